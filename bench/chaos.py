@@ -16,11 +16,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from bench import chaos_channels, chaos_tasks
 from bench.context import RunContext, parameter, text_parameter
@@ -56,6 +56,7 @@ apps:
     channels:
       live: {{{{subscribe: anybody, history_size: 5000, history_seconds: 600}}}}
       short: {{{{subscribe: anybody, history_size: 20, history_seconds: 600}}}}
+      stored: {{{{subscribe: anybody, history: log}}}}
 """
 _WEBHOOK: Final = ", webhook: {{url: '{}', secret: a secret of this run alone, events: [message, account]}}"
 LEAD_SECONDS = 1.0
@@ -314,6 +315,13 @@ class ChaosOptions:
     rest: float = parameter(4.0, "Longest pause between two faults, in seconds.", least=0, most=300)
     seed: int = parameter(0, "The same number, the same faults; 0: any.", least=0, most=2**31)
     channels: bool = parameter(False, "Check channels with history, in place of stored messages.")
+    resubscriptions: int = parameter(
+        0,
+        "With --channels: no faults, only stored channels; subscribers subscribe again so often, within "
+        "--minutes, at other nodes than the one where back ends publish.",
+        least=0,
+        most=10_000_000,
+    )
     alone: bool = parameter(False, "One node without a Redis.")
     webhook: bool = parameter(False, "Check the events of a webhook, too, and break its receiver.")
     stall: str = text_parameter("", "Library for slow fsync [default: from tests/faults/slow_fsync.c].")
@@ -349,21 +357,11 @@ class ChaosRun:
     def play(self) -> tuple[Figures, Json]:
         options, worker = self.options, self.talkers
         self.pool.ask(worker, aim, target=asdict(self.system.nodes[0].target), index=worker.index)
-        addresses = [[node.target.ws_host, node.target.ws_port] for node in self.system.nodes]
         seed = self.chance.randrange(2**31)
-        self.pool.ask(
-            worker, self.tasks.meet, addresses=addresses, seed=seed, seconds=MEET_SECONDS, **self._clients()
-        )
+        self.pool.ask(worker, self.tasks.meet, seed=seed, seconds=MEET_SECONDS, **self._clients())
         begin = time.monotonic()
-        end = begin + options.minutes * 60
         self.pool.ask(worker, self.tasks.talk, seconds=LEAD_SECONDS, rate=options.rate)
-        possible = chosen(options.faults or self.faults, self.system)
-        while time.monotonic() < end or len(self.rounds) < len(possible):
-            if len(self.rounds) % len(possible) == 0:
-                self.chance.shuffle(possible)
-            fault = possible[len(self.rounds) % len(possible)]
-            self.show_phase(f"fault {len(self.rounds) + 1}: {fault.name}")
-            self._play_round(fault, begin)
+        self._play_rounds(begin)
         self.show_phase("everything settles")
         settled = self.pool.ask(worker, self.tasks.settle, seconds=SETTLE_SECONDS)
         self.show_phase("what is stored is compared with what was received")
@@ -377,7 +375,24 @@ class ChaosRun:
     def _clients(self) -> Json:
         """What the worker must know of the clients."""
         options = self.options
-        return {"clients": options.clients, "app": CMD_APP, "dialects": DIALECTS[options.dialect]}
+        return {
+            "addresses": _addresses(self.system.nodes),
+            "clients": options.clients,
+            "app": CMD_APP,
+            "dialects": DIALECTS[options.dialect],
+        }
+
+    def _play_rounds(self, begin: float) -> None:
+        """Cause one fault after the other, each at least once."""
+        options = self.options
+        end = begin + options.minutes * 60
+        possible = chosen(options.faults or self.faults, self.system)
+        while time.monotonic() < end or len(self.rounds) < len(possible):
+            if len(self.rounds) % len(possible) == 0:
+                self.chance.shuffle(possible)
+            fault = possible[len(self.rounds) % len(possible)]
+            self.show_phase(f"fault {len(self.rounds) + 1}: {fault.name}")
+            self._play_round(fault, begin)
 
     def _event_figures(self, receiver: EventReceiver) -> Figures:
         """Wait for the last events; how many came, twice, in the wrong order, or never."""
@@ -460,8 +475,30 @@ class ChannelChaosRun(ChaosRun):
     faults = "kill,restart,pause,redis,flush,cut,hold"
 
     def _clients(self) -> Json:
-        ports = [node.target.http_port for node in self.system.nodes]
-        return {"clients": self.options.clients, "app": CHANNEL_APP, "http_ports": ports}
+        nodes = self.system.nodes
+        hurried = self.options.resubscriptions > 0
+        publishing = nodes[:1] if hurried else nodes
+        return {
+            "addresses": _addresses((hurried and nodes[1:]) or nodes),
+            "clients": self.options.clients,
+            "app": CHANNEL_APP,
+            "http_ports": [node.target.http_port for node in publishing],
+            "hurried": hurried,
+        }
+
+    def _play_rounds(self, begin: float) -> None:
+        options = self.options
+        if not options.resubscriptions:
+            super()._play_rounds(begin)
+            return
+        self.show_phase(f"{options.resubscriptions} resubscriptions")
+        self.pool.ask(
+            self.talkers,
+            chaos_channels.talk,
+            seconds=options.minutes * 60,
+            rate=options.rate,
+            resubscriptions=options.resubscriptions,
+        )
 
     def _compared(self, audit: Json, found: Counter[str]) -> Figures:
         return {
@@ -473,9 +510,14 @@ class ChannelChaosRun(ChaosRun):
             "disordered": found["inversions"],
             "chaos_changed": found["changed"],
             "errors": found["unreadable"] + found["refused"],
+            "resubscriptions": audit["resubscriptions"],
             "reloads": audit["reloads"],
             "recoveries": audit["recoveries"],
         }
+
+
+def _addresses(nodes: Sequence[NodeProcess]) -> list[list[Any]]:
+    return [[node.target.ws_host, node.target.ws_port] for node in nodes]
 
 
 def run(context: RunContext, options: ChaosOptions) -> Figures:
@@ -484,7 +526,7 @@ def run(context: RunContext, options: ChaosOptions) -> Figures:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)  # a database server that runs as the user nobody loads its library from here
     where = "one node, no Redis" if options.alone else f"{options.nodes} nodes"
-    what = "channels" if options.channels else options.database
+    what = f"channels, {options.database}" if options.channels else options.database
     title = f"chaos for {options.minutes:g} minutes, {where}, {what}"
     kind = ChannelChaosRun if options.channels else ChaosRun
     try:

@@ -2,7 +2,8 @@
 
 A subscriber holds an unbroken chain of offsets in one epoch. The chain ends only if the server says so:
 ``recovered`` is false, or the subscription is ended. Then the subscriber reloads and begins another chain.
-Subscribers of the pusher dialect know no offsets: they have feeds.
+Subscribers leave channels and subscribe again with their last position all the time. Those of the pusher
+dialect know no offsets: they have feeds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -23,8 +25,10 @@ from bench.frames import client_frame, request_frame
 from bench.generator import Generator
 from bench.loop import BenchError, Json
 
-CHANNELS = ("live:1", "live:2", "short:1", "cache-last")
-"""The histories of the last two are so small that some of their subscribers must reload."""
+STORED = ("stored:1", "stored:2")
+"""Their history is the message log. Their offsets have gaps."""
+CHANNELS = ("live:1", "live:2", "short:1", "cache-last", *STORED)
+"""The histories of ``short:1`` and ``cache-last`` are so small that some of their subscribers must reload."""
 KEY = "the-key-of-this-run-alone"
 HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
 PUSHER_KEY = "chaos"
@@ -32,6 +36,10 @@ PUBLISHERS = 6
 ANSWER_SECONDS = 5.0
 AGAIN_SECONDS = 0.2
 SUBSCRIBE_AGAIN_SECONDS = 0.5
+STAY_SECONDS = 2.0
+"""A subscriber stays in a channel so long, on average, before it subscribes again."""
+HURRIED_STAY_SECONDS = 0.05
+"""The same if a number of resubscriptions is wanted."""
 SEVER_SECONDS = 1.5
 """A random subscriber loses its connection after this time, on average."""
 CHECK_SECONDS = 20.0
@@ -74,6 +82,12 @@ class SubscriptionRefused(NamedTuple):
     channel: str
 
 
+class Left(NamedTuple):
+    """The answer to the end of a subscription."""
+
+    channel: str
+
+
 class Published(NamedTuple):
     """A publication."""
 
@@ -89,7 +103,7 @@ class Unsubscribed(NamedTuple):
     code: int
 
 
-SubscriberEvent = LoggedIn | Pong | Subscribed | SubscriptionRefused | Published | Unsubscribed
+SubscriberEvent = LoggedIn | Pong | Subscribed | SubscriptionRefused | Left | Published | Unsubscribed
 
 
 class ChannelDialect(ABC):
@@ -114,13 +128,17 @@ class ChannelDialect(ABC):
     def subscribe(self, channel: str, epoch: str, offset: int) -> bytes:
         """Subscribe; ``epoch`` ``""``: without a position."""
 
+    def unsubscribe(self, channel: str) -> bytes:
+        """End a subscription; ``b""``: this dialect has no answer to that."""
+        return b""
+
     @abstractmethod
     def read(self, payload: bytes) -> list[SubscriberEvent]:
         """Read a frame. Raises ValueError or KeyError."""
 
     def chain(self, name: str, channel: str, faults: Faults) -> Chain:
         """A new record of what a subscriber has of a channel."""
-        return Chain(name, channel, faults)
+        return StoredChain(name, channel, faults) if channel in STORED else Chain(name, channel, faults)
 
     def _new_id(self, channel: str) -> int:
         number = next(self._ids)
@@ -145,6 +163,9 @@ class CentrifugeDialect(ChannelDialect):
             asked |= {"recover": True, "epoch": epoch, "offset": offset}
         return self._command(channel, {"subscribe": asked})
 
+    def unsubscribe(self, channel: str) -> bytes:
+        return self._command(channel, {"unsubscribe": {"channel": channel}})
+
     def _command(self, channel: str, command: Json) -> bytes:
         return client_frame(json.dumps({"id": self._new_id(channel), **command}).encode())
 
@@ -167,6 +188,8 @@ class CentrifugeDialect(ChannelDialect):
             if "error" in reply:
                 raise ValueError(reply)
             return LoggedIn(False)
+        if "unsubscribe" in reply:
+            return Left(channel)
         return SubscriptionRefused(channel) if "error" in reply else _subscribed(channel, reply["subscribe"])
 
 
@@ -183,6 +206,9 @@ class CmdChannelDialect(ChannelDialect):
         position = {"epoch": epoch, "offset": offset} if epoch else {}
         return self._command(channel, "subscribe", {"channel": channel, **position})
 
+    def unsubscribe(self, channel: str) -> bytes:
+        return self._command(channel, "unsubscribe", {"channel": channel})
+
     def _command(self, channel: str, command: str, data: Json) -> bytes:
         return request_frame(command, str(self._new_id(channel)), data)
 
@@ -193,9 +219,11 @@ class CmdChannelDialect(ChannelDialect):
             return [Published(data["channel"], data.get("offset", 0), _mark(data))]
         if command == "unsubscribed":
             return [Unsubscribed(data["channel"], data["code"])]
-        if command not in ("login", "subscribe"):
+        if command not in ("login", "subscribe", "unsubscribe"):
             return []
         channel = self._asked.pop(int(body["seq"]))
+        if command == "unsubscribe":
+            return [Left(channel)]
         if channel:
             return [SubscriptionRefused(channel) if code != OK else _subscribed(channel, data)]
         if code != OK:
@@ -253,7 +281,7 @@ class Chain:
         self.epoch = ""
         self.offset = 0
         self.subscribed = False
-        self.again_at = 0.0
+        self.again_at = self.leave_at = 0.0
         self.marks: dict[tuple[str, int], int] = {}
         """Epoch and offset → mark."""
         self.received = self.reloads = self.recoveries = self.ended = 0
@@ -266,10 +294,7 @@ class Chain:
             for offset, mark in found.publications:
                 self.take(offset, mark)
             if found.epoch != self.epoch or found.offset != self.offset:
-                words = (
-                    f"{self.name}: recovered to {found.epoch} {found.offset}, had {self.epoch} {self.offset}"
-                )
-                self.faults.add("holes", words, max(1, found.offset - self.offset))
+                self._end_elsewhere(found)
         elif self.epoch:
             self.reloads += 1
         self.epoch, self.offset = found.epoch, found.offset
@@ -277,8 +302,7 @@ class Chain:
     def take(self, offset: int, mark: int) -> None:
         """Take one publication."""
         if offset > self.offset + 1:
-            words = f"{self.name}: {self.epoch} goes from {self.offset} to {offset}"
-            self.faults.add("holes", words, offset - self.offset - 1)
+            self._skip(offset)
         elif offset <= self.offset:
             kind = "twice" if self.marks.get((self.epoch, offset)) == mark else "inversions"
             self.faults.add(kind, f"{self.name}: {self.epoch} {offset} came after {self.offset}")
@@ -286,6 +310,53 @@ class Chain:
         self.offset = offset
         self.received += 1
         self.marks[self.epoch, offset] = mark
+
+    def _end_elsewhere(self, found: Subscribed) -> None:
+        """A subscription was recovered, but not to the end of this chain."""
+        words = f"{self.name}: recovered to {found.epoch} {found.offset}, had {self.epoch} {self.offset}"
+        self.faults.add("holes", words, max(1, found.offset - self.offset))
+
+    def _skip(self, offset: int) -> None:
+        """The next publication has this offset: those between are missing."""
+        words = f"{self.name}: {self.epoch} goes from {self.offset} to {offset}"
+        self.faults.add("holes", words, offset - self.offset - 1)
+
+
+class StoredChain(Chain):
+    """What one subscriber has of one channel whose offsets have gaps."""
+
+    def __init__(self, name: str, channel: str, faults: Faults) -> None:
+        super().__init__(name, channel, faults)
+        self._first = 0
+        """The offset at which this chain began."""
+        self._before: list[tuple[str, int, int]] = []
+        """The epoch of each earlier chain, and the offsets at which it began and ended."""
+
+    def begin(self, found: Subscribed) -> None:
+        goes_on = self.epoch and found.recovered
+        if self.epoch and not goes_on:
+            self._before.append((self.epoch, self._first, self.offset))
+        super().begin(found)
+        if not goes_on:
+            self._first = self.offset
+
+    def missing(self, positions: Mapping[HistoryPosition, int]) -> list[int]:
+        """The marks of publications at these positions that belong to a chain and are not in it."""
+        spans = [*self._before, (self.epoch, self._first, self.offset)]
+        return [
+            mark
+            for (channel, epoch, offset), mark in positions.items()
+            if channel == self.channel
+            and (epoch, offset) not in self.marks
+            and any(epoch == own and first < offset <= last for own, first, last in spans)
+        ]
+
+    def _skip(self, offset: int) -> None:
+        """The offsets between may be those of other channels: :meth:`missing` knows."""
+
+    def _end_elsewhere(self, found: Subscribed) -> None:
+        if found.epoch != self.epoch or found.offset < self.offset:
+            super()._end_elsewhere(found)
 
 
 class Feed(Chain):
@@ -348,19 +419,27 @@ class Feed(Chain):
 class Subscriber(Client):
     """:class:`Client` with subscriptions in place of messages."""
 
-    def __init__(self, shared: Clients, index: int, dialect: ChannelDialect, name: str) -> None:
+    def __init__(self, shared: ChannelClients, index: int, dialect: ChannelDialect, name: str) -> None:
         super().__init__(shared, index, dialect, name, None)  # type: ignore[arg-type]
+        self.shared = shared
         self.channel_dialect = dialect
-        self.chains = {channel: dialect.chain(name, channel, shared.faults) for channel in CHANNELS}
+        self.chains = {channel: dialect.chain(name, channel, shared.faults) for channel in shared.channels}
 
     def look(self, now: float) -> None:
         super().look(now)
-        if self.phase < BEHIND:
-            return
         for chain in self.chains.values():
-            if not chain.subscribed and self.phase >= BEHIND and now >= chain.again_at:
-                chain.again_at = now + ANSWER_SECONDS
-                self._write(self.channel_dialect.subscribe(chain.channel, chain.epoch, chain.offset), now)
+            if self.phase < BEHIND:
+                return
+            if not chain.subscribed and now >= chain.again_at:
+                self._subscribe(chain, now)
+            elif chain.subscribed and self.shared.talking and now >= chain.leave_at:
+                chain.leave_at = now + ANSWER_SECONDS
+                if frame := self.channel_dialect.unsubscribe(chain.channel):
+                    self._write(frame, now)
+
+    def _subscribe(self, chain: Chain, now: float) -> None:
+        chain.again_at = now + ANSWER_SECONDS
+        self._write(self.channel_dialect.subscribe(chain.channel, chain.epoch, chain.offset), now)
 
     def drop(self) -> None:
         super().drop()
@@ -380,8 +459,14 @@ class Subscriber(Client):
             chain = self.chains[event.channel]
             if isinstance(event, Subscribed):
                 chain.begin(event)
+                chain.leave_at = now + self._chance.uniform(0, 2 * self.shared.stay_seconds)
                 if all(each.subscribed for each in self.chains.values()):
                     self.phase = LIVE
+                return
+            if isinstance(event, Left):
+                if chain.subscribed:  # the server has not ended it before
+                    chain.subscribed, self.phase = False, BEHIND
+                    self._subscribe(chain, now)
                 return
             if isinstance(event, Unsubscribed):
                 chain.ended += 1
@@ -413,9 +498,16 @@ class Publisher(threading.Thread):
         self._connection: HTTPConnection | None = None
 
     def run(self) -> None:
+        try:
+            self._publish_all()
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+
+    def _publish_all(self) -> None:
         while not self.shared.quiet.is_set():
             self.sent += 1
-            channel, mark = self.chance.choice(CHANNELS), mark_of(self.number, self.sent)
+            channel, mark = self.chance.choice(self.shared.channels), mark_of(self.number, self.sent)
             begin = time.monotonic()
             while not self._publish(channel, mark):
                 if self.shared.gave_up.is_set():
@@ -449,7 +541,8 @@ class Publisher(threading.Thread):
 
 
 class ChannelClients(Clients):
-    """The subscribers and back ends of one run."""
+    """The subscribers and back ends of one run. ``hurried``: they use only stored channels, and subscribers
+    stay only a moment."""
 
     def __init__(
         self,
@@ -459,9 +552,13 @@ class ChannelClients(Clients):
         clients: int,
         app: str,
         seed: int,
+        hurried: bool,
     ) -> None:
         super().__init__(generator.loop, addresses)
         self.app = app
+        self.channels = STORED if hurried else CHANNELS
+        self.stay_seconds = HURRIED_STAY_SECONDS if hurried else STAY_SECONDS
+        self.talking = False
         self.http_ports = http_ports
         self.chance = random.Random(seed)
         self.rate = 1.0
@@ -491,20 +588,29 @@ class ChannelClients(Clients):
     def all_live(self) -> bool:
         return all(client.phase == LIVE for client in self.clients)
 
-    def talk(self, seconds: float, rate: float) -> None:
-        """Let the back ends publish, and cut connections of subscribers."""
+    @property
+    def resubscriptions(self) -> int:
+        return sum(chain.recoveries + chain.reloads for chain in self.chains)
+
+    def talk(self, seconds: float, rate: float, resubscriptions: int) -> None:
+        """Let the back ends publish, and cut connections of subscribers, until ``seconds`` have passed, or
+        clients with a position have subscribed again so often (0: any number)."""
         self.rate = rate
         for publisher in self.publishers:
             if not publisher.ident:
                 publisher.start()
         end = time.monotonic() + seconds
+        self.talking = True
         while (now := self.turn(self.clients, LOOK_SECONDS)) < end and not self.loop.stopped:
+            if 0 < resubscriptions <= self.resubscriptions:
+                break
             if now >= self._sever_at:
                 self._sever_at = now + self.chance.uniform(0, 2 * SEVER_SECONDS)
                 client = self.chance.choice(self.clients)
                 if client.phase >= BEHIND:
                     self.severed += 1
                     client.lose(now)
+        self.talking = False
 
     def settle(self, seconds: float) -> bool:
         """Let everything come to rest. Return whether it did within ``seconds``."""
@@ -526,7 +632,7 @@ class ChannelClients(Clients):
     def compare(self) -> None:
         """Compare the chains with the acknowledged publications, and with the histories."""
         positions = {position: mark for each in self.publishers for position, mark in each.positions.items()}
-        tops = {channel: self._top(channel) for channel in CHANNELS}
+        tops = {channel: self._top(channel) for channel in self.channels}
         for chain in self.chains:
             top, _newest = tops[chain.channel]
             if (chain.channel, chain.epoch, chain.offset) != top:
@@ -538,14 +644,18 @@ class ChannelClients(Clients):
                     words = f"{chain.name}: {epoch} {offset} is {text_of(mark)}, not {text_of(known)}"
                     self.faults.add("changed", words)
             self._count_doubles(chain)
-            self._count_missing(chain)
+            if isinstance(chain, StoredChain):
+                for mark in chain.missing(positions):
+                    self.faults.add("lost", f"{chain.name} skipped {text_of(mark)}")
+            else:
+                self._count_missing(chain)
         positions_of: dict[int, set[HistoryPosition]] = {}
         for position, mark in positions.items():
             positions_of.setdefault(mark, set()).add(position)
         for chain in self.chains:
             for (epoch, offset), mark in chain.marks.items():
                 positions_of.setdefault(mark, set()).add(HistoryPosition(chain.channel, epoch, offset))
-        acknowledged: dict[str, set[int]] = {channel: set() for channel in CHANNELS}
+        acknowledged: dict[str, set[int]] = {channel: set() for channel in self.channels}
         for publisher in self.publishers:
             for mark, channel in publisher.acknowledged.items():
                 acknowledged[channel].add(mark)
@@ -596,9 +706,10 @@ def meet(
     app: str,
     seed: int,
     seconds: float,
+    hurried: bool,
 ) -> Json:
     """Task: subscribe all clients."""
-    shared = ChannelClients(generator, addresses, http_ports, clients, app, seed)
+    shared = ChannelClients(generator, addresses, http_ports, clients, app, seed, hurried)
     generator.state["channels"] = shared
     if not shared.until(shared.clients, shared.all_live, seconds):
         live = sum(client.phase == LIVE for client in shared.clients)
@@ -606,10 +717,10 @@ def meet(
     return shared.status()
 
 
-def talk(generator: Generator, seconds: float, rate: float) -> Json:
-    """Task: publish for so many seconds."""
+def talk(generator: Generator, seconds: float, rate: float, resubscriptions: int = 0) -> Json:
+    """Task: publish for so many seconds, or until subscribers have subscribed again so often."""
     shared: ChannelClients = generator.state["channels"]
-    shared.talk(seconds, rate)
+    shared.talk(seconds, rate, resubscriptions)
     return shared.status()
 
 
@@ -632,6 +743,7 @@ def audit(generator: Generator, seconds: float) -> Json:
         "resends": sum(each.retries for each in shared.publishers),
         "received": sum(chain.received for chain in [*chains, *shared.feeds]),
         "missed": sum(feed.missed for feed in shared.feeds),
+        "resubscriptions": shared.resubscriptions,
         "reloads": sum(chain.reloads for chain in chains),
         "recoveries": sum(chain.recoveries for chain in chains),
         "ended": sum(chain.ended for chain in chains),

@@ -214,6 +214,7 @@ FIGURES: dict[str, Figure] = {
     "disordered": Figure("publications after later ones", fault=True),
     "subscribers": Figure("subscribers that the server counts"),
     **_latencies("count_", "answer with their number", maximum=True),
+    "resubscriptions": Figure("subscriptions again with a position"),
     "reloads": Figure("subscriptions told to reload"),
     "recoveries": Figure("subscriptions recovered"),
     "raw_repeats": Figure("repeats that clients dropped by their ids"),

@@ -200,7 +200,8 @@ class Database:
             return str(found), laxness_of(connection)
 
     def read(self, work: Work[T]) -> T:
-        """Run ``work``, which only reads. Switches. Raises StorageUnavailable."""
+        """Run ``work``, which only reads. All its queries see the database as it was at the first one.
+        Switches. Raises StorageUnavailable."""
         return self._guarded(lambda: self._in_transaction(work), wrote=False)
 
     def write(self, work: Work[T]) -> T:
@@ -244,7 +245,8 @@ class Database:
             raise late(_words(error)) from None
 
     def raw_connection(self) -> Any:
-        """A driver connection that belongs to the caller, configured like all others. Not for SQLite."""
+        """A driver connection that belongs to the caller, configured like all others, but for its isolation
+        level, which the caller sets. Not for SQLite."""
         lent = self._engine.raw_connection()
         raw = lent.driver_connection
         lent.detach()
@@ -349,6 +351,8 @@ def _words(error: BaseException) -> str:
 WRITES: Final = "imserver_writes"
 """Execution option of a connection whose transaction writes."""
 
+_LEVEL: Final = "imserver_level"
+"""Key of the isolation level of a MySQL session."""
 _BUSY_SECONDS: Final = 5.0
 LEFT_SECONDS: Final = 10.0
 """Time (at least twice the time limit of a query) after which the server ends an idle transaction. Without
@@ -383,18 +387,25 @@ def _sqlite(place: DatabaseAddress, _settings: StorageSettings) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(WRITES)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if _is_write(connection) else "BEGIN")
 
     return engine
 
 
+def _is_write(connection: Connection) -> bool:
+    """Whether the transaction of a connection writes. Then each of its statements sees what was committed
+    before it: rows are locked, and read as they are. A transaction that reads sees one state of the database.
+    """
+    return bool(connection.get_execution_options().get(WRITES))
+
+
 def _postgresql(place: DatabaseAddress, settings: StorageSettings) -> Engine:
     assert_cooperative()
+    from psycopg import IsolationLevel  # not before the check
+
     milliseconds = int(settings.seconds * 1000)
-    return create_engine(
+    engine = create_engine(
         place.url,
-        isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": max(2, round(settings.seconds)),
             "application_name": "imserver",
@@ -406,11 +417,19 @@ def _postgresql(place: DatabaseAddress, settings: StorageSettings) -> Engine:
         **_pool(settings),
     )
 
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        raw: Any = connection.connection.driver_connection
+        level = IsolationLevel.READ_COMMITTED if _is_write(connection) else IsolationLevel.REPEATABLE_READ
+        if raw.isolation_level != level:
+            raw.isolation_level = level  # the driver writes it into its BEGIN
+
+    return engine
+
 
 def _mysql(place: DatabaseAddress, settings: StorageSettings) -> Engine:
     engine = create_engine(
         place.url,
-        isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": max(1, round(settings.seconds)),
             "read_timeout": settings.seconds,
@@ -431,6 +450,14 @@ def _mysql(place: DatabaseAddress, settings: StorageSettings) -> Engine:
                 cursor.execute("SET SESSION idle_transaction_timeout = %s", (left,))
             else:
                 cursor.execute("SET SESSION wait_timeout = %s", (max(left, _IDLE_SECONDS),))
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # Of the session, because a statement that changes tables ends the transaction.
+        level = "READ COMMITTED" if _is_write(connection) else "REPEATABLE READ"
+        if connection.info.get(_LEVEL) != level:
+            connection.exec_driver_sql(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
+            connection.info[_LEVEL] = level
 
     return engine
 

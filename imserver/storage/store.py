@@ -235,7 +235,8 @@ class Store:
         return value
 
     def read(self, work: Callable[[PooledStatements], T]) -> T:
-        """Run ``work``, which only reads, in a transaction. Raises StorageUnavailable.
+        """Run ``work``, which only reads, in a transaction that sees one state of the database. Raises
+        StorageUnavailable.
 
         On SQLite it runs in another thread, so it must use only the statements.
         """

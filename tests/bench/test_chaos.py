@@ -381,6 +381,26 @@ def test_a_subscriber_that_comes_back_recovers_or_must_reload() -> None:
     assert again(one, "g", 3, True) == {"holes": 2}
 
 
+def test_a_subscriber_of_a_stored_channel_has_what_lies_within_its_chains() -> None:
+    one = chaos_channels.CmdChannelDialect("app", "ann").chain("ann", "stored:1", Faults())
+    positions = {
+        chaos_channels.HistoryPosition("stored:1", "e", offset): offset for offset in (3, 5, 7, 9, 11)
+    }
+    positions |= {
+        chaos_channels.HistoryPosition("stored:2", "e", 6): 6,
+        chaos_channels.HistoryPosition("stored:1", "f", 6): 6,
+    }
+    assert isinstance(one, chaos_channels.StoredChain)
+    one.begin(chaos_channels.Subscribed("stored:1", "e", 4, False, []))
+    one.take(7, 7)
+    assert one.missing(positions) == [5]
+    assert again(one, "e", 9, True) == {}
+    assert one.missing(positions) == [5, 9], "it was to begin behind what it was not given"
+    assert again(one, "e", 11, False) == {}
+    assert one.missing(positions) == [5, 9], "it was told to reload"
+    assert again(one, "e", 10, True) == {"holes": 1}
+
+
 def test_centrifuge_json_is_read() -> None:
     dialect = chaos_channels.CentrifugeDialect("app", "ann")
     dialect.login(0)
@@ -403,6 +423,8 @@ def test_centrifuge_json_is_read() -> None:
     dialect.subscribe("news", "", 0)
     refused = b'{"id":3,"error":{"code":100,"temporary":true}}'
     assert dialect.read(refused) == [chaos_channels.SubscriptionRefused("news")]
+    assert dialect.unsubscribe("news")
+    assert dialect.read(b'{"id":4,"unsubscribe":{}}') == [chaos_channels.Left("news")]
 
 
 def test_cmd_subscribers_are_read() -> None:
@@ -429,6 +451,8 @@ def test_cmd_subscribers_are_read() -> None:
     assert read("enter", "x", "null") == []
     dialect.subscribe("news", "", 0)
     assert read("subscribe", "3", "null", 1008) == [chaos_channels.SubscriptionRefused("news")]
+    assert dialect.unsubscribe("news")
+    assert read("unsubscribe", "4", "null") == [chaos_channels.Left("news")]
 
 
 def test_pusher_subscribers_are_read() -> None:
@@ -478,6 +502,35 @@ def test_a_feed_has_no_double_and_misses_only_while_its_client_is_away(
     positions[9] = {chaos_channels.HistoryPosition(channel, epoch, 9) for epoch in ("d", "e")}
     feed.compare(positions, 4, {1, 2, 3, 4})
     assert (feed.faults.counts, feed.missed) == (faults, missed)
+
+
+@pytest.mark.linux
+def test_a_publication_that_subscribers_skip_is_found(
+    loop: Loop, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subscribers of stored channels that subscribe again all the time; then one of them has less."""
+    monkeypatch.setattr(chaos_channels, "CHECK_SECONDS", 0)  # nothing breaks, nothing comes late
+    pusher = {"app_id": "1", "key": chaos_channels.PUSHER_KEY, "secret": "a-secret-of-this-run-alone"}
+    channels = {"stored": {"subscribe": "anybody", "history": "log"}}
+    server = start_server(
+        config={
+            "api": {"keys": [{"key": chaos_channels.KEY, "scopes": ["push", "read"]}]},
+            "apps": {"channels": {"open": True, "pusher": pusher, "channels": channels}},
+        }
+    )
+    one = Generator(loop)
+    addresses: list[list[Any]] = [["127.0.0.1", server.ws.port]]
+    chaos_channels.meet(one, addresses, [server.http.port], 3, "channels", 1, 60, hurried=True)
+    chaos_channels.talk(one, 60, 200, resubscriptions=20)
+    assert chaos_channels.settle(one, 60)["calm"]
+    audit = chaos_channels.audit(one, 60)
+    assert audit["faults"] == {}
+    assert audit["recoveries"] == audit["resubscriptions"] >= 20
+    subscribers: chaos_channels.ChannelClients = one.state["channels"]
+    for client in subscribers.clients:
+        client.leave()
+    subscribers.chains[0].marks.popitem()
+    assert chaos_channels.audit(one, 60)["faults"] == {"lost": 1}
 
 
 # --- what is broken -----------------------------------------------------------------------------------------

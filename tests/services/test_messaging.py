@@ -299,16 +299,6 @@ def test_a_client_must_begin_anew_if_entries_expire_while_they_are_read() -> Non
         assert (page["messages"], page["beginAnew"]) == ([], True)
 
 
-def test_a_page_whose_entries_have_all_expired_is_read_again() -> None:
-    with Node() as node:
-        ann = node.speaker("ann", 0)
-        ann.send("bob", "1")
-        catch_up, pages = node.log.catch_up, [([], True)]
-        node.log.catch_up = lambda *asked: pages.pop() if pages else catch_up(*asked)  # type: ignore
-        bob = node.speaker("bob", 0)
-        assert (bob.login, bob.texts()) == ((200, {"recovered": True}), ["1"])
-
-
 def test_a_client_that_missed_too_much_must_sync_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catch_up, "RECOVERED", 5)
     with Node() as node:

@@ -1,5 +1,6 @@
 """Pages of stored messages hold no more bytes than a slow line can do with, whatever the limit of entries."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from imserver.services.messages import deliverer
 from imserver.storage.log import contract
 from imserver.storage.log.contract import Entry
+from tests.security.node_harness import ADMIN, Harness, config
+from tests.security.test_bots import Asking
 from tests.services.messaging_harness import Node
 
 BOUND = 1000
@@ -87,3 +90,23 @@ def test_a_client_that_missed_too_many_bytes_must_sync() -> None:
         assert bob.login == (200, {"recovered": True})
         bob.settle()
         assert bob.stream() == [6, 7]
+
+
+def test_a_reader_of_the_api_must_begin_anew_if_entries_expire_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = Harness(config(tmp_path))
+    try:
+        log, admin = harness.node.parts.store.log(), Asking(harness, ADMIN.key)
+        log.append("201", [contract.Draft(sender="ann", to_user="bob")] * 3)
+        sync = log.sync
+
+        def expiring(*asked: Any) -> Any:
+            log.expire("201", more_than=1)
+            return sync(*asked)
+
+        monkeypatch.setattr(log, "sync", expiring)
+        page = admin.get("messages/sync", user="bob", after=1, limit=10)
+        assert (page["messages"], page["begin_anew"]) == ([], True)
+    finally:
+        harness.close()

@@ -154,6 +154,52 @@ def test_what_is_committed_while_a_client_reads_arrives_once(node: ChannelNode) 
     ]
 
 
+@pytest.mark.parametrize("arrives", [True, False], ids=["told", "not told"])
+@pytest.mark.parametrize("others", [0, 1])
+def test_what_another_node_commits_at_any_moment_of_a_subscription_arrives_once(
+    nodes: tuple[ChannelNode, ChannelNode], monkeypatch: pytest.MonkeyPatch, others: int, arrives: bool
+) -> None:
+    """Before and after each read of the node that subscribes, until there is no such read any more."""
+    one, two = nodes
+    publish(one, "before")
+    for number in range(others):
+        subscriber(two, f"other {number}")
+    one.wire = lambda _first, _last: arrives
+    connection, client = two.login(APP, "ann")
+    left = 0
+
+    def commit() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            publish(one, "meanwhile")
+
+    for name in ("_check", "_answer"):
+        usual = getattr(two.log, name)
+        monkeypatch.setattr(two.log, name, lambda usual=usual: (commit(), usual()))
+    moments, since, reached = 0, 1, True
+    while reached:
+        moments += 1
+        left = moments
+        found = subscribe(two, connection, Position(EPOCH, since))
+        reached, left = left <= 0, 0
+        live = publish(one, "behind")[0]
+        two.messaging.follower.expect(APP, live)
+        until(lambda live=live: two.messaging.follower.position(APP) == live)
+        assert found.recovered
+        assert found.position is not None
+        offsets = [each.channel.offset for each in found.publications if each.channel is not None]
+        assert offsets == [*range(since + 1, found.position.offset + 1)]
+        row = texts(client)[0]
+        assert len(row) == live - found.position.offset
+        assert [*said(found), *row] == ["meanwhile"] * reached + ["behind"]
+        assert two.channels.unsubscribe(connection, NEWS)
+        since = live
+        if not others:
+            two.messaging.follower.forget_unwanted(APP)
+    assert moments > (2 if others else 4)
+
+
 def test_every_node_delivers_in_the_order_of_the_log(nodes: tuple[ChannelNode, ChannelNode]) -> None:
     one, two = nodes
     _, ann, _ = subscriber(one, "ann")

@@ -1,15 +1,14 @@
 """What every connection to a database is told before it is used: without it a commit is no promise."""
 
-from typing import Any
-
-import pytest
+from functools import partial
 
 from imserver.storage.log.contract import Draft
+from imserver.storage.statements import PooledStatements
 
 from .conftest import OpenStore
 
-ASKED: dict[str, list[tuple[str, object]]] = {
-    "sqlite": [("PRAGMA synchronous", 2), ("PRAGMA journal_mode", "wal")],
+ASKED: dict[str, list[tuple[str, str]]] = {
+    "sqlite": [("PRAGMA synchronous", "2"), ("PRAGMA journal_mode", "wal")],
     "postgresql": [
         ("SHOW transaction_isolation", "read committed"),
         ("SHOW synchronous_commit", "on"),
@@ -18,16 +17,15 @@ ASKED: dict[str, list[tuple[str, object]]] = {
     "mysql": [
         (
             "SHOW SESSION VARIABLES WHERE Variable_name IN ('tx_isolation', 'transaction_isolation')",
-            "READ-COMMITTED",
+            "read committed",
         ),
     ],
 }
 """What is asked of each engine, and the one answer that is right: on SQLite 2 is FULL."""
 
 
-@pytest.mark.parametrize("what", ["log", "rest"])
-def test_all_connections_keep_what_they_confirm_and_see_what_was_committed_last(
-    url: str, open_store: OpenStore, what: str
+def test_all_connections_keep_what_they_confirm_and_those_that_write_see_what_was_committed_last(
+    url: str, open_store: OpenStore
 ) -> None:
     store = open_store(url)
     log = store.log()
@@ -35,10 +33,15 @@ def test_all_connections_keep_what_they_confirm_and_see_what_was_committed_last(
     driver = log._connection._driver  # type: ignore[union-attr]
     assert driver is not None
 
-    def said(statement: str) -> Any:
-        rows = driver.query(statement) if what == "log" else store.read(lambda sql: sql.query(statement))
-        value = rows[0][-1]
-        return value.decode() if isinstance(value, bytes) else value
-
     for statement, right in ASKED[store.place.engine]:
-        assert said(statement) == right, statement
+        of_read = "repeatable read" if right == "read committed" else right
+        query = partial(PooledStatements.query, statement=statement)
+        for rows, expected in (
+            (driver.query(statement), right),
+            (store.write(query), right),
+            (store.read(query), of_read),
+            (store.write(query), right),
+        ):
+            value = rows[0][-1]
+            found = value.decode() if isinstance(value, bytes) else str(value)
+            assert found.lower().replace("-", " ") == expected, statement

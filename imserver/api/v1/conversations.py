@@ -393,9 +393,10 @@ def sync(api: Api, call: Call, asked: SyncQuery) -> SyncAnswer:
     order. The client saves `after`, and applies recalls and edits to the messages they refer to.
     """
     log, after_ = api.services.store.log(), asked.after
+    entries, more = oldest_page(*log.sync(call.app, call.user, after_, asked.limit))
+    # The floor is read after the page, which may lack what has expired meanwhile.
     if after_ and not log.floor(call.app) <= after_ <= log.head(call.app):
         return SyncAnswer([], 0, True, True)
-    entries, more = oldest_page(*log.sync(call.app, call.user, after_, asked.limit))
     following = entries[-1].id if entries else after_
     return SyncAnswer([shown_entry(entry) for entry in entries], following, more, False)
 

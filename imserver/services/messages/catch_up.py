@@ -234,11 +234,7 @@ class CatchUp:
 
         ``rooms``: with the messages of these rooms (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
         """
-        stored, positions = self._store.log(), rooms or {"": after}
-        entries, more = stored.catch_up(app, user, after, limit, positions)
-        while more and not entries:  # all of them expired after their ids were read
-            entries, more = stored.catch_up(app, user, after, limit, positions)
-        return entries, more
+        return self._store.log().catch_up(app, user, after, limit, rooms or {"": after})
 
     # --- logins with a cursor -------------------------------------------------------------------------------
 

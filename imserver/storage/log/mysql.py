@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pymysql
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,6 +12,9 @@ from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.rows import ConversationState
 from imserver.storage.statements import Row
 
+if TYPE_CHECKING:
+    from imserver.storage.database import Database
+
 
 class MysqlDriver(LogDriver):
     """Names are bytes here. The driver turns many rows into one list of values."""
@@ -19,6 +22,10 @@ class MysqlDriver(LogDriver):
     engine = "mysql"
     content_errors = (pymysql.err.DataError, pymysql.err.IntegrityError, ValueError, OverflowError)
     errors = (pymysql.err.Error, SQLAlchemyError, OSError)
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
 
     def begin(self) -> None:
         self._connection.begin()

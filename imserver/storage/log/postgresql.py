@@ -40,6 +40,7 @@ class PostgresqlDriver(LogDriver):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
+        self._connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         for setting in _SETTINGS:
             self._connection.execute(f"SET {setting}".encode())
         self._connection.commit()

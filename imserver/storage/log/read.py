@@ -1,8 +1,8 @@
 """Reads entries: the log, histories, catch-up after a cursor, and text search.
 
-Paging by ids reads the head first and nothing beyond it. Entries committed between two statements belong to
-the next page. Every client asks for the entries after its cursor at login: their ids are read from an index,
-with a query per engine, then the entries.
+All statements of a page see one state of the log, and nothing beyond its head. Every client asks for the
+entries after its cursor at login: their ids are read from an index, with a query per engine, then the
+entries.
 
 A search scans backwards through the messages that a user may read, in short steps. It uses no full-text
 index: without extensions the engines do not split Chinese words, they differ from each other, and an index

@@ -313,7 +313,8 @@ class LogTables:
         self._stores = stores
 
     def _read(self, work: Callable[[Statements], T], nothing: T) -> T:
-        """Run ``work`` in a transaction; returns ``nothing`` without a database."""
+        """Run ``work`` in a transaction that sees one state of the database; returns ``nothing`` without a
+        database."""
         return self._opened().read(work) if self._stores() else nothing
 
     def _change(self, work: Callable[[Statements], T], nothing: T) -> T:
