@@ -37,6 +37,8 @@ _WEBHOOK_SECONDS = 2.0
 """Time limit for sending the last webhook events."""
 _KILL_SECONDS = 5.0
 """Time limit for ending the periodic work."""
+_KEPT_SECONDS = 1.0
+"""Time for clients with kept connections to see, at their next request, that these end."""
 _LAST_REQUESTS_SECONDS = 2.0
 """Time limit for requests that were running when the drain began."""
 
@@ -326,6 +328,9 @@ class Node:
     def _drain_servers(self) -> None:
         self.parts.gate.full = True
         self.servers.drain()
+        # A proxy must not repeat a POST if its connection ends, so idle connections end after a while only.
+        _wait_while(lambda: self.servers.connected, _KEPT_SECONDS)
+        self.servers.end_kept()
         _wait_while(lambda: self.servers.busy, _LAST_REQUESTS_SECONDS)
 
     def _close_clients(self) -> None:

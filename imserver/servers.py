@@ -224,14 +224,24 @@ class Servers:
         """True while a request is running."""
         return any(front.busy for front in self._fronts)
 
+    @property
+    def connected(self) -> bool:
+        """True while a client has a connection for requests."""
+        return self.busy or any(front.parked for front in self._fronts)
+
     def drain(self) -> None:
-        """Accept the waiting connections, then stop listening; serve requests that have arrived."""
+        """Accept the waiting connections, then stop listening; answers end their connections."""
         for listener in self._listeners:
             listener.close()
         for server in self._wsgi_servers:
             server.stop_accepting()
         for front in self._fronts:
             front.drain()
+
+    def end_kept(self) -> None:
+        """Serve requests that have arrived and end connections that wait for a next request."""
+        for front in self._fronts:
+            front.end_kept()
 
     def close(self) -> None:
         """Close everything that is left."""

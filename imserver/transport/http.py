@@ -91,6 +91,9 @@ class FrontServer:
         self.heads = KnownHeads()
         self.parked: set[HttpConnection] = set()
         self.draining = False
+        """True: answers announce the end of their connection."""
+        self.ended = False
+        """True: no connection waits for a next request any more."""
 
     def accept(self, sock: _socket.socket, address: Any) -> None:
         """Park a new connection (``accepted`` of a listener)."""
@@ -109,11 +112,15 @@ class FrontServer:
                 connection.expire()
 
     def drain(self) -> None:
+        """Announce with each answer that its connection ends."""
+        self.draining = True
+
+    def end_kept(self) -> None:
         """Serve requests that have arrived and end connections that wait for a next request.
 
         A connection that was accepted but not served yet may still send a request; :attr:`busy` counts it.
         """
-        self.draining = True
+        self.ended = True
         for connection in tuple(self.parked):
             connection.look_once_more()
 
@@ -428,7 +435,7 @@ class HttpConnection(Writer):
         """Continue after the hand-over with the bytes read beyond the request (None: end the connection)."""
         self.sock = sock
         self.fd = sock.fileno()
-        if rest is None or self._front.draining:
+        if rest is None or self._front.ended:
             self.finish()
             return
         self._front.park(self)

@@ -3,7 +3,8 @@
 import re
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,7 +43,8 @@ class Nginx:
         text = text or CONFIG.read_text(encoding="utf-8")
         ports = ports or [port for server in servers for port in (server.http.port, server.ws.port)]
         for written, port in zip(nodes, ports, strict=True):
-            text = replaced(text, f"server {written} ", f"server 127.0.0.1:{port} ")
+            assert f"server {written} " in text, written
+            text = text.replace(f"server {written} ", f"server 127.0.0.1:{port} ")
         file = folder / "nginx.conf"
         file.write_text(self._moved(text), encoding="utf-8")
         self.command = [require("nginx"), "-p", str(folder), "-c", str(file), "-g", "daemon off;"]
@@ -73,6 +75,25 @@ class Nginx:
     @property
     def error_log(self) -> str:
         return (self.folder / "error.log").read_text(encoding="utf-8")
+
+
+@contextmanager
+def powered_off() -> Iterator[int]:
+    """A port without an answer, as of a host that is powered off: its queue of connections is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        answered = True
+        while answered:
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0.5)
+            try:
+                waiting.connect(address)
+            except TimeoutError:
+                answered = False
+        yield address[1]
 
 
 def started(command: Sequence[str], address: Address) -> "subprocess.Popen[str]":

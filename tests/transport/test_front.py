@@ -522,6 +522,7 @@ def test_a_drain_ends_what_waits_and_answers_what_is_there(harness: Harness) -> 
         until(lambda: len(harness.front.parked) == 2)
         late.send(request("/fast"))
         harness.front.drain()
+        harness.front.end_kept()
         assert idle.until_ended() == b""
         status, headers, _ = late.response()
         assert (status, headers.get("connection")) == (200, "close")
@@ -530,6 +531,25 @@ def test_a_drain_ends_what_waits_and_answers_what_is_there(harness: Harness) -> 
         assert working.response()[0] == 200
         assert working.until_ended() == b""
         until(lambda: not harness.front.busy)
+
+
+def test_a_kept_connection_is_served_once_more_in_a_drain(harness: Harness) -> None:
+    """A proxy that sends a POST on it could not know that it ends, and must not repeat it elsewhere."""
+    with harness.call() as fast, harness.call() as handed:
+        for caller, path in ((fast, "/fast"), (handed, "/app")):
+            caller.send(request(path))
+            assert caller.response()[0] == 200
+        harness.go.clear()
+        handed.send(request("/app"))
+        until(lambda: len(harness.handed_over) == 2)
+        harness.front.drain()
+        harness.go.set()
+        assert handed.response()[0] == 200
+        for caller in (fast, handed):
+            caller.send(request("/fast"))
+            status, headers, _ = caller.response()
+            assert (status, headers.get("connection")) == (200, "close")
+            assert caller.until_ended() == b""
 
 
 # --- the poller's marks -------------------------------------------------------------------------------------

@@ -199,6 +199,7 @@ def test_a_drain_does_not_wait_for_a_slow_client(answers: Answers) -> None:
         caller.sock.shutdown(socket.SHUT_WR)
         with gevent.Timeout(20):
             answers.front.drain()
+            answers.front.end_kept()
         assert idle.until_ended() == b""
         assert answers.front.busy
         assert len(caller.response()[2]) == LARGE
