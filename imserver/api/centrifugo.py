@@ -28,7 +28,7 @@ from imserver.auth.tokens import MAX_EXPIRES_AT
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import Unavailable
-from imserver.model import ChannelPart, Event, Outcome
+from imserver.model import ChannelPart, Event
 from imserver.protocol.centrifuge import MAX_OFFSET, ClientView, HistoryResult
 from imserver.protocol.forgiving import without_nulls
 from imserver.services.channels.channels import SERVER_UNSUBSCRIBE
@@ -210,8 +210,6 @@ def _publish_result(found: Published | ChannelRefused | IdReused) -> dict[str, A
         return _error(errors.CENTRIFUGE_BAD_DATA)
     if isinstance(found, ChannelRefused):
         return _error(REFUSALS[found.reason].code)
-    if found.outcome is Outcome.FAILED:
-        return _error(errors.CENTRIFUGE_INTERNAL)
     position = found.position
     return {"result": {} if position is None else {"offset": position.offset, "epoch": position.epoch}}
 
