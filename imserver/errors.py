@@ -429,8 +429,11 @@ HTTP_REVIEW_UNAVAILABLE: Final = _problem(
     "The back end of the app has not reviewed this message or file in time.",
     temporary=True,
 )
-HTTP_REGISTRY_UNAVAILABLE: Final = _problem(
-    503, "registry_unavailable", "Redis does not answer.", temporary=True
+HTTP_NOT_ACCEPTED: Final = _problem(
+    503,
+    "not_accepted",
+    "Nothing was accepted, because a node, Redis or the database does not answer. Repeat the request.",
+    temporary=True,
 )
 HTTP_VERSION_NOT_SUPPORTED: Final = _problem(505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are supported.")
 HTTP_DISK_FULL: Final = _problem(

@@ -6,7 +6,7 @@ A dialect decodes bytes into a :class:`Request` with one of the commands, and en
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import IntEnum
 from typing import Any, ClassVar, Final, Literal
 
@@ -710,9 +710,21 @@ class Outcome(IntEnum):
     """No receiver is online. It is delivered if the user logs in within the time limit."""
     STORED = 6
     """It is in the message log, from which sessions that use stored messages receive it."""
+    REFUSED = 7
+    """It can never be accepted: it is too long for its channel, for example."""
 
 
 ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.HELD, Outcome.STORED})
 """Outcomes after which the message id must not be used again."""
+
+
+def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
+    """Whether a push or publication failed: a target failed, and no target accepted it, now or before.
+
+    Every edge answers it with a temporary error. The same id may be used again.
+    """
+    return Outcome.FAILED in outcomes and Outcome.REPEATED not in outcomes and ACCEPTED.isdisjoint(outcomes)
+
+
 YIELD_TARGETS: Final = 256
 """Number of targets of a large push after which the event loop runs."""

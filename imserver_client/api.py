@@ -123,8 +123,9 @@ class Api:
     It keeps connections open. Every call may raise :class:`RequestRefused` (the server refused it) or
     :class:`NotConnected` (no answer within ``timeout_seconds``), and :class:`ClientError` if the answer is
     malformed. A call that may be repeated without harm is
-    tried up to ``tries`` times while the error is temporary. Pushes have an idempotency key for this, so none
-    is delivered twice.
+    tried up to ``tries`` times while the error is temporary. Pushes and publications have an idempotency key
+    for this, so none is accepted twice. One that nothing has accepted is refused with ``not_accepted``, which
+    is temporary.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class PushResult(Struct, frozen=True):
     - ``"stored"``: at the position ``stored``
     - ``"repeated"``: this id was accepted before
     - ``"refused"``: it cannot be stored, for this ``reason``
-    - ``"failed"``: try again
+    - ``"failed"``: a node or the database does not answer; other targets have accepted the push
     - ``"partly"``: a channel or an app, of which one node cannot be reached
     """
 
@@ -110,7 +110,8 @@ class ChannelResult(Struct, frozen=True):
     - ``"absent"``: nobody is subscribed, and there is no history
     - ``"repeated"``: this id was accepted before
     - ``"refused"``: it is too long for this channel
-    - ``"failed"``: try again
+    - ``"failed"``: it has not accepted the message, other channels of a broadcast have. Broadcast again with
+      the same ``id``: each channel accepts it once
     - ``"partly"``: a node with subscribers cannot be reached
     """
 
@@ -144,8 +145,8 @@ class PieceResult(Struct, frozen=True):
     """The result for a piece of a streamed message, whose last piece has the number ``piece``.
 
     ``status``: ``"appended"``, ``"repeated"``, ``"gap"`` (pieces before it are missing), ``"too_long"``,
-    ``"closed"``, ``"unknown"`` (there is no such message), ``"failed"`` (its node does not answer, try
-    again).
+    ``"closed"``, ``"unknown"`` (there is no such message), ``"failed"`` (its node does
+    not answer, that of another piece does; append it again).
     """
 
     stream: str
@@ -157,8 +158,7 @@ class StreamEnd(Struct, frozen=True):
     """The result of closing a streamed message.
 
     ``status``: ``"closed"``; ``"repeated"``: it was closed before; ``"unknown"``: the server closed it long
-    ago, or its node has ended; ``"failed"``: its node or the history does not answer. ``offset`` and
-    ``epoch`` are its position (0 and ``""``: it has none).
+    ago, or its node has ended. ``offset`` and ``epoch`` are its position (0 and ``""``: it has none).
     """
 
     stream: str

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, Self, TypeVar
 
-from imserver_client.errors import ClientError, NotConnected
+from imserver_client.errors import ClientError, NotConnected, RequestRefused
 from imserver_client.results import PieceResult, StreamEnd
 from imserver_client.session import Backoff
 
 FAILED_TRIES: Final = 8
 """How often a piece is sent whose node does not answer."""
+NOT_ACCEPTED: Final = "not_accepted"
+"""The code of that refusal."""
 R = TypeVar("R", PieceResult, StreamEnd)
 T = TypeVar("T")
 
@@ -150,11 +152,16 @@ class AsyncTextStream:
 
 
 def _until_answered(ask: Callable[[], R]) -> R:
-    """Ask until the node of the stream answers. Raises :class:`NotConnected`."""
+    """Ask until the node of the stream answers. Raises :class:`NotConnected`, and :class:`RequestRefused` for
+    another reason."""
     backoff = Backoff()
     for _ in range(FAILED_TRIES):
-        result = ask()
-        if result.status != "failed":
-            return result
+        try:
+            result = ask()
+            if result.status != "failed":  # the answer of an older server
+                return result
+        except RequestRefused as refused:
+            if refused.code != NOT_ACCEPTED:
+                raise
         time.sleep(backoff.pause())
     raise NotConnected("the node of the streamed message, or the history, does not answer")

@@ -30,7 +30,7 @@ from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import Unavailable
-from imserver.model import ChannelPart, Event, Outcome
+from imserver.model import ChannelPart, Event
 from imserver.protocol.centrifuge import MAX_OFFSET, ClientView, HistoryResult
 from imserver.protocol.forgiving import without_nulls
 from imserver.services.channels.channels import SERVER_UNSUBSCRIBE
@@ -212,8 +212,6 @@ def _publish_result(found: Published | ChannelRefused | IdReused) -> dict[str, A
         return _error(errors.CENTRIFUGE_BAD_DATA)
     if isinstance(found, ChannelRefused):
         return _error(REFUSALS[found.reason].code)
-    if found.outcome is Outcome.FAILED:
-        return _error(errors.CENTRIFUGE_INTERNAL)
     position = found.position
     return {"result": {} if position is None else {"offset": position.offset, "epoch": position.epoch}}
 

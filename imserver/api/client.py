@@ -19,7 +19,7 @@ from imserver.api.form import BadBody, parse_json
 from imserver.api.reply import CLIENT, RequestRefused, client_refusal
 from imserver.auth.principal import ADMIN, PUSH_OR_ADDRESS, READ_OR_ADDRESS, Need
 from imserver.auth.tenants import TooManyTenants
-from imserver.model import Event, Outcome
+from imserver.model import Event, Outcome, nothing_accepted
 from imserver.protocol.client import message_id
 from imserver.services.channels.connections import Joined, Left
 from imserver.services.channels.members import ChannelRefused
@@ -226,7 +226,7 @@ def _push_answer(event: Event, outcome: Outcome) -> HttpResponse:
     """The answer to a push. An unknown or absent receiver is not an error. A node that is known not to have
     received the push is one.
     """
-    return FAILED if outcome is Outcome.FAILED else success({"messageId": event.id})
+    return FAILED if outcome in (Outcome.FAILED, Outcome.REFUSED) else success({"messageId": event.id})
 
 
 def send_to_client(api: Api, app: str, push: PushToClient) -> HttpResponse:
@@ -245,7 +245,7 @@ def send_to_clients(api: Api, app: str, push: PushToClients) -> HttpResponse:
         return TOO_MANY_CLIENTS
     outcomes = api.services.connections.push_each(app, [each or "" for each in push.client_ids], event)
     # A repeated call would deliver again to clients that have received the push.
-    return FAILED if Outcome.FAILED in outcomes and Outcome.SENT not in outcomes else DONE
+    return FAILED if nothing_accepted(outcomes) else DONE
 
 
 def send_to_group(api: Api, app: str, push: PushToGroup) -> HttpResponse:

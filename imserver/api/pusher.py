@@ -18,7 +18,7 @@ from imserver.api.call import Api, Call, Route
 from imserver.api.reply import PUSHER, ApiProblem
 from imserver.auth.principal import SIGNED
 from imserver.auth.pusher import PusherApp, body_matches, read_query
-from imserver.model import YIELD_TARGETS, Outcome
+from imserver.model import YIELD_TARGETS
 from imserver.protocol.pusher import (
     CACHED,
     MAX_EVENT_NAME,
@@ -143,18 +143,14 @@ def _check(pusher: PusherApp, event: _Event, channels: list[str]) -> None:
 
 def _publish(api: Api, pusher: PusherApp, channel: str, event: _Event) -> None:
     try:
-        outcome = api.services.pusher_service.publish(
-            pusher, channel, event.name, event.data, event.socket_id or ""
-        )
+        api.services.pusher_service.publish(pusher, channel, event.name, event.data, event.socket_id or "")
     except ChannelRefused as refused:
         raise _refused(refused) from None
-    if outcome is Outcome.FAILED:
-        raise ApiProblem(errors.HTTP_REGISTRY_UNAVAILABLE, "The nodes of the subscribers do not answer")
 
 
 def _refused(refused: ChannelRefused) -> ApiProblem:
     if refused.reason == "unavailable":
-        return ApiProblem(errors.HTTP_REGISTRY_UNAVAILABLE)
+        return ApiProblem(errors.HTTP_NOT_ACCEPTED)
     if refused.reason == "limit":
         return ApiProblem(errors.HTTP_BODY_TOO_LARGE, str(refused))
     return _invalid(str(refused))

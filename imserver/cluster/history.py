@@ -44,12 +44,16 @@ class HistoryPage(Struct, frozen=True):
 
 
 class Retained(Struct, frozen=True):
-    """A publication for the history: at most ``size`` of the channel stay, for ``seconds`` after the last."""
+    """A publication for the history: at most ``size`` of the channel stay, for ``seconds`` after the last.
+
+    ``id``: a history in Redis stores it once (``""``: it has none).
+    """
 
     channel: str
     event: Event
     size: int
     seconds: float
+    id: str = ""
 
 
 class ChannelHistory(Protocol):

@@ -45,6 +45,8 @@ from imserver.webhooks.requests import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     POST_SECONDS,
+    REFUSED_PAUSE_SECONDS,
+    NothingListens,
     Outgoing,
     Receiver,
     Unreachable,
@@ -482,7 +484,7 @@ class Feeds:
                 return
             if self._bury(feed, batch):
                 return
-            self._pause(feed)
+            self._pause(feed, problem)
         if feed.owned:
             self._advance(feed, batch)  # all of them wait behind others of their users
 
@@ -508,7 +510,7 @@ class Feeds:
                 receiver.url, receiver.secret, body, int(time()), delivery, POST_SECONDS
             )
         except Unreachable as error:
-            return _Problem(0, str(error))
+            return _Problem(0, str(error), isinstance(error, NothingListens))
         return None if 200 <= status < 300 else _Problem(status, f"it answered with status {status}")
 
     def _succeeded(self, feed: Feed, count: int) -> None:
@@ -526,10 +528,13 @@ class Feeds:
         feed.failures += 1
         return problem.is_final or bool(problem.status and feed.failures % _SPLIT_AFTER == 0)
 
-    def _pause(self, feed: Feed) -> None:
-        """Wait before the next attempt: twice as long each time, up to a minute; after an hour five."""
+    def _pause(self, feed: Feed, problem: _Problem) -> None:
+        """Wait before the next attempt: twice as long each time, up to a minute; after an hour five. It is at
+        most two seconds while the receiver refuses connections."""
         longest = LONGEST_PAUSE_SECONDS
-        if monotonic() - feed.failing_since > _HOUR:
+        if problem.nothing_listens:
+            longest = REFUSED_PAUSE_SECONDS
+        elif monotonic() - feed.failing_since > _HOUR:
             longest = MAX_RETRY_SECONDS
         feed.changed.wait(retry_pause(feed.failures, FIRST_PAUSE_SECONDS, longest))
 
@@ -622,6 +627,7 @@ class _Problem(msgspec.Struct, frozen=True):
 
     status: int
     text: str
+    nothing_listens: bool = False
 
     @property
     def is_final(self) -> bool:

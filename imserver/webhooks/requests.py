@@ -42,6 +42,10 @@ class Unreachable(ImserverError):
     """There was no complete answer in time; the text says why."""
 
 
+class NothingListens(Unreachable):
+    """The connection was refused: no program listens at the address."""
+
+
 def signature(secret: bytes, body: bytes, timestamp: int) -> str:
     """The header ``Imserver-Signature`` for a body that is sent at this Unix second.
 
@@ -132,7 +136,8 @@ class Outgoing:
                 raise
             answer.release_conn()
         except (HTTPError, OSError, ValueError) as error:
-            raise Unreachable(f"{type(error).__name__}: {error}") from None
+            kind = NothingListens if isinstance(error.__cause__, ConnectionRefusedError) else Unreachable
+            raise kind(f"{type(error).__name__}: {error}") from None
         return answer.status, content
 
     def _manager(self) -> PoolManager:
@@ -156,6 +161,9 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 POST_SECONDS: Final = 10.0
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 60.0
+REFUSED_PAUSE_SECONDS: Final = 1.2
+"""The longest pause if the connection was refused, which costs both sides next to nothing. Pauses vary by
+half: a back end that starts again gets its events within two seconds."""
 KEEP_SECONDS: Final = 600.0
 """How long one request is repeated before its events are dropped."""
 _LOG_SECONDS: Final = 10.0
@@ -214,7 +222,7 @@ class WebhookQueue:
     """Owner of the waiting events of one app. A greenlet sends them in their order while there are any.
 
     A failed request is repeated unchanged, after random pauses that double, so that many nodes do not repeat
-    at the same time.
+    at the same time. They stay short while the back end refuses connections.
     """
 
     def __init__(self, receiver: Receiver, outgoing: Outgoing, tally: WebhookCounts) -> None:
@@ -225,6 +233,7 @@ class WebhookQueue:
         self._waiting: deque[bytes] = deque()
         self._batch: list[bytes] = []
         self._failures = 0
+        self._longest_pause = LONGEST_PAUSE_SECONDS
         self._sender: gevent.Greenlet[..., None] | None = None
         self._unlogged = 0
         self._logged_at = 0.0
@@ -319,13 +328,16 @@ class WebhookQueue:
                 self._drop(len(batch), f"the back end has not taken them for {KEEP_SECONDS:g} s: {problem}")
                 return
             self._failures += 1
-            gevent.sleep(retry_pause(self._failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
+            gevent.sleep(retry_pause(self._failures, FIRST_PAUSE_SECONDS, self._longest_pause))
 
     def _try(self, body: bytes, delivery: str) -> str:
         """Send once; the problem, or ``""``."""
-        receiver = self.receiver
+        receiver, self._longest_pause = self.receiver, LONGEST_PAUSE_SECONDS
         try:
             status = receiver.post(self._outgoing, body, delivery)
+        except NothingListens as problem:
+            self._longest_pause = REFUSED_PAUSE_SECONDS
+            return str(problem)
         except Unreachable as problem:
             return str(problem)
         except Exception as error:  # the greenlet must go on with the other events

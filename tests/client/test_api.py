@@ -33,6 +33,7 @@ from imserver_client import (
     StreamEnd,
     StreamUpdate,
     TextStream,
+    streams,
 )
 from imserver_client.api import decode_answer
 from imserver_client.publisher import PublisherCore
@@ -283,6 +284,28 @@ def test_a_cancelled_append_does_not_swallow_the_next_text() -> None:
 
     asyncio.run(write())
     assert appended == ["one", "two"]
+
+
+def test_a_streamed_message_waits_for_a_node_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams.Backoff, "pause", lambda _self: 0.0)
+    answers = ["not_accepted", "not_accepted", "", "unknown_app", *["not_accepted"] * streams.FAILED_TRIES]
+
+    class Faulty:
+        def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]:
+            if code := answers.pop(0):
+                raise RequestRefused(503, code, "", code == "not_accepted")
+            return (PieceResult("s", pieces[0][1], "appended"),)
+
+        def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd:
+            raise AssertionError
+
+    stream = TextStream(Faulty(), APP, lambda: "s")
+    stream.append("one")
+    with pytest.raises(RequestRefused):
+        stream.append("two")
+    with pytest.raises(NotConnected):
+        stream.append("two")
+    assert answers == []
 
 
 def test_a_wrong_argument_of_a_stream_is_an_error_at_once(api: Api) -> None:

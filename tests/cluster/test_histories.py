@@ -310,7 +310,7 @@ def test_a_publication_that_is_tried_again_on_another_node_is_stored_once(
 
     def publish(history: ChannelHistory, id: str, channel: str = NEWS) -> int:
         event = Event("msg", "shop", "x", id, channel=ChannelPart(channel))
-        (found,) = history.append_each("101", [Retained(channel, event, 3, 60)]) or ()
+        (found,) = history.append_each("101", [Retained(channel, event, 3, 60, event.id)]) or ()
         assert found.channel is not None
         return found.channel.offset
 

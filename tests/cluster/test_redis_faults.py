@@ -249,6 +249,30 @@ def test_what_was_on_the_way_when_redis_stalled_leaves_no_stale_session(
     assert holder.node.find("101", ["ann"]) == [()]
 
 
+def test_a_claim_that_redis_took_without_saying_so_is_that_of_the_repeat(
+    own_server: RedisServer, start_holder: StartHolder
+) -> None:
+    node, other = start_holder(own_server, 1, PATIENT).node, start_holder(own_server, 2, PATIENT).node
+    own_server.pause()
+    try:
+        # In the socket already: Redis will carry it out when it wakes.
+        assert node.claim(["m1", "m2"]) is None
+        assert node.find_and_claim("101", "ann", "m3") is None
+    finally:
+        own_server.resume()
+
+    def states(of: RedisRegistry) -> list[str]:
+        return [claim.state for claim in of.claim(["m1", "m2"]) or ()]
+
+    until(lambda: states(other) == ["pending", "pending"])
+    until(node.healthy)
+    claims = node.claim(["m1", "m2"]) or []
+    assert [claim.state for claim in claims] == ["mine", "mine"]
+    for claim in claims:
+        node.settle(claim, claim.key == "m1")
+    until(lambda: states(other) == ["repeat", "mine"])
+
+
 def test_a_login_that_redis_took_without_saying_so_is_the_same_session(
     own_server: RedisServer, start_holder: StartHolder
 ) -> None:

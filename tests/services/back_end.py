@@ -9,7 +9,7 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
-from imserver.webhooks.requests import Unreachable
+from imserver.webhooks.requests import NothingListens, Unreachable
 
 
 class Post(NamedTuple):
@@ -36,6 +36,8 @@ class AwayStore:
 
 
 Answer = tuple[int, bytes] | str
+REFUSED = "connection refused"
+"""The reason of a back end on whose port no program listens."""
 
 
 class BackEnd:
@@ -75,7 +77,7 @@ class BackEnd:
             self.busy -= 1
         answer = self.reply(one)
         if isinstance(answer, str):
-            raise Unreachable(answer)
+            raise (NothingListens if answer == REFUSED else Unreachable)(answer)
         return answer
 
     def close(self) -> None:

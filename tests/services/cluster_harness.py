@@ -74,8 +74,8 @@ class SharedHistory(LocalHistory):
 
     def _append_once(self, app: str, what: Retained) -> Event:
         """A publication with an id is stored once."""
-        key = app, what.channel, what.event.id
-        if not what.event.id:
+        key = app, what.channel, what.id
+        if not what.id:
             return super().append_each(app, (what,))[0]
         if key not in self._stored:
             self._stored[key] = super().append_each(app, (what,))[0]

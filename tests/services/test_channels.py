@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from imserver.cluster.history import HistoryPage, LocalHistory, Position
 from imserver.config.settings import ChannelSettings
 from imserver.hub.hub import App
-from imserver.model import YIELD_TARGETS, ChannelPart, DialectState, Event, Outcome
+from imserver.model import ChannelPart, DialectState, Event, Outcome
 from imserver.protocol.centrifuge import PresenceStatsResult
 from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.connections import Joined, Left
@@ -142,10 +142,9 @@ def test_users_are_counted_exactly_until_a_channel_is_too_large(
 
 
 def test_publications_of_other_ways_are_in_the_history_too(harness: Harness) -> None:
-    assert harness.channels.publish(MULTI, NEWS, event("one")) is Outcome.NOT_SENT
-    assert harness.channels.publish_each(MULTI, [Publication(NEWS, event("two"))]) == [Outcome.NOT_SENT]
+    assert harness.channels.publish(MULTI, NEWS, event("one")) is Outcome.SENT
     page = harness.channels.history(MULTI, NEWS, limit=-1)
-    assert [each.text for each in page.publications] == ["one", "two"]
+    assert [each.text for each in page.publications] == ["one"]
 
 
 def test_history_is_read_from_both_ends_and_removed(harness: Harness) -> None:
@@ -256,13 +255,15 @@ def test_a_lone_node_that_loses_a_history_ends_its_subscriptions(harness: Harnes
     assert harness.channels.channels_of(connection) == ()
 
 
-def test_a_subscription_amid_a_long_batch_has_no_double(harness: Harness) -> None:
+def test_a_subscription_amid_many_publications_has_no_double(harness: Harness) -> None:
     harness.channel_settings = {"*": ChannelSettings(history_size=1000, history_seconds=60)}
-    number = YIELD_TARGETS + 10
+    number = 20
     connection, client = harness.login(MULTI, "ann")
     connection.dialect_state = Recovering()
     coming = gevent.spawn(subscribe, harness, connection, NEWS, Position("", 0))
-    harness.channels.publish_each(MULTI, [Publication(NEWS, event(str(each))) for each in range(number)])
+    for each in range(number):
+        publish(harness, str(each))
+        gevent.sleep(0)
     assert said(coming.get()) + texts(client)[0] == [str(each) for each in range(number)]
 
 
@@ -355,7 +356,7 @@ def test_who_is_left_out_stays_left_out_if_a_publication_comes_early(nodes: Seve
     _, bob, _ = subscriber(c, "bob")
     a.rpc.holding = True
     publish(a, "one")
-    b.channels.publish_each(MULTI, [Publication(NEWS, event("two"), except_users=("bob",))])
+    b.channels.publish(MULTI, NEWS, event("two"), except_users=("bob",))
     a.rpc.release()
     assert texts(ann, bob) == [["one", "two"], ["one"]]
 
@@ -587,6 +588,18 @@ def test_without_an_answer_of_the_history_nothing_is_published_or_subscribed(nod
     assert refused.value.reason == "unavailable"
     assert a.channels.channels_of(connection) == ()
     assert texts(client) == [[]]
+
+
+def test_a_key_is_in_the_history_once(nodes: Several) -> None:
+    ways = [("one", "", "a"), ("one", "", "a"), ("one", "a", ""), ("two", "", "b"), ("three", "", "")]
+    found = []
+    for text, id, key in ways:
+        for node in nodes.nodes.values():
+            what = Event("msg", "shop", text, id)
+            position = node.channels.publish_event(MULTI, NEWS, what, key=key).position
+            assert position is not None
+            found.append(position.offset)
+    assert found == [1] * 9 + [2] * 3 + [3, 4, 5]
 
 
 def test_the_place_of_a_publication_crosses_nodes(nodes: Several) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.cluster.registry import Lease
+from imserver.config.settings import ChannelSettings
 from imserver.model import Event, Outcome
 from imserver.protocol.client import ClientDialect
 from imserver.services.channels.connections import ASKED_TOGETHER, Joined, Left
@@ -156,7 +157,14 @@ def test_a_node_that_does_not_get_it_is_reported_of(nodes: Several) -> None:
     nodes[1].rpc.cut = {2, 3}
     assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.PARTLY
     assert nodes[1].channels.publish(MULTI, "garden", HELLO) == Outcome.FAILED
+    with pytest.raises(ChannelRefused, match="do not answer") as refused:
+        nodes[1].channels.publish_event(MULTI, "garden", HELLO)
+    assert refused.value.reason == "unavailable"
     assert texts(a) == [["hello"]]
+    nodes[1].channel_settings = {"*": ChannelSettings(history_size=2, history_seconds=60)}
+    for channel in (LOBBY, "garden"):
+        found = nodes[1].channels.publish_event(MULTI, channel, HELLO)
+        assert (found.outcome, found.position is None) == (Outcome.PARTLY, False), "it is in the history"
 
 
 # --- order --------------------------------------------------------------------------------------------------

@@ -212,8 +212,13 @@ def test_a_claim_that_is_never_settled_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(module, "CLAIM_SECONDS", 0.1)
     nodes[1].login(NEWEST, "ann")
-    nodes.book.claim("m1")
-    assert bounded(nodes[1].pushes.to_user, NEWEST, UserPush("ann", "m1", "hello")) == REPEATED
+    claim = nodes.book.claim("m1")
+    monkeypatch.setattr("imserver.services.push.idempotency.CLAIM_SECONDS", 0.1)
+    to_user, to_app = nodes[1].pushes.to_user, nodes[1].pushes.to_app
+    assert bounded(to_user, NEWEST, UserPush("ann", "m1", "hello")) == FAILED
+    assert bounded(to_app, NEWEST, "bob", "m1", "hello") == REPEATED
+    nodes[2].registry.settle(claim, accepted=False)
+    assert bounded(to_user, NEWEST, UserPush("ann", "m1", "hello")) == SENT, "nobody had accepted it"
 
 
 def test_the_same_message_on_both_nodes_at_once_is_delivered_once(nodes: Several) -> None:

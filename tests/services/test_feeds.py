@@ -19,7 +19,7 @@ from imserver.webhooks import feeds as module
 from imserver.webhooks.events import page_of
 from imserver.webhooks.feeds import Feed, Feeds
 from imserver.webhooks.requests import Receiver, WebhookCounts
-from tests.services.back_end import BackEnd, Post
+from tests.services.back_end import REFUSED, BackEnd, Post
 from tests.support import CountingSignal
 from tests.transport.harness import until
 
@@ -229,6 +229,19 @@ def test_a_receiver_that_is_away_gets_everything_in_order_later(start: StartNode
     until(lambda: node.tally.delivered == 250)
     assert texts(back_end) == list(map(str, range(250)))
     assert len({post.body for post in back_end.posts}) == 1
+
+
+def test_a_receiver_that_refuses_connections_is_tried_again_soon(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 3600.0)
+    answers = [REFUSED, REFUSED]
+    back_end = BackEnd(lambda _: answers.pop() if answers else (200, b""))
+    node = start(back_end)
+    node.send("ann", "1")
+    until(lambda: node.tally.delivered == 1)
+    assert texts(back_end) == ["1"]
 
 
 def test_a_corrected_address_is_tried_at_once(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from imserver.cluster.history import Position
-from imserver.model import Event, Outcome
+from imserver.model import Event, Outcome, nothing_accepted
+from imserver.services.channels.members import ChannelRefused
 from imserver.services.channels.stored import Published
 from imserver.services.push.idempotency import Dedupe, MessageIds, RequestIds
 from imserver.services.push.publish import OnAbsent, PendingPushes, Publishing, Target
@@ -38,7 +39,9 @@ class Harness:
         self.received.append(("all", app, *except_users))
         return SENT
 
-    def publish(self, app: str, channel: str, event: Event, except_users: tuple[str, ...] = ()) -> Outcome:
+    def publish(
+        self, app: str, channel: str, event: Event, except_users: tuple[str, ...] = (), key: str = ""
+    ) -> Outcome:
         self.received.append(("channel", app, channel, *except_users))
         return Outcome.PARTLY
 
@@ -100,6 +103,17 @@ def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness)
         assert publishing.to_targets("101", [Target(channel=name)], HELLO) == [ABSENT], "it is no group"
     log.away = True
     assert publishing.to_targets("101", targets[:1], HELLO) == [Outcome.FAILED]
+    (found,) = publishing.to_channels("101", [f"group:{group}"], HELLO)
+    assert isinstance(found, ChannelRefused)
+    assert found.outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize("others", [[], [ABSENT], [Outcome.REFUSED, ABSENT]])
+def test_a_push_has_failed_if_a_target_failed_and_none_accepted_it(others: list[Outcome]) -> None:
+    assert nothing_accepted([Outcome.FAILED, *others])
+    assert not nothing_accepted(others)
+    for accepted in (SENT, HELD, Outcome.PARTLY, Outcome.STORED, Outcome.REPEATED):
+        assert not nothing_accepted([*others, Outcome.FAILED, accepted])
 
 
 @pytest.mark.parametrize("channel", ["user:", "group:", "group:0", "group:x", "users:ann"])

@@ -252,13 +252,13 @@ def test_an_app_is_followed_while_a_stored_channel_has_subscribers(node: Channel
 
 def test_publications_of_other_ways_are_stored_and_notices_are_not(node: ChannelNode) -> None:
     _, client, _ = subscriber(node)
-    publications = [
-        Publication(NEWS, event("one")),
-        Publication("live:1", event("live")),
-        Publication(NEWS, event("two")),
-        Publication(NEWS, Event("left", "eve", "bye")),
+    ways = [
+        (NEWS, event("one")),
+        ("live:1", event("live")),
+        (NEWS, event("two")),
+        (NEWS, Event("left", "eve", "bye")),
     ]
-    outcomes = node.channels.publish_each(APP, publications)
+    outcomes = [node.channels.publish(APP, *each) for each in ways]
     assert outcomes == [Outcome.SENT, Outcome.NOT_SENT, Outcome.SENT, Outcome.SENT]
     page = node.channels.history(APP, NEWS, limit=-1)
     assert [each.text for each in page.publications] == ["one", "two"]
@@ -299,7 +299,7 @@ def test_without_the_database_nothing_is_published_or_subscribed(node: ChannelNo
     with pytest.raises(ChannelRefused) as refused:
         node.channels.publish_event(APP, NEWS, event("x"))
     assert refused.value.reason == "unavailable"
-    assert node.channels.publish_each(APP, [Publication(NEWS, event("x"))]) == [Outcome.FAILED]
+    assert node.channels.publish(APP, NEWS, event("x")) is Outcome.FAILED
     connection, _ = node.login(APP, "ann")
     with pytest.raises(ChannelRefused) as refused:
         subscribe(node, connection)
@@ -311,6 +311,7 @@ def test_an_invalid_publication_is_refused_and_the_history_cannot_be_removed(nod
     with pytest.raises(ChannelRefused) as refused:
         node.channels.publish_event(APP, NEWS, Event("msg", "x" * 256, "too long a sender"))
     assert refused.value.reason == "limit"
+    assert node.channels.publish(APP, NEWS, Event("msg", "x" * 256, "")) is Outcome.REFUSED
     with pytest.raises(ChannelRefused) as refused:
         node.channels.remove_history(APP, NEWS)
     assert refused.value.reason == "not_available"

@@ -9,6 +9,9 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
+from imserver import errors
+from imserver.api.reply import ApiProblem
+from imserver.api.v1.streamed import appended
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings, LimitSettings
 from imserver.model import YIELD_TARGETS, ChannelPart, Event
@@ -472,6 +475,12 @@ def test_pieces_of_streams_of_several_nodes_go_in_one_call(cluster: Cluster) -> 
     cluster.nodes[1].rpc.cut.add(3)
     assert append(cluster.streams[1], ids[2], 3, "x") == ("failed", 0)
     assert cluster.streams[1].close(MULTI, ids[2]) == ClosedStream("failed")
+    lost, taken = Piece(ids[2], 3, "x"), Piece(ids[0], 3, "x")
+    with pytest.raises(ApiProblem) as refused:
+        appended([lost], cluster.streams[1].append(MULTI, [lost]))
+    assert refused.value.problem is errors.HTTP_NOT_ACCEPTED
+    statuses = appended([lost, taken], cluster.streams[1].append(MULTI, [lost, taken])).results
+    assert [each.status for each in statuses] == ["failed", "appended"]
     cluster.nodes[1].rpc.cut.clear()
     assert append(cluster.streams[1], ids[2], 3, "x") == ("appended", 3)
 

@@ -1,6 +1,7 @@
 """What waits to be told: order, batches, repeats with pauses, bounds, and what is lost at the end."""
 
 import logging
+import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +10,15 @@ import gevent
 import pytest
 
 from imserver.webhooks import requests as module
-from imserver.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
-from tests.services.back_end import BackEnd
+from imserver.webhooks.requests import (
+    NothingListens,
+    Outgoing,
+    Receiver,
+    Unreachable,
+    WebhookCounts,
+    WebhookQueue,
+)
+from tests.services.back_end import REFUSED, BackEnd
 from tests.transport.harness import turn, until
 
 EVENTS = frozenset({"login"})
@@ -121,6 +129,27 @@ def test_pauses_double_are_random_and_have_a_longest(one: One, sleeper: Sleeper)
     one.back_end.reply = lambda post: "away" if len(one.back_end.posts) == failures + 2 else (200, b"")
     one.finish()
     assert sleeper.pauses[-1] <= 1.5 * module.FIRST_PAUSE_SECONDS, "success makes pauses short again"
+
+
+def test_a_back_end_that_refuses_connections_is_tried_every_two_seconds(one: One, sleeper: Sleeper) -> None:
+    answers = [*[REFUSED] * 20, *["away"] * 8]
+    one.back_end.reply = lambda _: answers.pop(0) if answers else (200, b"")
+    one.add(1)
+    one.finish()
+    assert max(sleeper.pauses[:20]) <= 2
+    assert max(sleeper.pauses[20:]) > 2, "another fault"
+    assert one.received()[-1] == 1
+
+
+def test_a_refused_connection_has_an_error_of_its_own() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        host, port = unused.getsockname()
+        with pytest.raises(NothingListens):
+            Outgoing().get(f"http://{host}:{port}/", 60)
+    with pytest.raises(Unreachable) as fault:
+        Outgoing().get("no address", 60)
+    assert not isinstance(fault.value, NothingListens)
 
 
 def test_a_batch_that_is_never_taken_is_dropped_logged_and_counted(

@@ -21,6 +21,7 @@ from imserver.api.v1.streamed import (
     StreamId,
     appended,
     pieces_of,
+    require_answer,
 )
 from imserver.auth.principal import ADMIN_OR_BOT
 from imserver.config.settings import MAX_USER_BYTES
@@ -70,7 +71,7 @@ class AnswerClosed(Struct):
         str,
         about(
             "`closed`. `repeated`: it was closed before. `unknown`: the bot has no such stream, or its node "
-            "has ended. `failed`: its node or the database does not answer; try again."
+            "has ended."
         ),
     ]
     id: Annotated[int, about("The id of the stored message.")] | UnsetType = UNSET
@@ -120,6 +121,7 @@ def open_stream(api: Api, call: Call, asked: AnswerOpenRequest) -> AnswerOpened:
 @routes.post(
     "/messages/stream/append",
     ADMIN_OR_BOT,
+    problems=(errors.HTTP_NOT_ACCEPTED,),
     example={**_BOT, "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )
@@ -136,7 +138,7 @@ def append(api: Api, call: Call, asked: AnswerAppendRequest) -> StreamAppended:
 @routes.post(
     "/messages/stream/close",
     ADMIN_OR_BOT,
-    problems=_NOT_STORED,
+    problems=(errors.HTTP_NOT_ACCEPTED, *_NOT_STORED),
     example={**_BOT, "stream": _SAMPLE},
     answer_example=AnswerClosed(_SAMPLE, "closed", 8),
 )
@@ -149,4 +151,5 @@ def close(api: Api, call: Call, asked: AnswerCloseRequest) -> AnswerClosed:
     closed = api.services.streamed_answers.close(call.app, call.user, asked.stream, asked.incomplete)
     if isinstance(closed, Rejected):
         raise problem_of(closed)
+    require_answer(closed)
     return AnswerClosed(asked.stream, closed.status, closed.offset or UNSET)

@@ -17,7 +17,7 @@ from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending, event_of
 from imserver.auth.principal import PUSH, READ
 from imserver.cluster.history import HistoryPage, Position
-from imserver.model import MAX_ID, Event
+from imserver.model import MAX_ID, Event, Outcome, nothing_accepted
 from imserver.services.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags
 from imserver.services.channels.stored import Published
 from imserver.services.push.idempotency import IdReused
@@ -75,8 +75,8 @@ class ChannelResult(Struct):
         about(
             "`sent`: subscribers receive it, or the history has it. `absent`: nobody is subscribed, and "
             "there is no history. `repeated`: this id was accepted before. `partly`: a node with subscribers "
-            "does not answer. `failed`: nothing was sent; try again. `refused`: the message is too long for "
-            "this channel."
+            "does not answer. `failed`: other channels have accepted the message, and this one has not; "
+            "repeat the request with the same id. `refused`: the message is too long for this channel."
         ),
     ]
     offset: Offset | UnsetType = UNSET
@@ -166,7 +166,7 @@ _SENT: Final = ChannelResult("orders:17", "sent", 6, "Zm9vYg")
 @routes.post(
     "/channels/publish",
     PUSH,
-    problems=(errors.HTTP_TOO_MANY_TARGETS, errors.HTTP_ID_REUSED),
+    problems=(errors.HTTP_TOO_MANY_TARGETS, errors.HTTP_ID_REUSED, errors.HTTP_NOT_ACCEPTED),
     headers=(IDEMPOTENCY_KEY,),
     rules=MESSAGE_RULES,
     example={"app": "default", "channel": "orders:17", "data": {"state": "sent"}},
@@ -188,7 +188,7 @@ def publish(api: Api, call: Call, asked: ChannelPublishRequest) -> ChannelResult
 @routes.post(
     "/channels/broadcast",
     PUSH,
-    problems=(errors.HTTP_TOO_MANY_TARGETS, errors.HTTP_ID_REUSED),
+    problems=(errors.HTTP_TOO_MANY_TARGETS, errors.HTTP_ID_REUSED, errors.HTTP_NOT_ACCEPTED),
     headers=(IDEMPOTENCY_KEY,),
     rules=MESSAGE_RULES,
     example={"app": "default", "channels": ["orders:17", "orders:18"], "text": "closed today"},
@@ -224,6 +224,8 @@ def _publish(
         )
     except IdReused:
         raise ApiProblem(errors.HTTP_ID_REUSED) from None
+    if nothing_accepted([_outcome_of(each) for each in found]):
+        raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
     return [_result(channel, each) for channel, each in zip(channels, found, strict=True)]
 
 
@@ -233,9 +235,13 @@ def _result(channel: str, found: Published | ChannelRefused | IdReused) -> Chann
         if position is None:
             return ChannelResult(channel, status)
         return ChannelResult(channel, status, position.offset, position.epoch)
-    # Another message with this id came at the same time.
-    is_refused = isinstance(found, IdReused) or found.reason != "unavailable"
-    return ChannelResult(channel, "refused" if is_refused else "failed")
+    return ChannelResult(channel, STATUSES[_outcome_of(found)])
+
+
+def _outcome_of(found: Published | ChannelRefused | IdReused) -> Outcome:
+    if isinstance(found, IdReused):  # another message with this id came at the same time
+        return Outcome.REFUSED
+    return found.outcome
 
 
 @routes.get(

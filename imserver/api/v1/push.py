@@ -35,7 +35,14 @@ from imserver.api.v1.wire import reply
 from imserver.auth.principal import PUSH, Principal
 from imserver.clock import serve_others
 from imserver.errors import StorageUnavailable
-from imserver.model import MAX_CLIENT_MSG_ID_BYTES, SYSTEM_PREFIX, YIELD_TARGETS, Event, Outcome
+from imserver.model import (
+    MAX_CLIENT_MSG_ID_BYTES,
+    SYSTEM_PREFIX,
+    YIELD_TARGETS,
+    Event,
+    Outcome,
+    nothing_accepted,
+)
 from imserver.services.push.idempotency import First, IdClaim, IdReused, Waiting
 from imserver.services.push.publish import Target, addressed
 from imserver.storage.log.contract import INVALID, Appended, Draft, Rejected
@@ -61,6 +68,7 @@ SENDING_PROBLEMS: Final = (
     errors.HTTP_TOO_MANY_TARGETS,
     errors.HTTP_STORE_UNAVAILABLE,
     errors.HTTP_ID_REUSED,
+    errors.HTTP_NOT_ACCEPTED,
 )
 """The refusals of everything that sends, besides those of a request that names an app."""
 
@@ -201,7 +209,7 @@ def send(api: Api, app: str, push: PushRequest, key: str = "") -> Carried:
 
 def _send_checked(api: Api, app: str, push: PushRequest, event: Event, key: str) -> Sent:
     if not key:
-        return Sent(push, publish(api, app, push, event))
+        return _sent(push, publish(api, app, push, event))
     ids = api.services.request_ids
     try:
         begun = ids.begin(app, key, digest_of(push))
@@ -210,14 +218,21 @@ def _send_checked(api: Api, app: str, push: PushRequest, event: Event, key: str)
     if type(begun) is IdClaim:  # the cheap way: isinstance() of a Struct takes five times as long
         outcomes: list[Outcome] = []
         try:
-            outcomes = publish(api, app, push, event)
+            outcomes = publish(api, app, push, event, key)
         finally:
             ids.end(begun, outcomes)
-        return Sent(push, outcomes)
+        return _sent(push, outcomes)
     assert not isinstance(begun, IdClaim)
     repeated = _repeated(push, begun)
     assert isinstance(repeated, Sent)
     return repeated
+
+
+def _sent(push: PushRequest, outcomes: list[Outcome]) -> Sent:
+    """The results of a push. Raises :class:`ApiProblem` if nothing was accepted."""
+    if nothing_accepted(outcomes):
+        raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
+    return Sent(push, outcomes)
 
 
 def digest_of(push: PushRequest) -> int:
@@ -225,15 +240,16 @@ def digest_of(push: PushRequest) -> int:
     return hash(_encode(push))
 
 
-def publish(api: Api, app: str, push: PushRequest, event: Event) -> list[Outcome]:
-    """Deliver a push to its targets. May switch."""
+def publish(api: Api, app: str, push: PushRequest, event: Event, key: str = "") -> list[Outcome]:
+    """Deliver a push to its targets. ``key``: its channels have it once. May switch."""
     publishing = api.services.publishing
     if push.users is not UNSET:
         return publishing.to_users(app, push.users, event, push.ttl_seconds)
     if push.user is not UNSET:
         device = None if push.device is UNSET else push.device
         return publishing.to_users(app, [push.user], event, push.ttl_seconds, device)
-    return publishing.to_targets(app, targets_of(push), event, tuple(push.except_users), push.ttl_seconds)
+    except_users = tuple(push.except_users)
+    return publishing.to_targets(app, targets_of(push), event, except_users, push.ttl_seconds, key)
 
 
 # --- many pushes at once ------------------------------------------------------------------------------------
@@ -345,7 +361,10 @@ def _send_run(api: Api, run: list[tuple[int, Order]], results: list[Carried | Ap
             app, [str(order.push.user) for _, order in mine], [order.event for _, order in mine]
         )
         for (index, order), outcome in zip(mine, outcomes, strict=True):
-            results[index] = Sent(order.push, [outcome])
+            try:
+                results[index] = _sent(order.push, [outcome])
+            except ApiProblem as problem:
+                results[index] = problem
     finally:
         if claims:
             became = dict(zip([index for index, _ in mine], outcomes, strict=False))
@@ -455,7 +474,7 @@ def _finished(api: Api, order: Order, start: Start, outcomes: Sequence[Done]) ->
         return start
     if isinstance(start, Waiting):
         return store_each(api, [order])[0]
-    if all(isinstance(done, StorageUnavailable) for done in outcomes):
+    if nothing_accepted([_outcome_of(done) for done in outcomes]):
         return ApiProblem(errors.HTTP_STORAGE_UNAVAILABLE)
     targets = targets_of(order.push)
     results = [_result(target, done) for target, done in zip(targets, outcomes, strict=True)]
@@ -496,6 +515,12 @@ def _name(key: str, number: int, alone: bool) -> str:
     if not key or (alone and len(key.encode()) <= MAX_CLIENT_MSG_ID_BYTES and "\0" not in key):
         return key
     return blake2b(f"{number} {key}".encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _outcome_of(done: Done) -> Outcome:
+    if isinstance(done, Appended):
+        return Outcome.STORED
+    return Outcome.REFUSED if isinstance(done, Rejected) else Outcome.FAILED
 
 
 def _result(target: Target, done: Done) -> Result:

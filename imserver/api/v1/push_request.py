@@ -257,8 +257,17 @@ def _payload(raw: Any) -> tuple[str, bytes]:
 
 
 Status = Literal["absent", "sent", "repeated", "failed", "partly", "held", "stored", "refused"]
-STATUSES: Final[tuple[Status, ...]] = ("absent", "sent", "repeated", "failed", "partly", "held", "stored")
-"""Outcome → status of a result. Messages that cannot be stored are ``refused``."""
+STATUSES: Final[tuple[Status, ...]] = (
+    "absent",
+    "sent",
+    "repeated",
+    "failed",
+    "partly",
+    "held",
+    "stored",
+    "refused",
+)
+"""Outcome → status of a result."""
 Reason = Literal["unknown_conversation", "unknown_account", "not_member", "muted", "blocked", "invalid"]
 
 
@@ -279,9 +288,9 @@ class Result(Struct, gc=False):
         about(
             "`sent`: queued for a connection, or for the node that holds one. `absent`: the target is "
             "not online. `held`: the user is not online, the push is pending. `repeated`: another node "
-            "accepted it before. `failed`: a node or the database does not answer; try again. `partly`: "
-            "a node does not answer; the targets on other nodes received the push. `stored`: the "
-            "message is stored. `refused`: it cannot be stored."
+            "accepted it before. `failed`: a node or the database does not answer; other targets have "
+            "accepted the push. `partly`: a node does not answer; the targets on other nodes received the "
+            "push. `stored`: the message is stored. `refused`: it cannot be stored."
         ),
     ]
     stored: Annotated[StoredAt | UnsetType, about("The position of the stored message.")] = UNSET

@@ -18,7 +18,7 @@ from imserver.api.v1.push_request import Kind
 from imserver.auth.principal import PUSH
 from imserver.model import ChannelPart, Event
 from imserver.services.channels.members import ChannelRefused, encode_tags
-from imserver.services.channels.streamed_messages import AppendedPiece, Piece
+from imserver.services.channels.streamed_messages import AppendedPiece, AppendStatus, ClosedStream, Piece
 
 MOST_PIECES: Final = 1000
 """The most pieces of one request."""
@@ -75,7 +75,8 @@ class PieceResult(Struct):
             "`appended`. `repeated`: the stream has this piece already. `gap`: pieces before it are "
             "missing; append those after `piece` first. `too_long`: the message would be too long; close it. "
             "`closed`: the stream is closed. `unknown`: there is no such stream, or its node has ended. "
-            "`failed`: its node does not answer; try again with the same number."
+            "`failed`: its node does not answer, that of another piece does; append it again with the same "
+            "number."
         ),
     ]
 
@@ -107,7 +108,7 @@ class StreamClosed(Struct):
         str,
         about(
             "`closed`. `repeated`: it was closed before. `unknown`: there is no such stream, or its node "
-            "has ended. `failed`: its node or the history does not answer; try again."
+            "has ended."
         ),
     ]
     channel: str | UnsetType = UNSET
@@ -134,11 +135,20 @@ def pieces_of(asked: Sequence[PieceRequest]) -> list[Piece]:
 
 
 def appended(pieces: Sequence[Piece], found: Sequence[AppendedPiece]) -> StreamAppended:
-    """The answer to a request that appended pieces. ``found``: what became of each."""
+    """The answer to a request that appended pieces. ``found``: what became of each. Raises
+    :class:`ApiProblem` if no node of the streams answers."""
+    if all(each.status is AppendStatus.FAILED for each in found):
+        raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
     results = [
         PieceResult(piece.stream, each.piece, each.status) for piece, each in zip(pieces, found, strict=True)
     ]
     return StreamAppended(results)
+
+
+def require_answer(closed: ClosedStream) -> None:
+    """Raise :class:`ApiProblem` if the node of a stream, or the history, did not answer."""
+    if closed.status == "failed":
+        raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
 
 
 @routes.post(
@@ -164,6 +174,7 @@ def open_stream(api: Api, call: Call, asked: StreamOpenRequest) -> StreamOpened:
 @routes.post(
     "/channels/stream/append",
     PUSH,
+    problems=(errors.HTTP_NOT_ACCEPTED,),
     example={"app": "default", "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )
@@ -180,6 +191,7 @@ def append(api: Api, call: Call, asked: StreamAppendRequest) -> StreamAppended:
 @routes.post(
     "/channels/stream/close",
     PUSH,
+    problems=(errors.HTTP_NOT_ACCEPTED,),
     example={"app": "default", "stream": _SAMPLE},
     answer_example=StreamClosed(_SAMPLE, "closed", "answers:7", 6, "Zm9vYg"),
 )
@@ -190,6 +202,7 @@ def close(api: Api, call: Call, asked: StreamCloseRequest) -> StreamClosed:
     publication. A message without any text is in no history.
     """
     closed = api.services.streamed_messages.close(call.app, asked.stream, asked.incomplete)
+    require_answer(closed)
     answer = StreamClosed(asked.stream, closed.status, closed.channel or UNSET)
     if closed.offset:
         answer.offset, answer.epoch = closed.offset, closed.epoch

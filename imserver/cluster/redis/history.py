@@ -51,13 +51,13 @@ class RedisHistory:
                     APPEND_HISTORY,
                     3,
                     *(keys := self._keys(app, each.channel)),
-                    _id_key(keys[0], each.event.id),
+                    _id_key(keys[0], each.id),
                     *self._lives(),
                     _encode(each.event),
                     each.size,
                     max(1, int(each.seconds * 1000)),
                     int(max(KEPT_SECONDS, each.seconds) * 1000),
-                    (ID_SECONDS if each.event.id else _CALL_SECONDS) * 1000,
+                    (ID_SECONDS if each.id else _CALL_SECONDS) * 1000,
                 )
                 for each in publications
             ]

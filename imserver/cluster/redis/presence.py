@@ -29,6 +29,7 @@ from imserver.cluster.registry import Claim, ReportedMembers, Session, SessionRe
 
 CLAIM_SECONDS: Final = 10
 _FIND_USERS: Final = 1000
+_MAX_UNANSWERED: Final = 10_000
 
 
 class Lookup:
@@ -48,6 +49,9 @@ class Lookup:
         self._seconds = seconds
         self._dedupe_seconds = max(int(dedupe_seconds), 1)
         self._tokens = count(1)
+        self._unanswered: dict[str, str] = {}
+        """Message id → the token of a claim without an answer, which Redis may carry out or have carried out.
+        The next claim of this node has the same token, so the id is not taken."""
 
     def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
         """The addressed sessions of each user on live nodes, in the order of ``users``."""
@@ -80,9 +84,10 @@ class Lookup:
 
         For a user without sessions nothing stays claimed: the state is ``mine``, and settling does nothing.
         """
-        token = self._token()
+        (token,) = self._tokens_of((key,))
         replies = self._pipeline.execute([_lookup(app, user), _claim_command(key, token)])
         if replies is None or isinstance(replies[1], Exception):
+            self._remember((key,), (token,))
             return None
         refs = _refs(replies[0])
         live = self._keeper.table.live
@@ -98,9 +103,10 @@ class Lookup:
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
         """Claim message ids, in the order of ``keys``."""
-        tokens = [self._token() for _ in keys]
+        tokens = self._tokens_of(keys)
         replies = self._pipeline.execute_all(list(map(_claim_command, keys, tokens)))
         if replies is None:
+            self._remember(keys, tokens)
             return None
         return list(map(_claim, keys, tokens, replies))
 
@@ -114,8 +120,19 @@ class Lookup:
         else:
             self._pipeline.post(("EVALSHA", RELEASE, 1, key, claim.token))
 
-    def _token(self) -> str:
-        return f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
+    def _tokens_of(self, keys: Sequence[str]) -> list[str]:
+        epoch, unanswered = self._keeper.lease.epoch, self._unanswered
+        tokens = [f"?{epoch}.{next(self._tokens)}" for _ in keys]
+        if unanswered:
+            tokens = [unanswered.pop(key, token) for key, token in zip(keys, tokens, strict=True)]
+        return tokens
+
+    def _remember(self, keys: Sequence[str], tokens: Sequence[str]) -> None:
+        """Redis has not answered the claims of these ids."""
+        for key, token in zip(keys, tokens, strict=True):
+            self._unanswered.setdefault(key, token)
+        while len(self._unanswered) > _MAX_UNANSWERED:
+            del self._unanswered[next(iter(self._unanswered))]
 
 
 def _lookup(app: str, user: str) -> Command:

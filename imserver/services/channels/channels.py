@@ -542,6 +542,26 @@ class Channels(ChannelMembers):
 
     # --- publishing -----------------------------------------------------------------------------------------
 
+    def publish(
+        self,
+        app: str,
+        channel: str,
+        event: Event,
+        except_users: tuple[str, ...] = (),
+        except_connection: Connection | str | None = None,
+        at_most: int | None = None,
+        key: str = "",
+    ) -> Outcome:
+        """See :class:`ChannelMembers`. FAILED also if the history does not answer; REFUSED: the log cannot
+        store it. ``key``: see :meth:`publish_event`."""
+        event = _of_channel(channel, event)
+        try:
+            return self._publish_once(
+                app, Publication(channel, event, except_users, except_connection, at_most), key
+            ).outcome
+        except ChannelRefused as refused:
+            return refused.outcome
+
     def publish_event(
         self,
         app: str,
@@ -555,82 +575,55 @@ class Channels(ChannelMembers):
     ) -> Published:
         """Publish to a channel, and to its history unless ``with_history`` is False. May switch.
 
-        A stored channel has one publication for each ``key``, or without one for each id of an event.
-        Raises :class:`ChannelRefused` if the payload is too long, or the history does not answer; then nobody
-        receives it.
+        A stored channel has one publication for each ``key``, or without one for each id of an event. A
+        history in Redis recognises them for a minute. Raises :class:`ChannelRefused`: ``limit`` (the payload
+        is too long), or ``unavailable`` (the history or the nodes of all subscribers do not answer; nobody
+        receives it, unless it is in the history although the answer was lost).
         """
         limit = self.options(app, channel).max_bytes
         if limit and len(event.data or event.text.encode()) > limit:
             raise ChannelRefused("limit", f"a publication to the channel has at most {limit} bytes")
-        event = _of_channel(channel, event)
-        what = Publication(channel, event, except_users, except_connection)
-        if with_history and self.is_stored(app, channel):
-            return self._append(app, (what,), key)[0]
+        what = Publication(channel, _of_channel(channel, event), except_users, except_connection)
+        return self._publish_once(app, what, key, with_history)
+
+    def _publish_once(self, app: str, what: Publication, key: str, with_history: bool = True) -> Published:
+        """Store a publication, if its channel has a history, and send it. May switch. Raises
+        :class:`ChannelRefused`."""
         if with_history:
-            (what,) = self._retained(app, (what,))
-        outcome = super().publish_each(app, (what,))[0]
+            if what.event.kind == "msg" and self.is_stored(app, what.channel):
+                return self._append(app, what, key)
+            what = self._retained(app, what, key)
+        outcome = self.publish_each(app, (what,))[0]
         place = what.event.channel
         if place is None or not place.offset:
+            if outcome is Outcome.FAILED:
+                raise ChannelRefused("unavailable", "the nodes of the subscribers do not answer")
             return Published(outcome)
-        return Published(
-            Outcome.SENT if outcome is Outcome.NOT_SENT else outcome, Position(place.epoch, place.offset)
-        )
+        # The history has it. A node that does not answer now reads it from there.
+        reached = {Outcome.NOT_SENT: Outcome.SENT, Outcome.FAILED: Outcome.PARTLY}.get(outcome, outcome)
+        return Published(reached, Position(place.epoch, place.offset))
 
-    def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
-        """See :class:`ChannelMembers`. Publications to channels with history are stored there first."""
-        outcomes = [Outcome.SENT] * len(publications)
-        to_log: list[Publication] = []
-        live: dict[int, Publication] = {}
-        for place, each in enumerate(publications):
-            named = replace(each, event=_of_channel(each.channel, each.event))
-            if each.event.kind == "msg" and self.is_stored(app, each.channel):
-                to_log.append(named)
-            else:
-                live[place] = named
-        try:
-            if to_log:
-                self._append(app, to_log)
-            sent = super().publish_each(app, self._retained(app, [*live.values()])) if live else []
-        except ChannelRefused:
-            return [Outcome.FAILED] * len(publications)
-        for place, outcome in zip(live, sent, strict=True):
-            outcomes[place] = outcome
-        return outcomes
-
-    def _append(self, app: str, publications: Sequence[Publication], key: str = "") -> list[Published]:
-        """Store publications in the log, from where they are delivered. Switches."""
-        named = [
-            replace(each, except_connection=self._connections.id_of(each.except_connection))
-            if isinstance(each.except_connection, Connection)
-            else each
-            for each in publications
-        ]
-        published = self._log.append_each(app, named, key)
-        self._metrics.pushes += len(published)
+    def _append(self, app: str, what: Publication, key: str) -> Published:
+        """Store a publication in the log, from where it is delivered. Switches."""
+        if isinstance(what.except_connection, Connection):
+            what = replace(what, except_connection=self._connections.id_of(what.except_connection))
+        (published,) = self._log.append_each(app, (what,), key)
+        self._metrics.pushes += 1
         return published
 
-    def _retained(self, app: str, publications: Sequence[Publication]) -> list[Publication]:
-        """Store what goes to channels with history. On a lone node this never switches, so numbers have the
-        order of delivery."""
-        retained: list[Retained] = []
-        places: list[int] = []
-        for place, each in enumerate(publications):
-            if each.event.kind == "stream":
-                continue
-            options = self.options(app, each.channel)
-            if options.history_size:
-                places.append(place)
-                retained.append(
-                    Retained(each.channel, each.event, options.history_size, options.history_seconds)
-                )
-        found = list(publications)
-        if retained:
-            events = self._history.append_each(app, retained)
-            if events is None:
-                raise ChannelRefused("unavailable")
-            for place, event in zip(places, events, strict=True):
-                found[place] = replace(found[place], event=event)
-        return found
+    def _retained(self, app: str, what: Publication, key: str) -> Publication:
+        """Store what goes to a channel with a history. On a lone node this never switches, so numbers have
+        the order of delivery."""
+        options = self.options(app, what.channel)
+        if not options.history_size or what.event.kind == "stream":
+            return what
+        retained = Retained(
+            what.channel, what.event, options.history_size, options.history_seconds, key or what.event.id
+        )
+        events = self._history.append_each(app, (retained,))
+        if events is None:
+            raise ChannelRefused("unavailable", "the history of the channel does not answer")
+        return replace(what, event=events[0])
 
     # --- delivery in order ----------------------------------------------------------------------------------
 

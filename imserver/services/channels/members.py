@@ -83,6 +83,11 @@ class ChannelRefused(ImserverError):
         self.reason = reason
         self.error = error
 
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome of a publication that was refused."""
+        return Outcome.FAILED if self.reason == "unavailable" else Outcome.REFUSED
+
 
 def check_name(channel: str) -> None:
     """Raise :class:`ChannelRefused` if no channel can have this name."""

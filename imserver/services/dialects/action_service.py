@@ -24,7 +24,7 @@ from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
 from imserver.hub.unacked import AckedState
-from imserver.model import AckNumber, ActionLogin, Answer, DialectState, Event, Message, Reply, Say
+from imserver.model import AckNumber, ActionLogin, Answer, DialectState, Event, Message, Outcome, Reply, Say
 from imserver.protocol.action import ActionDialect, with_seq
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.members import ChannelRefused
@@ -352,7 +352,8 @@ class ActionService:
                 kind, text = decision.type, decision.body.decode()
         event = Event("msg", user, text, command.id, kind, time=int(time()))
         if room:
-            self._channels.publish(app, room, event)
+            if self._channels.publish(app, room, event) is Outcome.FAILED:
+                return _NOT_STORED
         elif peer:
             self._acks.reach(app, peer, event)
         self._webhooks.message(app, user, {**to, "type": kind, "text": text})

@@ -32,7 +32,6 @@ from imserver.model import (
     DialectState,
     Event,
     Login,
-    Outcome,
     PusherSubscribe,
     PusherUnsubscribe,
     Reply,
@@ -548,7 +547,7 @@ class PusherService:
 
     # --- the HTTP API ---------------------------------------------------------------------------------------
 
-    def publish(self, app: PusherApp, channel: str, name: str, data: str, except_socket: str = "") -> Outcome:
+    def publish(self, app: PusherApp, channel: str, name: str, data: str, except_socket: str = "") -> None:
         """Send an event of the back end to a channel. May switch. Raises :class:`ChannelRefused`.
 
         ``except_socket``: the ``socket_id`` of a connection that does not receive it.
@@ -558,7 +557,7 @@ class PusherService:
             "msg", "", text, type=name, data=content, time=int(time()), channel=ChannelPart(channel)
         )
         skipped = connection_id_of(except_socket) if except_socket else None
-        return self._channels.publish_event(app.app, channel, event, except_connection=skipped).outcome
+        self._channels.publish_event(app.app, channel, event, except_connection=skipped)
 
     def users(self, app: str, channel: str) -> list[str]:
         """The ids of the members of a presence channel. May switch."""

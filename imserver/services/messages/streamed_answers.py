@@ -22,6 +22,7 @@ from imserver.services.channels.members import ChannelRefused
 from imserver.services.channels.open_streams import OpenStream
 from imserver.services.channels.streamed_messages import (
     AppendedPiece,
+    AppendStatus,
     ClosedStream,
     Piece,
     StreamedMessages,
@@ -275,6 +276,9 @@ class ClosedView(msgspec.Struct, omit_defaults=True):
 _REFUSED: Final = {"full": errors.REPLY_NOT_STORED}
 
 
+_UNAVAILABLE: Final = Reply(errors.REPLY_NOT_STORED, RefusedView("unavailable"))
+
+
 class AnswerCommands:
     """Carries out the commands of bots on streamed answers. Everything may switch."""
 
@@ -299,6 +303,8 @@ class AnswerCommands:
         app, user = app_and_user(connection)
         pieces = [Piece(*each) for each in command.pieces]
         found = self._answers.append(app, user, pieces)
+        if all(each.status is AppendStatus.FAILED for each in found):
+            return _UNAVAILABLE
         results = [
             PieceView(piece.stream, each.piece, each.status)
             for piece, each in zip(pieces, found, strict=True)
@@ -311,4 +317,6 @@ class AnswerCommands:
         closed = self._answers.close(app, user, command.stream, command.incomplete)
         if isinstance(closed, Rejected):
             return Reply(code_of(closed), RefusedView(closed.reason))
+        if closed.status == "failed":
+            return _UNAVAILABLE
         return Reply(errors.REPLY_OK, ClosedView(command.stream, closed.status, closed.offset))

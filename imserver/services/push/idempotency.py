@@ -208,7 +208,7 @@ class MessageIds:
             mine = claim is None or claim.state == "mine"
         finally:
             if not mine:
-                self.dedupe.settle(key, claim is not None)
+                self.dedupe.settle(key, claim is not None and claim.state == "repeat")
         return IdClaim(key, claim) if mine else None
 
     def _claim(self, registry: RedisRegistry, name: str) -> Claim | None:

@@ -307,7 +307,8 @@ class Publishing:
     ) -> list[Published | ChannelRefused | IdReused]:
         """Publish the same to several channels, for a ``key`` once to each. The results have their order.
 
-        REPEATED: it was published before, at this position if this node knows it. ``digest``: that of the
+        REPEATED: it was published before, at this position if this node knows it. No outcome is FAILED: a
+        failed publication is a :class:`ChannelRefused`, as one that is refused. ``digest``: that of the
         request. :class:`IdReused`: the key belongs to another request in this channel; with ``all_or_none``
         it is raised before anything is published. The channels of users and groups have no tags.
         """
@@ -315,7 +316,10 @@ class Publishing:
         def publish(channel: str) -> Published | ChannelRefused:
             target = Target(channel=channel)
             if addressed(target) is not target and not app.startswith(SYSTEM_PREFIX):
-                return Published(self.to_targets(app, [target], event, except_users)[0])
+                (outcome,) = self.to_targets(app, [target], event, except_users)
+                if outcome is Outcome.FAILED:
+                    return ChannelRefused("unavailable", "a node or the database does not answer")
+                return Published(outcome)
             try:
                 check_name(channel)
                 return self._channels.publish_event(
@@ -356,12 +360,13 @@ class Publishing:
         event: Event,
         except_users: tuple[str, ...] = (),
         ttl_seconds: float = 0,
+        key: str = "",
     ) -> list[Outcome]:
         """Send to each target, in order. A user or connection named by several targets receives the event
         several times.
 
         ``except_users`` do not receive it through channels, groups and ``all``. Absent users receive it if
-        they log in within ``ttl_seconds``.
+        they log in within ``ttl_seconds``. ``key``: see :meth:`Channels.publish_event`.
         """
         outcomes: list[Outcome] = []
         users: list[str] = []
@@ -374,11 +379,17 @@ class Publishing:
             if users:
                 outcomes += self.to_users(app, users, event, ttl_seconds)
                 users = []
-            outcomes += self._to_target(app, target, event, except_users, ttl_seconds)
+            outcomes += self._to_target(app, target, event, except_users, ttl_seconds, key)
         return outcomes + self.to_users(app, users, event, ttl_seconds) if users else outcomes
 
     def _to_target(
-        self, app: str, target: Target, event: Event, except_users: tuple[str, ...], ttl_seconds: float
+        self,
+        app: str,
+        target: Target,
+        event: Event,
+        except_users: tuple[str, ...],
+        ttl_seconds: float,
+        key: str,
     ) -> list[Outcome]:
         if target.user is not UNSET:
             device = None if target.device is UNSET else target.device
@@ -386,7 +397,7 @@ class Publishing:
         if target.connection is not UNSET:
             return self._connections.push_each(app, [target.connection], event)
         if target.channel is not UNSET:
-            return [self._channels.publish(app, target.channel, event, except_users)]
+            return [self._channels.publish(app, target.channel, event, except_users, key=key)]
         if target.group is not UNSET:
             return [self._to_group(app, int(target.group), event, except_users, ttl_seconds)]
         return [self._pushes.spread(app, event, except_users)]

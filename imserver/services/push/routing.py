@@ -76,8 +76,10 @@ class ClusterReach:
             refs, claim = answer
             if claim.state == "mine":
                 return self._push_claimed(app, user, event, refs, claim)
-            if claim.state == "repeat" or monotonic() > deadline:
+            if claim.state == "repeat":
                 return Outcome.REPEATED
+            if monotonic() > deadline:
+                return Outcome.FAILED
             gevent.sleep(LOOK_SECONDS)
 
     def _push_claimed(

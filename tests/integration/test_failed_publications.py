@@ -1,0 +1,278 @@
+"""A publication that nothing has accepted is a temporary error at every edge, and does not use up its id."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+
+from imserver_client import Api, ChannelResult, Publisher, PushAnswer, RequestRefused
+from tests.support import Server, eventually
+
+from . import pusher
+from .clusters import nodes_of
+from .cmd import cmd_client
+from .raw import Raw, Response, ask, open_socket, request, text
+from .v1 import call, good
+
+OPEN = {"subscribe": "anybody", "publish": "subscribers"}
+REDIS, LOG = {"history_size": 100, "history_seconds": 600}, {"history": "log"}
+KEY = "key-of-all-apps-0123456789"
+AUTHORISED = ("Authorization", f"Bearer {KEY}")
+Away = Callable[[], AbstractContextManager[None]]
+Edge = Callable[[Server], Any]
+
+
+@pytest.fixture(scope="module", params=["redis", pytest.param("database", marks=pytest.mark.full)])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, Away]]:
+    """A server, and what takes the store away that has the histories of all channels except `live:…`."""
+    folder = tmp_path_factory.mktemp("stores")
+    rows = {"*": OPEN | (LOG if request.param == "database" else REDIS), "live": OPEN}
+    config: dict[str, Any] = {
+        "apps": {"shop": {"open": True, "pusher": pusher.SHOP, "channels": rows}},
+        "centrifuge": {"app": "shop"},
+        "cluster": {"redis_seconds": 0.5},
+        "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
+    }
+    with nodes_of(folder, 1, **config) as nodes:
+
+        @contextmanager
+        def redis_away() -> Iterator[None]:
+            """Redis answers nothing, and carries out later what it has got."""
+            nodes.redis.pause()
+            try:
+                yield
+            finally:
+                nodes.redis.resume()
+                eventually(lambda: call(nodes.http[0], "counts", key=KEY).status == 200)
+
+        @contextmanager
+        def database_away() -> Iterator[None]:
+            lock = sqlite3.connect(folder / "data" / "imserver.db", timeout=60, isolation_level=None)
+            lock.execute("BEGIN EXCLUSIVE")
+            try:
+                yield
+            finally:
+                lock.close()
+
+        yield nodes.servers[0], redis_away if request.param == "redis" else database_away
+
+
+def temporary(answer: Response) -> bool:
+    """Whether it is the refusal of a publication that nothing has accepted. It must be that or a success."""
+    if answer.status == 200:
+        return False
+    assert (answer.status, answer.json["code"], answer.json["temporary"]) == (503, "not_accepted", True)
+    return True
+
+
+def retained(server: Server, channel: str) -> list[Any]:
+    """The publications in the history of a channel."""
+    page = good(server.http, "channels/history", key=KEY, app="shop", channel=channel)
+    return list(page["publications"])
+
+
+def news(name: str, **fields: Any) -> dict[str, Any]:
+    return {"app": "shop", "channel": f"news:{name}", "text": name, **fields}
+
+
+def published(server: Server) -> bool:
+    return temporary(call(server.http, "channels/publish", news("published", id="p1"), key=KEY))
+
+
+def keyed(server: Server) -> bool:
+    """With an Idempotency-Key, and without an id."""
+    headers = [AUTHORISED, ("Idempotency-Key", "k1")]
+    body = json.dumps(news("keyed")).encode()
+    return temporary(
+        ask(server.http, request("/api/v1/channels/publish", method="POST", headers=headers, body=body))
+    )
+
+
+def broadcast(server: Server) -> bool:
+    body = {"app": "shop", "channels": ["news:broadcast", "news:also"], "text": "x", "id": "b1"}
+    return temporary(call(server.http, "channels/broadcast", body, key=KEY))
+
+
+def pushed(server: Server) -> bool:
+    return temporary(call(server.http, "push", news("pushed", id="u1"), key=KEY))
+
+
+def pushed_with_a_key(server: Server) -> bool:
+    """To a channel and an absent user."""
+    headers = [AUTHORISED, ("Idempotency-Key", "k2")]
+    targets = [{"channel": "news:keyed-push"}, {"user": "nobody"}]
+    body = json.dumps({"app": "shop", "targets": targets, "text": "x"}).encode()
+    return temporary(ask(server.http, request("/api/v1/push", method="POST", headers=headers, body=body)))
+
+
+def in_a_batch(server: Server) -> bool:
+    body = {"commands": [{"channels/publish": news("batch", id="x1")}]}
+    (result,) = good(server.http, "batch", body, key=KEY)["results"]
+    assert (result["status"], result["body"].get("temporary")) in ((200, None), (503, True))
+    return bool(result["status"] == 503)
+
+
+def by_a_publisher(server: Server) -> bool:
+    with open_socket(server.http, "/api/v1/publisher", more=[AUTHORISED]) as line:
+        line.send(text(json.dumps({"seq": 1, "publish": news("publisher", id="w1")})))
+        answer = line.message().json
+    if "error" not in answer:
+        assert answer["sent"] == 1 or answer["results"][0]["status"] == "repeated"
+        return False
+    assert (answer["error"]["code"], answer["error"]["temporary"]) == ("not_accepted", True)
+    return True
+
+
+def centrifugo(server: Server, method: str, **body: Any) -> Any:
+    answer = ask(
+        server.http,
+        request(
+            f"/api/{method}", method="POST", headers=[("X-API-Key", KEY)], body=json.dumps(body).encode()
+        ),
+    )
+    assert answer.status == 200
+    return answer.json
+
+
+def has_failed(reply: Any) -> bool:
+    if "error" in reply:
+        assert reply["error"] == {"code": 100, "message": "internal server error"}
+    return "error" in reply
+
+
+def by_centrifugo(server: Server) -> bool:
+    body = {"channel": "news:centrifugo", "data": 1, "idempotency_key": "c1"}
+    return has_failed(centrifugo(server, "publish", **body))
+
+
+def by_centrifugos_batch(server: Server) -> bool:
+    body = {"channels": ["news:cf-broadcast"], "data": 1, "idempotency_key": "c2"}
+    (reply,) = centrifugo(server, "batch", commands=[{"broadcast": body}])["replies"]
+    return has_failed(reply["broadcast"]["responses"][0])
+
+
+def by_pusher(server: Server) -> bool:
+    event = {"name": "e", "channels": ["news-pusher"], "data": "x"}
+    answer = pusher.call(server, "POST", "/apps/7/events", event)
+    assert answer.status in (200, 503)
+    return answer.status == 503
+
+
+EDGES: tuple[tuple[Edge, str], ...] = (
+    (published, "news:published"),
+    (keyed, "news:keyed"),
+    (broadcast, "news:broadcast"),
+    (broadcast, "news:also"),
+    (pushed, "news:pushed"),
+    (pushed_with_a_key, "news:keyed-push"),
+    (in_a_batch, "news:batch"),
+    (by_a_publisher, "news:publisher"),
+    (by_centrifugo, "news:centrifugo"),
+    (by_centrifugos_batch, "news:cf-broadcast"),
+    (by_pusher, "news-pusher"),
+)
+"""Each way to publish, and the channel that has its publication."""
+
+
+def test_back_ends_get_a_temporary_error_and_their_repeats_are_accepted_once(
+    place: tuple[Server, Away],
+) -> None:
+    server, away = place
+    edges = list(dict.fromkeys(edge for edge, _ in EDGES))
+    with ThreadPoolExecutor(len(edges)) as pool:
+        with away():
+            refused = list(pool.map(lambda edge: edge(server), edges))
+        assert [edge.__name__ for edge, has in zip(edges, refused, strict=True) if not has] == []
+        for edge in edges:
+            eventually(lambda edge=edge: not edge(server), what=f"{edge.__name__} is accepted")
+    for edge, channel in EDGES:
+        if edge is not by_pusher:  # its protocol has no ids
+            assert not edge(server)
+            assert len(retained(server, channel)) == 1, channel
+
+
+def test_clients_get_a_temporary_error(place: tuple[Server, Away]) -> None:
+    server, away = place
+    with cmd_client(server.ws) as cmd, Raw(server.ws) as centrifuge:
+        assert cmd.ask_cmd("login", {"userID": "ann", "app": "shop"})[0] == 200
+        assert cmd.ask_cmd("subscribe", {"channel": "news:clients"})[0] == 200
+        centrifuge.upgrade("/connection/websocket")
+        centrifuge.send(text('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"news:clients"}}'))
+        assert "connect" in centrifuge.message().json
+        assert "subscribe" in centrifuge.message().json
+        publish = {"channel": "news:clients", "text": "x"}
+        with away():
+            code, _, data = cmd.ask_cmd("publish", publish)
+            assert (code, data["refused"]) == (1008, "unavailable")
+            centrifuge.send(text(json.dumps({"id": 3, "publish": {"channel": "news:clients", "data": 1}})))
+            while not (answer := centrifuge.message().json):
+                pass  # a ping
+            assert answer["error"] == {
+                "code": 100,
+                "message": "internal server error",
+                "temporary": True,
+            }
+        eventually(lambda: cmd.ask_cmd("publish", publish)[0] == 200)
+
+
+def test_some_were_accepted_so_each_has_its_status(place: tuple[Server, Away]) -> None:
+    server, away = place
+    body = {"app": "shop", "channels": ["live:some", "news:some"], "text": "x", "id": "s1"}
+    with cmd_client(server.ws) as cmd:
+        assert cmd.ask_cmd("login", {"userID": "ann", "app": "shop"})[0] == 200
+        assert cmd.ask_cmd("subscribe", {"channel": "live:some"})[0] == 200
+
+        def statuses() -> list[str]:
+            answer = call(server.http, "channels/broadcast", body, key=KEY)
+            assert answer.status == 200
+            return [each["status"] for each in answer.json["results"]]
+
+        with away():
+            assert statuses() == ["sent", "failed"]
+        eventually(lambda: statuses()[1] in ("sent", "repeated"))
+        assert statuses() == ["repeated", "repeated"]
+        assert cmd.push("publication").json["response"]["data"]["text"] == "x"
+        cmd.no_push("publication")
+
+
+def test_the_end_of_a_streamed_message_is_refused_and_stored_once(place: tuple[Server, Away]) -> None:
+    server, away = place
+    stream = good(server.http, "channels/stream/open", news("stream"), key=KEY)["stream"]
+    end = {"app": "shop", "stream": stream}
+
+    def closed() -> Response:
+        return call(server.http, "channels/stream/close", end, key=KEY)
+
+    with away():
+        assert temporary(closed())
+    eventually(lambda: not temporary(closed()), what="the stream is closed")
+    assert closed().json["status"] == "repeated"
+    assert [each["text"] for each in retained(server, "news:stream")] == ["stream"]
+
+
+@pytest.mark.parametrize("place", ["redis"], indirect=True)
+def test_the_python_client_raises_after_its_tries_or_succeeds_within_them(place: tuple[Server, Away]) -> None:
+    server, away = place
+    with (
+        Api(server.http_url, KEY, tries=1) as api,
+        Publisher(server.http_url, KEY) as publisher,
+    ):
+        ways: dict[str, Callable[[], ChannelResult | PushAnswer | tuple[ChannelResult, ...]]] = {
+            "publish": lambda: api.publish("shop", "news:python", "x", id="y1"),
+            "broadcast": lambda: api.broadcast("shop", ["news:python"], "x", id="y2"),
+            "push": lambda: api.push("shop", "x", channel="news:python", id="y3"),
+            "publisher": lambda: publisher.push("shop", "x", channel="news:python", id="y4"),
+        }
+        with away():
+            for way in ways.values():
+                with pytest.raises(RequestRefused) as refused:
+                    way()
+                assert (refused.value.code, refused.value.temporary) == ("not_accepted", True)
+    with Api(server.http_url, KEY, tries=20) as api:
+        assert api.publish("shop", "news:python", "x", id="y1").status == "sent"
