@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.channel_tokens import ConnectionClaims
+from imserver.auth.rules import ALLOWED
 from imserver.errors import StorageUnavailable
 from imserver.model import CentrifugeLogin, Reply
 from imserver.protocol.centrifuge import CentrifugeDialect
@@ -18,6 +18,7 @@ from imserver.services.dialects.centrifuge_service import (
     CentrifugeAnswers,
     CentrifugeService,
     CentrifugeState,
+    _Admission,
 )
 from imserver.services.nodes import NodeQueries
 from imserver.transport.connection import CLOSING, OPEN, Connection
@@ -28,11 +29,14 @@ from tests.transport.harness import Client
 
 
 class CentrifugeHarness(Harness):
-    """Subscribers of the centrifuge dialect in the app 101, without tokens."""
+    """Subscribers of the centrifuge dialect in the app 101; without ``logins`` they have no tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, logins: Any = None) -> None:
         super().__init__()
-        logins = Mock(resolve=lambda app: app, is_open=lambda _app: False)
+        if logins is None:
+            logins = Mock(resolve=lambda app: app, is_open=lambda _app: False)
+        else:
+            self.sessions._logins = logins
         self.catch_up = Mock()
         back_ends = BackEnds(self.back_end, self.table.id_of)  # type: ignore[arg-type]
         consent = ChannelConsent(back_ends, Mock(hooks={}), Mock(), self.channels)
@@ -105,7 +109,7 @@ def test_only_a_client_with_a_position_needs_the_database_at_its_login(position:
         command = CentrifugeLogin("", {"#ann": ("epoch", 7)} if position else {})
         answers: list[Reply] = []
         harness.centrifuge._subscribe_each(
-            connection, CentrifugeState(), ConnectionClaims(), command, answers.append
+            connection, CentrifugeState(), _Admission(ALLOWED), command, answers.append
         )
         if position:
             assert (answers, client.close_code()) == ([], 3004)
