@@ -144,7 +144,6 @@ class ClaimsHarness(CentrifugeHarness):
         )
         logins.prepare()
         super().__init__(logins)
-        self.catch_up.recover.return_value = None
         self.replies: list[Reply] = []
 
     @staticmethod

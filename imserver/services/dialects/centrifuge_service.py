@@ -59,7 +59,6 @@ from imserver.protocol.centrifuge import (
     SubRefreshResult,
     SubscribeResult,
     compressed,
-    entry_publication,
     publication_of,
 )
 from imserver.services.channels.channels import (
@@ -72,7 +71,7 @@ from imserver.services.channels.commands import MAX_PRESENCE, ChannelAnswers, Ch
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.consent import ChannelConsent, disconnect
 from imserver.services.channels.members import ChannelMember, ChannelRefused, MemberPage
-from imserver.services.messages.catch_up import CatchUp, Recovery
+from imserver.services.messages.catch_up import CatchUp
 from imserver.services.nodes import NodeQueries
 from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import OPEN, Connection
@@ -167,7 +166,7 @@ class CentrifugeState(DialectState, gc=False):
     (None: they do not), and when the back end has to renew its session (0: never).
 
     ``by_server``: the channels in which the server has subscribed it (None: none). It may have left some.
-    ``by_token``: the channels that its token has named.
+    ``by_token``: the channels that its token has named. ``unfollowed``: the log was unavailable at its login.
     """
 
     app: str = ""
@@ -175,6 +174,7 @@ class CentrifugeState(DialectState, gc=False):
     expires_at: int = 0
     by_server: set[str] | None = None
     by_token: frozenset[str] = frozenset()
+    unfollowed: bool = False
 
     def resubscribes(self, _channel: str) -> bool:
         """Every client of this dialect does."""
@@ -413,10 +413,8 @@ class CentrifugeService:
         if command.token:
             state.by_token = frozenset(wanted)
         positions = {name: Position(*place) for name, place in command.recover.items() if name in wanted}
-        since = Position(*command.recover[personal]) if personal in command.recover else None
-
         try:
-            recovery = self._recover(connection, since)
+            self._follow(connection, state)
             for channel in requested:
                 self._commands.permit(connection, channel, "")
             for channel, about in wanted.items():
@@ -424,7 +422,9 @@ class CentrifugeService:
             places = {channel: positions.get(channel) for channel in wanted}
             found = self._channels.subscribe_each(connection, places)
             state.by_server = {*found} or None
-            subs = {personal: _personal_result(recovery, since)} if connection.user else {}
+            # Nothing is recovered of the channel of the user: most of what it carries is stored nowhere.
+            personal_result = SubscribeResult(was_recovering=personal in command.recover)
+            subs = {personal: personal_result} if connection.user else {}
             for channel, each in found.items():
                 subs[channel] = _result(each, True, channel in positions)
                 subs[channel].data = wanted[channel].data
@@ -443,20 +443,16 @@ class CentrifugeService:
         except ChannelRefused as refused:
             connection.close(_CLOSE_OF.get(refused.reason, errors.CLOSE_NOT_ALLOWED))
 
-    def _recover(self, connection: Connection, since: Position | None) -> Recovery | None:
-        """What the client of a user has missed of its own channel, whose history is the log. May switch.
+    def _follow(self, connection: Connection, state: CentrifugeState) -> None:
+        """Let a user receive the entries that are stored from now on. May switch.
 
-        None: it cannot recover. Raises :class:`ChannelRefused`: the database does not answer, and the client
-        has a position.
+        If the database does not answer, the user logs in, and has to connect again when it does.
         """
-        if not connection.user:
-            return None
-        try:
-            return self._catch_up.recover(connection, since)
-        except StorageUnavailable:
-            if since is None:
-                return None  # until its next login
-            raise ChannelRefused("unavailable") from None
+        if connection.user:
+            try:
+                self._catch_up.follow(connection)
+            except StorageUnavailable:
+                state.unfollowed = True
 
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
         """Renew the token of a session. If the new one names other channels, its client has to connect again.
@@ -558,10 +554,13 @@ class CentrifugeService:
         return Reply(errors.REPLY_OK, SubRefreshResult(end > 0, _ttl(end)))
 
     def check_ends(self, connection: Connection) -> None:
-        """Close a connection whose token of a subscription was not renewed, and let the back end renew what
-        it has to. Never switches."""
+        """Close a connection whose token of a subscription was not renewed, or which can follow the log at
+        last, and let the back end renew what it has to. Never switches."""
         state = connection.dialect_state
         if not isinstance(state, CentrifugeState):
+            return
+        if state.unfollowed and connection.subscription is None and self._catch_up.answers():
+            connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
             return
         now, app = int(time()), connection.app or ""
         if 0 < state.expires_at <= now:
@@ -722,18 +721,6 @@ def _result(
                 compressed(event, before) for before, event in zip((None, *events), events, strict=False)
             ]
         result.publications = [publication_of(event) for event in events]
-    return result
-
-
-def _personal_result(recovery: Recovery | None, since: Position | None) -> SubscribeResult:
-    """The own channel of a user. ``since``: the position of a client that comes back."""
-    result = SubscribeResult(was_recovering=since is not None)
-    if recovery is not None:
-        result.recoverable = result.positioned = True
-        result.epoch, result.offset = recovery.position.epoch, recovery.position.offset
-        if recovery.recovered:
-            result.recovered = True
-            result.publications = [entry_publication(each) for each in recovery.messages]
     return result
 
 
