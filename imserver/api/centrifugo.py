@@ -307,8 +307,11 @@ def _end(expire_at: int) -> int:
 
 
 def _options(api: Api, app: str, channel: str) -> ChannelSettings:
-    """Raises :class:`ChannelRefused` if no channel can have this name."""
+    """Raises :class:`ChannelRefused` if no channel can have this name, or if it is that of a user, which has
+    neither history nor presence."""
     check_name(channel)
+    if channel.startswith("#"):
+        raise ChannelRefused("not_available")
     return api.services.channels.options(app, channel)
 
 

@@ -26,7 +26,13 @@ from msgspec import Struct
 
 from imserver.auth.quotas import BotRates
 from imserver.auth.tenants import Tenants
-from imserver.auth.tokens import MAX_EXPIRES_AT, MAX_TOKEN_CHARACTERS, BadToken, bytes_of
+from imserver.auth.tokens import (
+    MAX_EXPIRES_AT,
+    MAX_TOKEN_CHARACTERS,
+    BadToken,
+    TokenExpired,
+    bytes_of,
+)
 from imserver.config.settings import PUBLIC_SIGN_KEY, AppAccountSettings, Config
 from imserver.lifecycle import derive_key
 from imserver.model import MAX_ID
@@ -106,7 +112,7 @@ def read(token: str, key: bytes, now: float) -> AccountClaims:
     if algorithm != "HS256":
         raise BadToken("the token is not HS256")
     if not claims.exp > now or claims.nbf > now:
-        raise BadToken("the token has expired, or is not valid yet")
+        raise TokenExpired("the token has expired, or is not valid yet")
     if not 0 < claims.user_id <= MAX_ID:
         raise BadToken("the token names no account")
     claims.exp = int(min(claims.exp, MAX_EXPIRES_AT))

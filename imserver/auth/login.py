@@ -23,6 +23,7 @@ from imserver.auth.rules import (
     BAD_ORIGIN,
     BAD_TOKEN,
     NOT_ALLOWED,
+    TOKEN_EXPIRED,
     UNDECIDED,
     UNKNOWN_APP,
     LoginDecision,
@@ -36,6 +37,7 @@ from imserver.auth.tokens import (
     BadKey,
     BadToken,
     Claims,
+    TokenExpired,
     app_named_by,
     read_bare_token,
     read_token,
@@ -145,7 +147,8 @@ class Logins:
             decision = self._read(rule, user, token, dialect in _BARE_TOKENS, device)
         except BadToken as bad:
             self._refused.log(app, user, str(bad), request.peer)
-            return self._denied("token", BAD_TOKEN, app, user, request)
+            refusal = TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN
+            return self._denied("token", refusal, app, user, request)
         except (errors.StorageUnavailable, errors.IssuerUnavailable) as unavailable:
             log.info(
                 "login of %s in %s failed: %s", user, app, unavailable, extra={"connection": request.peer}
@@ -208,6 +211,8 @@ class Logins:
             # A bot names its devices itself.
             name = device if found.account.bot or is_of_device(device, found.device) else found.device
             return Claims(found.account.user, found.account.app, found.expires_at, name)
+        except TokenExpired:
+            raise
         except BadToken:
             if not (rule.keys or rule.issuers):
                 raise
@@ -241,7 +246,9 @@ class Logins:
             raise BadToken("the token is for another user")
         if self.resolve(claims.app) != rule.name:
             raise BadToken("the token is for another app")
-        return LoginDecision(expires_at=claims.expires_at, user=claims.user, device=claims.device)
+        return LoginDecision(
+            expires_at=claims.expires_at, user=claims.user, device=claims.device, claims=claims
+        )
 
     # --- other requests -------------------------------------------------------------------------------------
 
@@ -362,7 +369,9 @@ class Logins:
             return self._denied("back end", NOT_ALLOWED, asked.app, user, request)
         times = [each for each in (decision.expires_at, answer.expires_at) if each]
         known = user or decision.user or answer.user
-        return LoginDecision(expires_at=min(times, default=0), user=known, device=decision.device)
+        return LoginDecision(
+            expires_at=min(times, default=0), user=known, device=decision.device, claims=decision.claims
+        )
 
     def _is_allowed(self, rule: Rule, origin: str, dialect: str) -> bool:
         if rule.origins is None:

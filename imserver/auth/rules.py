@@ -9,7 +9,7 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.pusher import PusherApp
 from imserver.auth.quotas import LimitedEncoding
-from imserver.auth.tokens import BadKey, Key, load_keys, read_key_file
+from imserver.auth.tokens import BadKey, Claims, Key, load_keys, read_key_file
 from imserver.config.settings import (
     ChannelEvent,
     Config,
@@ -42,7 +42,8 @@ class LoginDecision(Struct, frozen=True, gc=False):
     source of the status (4504: 401, 4505: 403, others: 503). ``final``: close the connection even if the
     dialect can answer. ``expires_at``: Unix second at which the session ends (0: with its connection).
     ``user``: the user that the token names, if the request named none. ``device``: the device that the token
-    names (``""``: none). It overrides the device that the client sends.
+    names (``""``: none). It overrides the device that the client sends. ``claims``: what its token proves
+    (None: nobody verified it). ``expired``: the token is genuine, and its client needs another one.
     """
 
     code: int = errors.REPLY_OK
@@ -51,6 +52,8 @@ class LoginDecision(Struct, frozen=True, gc=False):
     expires_at: int = 0
     user: str = ""
     device: str = ""
+    claims: Claims | None = None
+    expired: bool = False
 
     @property
     def ok(self) -> bool:
@@ -63,6 +66,7 @@ UNKNOWN_APP: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_A
 NOT_ALLOWED: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED)
 BAD_ORIGIN: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED, final=True)
 BAD_TOKEN: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_TOKEN_INVALID)
+TOKEN_EXPIRED: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_TOKEN_INVALID, expired=True)
 APP_FULL: Final = LoginDecision(errors.REPLY_FAILED, errors.CLOSE_NODE_FULL, final=True)
 UNDECIDED: Final = LoginDecision(errors.REPLY_SYSTEM, errors.CLOSE_INTERNAL_ERROR)
 """The back end did not answer in time."""

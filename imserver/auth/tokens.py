@@ -12,7 +12,7 @@ from binascii import a2b_base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NewType, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from jwt.api_jws import PyJWS
 
 _T = TypeVar("_T")
+_UnverifiedT = TypeVar("_UnverifiedT", bound="UnverifiedClaims")
+
+VerifiedPayload = NewType("VerifiedPayload", bytes)
+"""The claims of a token as JSON, after a key has verified its signature. Only this module makes one.
+:func:`decode_claims` reads claims from nothing else."""
 
 MAX_TOKEN_CHARACTERS: Final = 8192
 """Longer tokens are refused unread."""
@@ -54,13 +59,15 @@ class TokenExpired(BadToken):
 class Claims(Struct, frozen=True):
     """The verified content of a token: ``user`` of ``app``, until ``expires_at`` (Unix seconds).
 
-    ``device``: name of the device at the login of an account; ``""`` if unknown.
+    ``device``: name of the device at the login of an account; ``""`` if unknown. ``payload``: all claims of
+    a session token; empty for an account token.
     """
 
     user: str
     app: str
     expires_at: int
     device: str = ""
+    payload: VerifiedPayload = VerifiedPayload(b"")
 
 
 class _Payload(Struct):
@@ -73,12 +80,24 @@ class _Payload(Struct):
     channel: str | UnsetType = UNSET
 
 
+class UnverifiedClaims(Struct, frozen=True):
+    """Base of what is read from a token without a check of its signature. Anybody can write it, so no
+    decision accepts it: neither :class:`Claims` nor the claims of a dialect are of this type."""
+
+
 class Unverified(Struct, frozen=True):
-    """Content of a token whose signature was not checked: issuer, audiences and key id."""
+    """Content of a token whose signature was not checked: issuer, audiences and key id. It selects the keys
+    that verify the token, and decides nothing."""
 
     issuer: str
     audiences: tuple[str, ...]
     kid: str
+
+
+class _Named(UnverifiedClaims, frozen=True):
+    """The app whose keys verify a token."""
+
+    app: str | int
 
 
 class _BarePayload(Struct):
@@ -97,7 +116,7 @@ class _Head(Struct):
     kid: str = ""
 
 
-class _Origin(Struct):
+class _Origin(UnverifiedClaims, frozen=True):
     iss: str = ""
     aud: str | tuple[str, ...] = ()
 
@@ -146,6 +165,7 @@ _SECRETS: Final = 1024
 """Number of checked HS256 secrets that are cached."""
 
 _decode = msgspec.json.Decoder(_Payload).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
 _decode_bare = msgspec.json.Decoder(_BarePayload).decode
 _decode_issued = msgspec.json.Decoder(_IssuedPayload).decode
 _decode_bare_issued = msgspec.json.Decoder(_BareIssuedPayload).decode
@@ -267,23 +287,29 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
     A token with a ``kid`` is checked against the keys with that ``kid`` and those without one. A token
     without a ``kid`` is checked against all keys.
     """
-    claims = _decode_payload(verified_payload(token, keys))
+    payload = verified_payload(token, keys)
+    try:
+        claims = _decode(payload)
+    except (ValueError, RecursionError) as error:
+        raise BadToken(f"the token's claims are invalid: {error}") from None
     if claims.channel is not UNSET:
         raise BadToken("this is the token of a subscription")
     _check_times(claims, now)
-    return Claims(claims.sub, str(claims.app), int(min(claims.exp, MAX_EXPIRES_AT)))
+    expires_at = int(min(claims.exp, MAX_EXPIRES_AT))
+    return Claims(claims.sub, str(claims.app), expires_at, payload=payload)
 
 
 def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Claims:
     """Verify a token as :func:`read_token` does. It may lack the claims ``app`` (then it is for ``app``) and
     ``exp`` (then its ``expires_at`` is 0). ``expire_at``: see :func:`end_of`."""
-    claims = decode_claims(_decode_bare, verified_payload(token, keys))
+    payload = verified_payload(token, keys)
+    claims = decode_claims(_decode_bare, payload)
     if claims.channel is not UNSET:
         raise BadToken("this is the token of a subscription")
     expires_at = end_of(claims.exp, claims.expire_at)
     claims.exp = claims.exp or MAX_EXPIRES_AT
-    _check_times(claims, now)
-    return Claims(claims.sub, str(claims.app) or app, expires_at)
+    _check_times(claims, now, expires_at)
+    return Claims(claims.sub, str(claims.app) or app, expires_at, payload=payload)
 
 
 def end_of(exp: float, expire_at: float | None) -> int:
@@ -294,8 +320,17 @@ def end_of(exp: float, expire_at: float | None) -> int:
     return int(min(exp if expire_at is None else max(expire_at, 0), MAX_EXPIRES_AT))
 
 
-def decode_claims(decode: Callable[[bytes], _T], payload: bytes) -> _T:
-    """Decode the claims of a token. Null counts as missing. Raises BadToken."""
+def decode_claims(decode: Callable[[bytes], _T], payload: VerifiedPayload) -> _T:
+    """Decode the claims of a verified token. Null counts as missing. Raises BadToken."""
+    return _decode_forgiving(decode, payload)
+
+
+def decode_unverified(decode: Callable[[bytes], _UnverifiedT], token: str) -> _UnverifiedT:
+    """Decode what a token says as :func:`decode_claims` does, without verifying it. Raises BadToken."""
+    return _decode_forgiving(decode, _unverified_payload(token))
+
+
+def _decode_forgiving(decode: Callable[[bytes], _T], payload: bytes) -> _T:
     try:
         _decode_raw(b"[" * _DEEPER + payload + b"]" * _DEEPER)
         try:
@@ -306,7 +341,7 @@ def decode_claims(decode: Callable[[bytes], _T], payload: bytes) -> _T:
         raise BadToken(f"the token's claims have the wrong types: {error}") from None
 
 
-def verified_payload(token: str, keys: Sequence[Key]) -> bytes:
+def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
     """The claims of ``token`` as JSON, if one of ``keys`` has signed it. Raises :class:`BadToken`."""
     if not token:
         raise BadToken("there is no token")
@@ -317,15 +352,22 @@ def verified_payload(token: str, keys: Sequence[Key]) -> bytes:
 
 def unverified(token: str) -> Unverified:
     """Read issuer, audiences and key id of a token without verifying it. Raises BadToken."""
-    if len(token) > MAX_TOKEN_CHARACTERS or token.count(".") != 2 or not token.isascii():
-        raise BadToken("this is not a token")
+    issued = decode_unverified(_decode_origin, token)
     try:
-        head, payload, _ = token.split(".")
-        kid = msgspec.json.decode(bytes_of(head), type=_Head).kid
-        issued = decode_claims(_decode_origin, bytes_of(payload))
+        kid = msgspec.json.decode(bytes_of(token.partition(".")[0]), type=_Head).kid
     except (ValueError, RecursionError) as error:
         raise BadToken(f"this is not a token: {error}") from None
     return Unverified(issued.iss, _audiences(issued), kid)
+
+
+def _unverified_payload(token: str) -> bytes:
+    parts = token.split(".")
+    if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+        raise BadToken("this is not a token")
+    try:
+        return bytes_of(parts[1])
+    except ValueError as error:
+        raise BadToken(f"this is not a token: {error}") from None
 
 
 def read_issued(
@@ -346,11 +388,11 @@ def read_issued(
         expires_at = end_of(issued.exp, None)
     if issued.channel is not None:
         raise BadToken("this is the token of a subscription")
-    _check_times(issued, now)
-    return Claims(user, app, expires_at)
+    _check_times(issued, now, expires_at)
+    return Claims(user, app, expires_at, payload=payload)
 
 
-def issued_payload(token: str, keys: Sequence[Key], row: JwtSettings) -> tuple[bytes, str]:
+def issued_payload(token: str, keys: Sequence[Key], row: JwtSettings) -> tuple[VerifiedPayload, str]:
     """The claims of a token of the issuer in ``row`` as JSON, and its user. Raises BadToken.
 
     Requires the claims ``iss`` and ``aud``. ``row.user_claim`` names the claim with the user.
@@ -373,12 +415,13 @@ def _audiences(issued: _Origin) -> tuple[str, ...]:
     return (issued.aud,) if isinstance(issued.aud, str) else issued.aud
 
 
-def _check_times(payload: _Payload | _BarePayload | _IssuedPayload, now: float) -> None:
-    """Raise BadToken unless the token is valid at ``now``."""
-    if not payload.exp > now:
+def _check_times(payload: _Payload | _BarePayload | _IssuedPayload, now: float, expires_at: int = 0) -> None:
+    """Raise TokenExpired unless the token is valid at ``now``, and what it proves has not ended at
+    ``expires_at`` (0: never)."""
+    if not payload.exp > now or 0 < expires_at <= now:
         raise TokenExpired("the token has expired")
     if payload.nbf > now + SKEW_SECONDS:
-        raise BadToken("the token is not valid yet")
+        raise TokenExpired("the token is not valid yet")
 
 
 def make_token(user: str, app: str, expires_at: int, row: JwtSettings, key: str) -> str:
@@ -397,23 +440,13 @@ def make_token(user: str, app: str, expires_at: int, row: JwtSettings, key: str)
 
 def app_named_by(token: str) -> str:
     """The app that an unverified ``token`` names; ``""`` if it is not a token."""
-    parts = token.split(".")
-    if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
-        return ""
     try:
-        return str(_decode_payload(bytes_of(parts[1])).app)
-    except (BadToken, ValueError):
+        return str(_decode_named(_unverified_payload(token)).app)
+    except (BadToken, ValueError, RecursionError):
         return ""
 
 
-def _decode_payload(payload: bytes) -> _Payload:
-    try:
-        return _decode(payload)
-    except (ValueError, RecursionError) as error:
-        raise BadToken(f"the token's claims are invalid: {error}") from None
-
-
-def _usual_payload(token: str, secret: bytes) -> bytes | None:
+def _usual_payload(token: str, secret: bytes) -> VerifiedPayload | None:
     """Verify a usual HS256 token with ``secret`` and return its payload, without loading PyJWT.
 
     Saves 6 MB and is several times faster. None: PyJWT must check the token and name the error.
@@ -426,7 +459,9 @@ def _usual_payload(token: str, secret: bytes) -> bytes | None:
         given, content = bytes_of(signature), bytes_of(payload)
     except ValueError:
         return None
-    return content if hmac.compare_digest(hmac.digest(secret, signed.encode(), "sha256"), given) else None
+    if not hmac.compare_digest(hmac.digest(secret, signed.encode(), "sha256"), given):
+        return None
+    return VerifiedPayload(content)
 
 
 def bytes_of(text: str) -> bytes:
@@ -435,7 +470,7 @@ def bytes_of(text: str) -> bytes:
     return a2b_base64(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4))
 
 
-def _signed_payload(token: str, keys: Sequence[Key]) -> bytes:
+def _signed_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
     """Verify the token with ``keys`` and return its payload. Raises BadToken."""
     for key in keys:
         # A usual token has no kid, so all keys are tried.
@@ -452,7 +487,7 @@ def _signed_payload(token: str, keys: Sequence[Key]) -> bytes:
         if not kid or not key.kid or key.kid == kid:
             names = _EDWARDS_NAMES if key.algorithm == "EdDSA" else [key.algorithm]
             try:
-                payload: bytes = jws.decode(token, key.verifier, algorithms=names)
+                payload = VerifiedPayload(jws.decode(token, key.verifier, algorithms=names))
             except Exception as error:  # PyJWT and its cryptography raise many types for hostile input
                 reason = str(error) or type(error).__name__
             else:

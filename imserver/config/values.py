@@ -340,9 +340,9 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
             raise places.wrong(setting, "expected either key or key_file in an entry, not both")
         if not (row.key or row.key_file or row.algorithm == "HS256"):
             raise places.wrong(setting, f"{row.algorithm} needs a public key: key or key_file")
-    kids = [row.kid for row in tenant.jwt if not row.issuer]
+    kids = [row.kid for row in tenant.jwt if row.kid]
     if len(set(kids)) != len(kids):
-        raise places.wrong(app + "jwt", "two entries need two different kid")
+        raise places.wrong(app + "jwt", "two entries have the same kid")
     if not tenant.accounts.identifiers:
         raise places.wrong(app + "accounts", "expected at least one of phone, email and name")
     if tenant.accounts.reset_url and not _HTTP_URL.match(tenant.accounts.reset_url):

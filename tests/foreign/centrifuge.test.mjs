@@ -131,24 +131,32 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     for (const each of [ann, bob]) each.disconnect();
   });
 
-  test(`${name}: what was missed of the own channel comes back from the log`, async () => {
+  test(`${name}: after a cut the own channel is reloaded, and stored messages come back from the log`, async () => {
     const ann = connect(tokens.ann);
     const push = async (text) => (await api('push', { user: 'ann', text, store: true })).results[0].stored.id;
+    const rpc = async (method, data) => read((await ann.rpc(method, written(data))).data);
     const received = [];
     ann.on('publication', (context) => received.push([read(context.data).text, Number(context.offset)]));
     const own = (context) => context.channel === '#ann';
     const begun = next(ann, 'subscribed', own);
     ann.connect();
-    assert.equal((await begun).recoverable, true);
+    const { recoverable, positioned } = await begun;
+    assert.deepEqual([recoverable, positioned], [false, false]);
+    for (const method of ['history', 'presence', 'presenceStats']) {
+      await assert.rejects(ann[method]('#ann'), { code: 108 });
+      await assert.rejects(ann[method]('#bob'), { code: 103 });
+    }
     const live = next(ann, 'publication');
     const ids = [await push('one')];
     await live;
     ann.disconnect();
     for (const text of ['two', 'three', 'four']) ids.push(await push(text));
+    await api('push', { user: 'ann', text: 'not stored, and lost' });
     const again = next(ann, 'subscribed', own);
     ann.connect();
-    const state = await again;
-    assert.deepEqual([state.wasRecovering, state.recovered], [true, true]);
+    assert.equal((await again).recovered, false);
+    const { messages } = await rpc('sync', { cursor: ids[0] });
+    received.push(...messages.map(({ text, id }) => [text, id]));
     const last = next(ann, 'publication', (context) => read(context.data).text === 'five');
     ids.push(await push('five'));
     await last;

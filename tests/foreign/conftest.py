@@ -11,6 +11,7 @@ from tests.support import Server
 
 SECRET = "the-secret-of-the-shop-that-nobody-guesses-because-it-is-so-very-long"
 KEY, OTHER_KEY = "key-of-the-shop-0123456789", "key-of-all-apps-0123456789"
+WHOLE_KEY = "key-of-the-whole-0123456789"
 READ_KEY = "read-key-of-the-shop-0123456789"
 CONFIG: dict[str, Any] = {
     "apps": {
@@ -47,6 +48,10 @@ CONFIG: dict[str, Any] = {
             },
         },
         "hall": {"open": True, "channels": {"shut": {"subscribe": "nobody"}, "talk": {"subscribe": "token"}}},
+        "whole": {
+            "jwt": [{"algorithm": "HS256", "key": SECRET}],
+            "channels": {"*": {"presence": True, "history_size": 5, "history_seconds": 60}},
+        },
         "club": {"account_tokens": "required"},
         "slow": {"open": True, "messages_per_second": 5},
         "bank": {"jwt": [{"algorithm": "HS256", "key": f"{SECRET}-of-the-bank"}]},
@@ -55,6 +60,7 @@ CONFIG: dict[str, Any] = {
         "keys": [
             {"key": OTHER_KEY, "scopes": ["admin"]},
             {"key": KEY, "scopes": ["admin"], "apps": ["shop"]},
+            {"key": WHOLE_KEY, "scopes": ["admin"], "apps": ["whole"]},
             {"key": READ_KEY, "scopes": ["read"], "apps": ["shop"]},
         ]
     },

@@ -1,5 +1,5 @@
-// Stays connected with centrifuge-js, to several servers in turn. Prints what happens in the user's own channel;
-// ends when its input ends.
+// Stays connected with centrifuge-js, to several servers in turn. Prints what happens in the user's own channel,
+// and what it has missed of it after a cut; ends when its input ends.
 
 import { createRequire } from 'node:module';
 
@@ -21,8 +21,18 @@ const client = new Centrifuge(endpoints[0], {
   minReconnectDelay: 10,
   maxReconnectDelay: 500,
 });
-client.on('subscribed', ({ recovered }) => console.log(`subscribed ${recovered}`));
-client.on('publication', ({ data }) => console.log(data.text));
+let cursor = 0;
+const show = ({ id, text }) => {
+  cursor = id;
+  console.log(text);
+};
+client.on('subscribed', async ({ recovered }) => {
+  console.log(`subscribed ${recovered}`);
+  if (!cursor || recovered) return;
+  const { messages } = (await client.rpc('sync', { cursor })).data;
+  messages.forEach(show);
+});
+client.on('publication', ({ data }) => show(data));
 client.connect();
 process.stdin.resume();
 process.stdin.on('end', () => process.exit(0));

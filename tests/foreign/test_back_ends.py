@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from centrifuge import CentrifugeError, ReplyError
 
@@ -18,11 +19,12 @@ from tests.integration.pusher import SHOP
 from tests.integration.pusher import Client as PusherClient
 from tests.integration.raw import CLOSE, Raw, text
 from tests.integration.receiver import SECRET, Answer, Post, Receiver
+from tests.integration.v1 import good
 from tests.sdk.node import run_node
 from tests.support import Server, eventually
 from tests.tools import NODE_MODULES
 
-from .conftest import CONFIG, token
+from .conftest import CONFIG, OTHER_KEY, token
 from .people import SECONDS, Events, Person, both, person, refused, run
 
 ASKED = {"subscribe": "back_end", "publish": "back_end", "history_size": 10, "history_seconds": 60}
@@ -86,7 +88,18 @@ def asked(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     }
     pusher["back_ends"] = {**{call: urls[call] for call in ("subscribe", "publish")}, "seconds": 30}
     listed = {**one, "back_ends": {**urls, "emulated_headers": ["Authorization"], "seconds": 30}}
-    apps = {"asked": one, "plain": plain, "pushed": pusher, "listed": listed, "shop": shop}
+    consents = {
+        "webhook": {"secret": SECRET, "authorise_url": f"{back_end.url}/authorise"},
+        "back_ends": {"rpc": urls["rpc"], "seconds": 30},
+    }
+    apps = {
+        "consents": consents,
+        "asked": one,
+        "plain": plain,
+        "pushed": pusher,
+        "listed": listed,
+        "shop": shop,
+    }
     server = Server(
         tmp_path_factory.mktemp("asked"),
         config={**CONFIG, "apps": apps, "websocket": {"sweep_seconds": 0.2, "client_ping_seconds": 5}},
@@ -108,6 +121,38 @@ async def fails(call: Awaitable[Any]) -> CentrifugeError:
 
 
 # --- connect ------------------------------------------------------------------------------------------------
+
+
+@both
+def test_a_forged_token_has_no_effect_where_the_back_end_decides(
+    asked: Server, back_end: BackEnd, protobuf: bool
+) -> None:
+    """The app has no key, so nobody has verified the token but, perhaps, the back end."""
+    user = f"boss-{protobuf}"
+    back_end.answers["/authorise"] = lambda _: (200, json.dumps({"allow": True, "user": user}).encode())
+    back_end.answers["/rpc"] = lambda _: answer(result={"data": 1})
+    claims = {"channels": ["$private"], "subs": {"$other": {"info": 1}}, "info": 1, "meta": 1}
+    forged = jwt.encode({"sub": "mallory", **claims}, "a key of nobody, which is long enough", "HS256")
+
+    def publish(operation: str, **target: str) -> None:
+        good(asked.http, operation, {"app": "consents", "text": "hi", **target}, key=OTHER_KEY)
+
+    async def scenario() -> None:
+        path = "/connection/consents/websocket"
+        async with person(asked, protobuf, path=path, token=forged) as one:
+            assert (await one.events.next("on_subscribed")).channel == f"#{user}"
+            await one.rpc("who")
+            for channel in ("$private", "$other"):
+                await asyncio.to_thread(publish, "channels/publish", channel=channel)
+            await asyncio.to_thread(publish, "push", user=user)
+            assert (await one.events.next("on_publication")).channel == f"#{user}"
+
+    run(scenario())
+    (posted,) = back_end.asked_for("authorise")
+    assert (posted["token"], posted["user"]) == (forged, "")
+    (posted,) = back_end.asked_for("rpc")
+    assert posted["user"] == user
+    assert "meta" not in posted
 
 
 @both

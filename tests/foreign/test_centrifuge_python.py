@@ -4,14 +4,19 @@ import asyncio
 from typing import Any
 
 import pytest
-from cent import Client as Cent
 from cent import (
+    CentApiResponseError,
     DisconnectRequest,
+    HistoryRemoveRequest,
+    HistoryRequest,
+    PresenceRequest,
+    PresenceStatsRequest,
     PublishRequest,
     RefreshRequest,
     SubscribeRequest,
     UnsubscribeRequest,
 )
+from cent import Client as Cent
 from centrifuge import CentrifugeError, ReplyError, StreamPosition
 
 from tests.conftest import StartServer
@@ -19,7 +24,7 @@ from tests.integration.cmd import number
 from tests.integration.v1 import good
 from tests.support import Server
 
-from .conftest import CONFIG, KEY, OTHER_KEY, SILENT_SECONDS, token
+from .conftest import CONFIG, KEY, OTHER_KEY, SILENT_SECONDS, WHOLE_KEY, token
 from .people import SECONDS, Events, both, json_first, person, refused, run
 
 
@@ -237,6 +242,37 @@ def test_what_a_channel_does_not_have_is_not_available(server: Server, protobuf:
             assert code_of(error) == 103, "only of channels to which the client is subscribed"
 
     run(scenario())
+
+
+@json_first
+def test_the_channel_of_a_user_has_neither_history_nor_presence(server: Server, protobuf: bool) -> None:
+    """Even if all channels of the app have them: an empty answer would say that nothing was published."""
+
+    async def scenario(cent: Cent) -> None:
+        path = "/connection/whole/websocket"
+        async with person(server, protobuf, "ann", path=path) as ann:
+            subscribed = await ann.events.next("on_subscribed")
+            assert subscribed.channel == "#ann"
+            assert (subscribed.recoverable, subscribed.positioned) == (False, False)
+            cent.publish(PublishRequest(channel="#ann", data="hi"))
+            assert ann.read((await ann.events.next("on_publication")).pub.data) == "hi"
+            for ask in (ann.client.presence, ann.client.presence_stats, ann.client.history):
+                for channel, code in (("#ann", 108), ("#bob", 103)):
+                    with pytest.raises(ReplyError) as refused:
+                        await ask(channel)
+                    assert code_of(refused) == code
+        for request, call in (
+            (PresenceRequest, cent.presence),
+            (PresenceStatsRequest, cent.presence_stats),
+            (HistoryRequest, cent.history),
+            (HistoryRemoveRequest, cent.history_remove),
+        ):
+            with pytest.raises(CentApiResponseError) as error:
+                call(request(channel="#ann"))
+            assert error.value.code == 108
+
+    with Cent(f"{server.http_url}/api", WHOLE_KEY, timeout=SECONDS) as cent:
+        run(scenario(cent))
 
 
 @both

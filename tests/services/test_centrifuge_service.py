@@ -7,10 +7,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.channel_tokens import ConnectionClaims
+from imserver.auth.rules import ALLOWED
 from imserver.errors import StorageUnavailable
 from imserver.model import CentrifugeLogin, Reply
-from imserver.protocol.centrifuge import CentrifugeDialect
+from imserver.protocol.centrifuge import CentrifugeDialect, SubscribeResult
 from imserver.services.channels.commands import ChannelCommands
 from imserver.services.channels.consent import ChannelConsent
 from imserver.services.dialects.centrifuge_service import (
@@ -18,6 +18,7 @@ from imserver.services.dialects.centrifuge_service import (
     CentrifugeAnswers,
     CentrifugeService,
     CentrifugeState,
+    _Admission,
 )
 from imserver.services.nodes import NodeQueries
 from imserver.transport.connection import CLOSING, OPEN, Connection
@@ -28,11 +29,14 @@ from tests.transport.harness import Client
 
 
 class CentrifugeHarness(Harness):
-    """Subscribers of the centrifuge dialect in the app 101, without tokens."""
+    """Subscribers of the centrifuge dialect in the app 101; without ``logins`` they have no tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, logins: Any = None) -> None:
         super().__init__()
-        logins = Mock(resolve=lambda app: app, is_open=lambda _app: False)
+        if logins is None:
+            logins = Mock(resolve=lambda app: app, is_open=lambda _app: False)
+        else:
+            self.sessions._logins = logins
         self.catch_up = Mock()
         back_ends = BackEnds(self.back_end, self.table.id_of)  # type: ignore[arg-type]
         consent = ChannelConsent(back_ends, Mock(hooks={}), Mock(), self.channels)
@@ -98,17 +102,30 @@ def test_the_path_names_the_app(path: str, app: str) -> None:
 
 
 @pytest.mark.parametrize("position", [False, True])
-def test_only_a_client_with_a_position_needs_the_database_at_its_login(position: bool) -> None:
+@pytest.mark.parametrize("away", [False, True])
+def test_the_channel_of_a_user_never_recovers(position: bool, away: bool) -> None:
+    """What was pushed to the user during the cut is not stored."""
     with CentrifugeHarness() as harness:
-        connection, client = harness.subscriber("news")
-        harness.catch_up.recover.side_effect = StorageUnavailable("away")
+        connection, _ = harness.subscriber("news")
+        harness.catch_up.follow.side_effect = StorageUnavailable("away") if away else None
         command = CentrifugeLogin("", {"#ann": ("epoch", 7)} if position else {})
         answers: list[Reply] = []
         harness.centrifuge._subscribe_each(
-            connection, CentrifugeState(), ConnectionClaims(), command, answers.append
+            connection, CentrifugeState(), _Admission(ALLOWED), command, answers.append
         )
-        if position:
-            assert (answers, client.close_code()) == ([], 3004)
-        else:
-            own = answers[0].data.subs["#ann"]  # type: ignore[union-attr]
-            assert (own.recoverable, own.epoch, own.offset) == (False, "", 0)
+        assert answers[0].data.subs["#ann"] == SubscribeResult(was_recovering=position)  # type: ignore[union-attr]
+
+
+def test_a_client_that_logged_in_without_the_log_begins_again_when_it_is_back() -> None:
+    with CentrifugeHarness() as harness:
+        connection, client = harness.subscriber("news")
+        state = connection.dialect_state = CentrifugeState()
+        harness.catch_up.follow.side_effect = StorageUnavailable("away")
+        harness.catch_up.answers.return_value = False
+        admission = _Admission(ALLOWED)
+        harness.centrifuge._subscribe_each(connection, state, admission, CentrifugeLogin(""), Mock())
+        harness.centrifuge.check_ends(connection)
+        assert connection.state == OPEN
+        harness.catch_up.answers.return_value = True
+        harness.centrifuge.check_ends(connection)
+        assert client.close_code() == 3010

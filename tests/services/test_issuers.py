@@ -75,14 +75,18 @@ def signed(algorithm: str = "EdDSA", kid: str = "1", **claims: Any) -> str:
     return jwt.encode(given, KEYS[algorithm], algorithm, {"kid": kid} if kid else {})
 
 
-def claims(site: Web, token: str, *rows: JwtSettings) -> Claims | None:
-    return Issuers(site).claims("301", rows or (ROW,), token, NOW)  # type: ignore[arg-type]
+def facts_of(claims: Claims | None) -> tuple[str, str, int] | None:
+    return claims and (claims.user, claims.app, claims.expires_at)
+
+
+def claims(site: Web, token: str, *rows: JwtSettings) -> tuple[str, str, int] | None:
+    return facts_of(Issuers(site).claims("301", rows or (ROW,), token, NOW))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("algorithm", list(KEYS))
 def test_a_token_of_the_issuer_proves_its_user(algorithm: str) -> None:
     site = web(jwk(algorithm, "1"))
-    assert claims(site, signed(algorithm)) == Claims("ann", "301", NOW + 60)
+    assert claims(site, signed(algorithm)) == ("ann", "301", NOW + 60)
     assert site.asked == [f"{URL}/.well-known/openid-configuration", f"{URL}/keys"]
 
 
@@ -94,7 +98,7 @@ def test_an_edwards_key_and_its_tokens_may_use_the_name_of_rfc_9864(
     signer = jwt.PyJWS()
     signer.register_algorithm("Ed25519", OKPAlgorithm())
     token = signer.encode(json.dumps(CLAIMS).encode(), KEYS["EdDSA"], in_token, {"kid": "1"})
-    assert claims(web(jwk("EdDSA", "1", alg=in_key)), token) == Claims("ann", "301", NOW + 60)
+    assert claims(web(jwk("EdDSA", "1", alg=in_key)), token) == ("ann", "301", NOW + 60)
     with pytest.raises(BadToken):
         claims(web(jwk("ES256", "1")), token)
 
@@ -109,7 +113,7 @@ def test_the_user_may_be_in_another_claim_and_be_a_number() -> None:
     row = JwtSettings(issuer=URL, audience="shop", user_claim="uid")
     found = claims(web(jwk("EdDSA", "1")), signed(uid=17), row)
     assert found is not None
-    assert found.user == "17"
+    assert found[0] == "17"
 
 
 def test_a_token_for_several_audiences_is_accepted() -> None:
@@ -152,9 +156,9 @@ def test_a_subscription_token_of_the_issuer() -> None:
 def test_only_a_client_of_centrifugo_has_a_session_that_ends_at_another_time() -> None:
     issuers, token = Issuers(web(jwk("EdDSA", "1"))), signed(expire_at=0)  # type: ignore[arg-type]
     for bare, end in ((False, NOW + 60), (True, 0)):
-        assert issuers.claims("301", (ROW,), token, NOW, bare) == Claims("ann", "301", end)
+        assert facts_of(issuers.claims("301", (ROW,), token, NOW, bare)) == ("ann", "301", end)
     own = signed(expire_at="2026-12-01")
-    assert issuers.claims("301", (ROW,), own, NOW) == Claims("ann", "301", NOW + 60), "a claim of its own"
+    assert facts_of(issuers.claims("301", (ROW,), own, NOW)) == ("ann", "301", NOW + 60), "a claim of its own"
     with pytest.raises(BadToken, match="wrong types"):
         issuers.claims("301", (ROW,), own, NOW, True)
 

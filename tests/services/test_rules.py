@@ -1,6 +1,7 @@
 """What an app's settings come to, and which cannot be."""
 
 import gc
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.quotas import LimitedEncoding
 from imserver.auth.rules import Rule, load_secrets, objection
 from imserver.auth.tenants import Tenant
-from imserver.auth.tokens import BadKey
+from imserver.auth.tokens import BadKey, BadToken, make_token, read_token
 from imserver.config.load import load_config
 from imserver.config.settings import ChannelSettings, JwtSettings, TenantSettings, WebhookSettings
 from imserver.config.values import ConfigError
@@ -120,7 +121,7 @@ def test_an_app_of_the_client_dialect_has_no_stored_history() -> None:
         ("{jwt: [{algorithm: RS256}]}", "needs a public key"),
         ("{jwt: [{key: a, key_file: b}]}", "not both"),
         ("{jwt: [{algorithm: none}]}", "expected one of ES256, ES384, ES512, EdDSA, HS256"),
-        ("{jwt: [{key: a, kid: x}, {key: b, kid: x}]}", "different kid"),
+        ("{jwt: [{key: a, kid: x}, {key: b, kid: x}]}", "the same kid"),
         ("{webhook: {url: 'http://x/'}}", "secret"),
         ("{webhook: {url: 'ftp://x/', secret: s}}", "http"),
         ("{webhook: {authorise_url: 'x', secret: s}}", "http"),
@@ -142,6 +143,24 @@ def test_the_configuration_says_what_is_wrong_and_where(tmp_path: Path, settings
         load_config(str(file), environ={})
     assert str(found.value).startswith(f"{file}")
     assert "apps" in str(found.value)
+
+
+@pytest.mark.parametrize("names", [("", ""), ("", "new"), ("old", "new")])
+def test_a_key_is_replaced_while_tokens_of_both_are_accepted(tmp_path: Path, names: tuple[str, str]) -> None:
+    """The steps of docs/guides/session-tokens.md, whether or not the keys have a ``kid``."""
+    file = tmp_path / "my.yaml"
+    old, new = (JwtSettings(key=text * 32, kid=kid) for text, kid in zip("ab", names, strict=True))
+    tokens = [make_token("ann", "101", 2**40, row, row.key) for row in (old, new)]
+    for rows, accepted in (([old], [True, False]), ([old, new], [True, True]), ([new], [False, True])):
+        listed = [{"key": row.key, **({"kid": row.kid} if row.kid else {})} for row in rows]
+        file.write_text(json.dumps({"apps": {"101": {"jwt": listed}}}))
+        keys = load_secrets("101", load_config(str(file), environ={}).apps["101"], b"server").keys
+        for token, is_accepted in zip(tokens, accepted, strict=True):
+            if is_accepted:
+                assert read_token(token, keys, 0).user == "ann"
+            else:
+                with pytest.raises(BadToken):
+                    read_token(token, keys, 0)
 
 
 def test_check_config_tries_the_keys(tmp_path: Path) -> None:

@@ -45,9 +45,7 @@ class TokenKey(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     algorithm: TokenAlgorithm = "HS256"
     key: Annotated[str, about("HS256, HS384, HS512: the secret. Otherwise: the public key as PEM.")] = ""
-    kid: Annotated[str, about("The `kid` in the header of its tokens. Needed if there are several keys.")] = (
-        ""
-    )
+    kid: Annotated[str, about("The `kid` in the header of its tokens. Without it every token is tried.")] = ""
     issuer: Annotated[str, about("The URL of an OpenID Connect issuer. The server fetches its keys.")] = ""
     audience: Annotated[str, about("The `aud` of the issuer's tokens. Required with `issuer`.")] = ""
     jwks_url: Annotated[str, about("The URL of the issuer's keys. Default: from its discovery document.")] = (

@@ -113,7 +113,7 @@ class ChannelCommands:
             self._consent.check_member(connection, channel)
             return _NO_CLAIMS
         if wanted == "nobody" or channel.startswith("#"):
-            if channel == f"#{connection.user}" and connection.encoding.dialect.name == "centrifuge":
+            if _is_personal(connection, channel):
                 raise ChannelRefused("exists")  # since its login
             raise ChannelRefused("denied", "only the server subscribes clients to this channel")
         rule = self._logins.rule_of(app)
@@ -221,7 +221,7 @@ class ChannelCommands:
         """Raise :class:`ChannelRefused` if a client may not see the subscribers of a channel.
         Never switches.
         """
-        self._check_member(connection, channel)
+        self._check_reader(connection, channel)
         if not self._channels.options(connection.app or "", channel).presence:
             raise ChannelRefused("not_available")
 
@@ -229,7 +229,7 @@ class ChannelCommands:
         """Publications of a channel. May switch."""
         answers, app, channel = self._of(connection), connection.app or "", command.channel
         try:
-            self._check_member(connection, channel)
+            self._check_reader(connection, channel)
             if not self._channels.options(app, channel).has_history:
                 raise ChannelRefused("not_available")
             page = history_since(self._channels, app, channel, command.since, command.limit, command.reverse)
@@ -241,8 +241,19 @@ class ChannelCommands:
         if not self._channels.has(connection, channel):
             raise ChannelRefused("denied", "the client is not subscribed to the channel")
 
+    def _check_reader(self, connection: Connection, channel: str) -> None:
+        if _is_personal(connection, channel):  # neither its publications nor its subscribers are kept
+            raise ChannelRefused("not_available")
+        self._check_member(connection, channel)
+
     def _of(self, connection: Connection) -> ChannelAnswers:
         return self._answers[connection.encoding.dialect.name]
+
+
+def _is_personal(connection: Connection, channel: str) -> bool:
+    """Whether a channel is that of the user, in which the server subscribes clients of Centrifugo."""
+    user = connection.user
+    return bool(user) and channel == f"#{user}" and connection.encoding.dialect.name == "centrifuge"
 
 
 def history_since(

@@ -22,11 +22,14 @@ from imserver import __version__, errors
 from imserver.auth.channel_tokens import (
     ChannelClaims,
     ConnectionClaims,
+    ConnectionRequest,
+    SubscriptionClaims,
     connection_claims,
+    connection_request,
 )
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
-from imserver.auth.tokens import BadToken, TokenExpired
+from imserver.auth.tokens import BadToken, TokenExpired, end_of
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import StorageUnavailable
@@ -56,7 +59,6 @@ from imserver.protocol.centrifuge import (
     SubRefreshResult,
     SubscribeResult,
     compressed,
-    entry_publication,
     publication_of,
 )
 from imserver.services.channels.channels import (
@@ -69,7 +71,7 @@ from imserver.services.channels.commands import MAX_PRESENCE, ChannelAnswers, Ch
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.consent import ChannelConsent, disconnect
 from imserver.services.channels.members import ChannelMember, ChannelRefused, MemberPage
-from imserver.services.messages.catch_up import CatchUp, Recovery
+from imserver.services.messages.catch_up import CatchUp
 from imserver.services.nodes import NodeQueries
 from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import OPEN, Connection
@@ -105,10 +107,24 @@ REFUSALS: Final = {
 """Reason of a :class:`ChannelRefused` → the error of the client."""
 
 
-class _Connected(ConnectionClaims):
+class _Connected(ConnectionClaims, frozen=True):
     """What a back end answers about a connection without a token."""
 
     user: str = ""
+    expire_at: int | float | None = None
+
+
+class _Admission(Struct, frozen=True):
+    """Whether a client may log in, and what its session begins with.
+
+    ``claims``: of its verified token, or from the back end. ``end``: when the client has to renew them (Unix
+    seconds; 0: never). ``requested``: the channels that a client of an open app names in its token.
+    """
+
+    decision: LoginDecision
+    claims: ConnectionClaims = ConnectionClaims()
+    end: int = 0
+    requested: frozenset[str] = frozenset()
 
 
 class _Renewed(Struct):
@@ -150,7 +166,7 @@ class CentrifugeState(DialectState, gc=False):
     (None: they do not), and when the back end has to renew its session (0: never).
 
     ``by_server``: the channels in which the server has subscribed it (None: none). It may have left some.
-    ``by_token``: the channels that its token has named.
+    ``by_token``: the channels that its token has named. ``unfollowed``: the log was unavailable at its login.
     """
 
     app: str = ""
@@ -158,6 +174,7 @@ class CentrifugeState(DialectState, gc=False):
     expires_at: int = 0
     by_server: set[str] | None = None
     by_token: frozenset[str] = frozenset()
+    unfollowed: bool = False
 
     def resubscribes(self, _channel: str) -> bool:
         """Every client of this dialect does."""
@@ -281,7 +298,7 @@ class CentrifugeService:
             self._back_ends.add_headers(app, state.facts, command.headers)
         kicks = self._sessions.kicks.count
         try:
-            claims, decision = self._admit(connection, app, command)
+            admission = self._admit(connection, app, command)
         except TokenExpired:
             return _EXPIRED
         except BadToken:
@@ -290,12 +307,12 @@ class CentrifugeService:
             return _INTERNAL  # its client tries again
         except BackEndRefused as refused:
             return _refused(connection, refused)
-        if not decision.ok:
-            return self._refuse(connection, decision)
-        state.info = _bytes_of(claims.info)
-        if state.facts is not None and not self._logins.is_open(app):
-            state.facts.meta = _bytes_of(claims.meta)
-        decision = self._take_end(app, state, decision)
+        if not admission.decision.ok:
+            return self._refuse(connection, admission.decision)
+        state.info = _bytes_of(admission.claims.info)
+        if state.facts is not None:
+            state.facts.meta = _bytes_of(admission.claims.meta)
+        decision = self._take_end(app, state, admission.decision)
         if decision.user:
             login = Login(app, decision.user, command.token, decision.device)
             code = self._sessions.login(connection, login, decision=decision, kicks=kicks)
@@ -304,23 +321,19 @@ class CentrifugeService:
         if code != errors.REPLY_OK:
             return Reply(code)
         connection.last_seen, state.app = 0.0, ""
-        self._subscribe_each(connection, state, claims, command, answer)
+        self._subscribe_each(connection, state, admission, command, answer)
         return None
 
-    def _admit(
-        self, connection: Connection, app: str, command: CentrifugeLogin
-    ) -> tuple[ConnectionClaims, LoginDecision]:
-        """What is known of a client, by its token or by the back end, and whether it may log in. May switch.
+    def _admit(self, connection: Connection, app: str, command: CentrifugeLogin) -> _Admission:
+        """Decide about a client by its token or by the back end. May switch.
 
         Raises BadToken, TokenExpired, BackEndUnavailable and BackEndRefused.
         """
         if command.token or not self._back_ends.has(app, "connect"):
-            claims = connection_claims(command.token) if command.token else ConnectionClaims()
-            claims.check_times(time())
-            return claims, self._check(connection, app, claims.sub, command.token)
+            return self._check(connection, app, command.token)
         decision = self._logins.admit(app, NAME, connection)
         if not decision.ok:
-            return ConnectionClaims(), decision
+            return _Admission(decision)
         facts: dict[str, Any] = {"name": command.name, "version": command.version}
         facts = {name: value for name, value in facts.items() if value}
         if command.data:
@@ -328,13 +341,13 @@ class CentrifugeService:
         if channels := [name for name in command.recover if not name.startswith("#")]:
             facts["channels"] = channels
         found = self._back_ends.ask(app, "connect", connection, facts, _Connected)
-        found.sub, found.exp = found.user, 0
-        if 0 < found.expires_at <= time():
+        end = end_of(0, found.expire_at)
+        if 0 < end <= time():
             raise TokenExpired("the back end names a time in the past")
-        if "\0" in found.sub:
-            return found, LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED)
-        expires_at = found.expires_at + GRACE_SECONDS if found.expires_at else 0
-        return found, LoginDecision(user=found.sub, expires_at=expires_at)
+        if "\0" in found.user:
+            return _Admission(LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED))
+        expires_at = end + GRACE_SECONDS if end else 0
+        return _Admission(LoginDecision(user=found.user, expires_at=expires_at), found, end)
 
     def _take_end(self, app: str, state: CentrifugeState, decision: LoginDecision) -> LoginDecision:
         """The decision without its end, if the back end renews sessions of the app: this service asks it."""
@@ -343,22 +356,31 @@ class CentrifugeService:
         state.expires_at = decision.expires_at - GRACE_SECONDS
         return replace(decision, expires_at=0)
 
-    def _check(self, connection: Connection, app: str, named: str, token: str) -> LoginDecision:
-        """The login decision. ``user`` of the result is ``""`` for a connection without a user. May switch.
+    def _check(self, connection: Connection, app: str, token: str) -> _Admission:
+        """Decide by a token. Its claims count only if the app's keys have verified them. May switch.
 
-        In an open app anybody may be anybody, so the user ``named`` by a token needs no proof.
+        In an open app anybody may be anybody, so the token may name the user (``""``: none) without a proof.
+        Raises BadToken and TokenExpired.
         """
-        is_open = self._logins.is_open(app)
-        decision = self._logins.check(
-            app, named if is_open else "", "" if is_open else token, NAME, connection
-        )
+        if self._logins.is_open(app):
+            request = connection_request(token) if token else ConnectionRequest()
+            decision = self._logins.check(app, request.sub, "", NAME, connection)
+            if decision.ok and "\0" in request.sub:
+                raise BadToken("the token names a user with U+0000")
+            return _Admission(replace(decision, user=request.sub), requested=request.names)
+        decision = self._logins.check(app, "", token, NAME, connection)
+        if decision.expired:
+            raise TokenExpired("the token has expired, or is not valid yet")
         if not decision.ok:
-            return decision
-        user = decision.user or (named if is_open else "")
-        if "\0" in user or not (user or is_open):
-            return LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_TOKEN_INVALID)
-        expires_at = decision.expires_at + GRACE_SECONDS if decision.expires_at else 0
-        return replace(decision, user=user, expires_at=expires_at)
+            return _Admission(decision)
+        if not decision.user or "\0" in decision.user:
+            raise BadToken("the login has no user, or one with U+0000")
+        if decision.expires_at:
+            decision = replace(decision, expires_at=decision.expires_at + GRACE_SECONDS)
+        proved = decision.claims
+        if proved is None or not proved.payload:
+            return _Admission(decision, end=0 if proved is None else proved.expires_at)
+        return _Admission(decision, connection_claims(proved.payload), proved.expires_at)
 
     def _refuse(self, connection: Connection, decision: LoginDecision) -> Reply | None:
         if decision.close == errors.CLOSE_TOKEN_INVALID:
@@ -372,41 +394,42 @@ class CentrifugeService:
         self,
         connection: Connection,
         state: CentrifugeState,
-        claims: ConnectionClaims,
+        admission: _Admission,
         command: CentrifugeLogin,
         answer: Answer,
     ) -> None:
         """Answer a login, with the subscriptions that its token names, and the channel of its user. If one is
         refused, close it.
 
-        In an open app the token is not verified, so its client subscribes by its own right. May switch.
+        To the channels that an unverified token requests its client subscribes by its own right. May switch.
         """
-        app, personal = connection.app or "", f"#{connection.user}"
+        app, personal, claims = connection.app or "", f"#{connection.user}", admission.claims
+        requested = admission.requested - {personal}
         wanted = {name: each for name, each in claims.subscriptions.items() if name != personal}
+        wanted |= dict.fromkeys(requested, SubscriptionClaims())
         if any(name.startswith("#") for name in wanted):
             connection.close(errors.CLOSE_NOT_ALLOWED)
             return
         if command.token:
             state.by_token = frozenset(wanted)
         positions = {name: Position(*place) for name, place in command.recover.items() if name in wanted}
-        since = Position(*command.recover[personal]) if personal in command.recover else None
-
         try:
-            recovery = self._recover(connection, since)
-            if self._logins.is_open(app):
-                for channel in wanted:
-                    self._commands.permit(connection, channel, "")
+            self._follow(connection, state)
+            for channel in requested:
+                self._commands.permit(connection, channel, "")
             for channel, about in wanted.items():
                 set_info(state, channel, _bytes_of(about.info))
             places = {channel: positions.get(channel) for channel in wanted}
             found = self._channels.subscribe_each(connection, places)
             state.by_server = {*found} or None
-            subs = {personal: _personal_result(recovery, since)} if connection.user else {}
+            # Nothing is recovered of the channel of the user: most of what it carries is stored nowhere.
+            personal_result = SubscribeResult(was_recovering=personal in command.recover)
+            subs = {personal: personal_result} if connection.user else {}
             for channel, each in found.items():
                 subs[channel] = _result(each, True, channel in positions)
                 subs[channel].data = wanted[channel].data
             client = self._connections.id_of(connection)
-            end = 0 if self._back_ends.has(app, "refresh") else claims.expires_at
+            end = 0 if self._back_ends.has(app, "refresh") else admission.end
             session = self._connections.secret_of(connection) if isinstance(connection, Stream) else ""
             result = ConnectResult(
                 client, VERSION, end > 0, _ttl(end), subs or None, self._ping, True, session, claims.data
@@ -415,52 +438,47 @@ class CentrifugeService:
             self._catch_up.release(connection)
             for channel, each in found.items():
                 self._channels.answered(connection, channel, each)
-            if self._logins.is_open(app):
-                for channel in wanted:
-                    self._consent.confirm_member(connection, channel)
+            for channel in requested:
+                self._consent.confirm_member(connection, channel)
         except ChannelRefused as refused:
             connection.close(_CLOSE_OF.get(refused.reason, errors.CLOSE_NOT_ALLOWED))
 
-    def _recover(self, connection: Connection, since: Position | None) -> Recovery | None:
-        """What the client of a user has missed of its own channel, whose history is the log. May switch.
+    def _follow(self, connection: Connection, state: CentrifugeState) -> None:
+        """Let a user receive the entries that are stored from now on. May switch.
 
-        None: it cannot recover. Raises :class:`ChannelRefused`: the database does not answer, and the client
-        has a position.
+        If the database does not answer, the user logs in, and has to connect again when it does.
         """
-        if not connection.user:
-            return None
-        try:
-            return self._catch_up.recover(connection, since)
-        except StorageUnavailable:
-            if since is None:
-                return None  # until its next login
-            raise ChannelRefused("unavailable") from None
+        if connection.user:
+            try:
+                self._catch_up.follow(connection)
+            except StorageUnavailable:
+                state.unfollowed = True
 
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
         """Renew the token of a session. If the new one names other channels, its client has to connect again.
         May switch."""
         app = connection.app or ""
         try:
-            claims = connection_claims(command.token)
-            claims.check_times(time())
+            admission = self._check(connection, app, command.token)
         except TokenExpired:
             connection.close(errors.CLOSE_TOKEN_INVALID)  # its client reconnects with a newer token
             return None
         except BadToken:
             return _refuse_token(connection)
-        decision = self._check(connection, app, claims.sub, command.token)
+        decision, claims = admission.decision, admission.claims
         if not decision.ok:
             return self._refuse(connection, decision)
         if decision.user != connection.user:
             return _refuse_token(connection)
         state = _state_of(connection)
-        if claims.subscriptions.keys() - {f"#{connection.user}"} != state.by_token:
+        named = claims.subscriptions.keys() | admission.requested
+        if named - {f"#{connection.user}"} != state.by_token:
             connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
             return None
         state.expires_at = 0
-        _renew_facts(state, claims.info, UNSET if self._logins.is_open(app) else claims.meta)
+        _renew_facts(state, claims.info, claims.meta)
         self._logins.began(connection, decision)
-        client, end = self._connections.id_of(connection), claims.expires_at
+        client, end = self._connections.id_of(connection), admission.end
         return Reply(errors.REPLY_OK, RefreshResult(client, VERSION, end > 0, _ttl(end)))
 
     def _refresh_here(self, query: RefreshConnection) -> bool:
@@ -536,10 +554,13 @@ class CentrifugeService:
         return Reply(errors.REPLY_OK, SubRefreshResult(end > 0, _ttl(end)))
 
     def check_ends(self, connection: Connection) -> None:
-        """Close a connection whose token of a subscription was not renewed, and let the back end renew what
-        it has to. Never switches."""
+        """Close a connection whose token of a subscription was not renewed, or which can follow the log at
+        last, and let the back end renew what it has to. Never switches."""
         state = connection.dialect_state
         if not isinstance(state, CentrifugeState):
+            return
+        if state.unfollowed and connection.subscription is None and self._catch_up.answers():
+            connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
             return
         now, app = int(time()), connection.app or ""
         if 0 < state.expires_at <= now:
@@ -700,18 +721,6 @@ def _result(
                 compressed(event, before) for before, event in zip((None, *events), events, strict=False)
             ]
         result.publications = [publication_of(event) for event in events]
-    return result
-
-
-def _personal_result(recovery: Recovery | None, since: Position | None) -> SubscribeResult:
-    """The own channel of a user. ``since``: the position of a client that comes back."""
-    result = SubscribeResult(was_recovering=since is not None)
-    if recovery is not None:
-        result.recoverable = result.positioned = True
-        result.epoch, result.offset = recovery.position.epoch, recovery.position.offset
-        if recovery.recovered:
-            result.recovered = True
-            result.publications = [entry_publication(each) for each in recovery.messages]
     return result
 
 

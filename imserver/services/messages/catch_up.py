@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Final
 
 import gevent
 from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore as Lock
-from msgspec import Struct
 
 from imserver import errors
-from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import Message, Subscription
-from imserver.services.channels.stored import log_epoch
 from imserver.services.messages.deliverer import Deliverer, oldest_page
 from imserver.services.messages.log_follower import LogFollower
 from imserver.services.messages.subscriptions import (
@@ -34,7 +31,7 @@ from imserver.services.messages.subscriptions import (
 )
 from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
-from imserver.transport.connection import OPEN, Connection, app_and_user
+from imserver.transport.connection import OPEN, Connection
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +49,6 @@ that new entries are delivered; must not switch. Begin anew: see :meth:`CatchUp.
 
 Resumed = Callable[[bool, bool], None]
 """(recovered, begin anew): called right before the missed entries are sent. Must not switch."""
-
-
-class Recovery(Struct, frozen=True):
-    """What a session begins with. ``recovered``: ``messages`` are all that its client has missed. Entries
-    after ``position`` follow."""
-
-    position: Position
-    messages: Sequence[Message] = ()
-    recovered: bool = False
 
 
 class CatchUp:
@@ -263,38 +251,18 @@ class CatchUp:
 
         self.sync(connection, cursor, RECOVERED, recover, checks=True)
 
-    def recover(self, connection: Connection, since: Position | None) -> Recovery | None:
-        """Let a session that has just begun follow the log from a position on (None: from now on).
-
-        Entries after the position of the result are held until :meth:`release`. None: the session receives no
-        entries. May switch. Raises StorageUnavailable; without a position at once if the last access to the
-        database has failed.
+    def follow(self, connection: Connection) -> None:
+        """Let a session that has just begun follow the log from now on; entries are held until
+        :meth:`release`. May switch. Raises StorageUnavailable, at once if the last access to the database has
+        failed.
         """
-        if since is None and not self._store.answers():
+        if not self.answers():
             raise StorageUnavailable("the database does not answer")
-        subscription = Subscription()
-        self.subscribe(connection, subscription, live=False)
-        if connection.subscription is not subscription:
-            return None
-        app, user = app_and_user(connection)
-        held = subscription.held = list[Message | Callable[[], None]]()
-        entries, recovered, epoch = list[Entry](), False, log_epoch(self._store)
-        if since is not None and since.epoch in ("", epoch) and self._reach(app, since.offset):
-            entries, more = oldest_page(*self.page(app, user, since.offset, RECOVERED))
-            # The floor is read after the page, which may lack what has expired meanwhile.
-            recovered = not more and since.offset >= self._floor(app)
-        if connection.subscription is not subscription:
-            return None
-        position = Position(epoch, self._follower.position(app))
-        subscription.held = list(held_acks(held))
-        if since is None or not recovered:
-            return Recovery(position)
-        # Entries behind the position will be delivered live. Held are those delivered after the page was
-        # read.
-        messages = [each for each in entries if each.id <= position.offset]
-        last = messages[-1].id if messages else since.offset
-        messages += [each for each in held if isinstance(each, Message) and each.id > last]
-        return Recovery(position, messages, True)
+        self.subscribe(connection, Subscription(held=[]), live=False)
+
+    def answers(self) -> bool:
+        """Whether the last access to the database succeeded. Never switches."""
+        return self._store.answers()
 
     def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
         """Whether entries after the cursor have expired, or the cursor is not of this log. Switches; raises
