@@ -217,6 +217,27 @@ export class SavedLogin {
   /** @param {string} app */
   constructor(app) {
     this.key = `imserver:account:${app}`;
+    this.earlierKey = `imserver:earlier:${app}`;
+  }
+
+  /** The token of a login that has ended, or empty: others' wrong passwords cannot lock a device out that shows it. */
+  get earlier() {
+    try {
+      return localStorage.getItem(this.earlierKey) ?? "";
+    } catch {
+      return "";
+    }
+  }
+
+  /** Forgets a login that the server has ended, but not its token. */
+  retire() {
+    const token = this.get()?.token;
+    this.set(null);
+    try {
+      if (token) localStorage.setItem(this.earlierKey, token);
+    } catch {
+      // no storage: the device is not known
+    }
   }
 
   /** @returns {Login | null} */
@@ -232,6 +253,7 @@ export class SavedLogin {
   /** @param {Login | null} login  null: forget it */
   set(login) {
     try {
+      localStorage.removeItem(this.earlierKey);
       if (login) localStorage.setItem(this.key, JSON.stringify(login));
       else localStorage.removeItem(this.key);
     } catch {

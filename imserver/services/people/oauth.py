@@ -214,10 +214,11 @@ class OAuth:
         return_to: str = "",
         user: str | None = None,
         password: str = "",
+        token: str = "",
     ) -> Started:
         """Start a login, or the linking of the account of ``user``, which needs the ``password`` of the
-        account if it has one: a stolen token must not add a way to log in. It counts as a login from
-        ``address``.
+        account if it has one: a stolen token must not add a way to log in. ``token``: that with which the
+        user is asking. It counts as a login from ``address``.
 
         ``return_to``: path of our own page to which the browser comes back. Raises NoAccounts,
         UnknownProvider, NoCallback, BadField, ProviderUnavailable, TooManyFailures, and for a link
@@ -229,8 +230,11 @@ class OAuth:
         _, provider = self._provider(app, name)
         if not self._base.startswith(("https://", "http://")):
             raise NoCallback
-        self._accounts.charge_login(address)
-        account = None if user is None else self._accounts.confirmed(app, user, password, address)
+        account = None
+        if user is None:
+            self._accounts.charge_provider_login(app, address)
+        else:
+            account = self._accounts.confirmed(app, user, password, address, token)
         login, short = token_urlsafe(32), "".join(choice(_LETTERS) for _ in range(8))
         row = _Running(
             app,
@@ -344,7 +348,7 @@ class OAuth:
         key = _hash(login)
         row = self._row(key)
         if row is None or row.app != app:
-            self._accounts.charge_login(address)
+            self._accounts.charge_guess(app, address)
             raise UnknownLogin
         if row.step not in ("done", "failed"):
             return None
