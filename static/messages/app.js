@@ -98,9 +98,7 @@ class App {
 
   /** @param {string} reason */
   #stop(reason) {
-    const isOurs = this.saved.get()?.token === this.#session?.token; // another tab may have logged in meanwhile
-    if (isOurs && reason) this.saved.retire();
-    else if (isOurs) this.saved.set(null);
+    if (this.saved.get()?.token === this.#session?.token) reason ? this.saved.retire() : this.saved.set(null); // another tab may have logged in meanwhile
     this.#list?.stop();
     this.#conversation?.stop();
     this.#search?.stop();

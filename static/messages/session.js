@@ -217,43 +217,36 @@ export class SavedLogin {
   /** @param {string} app */
   constructor(app) {
     this.key = `imserver:account:${app}`;
-    this.earlierKey = `imserver:earlier:${app}`;
   }
 
-  /** The token of a login that has ended, or empty: others' wrong passwords cannot lock a device out that shows it. */
-  get earlier() {
+  #read() {
     try {
-      return localStorage.getItem(this.earlierKey) ?? "";
-    } catch {
-      return "";
-    }
-  }
-
-  /** Forgets a login that the server has ended, but not its token. */
-  retire() {
-    const token = this.get()?.token;
-    this.set(null);
-    try {
-      if (token) localStorage.setItem(this.earlierKey, token);
-    } catch {
-      // no storage: the device is not known
-    }
-  }
-
-  /** @returns {Login | null} */
-  get() {
-    try {
-      const login = JSON.parse(localStorage.getItem(this.key) ?? "null");
-      return typeof login?.token === "string" && typeof login.user === "string" ? login : null;
+      return JSON.parse(localStorage.getItem(this.key) ?? "null");
     } catch {
       return null;
     }
   }
 
-  /** @param {Login | null} login  null: forget it */
+  /** @returns {Login | null} */
+  get() {
+    const login = this.#read();
+    return typeof login?.token === "string" && typeof login.user === "string" ? login : null;
+  }
+
+  /** The token of a login that the server has ended, or empty. It proves that the device is known. */
+  get earlier() {
+    return String(this.#read()?.earlier ?? "");
+  }
+
+  /** The server has ended the login. */
+  retire() {
+    const login = this.get();
+    if (login) this.set({ earlier: login.token });
+  }
+
+  /** @param {Login | { earlier: string } | null} login  null: forget it */
   set(login) {
     try {
-      localStorage.removeItem(this.earlierKey);
       if (login) localStorage.setItem(this.key, JSON.stringify(login));
       else localStorage.removeItem(this.key);
     } catch {

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +17,7 @@ from imserver.config.settings import (
     StorageSettings,
     TenantSettings,
 )
-from imserver.services.people.accounts import Accounts, WrongLogin
+from imserver.services.people.accounts import Accounts, NoAccounts, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.passwords import MAX_WAITING, Overloaded
 from imserver.storage.accounts import AccountStore
@@ -54,7 +55,7 @@ def accounts(tmp_path: Path) -> Any:
         Tenants(config, store, None, objection),
         lambda: True,
     )
-    one = Accounts(config, tokens, kept, lambda *_: None, lambda: True)
+    one = Accounts(config, tokens, kept, lambda *_: None, lambda: True, refused=Mock())
     one.register("gochat", "1", PASSWORD)
     one.register("shop", "1", PASSWORD)
     yield one
@@ -200,6 +201,19 @@ def test_nodes_of_a_cluster_count_together(
         for turn in range(15)
     ]
     assert answers == [401] * 10 + [429] * 5
+
+
+def test_a_login_with_a_password_that_is_refused_is_reported_with_its_reason(accounts: Accounts) -> None:
+    for _ in range(3):
+        guess(accounts, "192.0.2.1")
+    with pytest.raises(TooManyFailures):
+        accounts.login("gochat", "1", PASSWORD, "192.0.2.1")
+    accounts.login("gochat", "1", PASSWORD, "192.0.2.2")
+    with pytest.raises(NoAccounts):
+        accounts.login("nowhere", "1", PASSWORD, "192.0.2.2")
+    reasons = ["password"] * 3 + ["attempts", "closed"]
+    assert [each.args[0] for each in accounts._refused.call_args_list] == reasons  # type: ignore[attr-defined]
+    assert "1" not in accounts._refused.call_args_list[0].args, "identifiers are personal"  # type: ignore[attr-defined]
 
 
 def test_probing_for_phone_numbers_is_limited_per_network(accounts: Accounts) -> None:

@@ -282,13 +282,17 @@ class CentrifugeService:
         kicks = self._sessions.kicks.count
         try:
             claims, decision = self._admit(connection, app, command)
-        except TokenExpired:
+        except TokenExpired as expired:
+            self._logins.refused("token", app, "", connection.peer, str(expired))
             return _EXPIRED
-        except BadToken:
+        except BadToken as bad:
+            self._logins.refused("token", app, "", connection.peer, str(bad))
             return _refuse_token(connection)
-        except BackEndUnavailable:
+        except BackEndUnavailable as unavailable:
+            self._logins.refused("undecided", app, "", connection.peer, str(unavailable))
             return _INTERNAL  # its client tries again
         except BackEndRefused as refused:
+            self._logins.refused("back end", app, "", connection.peer)
             return _refused(connection, refused)
         if not decision.ok:
             return self._refuse(connection, decision)
@@ -332,6 +336,7 @@ class CentrifugeService:
         if 0 < found.expires_at <= time():
             raise TokenExpired("the back end names a time in the past")
         if "\0" in found.sub:
+            self._logins.refused("user", app, found.sub, connection.peer)
             return found, LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED)
         expires_at = found.expires_at + GRACE_SECONDS if found.expires_at else 0
         return found, LoginDecision(user=found.sub, expires_at=expires_at)
@@ -356,6 +361,7 @@ class CentrifugeService:
             return decision
         user = decision.user or (named if is_open else "")
         if "\0" in user or not (user or is_open):
+            self._logins.refused("token", app, user, connection.peer, "the token names no user")
             return LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_TOKEN_INVALID)
         expires_at = decision.expires_at + GRACE_SECONDS if decision.expires_at else 0
         return replace(decision, user=user, expires_at=expires_at)

@@ -7,14 +7,15 @@ Errors do not reveal which part of a login was wrong. An unknown account takes a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from secrets import randbits
 from time import time
 from typing import Any, Final
 
 from imserver.auth.account_tokens import AccountSession, AccountTokens, KnownDevice
 from imserver.config.settings import AppAccountSettings, Config
-from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
+from imserver.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
 from imserver.model import MAX_ID
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
@@ -75,6 +76,8 @@ SessionCloser = Callable[[str, Sequence[str], str | None], object]
 """Called with (app, users, device)."""
 Forget = Callable[[str, str], object]
 """(app, user): deletes the data of an account elsewhere. May switch. Does nothing the second time."""
+Refused = Callable[[LoginRefusal, str, str, str], object]
+"""Called with (reason, app, user, address) of a refused login. Identifiers are personal: user is ``""``."""
 _DEVICE_BITS: Final = 53
 """Bits of a login number: exact in the JSON of every language."""
 
@@ -99,6 +102,16 @@ class WrongLogin(ImserverError):
     """The account does not exist, or the password is wrong."""
 
 
+_REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
+    NoAccounts: "closed",
+    PasswordsOff: "closed",
+    Closed: "closed",
+    WrongLogin: "password",
+    TooManyFailures: "attempts",
+    Overloaded: "busy",
+}
+
+
 class UnknownAccount(ImserverError):
     """The app has no such account."""
 
@@ -113,7 +126,7 @@ class Accounts:
     ``close_sessions`` is :meth:`imserver.services.sessions.sessions.Sessions.close`. ``is_demo``: whether the
     server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
     Each function of ``forget`` is called before and after the deletion of an account. ``feeds`` report
-    changes to back ends.
+    changes to back ends, ``refused`` counts refused logins.
     """
 
     def __init__(
@@ -126,8 +139,10 @@ class Accounts:
         attempt: Shared | None = None,
         forget: Sequence[Forget] = (),
         feeds: Feeds | None = None,
+        refused: Refused | None = None,
     ) -> None:
         settings = config.accounts
+        self._refused = refused
         self._tokens = tokens
         self._accounts = accounts
         self._close_sessions = close_sessions
@@ -225,13 +240,26 @@ class Accounts:
 
         Raises NoAccounts, PasswordsOff, WrongLogin, TooManyFailures and Overloaded.
         """
-        self._require_passwords(app)
-        device = self._charge(app, address, earlier)
-        if not may_be_login(login, password):
-            raise WrongLogin
-        names = candidates(login)
-        found = self._accounts.by_login(app, *names)
-        return self._verified(app, found, names[0][1], password, address, device)
+        with self.counting_refusals(app, address, _REFUSALS):
+            self._require_passwords(app)
+            device = self._charge(app, address, earlier)
+            if not may_be_login(login, password):
+                raise WrongLogin
+            names = candidates(login)
+            found = self._accounts.by_login(app, *names)
+            return self._verified(app, found, names[0][1], password, address, device)
+
+    @contextmanager
+    def counting_refusals(
+        self, app: str, address: str, reasons: Mapping[type[Exception], LoginRefusal]
+    ) -> Iterator[None]:
+        """Count the login in this block as refused if it raises one of these exceptions."""
+        try:
+            yield
+        except tuple(reasons) as error:
+            if self._refused is not None:
+                self._refused(reasons[type(error)], app, "", address)
+            raise
 
     def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:
         """Count a check of a password for the device that the token ``earlier`` proves, else for ``address``.

@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from secrets import choice, token_urlsafe
 from time import time
@@ -33,9 +33,10 @@ from imserver.auth.account_tokens import AccountSession
 from imserver.auth.tenants import Tenants
 from imserver.cluster.registry import TemporaryValues
 from imserver.config.settings import Config, ProviderSettings
-from imserver.errors import ImserverError
+from imserver.errors import ImserverError, LoginRefusal
 from imserver.logging import RateLimitedLog
 from imserver.services.people.accounts import Accounts, Closed, check_device
+from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.identifiers import BadField
 from imserver.services.people.oauth_providers import (
     KINDS,
@@ -137,6 +138,12 @@ _decode: Final = msgspec.json.Decoder(_Running).decode
 _LOGIN: Final = "oauth:login:"
 _STATE: Final = "oauth:state:"
 _QUESTION: Final = "oauth:question:"
+_REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
+    UnknownLogin: "provider",
+    LoginRefused: "provider",
+    Closed: "closed",
+    TooManyFailures: "attempts",
+}
 """Prefixes of keys; the hash of a secret follows. The last two lead to a login."""
 
 
@@ -345,6 +352,10 @@ class OAuth:
         (the account was deleted meanwhile, or its sessions ended), and TooManyFailures (by ``address``, for
         unknown handles).
         """
+        with self._accounts.counting_refusals(app, address, _REFUSALS):
+            return self._finish(app, login, code, address)
+
+    def _finish(self, app: str, login: str, code: str, address: str) -> AccountSession | str | None:
         key = _hash(login)
         row = self._row(key)
         if row is None or row.app != app:
