@@ -3,7 +3,7 @@
 Code, documents, tests and ``imserver codes`` read these tables.
 """
 
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
@@ -84,6 +84,9 @@ CLOSE_NOT_ALLOWED: Final = _close(
     4505, "not allowed", "the origin, the app or the login is not allowed", reconnect=False
 )
 CLOSE_APP_DELETED: Final = _close(4506, "app deleted", "the app was deleted", reconnect=False)
+CLOSE_WRONG_DIALECT: Final = _close(
+    4507, "wrong dialect", "the app does not allow this dialect", reconnect=False
+)
 
 DISCONNECTED: Final = "disconnected"
 """The reason of a close with a back end's own code: ``centrifuge-js`` ignores a code without a reason."""
@@ -129,6 +132,7 @@ FOREIGN_CLOSE: Final[dict[str, dict[int, int]]] = {
         CLOSE_TOKEN_INVALID: 4009,
         CLOSE_NOT_ALLOWED: 4009,
         CLOSE_APP_DELETED: 4001,
+        CLOSE_WRONG_DIALECT: 4009,
     },
 }
 """Dialect → our close code → the code with the same meaning in that protocol. Others are sent unchanged."""
@@ -146,6 +150,35 @@ FOREIGN_REASONS: Final[dict[str, dict[int, str]]] = {
     },
 }
 """Dialect → our close code → what that protocol says in place of our name for it."""
+
+
+# --- reasons of refused logins ------------------------------------------------------------------------------
+
+LoginRefusal = Literal[
+    "again",
+    "app",
+    "attempts",
+    "back end",
+    "banned",
+    "busy",
+    "closed",
+    "deleted",
+    "dialect",
+    "gone",
+    "key",
+    "kicked",
+    "limit",
+    "origin",
+    "password",
+    "policy",
+    "provider",
+    "registry",
+    "token",
+    "undecided",
+    "user",
+    "version",
+]
+"""Why a login was refused: the reason in metrics and in the log. docs/logins.md explains each."""
 
 
 # --- Reply codes of the cmd dialect, its HTTP API and the routes added in its style -------------------------

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final
 
+from imserver.errors import LoginRefusal
+
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the buckets for durations."""
 SIZES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
@@ -54,8 +56,8 @@ class Metrics:
     collector_pause_max_seconds: float = 0.0
     collector_seconds: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     deliveries: int = 0
-    denials: dict[str, int] = field(default_factory=dict)
-    """Reason → number of logins refused by an app's own rules."""
+    denials: dict[LoginRefusal, int] = field(default_factory=dict)
+    """Reason → number of logins refused for it."""
     downloads: int = 0
     expired: int = 0
     files_exhausted: int = 0
@@ -68,7 +70,6 @@ class Metrics:
     http_running: int = 0
     log_gaps: int = 0
     logins: int = 0
-    logins_refused: int = 0
     loop_lag_max_seconds: float = 0.0
     loop_lag_seconds: float = 0.0
     loop_lags: Histogram = field(default_factory=Histogram)
@@ -86,6 +87,15 @@ class Metrics:
     upload_bytes: int = 0
     uploads: int = 0
     uploads_refused: int = 0
+
+    @property
+    def logins_refused(self) -> int:
+        """Number of logins that were refused, for whatever reason."""
+        return sum(self.denials.values())
+
+    def login_refused(self, reason: LoginRefusal) -> None:
+        """Count a refused login."""
+        self.denials[reason] = self.denials.get(reason, 0) + 1
 
     def closed(self, code: int) -> None:
         """Count a closed connection by its close code (1006: without a close frame)."""

@@ -508,6 +508,7 @@ class Parts:
                 self.webhooks.feeds.events.forget_user,
             ),
             self.webhooks.feeds,
+            self.logins.refused,
         )
         self.bots = Bots(
             self.config.accounts,

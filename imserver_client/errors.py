@@ -70,8 +70,9 @@ CLOSE_CODES: Final[dict[int | str, ErrorRow]] = {
             "the session token is wrong or has expired",
             "Get a new token and log in again.",
         ),
-        ErrorRow(4505, "the app does not allow this login", "Check its dialects, origins and login rule."),
+        ErrorRow(4505, "the app does not allow this login", "Check its origins and login rule."),
         ErrorRow(4506, "the app was deleted", "Create the app again, or log in to another one."),
+        ErrorRow(4507, "the app does not allow this dialect", "Add `cmd` to `dialects` of the app."),
     )
 }
 

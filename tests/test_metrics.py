@@ -17,7 +17,7 @@ SOURCE = "\n".join(
 )
 
 
-OWN = ("batch_", "closes", "collections", "collector_", "loop_lag")
+OWN = ("batch_", "closes", "collections", "collector_", "denials", "loop_lag")
 """What has a method of its own."""
 
 
@@ -31,7 +31,7 @@ def test_every_counter_is_raised_somewhere(name: str) -> None:
     assert re.search(rf"metrics\.{name}(\[\w+\])? (\+=|=) ", SOURCE)
 
 
-@pytest.mark.parametrize("method", ["batched", "closed", "lagged", "watch_collector"])
+@pytest.mark.parametrize("method", ["batched", "closed", "lagged", "login_refused", "watch_collector"])
 def test_every_method_that_counts_is_called_somewhere(method: str) -> None:
     assert re.search(rf"metrics\.{method}\(", SOURCE)
 

@@ -75,6 +75,15 @@ class AccountSession(Struct, frozen=True):
     device_id: int = 0
 
 
+class KnownDevice(Struct, frozen=True):
+    """A device that has logged in to an account before, as a token proves. ``login``: number of that login.
+    Tokens of GoChat have none (0), so all devices of an account with such tokens count as one.
+    """
+
+    account: int
+    login: int
+
+
 class _Header(Struct):
     alg: str
 
@@ -182,12 +191,19 @@ class AccountTokens:
         """Make a token for a login of an account. ``expires_at``: Unix seconds."""
         return make(id, version, expires_at, self._key(), device)
 
-    def was_made_for(self, id: int, token: str) -> bool:
-        """Whether a token was made for this account. An expired token counts too."""
+    def device_of(self, token: str) -> KnownDevice | None:
+        """The device of the login that an account token was made for. The token may have expired.
+
+        None: the token proves nothing. Never switches.
+        """
+        key = self._key()
+        if not token or key == PUBLIC_SIGN_KEY.encode():  # anybody could have signed it
+            return None
         try:
-            return bool(token) and read(token, self._key(), 0).user_id == id
+            claims = read(token, key, 0)
         except BadToken:
-            return False
+            return None
+        return KnownDevice(claims.user_id, claims.device)
 
     def holder(self, token: str | bytes) -> AccountSession:
         """Return the account and login that a token belongs to. May switch.

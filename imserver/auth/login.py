@@ -26,6 +26,7 @@ from imserver.auth.rules import (
     TOKEN_EXPIRED,
     UNDECIDED,
     UNKNOWN_APP,
+    WRONG_DIALECT,
     LoginDecision,
     LoginRequest,
     Rule,
@@ -56,7 +57,8 @@ from imserver.webhooks.webhooks import Webhooks
 log = logging.getLogger(__name__)
 
 _APPS_SHOWN: Final = 20
-_CAUSES: Final = 100
+MAX_REFUSALS_LOGGED: Final = 100
+"""Limit of log lines about refused logins per minute. Strangers could fill the log without it."""
 _CAUSE_SHOWN: Final = 200
 _BARE_TOKENS: Final = frozenset({"centrifuge"})
 """Dialects whose tokens need neither ``app`` nor ``exp``: the path of the connection names the app."""
@@ -90,7 +92,7 @@ class Logins:
         self._is_demo = is_demo
         self._webhooks = webhooks
         self._issuers = issuers
-        self._refused = RefusedTokens()
+        self._logged = OncePerMinute(MAX_REFUSALS_LOGGED)
         self._secret = secret
         self._connections = connections
         self._metrics = metrics
@@ -140,20 +142,17 @@ class Logins:
         if rule.broken:
             return self._denied("key", UNDECIDED, app, user, request)
         if rule.dialects and dialect not in rule.dialects:
-            return self._denied("dialect", NOT_ALLOWED, app, user, request)
+            return self._denied("dialect", WRONG_DIALECT, app, user, request)
         if request.origin and not self._is_allowed(rule, request.origin, dialect):
-            return self._bad_origin(rule, user, request)
+            return self._bad_origin(rule, request)
         try:
             decision = self._read(rule, user, token, dialect in _BARE_TOKENS, device)
         except BadToken as bad:
-            self._refused.log(app, user, str(bad), request.peer)
-            refusal = TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN
-            return self._denied("token", refusal, app, user, request)
+            self.refused("token", app, user, request.peer, f"{bad}; imserver token check explains more")
+            return TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN
         except (errors.StorageUnavailable, errors.IssuerUnavailable) as unavailable:
-            log.info(
-                "login of %s in %s failed: %s", user, app, unavailable, extra={"connection": request.peer}
-            )
-            return self._denied("undecided", UNDECIDED, app, user, request)
+            self.refused("undecided", app, user, request.peer, str(unavailable))
+            return UNDECIDED
         if self._quota.full(rule.name, rule.tenant.max_connections, request):
             return self._denied("limit", APP_FULL, app, user, request)
         if rule.asked is not None:
@@ -175,9 +174,9 @@ class Logins:
         if rule is None:
             return self._denied("app", UNKNOWN_APP, app, "", connection)
         if rule.dialects and dialect not in rule.dialects:
-            return self._denied("dialect", NOT_ALLOWED, app, "", connection)
+            return self._denied("dialect", WRONG_DIALECT, app, "", connection)
         if connection.origin and not self._is_allowed(rule, connection.origin, dialect):
-            return self._bad_origin(rule, "", connection)
+            return self._bad_origin(rule, connection)
         if self._quota.full(rule.name, rule.tenant.max_connections, connection):
             return self._denied("limit", APP_FULL, app, "", connection)
         return ALLOWED
@@ -378,22 +377,30 @@ class Logins:
             return self._origins.allows(origin, dialect)
         return rule.any_origin or origin in rule.origins
 
-    def _bad_origin(self, rule: Rule, user: str, request: LoginRequest) -> LoginDecision:
+    def _bad_origin(self, rule: Rule, request: LoginRequest) -> LoginDecision:
         place = "server.origins" if rule.origins is None else f"origins of app {rule.name}"
         self._origins.log_refused(f"login to {rule.name}", request.origin, place, request.peer)
-        return self._denied("origin", BAD_ORIGIN, rule.name, user, request)
+        self._metrics.login_refused("origin")
+        return BAD_ORIGIN
 
     def _denied(
-        self, reason: str, decision: LoginDecision, app: str, user: str, request: LoginRequest
+        self, reason: errors.LoginRefusal, decision: LoginDecision, app: str, user: str, request: LoginRequest
     ) -> LoginDecision:
-        self.refused(reason, app, user, request)
+        self.refused(reason, app, user, request.peer)
         return decision
 
-    def refused(self, reason: str, app: str, user: str, request: LoginRequest) -> None:
-        """Count a refused login by its reason, and log it at the level debug. Never switches."""
-        self._metrics.denials[reason] = self._metrics.denials.get(reason, 0) + 1
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("login of %r in %s refused: %s", user, app, reason, extra={"connection": request.peer})
+    def refused(self, reason: errors.LoginRefusal, app: str, user: str, peer: str, detail: str = "") -> None:
+        """Count a refused login by its reason, and log it: a line per cause and minute, and at most
+        :data:`MAX_REFUSALS_LOGGED` per minute. Never switches.
+
+        ``app`` and ``user`` may be any text of a client, and ``detail`` may quote its token: each is cut.
+        """
+        self._metrics.login_refused(reason)
+        detail, user = detail[:_CAUSE_SHOWN], user[:_USER_SHOWN]
+        if log.isEnabledFor(logging.INFO) and self._logged.is_new(app, f"{reason} {user} {detail}"):
+            cause = f"{reason} ({detail})" if detail else reason
+            shown = app if self._get(app) is not None else repr(app[:_USER_SHOWN])
+            log.info("login of %r in %s refused: %s", user, shown, cause, extra={"connection": peer})
 
     def holds_token(self, connection: Connection) -> bool:
         """Whether the session of ``connection`` ends with a token. A new login may renew such a session."""
@@ -505,28 +512,6 @@ class Logins:
         rules = self._rules.values()
         hosts = {host for rule in rules for host in rule.origins or ()}
         self._origins.set_apps(hosts, any(rule.any_origin for rule in rules))
-
-
-class RefusedTokens:
-    """Log lines about refused tokens: one per app, cause and minute, and at most :data:`_CAUSES` per minute.
-
-    A cause may quote the token, and is cut. Without both limits strangers could fill the log.
-    """
-
-    def __init__(self) -> None:
-        self._causes = OncePerMinute(_CAUSES)
-
-    def log(self, app: str, user: str, cause: str, peer: str) -> None:
-        """Log a refused token, unless the same cause was logged within the minute."""
-        cause = cause[:_CAUSE_SHOWN]
-        if self._causes.is_new(app, cause):
-            log.warning(
-                "login of %r in %s refused: %s (imserver token check explains more)",
-                user[:_USER_SHOWN],
-                app,
-                cause,
-                extra={"connection": peer},
-            )
 
 
 def _who_may_log_in(rule: Rule) -> str:

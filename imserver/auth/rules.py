@@ -64,6 +64,7 @@ class LoginDecision(Struct, frozen=True, gc=False):
 ALLOWED: Final = LoginDecision()
 UNKNOWN_APP: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED)
 NOT_ALLOWED: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED)
+WRONG_DIALECT: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_WRONG_DIALECT, final=True)
 BAD_ORIGIN: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED, final=True)
 BAD_TOKEN: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_TOKEN_INVALID)
 TOKEN_EXPIRED: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_TOKEN_INVALID, expired=True)

@@ -111,6 +111,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "refused_4504": ("登录凭证已失效", "Your token has expired"),
     "refused_4505": ("此处不允许进入这个聊天室", "This page may not connect to this room"),
     "refused_4506": ("这个聊天室已被删除", "This room was deleted"),
+    "refused_4507": ("这个聊天室不接受此类连接", "This room does not accept this kind of connection"),
     "refused_other": ("服务器结束了连接", "The server closed the connection"),
     "code": ("代码 {code}", "code {code}"),
     # --- the pages of the action dialect

@@ -78,7 +78,7 @@ def command_table(
         code = sessions.login(connection, command)
         if log.isEnabledFor(logging.DEBUG):
             ids = {"connection": connection.peer}
-            log.debug("login of %s in %s: %d", command.user, command.app, code, extra=ids)
+            log.debug("login of %r in %r: %d", command.user, command.app, code, extra=ids)
         return _OK if code == errors.REPLY_OK else Reply(code)
 
     def heartbeat(connection: Connection, _command: model.Heartbeat) -> Reply:

@@ -39,8 +39,9 @@ export const CLOSE_CODES = {
   4502: ["the back end ended the session", "Ask the user before you log in again."],
   4503: ["the user is banned for a time", "Wait until the ban ends, or lift it."],
   4504: ["the session token is wrong or has expired", "Get a new token and log in again."],
-  4505: ["the app does not allow this login", "Check its dialects, origins and login rule."],
+  4505: ["the app does not allow this login", "Check its origins and login rule."],
   4506: ["the app was deleted", "Create the app again, or log in to another one."],
+  4507: ["the app does not allow this dialect", "Add `cmd` to `dialects` of the app."],
 };
 
 /** Reply codes of the `cmd` dialect. @type {Readonly<Record<number, ErrorRow>>} */

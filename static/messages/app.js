@@ -48,7 +48,7 @@ class App {
     if (came) history.replaceState(null, "", location.pathname + location.search); // a code is not for the history
     startPanels(page.text);
     this.connection = new ConnectionView({ ...page.text, refused_4503: page.text.messages_fault_banned }, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload() });
-    this.login = new LoginView(page, (login) => {
+    this.login = new LoginView(page, this.saved, (login) => {
       this.saved.set(login);
       if (this.#session) return location.reload(); // another tab has logged in meanwhile
       this.#start(login);
@@ -98,7 +98,7 @@ class App {
 
   /** @param {string} reason */
   #stop(reason) {
-    if (this.saved.get()?.token === this.#session?.token) this.saved.set(null); // another tab may have logged in meanwhile
+    if (this.saved.get()?.token === this.#session?.token) reason ? this.saved.retire() : this.saved.set(null); // another tab may have logged in meanwhile
     this.#list?.stop();
     this.#conversation?.stop();
     this.#search?.stop();

@@ -9,6 +9,7 @@ import { invitationCode, invitationText, showInvitation } from "./invitations.js
 
 /** @typedef {import("./session.js").Login} Login */
 /** @typedef {import("./session.js").Page} Page */
+/** @typedef {import("./session.js").SavedLogin} SavedLogin */
 /** @typedef {import("./account-fields.js").Rules} Rules */
 
 const LEAST_PASSWORD = 8;
@@ -24,10 +25,12 @@ export class LoginView {
 
   /**
    * @param {Page} page
+   * @param {SavedLogin} saved
    * @param {(login: Login) => void} onLogin
    */
-  constructor(page, onLogin) {
+  constructor(page, saved, onLogin) {
     this.page = page;
+    this.saved = saved;
     this.app = page.app;
     this.words = page.text;
     this.onLogin = onLogin;
@@ -183,7 +186,7 @@ export class LoginView {
     let wrong = null;
     await attempt(submit, this.#note, words, async () => {
       const route = isNew ? "accounts/register" : "accounts/login";
-      const { token, account } = await callApi(this.app, "", "POST", route, isNew ? { ...fields, nickname: name } : fields).catch((error) => {
+      const { token, account } = await callApi(this.app, isNew ? "" : this.saved.earlier, "POST", route, isNew ? { ...fields, nickname: name } : fields).catch((error) => {
         if (error.code === "wrong_login") password.focus(); // it may be the other
         if (error.code === "login_taken") wrong = identifier;
         if (error.code !== "invalid_request") throw error;

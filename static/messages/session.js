@@ -219,17 +219,32 @@ export class SavedLogin {
     this.key = `imserver:account:${app}`;
   }
 
-  /** @returns {Login | null} */
-  get() {
+  #read() {
     try {
-      const login = JSON.parse(localStorage.getItem(this.key) ?? "null");
-      return typeof login?.token === "string" && typeof login.user === "string" ? login : null;
+      return JSON.parse(localStorage.getItem(this.key) ?? "null");
     } catch {
       return null;
     }
   }
 
-  /** @param {Login | null} login  null: forget it */
+  /** @returns {Login | null} */
+  get() {
+    const login = this.#read();
+    return typeof login?.token === "string" && typeof login.user === "string" ? login : null;
+  }
+
+  /** The token of a login that the server has ended, or empty. It proves that the device is known. */
+  get earlier() {
+    return String(this.#read()?.earlier ?? "");
+  }
+
+  /** The server has ended the login. */
+  retire() {
+    const login = this.get();
+    if (login) this.set({ earlier: login.token });
+  }
+
+  /** @param {Login | { earlier: string } | null} login  null: forget it */
   set(login) {
     try {
       if (login) localStorage.setItem(this.key, JSON.stringify(login));

@@ -4,7 +4,7 @@ import json
 import re
 from configparser import RawConfigParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -27,6 +27,7 @@ HTTP = DOCS / "reference" / "http.md"
 PUSHER = DOCS / "reference" / "pusher-dialect.md"
 CLOSE_CODES = DOCS / "reference" / "close-codes.md"
 CENTRIFUGE = DOCS / "reference" / "centrifuge-dialect.md"
+LOGINS = DOCS / "logins.md"
 OPERATIONS = DOCS / "operations.md"
 DEFAULTS = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
 SECTIONS = "|".join(DEFAULTS)
@@ -39,6 +40,13 @@ def test_the_close_codes_are_those_of_the_code() -> None:
         (str(row.code), row.name, YES[row.reconnect], row.meaning) for row in errors.CLOSE.values()
     ]
     assert all(row["what operators do"] for row in rows)
+
+
+def test_the_reasons_of_refused_logins_are_those_of_the_code() -> None:
+    at_connections = table_with(LOGINS, "why", "reason", "cmd, action", "client, Centrifugo", "event streams")
+    with_passwords = table_with(LOGINS, "why", "reason", "/api/v1", "GoChat")
+    listed = {row["reason"].strip("`") for row in (*at_connections, *with_passwords)}
+    assert listed == set(get_args(errors.LoginRefusal))
 
 
 def test_the_reply_codes_are_those_of_the_code() -> None:

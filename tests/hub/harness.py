@@ -101,7 +101,7 @@ class Harness(SocketHarness):
         self.fanout = Fanout(self.flusher, self.metrics, notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
         self.allowed: set[str] | None = None
-        self.logins = Admitting(self._may_login)
+        self.logins = Admitting(self._may_login, self.metrics)
         self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins, Bans())  # type: ignore[arg-type]
         self._add_channels()
         ids = MessageIds(Dedupe(1000, 60, shared=True))

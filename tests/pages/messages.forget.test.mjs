@@ -4,6 +4,7 @@ import { it } from "node:test";
 
 import { Database } from "./static/messages/database.js";
 import { People } from "./static/messages/people.js";
+import { SavedLogin } from "./static/messages/session.js";
 
 it("names are not stored after a logout, whatever arrives later", async () => {
   const rows = new Map();
@@ -28,4 +29,22 @@ it("names are not stored after a logout, whatever arrives later", async () => {
 it("a browser that forbids IndexedDB can log out", async () => {
   assert.equal(globalThis.indexedDB, undefined);
   await new Database("gochat:1").forget();
+});
+
+it("a login that the server has ended leaves its token as a proof of the device, a logout nothing", () => {
+  const rows = new Map();
+  globalThis.localStorage = /** @type {any} */ ({ getItem: (key) => rows.get(key) ?? null, setItem: (key, value) => rows.set(key, value), removeItem: (key) => rows.delete(key) });
+  const saved = new SavedLogin("gochat");
+  const login = { token: "eyJ", user: "1", nickname: "Ann" };
+  saved.set(login);
+  assert.equal(saved.earlier, "");
+  saved.retire();
+  assert.deepEqual([saved.get(), saved.earlier], [null, "eyJ"]);
+  saved.retire();
+  assert.equal(saved.earlier, "eyJ");
+  saved.set(login);
+  saved.retire();
+  saved.set(login);
+  saved.set(null);
+  assert.equal(rows.size, 0);
 });

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -9,8 +10,14 @@ from imserver.auth.account_tokens import AccountTokens
 from imserver.auth.quotas import BotRates
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
-from imserver.config.settings import AccountSettings, Config, StorageSettings
-from imserver.services.people.accounts import Accounts, WrongLogin
+from imserver.config.settings import (
+    PUBLIC_SIGN_KEY,
+    AccountSettings,
+    Config,
+    StorageSettings,
+    TenantSettings,
+)
+from imserver.services.people.accounts import Accounts, NoAccounts, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.passwords import MAX_WAITING, Overloaded
 from imserver.storage.accounts import AccountStore
@@ -19,7 +26,7 @@ from imserver.storage.contract import Taken
 from imserver.storage.store import Store
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
-from tests.integration.gochat import fresh_phone
+from tests.integration.gochat import form, fresh_phone, said
 from tests.integration.v1 import call, good
 
 PASSWORD = "correct horse"
@@ -34,8 +41,11 @@ def guess(accounts: Accounts, address: str, earlier: str = "") -> None:
 def accounts(tmp_path: Path) -> Any:
     store = Store(StorageSettings(), str(tmp_path))
     store.start()
-    settings = AccountSettings(failures=3, failures_per_account=6)
-    config, kept = Config(accounts=settings), AccountStore(store)
+    settings = AccountSettings(
+        failures=3, failures_per_account=6, failures_per_address=12, logins_per_address=40
+    )
+    apps = {name: TenantSettings(account_tokens="required") for name in ("gochat", "shop")}
+    config, kept = Config(accounts=settings, apps=apps), AccountStore(store)
     tokens = AccountTokens(
         config,
         bytes(32),
@@ -45,8 +55,9 @@ def accounts(tmp_path: Path) -> Any:
         Tenants(config, store, None, objection),
         lambda: True,
     )
-    one = Accounts(config, tokens, kept, lambda *_: None, lambda: True)
+    one = Accounts(config, tokens, kept, lambda *_: None, lambda: True, refused=Mock())
     one.register("gochat", "1", PASSWORD)
+    one.register("shop", "1", PASSWORD)
     yield one
     one.close()
     store.close()
@@ -75,6 +86,67 @@ def test_many_strangers_lock_out_all_but_known_devices(accounts: Accounts) -> No
         accounts.login("gochat", "1", PASSWORD, "192.0.2.7", earlier)
 
 
+def fail_from(accounts: Accounts, address: str, app: str = "gochat") -> None:
+    """Log in wrongly from an address until nobody there may log in any more."""
+    for number in range(200):
+        with pytest.raises((WrongLogin, TooManyFailures)):
+            accounts.login(app, f"no one {number}", "a wrong one", address)
+    with pytest.raises(TooManyFailures):
+        accounts.login(app, "1", PASSWORD, address)
+
+
+def test_failures_in_one_app_do_not_lock_the_users_of_another_out(accounts: Accounts) -> None:
+    fail_from(accounts, "192.0.2.1")
+    assert accounts.login("shop", "1", PASSWORD, "192.0.2.1").app == "shop"
+
+
+def test_neighbours_behind_one_address_cannot_lock_a_known_device_out(accounts: Accounts) -> None:
+    one = accounts.login("gochat", "1", PASSWORD, "192.0.2.1")
+    earlier = accounts.token(one).token
+    for _ in range(3):
+        guess(accounts, "192.0.2.1")
+    fail_from(accounts, "192.0.2.1")
+    assert accounts.login("gochat", "1", PASSWORD, "192.0.2.1", earlier).phone == "1"
+    assert accounts.confirmed("gochat", one.user, PASSWORD, "192.0.2.1", earlier) == one
+    accounts.change_password("gochat", one.user, PASSWORD, "another one", "192.0.2.1", earlier)
+
+
+def test_failures_of_a_known_device_count_for_it_wherever_it_is(accounts: Accounts) -> None:
+    one = accounts.login("gochat", "1", PASSWORD, "192.0.2.1")
+    stolen, other = accounts.token(one).token, accounts.token(one).token
+    for number in range(3):
+        guess(accounts, f"198.51.100.{number}", stolen)
+    with pytest.raises(TooManyFailures):
+        accounts.login("gochat", "1", PASSWORD, "198.51.100.9", stolen)
+    for earlier in (other, ""):
+        assert accounts.login("gochat", "1", PASSWORD, "198.51.100.0", earlier).phone == "1"
+
+
+def test_a_known_device_may_try_no_more_logins_than_an_address(accounts: Accounts) -> None:
+    earlier = accounts.token(accounts.login("gochat", "1", PASSWORD, "192.0.2.1")).token
+    for _ in range(40):
+        accounts.login("gochat", "1", PASSWORD, "192.0.2.1", earlier)
+    with pytest.raises(TooManyFailures):
+        accounts.login("gochat", "1", PASSWORD, "192.0.2.1", earlier)
+
+
+def test_a_token_of_one_account_opens_no_other_and_is_counted_by_address(accounts: Accounts) -> None:
+    mine = accounts.token(accounts.register("gochat", "2", PASSWORD)).token
+    for _ in range(3):
+        guess(accounts, "192.0.2.1", mine)
+    for earlier in (mine, ""):
+        with pytest.raises(TooManyFailures):
+            accounts.login("gochat", "1", PASSWORD, "192.0.2.1", earlier)
+
+
+def test_a_token_that_anybody_can_sign_proves_no_device(accounts: Accounts) -> None:
+    accounts._tokens._sign_key = PUBLIC_SIGN_KEY
+    forged = accounts.token(accounts.login("gochat", "1", PASSWORD, "192.0.2.1")).token
+    fail_from(accounts, "192.0.2.1")
+    with pytest.raises(TooManyFailures):
+        accounts.login("gochat", "1", PASSWORD, "192.0.2.1", forged)
+
+
 def test_a_flood_of_logins_locks_nobody_out(accounts: Accounts) -> None:
     waiting, accounts._passwords.waiting = accounts._passwords.waiting, MAX_WAITING
     for number in range(12):
@@ -87,6 +159,28 @@ def test_a_flood_of_logins_locks_nobody_out(accounts: Accounts) -> None:
     accounts._passwords.waiting = MAX_WAITING
     with pytest.raises(TooManyFailures):
         accounts.login("gochat", "1", PASSWORD, "192.0.2.2")
+
+
+def test_every_route_that_takes_a_password_knows_a_device_by_its_token(start_server: StartServer) -> None:
+    """Whoever shares the address of the account (here all do) cannot lock its devices out."""
+    accounts = {"failures": 3, "registration": True}
+    server = start_server(config={"accounts": accounts}).http
+    body = {"phone": fresh_phone(), "password": PASSWORD}
+    token = good(server, "accounts/register", body)["token"]
+    typed = {"phone_number": body["phone"], "password": PASSWORD}
+    for _ in range(3):
+        assert call(server, "accounts/login", {**body, "password": "a wrong one"}).status == 401
+    assert call(server, "accounts/login", body).status == 429
+    assert said(form(server, "/login", typed))[0] == -1
+    assert call(server, "accounts/login", body, key=token).status == 200
+    assert form(server, "/login", typed, token).json["code"] == 200
+    given = {"name": "ann", "password": PASSWORD}
+    assert call(server, "accounts/identifiers", given, key=token).status == 200
+    again = {"password": "battery staple", "old_password": PASSWORD}
+    assert call(server, "accounts/password", again, key=token).status == 200
+    body["password"] = "battery staple"
+    token = good(server, "accounts/login", body, key=token)["token"]
+    assert call(server, "accounts/delete", {"password": "battery staple"}, key=token).status == 200
 
 
 @pytest.mark.full
@@ -107,6 +201,19 @@ def test_nodes_of_a_cluster_count_together(
         for turn in range(15)
     ]
     assert answers == [401] * 10 + [429] * 5
+
+
+def test_a_login_with_a_password_that_is_refused_is_reported_with_its_reason(accounts: Accounts) -> None:
+    for _ in range(3):
+        guess(accounts, "192.0.2.1")
+    with pytest.raises(TooManyFailures):
+        accounts.login("gochat", "1", PASSWORD, "192.0.2.1")
+    accounts.login("gochat", "1", PASSWORD, "192.0.2.2")
+    with pytest.raises(NoAccounts):
+        accounts.login("nowhere", "1", PASSWORD, "192.0.2.2")
+    reasons = ["password"] * 3 + ["attempts", "closed"]
+    assert [each.args[0] for each in accounts._refused.call_args_list] == reasons  # type: ignore[attr-defined]
+    assert "1" not in accounts._refused.call_args_list[0].args, "identifiers are personal"  # type: ignore[attr-defined]
 
 
 def test_probing_for_phone_numbers_is_limited_per_network(accounts: Accounts) -> None:

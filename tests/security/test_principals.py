@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from imserver.api.gochat import BAD_PARAMETER, NO_TOKEN
 from imserver.api.routes import ROUTES
-from imserver.auth.login import RefusedTokens
+from imserver.auth.login import MAX_REFUSALS_LOGGED
 from imserver.config.settings import AccountSettings, ApiSettings, KeySettings, TenantSettings
 from imserver.services.people.accounts import Accounts
 from imserver.storage.contract import AppRow, Changes, KeyRow
@@ -381,11 +381,14 @@ def test_a_session_token_of_a_user_with_too_long_an_id_is_refused_over_http_too(
     assert logins.session_of(token_of(longest + "u")) is None
 
 
-def test_refused_tokens_of_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """A cause quotes what the token names, such as a key of several KB."""
-    refused = RefusedTokens()
+def test_refused_logins_of_strangers_do_not_fill_the_log(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cause quotes what the token names, such as a key of several KB; apps and users have any name."""
+    caplog.set_level("INFO", logger="imserver.auth.login")
+    logins, long = harness.node.parts.logins, "k" * 5000
     for number in range(200):
-        refused.log("201", "u1", f"the issuer has no key '{number} {'k' * 5000}'", "192.0.2.1:1")
+        logins.refused("token", f"{number}{long}", f"{number}{long}", "192.0.2.1:1", f"no key {number}{long}")
     lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == 100
+    assert len(lines) == MAX_REFUSALS_LOGGED
     assert max(map(len, lines)) < 500

@@ -4,14 +4,17 @@ from collections.abc import Callable
 
 from imserver.auth.rules import ALLOWED, BAD_TOKEN, LoginDecision, LoginRequest
 from imserver.config.settings import TenantSettings
+from imserver.errors import LoginRefusal
+from imserver.metrics import Metrics
 from imserver.transport.connection import Connection
 
 
 class Admitting:
     """Lets in whom ``may_login(app, user, token)`` lets in. ``began`` remembers who has."""
 
-    def __init__(self, may_login: Callable[[str, str, str], bool]) -> None:
+    def __init__(self, may_login: Callable[[str, str, str], bool], metrics: Metrics | None = None) -> None:
         self._may_login = may_login
+        self._metrics = metrics or Metrics()
         self.reasons: list[str] = []
         self.began_with: list[tuple[Connection, LoginDecision]] = []
 
@@ -29,8 +32,9 @@ class Admitting:
     def only_accounts(self, app: str) -> bool:
         return False
 
-    def refused(self, reason: str, app: str, user: str, request: LoginRequest) -> None:
+    def refused(self, reason: LoginRefusal, app: str, user: str, peer: str, detail: str = "") -> None:
         self.reasons.append(reason)
+        self._metrics.login_refused(reason)
 
     def began(self, connection: Connection, verdict: LoginDecision) -> None:
         self.began_with.append((connection, verdict))

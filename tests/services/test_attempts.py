@@ -72,7 +72,8 @@ def test_addresses_that_one_client_has_count_as_one(address: str, network: str) 
 def test_whoever_takes_another_address_of_its_network_for_each_request_is_counted_all_the_same() -> None:
     rate = AddressRate(3, 60)
     for number in range(3):
-        rate.charge(f"2001:db8:1:2::{number}")
+        rate.charge("shop", f"2001:db8:1:2::{number}")
     with pytest.raises(TooManyFailures):
-        rate.charge("2001:db8:1:2::ffff")
-    rate.charge("2001:db8:1:3::1")
+        rate.charge("shop", "2001:db8:1:2::ffff")
+    rate.charge("shop", "2001:db8:1:3::1")
+    rate.charge("forum", "2001:db8:1:2::ffff")

@@ -29,6 +29,7 @@ class Directory:
         self.names = {"system:known", "system:tokens"}
         self.others = {"system:alias": "system:known"}
         self.verdict = LoginDecision()
+        self.reasons: list[str] = []
         self.began_with: list[Connection] = []
         self.before_verdict = lambda connection: None
 
@@ -56,7 +57,13 @@ class Directory:
         self, app: str, user: str, token: str, dialect: str, connection: Any, device: str = ""
     ) -> LoginDecision:
         self.before_verdict(connection)
-        return self.verdict if app != "system:tokens" or token == "good" else BAD_TOKEN
+        if app == "system:tokens" and token != "good":
+            self.refused("token", app, user, connection.peer)
+            return BAD_TOKEN
+        return self.verdict
+
+    def refused(self, reason: str, app: str, user: str, peer: str) -> None:
+        self.reasons.append(reason)
 
     def began(self, connection: Connection, verdict: LoginDecision) -> None:
         self.began_with.append(connection)
@@ -158,7 +165,7 @@ def test_a_refused_client_gets_the_reason_and_is_closed(
     assert client.close_code() == close
     assert [frame["code"] for frame in frames(client, 1)] == [code]
     assert connection.user is None
-    assert harness.metrics.logins_refused == 1
+    assert harness.directory.reasons == ["app" if code == -1001 else "token"]
 
 
 def test_a_connection_that_ends_during_the_back_ends_decision_is_no_client(harness: ClientHarness) -> None:
@@ -184,7 +191,7 @@ def test_a_system_that_is_deleted_during_the_back_ends_decision_gets_no_client(
     connection, client = harness.open("systemId=known")
     assert client.close_code() == 4506
     assert connection.user is None
-    assert harness.metrics.logins_refused == 1
+    assert harness.directory.reasons == ["deleted"]
     assert ("system:known" in harness.hub.apps) is anew
     assert not harness.directory.began_with
 

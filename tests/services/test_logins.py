@@ -123,7 +123,8 @@ def test_a_new_token_renews_the_session(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_dialect_that_the_app_does_not_name_is_refused() -> None:
     with LoginHarness({"101": TenantSettings(dialects=("sse", "client"))}) as harness:
-        assert codes(harness.begin(harness.login_request(), "ann")) == (1003, 4505, False)
+        assert codes(harness.begin(harness.login_request(), "ann")) == (1003, 4507, True), "no unknown app"
+        assert codes(harness.logins.admit("101", "cmd", harness.login_request())) == (1003, 4507, True)
         assert harness.logins.check("101", "ann", "", "sse", harness.login_request()).ok
 
 
@@ -312,6 +313,7 @@ def test_ended_connections_leave_no_state() -> None:
 
 def refusals(caplog: pytest.LogCaptureFixture, kid: str, tokens: list[str]) -> list[str]:
     """The log lines of logins of ann with these tokens, in an app with a key of this ``kid``."""
+    caplog.set_level("INFO", logger="imserver.auth.login")
     with LoginHarness({"101": TenantSettings(jwt=(JwtSettings(key="x" * 32, kid=kid),))}) as harness:
         for token in tokens:
             assert not harness.begin(harness.login_request(), "ann", token=token).ok
@@ -321,7 +323,7 @@ def refusals(caplog: pytest.LogCaptureFixture, kid: str, tokens: list[str]) -> l
 def test_refused_tokens_are_logged_once_per_cause_and_minute(caplog: pytest.LogCaptureFixture) -> None:
     lines = refusals(caplog, "", ["", "", "eyJ.eyJ.x", ""])
     assert len(lines) == 2
-    assert lines[0].startswith("login of 'ann' in 101 refused: there is no token")
+    assert lines[0].startswith("login of 'ann' in 101 refused: token (there is no token")
 
 
 @pytest.mark.parametrize(
@@ -342,17 +344,28 @@ def test_a_refused_page_is_logged_once_per_minute(
     ]
 
 
-def test_at_debug_every_refused_login_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG", logger="imserver.auth.login")
-    apps = {"101": TenantSettings(jwt=JWT, dialects=["sse"]), "102": TenantSettings(jwt=JWT)}
+def test_a_refused_login_is_counted_and_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="imserver.auth.login")
+    apps = {
+        "101": TenantSettings(jwt=JWT, dialects=["sse"]),
+        "102": TenantSettings(jwt=JWT),
+        "103": TenantSettings(),
+    }
+    faked = "104 refused: policy\nlogin of 'eve'"
     with LoginHarness(apps) as harness:
+        harness.demo = False
+        harness.logins.reload()
         assert not harness.begin(harness.login_request(), "ann").ok
         assert not harness.begin(harness.login_request(), "ann", "102", token="eyJ.eyJ.x").ok
         assert not harness.begin(harness.login_request(), "ann", "103").ok
-        assert harness.metrics.denials == {"dialect": 1, "token": 1, "app": 1}
-    lines = [each.getMessage() for each in caplog.records if each.levelname == "DEBUG"]
-    reasons = [("101", "dialect"), ("102", "token"), ("103", "app")]
+        assert not harness.begin(harness.login_request(), "ann", faked).ok
+        assert harness.metrics.denials == {"dialect": 1, "token": 1, "closed": 1, "app": 1}
+        assert harness.metrics.logins_refused == 4
+    assert {each.levelname for each in caplog.records} == {"INFO"}
+    lines = [each.getMessage().partition(" (")[0] for each in caplog.records]
+    reasons = [("101", "dialect"), ("102", "token"), ("103", "closed"), (repr(faked), "app")]
     assert lines == [f"login of 'ann' in {app} refused: {reason}" for app, reason in reasons]
+    assert "eyJ" not in caplog.text
 
 
 def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

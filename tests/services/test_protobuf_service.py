@@ -48,10 +48,14 @@ class FakeLogins:
         self.unavailable = False
         self.asked: list[tuple[str, str, str]] = []
         self.began_with: list[LoginDecision] = []
+        self.reasons: list[str] = []
         self.on_check: Callable[[str], object] = lambda user: None
 
     def resolve(self, app: str) -> str:
         return app
+
+    def refused(self, reason: str, app: str, user: str, peer: str, detail: str = "") -> None:
+        self.reasons.append(reason)
 
     def wants_tokens(self, app: str) -> bool:
         return True

@@ -314,7 +314,8 @@ def login(api: Api, call: Call, asked: AccountLogin) -> SessionAnswer:
 
     `login` is any identifier of the account. The answer does not say which of the two was wrong. After too
     many failures, whichever identifier they name, further logins must wait. A device that sends an earlier
-    token of the account as `Authorization: Bearer`, even an expired one, cannot be locked out by strangers.
+    token of the account as `Authorization: Bearer`, even an expired one, cannot be locked out by others: only
+    its own failures count for it.
     """
     accounts = api.services.accounts
     check_device(asked.device)
@@ -326,7 +327,7 @@ def login(api: Api, call: Call, asked: AccountLogin) -> SessionAnswer:
         text,
         asked.password,
         call.request.host,
-        bearer(call.request.headers.get("authorization", "")),
+        token_of(call),
     )
     session = accounts.token(account, asked.device)
     return session_answer(session)
@@ -396,7 +397,9 @@ def set_identifiers(api: Api, call: Call, asked: IdentifiersSet) -> AccountShown
     """
     password = None if call.is_back_end else asked.password
     accounts = api.services.accounts
-    changed = accounts.change_identifiers(call.app, call.user, _given(asked), password, call.request.host)
+    changed = accounts.change_identifiers(
+        call.app, call.user, _given(asked), password, call.request.host, token_of(call)
+    )
     return _shown(changed, True)
 
 
@@ -417,7 +420,9 @@ def set_password(api: Api, call: Call, asked: PasswordSet) -> AccountDone:
     This ends all sessions of the account.
     """
     old = None if call.is_back_end else asked.old_password
-    api.services.accounts.change_password(call.app, call.user, old, asked.password, call.request.host)
+    api.services.accounts.change_password(
+        call.app, call.user, old, asked.password, call.request.host, token_of(call)
+    )
     return AccountDone(call.user)
 
 
@@ -448,12 +453,16 @@ def delete(api: Api, call: Call, asked: AccountDelete) -> AccountDone:
     This deletes its profile, friends, memberships, files and marks. Its messages remain in the
     conversations of others. A user's requests count as logins of their address.
     """
-    accounts, host = api.services.accounts, call.request.host
+    accounts = api.services.accounts
     if not call.is_back_end:
-        accounts.charge_login(host)
-        accounts.confirmed(call.app, call.user, asked.password, host)
+        accounts.confirmed(call.app, call.user, asked.password, call.request.host, token_of(call))
     accounts.remove(call.app, call.user)
     return AccountDone(call.user)
+
+
+def token_of(call: Call) -> str:
+    """The token that a request shows; ``""``: none."""
+    return bearer(call.request.headers.get("authorization", ""))
 
 
 def _given(asked: Registration | IdentifiersSet) -> dict[Identifier, str]:

@@ -27,6 +27,7 @@ _TEXT: Final = "text/event-stream"
 _STATUS_OF: Final = {
     errors.CLOSE_TOKEN_INVALID: errors.HTTP_TOKEN_INVALID,
     errors.CLOSE_NOT_ALLOWED: errors.HTTP_NOT_ALLOWED,
+    errors.CLOSE_WRONG_DIALECT: errors.HTTP_NOT_ALLOWED,
     errors.CLOSE_BANNED: errors.HTTP_BANNED,
     errors.CLOSE_KICKED: errors.HTTP_BANNED,
     errors.CLOSE_REFUSED: errors.HTTP_ALREADY_ONLINE,
@@ -131,6 +132,7 @@ class Events:
         services = self._services
         app: str = services.tenants.resolve(query.app)
         if services.tenants.find(app) is None:
+            services.logins.refused("app", app, query.user, request.host)
             raise ApiProblem(errors.HTTP_UNKNOWN_APP)
         principal = services.authority.identify(ANYONE_OR_READ, request.headers, request.host)
         channels = tuple(dict.fromkeys(name for name in query.channels.split(",") if name))

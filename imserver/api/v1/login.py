@@ -18,6 +18,7 @@ from imserver.api.v1.accounts import (
     Login,
     NewPassword,
     session_answer,
+    token_of,
 )
 from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource, refuse
@@ -232,7 +233,14 @@ def start(api: Api, call: Call, asked: LoginStart) -> LoginStarted:
     user = call.principal.user if asked.link else None
     try:
         started = api.services.oauth.start(
-            call.app, asked.provider, call.request.host, asked.device, asked.return_to, user, asked.password
+            call.app,
+            asked.provider,
+            call.request.host,
+            asked.device,
+            asked.return_to,
+            user,
+            asked.password,
+            token_of(call),
         )
     except UnknownAccount:
         raise ApiProblem(errors.HTTP_TOKEN_INVALID) from None

@@ -299,13 +299,17 @@ class CentrifugeService:
         kicks = self._sessions.kicks.count
         try:
             admission = self._admit(connection, app, command)
-        except TokenExpired:
+        except TokenExpired as expired:
+            self._logins.refused("token", app, "", connection.peer, str(expired))
             return _EXPIRED
-        except BadToken:
+        except BadToken as bad:
+            self._logins.refused("token", app, "", connection.peer, str(bad))
             return _refuse_token(connection)
-        except BackEndUnavailable:
+        except BackEndUnavailable as unavailable:
+            self._logins.refused("undecided", app, "", connection.peer, str(unavailable))
             return _INTERNAL  # its client tries again
         except BackEndRefused as refused:
+            self._logins.refused("back end", app, "", connection.peer)
             return _refused(connection, refused)
         if not admission.decision.ok:
             return self._refuse(connection, admission.decision)
@@ -345,6 +349,7 @@ class CentrifugeService:
         if 0 < end <= time():
             raise TokenExpired("the back end names a time in the past")
         if "\0" in found.user:
+            self._logins.refused("user", app, found.user, connection.peer)
             return _Admission(LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED))
         expires_at = end + GRACE_SECONDS if end else 0
         return _Admission(LoginDecision(user=found.user, expires_at=expires_at), found, end)
@@ -360,7 +365,7 @@ class CentrifugeService:
         """Decide by a token. Its claims count only if the app's keys have verified them. May switch.
 
         In an open app anybody may be anybody, so the token may name the user (``""``: none) without a proof.
-        Raises BadToken and TokenExpired.
+        Raises BadToken.
         """
         if self._logins.is_open(app):
             request = connection_request(token) if token else ConnectionRequest()
@@ -369,8 +374,6 @@ class CentrifugeService:
                 raise BadToken("the token names a user with U+0000")
             return _Admission(replace(decision, user=request.sub), requested=request.names)
         decision = self._logins.check(app, "", token, NAME, connection)
-        if decision.expired:
-            raise TokenExpired("the token has expired, or is not valid yet")
         if not decision.ok:
             return _Admission(decision)
         if not decision.user or "\0" in decision.user:
@@ -383,6 +386,8 @@ class CentrifugeService:
         return _Admission(decision, connection_claims(proved.payload), proved.expires_at)
 
     def _refuse(self, connection: Connection, decision: LoginDecision) -> Reply | None:
+        if decision.expired:
+            return _EXPIRED
         if decision.close == errors.CLOSE_TOKEN_INVALID:
             return _refuse_token(connection)
         if decision.close == errors.CLOSE_INTERNAL_ERROR:
@@ -460,12 +465,12 @@ class CentrifugeService:
         app = connection.app or ""
         try:
             admission = self._check(connection, app, command.token)
-        except TokenExpired:
-            connection.close(errors.CLOSE_TOKEN_INVALID)  # its client reconnects with a newer token
-            return None
         except BadToken:
             return _refuse_token(connection)
         decision, claims = admission.decision, admission.claims
+        if decision.expired:
+            connection.close(errors.CLOSE_TOKEN_INVALID)  # its client reconnects with a newer token
+            return None
         if not decision.ok:
             return self._refuse(connection, decision)
         if decision.user != connection.user:

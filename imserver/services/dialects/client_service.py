@@ -112,9 +112,11 @@ class ClientService:
         params = head.params()
         system = params.get("systemId", "")
         if not system:
+            self._logins.refused("app", "", "", connection.peer)
             self._refuse(connection, NO_SYSTEM, errors.CLOSE_NOT_ALLOWED)
             return
         if not _is_name(system):
+            self._logins.refused("app", self.app_of(system), "", connection.peer)
             self._refuse(connection, BAD_SYSTEM, errors.CLOSE_NOT_ALLOWED)
             return
         app = self.app_of(system)
@@ -131,7 +133,7 @@ class ClientService:
             self._refuse(connection, refusal(-decision.code, text), decision.close)
             return
         if self._hub.apps.get(app) is not known:
-            self._metrics.logins_refused += 1
+            self._logins.refused("deleted", app, "", connection.peer)
             connection.close(errors.CLOSE_APP_DELETED)
             return
         self._begin(app, connection, guest=False)
@@ -140,7 +142,6 @@ class ClientService:
         self._logins.began(connection, decision)
 
     def _refuse(self, connection: Connection, payload: bytes, code: int) -> None:
-        self._metrics.logins_refused += 1
         connection.send(payload)
         connection.close(code)
 

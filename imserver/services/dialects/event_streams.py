@@ -107,6 +107,8 @@ class EventStreams:
             stream.close(decision.close)
             return
         user = request.user or decision.user
+        if not (user and self._sessions.takes_user(request.app, user)):
+            self._logins.refused("user", request.app, user, stream.peer)
         if not user:
             raise BadUser("`user`: name the user")
         if not self._sessions.takes_user(request.app, user):

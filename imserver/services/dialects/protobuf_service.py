@@ -181,6 +181,7 @@ class ProtobufService:
         again. If the user is online already, the connection is closed.
         """
         if connection.user is not None:
+            self._logins.refused("again", connection.app or "", connection.user, connection.peer)
             return Reply(errors.REPLY_FAILED)
         # Clients that log in with a cursor speak the full dialect, others that of the original.
         dialect = _FULL if command.cursor >= 0 else BY_NAME["protobuf"]
@@ -202,7 +203,7 @@ class ProtobufService:
             return self._begin(connection, command, decision.expires_at, answer)
         except StorageUnavailable as unavailable:
             # Without an answer the client would wait for ever.
-            log.info("a login failed: %s", unavailable, extra={"connection": connection.peer})
+            self._logins.refused("undecided", APP, "", connection.peer, str(unavailable))
             connection.close(errors.CLOSE_INTERNAL_ERROR)
             return Reply(errors.REPLY_SYSTEM)
 
@@ -230,9 +231,11 @@ class ProtobufService:
         """
         app, name = self._logins.resolve(APP), connection.encoding.dialect.name
         if not self._logins.wants_tokens(app):
+            self._logins.refused("closed", app, "", connection.peer, "the app has no tokens of users")
             return LoginDecision(errors.REPLY_UNAUTHORIZED)
         decision = self._logins.check(app, "", command.token, name, connection, command.device)
         if decision.ok and not account(decision.user):
+            self._logins.refused("user", app, decision.user, connection.peer, "expected the id of an account")
             return LoginDecision(errors.REPLY_BAD_USER)
         return decision
 

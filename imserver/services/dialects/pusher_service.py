@@ -164,29 +164,25 @@ class PusherService:
         """Put a new connection into the app of the key in its path, and send its ``socket_id``."""
         app = self._logins.pusher.with_key(head.path.split("/")[2])
         if app is None:
-            self._refuse(connection, errors.CLOSE_APP_DELETED, "no app has this key")
+            self._logins.refused("app", "", "", connection.peer, "no app has this pusher.key")
+            connection.close(errors.CLOSE_APP_DELETED, "no app has this key")
             return
         params = head.params()
         version = params.get("protocol", "")
         if version not in map(str, wire.VERSIONS):
-            self._refuse(
-                connection,
-                errors.CLOSE_UNSUPPORTED_DATA,
-                "only versions 4 to 7 of the protocol are supported",
+            self._logins.refused("version", app.app, "", connection.peer)
+            connection.close(
+                errors.CLOSE_UNSUPPORTED_DATA, "only versions 4 to 7 of the protocol are supported"
             )
             return
         decision = self._logins.admit(app.app, NAME, connection)
         if not decision.ok:
-            self._refuse(connection, decision.close)
+            connection.close(decision.close)
             return
         if params.get("client") == wire.DOTNET:
             connection.dialect_state = PusherState(dotnet=True)
         self._sessions.begin_without_user(connection, app.app, decision)
         connection.send(wire.established(self.socket_id(connection), app.settings.activity_seconds))
-
-    def _refuse(self, connection: Connection, code: int, reason: str = "") -> None:
-        self._metrics.logins_refused += 1
-        connection.close(code, reason)
 
     def socket_id(self, connection: Connection) -> str:
         """The ``socket_id`` of a connection of this node."""
@@ -209,6 +205,7 @@ class PusherService:
         signed = f"{self.socket_id(connection)}::user::{command.user_data}"
         user = _user_of(command.user_data)
         if not (user and app.allows(signed, command.auth)):
+            self._logins.refused("token", app.app, user, connection.peer, "the sign-in is not signed")
             connection.close(errors.CLOSE_TOKEN_INVALID, "the sign-in is not signed, or names no user")
         elif not self._become(connection, user):
             connection.close(errors.CLOSE_NOT_ALLOWED)
@@ -222,6 +219,8 @@ class PusherService:
         Only a sign-in proves who the user is: back ends sign presence data for names that clients choose.
         """
         if connection.user:
+            if connection.user != user:
+                self._logins.refused("again", connection.app or "", user, connection.peer)
             return connection.user == user
         login = Login(connection.app or "", user)
         code = self._sessions.login(connection, login, again=True, decision=LoginDecision(user=user))

@@ -7,14 +7,15 @@ Errors do not reveal which part of a login was wrong. An unknown account takes a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from secrets import randbits
 from time import time
 from typing import Any, Final
 
-from imserver.auth.account_tokens import AccountSession, AccountTokens
+from imserver.auth.account_tokens import AccountSession, AccountTokens, KnownDevice
 from imserver.config.settings import AppAccountSettings, Config
-from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
+from imserver.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
 from imserver.model import MAX_ID
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
@@ -75,6 +76,8 @@ SessionCloser = Callable[[str, Sequence[str], str | None], object]
 """Called with (app, users, device)."""
 Forget = Callable[[str, str], object]
 """(app, user): deletes the data of an account elsewhere. May switch. Does nothing the second time."""
+Refused = Callable[[LoginRefusal, str, str, str], object]
+"""Called with (reason, app, user, address) of a refused login. Identifiers are personal: user is ``""``."""
 _DEVICE_BITS: Final = 53
 """Bits of a login number: exact in the JSON of every language."""
 
@@ -99,6 +102,16 @@ class WrongLogin(ImserverError):
     """The account does not exist, or the password is wrong."""
 
 
+_REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
+    NoAccounts: "closed",
+    PasswordsOff: "closed",
+    Closed: "closed",
+    WrongLogin: "password",
+    TooManyFailures: "attempts",
+    Overloaded: "busy",
+}
+
+
 class UnknownAccount(ImserverError):
     """The app has no such account."""
 
@@ -113,7 +126,7 @@ class Accounts:
     ``close_sessions`` is :meth:`imserver.services.sessions.sessions.Sessions.close`. ``is_demo``: whether the
     server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
     Each function of ``forget`` is called before and after the deletion of an account. ``feeds`` report
-    changes to back ends.
+    changes to back ends, ``refused`` counts refused logins.
     """
 
     def __init__(
@@ -126,8 +139,10 @@ class Accounts:
         attempt: Shared | None = None,
         forget: Sequence[Forget] = (),
         feeds: Feeds | None = None,
+        refused: Refused | None = None,
     ) -> None:
         settings = config.accounts
+        self._refused = refused
         self._tokens = tokens
         self._accounts = accounts
         self._close_sessions = close_sessions
@@ -136,11 +151,13 @@ class Accounts:
         rate, failing = settings.rate_seconds, settings.failure_seconds
         self._registrations = AddressRate(settings.registrations_per_address, rate, "register", attempt)
         self._logins = AddressRate(settings.logins_per_address, rate, "login", attempt)
+        self._provider_logins = AddressRate(settings.logins_per_address, rate, "provider", attempt)
         self._registration = settings.registration
         self._passwords = Passwords(config.app.salt)
         self._by_pair = Attempts(settings.failures, failing, kind="pair", shared=attempt)
         self._by_account = Attempts(settings.failures_per_account, failing, kind="account", shared=attempt)
         self._by_address = Attempts(settings.failures_per_address, failing, kind="network", shared=attempt)
+        self._by_device = Attempts(settings.failures, failing, kind="device", shared=attempt)
         self._seconds = int(config.jwt.expire_time * 3600)
         self._forget = forget
         self._feeds = feeds
@@ -179,7 +196,7 @@ class Accounts:
         if not (self.registration_is_open or invited):
             raise Closed("accounts.registration is off")
         if not invited:
-            self._registrations.charge(address)
+            self._registrations.charge(app, address)
         given = self._identifiers(app, {"phone": phone, "email": email, "name": name})
         if not any(given.values()):
             raise BadField(f"expected one of {', '.join(self.rules_of(app).identifiers)}")
@@ -223,13 +240,38 @@ class Accounts:
 
         Raises NoAccounts, PasswordsOff, WrongLogin, TooManyFailures and Overloaded.
         """
-        self._require_passwords(app)
-        self._logins.charge(address)
-        if not may_be_login(login, password):
-            raise WrongLogin
-        names = candidates(login)
-        found = self._accounts.by_login(app, *names)
-        return self._verified(app, found, names[0][1], password, address, earlier)
+        with self.counting_refusals(app, address, _REFUSALS):
+            self._require_passwords(app)
+            device = self._charge(app, address, earlier)
+            if not may_be_login(login, password):
+                raise WrongLogin
+            names = candidates(login)
+            found = self._accounts.by_login(app, *names)
+            return self._verified(app, found, names[0][1], password, address, device)
+
+    @contextmanager
+    def counting_refusals(
+        self, app: str, address: str, reasons: Mapping[type[Exception], LoginRefusal]
+    ) -> Iterator[None]:
+        """Count the login in this block as refused if it raises one of these exceptions."""
+        try:
+            yield
+        except tuple(reasons) as error:
+            if self._refused is not None:
+                self._refused(reasons[type(error)], app, "", address)
+            raise
+
+    def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:
+        """Count a check of a password for the device that the token ``earlier`` proves, else for ``address``.
+
+        Returns the device, which may be one of another account. Raises TooManyFailures.
+        """
+        device = self._tokens.device_of(earlier)
+        if device is None:
+            self._logins.charge(app, address)
+        else:
+            self._logins.charge_device(device)
+        return device
 
     def _verified(
         self,
@@ -238,20 +280,27 @@ class Accounts:
         login: str,
         password: str,
         address: str,
-        earlier: str = "",
+        device: KnownDevice | None,
     ) -> Account:
         """The account, if it was found with its hash and the password is right.
 
-        Failures count by account (whichever identifier was used) and network, by network, and by account.
-        Failures of a client with an ``earlier`` token do not count by account, so strangers cannot lock it
-        out. ``login`` stands for an account that was not found.
+        Failures count by account (whichever identifier was used) and network, by app and network, and by
+        account. Those of a known ``device`` of the account count only for it, so others cannot lock it out.
+        With a device of another account the login counts for its address, too. ``login`` stands for an
+        account that was not found.
         """
-        network = network_of(address)
-        who: tuple[str, str | int] = (app, login if found is None else found[0].id)
-        pair = (*who, network)
-        counts: list[tuple[Attempts, Hashable]] = [(self._by_address, network), (self._by_pair, pair)]
-        if found is None or not self._tokens.was_made_for(found[0].id, earlier):
-            counts.append((self._by_account, who))
+        own: tuple[Attempts, Hashable]
+        if device is not None and (found is None or found[0].id != device.account):
+            device = None
+            self._logins.charge(app, address)
+        if device is not None:
+            own = (self._by_device, device)
+            counts: list[tuple[Attempts, Hashable]] = [own]
+        else:
+            network = network_of(address)
+            who: tuple[str, str | int] = (app, login if found is None else found[0].id)
+            own = (self._by_pair, (*who, network))
+            counts = [(self._by_address, (app, network)), own, (self._by_account, who)]
         taken: list[tuple[Attempts, Hashable]] = []
         try:
             # Counted before the check, so that parallel attempts cannot exceed the limit.
@@ -267,7 +316,7 @@ class Accounts:
             raise WrongLogin
         for attempts, name in counts:
             attempts.forgive(name)
-        self._by_pair.forget(pair)
+        own[0].forget(own[1])
         account, hashed = found
         if self._passwords.is_weak(hashed):
             self._accounts.set_password(account.id, hashed, self._passwords.hash(password))
@@ -292,12 +341,16 @@ class Accounts:
         token = self._tokens.make(account.id, account.version, login.expires_at, login.id)
         return AccountSession(account, token, login.expires_at, login.name, login.id)
 
-    def charge_login(self, address: str) -> None:
-        """Count a login with a provider, or a check of a password, from ``address``.
+    def charge_provider_login(self, app: str, address: str) -> None:
+        """Count the start of a login with a provider from ``address``. Failures of passwords do not count.
 
         Raises TooManyFailures.
         """
-        self._logins.charge(address)
+        self._provider_logins.charge(app, address)
+
+    def charge_guess(self, app: str, address: str) -> None:
+        """Count an unknown handle of a login as a login from ``address``. Raises TooManyFailures."""
+        self._logins.charge(app, address)
 
     def linked(
         self, app: str, providers: Sequence[str], subjects: Sequence[str]
@@ -323,15 +376,17 @@ class Accounts:
         """Make an account for an identity at a provider. Raises Taken if the identity has one."""
         return self._accounts.add_linked(new, provider, subject, self._reports(new.app))
 
-    def confirmed(self, app: str, user: str, password: str, address: str) -> Account:
-        """The account of a user, if the password is right or the account logs in without one.
+    def confirmed(self, app: str, user: str, password: str, address: str, token: str) -> Account:
+        """The account of a user, if the password is right or the account logs in without one. ``token``: that
+        with which the user is asking.
 
-        Failures count as those of :meth:`login`. Raises UnknownAccount, WrongLogin, TooManyFailures and
-        Overloaded.
+        It counts as a login, and failures as those of :meth:`login`. Raises UnknownAccount, WrongLogin,
+        TooManyFailures and Overloaded.
         """
+        device = self._charge(app, address, token)
         known = self._known(app, user)
         if known[1] and self.rules_of(app).passwords:
-            self._verified(app, known, "", password, address)
+            self._verified(app, known, "", password, address, device)
         return known[0]
 
     # --- asking ---------------------------------------------------------------------------------------------
@@ -367,7 +422,13 @@ class Accounts:
         return changed
 
     def change_identifiers(
-        self, app: str, user: str, given: dict[Identifier, str], password: str | None, address: str
+        self,
+        app: str,
+        user: str,
+        given: dict[Identifier, str],
+        password: str | None,
+        address: str,
+        token: str = "",
     ) -> Account:
         """Change identifiers of an account; ``""`` removes one, and one has to remain. ``password`` None: a
         back end changes them. An account that logs in without a password needs none.
@@ -380,16 +441,17 @@ class Accounts:
         if not any({**before, **fields}.values()):
             raise BadField("an account has at least one identifier")
         if password is not None:
-            self._registrations.charge(address)
-            self._logins.charge(address)
-            self.confirmed(app, user, password, address)
+            self._registrations.charge(app, address)
+            self.confirmed(app, user, password, address, token)
         self.require_free(app, fields, account.id)
         changed = self._accounts.change(app, account.id, fields, self._reports(app))
         if changed is None:
             raise UnknownAccount(user)
         return changed
 
-    def change_password(self, app: str, user: str, old: str | None, new: str, address: str) -> None:
+    def change_password(
+        self, app: str, user: str, old: str | None, new: str, address: str, token: str = ""
+    ) -> None:
         """Change the password of an account and end its sessions. ``old`` None: a back end changes it.
 
         Raises BadField, PasswordsOff, UnknownAccount, WrongLogin, TooManyFailures and Overloaded.
@@ -398,8 +460,8 @@ class Accounts:
         self._require_passwords(app)
         account, before = self._known(app, user)
         if old is not None:
-            self._logins.charge(address)
-            self._verified(app, (account, before), "", old, address)
+            device = self._charge(app, address, token)
+            self._verified(app, (account, before), "", old, address, device)
             if self._passwords.is_weak(before):  # the login has replaced the hash
                 before = self._known(app, user)[1]
         hashed = self._passwords.hash(new)
@@ -420,7 +482,7 @@ class Accounts:
         Raises NoAccounts, PasswordsOff and TooManyFailures.
         """
         self._require_passwords(app)
-        self._logins.charge(address)
+        self._logins.charge(app, address)
 
     def may_reset(self, app: str, login: str) -> Account | None:
         """The account with this identifier, if it has a password to reset and an e-mail address."""

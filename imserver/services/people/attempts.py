@@ -106,18 +106,26 @@ class Attempts:
 
 
 class AddressRate:
-    """Owner of the counts of requests per network, except the loopback network: at most ``most`` in
-    ``seconds``; 0: no limit.
+    """Owner of the counts of requests per app and network, except the loopback network: at most ``most`` in
+    ``seconds``; 0: no limit. What the users of one app do does not count for those of another behind the same
+    address.
     """
 
     def __init__(self, most: int, seconds: float, kind: str = "", shared: Shared | None = None) -> None:
         self._attempts = Attempts(most, seconds, kind=kind, shared=shared) if most else None
 
-    def charge(self, address: str) -> None:
-        """Count a request of an address. Raises TooManyFailures."""
+    def charge(self, app: str, address: str) -> None:
+        """Count a request of an address to an app; ``""``: to all apps. Raises TooManyFailures."""
         if self._attempts is None or not address or is_loopback(address):
             return
-        self._attempts.take(network_of(address))
+        self._attempts.take((app, network_of(address)))
+
+    def charge_device(self, device: Hashable) -> None:
+        """Count a request of a known device in place of its address, with the same limit. Raises
+        TooManyFailures.
+        """
+        if self._attempts is not None:
+            self._attempts.take(device)
 
 
 def network_of(address: str) -> str:

@@ -267,7 +267,7 @@ class IncomingHooks:
 
         Raises UnknownHook and TooManyFailures.
         """
-        self._addresses.charge(address)
+        self._addresses.charge("", address)  # only the token says which app
         found = self._rows.incoming_with(_hash(token))
         if found is None:
             raise UnknownHook("")

@@ -80,7 +80,7 @@ class Cards:
         self.addresses = AddressRate(
             settings.finds_per_address, settings.rate_seconds, "find_network", attempt
         )
-        """Requests per network that tell whether something exists."""
+        """Requests per app and network that tell whether something exists."""
 
     def find(self, app: str, by: str, text: str, address: str) -> Card:
         """The findable account with this identifier. ``by`` ``""``: a back end, which is not limited.
@@ -92,7 +92,7 @@ class Cards:
         if by:
             if not rules.find:
                 raise NoFinding(app)
-            self.addresses.charge(address)
+            self.addresses.charge(app, address)
             self._by_account.take((app, by))
         found = self._rows.by_login(app, *candidates(text)) if fits(text, 1, LOGIN_CHARACTERS) else None
         account = None if found is None else found[0]

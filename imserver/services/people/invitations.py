@@ -110,7 +110,7 @@ class Invitations:
 
     def preview(self, app: str, code: str, address: str) -> Preview:
         """The target of an invitation. Raises UnknownInvitation and TooManyFailures."""
-        self._addresses.charge(address)
+        self._addresses.charge(app, address)
         found = self._valid(app, code)
         maker = self._accounts.get(app, found.user)
         if not found.group:

@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from secrets import choice, token_urlsafe
 from time import time
@@ -33,9 +33,10 @@ from imserver.auth.account_tokens import AccountSession
 from imserver.auth.tenants import Tenants
 from imserver.cluster.registry import TemporaryValues
 from imserver.config.settings import Config, ProviderSettings
-from imserver.errors import ImserverError
+from imserver.errors import ImserverError, LoginRefusal
 from imserver.logging import RateLimitedLog
 from imserver.services.people.accounts import Accounts, Closed, check_device
+from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.identifiers import BadField
 from imserver.services.people.oauth_providers import (
     KINDS,
@@ -137,6 +138,12 @@ _decode: Final = msgspec.json.Decoder(_Running).decode
 _LOGIN: Final = "oauth:login:"
 _STATE: Final = "oauth:state:"
 _QUESTION: Final = "oauth:question:"
+_REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
+    UnknownLogin: "provider",
+    LoginRefused: "provider",
+    Closed: "closed",
+    TooManyFailures: "attempts",
+}
 """Prefixes of keys; the hash of a secret follows. The last two lead to a login."""
 
 
@@ -214,10 +221,11 @@ class OAuth:
         return_to: str = "",
         user: str | None = None,
         password: str = "",
+        token: str = "",
     ) -> Started:
         """Start a login, or the linking of the account of ``user``, which needs the ``password`` of the
-        account if it has one: a stolen token must not add a way to log in. It counts as a login from
-        ``address``.
+        account if it has one: a stolen token must not add a way to log in. ``token``: that with which the
+        user is asking. It counts as a login from ``address``.
 
         ``return_to``: path of our own page to which the browser comes back. Raises NoAccounts,
         UnknownProvider, NoCallback, BadField, ProviderUnavailable, TooManyFailures, and for a link
@@ -229,8 +237,11 @@ class OAuth:
         _, provider = self._provider(app, name)
         if not self._base.startswith(("https://", "http://")):
             raise NoCallback
-        self._accounts.charge_login(address)
-        account = None if user is None else self._accounts.confirmed(app, user, password, address)
+        account = None
+        if user is None:
+            self._accounts.charge_provider_login(app, address)
+        else:
+            account = self._accounts.confirmed(app, user, password, address, token)
         login, short = token_urlsafe(32), "".join(choice(_LETTERS) for _ in range(8))
         row = _Running(
             app,
@@ -341,10 +352,14 @@ class OAuth:
         (the account was deleted meanwhile, or its sessions ended), and TooManyFailures (by ``address``, for
         unknown handles).
         """
+        with self._accounts.counting_refusals(app, address, _REFUSALS):
+            return self._finish(app, login, code, address)
+
+    def _finish(self, app: str, login: str, code: str, address: str) -> AccountSession | str | None:
         key = _hash(login)
         row = self._row(key)
         if row is None or row.app != app:
-            self._accounts.charge_login(address)
+            self._accounts.charge_guess(app, address)
             raise UnknownLogin
         if row.step not in ("done", "failed"):
             return None

@@ -177,7 +177,7 @@ class Sessions:
         if not decision.ok:
             if decision.final:
                 connection.close(decision.close)
-            return self._refused(decision.code)
+            return decision.code
         if decision.device:
             login = replace(login, device=decision.device)
         if self.is_banned(login.app, login.user):
@@ -194,7 +194,7 @@ class Sessions:
             if self.is_banned(login.app, login.user):
                 connection.close(errors.CLOSE_BANNED)
         if connection.state != OPEN:
-            return self._refused(errors.REPLY_FAILED)
+            return self._refuse(connection, login, errors.REPLY_FAILED, "gone")
         if connection.user:
             self.leave(connection, (app.name, login.user))
         code = self._begin(app, connection, login)
@@ -224,13 +224,14 @@ class Sessions:
         kicks before the decision, if it may have switched.
         """
         known = self._hub.apps.get(app)
+        nobody = Login(app, "")
         if known is None:
-            return self._refused(errors.REPLY_UNAUTHORIZED)
+            return self._refuse(connection, nobody, errors.REPLY_UNAUTHORIZED, "app")
         if kicks is not None and self.kicks.app_deleted_since(kicks, app):
             connection.close(errors.CLOSE_APP_DELETED)
-            return self._refused(errors.REPLY_UNAUTHORIZED)
+            return self._refuse(connection, nobody, errors.REPLY_UNAUTHORIZED, "deleted")
         if connection.state != OPEN:
-            return self._refused(errors.REPLY_FAILED)
+            return self._refuse(connection, nobody, errors.REPLY_FAILED, "gone")
         self._hub.attach(known, connection, "", "")
         self._metrics.logins += 1
         self._logins.began(connection, decision)
@@ -250,12 +251,12 @@ class Sessions:
         """
         same = (connection.app, connection.user) == (login.app, login.user)
         if not (same and self._logins.holds_token(connection)):
-            return self._refused(errors.REPLY_FAILED)
+            return self._refuse(connection, login, errors.REPLY_FAILED, "again")
         decision = self._check(connection, login)
         if not decision.ok:
-            return self._refused(decision.code)
+            return decision.code
         if connection.state != OPEN:
-            return self._refused(errors.REPLY_FAILED)
+            return self._refuse(connection, login, errors.REPLY_FAILED, "gone")
         self._logins.began(connection, decision)
         self.heartbeat(connection)
         return errors.REPLY_OK
@@ -431,12 +432,8 @@ class Sessions:
             self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
         return errors.REPLY_OK
 
-    def _refuse(self, connection: Connection, login: Login, code: int, reason: str) -> int:
-        self._logins.refused(reason, login.app, login.user, connection)
-        return self._refused(code)
-
-    def _refused(self, code: int) -> int:
-        self._metrics.logins_refused += 1
+    def _refuse(self, connection: Connection, login: Login, code: int, reason: errors.LoginRefusal) -> int:
+        self._logins.refused(reason, login.app, login.user, connection.peer)
         return code
 
     def bans(self, app: str) -> dict[str, float]:
