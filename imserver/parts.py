@@ -70,6 +70,7 @@ from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
 from imserver.services.people.invitations import Invitations
 from imserver.services.people.oauth import OAuth
+from imserver.services.people.relations import Relations
 from imserver.services.people.resets import Resets
 from imserver.services.push.idempotency import Dedupe, MessageIds, RequestIds
 from imserver.services.push.publish import PendingPushes, Publishing
@@ -210,6 +211,7 @@ class Parts:
         self.ids = ConnectionIds(secret, new_birth())
         self.table = ConnectionTable(self.hub, self.ids)
         self._make_logins(secret)
+        self.relations = Relations(self.account_store, self.store, self.account_tokens.wanted_in)
         self._choose_services(secret)
         self.tenants.on_delete.append(self.sessions.close_app)
 
@@ -356,7 +358,7 @@ class Parts:
             self.fanout,
             messaging.subscriptions.followers,
             store,
-            self.account_store,
+            self.relations,
             messaging.streams,
             node_messages,
         )
@@ -409,6 +411,7 @@ class Parts:
             ActionMessages(self.messaging, self.store),
             self.webhooks,
             self.action_acks,
+            self.relations,
         )
         self.opened["action"] = service.opened
         return service
@@ -526,13 +529,14 @@ class Parts:
         values = LocalValues() if self.cluster is None else self.cluster.registry
         self.oauth = OAuth(self.config, self.tenants, self.accounts, LinkStore(store), values, self.outgoing)
         self.tenants.on_delete.append(self.oauth.forget)
-        self.cards = Cards(self.config, self.accounts, accounts, store, self.presence, attempt)
+        self.cards = Cards(self.config, self.accounts, accounts, self.relations, self.presence, attempt)
         self.last_seen = LastSeen(accounts, self.account_tokens.wanted_in)
         self.invitations = Invitations(
             self.config.accounts,
             invitations,
             self.accounts,
             self.friends,
+            self.relations,
             self.groups,
             self.cards.addresses,
         )
@@ -544,7 +548,7 @@ class Parts:
         limits = self.config.limits
         in_channels = ChannelStreams(self.channels, self.hub, self.connections)
         self.streamed_messages = StreamedMessages(in_channels, self.table, self.queries, limits, others)
-        in_conversations = ConversationStreams(self.messaging, self.signals, self.store, self.friends)
+        in_conversations = ConversationStreams(self.messaging, self.signals, self.store, self.relations)
         self.answer_streams = StreamedMessages(in_conversations, self.table, self.queries, limits, others)
         self.streamed_answers = StreamedAnswers(
             self.answer_streams,
@@ -552,7 +556,7 @@ class Parts:
             self.bot_store,
             self.logins,
             self.accounts,
-            self.friends,
+            self.relations,
             self.bot_rates,
             self.webhooks.reviews,
         )
@@ -568,7 +572,7 @@ class Parts:
             AnnotationCommands(self.store),
             self.receipts,
             self.signals,
-            GroupCommands(self.groups, self.accounts, self.friends),
+            GroupCommands(self.groups, self.accounts, self.relations),
             AnswerCommands(self.streamed_answers),
             self.bots,
             self.action_service,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -43,6 +43,7 @@ from imserver.protocol.action import APP_PREFIX
 from imserver.protocol.forgiving import has_nul
 from imserver.services.push.push import UserPush
 from imserver.services.sessions.sessions import MAX_BAN_SECONDS
+from imserver.storage.log.contract import BLOCKED
 from imserver.transport.exchange import HttpResponse
 
 _ANSWERS: Final = {
@@ -53,11 +54,17 @@ _ANSWERS: Final = {
     Outcome.PARTLY: PARTLY,
 }
 
+_BLOCKED: Final = refusal(errors.REPLY_UNAUTHORIZED, {"refused": BLOCKED})
+"""The code and reason of a stored message that is refused for this."""
+_MOST_BLOCKERS: Final = 10_000
+"""The most users who have blocked one who sends to all others. They are named to the other nodes."""
+
 
 def send_message(api: Api, call: Call) -> HttpResponse:
     """``POST /user/sendMessage``: a message to one user, delivered if they are online.
 
-    A user with a session token is named as its sender.
+    A user with a session token is named as its sender. Such a push to somebody whose presence the user may
+    not see has the answer for an absent user: any other would tell who is online.
     """
     params = call.params
     target = UserPush(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
@@ -68,17 +75,25 @@ def send_message(api: Api, call: Call) -> HttpResponse:
         outcome = api.services.pushes.to_user(call.app, target)
     else:
         _require_sender(api, call.app, sender)
+        relations = api.services.relations
+        if not relations.may_reach(call.app, sender, target.user):
+            return _BLOCKED
+        may_know = relations.may_see_presence(call.app, sender, target.user)
         target.text = _reviewed(api, call, target.user, target.text)
         outcome = api.services.pushes.from_user(call.app, sender, target)
         if outcome is Outcome.SENT:
             _report_message(api, call.app, sender, target.user, target.msg_id, target.text)
     if outcome is Outcome.NOT_SENT:
         _report_absent(api, call.app, [target], sender)
-    return _ANSWERS[outcome]
+    return _ANSWERS[outcome if not sender or may_know else Outcome.NOT_SENT]
 
 
 def send_message_all(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/sendMessageAll``: a message to all users of an app but its sender."""
+    """``POST /user/sendMessageAll``: a message to all users of an app but its sender.
+
+    The message of a user does not reach those who have blocked the user. Somebody whom too many have blocked
+    may not send it.
+    """
     params = call.params
     sender = params.get("userid", "")
     msg_id = params.get("msgid", "")
@@ -86,8 +101,12 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
     if len(message) + len(msg_id) + len(sender) > api.push_characters:
         return BAD_PARAMETER
     _require_sender(api, call.app, call.principal.user)
+    blockers = api.services.relations.blockers(call.app, call.principal.user, _MOST_BLOCKERS + 1)
+    if len(blockers) > _MOST_BLOCKERS:
+        return _BLOCKED
     message = _reviewed(api, call, "all", message)
-    outcome = api.services.pushes.to_app(call.app, sender, msg_id, message, by_user=not call.is_back_end)
+    by_user = not call.is_back_end
+    outcome = api.services.pushes.to_app(call.app, sender, msg_id, message, by_user, blockers)
     if call.principal.user and outcome in (Outcome.SENT, Outcome.PARTLY):
         _report_message(api, call.app, sender, "all", msg_id, message)
     return _ANSWERS[outcome]
@@ -250,11 +269,14 @@ def user_list(api: Api, call: Call) -> HttpResponse:
     cursor = call.params.get("cursor", "")
     room = call.params.get("groupsid")
     if room is not None:
-        found = api.services.action_service.audience(call.app, room, cursor, LIST_PAGE)
+        user = call.principal.user
+        found = api.services.action_service.audience(call.app, room, cursor, LIST_PAGE, user)
         listed: dict[str, Any] = {"userList": [{"ID": _action_id(user)} for user in found.users]}
         if found.next:
             listed["next"] = found.next
         return success(listed)
+    if api.services.relations.limits(call.app, call.principal.user):
+        return success(_visible(api, call, _after(cursor)))
     page = api.services.presence.page(call.app, _after(cursor), LIST_PAGE)
     data: dict[str, Any] = {"userCount": page.total, "userList": page.users}
     if page.more:
@@ -262,6 +284,28 @@ def user_list(api: Api, call: Call) -> HttpResponse:
     if page.missing:
         data["missingNodes"] = page.missing
     return success(data)
+
+
+def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
+    """The list for a user: those whose presence the user may see, in the order of names. It counts and names
+    nobody else. May switch."""
+    user, more = call.principal.user, True
+    listed, missing = list[str](), dict[str, None]()
+    while more and len(listed) <= LIST_PAGE:
+        page = api.services.presence.page(call.app, after, LIST_PAGE)
+        names, more = sorted(page.users), page.more
+        visible = api.services.relations.visible(call.app, user, names)
+        listed += [name for name in names if name in visible]
+        missing |= dict.fromkeys(page.missing)
+        after = names[-1] if names else after
+        serve_others()
+    shown = listed[:LIST_PAGE]
+    data: dict[str, Any] = {"userCount": len(shown), "userList": shown}
+    if len(listed) > LIST_PAGE:
+        data["next"] = cursor_of(shown[-1])
+    if missing:
+        data["missingNodes"] = list(missing)
+    return data
 
 
 def groups_list(api: Api, call: Call) -> HttpResponse:
@@ -298,7 +342,7 @@ def _after(cursor: str) -> str | None:
 def user_online(api: Api, call: Call) -> HttpResponse:
     """``GET /user/online``: whether a user is online, in one app or (``appID`` 0 or missing) in any."""
     user = call.params.get("userid", "")
-    online = api.services.presence.is_online(_apps(api, call), user)
+    online = user in _seen(api, call, [user]) and api.services.presence.is_online(_apps(api, call), user)
     return success({"online": online, "userID": user})
 
 
@@ -307,7 +351,7 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
     users = call.texts("userids")
     if len(users) > api.batch_targets:
         return BAD_PARAMETER
-    missing, online = list(dict.fromkeys(users)), set[str]()
+    missing, online = list(_seen(api, call, dict.fromkeys(users))), set[str]()
     for app in _apps(api, call):
         found = api.services.presence.are_online(app, missing)
         online.update(user for user, here in zip(missing, found, strict=True) if here)
@@ -317,6 +361,12 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
         serve_others()
     results = [{"online": user in online, "userID": user} for user in users]
     return success({"onlineCount": sum(user in online for user in users), "userList": results})
+
+
+def _seen(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
+    """Those of ``users`` whose presence the caller may see; all of them for a back end. May switch."""
+    by = call.principal
+    return api.services.relations.visible(by.app, by.user, users) if by.user else users
 
 
 def _apps(api: Api, call: Call) -> list[str]:

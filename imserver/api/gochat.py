@@ -165,7 +165,7 @@ def create_group(api: Api, call: Call) -> HttpResponse:
     if len(wanted) > groups.limit:
         return TOO_MANY_MEMBERS
     found = [each.user for each in api.services.accounts.those_of(app, list(wanted))]
-    blocked = api.services.friends.blocked_by(app, user, found)
+    blocked = api.services.relations.blocked_by(app, user, found)
     try:
         group = groups.create(app, user, name, [each for each in found if each not in blocked])
     except BadGroup:

@@ -45,6 +45,11 @@ _LINKED: Final = (
     f"{_ACCOUNTS} WHERE id = "
     "(SELECT account FROM oauth_link WHERE app = %s AND provider = %s AND subject = %s) AND app = %s"
 )
+_BLOCKERS: Final = (
+    "SELECT r.account FROM relation r JOIN account a ON a.id = r.account WHERE a.app = %s "
+    "AND r.state = 'blocked' AND r.other IN (%s, coalesce((SELECT owner FROM bot WHERE id = %s), 0))"
+)
+"""Accounts that have blocked an account or its owner."""
 _CHANGEABLE: Final = ("nickname", "avatar", "findable", "show_presence", *IDENTIFIERS)
 _DEVICES: Final = "SELECT id, name, since, expires_at FROM account_device WHERE account = %s"
 _RESET: Final = (
@@ -394,19 +399,23 @@ class AccountStore:
 
         return self._store.write_or("unknown", work)
 
-    def blocked_by(self, app: str, one: int, others: Sequence[int]) -> list[int]:
-        """The ids in ``others`` of accounts that have blocked an account."""
-        statement = (
-            "SELECT r.account FROM relation r JOIN account a ON a.id = r.account "
-            "WHERE a.app = %s AND r.other = %s AND r.state = 'blocked' AND r.account IN {}"
-        )
+    def blocked_by(self, app: str, one: int, others: Sequence[int], with_owner: bool = True) -> set[int]:
+        """The ids in ``others`` of accounts that have blocked an account; ``with_owner``: or, if it is a bot,
+        its owner."""
+        statement = f"{_BLOCKERS} AND r.account IN {{}}"
+        values = (app, one, one if with_owner else 0)
         rows: list[Row] = self._store.read_or(
-            [], lambda sql: sql.query_in(statement, (app, one), list(dict.fromkeys(others)))
+            [], lambda sql: sql.query_in(statement, values, list(dict.fromkeys(others)))
         )
-        return [row[0] for row in rows]
+        return {row[0] for row in rows}
+
+    def blockers(self, app: str, one: int, limit: int) -> list[int]:
+        """Ids of accounts that have blocked an account or, if it is a bot, its owner; at most ``limit``."""
+        return [row[0] for row in self._store.rows(f"{_BLOCKERS} LIMIT %s", (app, one, one, limit))]
 
     def relations(self, one: int, others: Sequence[int]) -> dict[int, States]:
-        """Other account → the states of the two towards each other, as in :data:`Relating`."""
+        """Other account → the states of the two towards each other, as in :data:`Relating`. Whoever has
+        blocked the owner of a bot has blocked the bot."""
         ids = list(dict.fromkeys(others))
 
         def work(sql: PooledStatements) -> dict[int, States]:
@@ -414,6 +423,9 @@ class AccountStore:
             theirs = "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
             to = {row[0]: row[1] for row in sql.query_in(mine, (one,), ids)}
             back = {row[0]: row[1] for row in sql.query_in(theirs, (one,), ids)}
+            if owner := sql.query("SELECT owner FROM bot WHERE id = %s AND owner > 0", (one,)):
+                to_owner = sql.query_in(theirs, (owner[0][0],), ids)
+                back |= {row[0]: row[1] for row in to_owner if row[1] == "blocked"}
             return {id: (to.get(id, ""), back.get(id, "")) for id in ids}
 
         nothing: dict[int, States] = {}

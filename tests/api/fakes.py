@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import msgspec
@@ -24,6 +24,7 @@ from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.services.nodes import Overview
 from imserver.services.people.bots import UnknownHook
+from imserver.services.people.relations import Relations
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import LocalReach, Pushes
 from imserver.services.sessions.presence import Presence
@@ -111,6 +112,7 @@ class FakeNode:
         self.table = SimpleNamespace(id_of=lambda _connection: "")
         self.peers = FakePeers()
         self.presence = Presence(self, self.table, self.peers)  # type: ignore[arg-type]
+        self.relations = Relations(cast(Any, None), cast(Any, None), lambda _app: False)
         self.overview = Overview(
             lambda asked: self.state(asked.debug, asked.detail),
             lambda: OWN_METRICS,

@@ -1,7 +1,7 @@
 """A node's inside without its servers: hub, fan-out, sessions and dispatch over real sockets."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 from msgspec import json
@@ -24,6 +24,7 @@ from imserver.services.commands import Dispatcher, command_table
 from imserver.services.dialects.action_acks import ActionAcks
 from imserver.services.dialects.action_service import ActionService
 from imserver.services.nodes import NodeQueries
+from imserver.services.people.relations import Relations
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.publish import PendingPushes
 from imserver.services.push.push import Delivery, LocalReach, Pushes
@@ -191,6 +192,7 @@ class Harness(SocketHarness):
             messages,
             self.webhooks,
             self.acks,
+            Relations(cast(Any, None), cast(Any, None), lambda _app: False),
         )
 
     def _make_dispatcher(self, **services: Any) -> None:

@@ -3,7 +3,8 @@
 ``matrix.txt`` has a row for each route and a column for each principal. A cell has three characters: what
 happens in the principal's own app (201), in a foreign app (202), and by an alias of the own app (203).
 ``+``: the principal may; ``-``: refused for want of identity. ``python -m tests.security.test_matrix`` writes
-the table anew; read the difference before you commit it.
+the table anew; read the difference before you commit it. What a user may know of another one, and do to
+them, is in :mod:`tests.security.test_relations`.
 """
 
 from __future__ import annotations

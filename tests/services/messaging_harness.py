@@ -10,6 +10,7 @@ from imserver.services.channels.stored import ChannelLog
 from imserver.services.messages.messaging import MessageCommands, MessageSearch, Messaging
 from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.nodes import ToFollowers
+from imserver.services.people.relations import Relations
 from imserver.storage.accounts import AccountStore
 from imserver.storage.log.contract import Entry
 from imserver.transport.connection import Connection
@@ -55,7 +56,7 @@ class Node(Harness):
             self.fanout,
             self.messaging.subscriptions.followers,
             self.store,
-            AccountStore(self.store),
+            Relations(AccountStore(self.store), self.store, lambda _app: False),
             self.messaging.streams,
             node_messages,
         )

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from imserver.config.settings import StorageSettings
 from imserver.storage.accounts import AccountStore, States
+from imserver.storage.bots import BotStore
 from imserver.storage.contract import Account, Device, Imported, Taken
 from imserver.storage.store import Store
 
@@ -260,4 +261,30 @@ def test_relations_to_many_are_read_at_once(url: str, open_store: OpenStore) -> 
         bob.id: ("friend", "friend"),
         cid.id: ("", "asked"),
         dan.id: ("", ""),
+    }
+
+
+def test_who_has_blocked_the_owner_has_blocked_the_bot(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    accounts = kept(store)
+    ann, bob, cid = (new(accounts, phone) for phone in "123")
+    stranger = new(accounts, "1", "shop")
+    bot = BotStore(store).add(Account(0, "gochat", "4"), bob.id, "a hash", 1, False)
+    of_all = BotStore(store).add(Account(0, "gochat", "5"), 0, "a hash", 1, False)
+    assert bot is not None
+    assert of_all is not None
+    for one, other in ((ann, bob), (cid, bot.account)):
+        accounts.relate("gochat", one.id, other.id, 10, lambda _: (("blocked", ""), ""))
+    everybody = [ann.id, bob.id, cid.id, stranger.id]
+    assert accounts.blocked_by("gochat", bot.account.id, everybody) == {ann.id, cid.id}
+    assert accounts.blocked_by("gochat", bot.account.id, everybody, with_owner=False) == {cid.id}
+    assert accounts.blocked_by("gochat", bob.id, everybody) == {ann.id}
+    assert accounts.blocked_by("gochat", of_all.account.id, everybody) == set()
+    assert accounts.blocked_by("shop", bot.account.id, everybody) == set()
+    assert sorted(accounts.blockers("gochat", bot.account.id, 10)) == [ann.id, cid.id]
+    assert len(accounts.blockers("gochat", bot.account.id, 1)) == 1
+    assert accounts.relations(bot.account.id, [ann.id, cid.id, bob.id]) == {
+        ann.id: ("", "blocked"),
+        cid.id: ("", "blocked"),
+        bob.id: ("", ""),
     }

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from imserver.model import Reaction
+from imserver.storage.accounts import AccountStore
 from imserver.storage.bots import BotStore
 from imserver.storage.contract import Account, BotCommand
 from imserver.storage.log.bots import MOST_BOTS, bots_of, values_of
 from imserver.storage.log.contract import (
+    BLOCKED,
     INVALID,
     NOT_BOT,
     UNKNOWN_MESSAGE,
@@ -32,9 +34,10 @@ class Setting:
         store = open_store(url, seconds=10)
         self.log: MessageLog = store.log()
         self._bots = BotStore(store)
+        self.accounts = AccountStore(store)
 
-    def add_bot(self, name: str = "", *commands: str) -> str:
-        made = self._bots.add(Account(0, APP, "", name=name), 0, "hash", 0, False)
+    def add_bot(self, name: str = "", *commands: str, owner: int = 0) -> str:
+        made = self._bots.add(Account(0, APP, "", name=name), owner, "hash", 9, False)
         assert made is not None
         self._bots.set_commands(APP, made.account.id, [BotCommand(each, "") for each in commands])
         return made.account.user
@@ -266,6 +269,23 @@ def test_only_bots_send_buttons(setting: Setting) -> None:
     setting.change("edit", bot, message, "done")
     (shown,) = log.entries(APP, [message.id])
     assert values_of(shown.meta) == set()
+
+
+def test_a_bot_starts_no_conversation_with_somebody_who_has_blocked_its_owner(setting: Setting) -> None:
+    log = setting.log
+    ann, bob, cid = (setting.accounts.add(Account(0, APP, phone), "a hash") for phone in "123")
+    first, second, of_all = setting.add_bot(owner=bob.id), setting.add_bot(owner=bob.id), setting.add_bot()
+    setting.accounts.relate(APP, ann.id, bob.id, 10, lambda _: (("blocked", ""), ""))
+
+    def sent(*pairs: tuple[str, str]) -> list[bool]:
+        drafts = [Draft(sender=sender, to_user=to, body=b"x", time_ms=1) for sender, to in pairs]
+        results = log.append(APP, drafts)
+        assert all(isinstance(each, Appended) or each == Rejected(BLOCKED) for each in results)
+        return [isinstance(each, Appended) for each in results]
+
+    assert sent((first, ann.user), (first, cid.user), (of_all, ann.user)) == [False, True, True]
+    assert sent((first, ann.user), (ann.user, first), (first, ann.user)) == [False, True, True]
+    assert sent((first, ann.user), (second, ann.user)) == [True, False], "a conversation goes on"
 
 
 def test_a_group_has_a_limited_number_of_bots(setting: Setting) -> None:

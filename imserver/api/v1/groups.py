@@ -221,7 +221,7 @@ def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
         if unknown := [user for user in wanted if user not in known and user != call.principal.user]:
             named = ", ".join(f"`{user}`" for user in unknown[:_NAMED_UNKNOWN])
             raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT, f"There is no account {named}")
-    if call.user and users and (blocked := api.services.friends.blocked_by(call.app, call.user, users)):
+    if call.user and users and (blocked := api.services.relations.blocked_by(call.app, call.user, users)):
         named = ", ".join(f"`{user}`" for user in blocked[:_NAMED_UNKNOWN])
         raise ApiProblem(errors.HTTP_NOT_ALLOWED, f"`members`: not allowed for {named}")
 

@@ -33,8 +33,9 @@ from imserver.services.messages.annotations import code_of
 from imserver.services.messages.deliverer import Result, wait_until_sent
 from imserver.services.messages.messaging import Messaging, RejectedView
 from imserver.services.messages.subscriptions import PongSubscription, Positions
+from imserver.services.people.relations import Relations
 from imserver.services.sessions.sessions import Sessions
-from imserver.storage.log.contract import REJECTED, Appended, Draft, Rejected
+from imserver.storage.log.contract import BLOCKED, REJECTED, Appended, Draft, Rejected
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection, app_and_user
 from imserver.transport.gate import Head
@@ -77,6 +78,7 @@ _OK: Final = Reply(errors.REPLY_OK)
 _ACKED: Final = Reply(errors.REPLY_OK, {"acks": True})
 _FAILED: Final = Reply(errors.REPLY_FAILED)
 _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
+_BLOCKED: Final = Reply(code_of(Rejected(BLOCKED)))
 
 
 class ActionMessages:
@@ -249,6 +251,7 @@ class ActionService:
         messages: ActionMessages,
         webhooks: Webhooks,
         acks: ActionAcks,
+        relations: Relations,
     ) -> None:
         self._hub = hub
         self._sessions = sessions
@@ -258,6 +261,7 @@ class ActionService:
         self._messages = messages
         self._webhooks = webhooks
         self._acks = acks
+        self._relations = relations
         channels.on_left.append(self.left)
 
     def opened(self, connection: Connection, _head: Head) -> None:
@@ -338,6 +342,8 @@ class ActionService:
         ):
             self._messages.send(connection, command, answer, to=peer, room=room)
             return None
+        if peer and not self._relations.may_reach(app, user, peer):
+            return _BLOCKED
         to = {"room": room} if room else {"to": peer}
         kind, text = command.type, command.text
         reviews = self._webhooks.reviews
@@ -380,13 +386,14 @@ class ActionService:
         """The rooms of an app that have stored members."""
         return list(self._members(app))
 
-    def audience(self, app: str, room: str, after: str, limit: int) -> Audience:
+    def audience(self, app: str, room: str, after: str, limit: int, by: str = "") -> Audience:
         """The users who belong to a room: stored members first, then users who have logged in to it, in the
-        order of joining.
+        order of joining. A user ``by`` (``""``: a back end) sees those whose presence it may see.
 
         At most ``limit`` of these, after the cursor ``after`` (an :attr:`Audience.next`). May switch.
         """
         stored = self._members(app).get(room, ())
         page = self._channels.members(app, room, after, limit)
         users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
-        return Audience([*(() if after else stored), *users], page.next)
+        visible = self._relations.visible(app, by, users)
+        return Audience([*(() if after else stored), *[user for user in users if user in visible]], page.next)

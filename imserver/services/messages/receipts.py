@@ -20,8 +20,7 @@ from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, S
 from imserver.services.channels.open_streams import OpenStreams
 from imserver.services.messages.subscriptions import GroupFollowers
 from imserver.services.nodes import NodeMessages, ToFollowers
-from imserver.services.people.accounts import account_id
-from imserver.storage.accounts import AccountStore
+from imserver.services.people.relations import Relations
 from imserver.storage.log.contract import Conversation, Noted
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
@@ -48,7 +47,7 @@ class Signals:
         fanout: Fanout,
         followers: GroupFollowers,
         store: Store,
-        accounts: AccountStore,
+        relations: Relations,
         streams: OpenStreams,
         node_messages: NodeMessages | None = None,
     ) -> None:
@@ -56,7 +55,7 @@ class Signals:
         self._fanout = fanout
         self._followers = followers
         self._store = store
-        self._accounts = accounts
+        self._relations = relations
         self._streams = streams
         self._node_messages = node_messages
         self._typed: OrderedDict[tuple[str, str, str | int], float] = OrderedDict()
@@ -152,13 +151,9 @@ class Signals:
         return _OK
 
     def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
-        if self._may(app, user, to, TYPING_SECONDS) and not self._is_blocked(app, user, to):
+        if self._may(app, user, to, TYPING_SECONDS) and self._relations.may_write(app, user, to):
             signal = Signal("typing", user, "", to=to, conversation=conversation)
             self.send(ToFollowers(app, (to,), 0, signal))
-
-    def _is_blocked(self, app: str, user: str, by: str) -> bool:
-        mine, theirs = account_id(user), account_id(by)
-        return bool(mine and theirs and self._accounts.blocked_by(app, mine, [theirs]))
 
     def _conversation(self, app: str, user: str, conversation: int) -> Conversation | None:
         """A conversation of which the user is a member."""

@@ -34,7 +34,7 @@ from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.receipts import Signals
 from imserver.services.nodes import ToFollowers
 from imserver.services.people.accounts import Accounts, account_id
-from imserver.services.people.friends import Friends
+from imserver.services.people.relations import Relations
 from imserver.storage.bots import BotStore
 from imserver.storage.log.contract import (
     BLOCKED,
@@ -65,11 +65,11 @@ class ConversationStreams(StreamTarget):
 
     name = "answers: "
 
-    def __init__(self, messaging: Messaging, signals: Signals, store: Store, friends: Friends) -> None:
+    def __init__(self, messaging: Messaging, signals: Signals, store: Store, relations: Relations) -> None:
         self._messaging = messaging
         self._signals = signals
         self._store = store
-        self._friends = friends
+        self._relations = relations
         self.streams = messaging.streams
 
     def limit(self, app: str, channel: str) -> int:
@@ -83,7 +83,7 @@ class ConversationStreams(StreamTarget):
         to, group = _place(stream.channel)
         try:
             if to:
-                return not self._friends.blocked_by(stream.app, sender, [to])
+                return self._relations.may_write(stream.app, sender, to)
             own = self._store.log().member(stream.app, group, sender)
         except StorageUnavailable:
             return True  # until the next look
@@ -163,7 +163,7 @@ class StreamedAnswers:
         bots: BotStore,
         logins: Logins,
         accounts: Accounts,
-        friends: Friends,
+        relations: Relations,
         rates: BotRates,
         reviews: Reviews,
     ) -> None:
@@ -172,7 +172,7 @@ class StreamedAnswers:
         self._bots = bots
         self._logins = logins
         self._accounts = accounts
-        self._friends = friends
+        self._relations = relations
         self._rates = rates
         self._reviews = reviews
 
@@ -201,7 +201,7 @@ class StreamedAnswers:
         found = self._peer(app, user, conversation) if conversation else to
         if isinstance(found, Rejected):
             return found
-        if found and self._friends.blocked_by(app, user, [found]):
+        if found and not self._relations.may_write(app, user, found):
             return Rejected(BLOCKED)
         if to and self._is_refused_as_first(app, user, to):
             return Rejected(UNKNOWN_ACCOUNT)

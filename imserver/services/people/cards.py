@@ -15,12 +15,12 @@ from imserver.config.settings import Config
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.services.people.accounts import Accounts, UnknownAccount, account_id
 from imserver.services.people.attempts import AddressRate, Attempts, Shared
-from imserver.services.people.friends import BLOCKED, FRIEND, STRANGERS, Relation, relation_of
+from imserver.services.people.friends import STRANGERS, Relation, relation_of
 from imserver.services.people.identifiers import LOGIN_CHARACTERS, candidates, fits
+from imserver.services.people.relations import Relations
 from imserver.services.sessions.presence import Presence
-from imserver.storage.accounts import AccountStore, States
+from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
-from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 
 log: Final = logging.getLogger(__name__)
@@ -65,14 +65,14 @@ class Cards:
         config: Config,
         accounts: Accounts,
         rows: AccountStore,
-        store: Store,
+        relations: Relations,
         presence: Presence,
         attempt: Shared | None,
     ) -> None:
         settings = config.accounts
         self._accounts = accounts
         self._rows = rows
-        self._store = store
+        self._relations = relations
         self._presence = presence
         self._by_account = Attempts(
             settings.finds_per_account, settings.rate_seconds, kind="find", shared=attempt
@@ -98,8 +98,7 @@ class Cards:
         account = None if found is None else found[0]
         if account is None or (by not in ("", account.user) and not account.findable):
             raise UnknownAccount(text)
-        mine = account_id(by)
-        if mine and self._rows.relations(mine, [account.id]).get(account.id, STRANGERS)[1] == BLOCKED:
+        if not self._relations.may_reach(app, by, account.user):
             raise UnknownAccount(text)
         return self._cards(app, by, [account], found=True)[0]
 
@@ -114,8 +113,8 @@ class Cards:
         """``found``: by an identifier, which shows user names, too."""
         mine = account_id(by)
         others = [account for account in accounts if account.id != mine]
-        states = self._rows.relations(mine, [account.id for account in others]) if mine and others else {}
-        known = self._known(app, by, others, states)
+        states = self._relations.states(by, others)
+        known = self._relations.known(app, by, others, states)
         own = {account.user for account in accounts if account.id == mine} if by else known
         named = {
             account.user for account in accounts if account.findable and (found or account.user in known)
@@ -135,21 +134,6 @@ class Cards:
             )
             for account in accounts
         ]
-
-    def _known(self, app: str, by: str, others: Sequence[Account], states: dict[int, States]) -> set[str]:
-        """The friends of ``by``, and those who are in a conversation with them; without those who have
-        blocked ``by``.
-        """
-        if not by:
-            return {account.user for account in others}
-        friends, rest = set(), []
-        for account in others:
-            mine, theirs = states.get(account.id, STRANGERS)
-            if mine == FRIEND:
-                friends.add(account.user)
-            elif theirs != BLOCKED:
-                rest.append(account.user)
-        return friends | self._store.log().sharing(app, by, rest) if rest else friends
 
 
 class LastSeen:

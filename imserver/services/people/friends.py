@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -100,15 +100,6 @@ class Friends:
     def _changed(self, app: str, user: str, other: str) -> None:
         """Send a user the signal that the relation to another one has changed."""
         self._send(ToFollowers(app, (user,), 0, Signal("contact", other, "", to=user)))
-
-    def blocked_by(self, app: str, user: str, others: Iterable[str]) -> list[str]:
-        """Those of ``others`` who have blocked a user, in the order of their ids."""
-        id, ids = account_id(user), {account_id(other) for other in others} - {0}
-        return (
-            [str(each) for each in sorted(self._accounts.blocked_by(app, id, sorted(ids)))]
-            if id and ids
-            else []
-        )
 
     def listed(self, name: ListName, user: str, after: str, limit: int) -> tuple[int, list[Contact]]:
         """The length of a list of an account, and a page of it after the user ``after``."""

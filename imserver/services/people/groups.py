@@ -26,8 +26,8 @@ from imserver.model import (
 )
 from imserver.services.people.accounts import Accounts
 from imserver.services.people.attempts import Attempts, TooManyFailures
-from imserver.services.people.friends import Friends
 from imserver.services.people.identifiers import fits
+from imserver.services.people.relations import Relations
 from imserver.storage.log.contract import (
     FULL,
     INVALID,
@@ -459,10 +459,10 @@ class GroupCommands:
     As over HTTP, whoever creates a group or invites, and whoever is added, has an account.
     """
 
-    def __init__(self, groups: Groups, accounts: Accounts, friends: Friends) -> None:
+    def __init__(self, groups: Groups, accounts: Accounts, relations: Relations) -> None:
         self._groups = groups
         self._accounts = accounts
-        self._friends = friends
+        self._relations = relations
 
     def create(self, connection: Connection, command: CreateGroup) -> Reply:
         """Create a group of the user and others."""
@@ -507,7 +507,7 @@ class GroupCommands:
         """Raise :class:`_Stranger` unless all have accounts, and none of the members has blocked the user."""
         users = {user, *members}
         known = {account.user for account in self._accounts.those_of(app, tuple(users))}
-        if users - known or self._friends.blocked_by(app, user, members):
+        if users - known or self._relations.blocked_by(app, user, members):
             raise _Stranger(user)
 
 

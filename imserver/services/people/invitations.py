@@ -15,6 +15,7 @@ from imserver.services.people.accounts import Accounts, account_id
 from imserver.services.people.attempts import AddressRate
 from imserver.services.people.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.services.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
+from imserver.services.people.relations import Relations
 from imserver.storage.contract import Account, Invitation
 from imserver.storage.invitations import InvitationStore, use
 from imserver.storage.statements import Condition, Statements
@@ -64,6 +65,7 @@ class Invitations:
         rows: InvitationStore,
         accounts: Accounts,
         friends: Friends,
+        relations: Relations,
         groups: Groups,
         addresses: AddressRate,
     ) -> None:
@@ -71,6 +73,7 @@ class Invitations:
         self._rows = rows
         self._accounts = accounts
         self._friends = friends
+        self._relations = relations
         self._groups = groups
         self._addresses = addresses
 
@@ -129,7 +132,7 @@ class Invitations:
         """
         self._accounts.known(app, user)
         found = self._valid(app, code)
-        if self._friends.blocked_by(app, user, [found.user]):
+        if not self._relations.may_reach(app, user, found.user):
             raise UnknownInvitation(code)
 
         def is_used(sql: Statements) -> bool:

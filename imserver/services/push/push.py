@@ -115,15 +115,24 @@ class Pushes:
             outcomes[index] = self.to_user(app, pushes[index])
         return outcomes
 
-    def to_app(self, app: str, sender: str, msg_id: str, text: str, by_user: bool = False) -> Outcome:
-        """Push to all users of an app except ``sender``. ``by_user``: the sender asks, not the back end."""
+    def to_app(
+        self,
+        app: str,
+        sender: str,
+        msg_id: str,
+        text: str,
+        by_user: bool = False,
+        except_users: tuple[str, ...] = (),
+    ) -> Outcome:
+        """Push to all users of an app except ``sender`` and ``except_users``. ``by_user``: the sender asks,
+        not the back end."""
         claim = self._ids.begin(app, _id_of_user(sender, msg_id) if by_user else msg_id)
         if claim is None:
             return _REPEATED
         outcome = _NOT_SENT
         try:
             if sender:
-                reached = self._reach.to_app(app, Event("msg", sender, text, msg_id), sender)
+                reached = self._reach.to_app(app, Event("msg", sender, text, msg_id), sender, except_users)
                 # It counts as sent if no node is known to have missed it, even if no user is online.
                 outcome = reached if reached in (Outcome.PARTLY, Outcome.FAILED) else _SENT
         finally:

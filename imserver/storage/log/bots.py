@@ -80,6 +80,13 @@ def bots_among(driver: LogDriver, app: str, users: Iterable[str]) -> list[str]:
     return _accounts(driver, "SELECT id FROM account WHERE app = %s AND bot = 1 AND id IN {}", app, users)
 
 
+def owners_among(driver: LogDriver, app: str, users: Iterable[str]) -> dict[str, str]:
+    """Bot → its owner, for those of these users that are bots of accounts."""
+    ids = [int(user) for user in users if _may_be_account(user)]
+    statement = "SELECT id, owner FROM bot WHERE app = %s AND owner > 0 AND id IN {}"
+    return {str(row[0]): str(row[1]) for row in driver.query_in(statement, (app,), ids)}
+
+
 def accounts_among(driver: LogDriver, app: str, users: Iterable[str]) -> list[str]:
     """Those of these users that are accounts, in their order."""
     return _accounts(driver, "SELECT id FROM account WHERE app = %s AND id IN {}", app, users)

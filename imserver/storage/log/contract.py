@@ -32,8 +32,9 @@ NOT_BOT: Final = "not_bot"
 UNKNOWN_ACCOUNT: Final = "unknown_account"
 """Reasons of :class:`Rejected`: the app has no such conversation; the user can read no such message; the
 sender is not (or no longer) a member; the sender is muted; the draft is invalid; the message was recalled;
-the receiver has blocked the sender; the back end of the app has rejected the draft, for the reason in
-``detail``; only bots send buttons; the receiver is no account, in an app whose users all are."""
+the receiver has blocked the sender, or the owner of a bot that sends the first message; the back end of the
+app has rejected the draft, for the reason in ``detail``; only bots send buttons; the receiver is no account,
+in an app whose users all are."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):

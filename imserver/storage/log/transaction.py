@@ -18,6 +18,7 @@ from imserver.storage.log.bots import (
     accounts_among,
     bots_among,
     has_buttons,
+    owners_among,
     with_command,
 )
 from imserver.storage.log.contract import (
@@ -244,11 +245,17 @@ class AppTransaction:
         mutes = self._mutes(fresh, states)
         blocks = self._blocks(fresh, states)
         strangers = self._strangers(fresh, states)
+        first = {
+            (one.draft.to_user, one.draft.sender)
+            for one, key in zip(ready, keys, strict=True)
+            if key not in states and one.draft.to_user and one.resend not in outcomes
+        }
+        unwelcome = self._unwelcome(first) if first else first
         answers: list[Appended | Rejected] = []
         for one, key in zip(ready, keys, strict=True):
             answer = outcomes.get(one.resend) if one.resend is not None else None
             if answer is None:
-                answer = self._outcome(one, key, states, mutes, blocks, strangers)
+                answer = self._outcome(one, key, states, mutes, blocks, strangers, unwelcome)
                 if one.resend is not None:
                     again = Appended(answer.entry, True) if isinstance(answer, Appended) else answer
                     outcomes[one.resend] = again
@@ -263,6 +270,7 @@ class AppTransaction:
         mutes: dict[tuple[str, int], int],
         blocks: set[tuple[str, str]],
         strangers: set[str],
+        unwelcome: set[tuple[str, str]],
     ) -> Appended | Rejected:
         draft = one.draft
         if draft.kind == "edit" and draft.about in self._recalled:
@@ -284,6 +292,8 @@ class AppTransaction:
                 state = self.make_conversation(ROOM, (), draft.room)
             elif one.to_account and draft.to_user in strangers:
                 return _UNKNOWN_ACCOUNT
+            elif (draft.to_user, draft.sender) in unwelcome:
+                return _BLOCKED
             elif draft.to_user:
                 state = self.make_conversation(USER, tuple(sorted((draft.sender, draft.to_user))))
             else:
@@ -334,6 +344,16 @@ class AppTransaction:
             if one.draft.kind in _SAYING and (receiver := _receiver(one.draft, states))
         }
         return self.driver.blocks(self.app, pairs) if pairs else set()
+
+    def _unwelcome(self, first: set[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those (receiver, sender) of first messages where the sender is a bot, and the receiver has blocked
+        its owner."""
+        owners = owners_among(self.driver, self.app, {sender for _, sender in first})
+        if not owners:
+            return set()
+        pairs = {(user, owners[bot]) for user, bot in first if bot in owners}
+        blocks = self.driver.blocks(self.app, pairs)
+        return {(user, bot) for user, bot in first if (user, owners.get(bot)) in blocks}
 
     def _strangers(
         self, ready: Iterable[AppendRequest], states: dict[int | bytes, ConversationState]
