@@ -179,7 +179,7 @@ class CatchUp:
         entries, more = list[Entry](), False
         try:
             # Otherwise this node would deliver again what the client has received from another one.
-            is_stored = self._reach(app, max(after, *rooms.values()) if rooms else after)
+            is_stored = self.reach(app, max(after, *rooms.values()) if rooms else after)
             anew = checks and not is_stored
             if not anew:
                 entries, more = oldest_page(*self.page(app, user, after, limit, rooms))
@@ -283,7 +283,7 @@ class CatchUp:
         app, user = app_and_user(connection)
         held = subscription.held = list[Message | Callable[[], None]]()
         entries, recovered, epoch = list[Entry](), False, log_epoch(self._store)
-        if since is not None and since.epoch in ("", epoch) and self._reach(app, since.offset):
+        if since is not None and since.epoch in ("", epoch) and self.reach(app, since.offset):
             entries, more = oldest_page(*self.page(app, user, since.offset, RECOVERED))
             # The floor is read after the page, which may lack what has expired meanwhile.
             recovered = not more and since.offset >= self._floor(app)
@@ -311,7 +311,7 @@ class CatchUp:
             return True
         return cursor > self._follower.position(app) and cursor > self._store.log().head(app)
 
-    def _reach(self, app: str, id: int) -> bool:
+    def reach(self, app: str, id: int) -> bool:
         """Wait until this node has delivered an entry that another node has delivered. False: the log has no
         such entry. May switch. Raises StorageUnavailable."""
         if self._follower.position(app) >= id:

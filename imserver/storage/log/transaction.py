@@ -27,6 +27,7 @@ from imserver.storage.log.contract import (
     NOT_BOT,
     NOT_MEMBER,
     RECALLED,
+    SUPERSEDED,
     UNKNOWN_ACCOUNT,
     UNKNOWN_CONVERSATION,
     Appended,
@@ -61,6 +62,7 @@ _MUTED: Final = Rejected(MUTED)
 _BLOCKED: Final = Rejected(BLOCKED)
 _RECALLED: Final = Rejected(RECALLED)
 _TOO_MANY_EDITS: Final = Rejected(FULL, f"at most {MOST_EDITS} edits of a message")
+_SUPERSEDED: Final = Rejected(SUPERSEDED)
 _NO_BUTTONS: Final = Rejected(NOT_BOT, "only bots send buttons")
 
 _SAYING: Final = ("message", "edit")
@@ -131,6 +133,9 @@ class AppTransaction:
         """Recalled messages among those that drafts edit."""
         self._edits: dict[int, int] = {}
         """The number of edits of the messages that drafts edit."""
+        self.uplink_sessions: dict[str, int] = {}
+        """User → the uplink session that begins in this transaction. It supersedes the user's older one for
+        the drafts of this transaction, too."""
 
     @property
     def log(self) -> int:
@@ -225,6 +230,8 @@ class AppTransaction:
                 self._bots.write()
             revise(self.driver, self.log, self.entries)
             self.driver.update_head(self.head)
+        if self.uplink_sessions:
+            self.driver.set_uplink_sessions(self.log, self.uplink_sessions)
 
     # --- drafts ---------------------------------------------------------------------------------------------
 
@@ -244,10 +251,14 @@ class AppTransaction:
         mutes = self._mutes(fresh, states)
         blocks = self._blocks(fresh, states)
         strangers = self._strangers(fresh, states)
+        newest = self._newest_sessions(fresh)
         answers: list[Appended | Rejected] = []
         for one, key in zip(ready, keys, strict=True):
             answer = outcomes.get(one.resend) if one.resend is not None else None
-            if answer is None:
+            session = one.draft.uplink_session
+            if answer is None and session and newest.get(one.draft.sender) != session:
+                answer = _SUPERSEDED  # not the outcome of a repeat by the newest session
+            elif answer is None:
                 answer = self._outcome(one, key, states, mutes, blocks, strangers)
                 if one.resend is not None:
                     again = Appended(answer.entry, True) if isinstance(answer, Appended) else answer
@@ -334,6 +345,11 @@ class AppTransaction:
             if one.draft.kind in _SAYING and (receiver := _receiver(one.draft, states))
         }
         return self.driver.blocks(self.app, pairs) if pairs else set()
+
+    def _newest_sessions(self, ready: Iterable[AppendRequest]) -> dict[str, int]:
+        """Sender → the newest uplink session, for the senders of drafts that only that one may send."""
+        senders = {one.draft.sender for one in ready if one.draft.uplink_session}
+        return self.driver.uplink_sessions(self.log, list(senders)) | self.uplink_sessions if senders else {}
 
     def _strangers(
         self, ready: Iterable[AppendRequest], states: dict[int | bytes, ConversationState]
