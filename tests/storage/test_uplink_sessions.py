@@ -53,6 +53,20 @@ def test_a_refused_draft_is_not_the_result_of_its_repeat_by_the_newest_session(
     assert (refused, type(stored)) == (REFUSED, Appended)
 
 
+def test_a_session_that_begins_in_a_transaction_supersedes_the_older_one_there(
+    logs: tuple[MessageLog, MessageLog],
+) -> None:
+    log, done = logs[0], list[Any]()
+    log.begin_uplink(APP, "ann", 1)
+    beginning = gevent.spawn(log.begin_uplink, APP, "ann", 2)
+    for session in (1, 2):
+        log.send(APP, draft(session), done.append)
+    beginning.join()
+    until(lambda: len(done) == 2)
+    assert (done[0], type(done[1])) == (REFUSED, Appended)
+    assert log.append(APP, [draft(1)]) == [REFUSED]
+
+
 def test_what_an_older_session_has_sent_is_before_the_beginning_of_the_newer_one_or_never_stored(
     logs: tuple[MessageLog, MessageLog],
 ) -> None:

@@ -183,10 +183,10 @@ class LogDriver(Statements):
         rows = self.query_in(statement, (log, conversation), users)
         return {text_of(row[0]): (row[1], text_of(row[2])) for row in rows}
 
-    def uplink_sessions(self, log: int, users: Sequence[str]) -> dict[str, int]:
-        """User → the newest uplink session, for those who have one."""
-        statement = "SELECT member, session FROM uplink_session WHERE log = %s AND member IN {}"
-        return {text_of(row[0]): row[1] for row in self.query_in(statement, (log,), users)}
+    def uplink_sessions(self, log: int, users: Sequence[str]) -> set[int]:
+        """The newest uplink sessions of these users."""
+        statement = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"
+        return {row[0] for row in self.query_in(statement, (log,), users)}
 
     # --- changes --------------------------------------------------------------------------------------------
 

@@ -256,7 +256,7 @@ class AppTransaction:
         for one, key in zip(ready, keys, strict=True):
             answer = outcomes.get(one.resend) if one.resend is not None else None
             session = one.draft.uplink_session
-            if answer is None and session and newest.get(one.draft.sender) != session:
+            if answer is None and session and session not in newest:
                 answer = _SUPERSEDED  # not the outcome of a repeat by the newest session
             elif answer is None:
                 answer = self._outcome(one, key, states, mutes, blocks, strangers)
@@ -346,10 +346,14 @@ class AppTransaction:
         }
         return self.driver.blocks(self.app, pairs) if pairs else set()
 
-    def _newest_sessions(self, ready: Iterable[AppendRequest]) -> dict[str, int]:
-        """Sender → the newest uplink session, for the senders of drafts that only that one may send."""
+    def _newest_sessions(self, ready: Iterable[AppendRequest]) -> Collection[int]:
+        """The newest uplink sessions of the senders of drafts that only those may send."""
         senders = {one.draft.sender for one in ready if one.draft.uplink_session}
-        return self.driver.uplink_sessions(self.log, list(senders)) | self.uplink_sessions if senders else {}
+        if not senders:
+            return ()
+        begin = self.uplink_sessions
+        stored = self.driver.uplink_sessions(self.log, [user for user in senders if user not in begin])
+        return stored.union(begin.values())
 
     def _strangers(
         self, ready: Iterable[AppendRequest], states: dict[int | bytes, ConversationState]

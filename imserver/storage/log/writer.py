@@ -446,8 +446,8 @@ class LogWriter:
         """Let only this session of a user send drafts that name an uplink session. Switches.
 
         Returns the last id of the log at this moment: whatever the user's older sessions have sent is at or
-        before it, or is never stored. ``session``: a number that the user never had before. Raises the same
-        errors as :meth:`append`; then the client must log in again.
+        before it, or is never stored. ``session``: a number that no session of the app ever had. Raises the
+        same errors as :meth:`append`; then the client must log in again.
         """
         last = 0
 
