@@ -228,6 +228,8 @@ class Client:
 
     def _send_due(self, now: float) -> None:
         window = [*islice(self.waiting.items(), self.dialect.depth)]
+        if self.dialect.counts_anew and self.phase < LIVE:
+            return  # the sync shows which of them are stored
         # If messages are numbered, a lost one makes the following ones fail too.
         all_again = self.dialect.in_order and bool(window) and 0 < window[0][1][1] <= now
         for mark, (message, due) in window:
@@ -385,9 +387,13 @@ class Client:
         self.counts.pages += 1
         self._check_cursor(page.anew)
         for entry in page.entries:
-            self.reader.take(entry)
+            if self.dialect.counts_anew and entry.mark in self.waiting:
+                self._handle(Stored(entry.mark, entry), now)
+            else:
+                self.reader.take(entry)
         if page.more:
             last = page.entries[-1].id if page.entries else self.reader.cursor
             self._write(self.dialect.sync(last), now)
         else:
             self.phase = LIVE
+            self._send_due(now)

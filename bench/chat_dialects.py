@@ -108,7 +108,7 @@ class CmdDialect:
     """
 
     path = "/acc"
-    in_order = False
+    in_order = counts_anew = False
 
     def __init__(self, app: int, account: int, token: str, acks: bool, resumes: bool = True) -> None:
         self.app = app
@@ -166,7 +166,8 @@ def _entry(entry: Json) -> Entry:
 
 class ProtobufDialect:
     """The protobuf dialect, as the account of ``token``. Messages are numbered, and the server accepts only
-    the next number. ``resumes`` False: a client of GoChat, which has no cursor and acknowledges nothing.
+    the next number. ``resumes`` False: a client of GoChat, which has no cursor, acknowledges nothing and has
+    no ids of its own for its messages (``counts_anew``). Its sync shows it which of them are stored.
     """
 
     path = protobuf.PATH
@@ -176,6 +177,7 @@ class ProtobufDialect:
         self.account = account
         self.token = token
         self.resumes = resumes
+        self.counts_anew = not resumes
         self.acks = acks
         self.depth = 4
         self._counted = 0
@@ -204,7 +206,8 @@ class ProtobufDialect:
             self._marks[number] = message.mark
         kind = protobuf.GROUP if message.group else protobuf.SINGLE
         writer = protobuf.Writer(kind, message.receiver, self.account, int(time.time() * 1000))
-        return writer.frame(number, message.text.encode(), message.name.encode())
+        name = b"" if self.counts_anew else message.name.encode()
+        return writer.frame(number, message.text.encode(), name)
 
     def ack(self, cursor: int) -> bytes:
         data = b"\x08%c\x18%b" % (_PUSHED, varint(cursor))

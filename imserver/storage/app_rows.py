@@ -29,6 +29,7 @@ TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "hidden": (_LOGS, ("log", "member", "id")),
     "read_position": (_LOGS, ("log", "member", "conversation")),
     "mark_version": (_LOGS, ("log", "member")),
+    "uplink_session": (_LOGS, ("log", "member")),
     "reaction": (_LOGS, ("log", "message", "emoji", "member")),
     "pin": (_LOGS, ("log", "message")),
     "mention": (_LOGS, ("log", "member", "conversation", "id")),

@@ -89,6 +89,7 @@ class Shelf:
     def __init__(self) -> None:
         self.entries: dict[str, list[Entry]] = {}
         self.memberships: list[Membership] = []
+        self.uplink_sessions: dict[tuple[str, str], int] = {}
         self.lock = RLock()
         self.groups = 0
 
@@ -209,6 +210,13 @@ class MemoryLog:
     ) -> None:
         self._writer.send(app, draft, answer, to_account)
 
+    def begin_uplink(self, app: str, user: str, session: int) -> int:
+        self._check()
+        with self.shelf.lock:
+            gevent.sleep(0)
+            self.shelf.uplink_sessions[app, user] = session
+            return self.shelf.next_id(app) - 1
+
     def append(self, app: str, drafts: Sequence[Draft]) -> list[Appended | Rejected]:
         """Put drafts on the shelf; nobody hears of them."""
         return [self._append_one(app, draft) for draft in drafts]
@@ -221,6 +229,9 @@ class MemoryLog:
 
     def _append_one(self, app: str, draft: Draft) -> Appended | Rejected:
         log = self.shelf.entries.setdefault(app, [])
+        newest = self.shelf.uplink_sessions.get((app, draft.sender))
+        if draft.uplink_session and draft.uplink_session != newest:
+            return Rejected("superseded")
         for entry in log:
             if draft.client_msg_id and (entry.sender, entry.client_msg_id) == (
                 draft.sender,

@@ -1,6 +1,7 @@
 """Chats over a log in memory: logins by token, numbers that are used up, order, holding back, paging."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -136,8 +137,8 @@ class ProtobufClient:
 class Harness(Node):
     """A node with chats. A token is the number of its account."""
 
-    def __init__(self, shelf: Shelf | None = None) -> None:
-        policies = {**POLICIES, APP: "refuse"}
+    def __init__(self, shelf: Shelf | None = None, policy: str = "refuse") -> None:
+        policies = {**POLICIES, APP: policy}
         super().__init__(shelf, policies=policies)
         self.logins = FakeLogins()
         self.uplink = ProtobufUplink(self.messaging, self.store)
@@ -536,6 +537,101 @@ def test_waiting_messages_of_an_ended_connection_are_dropped(harness: Harness) -
     assert len(harness.log.shelf.entries[APP]) == 1
 
 
+# --- counting anew ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def two_nodes(policy: str = "refuse") -> Iterator[tuple[Harness, Harness]]:
+    """Two nodes with one log. Neither learns of the sessions of the other, as if one of them were stopped."""
+    shelf = Shelf()
+    with Harness(shelf, policy) as first, Harness(shelf, policy) as second:
+        first.peers, second.peers = [second], [first]
+        yield first, second
+
+
+def texts(page: Output) -> list[str]:
+    messages, more = synced(page)
+    assert not more
+    return [said.text for said in messages]
+
+
+@pytest.mark.parametrize(
+    ("policy", "device", "cursor", "refused"),
+    [
+        ("refuse", "", None, True),
+        ("single", "", None, True),
+        ("multi", "", None, False),
+        ("newest", "", None, False),
+        ("refuse", "phone", None, False),
+        ("refuse", "", 0, False),
+    ],
+)
+def test_what_a_replaced_session_sends_after_the_sync_of_its_successor_is_not_stored(
+    policy: str, device: str, cursor: int | None, refused: bool
+) -> None:
+    """Unless sessions may send side by side, or the client has ids of its own: those of the full dialect."""
+    with two_nodes(policy) as (stopped, other):
+        older, newer = stopped.visitor(), other.visitor()
+        for client in (older, newer):
+            client.id = 266
+            client.tell(protobuf.login("266", device, cursor))
+            client.tell(protobuf.sync(0))
+            client.expect(2)
+        older.single(1, 267, "hi")
+        if not refused:
+            older.expect(3)
+            return
+        assert older.client.close_code() == 1011
+        assert older.acks() == []
+        newer.single(1, 267, "hi")
+        newer.expect(3)
+        assert [entry.id for entry in stopped.log.shelf.entries[APP]] == [1]
+        assert stopped.uplink.idle
+
+
+def test_a_login_waits_for_what_its_older_connection_has_sent(harness: Harness) -> None:
+    ann = harness.live(266)
+    harness.log.committing = Signal()
+    ann.single(1, 267, "hi")
+    until(lambda: not harness.uplink.idle)
+    ann.client.hang_up()
+    until(lambda: not harness.hub.is_online(APP, "266"))
+    again = harness.visitor()
+    again.tell(protobuf.login("266"))
+    again.tell(protobuf.sync(0))
+    other = harness.visitor()
+    other.tell(protobuf.login("268", cursor=0))
+    other.expect(1)
+    assert again.outputs() == [], "although the log answers others"
+    harness.log.committing.set()
+    assert texts(again.expect(2)[1]) == ["hi"]
+
+
+def test_a_login_waits_until_its_node_can_sync_what_another_one_has_stored() -> None:
+    with two_nodes() as (first, second):
+        first.wire = lambda _first, _last: False
+        second.live(267)
+        ann = first.live(266)
+        ann.single(1, 268, "hi")
+        ann.expect(1)
+        again = second.protobuf_client(266)
+        again.tell(protobuf.sync(0))
+        assert texts(again.expect(2)[1]) == ["hi"]
+
+
+def test_a_login_that_the_log_does_not_take_is_closed(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_uplink(*_: object) -> int:
+        raise StorageUnavailable("away")
+
+    monkeypatch.setattr(harness.log, "begin_uplink", begin_uplink)
+    ann = harness.visitor()
+    ann.tell(protobuf.login("266"))
+    assert ann.client.close_code() == 1011
+    assert ann.outputs() == []
+
+
 # --- catching up --------------------------------------------------------------------------------------------
 
 
@@ -778,7 +874,7 @@ def test_a_session_remembers_no_more_than_a_few_numbers(harness: Harness) -> Non
     bob.expect(1)
     state, subscription = ann.connection.dialect_state, ann.connection.subscription
     assert type(state) is ProtobufState
-    assert state.__sizeof__() + subscription.__sizeof__() <= 100
+    assert state.__sizeof__() + subscription.__sizeof__() <= 104
     assert not hasattr(state, "__dict__")
     assert harness.uplink.idle
 

@@ -28,7 +28,7 @@ from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.subscriptions import AckingSubscription
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.log.contract import fitting
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import OPEN, Connection, app_and_user
 
 if TYPE_CHECKING:
     from imserver.protocol import chat_pb2 as pb
@@ -213,9 +213,15 @@ class ProtobufService:
         """Subscribe a new session to the log."""
         acks = command.cursor >= 0 and command.acks
         subscription = AckingSubscription(held=[]) if acks else Subscription(held=[])
-        connection.dialect_state = ProtobufState(ends=expires_at // 60 + 1 if expires_at else 0)
+        state = ProtobufState(ends=expires_at // 60 + 1 if expires_at else 0)
+        connection.dialect_state = state
         if command.cursor < 0:
+            app, user = app_and_user(connection)
             self._catch_up.subscribe(connection, subscription, live=False)
+            if not connection.device and self._sessions.replaces_older(app):
+                # GoChat's clients learn from the next sync which of their messages they must send again.
+                state.uplink_session, last = self._uplink.begin(app, user)
+                self._catch_up.reach(app, last)
             self.deadlines.expect(connection)
             return _OK
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from random import SystemRandom
 from typing import Final
 
 import gevent
@@ -33,6 +34,7 @@ from imserver.storage.log.contract import (
     INVALID,
     NOT_MEMBER,
     REJECTED,
+    SUPERSEDED,
     Appended,
     Draft,
     Entry,
@@ -43,6 +45,8 @@ from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
+
+_random: Final = SystemRandom()
 
 RECALL, EDIT = 1, 2
 """Kinds of messages besides plain ones (0)."""
@@ -58,11 +62,13 @@ are dropped. The client may send them again.
 class ProtobufState(DialectState, gc=False):
     """State of a session. ``last``: the client's number of the last stored or refused message, and the
     position of that message (0: refused; or :data:`UNSTORED`). ``ends``: the minute of Unix time in which the
-    token expires; 0: it does not expire.
+    token expires; 0: it does not expire. ``uplink_session``: number of the session, if it ends what older
+    ones send; else 0.
     """
 
     last: tuple[int, int] = (0, 0)
     ends: int = 0
+    uplink_session: int = 0
 
 
 class _Queue:
@@ -93,6 +99,15 @@ class ProtobufUplink:
     def idle(self) -> bool:
         """Whether nothing waits to be stored."""
         return not self._queues
+
+    def begin(self, app: str, user: str) -> tuple[int, int]:
+        """Begin a session that counts anew. Returns its number, and the last id of the log. Switches.
+
+        What the user's older sessions have sent is at or before this id, or is never stored: neither if their
+        node was stopped and goes on, nor if it waits for its turn here. Raises StorageUnavailable.
+        """
+        session = _random.getrandbits(62) + 1
+        return session, self._store.log().begin_uplink(app, user, session)
 
     def ended(self, connection: Connection) -> None:
         """Handle the end of a connection. Never switches."""
@@ -167,8 +182,10 @@ class ProtobufUplink:
         assert user is not None
         # GoChat acknowledges and stores messages to users who do not exist.
         to_anybody = not isinstance(connection.encoding.dialect, FullProtobufDialect)
+        state = connection.dialect_state
+        session = state.uplink_session if isinstance(state, ProtobufState) else 0
         for command in messages:
-            made = draft_of(user, command, found, to_anybody)
+            made = draft_of(user, command, found, to_anybody, session)
             if isinstance(made, Draft):
                 done = partial(self._stored, connection, queue, command)
                 self._messaging.send_of_user(app, made, done, connection)
@@ -183,6 +200,10 @@ class ProtobufUplink:
         if isinstance(result, StorageUnsure):
             # A stored message uses its number: a repeat must not be stored meanwhile.
             result.on_known = partial(self._stored, connection, queue, command)
+            return
+        if isinstance(result, Rejected) and result.reason == SUPERSEDED:
+            # The client has logged in elsewhere, has synced, and sends again there what it did not find.
+            connection.close(errors.CLOSE_INTERNAL_ERROR)
             return
         queue.storing -= 1
         queue.size -= len(command.content)
@@ -229,10 +250,11 @@ def _refuse(connection: Connection, number: int, why: Rejected) -> bool:
 
 
 def draft_of(
-    user: str, command: ChatMessage, found: dict[int, Entry] | None, to_anybody: bool
+    user: str, command: ChatMessage, found: dict[int, Entry] | None, to_anybody: bool, session: int
 ) -> Draft | Rejected | StorageUnavailable:
     """The draft of a message, or the reason why it is refused. ``found``: the entries that recalls and edits
-    refer to (None: they could not be read). ``to_anybody``: the receiver need not exist.
+    refer to (None: they could not be read). ``to_anybody``: the receiver need not exist. ``session``: its
+    uplink session; 0: it has none.
     """
     sender = command.sender
     if not sender or sender != account(user):
@@ -265,6 +287,7 @@ def draft_of(
         to_anybody=to_anybody,
         conversation=receiver[1],
         group=receiver[1] != 0,
+        uplink_session=session,
     )
 
 

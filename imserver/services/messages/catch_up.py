@@ -167,7 +167,7 @@ class CatchUp:
         entries, more = list[Entry](), False
         try:
             # Otherwise this node would deliver again what the client has received from another one.
-            is_stored = self._reach(app, max(after, *rooms.values()) if rooms else after)
+            is_stored = self.reach(app, max(after, *rooms.values()) if rooms else after)
             anew = checks and not is_stored
             if not anew:
                 entries, more = oldest_page(*self.page(app, user, after, limit, rooms))
@@ -275,7 +275,7 @@ class CatchUp:
             return True
         return cursor > self._follower.position(app) and cursor > self._store.log().head(app)
 
-    def _reach(self, app: str, id: int) -> bool:
+    def reach(self, app: str, id: int) -> bool:
         """Wait until this node has delivered an entry that another node has delivered. False: the log has no
         such entry. May switch. Raises StorageUnavailable."""
         if self._follower.position(app) >= id:

@@ -241,6 +241,11 @@ class Sessions:
         """Whether a user id is short enough for an app. Never switches."""
         return self._logins.takes_user(app, user)
 
+    def replaces_older(self, app: str) -> bool:
+        """Whether a login to an app ends the older session of its user and device. Never switches."""
+        known = self._hub.apps.get(app)
+        return known is not None and known.policy in ("single", "refuse")
+
     def _check(self, connection: Connection, login: Login) -> LoginDecision:
         dialect = connection.encoding.dialect.name
         return self._logins.check(login.app, login.user, login.token, dialect, connection, login.device)

@@ -30,11 +30,12 @@ BLOCKED: Final = "blocked"
 REJECTED: Final = "rejected"
 NOT_BOT: Final = "not_bot"
 UNKNOWN_ACCOUNT: Final = "unknown_account"
+SUPERSEDED: Final = "superseded"
 """Reasons of :class:`Rejected`: the app has no such conversation; the user can read no such message; the
 sender is not (or no longer) a member; the sender is muted; the draft is invalid; the message was recalled;
 the receiver has blocked the sender, or the owner of a bot that sends the first message; the back end of the
 app has rejected the draft, for the reason in ``detail``; only bots send buttons; the receiver is no account,
-in an app whose users all are."""
+in an app whose users all are; the sender has a newer uplink session."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -61,6 +62,9 @@ class Draft(Struct, frozen=True, kw_only=True):
     group: bool = False
     """Whether ``conversation`` must be a group. Its number may be that of another kind of conversation."""
     room: str = ""
+    uplink_session: int = 0
+    """The session that sends it, where only the sender's newest one may
+    (:meth:`imserver.storage.log.writer.LogWriter.begin_uplink`); 0: every session may."""
 
 
 Entry = Message
@@ -79,7 +83,7 @@ class Rejected(Struct, frozen=True):
 
     reason: str
     """``unknown_conversation``, ``unknown_account``, ``not_member``, ``muted``, ``invalid``, ``recalled``,
-    ``blocked`` or ``rejected``."""
+    ``blocked``, ``rejected`` or ``superseded``."""
     detail: str = ""
 
 

@@ -7,7 +7,7 @@ engine has a subclass.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _INSERT_MESSAGE: Final = (
     f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES {marks_of(len(MESSAGE_COLUMNS.split(',')))}"
 )
+_NEW_SESSION: Final = "ON CONFLICT (log, member) DO UPDATE SET session = excluded.session"
+_NEW_SESSION_ON_MYSQL: Final = "ON DUPLICATE KEY UPDATE session = VALUES(session)"
 _BLOCKS_ON_SQLITE: Final = (
     "WITH w(account, other) AS (VALUES {}) SELECT r.account, r.other "
     "FROM w CROSS JOIN relation r ON r.account = w.account AND r.other = w.other "
@@ -181,7 +183,21 @@ class LogDriver(Statements):
         rows = self.query_in(statement, (log, conversation), users)
         return {text_of(row[0]): (row[1], text_of(row[2])) for row in rows}
 
+    def uplink_sessions(self, log: int, users: Sequence[str]) -> set[int]:
+        """The newest uplink sessions of these users."""
+        statement = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"
+        return {row[0] for row in self.query_in(statement, (log,), users)}
+
     # --- changes --------------------------------------------------------------------------------------------
+
+    def set_uplink_sessions(self, log: int, sessions: Mapping[str, int]) -> None:
+        """Write the newest uplink session of users."""
+        on_mysql = self.engine == "mysql"
+        self.execute_many(
+            "INSERT INTO uplink_session (log, member, session) VALUES (%s, %s, %s) "
+            + (_NEW_SESSION_ON_MYSQL if on_mysql else _NEW_SESSION),
+            [(log, user, session) for user, session in sessions.items()],
+        )
 
     def add_conversations(
         self, log: int, rows: Sequence[tuple[ConversationState, bytes | None, str, int]]

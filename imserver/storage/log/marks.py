@@ -24,6 +24,9 @@ from imserver.storage.log.rows import (
 )
 from imserver.storage.statements import Row, Statements, text_of
 
+_OF_USER: Final = ("read_position", "hidden", "mark_version", "mention", "bot_entry", "uplink_session")
+"""The tables with what the log has of one user, besides memberships."""
+
 
 class MarkStore(LogTables):
     """The marks of all users."""
@@ -56,10 +59,10 @@ class MarkStore(LogTables):
         return self._change_log(app, work, 0)
 
     def forget(self, app: str, user: str) -> None:
-        """Delete all marks of a deleted user."""
+        """Delete all marks of a deleted user, and the user's uplink session."""
 
         def work(sql: Statements, head: LogHead) -> None:
-            for table in ("read_position", "hidden", "mark_version", "mention", "bot_entry") if user else ():
+            for table in _OF_USER if user else ():
                 sql.execute(f"DELETE FROM {table} WHERE log = %s AND member = %s", (head.number, user))
 
         self._change_log(app, work, None)

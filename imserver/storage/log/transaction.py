@@ -28,6 +28,7 @@ from imserver.storage.log.contract import (
     NOT_BOT,
     NOT_MEMBER,
     RECALLED,
+    SUPERSEDED,
     UNKNOWN_ACCOUNT,
     UNKNOWN_CONVERSATION,
     Appended,
@@ -62,6 +63,7 @@ _MUTED: Final = Rejected(MUTED)
 _BLOCKED: Final = Rejected(BLOCKED)
 _RECALLED: Final = Rejected(RECALLED)
 _TOO_MANY_EDITS: Final = Rejected(FULL, f"at most {MOST_EDITS} edits of a message")
+_SUPERSEDED: Final = Rejected(SUPERSEDED)
 _NO_BUTTONS: Final = Rejected(NOT_BOT, "only bots send buttons")
 
 _SAYING: Final = ("message", "edit")
@@ -132,6 +134,9 @@ class AppTransaction:
         """Recalled messages among those that drafts edit."""
         self._edits: dict[int, int] = {}
         """The number of edits of the messages that drafts edit."""
+        self.uplink_sessions: dict[str, int] = {}
+        """User → the uplink session that begins in this transaction. It supersedes the user's older one for
+        the drafts of this transaction, too."""
 
     @property
     def log(self) -> int:
@@ -226,6 +231,8 @@ class AppTransaction:
                 self._bots.write()
             revise(self.driver, self.log, self.entries)
             self.driver.update_head(self.head)
+        if self.uplink_sessions:
+            self.driver.set_uplink_sessions(self.log, self.uplink_sessions)
 
     # --- drafts ---------------------------------------------------------------------------------------------
 
@@ -251,10 +258,14 @@ class AppTransaction:
             if key not in states and one.draft.to_user and one.resend not in outcomes
         }
         unwelcome = self._unwelcome(first) if first else first
+        newest = self._newest_sessions(fresh)
         answers: list[Appended | Rejected] = []
         for one, key in zip(ready, keys, strict=True):
             answer = outcomes.get(one.resend) if one.resend is not None else None
-            if answer is None:
+            session = one.draft.uplink_session
+            if answer is None and session and session not in newest:
+                answer = _SUPERSEDED  # not the outcome of a repeat by the newest session
+            elif answer is None:
                 answer = self._outcome(one, key, states, mutes, blocks, strangers, unwelcome)
                 if one.resend is not None:
                     again = Appended(answer.entry, True) if isinstance(answer, Appended) else answer
@@ -354,6 +365,15 @@ class AppTransaction:
         pairs = {(user, owners[bot]) for user, bot in first if bot in owners}
         blocks = self.driver.blocks(self.app, pairs)
         return {(user, bot) for user, bot in first if (user, owners.get(bot)) in blocks}
+
+    def _newest_sessions(self, ready: Iterable[AppendRequest]) -> Collection[int]:
+        """The newest uplink sessions of the senders of drafts that only those may send."""
+        senders = {one.draft.sender for one in ready if one.draft.uplink_session}
+        if not senders:
+            return ()
+        begin = self.uplink_sessions
+        stored = self.driver.uplink_sessions(self.log, [user for user in senders if user not in begin])
+        return stored.union(begin.values())
 
     def _strangers(
         self, ready: Iterable[AppendRequest], states: dict[int | bytes, ConversationState]

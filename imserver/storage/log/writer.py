@@ -267,6 +267,8 @@ class WriteTransaction:
         """Sorted by name, so that two writers never deadlock."""
         self.commits: dict[str, tuple[int, int, list[Entry]]] = {}
         """App → (first id, last id, entries), for apps with new entries."""
+        self.begins_sessions = False
+        """Whether an uplink session begins."""
         self._now = int(time())
 
     @property
@@ -287,6 +289,7 @@ class WriteTransaction:
             for request, outcome in zip(drafts, part.append(drafts), strict=True):
                 request.outcome = outcome
             part.write()
+            self.begins_sessions |= bool(part.uplink_sessions)
             if part.entries:
                 self.commits[app] = (part.before + 1, part.head.last_id, part.entries)
 
@@ -438,6 +441,24 @@ class LogWriter:
             raise outcome
         assert isinstance(outcome, Change | Rejected)
         return outcome
+
+    def begin_uplink(self, app: str, user: str, session: int) -> int:
+        """Let only this session of a user send drafts that name an uplink session. Switches.
+
+        Returns the last id of the log at this moment: whatever the user's older sessions have sent is at or
+        before it, or is never stored. ``session``: a number that no session of the app ever had. Raises the
+        same errors as :meth:`append`; then the client must log in again.
+        """
+        last = 0
+
+        def work(transaction: AppTransaction) -> Change:
+            nonlocal last
+            last = transaction.before
+            transaction.uplink_sessions[user] = session
+            return Change(0)
+
+        self.change(app, work)
+        return last
 
     def is_busy(self, app: str) -> bool:
         """Whether drafts of an app are waiting or being stored. Never switches."""
@@ -595,7 +616,8 @@ class LogWriter:
         Nothing may be delivered before earlier entries of the log.
         """
         if not transaction.commits:
-            return True
+            # No row shows whether a session has begun. Its client logs in again, which is always safe.
+            return not transaction.begins_sessions
         app, (first, _, _) = next(iter(transaction.commits.items()))
 
         def look(driver: LogDriver) -> bool:
