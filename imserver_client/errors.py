@@ -104,7 +104,6 @@ PROBLEM_CODES: Final[dict[int | str, ErrorRow]] = {
         ErrorRow("forbidden", "the API key does not allow this", "Use a key of this app with this scope."),
         ErrorRow("unknown_app", "there is no such app", "Check the app's name, or create the app."),
         ErrorRow("body_too_large", "the request is too large", "Send less in one request."),
-        ErrorRow("answer_too_large", "the batch has too large answers", "Send this command alone."),
         ErrorRow("too_many_targets", "the push has too many targets", "Split it into several pushes."),
         ErrorRow("id_reused", "another push had this id", "Use a new id for each push."),
         ErrorRow("rejected", "the back end rejected the message", "Change the message."),

@@ -69,7 +69,6 @@ export const PROBLEM_CODES = {
   forbidden: ["the API key does not allow this", "Use a key of this app with this scope."],
   unknown_app: ["there is no such app", "Check the app's name, or create the app."],
   body_too_large: ["the request is too large", "Send less in one request."],
-  answer_too_large: ["the batch has too large answers", "Send this command alone."],
   too_many_targets: ["the push has too many targets", "Split it into several pushes."],
   id_reused: ["another push had this id", "Use a new id for each push."],
   rejected: ["the back end rejected the message", "Change the message."],

@@ -446,7 +446,7 @@ def test_pages_of_other_hosts_may_connect_only_where_no_list_of_hosts_is_kept(st
 
 
 def test_a_system_for_another_dialect_takes_no_clients(strict: Server) -> None:
-    assert opening(strict, "/ws?systemId=cmd") == (-1003, 4505)
+    assert opening(strict, "/ws?systemId=cmd") == (-1003, 4507)
 
 
 def test_a_system_may_be_an_alias_of_an_app_of_another_dialect(launch: Launch, http_server: str) -> None:

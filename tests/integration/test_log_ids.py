@@ -34,7 +34,7 @@ def test_log_lines_of_a_connection_have_its_id(server: Server) -> None:
         what="the end is logged",
     )
     received = [line["message"] for line in lines(server) if line.get("connection") == peer]
-    assert received[:2] == ["connected", "login of ann in 101: 200"]
+    assert received[:2] == ["connected", "login of 'ann' in '101': 200"]
     assert len(received) == 3
 
 

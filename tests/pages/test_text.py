@@ -23,11 +23,11 @@ MADE_UP = re.compile(
 
 #: problems that a program must solve, or that the page solves itself: a person sees their code
 FOR_PROGRAMS = """
-    already_online app_configured app_exists bad_request checksum_mismatch headers_too_large
-    host_refused http_version id_reused method_not_allowed node_full not_an_upgrade not_found
-    not_implemented offset_mismatch origin_refused range_not_satisfiable signature_invalid timeout
-    too_many_apps too_many_streams too_many_targets tus_version unknown_app unknown_connection
-    unknown_encoding upload_locked uri_too_long version_required
+    already_online answer_too_large app_configured app_exists bad_request checksum_mismatch
+    headers_too_large host_refused http_version id_reused method_not_allowed node_full not_accepted
+    not_an_upgrade not_found not_implemented offset_mismatch origin_refused range_not_satisfiable
+    signature_invalid timeout too_many_apps too_many_streams too_many_targets tus_version unknown_app
+    unknown_connection unknown_encoding upload_locked uri_too_long version_required
 """
 
 
