@@ -288,11 +288,12 @@ def user_list(api: Api, call: Call) -> HttpResponse:
 
 def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
     """The list for a user: those whose presence the user may see, in the order of names. It counts and names
-    nobody else. May switch."""
+    nobody else. Each page of all users that it reads costs a request. May switch."""
     user, more = call.principal.user, True
     listed, missing = list[str](), dict[str, None]()
     while more and len(listed) <= LIST_PAGE:
         page = api.services.presence.page(call.app, after, LIST_PAGE)
+        api.rates.charge(call.principal, call.request.host, int(page.more))
         names, more = sorted(page.users), page.more
         visible = api.services.relations.visible(call.app, user, names)
         listed += [name for name in names if name in visible]
