@@ -110,7 +110,7 @@ class ChannelDialect(ABC):
     """A dialect of subscribers: bytes ↔ events, without I/O. ``name``: of the user."""
 
     depth = 0
-    in_order = False
+    in_order = counts_anew = False
     path = ""
 
     def __init__(self, app: str, name: str) -> None:
