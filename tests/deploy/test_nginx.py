@@ -16,7 +16,7 @@ from tests.conftest import StartServer
 from tests.integration.action import action_session
 from tests.integration.cmd import cmd_client, form_request, fresh, get, logged_in, post
 from tests.integration.pusher import Client as PusherClient
-from tests.integration.raw import Address, Ended, Raw, request
+from tests.integration.raw import Address, Ended, Raw, ask, request
 from tests.support import Server, eventually
 from tests.tools import require
 
@@ -70,9 +70,11 @@ def test_it_ends_idle_connections_before_a_node_does() -> None:
     assert idle < DEFAULTS["limits"]["keepalive_seconds"]
 
 
-def test_it_takes_bodies_as_large_as_a_node_does() -> None:
-    (size,) = re.findall(r"client_max_body_size +(\d+)m;", CONFIG.read_text(encoding="utf-8"))
-    assert int(size) * 1024 * 1024 == DEFAULTS["limits"]["body_bytes"]
+@pytest.mark.parametrize("file", sorted(CONFIG.parent.glob("nginx*.conf")), ids=lambda file: file.stem)
+def test_it_takes_bodies_and_files_as_large_as_a_node_does(file: Path) -> None:
+    sizes = re.findall(r"client_max_body_size +(\d+)m;", file.read_text(encoding="utf-8"))
+    limits = DEFAULTS["limits"]["body_bytes"], DEFAULTS["uploads"]["max_bytes"]
+    assert tuple(int(size) * 1024 * 1024 for size in sizes) == limits
 
 
 # --- what goes through it -----------------------------------------------------------------------------------
@@ -111,6 +113,15 @@ def test_every_dialect_reaches_a_node(nginx: Nginx) -> None:
     with PusherClient(nginx.address) as one:
         # The answer of a node without an app of this key; with one it would not be in demo mode.
         assert one.refusal["data"]["code"] == 4001
+
+
+def test_the_largest_file_passes(nginx: Nginx) -> None:
+    path, size = "/api/v1/uploads?app=default&user=u1", DEFAULTS["uploads"]["max_bytes"]
+    with Raw(nginx.address) as client:
+        answer = client.ask(request(path, method="POST", body=bytes(size)))
+    assert (answer.status, answer.json["bytes"]) == (201, size)
+    more = [("Content-Length", str(size + 1))]
+    assert ask(nginx.address, request(path, method="POST", headers=more)).status == 413
 
 
 def test_metrics_are_not_public(nginx: Nginx, servers: list[Server]) -> None:
