@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gevent.hub import get_hub
 from msgspec.structs import replace
@@ -36,6 +36,9 @@ from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer
 from imserver.transport.listener import Listener, bind, text_of
 from imserver.transport.stream import StreamPath, Streams
+
+if TYPE_CHECKING:
+    from imserver.transport.wsgi import WsgiServer
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +125,7 @@ class Servers:
         self.streams = self._make_streams()
         self.application = create_application(self)
         self._listeners: list[Listener] = []
-        self._fronts: list[FrontServer] = []
-        self._wsgi_servers: list[Any] = []
+        self._servers: list[FrontServer | WsgiServer] = []
         self.addresses: dict[str, str] = {}
         """Purpose → address, for display."""
         self._ports: dict[str, int] = {}
@@ -180,7 +182,7 @@ class Servers:
             self._metrics,
             self.parts.request_log.add if self._config.log.requests else None,
         )
-        self._fronts.append(front)
+        self._servers.append(front)
         loop = get_hub().loop
         self._listeners.append(Listener(sock, self.parts.poller, loop, self._metrics, front.accept))
 
@@ -191,7 +193,7 @@ class Servers:
         context = self._listener_context(name)
         server = WsgiServer(sock, self.application, {LISTENER_KEY: name}, context, self._metrics)
         server.start()
-        self._wsgi_servers.append(server)
+        self._servers.append(server)
 
     def _listener_context(self, name: str) -> ListenerContext:
         """The context of a listener. The WebSocket port serves only routes of dialects."""
@@ -216,40 +218,35 @@ class Servers:
 
     def expire(self) -> None:
         """Close HTTP connections that have timed out. Called once per second."""
-        for front in self._fronts:
-            front.expire()
+        for server in self._servers:
+            server.expire()
 
     @property
     def busy(self) -> bool:
         """True while a request is running."""
-        return any(front.busy for front in self._fronts)
+        return any(server.busy for server in self._servers)
 
     @property
     def connected(self) -> bool:
         """True while a client has a connection for requests."""
-        return self.busy or any(front.parked for front in self._fronts)
+        return any(server.connected for server in self._servers)
 
     def drain(self) -> None:
         """Accept the waiting connections, then stop listening; answers end their connections."""
         for listener in self._listeners:
             listener.close()
-        for server in self._wsgi_servers:
-            server.stop_accepting()
-        for front in self._fronts:
-            front.drain()
+        for server in self._servers:
+            server.drain()
 
     def end_kept(self) -> None:
         """Serve requests that have arrived and end connections that wait for a next request."""
-        for front in self._fronts:
-            front.end_kept()
+        for server in self._servers:
+            server.end_kept()
 
     def close(self) -> None:
         """Close everything that is left."""
-        for front in self._fronts:
-            for parked in tuple(front.parked):
-                parked.lost()
-        for server in self._wsgi_servers:
-            server.stop(timeout=1)
+        for server in self._servers:
+            server.close()
 
 
 def keys_may_be_stored(config: Config) -> bool:

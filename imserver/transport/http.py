@@ -129,6 +129,16 @@ class FrontServer:
         """True while a request is unfinished, or a new connection may still send its first request."""
         return self.hand_over.busy or any(connection.unfinished for connection in self.parked)
 
+    @property
+    def connected(self) -> bool:
+        """True while a client has a connection for requests."""
+        return bool(self.hand_over.busy or self.parked)
+
+    def close(self) -> None:
+        """Close the connections that are left."""
+        for connection in tuple(self.parked):
+            connection.lost()
+
 
 class HttpConnection(Writer):
     """A parked HTTP connection. It reads whole requests and has them answered.

@@ -40,11 +40,16 @@ class OneRequestHandler(WSGIHandler):
         missing: int = (body.content_length or 0) - body.position
         return missing > len(self.rfile.unread)
 
+    def _is_last(self) -> bool:
+        """Whether the connection ends with this answer although its client would go on."""
+        return self._lacks_body()
+
     def finalize_headers(self) -> None:
         """Add Connection: close if needed, just before the headers are sent."""
-        if self._lacks_body() and not self.close_connection:
+        if not self.close_connection and self._is_last():
             self.close_connection = True
             headers: Any = self.response_headers
+            headers[:] = [row for row in headers if row[0] != b"Connection"]  # HTTP/1.0 has keep-alive there
             headers.append((b"Connection", b"close"))
         super().finalize_headers()
 

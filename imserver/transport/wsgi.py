@@ -11,10 +11,12 @@ from __future__ import annotations
 import _socket
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 import gevent
+from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 
@@ -137,11 +139,9 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def __init__(self, sock: Any, address: Any, server: WsgiServer) -> None:
         self._reader = Reader(sock, b"")
         super().__init__(sock, address, server, self._reader)  # type: ignore[call-arg]
-        self._patience = server.listener_context.limits.handshake_seconds
 
     def handle_one_request(self) -> Any:
         """Wait for a whole head, parse it as strictly as the front server does, and pass it to pywsgi."""
-        server = self.server
         sock: Any = self.socket
         if self._reader.unread:  # a pipelined request: in the next turn of the loop
             hub = gevent.get_hub()
@@ -154,7 +154,6 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return None
         except OSError:
             return None
-        self._patience = server.listener_context.limits.keepalive_seconds
         sock.settimeout(WRITE_SECONDS)
         result = super().handle_one_request()
         if self.cut_short:
@@ -164,8 +163,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def _read_whole(self, sock: Any) -> bool:
         """Read a whole request and put its plain form into the reader. False if there is nothing to serve."""
         listener, reader = self.server.listener_context, self._reader
-        limits = listener.limits
-        raw = reader.await_head(limits.header_bytes, self._patience, limits.handshake_seconds)
+        raw = self._await_head()
         if not raw:
             return False
         head = parse_head(raw)
@@ -194,6 +192,38 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         elif head.altered:
             reader.put_back(plain_request(reader.read(len(raw)), head, b""))
         return True
+
+    def _await_head(self) -> bytes:
+        """Wait for the head of a request; see :meth:`Reader.await_head`."""
+        server, limits = self.server, self.server.listener_context.limits
+        seconds = limits.handshake_seconds
+        if self.requestline is None:  # a new connection, which may send its first request in a drain, too
+            return self._reader.await_head(limits.header_bytes, seconds, seconds)
+        server.waiting.add(self)
+        try:
+            if server.ended:
+                self.end_wait()
+            return self._reader.await_head(limits.header_bytes, limits.keepalive_seconds, seconds)
+        finally:
+            server.waiting.discard(self)
+
+    @property
+    def idle(self) -> bool:
+        """True if nothing of a next request was read."""
+        return not self._reader.unread
+
+    def end_wait(self) -> None:
+        """For a drain: serve what the kernel holds, or end the connection if it is idle."""
+        sock: Any = self.socket
+        with suppress(OSError):  # an ended connection wakes its handler by itself
+            try:
+                if self.idle:
+                    sock._sock.recv(1, _socket.MSG_PEEK)
+            except BlockingIOError:
+                sock.shutdown(_socket.SHUT_RD)  # the handler reads an end
+
+    def _is_last(self) -> bool:
+        return self.server.draining or super()._is_last()
 
     def _streamed(self, head: ParsedHead, body: bytes = b"") -> bool:
         """Pass the socket to a stream if the request asks for one."""
@@ -284,9 +314,10 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
 
 
 class WsgiServer(WSGIServer):
-    """One listener of the WSGI server."""
+    """One listener of the WSGI server. Owner of the set of handlers that wait for a next request."""
 
     handler_class = WsgiHandler
+    pool: Pool
 
     def __init__(
         self,
@@ -297,7 +328,12 @@ class WsgiServer(WSGIServer):
         metrics: Metrics,
     ) -> None:
         environ = {**environ, WS_DIALECT_KEY: context.ws_dialect}
-        super().__init__(listener, application, log=None, error_log=log, environ=environ)
+        super().__init__(listener, application, spawn=Pool(), log=None, error_log=log, environ=environ)
+        self.waiting: set[WsgiHandler] = set()
+        self.draining = False
+        """True: answers announce the end of their connection."""
+        self.ended = False
+        """True: no connection waits for a next request any more."""
         self.listener_context = context
         self.metrics = metrics
         self.port: int = listener.getsockname()[1]
@@ -305,3 +341,33 @@ class WsgiServer(WSGIServer):
     def update_environ(self) -> None:
         """Set the server name without a DNS lookup."""
         self.environ.update(SERVER_NAME="localhost", SERVER_PORT=str(self.port))
+
+    def expire(self) -> None:
+        """Do nothing: each handler has its own time limits."""
+
+    def drain(self) -> None:
+        """Accept the connections in the queue, then stop listening; answers end their connections."""
+        self.draining = True
+        with suppress(OSError):  # no files are left
+            while accepted := self.do_read():
+                self.do_handle(*accepted)
+        self.close()
+
+    def end_kept(self) -> None:
+        """Serve requests that have arrived and end connections that wait for a next request.
+
+        A connection that was accepted but not served yet may still send a request; :attr:`busy` counts it.
+        """
+        self.ended = True
+        for handler in self.waiting:
+            handler.end_wait()
+
+    @property
+    def busy(self) -> bool:
+        """True while a request is unfinished, or a new connection may still send its first request."""
+        return len(self.pool) > sum(handler.idle for handler in self.waiting)
+
+    @property
+    def connected(self) -> bool:
+        """True while a client has a connection for requests."""
+        return bool(self.pool)

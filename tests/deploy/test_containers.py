@@ -160,6 +160,14 @@ def test_nginx_alone_is_believed_who_the_client_is() -> None:
         assert environment(service)["IMSERVER_SERVER_TRUSTED_PROXIES"] == f"[{address}/32]"
 
 
+def test_every_log_goes_to_the_output_of_its_container(tmp_path: Path) -> None:
+    """The image of nginx links access.log and error.log to the output. Other files would grow in it."""
+    logs = re.findall(r"(?:access|error)_log +(\S+)", nginx_text(tmp_path))
+    assert sorted(logs) == ["/dev/stdout", "/var/log/nginx/error.log"]
+    assert not any("IMSERVER_APP_LOG_FILE" in environment(service) for service in OURS)
+    assert not DEFAULTS["app"]["log_file"]
+
+
 # --- the same without containers ----------------------------------------------------------------------------
 
 
@@ -207,7 +215,7 @@ def servers(start_server: StartServer, redis: RedisServer, tmp_path: Path) -> li
 def test_what_compose_runs_is_one_system(servers: list[Server], tmp_path: Path) -> None:
     http, ws = DEFAULTS["app"]["http_port"], DEFAULTS["app"]["websocket_port"]
     nodes = [f"{service['networks']['im']['ipv4_address']}:{port}" for service in OURS for port in (http, ws)]
-    text = nginx_text(tmp_path)
+    text = nginx_text(tmp_path).replace("/dev/stdout", "/var/log/nginx/im.log")
     assert not any(node in text for node in NODES)
     with ExitStack() as stack:
         address = stack.enter_context(Nginx(tmp_path, servers, text, nodes)).address

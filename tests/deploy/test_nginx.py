@@ -13,17 +13,19 @@ import yaml
 
 from imserver import assets
 from tests.conftest import StartServer
+from tests.docs.markdown import blocks
 from tests.integration.action import action_session
-from tests.integration.cmd import cmd_client, form_request, fresh, get, logged_in, post
+from tests.integration.cmd import cmd_client, form_request, fresh, get, json_request, logged_in, post
 from tests.integration.pusher import Client as PusherClient
-from tests.integration.raw import Address, Ended, Raw, request
-from tests.support import Server, eventually
+from tests.integration.raw import Address, Ended, Raw, ask, request
+from tests.support import ROOT, Server, eventually
 from tests.tools import require
 
 from .proxy import CONFIG, Nginx, without_address
 
 pytestmark = pytest.mark.full
 
+GUIDE = ROOT / "docs" / "guides" / "deploy.md"
 CLIENT = "127.0.0.7"
 """A client that is no proxy, once only 127.0.0.1 is one."""
 SETTINGS = {"server": {"trusted_proxies": ["127.0.0.1/32"]}, "drain": {"close_seconds": 0.2}}
@@ -70,9 +72,11 @@ def test_it_ends_idle_connections_before_a_node_does() -> None:
     assert idle < DEFAULTS["limits"]["keepalive_seconds"]
 
 
-def test_it_takes_bodies_as_large_as_a_node_does() -> None:
-    (size,) = re.findall(r"client_max_body_size +(\d+)m;", CONFIG.read_text(encoding="utf-8"))
-    assert int(size) * 1024 * 1024 == DEFAULTS["limits"]["body_bytes"]
+@pytest.mark.parametrize("file", sorted(CONFIG.parent.glob("nginx*.conf")), ids=lambda file: file.stem)
+def test_it_takes_bodies_and_files_as_large_as_a_node_does(file: Path) -> None:
+    sizes = re.findall(r"client_max_body_size +(\d+)m;", file.read_text(encoding="utf-8"))
+    limits = DEFAULTS["limits"]["body_bytes"], DEFAULTS["uploads"]["max_bytes"]
+    assert tuple(int(size) * 1024 * 1024 for size in sizes) == limits
 
 
 # --- what goes through it -----------------------------------------------------------------------------------
@@ -111,6 +115,45 @@ def test_every_dialect_reaches_a_node(nginx: Nginx) -> None:
     with PusherClient(nginx.address) as one:
         # The answer of a node without an app of this key; with one it would not be in demo mode.
         assert one.refusal["data"]["code"] == 4001
+
+
+def test_the_largest_file_passes(nginx: Nginx) -> None:
+    path, size = "/api/v1/uploads?app=default&user=u1", DEFAULTS["uploads"]["max_bytes"]
+    with Raw(nginx.address) as client:
+        answer = client.ask(request(path, method="POST", body=bytes(size)))
+    assert (answer.status, answer.json["bytes"]) == (201, size)
+    more = [("Content-Length", str(size + 1))]
+    assert ask(nginx.address, request(path, method="POST", headers=more)).status == 413
+
+
+def test_the_recipe_of_the_guide_serves_below_a_path(tmp_path: Path, servers: list[Server]) -> None:
+    (recipe,) = [block for block in blocks(GUIDE, "sh") if block.text.startswith("sed ")]
+    made = tmp_path / "nginx-im.conf"
+    assert recipe.text.rstrip().endswith(f" > {made.name}")
+    command = recipe.text.replace("deploy/nginx.conf", str(CONFIG)).replace(made.name, str(made))
+    subprocess.run(["sh", "-c", command], check=True)
+    # One node twice: two share no files here.
+    with Nginx(tmp_path, servers[:1] * 2, made.read_text(encoding="utf-8")) as nginx:
+        for path in ("/im/acc", "/im/ws", "/im/connection/websocket", "/im/app/key"):
+            with Raw(nginx.address) as client:
+                client.upgrade(path)
+        push = json_request("/im/api/v1/push", {"app": "101", "user": "ann", "text": "m"})
+        assert ask(nginx.address, push).json["sent"] == 0
+        assert get(nginx.address, "/im/user/list", appID=101, token="secret-token").json["code"] == 200
+        upload = "/im/api/v1/uploads?app=default&user=u1"
+        size = DEFAULTS["limits"]["body_bytes"] + 1
+        stored = ask(nginx.address, request(upload, method="POST", body=bytes(size)))
+        assert (stored.status, stored.json["bytes"]) == (201, size)
+        assert ask(nginx.address, request(f"/im{stored.json['url']}")).body == bytes(size)
+        rows = [("Tus-Resumable", "1.0.0"), ("Upload-Length", "8"), ("Content-Length", "0")]
+        parts = request("/im/api/v1/uploads/tus?app=default&user=u1", method="POST", headers=rows)
+        location = ask(nginx.address, parts).header("Location")
+        assert location
+        assert location.startswith("/im/api/v1/uploads/tus/")
+        assert post(nginx.address, "/im/hooks/secret-token").status == 404
+        assert get(nginx.address, "/im/metrics").status == 404
+        eventually(lambda: "POST /hooks/* HTTP/1.1" in nginx.access_log, what="nginx has logged")
+        assert "secret-token" not in nginx.access_log + nginx.error_log
 
 
 def test_metrics_are_not_public(nginx: Nginx, servers: list[Server]) -> None:

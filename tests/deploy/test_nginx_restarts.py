@@ -129,11 +129,12 @@ def connections(server: Server) -> int:
     return found
 
 
+@pytest.mark.parametrize("http_server", ["front", "wsgi"])
 def test_nobody_is_refused_while_the_nodes_are_restarted_in_turn(
-    start_server: StartServer, tmp_path: Path, file: File
+    start_server: StartServer, tmp_path: Path, file: File, http_server: str
 ) -> None:
     configs = [{"app": fixed_ports(), "drain": {"close_seconds": 0.5}} for _ in range(2)]
-    servers = [start_server(config=config) for config in configs]
+    servers = [start_server(config=config, http_server=http_server) for config in configs]
     ports = [port for server in servers for port in file.ports(server)]
     with (
         before(tmp_path, file, *ports) as nginx,
@@ -147,7 +148,7 @@ def test_nobody_is_refused_while_the_nodes_are_restarted_in_turn(
             eventually(lambda other=other: connections(other) == CLIENTS, what="the other node has all")
             served = back_ends.answers.total()
             eventually(lambda served=served: back_ends.answers.total() > served + 50, what="requests go on")
-            servers[number] = start_server(config=configs[number])
+            servers[number] = start_server(config=configs[number], http_server=http_server)
             assert get(servers[number].http, "/ready").status == 200
 
         def goes_to_the_empty_node() -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from configparser import RawConfigParser
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +16,7 @@ from imserver.config.values import BY_FOLDED, fold
 from imserver.metric_table import METRICS
 from imserver.protocol import pusher
 from imserver.protocol.cmd import COMMANDS
-from tests.docs.markdown import PAGES, anchors, blocks, links, prose, table_with, tables
+from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
@@ -220,14 +219,3 @@ def test_the_settings_that_a_signal_reads_again_are_marked_in_the_manual() -> No
     listed = re.search(r"SIGHUP reads again: ([^.]*(?:\.\w[^.]*)*)\.\s", text)
     assert listed, "the page does not say what SIGHUP reads again"
     assert set(re.findall(r"`(\w+\.\w+)`", listed[1])) == marked
-
-
-def test_the_unit_of_the_guide_waits_for_the_database_and_has_its_folders() -> None:
-    (block,) = blocks(ROOT / "docs" / "guides" / "deploy.md", "ini")
-    unit = RawConfigParser()
-    unit.read_string(block.text)
-    # A node ends while the database is away. By default systemd gives up after five ends in ten seconds.
-    assert unit["Unit"].getint("StartLimitIntervalSec") == 0
-    assert unit["Service"]["Restart"] == "on-failure"
-    assert unit["Service"]["StateDirectory"] == unit["Service"]["LogsDirectory"] == "imserver"
-    assert unit["Install"]["WantedBy"] == "multi-user.target"

@@ -4,7 +4,7 @@ import _socket
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import gevent
@@ -71,8 +71,7 @@ class Harness(SocketHarness):
         self.go.set()
         self.listener.close()
         until(lambda: not self.front.hand_over.busy)
-        for parked in tuple(self.front.parked):
-            parked.lost()
+        self.front.close()
         super().__exit__(*what)
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
@@ -132,17 +131,25 @@ def nothing_is_left(harness: Harness) -> bool:
     )
 
 
+@contextmanager
+def wsgi_server(harness: Harness) -> Iterator[WsgiServer]:
+    """The WSGI server with the application of the harness."""
+    sock = bind("127.0.0.1", 0, 256, False)
+    server = WsgiServer(sock, harness.application, {}, harness.front.listener, harness.metrics)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
 def test_pipelined_requests_of_the_application_take_a_turn_of_the_loop_each(http_server: str) -> None:
     turns: list[int] = []
     with Turns(turns) as one, ExitStack() as stack:
         port = one.listener.port
         if http_server == "wsgi":
-            listener = one.front.listener
-            wsgi = WsgiServer(bind("127.0.0.1", 0, 256, False), one.application, {}, listener, one.metrics)
-            wsgi.start()
-            stack.callback(wsgi.stop)
-            port = wsgi.port
+            port = stack.enter_context(wsgi_server(one)).port
         with Caller(port) as caller:
             caller.send(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
             assert [caller.response()[2] for _ in range(20)] == [b"/page"] * 20
@@ -550,6 +557,55 @@ def test_a_kept_connection_is_served_once_more_in_a_drain(harness: Harness) -> N
             status, headers, _ = caller.response()
             assert (status, headers.get("connection")) == (200, "close")
             assert caller.until_ended() == b""
+
+
+def test_the_wsgi_server_serves_a_kept_connection_once_more_in_a_drain(harness: Harness) -> None:
+    with wsgi_server(harness) as server, ExitStack() as stack:
+        idle, kept, working = (stack.enter_context(Caller(server.port)) for _ in range(3))
+        for caller in (idle, kept):
+            caller.send(request("/app"))
+            assert caller.response()[0] == 200
+        harness.go.clear()
+        working.send(request("/app"))
+        until(lambda: len(harness.handed_over) == 3)
+        queued = stack.enter_context(Caller(server.port))
+        server.drain()
+        harness.go.set()
+        old = request("/app", protocol="HTTP/1.0", headers=[("Connection", "keep-alive")])
+        for caller, more in ((working, b""), (kept, request("/app")), (queued, old)):
+            caller.send(more)
+            status, headers, _ = caller.response()
+            assert (status, headers.get("connection")) == (200, "close")
+            assert caller.until_ended() == b""
+        until(lambda: not server.busy)
+        assert server.connected
+        server.end_kept()
+        assert idle.until_ended() == b""
+        until(lambda: not server.connected)
+
+
+def test_the_wsgi_server_ends_a_drain_with_what_has_arrived(harness: Harness) -> None:
+    with wsgi_server(harness) as server, ExitStack() as stack:
+        started, arrived, working = (stack.enter_context(Caller(server.port)) for _ in range(3))
+        for caller in (started, arrived):
+            caller.send(request("/app"))
+            assert caller.response()[0] == 200
+        started.send(request("/app")[:10])
+        until(lambda: any(not handler.idle for handler in server.waiting))
+        harness.go.clear()
+        working.send(request("/app"))
+        until(lambda: len(harness.handed_over) == 3)
+        server.drain()
+        arrived.send(request("/app"))
+        server.end_kept()
+        assert server.busy
+        started.send(request("/app")[10:])
+        harness.go.set()
+        for caller in (working, arrived, started):
+            status, headers, _ = caller.response()
+            assert (status, headers.get("connection")) == (200, "close")
+            assert caller.until_ended() == b""
+        until(lambda: not server.busy and not server.connected)
 
 
 # --- the poller's marks -------------------------------------------------------------------------------------
