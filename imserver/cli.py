@@ -287,6 +287,8 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         fail(f"{url} does not answer: {reason or error}")
+    if isinstance(data := state.get("data"), dict):
+        data.pop("numGoroutine", None)  # of the original's wire; this server has no goroutines
     click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
     click.echo(json.dumps(state, ensure_ascii=False, indent=2))
     if state.get("code") == errors.REPLY_UNAUTHORIZED:

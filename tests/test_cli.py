@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from imserver import __version__, assets, errors
 from imserver.cli import main
 
 from .conftest import StartServer
-from .support import run_cli
+from .support import eventually, run_cli
 
 
 def invoke(*arguments: str) -> Result:
@@ -259,6 +260,20 @@ def test_the_banner_names_version_addresses_data_and_demo_mode(start_server: Sta
     assert "demo mode: no API key exists, so every local program may do everything" in server.output
 
 
+def test_a_start_on_the_console_says_nothing_twice(start_server: StartServer) -> None:
+    server = start_server(
+        config={
+            "app": {"log_file": ""},
+            "api": {"keys": [{"key": "a key of twenty letters", "scopes": ["push"]}]},
+            "apps": {"7": {"open": True}, "8": {}},
+        }
+    )
+    eventually(lambda: "started at " in server.output, what="the end of the start")
+    lines = [re.sub(r"^\S+ +INFO +\S+: ", "", line).strip() for line in server.output.splitlines()]
+    assert any(line.startswith("app 7: OPEN") for line in lines)
+    assert sorted(set(lines)) == sorted(lines)
+
+
 @pytest.mark.full
 def test_the_originals_file_starts_the_server(start_server: StartServer) -> None:
     redis = {"addr": "localhost:6379", "password": "", "DB": 0, "poolSize": 30, "minIDleConns": 30}
@@ -279,7 +294,9 @@ def test_status_shows_a_running_server(start_server: StartServer) -> None:
     assert done.returncode == 0, done
     first, _, rest = done.stdout.partition("\n")
     assert first.split() == ["health", "ok"]
-    assert json.loads(rest)["data"]["managerInfo"]["clientsLen"] == 0
+    data = json.loads(rest)["data"]
+    assert data["managerInfo"]["clientsLen"] == 0
+    assert "numGoroutine" not in data
 
 
 @pytest.mark.full
