@@ -228,6 +228,22 @@ def test_demo_mode_beyond_loopback_is_refused(host: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("setting", "settings"),
+    [
+        ("cluster.advertise 192.0.2.7", {"advertise": "192.0.2.7"}),
+        ("cluster.bind 192.0.2.7", {"advertise": "127.0.0.1", "bind": "192.0.2.7"}),
+        ("cluster.bind 0.0.0.0", {"advertise": "127.0.0.1", "bind": "0.0.0.0"}),
+    ],
+)
+def test_demo_mode_refuses_nodes_of_other_machines(
+    setting: str, settings: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps({"redis": {"url": "redis://127.0.0.1:1/0"}, "cluster": settings}))
+    assert refused("serve", "--config", str(file)).startswith(f"{setting} is not a loopback address and no ")
+
+
 def test_an_address_that_is_not_here_is_one_clear_line(tmp_path: Path) -> None:
     done = run_cli(
         *("serve", "--host", "192.0.2.7", "--insecure", "--data-dir", str(tmp_path / "data")),
