@@ -31,9 +31,17 @@ _LAZY: Final = {
     "token": ("imserver.commands.token", "token", "Create session tokens of users."),
 }
 
-_NO_BENCH: Final = (
-    "the load tool is not installed. In a source tree, run `make bench` or `pip install ./bench`."
-)
+_NOT_INSTALLED: Final = {
+    "bench": (
+        "the load tool is not installed. In a source tree, run `make bench` or "
+        "`pip install ./imserver_client ./bench`."
+    ),
+    "imserver_client": (
+        "the Python client is not installed. Run `pip install 'imserver[client]'`, in a source tree "
+        "`pip install ./imserver_client`."
+    ),
+}
+"""Package that a command needs besides the server → what to do."""
 
 _STATUS_SECONDS: Final = 10
 
@@ -51,9 +59,9 @@ class _Commands(click.Group):
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            if error.name != "bench":
+            if not (advice := _NOT_INSTALLED.get(error.name or "")):
                 raise
-            fail(_NO_BENCH)
+            fail(advice)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

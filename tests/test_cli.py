@@ -5,6 +5,8 @@ import os
 import re
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -19,7 +21,7 @@ from imserver import __version__, assets, errors
 from imserver.cli import main
 
 from .conftest import StartServer
-from .support import eventually, run_cli
+from .support import clean_environment, eventually, run_cli
 
 
 def invoke(*arguments: str) -> Result:
@@ -264,6 +266,23 @@ def test_beyond_loopback_a_server_starts_with_insecure_or_keys(
 
 
 # --- a server that starts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["bot", "outbox"])
+def test_a_command_without_the_python_client_says_what_to_install(command: str) -> None:
+    code = "import sys; sys.modules['imserver_client'] = None; from imserver.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, command],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "imserver: the Python client is not installed. Run `pip install 'imserver[client]'`, "
+        "in a source tree `pip install ./imserver_client`.\n"
+    )
 
 
 def test_the_banner_names_version_addresses_data_and_demo_mode(start_server: StartServer) -> None:
