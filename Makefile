@@ -86,7 +86,7 @@ guide-check: wheel  ## follow docs/guides/your-product.md in a new environment a
 
 example: wheel  ## start the application of that guide; open http://127.0.0.1:5000
 	$(PYTHON) -m venv --clear examples/flask-product/.venv
-	examples/flask-product/.venv/bin/pip install -q --find-links dist flask aiosmtpd imserver
+	examples/flask-product/.venv/bin/pip install -q --find-links dist flask aiosmtpd imserver imserver-client
 	PATH="$(abspath examples/flask-product/.venv/bin):$$PATH" sh examples/flask-product/start.sh
 
 lock: $(VENV)/dev  ## pin the newest allowed dependencies in requirements.lock and requirements-dev.lock
@@ -101,9 +101,9 @@ clean:  ## remove what the targets made; data/ and log/ stay
 	rm -rf $(VENV) sdk/node_modules build dist *.egg-info htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The client is no third party: it is built from this tree. redis needs async-timeout with Python 3.11.0 to 3.11.2.
+# redis needs async-timeout with Python 3.11.0 to 3.11.2.
 THIRD_PARTY = $(RUN) -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-	print(*(each for each in project['dependencies'] if not each.startswith('imserver')), sep='\n')"
+	print(*project['dependencies'], sep='\n')"
 COMPILE = $(RUN) -m piptools compile -q --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	--no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 LABEL = sed -i '1i \# Made by "make lock": every package with its version and hashes.'

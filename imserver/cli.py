@@ -31,9 +31,17 @@ _LAZY: Final = {
     "token": ("imserver.commands.token", "token", "Create session tokens of users."),
 }
 
-_NO_BENCH: Final = (
-    "the load tool is not installed. In a source tree, run `make bench` or `pip install ./bench`."
-)
+_NOT_INSTALLED: Final = {
+    "bench": (
+        "the load tool is not installed. In a source tree, run `make bench` or "
+        "`pip install ./imserver_client ./bench`."
+    ),
+    "imserver_client": (
+        "the Python client is not installed. Run `pip install 'imserver[client]'`, in a source tree "
+        "`pip install ./imserver_client`."
+    ),
+}
+"""Package that a command needs besides the server → what to do."""
 
 _STATUS_SECONDS: Final = 10
 
@@ -51,9 +59,9 @@ class _Commands(click.Group):
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            if error.name != "bench":
+            if not (advice := _NOT_INSTALLED.get(error.name or "")):
                 raise
-            fail(_NO_BENCH)
+            fail(advice)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -287,6 +295,8 @@ def status(option: str | None, key_file: str | None, debug: bool, url: str | Non
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         fail(f"{url} does not answer: {reason or error}")
+    if isinstance(data := state.get("data"), dict):
+        data.pop("numGoroutine", None)  # of the original's wire; this server has no goroutines
     click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
     click.echo(json.dumps(state, ensure_ascii=False, indent=2))
     if state.get("code") == errors.REPLY_UNAUTHORIZED:

@@ -14,7 +14,7 @@ from time import monotonic, time
 from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenants
 from imserver.cluster.redis.registry import RedisRegistry
-from imserver.cluster.registry import Lease, RegistryEvents, own_address
+from imserver.cluster.registry import Lease, RegistryEvents, advertised_address
 from imserver.cluster.rpc.server import Rpc
 from imserver.config.settings import Config
 from imserver.hub.fanout import Fanout
@@ -124,10 +124,11 @@ class Cluster:
             }
         )
 
-    def start(self, public_ws_url: str, port: int) -> None:
+    def start(self, public_ws_url: str, port: int, only_local: bool) -> None:
         """Join the cluster: when this returns, live nodes know this one and forward to it.
 
-        ``port`` is the port of its clients. Raises :class:`imserver.errors.StartError` if this node must not
+        ``port`` is the port of its clients. ``only_local``: the RPC ports listen on loopback, unless the
+        settings name an address. Raises :class:`imserver.errors.StartError` if this node must not
         or cannot join.
         """
         config = self._config
@@ -137,10 +138,10 @@ class Cluster:
         self.sessions.add_to(queries)
         self.channels.add_to(queries)
         self.connections.add_to(queries)
-        host = config.cluster.bind or self.address()
+        address = advertised_address(config.cluster.advertise, only_local)
+        host = config.cluster.bind or address
         rpc_port = config.app.rpc_port
         self.rpc.start(host, rpc_port, rpc_port + 1 if rpc_port else 0)
-        address = self.address()
         control, data = (
             bound.rpartition(":")[2] for bound in (self.rpc.control_address, self.rpc.data_address)
         )
@@ -168,10 +169,6 @@ class Cluster:
         self.sessions.start()
         self.registrar.start()
         self._announce(lease)
-
-    def address(self) -> str:
-        """The address at which other nodes reach this one."""
-        return self._config.cluster.advertise or own_address()
 
     def _announce(self, lease: Lease) -> None:
         """Send hello to all live nodes, so that this node receives their next broadcast."""

@@ -103,6 +103,8 @@ class Node:
         listeners: Mapping[str, socket.socket] | None = None,
     ) -> None:
         self.parts = Parts(config, request_log)
+        self._only_local = False
+        """Whether other nodes reach this one from the same machine only."""
         self.servers: Servers
         self._reread = config
         """The configuration as last read."""
@@ -196,6 +198,7 @@ class Node:
         """Start under another server, which owns the listeners. Raises :class:`StartError`."""
         try:
             self._set_up()
+            refuse_open_demo(self.parts.config, self.parts.keys.closed, listeners=False)
             self.parts.ws_port = self.parts.http_port  # the other server has one listener for both
             self._start_stages()
         except StartError:
@@ -233,6 +236,10 @@ class Node:
     def _demo_ended(self) -> None:
         self.parts.logins.reload()
         log.info("demo mode has ended: requests need a key")
+        if self._only_local:
+            log.warning(
+                "nodes on other machines reach this one after a restart: demo mode listens on loopback"
+            )
         self._apply_limits()
 
     def _start_stages(self) -> None:
@@ -244,7 +251,9 @@ class Node:
         """Take a lease before clients can connect. In a cluster the other nodes see it."""
         parts, config = self.parts, self.parts.config
         if parts.cluster is not None:
-            parts.cluster.start(config.server.public_ws_url, parts.http_port)
+            only_local = parts.keys.demo and not config.server.insecure
+            parts.cluster.start(config.server.public_ws_url, parts.http_port, only_local)
+            self._only_local = only_local and not config.cluster.advertise
             return
         assert isinstance(parts.registry, SoloRegistry)
         parts.registry.start(

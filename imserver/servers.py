@@ -255,26 +255,31 @@ def keys_may_be_stored(config: Config) -> bool:
     return place.configured or place.exists
 
 
-def refuse_open_demo(config: Config, closed: bool | None = None) -> None:
+def refuse_open_demo(config: Config, closed: bool | None = None, *, listeners: bool = True) -> None:
     """Raise StartError if a server in demo mode would be reachable by strangers.
 
     ``closed``: whether stored data has ended demo mode. None: unknown; then nothing is refused if a database
-    may exist.
+    may exist. ``listeners``: whether the server opens the ports for clients, not another one for it.
     """
     server = config.server
     if not config.demo or server.insecure or (keys_may_be_stored(config) if closed is None else closed):
         return
-    hosts = {"server.host": server.host}
-    hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(server.extra_listen)}
+    hosts = {}
+    if listeners:
+        hosts = {"server.host": server.host}
+        hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(server.extra_listen)}
+    if config.clustered:  # without an address, the nodes' ports listen on loopback
+        cluster = config.cluster
+        hosts["cluster.bind" if cluster.bind else "cluster.advertise"] = cluster.bind or cluster.advertise
     for name, host in hosts.items():
-        if host and not _is_loopback(host):
+        if host and not _is_loopback(name, host):
             raise StartError(
                 f"{name} {host} is not a loopback address and no API key exists, so strangers could push: "
                 "make one (imserver key create push), set api.keys, or start with --insecure"
             )
 
 
-def _is_loopback(host: str) -> bool:
+def _is_loopback(name: str, host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -282,7 +287,7 @@ def _is_loopback(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise StartError(f"server.host {host} cannot be resolved: {error.strerror}") from None
+        raise StartError(f"{name} {host} cannot be resolved: {error.strerror}") from None
     return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 

@@ -64,7 +64,7 @@ def serve(
         signals = _Signals(node, logs, read_config)
         signals.install()
         started(node)
-        for line in node.parts.logins.exposure():
+        for line in node.parts.logins.exposure() if config.app.log_file else ():  # else the banner shows them
             _log.info("%s", line)
         for name in sorted({app for key in config.api.keys for app in key.apps}):
             if node.parts.tenants.get(name) is None:

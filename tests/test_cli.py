@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,7 +21,7 @@ from imserver import __version__, assets, errors
 from imserver.cli import main
 
 from .conftest import StartServer
-from .support import run_cli
+from .support import clean_environment, eventually, run_cli
 
 
 def invoke(*arguments: str) -> Result:
@@ -227,6 +230,22 @@ def test_demo_mode_beyond_loopback_is_refused(host: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("setting", "settings"),
+    [
+        ("cluster.advertise 192.0.2.7", {"advertise": "192.0.2.7"}),
+        ("cluster.bind 192.0.2.7", {"advertise": "127.0.0.1", "bind": "192.0.2.7"}),
+        ("cluster.bind 0.0.0.0", {"advertise": "127.0.0.1", "bind": "0.0.0.0"}),
+    ],
+)
+def test_demo_mode_refuses_nodes_of_other_machines(
+    setting: str, settings: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(json.dumps({"redis": {"url": "redis://127.0.0.1:1/0"}, "cluster": settings}))
+    assert refused("serve", "--config", str(file)).startswith(f"{setting} is not a loopback address and no ")
+
+
 def test_an_address_that_is_not_here_is_one_clear_line(tmp_path: Path) -> None:
     done = run_cli(
         *("serve", "--host", "192.0.2.7", "--insecure", "--data-dir", str(tmp_path / "data")),
@@ -249,6 +268,23 @@ def test_beyond_loopback_a_server_starts_with_insecure_or_keys(
 # --- a server that starts -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("command", ["bot", "outbox"])
+def test_a_command_without_the_python_client_says_what_to_install(command: str) -> None:
+    code = "import sys; sys.modules['imserver_client'] = None; from imserver.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, command],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "imserver: the Python client is not installed. Run `pip install 'imserver[client]'`, "
+        "in a source tree `pip install ./imserver_client`.\n"
+    )
+
+
 def test_the_banner_names_version_addresses_data_and_demo_mode(start_server: StartServer) -> None:
     server = start_server()
     assert f"imserver {__version__}, pid {server.pid}\n" in server.output
@@ -257,6 +293,20 @@ def test_the_banner_names_version_addresses_data_and_demo_mode(start_server: Sta
     assert f"{server.folder / 'data'}\n" in server.output
     assert f"{server.log}\n" in server.output
     assert "demo mode: no API key exists, so every local program may do everything" in server.output
+
+
+def test_a_start_on_the_console_says_nothing_twice(start_server: StartServer) -> None:
+    server = start_server(
+        config={
+            "app": {"log_file": ""},
+            "api": {"keys": [{"key": "a key of twenty letters", "scopes": ["push"]}]},
+            "apps": {"7": {"open": True}, "8": {}},
+        }
+    )
+    eventually(lambda: "started at " in server.output, what="the end of the start")
+    lines = [re.sub(r"^\S+ +INFO +\S+: ", "", line).strip() for line in server.output.splitlines()]
+    assert any(line.startswith("app 7: OPEN") for line in lines)
+    assert sorted(set(lines)) == sorted(lines)
 
 
 @pytest.mark.full
@@ -279,7 +329,9 @@ def test_status_shows_a_running_server(start_server: StartServer) -> None:
     assert done.returncode == 0, done
     first, _, rest = done.stdout.partition("\n")
     assert first.split() == ["health", "ok"]
-    assert json.loads(rest)["data"]["managerInfo"]["clientsLen"] == 0
+    data = json.loads(rest)["data"]
+    assert data["managerInfo"]["clientsLen"] == 0
+    assert "numGoroutine" not in data
 
 
 @pytest.mark.full

@@ -143,12 +143,12 @@ def test_the_client_is_a_package_of_its_own(client_wheel: Path, installed: Path,
     assert (version, server) == (__version__, "False")
 
 
-def test_the_server_depends_on_the_client_and_pins_its_dependencies() -> None:
+def test_the_client_is_an_extra_of_the_server_and_needs_nothing_else() -> None:
     server, client = (
         tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         for folder in (".", "imserver_client")
     )
-    assert f"imserver-client>={imserver_client.__version__}" in server["dependencies"]
+    assert server["optional-dependencies"] == {"client": [f"imserver-client>={imserver_client.__version__}"]}
     assert set(client["dependencies"]) < set(server["dependencies"])
 
 
@@ -231,20 +231,22 @@ SDIST = BUILD.replace("build_wheel", "build_sdist")
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("kind", ["wheel", "sdist"])
-def test_pip_installs_what_a_stranger_needs_from_an_index(
+@pytest.mark.parametrize("kind", ["wheel", "sdist", "tree", "client"])
+def test_pip_installs_what_a_stranger_needs(
     kind: str, wheel: Path, client_wheel: Path, tmp_path: Path
 ) -> None:
     """``pip install imserver``, ``imserver serve`` in an empty folder, ``imserver init``, and a push.
 
-    Our own packages come from an index of the built files, all others are borrowed from this environment.
+    Our own packages come from an index of the built files, or from the source tree (``pip install .``); all
+    others are borrowed from this environment.
     """
     index = tmp_path / "index"
     index.mkdir()
-    shutil.copy(client_wheel, index)
-    if kind == "wheel":
+    if kind == "client":
+        shutil.copy(client_wheel, index)
+    if kind in ("wheel", "client"):
         shutil.copy(wheel, index)
-    else:
+    if kind == "sdist":
         done = subprocess.run(
             [sys.executable, "-c", SDIST, str(index)],
             cwd=wheel.parent / "tree",
@@ -258,13 +260,15 @@ def test_pip_installs_what_a_stranger_needs_from_an_index(
     (packages,) = home.glob("lib/python*/site-packages")
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "-q"]
+    what = {"tree": str(wheel.parent / "tree"), "client": "imserver[client]"}.get(kind, "imserver")
     subprocess.run(
-        [*pip, "--no-index", "--no-build-isolation", "--find-links", str(index), "imserver"],
+        [*pip, "--no-index", "--no-build-isolation", "--find-links", str(index), what],
         env=clean_environment(PYTHONPATH=""),
         check=True,
     )
     installed = {path.name for path in packages.glob("*.dist-info")}
-    assert installed == {f"{name}-{__version__}.dist-info" for name in ("imserver", "imserver_client")}
+    ours = {"imserver", *(["imserver_client"] if kind == "client" else [])}
+    assert installed == {f"{name}-{__version__}.dist-info" for name in ours}
     imserver = home / "bin" / "imserver"
     folder = tmp_path / "empty"
     folder.mkdir()

@@ -242,7 +242,7 @@ def bill_of_materials(tree: Path, version: str, epoch: int) -> dict[str, Any]:
         for name, row in packages.items()
     }
     project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    direct = names_of(project["dependencies"])
+    direct = names_of([*project["dependencies"], *project["optional-dependencies"]["client"]])
     project = tomllib.loads((tree / "imserver_client/pyproject.toml").read_text(encoding="utf-8"))["project"]
     for name in names_of(project["dependencies"]):
         users[name].append(client["bom-ref"])

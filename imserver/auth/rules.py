@@ -22,7 +22,7 @@ from imserver.config.values import MAKE_SECRET, Places, is_placeholder
 from imserver.errors import StartError
 from imserver.model import SYSTEM_PREFIX
 from imserver.transport.connection import Connection, Encoding
-from imserver.transport.gate import host_name
+from imserver.transport.gate import listed_host
 from imserver.webhooks.back_ends import BackEndHook
 from imserver.webhooks.requests import AuthoriseHook, PusherReceiver, Receiver
 from imserver.webhooks.reviews import ReviewHook
@@ -187,7 +187,7 @@ class Rule:
         self.dialects = frozenset(tenant.dialects)
         self.any_origin = tenant.origin_policy == "any"
         has_origins = tenant.origins or tenant.origin_policy
-        self.origins = frozenset(host_name(each) for each in tenant.origins) if has_origins else None
+        self.origins = frozenset(map(listed_host, tenant.origins)) if has_origins else None
         self._set_hooks(tenant, secrets)
         self.plain = self.open and not (
             tenant.dialects or tenant.max_connections or tenant.messages_per_second

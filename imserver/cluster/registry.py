@@ -242,6 +242,14 @@ def own_address() -> str:
     return address
 
 
+def advertised_address(advertise: str, only_local: bool) -> str:
+    """The address at which other nodes reach this one: the setting, else one of this machine.
+
+    ``only_local``: this machine's other programs only, so loopback.
+    """
+    return advertise or ("127.0.0.1" if only_local else own_address())
+
+
 def node_name(advertise: str, rpc_port: int) -> str:
     """The id of a node: the advertised address, or that of this machine, and its RPC port."""
     return f"{advertise or own_address()}:{rpc_port}"

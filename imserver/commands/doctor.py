@@ -21,7 +21,7 @@ import click
 from msgspec import Struct
 
 from imserver.cluster.redis.connection import address_of, connection_to
-from imserver.cluster.registry import own_address
+from imserver.cluster.registry import advertised_address
 from imserver.commands.opened import load_settings, settings_options
 from imserver.config.settings import Config
 from imserver.errors import StartError
@@ -200,7 +200,8 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
         found.append((f"server.extra_listen[{number}]", row.host or host, (row.port,)))
     if config.clustered and app.rpc_port:
         nodes = plan_processes(config)[0].server.processes
-        bind = config.cluster.bind or config.cluster.advertise or own_address()
+        only_local = config.demo and not config.server.insecure
+        bind = config.cluster.bind or advertised_address(config.cluster.advertise, only_local)
         found.append(("app.rpc_port", bind, range(app.rpc_port, app.rpc_port + PORTS_PER_NODE * nodes)))
     return found
 

@@ -30,6 +30,12 @@ api:
   keys:
     # Your back end sends it as "Authorization: Bearer ...". Keep it out of browsers and phones.
     - {{key: "{key}", scopes: [push, read], apps: ["{app}"]}}
+  requests_per_second: 1000    # of one key or user; more get 429
+
+limits:
+  max_connections_per_address: 1000    # many people may share an address; this machine is not limited
+  login_seconds: 30            # a connection must log in within this time
+  messages_per_second: 50      # of one connection; more close it
 
 apps:
   "{app}":

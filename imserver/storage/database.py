@@ -169,7 +169,9 @@ class Database:
             log.warning(
                 "the database %s may lose confirmed data in a power failure: %s", self.place.shown, laxness
             )
-        if not migrations.is_current(before):
+        if not before:
+            log.info("the database %s was created", self.place.shown)
+        elif not migrations.is_current(before):
             log.info("the database %s was migrated to step %s", self.place.shown, migrations.HEAD)
         elif before != migrations.HEAD:
             log.warning("the database %s belongs to a newer release, at step %s", self.place.shown, before)

@@ -222,7 +222,11 @@ def check_ports(config: Config) -> None:
 
 
 def resolve_addresses(config: Config) -> Config:
-    """Resolve the listen addresses and the advertised address once, for all nodes."""
+    """Resolve the listen addresses and the advertised address once, for all nodes.
+
+    Each node finds the advertised address by itself if only its database tells whether it is in demo mode.
+    """
+    undecided = config.demo and not config.server.insecure
     extra = [
         msgspec.structs.replace(row, host=row.host and resolve(row.host))
         for row in config.server.extra_listen
@@ -230,7 +234,7 @@ def resolve_addresses(config: Config) -> Config:
     return _replaced(
         config,
         server={"host": resolve(config.server.host), "extra_listen": tuple(extra)},
-        cluster={"advertise": config.cluster.advertise or own_address()},
+        cluster={"advertise": config.cluster.advertise or ("" if undecided else own_address())},
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import _socket
 import binascii
 import logging
+import re
 import sys
 from base64 import b64encode
 from collections import Counter
@@ -14,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha1
 from time import monotonic
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from msgspec import Struct
 from websockets.exceptions import InvalidHeader, NegotiationError
@@ -43,6 +44,10 @@ log = logging.getLogger(__name__)
 OPAQUE: Final = "null"
 """Name of an opaque or invalid origin, for example of a file or a sandboxed page."""
 _LONGEST_NAME: Final = 253
+_HOST: Final = re.compile(
+    r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::[0-9]*)?"
+).fullmatch
+_PATH: Final = re.compile(r"(?<![:/])/.*")
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::"})
 _LOG_SECONDS: Final = 60.0
 """Least time between two warnings about refused requests."""
@@ -60,11 +65,18 @@ def _is_public(path: str, headers: Mapping[str, str]) -> bool:
 
 
 def host_name(value: str) -> str:
-    """The host name in a Host header or an origin, without port, in lower case."""
-    try:
-        return (urlsplit(value if "//" in value else f"//{value}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    """The host name in a Host header or an origin, without port, in lower case; ``""`` if it is invalid.
+
+    Only ``[scheme://]host[:port]`` is valid (RFC 9110 section 7.2, RFC 6454 section 6.2). In anything else,
+    such as ``evil.example\\@127.0.0.1``, a browser and this server could read different hosts.
+    """
+    found = _HOST(value)
+    return (found[1] or found[2]).removesuffix(".").lower() if found else ""
+
+
+def listed_host(origin: str) -> str:
+    """The host name of an origin in the settings, where a path may follow."""
+    return host_name(_PATH.sub("", origin))
 
 
 class GatePolicy(Struct, frozen=True):
@@ -99,7 +111,7 @@ class Origins:
     def set_policy(self, policy: GatePolicy) -> None:
         """Set the node's policy."""
         self._any = policy.any_origin
-        self._own = frozenset(host_name(origin) for origin in policy.origins)
+        self._own = frozenset(map(listed_host, policy.origins))
         self.demo = policy.demo
         self._hosts = self._own.union(map(host_name, policy.hosts), ("localhost",)) - {""}
         self._any_address = not _WILDCARDS.isdisjoint(self._hosts)

@@ -17,6 +17,7 @@ NODE = "10.0.0.1:9001"
         ("action:1", b"user:online:1_ann", "appId", "userId", 1),
         ("action:vip", b"user:online:vip_ann", "appId", "userId", "vip"),
         ("system:shop", b"acc:user:online:system:shop_ann", "appID", "userID", "system:shop"),
+        ("a_50%", b"acc:user:online:a%5F50%25_ann", "appID", "userID", "a_50%"),
     ],
 )
 def test_a_record_is_where_its_original_has_it(
@@ -26,6 +27,12 @@ def test_a_record_is_where_its_original_has_it(
     record = json.loads(record_of(NODE, Session(app, "ann", peer="1.2.3.4:5", login_time=7), False))
     assert (record[app_key], record[user_key], record["loginTime"]) == (value, "ann", 7)
     assert len(record) == 12
+
+
+@pytest.mark.parametrize("kind", ["", "action:"])
+def test_no_two_users_share_a_record(kind: str) -> None:
+    pairs = [("a", "b_c_d"), ("a_b", "c_d"), ("a_b_c", "d"), ("a%5Fb", "c_d"), ("a%255Fb", "c_d")]
+    assert len({record_key(kind + app, user.encode()) for app, user in pairs}) == len(pairs)
 
 
 def test_the_record_of_a_logout_has_the_time_of_the_last_heartbeat() -> None:

@@ -34,6 +34,18 @@ def test_the_file_has_an_app_a_key_and_a_secret(tmp_path: Path) -> None:
     assert len([line for line in said.splitlines() if re.match(r"  (imserver|curl) ", line)]) == 3
 
 
+def test_the_file_is_ready_for_production_but_for_tls(tmp_path: Path) -> None:
+    made(tmp_path)
+    done = run_cli("check-config", "--production", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "nothing is open\n")
+    file = tmp_path / "imserver.yaml"
+    file.write_text(file.read_text().replace("host: 127.0.0.1", "host: 0.0.0.0", 1))
+    done = run_cli("check-config", "--production", folder=tmp_path)
+    assert done.returncode == 1
+    (finding,) = done.stdout.splitlines()
+    assert finding.startswith("server.trusted_proxies: 0.0.0.0 accepts unencrypted connections")
+
+
 def test_two_files_have_two_keys(tmp_path: Path) -> None:
     assert made(tmp_path, "one") != made(tmp_path, "two")
     texts = {(tmp_path / name / "imserver.yaml").read_text() for name in ("one", "two")}

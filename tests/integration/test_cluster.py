@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from imserver.cluster.registry import own_address
 from tests.support import Server, eventually, run_cli, with_constants
 
 from .clusters import Launch, Nodes, app_with, leases, name_of, nodes_of, states
@@ -99,6 +100,13 @@ def test_the_state_without_a_word_of_the_cluster_is_that_of_the_node(nodes: Node
             good(get(http, "/system/state", isDebug="true"))["managerInfo"]["users"] for http in nodes.http
         ]
         assert [f"{app}_马远" in names for names in counts] == [False, True, False]
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+def test_in_demo_mode_other_machines_reach_no_port_for_nodes(cluster: Launch, insecure: bool) -> None:
+    nodes = cluster(2, cluster={"advertise": ""}, server={"insecure": insecure})
+    hosts = {name.rpartition(":")[0] for name in leases(nodes.servers[0])}
+    assert hosts == {own_address() if insecure else "127.0.0.1"}
 
 
 # --- notices ------------------------------------------------------------------------------------------------

@@ -96,6 +96,18 @@ def test_a_step_that_was_begun_before_a_crash_is_finished(empty_url: str, open_s
     assert again.keys() == ()
 
 
+def test_a_new_database_is_created_and_an_old_one_migrated(
+    empty_url: str, open_store: OpenStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    open_store(empty_url).close()
+    assert " was created" in caplog.text
+    assert "migrated" not in caplog.text
+    caplog.clear()
+    open_store(empty_url).close()
+    assert not caplog.text
+
+
 def test_a_database_of_a_newer_release_is_used_as_it_is(
     url: str, open_store: OpenStore, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -129,11 +129,15 @@ def test_settings_read_again_keep_what_the_supervisor_holds() -> None:
 
 
 def test_addresses_that_were_found_out_are_no_change_of_the_settings() -> None:
-    given = settings(server__processes=3, server__host="localhost")
+    given = settings(server__processes=3, server__host="localhost", server__insecure=True)
     used = resolve_addresses(given)
     assert used.server.host in ("127.0.0.1", "::1")
     assert used.cluster.advertise
     assert apply_reload(given, given, used) == (used, [])
+
+
+def test_only_a_node_knows_whether_demo_mode_advertises_loopback() -> None:
+    assert not resolve_addresses(settings(server__processes=3)).cluster.advertise
 
 
 def test_extra_listeners_are_the_supervisor_too() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from imserver.errors import HTTP_HOST_REFUSED, HTTP_ORIGIN_REFUSED
 from imserver.transport.gate import OPAQUE, GatePolicy, Origins, host_name
 from imserver.transport.proxies import TrustedProxies
 
@@ -94,6 +95,66 @@ def test_the_gate_lets_in_whom_the_node_or_any_app_allows() -> None:
 def test_a_host_name_is_read_from_headers_and_origins_alike() -> None:
     assert host_name("im.example:8080") == host_name("https://im.example") == "im.example"
     assert host_name("[::1]:8080") == host_name("http://[::1]") == "::1"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        r"evil.example\@127.0.0.1",
+        "evil.example@127.0.0.1",
+        "evil.example:80@127.0.0.1",
+        "evil.example//127.0.0.1",
+        "http://evil.example@localhost",
+        "127.0.0.1%evil.example",
+        "[::1%evil.example]",
+        "[::1].evil.example",
+        "[::1]evil.example",
+        "[::1",
+        "127.0.0.1:80:evil",
+        "127.0.0.1:evil.example",
+        "127.0.0.1/evil",
+        "127.0.0.1?evil",
+        "127.0.0.1#evil",
+        "127.0.0.1, evil.example",
+        "127.0.0.1 evil.example",
+        "127.0.0.1..",
+        "localhost.evil.example",
+        "\t127.0.0.1",
+        ":80",
+        ".",
+    ],
+)
+def test_demo_mode_refuses_a_host_that_is_not_plainly_this_machine(host: str) -> None:
+    demo = Origins(TrustedProxies(()), GatePolicy(demo=True, hosts=("0.0.0.0",)))
+    assert demo.objection({"host": host}, "/") is HTTP_HOST_REFUSED
+    origin = host if "://" in host else f"http://{host}"
+    assert demo.objection({"host": "127.0.0.1", "origin": origin}, "/") is HTTP_ORIGIN_REFUSED
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.1.2.3:8080",
+        "127.0.0.1.",
+        "LocalHost.:80",
+        "[::1]",
+        "[::1]:80",
+        "192.0.2.7",
+    ],
+)
+def test_demo_mode_accepts_the_names_and_addresses_of_this_machine(host: str) -> None:
+    demo = Origins(TrustedProxies(()), GatePolicy(demo=True, hosts=("0.0.0.0",)))
+    assert demo.objection({"host": host}, "/") is None
+    assert demo.objection({"host": host, "origin": f"http://{host}"}, "/") is None
+
+
+def test_a_listed_origin_may_have_a_path() -> None:
+    one = origins(False, "https://shop.example/", "partner.example:8443/chat", "[2001:db8::1]/")
+    for host in ("shop.example", "partner.example", "2001:db8::1"):
+        assert one.lists(host)
 
 
 def test_refused_pages_of_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -61,7 +61,9 @@ def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
     """The records of an app: their form, the prefix of their keys, and the name of the app in them."""
     is_action = app.startswith(APP_PREFIX)
     name = app.removeprefix(APP_PREFIX) if is_action else app
-    prefix = b"%b%b_" % (_ACTION_PREFIX if is_action else _PREFIX, encoded(name))
+    # A "_" in the name of an app would make the key ambiguous. The originals' apps are numbers.
+    plain = name.replace("%", "%25").replace("_", "%5F")
+    prefix = b"%b%b_" % (_ACTION_PREFIX if is_action else _PREFIX, encoded(plain))
     shown = int(name) if name.isascii() and name.isdecimal() else name
     return ActionRecord if is_action else Record, prefix, shown
 
