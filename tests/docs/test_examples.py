@@ -46,7 +46,7 @@ ACROSS = [block for block in FRAMES if "cluster" in block.words]
 JSON = [block for page in PAGES for block in blocks(page, "json")]
 YAML = [block for page in PAGES for block in blocks(page, "yaml")]
 SCRIPTS = [block for page in PAGES for block in blocks(page, "js", "jsx")]
-"""What tests/docs/test_javascript.py and tests/foreign/test_guide.py run."""
+"""What tests/docs/test_javascript.py, tests/foreign/test_guide.py and tests/sdk/test_pusher.py run."""
 WITH_KEY = "**With a [key]"
 """How the line on top of a guide begins that says what its sessions need on a server with keys."""
 WITH_A_KEY = sorted({block.page for block in OPEN if block.page.parent == GUIDE.parent})
@@ -58,8 +58,10 @@ PROGRAMS = [
     if set(block.words) & {"token", "verify", "receiver", "client"}
 ]
 """What tests/docs/test_back_ends.py and test_client.py run."""
-FOREIGN = [block for page in PAGES for block in blocks(page, "python") if block.words == ("cent",)]
-"""What tests/foreign/test_guide.py runs."""
+FOREIGN = [
+    block for page in PAGES for block in blocks(page, "python") if block.words in (("cent",), ("pusher",))
+]
+"""What tests/foreign/test_guide.py and tests/sdk/test_pusher.py run."""
 PROVIDERS = [
     block for page in PAGES for block in blocks(page, "console", "python", "js") if block.words == ("oauth",)
 ]
