@@ -91,7 +91,7 @@ const countUnread = followTab(session, view, () => client, renewToken);
 function start() {
   client?.close();
   list.self = session.user;
-  list.greet(fill(words.greeting, { room: page.app, name: session.user }));
+  list.greet(fill(words.greeting, { app: page.app, name: session.user }));
   list.restore(session.lines);
   element("me-name", HTMLElement).textContent = session.user;
   const picture = avatar(session.user);

@@ -67,3 +67,13 @@ def test_retired_words_name_no_test_or_helper() -> None:
             if words & RETIRED_IN_TESTS:
                 wrong.append(f"{path.relative_to(ROOT)} {name}")
     assert not wrong
+
+
+def test_no_term_is_in_the_words_of_users_and_in_those_of_the_code() -> None:
+    pages = [ROOT / "docs" / name for name in ("words.md", "glossary.md")]
+    rows = [re.findall(r"^\| ([^|]+) \|", page.read_text(encoding="utf-8"), re.MULTILINE) for page in pages]
+    words, terms = (
+        {term.strip() for row in page for term in row.split(",")} - {"---", "word", "term"} for page in rows
+    )
+    assert len(words) > 20
+    assert words & terms == set()

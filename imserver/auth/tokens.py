@@ -424,16 +424,17 @@ def _check_times(payload: _Payload | _BarePayload | _IssuedPayload, now: float, 
         raise TokenExpired("the token is not valid yet")
 
 
-def make_token(user: str, app: str, expires_at: int, row: JwtSettings, key: str) -> str:
+def make_token(user: str, app: str, expires_at: int, row: JwtSettings, key: str, channel: str = "") -> str:
     """Make a token as a back end does. ``key``: the secret for HS256, else the private key as PEM.
+    ``channel``: make a channel token, which permits the user to subscribe to this channel.
 
     Raises :class:`BadKey`.
     """
     jws = _library()
     headers = {"typ": "JWT", **({"kid": row.kid} if row.kid else {})}
-    payload = msgspec.json.encode({"sub": user, "app": app, "exp": expires_at})
+    claims = {"sub": user, "app": app, "exp": expires_at, **({"channel": channel} if channel else {})}
     try:
-        return jws.encode(payload, key, row.algorithm, headers)
+        return jws.encode(msgspec.json.encode(claims), key, row.algorithm, headers)
     except Exception as error:  # the cryptography raises many types for keys that cannot sign
         raise BadKey(f"no key that signs {row.algorithm}: {error}") from None
 

@@ -1,4 +1,4 @@
-"""``imserver token``: session tokens, for trying out what a back end does by itself."""
+"""``imserver token``: session tokens and channel tokens, for trying out what a back end does by itself."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ _app_option = click.option("--app", "name", required=True, metavar="NAME", help=
 
 @click.group()
 def token() -> None:
-    """Create session tokens. Users log in with them to apps with the setting jwt."""
+    """Create session tokens, with which users log in to apps with the setting jwt, and channel tokens."""
 
 
 @token.command()
 @settings_options
 @_app_option
 @click.option("--user", "option", metavar="ID", help="The same as the argument USER.")
+@click.option("--channel", default="", metavar="NAME", help="Create a channel token, to subscribe to NAME.")
 @click.option("--seconds", type=click.IntRange(min=1), default=3600, show_default=True, help="Lifetime.")
 @click.option("--kid", metavar="NAME", help="Use the key with this kid; default: the first key of the app.")
 @click.option(
@@ -51,12 +52,13 @@ def create(
     data_dir: str | None,
     name: str,
     option: str | None,
+    channel: str,
     seconds: int,
     kid: str | None,
     key_file: str | None,
     user: str | None,
 ) -> None:
-    """Create a token for USER and print it."""
+    """Create a session token for USER and print it."""
     user = required_once("USER", user, option)
     with opened(path, data_dir) as (settings, _, tenants):
         tenant = _tenant(tenants, name)
@@ -73,7 +75,7 @@ def create(
                 load_keys([row], _secret(settings, row), tenant.name)
             else:
                 fail(f"the app has the public key of {row.algorithm}: --key-file names the private one")
-            made = make_token(user, tenant.name, int(time()) + seconds, row, key)
+            made = make_token(user, tenant.name, int(time()) + seconds, row, key, channel)
         except (BadKey, OSError, UnicodeDecodeError) as error:
             fail(error)
     click.echo(made)

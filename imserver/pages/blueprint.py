@@ -280,8 +280,8 @@ class _Chat:
             language,
             text,
             data,
-            room=room,
-            rooms=self._rooms if room in self._rooms else [room, *self._rooms],
+            app=room,
+            apps=self._rooms if room in self._rooms else [room, *self._rooms],
             has_messages=self._has_messages(),
             has_channels=self._has_channels(),
         )

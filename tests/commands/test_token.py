@@ -162,3 +162,17 @@ def test_check_names_an_issuer_that_does_not_answer(tmp_path: Path) -> None:
     done = run_cli("token", "check", "-c", file, "--app", "101", token)
     assert done.returncode == 1
     assert f"refused: issuer {issuer}: " in done.stderr
+
+
+def test_a_channel_token_lets_its_user_subscribe_to_its_channel(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    server = start_server(config={"apps": {"101": {"jwt": [{"key": SECRET}]}}}, folder=tmp_path / "server")
+    file = str(server.config_file)
+    made = create(file, "--channel", "orders:17")
+    with cmd_client(server.ws) as one:
+        assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": made})[0] == 1003
+        assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": create(file)})[0] == 200
+        assert one.ask_cmd("subscribe", {"channel": "orders:17"})[0] == 1003
+        assert one.ask_cmd("subscribe", {"channel": "orders:18", "token": made})[0] == 1003
+        assert one.ask_cmd("subscribe", {"channel": "orders:17", "token": made})[0] == 200

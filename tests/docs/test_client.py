@@ -15,6 +15,7 @@ SAID = {
     "README.md": ["hello"],
     "A session": ["connecting", "online", "msg shop greeting-1 hello", "ended"],
     "Stored messages": ["dora message hello True", "['hello']"],
+    "Load the history, then follow it": ["['packed']", "sent"],
     "Channels": ["orders:17 {'state': 'packed'} 1"],
     "Pushing": ["held", "cmd 1", "1"],
     "Streamed messages": ["Your order has left"],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tests.docs.product import GUIDE, files_of
 from tests.integration.action import action_session
 from tests.integration.clusters import Nodes, name_of, nodes_of
 from tests.integration.cmd import CmdClient, fresh, get, logged_in, post
+from tests.integration.raw import ask, request
 from tests.supervisor.family import Family
 from tests.support import HTTP_SERVERS, ROOT, Server, eventually
 
@@ -44,7 +46,10 @@ ACROSS = [block for block in FRAMES if "cluster" in block.words]
 JSON = [block for page in PAGES for block in blocks(page, "json")]
 YAML = [block for page in PAGES for block in blocks(page, "yaml")]
 SCRIPTS = [block for page in PAGES for block in blocks(page, "js", "jsx")]
-"""What tests/docs/test_javascript.py and tests/foreign/test_guide.py run."""
+"""What tests/docs/test_javascript.py, tests/foreign/test_guide.py and tests/sdk/test_pusher.py run."""
+WITH_KEY = "**With a [key]"
+"""How the line on top of a guide begins that says what its sessions need on a server with keys."""
+WITH_A_KEY = sorted({block.page for block in OPEN if block.page.parent == GUIDE.parent})
 COMMANDS = [block for page in PAGES for block in blocks(page, "sh")]
 PROGRAMS = [
     block
@@ -53,8 +58,10 @@ PROGRAMS = [
     if set(block.words) & {"token", "verify", "receiver", "client"}
 ]
 """What tests/docs/test_back_ends.py and test_client.py run."""
-FOREIGN = [block for page in PAGES for block in blocks(page, "python") if block.words == ("cent",)]
-"""What tests/foreign/test_guide.py runs."""
+FOREIGN = [
+    block for page in PAGES for block in blocks(page, "python") if block.words in (("cent",), ("pusher",))
+]
+"""What tests/foreign/test_guide.py and tests/sdk/test_pusher.py run."""
 PROVIDERS = [
     block for page in PAGES for block in blocks(page, "console", "python", "js") if block.words == ("oauth",)
 ]
@@ -114,6 +121,53 @@ def test_a_shell_session_with_keys_prints_what_it_says(
     server = start_server(config=config)
     with present(block, server):
         play_session(block, tmp_path, server, KEY=config["api"]["keys"][0]["key"])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("page", WITH_A_KEY, ids=lambda page: page.name)
+def test_the_sessions_of_a_guide_work_with_a_key_as_its_first_line_says(
+    page: Path, start_server: StartServer, tmp_path: Path
+) -> None:
+    """The key has the scopes of the line and no others. Apps are open and registration is, so that the
+    examples find what they find without a key."""
+    key, watcher = "a key of the guide's reader", "a key that sees who is there"
+    keys = [{"key": key, "scopes": scopes_of(page)}, {"key": watcher, "scopes": ["read"]}]
+    apps = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))["apps"]
+    config = {
+        "api": {"keys": keys},
+        "apps": {name: {**settings, "open": True} for name, settings in apps.items()},
+        "accounts": {"registration": True},
+    }
+    server = start_server(config=config)
+    for block in OPEN:
+        if block.page == page:
+            with present(block, server):
+                play_session(replace(block, text=with_header(block.text)), tmp_path, server, KEY=key)
+            eventually(lambda: nobody_is_there(server, watcher), what="everybody has left")
+
+
+def scopes_of(page: Path) -> list[str]:
+    """The scopes that the line on top of a guide names."""
+    _, begins, rest = page.read_text(encoding="utf-8").partition(WITH_KEY)
+    assert begins, f"{page.name} does not say what its examples need with a key"
+    line = rest.partition("\n\n")[0]
+    return [scope for scope in ("push", "read", "admin") if f"`{scope}`" in line]
+
+
+def with_header(session: str) -> str:
+    """A session as the line on top of a guide says that it looks with a key."""
+    return "\n".join(
+        re.sub(r"\bcurl( -N)?", r'curl\1 -H "Authorization: Bearer $KEY"', line)
+        if line.startswith("$ ") and "Authorization" not in line
+        else line
+        for line in session.split("\n")
+    )
+
+
+def nobody_is_there(server: Server, key: str) -> bool:
+    headers = [("Authorization", f"Bearer {key}")]
+    counts = ask(server.http, request("/api/v1/counts", headers=headers)).json
+    return not any(app["sessions"] for app in counts["apps"])
 
 
 def test_the_sessions_after_init_end_in_a_login_with_a_token(

@@ -18,7 +18,7 @@ from tests.sdk.test_packages import CONFIG, place
 from tests.support import ROOT, Server, eventually
 from tests.tools import require
 
-ELSEWHERE = (("centrifuge",), ("oauth",))
+ELSEWHERE = (("centrifuge",), ("oauth",), ("pusher",))
 """Examples that other tests run."""
 JS = [block for page in PAGES for block in blocks(page, "js") if block.words not in ELSEWHERE]
 SCRIPTS = [block for block in JS if not block.words]

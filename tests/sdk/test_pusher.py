@@ -3,21 +3,25 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import StartServer
+from tests.docs.markdown import Block, blocks
 from tests.ports import fixed_ports, free_ports
 from tests.processes import end, spawn
 from tests.sdk.node import NODE_FLAGS, run_node
-from tests.support import Server, eventually
-from tests.tools import require
+from tests.support import ROOT, Server, eventually
+from tests.tools import NODE_MODULES, require
 
 pytestmark = pytest.mark.needs("node", "npm")
 
 HERE = Path(__file__).parent
+GUIDE = ROOT / "docs" / "guides" / "from-pusher.md"
 PUSHER = {"app_id": "7", "key": "shopkey", "secret": "the secret of the shop"}
 
 
@@ -34,6 +38,41 @@ def test_the_clients_of_pusher(start_server: StartServer, http_server: str) -> N
     place = {**place_of(server), "webhook_port": port}
     # Timers of the clients would keep Node.js running for half a minute.
     run_node("--test-force-exit", str(HERE / "pusher.test.mjs"), PUSHER_PLACE=json.dumps(place))
+
+
+def with_ports(block: Block, server: Server) -> str:
+    """An example of the guide with the ports of a server."""
+    return block.text.replace("8080", str(server.http.port)).replace("8089", str(server.ws.port))
+
+
+def test_the_guide_s_client_and_back_ends_meet_on_one_machine(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    (settings,) = blocks(GUIDE, "yaml")
+    client, back_end = blocks(GUIDE, "js")
+    (python,) = blocks(GUIDE, "python")
+    server = start_server(config=yaml.safe_load(settings.text))
+    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+    for name, block in (("client", client), ("back_end", back_end)):
+        (tmp_path / f"{name}.mjs").write_text(with_ports(block, server), encoding="utf-8")
+    node = [require("node"), *NODE_FLAGS]
+    output = tmp_path / "output.txt"
+    with output.open("w") as printed:
+        process = spawn([*node, str(tmp_path / "client.mjs")], stdout=printed)
+    commands = {
+        "hello from Node.js": [*node, str(tmp_path / "back_end.mjs")],
+        "hello from Python": [sys.executable, "-c", with_ports(python, server)],
+    }
+    try:
+        for text, command in commands.items():
+
+            def received(text: str = text, command: list[str] = command) -> bool:
+                assert spawn(command).wait(200) == 0  # again, until the client has subscribed
+                return text in output.read_text()
+
+            eventually(received, 200, text)
+    finally:
+        end(process)
 
 
 @pytest.mark.full
