@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -18,7 +19,6 @@ from bench.plot import svg
 from bench.proc import machine
 from bench.runner import SCENARIOS, Scenario, ServerChoice, judge, options_of, perform, play
 from bench.suite import SUITES, Row
-from imserver import __version__
 
 Command = Callable[..., Any]
 Option = Callable[[Command], Command]
@@ -102,7 +102,9 @@ def choice_of(values: Json) -> ServerChoice:
 def finish(found: Json, as_json: bool, show: Callable[[], None], good: bool) -> None:
     """Print the result, and exit with 1 unless it is good."""
     if as_json:
-        click.echo(json.dumps({"imserver": __version__, **found}, ensure_ascii=False))
+        command = [sys.executable, "-m", "imserver", "version"]
+        version = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        click.echo(json.dumps({"imserver": version, **found}, ensure_ascii=False))
     else:
         show()
     if not good:

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from imserver import __version__, assets, errors
+from imserver import assets, errors
 from imserver.config.load import dump_config, load_with_places, settings_file
 from imserver.config.settings import Config
-from imserver.terminal import fail, given_once, read_key, server_address, table
+from imserver.terminal import fail, full_version, given_once, read_key, server_address, table
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final = {
@@ -325,5 +325,5 @@ def _get(url: str, path: str, key: str) -> tuple[int, Any]:
 
 @main.command()
 def version() -> None:
-    """Print the version."""
-    click.echo(__version__)
+    """Print the version; in a git checkout that is no release, with its commit."""
+    click.echo(full_version())

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from imserver import __version__, assets, errors
 from imserver.cli import main
+from imserver.terminal import full_version
 
 from .conftest import StartServer
 from .support import clean_environment, eventually, run_cli
@@ -47,7 +48,31 @@ def taken() -> Iterator[socket.socket]:
 
 
 def test_version_prints_the_version() -> None:
-    assert invoke("version").output == f"{__version__}\n"
+    assert invoke("version").output == f"{full_version()}\n"
+
+
+@pytest.mark.needs("git")
+def test_a_checkout_that_is_no_release_says_so(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.abbrev=12", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert full_version(tmp_path) == __version__
+    git("init", "-q")
+    (tmp_path / "file").write_text("1")
+    git("add", ".")
+    git("commit", "-q", "-m", "One")
+    commit = git("rev-parse", "--short", "HEAD")
+    assert full_version(tmp_path) == f"{__version__}+{commit}"
+    git("tag", f"v{__version__}")
+    assert full_version(tmp_path) == __version__
+    (tmp_path / "file").write_text("2")
+    assert full_version(tmp_path) == f"{__version__}+v{__version__}.dirty"
+    git("commit", "-q", "-a", "-m", "Two")
+    commit = git("rev-parse", "--short", "HEAD")
+    assert full_version(tmp_path) == f"{__version__}+v{__version__}.1.g{commit}"
 
 
 def test_help_names_every_command() -> None:
