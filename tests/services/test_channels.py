@@ -12,13 +12,14 @@ from imserver.config.settings import ChannelSettings
 from imserver.hub.hub import App
 from imserver.model import ChannelPart, DialectState, Event, Outcome
 from imserver.protocol.centrifuge import PresenceStatsResult
+from imserver.protocol.cmd import ChannelCmdDialect
 from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.connections import Joined, Left
 from imserver.services.channels.members import ChannelRefused, Publication
 from imserver.services.dialects import centrifuge_service
 from imserver.services.dialects.centrifuge_service import presence_stats
 from imserver.services.nodes import ToChannel
-from imserver.transport.connection import Connection
+from imserver.transport.connection import OPEN, Connection
 from tests.hub.harness import Harness, received
 from tests.hub.test_channels import texts
 from tests.services.cluster_harness import MULTI, ClusterHarness, Several
@@ -234,6 +235,30 @@ def test_the_end_of_a_subscription_after_a_gap_is_announced_as_a_leave(harness: 
     harness.history.forget(MULTI)
     publish(harness, "two")
     until(lambda: ("leave", "ann") in heard)
+
+
+def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscriber(harness: Harness) -> None:
+    channel, refused = "lively:1", set[str]()
+    other, client = harness.login(MULTI, "bob", dialect=ChannelCmdDialect())
+    subscribe(harness, other, channel)
+    connection, _ = harness.login(MULTI, "ann")
+    connection.dialect_state = DialectState(info=b'"%b"' % (b"i" * 5000))
+    for _ in range(1000):
+        try:
+            subscribe(harness, connection, channel)
+        except ChannelRefused as refusal:
+            refused.add(refusal.reason)
+        harness.channels.unsubscribe(connection, channel)
+        turn()
+    assert (other.state, refused) == (OPEN, {"rate"})
+    assert any(b'"cmd":"join"' in payload for payload in client.payloads())
+    subscriber(harness, "eve", channel)  # another client is not charged for it
+
+
+def test_notices_that_are_larger_than_the_rate_allows_are_sent_now_and_then(harness: Harness) -> None:
+    connection, _, _ = subscriber(harness, "ann", "plain:1")
+    connection.dialect_state = DialectState(info=b'"%b"' % (b"i" * 200_000))
+    assert subscribe(harness, connection, "lively:1").local.name == "lively:1"
 
 
 def test_presence_shows_what_clients_say_of_themselves(harness: Harness) -> None:
