@@ -1,9 +1,11 @@
 """``imserver bench abuse``: single requests of an attacker, and how long each blocks the server's loop.
 
-Each attack is sent once per try by a client without a key. Meanwhile a second connection requests ``/health``
-every millisecond. Its slowest answer is the time for which the loop was blocked, without the time that the
-server or the probe waited for a core. The peak of the server's memory is compared with its memory right
-before.
+Each attack is sent once per try, by the weakest client that may: without a key, or as a user. The attacks of
+users are a full message or read of each command, operation and route (:mod:`bench.abuse_rows`). A third
+connection reads what others cause it to receive, and must stay open. Meanwhile a second one
+requests ``/health`` every millisecond. Its slowest answer is the time for which the loop was blocked, without
+the time that the server or the probe waited for a core. The peak of the server's memory is compared with its
+memory right before.
 """
 
 from __future__ import annotations
@@ -16,13 +18,25 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 
+from bench.abuse_rows import (
+    CHANNEL,
+    COMMANDS,
+    FULL_BYTES,
+    OTHER,
+    PATHS,
+    ROUTES,
+    USER,
+    Request,
+    frames_of,
+    operation_requests,
+    requests_of,
+)
 from bench.connections import Target, error_name
 from bench.context import RunContext, parameter, text_parameter
 from bench.figures import Figures
-from bench.frames import client_frame, upgrade_request
+from bench.frames import client_frame, request_frame, upgrade_request
 from bench.generator import Generator
 from bench.http_client import FORM, JSON, HttpConnections, fetch, get_request, post, request_head
 from bench.loop import READ, WRITE, BenchError, Json, Loop
@@ -30,13 +44,17 @@ from bench.proc import quick_rss_bytes
 from bench.servers import NodeProcess
 from bench.workers import Worker
 
-MOST_HOLD_MS, MOST_GROWTH_MB = 50, 20
+MOST_HOLD_MS, MOST_GROWTH_MB, MOST_REPEATED_MB = 50, 20, 8
 _PROVIDER = "{kind: github, client_id: bench, client_secret: bench, register: true}"
+_GOCHAT = f"{{oauth: {{example: {_PROVIDER}}}}}"
+_PUSHER = "{open: true, pusher: {app_id: bench, key: bench, secret: a-secret-of-the-bench}}"
+_OPEN = "{open: true, channels: {demo: {publish: subscribers, presence: true, join_leave: true}}}"
 MODES = {
     "demo": {},
     "keys": {"IMSERVER_API_KEYS": "[{key: a-key-that-no-stranger-knows, scopes: [push, read, admin]}]"},
     "people": {
-        "IMSERVER_APPS": f"{{gochat: {{oauth: {{example: {_PROVIDER}}}}}}}",
+        "IMSERVER_APPS": f"{{gochat: {_GOCHAT}, bench: {_PUSHER}, default: {_OPEN}}}",
+        "IMSERVER_ACCOUNTS_REGISTRATION": "true",
         "IMSERVER_APP_HTTP_URL": "http://127.0.0.1",
         "IMSERVER_SMTP_HOST": "127.0.0.1",
         "IMSERVER_SMTP_PORT": "9",
@@ -69,7 +87,8 @@ Body = Callable[[], bytes]
 class Attack:
     """One request. ``build`` makes its bytes. ``ws``: it is sent to the WebSocket port. ``judged`` False:
     shown only for comparison. ``warm_up`` is sent first, so that code imported on first use is not counted.
-    ``people``: it is sent to the server of the mode ``people``, not to the others.
+    ``mode``: it is sent to the server of this mode only; ``""``: to those without people. ``account``: with
+    the token of an account.
     """
 
     name: str
@@ -77,7 +96,8 @@ class Attack:
     warm_up: Build | None = None
     ws: bool = False
     judged: bool = True
-    people: bool = False
+    mode: str = ""
+    account: bool = False
 
 
 def _get(path: str, *fields: str) -> Build:
@@ -233,44 +253,94 @@ def _messages() -> Iterator[Attack]:
 def _people() -> Iterator[Attack]:
     """What anybody may ask a server with accounts, bots and login providers."""
     first = _post("/api/v1/accounts/login", JSON, b'{"login":"1","password":"battery staple"}')
-    yield Attack("the first login of an account: loads code once", first, judged=False, people=True)
+    yield Attack("the first login of an account: loads code once", first, judged=False, mode="people")
     for path, bodies in STRANGER_BODIES.items():
         for name, body in bodies.items():
             ordinary = _post(path, JSON, body)
-            yield Attack(f"POST {path}, {name}", ordinary, ordinary, people=True)
-            yield Attack(f"64 KB of POST {path}, {name}", _as_many(ordinary), ordinary, people=True)
+            yield Attack(f"POST {path}, {name}", ordinary, ordinary, mode="people")
+            yield Attack(f"64 KB of POST {path}, {name}", _as_many(ordinary), ordinary, mode="people")
         empty = _post(path, JSON, b"{}")
         for name, data in (("64 KB of [", b"[" * MESSAGE_BYTES), ("64 KB of \\u escapes", _ESCAPES)):
-            yield Attack(f"POST {path}, {name}", _post(path, JSON, data), empty, people=True)
+            yield Attack(f"POST {path}, {name}", _post(path, JSON, data), empty, mode="people")
     text = b'{"text":"x"}'
     for path, whose in ((HOOK, "unknown"), (OWN_HOOK, "known")):
         ordinary = _post(path, JSON, text)
-        yield Attack(f"POST /hooks/, {whose} URL", ordinary, ordinary, people=True)
-        yield Attack(f"64 KB of POST /hooks/, {whose} URL", _as_many(ordinary), ordinary, people=True)
+        yield Attack(f"POST /hooks/, {whose} URL", ordinary, ordinary, mode="people")
+        yield Attack(f"64 KB of POST /hooks/, {whose} URL", _as_many(ordinary), ordinary, mode="people")
         for name, kind, data in HOOK_BODIES:
-            yield Attack(f"POST /hooks/, {whose} URL, {name}", _post(path, kind, data), ordinary, people=True)
+            yield Attack(
+                f"POST /hooks/, {whose} URL, {name}", _post(path, kind, data), ordinary, mode="people"
+            )
         announced = _announced(path, JSON, BODY_BYTES)
-        yield Attack(f"POST /hooks/, {whose} URL, 4 MB announced, nothing sent", announced, people=True)
+        yield Attack(f"POST /hooks/, {whose} URL, 4 MB announced, nothing sent", announced, mode="people")
     came_back = _get(f"{CALLBACK}?state=forged&code=forged")
     for name, query in (("forged", "?state=forged&code=forged"), ("nothing", ""), ("60 KB", f"?{_query}")):
-        yield Attack(f"GET /oauth/callback, {name}", _get(CALLBACK + query), came_back, people=True)
+        yield Attack(f"GET /oauth/callback, {name}", _get(CALLBACK + query), came_back, mode="people")
     for name, path in (("bytes that are no text", "%FF%00/%C3%28"), ("another app", f"{'a' * 9_000}/x")):
         attack = _get(f"/oauth/callback/{path}?state=forged&code=%FF%00")
-        yield Attack(f"GET /oauth/callback, {name}", attack, came_back, people=True)
-    yield Attack("64 KB of GET /oauth/callback, forged", _as_many(came_back), came_back, people=True)
+        yield Attack(f"GET /oauth/callback, {name}", attack, came_back, mode="people")
+    yield Attack("64 KB of GET /oauth/callback, forged", _as_many(came_back), came_back, mode="people")
     for name, kind, form in FORMS:
         agree = _post(CALLBACK, kind, form)
-        yield Attack(f"POST /oauth/callback, {name}", agree, came_back, people=True)
+        yield Attack(f"POST /oauth/callback, {name}", agree, came_back, mode="people")
 
     def guess(target: Target) -> bytes:
         token = f"bot_1_{time.time_ns():043d}"
         return get_request(target, "/api/v1/conversations?app=gochat", f"Authorization: Bearer {token}")
 
-    yield Attack("a guessed token of a bot", guess, guess, people=True)
-    yield Attack("64 KB of guessed tokens of a bot", _as_many(guess), guess, people=True)
+    yield Attack("a guessed token of a bot", guess, guess, mode="people")
+    yield Attack("64 KB of guessed tokens of a bot", _as_many(guess), guess, mode="people")
 
 
-ATTACKS = {attack.name: attack for attacks in (_requests(), _messages(), _people()) for attack in attacks}
+def _commands() -> Iterator[Attack]:
+    """Each command of each dialect, repeated until a message or a read is full."""
+    for dialect, rows in COMMANDS.items():
+        mode = "people" if dialect in ("pusher", "protobuf") else "demo"
+        for name in rows:
+
+            def build(target: Target, dialect: str = dialect, name: str = name) -> bytes:
+                return _upgrade(PATHS[dialect], frames_of(dialect, name, target.key))(target)
+
+            account = dialect == "protobuf"
+            yield Attack(f"{dialect}: {name}", build, build, ws=True, mode=mode, account=account)
+
+
+def _repeated_requests(make: Callable[[], Iterator[Request]]) -> Build:
+    """The first request, and then the last one until a read is full."""
+
+    def build(target: Target) -> bytes:
+        every = []
+        for method, path, kind, body in make():
+            fields = (f"Content-Type: {kind}", f"Content-Length: {len(body)}") if body else ()
+            every.append(get_request(target, path, *fields, method=method) + body)
+        return every[0] + every[-1] * (FULL_BYTES // len(every[-1]))
+
+    return build
+
+
+def _routes() -> Iterator[Attack]:
+    """Each route that is no operation: in demo mode, and as a user where only users may."""
+    for name in ROUTES:
+        build = _repeated_requests(partial(requests_of, name))
+        yield Attack(name, build, build, mode="demo")
+        yield Attack(f"{name}, of an account", build, build, mode="people", account=True)
+
+
+def operation_attacks(document: Json) -> Iterator[Attack]:
+    """Each operation of the OpenAPI document: in demo mode, and of an account."""
+    for name, requests in operation_requests(document):
+        build = _repeated_requests(partial(requests, "default"))
+        yield Attack(name, build, build, mode="demo")
+        build = _repeated_requests(partial(requests, "gochat"))
+        yield Attack(f"{name}, of an account", build, build, mode="people", account=True)
+
+
+ATTACKS = {
+    attack.name: attack
+    for attacks in (_requests(), _messages(), _people(), _commands(), _routes())
+    for attack in attacks
+}
+"""All but those of the operations of the API."""
 
 
 class AttackConnection:
@@ -353,6 +423,30 @@ class Probe:
             pass
 
 
+def learn(generator: Generator) -> Json:
+    """Task: read the server's OpenAPI document, for the attacks on its operations. Return their names."""
+    document = fetch(generator.target, "/api/v1/openapi.json")
+    generator.state["attacks"] = {attack.name: attack for attack in operation_attacks(document)}
+    return {"modes": {each.name: each.mode for each in generator.state["attacks"].values()}}
+
+
+def fill(generator: Generator) -> Json:
+    """Task: store messages of the attacker, and publications in the channel."""
+    target = generator.target
+    text = "x" * 4_000
+    frames = [request_frame("login", "1", {"userID": USER, "app": "default"})]
+    frames += [request_frame("send", "2", {"to": OTHER, "text": text})] * 100
+    frames += [request_frame("subscribe", "3", {"channel": CHANNEL})]
+    frames += [request_frame("publish", "4", {"channel": CHANNEL, "text": text})] * 100
+    data = _upgrade("/acc", *frames)(target)
+    own = AttackConnection(generator.loop, (target.ws_host, target.ws_port), data)
+    end = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < min(end, max(own.heard_at, end - ANSWER_SECONDS + 1) + SILENCE_SECONDS):
+        generator.loop.turn(PROBE_SECONDS)
+    own.close()
+    return {}
+
+
 def make_hook(generator: Generator) -> Json:
     """Task: register an account, and make an incoming webhook of its group."""
     account = fetch(generator.target, "/register", f"phone_number={time.time_ns()}&password=bench")
@@ -360,17 +454,29 @@ def make_hook(generator: Generator) -> Json:
     group = post(target, "/api/v1/groups/create", {"name": "bench"})["group"]
     made = post(target, "/api/v1/hooks", {"group": str(group), "nickname": "bench"})
     generator.state["hook"] = made["url"].encode()
+    generator.state["token"] = account["token"]
     return {}
+
+
+def _bystander(target: Target) -> bytes:
+    """Another user, who subscribes to the channel of the attacks and reads everything."""
+    begin = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"%b"}}' % CHANNEL.encode()
+    return _upgrade(PATHS["centrifuge"], client_frame(begin))(target)
 
 
 def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
     """Task: send one attack (or its warm-up), and measure its effect on the server ``pid``."""
-    target, wanted = generator.target, ATTACKS[name]
+    wanted = ATTACKS.get(name) or generator.state["attacks"][name]
+    target = generator.target
+    if wanted.account:
+        target = replace(target, key=generator.state["token"])
     data = (wanted.warm_up or wanted.build)(target) if warm_up else wanted.build(target)
     data = data.replace(OWN_HOOK.encode(), generator.state.get("hook", b""))
     address = (target.ws_host, target.ws_port) if wanted.ws else (target.http_host, target.http_port)
+    bystander = AttackConnection(generator.loop, (target.ws_host, target.ws_port), _bystander(target))
     probe = Probe(generator, pid)
     probe.watch(0.05)
+    stands_by = not bystander.ended  # without an open app it is refused
     probe.worst_us = 0
     before = quick_rss_bytes((pid,))
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak
@@ -387,11 +493,15 @@ def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
         answer = attacker.answer
     probe.watch(CALM_SECONDS)
     probe.http.close()
+    lost = stands_by and bystander.ended
+    bystander.close()
     status = Path(f"/proc/{pid}/status").read_text()
     peak_bytes = int(status.partition("VmHWM:")[2].split()[0]) * 1024
     return {
         "hold_ms": probe.worst_us / 1000,
         "growth_mb": max(0, peak_bytes - before) / 1e6,
+        "rss_mb": quick_rss_bytes((pid,)) / 1e6,
+        "lost": lost,
         "answer": answer.split(b"\r\n")[0].decode("latin-1")[:60],
     }
 
@@ -408,25 +518,28 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
     The report has one row per attack, the worst first: the median of the blocks over the tries, because
     another program may delay an answer too, and the median of the memory growths.
     """
-    chosen: dict[str, list[str]] = {}
-    for mode, (name, wanted) in product(MODES, ATTACKS.items()):
-        if wanted.people == (mode == "people") and options.match in f"{mode}: {name}":
-            chosen.setdefault(mode, []).append(name)
-    if not chosen:
-        raise BenchError(f"no attack has {options.match!r} in its name")
-    count = sum(map(len, chosen.values()))
     rows: list[Json] = []
-    for mode, names in chosen.items():
+    for mode in MODES:
+        if options.match.partition(": ")[0] in {*MODES} - {mode}:
+            continue
         own = NodeProcess(context.log, environment=MODES[mode], cores=context.cores.server)
         context.pool.start(own)
         context.target = own.target
         (worker,) = context.start_workers(1)
+        modes = {name: wanted.mode for name, wanted in ATTACKS.items()}
+        if mode != "keys":
+            modes |= context.pool.ask(worker, learn)["modes"]
         if mode == "people":
             context.pool.ask(worker, make_hook)
-        for name in names:
-            context.show_phase(f"attack {len(rows) + 1} of {count}: {name}")
-            rows.append(_attacked(context, worker, own.pids[0], mode, name, options.tries))
+        elif mode == "demo":
+            context.pool.ask(worker, fill)
+        for name, only in modes.items():
+            if (only == mode if only else mode != "people") and options.match in f"{mode}: {name}":
+                context.show_phase(f"attack {len(rows) + 1}: {name}")
+                rows.append(_attacked(context, worker, own.pids[0], mode, name, options.tries))
         own.control("stop")
+    if not rows:
+        raise BenchError(f"no attack has {options.match!r} in its name")
     rows.sort(key=lambda row: -max(row["hold_ms"] / MOST_HOLD_MS, row["growth_mb"] / MOST_GROWTH_MB))
     judged = [row for row in rows if row["judged"]] or rows
     context.extra |= {"attacks": rows, "worst": judged[0]["name"]}
@@ -435,17 +548,25 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
         "attacks_over": sum(row["over"] for row in judged),
         "hold_ms": max(row["hold_ms"] for row in judged),
         "growth_mb": max(row["growth_mb"] for row in judged),
+        "repeated_mb": max(row["repeated_mb"] for row in judged),
+        "dropped": sum(row["dropped"] for row in judged),
     }
 
 
 def _attacked(context: RunContext, worker: Worker, pid: int, mode: str, name: str, tries: int) -> Json:
-    wanted = ATTACKS[name]
+    wanted = ATTACKS.get(name)
+    judged = wanted is None or wanted.judged
     send = partial(context.pool.ask, worker, attack, name=name, pid=pid)
-    if wanted.warm_up is not None:
+    if wanted is None or wanted.warm_up is not None:
         send(warm_up=True)
-    count = tries if wanted.judged else 1
+    count = tries if judged else 1
     found = [send(warm_up=False) for _ in range(count)]
     hold_ms, growth_mb = (statistics.median(each[key] for each in found) for key in ("hold_ms", "growth_mb"))
-    over = wanted.judged and (hold_ms > MOST_HOLD_MS or growth_mb > MOST_GROWTH_MB)
-    measured = {"hold_ms": hold_ms, "growth_mb": growth_mb, "answer": found[-1]["answer"]}
-    return {"name": f"{mode}: {name}", **measured, "judged": wanted.judged, "over": over}
+    repeated_mb = max(0, found[-1]["rss_mb"] - found[0]["rss_mb"])
+    lost = sum(each["lost"] for each in found)
+    over = judged and (
+        hold_ms > MOST_HOLD_MS or growth_mb > MOST_GROWTH_MB or repeated_mb > MOST_REPEATED_MB or lost > 0
+    )
+    measured = {"hold_ms": hold_ms, "growth_mb": growth_mb, "repeated_mb": repeated_mb, "dropped": lost}
+    answer = found[-1]["answer"]
+    return {"name": f"{mode}: {name}", **measured, "answer": answer, "judged": judged, "over": over}

@@ -255,4 +255,4 @@ suite_command("smoke", "Play small forms of everything, within a minute.", *SERV
 _cluster, _million = options(_of["cluster"], "part"), options(_of["million"], "connections")
 suite_command("cluster", "Measure pushes and broadcasts across nodes. Needs a Redis.", _part, LOG, *_cluster)
 suite_command("million", "Log a million users in, and reach them all.", _sizes, LOG, *_million)
-suite_command("abuse", "Send the worst single requests of a stranger.", LOG, *options(_of["abuse"]))
+suite_command("abuse", "Send the worst requests of strangers and users.", LOG, *options(_of["abuse"]))

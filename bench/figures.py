@@ -226,6 +226,7 @@ FIGURES: dict[str, Figure] = {
     "silence_seconds": Figure("longest time without an acknowledgement", "s", 1, worst=True),
     "hold_ms": Figure("the loop was held for at most", "ms", 1, worst=True),
     "growth_mb": Figure("memory grew by at most", "MB", 1, worst=True),
+    "repeated_mb": Figure("repeating it added at most", "MB", 1, worst=True),
     "attacks": Figure("attacks made"),
     "attacks_over": Figure("attacks over a limit", worst=True),
     "tracebacks": Figure("tracebacks in the logs of the nodes", fault=True),

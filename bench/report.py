@@ -84,8 +84,10 @@ def show(report: Json) -> None:
     show_table(report.get("title") or report["command"], columns, rows)
     print(origin_line(report))
     if report.get("attacks"):
-        columns = "request|>loop held|>memory grew|answer|good"
-        show_table("requests of a stranger, the worst first", columns, map(_attack_cells, report["attacks"]))
+        columns = "request|>loop held|>memory grew|>by repeating|>dropped|answer|good"
+        show_table(
+            "requests of strangers and users, the worst first", columns, map(_attack_cells, report["attacks"])
+        )
         print(f"The worst request: {report['worst']}")
     if report.get("stopped"):
         print(f"STOPPED: {report['stopped']}")
@@ -93,9 +95,12 @@ def show(report: Json) -> None:
         print("NOT GOOD: " + ", ".join(FIGURES[name].label for name in report["faults"]))
 
 
+_ATTACK_FIGURES = "hold_ms", "growth_mb", "repeated_mb", "dropped"
+
+
 def _attack_cells(row: Json) -> list[str]:
     good = "NO" if row["over"] else "yes" if row["judged"] else "–"
-    numbers = [shown(name, row[name]) for name in ("hold_ms", "growth_mb")]
+    numbers = [shown(name, row[name]) for name in _ATTACK_FIGURES]
     return [row["name"], *numbers, row["answer"], good]
 
 

@@ -145,7 +145,7 @@ MILLION = table("""
 """)
 
 ABUSE = table("""
-single requests of a stranger | abuse | hold_ms<50 growth_mb<20
+full requests of strangers and users | abuse | hold_ms<50 growth_mb<20 repeated_mb<8 dropped
 """)
 
 SUITES = {"all": ALL, "smoke": SMOKE, "cluster": CLUSTER, "million": MILLION, "abuse": ABUSE}

@@ -95,7 +95,7 @@ def limited(serve: Serve, per_second: float) -> Serve:
 
 
 class ConnectionRates:
-    """Owner of how much more connections may send, of each kind. Never switches.
+    """Owner of how much more connections may send, or cause others to receive, of each kind. Never switches.
 
     A connection may send ``per_second`` of a kind, and a second's worth of them at once.
     """
@@ -103,13 +103,16 @@ class ConnectionRates:
     def __init__(self) -> None:
         self._buckets: WeakKeyDictionary[Connection, dict[str, TokenBucket]] = WeakKeyDictionary()
 
-    def take(self, connection: Connection, kind: str, per_second: int) -> bool:
-        """Count one more. False: there were too many, or ``per_second`` is 0."""
+    def take(self, connection: Connection, kind: str, per_second: int, count: int = 1) -> bool:
+        """Count ``count`` more. False: there were too many, or ``per_second`` is 0.
+
+        What is larger than a whole second's worth counts as that.
+        """
         kinds = self._buckets.setdefault(connection, {})
         bucket = kinds.get(kind)
         if bucket is None or bucket.per_second != per_second:
             bucket = kinds[kind] = TokenBucket(per_second, per_second)
-        return bucket.take()
+        return bucket.take(max(1, min(count, per_second)))
 
     def take_of_channel(self, connection: Connection, namespace: str, options: ChannelSettings) -> bool:
         """Count a publication against the rate of its channel's namespace, if that has one."""

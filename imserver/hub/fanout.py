@@ -137,12 +137,15 @@ class Part:
 
 
 class Fanout:
-    """Owner of the apps' waiting notices. ``notice_members``: limit of users above which an app gets none."""
+    """Owner of the apps' waiting notices. ``notice_members``: limit of users above which an app gets none.
+    ``notice_bytes``: of notices that one connection may cause per second, an eighth of an outbox.
+    """
 
     def __init__(self, flusher: Flusher, metrics: Metrics, notice_members: int) -> None:
         self._flusher = flusher
         self._metrics = metrics
         self.notice_members = notice_members
+        self.notice_bytes = flusher.limit_bytes // 8
         self._waiting: list[App] = []
         self._event: Event | None = None
         self._made: dict[Encoding, Made] = {}

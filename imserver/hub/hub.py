@@ -29,6 +29,7 @@ class App:
         "policy",
         "quiet",
         "several",
+        "user_counts",
         "users",
     )
 
@@ -55,6 +56,9 @@ class App:
         """Sessions that began while notices wait → number of these notices that they do not receive."""
         self.channels: dict[str, LocalChannel] = {}
         """Channels with members on this node."""
+        self.user_counts: dict[LocalChannel, int] = {}
+        """Numbers of users of channels that somebody has asked for, until the members or their users change.
+        """
 
     def sessions_of(self, user: str) -> tuple[Connection, ...]:
         """The addressed sessions of ``user``, oldest first."""
@@ -154,6 +158,9 @@ class Hub:
         reaches it.
         """
         connection.app, connection.user, connection.device = app.name, user, device
+        if app.user_counts:
+            for channel in connection.channels:
+                app.user_counts.pop(channel, None)
         connection.since = self.now
 
     def forget(self, connection: Connection) -> None:
@@ -283,6 +290,8 @@ class ChannelMembership:
             self.channels += 1
         elif connection in channel.members:
             return None
+        if app.user_counts:
+            app.user_counts.pop(channel, None)
         self._last = channel.members[connection] = max(time(), self._last + _TICK_SECONDS)
         self.members += 1
         app.memberships += 1
@@ -306,7 +315,17 @@ class ChannelMembership:
             self._take_out(channel, connection)
         return channels
 
+    def users_of(self, channel: LocalChannel) -> int:
+        """Number of users among the members. Those without a user are one."""
+        counts = channel.app.user_counts
+        found = counts.get(channel)
+        if found is None:
+            found = counts[channel] = len({connection.user for connection in channel.members})
+        return found
+
     def _take_out(self, channel: LocalChannel, connection: Connection) -> None:
+        if channel.app.user_counts:
+            channel.app.user_counts.pop(channel, None)
         del channel.members[connection]
         if channel.position is not None:
             channel.position.forget(connection)

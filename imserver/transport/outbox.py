@@ -181,7 +181,8 @@ class Flusher:
     ) -> None:
         self._loop = loop
         self._batch = batch
-        self._limit_bytes = outbox_bytes
+        self.limit_bytes = outbox_bytes
+        """Limit of an outbox. Read-only for others."""
         self._limit_seconds = outbox_seconds
         self.budget = budget
         self.stalled: set[Writer] = set()
@@ -361,7 +362,7 @@ class Flusher:
         for connection in grown:
             backlog = connection.outbox
             if type(backlog) is Backlog:
-                if backlog.size > (connection.outbox_bytes or self._limit_bytes) and connection.state == 0:
+                if backlog.size > (connection.outbox_bytes or self.limit_bytes) and connection.state == 0:
                     self._too_slow(connection)
                 else:
                     self.budget.set(connection, connection.held_bytes())

@@ -4,18 +4,62 @@ import json
 
 import pytest
 
-from bench.abuse import ATTACKS
+from bench.abuse import ATTACKS, operation_attacks
+from bench.abuse_rows import COMMANDS, PROTOBUF, ROUTES
 from bench.connections import Target
+from imserver.api.routes import ROUTES as ROUTE_TABLE
+from imserver.api.v1.openapi import document
+from imserver.api.v1.table import DOCUMENTED, OPERATIONS
+from imserver.protocol import action, centrifuge, cmd, protobuf, pusher
+from imserver.protocol.registry import DIALECTS
 from tests.bench.play import run
 
 TARGET = Target("127.0.0.1", 2, http_port=1)
 
 
 def test_every_attack_is_one_request_or_what_fits_one_read_without_a_key() -> None:
-    for name, attack in ATTACKS.items():
+    strangers = {name: attack for name, attack in ATTACKS.items() if attack.mode != "demo"}
+    for name, attack in strangers.items():
+        if name.partition(":")[0] in COMMANDS or attack.account:
+            continue
         data = attack.build(TARGET)
         assert data.count(b" HTTP/1.1\r\n") <= 1 or (name.startswith("64 KB of ") and len(data) <= 65536)
         assert b"uthorization" not in data[:4096] or "guessed token" in name
+
+
+def test_every_command_of_every_dialect_has_an_attack() -> None:
+    tables = {
+        "cmd": {*cmd.COMMANDS},
+        "centrifuge": {
+            *centrifuge._READERS,
+            *(f"rpc {name}" for name in centrifuge.RPC_METHODS),
+            "ping",
+            "send",
+        },
+        "action": {*action.ACTIONS},
+        "pusher": {*pusher.COMMANDS, f"{pusher.CLIENT_PREFIX}typing"},
+        "protobuf": {name for name, _ in protobuf.FULL_COMMANDS.values()},
+        "client": set[str](),
+    }
+    assert tables.keys() == {dialect.name for dialect in DIALECTS}
+    assert {dialect: {*rows} for dialect, rows in COMMANDS.items()} == tables
+    assert {number: name for name, (number, _) in PROTOBUF.items()} == {
+        number: name for number, (name, _) in protobuf.FULL_COMMANDS.items()
+    }
+    assert {f"{dialect}: {name}" for dialect, rows in tables.items() for name in rows} <= ATTACKS.keys()
+
+
+def test_every_operation_and_every_other_route_has_an_attack() -> None:
+    operations = {f"{row.method} {row.path}": row for row in DOCUMENTED}
+    attacks = {attack.name: attack for attack in operation_attacks(document(DOCUMENTED, {}))}
+    for name, row in operations.items():
+        data = attacks[name].build(TARGET)
+        assert data.startswith(f"{row.method} {row.path.partition('{')[0]}".encode())
+        assert row.body is None or data.partition(b"\r\n\r\n")[2]
+    others = {f"{row.method} {row.path}" for row in ROUTE_TABLE} - {
+        f"{row.method} {row.path}" for row in OPERATIONS
+    }
+    assert others == ROUTES.keys() <= ATTACKS.keys()
 
 
 def test_heads_and_bodies_are_whole() -> None:

@@ -12,13 +12,15 @@ from imserver.config.settings import ChannelSettings
 from imserver.hub.hub import App
 from imserver.model import ChannelPart, DialectState, Event, Outcome
 from imserver.protocol.centrifuge import PresenceStatsResult
+from imserver.protocol.cmd import ChannelCmdDialect
+from imserver.services.channels import members
 from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.connections import Joined, Left
 from imserver.services.channels.members import ChannelRefused, Publication
 from imserver.services.dialects import centrifuge_service
 from imserver.services.dialects.centrifuge_service import presence_stats
 from imserver.services.nodes import ToChannel
-from imserver.transport.connection import Connection
+from imserver.transport.connection import OPEN, Connection
 from tests.hub.harness import Harness, received
 from tests.hub.test_channels import texts
 from tests.services.cluster_harness import MULTI, ClusterHarness, Several
@@ -134,11 +136,41 @@ def test_a_channel_without_history_has_no_position(harness: Harness) -> None:
 def test_users_are_counted_exactly_until_a_channel_is_too_large(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for user in ("ann", "ann", "bob"):
-        subscriber(harness, user, "plain:1")
+    assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(0, 0)
+    connections = [subscriber(harness, user, "plain:1")[0] for user in ("ann", "ann", "bob", "eve")]
+    for count, users in ((4, 3), (3, 2)):
+        assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(count, users)
+        harness.channels.unsubscribe(connections[count - 1], "plain:1")
+    subscribe(harness, connections[2], "plain:1")
     assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(3, 2)
+    harness.hub.attach(harness.hub.apps[MULTI], connections[1], "ann's other name", "")
+    assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(3, 3)
+    harness.hub.attach(harness.hub.apps[MULTI], connections[1], "ann", "")
     monkeypatch.setattr(centrifuge_service, "MAX_PRESENCE", 2)
     assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(3, 3)
+
+
+def test_the_users_of_a_channel_are_counted_once_until_they_change(harness: Harness) -> None:
+    subscriber(harness, "ann", "plain:1")
+    counts = harness.hub.apps[MULTI].user_counts
+    assert not counts
+    assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(1, 1)
+    (channel,) = counts
+    counts[channel] = 7
+    assert presence_stats(harness.channels, MULTI, "plain:1") == PresenceStatsResult(1, 7)
+    subscriber(harness, "bob", "plain:1")
+    assert not counts
+
+
+def test_others_are_served_while_many_subscribers_are_listed(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "is_long_turn", lambda: True)
+    connections = [subscriber(harness, f"user {number}", "plain:1")[0] for number in range(200)]
+    leaving = gevent.spawn(harness.channels.unsubscribe, connections[-1], "plain:1")
+    page = harness.channels.members(MULTI, "plain:1")
+    assert leaving.ready()
+    assert page.total == len(page.members) == 200
 
 
 def test_publications_of_other_ways_are_in_the_history_too(harness: Harness) -> None:
@@ -234,6 +266,30 @@ def test_the_end_of_a_subscription_after_a_gap_is_announced_as_a_leave(harness: 
     harness.history.forget(MULTI)
     publish(harness, "two")
     until(lambda: ("leave", "ann") in heard)
+
+
+def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscriber(harness: Harness) -> None:
+    channel, refused = "lively:1", set[str]()
+    other, client = harness.login(MULTI, "bob", dialect=ChannelCmdDialect())
+    subscribe(harness, other, channel)
+    connection, _ = harness.login(MULTI, "ann")
+    connection.dialect_state = DialectState(info=b'"%b"' % (b"i" * 5000))
+    for _ in range(1000):
+        try:
+            subscribe(harness, connection, channel)
+        except ChannelRefused as refusal:
+            refused.add(refusal.reason)
+        harness.channels.unsubscribe(connection, channel)
+        turn()
+    assert (other.state, refused) == (OPEN, {"rate"})
+    assert any(b'"cmd":"join"' in payload for payload in client.payloads())
+    subscriber(harness, "eve", channel)  # another client is not charged for it
+
+
+def test_notices_that_are_larger_than_the_rate_allows_are_sent_now_and_then(harness: Harness) -> None:
+    connection, _, _ = subscriber(harness, "ann", "plain:1")
+    connection.dialect_state = DialectState(info=b'"%b"' % (b"i" * 200_000))
+    assert subscribe(harness, connection, "lively:1").local.name == "lively:1"
 
 
 def test_presence_shows_what_clients_say_of_themselves(harness: Harness) -> None:

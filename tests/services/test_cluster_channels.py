@@ -449,6 +449,17 @@ def test_members_of_all_nodes_are_in_the_order_of_joining(nodes: Several) -> Non
         assert (seen, pages) == (order, 4)
 
 
+def test_users_on_several_nodes_count_once(nodes: Several) -> None:
+    for node, users in zip(nodes.nodes.values(), (["ann", "bob"], ["ann"], []), strict=True):
+        for user in users:
+            joined(node, user, LOBBY)
+    until_known(nodes, {1: 2, 2: 1})
+    for node in nodes.nodes.values():
+        assert node.channels.count_users(MULTI, LOBBY, 10) == (3, 2)
+        assert node.channels.count_users(MULTI, LOBBY, 2) == (3, 3)
+        assert node.channels.count_users(MULTI, "nobody's", 2) == (0, 0)
+
+
 def test_channels_of_all_nodes_are_listed_with_all_their_members(nodes: Several) -> None:
     joined(nodes[1], "ann", LOBBY, "attic")
     joined(nodes[2], "bob", LOBBY)

@@ -13,7 +13,7 @@ from imserver.model import PusherSubscribe, PusherUnsubscribe
 from imserver.protocol.pusher import PusherDialect
 from imserver.services.channels.members import ChannelRefused
 from imserver.services.dialects.pusher_service import PusherService
-from imserver.transport.connection import Connection
+from imserver.transport.connection import OPEN, Connection
 from tests.hub.harness import Harness
 from tests.transport.harness import Client, turn
 
@@ -51,8 +51,8 @@ class PusherHarness(Harness):
         self.hub.attach(self.hub.apps[APP], connection, "", "")
         return connection, client
 
-    def subscribe(self, connection: Connection, user: str) -> None:
-        data = json.dumps({"user_id": user})
+    def subscribe(self, connection: Connection, user: str, info: str = "") -> None:
+        data = json.dumps({"user_id": user, "user_info": info})
         signed = f"{self.pusher.socket_id(connection)}:{ROOM}:{data}"
         auth = f"shopkey:{SHOP.sign(signed)}"
         self.pusher.subscribe(connection, PusherSubscribe(ROOM, auth, data))
@@ -116,3 +116,18 @@ def test_a_user_who_was_refused_is_not_removed(harness: PusherHarness) -> None:
     harness.subscribe(connection, "ann")
     turn()
     assert harness.sent == []
+
+
+def test_a_member_that_comes_and_goes_all_the_time_disconnects_no_other_one(harness: PusherHarness) -> None:
+    (other, unread), (connection, client) = harness.client(), harness.client()
+    harness.subscribe(other, "bob")
+    for _ in range(1000):
+        harness.subscribe(connection, "ann", "i" * 5000)
+        harness.pusher.unsubscribe(connection, PusherUnsubscribe(ROOM))
+        turn()
+        client.read()
+    assert other.state == OPEN
+    answers = [json.loads(payload) for payload in client.payloads()]
+    refused = [json.loads(each["data"]) for each in answers if each["event"] == "pusher:subscription_error"]
+    assert {each["status"] for each in refused} == {429}
+    assert any(b"member_added" in payload for payload in unread.payloads())

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from imserver.auth.quotas import ConnectionRates
 from imserver.clock import until_beat
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
 from imserver.config.settings import ChannelSettings, TenantSettings
@@ -115,6 +116,8 @@ class Channels(ChannelMembers):
         self._history = history
         self.streams = OpenStreams()
         """Streamed messages (:mod:`imserver.services.channels.streamed_messages`)."""
+        self._rates = ConnectionRates()
+        """Of the bytes of notices that connections cause."""
         self._log = log
         self.log_channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
@@ -232,6 +235,8 @@ class Channels(ChannelMembers):
         history from which it does not recover. May switch. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
+        if options.join_leave and not self.has(connection, channel):
+            self.charge_notices(connection, channel)
         try:
             found = self._join(app, channel, connection, options, since, delta)
             if connection not in found.local.members:
@@ -500,6 +505,16 @@ class Channels(ChannelMembers):
                     self.expel(connection, name)
 
     # --- notices --------------------------------------------------------------------------------------------
+
+    def charge_notices(self, connection: Connection, channel: str) -> None:
+        """Count the notices that the others of a channel get when a client subscribes, and later leaves.
+
+        Raises :class:`ChannelRefused`: ``rate``. An end cannot be refused, so it is paid at the beginning.
+        Never switches.
+        """
+        size = 2 * len(self.info_of(connection, channel))
+        if not self._rates.take(connection, "", self._fanout.notice_bytes, size):
+            raise ChannelRefused("rate", "the connection subscribes too often; try again in a second")
 
     def info_of(self, connection: Connection, channel: str) -> bytes:
         """JSON about a connection for others in a channel. Never switches.

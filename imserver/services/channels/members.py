@@ -16,7 +16,8 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver.clock import serve_others
+from imserver.clock import is_long_turn, serve_others
+from imserver.cluster.registry import Lease
 from imserver.errors import CentrifugeError, ImserverError
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import ChannelMembership, Hub, LocalChannel
@@ -44,6 +45,8 @@ MAX_TAG_BYTES: Final = 4096
 """The most bytes of the tags of a publication, as JSON."""
 UNSETTLED_SECONDS: Final = 10.0
 """How long a node that could not report a channel to the registry gets every publication."""
+YIELD_MEMBERS: Final = 64
+"""After so many members of a page, others may be served."""
 _TURN_SECONDS: Final = 0.001
 _NOWHERE: Final[Mapping[int, int]] = {}
 _encode = msgspec.json.Encoder().encode
@@ -208,6 +211,20 @@ class ChannelMembersQuery(Struct, frozen=True, array_like=True):
     channel: str
     after: str
     limit: int
+
+
+class ChannelUsersQuery(Struct, frozen=True, array_like=True):
+    """The users in a channel on the queried node."""
+
+    app: str
+    channel: str
+
+
+class UsersHere(Struct, frozen=True, array_like=True):
+    """The part of one node: the number of all members, and their users, each once."""
+
+    total: int
+    users: list[str]
 
 
 class ChannelNamesQuery(Struct, frozen=True, array_like=True):
@@ -484,6 +501,7 @@ class ChannelMembers:
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
         queries.add("channel_members", ChannelMembersQuery, self._members_here)
+        queries.add("channel_users", ChannelUsersQuery, self._users_here)
         queries.add("channel_names", ChannelNamesQuery, self._page_here)
 
     def _find(self, app: str, channel: str) -> list[dict[int, int]] | None:
@@ -499,34 +517,58 @@ class ChannelMembers:
         query = ChannelMembersQuery(app, channel, after, limit + 1)
         shares, missing = [self._members_here(query)], list[str]()
         if self._others is not None:
-            peers, found = self._others.node_messages.peers(), self._find(app, channel)
-            nodes = peers if found is None else [lease for lease in peers if lease.epoch in found[0]]
+            nodes = self._nodes_in(self._find(app, channel))
             answers, missing = self._others.query("channel_members", query, nodes)
             shares += read(answers, MembersHere).values()
         return page_of(shares, limit, tuple(missing))
+
+    def _nodes_in(self, found: list[dict[int, int]] | None) -> list[Lease]:
+        """The other live nodes that :meth:`_find` has found. None: all of them."""
+        peers = [] if self._others is None else self._others.node_messages.peers()
+        return peers if found is None else [lease for lease in peers if lease.epoch in found[0]]
 
     def _members_here(self, query: ChannelMembersQuery) -> MembersHere:
         found = self._local(query.app, query.channel)
         if found is None:
             return MembersHere(0, [], self._birth)
-        after = read_cursor(query.after)
+        after, total = read_cursor(query.after), len(found.members)
         behind = (
             (connection, joined)
             for connection, joined in found.members.items()
             if (joined, self._birth) > after
         )
-        members = [
-            ChannelMember(
-                self._connections.id_of(connection),
-                connection.user or "",
-                connection.device,
-                connection.encoding.dialect.name,
-                joined,
-                *[info.decode() for info in infos_of(connection, query.channel)],
-            )
-            for connection, joined in islice(behind, query.limit)
-        ]
-        return MembersHere(len(found.members), members, self._birth)
+        members = []
+        for number, (connection, joined) in enumerate([*islice(behind, query.limit)], 1):
+            infos = [info.decode() for info in infos_of(connection, query.channel)]
+            device, dialect = connection.device, connection.encoding.dialect.name
+            id, user = self._connections.id_of(connection), connection.user or ""
+            members.append(ChannelMember(id, user, device, dialect, joined, *infos))
+            if not number % YIELD_MEMBERS and is_long_turn():
+                serve_others()
+        return MembersHere(total, members, self._birth)
+
+    def count_users(self, app: str, channel: str, most: int) -> tuple[int, int]:
+        """The numbers of connections and of users in a channel. Connections without a user are one.
+
+        Above ``most`` connections, each counts as a user. Users on several nodes are looked up there.
+        """
+        found, local = self._find(app, channel), self._local(app, channel)
+        nodes = self._nodes_in(found)
+        here = 0 if local is None else len(local.members)
+        count = here + sum((found or [{}])[0].get(lease.epoch, 0) for lease in nodes)
+        if count > most:
+            return count, count
+        if self._others is None or not nodes:
+            return here, 0 if local is None else self.membership.users_of(local)
+        query = ChannelUsersQuery(app, channel)
+        answers, _ = self._others.query("channel_users", query, nodes)
+        shares = [self._users_here(query), *read(answers, UsersHere).values()]
+        return sum(share.total for share in shares), len({user for share in shares for user in share.users})
+
+    def _users_here(self, query: ChannelUsersQuery) -> UsersHere:
+        local = self._local(query.app, query.channel)
+        members = {} if local is None else local.members
+        return UsersHere(len(members), [*{connection.user or "" for connection in members}])
 
     def count(self, app: str, channel: str) -> int:
         """The number of connections in a channel. Numbers of other nodes are about a second old."""

@@ -640,15 +640,8 @@ def infos_of_members(members: list[ChannelMember]) -> dict[str, ClientView]:
 
 
 def presence_stats(channels: Channels, app: str, channel: str) -> PresenceStatsResult:
-    """How many subscribers and users a channel has. May switch.
-
-    Above :data:`MAX_PRESENCE` subscribers, each counts as a user, and none is read.
-    """
-    count = channels.count(app, channel)
-    if count > MAX_PRESENCE:
-        return PresenceStatsResult(count, count)
-    page = channels.members(app, channel, limit=MAX_PRESENCE)
-    return PresenceStatsResult(page.total, len({member.user for member in page.members}))
+    """How many subscribers and users a channel has; see :meth:`ChannelMembers.count_users`. May switch."""
+    return PresenceStatsResult(*channels.count_users(app, channel, MAX_PRESENCE))
 
 
 def history_view(page: HistoryPage) -> HistoryResult:

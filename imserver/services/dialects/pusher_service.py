@@ -251,7 +251,7 @@ class PusherService:
         if refused.reason == "exists":
             connection.send(wire.error(wire.CODE_BAD_FRAME, f"The connection is subscribed to {channel}"))
         elif refused.reason != "ended":
-            status = {"denied": 403, "full": 403, "unavailable": 503}.get(refused.reason, 400)
+            status = {"denied": 403, "full": 403, "rate": 429, "unavailable": 503}.get(refused.reason, 400)
             kind = {"full": "LimitReached", "denied": "AuthError"}.get(refused.reason, "Refused")
             self._refuse_channel(connection, channel, kind, str(refused), status)
 
@@ -360,6 +360,11 @@ class PusherService:
         if self._channels.has(connection, channel):
             raise ChannelRefused("exists")
         set_info(state, channel, _encode({"user_id": user, "user_info": member.user_info}))
+        try:
+            self._channels.charge_notices(connection, channel)
+        except ChannelRefused:
+            set_info(state, channel, b"")
+            raise
         state.members[channel] = user
         here = self._users.setdefault((app.app, channel), {}).setdefault(user, _UserHere())
         here.connections += 1
