@@ -874,7 +874,7 @@ def test_a_session_remembers_no_more_than_a_few_numbers(harness: Harness) -> Non
     bob.expect(1)
     state, subscription = ann.connection.dialect_state, ann.connection.subscription
     assert type(state) is ProtobufState
-    assert state.__sizeof__() + subscription.__sizeof__() <= 104
+    assert state.__sizeof__() + subscription.__sizeof__() <= 96
     assert not hasattr(state, "__dict__")
     assert harness.uplink.idle
 

@@ -213,14 +213,15 @@ class ProtobufService:
         """Subscribe a new session to the log."""
         acks = command.cursor >= 0 and command.acks
         subscription = AckingSubscription(held=[]) if acks else Subscription(held=[])
-        state = ProtobufState(ends=expires_at // 60 + 1 if expires_at else 0)
+        state = ProtobufState(end_and_session=expires_at // 60 + 1 if expires_at else 0)
         connection.dialect_state = state
         if command.cursor < 0:
             app, user = app_and_user(connection)
             self._catch_up.subscribe(connection, subscription, live=False)
             if not connection.device and self._sessions.replaces_older(app):
                 # GoChat's clients learn from the next sync which of their messages they must send again.
-                state.uplink_session, last = self._uplink.begin(app, user)
+                session, last = self._uplink.begin(app, user)
+                state.begin_uplink(session)
                 self._catch_up.reach(app, last)
             self.deadlines.expect(connection)
             return _OK

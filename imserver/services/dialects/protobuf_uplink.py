@@ -58,17 +58,31 @@ MAX_WAITING_BYTES: Final = 1 << 20
 are dropped. The client may send them again.
 """
 
+_END: Final = 0xFFFFFFFF
+
 
 class ProtobufState(DialectState, gc=False):
     """State of a session. ``last``: the client's number of the last stored or refused message, and the
-    position of that message (0: refused; or :data:`UNSTORED`). ``ends``: the minute of Unix time in which the
-    token expires; 0: it does not expire. ``uplink_session``: number of the session, if it ends what older
-    ones send; else 0.
+    position of that message (0: refused; or :data:`UNSTORED`). ``end_and_session``: :attr:`ends` in its
+    lowest 32 bits, and :attr:`uplink_session`. As two numbers they take 40 bytes more per session.
     """
 
     last: tuple[int, int] = (0, 0)
-    ends: int = 0
-    uplink_session: int = 0
+    end_and_session: int = 0
+
+    @property
+    def ends(self) -> int:
+        """The minute of Unix time in which the token expires; 0: it does not expire."""
+        return self.end_and_session & _END
+
+    @property
+    def uplink_session(self) -> int:
+        """Number of the session, if it ends what older ones send; else 0."""
+        return self.end_and_session >> _END.bit_length()
+
+    def begin_uplink(self, session: int) -> None:
+        """Set the number of the session."""
+        self.end_and_session |= session << _END.bit_length()
 
 
 class _Queue:
