@@ -74,9 +74,9 @@ def host_name(value: str) -> str:
     return (found[1] or found[2]).removesuffix(".").lower() if found else ""
 
 
-def listed_host(origin: str) -> str:
-    """The host name of an origin in the settings, where a path may follow."""
-    return host_name(_PATH.sub("", origin))
+def listed_host(address: str) -> str:
+    """The host name of an origin or address in the settings, where a path may follow."""
+    return host_name(_PATH.sub("", address))
 
 
 class GatePolicy(Struct, frozen=True):
@@ -113,7 +113,7 @@ class Origins:
         self._any = policy.any_origin
         self._own = frozenset(map(listed_host, policy.origins))
         self.demo = policy.demo
-        self._hosts = self._own.union(map(host_name, policy.hosts), ("localhost",)) - {""}
+        self._hosts = self._own.union(map(listed_host, policy.hosts), ("localhost",)) - {""}
         self._any_address = not _WILDCARDS.isdisjoint(self._hosts)
         self._good_host: str | None = None
         self._good_origin: str | None = None
