@@ -30,7 +30,7 @@ def is_of_device(device: str, name: str) -> bool:
 
 
 class Command(Struct, frozen=True, gc=False):
-    """A command of a client. ``services/commands.py`` has the row of each class."""
+    """A command of a client. The service that runs it has the row of its class."""
 
 
 class Login(Command, frozen=True, gc=False):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,6 @@ from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.occupancy import Occupancy
 from imserver.services.channels.stored import ChannelLog
 from imserver.services.channels.streamed_messages import ChannelStreams, StreamedMessages
-from imserver.services.commands import Dispatcher, command_table
 from imserver.services.dialects.action_acks import ActionAcks
 from imserver.services.dialects.action_service import ActionMessages, ActionService
 from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, CentrifugeService
@@ -86,6 +85,7 @@ from imserver.storage.oauth import LinkStore
 from imserver.storage.store import Store
 from imserver.transport import poller
 from imserver.transport.connection import Connection, ConnectionContext
+from imserver.transport.dispatch import Dispatcher
 from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
@@ -120,6 +120,8 @@ class Parts:
         self.draining = False
         self.cluster: Cluster | None = None
         """The cluster parts; None on a single node."""
+        self.on_ended: tuple[Callable[[Connection, int], None], ...] = ()
+        """Called in this order with each connection that has ended, and its close code."""
         self.opened: dict[str, Opened] = {}
         """Dialect → its function for new connections."""
         self.http_port = config.app.http_port
@@ -155,7 +157,7 @@ class Parts:
         self.centrifuge_service = self._make_centrifuge_service(centrifuge)
         others = None if self.cluster is None else self.cluster.others
         self._make_streams(others)
-        self.dispatcher = self._make_dispatcher(uplink)
+        self.dispatcher = self._make_dispatcher()
         self.gate = Gate(self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
         self.logins.prepare()
         self.uploads = Uploads(
@@ -176,6 +178,17 @@ class Parts:
             },
         )
         self.emulation = Emulation(self.table, self.queries, others)
+        self.on_ended = (
+            self.messaging.catch_up.ended,
+            self.action_acks.ended,
+            self.channels.ended,
+            self.table.ended,
+            self.logins.ended,
+            self.last_seen.ended,
+            self.sessions.ended,
+            self.client_service.ended,
+            self.protobuf_service.ended,
+        )
 
     def _build_core(self) -> None:
         """Build connections, logins, and the services that locate sessions, users and channels."""
@@ -562,11 +575,11 @@ class Parts:
         )
         self.tenants.on_delete += [self.streamed_messages.forget, self.answer_streams.forget]
 
-    def _make_dispatcher(self, uplink: ProtobufUplink) -> Dispatcher:
+    def _make_dispatcher(self) -> Dispatcher:
         messages = MessageCommands(
             self.sessions, self.messaging, self.receipts, self.message_search, self.store
         )
-        rows = command_table(
+        services = (
             self.sessions,
             messages,
             AnnotationCommands(self.store),
@@ -577,12 +590,11 @@ class Parts:
             self.bots,
             self.action_service,
             self.protobuf_service,
-            uplink,
             self.centrifuge_service,
             self.pusher_service,
             self.channel_commands,
         )
-        return Dispatcher(rows, self.metrics)
+        return Dispatcher((service.rows() for service in services), self.metrics)
 
     def _make_overview(self) -> Overview:
         def own_state(asked: StateQuery) -> dict[str, Any]:
@@ -622,22 +634,15 @@ class Parts:
         if log.isEnabledFor(logging.DEBUG):
             who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
             log.debug("connection%s closed: code %d", who, code, extra={"connection": connection.peer})
-        self.messaging.catch_up.ended(connection)
-        self.action_acks.ended(connection)
-        self.channels.ended(connection)
-        self.table.ended(connection)
-        self.logins.ended(connection, code)
-        self.last_seen.ended(connection)
-        self.sessions.ended(connection, code)
-        self.client_service.ended(connection)
-        self.protobuf_service.ended(connection)
+        for ended in self.on_ended:
+            ended(connection, code)
 
     def _ponged(self, connection: Connection, data: bytes) -> None:
         self.messaging.pongs.ponged(connection, data)
 
     def _forgotten(self, connection: Connection) -> None:
         """A session is no longer addressed, but its connection stays open."""
-        self.messaging.catch_up.ended(connection)
+        self.messaging.catch_up.forget(connection)
         self.action_acks.clear(connection)
         self.channels.leave_all(connection)
 

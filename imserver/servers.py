@@ -27,10 +27,10 @@ from imserver.pages import callback
 from imserver.parts import Parts
 from imserver.protocol.dialect import EchoDialect
 from imserver.protocol.registry import CENTRIFUGE_PROTOBUF, DIALECTS, choose
-from imserver.services.commands import serve_each
 from imserver.services.dialects.event_streams import EventStreams
 from imserver.storage.address import database_address
 from imserver.transport.connection import Connection, Serve
+from imserver.transport.dispatch import serve_each
 from imserver.transport.gate import Admission, Choose, Head, Opened, Spoken, adopt
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer

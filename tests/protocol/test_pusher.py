@@ -93,7 +93,7 @@ def test_the_data_of_an_event_arrive_unchanged(data: str) -> None:
 
 
 def test_every_close_code_of_ours_has_one_that_clients_understand() -> None:
-    codes = errors.FOREIGN_CLOSE["pusher"]
+    codes = wire.CLOSE_CODES
     for row in errors.CLOSE.values():
         code = codes.get(row.code, row.code)
         if row.code >= 4000:

@@ -35,6 +35,7 @@ from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.members import ChannelRefused, MemberPage, needs_token
 from imserver.services.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
+from imserver.transport.dispatch import CommandRow, CommandTable
 
 MAX_PRESENCE: Final = 10_000
 """The most subscribers in an answer, and of which the users are counted exactly."""
@@ -90,6 +91,16 @@ class ChannelCommands:
         self._answers = answers
         self._table = table
         self._rates = ConnectionRates()
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            Subscribe: CommandRow(self.subscribe, without_user=True, answers=True),
+            Unsubscribe: CommandRow(self.unsubscribe, without_user=True),
+            Publish: CommandRow(self.publish, without_user=True),
+            AskPresence: CommandRow(self.presence, without_user=True),
+            AskHistory: CommandRow(self.history, without_user=True),
+        }
 
     def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
         """Check a subscription with the options that the channel has now; see :meth:`_permit`. The back end

@@ -350,7 +350,7 @@ class ChannelMembers:
         local = self._local(connection.app or "", channel)
         return local is not None and connection in local.members
 
-    def ended(self, connection: Connection) -> None:
+    def ended(self, connection: Connection, _code: int) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``). Never switches."""
         if connection.channels:
             self._report_left(connection, self.leave_all(connection))

@@ -46,6 +46,7 @@ from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.members import ChannelMember, ChannelRefused, needs_token
 from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import Connection
+from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head
 from imserver.webhooks.webhooks import Webhooks
 
@@ -157,6 +158,15 @@ class PusherService:
         self._removers = 0
         channels.on_left.append(self._left)
         channels.on_parted.append(self._parted)
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            PusherSubscribe: CommandRow(self.subscribe, without_user=True),
+            PusherUnsubscribe: CommandRow(self.unsubscribe, without_user=True),
+            ClientEvent: CommandRow(self.send, without_user=True),
+            SignIn: CommandRow(self.sign_in, without_user=True),
+        }
 
     # --- connections ----------------------------------------------------------------------------------------
 
