@@ -12,6 +12,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from gevent.hub import get_hub
+from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver import __version__
@@ -20,7 +21,7 @@ from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.quotas import BotRates
-from imserver.auth.rules import objection
+from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
@@ -31,6 +32,7 @@ from imserver.hub.hub import Hub
 from imserver.lifecycle import DataDirectory, connection_limit, openable_files
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics, resident_bytes
+from imserver.protocol.registry import DIALECTS
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.commands import ChannelCommands
 from imserver.services.channels.connections import Connections
@@ -46,7 +48,6 @@ from imserver.services.dialects.cmd_service import CmdAnswers
 from imserver.services.dialects.emulation import Emulation
 from imserver.services.dialects.protobuf_service import ProtobufService
 from imserver.services.dialects.protobuf_uplink import ProtobufUplink
-from imserver.services.dialects.pusher_service import PusherService
 from imserver.services.files.resumable import ResumableUploads
 from imserver.services.files.uploads import Uploads
 from imserver.services.messages.annotations import AnnotationCommands
@@ -85,7 +86,7 @@ from imserver.storage.oauth import LinkStore
 from imserver.storage.store import Store
 from imserver.transport import poller
 from imserver.transport.connection import Connection, ConnectionContext
-from imserver.transport.dispatch import Dispatcher
+from imserver.transport.dispatch import CommandTable, Dispatcher
 from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
@@ -99,10 +100,40 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Parts:
-    """All parts of a node below its HTTP API, as attributes. Each part owns its state."""
+OnEnded = Callable[[Connection, int], None]
+"""Called with each connection that has ended, and its close code. Never switches."""
 
-    def __init__(self, config: Config, request_log: RequestLog) -> None:
+
+def _nothing() -> None:
+    pass
+
+
+class FeatureParts(Struct, frozen=True):
+    """What a feature adds to one node.
+
+    ``service``: what the functions of its routes get first. ``opened``: dialect → its function for new
+    connections. ``prepare`` reads the settings of all apps before the node serves, and may raise StartError.
+    ``reload`` reads them again (SIGHUP).
+    """
+
+    service: Any = None
+    commands: CommandTable = {}
+    opened: Mapping[str, Opened] = {}
+    ended: tuple[OnEnded, ...] = ()
+    prepare: Callable[[], object] = _nothing
+    reload: Callable[[], object] = _nothing
+
+
+class Parts:
+    """All parts of a node below its HTTP API, as attributes. Each part owns its state.
+
+    ``objection`` checks the settings of an app for the core and all features.
+    """
+
+    def __init__(self, config: Config, request_log: RequestLog, objection: AppObjection) -> None:
+        self._objection = objection
+        self.features: dict[str, FeatureParts] = {}
+        """Name of a feature → its parts."""
         self.config = config
         self.request_log = request_log
         self.started_at = time()
@@ -120,8 +151,8 @@ class Parts:
         self.draining = False
         self.cluster: Cluster | None = None
         """The cluster parts; None on a single node."""
-        self.on_ended: tuple[Callable[[Connection, int], None], ...] = ()
-        """Called in this order with each connection that has ended, and its close code."""
+        self.on_ended: tuple[OnEnded, ...] = ()
+        """Called in this order."""
         self.opened: dict[str, Opened] = {}
         """Dialect → its function for new connections."""
         self.http_port = config.app.http_port
@@ -143,7 +174,6 @@ class Parts:
         self.channel_consent = ChannelConsent(
             self.webhooks.back_ends, self.webhooks.reviews, self.store, self.channels
         )
-        self.pusher_service = self._make_pusher_service()
         uplink = ProtobufUplink(self.messaging, self.store)
         self.protobuf_service = ProtobufService(self.sessions, self.logins, self.messaging, uplink)
         centrifuge = CentrifugeAnswers(self.webhooks.back_ends)
@@ -159,7 +189,6 @@ class Parts:
         self._make_streams(others)
         self.dispatcher = self._make_dispatcher()
         self.gate = Gate(self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
-        self.logins.prepare()
         self.uploads = Uploads(
             config.uploads, config.server.data_dir, self.store, self.metrics, self.webhooks.reviews
         )
@@ -190,6 +219,19 @@ class Parts:
             self.protobuf_service.ended,
         )
 
+    def join(self, name: str, feature: FeatureParts) -> None:
+        """Add the parts of a feature."""
+        self.features[name] = feature
+        self.dispatcher.add(feature.commands)
+        self.opened.update(feature.opened)
+        self.on_ended += feature.ended
+
+    def prepare(self) -> None:
+        """Read the settings of all apps. Raises StartError."""
+        self.logins.prepare()
+        for feature in self.features.values():
+            feature.prepare()
+
     def _build_core(self) -> None:
         """Build connections, logins, and the services that locate sessions, users and channels."""
         config, limits = self.config, self.config.limits
@@ -215,10 +257,11 @@ class Parts:
         self.hub = Hub(policies, self.context.connections, self._forgotten)
         self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
-        self.tenants = Tenants(config, self.store, self.hub, objection)
+        self.tenants = Tenants(config, self.store, self.hub, self._objection)
         self.keys = Keys(config, self.tenants.resolve)
         self.proxies = TrustedProxies(config.server.trusted_proxies)
         self.origins = Origins(self.proxies, self.gate_policy(config))
+        self.origins.open_dialects.update(dialect.name for dialect in DIALECTS if dialect.any_origin)
         self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.keys.demo)
         self.queries = NodeQueries()
         self.ids = ConnectionIds(secret, new_birth())
@@ -462,20 +505,6 @@ class Parts:
         self.opened["centrifuge"] = service.opened
         return service
 
-    def _make_pusher_service(self) -> PusherService:
-        service = PusherService(
-            self.hub,
-            self.sessions,
-            self.channels,
-            self.connections,
-            self.logins,
-            self.channel_consent,
-            self.webhooks,
-            self.metrics,
-        )
-        self.opened["pusher"] = service.opened
-        return service
-
     def _make_publishing(self) -> None:
         """Build the services that push to all kinds of targets, and the pending pushes."""
         limits = self.config.limits
@@ -591,7 +620,6 @@ class Parts:
             self.action_service,
             self.protobuf_service,
             self.centrifuge_service,
-            self.pusher_service,
             self.channel_commands,
         )
         return Dispatcher((service.rows() for service in services), self.metrics)

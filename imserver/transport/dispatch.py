@@ -48,10 +48,14 @@ class Dispatcher:
 
     def __init__(self, tables: Iterable[CommandTable], metrics: Metrics) -> None:
         self.table: dict[type, CommandRow] = {}
-        for rows in tables:
-            assert self.table.keys().isdisjoint(rows), "a command has one row"
-            self.table.update(rows)
         self._metrics = metrics
+        for rows in tables:
+            self.add(rows)
+
+    def add(self, rows: CommandTable) -> None:
+        """Add the commands of a service. No other service may have one of them."""
+        assert self.table.keys().isdisjoint(rows), "a command has one row"
+        self.table.update(rows)
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
         """Answer one message. If the database does not answer, the client gets code 1008. Any other exception

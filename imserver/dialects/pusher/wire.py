@@ -15,17 +15,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from imserver import errors
+from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.model import (
     BadFrame,
-    ClientEvent,
     Command,
     Event,
     Ping,
-    PusherSubscribe,
-    PusherUnsubscribe,
     Reply,
     Request,
-    SignIn,
 )
 from imserver.protocol.cmd import stream_view
 from imserver.protocol.dialect import Dialect
