@@ -32,14 +32,9 @@ class App:
         node = cast(Any, self.node)
         node.http_port, node.ws_port = 8080, 8089
         node.request_log = SimpleNamespace(add=lambda *entry: self.logged.append(entry))
-        self.flask = create_app(
-            cast(
-                Servers,
-                SimpleNamespace(
-                    api=node.api, streams=node.streams, websocket_paths=frozenset({"/acc", "/ws"})
-                ),
-            )
-        )
+        paths = frozenset({"/acc", "/ws"})
+        servers = SimpleNamespace(api=node.api, streams=node.streams, websocket_paths=paths)
+        self.flask = create_app(cast(Servers, servers))
         self.flask.add_url_rule("/fail", "fail", self.fail)
         self.flask.add_url_rule("/teapot", "teapot", self.pour)
         self.flask.add_url_rule("/closed", "closed", lambda: abort(401))
