@@ -27,7 +27,7 @@ from imserver.feature import Feature
 from imserver.pages import callback
 from imserver.parts import Parts
 from imserver.protocol.dialect import Dialect, EchoDialect
-from imserver.protocol.registry import CENTRIFUGE_PROTOBUF, DIALECTS, choose
+from imserver.protocol.registry import CENTRIFUGE_PROTOBUF, DIALECTS
 from imserver.services.dialects.event_streams import EventStreams
 from imserver.storage.address import database_address
 from imserver.transport.connection import Connection, Serve
@@ -327,6 +327,21 @@ def within_limit(config: Config, serve: Serve) -> Serve:
     return limited(serve, per_second) if per_second else serve
 
 
+def _on_shared(path: str, spoken: Mapping[str, Spoken]) -> Spoken | Choose:
+    """Select one of the dialects on a path by the parameters of the query."""
+    rows = [row for row in spoken.values() if row.dialect.path == path]
+    if len(rows) == 1 and not rows[0].dialect.chosen_by:
+        return rows[0]
+    by_parameter = {row.dialect.chosen_by: row for row in rows}
+
+    def select(head: Head) -> Spoken | None:
+        params = head.params()
+        chosen = next((row for name, row in by_parameter.items() if name and name in params), None)
+        return chosen or spoken.get(head.bare) or by_parameter.get("")
+
+    return select
+
+
 _CORE_PATHS: Final = ("/acc", "/ws", "/connection/websocket", "/connection/*/websocket")
 
 
@@ -351,9 +366,7 @@ def ws_routes(
     }
     centrifuge = _centrifuge_on(replace(spoken["centrifuge"], serve=serve_each(serve)))
     paths: dict[str, Spoken | Choose] = {
-        **{dialect.path: spoken[dialect.name] for dialect in dialects},
-        "/acc": spoken["cmd"],
-        "/ws": lambda head: spoken.get(choose(head.params(), head.bare)),
+        **{path: _on_shared(path, spoken) for path in {row.dialect.path for row in spoken.values()}},
         "/connection/websocket": centrifuge,
         "/connection/*/websocket": centrifuge,
     }

@@ -149,6 +149,7 @@ class ActionDialect(Dialect):
 
     name = "action"
     path = "/ws"
+    chosen_by = "uid"
     personal = True
 
     def __init__(self) -> None:

@@ -53,6 +53,7 @@ class ClientDialect(Dialect):
 
     name = "client"
     path = "/ws"
+    chosen_by = "systemId"
     any_origin = True
     message_bytes = MAX_FRAME_BYTES
     pinged = True

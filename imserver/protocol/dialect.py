@@ -24,6 +24,10 @@ class Dialect:
     """The glossary's name of the dialect."""
     path: str = ""
     """The WebSocket path of the dialect."""
+    chosen_by: str = ""
+    """On a path that several dialects share: the parameter of the query with which a client chooses this one.
+    ``""``: the one for clients that choose none, unless their listener has another (``ws_dialect``).
+    """
     text: bool = True
     """Frames are text frames."""
     any_origin: bool = False

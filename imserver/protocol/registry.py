@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from imserver.protocol.action import ActionDialect
 from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.client import ClientDialect
@@ -25,16 +23,3 @@ CENTRIFUGE_PROTOBUF = CentrifugeProtobufDialect()
 
 BY_NAME: dict[str, Dialect] = {dialect.name: dialect for dialect in DIALECTS}
 """Name → dialect."""
-
-
-def choose(params: Mapping[str, str], bare: str) -> str:
-    """The dialect that a client of ``/ws`` has chosen.
-
-    ``params``: the parameters of its query. ``bare``: the dialect of this listener for clients whose query
-    does not choose (``""``: the protobuf dialect, as in the original on that path).
-    """
-    if "systemId" in params:
-        return "client"
-    if "uid" in params:
-        return "action"
-    return bare or "protobuf"
