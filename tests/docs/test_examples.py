@@ -98,6 +98,18 @@ def id_of(block: Block) -> tuple[Path, int]:
     return block.page, block.line
 
 
+def test_a_command_whose_output_goes_elsewhere_shows_no_progress() -> None:
+    """curl prints a progress meter to the terminal when its output goes to a file, a pipe or a variable."""
+    noisy = [
+        f"{block}: {command}"
+        for block in SESSIONS
+        for command, _ in exchanges(block.text)
+        for options, end in re.findall(r"\bcurl ([^|)]*)([|)]?)", re.sub("'[^']*'", "", command))
+        if (end or "-o " in options) and not options.startswith("-s ")
+    ]
+    assert not noisy
+
+
 def test_no_msg_id_is_used_in_two_examples() -> None:
     """The examples run on one server, which takes each id once."""
     users: dict[str, set[str]] = {}
