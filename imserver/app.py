@@ -24,14 +24,13 @@ from imserver.api.views import (
     create_api,
     create_stream_view,
     create_upload_view,
-    style_of,
     to_response,
 )
 from imserver.logging import request_id
 from imserver.pages import callback
 from imserver.pages.blueprint import create_pages, refusal
 from imserver.servers import LISTENER_KEY, Servers
-from imserver.transport.gate import WEBSOCKET_PATHS, is_websocket_path
+from imserver.transport.exchange import pattern_of
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +61,14 @@ def create_app(servers: Servers) -> Flask:
     app.url_map.merge_slashes = False  # a path with another spelling is another path
     app.wsgi_app = _AbsoluteTarget(app.wsgi_app)  # type: ignore[method-assign]
     api = servers.api
-    _Requests(api).register(app)
+    requests = _Requests(api, servers.websocket_paths)
+    requests.register(app)
     app.register_blueprint(create_api(api, callback.ROUTES))
     app.register_blueprint(create_stream_view(servers.streams, api.public_body_bytes))
     app.register_blueprint(create_upload_view(api))
     app.register_blueprint(create_tus_view(api))
     app.register_blueprint(create_pages(api))
-    for path in sorted(WEBSOCKET_PATHS):
+    for path in sorted(servers.websocket_paths):
         app.add_url_rule(
             path.replace("*", "<segment>"),
             f"upgrade_only_{path.strip('/')}",
@@ -76,7 +76,7 @@ def create_app(servers: Servers) -> Flask:
             methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
             provide_automatic_options=False,
         )
-    app.register_error_handler(HTTPException, _answer_http_error)
+    app.register_error_handler(HTTPException, requests.answer_http_error)
     app.register_error_handler(Exception, _answer_unexpected)
     return app
 
@@ -95,10 +95,11 @@ class _AbsoluteTarget:
 
 
 class _Requests:
-    """Sets id and peer of each request and logs it."""
+    """Sets id and peer of each request, logs it, and answers errors."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, websocket_paths: frozenset[str]) -> None:
         self._api = api
+        self._websocket_paths = websocket_paths
         self._log = api.services.request_log
         self._proxies = api.services.proxies
 
@@ -116,8 +117,8 @@ class _Requests:
         g.request_id = request_id(request.headers.get("X-Request-Id", ""))
         if (
             request.environ.get(LISTENER_KEY) == "websocket"
-            and not style_of(request.path).everywhere
-            and not is_websocket_path(request.path)
+            and not self._api.style_of(request.path).everywhere
+            and self._websocket_paths.isdisjoint((request.path, pattern_of(request.path)))
         ):
             return _to_problem(errors.HTTP_NOT_FOUND)
         return None
@@ -135,6 +136,26 @@ class _Requests:
         )
         return response
 
+    def answer_http_error(self, error: Exception) -> Any:
+        """Answer an error that Flask or werkzeug found: with an error body, or in the style of the API."""
+        assert isinstance(error, HTTPException)
+        status = error.code or 500
+        if status < 400:  # a redirect
+            return error.get_response()
+        problem = _PROBLEMS.get(status)
+        if problem is None:
+            problem = errors.HttpProblem(status, "refused", error.description or error.name, False)
+        style = self._api.style_of(request.path)
+        if style.everywhere and (style is not CMD or status not in (404, 405)):
+            return to_response(style.refuse(problem, as_request()))
+        allow = error.get_response().headers.get("Allow") if status == 405 else None
+        headers = {"Allow": allow} if allow else {}
+        page = refusal(problem, g.request_id)
+        if page is None:
+            return _to_problem(problem, headers)
+        page.headers.update({"X-Request-Id": g.request_id, **headers})
+        return page
+
 
 def _upgrade_only(segment: str = "") -> Response:
     return _to_problem(errors.HTTP_NOT_AN_UPGRADE)
@@ -144,27 +165,6 @@ def _to_problem(problem: errors.HttpProblem, headers: Mapping[str, str] | None =
     response = to_response(PROBLEM.refuse(problem, as_request()))
     response.headers.update(headers or {})
     return response
-
-
-def _answer_http_error(error: Exception) -> Any:
-    """Answer an error that Flask or werkzeug found: with an error body, or in the style of the API."""
-    assert isinstance(error, HTTPException)
-    status = error.code or 500
-    if status < 400:  # a redirect
-        return error.get_response()
-    problem = _PROBLEMS.get(status)
-    if problem is None:
-        problem = errors.HttpProblem(status, "refused", error.description or error.name, False)
-    style = style_of(request.path)
-    if style.everywhere and (style is not CMD or status not in (404, 405)):
-        return to_response(style.refuse(problem, as_request()))
-    allow = error.get_response().headers.get("Allow") if status == 405 else None
-    headers = {"Allow": allow} if allow else {}
-    page = refusal(problem, g.request_id)
-    if page is None:
-        return _to_problem(problem, headers)
-    page.headers.update({"X-Request-Id": g.request_id, **headers})
-    return page
 
 
 def _answer_unexpected(error: Exception) -> Response:

@@ -142,10 +142,10 @@ def serve(
     overrides = {name: value for name, value in given.items() if value is not None}
 
     def read_config() -> Config:
-        from imserver.auth import rules
+        from imserver import feature_list
 
         settings, places = load_with_places(path, overrides=overrides)
-        rules.check_keys(settings, places)
+        feature_list.check_apps(settings, places)
         return settings
 
     try:
@@ -197,8 +197,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
         click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
         return
     path = path if file is None else file
-    from imserver import servers  # as for serve
-    from imserver.auth import rules
+    from imserver import feature_list, servers  # as for serve
     from imserver.cluster.redis.connection import address_of
     from imserver.lifecycle import plan_processes
     from imserver.pages import address
@@ -209,7 +208,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     try:
         settings, places = load_with_places(path)
         settings, _ = plan_processes(settings)
-        rules.check_keys(settings, places)
+        feature_list.check_apps(settings, places)
         check_ports(settings)
         address.check(settings)
         if settings.clustered:

@@ -98,60 +98,6 @@ def close_reason(code: int) -> str:
     return "" if row is None else row.name
 
 
-FOREIGN_CLOSE: Final[dict[str, dict[int, int]]] = {
-    # Clients of Centrifugo reconnect after 3000 to 3499 and 4000 to 4499, and not after 3500 to 3999 and 4500
-    # to 4999. 4504 means that the token of the session has expired: its client reconnects with a new one. A
-    # login with a wrong token is refused with 3500.
-    "centrifuge": {
-        CLOSE_GOING_AWAY: 3001,
-        CLOSE_UNSUPPORTED_DATA: 3501,
-        CLOSE_BAD_PAYLOAD: 3501,
-        CLOSE_INTERNAL_ERROR: 3004,
-        CLOSE_SLOW_READER: 3008,
-        CLOSE_HEARTBEAT_EXPIRED: 3012,
-        CLOSE_LOGIN_TIMEOUT: 3502,
-        CLOSE_KICKED: 3503,
-        CLOSE_TOKEN_INVALID: 3005,
-    },
-    # Clients of Pusher do not reconnect after 4000 to 4099, reconnect later after 4100 to 4199, and at once
-    # after 4200 to 4299. They read any other code from 4300 on as "do not reconnect".
-    "pusher": {
-        CLOSE_GOING_AWAY: 4200,
-        CLOSE_UNSUPPORTED_DATA: 4007,  # the version of the protocol
-        CLOSE_INTERNAL_ERROR: 4100,
-        CLOSE_SLOW_READER: 4100,
-        CLOSE_HEARTBEAT_EXPIRED: 4201,
-        CLOSE_LOGIN_TIMEOUT: 4100,
-        CLOSE_RATE_LIMIT: 4100,
-        CLOSE_ACK_TIMEOUT: 4100,
-        CLOSE_NODE_FULL: 4100,
-        CLOSE_REPLACED: 4009,
-        CLOSE_REFUSED: 4009,
-        CLOSE_KICKED: 4009,
-        CLOSE_BANNED: 4009,
-        CLOSE_TOKEN_INVALID: 4009,
-        CLOSE_NOT_ALLOWED: 4009,
-        CLOSE_APP_DELETED: 4001,
-        CLOSE_WRONG_DIALECT: 4009,
-    },
-}
-"""Dialect → our close code → the code with the same meaning in that protocol. Others are sent unchanged."""
-FOREIGN_REASONS: Final[dict[str, dict[int, str]]] = {
-    "centrifuge": {
-        CLOSE_GOING_AWAY: "shutdown",
-        CLOSE_UNSUPPORTED_DATA: "bad request",
-        CLOSE_BAD_PAYLOAD: "bad request",
-        CLOSE_INTERNAL_ERROR: "internal server error",
-        CLOSE_SLOW_READER: "slow",
-        CLOSE_HEARTBEAT_EXPIRED: "no pong",
-        CLOSE_LOGIN_TIMEOUT: "stale",
-        CLOSE_KICKED: "force disconnect",
-        CLOSE_TOKEN_INVALID: "connection expired",
-    },
-}
-"""Dialect → our close code → what that protocol says in place of our name for it."""
-
-
 # --- reasons of refused logins ------------------------------------------------------------------------------
 
 LoginRefusal = Literal[

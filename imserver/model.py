@@ -30,7 +30,7 @@ def is_of_device(device: str, name: str) -> bool:
 
 
 class Command(Struct, frozen=True, gc=False):
-    """A command of a client. ``services/commands.py`` has the row of each class."""
+    """A command of a client. The service that runs it has the row of its class."""
 
 
 class Login(Command, frozen=True, gc=False):
@@ -304,24 +304,6 @@ class Unsubscribe(Command, frozen=True, gc=False):
     channel: str
 
 
-class PusherSubscribe(Command, frozen=True, gc=False):
-    """Subscribe to a channel of the pusher dialect.
-
-    ``auth``: signature of the back end (``""``: none). ``data``: JSON text about the subscriber, which is
-    signed too (``""``: none).
-    """
-
-    channel: str
-    auth: str = ""
-    data: str = ""
-
-
-class PusherUnsubscribe(Command, frozen=True, gc=False):
-    """End a subscription of the pusher dialect."""
-
-    channel: str
-
-
 class Publish(Command, frozen=True, gc=False):
     """Publish JSON to a channel, or (``data`` is ``b""``) ``text``."""
 
@@ -356,15 +338,6 @@ class AskHistory(Command, frozen=True, gc=False):
     limit: int = 0
     since: tuple[str, int] | None = None
     reverse: bool = False
-
-
-class ClientEvent(Command, frozen=True, gc=False):
-    """Send an event to the other subscribers of a channel. Its payload is ``data`` (JSON), else ``text``."""
-
-    channel: str
-    name: str
-    data: bytes = b""
-    text: str = ""
 
 
 class OpenAnswer(Command, frozen=True, gc=False):
@@ -441,13 +414,6 @@ class AskBackEnd(Command, frozen=True, gc=False):
 
     method: str
     data: bytes = b""
-
-
-class SignIn(Command, frozen=True, gc=False):
-    """Make the connection a session of the user in ``user_data`` (JSON text), signed by ``auth``."""
-
-    auth: str
-    user_data: str
 
 
 class Request(Struct, gc=False):

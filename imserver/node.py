@@ -19,6 +19,7 @@ from imserver.clock import until_beat
 from imserver.cluster.registry import Lease, SoloRegistry, node_name
 from imserver.config.settings import Config
 from imserver.errors import StartError
+from imserver.feature_list import load_features, objection
 from imserver.hub.expiry import Pings
 from imserver.lifecycle import connection_limit
 from imserver.logging import RequestLog
@@ -102,7 +103,8 @@ class Node:
         create_application: Callable[[Servers], Application],
         listeners: Mapping[str, socket.socket] | None = None,
     ) -> None:
-        self.parts = Parts(config, request_log)
+        self._features = load_features()
+        self.parts = Parts(config, request_log, objection)
         self._only_local = False
         """Whether other nodes reach this one from the same machine only."""
         self.servers: Servers
@@ -214,7 +216,11 @@ class Node:
         """Build all parts and read stored data. Raises StartError."""
         parts = self.parts
         parts.build()
-        self.servers = Servers(parts, self._create_application)
+        for feature in self._features:
+            parts.origins.open_dialects.update(row.name for row in feature.dialects if row.any_origin)
+            parts.join(feature.name, feature.build(parts))
+        parts.prepare()
+        self.servers = Servers(parts, self._features, self._create_application)
         parts.store.on_changes.append(self.learn_keys)
         parts.store.on_changes.append(parts.sessions.learn)
         parts.tenants.on_change.append(self._learn_app)
@@ -372,6 +378,8 @@ class Node:
         parts.page_tokens.reload(config)
         parts.allowed.learn(parts.tenants.all())
         parts.logins.reload()
+        for feature in parts.features.values():
+            feature.reload()
         self._apply_limits()
         parts.store.try_refresh()
         # Closing connections were already subtracted.

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any
 
 from gevent.hub import get_hub
+from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver import __version__
@@ -20,7 +21,7 @@ from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.quotas import BotRates
-from imserver.auth.rules import objection
+from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
@@ -31,6 +32,7 @@ from imserver.hub.hub import Hub
 from imserver.lifecycle import DataDirectory, connection_limit, openable_files
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics, resident_bytes
+from imserver.protocol.registry import DIALECTS
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.commands import ChannelCommands
 from imserver.services.channels.connections import Connections
@@ -38,7 +40,6 @@ from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.occupancy import Occupancy
 from imserver.services.channels.stored import ChannelLog
 from imserver.services.channels.streamed_messages import ChannelStreams, StreamedMessages
-from imserver.services.commands import Dispatcher, command_table
 from imserver.services.dialects.action_acks import ActionAcks
 from imserver.services.dialects.action_service import ActionMessages, ActionService
 from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, CentrifugeService
@@ -47,7 +48,6 @@ from imserver.services.dialects.cmd_service import CmdAnswers
 from imserver.services.dialects.emulation import Emulation
 from imserver.services.dialects.protobuf_service import ProtobufService
 from imserver.services.dialects.protobuf_uplink import ProtobufUplink
-from imserver.services.dialects.pusher_service import PusherService
 from imserver.services.files.resumable import ResumableUploads
 from imserver.services.files.uploads import Uploads
 from imserver.services.messages.annotations import AnnotationCommands
@@ -86,6 +86,7 @@ from imserver.storage.oauth import LinkStore
 from imserver.storage.store import Store
 from imserver.transport import poller
 from imserver.transport.connection import Connection, ConnectionContext
+from imserver.transport.dispatch import CommandTable, Dispatcher
 from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
@@ -99,10 +100,40 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Parts:
-    """All parts of a node below its HTTP API, as attributes. Each part owns its state."""
+OnEnded = Callable[[Connection, int], None]
+"""Called with each connection that has ended, and its close code. Never switches."""
 
-    def __init__(self, config: Config, request_log: RequestLog) -> None:
+
+def _nothing() -> None:
+    pass
+
+
+class FeatureParts(Struct, frozen=True):
+    """What a feature adds to one node.
+
+    ``service``: what the functions of its routes get first. ``opened``: dialect → its function for new
+    connections. ``prepare`` reads the settings of all apps before the node serves, and may raise StartError.
+    ``reload`` reads them again (SIGHUP).
+    """
+
+    service: Any = None
+    commands: CommandTable = {}
+    opened: Mapping[str, Opened] = {}
+    ended: tuple[OnEnded, ...] = ()
+    prepare: Callable[[], object] = _nothing
+    reload: Callable[[], object] = _nothing
+
+
+class Parts:
+    """All parts of a node below its HTTP API, as attributes. Each part owns its state.
+
+    ``objection`` checks the settings of an app for the core and all features.
+    """
+
+    def __init__(self, config: Config, request_log: RequestLog, objection: AppObjection) -> None:
+        self._objection = objection
+        self.features: dict[str, FeatureParts] = {}
+        """Name of a feature → its parts."""
         self.config = config
         self.request_log = request_log
         self.started_at = time()
@@ -120,6 +151,8 @@ class Parts:
         self.draining = False
         self.cluster: Cluster | None = None
         """The cluster parts; None on a single node."""
+        self.on_ended: tuple[OnEnded, ...] = ()
+        """Called in this order."""
         self.opened: dict[str, Opened] = {}
         """Dialect → its function for new connections."""
         self.http_port = config.app.http_port
@@ -141,7 +174,6 @@ class Parts:
         self.channel_consent = ChannelConsent(
             self.webhooks.back_ends, self.webhooks.reviews, self.store, self.channels
         )
-        self.pusher_service = self._make_pusher_service()
         uplink = ProtobufUplink(self.messaging, self.store)
         self.protobuf_service = ProtobufService(self.sessions, self.logins, self.messaging, uplink)
         centrifuge = CentrifugeAnswers(self.webhooks.back_ends)
@@ -155,9 +187,8 @@ class Parts:
         self.centrifuge_service = self._make_centrifuge_service(centrifuge)
         others = None if self.cluster is None else self.cluster.others
         self._make_streams(others)
-        self.dispatcher = self._make_dispatcher(uplink)
+        self.dispatcher = self._make_dispatcher()
         self.gate = Gate(self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
-        self.logins.prepare()
         self.uploads = Uploads(
             config.uploads, config.server.data_dir, self.store, self.metrics, self.webhooks.reviews
         )
@@ -176,6 +207,30 @@ class Parts:
             },
         )
         self.emulation = Emulation(self.table, self.queries, others)
+        self.on_ended = (
+            self.messaging.catch_up.ended,
+            self.action_acks.ended,
+            self.channels.ended,
+            self.table.ended,
+            self.logins.ended,
+            self.last_seen.ended,
+            self.sessions.ended,
+            self.client_service.ended,
+            self.protobuf_service.ended,
+        )
+
+    def join(self, name: str, feature: FeatureParts) -> None:
+        """Add the parts of a feature."""
+        self.features[name] = feature
+        self.dispatcher.add(feature.commands)
+        self.opened.update(feature.opened)
+        self.on_ended += feature.ended
+
+    def prepare(self) -> None:
+        """Read the settings of all apps. Raises StartError."""
+        self.logins.prepare()
+        for feature in self.features.values():
+            feature.prepare()
 
     def _build_core(self) -> None:
         """Build connections, logins, and the services that locate sessions, users and channels."""
@@ -202,10 +257,11 @@ class Parts:
         self.hub = Hub(policies, self.context.connections, self._forgotten)
         self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
-        self.tenants = Tenants(config, self.store, self.hub, objection)
+        self.tenants = Tenants(config, self.store, self.hub, self._objection)
         self.keys = Keys(config, self.tenants.resolve)
         self.proxies = TrustedProxies(config.server.trusted_proxies)
         self.origins = Origins(self.proxies, self.gate_policy(config))
+        self.origins.open_dialects.update(dialect.name for dialect in DIALECTS if dialect.any_origin)
         self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.keys.demo)
         self.queries = NodeQueries()
         self.ids = ConnectionIds(secret, new_birth())
@@ -449,20 +505,6 @@ class Parts:
         self.opened["centrifuge"] = service.opened
         return service
 
-    def _make_pusher_service(self) -> PusherService:
-        service = PusherService(
-            self.hub,
-            self.sessions,
-            self.channels,
-            self.connections,
-            self.logins,
-            self.channel_consent,
-            self.webhooks,
-            self.metrics,
-        )
-        self.opened["pusher"] = service.opened
-        return service
-
     def _make_publishing(self) -> None:
         """Build the services that push to all kinds of targets, and the pending pushes."""
         limits = self.config.limits
@@ -562,11 +604,11 @@ class Parts:
         )
         self.tenants.on_delete += [self.streamed_messages.forget, self.answer_streams.forget]
 
-    def _make_dispatcher(self, uplink: ProtobufUplink) -> Dispatcher:
+    def _make_dispatcher(self) -> Dispatcher:
         messages = MessageCommands(
             self.sessions, self.messaging, self.receipts, self.message_search, self.store
         )
-        rows = command_table(
+        services = (
             self.sessions,
             messages,
             AnnotationCommands(self.store),
@@ -577,12 +619,10 @@ class Parts:
             self.bots,
             self.action_service,
             self.protobuf_service,
-            uplink,
             self.centrifuge_service,
-            self.pusher_service,
             self.channel_commands,
         )
-        return Dispatcher(rows, self.metrics)
+        return Dispatcher((service.rows() for service in services), self.metrics)
 
     def _make_overview(self) -> Overview:
         def own_state(asked: StateQuery) -> dict[str, Any]:
@@ -622,22 +662,15 @@ class Parts:
         if log.isEnabledFor(logging.DEBUG):
             who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
             log.debug("connection%s closed: code %d", who, code, extra={"connection": connection.peer})
-        self.messaging.catch_up.ended(connection)
-        self.action_acks.ended(connection)
-        self.channels.ended(connection)
-        self.table.ended(connection)
-        self.logins.ended(connection, code)
-        self.last_seen.ended(connection)
-        self.sessions.ended(connection, code)
-        self.client_service.ended(connection)
-        self.protobuf_service.ended(connection)
+        for ended in self.on_ended:
+            ended(connection, code)
 
     def _ponged(self, connection: Connection, data: bytes) -> None:
         self.messaging.pongs.ponged(connection, data)
 
     def _forgotten(self, connection: Connection) -> None:
         """A session is no longer addressed, but its connection stays open."""
-        self.messaging.catch_up.ended(connection)
+        self.messaging.catch_up.forget(connection)
         self.action_acks.clear(connection)
         self.channels.leave_all(connection)
 

@@ -6,16 +6,16 @@ import _socket
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gevent.hub import get_hub
 from msgspec.structs import replace
 
 from imserver.api.call import Api
 from imserver.api.emulation import FallbackStreams
-from imserver.api.routes import fast_routes, routes_at, unread_body_limit
+from imserver.api.routes import ROUTES, fast_routes, routes_at, unread_body_limit
 from imserver.api.v1.events import PATH as EVENTS_PATH
 from imserver.api.v1.events import Events
 from imserver.api.v1.publisher import Publisher
@@ -23,14 +23,15 @@ from imserver.api.v1.uploads import is_streamed
 from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
 from imserver.errors import StartError
+from imserver.feature import Feature
 from imserver.pages import callback
 from imserver.parts import Parts
-from imserver.protocol.dialect import EchoDialect
+from imserver.protocol.dialect import Dialect, EchoDialect
 from imserver.protocol.registry import CENTRIFUGE_PROTOBUF, DIALECTS, choose
-from imserver.services.commands import serve_each
 from imserver.services.dialects.event_streams import EventStreams
 from imserver.storage.address import database_address
 from imserver.transport.connection import Connection, Serve
+from imserver.transport.dispatch import serve_each
 from imserver.transport.gate import Admission, Choose, Head, Opened, Spoken, adopt
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer
@@ -114,13 +115,21 @@ class Servers:
     ``create_application`` makes the WSGI application. Raises StartError.
     """
 
-    def __init__(self, parts: Parts, create_application: Callable[[Servers], Application]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        features: Sequence[Feature],
+        create_application: Callable[[Servers], Application],
+    ) -> None:
         self.parts = parts
         self._config = config = parts.config
         self._metrics = parts.metrics
-        self.api = Api(parts)
+        self.api = Api(parts, (*ROUTES, *(row for feature in features for row in feature.routes)))
         publisher = Publisher(self.api, config.limits.body_bytes)
-        parts.gate.paths.update(ws_routes(config, parts.dispatcher.serve, parts.opened))
+        dialects = [dialect for feature in features for dialect in feature.dialects]
+        parts.gate.paths.update(ws_routes(config, parts.dispatcher.serve, parts.opened, dialects))
+        self.websocket_paths = frozenset((*_CORE_PATHS, *(dialect.path for dialect in dialects)))
+        """Paths for WebSockets only. ``*`` is any second segment."""
         parts.gate.paths[publisher.path] = publisher.choose
         self.streams = self._make_streams()
         self.application = create_application(self)
@@ -318,10 +327,16 @@ def within_limit(config: Config, serve: Serve) -> Serve:
     return limited(serve, per_second) if per_second else serve
 
 
-def ws_routes(config: Config, serve: Serve, opened: Mapping[str, Opened]) -> dict[str, Spoken | Choose]:
+_CORE_PATHS: Final = ("/acc", "/ws", "/connection/websocket", "/connection/*/websocket")
+
+
+def ws_routes(
+    config: Config, serve: Serve, opened: Mapping[str, Opened], dialects: Sequence[Dialect] = ()
+) -> dict[str, Spoken | Choose]:
     """The WebSocket paths of a node.
 
     ``serve``: serves messages of all dialects. ``opened``: dialect → its function for new connections.
+    ``dialects``: those of features, each at its own path.
     """
     limits, debug = config.limits, config.debug
     serve = within_limit(config, serve)
@@ -332,12 +347,12 @@ def ws_routes(config: Config, serve: Serve, opened: Mapping[str, Opened]) -> dic
             min(dialect.message_bytes or limits.message_bytes, limits.message_bytes),
             opened=opened.get(dialect.name),
         )
-        for dialect in DIALECTS
+        for dialect in (*DIALECTS, *dialects)
     }
     centrifuge = _centrifuge_on(replace(spoken["centrifuge"], serve=serve_each(serve)))
     paths: dict[str, Spoken | Choose] = {
+        **{dialect.path: spoken[dialect.name] for dialect in dialects},
         "/acc": spoken["cmd"],
-        "/app/*": spoken["pusher"],
         "/ws": lambda head: spoken.get(choose(head.params(), head.bare)),
         "/connection/websocket": centrifuge,
         "/connection/*/websocket": centrifuge,

@@ -13,11 +13,11 @@ from werkzeug.test import TestResponse
 
 from imserver.api import centrifugo
 from imserver.api.reply import CLIENT, CMD
-from imserver.api.routes import ROUTES
 from imserver.app import create_app
 from imserver.servers import LISTENER_KEY, Servers
 from imserver.transport.exchange import HEADER_LIST
 from tests.api.fakes import BAD_PARAMETER, SENT, FakeNode
+from tests.features import ROUTES
 
 FAKED = [row for row in ROUTES if row not in centrifugo.ROUTES]
 """Routes whose services the fake node has."""
@@ -32,7 +32,9 @@ class App:
         node = cast(Any, self.node)
         node.http_port, node.ws_port = 8080, 8089
         node.request_log = SimpleNamespace(add=lambda *entry: self.logged.append(entry))
-        self.flask = create_app(cast(Servers, SimpleNamespace(api=node.api, streams=node.streams)))
+        paths = frozenset({"/acc", "/ws"})
+        servers = SimpleNamespace(api=node.api, streams=node.streams, websocket_paths=paths)
+        self.flask = create_app(cast(Servers, servers))
         self.flask.add_url_rule("/fail", "fail", self.fail)
         self.flask.add_url_rule("/teapot", "teapot", self.pour)
         self.flask.add_url_rule("/closed", "closed", lambda: abort(401))

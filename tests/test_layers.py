@@ -1,6 +1,7 @@
 """The structure: imports run one way, third-party packages have one importer, nothing patches on import."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from imserver.feature_list import FEATURES
 
 from .support import ROOT, clean_environment
 
@@ -27,8 +30,11 @@ LAYERS = (
     ("serving", "wsgi"),
     ("app",),
     ("node",),
+    ("feature_list",),
     ("servers",),
     ("pages",),
+    ("dialects",),
+    ("feature",),
     ("api",),
     ("parts",),
     ("cluster_node",),
@@ -152,6 +158,22 @@ def test_imports_run_one_way_between_the_folders_of_the_services() -> None:
             folder = name.removeprefix("imserver.services.").partition(".")[0]
             if name.startswith("imserver.services.") and SERVICES.index(folder) < floor:
                 wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
+    assert wrong == []
+
+
+def test_nothing_outside_its_folder_names_a_feature() -> None:
+    wrong = []
+    for package in FEATURES:
+        folder = ROOT.joinpath(*package.split("."))
+        name = package.rpartition(".")[2]
+        row = re.compile(rf"{re.escape(package)}\b|(dialects|features)\.{name}\b|\b{name}_service\b")
+        wrong += [
+            f"{module.relative_to(ROOT)} names {package}"
+            for module in modules()
+            if folder not in module.parents
+            and module.name != "feature_list.py"
+            and row.search(module.read_text(encoding="utf-8"))
+        ]
     assert wrong == []
 
 

@@ -17,10 +17,9 @@ from msgspec import UNSET, Struct
 
 from imserver.api.form import BadBody, fold_pairs, parse_form, parse_json, parse_pairs, read_multipart
 from imserver.api.rates import MessageRates, Rates
-from imserver.api.reply import CLIENT, CMD, PREFLIGHT, ApiProblem, RequestRefused, Style
+from imserver.api.reply import CLIENT, CMD, PREFLIGHT, PROBLEM, ApiProblem, RequestRefused, Style
 from imserver.auth.authority import OF_ACCOUNTS, refusal
-from imserver.auth.principal import ANYONE, DEMO, NOBODY, SIGNED, Need, Principal, may
-from imserver.auth.pusher import BadSignature
+from imserver.auth.principal import ANYONE, DEMO, NOBODY, BadSignature, Need, Principal, may
 from imserver.config.settings import Config
 from imserver.errors import (
     HTTP_BAD_REQUEST,
@@ -38,7 +37,7 @@ from imserver.errors import (
 )
 from imserver.parts import Parts
 from imserver.protocol.forgiving import has_nul
-from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.transport.exchange import HttpRequest, HttpResponse, pattern_of
 from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
 
 log = logging.getLogger(__name__)
@@ -50,16 +49,28 @@ _LOOK_SECONDS = 0.005
 
 
 class Api:
-    """The parts of the node that routes use, and the limits of requests.
+    """The parts of the node that routes use, all ``routes``, and the limits of requests.
 
     Owner: the node. One instance serves both HTTP servers.
     """
 
-    def __init__(self, services: Parts) -> None:
+    def __init__(self, services: Parts, routes: Sequence[Route] = ()) -> None:
         self.services = services
+        self.routes = routes
+        self.rows = {(row.method, row.path): row for row in routes}
+        """Method and path → route."""
+        self._styles = {row.path: row.style for row in routes}
         self.rates = Rates(services.config.api.requests_per_second, services.metrics)
         self.message_rates = MessageRates(self._messages_per_second, services.metrics)
         self.reload(services.config)
+
+    def style_of(self, path: str) -> Style:
+        """The form in which requests for a path are refused."""
+        return self._styles.get(path) or self._styles.get(pattern_of(path)) or PROBLEM
+
+    def service_of(self, route: Route) -> Any:
+        """What the functions of a route get first: the service of its feature, or this object."""
+        return self.services.features[route.feature].service if route.feature else self
 
     def reload(self, config: Config) -> None:
         """Apply the parts of the configuration that the API uses."""
@@ -186,6 +197,10 @@ class Route(Struct, frozen=True):
     """One row of the table of routes. ``need``: what a principal must have proved. ``app``: in which app.
     ``user``: for which user.
 
+    ``feature``: the name of the feature that the row belongs to; ``""``: the core. ``function`` and ``read``
+    get the service of that feature first; in the core, :class:`Api`. ``signer``: finds who has signed a
+    request, if the row needs ``SIGNED``.
+
     ``function`` answers it; None: it has its own view, and the row only its rules. ``hot``: the front server
     answers it. ``read``: reads the request, sets ``call.asked`` and ``call.app``
     (None: parameters are read from query, form or JSON). ``app_of``: the app that these parameters name, if
@@ -200,11 +215,11 @@ class Route(Struct, frozen=True):
     method: str
     path: str
     need: Need
-    function: Callable[[Api, Call], HttpResponse] | None
+    function: Callable[[Any, Call], HttpResponse] | None
     app: AppRule = ""
     user: UserRule = ""
     hot: bool = False
-    read: Callable[[Api, Call], None] | None = None
+    read: Callable[[Any, Call], None] | None = None
     style: Style = CMD
     limited: bool = False
     app_of: Callable[[Api, Mapping[str, str]], str] | None = None
@@ -212,6 +227,8 @@ class Route(Struct, frozen=True):
     token_in: str = ""
     key_in: str = ""
     need_with: tuple[str, Need] | None = None
+    feature: str = ""
+    signer: Callable[[Any, HttpRequest], Principal] | None = None
 
 
 _NOT_REACHED: Final = {"account": HTTP_TOKEN_INVALID, "bot": HTTP_TOKEN_INVALID, "session": HTTP_NOT_ALLOWED}
@@ -225,7 +242,7 @@ def prepare(api: Api, route: Route, call: Call) -> None:
     May switch. Raises :class:`ApiProblem`, :class:`RequestRefused` and :class:`imserver.api.form.BadBody`.
     """
     if route.read is not None:
-        route.read(api, call)
+        route.read(api.service_of(route), call)
     principal, rule, app = call.principal, route.app, call.app
     if rule == "known" and principal.apps is None and app in api.services.hub.apps:
         pass  # most pushes: nothing is left to check; 0.1 µs less than require_app()
@@ -314,9 +331,9 @@ def admit(api: Api, route: Route, request: HttpRequest) -> Principal | HttpRespo
         return NOBODY
     if api.services.keys.demo and need.scope and need.users.isdisjoint(OF_ACCOUNTS):  # as identify() finds
         return DEMO
-    if need is SIGNED:
+    if route.signer is not None:
         try:
-            return api.services.authority.signer(request.method, request.path, request.query)
+            return route.signer(api.service_of(route), request)
         except BadSignature as bad:
             return route.style.refuse(HTTP_SIGNATURE_INVALID, request, str(bad))
     try:
@@ -372,7 +389,7 @@ def carry_out(api: Api, route: Route, request: HttpRequest, principal: Principal
                 call.app = route.app_of(api, call.params)
         prepare(api, route, call)
         assert route.function is not None
-        finished = route.function(api, call)
+        finished = route.function(api.service_of(route), call)
     except RequestRefused as refused:
         finished = refused.answer
     except ApiProblem as problem:

@@ -141,16 +141,6 @@ class _ProblemStyle:
         return HttpResponse(problem.status, body, headers=headers)
 
 
-class _PusherStyle:
-    """A matching status, and a text."""
-
-    everywhere = True
-
-    def refuse(self, problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
-        text = f"{detail or problem.message}\n"
-        return HttpResponse(problem.status, text.encode("utf-8", "replace"), "text/plain; charset=utf-8")
-
-
 def client_refusal(text: str) -> HttpResponse:
     """A refusal of the client dialect's routes: code -1 and a text."""
     return HttpResponse(200, b'{"code":-1,"msg":%b,"data":[]}' % _encode(text))
@@ -159,4 +149,3 @@ def client_refusal(text: str) -> HttpResponse:
 CMD: Final[Style] = _CmdStyle()
 CLIENT: Final[Style] = _ClientStyle()
 PROBLEM: Final[Style] = _ProblemStyle()
-PUSHER: Final[Style] = _PusherStyle()

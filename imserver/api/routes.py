@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Final
 
-from imserver.api import centrifugo, client, cmd, emulation, gochat, pusher
+from imserver.api import centrifugo, client, cmd, emulation, gochat
 from imserver.api.call import Api, Route, answer, with_key
 from imserver.api.v1 import hooks, table
 from imserver.auth.authority import bearer, is_token
@@ -21,11 +21,10 @@ ROUTES: Final[tuple[Route, ...]] = (
     *gochat.ROUTES,
     *centrifugo.ROUTES,
     *emulation.ROUTES,
-    *pusher.ROUTES,
     *table.ROUTES,
     *hooks.ROUTES,
 )
-"""All of them, in families."""
+"""Those of the core, in families."""
 
 
 def fast_routes(api: Api, pages: Iterable[Route], everywhere: bool = False) -> HttpRoutes:
@@ -33,12 +32,12 @@ def fast_routes(api: Api, pages: Iterable[Route], everywhere: bool = False) -> H
 
     ``everywhere``: only those that WebSocket listeners serve, too.
     """
-    return _bound(api, (*(row for row in ROUTES if row.hot), *pages), everywhere)
+    return _bound(api, (*(row for row in api.routes if row.hot), *pages), everywhere)
 
 
 def routes_at(api: Api, everywhere: bool = False) -> HttpRoutes:
     """All rows of the API, by method and path."""
-    return _bound(api, ROUTES, everywhere)
+    return _bound(api, api.routes, everywhere)
 
 
 def _bound(api: Api, rows: Iterable[Route], everywhere: bool) -> HttpRoutes:
@@ -56,7 +55,7 @@ def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, st
     not verified here, a few messages; all others what a form without identity needs.
     """
     public = api.public_body_bytes
-    row = row_of(_ROWS, method, path)
+    row = row_of(api.rows, method, path)
     if row is not None and row.need is SIGNED:
         return min(_TOKEN_BODY_BYTES, api.body_bytes)
     if row is None or not row.need.scope:
@@ -74,4 +73,3 @@ def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, st
 
 
 _TOKEN_BODY_BYTES = 8 * MAX_PUBLIC_BODY_BYTES
-_ROWS = {(row.method, row.path): row for row in ROUTES}

@@ -17,8 +17,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from imserver import errors
 from imserver.api.call import Api, Call, Route, admit, answer, body_limit, carry_out, prepare
 from imserver.api.form import BadBody
-from imserver.api.reply import PREFLIGHT, PROBLEM, ApiProblem, Style
-from imserver.api.routes import ROUTES
+from imserver.api.reply import PREFLIGHT, PROBLEM, ApiProblem
 from imserver.api.v1.uploads import FILE_PATH, PATH, THUMBNAIL_PATH, UPLOAD, UploadQuery, problem_after, shown
 from imserver.errors import HTTP_BAD_REQUEST, Unavailable
 from imserver.services.files.transfers import TransferRefused
@@ -27,14 +26,6 @@ from imserver.storage.contract import Upload
 from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, pattern_of, phrase_of
 from imserver.transport.gate import Head
 from imserver.transport.stream import Streams
-
-STYLES: dict[str, Style] = {row.path: row.style for row in ROUTES}
-"""Path of the API → style of its refusals."""
-
-
-def style_of(path: str) -> Style:
-    """The style of the refusals of a path."""
-    return STYLES.get(path) or STYLES.get(pattern_of(path)) or PROBLEM
 
 
 def create_api(api: Api, pages: Iterable[Route] = ()) -> Blueprint:
@@ -45,7 +36,7 @@ def create_api(api: Api, pages: Iterable[Route] = ()) -> Blueprint:
     """
     blueprint = Blueprint("api", __name__)
     views: dict[str, dict[str, _View]] = {}
-    for route in (*ROUTES, *pages):
+    for route in (*api.routes, *pages):
         views.setdefault(route.path, {})[route.method] = _View(api, route)
     blueprint.before_app_request(_Table(views))
     return blueprint

@@ -15,7 +15,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from time import time
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -165,13 +164,6 @@ class Authority:
         elif need.address and not authorization and not demo:
             return self._by_address(headers, host)
         return DEMO if demo and need.scope else NOBODY
-
-    def signer(self, method: str, path: str, query: bytes) -> Principal:
-        """The back end that has signed a request. Never switches.
-
-        Raises :class:`imserver.auth.pusher.BadSignature`.
-        """
-        return self._logins.pusher.signer(method, path, query, time())
 
     def lists_address(self, host: str) -> bool:
         """Whether an app lists this address, so that its back end needs no key."""

@@ -15,7 +15,6 @@ from imserver import errors
 from imserver.auth.account_tokens import PAGE_TOKEN_PREFIX, AccountTokens, PageTokens
 from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
 from imserver.auth.issuers import Issuers
-from imserver.auth.pusher import PusherApps
 from imserver.auth.quotas import ConnectionQuota, Expiry
 from imserver.auth.rules import (
     ALLOWED,
@@ -27,6 +26,7 @@ from imserver.auth.rules import (
     UNDECIDED,
     UNKNOWN_APP,
     WRONG_DIALECT,
+    Entrance,
     LoginDecision,
     LoginRequest,
     Rule,
@@ -101,7 +101,8 @@ class Logins:
         self._expiry = Expiry(time())
         self._ends = self._expiry.ends
         self._origins = origins
-        self.pusher = PusherApps()
+        self.entrances: list[Entrance] = []
+        """Filled before :meth:`prepare`."""
 
     # --- before a login -------------------------------------------------------------------------------------
 
@@ -319,12 +320,15 @@ class Logins:
         closed = sorted(
             rule.name
             for rule in rules
-            if rule.closed and rule.pusher is None and not rule.tenant.back_ends.connect
+            if rule.closed and not rule.tenant.back_ends.connect and not self._entrances_of(rule.tenant)
         )
         others = sorted(
             (rule for rule in rules if rule.name not in closed), key=lambda rule: (not rule.open, rule.name)
         )
-        lines = [f"app {rule.name}: {_who_may_log_in(rule)}" for rule in others[:_APPS_SHOWN]]
+        lines = [
+            f"app {rule.name}: {_who_may_log_in(rule, self._entrances_of(rule.tenant))}"
+            for rule in others[:_APPS_SHOWN]
+        ]
         if len(others) > _APPS_SHOWN:
             lines.append(f"and {len(others) - _APPS_SHOWN} more apps that are open or have a login rule")
         if closed:
@@ -448,7 +452,7 @@ class Logins:
         """
         for tenant in self._tenants.all():
             try:
-                self._take(Rule(tenant, load_secrets(tenant.name, tenant, self._secret), self._is_demo()))
+                self._take(self._rule(tenant, load_secrets(tenant.name, tenant, self._secret)))
             except BadKey as bad:
                 raise errors.StartError(f"apps.{tenant.name}.{bad}") from None
         self._update_gate()
@@ -476,8 +480,6 @@ class Logins:
 
     def _forget_hooks(self, app: str) -> None:
         self._webhooks.set(app, None)
-        self._webhooks.set_pusher(app, None)
-        self.pusher.set(app, None)
 
     def _learn(self, app: str) -> Rule | None:
         """Compile the rule of an app on first use; None if the app does not exist."""
@@ -493,7 +495,13 @@ class Logins:
             log.error("apps.%s.%s", tenant.name, bad)
             known = self._rules.get(tenant.name)
             secrets = Secrets() if known is None else known.secrets
-        return self._take(Rule(tenant, secrets, self._is_demo()))
+        return self._take(self._rule(tenant, secrets))
+
+    def _rule(self, tenant: Tenant, secrets: Secrets) -> Rule:
+        return Rule(tenant, secrets, self._is_demo(), bool(self._entrances_of(tenant)))
+
+    def _entrances_of(self, tenant: Tenant) -> str:
+        return "; ".join(filter(None, (entrance(tenant) for entrance in self.entrances)))
 
     def _take(self, rule: Rule) -> Rule:
         known = self._rules.get(rule.name)
@@ -503,8 +511,6 @@ class Logins:
                 if connection.app == rule.name:
                     self._quota.take(rule.name, rule.tenant.max_connections, connection)
         self._webhooks.set(rule.name, rule.receiver, rule.review, rule.back_ends)
-        self._webhooks.set_pusher(rule.name, rule.pusher_receiver)
-        self.pusher.set(rule.name, rule.pusher)
         return rule
 
     def _update_gate(self) -> None:
@@ -514,11 +520,11 @@ class Logins:
         self._origins.set_apps(hosts, any(rule.any_origin for rule in rules))
 
 
-def _who_may_log_in(rule: Rule) -> str:
+def _who_may_log_in(rule: Rule, entrances: str) -> str:
     if rule.open:
         return "OPEN, anybody may log in as anybody: to close it set jwt, account_tokens or open: false"
-    if rule.closed and rule.pusher is not None:
-        return "anybody with its pusher.key may connect; only its back end makes them users"
+    if rule.closed and entrances:
+        return entrances
     proofs = {
         "a session token (jwt)": rule.keys or rule.issuers,
         "an account": rule.accounts,

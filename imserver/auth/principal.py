@@ -6,6 +6,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from imserver.errors import ImserverError
+
 Kind = Literal["nobody", "demo", "key", "address", "signature", "session", "account", "bot", "page"]
 
 NO_APPS: Final[frozenset[str]] = frozenset()
@@ -21,7 +23,7 @@ class Principal(Struct, frozen=True):
     demo      anybody, while the server is in demo mode
     key       a back end with an API key: ``scopes``, ``apps``, the key's id ``key``
     address   a back end that needs no key because of its address: ``scopes``, ``apps``
-    signature a back end that has signed its request as Pusher's do: ``apps``, the key in it as ``key``
+    signature a back end that has signed its request: ``apps``, the name of its secret as ``key``
     session   a user with a session token that a back end has signed
     account   a user with the token of an account: ``device`` is the number of that login
     bot       a bot with its token
@@ -69,8 +71,14 @@ class Need(Struct, frozen=True):
 
 ANYONE: Final = Need(users=frozenset({"nobody"}))
 """No identity. The credentials are not read."""
+
+
+class BadSignature(ImserverError):
+    """A request without a valid signature. The text says why, and holds nothing secret."""
+
+
 SIGNED: Final = Need(users=frozenset({"signature"}))
-"""A back end with the secret of an app's ``pusher``."""
+"""A back end that has signed its request. The row of the route says how that is verified (``signer``)."""
 PUSH: Final = Need("push")
 READ: Final = Need("read")
 ADMIN: Final = Need("admin")

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, get_args
 
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.pusher import PusherApp
 from imserver.auth.quotas import LimitedEncoding
 from imserver.auth.tokens import BadKey, Claims, Key, load_keys, read_key_file
 from imserver.config.settings import (
     ChannelEvent,
     Config,
-    PusherSettings,
     TenantSettings,
     WebhookEvent,
-    WebhookSettings,
 )
 from imserver.config.values import MAKE_SECRET, Places, is_placeholder
 from imserver.errors import StartError
@@ -24,13 +22,12 @@ from imserver.model import SYSTEM_PREFIX
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.gate import listed_host
 from imserver.webhooks.back_ends import BackEndHook
-from imserver.webhooks.requests import AuthoriseHook, PusherReceiver, Receiver
+from imserver.webhooks.requests import AuthoriseHook, Receiver
 from imserver.webhooks.reviews import ReviewHook
 
 if TYPE_CHECKING:
     from imserver.auth.tenants import Tenant
 
-MIN_PUSHER_SECRET_BYTES: Final = 16
 EVENTS: Final = frozenset(get_args(WebhookEvent)) - frozenset(get_args(ChannelEvent))
 """Webhook events that a back end receives if its app selects none. Those of channels are too many."""
 
@@ -85,12 +82,15 @@ class LoginRequest(Protocol):
     def origin(self) -> str: ...
 
 
+Entrance = Callable[["Tenant"], str]
+"""Another way into an app than a login: who uses it, and what for; ``""`` if the app does not have it."""
+
+
 class Secrets(Struct, frozen=True):
     """Keys from an app's settings: for tokens and for the webhook's signature."""
 
     keys: tuple[Key, ...] = ()
     webhook: bytes = b""
-    pusher: bytes = b""
 
 
 def load_secrets(name: str, settings: TenantSettings, secret: bytes) -> Secrets:
@@ -103,19 +103,21 @@ def load_secrets(name: str, settings: TenantSettings, secret: bytes) -> Secrets:
     except BadKey as bad:
         raise BadKey(f"jwt: {bad}") from None
     is_asked = settings.webhook.urls or settings.back_ends.urls
-    webhook = _secret("webhook", settings.webhook) if is_asked else b""
-    pusher = _secret("pusher", settings.pusher) if settings.pusher.key else b""
-    if pusher and len(pusher) < MIN_PUSHER_SECRET_BYTES:
-        # Each client has signatures and could try secrets on them.
-        raise BadKey(
-            f"pusher.secret: expected at least {MIN_PUSHER_SECRET_BYTES} bytes, got {len(pusher)}; "
-            f"make one with '{MAKE_SECRET}'"
-        )
-    return Secrets(keys, webhook, pusher)
+    webhook = secret_in("webhook", settings.webhook) if is_asked else b""
+    return Secrets(keys, webhook)
 
 
-def _secret(setting: str, given: WebhookSettings | PusherSettings) -> bytes:
-    """The secret of a group of settings, or the content of its file."""
+class SecretSettings(Protocol):
+    """A group of settings with a secret, or the file of one."""
+
+    @property
+    def secret(self) -> str: ...
+    @property
+    def secret_file(self) -> str: ...
+
+
+def secret_in(setting: str, given: SecretSettings) -> bytes:
+    """The secret of the group ``setting``, or the content of its file. Raises BadKey."""
     if given.secret and given.secret_file:
         raise BadKey(f"{setting}: secret and secret_file are both given")
     try:
@@ -139,6 +141,7 @@ class Rule:
     tokens or a webhook, but their keys are missing. ``accounts``: account tokens are accepted; a token is
     required. ``only_accounts``: all users are accounts. ``issuers``: the entries of ``jwt`` with an issuer.
     ``user_bytes``: length of the longest user id. ``origins`` None: the node's own policy applies.
+    ``has_entrance``: see :data:`Entrance`.
     """
 
     __slots__ = (
@@ -157,8 +160,6 @@ class Rule:
         "open",
         "origins",
         "plain",
-        "pusher",
-        "pusher_receiver",
         "quiet",
         "receiver",
         "review",
@@ -167,7 +168,7 @@ class Rule:
         "user_bytes",
     )
 
-    def __init__(self, tenant: Tenant, secrets: Secrets, demo: bool) -> None:
+    def __init__(self, tenant: Tenant, secrets: Secrets, demo: bool, has_entrance: bool = False) -> None:
         webhook = tenant.webhook
         self.tenant = tenant
         self.name = tenant.name
@@ -176,7 +177,7 @@ class Rule:
         self.keys = secrets.keys
         self.accounts = tenant.wants_accounts(tenant.name)
         self.only_accounts = self.accounts and not (
-            demo or tenant.jwt or tenant.pusher.key or tenant.back_ends.connect
+            demo or tenant.jwt or has_entrance or tenant.back_ends.connect
         )
         self.open = (tenant.open or demo) and not (tenant.has_login_rule or tenant.back_ends.connect)
         self.closed = not (self.open or tenant.has_login_rule)
@@ -228,22 +229,6 @@ class Rule:
         self.back_ends = (
             BackEndHook(tenant.name, tenant.back_ends, secrets.webhook) if tenant.back_ends.urls else None
         )
-        self.pusher = (
-            PusherApp(tenant.name, secrets.pusher, tenant.pusher)
-            if tenant.pusher.key and secrets.pusher and not tenant.same_as
-            else None
-        )
-        self.pusher_receiver = (
-            PusherReceiver(
-                tenant.name,
-                tenant.pusher.webhook_url,
-                secrets.pusher,
-                frozenset(),
-                key=tenant.pusher.key,
-            )
-            if self.pusher is not None and tenant.pusher.webhook_url
-            else None
-        )
 
     def limit(self, connection: Connection) -> None:
         """Apply the message rate of the app to the connection, in place of any other app's."""
@@ -259,8 +244,13 @@ class Rule:
         connection.encoding = known
 
 
-def check_keys(config: Config, places: Places) -> None:
-    """Raise :class:`imserver.errors.StartError` if a key of an app in the configuration cannot be used."""
+AppObjection = Callable[[str, TenantSettings], str]
+"""Checks an app's name and settings beyond their syntax: the error text, ``""`` if they are valid."""
+
+
+def check_apps(config: Config, places: Places, objection: AppObjection) -> None:
+    """Raise :class:`imserver.errors.StartError` if ``objection`` is not satisfied with an app in the
+    configuration."""
     for name, settings in config.apps.items():
         if wrong := objection(name, settings):
             setting, _, problem = wrong.partition(": ")

@@ -86,6 +86,34 @@ _REJECT_UNRECOVERED: Final = 2
 _BAD_REQUEST: Final = errors.CLOSE_BAD_PAYLOAD
 """Our close code for what is no frame of this protocol."""
 
+CLOSE_CODES: Final = {
+    # Clients of Centrifugo reconnect after 3000 to 3499 and 4000 to 4499, and not after 3500 to 3999 and 4500
+    # to 4999. 4504 means that the token of the session has expired: its client reconnects with a new one. A
+    # login with a wrong token is refused with 3500.
+    errors.CLOSE_GOING_AWAY: 3001,
+    errors.CLOSE_UNSUPPORTED_DATA: 3501,
+    errors.CLOSE_BAD_PAYLOAD: 3501,
+    errors.CLOSE_INTERNAL_ERROR: 3004,
+    errors.CLOSE_SLOW_READER: 3008,
+    errors.CLOSE_HEARTBEAT_EXPIRED: 3012,
+    errors.CLOSE_LOGIN_TIMEOUT: 3502,
+    errors.CLOSE_KICKED: 3503,
+    errors.CLOSE_TOKEN_INVALID: 3005,
+}
+"""Our close code → Centrifugo's."""
+CLOSE_REASONS: Final = {
+    errors.CLOSE_GOING_AWAY: "shutdown",
+    errors.CLOSE_UNSUPPORTED_DATA: "bad request",
+    errors.CLOSE_BAD_PAYLOAD: "bad request",
+    errors.CLOSE_INTERNAL_ERROR: "internal server error",
+    errors.CLOSE_SLOW_READER: "slow",
+    errors.CLOSE_HEARTBEAT_EXPIRED: "no pong",
+    errors.CLOSE_LOGIN_TIMEOUT: "stale",
+    errors.CLOSE_KICKED: "force disconnect",
+    errors.CLOSE_TOKEN_INVALID: "connection expired",
+}
+"""Our close code → Centrifugo's reason."""
+
 _to_json = msgspec.json.Encoder().encode
 
 
@@ -473,6 +501,8 @@ class CentrifugeDialect(Dialect):
     path = "/connection/websocket"
     pinged = True
     ping = b"{}"
+    close_codes = CLOSE_CODES
+    close_reasons = CLOSE_REASONS
 
     def __init__(self, streamed: bool = False) -> None:
         self._streamed = streamed

@@ -6,7 +6,7 @@ Every dialect must pass the suite ``tests/protocol/contract.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from imserver.model import BadFrame, Event, Message, Reply, Request
 
@@ -49,6 +49,10 @@ class Dialect:
     """The payload with which the server pings a client; ``b""``: a WebSocket ping. Any answer is a sign of
     life.
     """
+    close_codes: Mapping[int, int] = {}
+    """Our close code → the code with the same meaning in this protocol. Others are sent unchanged."""
+    close_reasons: Mapping[int, str] = {}
+    """Our close code → what this protocol says in place of our name for it."""
 
     def split(self, payload: bytes) -> Sequence[bytes]:
         """The requests in the payload of a client's frame; by default one. Raises BadFrame with a close

@@ -1,4 +1,4 @@
-"""The dialects of this server, all named in this module."""
+"""The dialects of the core. Those of features are in their rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.protobuf import ProtobufDialect
-from imserver.protocol.pusher import PusherDialect
 
 DIALECTS: tuple[Dialect, ...] = (
     CmdDialect(),
@@ -18,7 +17,6 @@ DIALECTS: tuple[Dialect, ...] = (
     ActionDialect(),
     ProtobufDialect(),
     CentrifugeDialect(),
-    PusherDialect(),
 )
 """One instance of each dialect, shared by all connections of a process."""
 

@@ -33,8 +33,6 @@ _last_data: Final = struct.Struct("=44xI4xI").unpack
 """``tcpi_last_data_sent`` and ``tcpi_last_data_recv`` of ``struct tcp_info``, in milliseconds."""
 _INFO_BYTES: Final = 56
 FOREVER: Final = float("inf")
-_SAME_CODES: Final[dict[int, int]] = {}
-_SAME_REASONS: Final[dict[int, str]] = {}
 
 
 def quiet_seconds(sock: _socket.socket) -> float:
@@ -113,11 +111,11 @@ class Encoding:
     def foreign(self, code: int, reason: str) -> tuple[int, str]:
         """The code and reason of the dialect for one of our close codes. Without a reason: the name of the
         code, or the dialect's own words for it."""
-        name, own = self.dialect.name, errors.close_reason(code)
+        dialect, own = self.dialect, errors.close_reason(code)
         reason = reason or own
         if own and reason == own:
-            reason = errors.FOREIGN_REASONS.get(name, _SAME_REASONS).get(code, reason)
-        return errors.FOREIGN_CLOSE.get(name, _SAME_CODES).get(code, code), reason
+            reason = dialect.close_reasons.get(code, reason)
+        return dialect.close_codes.get(code, code), reason
 
     def close_frames(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
         """The close frame for one of our close codes, in the dialect's own, and what comes before it.
@@ -412,7 +410,7 @@ class Connection(Writer):
 
         Without a ``reason``, it is the name of the code in ``errors.CLOSE``. TCP ends when the peer ends it,
         or after ``websocket.close_seconds``. Clients of a foreign protocol receive its own code
-        (``errors.FOREIGN_CLOSE``), unless the code is one already (``as_given``).
+        (:attr:`Dialect.close_codes`), unless the code is one already (``as_given``).
         """
         if self.state == OPEN:
             self._end(code)

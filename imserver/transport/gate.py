@@ -27,7 +27,6 @@ from imserver.clock import serve_others
 from imserver.errors import HTTP_HOST_REFUSED, HTTP_ORIGIN_REFUSED, HttpProblem
 from imserver.logging import OncePerMinute
 from imserver.protocol.dialect import Dialect
-from imserver.protocol.registry import BY_NAME
 from imserver.transport.connection import (
     OPEN,
     SMALL_RECEIVE_BYTES,
@@ -101,6 +100,8 @@ class Origins:
 
     def __init__(self, proxies: TrustedProxies, policy: GatePolicy) -> None:
         self._proxies = proxies
+        self.open_dialects: set[str] = set()
+        """Names of the dialects to which pages of all hosts may connect."""
         self._apps_any = False
         self._apps: frozenset[str] = frozenset()
         self._warned = False
@@ -205,8 +206,7 @@ class Origins:
         """Whether pages of the host ``origin`` may connect, for requests without an app."""
         if not origin or self._any or origin in self._own:
             return True
-        spoken = BY_NAME.get(dialect)
-        return not self.demo and spoken is not None and spoken.any_origin
+        return not self.demo and dialect in self.open_dialects
 
     def lists(self, origin: str) -> bool:
         """Whether the node's settings list the host ``origin``."""
@@ -243,13 +243,6 @@ class Origins:
 
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-WEBSOCKET_PATHS = frozenset({"/acc", "/ws", "/app/*", "/connection/websocket", "/connection/*/websocket"})
-"""Paths for WebSockets, even while no dialect uses them. ``*`` is any second segment."""
-
-
-def is_websocket_path(path: str) -> bool:
-    """Whether a path is for WebSockets only."""
-    return path in WEBSOCKET_PATHS or pattern_of(path) in WEBSOCKET_PATHS
 
 
 class Head(Struct, frozen=True):

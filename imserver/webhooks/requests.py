@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+_LOOK_SECONDS: Final = 0.02
 
 SIGNATURE_HEADER: Final = "Imserver-Signature"
 DELIVERY_HEADER: Final = "Imserver-Delivery"
@@ -202,20 +203,6 @@ class Receiver(Struct, frozen=True):
         Waits and raises like :meth:`Outgoing.post`.
         """
         return outgoing.post(self.url, self.secret, body, int(time()), delivery, POST_SECONDS)[0]
-
-
-class PusherReceiver(Receiver, frozen=True, kw_only=True):
-    """A receiver of webhooks in Pusher's form. ``key``: that of the app."""
-
-    key: str
-
-    def body(self, events: bytes) -> bytes:
-        return b'{"time_ms":%d,"events":[%b]}' % (int(time() * 1000), events)
-
-    def post(self, outgoing: Outgoing, body: bytes, _delivery: str) -> int:
-        signed = hmac.digest(self.secret, body, hashlib.sha256).hex()
-        headers = {"X-Pusher-Key": self.key, "X-Pusher-Signature": signed}
-        return outgoing.send(self.url, headers, body, POST_SECONDS)[0]
 
 
 class WebhookQueue:
@@ -474,3 +461,40 @@ class Authoriser:
             return _decode(content)
         except (ValueError, RecursionError) as error:
             raise Unreachable(f"its answer is not a valid document: {error}") from None
+
+
+class WebhookQueues:
+    """Owner of the queues of webhooks in one form: one for each app with a receiver."""
+
+    def __init__(self, outgoing: Outgoing, tally: WebhookCounts) -> None:
+        self._outgoing = outgoing
+        self._tally = tally
+        self._queues: dict[str, WebhookQueue] = {}
+
+    def __contains__(self, app: str) -> bool:
+        return app in self._queues
+
+    def get(self, app: str) -> WebhookQueue | None:
+        """The queue of an app, None if it has no receiver. Never switches."""
+        return self._queues.get(app)
+
+    def set(self, app: str, receiver: Receiver | None) -> None:
+        """Set the receiver of an app, also for waiting events. Without one they are dropped."""
+        queue = self._queues.get(app)
+        if receiver is None or not receiver.url:
+            if queue is not None:
+                del self._queues[app]
+                gevent.spawn(queue.stop)
+        elif queue is None:
+            self._queues[app] = WebhookQueue(receiver, self._outgoing, self._tally)
+        else:
+            queue.receiver = receiver
+
+    def stop(self, deadline: float) -> None:
+        """Send the waiting events until ``deadline`` (monotonic), except to failing back ends; drop the rest.
+        Switches."""
+        queues = tuple(self._queues.values())
+        while any(queue.busy and not queue.failing for queue in queues) and monotonic() < deadline:
+            gevent.sleep(_LOOK_SECONDS)
+        for queue in queues:
+            queue.stop()

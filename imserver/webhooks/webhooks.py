@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from secrets import token_hex
 from time import monotonic, time
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-import gevent
 import msgspec
 
 from imserver import errors
@@ -26,18 +25,29 @@ from imserver.webhooks.requests import (
     Authoriser,
     LoginAnswer,
     Outgoing,
-    PusherReceiver,
     Receiver,
     WebhookCounts,
     WebhookQueue,
+    WebhookQueues,
 )
 from imserver.webhooks.reviews import ReviewHook, Reviews
 
 _WITHOUT_LOGIN: Final = frozenset({"client", "sse"})
 """Dialects without a login: their connections belong to an app from the start."""
-_LOOK_SECONDS: Final = 0.02
 
 _encode = msgspec.json.Encoder().encode
+
+
+class WebhookForm(Protocol):
+    """Webhooks as another server sends them, beside our own. Its calls never switch."""
+
+    queues: WebhookQueues
+
+    def wants(self, app: str, events: frozenset[str]) -> bool:
+        """Whether the app's back end wants any of these events in this form."""
+
+    def channel(self, app: str, event: ChannelEvent, channel: str) -> None:
+        """Something has happened to a channel: queue it if the back end wants that."""
 
 
 class Webhooks:
@@ -54,16 +64,17 @@ class Webhooks:
         node: Callable[[], str],
         store: Store,
     ) -> None:
-        self._outgoing = outgoing
+        self.outgoing = outgoing
         self._connection_id = connection_id
         self._node = node
-        self._queues: dict[str, WebhookQueue] = {}
-        self._pusher_queues: dict[str, WebhookQueue] = {}
         self.known: dict[Connection, tuple[str, str]] = {}
         """Connections whose ``connect`` was queued: (app, id). Do not change it."""
         self._numbers = count(1)
         self._origin = token_hex(6)
         self.tally = WebhookCounts()
+        self._queues = WebhookQueues(outgoing, self.tally)
+        self.forms: list[WebhookForm] = []
+        """Forms of other servers, in which back ends may also want events of channels."""
         self.feeds = Feeds(store, EventStore(store), outgoing, node, self.tally)
         self.authoriser = Authoriser(outgoing)
         self.reviews = Reviews(outgoing, node)
@@ -84,22 +95,7 @@ class Webhooks:
         self.reviews.set(app, review)
         self.back_ends.set(app, back_ends)
         self.feeds.set(app, receiver)
-        self._set_queue(self._queues, app, receiver)
-
-    def set_pusher(self, app: str, receiver: PusherReceiver | None) -> None:
-        """Set the receiver of an app's events in Pusher's form, also for waiting events."""
-        self._set_queue(self._pusher_queues, app, receiver)
-
-    def _set_queue(self, queues: dict[str, WebhookQueue], app: str, receiver: Receiver | None) -> None:
-        queue = queues.get(app)
-        if receiver is None or not receiver.url:
-            if queue is not None:
-                del queues[app]
-                gevent.spawn(queue.stop)
-        elif queue is None:
-            queues[app] = WebhookQueue(receiver, self._outgoing, self.tally)
-        else:
-            queue.receiver = receiver
+        self._queues.set(app, receiver)
 
     # --- what happens ---------------------------------------------------------------------------------------
 
@@ -138,27 +134,21 @@ class Webhooks:
     def wants_any(self, app: str, events: frozenset[str]) -> bool:
         """Whether the app's back end is sent one of these events of connections. Never switches."""
         queue = self._queues.get(app)
-        return queue is not None and not events.isdisjoint(queue.receiver.events)
+        if queue is not None and not events.isdisjoint(queue.receiver.events):
+            return True
+        return any(form.wants(app, events) for form in self.forms)
 
     def has_receiver(self, app: str) -> bool:
-        """Whether the app's back end is sent any events, in our form or in Pusher's. Never switches."""
-        return app in self._queues or app in self._pusher_queues
+        """Whether the app's back end is sent any events, in whatever form. Never switches."""
+        return app in self._queues or any(app in form.queues for form in self.forms)
 
     def channel(self, app: str, event: ChannelEvent, channel: str, facts: Mapping[str, Any]) -> None:
         """Something has happened to a channel, or to one of its subscribers. Never switches."""
         queue = self._queues.get(app)
         if queue is not None:
             self._add(queue, event, {"channel": channel, **facts})
-
-    def wants_pusher(self, app: str) -> bool:
-        """Whether the app's back end wants events in Pusher's form."""
-        return app in self._pusher_queues
-
-    def pusher(self, app: str, event: bytes) -> None:
-        """Queue an event of a channel, as JSON in Pusher's form."""
-        queue = self._pusher_queues.get(app)
-        if queue is not None:
-            queue.add(event)
+        for form in self.forms:
+            form.channel(app, event, channel)
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
         """(user, push) for users who are offline. Returns when the events are stored.
@@ -217,12 +207,9 @@ class Webhooks:
         """Send the waiting events for at most ``seconds``, except to failing back ends; drop the rest."""
         deadline = monotonic() + seconds
         self.feeds.stop(seconds)
-        queues = (*self._queues.values(), *self._pusher_queues.values())
-        while any(queue.busy and not queue.failing for queue in queues) and monotonic() < deadline:
-            gevent.sleep(_LOOK_SECONDS)
-        for queue in queues:
-            queue.stop()
-        self._outgoing.close()
+        for queues in (self._queues, *(form.queues for form in self.forms)):
+            queues.stop(deadline)
+        self.outgoing.close()
 
 
 def _push_facts(user: str, event: Event) -> dict[str, Any]:

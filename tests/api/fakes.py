@@ -11,10 +11,8 @@ from urllib.parse import urlencode
 import msgspec
 
 from imserver.api.call import Api, answer
-from imserver.api.routes import ROUTES
 from imserver.auth.account_tokens import PageTokens
 from imserver.auth.authority import AllowLists, Authority, Keys
-from imserver.auth.pusher import PusherApps
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import BadToken, Claims
@@ -32,6 +30,8 @@ from imserver.services.sessions.sessions import ClosedSessions
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.proxies import TrustedProxies
 from imserver.webhooks.webhooks import Webhooks
+from tests.dialects.pusher.harness import apps_of
+from tests.features import ROUTES
 from tests.services.back_end import AwayStore, BackEnd
 
 SECRET = b"a secret of thirty-two bytes ...."
@@ -96,6 +96,7 @@ class FakeNode:
         self.config = config or Config()
         self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": [], **online}
         self.sessions = self.hub = self
+        self.features = {"pusher": SimpleNamespace(service=SimpleNamespace(apps=apps_of()))}
         self.apps: dict[str, Any] = {}
         """Apps that somebody is connected to: of the hub, not of the users who count as online."""
         store: Any = SimpleNamespace(on_changes=[], look=lambda: None)
@@ -134,7 +135,6 @@ class FakeNode:
         """Session token → what it is good for."""
         self.logins = SimpleNamespace(
             resolve=self.tenants.resolve,
-            pusher=PusherApps(),
             is_open=lambda _app: True,
             is_closed=lambda _app: False,
             session_of=self.session_tokens.get,
@@ -162,7 +162,7 @@ class FakeNode:
         self.silent: list[str] = []
         """Nodes that do not answer."""
         self.on_delivery: Callable[[], None] = lambda: None
-        self.api = Api(self)
+        self.api = Api(self, ROUTES)
 
     def user_names(self, app: str) -> list[str]:
         return self.users.get(app, [])

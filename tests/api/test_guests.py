@@ -3,12 +3,12 @@
 import pytest
 
 from imserver.api.call import answer
-from imserver.api.routes import ROUTES
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import Claims
 from imserver.config.settings import KeySettings, LimitSettings, TenantSettings
 from imserver.errors import IssuerUnavailable
 from imserver.transport.exchange import HttpRequest
+from tests.features import ROUTES
 
 from .fakes import FakeNode, decoded, with_keys
 

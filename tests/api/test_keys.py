@@ -6,9 +6,9 @@ import pytest
 
 from imserver.api.cmd import ROUTES as CMD_ROUTES
 from imserver.api.reply import CMD
-from imserver.api.routes import ROUTES
 from imserver.auth.principal import PUSH
 from imserver.config.settings import KeySettings
+from tests.features import ROUTES
 
 from .fakes import NOT_SENT, SENT, UNAUTHORIZED, FakeNode, with_keys
 

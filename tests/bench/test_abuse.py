@@ -7,12 +7,13 @@ import pytest
 from bench.abuse import ATTACKS, operation_attacks
 from bench.abuse_rows import COMMANDS, PROTOBUF, ROUTES
 from bench.connections import Target
-from imserver.api.routes import ROUTES as ROUTE_TABLE
 from imserver.api.v1.openapi import document
 from imserver.api.v1.table import DOCUMENTED, OPERATIONS
-from imserver.protocol import action, centrifuge, cmd, protobuf, pusher
-from imserver.protocol.registry import DIALECTS
+from imserver.dialects.pusher import wire as pusher
+from imserver.protocol import action, centrifuge, cmd, protobuf
 from tests.bench.play import run
+from tests.features import DIALECTS
+from tests.features import ROUTES as ROUTE_TABLE
 
 TARGET = Target("127.0.0.1", 2, http_port=1)
 

@@ -10,13 +10,14 @@ import yaml
 
 from imserver import assets, errors
 from imserver.api.centrifugo import METHODS
-from imserver.api.routes import ROUTES
 from imserver.config.settings import PusherSettings
 from imserver.config.values import BY_FOLDED, fold
+from imserver.dialects.pusher import wire as pusher
 from imserver.metric_table import METRICS
-from imserver.protocol import pusher
+from imserver.protocol import centrifuge
 from imserver.protocol.cmd import COMMANDS
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
+from tests.features import ROUTES
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
@@ -81,8 +82,8 @@ def test_the_codes_for_clients_of_centrifugo_are_those_of_the_code() -> None:
         (str(code), error.message, YES[error.temporary]) for code, error in sorted(found.items())
     ]
     rows = table_with(CENTRIFUGE, "own code", "sent", "reason")
-    assert {int(row["own code"]): int(row["sent"]) for row in rows} == errors.FOREIGN_CLOSE["centrifuge"]
-    assert {int(row["own code"]): row["reason"] for row in rows} == errors.FOREIGN_REASONS["centrifuge"]
+    assert {int(row["own code"]): int(row["sent"]) for row in rows} == centrifuge.CLOSE_CODES
+    assert {int(row["own code"]): row["reason"] for row in rows} == centrifuge.CLOSE_REASONS
 
 
 def test_the_methods_for_back_ends_of_centrifugo_are_those_of_the_code() -> None:
@@ -109,7 +110,7 @@ def test_the_options_of_pushers_protocol_are_those_of_the_code() -> None:
 def test_the_codes_of_pushers_protocol_are_those_of_the_code() -> None:
     listed = {int(row["code"]) for row in table_with(PUSHER, "code", "reason")}
     own = {pusher.CODE_BAD_FRAME, pusher.CODE_CLIENT_EVENT}
-    assert listed == {*errors.FOREIGN_CLOSE["pusher"].values()} | own
+    assert listed == {*pusher.CLOSE_CODES.values()} | own
 
 
 def test_every_command_of_the_dialect_has_a_chapter() -> None:
@@ -145,10 +146,10 @@ def test_the_map_names_every_package_and_top_level_module() -> None:
 
 def test_the_map_names_every_folder_and_module_of_the_services() -> None:
     rows = {row["folder"] for row in table_with(ARCHITECTURE, "folder", "what for")}
-    text = ARCHITECTURE.read_text(encoding="utf-8")
+    text = ARCHITECTURE.read_text(encoding="utf-8").partition("### Services")[2]
     services = ROOT / "imserver" / "services"
     folders = {f"{path.parent.name}/" for path in services.glob("*/__init__.py")}
-    modules = {path.name for path in services.glob("*.py")} - {"__init__.py", "commands.py"}
+    modules = {path.name for path in services.glob("*.py")} - {"__init__.py"}
     assert folders | modules == rows
     for path in services.glob("*/*.py"):
         (row,) = re.findall(rf"^\| `{path.parent.name}/` \|.*", text, re.MULTILINE)

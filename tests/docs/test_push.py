@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from imserver.api import centrifugo, emulation, pusher
-from imserver.api.routes import ROUTES
+from imserver.api import centrifugo, emulation
 from imserver.api.v1.presence import MOST_USERS
 from imserver.api.v1.subscribers import MOST_AT_ONCE
 from imserver.api.v1.table import DOCUMENTED
+from imserver.dialects import pusher
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks, prose
 from tests.docs.play import at_server, exchanges, play_session
+from tests.features import ROUTES
 from tests.integration.cmd import users
 from tests.processes import spawn
 from tests.support import ROOT, eventually, run_cli
@@ -25,7 +26,7 @@ UNSHOWN = {
     ("GET", path) for path in ("/api/v1/openapi.json", "/health", "/ready", "/metrics", "/system/state")
 }
 """Routes for operators, and the API description."""
-FOREIGN = {(row.method, row.path) for row in (*centrifugo.ROUTES, *emulation.ROUTES, *pusher.ROUTES)}
+FOREIGN = {(row.method, row.path) for row in (*centrifugo.ROUTES, *emulation.ROUTES, *pusher.FEATURE.routes)}
 """Routes for the libraries of other servers; see docs/reference."""
 WANTED = sorted(
     {(row.method, row.path) for row in (*ROUTES, *DOCUMENTED) if row.path != "/api/register"}

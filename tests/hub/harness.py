@@ -20,7 +20,6 @@ from imserver.protocol.dialect import Dialect
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.stored import ChannelLog
-from imserver.services.commands import Dispatcher, command_table
 from imserver.services.dialects.action_acks import ActionAcks
 from imserver.services.dialects.action_service import ActionService
 from imserver.services.nodes import NodeQueries
@@ -32,6 +31,7 @@ from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionT
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import Connection
+from imserver.transport.dispatch import CommandTable, Dispatcher
 from imserver.webhooks.reviews import Reviews
 from tests.services.admitting import Admitting
 from tests.services.back_end import BackEnd
@@ -108,21 +108,6 @@ class Harness(SocketHarness):
         ids = MessageIds(Dedupe(1000, 60, shared=True))
         self._pushes = Pushes(ids, LocalReach(ids, self.delivery), self.metrics)
         self._stored_members = stored or {}
-        names = (
-            "messages",
-            "annotations",
-            "receipts",
-            "signals",
-            "groups",
-            "answers",
-            "bots",
-            "protobuf",
-            "uplink",
-            "centrifuge",
-            "pusher",
-            "channels",
-        )
-        self._services: dict[str, Any] = {name: Mock() for name in names}
         self.back_end = BackEnd()
         self.reviews = Reviews(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
         self.webhooks: Any = Receiver(self.reviews)
@@ -161,6 +146,7 @@ class Harness(SocketHarness):
         """The log of stored channels, of which a node without messages has none."""
         return Mock()
 
+    _tables: tuple[CommandTable, ...] = ()
     max_channels = 0
     keep_talks = False
     channel_settings: Mapping[str, ChannelSettings] = {}
@@ -195,19 +181,20 @@ class Harness(SocketHarness):
             Relations(cast(Any, None), cast(Any, None), lambda _app: False),
         )
 
-    def _make_dispatcher(self, **services: Any) -> None:
-        """The commands of services that are not here do nothing."""
-        self._services |= {"sessions": self.sessions, "action": self.action_service, **services}
-        self.dispatcher = Dispatcher(command_table(**self._services), self.metrics)
+    def _make_dispatcher(self, *tables: CommandTable) -> None:
+        """Only the commands of services that are here have a row. ``tables``: in addition to earlier ones."""
+        self._tables = (*self._tables, *tables)
+        own = (self.sessions.rows(), self.action_service.rows())
+        self.dispatcher = Dispatcher((*own, *self._tables), self.metrics)
 
     def _may_login(self, _app: str, _user: str, token: str) -> bool:
         return self.allowed is None or token in self.allowed
 
     def on_ended(self, connection: Connection, code: int) -> None:
         super().on_ended(connection, code)
-        self.acks.ended(connection)
-        self.channels.ended(connection)
-        self.table.ended(connection)
+        self.acks.ended(connection, code)
+        self.channels.ended(connection, code)
+        self.table.ended(connection, code)
         self.sessions.ended(connection, code)
 
     def connect(  # type: ignore[override]

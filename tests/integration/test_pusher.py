@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imserver.services.dialects.pusher_service import connection_id_of
+from imserver.dialects.pusher.service import connection_id_of
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
 from tests.support import Server, eventually

@@ -15,7 +15,6 @@ import msgspec
 from msgspec.structs import replace
 
 from imserver.api.call import Route, answer
-from imserver.api.routes import ROUTES
 from imserver.app import create_app
 from imserver.config.settings import (
     ApiSettings,
@@ -31,6 +30,7 @@ from imserver.config.settings import (
 from imserver.node import Node
 from imserver.storage.contract import Account
 from imserver.transport.exchange import HttpRequest, HttpResponse
+from tests.features import ROUTES
 
 SECRET: Final = "a secret of the back end, long enough"
 RULED: Final = TenantSettings(

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from imserver.api.routes import ROUTES
 from imserver.auth.quotas import TokenBucket
 from imserver.config.settings import AccountSettings
 from imserver.services.people.attempts import AddressRate
 from imserver.storage.log.bots import MOST_BOTS
+from tests.features import ROUTES
 
 from .node_harness import ADMIN, Harness, config
 from .test_bots import Asking, person

@@ -25,18 +25,16 @@ from imserver import errors
 from imserver.api.call import Route
 from imserver.api.centrifugo import ROUTES as CENTRIFUGO
 from imserver.api.gochat import NO_TOKEN
-from imserver.api.reply import CLIENT, CMD, PROBLEM, PUSHER, UNAUTHORIZED, client_refusal
-from imserver.api.routes import ROUTES
+from imserver.api.reply import CLIENT, CMD, PROBLEM, UNAUTHORIZED, client_refusal
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.table import DOCUMENTED, OPERATIONS
 from imserver.auth.principal import PUSH_OR_USER
 from imserver.config.settings import ApiSettings, PusherSettings
 from imserver.model import Request
 from imserver.pages import callback
-from imserver.protocol.registry import DIALECTS
 from imserver.services.files.uploads import Offer
 from imserver.transport.connection import OPEN
-from imserver.transport.gate import WEBSOCKET_PATHS
+from tests.features import DIALECTS, ROUTES
 
 from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config
 
@@ -148,7 +146,7 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
         for given in (query, body[0] if body else {}):
             if token_of_user and given.get("user"):
                 del given["user"]
-    elif route.style is PUSHER:
+    elif route.feature == "pusher":
         path = route.path.replace("/*", f"/id{'201' if app == '203' else app}", 1).replace("*", "presence-r")
         event = {"name": "e", "channel": "c", "data": "x"}
         body = [{**event, "batch": [event]}] if route.method == "POST" else b""
@@ -166,7 +164,7 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     signer = "201" if column == "signed" else ""
     finished = harness.ask(route, headers, query, body, host, path, signer)
     assert finished.status != 500, (route.path, column, finished.body)
-    if route.style is PUSHER:
+    if route.feature == "pusher":
         return finished.status == 200
     if route.path == "/api/v1/batch" and finished.status == 200:
         results = msgspec.json.decode(finished.body)["results"]
@@ -415,7 +413,7 @@ def test_the_application_has_no_path_that_is_in_no_table() -> None:
         paths = {str(rule) for rule in keyed.web.application.url_map.iter_rules()}
     named = {name.split()[1] for name in OTHERS}
     known = {path.replace("{id}", "<string(length=32):id>") for path in ANYBODY_MAY | named}
-    upgrades = {path.replace("*", "<segment>") for path in WEBSOCKET_PATHS}
+    upgrades = {path.replace("*", "<segment>") for path in keyed.node.servers.websocket_paths}
     assert paths - known <= {*upgrades, "/api/v1/publisher"}
 
 

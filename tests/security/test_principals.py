@@ -15,11 +15,11 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.api.gochat import BAD_PARAMETER, NO_TOKEN
-from imserver.api.routes import ROUTES
 from imserver.auth.login import MAX_REFUSALS_LOGGED
 from imserver.config.settings import AccountSettings, ApiSettings, KeySettings, TenantSettings
 from imserver.services.people.accounts import Accounts
 from imserver.storage.contract import AppRow, Changes, KeyRow
+from tests.features import ROUTES
 
 from .node_harness import ALL, PUSH, SECRET, Harness, config, key
 

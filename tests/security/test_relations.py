@@ -27,7 +27,6 @@ from msgspec import Struct
 from imserver import errors
 from imserver.api import cmd
 from imserver.api.gochat import ROUTES as GOCHAT
-from imserver.api.routes import ROUTES
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.table import DOCUMENTED
 from imserver.auth.principal import Need
@@ -52,6 +51,7 @@ from imserver.services.dialects.protobuf_uplink import ProtobufState
 from imserver.services.people import friends
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection, Encoding
+from tests.features import ROUTES
 from tests.support import until
 
 from .node_harness import ALL, Harness, config

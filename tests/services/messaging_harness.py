@@ -65,7 +65,7 @@ class Node(Harness):
         self.message_commands = MessageCommands(
             self.sessions, self.messaging, self.receipts, searches, self.store
         )
-        self._make_dispatcher(messages=self.message_commands, receipts=self.receipts, signals=self.signals)
+        self._make_dispatcher(self.message_commands.rows(), self.receipts.rows(), self.signals.rows())
 
     def _channel_log(self) -> ChannelLog:
         return ChannelLog(self.store, lambda app: self.messaging.follower.follow(app), self.metrics)
@@ -83,7 +83,7 @@ class Node(Harness):
             peer.signals.deliver(message)
 
     def on_ended(self, connection: Connection, code: int) -> None:
-        self.messaging.catch_up.ended(connection)
+        self.messaging.catch_up.ended(connection, code)
         super().on_ended(connection, code)
 
     def speaker(self, user: str, cursor: int | None = None, device: str = "") -> "MessageClient":

@@ -40,7 +40,7 @@ class Keeping(Node):
         self.context.ponged = self.pongs.ponged
 
     def _forgotten(self, connection: Connection) -> None:
-        self.messaging.catch_up.ended(connection)
+        self.messaging.catch_up.forget(connection)
         super()._forgotten(connection)
 
 

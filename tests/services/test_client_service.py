@@ -90,9 +90,9 @@ class ClientHarness(Harness):
         self.connections._queries = self.queries
 
     def on_ended(self, connection: Connection, code: int) -> None:
-        self.channels.ended(connection)
+        self.channels.ended(connection, code)
         super().on_ended(connection, code)
-        self.clients_service.ended(connection)
+        self.clients_service.ended(connection, code)
 
     def open(self, query: str) -> tuple[Connection, Client]:
         """A connection that has begun with this query."""

@@ -13,8 +13,8 @@ from imserver.auth.quotas import ConnectionRates, limited
 from imserver.config.settings import ChannelSettings
 from imserver.model import Heartbeat, Ping, Reply
 from imserver.servers import echo
-from imserver.services.commands import CommandRow
 from imserver.transport.connection import OPEN, Connection
+from imserver.transport.dispatch import CommandRow
 from tests.hub.harness import CMD, Harness
 from tests.integration.raw import BINARY, TEXT, frame, text
 from tests.protocol.line import LineDialect

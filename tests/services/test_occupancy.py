@@ -9,7 +9,7 @@ import pytest
 from imserver.services.channels import occupancy
 from imserver.services.channels.occupancy import Occupancy
 from imserver.transport.connection import Connection
-from imserver.webhooks.requests import PusherReceiver, Receiver
+from imserver.webhooks.requests import Receiver
 from imserver.webhooks.webhooks import Webhooks
 from tests.hub.harness import Harness
 from tests.services.back_end import AwayStore, BackEnd
@@ -38,11 +38,6 @@ class Notified:
     @property
     def said(self) -> list[tuple[str, str, str]]:
         return [(each["event"], each["channel"], each.get("user", "")) for each in self.back_end.events]
-
-    @property
-    def named(self) -> list[tuple[str, str]]:
-        """Events in Pusher's form."""
-        return [(each["name"], each["channel"]) for each in self.back_end.events]
 
 
 @pytest.fixture(autouse=True)
@@ -111,21 +106,6 @@ def test_only_events_that_the_app_names_are_sent(harness: Harness, events: Any, 
     harness.channels.leave(MULTI, NEWS, ann)
     until(lambda: len(notified.said) == len(wanted))
     assert [event for event, *_ in notified.said] == wanted
-
-
-def test_pushers_webhook_has_the_same_rule(harness: Harness) -> None:
-    notified = Notified(harness, ())
-    receiver = PusherReceiver(MULTI, "http://back.end", b"s", frozenset(), key="k")
-    sent: list[bytes] = []
-    notified.webhooks.set_pusher(MULTI, receiver)
-    notified.back_end.send = lambda _url, _headers, body, _seconds: sent.append(body) or (200, b"")  # type: ignore[attr-defined]
-    ann = joined(harness, "ann")
-    joined(harness, "bob", "#bob")
-    harness.channels.leave(MULTI, NEWS, ann)
-    until(lambda: len(sent) == 2)
-    assert b'"name":"channel_occupied","channel":"news"' in sent[0]
-    assert b'"name":"channel_vacated","channel":"news"' in sent[1]
-    assert b"#bob" not in b"".join(sent)
 
 
 # --- several nodes ------------------------------------------------------------------------------------------

@@ -153,12 +153,12 @@ class Harness(Node):
             {"protobuf": 600},
             {"protobuf": self.protobuf_service.check_token},
         )
-        self._make_dispatcher(protobuf=self.protobuf_service, uplink=self.uplink)
+        self._make_dispatcher(self.protobuf_service.rows())
 
     def on_ended(self, connection: Connection, code: int) -> None:
         service = getattr(self, "protobuf_service", None)
         if service is not None:
-            service.ended(connection)
+            service.ended(connection, code)
         super().on_ended(connection, code)
 
     def visitor(self) -> ProtobufClient:

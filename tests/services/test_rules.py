@@ -18,7 +18,7 @@ from imserver.config.settings import ChannelSettings, JwtSettings, TenantSetting
 from imserver.config.values import ConfigError
 from imserver.hub.hub import App, LocalChannel
 from imserver.model import Subscribe
-from imserver.protocol.registry import BY_NAME
+from imserver.protocol.cmd import CmdDialect
 from imserver.services.channels.channels import Subscribed
 from imserver.services.dialects.cmd_service import CmdAnswers
 from imserver.transport.connection import Encoding
@@ -194,7 +194,7 @@ def test_no_encoding_of_former_rules_stays() -> None:
         return sum(isinstance(each, Encoding) for each in gc.get_objects())
 
     found = Subscribed(LocalChannel(App("101", "multi"), "news"), ChannelSettings())
-    answers, plain = CmdAnswers(), Encoding(BY_NAME["cmd"], lambda *_: None, 65536, 0)
+    answers, plain = CmdAnswers(), Encoding(CmdDialect(), lambda *_: None, 65536, 0)
     subscribe_under_new_rules()
     before = encodings()
     for _ in range(5):

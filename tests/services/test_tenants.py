@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth import rules
+from imserver import feature_list
 from imserver.auth.tenants import (
     SETTINGS_BYTES,
     BadTenant,
@@ -32,7 +32,7 @@ class Node:
     def __init__(self, folder: Path, config: Config) -> None:
         self.store = Store(StorageSettings(), str(folder), threaded=False)
         self.hub = Hub({}, set(), lambda connection: None)
-        self.tenants = Tenants(config, self.store, self.hub, rules.objection)
+        self.tenants = Tenants(config, self.store, self.hub, feature_list.objection)
         self.heard: list[Tenant] = []
         self.tenants.on_change.append(self.heard.append)
         self.store.start()

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from imserver.clock import is_long_turn
 from imserver.protocol.dialect import EchoDialect
 from imserver.servers import echo
-from imserver.services.commands import serve_each
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Connection
+from imserver.transport.dispatch import serve_each
 from imserver.transport.frames import MessageParser, Rest
 from imserver.transport.outbox import Backlog
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame, text

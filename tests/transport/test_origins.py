@@ -10,7 +10,9 @@ PROXIES = TrustedProxies(("10.0.0.0/8",))
 
 
 def origins(any_origin: bool = False, *own: str) -> Origins:
-    return Origins(PROXIES, GatePolicy(any_origin=any_origin, origins=own))
+    found = Origins(PROXIES, GatePolicy(any_origin=any_origin, origins=own))
+    found.open_dialects.add("client")
+    return found
 
 
 @pytest.mark.parametrize(

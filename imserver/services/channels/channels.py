@@ -26,11 +26,11 @@ from imserver.hub.hub import ChannelPosition, Hub, LocalChannel
 from imserver.metrics import Metrics
 from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
 from imserver.protocol.centrifuge import compressed
-from imserver.protocol.pusher import CACHED
 from imserver.services.channels.members import (
     PRIVATE_PREFIX,
     RESERVED,
     ChannelMembers,
+    ChannelNames,
     ChannelRefused,
     Publication,
     group_in,
@@ -59,13 +59,10 @@ FILL_SECONDS: Final = 0.02
 CHECK_SECONDS: Final = 5.0
 """A publication whose node died before it was sent out reaches other nodes after at most twice this time."""
 CHECKED_TOGETHER: Final = 200
-CACHE_SECONDS: Final = 1800.0
-"""How long Pusher's cache channels remember their last event."""
 INSUFFICIENT: Final = "insufficient state"
 _DEFAULTS: Final = ChannelSettings()
 _OWN: Final = ChannelSettings(subscribe="members")
 """Of ``user:`` and ``group:`` channels."""
-_CACHED: Final = ChannelSettings(history_size=1, history_seconds=CACHE_SECONDS)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -119,6 +116,8 @@ class Channels(ChannelMembers):
         self._rates = ConnectionRates()
         """Of the bytes of notices that connections cause."""
         self._log = log
+        self.names: dict[str, ChannelNames] = {}
+        """App → what the names of its channels mean beside its settings. Features fill it."""
         self.log_channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
         channels of groups. Read-only for others."""
@@ -134,11 +133,8 @@ class Channels(ChannelMembers):
         rows, found = tenant.channels, _DEFAULTS
         if rows:
             found = rows.get(_namespace(rows, channel), _DEFAULTS)
-        if not tenant.pusher.key or found.has_history or not channel.startswith(CACHED):
-            return found
-        if found is _DEFAULTS:
-            return _CACHED
-        return replace(found, history_size=1, history_seconds=CACHE_SECONDS)
+        names = self.names.get(app) if self.names else None
+        return found if names is None else names.options(channel, found)
 
     def namespace(self, app: str, channel: str) -> str:
         """The name of a channel's row of settings; ``*`` without one of its own. Never switches."""

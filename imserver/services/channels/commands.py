@@ -29,17 +29,16 @@ from imserver.model import (
     Subscribe,
     Unsubscribe,
 )
-from imserver.protocol.pusher import PRESENCE, PRIVATE
 from imserver.services.channels.channels import Channels, Subscribed
 from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.members import ChannelRefused, MemberPage, needs_token
 from imserver.services.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
+from imserver.transport.dispatch import CommandRow, CommandTable
 
 MAX_PRESENCE: Final = 10_000
 """The most subscribers in an answer, and of which the users are counted exactly."""
 _OK: Final = Reply(errors.REPLY_OK)
-_SIGNED: Final = (PRIVATE, PRESENCE)
 _NO_CLAIMS: Final = ChannelClaims()
 
 
@@ -91,6 +90,16 @@ class ChannelCommands:
         self._table = table
         self._rates = ConnectionRates()
 
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            Subscribe: CommandRow(self.subscribe, without_user=True, answers=True),
+            Unsubscribe: CommandRow(self.unsubscribe, without_user=True),
+            Publish: CommandRow(self.publish, without_user=True),
+            AskPresence: CommandRow(self.presence, without_user=True),
+            AskHistory: CommandRow(self.history, without_user=True),
+        }
+
     def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
         """Check a subscription with the options that the channel has now; see :meth:`_permit`. The back end
         gets no data."""
@@ -101,8 +110,8 @@ class ChannelCommands:
     ) -> ChannelClaims:
         """What a client may subscribe to: the claims of its token, or the consent of the back end.
 
-        A channel for members needs no token. Private channels of Centrifugo and Pusher need one, even in an
-        open app. ``data``: for the back end.
+        A channel for members needs no token. Channels whose name says that they are private need
+        one, even in an open app. ``data``: for the back end.
 
         Switches if the back end, a group or the issuer of the token is asked. Raises
         :class:`ChannelRefused`: ``denied``, ``expired`` or ``unavailable``, and as :class:`ChannelConsent`
@@ -121,9 +130,8 @@ class ChannelCommands:
             return self._proven(connection, channel, rule, token)
         if wanted == "back_end" and (token or not needs_token(channel)):
             return self._consent.subscribe(connection, channel, token, data)
-        is_private = needs_token(channel) or (
-            channel.startswith(_SIGNED) and self._logins.pusher.of(app) is not None
-        )
+        names = self._channels.names.get(app)
+        is_private = needs_token(channel) or (names is not None and names.needs_token(channel))
         is_open = wanted == "anybody" or (not wanted and rule is not None and rule.open)
         if is_open and not is_private:
             return _NO_CLAIMS

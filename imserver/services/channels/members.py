@@ -10,7 +10,7 @@ from heapq import nsmallest
 from itertools import islice
 from math import isfinite
 from time import monotonic
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import gevent
 import msgspec
@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.registry import Lease
+from imserver.config.settings import ChannelSettings
 from imserver.errors import CentrifugeError, ImserverError
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import ChannelMembership, Hub, LocalChannel
@@ -50,6 +51,17 @@ YIELD_MEMBERS: Final = 64
 _TURN_SECONDS: Final = 0.001
 _NOWHERE: Final[Mapping[int, int]] = {}
 _encode = msgspec.json.Encoder().encode
+
+
+class ChannelNames(Protocol):
+    """What the names of an app's channels mean beside its settings. Its calls never switch."""
+
+    def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
+        """The settings of a channel, of which the app's own are ``options``."""
+
+    def needs_token(self, channel: str) -> bool:
+        """Whether a subscription needs a token even in an open app."""
+
 
 OnLeft = Callable[[Connection, tuple[str, ...]], None]
 OnMember = Callable[[Connection, str, bool], object]
@@ -350,7 +362,7 @@ class ChannelMembers:
         local = self._local(connection.app or "", channel)
         return local is not None and connection in local.members
 
-    def ended(self, connection: Connection) -> None:
+    def ended(self, connection: Connection, _code: int) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``). Never switches."""
         if connection.channels:
             self._report_left(connection, self.leave_all(connection))

@@ -1,7 +1,7 @@
 """Webhooks of channels: which have subscribers (``occupied``, ``vacated``), who comes and goes.
 
 The registry says whether a subscriber is the first one on all nodes, and whether the last one has gone.
-Events are sent as those of connections are: at most once. Pusher's webhooks have the same rule.
+Events are sent as those of connections are: at most once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import gevent
-import msgspec
 
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.registrar import Registrar
@@ -21,7 +20,6 @@ VACATED_SECONDS: Final = 3.0
 """A channel without subscribers for this long is reported as vacated: clients reconnect."""
 _OCCUPANCY: Final = frozenset({"occupied", "vacated"})
 _MEMBERSHIP: Final = frozenset({"joined", "left"})
-_encode = msgspec.json.Encoder().encode
 
 
 class Occupancy:
@@ -62,7 +60,7 @@ class Occupancy:
 
     def _emptied(self, app: str, channel: str) -> None:
         """No node has a subscriber of a channel any more."""
-        wanted = self._webhooks.wants_pusher(app) or self._webhooks.wants_any(app, _OCCUPANCY)
+        wanted = self._webhooks.wants_any(app, _OCCUPANCY)
         if wanted and (app, channel) not in self._empty:
             self._empty[app, channel] = gevent.spawn_later(VACATED_SECONDS, self._vacate, app, channel)
 
@@ -74,8 +72,6 @@ class Occupancy:
 
     def _report(self, app: str, event: Literal["occupied", "vacated"], channel: str) -> None:
         self._webhooks.channel(app, event, channel, {})
-        if self._webhooks.wants_pusher(app) and not channel.startswith("#"):
-            self._webhooks.pusher(app, _encode({"name": f"channel_{event}", "channel": channel}))
 
     def _report_member(self, event: Literal["joined", "left"], connection: Connection, channel: str) -> None:
         app = connection.app or ""

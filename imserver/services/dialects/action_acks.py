@@ -165,7 +165,7 @@ class ActionAcks:
             for event in events:
                 self._pending.add(app, user, replace(event, channel=None), AWAIT_SECONDS)
 
-    def ended(self, connection: Connection) -> None:
+    def ended(self, connection: Connection, _code: int) -> None:
         """A connection has ended. Never switches."""
         if connection.user is not None and unacked_of(connection) is not None:
             self.clear(connection)

@@ -38,6 +38,7 @@ from imserver.services.sessions.sessions import Sessions
 from imserver.storage.log.contract import BLOCKED, REJECTED, Appended, Draft, Rejected
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head
 from imserver.webhooks.webhooks import Webhooks
 
@@ -263,6 +264,14 @@ class ActionService:
         self._acks = acks
         self._relations = relations
         channels.on_left.append(self.left)
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            ActionLogin: CommandRow(self.login, needs_session=False),
+            Say: CommandRow(self.send, answers=True),
+            AckNumber: CommandRow(self.ack),
+        }
 
     def opened(self, connection: Connection, _head: Head) -> None:
         """Send the first message of a connection, as this dialect requires."""

@@ -75,6 +75,7 @@ from imserver.services.messages.catch_up import CatchUp
 from imserver.services.nodes import NodeQueries
 from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import OPEN, Connection
+from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head
 from imserver.transport.stream import Stream
 from imserver.webhooks.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable
@@ -274,6 +275,16 @@ class CentrifugeService:
         self._ping = max(1, ceil(ping_seconds))
         connections.on_join.append(self._joined)
         queries.add("refresh", RefreshConnection, self._refresh_here)
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            CentrifugeLogin: CommandRow(self.login, needs_session=False, answers=True),
+            RefreshLogin: CommandRow(self.refresh, without_user=True),
+            RefreshSubscription: CommandRow(self.refresh_subscription, without_user=True),
+            AskBackEnd: CommandRow(self.ask_back_end, without_user=True),
+            AskPresenceStats: CommandRow(self.presence_stats, without_user=True),
+        }
 
     def opened(self, connection: Connection, head: Head) -> None:
         """Expect the login of a new connection. Its path may name an app. Never switches."""

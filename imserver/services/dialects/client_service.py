@@ -151,7 +151,7 @@ class ClientService:
         self._metrics.logins += 1
         connection.send(welcome(client_id))
 
-    def ended(self, connection: Connection) -> None:
+    def ended(self, connection: Connection, _code: int) -> None:
         """Handle the end of a connection that has left the hub and its groups. Never switches."""
         if connection.app is not None:
             self._hub.close_guest(connection.app)

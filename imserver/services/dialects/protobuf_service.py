@@ -20,7 +20,17 @@ from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
 from imserver.errors import StorageUnavailable
-from imserver.model import MAX_ID, Answer, ChatLogin, ChatSync, Login, Message, Reply, Subscription
+from imserver.model import (
+    MAX_ID,
+    Answer,
+    ChatLogin,
+    ChatMessage,
+    ChatSync,
+    Login,
+    Message,
+    Reply,
+    Subscription,
+)
 from imserver.protocol.protobuf import APP, FullProtobufDialect, ProtobufDialect, Recovered, account
 from imserver.protocol.registry import BY_NAME
 from imserver.services.dialects.protobuf_uplink import ProtobufState, ProtobufUplink
@@ -29,6 +39,7 @@ from imserver.services.messages.subscriptions import AckingSubscription
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.log.contract import fitting
 from imserver.transport.connection import OPEN, Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
 
 if TYPE_CHECKING:
     from imserver.protocol import chat_pb2 as pb
@@ -162,7 +173,15 @@ class ProtobufService:
         self.page_deadlines = SyncDeadlines(self._pass_over, PAGE_SECONDS)
         self.page_ends = PageEnds()
 
-    def ended(self, connection: Connection) -> None:
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            ChatLogin: CommandRow(self.login, needs_session=False, answers=True),
+            ChatMessage: CommandRow(self._uplink.send),
+            ChatSync: CommandRow(self.sync),
+        }
+
+    def ended(self, connection: Connection, _code: int) -> None:
         """Handle the end of a connection. Never switches."""
         self._uplink.ended(connection)
         self._cancel_deadlines(connection)

@@ -20,6 +20,7 @@ from imserver.storage.log.contract import (
 )
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
@@ -63,6 +64,14 @@ class AnnotationCommands:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            React: CommandRow(self.react),
+            Pin: CommandRow(self.pin),
+            AskPins: CommandRow(self.pins),
+        }
 
     def react(self, connection: Connection, command: React) -> Reply:
         """React to a message, or remove the reaction. Switches."""

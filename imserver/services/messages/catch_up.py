@@ -102,7 +102,7 @@ class CatchUp:
             return position
         if connection.subscription is not None:  # a pending one
             subscription.held = connection.subscription.held
-            self.ended(connection)
+            self.forget(connection)
         connection.subscription = subscription
         subscriptions.acking += isinstance(subscription, AckingSubscription)
         if live:
@@ -127,8 +127,12 @@ class CatchUp:
         free = subscription is None or isinstance(subscription, PendingSubscription)
         return connection.state == OPEN and addressed and free
 
-    def ended(self, connection: Connection) -> None:
-        """A connection or its session has ended. Never switches."""
+    def ended(self, connection: Connection, _code: int) -> None:
+        """A connection has ended. Never switches."""
+        self.forget(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection no longer follows the log. Never switches."""
         subscription, app = connection.subscription, connection.app
         if subscription is not None and app is not None:
             self._subscriptions.followers.leave_all(app, connection)

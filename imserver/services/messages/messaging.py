@@ -68,6 +68,7 @@ from imserver.storage.log.contract import (
 from imserver.storage.log.rows import decode_meta
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.webhooks.feeds import Feeds
 from imserver.webhooks.reviews import ReviewDecision, Reviews, facts_of
 
@@ -457,6 +458,18 @@ class MessageCommands:
         self._receipts = receipts
         self._searches = searches
         self._store = store
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            Resume: CommandRow(self.resume, needs_session=False, answers=True),
+            Send: CommandRow(self.send, answers=True),
+            Sync: CommandRow(self.sync, answers=True),
+            Ack: CommandRow(self.ack),
+            History: CommandRow(self.history),
+            Conversations: CommandRow(self.conversations),
+            Search: CommandRow(self.search),
+        }
 
     # --- sending --------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from imserver.services.people.relations import Relations
 from imserver.storage.log.contract import Conversation, Noted
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
 
 TYPING_SECONDS: Final = 1.0
 """Least time between two typing notices of a user at the same place; those in between are dropped."""
@@ -59,6 +60,12 @@ class Signals:
         self._streams = streams
         self._node_messages = node_messages
         self._typed: OrderedDict[tuple[str, str, str | int], float] = OrderedDict()
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            Typing: CommandRow(self.typing),
+        }
 
     # --- sending --------------------------------------------------------------------------------------------
 
@@ -216,6 +223,16 @@ class Receipts:
     def __init__(self, signals: Signals, store: Store) -> None:
         self._signals = signals
         self._store = store
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            Read: CommandRow(self.read),
+            Received: CommandRow(self.received),
+            Hide: CommandRow(self.hide),
+            AskReceipts: CommandRow(self.ask),
+            AskMarks: CommandRow(self.ask_marks),
+        }
 
     # --- storing --------------------------------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ from imserver.storage.log.contract import (
 )
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.webhooks.reviews import Reviews
 
 MOST_STREAMS: Final = 100
@@ -284,6 +285,14 @@ class AnswerCommands:
 
     def __init__(self, answers: StreamedAnswers) -> None:
         self._answers = answers
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            OpenAnswer: CommandRow(self.open),
+            AppendAnswer: CommandRow(self.append),
+            CloseAnswer: CommandRow(self.close),
+        }
 
     def open(self, connection: Connection, command: OpenAnswer) -> Reply:
         """Open a stream."""

@@ -34,6 +34,7 @@ from imserver.storage.bots import BotStore, HookStore, IncomingHook
 from imserver.storage.contract import Account, Bot, BotCommand
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.webhooks.feeds import Feeds
 from imserver.webhooks.outbound import BadUrl, PublicRequests
 
@@ -199,6 +200,12 @@ class Bots:
             raise UnknownConversation(str(conversation))
         users = found.members or found.bots
         return self._rows.get(app, [id for user in users if (id := account_id(user))])
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            AskBotCommands: CommandRow(self.ask_commands),
+        }
 
     def ask_commands(self, connection: Connection, command: AskBotCommands) -> Reply:
         """Answer a client: the slash commands in a conversation of its user."""

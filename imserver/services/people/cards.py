@@ -148,7 +148,7 @@ class LastSeen:
         self._seen: dict[tuple[str, int], int] = {}
         self._running = False
 
-    def ended(self, connection: Connection) -> None:
+    def ended(self, connection: Connection, _code: int) -> None:
         """A connection has ended. Never switches."""
         app, user = connection.app, connection.user
         if not (app and user):

@@ -46,6 +46,7 @@ from imserver.storage.log.contract import (
 from imserver.storage.statements import Condition
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
@@ -463,6 +464,17 @@ class GroupCommands:
         self._groups = groups
         self._accounts = accounts
         self._relations = relations
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            CreateGroup: CommandRow(self.create, refusals=GROUP_REFUSALS),
+            AskGroups: CommandRow(self.ask),
+            AskGroupMembers: CommandRow(self.ask_members, refusals=GROUP_REFUSALS),
+            InviteToGroup: CommandRow(self.invite, refusals=GROUP_REFUSALS),
+            JoinGroup: CommandRow(self.join, refusals=GROUP_REFUSALS),
+            LeaveGroup: CommandRow(self.leave, refusals=GROUP_REFUSALS),
+        }
 
     def create(self, connection: Connection, command: CreateGroup) -> Reply:
         """Create a group of the user and others."""

@@ -152,7 +152,7 @@ class ConnectionTable:
         address = self.ids.read(connection_id)
         return None if address is None or address.birth == self.ids.birth else others.born(address.birth)
 
-    def ended(self, connection: Connection) -> None:
+    def ended(self, connection: Connection, _code: int) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``)."""
         # The number stays with the connection: listeners of its end may need the id.
         self._by_number.pop(connection.number, None)

@@ -19,15 +19,18 @@ from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
-from imserver.model import Event, Login, is_of_device
+from imserver.model import Event, Heartbeat, Login, Ping, Reply, is_of_device
 from imserver.services.nodes import NodeQueries, OtherNodes, read
 from imserver.services.sessions.connection_ids import NAMED_BY_ID
 from imserver.storage.contract import Changes
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
+from imserver.transport.dispatch import CommandRow, CommandTable
 
 log = logging.getLogger(__name__)
 
+_OK: Final = Reply(errors.REPLY_OK)
+_PONG: Final = Reply(errors.REPLY_OK, "pong")
 ENTER_TEXT = "哈喽~"
 EXIT_TEXT = "用户已经离开~"
 ALIVE_SECONDS = 3
@@ -145,6 +148,26 @@ class Sessions:
         self._others = others
         self._bans: dict[tuple[str, str], float] = {}
         self.kicks = RecentKicks()
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+
+        def login(connection: Connection, command: Login) -> Reply:
+            code = self.login(connection, command)
+            if log.isEnabledFor(logging.DEBUG):
+                ids = {"connection": connection.peer}
+                log.debug("login of %r in %r: %d", command.user, command.app, code, extra=ids)
+            return _OK if code == errors.REPLY_OK else Reply(code)
+
+        def heartbeat(connection: Connection, _command: Heartbeat) -> Reply:
+            self.heartbeat(connection)
+            return _OK
+
+        return {
+            Login: CommandRow(login, needs_session=False),
+            Heartbeat: CommandRow(heartbeat),
+            Ping: CommandRow(lambda _connection, _command: _PONG, needs_session=False),
+        }
 
     def login(
         self,

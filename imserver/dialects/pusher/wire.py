@@ -15,17 +15,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from imserver import errors
+from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.model import (
     BadFrame,
-    ClientEvent,
     Command,
     Event,
     Ping,
-    PusherSubscribe,
-    PusherUnsubscribe,
     Reply,
     Request,
-    SignIn,
 )
 from imserver.protocol.cmd import stream_view
 from imserver.protocol.dialect import Dialect
@@ -59,6 +56,28 @@ KINDS: Final = {
 
 STREAM: Final = b"imserver:stream"
 """The event of a streamed message: its pieces, and its end."""
+CLOSE_CODES: Final = {
+    # Clients of Pusher do not reconnect after 4000 to 4099, reconnect later after 4100 to 4199, and at once
+    # after 4200 to 4299. They read any other code from 4300 on as "do not reconnect".
+    errors.CLOSE_GOING_AWAY: 4200,
+    errors.CLOSE_UNSUPPORTED_DATA: 4007,  # the version of the protocol
+    errors.CLOSE_INTERNAL_ERROR: 4100,
+    errors.CLOSE_SLOW_READER: 4100,
+    errors.CLOSE_HEARTBEAT_EXPIRED: 4201,
+    errors.CLOSE_LOGIN_TIMEOUT: 4100,
+    errors.CLOSE_RATE_LIMIT: 4100,
+    errors.CLOSE_ACK_TIMEOUT: 4100,
+    errors.CLOSE_NODE_FULL: 4100,
+    errors.CLOSE_REPLACED: 4009,
+    errors.CLOSE_REFUSED: 4009,
+    errors.CLOSE_KICKED: 4009,
+    errors.CLOSE_BANNED: 4009,
+    errors.CLOSE_TOKEN_INVALID: 4009,
+    errors.CLOSE_NOT_ALLOWED: 4009,
+    errors.CLOSE_APP_DELETED: 4001,
+    errors.CLOSE_WRONG_DIALECT: 4009,
+}
+"""Our close code → Pusher's."""
 _NULL: Final = Raw(b"null")
 _encode = msgspec.json.Encoder().encode
 _decode_raw = msgspec.json.Decoder(Raw).decode
@@ -187,6 +206,7 @@ class PusherDialect(Dialect):
     path = "/app/*"
     any_origin = True
     pinged = True
+    close_codes = CLOSE_CODES
 
     def decode(self, payload: bytes) -> Request:
         """Read one request; see the contract."""

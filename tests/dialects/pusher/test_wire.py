@@ -1,7 +1,6 @@
 """The pusher dialect frame by frame: requests, events, and the server's own answers."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,12 +8,13 @@ import pytest
 from msgspec import Raw
 
 from imserver import errors
+from imserver.dialects.pusher import wire
+from imserver.dialects.pusher.wire import PusherDialect
 from imserver.model import BadFrame, ChannelPart, Event, Reply
-from imserver.protocol import pusher as wire
-from imserver.protocol.pusher import PusherDialect
+from tests.support import ROOT
 
 pusher = PusherDialect()
-VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "pusher.json").read_text(encoding="utf-8"))
+VECTORS = json.loads((ROOT / "tests" / "vectors" / "pusher.json").read_text(encoding="utf-8"))
 
 
 def named(rows: list[dict[str, Any]]) -> Any:
@@ -93,7 +93,7 @@ def test_the_data_of_an_event_arrive_unchanged(data: str) -> None:
 
 
 def test_every_close_code_of_ours_has_one_that_clients_understand() -> None:
-    codes = errors.FOREIGN_CLOSE["pusher"]
+    codes = wire.CLOSE_CODES
     for row in errors.CLOSE.values():
         code = codes.get(row.code, row.code)
         if row.code >= 4000:

@@ -1,4 +1,5 @@
-"""Signatures of Pusher's protocol: of subscriptions and sign-ins of clients, and of HTTP requests.
+"""The apps that speak Pusher's protocol, and what their back ends sign: subscriptions and sign-ins of
+clients, and HTTP requests.
 
 The back end of an app and this server share a secret. The back end signs what a client may do, bound to the
 ``socket_id`` of one connection, and it signs its own requests. Nothing is stored.
@@ -8,22 +9,29 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from imserver.auth.principal import Principal
-from imserver.config.settings import PusherSettings
-from imserver.errors import ImserverError
+from imserver.auth.principal import BadSignature, Principal
+from imserver.auth.rules import secret_in
+from imserver.auth.tenants import Tenant, Tenants
+from imserver.auth.tokens import BadKey
+from imserver.config.settings import ChannelSettings, PusherSettings, TenantSettings
+from imserver.config.values import MAKE_SECRET
+from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
+from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
+from imserver.errors import StartError
+from imserver.services.channels.members import ChannelNames
+
+log = logging.getLogger(__name__)
 
 WINDOW_SECONDS: Final = 600
 """Largest difference between the time of a signed request and this server's clock."""
 _MAX_PARAMETERS: Final = 64
-
-
-class BadSignature(ImserverError):
-    """A request without a valid signature. The text says why, and holds nothing secret."""
 
 
 class PusherApp(Struct, frozen=True):
@@ -47,21 +55,132 @@ class PusherApp(Struct, frozen=True):
         return key == self.settings.key and self.has_signed(text, signature)
 
 
-class PusherApps:
-    """The apps that speak Pusher's protocol, by their names in it. Owner: :class:`Logins`. Never switches."""
+def receiver_of(pusher: PusherApp) -> PusherReceiver:
+    """The receiver of the webhooks of an app."""
+    settings = pusher.settings
+    return PusherReceiver(pusher.app, settings.webhook_url, pusher.secret, frozenset(), key=settings.key)
 
-    def __init__(self) -> None:
+
+CACHE_SECONDS: Final = 1800.0
+"""How long cache channels remember their last event."""
+MIN_SECRET_BYTES: Final = 16
+_CACHED: Final = ChannelSettings(history_size=1, history_seconds=CACHE_SECONDS)
+_DEFAULTS: Final = ChannelSettings()
+_SIGNED: Final = (PRIVATE, PRESENCE)
+
+
+class PusherChannels:
+    """What the names of channels mean in an app that speaks the protocol."""
+
+    def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
+        """The settings of a channel: a cache channel remembers its last event."""
+        if options.has_history or not channel.startswith(CACHED):
+            return options
+        if options == _DEFAULTS:
+            return _CACHED
+        return replace(options, history_size=1, history_seconds=CACHE_SECONDS)
+
+    def needs_token(self, channel: str) -> bool:
+        """Whether the back end signs subscriptions."""
+        return channel.startswith(_SIGNED)
+
+
+_NAMES: Final = PusherChannels()
+
+
+def secret_of(settings: TenantSettings) -> bytes:
+    """The secret of an app in the protocol, ``b""`` if it does not speak it. Reads its file.
+
+    Raises :class:`imserver.auth.tokens.BadKey`.
+    """
+    if not settings.pusher.key:
+        return b""
+    secret = secret_in("pusher", settings.pusher)
+    if len(secret) < MIN_SECRET_BYTES:
+        # Each client has signatures and could try secrets on them.
+        raise BadKey(
+            f"pusher.secret: expected at least {MIN_SECRET_BYTES} bytes, got {len(secret)}; "
+            f"make one with '{MAKE_SECRET}'"
+        )
+    return secret
+
+
+def objection(_name: str, settings: TenantSettings) -> str:
+    """Why the secret of an app cannot be used; ``""`` if it can."""
+    try:
+        secret_of(settings)
+    except BadKey as bad:
+        return str(bad)
+    return ""
+
+
+def entrance(tenant: Tenant) -> str:
+    """Who uses an app with this protocol, for the start of the server."""
+    if not tenant.pusher.key:
+        return ""
+    return "anybody with its pusher.key may connect; only its back end makes them users"
+
+
+class PusherApps:
+    """The apps that speak Pusher's protocol, by their names in it. It sets their webhooks, and what the names
+    of their channels mean. Never switches.
+    """
+
+    def __init__(self, tenants: Tenants, hooks: PusherHooks, names: dict[str, ChannelNames]) -> None:
+        self._tenants = tenants
+        self._hooks = hooks
+        self._names = names
         self._apps: dict[str, PusherApp] = {}
         self._by_key: dict[str, PusherApp] = {}
         self._by_id: dict[str, PusherApp] = {}
+        tenants.on_change.append(self.changed)
+        tenants.on_delete.append(self.deleted)
+
+    def prepare(self) -> None:
+        """Take all apps at the start. Raises StartError if a secret cannot be used."""
+        for tenant in self._tenants.all():
+            try:
+                self._take(tenant, secret_of(tenant))
+            except BadKey as bad:
+                raise StartError(f"apps.{tenant.name}.{bad}") from None
+
+    def reload(self) -> None:
+        """Take all apps again, with their secrets from files (SIGHUP)."""
+        tenants = self._tenants.all()
+        for name in self._apps.keys() - {tenant.name for tenant in tenants}:
+            self.deleted(name)
+        for tenant in tenants:
+            self.changed(tenant)
+
+    def changed(self, tenant: Tenant) -> None:
+        """Take a new or changed app. If its secret cannot be used, its earlier one stays."""
+        try:
+            secret = secret_of(tenant)
+        except BadKey as bad:
+            log.error("apps.%s.%s", tenant.name, bad)
+            known = self._apps.get(tenant.name)
+            secret = b"" if known is None else known.secret
+        self._take(tenant, secret)
+
+    def deleted(self, app: str) -> None:
+        """An app was deleted."""
+        self.set(app, None)
+
+    def _take(self, tenant: Tenant, secret: bytes) -> None:
+        speaks = tenant.pusher.key and secret and not tenant.same_as
+        self.set(tenant.name, PusherApp(tenant.name, secret, tenant.pusher) if speaks else None)
 
     def set(self, app: str, pusher: PusherApp | None) -> None:
         """Set or remove (None) an app. If two apps have the same names, the first by name keeps them."""
+        url = "" if pusher is None else pusher.settings.webhook_url
+        self._hooks.set(app, None if pusher is None or not url else receiver_of(pusher))
         if self._apps.get(app) == pusher:
             return
         self._apps.pop(app, None)
+        self._names.pop(app, None)
         if pusher is not None:
             self._apps[app] = pusher
+            self._names[app] = _NAMES
         in_order = [self._apps[name] for name in sorted(self._apps, reverse=True)]
         self._by_key = {each.settings.key: each for each in in_order}
         self._by_id = {each.settings.app_id: each for each in in_order}

@@ -1,6 +1,6 @@
 """Pusher's HTTP API: events, channels and users of an app, for the libraries of its back ends.
 
-Requests are signed (:mod:`imserver.auth.pusher`). Errors are texts, as the libraries show them.
+Requests are signed (:mod:`imserver.dialects.pusher.apps`). Errors are texts, as the libraries show them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.call import Api, Call, Route
-from imserver.api.reply import PUSHER, ApiProblem
-from imserver.auth.principal import SIGNED
-from imserver.auth.pusher import PusherApp, body_matches, read_query
-from imserver.model import YIELD_TARGETS
-from imserver.protocol.pusher import (
+from imserver.api.call import Call, Route
+from imserver.api.reply import ApiProblem
+from imserver.auth.principal import SIGNED, Principal
+from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
+from imserver.dialects.pusher.service import NAME, PusherService, connection_id_of
+from imserver.dialects.pusher.wire import (
     CACHED,
     MAX_EVENT_NAME,
     PRESENCE,
@@ -27,9 +27,11 @@ from imserver.protocol.pusher import (
     USER_CHANNEL,
     data_of,
 )
+from imserver.model import YIELD_TARGETS
+from imserver.services.channels.channels import Channels
 from imserver.services.channels.members import MAX_NAME_BYTES, RESERVED, ChannelRefused
-from imserver.services.dialects.pusher_service import connection_id_of
-from imserver.transport.exchange import HttpResponse
+from imserver.services.sessions.sessions import Sessions
+from imserver.transport.exchange import HttpRequest, HttpResponse
 
 MAX_CHANNELS: Final = 100
 """Most channels of one event."""
@@ -37,6 +39,25 @@ MAX_BATCH: Final = 10
 """Most events of one request."""
 _PAGE: Final = 1000
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class PusherApi(Struct, frozen=True):
+    """What the routes use."""
+
+    apps: PusherApps
+    service: PusherService
+    channels: Channels
+    sessions: Sessions
+
+
+class _Style:
+    """A matching status, and a text."""
+
+    everywhere = True
+
+    def refuse(self, problem: errors.HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
+        text = f"{detail or problem.message}\n"
+        return HttpResponse(problem.status, text.encode("utf-8", "replace"), "text/plain; charset=utf-8")
 
 
 class _Asked(Struct, frozen=True):
@@ -71,10 +92,10 @@ def _invalid(detail: str) -> ApiProblem:
     return ApiProblem(errors.HTTP_INVALID_REQUEST, detail)
 
 
-def _read(api: Api, call: Call) -> None:
+def _read(api: PusherApi, call: Call) -> None:
     """Read a signed request: the app in its path, its parameters, and its body, which the query covers."""
     segments = [unquote(each) for each in call.request.path.split("/")]
-    pusher = api.services.logins.pusher.with_id(segments[2])
+    pusher = api.apps.with_id(segments[2])
     if pusher is None:
         raise ApiProblem(errors.HTTP_UNKNOWN_APP, f"No app has the id {segments[2]}")
     call.app = pusher.app
@@ -93,7 +114,7 @@ _BODIES: Final[dict[str, Any]] = {"events": _Trigger, "batch_events": _Batch}
 """Last segment of a path → its body."""
 
 
-def trigger(api: Api, call: Call) -> HttpResponse:
+def trigger(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/events``: send one event to channels."""
     asked: _Asked = call.asked
     event: _Trigger = asked.body
@@ -108,7 +129,7 @@ def trigger(api: Api, call: Call) -> HttpResponse:
     return _answer({"channels": {each: _attributes(api, call.app, each, event.info) for each in channels}})
 
 
-def trigger_batch(api: Api, call: Call) -> HttpResponse:
+def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/batch_events``: send several events."""
     asked: _Asked = call.asked
     events: list[_Event] = asked.body.batch
@@ -141,9 +162,9 @@ def _check(pusher: PusherApp, event: _Event, channels: list[str]) -> None:
             raise _invalid(f"{channel}: no such channel")
 
 
-def _publish(api: Api, pusher: PusherApp, channel: str, event: _Event) -> None:
+def _publish(api: PusherApi, pusher: PusherApp, channel: str, event: _Event) -> None:
     try:
-        api.services.pusher_service.publish(pusher, channel, event.name, event.data, event.socket_id or "")
+        api.service.publish(pusher, channel, event.name, event.data, event.socket_id or "")
     except ChannelRefused as refused:
         raise _refused(refused) from None
 
@@ -159,13 +180,13 @@ def _refused(refused: ChannelRefused) -> ApiProblem:
 # --- queries ------------------------------------------------------------------------------------------------
 
 
-def channels(api: Api, call: Call) -> HttpResponse:
+def channels(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels``: the channels with subscribers."""
     prefix, info = call.params.get("filter_by_prefix", ""), call.params.get("info", "")
     if "user_count" in info.split(",") and not prefix.startswith(PRESENCE):
         raise _invalid("info: user_count needs a filter_by_prefix that begins with presence-")
     found: dict[str, Any] = {}
-    channels, after, more = api.services.channels, "", True
+    channels, after, more = api.channels, "", True
     while more:
         page = channels.page(call.app, after, _PAGE)
         for each in page.channels:
@@ -178,28 +199,28 @@ def channels(api: Api, call: Call) -> HttpResponse:
     return _answer({"channels": found})
 
 
-def channel(api: Api, call: Call) -> HttpResponse:
+def channel(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}``: one channel."""
     name, info = _channel_of(call), call.params.get("info", "")
     if "user_count" in info.split(",") and not name.startswith(PRESENCE):
         raise _invalid("info: only presence channels have a user_count")
-    occupied = api.services.channels.count(call.app, name) > 0
+    occupied = api.channels.count(call.app, name) > 0
     return _answer({"occupied": occupied, **_attributes(api, call.app, name, info)})
 
 
-def users(api: Api, call: Call) -> HttpResponse:
+def users(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}/users``: the users in a presence channel."""
     name = _channel_of(call)
     if not name.startswith(PRESENCE):
         raise _invalid("Only presence channels have users")
-    found = api.services.pusher_service.users(call.app, name)
+    found = api.service.users(call.app, name)
     return _answer({"users": [{"id": each} for each in found]})
 
 
-def terminate(api: Api, call: Call) -> HttpResponse:
+def terminate(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all sessions of a user."""
     asked: _Asked = call.asked
-    api.services.sessions.close(call.app, [asked.segments[4]])
+    api.sessions.close(call.app, [asked.segments[4]])
     return _answer({})
 
 
@@ -208,21 +229,21 @@ def _channel_of(call: Call) -> str:
     return asked.segments[4]
 
 
-def _attributes(api: Api, app: str, channel: str, info: str) -> dict[str, Any]:
+def _attributes(api: PusherApi, app: str, channel: str, info: str) -> dict[str, Any]:
     """The attributes of a channel that ``info`` names, separated by commas. May switch."""
     wanted, found = info.split(","), dict[str, Any]()
-    service = api.services.pusher_service
+    service = api.service
     if "user_count" in wanted and channel.startswith(PRESENCE):
         found["user_count"] = len(service.users(app, channel))
     if "subscription_count" in wanted:
-        found["subscription_count"] = api.services.channels.count(app, channel)
+        found["subscription_count"] = api.channels.count(app, channel)
     if "cache" in wanted and channel.startswith(CACHED):
         try:
             event = service.cached(app, channel)
         except ChannelRefused as refused:
             raise _refused(refused) from None
         if event is not None:
-            seconds = api.services.channels.options(app, channel).history_seconds
+            seconds = api.channels.options(app, channel).history_seconds
             found["cache"] = {"data": data_of(event), "ttl": max(0, int(event.time + seconds - time()))}
     return found
 
@@ -231,7 +252,18 @@ def _answer(data: dict[str, Any]) -> HttpResponse:
     return HttpResponse(200, _encode(data))
 
 
-_ROW: Final[dict[str, Any]] = {"app": "known", "hot": True, "read": _read, "style": PUSHER}
+def _signer(api: PusherApi, request: HttpRequest) -> Principal:
+    return api.apps.signer(request.method, request.path, request.query, time())
+
+
+_ROW: Final[dict[str, Any]] = {
+    "app": "known",
+    "hot": True,
+    "read": _read,
+    "style": _Style(),
+    "feature": NAME,
+    "signer": _signer,
+}
 
 ROUTES: Final = (
     Route("POST", "/apps/*/events", SIGNED, trigger, **_ROW),

@@ -20,25 +20,22 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.auth.pusher import PusherApp
 from imserver.auth.quotas import ConnectionRates
 from imserver.auth.rules import LoginDecision
 from imserver.cluster.history import Position
+from imserver.dialects.pusher import wire
+from imserver.dialects.pusher.apps import PusherApp, PusherApps
+from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
+from imserver.dialects.pusher.hooks import PusherHooks
+from imserver.dialects.pusher.wire import CACHED, ENCRYPTED, PRESENCE, PRIVATE, USER_CHANNEL
 from imserver.hub.hub import Hub
-from imserver.metrics import Metrics
 from imserver.model import (
     ChannelPart,
-    ClientEvent,
     DialectState,
     Event,
     Login,
-    PusherSubscribe,
-    PusherUnsubscribe,
     Reply,
-    SignIn,
 )
-from imserver.protocol import pusher as wire
-from imserver.protocol.pusher import CACHED, ENCRYPTED, PRESENCE, PRIVATE, USER_CHANNEL
 from imserver.services.channels.channels import Channels, Subscribed
 from imserver.services.channels.commands import set_info
 from imserver.services.channels.connections import Connections
@@ -46,8 +43,8 @@ from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.members import ChannelMember, ChannelRefused, needs_token
 from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import Connection
+from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head
-from imserver.webhooks.webhooks import Webhooks
 
 NAME: Final = "pusher"
 _HALF_BYTES: Final = 14
@@ -135,8 +132,8 @@ class PusherService:
         connections: Connections,
         logins: Logins,
         consent: ChannelConsent,
-        webhooks: Webhooks,
-        metrics: Metrics,
+        apps: PusherApps,
+        hooks: PusherHooks,
     ) -> None:
         self._hub = hub
         self._sessions = sessions
@@ -144,8 +141,8 @@ class PusherService:
         self._connections = connections
         self._logins = logins
         self._consent = consent
-        self._webhooks = webhooks
-        self._metrics = metrics
+        self._apps = apps
+        self._hooks = hooks
         self._rates = ConnectionRates()
         """Of client events."""
         self._counting: set[tuple[str, str]] = set()
@@ -158,11 +155,20 @@ class PusherService:
         channels.on_left.append(self._left)
         channels.on_parted.append(self._parted)
 
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            PusherSubscribe: CommandRow(self.subscribe, without_user=True),
+            PusherUnsubscribe: CommandRow(self.unsubscribe, without_user=True),
+            ClientEvent: CommandRow(self.send, without_user=True),
+            SignIn: CommandRow(self.sign_in, without_user=True),
+        }
+
     # --- connections ----------------------------------------------------------------------------------------
 
     def opened(self, connection: Connection, head: Head) -> None:
         """Put a new connection into the app of the key in its path, and send its ``socket_id``."""
-        app = self._logins.pusher.with_key(head.path.split("/")[2])
+        app = self._apps.with_key(head.path.split("/")[2])
         if app is None:
             self._logins.refused("app", "", "", connection.peer, "no app has this pusher.key")
             connection.close(errors.CLOSE_APP_DELETED, "no app has this key")
@@ -190,7 +196,7 @@ class PusherService:
 
     def _app_of(self, connection: Connection) -> PusherApp | None:
         """The app of a connection. None: it no longer speaks the protocol, and the connection is closed."""
-        app = self._logins.pusher.of(connection.app or "")
+        app = self._apps.of(connection.app or "")
         if app is None:
             connection.close(errors.CLOSE_APP_DELETED)
         return app
@@ -319,7 +325,7 @@ class PusherService:
         payload = encode(found.publications[-1]) if found.publications else None
         if not isinstance(payload, bytes):
             connection.send(wire.cache_miss(channel))
-            self._hook(app.app, "cache_miss", channel)
+            self._hooks.add(app.app, "cache_miss", channel)
         else:
             connection.send(payload)
 
@@ -333,7 +339,7 @@ class PusherService:
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Count the subscribers of channels that a connection of this node was in. Never switches."""
-        app = self._logins.pusher.of(connection.app or "")
+        app = self._apps.of(connection.app or "")
         if app is not None and connection.encoding.dialect.name == NAME:
             for channel in channels:
                 self._count(app, channel)
@@ -381,7 +387,7 @@ class PusherService:
         if next((each.connection for each in rows if _user_in(each) == user), "") == own_id:
             about = {"user_id": user, "user_info": member.user_info}
             self._notify(app.app, channel, "member_added", about, connection)
-            self._hook(app.app, "member_added", channel, user_id=user)
+            self._hooks.add(app.app, "member_added", channel, user_id=user)
 
     def _is_full(self, app: PusherApp, channel: str, user: str) -> bool:
         """Whether a presence channel has all the users that it may have beside this one. May switch."""
@@ -451,7 +457,7 @@ class PusherService:
             here.shown = True  # the user subscribes again, and the others have been told of no end
             return
         self._notify(app, channel, "member_removed", {"user_id": user})
-        self._hook(app, "member_removed", channel, user_id=user)
+        self._hooks.add(app, "member_removed", channel, user_id=user)
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -484,7 +490,7 @@ class PusherService:
         facts["socket_id"] = self.socket_id(connection)
         if member:
             facts["user_id"] = member
-        self._hook(app.app, "client_event", channel, **facts)
+        self._hooks.add(app.app, "client_event", channel, **facts)
         return _OK
 
     def _objection(self, connection: Connection, app: PusherApp, command: ClientEvent) -> str:
@@ -541,13 +547,7 @@ class PusherService:
         number = self._channels.count(app, channel)
         if number:
             self._notify(app, channel, "subscription_count", {"subscription_count": number})
-            self._hook(app, "subscription_count", channel, subscription_count=number)
-
-    # --- webhooks -------------------------------------------------------------------------------------------
-
-    def _hook(self, app: str, name: str, channel: str, **facts: Any) -> None:
-        if not channel.startswith("#") and self._webhooks.wants_pusher(app):
-            self._webhooks.pusher(app, _encode({"name": name, "channel": channel, **facts}))
+            self._hooks.add(app, "subscription_count", channel, subscription_count=number)
 
     # --- the HTTP API ---------------------------------------------------------------------------------------
 

@@ -6,9 +6,11 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from imserver.auth.pusher import BadSignature, PusherApp, PusherApps, body_matches, read_query
+from imserver.auth.principal import BadSignature
 from imserver.config.settings import PusherSettings
-from imserver.services.dialects.pusher_service import connection_id_of, socket_id_of
+from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
+from imserver.dialects.pusher.service import connection_id_of, socket_id_of
+from tests.dialects.pusher.harness import apps_of
 
 NOW = 1_800_000_000
 SHOP = PusherApp("shop", b"the secret of the shop", PusherSettings("7", "shopkey"))
@@ -18,10 +20,7 @@ PATH = "/apps/7/channels"
 
 @pytest.fixture
 def apps() -> PusherApps:
-    made = PusherApps()
-    made.set("shop", SHOP)
-    made.set("club", CLUB)
-    return made
+    return apps_of(SHOP, CLUB)
 
 
 def query(path: str = PATH, method: str = "GET", app: PusherApp = SHOP, **params: str) -> bytes:

@@ -7,13 +7,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.pusher import PusherApp, PusherApps
 from imserver.config.settings import PusherSettings
-from imserver.model import PusherSubscribe, PusherUnsubscribe
-from imserver.protocol.pusher import PusherDialect
+from imserver.dialects.pusher.apps import PusherApp
+from imserver.dialects.pusher.commands import PusherSubscribe, PusherUnsubscribe
+from imserver.dialects.pusher.service import PusherService
+from imserver.dialects.pusher.wire import PusherDialect
 from imserver.services.channels.members import ChannelRefused
-from imserver.services.dialects.pusher_service import PusherService
 from imserver.transport.connection import OPEN, Connection
+from tests.dialects.pusher.harness import Hooks, apps_of
 from tests.hub.harness import Harness
 from tests.transport.harness import Client, turn
 
@@ -26,25 +27,18 @@ class PusherHarness(Harness):
 
     def __init__(self) -> None:
         super().__init__()
-        apps = PusherApps()
-        apps.set(APP, SHOP)
         self.sent: list[tuple[str, str]] = []
         """Webhooks about members: event, user."""
-        webhooks = Mock(wants_pusher=lambda _app: True, pusher=self._hook)
         self.pusher = PusherService(
             self.hub,
             self.sessions,
             self.channels,
             self.connections,
-            Mock(pusher=apps),
             Mock(),
-            webhooks,
-            self.metrics,
+            Mock(),
+            apps_of(SHOP),
+            Hooks(lambda name, facts: self.sent.append((name, facts["user_id"]))),
         )
-
-    def _hook(self, _app: str, encoded: bytes) -> None:
-        event = json.loads(encoded)
-        self.sent.append((event["name"], event["user_id"]))
 
     def client(self) -> tuple[Connection, Client]:
         connection, client = self.connect(dialect=PusherDialect())

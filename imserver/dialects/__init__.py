@@ -1,0 +1,1 @@
+"""Foreign dialects: protocols of other servers, a folder each, which a node may do without."""

@@ -1,0 +1,37 @@
+"""Pusher's protocol and HTTP API, for the clients and libraries of Pusher."""
+
+from __future__ import annotations
+
+from imserver.dialects.pusher import api
+from imserver.dialects.pusher.apps import PusherApps, entrance, objection
+from imserver.dialects.pusher.hooks import PusherHooks
+from imserver.dialects.pusher.service import NAME, PusherService
+from imserver.dialects.pusher.wire import PusherDialect
+from imserver.feature import Feature
+from imserver.parts import FeatureParts, Parts
+
+
+def _build(core: Parts) -> FeatureParts:
+    hooks = PusherHooks(core.webhooks)
+    apps = PusherApps(core.tenants, hooks, core.channels.names)
+    core.logins.entrances.append(entrance)
+    service = PusherService(
+        core.hub,
+        core.sessions,
+        core.channels,
+        core.connections,
+        core.logins,
+        core.channel_consent,
+        apps,
+        hooks,
+    )
+    return FeatureParts(
+        api.PusherApi(apps, service, core.channels, core.sessions),
+        service.rows(),
+        {NAME: service.opened},
+        prepare=apps.prepare,
+        reload=apps.reload,
+    )
+
+
+FEATURE = Feature(NAME, _build, (PusherDialect(),), api.ROUTES, objection)

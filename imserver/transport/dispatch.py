@@ -1,0 +1,122 @@
+"""The commands of clients: a row for each, and the dispatcher that runs them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Final
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.errors import StorageUnavailable
+from imserver.metrics import Metrics
+from imserver.model import BadFrame, Reply, Request
+from imserver.transport.connection import Connection, Serve
+
+log = logging.getLogger(__name__)
+
+_NOT_LOGGED_IN: Final = Reply(errors.REPLY_NOT_LOGGED_IN)
+_FAILED: Final = Reply(errors.REPLY_SYSTEM)
+_NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
+_NO_ROUTE: Final = Reply(errors.REPLY_NO_ROUTE)
+
+
+class CommandRow(Struct, frozen=True):
+    """One command: its function, and whether it needs a session. ``without_user``: it may have no user.
+
+    ``run`` is called with the connection and the command. With ``answers`` it is also called with a function
+    that sends the reply. If it returns None, it calls that function once, possibly later. Such replies may
+    arrive after the replies to later requests. None without ``answers``: the command has no reply.
+    ``refusals``: the exceptions of ``run`` that are replies with a code.
+    """
+
+    run: Callable[..., Reply | None]
+    needs_session: bool = True
+    answers: bool = False
+    without_user: bool = False
+    refusals: dict[type[Exception], int] = {}
+
+
+CommandTable = Mapping[type, CommandRow]
+"""Command → its row."""
+
+
+class Dispatcher:
+    """Runs the commands of all dialects from one table. ``tables``: those of the services that run them."""
+
+    def __init__(self, tables: Iterable[CommandTable], metrics: Metrics) -> None:
+        self.table: dict[type, CommandRow] = {}
+        self._metrics = metrics
+        for rows in tables:
+            self.add(rows)
+
+    def add(self, rows: CommandTable) -> None:
+        """Add the commands of a service. No other service may have one of them."""
+        assert self.table.keys().isdisjoint(rows), "a command has one row"
+        self.table.update(rows)
+
+    def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
+        """Answer one message. If the database does not answer, the client gets code 1008. Any other exception
+        that is not a refusal of the command is logged with its traceback, and the client gets code 1004. A
+        command without a row belongs to a feature that this node does not have: code 1010.
+        """
+        self._metrics.messages_in += 1
+        dialect = connection.encoding.dialect
+        try:
+            request = dialect.decode(payload)
+        except BadFrame as bad:
+            if bad.reply is not None:
+                connection.send(bad.reply)
+            if bad.close:
+                connection.close(bad.close)
+            return
+        command = request.command
+        reply: Reply | None
+        if command is None:
+            reply = Reply(request.code)
+        else:
+            row = self.table.get(type(command))
+            if row is None:
+                reply = _NO_ROUTE
+            elif row.needs_session and not (connection.user or (row.without_user and connection.app)):
+                reply = _NOT_LOGGED_IN
+            else:
+                try:
+                    if row.answers:
+                        reply = row.run(connection, command, partial(_reply, connection, request))
+                    else:
+                        reply = row.run(connection, command)
+                except StorageUnavailable:
+                    reply = _NOT_STORED
+                except Exception as error:
+                    code = row.refusals.get(type(error))
+                    if code is None:
+                        log.exception("%s failed", request.name, extra={"connection": connection.peer})
+                    reply = _FAILED if code is None else Reply(code)
+        if reply is not None:
+            _reply(connection, request, reply)
+
+
+def serve_each(serve: Serve) -> Serve:
+    """Wrap ``serve`` for dialects whose frames contain several requests."""
+
+    def serve_requests(connection: Connection, payload: bytes, text: bool) -> None:
+        try:
+            requests = connection.encoding.dialect.split(payload)
+        except BadFrame as bad:
+            connection.close(bad.close)
+            return
+        for number, request in enumerate(requests):
+            if number and not connection.may_continue():
+                return
+            serve(connection, request, text)
+
+    return serve_requests
+
+
+def _reply(connection: Connection, request: Request, reply: Reply) -> None:
+    payload = connection.encoding.dialect.encode_reply(request, reply)
+    if payload is not None:
+        connection.send(payload)

@@ -1,0 +1,36 @@
+"""Pusher's webhooks: which events of channels they send, and what they sign."""
+
+import pytest
+
+from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
+from imserver.services.channels import occupancy
+from imserver.services.channels.occupancy import Occupancy
+from imserver.webhooks.webhooks import Webhooks
+from tests.hub.harness import Harness
+from tests.services.back_end import AwayStore, BackEnd
+from tests.support import until
+
+APP, NEWS = "102", "news"
+
+
+def test_a_back_end_receives_which_channels_have_subscribers_but_not_those_of_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(occupancy, "VACATED_SECONDS", 0.02)
+    with Harness() as harness:
+        sent: list[bytes] = []
+        back_end = BackEnd()
+        back_end.send = lambda _url, _headers, body, _seconds: sent.append(body) or (200, b"")  # type: ignore[attr-defined]
+        webhooks = Webhooks(back_end, harness.table.id_of, lambda: "node:1", AwayStore())  # type: ignore[arg-type]
+        hooks = PusherHooks(webhooks)
+        hooks.set(APP, PusherReceiver(APP, "http://back.end", b"s", frozenset(), key="k"))
+        Occupancy(harness.channels, harness.table, webhooks, None)
+        ann, _ = harness.login(APP, "ann")
+        bob, _ = harness.login(APP, "bob")
+        harness.channels.join(APP, NEWS, ann)
+        harness.channels.join(APP, "#bob", bob)
+        harness.channels.leave(APP, NEWS, ann)
+        until(lambda: len(sent) == 2)
+        assert b'"name":"channel_occupied","channel":"news"' in sent[0]
+        assert b'"name":"channel_vacated","channel":"news"' in sent[1]
+        assert b"#bob" not in b"".join(sent)

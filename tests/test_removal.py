@@ -1,0 +1,57 @@
+"""Each feature and foreign dialect can go: a node without it serves the core and the others.
+
+The folder cannot be imported and is in no list. What uses several features at once has its tests elsewhere.
+"""
+
+import sys
+from importlib import import_module
+
+import pytest
+
+from imserver.feature_list import FEATURES
+from tests.conftest import StartServer
+from tests.integration.cmd import logged_in
+from tests.integration.raw import ask, request
+from tests.integration.v1 import good
+from tests.support import Server
+
+WITHOUT = """
+from gevent import monkey; monkey.patch_all()
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == {package!r} or name.startswith({package!r} + "."):
+            raise ImportError(name + " is absent")
+sys.meta_path.insert(0, Absent())
+from imserver import feature_list
+feature_list.FEATURES = tuple(name for name in feature_list.FEATURES if name != {package!r})
+from imserver.cli import main
+main()
+"""
+
+
+def check_core(server: Server) -> None:
+    """A login, a push, a channel with history, a stored message, metrics."""
+    app = {"app": "7"}
+    with logged_in(server.ws, "ann", 7) as ann, logged_in(server.ws, "bob", 7) as bob:
+        assert good(server.http, "push", {**app, "user": "ann", "text": "hello"})["sent"] == 1
+        assert ann.push("msg").json["response"]["data"]["msg"] == "hello"
+        assert bob.ask_cmd("subscribe", {"channel": "news"})[0] == 200
+        publication = {**app, "channel": "news", "text": "one"}
+        assert good(server.http, "channels/publish", publication)["status"] == "sent"
+        assert "one" in bob.push("publication").text
+        assert ann.ask_cmd("send", {"to": "bob", "text": "stored"})[0] == 200
+    assert server.get("/metrics")[0] == 200
+    assert server.get("/api/v1/openapi.json")[0] == 200
+
+
+@pytest.mark.parametrize("package", FEATURES)
+def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, package: str) -> None:
+    command = (sys.executable, "-c", WITHOUT.format(package=package))
+    server = start_server(command=command, config={"apps": {"7": {"open": True}}})
+    check_core(server)
+    feature = import_module(package).FEATURE
+    rows = [(row.method, row.path) for row in feature.routes]
+    for method, path in (*rows, *(("GET", dialect.path) for dialect in feature.dialects)):
+        answer = ask(server.http, request(path.replace("*", "x"), method=method))
+        assert answer.status == 404, (method, path)
