@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from imserver.config.settings import DEFAULT_APP
-from tests.docs.markdown import Block, filled_in
+from tests.docs.markdown import Block, blocks, filled_in
 from tests.integration.cmd import CmdClient, cmd_client, users
 from tests.integration.raw import CLOSE, PING, PONG, TEXT, Frame, close, frame, text
 from tests.processes import spawn
@@ -17,8 +17,8 @@ from tests.support import Server, eventually
 from tests.tools import require
 
 PRESENT = ("ann", "bob")
-"""Who is connected when a shell session of the documents is played: to the app default if the session names
-it, else to 101; of several nodes, ann to the first and bob to the second."""
+"""Who is connected when a session of the documents is played that says so; of several nodes, ann to the first
+and bob to the second."""
 APP = 101
 PORTS = (("127.0.0.1:8080", "127.0.0.1:8089"), ("127.0.0.1:8081", "127.0.0.1:8090"))
 """What the documents call the HTTP and WebSocket addresses of the first node, and of the second."""
@@ -26,7 +26,7 @@ PORTS = (("127.0.0.1:8080", "127.0.0.1:8089"), ("127.0.0.1:8081", "127.0.0.1:809
 _NUMBERED = re.compile(r'"seq":"\d{10,}"')
 _TIME = re.compile(r'"time":\d{13}')
 _ASSIGNMENT = re.compile(r"[A-Z_]+=")
-_DEFAULT = re.compile(r'"default"|=default\b')
+_CONNECT = "send-a-push.md#connect-ann-and-bob"
 _FRAME = re.compile(r"(\w+) ([→←]) (.*)")
 
 
@@ -243,16 +243,32 @@ def browser_of(server: Server, system: str) -> Iterator[str]:
 
 
 @contextmanager
-def present(block: Block, *servers: Server) -> Iterator[None]:
-    """A time in which those in PRESENT are connected."""
-    named = _DEFAULT.search(block.text)
-    where = {"app": DEFAULT_APP} if named else {"appID": APP}
+def present(block: Block, folder: Path, *servers: Server) -> Iterator[None]:
+    """A time in which those are connected whom the reader of the page has connected.
+
+    They are the streams of ``connecting``. In a block of two windows they are two chat pages, and in one of a
+    cluster ann is on the first node and bob on the second.
+    """
     with ExitStack() as stack:
-        for user in PRESENT:
-            one = stack.enter_context(cmd_client(node_of(user, servers).ws))
-            assert one.ask_cmd("login", {"userID": user, **where})[0] == 200
+        if {"windows", "cluster"} & set(block.words):
+            where = {"app": DEFAULT_APP} if "windows" in block.words else {"appID": APP}
+            for user in PRESENT:
+                one = stack.enter_context(cmd_client(node_of(user, servers).ws))
+                assert one.ask_cmd("login", {"userID": user, **where})[0] == 200
+        else:
+            shell = Shell(folder, *servers)
+            for command in connecting(block.page):
+                stack.enter_context(listening(block, shell, command, "…"))
         yield
     nobody(*servers)
+
+
+def connecting(page: Path) -> list[str]:
+    """The commands that a page shows, or links, to connect ann and bob; none if it does not mention them."""
+    if f"({_CONNECT})" in page.read_text(encoding="utf-8"):
+        page = page.with_name(_CONNECT.partition("#")[0])
+    lines = "".join(block.text for block in blocks(page, "sh")).splitlines()
+    return [line for line in lines if line.startswith("curl -N ")]
 
 
 def nobody(*servers: Server) -> None:

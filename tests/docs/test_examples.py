@@ -34,7 +34,7 @@ from tests.support import HTTP_SERVERS, ROOT, Server, eventually
 IN_THE_ENVIRONMENT = {"IMSERVER_UPLOADS_S3_SECRET_KEY": "a long secret"}
 """What the documents tell to set beside the configuration."""
 SESSIONS = [block for page in PAGES for block in blocks(page, "console")]
-OPEN = [block for block in SESSIONS if not block.words]
+OPEN = [block for block in SESSIONS if block.words in ((), ("windows",))]
 KEYED = [block for block in SESSIONS if block.words == ("keys",)]
 DRIVEN = [block for block in SESSIONS if "client" in block.words]
 SHARED = [block for block in SESSIONS if "cluster" in block.words]
@@ -98,6 +98,18 @@ def id_of(block: Block) -> tuple[Path, int]:
     return block.page, block.line
 
 
+def test_a_command_whose_output_goes_elsewhere_shows_no_progress() -> None:
+    """curl prints a progress meter to the terminal when its output goes to a file, a pipe or a variable."""
+    noisy = [
+        f"{block}: {command}"
+        for block in SESSIONS
+        for command, _ in exchanges(block.text)
+        for options, end in re.findall(r"\bcurl ([^|)]*)([|)]?)", re.sub("'[^']*'", "", command))
+        if (end or "-o " in options) and not options.startswith("-s ")
+    ]
+    assert not noisy
+
+
 def test_no_msg_id_is_used_in_two_examples() -> None:
     """The examples run on one server, which takes each id once."""
     users: dict[str, set[str]] = {}
@@ -109,7 +121,7 @@ def test_no_msg_id_is_used_in_two_examples() -> None:
 
 @pytest.mark.parametrize("block", OPEN, ids=str)
 def test_a_shell_session_prints_what_it_says(block: Block, server: Server, tmp_path: Path) -> None:
-    with present(block, server):
+    with present(block, tmp_path, server):
         play_session(block, tmp_path, server)
 
 
@@ -119,7 +131,7 @@ def test_a_shell_session_with_keys_prints_what_it_says(
 ) -> None:
     config = nearest(block, "keys:")
     server = start_server(config=config)
-    with present(block, server):
+    with present(block, tmp_path, server):
         play_session(block, tmp_path, server, KEY=config["api"]["keys"][0]["key"])
 
 
@@ -128,20 +140,15 @@ def test_a_shell_session_with_keys_prints_what_it_says(
 def test_the_sessions_of_a_guide_work_with_a_key_as_its_first_line_says(
     page: Path, start_server: StartServer, tmp_path: Path
 ) -> None:
-    """The key has the scopes of the line and no others. Apps are open and registration is, so that the
-    examples find what they find without a key."""
+    """The key has the scopes of the line and no others. The apps are those that the page to which the line
+    links tells the reader to add."""
     key, watcher = "a key of the guide's reader", "a key that sees who is there"
     keys = [{"key": key, "scopes": scopes_of(page)}, {"key": watcher, "scopes": ["read"]}]
-    apps = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))["apps"]
-    config = {
-        "api": {"keys": keys},
-        "apps": {name: {**settings, "open": True} for name, settings in apps.items()},
-        "accounts": {"registration": True},
-    }
-    server = start_server(config=config)
+    (added,) = (block for block in YAML if block.page.name == "send-a-push.md" and "gochat" in block.text)
+    server = start_server(config={"api": {"keys": keys}, **yaml.safe_load(added.text)})
     for block in OPEN:
         if block.page == page:
-            with present(block, server):
+            with present(block, tmp_path, server):
                 play_session(replace(block, text=with_header(block.text)), tmp_path, server, KEY=key)
             eventually(lambda: nobody_is_there(server, watcher), what="everybody has left")
 
@@ -225,7 +232,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 def test_a_shell_session_with_two_nodes_prints_what_it_says(
     block: Block, nodes: Nodes, tmp_path: Path
 ) -> None:
-    with present(block, *nodes.servers):
+    with present(block, tmp_path, *nodes.servers):
         play_session(block, tmp_path, *nodes.servers)
 
 
@@ -245,7 +252,7 @@ def test_a_shell_session_with_several_processes_prints_what_it_says(
     config["redis"] = {"url": f"redis://127.0.0.1:{redis_server.port}"}
     family = Family(tmp_path / "family", config["redis"]["url"], 2, config=config)
     try:
-        with present(block, family):
+        with present(block, tmp_path, family):
             play_session(block, tmp_path, family)
     finally:
         family.stop()
