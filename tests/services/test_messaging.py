@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imserver import errors
 from imserver.services.messages import catch_up, messaging
 from imserver.services.messages import log_follower as following
-from imserver.services.messages.subscriptions import AckingSubscription, Subscription
+from imserver.services.messages.log_subscriptions import AckingSubscription, Subscription
 from imserver.storage.log import writer
 from imserver.storage.log.contract import Draft
 from tests.services.admitting import Admitting

@@ -4,7 +4,7 @@ If an app stores these messages (:class:`ActionMessages`), absent users receive 
 Messages of a room are delivered from the log. So all messages of a connection have one order, and a message
 that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
 Stored members have one from the first message, other users from their first login to the room. A message
-without proof of arrival (:class:`imserver.services.messages.subscriptions.PongTracker`) is sent again at the
+without proof of arrival (:class:`imserver.services.messages.log_subscriptions.PongTracker`) is sent again at the
 next login. Clients that acknowledge are in :mod:`imserver.services.dialects.action_acks`.
 """
 
@@ -31,8 +31,8 @@ from imserver.services.channels.members import ChannelRefused
 from imserver.services.dialects.action_acks import ActionAcks, unacked_of
 from imserver.services.messages.annotations import code_of
 from imserver.services.messages.deliverer import Result, wait_until_sent
+from imserver.services.messages.log_subscriptions import PongSubscription, Positions
 from imserver.services.messages.messaging import Messaging, RejectedView
-from imserver.services.messages.subscriptions import PongSubscription, Positions
 from imserver.services.people.relations import Relations
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.log.contract import BLOCKED, REJECTED, Appended, Draft, Rejected

@@ -34,8 +34,8 @@ from imserver.model import (
 from imserver.protocol.protobuf import APP, FullProtobufDialect, ProtobufDialect, Recovered, account
 from imserver.protocol.registry import BY_NAME
 from imserver.services.dialects.protobuf_uplink import ProtobufState, ProtobufUplink
+from imserver.services.messages.log_subscriptions import AckingSubscription
 from imserver.services.messages.messaging import Messaging
-from imserver.services.messages.subscriptions import AckingSubscription
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.log.contract import fitting
 from imserver.transport.connection import OPEN, Connection, app_and_user

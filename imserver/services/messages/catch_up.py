@@ -18,7 +18,7 @@ from imserver.metrics import Metrics
 from imserver.model import Message, Subscription
 from imserver.services.messages.deliverer import Deliverer, oldest_page
 from imserver.services.messages.log_follower import LogFollower
-from imserver.services.messages.subscriptions import (
+from imserver.services.messages.log_subscriptions import (
     RESEND_LIMIT,
     TRIES,
     AckingSubscription,

@@ -20,7 +20,7 @@ from imserver.hub.hub import Hub
 from imserver.model import Message
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.open_streams import OpenStreams
-from imserver.services.messages.subscriptions import (
+from imserver.services.messages.log_subscriptions import (
     AckingSubscription,
     AckTracker,
     PongSubscription,

@@ -42,14 +42,14 @@ from imserver.services.messages.annotations import RefusedView, code_of
 from imserver.services.messages.catch_up import CatchUp
 from imserver.services.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
 from imserver.services.messages.log_follower import LogFollower
-from imserver.services.messages.receipts import MarksView, Receipts
-from imserver.services.messages.subscriptions import (
+from imserver.services.messages.log_subscriptions import (
     AckingSubscription,
     AckTracker,
     PendingSubscription,
     PongTracker,
     Subscriptions,
 )
+from imserver.services.messages.receipts import MarksView, Receipts
 from imserver.services.nodes import NodeMessages
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.action_positions import ActionPositions

@@ -3,7 +3,7 @@
 import gevent
 from gevent.event import Event as Signal
 
-from imserver.services.messages.subscriptions import Subscriptions
+from imserver.services.messages.log_subscriptions import Subscriptions
 from imserver.storage.log.contract import Membership
 from tests.transport.harness import until
 
