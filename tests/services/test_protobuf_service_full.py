@@ -8,7 +8,7 @@ import pytest
 from imserver.errors import StorageUnavailable
 from imserver.services.messages import log_subscriptions
 from imserver.services.messages.catch_up import RECOVERED
-from imserver.services.messages.log_subscriptions import AckingSubscription
+from imserver.services.messages.log_subscriptions import AckingLogSubscription
 from imserver.transport.connection import CLOSING, OPEN
 from tests.integration import protobuf
 from tests.integration.protobuf import (
@@ -213,7 +213,7 @@ def test_an_ack_of_an_uplink_kind_acknowledges_nothing(harness: Harness) -> None
 
 def test_an_acknowledging_session_sends_as_any_other(harness: Harness) -> None:
     ann, bob = resumed(harness, 266, acks=True), harness.live(267)
-    assert type(ann.connection.subscription) is AckingSubscription
+    assert type(ann.connection.log_subscription) is AckingLogSubscription
     ann.single(1, 267, "hi")
     until(ann.acks)
     assert [said.text for said in bob.pushes()] == ["hi"]
@@ -229,7 +229,7 @@ def test_clients_of_the_original_do_not_acknowledge(harness: Harness) -> None:
     turns(harness, 10 * log_subscriptions.ACK_SECONDS)
     ann.settle()
     assert (len(ann.pushes()), ann.connection.state) == (1, OPEN)
-    assert not isinstance(ann.connection.subscription, AckingSubscription)
+    assert not isinstance(ann.connection.log_subscription, AckingLogSubscription)
 
 
 # --- words for all that is stored ---------------------------------------------------------------------------
