@@ -30,7 +30,7 @@ VOLUME /data
 # HTTP, WebSocket, and the two RPC ports, which only other nodes need.
 EXPOSE 8080 8089 9001 9002
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.getenv('IMSERVER_APP_HTTP_PORT', '8080') + '/health', timeout=4)"]
 # Drains; give it longer than the drain takes (docker stop --time 60).
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["imserver"]

@@ -74,6 +74,7 @@ autobahn: $(VENV)/runtime  ## run the Autobahn WebSocket test suite (needs Pytho
 	PYTHON=$(abspath $(RUN)) tests/autobahn/run.sh $(ARGS)
 
 wheel: $(VENV)/runtime  ## build the wheels of server and client in dist/
+	rm -f dist/imserver-*.whl dist/imserver_client-*.whl
 	$(VENV)/bin/pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist $(ARGS) . ./imserver_client
 	rm -rf imserver_client/build imserver_client/*.egg-info
 

@@ -14,7 +14,8 @@ import msgspec
 from imserver import assets, errors
 from imserver.config.load import dump_config, load_with_places, settings_file
 from imserver.config.settings import Config
-from imserver.terminal import fail, full_version, given_once, read_key, server_address, table
+from imserver.terminal import fail, given_once, read_key, server_address, table
+from imserver.version import full_version
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final = {
@@ -324,5 +325,5 @@ def _get(url: str, path: str, key: str) -> tuple[int, Any]:
 
 @main.command()
 def version() -> None:
-    """Print the version; in a git checkout that is no release, with its commit."""
+    """Print the version; of what is no release, with its commit."""
     click.echo(full_version())

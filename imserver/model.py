@@ -588,10 +588,10 @@ class Message(Struct, frozen=True, gc=False):
 
 
 Held = list[Message | Callable[[], None]] | tuple[Callable[[], None], ...]
-"""Held messages of a subscription, and functions that acknowledge its own stored drafts."""
+"""Held messages of a log subscription, and functions that acknowledge its own stored drafts."""
 
 
-class Subscription(Struct, gc=False):
+class LogSubscription(Struct, gc=False):
     """The subscription of a connection to the log of its user.
 
     ``held`` is None while the subscription is live: entries are delivered when they are stored. Before that

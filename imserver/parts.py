@@ -412,7 +412,7 @@ class Parts:
         signals = Signals(
             self.hub,
             self.fanout,
-            messaging.subscriptions.followers,
+            messaging.log_subscriptions.followers,
             store,
             self.relations,
             messaging.streams,

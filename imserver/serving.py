@@ -13,7 +13,6 @@ from typing import Final, NoReturn
 import gevent
 from gevent.util import format_run_info
 
-from imserver import __version__
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.lifecycle import hold_signals, take_signals
@@ -21,6 +20,7 @@ from imserver.logging import Logs, log_greenlet_errors, open_logs
 from imserver.node import Node
 from imserver.pages.address import check
 from imserver.servers import Application, LateApplication, Servers, refuse_open_demo
+from imserver.version import full_version
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def banner(config: Config, addresses: Mapping[str, str], notes: Sequence[str], *
         **more,
     }
     text = [
-        f"imserver {__version__}, pid {os.getpid()}",
+        f"imserver {full_version()}, pid {os.getpid()}",
         *(f"  {name:<10} {line}" for name, line in lines.items()),
     ]
     text += [f"  {line}" for line in notes]

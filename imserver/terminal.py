@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 import click
 
-from imserver import __version__, assets
 from imserver.config.load import ENVIRONMENT_KEY
 
 
@@ -72,24 +71,3 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def full_version(root: Path = assets.TEMPLATES.parent) -> str:
-    """The version for display. A git checkout that is not the tagged release adds its commit, such as
-    ``0.1.0+84b2fa58c0de.dirty`` (``dirty``: with changes that are not committed).
-
-    ``root``: the folder of the source tree. Waits for git.
-    """
-    if not (root / ".git").exists():
-        return __version__
-    # Imported here: a node saves the memory.
-    import subprocess
-
-    release = f"v{__version__}"
-    command = ("git", "-C", str(root), "describe", "--tags", "--always", "--dirty", "--abbrev=12", "--match")
-    try:
-        done = subprocess.run([*command, release], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no git, or the checkout of another user
-        return f"{__version__}+unknown"
-    found = done.stdout.strip()
-    return __version__ if found == release else f"{__version__}+{found.replace('-', '.')}"

@@ -27,6 +27,7 @@ export class OnlineUsers {
   #drawing = false;
   #online = false;
   #known = false;
+  #failed = false;
 
   /**
    * @param {ImClient} client
@@ -67,12 +68,14 @@ export class OnlineUsers {
       this.#names = new Set(userList.map(String));
       this.#count = Math.max(userCount, this.#names.size);
       this.#known = true;
+      this.#failed = false;
       this.#pending = null;
       for (const [name, isOnline] of pending) this.#move(name, isOnline);
       if (this.#online) this.#move(this.client.user, true);
     } catch {
       this.#pending = null;
       this.#known = false;
+      this.#failed = true;
     }
     this.#draw();
     if (this.#online) this.#schedule();
@@ -138,7 +141,7 @@ export class OnlineUsers {
 
   #notes() {
     const words = this.words;
-    if (this.#online && !this.#known) return this.#names.size > 1 ? "" : words.people_failed;
+    if (this.#online && !this.#known) return this.#failed && this.#names.size < 2 ? words.people_failed : "";
     if (!this.#names.size) return words.people_waiting;
     if (this.#isAlone()) return words.people_alone;
     const hidden = this.#count - Math.min(this.#names.size, MAX_ROWS);

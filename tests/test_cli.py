@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from imserver import __version__, assets, errors
 from imserver.cli import main
-from imserver.terminal import full_version
+from imserver.version import full_version
 
 from .conftest import StartServer
 from .support import clean_environment, eventually, run_cli
@@ -65,14 +65,14 @@ def test_a_checkout_that_is_no_release_says_so(tmp_path: Path) -> None:
     git("add", ".")
     git("commit", "-q", "-m", "One")
     commit = git("rev-parse", "--short", "HEAD")
-    assert full_version(tmp_path) == f"{__version__}+{commit}"
+    assert full_version(tmp_path) == f"{__version__}.dev0+g{commit}"
     git("tag", f"v{__version__}")
     assert full_version(tmp_path) == __version__
     (tmp_path / "file").write_text("2")
-    assert full_version(tmp_path) == f"{__version__}+v{__version__}.dirty"
+    assert full_version(tmp_path) == f"{__version__}.dev0+v{__version__}.dirty"
     git("commit", "-q", "-a", "-m", "Two")
     commit = git("rev-parse", "--short", "HEAD")
-    assert full_version(tmp_path) == f"{__version__}+v{__version__}.1.g{commit}"
+    assert full_version(tmp_path) == f"{__version__}.dev0+v{__version__}.1.g{commit}"
 
 
 def test_help_names_every_command() -> None:
@@ -312,7 +312,7 @@ def test_a_command_without_the_python_client_says_what_to_install(command: str) 
 
 def test_the_banner_names_version_addresses_data_and_demo_mode(start_server: StartServer) -> None:
     server = start_server()
-    assert f"imserver {__version__}, pid {server.pid}\n" in server.output
+    assert f"imserver {full_version()}, pid {server.pid}\n" in server.output
     assert f"{server.http_url}\n" in server.output
     assert f"{server.ws_url}\n" in server.output
     assert f"{server.folder / 'data'}\n" in server.output

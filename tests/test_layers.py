@@ -47,7 +47,7 @@ LAYERS = (
     ("logging", "lifecycle"),
     ("config",),
     ("metric_table", "metrics", "model"),
-    ("errors", "assets", "clock", "__init__"),
+    ("errors", "assets", "clock", "version", "__init__"),
 )
 
 # The folders of the services, from the top down.

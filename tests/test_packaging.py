@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -21,6 +22,7 @@ from packaging.utils import canonicalize_name
 import imserver_client
 from imserver import __version__, assets
 from imserver.config.load import load_config
+from imserver.version import full_version
 from imserver_client import Api
 
 from .processes import ended_on_failure, spawn
@@ -41,6 +43,7 @@ SOURCES = (
 )
 IGNORED = shutil.ignore_patterns("__pycache__", "node_modules")
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+SDIST = BUILD.replace("build_wheel", "build_sdist")
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +66,14 @@ def client_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tree)
 
 
-def build(tree: Path) -> Path:
-    """Build the wheel of a source tree, beside it."""
+def build(tree: Path, program: str = BUILD) -> Path:
+    """Build the wheel of a source tree, or with SDIST its source distribution, beside it."""
     done = subprocess.run(
-        [sys.executable, "-c", BUILD, str(tree.parent)], cwd=tree, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, str(tree.parent)],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return tree.parent / done.stdout.splitlines()[-1]
@@ -95,6 +102,29 @@ def installed(wheel: Path, client_wheel: Path, tmp_path_factory: pytest.TempPath
     (packages,) = home.glob("lib/python*/site-packages")
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     return home / "bin"
+
+
+@pytest.mark.needs("git")
+def test_what_is_built_from_a_checkout_that_is_no_release_names_the_commit(
+    wheel: Path, tmp_path: Path
+) -> None:
+    """So does what is built from its source distribution."""
+    tree = tmp_path / "tree"
+    shutil.copytree(wheel.parent / "tree", tree, ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q"], ["add", "-f", "."], ["commit", "-q", "-m", "One"]):
+        subprocess.run([*git, *arguments], cwd=tree, check=True)
+    version = full_version(tree)
+    assert version.startswith(f"{__version__}.dev0+g")
+    source = build(tree, SDIST)
+    assert source.name == f"imserver-{version}.tar.gz"
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    (unpacked,) = (tmp_path / "source").iterdir()
+    for built in (build(tree), build(unpacked)):
+        assert built.name == f"imserver-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(built) as archive:
+            assert f'__version__ = "{version}"' in archive.read("imserver/__init__.py").decode()
 
 
 def run(command: Path, *arguments: str, folder: Path) -> str:
@@ -225,9 +255,6 @@ def test_the_lock_files_have_what_python_3_11_0_needs(name: str) -> None:
         for each in map(Requirement, requires(package) or ()):
             needed = each.marker is None or each.marker.evaluate(oldest)
             assert not needed or canonicalize_name(each.name) in locked, f"{package}: {each}"
-
-
-SDIST = BUILD.replace("build_wheel", "build_sdist")
 
 
 @pytest.mark.full

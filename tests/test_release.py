@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from imserver import __version__
+from imserver.version import full_version
 from tests.support import ROOT, clean_environment
 from tests.tools import leave_out
 from tools import release
@@ -148,10 +149,10 @@ def test_a_commit_without_a_tag_is_built_with_a_warning(
     sources: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commit = git(sources, "rev-parse", "HEAD")
-    release.check_tag("", commit, "1.2.3", "")
+    assert not release.check_tag("", commit, "1.2.3", "")
     assert "is not tagged v1.2.3" in capsys.readouterr().err
     git(sources, "tag", "v1.2.3")
-    release.check_tag("", commit, "1.2.3", "")
+    assert release.check_tag("", commit, "1.2.3", "")
     assert not capsys.readouterr().err
     write(sources / "CHANGELOG.md", "changed")
     release.check_tag("", commit, "1.2.3", "")
@@ -190,14 +191,15 @@ def test_two_builds_of_a_commit_are_equal_byte_for_byte(tmp_path: Path) -> None:
         git(tmp_path, "clone", "-q", str(ROOT), str(clone))
     files = released(one, 0o022, TZ="UTC")
     assert files == released(other, 0o077, TZ="Asia/Shanghai")
+    version = full_version(one)
     assert sorted(files) == sorted(
         [
             "SHA256SUMS",
             f"imserver-{__version__}-container.tar.gz",
             f"imserver-{__version__}-notes.md",
-            f"imserver-{__version__}-py3-none-any.whl",
+            f"imserver-{version}-py3-none-any.whl",
             f"imserver-{__version__}.cdx.json",
-            f"imserver-{__version__}.tar.gz",
+            f"imserver-{version}.tar.gz",
             f"imserver-client-{__version__}.tgz",
             f"imserver-react-{__version__}.tgz",
             f"imserver_client-{__version__}-py3-none-any.whl",
@@ -208,7 +210,7 @@ def test_two_builds_of_a_commit_are_equal_byte_for_byte(tmp_path: Path) -> None:
     assert sums == {
         name: hashlib.sha256(content).hexdigest() for name, content in files.items() if name != "SHA256SUMS"
     }
-    with tarfile.open(one / "made" / f"imserver-{__version__}.tar.gz") as source:
+    with tarfile.open(one / "made" / f"imserver-{version}.tar.gz") as source:
         names = {name.partition("/")[2] for name in source.getnames()}
     assert {"imserver/__init__.py", "templates/home.html", "sdk/js/imserver.js", "LICENSE"} <= names
     assert not [name for name in names if name.startswith(("tests", "bench", "data"))]

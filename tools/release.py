@@ -49,7 +49,10 @@ def main(tag: str, out: str) -> None:
         export(commit, tree)
         version = common_version(tree)
         changes = (tree / "CHANGELOG.md").read_text(encoding="utf-8")
-        check_tag(tag, commit, version, changes)
+        if not check_tag(tag, commit, version, changes):
+            # As in imserver/version.py, which finds no repository in this tree.
+            label = f"[egg_info]\ntag_build = .dev0+g{commit[:12]}\n"
+            (tree / "setup.cfg").write_text(label, encoding="utf-8")
         build(tree, files, version, commit_time(commit))
         shutil.copytree(files, target, dirs_exist_ok=True)
     click.echo(f"imserver {version} of {commit}, in {target}:")
@@ -141,20 +144,22 @@ def common_version(tree: Path) -> str:
     return found["imserver/__init__.py"]
 
 
-def check_tag(tag: str, commit: str, version: str, changes: str) -> None:
+def check_tag(tag: str, commit: str, version: str, changes: str) -> bool:
     """Refuse the tag of another version, or of one without a date; warn if what is built has no tag.
 
-    ``changes``: the content of CHANGELOG.md. Raises ClickException.
+    ``changes``: the content of CHANGELOG.md. Returns whether the commit has the tag. Raises ClickException.
     """
     expected = f"v{version}"
     if tag and tag != expected:
         raise click.ClickException(f"the tag of version {version} is {expected}, not {tag}")
     if tag and f"## {version} (unreleased)" in changes.splitlines():
         raise click.ClickException(f"CHANGELOG.md gives version {version} no date")
-    if not tag and expected not in git("tag", "--points-at", commit).splitlines():
+    tagged = expected in git("tag", "--points-at", commit).splitlines()
+    if not tagged:
         click.echo(f"warning: {commit} is not tagged {expected}", err=True)
     if not tag and git("status", "--porcelain"):
         click.echo("warning: changes that are not committed are left out", err=True)
+    return tagged
 
 
 # --- packages and archives ----------------------------------------------------------------------------------
@@ -165,7 +170,9 @@ def build_python(package: Path, files: Path, epoch: int) -> None:
     with TemporaryDirectory() as folder:
         made = Path(folder)
         command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", folder)
-        run(*command, folder=package, SOURCE_DATE_EPOCH=str(epoch))
+        # Without caches of modules, which would get into the archive for containers.
+        environment = {"SOURCE_DATE_EPOCH": str(epoch), "PYTHONDONTWRITEBYTECODE": "1"}
+        run(*command, folder=package, **environment)
         (wheel,), (source,) = made.glob("*.whl"), made.glob("*.tar.gz")
         shutil.copy(wheel, files)
         # setuptools writes the time of the build and its user into source distributions.

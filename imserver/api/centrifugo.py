@@ -1,8 +1,9 @@
 """The routes of Centrifugo's server API for its unchanged clients: ``POST /api/<method>`` with ``X-API-Key``.
 
 A key for one app acts in it, any other key in the app of ``centrifuge.app``. Every method answers with status
-200 and ``{"result": …}`` or ``{"error": {"code", "message"}}``. A refused principal and an unreadable body
-get the status of the problem. Older clients send ``{"method", "params"}`` to ``POST /api``.
+200 and ``{"result": …}`` or ``{"error": {"code", "message"}}``; with ``X-Centrifugo-Error-Mode: transport``
+an error has a status of its own and is the whole body. A refused principal and an unreadable body get the
+status of the problem. Older clients send ``{"method", "params"}`` to ``POST /api``.
 """
 
 from __future__ import annotations
@@ -423,6 +424,15 @@ def _error(code: int, detail: str = "") -> dict[str, Any]:
     return {"error": {"code": error.code, "message": message}}
 
 
+_STATUSES: Final = {
+    errors.CENTRIFUGE_INTERNAL: 500,
+    errors.CENTRIFUGE_PERMISSION_DENIED: 403,
+    errors.CENTRIFUGE_ALREADY_SUBSCRIBED: 409,
+    errors.CENTRIFUGE_TOO_MANY_REQUESTS: 429,
+    errors.CENTRIFUGE_UNRECOVERABLE: 416,
+}
+"""The HTTP status of an error in the error mode ``transport``; of all others 400."""
+
 _TOO_LARGE: Final = _error(
     errors.CENTRIFUGE_LIMIT_EXCEEDED, "the replies of a batch have at most 4 MiB; send this command alone"
 )
@@ -460,7 +470,11 @@ def _run(method: Method, api: Api, app: str, asked: Any) -> dict[str, Any]:
 
 
 def _answer(method: Method, api: Api, call: Call) -> HttpResponse:
-    return HttpResponse(200, _encode(_run(method, api, call.app, call.asked)))
+    reply = _run(method, api, call.app, call.asked)
+    if "error" in reply and call.request.headers.get("x-centrifugo-error-mode") == "transport":
+        error = reply["error"]
+        return HttpResponse(_STATUSES.get(error["code"], 400), _encode(error))
+    return HttpResponse(200, _encode(reply))
 
 
 def _answer_batch(api: Api, call: Call) -> HttpResponse:

@@ -17,7 +17,7 @@ from websockets.speedups import apply_mask
 
 from imserver import errors
 from imserver.clock import is_long_turn, serve_others
-from imserver.model import DialectState, Subscription
+from imserver.model import DialectState, LogSubscription
 from imserver.transport import frames
 from imserver.transport.outbox import Backlog, Flusher, Writer
 from imserver.transport.poller import Poller
@@ -194,6 +194,7 @@ class Connection(Writer):
         "dialect_state",
         "encoding",
         "last_seen",
+        "log_subscription",
         "number",
         "origin",
         "parser",
@@ -201,7 +202,6 @@ class Connection(Writer):
         "pinged_at",
         "session",
         "since",
-        "subscription",
         "user",
     )
 
@@ -228,7 +228,7 @@ class Connection(Writer):
         """The session in the registry of a cluster; None on a single node."""
         self.dialect_state: DialectState | None = None
         """Owned by the service of its dialect."""
-        self.subscription: Subscription | None = None
+        self.log_subscription: LogSubscription | None = None
         """Owned by :class:`imserver.services.messages.catch_up.CatchUp`."""
         self.channels: tuple[Any, ...] = ()
         """The channels of the connection, in the order of joining. Owned by :mod:`imserver.hub.hub`."""

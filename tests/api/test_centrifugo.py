@@ -13,8 +13,8 @@ from imserver.api.call import Call
 from imserver.api.reply import MAX_BATCH_BYTES
 from imserver.auth.principal import READ, Principal
 from imserver.errors import StorageUnavailable
-from imserver.services.channels.members import MAX_NAME_BYTES
-from imserver.transport.exchange import HttpRequest
+from imserver.services.channels.members import MAX_NAME_BYTES, ChannelRefused
+from imserver.transport.exchange import HttpRequest, HttpResponse
 
 REQUEST = HttpRequest("POST", "/api/batch", b"", b"", {}, "127.0.0.1")
 READER = Principal("key", frozenset({READ.scope}), None)
@@ -64,3 +64,24 @@ def test_a_pattern_is_not_longer_than_a_name() -> None:
     call = Call({}, "shop", READER, REQUEST)
     call.asked = centrifugo._Channels("*" * (MAX_NAME_BYTES + 1))
     assert json.loads(route.function(Mock(), call).body)["error"]["code"] == 107
+
+
+@pytest.mark.parametrize(
+    ("refused", "code", "status"), [("not_available", 108, 400), ("unrecoverable", 112, 416)]
+)
+def test_an_error_has_a_status_of_its_own_if_the_client_wants_it(
+    monkeypatch: pytest.MonkeyPatch, refused: str, code: int, status: int
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise ChannelRefused(refused)
+
+    method = replace(centrifugo.METHODS["history"], function=fail)
+
+    def answered(mode: str) -> HttpResponse:
+        request = replace(REQUEST, headers={"x-centrifugo-error-mode": mode})
+        return centrifugo._answer(method, Mock(), Call({}, "shop", READER, request))
+
+    error = json.loads(answered("transport").body)
+    assert (answered("transport").status, error["code"]) == (status, code)
+    assert answered("any").status == 200
+    assert json.loads(answered("any").body) == {"error": error}

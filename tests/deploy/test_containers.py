@@ -78,7 +78,7 @@ def test_the_image_opens_the_ports_of_the_defaults() -> None:
     app = DEFAULTS["app"]
     ports = (app["http_port"], app["websocket_port"], app["rpc_port"], app["rpc_port"] + 1)
     assert tuple(map(int, last("EXPOSE").split())) == ports
-    assert f"127.0.0.1:{app['http_port']}/health" in last("HEALTHCHECK")
+    assert f"os.getenv('IMSERVER_APP_HTTP_PORT', '{app['http_port']}')" in last("HEALTHCHECK")
 
 
 def test_the_image_stops_by_the_signal_that_drains_and_is_not_root() -> None:
@@ -121,19 +121,16 @@ def environment(service: dict[str, Any]) -> dict[str, str]:
 
 
 def test_there_are_two_nodes_redis_and_nginx() -> None:
-    assert sorted(SERVICES) == ["nginx", "node1", "node2", "redis"]
+    assert sorted(SERVICES) == ["machine", "nginx", "node1", "node2", "redis"]
     assert len(OURS) == 2
 
 
 def test_what_a_service_depends_on_and_mounts_exists() -> None:
-    addresses = set()
     for service in SERVICES.values():
         assert set(service.get("depends_on", ())) <= set(SERVICES)
         for mount in service.get("volumes", ()):
             source = mount.split(":")[0]
             assert source in COMPOSE["volumes"] or (ROOT / source).exists(), mount
-        addresses.add(service["networks"]["im"]["ipv4_address"])
-    assert len(addresses) == len(SERVICES)
 
 
 def test_the_variables_of_a_node_are_settings() -> None:
@@ -154,10 +151,23 @@ def test_nothing_is_published_beyond_loopback() -> None:
     assert published[0].startswith("127.0.0.1:")
 
 
-def test_nginx_alone_is_believed_who_the_client_is() -> None:
-    address = SERVICES["nginx"]["networks"]["im"]["ipv4_address"]
+def test_all_share_one_network_in_which_nginx_finds_the_nodes_on_loopback() -> None:
+    """So no network is named, and no address: the nodes trust proxies on loopback."""
+    assert "networks" not in COMPOSE
+    modes = {name: service.get("network_mode") for name, service in SERVICES.items()}
+    assert modes.pop("machine") is None
+    assert set(modes.values()) == {"service:machine"}
+    app = DEFAULTS["app"]
+    ports = [
+        str(environment(service).get(f"IMSERVER_APP_{name}_PORT", app[f"{name.lower()}_port"]))
+        for service in OURS
+        for name in ("HTTP", "WEBSOCKET")
+    ]
+    assert [f"127.0.0.1:{port}" for port in ports] == list(NODES)
     for service in OURS:
-        assert environment(service)["IMSERVER_SERVER_TRUSTED_PROXIES"] == f"[{address}/32]"
+        assert environment(service)["IMSERVER_SERVER_HOST"] == "127.0.0.1"
+        assert "IMSERVER_SERVER_TRUSTED_PROXIES" not in environment(service)
+    assert "127.0.0.0/8" in DEFAULTS["server"]["trusted_proxies"]
 
 
 def test_every_log_goes_to_the_output_of_its_container(tmp_path: Path) -> None:
@@ -198,14 +208,12 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def servers(start_server: StartServer, redis: RedisServer, tmp_path: Path) -> list[Server]:
     """The nodes with the settings of image and services; addresses, ports and folders are of the test."""
-    assert environment(OURS[0])["IMSERVER_REDIS_ADDR"] == "redis:6379"
+    assert environment(OURS[0])["IMSERVER_REDIS_ADDR"] == "127.0.0.1:6379"
     image = {name: value for name, value in image_settings().items() if name.startswith("IMSERVER_")}
     here = {
         "IMSERVER_REDIS_ADDR": f"127.0.0.1:{redis.port}",
         "IMSERVER_SERVER_DATA_DIR": str(tmp_path / "data"),
-        "IMSERVER_SERVER_TRUSTED_PROXIES": "[127.0.0.1/32]",
-        "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
-        "IMSERVER_APP_RPC_PORT": "0",
+        **{f"IMSERVER_APP_{name}_PORT": "0" for name in ("HTTP", "WEBSOCKET", "RPC")},
     }
     return [start_server(environment={**image, **environment(service), **here}) for service in OURS]
 
@@ -213,12 +221,9 @@ def servers(start_server: StartServer, redis: RedisServer, tmp_path: Path) -> li
 @pytest.mark.full
 @pytest.mark.needs("nginx")
 def test_what_compose_runs_is_one_system(servers: list[Server], tmp_path: Path) -> None:
-    http, ws = DEFAULTS["app"]["http_port"], DEFAULTS["app"]["websocket_port"]
-    nodes = [f"{service['networks']['im']['ipv4_address']}:{port}" for service in OURS for port in (http, ws)]
     text = nginx_text(tmp_path).replace("/dev/stdout", "/var/log/nginx/im.log")
-    assert not any(node in text for node in NODES)
     with ExitStack() as stack:
-        address = stack.enter_context(Nginx(tmp_path, servers, text, nodes)).address
+        address = stack.enter_context(Nginx(tmp_path, servers, text)).address
 
         def nodes_known() -> bool:
             state = get(address, "/system/state", cluster="true").json["data"]

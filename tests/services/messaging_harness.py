@@ -54,7 +54,7 @@ class Node(Harness):
         self.signals = Signals(
             self.hub,
             self.fanout,
-            self.messaging.subscriptions.followers,
+            self.messaging.log_subscriptions.followers,
             self.store,
             Relations(AccountStore(self.store), self.store, lambda _app: False),
             self.messaging.streams,

@@ -7,7 +7,7 @@ from gevent.event import Event as Signal
 
 from imserver import errors
 from imserver.services.messages import catch_up
-from imserver.services.messages.subscriptions import ACK_SECONDS, TRIES
+from imserver.services.messages.log_subscriptions import ACK_SECONDS, TRIES
 from tests.services.messaging_harness import APP, MessageClient, Node
 from tests.transport.harness import turn, until
 

@@ -12,8 +12,8 @@ from imserver.config.settings import ChannelSettings
 from imserver.protocol.action import ActionDialect
 from imserver.services.dialects import action_service
 from imserver.services.dialects.action_service import LEFT_TEXT, ActionMessages
-from imserver.services.messages import subscriptions
-from imserver.services.messages.subscriptions import PongSubscription
+from imserver.services.messages import log_subscriptions
+from imserver.services.messages.log_subscriptions import PongLogSubscription
 from imserver.transport.connection import Connection
 from tests.integration.raw import PING, PONG, TEXT, frame
 from tests.services.messaging_harness import Node
@@ -312,20 +312,20 @@ def test_messages_during_catch_up_are_answered_and_an_ended_connection_leaves_no
     with Keeping() as node:
         node.log.catching_up = Signal()
         bob = One(node, "bob", "ann")
-        until(lambda: isinstance(bob.connection.subscription, PongSubscription))
+        until(lambda: isinstance(bob.connection.log_subscription, PongLogSubscription))
         assert bob.say("one") == 200
         bob.connection.close(1000)
         until(
             lambda: (
-                bob.connection.subscription is None
-                or not isinstance(bob.connection.subscription, PongSubscription)
+                bob.connection.log_subscription is None
+                or not isinstance(bob.connection.log_subscription, PongLogSubscription)
             )
         )
         assert not node.action_service._messages._sending
 
 
 def test_a_waiting_connection_is_pinged_in_the_next_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriptions, "PINGS", 2)
+    monkeypatch.setattr(log_subscriptions, "PINGS", 2)
     with Keeping() as node:
         many = [One(node, user, room="r") for user in ("ann", "bob", "cid")]
         assert many[0].say("one") == 200

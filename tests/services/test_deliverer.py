@@ -152,7 +152,7 @@ def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order() -> None:
     with Node() as node:
         group = node.log.create(APP, "ann", ["7", "bob"])
         ann, bot, bob = (node.speaker(user, 1) for user in ("ann", "7", "bob"))
-        followers = node.messaging.subscriptions.followers
+        followers = node.messaging.log_subscriptions.followers
         followers.enter(APP, bot.connection, group, True)
 
         def draft(text: str, meta: bytes = b"", sender: str = "ann") -> Draft:

@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from imserver.auth.rules import ALLOWED
-from imserver.model import Message, Subscription
+from imserver.model import LogSubscription, Message
 from imserver.services.dialects import event_streams
 from imserver.services.dialects.event_streams import EventStreams, StreamRequest
 from imserver.storage.log import contract
@@ -49,8 +49,8 @@ class Kept:
         self.read += [entry.id for entry in found]
         return found, after + limit < len(LOG)
 
-    def subscribe(self, stream: Any, subscription: Subscription, live: bool) -> None:
-        stream.subscription = subscription
+    def subscribe(self, stream: Any, log_subscription: LogSubscription, live: bool) -> None:
+        stream.log_subscription = log_subscription
 
     def sync(self, stream: Any, after: int, limit: int, answer: Callable[..., bool]) -> None:
         entries, more = self.page("", "", after, limit)
@@ -80,7 +80,7 @@ def come_back(cursor: int) -> tuple[Kept, bool]:
     kept: Any = Kept()
     sent: list[bytes] = []
     stream: Any = SimpleNamespace(
-        state=OPEN, subscription=None, app="101", user="ann", device="", send=sent.append
+        state=OPEN, log_subscription=None, app="101", user="ann", device="", send=sent.append
     )
     stream.outbox = None
     stream.begin = lambda encoding, head: None

@@ -53,4 +53,4 @@ def test_no_login_waits_for_a_database_that_does_not_answer(
     connection = node.speaker("ann").connection
     with pytest.raises(StorageUnavailable):
         node.messaging.catch_up.follow(connection)
-    assert connection.subscription is None
+    assert connection.log_subscription is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imserver import errors
 from imserver.services.messages import catch_up, messaging
 from imserver.services.messages import log_follower as following
-from imserver.services.messages.subscriptions import AckingSubscription, Subscription
+from imserver.services.messages.log_subscriptions import AckingLogSubscription, LogSubscription
 from imserver.storage.log import writer
 from imserver.storage.log.contract import Draft
 from tests.services.admitting import Admitting
@@ -200,7 +200,7 @@ def test_a_member_receives_entries_from_joining_to_leaving() -> None:
         ann.settle()
         eve.settle()
         assert eve.texts() == ["join", "between", "leave"]
-        assert node.messaging.subscriptions.followers.members(APP, group) == {ann.connection: None}
+        assert node.messaging.log_subscriptions.followers.members(APP, group) == {ann.connection: None}
 
 
 def test_online_members_receive_the_creation_of_a_group() -> None:
@@ -217,7 +217,7 @@ def test_a_join_that_commits_while_memberships_are_read_is_not_missed() -> None:
         ann, bob = node.speaker("ann", 1), node.speaker("bob")
         gate = node.log.answering = Signal()
         bob.tell("sync", {"cursor": 0})
-        until(lambda: node.messaging.subscriptions.reading)
+        until(lambda: node.messaging.log_subscriptions.reading)
         node.log.join(APP, group, ["bob"])
         node.log.answering = None
         gate.set()
@@ -229,9 +229,9 @@ def test_rooms_are_empty_when_their_connections_have_ended() -> None:
     with Node() as node:
         group = node.log.create(APP, "ann", [])
         ann = node.speaker("ann", 1)
-        assert node.messaging.subscriptions.followers.members(APP, group)
+        assert node.messaging.log_subscriptions.followers.members(APP, group)
         ann.client.hang_up()
-        until(lambda: not node.messaging.subscriptions.followers.members(APP, group))
+        until(lambda: not node.messaging.log_subscriptions.followers.members(APP, group))
         assert not node.messaging.follower.follows(APP)
 
 
@@ -244,13 +244,13 @@ def test_a_guests_app_that_ends_with_its_session_ends_the_following_too() -> Non
         app = node.hub.open("guests", "multi", guest=True)
         node.hub.join(app, connection, "bob", "")
         node.log.answering = Signal()
-        following = gevent.spawn(node.messaging.catch_up.subscribe, connection, Subscription(), False)
-        until(lambda: node.messaging.subscriptions.by_app)
+        following = gevent.spawn(node.messaging.catch_up.subscribe, connection, LogSubscription(), False)
+        until(lambda: node.messaging.log_subscriptions.by_app)
         node.hub.leave(connection)
         node.hub.close_guest("guests")
         node.log.answering.set()
         following.get(timeout=60)
-        assert not node.messaging.subscriptions.by_app
+        assert not node.messaging.log_subscriptions.by_app
         assert not node.messaging.follower.follows("guests")
 
 
@@ -282,7 +282,7 @@ def test_a_kick_during_the_lookup_of_the_cursor_is_no_error(
         until(lambda: asked)
         connection.close(errors.CLOSE_KICKED, "")
         gate.set()
-        until(lambda: node.messaging.subscriptions.by_app == {APP: 1})
+        until(lambda: node.messaging.log_subscriptions.by_app == {APP: 1})
         turn()
         assert not caplog.records
 
@@ -365,11 +365,11 @@ def test_after_a_failed_catch_up_a_client_gets_no_new_entries_before_a_sync(acks
         assert not bob.ask("sync", {"cursor": 0})[1]["hasMore"]
         assert bob.answer(said)[1]["id"] == 3
         assert bob.stream() == [1, 2, 3, 4, 3], "the page, and then what it said itself"
-        assert isinstance(connection.subscription, AckingSubscription) is acks
+        assert isinstance(connection.log_subscription, AckingLogSubscription) is acks
         client.hang_up()
         until(lambda: not node.hub.is_online(APP, "bob"))
-        assert node.messaging.subscriptions.by_app == {APP: 1}
-        assert node.messaging.subscriptions.acking == 0
+        assert node.messaging.log_subscriptions.by_app == {APP: 1}
+        assert node.messaging.log_subscriptions.acking == 0
 
 
 def test_entries_that_would_be_dropped_are_not_read() -> None:

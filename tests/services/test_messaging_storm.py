@@ -13,7 +13,7 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.services.messages import catch_up, log_follower
-from imserver.services.messages.subscriptions import ACK_SECONDS
+from imserver.services.messages.log_subscriptions import ACK_SECONDS
 from imserver.storage.log import writer
 from imserver.transport.connection import OPEN
 from tests.services.memory_log import Shelf

@@ -872,7 +872,7 @@ def test_a_session_remembers_no_more_than_a_few_numbers(harness: Harness) -> Non
     ann, bob = harness.live(266), harness.live(267)
     ann.single(1, 267, "hi")
     bob.expect(1)
-    state, subscription = ann.connection.dialect_state, ann.connection.subscription
+    state, subscription = ann.connection.dialect_state, ann.connection.log_subscription
     assert type(state) is ProtobufState
     assert state.__sizeof__() + subscription.__sizeof__() <= 96
     assert not hasattr(state, "__dict__")
@@ -908,14 +908,14 @@ def test_each_sender_has_its_own_numbers(harness: Harness) -> None:
 def test_who_comes_into_a_group_is_its_member_alone(harness: Harness) -> None:
     ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
     group = harness.log.create(APP, "266", ["267"])
-    until(lambda: len(harness.messaging.subscriptions.followers.members(APP, group)) == 2)
+    until(lambda: len(harness.messaging.log_subscriptions.followers.members(APP, group)) == 2)
     ann.group(1, group, "to both of us")
     bob.expect(1)
     eve.settle()
     assert eve.outputs() == []
     eve.connection.lost()
     until(lambda: not harness.hub.is_online(APP, "268"))
-    assert list(harness.messaging.subscriptions.followers.members(APP, group)) == [
+    assert list(harness.messaging.log_subscriptions.followers.members(APP, group)) == [
         ann.connection,
         bob.connection,
     ]

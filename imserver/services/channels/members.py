@@ -455,7 +455,7 @@ class ChannelMembers:
         others = self._others
         own = 0 if others is None else others.node_messages.own_epoch
         if what.at_most is not None:
-            elsewhere = sum(members for epoch, members in (nodes or {}).items() if epoch != own)
+            elsewhere = sum(members for node_epoch, members in (nodes or {}).items() if node_epoch != own)
             if self._hub.member_count(app, what.channel) + elsewhere > what.at_most:
                 return Outcome.NOT_SENT
         reached = self.deliver(app, what)
@@ -477,21 +477,21 @@ class ChannelMembers:
     def _receivers(
         self, others: OtherNodes, app: str, channel: str, nodes: Mapping[int, int] | None, reached: bool
     ) -> set[int]:
-        """The epochs of the nodes that must get a publication. ``reached``: this node has members."""
+        """The node epochs of those that must get a publication. ``reached``: this node has members."""
         leases, own = others.registry.leases(), others.node_messages.own_epoch
         reported = self._registrar is not None and self._registrar.is_reported(app, channel)
         # If the registry has lost this node, it may have lost others too.
         if nodes is None or (own not in nodes and reached and reported):
-            return {epoch for epoch, lease in leases.items() if lease.birth}
+            return {node_epoch for node_epoch, lease in leases.items() if lease.birth}
         if self._unsettled:
             now = monotonic()
-            self._unsettled = {epoch: until for epoch, until in self._unsettled.items() if until > now}
+            self._unsettled = {each: until for each, until in self._unsettled.items() if until > now}
             return {*nodes, *self._unsettled} & leases.keys()
         return {*nodes}
 
-    def peer_unsettled(self, epoch: int) -> None:
+    def peer_unsettled(self, node_epoch: int) -> None:
         """Record that a node could not report a channel to the registry. Never switches."""
-        self._unsettled[epoch] = monotonic() + UNSETTLED_SECONDS
+        self._unsettled[node_epoch] = monotonic() + UNSETTLED_SECONDS
 
     def received(self, item: ToChannel) -> None:
         """Deliver a publication of another node. Never switches."""
@@ -517,7 +517,7 @@ class ChannelMembers:
         queries.add("channel_names", ChannelNamesQuery, self._page_here)
 
     def _find(self, app: str, channel: str) -> list[dict[int, int]] | None:
-        """The nodes with members of a channel and their numbers, by epoch. None: the registry does not
+        """The nodes with members of a channel and their numbers, by node epoch. None: the registry does not
         answer.
         """
         if self._others is None or not self._others.node_messages.peers():
@@ -586,7 +586,7 @@ class ChannelMembers:
         """The number of connections in a channel. Numbers of other nodes are about a second old."""
         own = 0 if self._others is None else self._others.node_messages.own_epoch
         found = self._find(app, channel) or [{}]
-        elsewhere = sum(members for epoch, members in found[0].items() if epoch != own)
+        elsewhere = sum(members for node_epoch, members in found[0].items() if node_epoch != own)
         return self._hub.member_count(app, channel) + elsewhere
 
     def page(self, app: str, after: str = "", limit: int = 1000) -> ChannelPage:

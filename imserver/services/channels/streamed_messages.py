@@ -334,17 +334,17 @@ class StreamedMessages:
                 leases[lease.epoch] = lease
                 elsewhere.setdefault(lease.epoch, []).append(place)
 
-        def ask(epoch: int, places: list[int]) -> None:
+        def ask(node_epoch: int, places: list[int]) -> None:
             assert self._others is not None
             for some in _in_parts(places, pieces):
                 query = AppendPieces(app, [pieces[place] for place in some], sender)
                 answers = self._others.query_behind(
-                    leases[epoch], self._append_query, query, list[AppendedPiece]
+                    leases[node_epoch], self._append_query, query, list[AppendedPiece]
                 )
                 for place, answer in zip(some, answers or (), strict=False):
                     found[place] = answer
 
-        asking = [gevent.spawn(ask, epoch, places) for epoch, places in elsewhere.items()]
+        asking = [gevent.spawn(ask, node_epoch, places) for node_epoch, places in elsewhere.items()]
         if here:
             answers = self._append_here(AppendPieces(app, [pieces[place] for place in here], sender))
             for place, answer in zip(here, answers, strict=True):

@@ -21,7 +21,7 @@ from imserver.metrics import Metrics
 from imserver.model import AckNumber, Event, Outcome, Reply
 from imserver.protocol.action import AckedActionDialect
 from imserver.protocol.registry import BY_NAME
-from imserver.services.messages.subscriptions import PongTracker
+from imserver.services.messages.log_subscriptions import PongTracker
 from imserver.services.nodes import Awaited, NodeMessages, ToUser
 from imserver.services.push.publish import PendingPushes
 from imserver.services.push.push import Pushes

@@ -4,8 +4,8 @@ If an app stores these messages (:class:`ActionMessages`), absent users receive 
 Messages of a room are delivered from the log. So all messages of a connection have one order, and a message
 that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
 Stored members have one from the first message, other users from their first login to the room. A message
-without proof of arrival (:class:`imserver.services.messages.subscriptions.PongTracker`) is sent again at the
-next login. Clients that acknowledge are in :mod:`imserver.services.dialects.action_acks`.
+without proof of arrival (see :class:`imserver.services.messages.log_subscriptions.PongTracker`) is sent again
+at the next login. Clients that acknowledge are in :mod:`imserver.services.dialects.action_acks`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from imserver.services.channels.members import ChannelRefused
 from imserver.services.dialects.action_acks import ActionAcks, unacked_of
 from imserver.services.messages.annotations import code_of
 from imserver.services.messages.deliverer import Result, wait_until_sent
+from imserver.services.messages.log_subscriptions import PongLogSubscription, Positions
 from imserver.services.messages.messaging import Messaging, RejectedView
-from imserver.services.messages.subscriptions import PongSubscription, Positions
 from imserver.services.people.relations import Relations
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.log.contract import BLOCKED, REJECTED, Appended, Draft, Rejected
@@ -123,16 +123,16 @@ class ActionMessages:
         """Greenlet: deliver all missed messages, and then new ones. Tries again while the database does not
         answer. Ends when the connection logs in again.
         """
-        subscription: PongSubscription | None = None
+        log_subscription: PongLogSubscription | None = None
         while connection.state == OPEN and connection.dialect_state is state:
             try:
-                if subscription is None:
+                if log_subscription is None:
                     positions = positions or read_positions()
                     if connection.dialect_state is not state:
                         return
-                    subscription = self._subscribe(connection, positions)
-                if connection.subscription is subscription:
-                    self._send_missed(connection, subscription)
+                    log_subscription = self._subscribe(connection, positions)
+                if connection.log_subscription is log_subscription:
+                    self._send_missed(connection, log_subscription)
                 return
             except StorageUnavailable:
                 gevent.sleep(RETRY_SECONDS)
@@ -140,12 +140,14 @@ class ActionMessages:
                 log.exception("missed messages could not be sent", extra={"connection": connection.peer})
                 connection.close(errors.CLOSE_INTERNAL_ERROR)
 
-    def _subscribe(self, connection: Connection, positions: Positions) -> PongSubscription:
+    def _subscribe(self, connection: Connection, positions: Positions) -> PongLogSubscription:
         pinged = unacked_of(connection) is None
-        subscription = PongSubscription(number=next(self._pongs.numbers), positions=positions, pinged=pinged)
-        subscription.acked = subscription.delivered = min(positions.values())
-        self._catch_up.subscribe(connection, subscription, live=False)
-        return subscription
+        log_subscription = PongLogSubscription(
+            number=next(self._pongs.numbers), positions=positions, pinged=pinged
+        )
+        log_subscription.acked = log_subscription.delivered = min(positions.values())
+        self._catch_up.subscribe(connection, log_subscription, live=False)
+        return log_subscription
 
     def _positions_of(
         self, app: str, user: str, room: str, rooms: Collection[str], login_time: int | None = None
@@ -165,9 +167,9 @@ class ActionMessages:
             self._pongs.begin(app, user, room, positions[room])
         return dict.fromkeys(rooms, 0) | positions
 
-    def _send_missed(self, connection: Connection, subscription: PongSubscription) -> None:
+    def _send_missed(self, connection: Connection, log_subscription: PongLogSubscription) -> None:
         """Send the missed messages page by page. If the subscription ends, the next login sends them."""
-        after: int | None = subscription.delivered
+        after: int | None = log_subscription.delivered
 
         def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
             nonlocal after
@@ -175,7 +177,7 @@ class ActionMessages:
             after = messages[-1].id if more and messages else None
             return after is None
 
-        while after is not None and connection.subscription is subscription:
+        while after is not None and connection.log_subscription is log_subscription:
             self._catch_up.sync(connection, after, PAGE, answer)
             if after is not None:
                 wait_until_sent(connection)

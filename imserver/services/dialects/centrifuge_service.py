@@ -575,7 +575,7 @@ class CentrifugeService:
         state = connection.dialect_state
         if not isinstance(state, CentrifugeState):
             return
-        if state.unfollowed and connection.subscription is None and self._catch_up.answers():
+        if state.unfollowed and connection.log_subscription is None and self._catch_up.answers():
             connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
             return
         now, app = int(time()), connection.app or ""

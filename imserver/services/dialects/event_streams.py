@@ -12,7 +12,7 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.errors import ImserverError, StorageUnavailable
-from imserver.model import Login, Message, Subscription
+from imserver.model import Login, LogSubscription, Message
 from imserver.protocol import sse
 from imserver.protocol.sse import SseDialect
 from imserver.services.channels.channels import Channels
@@ -189,8 +189,8 @@ class EventStreams:
             return after is None
 
         try:
-            self._catch_up.subscribe(stream, Subscription(), live=False)
-            while after is not None and stream.subscription is not None:
+            self._catch_up.subscribe(stream, LogSubscription(), live=False)
+            while after is not None and stream.log_subscription is not None:
                 if after != cursor:
                     wait_until_sent(stream)
                 self._catch_up.sync(stream, after, _PAGE, answer)

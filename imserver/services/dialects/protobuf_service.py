@@ -27,15 +27,15 @@ from imserver.model import (
     ChatMessage,
     ChatSync,
     Login,
+    LogSubscription,
     Message,
     Reply,
-    Subscription,
 )
 from imserver.protocol.protobuf import APP, FullProtobufDialect, ProtobufDialect, Recovered, account
 from imserver.protocol.registry import BY_NAME
 from imserver.services.dialects.protobuf_uplink import ProtobufState, ProtobufUplink
+from imserver.services.messages.log_subscriptions import AckingLogSubscription
 from imserver.services.messages.messaging import Messaging
-from imserver.services.messages.subscriptions import AckingSubscription
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.log.contract import fitting
 from imserver.transport.connection import OPEN, Connection, app_and_user
@@ -231,12 +231,12 @@ class ProtobufService:
     ) -> Reply | None:
         """Subscribe a new session to the log."""
         acks = command.cursor >= 0 and command.acks
-        subscription = AckingSubscription(held=[]) if acks else Subscription(held=[])
+        log_subscription = AckingLogSubscription(held=[]) if acks else LogSubscription(held=[])
         state = ProtobufState(end_and_session=expires_at // 60 + 1 if expires_at else 0)
         connection.dialect_state = state
         if command.cursor < 0:
             app, user = app_and_user(connection)
-            self._catch_up.subscribe(connection, subscription, live=False)
+            self._catch_up.subscribe(connection, log_subscription, live=False)
             if not connection.device and self._sessions.replaces_older(app):
                 # GoChat's clients learn from the next sync which of their messages they must send again.
                 session, last = self._uplink.begin(app, user)
@@ -248,7 +248,7 @@ class ProtobufService:
         def answer_login(recovered: bool, begin_anew: bool) -> None:
             answer(Reply(errors.REPLY_OK, Recovered(recovered, begin_anew)))
 
-        self._catch_up.resume(connection, subscription, command.cursor, answer_login)
+        self._catch_up.resume(connection, log_subscription, command.cursor, answer_login)
         return None
 
     def _check(self, connection: Connection, command: ChatLogin) -> LoginDecision:
@@ -297,10 +297,10 @@ class ProtobufService:
         except StorageUnavailable as unavailable:
             log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
             connection.close(errors.CLOSE_INTERNAL_ERROR)
-        subscription = connection.subscription
-        if subscription is not None and not (subscription.live or full) and connection.state == OPEN:
+        log_subscription = connection.log_subscription
+        if log_subscription is not None and not (log_subscription.live or full) and connection.state == OPEN:
             # The client is expected to request the rest. New entries are held meanwhile.
-            subscription.held = list(subscription.held or ())
+            log_subscription.held = list(log_subscription.held or ())
             self.page_deadlines.expect(connection)
         return _OK
 

@@ -25,8 +25,8 @@ from imserver.logging import RateLimitedLog
 from imserver.model import Send
 from imserver.protocol.cmd import STORED_COMMANDS
 from imserver.protocol.forgiving import Refused
+from imserver.services.messages.log_subscriptions import users_of
 from imserver.services.messages.messaging import Messaging, make_draft
-from imserver.services.messages.subscriptions import users_of
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.bots import BotHook, HookStore
 from imserver.storage.events import EventStore

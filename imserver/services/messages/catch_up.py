@@ -15,17 +15,17 @@ from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
-from imserver.model import Message, Subscription
+from imserver.model import LogSubscription, Message
 from imserver.services.messages.deliverer import Deliverer, oldest_page
 from imserver.services.messages.log_follower import LogFollower
-from imserver.services.messages.subscriptions import (
+from imserver.services.messages.log_subscriptions import (
     RESEND_LIMIT,
     TRIES,
-    AckingSubscription,
+    AckingLogSubscription,
     AckTracker,
-    PendingSubscription,
-    PongSubscription,
-    Subscriptions,
+    LogSubscriptions,
+    PendingLogSubscription,
+    PongLogSubscription,
     groups_at,
     held_acks,
 )
@@ -52,14 +52,14 @@ Resumed = Callable[[bool, bool], None]
 
 
 class CatchUp:
-    """Owner of ``Connection.subscription``, and of the reads of log floors under way."""
+    """Owner of ``Connection.log_subscription``, and of the reads of log floors under way."""
 
     def __init__(
         self,
         hub: Hub,
         metrics: Metrics,
         store: Store,
-        subscriptions: Subscriptions,
+        log_subscriptions: LogSubscriptions,
         ack_tracker: AckTracker,
         follower: LogFollower,
         deliverer: Deliverer,
@@ -67,7 +67,7 @@ class CatchUp:
         self._hub = hub
         self._metrics = metrics
         self._store = store
-        self._subscriptions = subscriptions
+        self._log_subscriptions = log_subscriptions
         self._ack_tracker = ack_tracker
         self._follower = follower
         self._deliverer = deliverer
@@ -75,9 +75,9 @@ class CatchUp:
         """Reads of floors that have not begun; callers that come meanwhile share the result."""
         self._turns: dict[str, Lock] = {}
 
-    # --- subscriptions --------------------------------------------------------------------------------------
+    # --- log subscriptions ----------------------------------------------------------------------------------
 
-    def subscribe(self, connection: Connection, subscription: Subscription, live: bool = True) -> int:
+    def subscribe(self, connection: Connection, log_subscription: LogSubscription, live: bool = True) -> int:
         """Let a session follow the log; returns the position from which. May switch.
 
         ``live`` False: nothing is delivered before the client has synced all that it missed (:meth:`sync`).
@@ -85,13 +85,13 @@ class CatchUp:
         session does not follow the log.
         """
         app, user, state = connection.app, connection.user, connection.dialect_state
-        subscriptions = self._subscriptions
+        log_subscriptions = self._log_subscriptions
         assert app is not None
         assert user is not None
-        subscriptions.add(app)
+        log_subscriptions.add(app)
         try:
             self._follower.follow(app)
-            rows = subscriptions.read_memberships(self._store.log().memberships, app, user)
+            rows = log_subscriptions.read_memberships(self._store.log().memberships, app, user)
         except BaseException:
             self._remove(app)
             raise
@@ -100,31 +100,31 @@ class CatchUp:
         if not same or not self._may_subscribe(connection):
             self._remove(app)
             return position
-        if connection.subscription is not None:  # a pending one
-            subscription.held = connection.subscription.held
+        if connection.log_subscription is not None:  # a pending one
+            log_subscription.held = connection.log_subscription.held
             self.forget(connection)
-        connection.subscription = subscription
-        subscriptions.acking += isinstance(subscription, AckingSubscription)
+        connection.log_subscription = log_subscription
+        log_subscriptions.acking += isinstance(log_subscription, AckingLogSubscription)
         if live:
-            subscription.held = None
+            log_subscription.held = None
         for conversation, bot in groups_at(rows, position):
-            subscriptions.followers.enter(app, connection, conversation, bot)
+            log_subscriptions.followers.enter(app, connection, conversation, bot)
         return position
 
-    def put_off(self, connection: Connection, pending: PendingSubscription) -> None:
+    def put_off(self, connection: Connection, pending: PendingLogSubscription) -> None:
         """The log is unavailable: the session receives nothing before it syncs."""
         app = connection.app
-        if app is not None and connection.subscription is None and self._may_subscribe(connection):
-            self._subscriptions.add(app)
-            connection.subscription = pending
+        if app is not None and connection.log_subscription is None and self._may_subscribe(connection):
+            self._log_subscriptions.add(app)
+            connection.log_subscription = pending
 
     def _may_subscribe(self, connection: Connection) -> bool:
-        """Whether a session is addressed, and has no subscription but a pending one."""
+        """Whether a session is addressed, and has no log subscription but a pending one."""
         app, user = connection.app, connection.user
         known = self._hub.apps.get(app or "")  # an app of guests ends with its last session
         addressed = known is not None and user is not None and connection in known.sessions_of(user)
-        subscription = connection.subscription
-        free = subscription is None or isinstance(subscription, PendingSubscription)
+        log_subscription = connection.log_subscription
+        free = log_subscription is None or isinstance(log_subscription, PendingLogSubscription)
         return connection.state == OPEN and addressed and free
 
     def ended(self, connection: Connection, _code: int) -> None:
@@ -133,15 +133,15 @@ class CatchUp:
 
     def forget(self, connection: Connection) -> None:
         """A connection no longer follows the log. Never switches."""
-        subscription, app = connection.subscription, connection.app
-        if subscription is not None and app is not None:
-            self._subscriptions.followers.leave_all(app, connection)
-            connection.subscription = None
-            self._subscriptions.acking -= isinstance(subscription, AckingSubscription)
+        log_subscription, app = connection.log_subscription, connection.app
+        if log_subscription is not None and app is not None:
+            self._log_subscriptions.followers.leave_all(app, connection)
+            connection.log_subscription = None
+            self._log_subscriptions.acking -= isinstance(log_subscription, AckingLogSubscription)
             self._remove(app)
 
     def _remove(self, app: str) -> None:
-        if self._subscriptions.remove(app):
+        if self._log_subscriptions.remove(app):
             self._follower.forget_unwanted(app)
 
     # --- missed entries -------------------------------------------------------------------------------------
@@ -161,13 +161,13 @@ class CatchUp:
         order of deliveries. ``yields``: it is not called if another sync has begun meanwhile. ``checks``: it
         gets the result of :meth:`must_begin_anew`, otherwise False. Raises StorageUnavailable.
         """
-        app, user, subscription = connection.app, connection.user, connection.subscription
-        if app is None or user is None or subscription is None:
+        app, user, log_subscription = connection.app, connection.user, connection.log_subscription
+        if app is None or user is None or log_subscription is None:
             answer([], False, False)  # it has ended meanwhile
             return
-        rooms = subscription.positions if isinstance(subscription, PongSubscription) else None
-        was_live = subscription.live
-        held = subscription.held = list(subscription.held or ())
+        rooms = log_subscription.positions if isinstance(log_subscription, PongLogSubscription) else None
+        was_live = log_subscription.live
+        held = log_subscription.held = list(log_subscription.held or ())
         entries, more = list[Entry](), False
         try:
             # Otherwise this node would deliver again what the client has received from another one.
@@ -178,15 +178,15 @@ class CatchUp:
                 # The floor is read after the page, which may lack what has expired meanwhile.
                 anew = checks and self.must_begin_anew(connection, after)
         except BaseException:
-            if subscription.held is held:  # else a later sync owns it, or it was answered
+            if log_subscription.held is held:  # else a later sync owns it, or it was answered
                 if was_live:
                     self.release(connection)
                 else:
-                    subscription.held = held_acks(held)
+                    log_subscription.held = held_acks(held)
             raise
-        if yields and subscription.held is not held:
+        if yields and log_subscription.held is not held:
             return
-        if connection.subscription is not subscription:
+        if connection.log_subscription is not log_subscription:
             answer([], False, False)
             return
         if not more:
@@ -195,19 +195,19 @@ class CatchUp:
             entries = [entry for entry in entries if entry.id <= position]
         if not answer(entries, more, anew):
             # Held messages are on the next pages; acknowledgements wait for the last page.
-            subscription.held = held_acks(subscription.held or ())
+            log_subscription.held = held_acks(log_subscription.held or ())
             return
-        self._go_live(connection, subscription, entries[-1].id if entries else after)
+        self._go_live(connection, log_subscription, entries[-1].id if entries else after)
 
     def release(self, connection: Connection) -> None:
         """Send what was held for a connection, and deliver new entries from now on."""
-        subscription = connection.subscription
-        if subscription is not None and not subscription.live:
-            self._go_live(connection, subscription, 0)
+        log_subscription = connection.log_subscription
+        if log_subscription is not None and not log_subscription.live:
+            self._go_live(connection, log_subscription, 0)
 
-    def _go_live(self, connection: Connection, subscription: Subscription, covered: int) -> None:
+    def _go_live(self, connection: Connection, log_subscription: LogSubscription, covered: int) -> None:
         """Send what was held; of entries those after ``covered``."""
-        held, subscription.held = subscription.held or (), None
+        held, log_subscription.held = log_subscription.held or (), None
         messages: list[Message] = []
         for each in held:
             if not isinstance(each, Message):
@@ -231,7 +231,7 @@ class CatchUp:
     # --- logins with a cursor -------------------------------------------------------------------------------
 
     def resume(
-        self, connection: Connection, subscription: Subscription, cursor: int, resumed: Resumed
+        self, connection: Connection, log_subscription: LogSubscription, cursor: int, resumed: Resumed
     ) -> None:
         """Let a session that has just begun follow the log from its cursor on.
 
@@ -239,15 +239,15 @@ class CatchUp:
         nothing is delivered before the client has synced. May switch. Raises StorageUnavailable; then
         ``resumed`` was not called.
         """
-        self.subscribe(connection, subscription, live=False)
-        if connection.subscription is not subscription:
+        self.subscribe(connection, log_subscription, live=False)
+        if connection.log_subscription is not log_subscription:
             resumed(False, False)
             return
-        if isinstance(subscription, AckingSubscription):
-            subscription.acked = subscription.delivered = cursor
+        if isinstance(log_subscription, AckingLogSubscription):
+            log_subscription.acked = log_subscription.delivered = cursor
 
         def recover(messages: list[Message], more: bool, anew: bool) -> bool:
-            whole = not (more or anew) and connection.subscription is subscription
+            whole = not (more or anew) and connection.log_subscription is log_subscription
             resumed(whole, anew)
             if whole:
                 self._deliverer.send(connection, messages)
@@ -262,7 +262,7 @@ class CatchUp:
         """
         if not self.answers():
             raise StorageUnavailable("the database does not answer")
-        self.subscribe(connection, Subscription(held=[]), live=False)
+        self.subscribe(connection, LogSubscription(held=[]), live=False)
 
     def answers(self) -> bool:
         """Whether the last access to the database succeeded. Never switches."""
@@ -329,17 +329,19 @@ class CatchUp:
     def _resend_to(self, late: list[Connection]) -> None:
         """Greenlet: resend, or close the connections that were late too often."""
         for connection in late:
-            subscription = connection.subscription
-            if connection.state != OPEN or not isinstance(subscription, AckingSubscription):
+            log_subscription = connection.log_subscription
+            if connection.state != OPEN or not isinstance(log_subscription, AckingLogSubscription):
                 continue
-            subscription.tries += 1
+            log_subscription.tries += 1
             try:
-                if subscription.tries <= TRIES and self.resend(connection, subscription.acked, RESEND_LIMIT):
+                if log_subscription.tries <= TRIES and self.resend(
+                    connection, log_subscription.acked, RESEND_LIMIT
+                ):
                     continue
             except StorageUnavailable:
-                subscription.tries -= 1
-                if not subscription.tracked:
-                    self._ack_tracker.wait(connection, subscription)
+                log_subscription.tries -= 1
+                if not log_subscription.tracked:
+                    self._ack_tracker.wait(connection, log_subscription)
                 continue
             except Exception:
                 log.exception("entries could not be sent again", extra={"connection": connection.peer})
@@ -349,8 +351,8 @@ class CatchUp:
         """Send a live connection again what its user may read after an id; False if that is more than
         ``limit``. Nothing is sent if its client begins a sync meanwhile. Switches; raises StorageUnavailable.
         """
-        subscription = connection.subscription
-        if subscription is None or not subscription.live:
+        log_subscription = connection.log_subscription
+        if log_subscription is None or not log_subscription.live:
             return True  # its client syncs
         whole = True
 

@@ -20,11 +20,11 @@ from imserver.hub.hub import Hub
 from imserver.model import Message
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.open_streams import OpenStreams
-from imserver.services.messages.subscriptions import (
-    AckingSubscription,
+from imserver.services.messages.log_subscriptions import (
+    AckingLogSubscription,
     AckTracker,
-    PongSubscription,
-    Subscriptions,
+    LogSubscriptions,
+    PongLogSubscription,
     hold_ack,
     users_of,
 )
@@ -65,15 +65,15 @@ class Deliverer:
         self,
         hub: Hub,
         fanout: Fanout,
-        subscriptions: Subscriptions,
+        log_subscriptions: LogSubscriptions,
         ack_tracker: AckTracker,
         channels: Channels,
         streams: OpenStreams,
     ) -> None:
         self._hub = hub
         self._fanout = fanout
-        self._subscriptions = subscriptions
-        self._followers = subscriptions.followers
+        self._log_subscriptions = log_subscriptions
+        self._followers = log_subscriptions.followers
         self._ack_tracker = ack_tracker
         self._channels = channels
         self._streams = streams
@@ -88,20 +88,20 @@ class Deliverer:
     def is_wanted(self, app: str) -> bool:
         """Whether the entries of an app are to be delivered here: there are subscriptions, stored channels
         with subscribers, or results that wait."""
-        return app in self._subscriptions.by_app or app in self.results or self._channels.follows_log(app)
+        return app in self._log_subscriptions.by_app or app in self.results or self._channels.follows_log(app)
 
     def settle(self, connection: Connection | None, done: Done, result: Result) -> None:
         """Pass on the result of a draft; if its sender's cursor has not caught up yet, once it has."""
-        subscription = None if connection is None else connection.subscription
+        log_subscription = None if connection is None else connection.log_subscription
         if (
-            subscription is not None
-            and subscription.held is not None
-            and subscription.has_cursor
+            log_subscription is not None
+            and log_subscription.held is not None
+            and log_subscription.has_cursor
             and isinstance(result, Appended)
         ):
             assert connection is not None
-            subscription.held = hold_ack(subscription.held, lambda: done(result))
-            if type(subscription.held) is tuple and len(subscription.held) > MAX_HELD:
+            log_subscription.held = hold_ack(log_subscription.held, lambda: done(result))
+            if type(log_subscription.held) is tuple and len(log_subscription.held) > MAX_HELD:
                 connection.abandon(errors.CLOSE_SLOW_READER)
             return
         try:
@@ -113,7 +113,7 @@ class Deliverer:
         """Deliver entries to their receivers here, and results to their senders. ``entries`` are all that
         concern this node up to ``position``."""
         begin, results = 0, self.results.get(app, {})
-        subscribed = app in self._subscriptions.by_app
+        subscribed = app in self._log_subscriptions.by_app
         if app in self._channels.log_channels:
             self._deliver_to_channels(app, entries)
         while begin < len(entries):
@@ -177,7 +177,7 @@ class Deliverer:
             self._settle_all(mine)
         if first.kind == "leave":
             for user in users_of(first):
-                self._subscriptions.memberships_changed(app, user)
+                self._log_subscriptions.memberships_changed(app, user)
                 for each in self._subscribed(app, user):
                     self._followers.leave(app, each, first.conversation)
 
@@ -189,11 +189,13 @@ class Deliverer:
             return []
         if entry.members:
             users = set(entry.members)
-            return [each for one in users for each in known.sessions_of(one) if each.subscription is not None]
+            return [
+                each for one in users for each in known.sessions_of(one) if each.log_subscription is not None
+            ]
         room = known.channels.get(entry.room)
         if room is None:
             return []
-        return {each: None for each in room.members if isinstance(each.subscription, PongSubscription)}
+        return {each: None for each in room.members if isinstance(each.log_subscription, PongLogSubscription)}
 
     def _deliver_to_others(
         self,
@@ -207,7 +209,7 @@ class Deliverer:
         for each in receivers:
             if each in special:
                 continue
-            held = each.subscription.held  # type: ignore[union-attr]  # they are subscribed; a hot loop
+            held = each.log_subscription.held  # type: ignore[union-attr]  # they are subscribed; a hot loop
             if held is None:
                 live.append(each)
             elif type(held) is list:
@@ -248,18 +250,18 @@ class Deliverer:
 
     def _deliver_to(self, app: str, connection: Connection, run: Run, places: Sequence[int]) -> None:
         """Deliver a part of a run to one connection."""
-        subscription = connection.subscription
-        if subscription is None:
+        log_subscription = connection.log_subscription
+        if log_subscription is None:
             return
-        if subscription.held is None:
+        if log_subscription.held is None:
             self._push(app, (connection,), run, places)
-        elif type(subscription.held) is list:
-            subscription.held.extend([run.messages[place] for place in places])
+        elif type(log_subscription.held) is list:
+            log_subscription.held.extend([run.messages[place] for place in places])
 
     def _joined(self, app: str, entry: Entry) -> None:
         bots = bots_of(entry)
         for user in users_of(entry):
-            self._subscriptions.memberships_changed(app, user)
+            self._log_subscriptions.memberships_changed(app, user)
             for each in self._subscribed(app, user):
                 self._followers.enter(app, each, entry.conversation, user in bots)
 
@@ -267,7 +269,7 @@ class Deliverer:
         known = self._hub.apps.get(app)
         if known is None:
             return []
-        return [each for each in known.sessions_of(user) if each.subscription is not None]
+        return [each for each in known.sessions_of(user) if each.log_subscription is not None]
 
     def send(self, connection: Connection, messages: Sequence[Message]) -> None:
         """Send stored messages to one connection."""
@@ -278,10 +280,10 @@ class Deliverer:
         """Send a connection that has caught up each streamed answer so far of its conversations."""
         if not self._streams.by_channel:
             return
-        app, user, subscription = connection.app or "", connection.user or "", connection.subscription
+        app, user, log_subscription = connection.app or "", connection.user or "", connection.log_subscription
         found = dict(self._streams.of_sender(app, user))
         found.update(self._streams.of(app, f"user:{user}"))
-        for group in () if subscription is None else subscription.groups:
+        for group in () if log_subscription is None else log_subscription.groups:
             if connection not in self._followers.bots.get((app, group), ()):
                 found.update(self._streams.of(app, f"group:{group}"))
         for stream in found.values():
@@ -290,11 +292,11 @@ class Deliverer:
     def _push(self, app: str, connections: Collection[Connection], run: Run, places: Sequence[int]) -> None:
         for some in _frames(run.messages, places) if len(places) > 1 else (places,):
             self._fanout.messages(self._hub.apps[app], connections, Part(run, some))
-        if self._subscriptions.acking:
+        if self._log_subscriptions.acking:
             for each in connections:
-                subscription = each.subscription
-                if isinstance(subscription, AckingSubscription):
-                    self._ack_tracker.delivered(each, subscription, run.messages[places[-1]].id)
+                log_subscription = each.log_subscription
+                if isinstance(log_subscription, AckingLogSubscription):
+                    self._ack_tracker.delivered(each, log_subscription, run.messages[places[-1]].id)
 
 
 def _end_of_window(entries: Sequence[Entry], begin: int) -> int:

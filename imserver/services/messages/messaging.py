@@ -27,12 +27,12 @@ from imserver.model import (
     Conversations,
     History,
     Login,
+    LogSubscription,
     Message,
     Reply,
     Resume,
     Search,
     Send,
-    Subscription,
     Sync,
 )
 from imserver.protocol.cmd import EntryView, entry_view
@@ -42,14 +42,14 @@ from imserver.services.messages.annotations import RefusedView, code_of
 from imserver.services.messages.catch_up import CatchUp
 from imserver.services.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
 from imserver.services.messages.log_follower import LogFollower
-from imserver.services.messages.receipts import MarksView, Receipts
-from imserver.services.messages.subscriptions import (
-    AckingSubscription,
+from imserver.services.messages.log_subscriptions import (
+    AckingLogSubscription,
     AckTracker,
-    PendingSubscription,
+    LogSubscriptions,
+    PendingLogSubscription,
     PongTracker,
-    Subscriptions,
 )
+from imserver.services.messages.receipts import MarksView, Receipts
 from imserver.services.nodes import NodeMessages
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.action_positions import ActionPositions
@@ -125,15 +125,17 @@ class Messaging:
         self._bot_rates = bot_rates
         self._node_messages = node_messages
         self._feeds = feeds
-        self.subscriptions = Subscriptions()
+        self.log_subscriptions = LogSubscriptions()
         self.pongs = PongTracker(positions)
         self.ack_tracker = AckTracker(self.pongs)
         self.streams = OpenStreams()
         """Of streamed answers (:mod:`imserver.services.messages.streamed_answers`)."""
-        self.deliverer = Deliverer(hub, fanout, self.subscriptions, self.ack_tracker, channels, self.streams)
+        self.deliverer = Deliverer(
+            hub, fanout, self.log_subscriptions, self.ack_tracker, channels, self.streams
+        )
         self.follower = LogFollower(store, self.deliverer, metrics)
         self.catch_up = CatchUp(
-            hub, metrics, store, self.subscriptions, self.ack_tracker, self.follower, self.deliverer
+            hub, metrics, store, self.log_subscriptions, self.ack_tracker, self.follower, self.deliverer
         )
 
     # --- sending --------------------------------------------------------------------------------------------
@@ -494,32 +496,32 @@ class MessageCommands:
         code = self._sessions.login(connection, login)
         if code != errors.REPLY_OK:
             return Reply(code)
-        if connection.subscription is not None:
+        if connection.log_subscription is not None:
             return _OK
 
         def resumed(recovered: bool, _begin_anew: bool) -> None:
             answer(_RECOVERED if recovered else _MUST_SYNC)
 
         try:
-            subscription = AckingSubscription() if command.acks else Subscription()
-            self._catch_up.resume(connection, subscription, command.cursor, resumed)
+            log_subscription = AckingLogSubscription() if command.acks else LogSubscription()
+            self._catch_up.resume(connection, log_subscription, command.cursor, resumed)
         except StorageUnavailable:
-            self._catch_up.put_off(connection, PendingSubscription(acks=command.acks))
+            self._catch_up.put_off(connection, PendingLogSubscription(acks=command.acks))
             return _MUST_SYNC
         return None
 
     def sync(self, connection: Connection, command: Sync, answer: Answer) -> Reply | None:
         """A page of missed entries; after the last one new entries are delivered. May switch."""
         app, user = app_and_user(connection)
-        now = connection.subscription
-        if isinstance(now, PendingSubscription) and now.acks:
-            acking = AckingSubscription(acked=command.after, delivered=command.after)
+        now = connection.log_subscription
+        if isinstance(now, PendingLogSubscription) and now.acks:
+            acking = AckingLogSubscription(acked=command.after, delivered=command.after)
             self._catch_up.subscribe(connection, acking, live=False)
-        elif now is None or isinstance(now, PendingSubscription):
-            self._catch_up.subscribe(connection, Subscription(), live=False)
+        elif now is None or isinstance(now, PendingLogSubscription):
+            self._catch_up.subscribe(connection, LogSubscription(), live=False)
         # The subscription delivers changes of marks from here on, so none is missed.
         marks = UNSET if command.version < 0 else self._receipts.marks(app, user, command.version)
-        if connection.subscription is None:
+        if connection.log_subscription is None:
             # Another session of the user is addressed, so nothing will be pushed here.
             entries, more = oldest_page(*self._catch_up.page(app, user, command.after, command.limit))
             anew = self._catch_up.must_begin_anew(connection, command.after)

@@ -18,7 +18,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
 from imserver.services.channels.open_streams import OpenStreams
-from imserver.services.messages.subscriptions import GroupFollowers
+from imserver.services.messages.log_subscriptions import GroupFollowers
 from imserver.services.nodes import NodeMessages, ToFollowers
 from imserver.services.people.relations import Relations
 from imserver.storage.log.contract import Conversation, Noted
@@ -89,9 +89,9 @@ class Signals:
             each
             for each in self._followers_of(known, message)
             if each is not besides
-            and each.subscription is not None
+            and each.log_subscription is not None
             # A client that has not caught up would show a typing notice ahead of earlier messages.
-            and not (typing and (each.user == signal.sender or not each.subscription.live))
+            and not (typing and (each.user == signal.sender or not each.log_subscription.live))
         ]
         if receivers:
             self._fanout.to_some(known, receivers, signal)
@@ -126,8 +126,8 @@ class Signals:
         return [
             each
             for each in self._followers_of(known, message)
-            if each.subscription is not None
-            and each.subscription.live
+            if each.log_subscription is not None
+            and each.log_subscription.live
             and (each not in bots or each.user == sender)
         ]
 
@@ -143,8 +143,8 @@ class Signals:
             self._typing_to(app, user, command.to, 0)
             return _OK
         group = command.conversation
-        subscription = connection.subscription
-        if subscription is None or group not in subscription.groups:
+        log_subscription = connection.log_subscription
+        if log_subscription is None or group not in log_subscription.groups:
             found = self._conversation(app, user, group)
             if found is None:
                 return _REFUSED

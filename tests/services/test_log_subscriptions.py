@@ -3,13 +3,13 @@
 import gevent
 from gevent.event import Event as Signal
 
-from imserver.services.messages.subscriptions import Subscriptions
+from imserver.services.messages.log_subscriptions import LogSubscriptions
 from imserver.storage.log.contract import Membership
 from tests.transport.harness import until
 
 
 def test_of_two_devices_that_come_at_once_the_slower_one_learns_of_a_change_too() -> None:
-    subscriptions = Subscriptions()
+    subscriptions = LogSubscriptions()
     gates = [Signal(), Signal()]
     reads = [0, 0]
 

@@ -1,4 +1,4 @@
-"""Subscriptions: the connections of this node that follow the log, their groups, and what they acknowledge.
+"""Log subscriptions: which connections of this node follow the log, their groups, and what they acknowledge.
 
 The memberships of a user are read once, when a connection begins to follow the log. From then on the entries
 of joining and leaving keep the followers of groups up to date. So a message to a group costs no query per
@@ -24,7 +24,7 @@ import gevent
 
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
-from imserver.model import Held, Message, Subscription
+from imserver.model import Held, LogSubscription, Message
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.log.contract import Entry, Membership
 from imserver.storage.log.rows import decode_meta
@@ -40,14 +40,14 @@ PINGS: Final = 2000
 """Most connections that are pinged in a second: each pong is a position to be stored."""
 _SLOTS: Final = ACK_SECONDS + 1
 _PROBE: Final = struct.Struct("!QQ")
-"""The payload of a ping: the number of the subscription, and the id of the last delivered entry."""
+"""The payload of a ping: the number of the log subscription, and the id of the last delivered entry."""
 
 Positions = dict[str, int]
 """Room → the position up to which a user has everything of it; ``""``: all that is not in a room."""
 
 
-class AckingSubscription(Subscription, gc=False):
-    """A subscription whose client acknowledges entries."""
+class AckingLogSubscription(LogSubscription, gc=False):
+    """A log subscription whose client acknowledges entries."""
 
     acked: int = 0
     """The greatest id that the client has acknowledged."""
@@ -58,9 +58,9 @@ class AckingSubscription(Subscription, gc=False):
     """An ack tracker waits for its acknowledgement."""
 
 
-class PongSubscription(AckingSubscription, gc=False):
-    """A subscription whose client acknowledges by the pongs to pings that carry an id. The messages of its
-    live rooms are delivered from the log."""
+class PongLogSubscription(AckingLogSubscription, gc=False):
+    """A log subscription whose client acknowledges by the pongs to pings that carry an id. The messages of
+    its live rooms are delivered from the log."""
 
     number: int = 0
     """Unique on this node: a connection may log in again while a pong is under way."""
@@ -71,7 +71,7 @@ class PongSubscription(AckingSubscription, gc=False):
     has_cursor: ClassVar[bool] = False
 
 
-class PendingSubscription(Subscription):
+class PendingLogSubscription(LogSubscription):
     """A session logged in with a cursor while the log was away. It receives nothing until it asks for a sync;
     its acknowledgements wait. ``acks``: its client acknowledges."""
 
@@ -128,27 +128,29 @@ class GroupFollowers:
         """The user of a subscribed connection is a member."""
         if bot:
             self.bots.setdefault((app, conversation), set()).add(connection)
-        subscription = connection.subscription
-        assert subscription is not None
-        if conversation not in subscription.groups:
-            subscription.groups += (conversation,)
+        log_subscription = connection.log_subscription
+        assert log_subscription is not None
+        if conversation not in log_subscription.groups:
+            log_subscription.groups += (conversation,)
             self._groups.setdefault((app, conversation), {})[connection] = None
 
     def leave(self, app: str, connection: Connection, conversation: int) -> None:
         """The user of a subscribed connection is no longer a member."""
-        subscription = connection.subscription
-        assert subscription is not None
-        if conversation in subscription.groups:
-            subscription.groups = tuple([each for each in subscription.groups if each != conversation])
+        log_subscription = connection.log_subscription
+        assert log_subscription is not None
+        if conversation in log_subscription.groups:
+            log_subscription.groups = tuple(
+                [each for each in log_subscription.groups if each != conversation]
+            )
             self._remove(app, connection, conversation)
 
     def leave_all(self, app: str, connection: Connection) -> None:
-        """The subscription of a connection ends."""
-        subscription = connection.subscription
-        assert subscription is not None
-        for conversation in subscription.groups:
+        """The log subscription of a connection ends."""
+        log_subscription = connection.log_subscription
+        assert log_subscription is not None
+        for conversation in log_subscription.groups:
             self._remove(app, connection, conversation)
-        subscription.groups = ()
+        log_subscription.groups = ()
 
     def _remove(self, app: str, connection: Connection, conversation: int) -> None:
         members = self._groups.get((app, conversation))
@@ -166,8 +168,8 @@ class GroupFollowers:
 _NOBODY: dict[Connection, None] = {}
 
 
-class Subscriptions:
-    """Owner of the followers of groups, of the numbers of subscriptions, and of the reads of memberships.
+class LogSubscriptions:
+    """Owner of the followers of groups, of the numbers of log subscriptions, and of the reads of memberships.
 
     A read that is under way counts the changes that are delivered meanwhile. Only :meth:`read_memberships`
     switches.
@@ -178,7 +180,7 @@ class Subscriptions:
         self.by_app: dict[str, int] = {}
         """Connections that are subscribed, or about to be, by app."""
         self.acking = 0
-        """Subscriptions whose clients acknowledge."""
+        """Log subscriptions whose clients acknowledge."""
         self._reads: dict[tuple[str, str], list[list[int]]] = {}
         """(app, user) → the reads under way, each a list with its number of changes."""
 
@@ -242,7 +244,7 @@ class PongTracker:
         """(app, user, room) → the position that a pong has proved."""
         self._running = False
         self.numbers = count()
-        """Of subscriptions."""
+        """Of log subscriptions."""
 
     def get(self, app: str, user: str, rooms: Collection[str]) -> Positions:
         """A user's positions: outside rooms, and in these rooms as far as they have one there. It switches,
@@ -271,22 +273,22 @@ class PongTracker:
 
     def ponged(self, connection: Connection, data: bytes) -> None:
         """A client has answered a ping. It can have no more than was sent to it. Never switches."""
-        subscription = connection.subscription
-        if not isinstance(subscription, PongSubscription) or len(data) != _PROBE.size:
+        log_subscription = connection.log_subscription
+        if not isinstance(log_subscription, PongLogSubscription) or len(data) != _PROBE.size:
             return
         number, id = _PROBE.unpack(data)
-        if number == subscription.number and id <= subscription.delivered:
+        if number == log_subscription.number and id <= log_subscription.delivered:
             self.proved(connection, id)
 
     def proved(self, connection: Connection, id: int) -> None:
         """Everything up to an id has arrived at a client. Never switches."""
-        subscription = connection.subscription
-        if not isinstance(subscription, PongSubscription) or id <= subscription.acked:
+        log_subscription = connection.log_subscription
+        if not isinstance(log_subscription, PongLogSubscription) or id <= log_subscription.acked:
             return
-        subscription.acked = id
+        log_subscription.acked = id
         app, user = app_and_user(connection)
         present = {room.name for room in connection.channels}
-        for room in subscription.positions:
+        for room in log_subscription.positions:
             if not room or room in present:
                 key = app, user, room
                 self._proved[key] = max(id, self._proved.get(key, 0))
@@ -310,10 +312,10 @@ class PongTracker:
         """Ping connections with deliveries; store the proved positions. It switches."""
         now, self._unpinged = self._unpinged[:PINGS], self._unpinged[PINGS:]
         for connection in now:
-            subscription = connection.subscription
-            if isinstance(subscription, PongSubscription):
-                subscription.tracked = False
-                connection.probe(_PROBE.pack(subscription.number, subscription.delivered))
+            log_subscription = connection.log_subscription
+            if isinstance(log_subscription, PongLogSubscription):
+                log_subscription.tracked = False
+                connection.probe(_PROBE.pack(log_subscription.number, log_subscription.delivered))
         # Positions stay in sight of new logins while they are being stored.
         rows = [(*key, id) for key, id in self._proved.items()]
         if not rows:
@@ -336,30 +338,32 @@ class AckTracker:
         self._slots: list[list[tuple[Connection, int]]] = [[] for _ in range(_SLOTS)]
         self._now = 0
 
-    def delivered(self, connection: Connection, subscription: AckingSubscription, id: int) -> None:
+    def delivered(self, connection: Connection, log_subscription: AckingLogSubscription, id: int) -> None:
         """An entry was sent to a connection whose client acknowledges."""
-        subscription.delivered = id
-        if subscription.tracked:
+        log_subscription.delivered = id
+        if log_subscription.tracked:
             return
-        if isinstance(subscription, PongSubscription):
-            if subscription.pinged:
-                subscription.tracked = True
+        if isinstance(log_subscription, PongLogSubscription):
+            if log_subscription.pinged:
+                log_subscription.tracked = True
                 self._pongs.delivered(connection)
         else:
-            self.wait(connection, subscription)
+            self.wait(connection, log_subscription)
 
     def acked(self, connection: Connection, id: int, position: int) -> None:
         """A client acknowledges everything up to an id: pushed, or in a page that it asked for. It can have
         nothing behind ``position``, up to which the log of its app was delivered."""
-        subscription = connection.subscription
-        if isinstance(subscription, AckingSubscription) and subscription.acked < id:
-            subscription.acked = min(id, max(subscription.delivered, subscription.acked, position))
-            subscription.tries = 0
+        log_subscription = connection.log_subscription
+        if isinstance(log_subscription, AckingLogSubscription) and log_subscription.acked < id:
+            log_subscription.acked = min(
+                id, max(log_subscription.delivered, log_subscription.acked, position)
+            )
+            log_subscription.tries = 0
 
-    def wait(self, connection: Connection, subscription: AckingSubscription) -> None:
+    def wait(self, connection: Connection, log_subscription: AckingLogSubscription) -> None:
         """Give a client its time from now on."""
-        subscription.tracked = True
-        self._slots[(self._now + ACK_SECONDS) % _SLOTS].append((connection, subscription.delivered))
+        log_subscription.tracked = True
+        self._slots[(self._now + ACK_SECONDS) % _SLOTS].append((connection, log_subscription.delivered))
 
     def turn(self) -> list[Connection]:
         """A second has passed. The connections whose clients are late."""
@@ -368,12 +372,12 @@ class AckTracker:
         due, self._slots[slot] = self._slots[slot], []
         late = []
         for connection, delivered in due:
-            subscription = connection.subscription
-            if connection.state != OPEN or not isinstance(subscription, AckingSubscription):
+            log_subscription = connection.log_subscription
+            if connection.state != OPEN or not isinstance(log_subscription, AckingLogSubscription):
                 continue
-            subscription.tracked = False
-            if subscription.acked < delivered:
+            log_subscription.tracked = False
+            if log_subscription.acked < delivered:
                 late.append(connection)
-            elif subscription.acked < subscription.delivered:
-                self.wait(connection, subscription)
+            elif log_subscription.acked < log_subscription.delivered:
+                self.wait(connection, log_subscription)
         return late

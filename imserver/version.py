@@ -1,0 +1,33 @@
+"""The version of a source tree. Needs the standard library only: the build scripts read it, too."""
+
+from pathlib import Path
+from typing import Final
+
+from imserver import __version__, assets
+
+ROOT: Final = assets.TEMPLATES.parent
+
+
+def full_version(root: Path = ROOT) -> str:
+    """The version of the source tree in the folder ``root``, in the form of PEP 440.
+
+    A git checkout that is not the tagged release is a development version with its commit, such as
+    ``0.1.0.dev0+g84b2fa58c0de.dirty`` (``dirty``: with changes that are not committed). A tree without
+    ``.git`` has the version that its files name: a release, or what was built from a checkout. Waits for git.
+    """
+    if not (root / ".git").exists():
+        return __version__
+    # Imported here: a node saves the memory.
+    import subprocess
+
+    release = f"v{__version__}"
+    command = ("git", "-C", str(root), "describe", "--tags", "--always", "--dirty", "--abbrev=12", "--match")
+    try:
+        done = subprocess.run([*command, release], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # no git, or the checkout of another user
+        return f"{__version__}.dev0+unknown"
+    found = done.stdout.strip()
+    if found == release:
+        return __version__
+    commit = found if found.startswith("v") else f"g{found}"
+    return f"{__version__}.dev0+{commit.replace('-', '.')}"
