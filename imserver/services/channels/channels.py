@@ -41,7 +41,7 @@ from imserver.services.channels.registrar import Registrar
 from imserver.services.channels.stored import ChannelLog, Published
 from imserver.services.nodes import OtherNodes
 from imserver.services.sessions.connection_ids import ConnectionTable
-from imserver.storage.log.contract import Entry
+from imserver.storage.log.contract import PAGE_BYTES, Entry, fitting
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ FILL_SECONDS: Final = 0.02
 CHECK_SECONDS: Final = 5.0
 """A publication whose node died before it was sent out reaches other nodes after at most twice this time."""
 CHECKED_TOGETHER: Final = 200
+PUBLICATION_BYTES: Final = 100
+"""Counted for each publication of a page, besides its payload."""
 CACHE_SECONDS: Final = 1800.0
 """How long Pusher's cache channels remember their last event."""
 INSUFFICIENT: Final = "insufficient state"
@@ -336,16 +338,24 @@ class Channels(ChannelMembers):
         found = self._join_waiting(app, channel, connection, options, delta)
         local = found or self._not_joined(connection, channel)
         try:
-            page = self.history(app, channel, since, 0 if since is None else -1)
-            delivered = self._log.follow(app) if options.history else -1
+            limit, delivered = 0 if since is None else -1, -1
+            if options.history:
+                page = self._log.read(app, channel, since, limit)
+                delivered = self._log.follow(app)
+            else:
+                page = self._retained_page(app, channel, since, limit)
         except BaseException:
             self.leave(app, channel, connection)
             raise
         if local.position is None:
             raise ChannelRefused("ended")
         local.position.offset = max(local.position.offset, delivered)
-        recovered = page.whole if options.history else _is_recovered(page, since)
-        return Subscribed(local, options, page.position, page.publications, recovered, delta)
+        recovered, missed = page.whole, page.publications
+        if not options.history:
+            recovered = _is_recovered(page, since)
+            if len(_fitting(missed)) < len(missed):
+                recovered, missed = False, missed[-1:]  # the client reads the history, page by page
+        return Subscribed(local, options, page.position, missed, recovered, delta)
 
     def join_with_position(
         self,
@@ -879,12 +889,20 @@ class Channels(ChannelMembers):
         limit: int = 0,
         reverse: bool = False,
     ) -> HistoryPage:
-        """Publications of a channel (:meth:`ChannelHistory.read`). May switch.
+        """Publications of a channel (:meth:`ChannelHistory.read`), as many as fit into a page. A reader goes
+        on after (with ``reverse``: before) the last one. May switch.
 
         Raises :class:`ChannelRefused`.
         """
         if self.is_stored(app, channel):
             return self._log.read(app, channel, since, limit, reverse)
+        most = PAGE_BYTES // PUBLICATION_BYTES
+        page = self._retained_page(app, channel, since, most if limit < 0 else min(limit, most), reverse)
+        return replace(page, publications=_fitting(page.publications))
+
+    def _retained_page(
+        self, app: str, channel: str, since: Position | None, limit: int, reverse: bool = False
+    ) -> HistoryPage:
         page = self._history.read(app, channel, since, limit, reverse)
         if page is None:
             raise ChannelRefused("unavailable")
@@ -912,6 +930,12 @@ def follows_log_itself(connection: Connection) -> bool:
 
 def _of_channel(channel: str, event: Event) -> Event:
     return event if event.channel is not None else replace(event, channel=ChannelPart(channel))
+
+
+def _fitting(publications: list[Event]) -> list[Event]:
+    """The first of some publications that fit into a page."""
+    sizes = (len(each.data) + len(each.text) + PUBLICATION_BYTES for each in publications)
+    return publications[: fitting(sizes)]
 
 
 def _is_recovered(page: HistoryPage, since: Position | None) -> bool:
