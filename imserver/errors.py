@@ -172,6 +172,7 @@ LoginRefusal = Literal[
     "password",
     "policy",
     "provider",
+    "rate",
     "registry",
     "token",
     "undecided",

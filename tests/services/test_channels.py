@@ -382,6 +382,27 @@ def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscrib
     subscriber(harness, "eve", channel)  # another client is not charged for it
 
 
+def test_a_user_who_connects_all_the_time_disconnects_no_other_subscriber(harness: Harness) -> None:
+    wanted, refused = dict.fromkeys([f"lively:{number}" for number in range(20)]), set[str]()
+    other, _ = harness.login(MULTI, "bob", dialect=ChannelCmdDialect())
+    for channel in wanted:
+        subscribe(harness, other, channel)
+    for _ in range(50):
+        connection, _ = harness.login(MULTI, "ann")
+        connection.dialect_state = DialectState(info=b'"%b"' % (b"i" * 5000))
+        try:
+            found = harness.channels.subscribe_each(connection, wanted)
+        except ChannelRefused as refusal:
+            refused.add(refusal.reason)
+            assert not harness.channels.channels_of(connection)
+        else:
+            for channel, each in found.items():
+                harness.channels.answered(connection, channel, each)
+        connection.close(1000)
+        turn()
+    assert (other.state, refused) == (OPEN, {"rate"})
+
+
 def test_notices_that_are_larger_than_the_rate_allows_are_sent_now_and_then(harness: Harness) -> None:
     connection, _, _ = subscriber(harness, "ann", "plain:1")
     connection.dialect_state = DialectState(info=b'"%b"' % (b"i" * 200_000))

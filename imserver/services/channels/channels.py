@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from imserver.auth.quotas import ConnectionRates
+from imserver.auth.quotas import NoticeRates
 from imserver.clock import until_beat
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
 from imserver.config.settings import ChannelSettings, TenantSettings
@@ -118,8 +118,7 @@ class Channels(ChannelMembers):
         self._history = history
         self.streams = OpenStreams()
         """Streamed messages (:mod:`imserver.services.channels.streamed_messages`)."""
-        self._rates = ConnectionRates()
-        """Of the bytes of notices that connections cause."""
+        self._notice_rates = NoticeRates(fanout.notice_bytes)
         self._log = log
         self.log_channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
@@ -237,7 +236,7 @@ class Channels(ChannelMembers):
         history from which it does not recover. May switch. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
-        if options.join_leave and not self.has(connection, channel):
+        if options.join_leave and self._is_announced(app, channel) and not self.has(connection, channel):
             self.charge_notices(connection, channel)
         try:
             found = self._join(app, channel, connection, options, since, delta)
@@ -262,6 +261,7 @@ class Channels(ChannelMembers):
         """
         app = connection.app or ""
         found: dict[str, Subscribed] = {}
+        self.charge_notices(connection, *[each for each in wanted if self._is_announced(app, each)])
         try:
             for channel, since in wanted.items():
                 options = self.options(app, channel)
@@ -477,7 +477,7 @@ class Channels(ChannelMembers):
         """End a subscription. Returns whether there was one. Never switches."""
         app = connection.app or ""
         left = self.leave(app, channel, connection)
-        if left and self.options(app, channel).join_leave:
+        if left:
             self.announce("leave", connection, channel)
         return left
 
@@ -516,15 +516,21 @@ class Channels(ChannelMembers):
 
     # --- notices --------------------------------------------------------------------------------------------
 
-    def charge_notices(self, connection: Connection, channel: str) -> None:
-        """Count the notices that the others of a channel get when a client subscribes, and later leaves.
+    def charge_notices(self, connection: Connection, *channels: str) -> None:
+        """Count the notices that the others of these channels get when a client subscribes, and later leaves.
 
         Raises :class:`ChannelRefused`: ``rate``. An end cannot be refused, so it is paid at the beginning.
         Never switches.
         """
-        size = 2 * len(self.info_of(connection, channel))
-        if not self._rates.take(connection, "", self._fanout.notice_bytes, size):
-            raise ChannelRefused("rate", "the connection subscribes too often; try again in a second")
+        size = sum(2 * len(self.info_of(connection, channel)) for channel in channels)
+        payer = connection.user or self._connections.id_of(connection)
+        if size and not self._notice_rates.take(connection.app or "", payer, size):
+            raise ChannelRefused("rate", "the user subscribes too often; try again in a second")
+
+    def _is_announced(self, app: str, channel: str) -> bool:
+        """Whether the others of a channel get a notice when somebody subscribes or leaves."""
+        members = self._hub.member_count(app, channel)
+        return members <= self._fanout.notice_members and self.options(app, channel).join_leave
 
     def info_of(self, connection: Connection, channel: str) -> bytes:
         """JSON about a connection for others in a channel. Never switches.
@@ -541,13 +547,13 @@ class Channels(ChannelMembers):
         return _encode(about)
 
     def announce(self, kind: Literal["join", "leave"], connection: Connection, channel: str) -> None:
-        """Send a notice about a subscriber to the others of a channel, and to itself if its dialect wants its
-        joins. Never switches.
+        """Send a notice about a subscriber to the others of a channel with ``join_leave``, and to itself if
+        its dialect wants its joins. Never switches.
 
         A channel with more than ``hub.notice_members`` subscribers on this node gets none.
         """
         app = connection.app or ""
-        if self._hub.member_count(app, channel) > self._fanout.notice_members:
+        if not self._is_announced(app, channel):
             return
         part = ChannelPart(channel, info=self.info_of(connection, channel))
         event = Event(kind, connection.user or "", "", channel=part)
@@ -560,10 +566,8 @@ class Channels(ChannelMembers):
             gevent.spawn(super().publish_each, app, (notice,))
 
     def _announce_leaves(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        app = connection.app or ""
         for channel in channels:
-            if self.options(app, channel).join_leave:
-                self.announce("leave", connection, channel)
+            self.announce("leave", connection, channel)
 
     # --- publishing -----------------------------------------------------------------------------------------
 

@@ -542,15 +542,13 @@ class CentrifugeService:
         said = _read_about(about) if about else SubscriptionAbout()
         set_info(state, channel, said.info)
         _set_end(state, channel, said.expires_at)
-        options = self._channels.options(app, channel)
         result = SubscribeResult(data=Raw(said.data) if said.data else UNSET)
         if position is not None:
             result.recoverable = result.positioned = True
             result.epoch, result.offset = position.epoch, position.offset
         event = Event("subscribed", "", "", data=_encode(result), channel=ChannelPart(channel))
         self._connections.push(app, self._connections.id_of(connection), event)
-        if options.join_leave:
-            self._channels.announce("join", connection, channel)
+        self._channels.announce("join", connection, channel)
 
     def refresh_subscription(self, connection: Connection, command: RefreshSubscription) -> Reply | None:
         """Renew the token of a subscription. May switch, as :meth:`ChannelCommands.permit` does."""
@@ -671,6 +669,7 @@ _CLOSE_OF: Final = {
     "ended": errors.CLOSE_INTERNAL_ERROR,
     "unavailable": errors.CLOSE_INTERNAL_ERROR,
     "full": errors.CLOSE_NODE_FULL,
+    "rate": errors.CLOSE_RATE_LIMIT,
 }
 """Why a subscription at login was refused → the close code; any other: 4505."""
 
