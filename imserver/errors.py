@@ -118,6 +118,7 @@ LoginRefusal = Literal[
     "password",
     "policy",
     "provider",
+    "rate",
     "registry",
     "token",
     "undecided",

@@ -94,6 +94,35 @@ def limited(serve: Serve, per_second: float) -> Serve:
     return serve_within_limit
 
 
+class NoticeRates:
+    """Owner of how many more bytes of notices users cause others to receive. Never switches.
+
+    Each may cause ``per_second`` bytes, and a second's worth at once, with however many connections.
+    """
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._buckets: dict[tuple[str, str], TokenBucket] = {}
+        """By app and user, or app and connection; who has caused notices last is the last one."""
+
+    def take(self, app: str, user: str, size: int) -> bool:
+        """Count ``size`` more bytes. False: there were too many.
+
+        What is larger than a whole second's worth counts as that. ``user``: the id of the connection if it
+        has none.
+        """
+        buckets = self._buckets
+        while buckets:
+            oldest = next(iter(buckets))
+            buckets[oldest].take(0)
+            if buckets[oldest].left < self._per_second:
+                break
+            del buckets[oldest]  # equal to a new one
+        bucket = buckets.pop((app, user), None) or TokenBucket(self._per_second, self._per_second)
+        buckets[app, user] = bucket
+        return bucket.take(min(size, self._per_second))
+
+
 class ConnectionRates:
     """Owner of how much more connections may send, or cause others to receive, of each kind. Never switches.
 

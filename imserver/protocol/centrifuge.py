@@ -553,7 +553,7 @@ class CentrifugeDialect(Dialect):
             content = _RpcResult(data)
         elif name not in _READERS:
             return None
-        elif not isinstance(content, Struct):
+        elif not isinstance(content, Struct | Raw):
             content = _EMPTY
         number = int(request.seq) if request.seq.isdecimal() else 0
         return self._write_reply(number, name, content)
@@ -577,6 +577,18 @@ class CentrifugeDialect(Dialect):
         """The last push of a stream. A WebSocket has its close frame."""
         return self._write_push("", "disconnect", _Disconnect(code, reason)) if self._streamed else None
 
+    def encode_history(self, result: HistoryResult) -> Raw:
+        """The result of a command, encoded: replies may share it."""
+        return Raw(self._write_content(result))
+
+    def encode_clients(self, clients: dict[str, ClientView]) -> bytes:
+        """Some subscribers of a channel, for :meth:`join_clients`."""
+        return _encode(clients)[1:-1]
+
+    def join_clients(self, parts: Sequence[bytes]) -> Raw:
+        """A :class:`PresenceResult`, encoded, with all these subscribers."""
+        return Raw(b'{"presence":{%b}}' % b",".join(parts))
+
     def _to_user(self, content: Struct) -> Payload:
         return partial(self._write_personal, self._write_content(content))
 
@@ -589,8 +601,8 @@ class CentrifugeDialect(Dialect):
         except msgspec.ValidationError:
             return _decode_command(without_nulls(payload, _COMMAND_DEPTH))
 
-    def _write_reply(self, number: int, name: str, content: Struct) -> bytes:
-        """A reply: the id of its command, and the field ``name``."""
+    def _write_reply(self, number: int, name: str, content: Struct | Raw) -> bytes:
+        """A reply: the id of its command, and the field ``name`` (Raw: encoded)."""
         return _encode({"id": number, name: content})
 
     def _write_push(self, channel: str, kind: str, content: Struct) -> bytes:
@@ -598,7 +610,7 @@ class CentrifugeDialect(Dialect):
         return _encode({"push": {"channel": channel, kind: content}})
 
     def _write_content(self, content: Struct) -> bytes:
-        """A publication without its channel."""
+        """A publication without its channel, or a result without its command."""
         return _encode(content)
 
     def _write_personal(self, content: bytes, user: str) -> bytes:
@@ -610,6 +622,10 @@ _decode_command: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder[Any](_
 
 
 # --- protobuf -----------------------------------------------------------------------------------------------
+
+
+_BYTES: Final = 2
+"""The type of a field that begins with its length."""
 
 
 class CentrifugeProtobufDialect(CentrifugeDialect):
@@ -641,8 +657,17 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         fields = {field.name: content for field, content in given.ListFields()}
         return {name: _FORMS[name](content) for name, content in fields.items() if name in _FORMS}
 
-    def _write_reply(self, number: int, name: str, content: Struct) -> bytes:
+    def encode_clients(self, clients: dict[str, ClientView]) -> bytes:
+        return self._write_content(PresenceResult(clients))
+
+    def join_clients(self, parts: Sequence[bytes]) -> Raw:
+        return Raw(b"".join(parts))  # messages one after the other are one with the fields of all
+
+    def _write_reply(self, number: int, name: str, content: Struct | Raw) -> bytes:
         reply = pb.Reply(id=number & 0xFFFFFFFF)
+        if isinstance(content, Raw):
+            tag = pb.Reply.DESCRIPTOR.fields_by_name[name].number << 3 | _BYTES
+            return _after_length(reply.SerializeToString(), _varint(tag), _after_length(bytes(content)))
         _fill(getattr(reply, name), content)
         return _delimited(reply)
 
@@ -653,9 +678,11 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         return _delimited(reply)
 
     def _write_content(self, content: Struct) -> bytes:
-        publication = pb.Publication()
-        _fill(publication, content)
-        return publication.SerializeToString()
+        name = type(content).__name__
+        message = pb.Publication() if name == PublicationView.__name__ else getattr(pb, name)()
+        _fill(message, content)
+        encoded: bytes = message.SerializeToString()
+        return encoded
 
     def _write_personal(self, content: bytes, user: str) -> bytes:
         reply = pb.Reply()
@@ -691,14 +718,20 @@ def _read_varint(data: bytes, place: int) -> tuple[int, int]:
 
 def _delimited(message: protobuf_message.Message) -> bytes:
     """A message after its length."""
-    content = message.SerializeToString()
-    size = len(content)
-    head = bytearray()
-    while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    head.append(size)
-    return bytes(head) + content
+    return _after_length(message.SerializeToString())
+
+
+def _after_length(*parts: bytes) -> bytes:
+    return b"".join((_varint(sum(map(len, parts))), *parts))
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def _connect_of(given: pb.ConnectRequest) -> _Connect:

@@ -286,6 +286,17 @@ def test_an_answer_in_both_forms(name: str) -> None:
     assert (as_protobuf.encode_reply(request, reply) or b"").hex() == REPLIES[name]["protobuf"]
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_encoded_result_makes_the_same_answer(dialect: CentrifugeDialect) -> None:
+    for name, encoded in (
+        ("present", dialect.join_clients([dialect.encode_clients({"c1": ANN})])),
+        ("a page", dialect.encode_history(HistoryResult(PAGE, "Zm9v", 4))),
+    ):
+        seq, command, reply = ANSWERS[name]
+        request = Request(seq, command, None)
+        assert dialect.encode_reply(request, Reply(200, encoded)) == dialect.encode_reply(request, reply)
+
+
 @pytest.mark.parametrize("name", PUSHES)
 def test_a_push_in_both_forms(name: str) -> None:
     assert payload_of(PUSHES[name], as_json) == REPLIES[name]["json"].encode()

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from imserver.auth import quotas
 from imserver.protocol.action import ActionDialect
 from imserver.services.dialects.action_service import ActionState
 from imserver.services.sessions import sessions
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.harness import Harness
 from tests.integration.raw import TEXT, frame
+from tests.support import Clock
 from tests.transport.harness import Client, until
 
 ACTION = ActionDialect()
@@ -64,6 +66,21 @@ def test_a_later_login_of_one_connection_ends_the_former_session_under_any_polic
         assert harness.channels.channels_of(connection) == ()
         assert harness.channels.membership.channels == 0
         assert connection.state == OPEN
+
+
+def test_a_connection_that_changes_its_user_all_the_time_pays_for_the_notices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quotas, "monotonic", Clock())
+    with Harness(policies=POLICIES) as harness:
+        harness.fanout.notice_bytes = 1000
+        _, client = connect(harness)
+        codes = [login(client, str(number), f"user{number}", 2) for number in range(9)]
+        assert codes == [200] * 5 + [1008] * 4
+        assert harness.hub.user_names("action:2") == ["user4"], "a refused login changes nothing"
+        assert login(client, "same", "user4", 2) == 200, "it causes no notices"
+        _, other = connect(harness)
+        assert login(other, "1", "user9", 2) == 200
 
 
 def test_a_later_login_may_be_to_another_app() -> None:

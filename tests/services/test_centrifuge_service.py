@@ -13,6 +13,7 @@ from imserver.model import CentrifugeLogin, Reply
 from imserver.protocol.centrifuge import CentrifugeDialect, SubscribeResult
 from imserver.services.channels.commands import ChannelCommands
 from imserver.services.channels.consent import ChannelConsent
+from imserver.services.channels.members import ChannelRefused
 from imserver.services.dialects.centrifuge_service import (
     GRACE_SECONDS,
     CentrifugeAnswers,
@@ -114,6 +115,16 @@ def test_the_channel_of_a_user_never_recovers(position: bool, away: bool) -> Non
             connection, CentrifugeState(), _Admission(ALLOWED), command, answers.append
         )
         assert answers[0].data.subs["#ann"] == SubscribeResult(was_recovering=position)  # type: ignore[union-attr]
+
+
+def test_a_client_that_connects_too_often_comes_back_later() -> None:
+    with CentrifugeHarness() as harness:
+        connection, client = harness.subscriber("news")
+        harness.channels.subscribe_each = Mock(side_effect=ChannelRefused("rate"))  # type: ignore[method-assign]
+        harness.centrifuge._subscribe_each(
+            connection, CentrifugeState(), _Admission(ALLOWED), CentrifugeLogin("", {}), print
+        )
+        assert client.close_code() == 4003
 
 
 def test_a_client_that_logged_in_without_the_log_begins_again_when_it_is_back() -> None:

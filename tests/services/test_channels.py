@@ -2,24 +2,45 @@
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from unittest.mock import Mock
 
 import gevent
 import pytest
+from msgspec import Raw
 from msgspec.structs import replace
 
 from imserver.cluster.history import HistoryPage, LocalHistory, Position
 from imserver.config.settings import ChannelSettings
 from imserver.hub.hub import App
-from imserver.model import ChannelPart, DialectState, Event, Outcome
-from imserver.protocol.centrifuge import PresenceStatsResult
+from imserver.model import (
+    AskHistory,
+    AskPresence,
+    ChannelPart,
+    DialectState,
+    Event,
+    Outcome,
+    Reply,
+    Request,
+)
+from imserver.protocol.centrifuge import (
+    CentrifugeDialect,
+    CentrifugeProtobufDialect,
+    ClientView,
+    PresenceResult,
+    PresenceStatsResult,
+)
 from imserver.protocol.cmd import ChannelCmdDialect
+from imserver.protocol.dialect import Dialect
 from imserver.services.channels import members
 from imserver.services.channels.channels import Subscribed
+from imserver.services.channels.commands import ChannelAnswers, ChannelCommands
 from imserver.services.channels.connections import Joined, Left
-from imserver.services.channels.members import ChannelRefused, Publication
+from imserver.services.channels.members import ChannelMember, ChannelRefused, MemberPage, Publication
 from imserver.services.dialects import centrifuge_service
-from imserver.services.dialects.centrifuge_service import presence_stats
+from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, presence_stats
+from imserver.services.dialects.cmd_service import CmdAnswers
 from imserver.services.nodes import ToChannel
+from imserver.storage.log.contract import PAGE_BYTES
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.harness import Harness, received
 from tests.hub.test_channels import texts
@@ -108,6 +129,32 @@ def test_a_client_that_comes_back_receives_what_it_missed_and_then_what_is_new(h
     assert texts(client) == [["five"]]
 
 
+def test_a_page_of_a_history_ends_where_it_is_full_and_its_reader_goes_on(harness: Harness) -> None:
+    texts = [f"{number}".ljust(PAGE_BYTES // 3, ".") for number in range(5)]
+    publish(harness, *texts)
+    read: list[str] = []
+    since = Position("", 0)
+    for expected in (2, 2, 1, 0):
+        page = harness.channels.history(MULTI, NEWS, since, limit=-1)
+        assert (len(page.publications), page.position.offset) == (expected, 5)
+        read += [each.text for each in page.publications]
+        since = Position(page.position.epoch, len(read))
+    assert read == texts
+    backwards = harness.channels.history(MULTI, NEWS, limit=10, reverse=True)
+    assert [each.text[0] for each in backwards.publications] == ["4", "3"]
+
+
+def test_a_client_that_missed_more_than_a_page_reads_the_history_and_knows_the_newest(
+    harness: Harness,
+) -> None:
+    _, _, first = subscriber(harness)
+    assert first.position is not None
+    publish(harness, *("." * (PAGE_BYTES // 2) for _ in range(3)), "newest")
+    _, _, found = subscriber(harness, "bob", since=first.position)
+    assert not found.recovered
+    assert said(found) == ["newest"]
+
+
 def test_a_client_that_missed_more_than_the_history_has_learns_it(harness: Harness) -> None:
     connection, _, first = subscriber(harness)
     harness.channels.unsubscribe(connection, NEWS)
@@ -171,6 +218,55 @@ def test_others_are_served_while_many_subscribers_are_listed(
     page = harness.channels.members(MULTI, "plain:1")
     assert leaving.ready()
     assert page.total == len(page.members) == 200
+
+
+@pytest.mark.parametrize("dialect", [CentrifugeDialect(), CentrifugeProtobufDialect()])
+def test_others_are_served_while_many_subscribers_are_encoded(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, dialect: CentrifugeDialect
+) -> None:
+    monkeypatch.setattr(centrifuge_service, "is_long_turn", lambda: True)
+    members = [ChannelMember(f"c{number}", "ann", "", "", number, "", "") for number in range(1001)]
+    answers, runs = CentrifugeAnswers(Mock()), list[int]()
+    others = [gevent.spawn(runs.append, number) for number in range(2)]
+    reply = answers.presence(dialect, AskPresence(NEWS), MemberPage(1001, members))
+    assert all(other.ready() for other in others)
+    whole = PresenceResult({each.connection: ClientView("ann", each.connection) for each in members})
+    request = Request("1", "presence", None)
+    assert len(dialect.encode_reply(request, reply) or b"") == len(
+        dialect.encode_reply(request, Reply(200, whole)) or b""
+    )
+
+
+@pytest.mark.parametrize(
+    ("answers", "dialect"),
+    [
+        (CmdAnswers(), ChannelCmdDialect()),
+        (CentrifugeAnswers(Mock()), CentrifugeDialect()),
+        (CentrifugeAnswers(Mock()), CentrifugeProtobufDialect()),
+    ],
+)
+def test_readers_of_the_same_page_share_its_bytes(
+    harness: Harness, answers: ChannelAnswers, dialect: Dialect
+) -> None:
+    publish(harness, "one", "." * 5000)
+    commands = ChannelCommands(harness.channels, Mock(), Mock(), {dialect.name: answers}, harness.table)
+    connections = [harness.login(MULTI, user, dialect=dialect)[0] for user in ("ann", "bob")]
+    for connection in connections:
+        subscribe(harness, connection)
+
+    def read(limit: int = 10) -> list[Raw]:
+        command = AskHistory(NEWS, limit)
+        return [commands.history(each, command).data for each in connections]  # type: ignore[misc]
+
+    before, again = read()
+    assert before is again
+    for _ in range(2):
+        publish(harness, "." * 5000)
+        after, again = read()
+        assert after is again
+        assert len(after) > len(before) + 5000
+        before = after
+    assert len({bytes(each[0]) for each in map(read, (1, 2, 10))}) == 3
 
 
 def test_publications_of_other_ways_are_in_the_history_too(harness: Harness) -> None:
@@ -284,6 +380,27 @@ def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscrib
     assert (other.state, refused) == (OPEN, {"rate"})
     assert any(b'"cmd":"join"' in payload for payload in client.payloads())
     subscriber(harness, "eve", channel)  # another client is not charged for it
+
+
+def test_a_user_who_connects_all_the_time_disconnects_no_other_subscriber(harness: Harness) -> None:
+    wanted, refused = dict.fromkeys([f"lively:{number}" for number in range(20)]), set[str]()
+    other, _ = harness.login(MULTI, "bob", dialect=ChannelCmdDialect())
+    for channel in wanted:
+        subscribe(harness, other, channel)
+    for _ in range(50):
+        connection, _ = harness.login(MULTI, "ann")
+        connection.dialect_state = DialectState(info=b'"%b"' % (b"i" * 5000))
+        try:
+            found = harness.channels.subscribe_each(connection, wanted)
+        except ChannelRefused as refusal:
+            refused.add(refusal.reason)
+            assert not harness.channels.channels_of(connection)
+        else:
+            for channel, each in found.items():
+                harness.channels.answered(connection, channel, each)
+        connection.close(1000)
+        turn()
+    assert (other.state, refused) == (OPEN, {"rate"})
 
 
 def test_notices_that_are_larger_than_the_rate_allows_are_sent_now_and_then(harness: Harness) -> None:

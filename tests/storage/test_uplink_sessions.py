@@ -1,5 +1,6 @@
 """Uplink sessions: of a user's sessions only the newest sends, on every engine, whichever node stores."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gevent
@@ -8,6 +9,7 @@ import pytest
 from imserver.errors import StorageUnavailable
 from imserver.storage.log import writer
 from imserver.storage.log.contract import SUPERSEDED, Appended, Draft, Rejected
+from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.message_log import MessageLog
 from tests.transport.harness import until
 
@@ -39,9 +41,34 @@ def test_an_older_session_stores_nothing_on_any_node_once_a_newer_one_has_begun(
         assert log.append(APP, [draft(2**62)]) == [REFUSED]
         assert [type(each) for each in log.append(APP, [draft(11), draft(0)])] == [Appended] * 2
     assert first.begin_uplink(APP, "cid", 12) == 5, "a session of another user"
-    assert isinstance(second.append(APP, [draft(11)])[0], Appended)
+    for log in logs:
+        assert isinstance(log.append(APP, [draft(11)])[0], Appended)
     second.forget(APP, "ann")
     assert first.append(APP, [draft(11)]) == [REFUSED], "a session that the log does not know"
+
+
+def test_a_sender_is_looked_up_once_until_a_session_begins(
+    logs: tuple[MessageLog, MessageLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[str] = []
+    look_up = LogDriver.uplink_sessions
+
+    def spy(driver: LogDriver, log: int, users: Sequence[str]) -> set[int]:
+        looked_up.extend(users)
+        return look_up(driver, log, users)
+
+    monkeypatch.setattr(LogDriver, "uplink_sessions", spy)
+    first, second = logs
+    for number, user in enumerate(("ann", "cid"), 1):
+        first.begin_uplink(APP, user, number)
+    for expected in (["ann"], [], ["cid"]):
+        looked_up.clear()
+        sender = "cid" if expected == ["cid"] else "ann"
+        (stored,) = first.append(APP, [draft(1 + (sender == "cid"), sender)])
+        assert (type(stored), looked_up) == (Appended, expected)
+    second.begin_uplink(APP, "eve", 3)
+    assert isinstance(first.append(APP, [draft(1)])[0], Appended)
+    assert looked_up == ["cid", "ann"]
 
 
 def test_a_refused_draft_is_not_the_result_of_its_repeat_by_the_newest_session(

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from imserver.auth.quotas import ConnectionRates
+from imserver.auth.quotas import NoticeRates
 from imserver.clock import until_beat
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
 from imserver.config.settings import ChannelSettings, TenantSettings
@@ -41,7 +41,7 @@ from imserver.services.channels.registrar import Registrar
 from imserver.services.channels.stored import ChannelLog, Published
 from imserver.services.nodes import OtherNodes
 from imserver.services.sessions.connection_ids import ConnectionTable
-from imserver.storage.log.contract import Entry
+from imserver.storage.log.contract import PAGE_BYTES, Entry, fitting
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ FILL_SECONDS: Final = 0.02
 CHECK_SECONDS: Final = 5.0
 """A publication whose node died before it was sent out reaches other nodes after at most twice this time."""
 CHECKED_TOGETHER: Final = 200
+PUBLICATION_BYTES: Final = 100
+"""Counted for each publication of a page, besides its payload."""
 INSUFFICIENT: Final = "insufficient state"
 _DEFAULTS: Final = ChannelSettings()
 _OWN: Final = ChannelSettings(subscribe="members")
@@ -113,8 +115,7 @@ class Channels(ChannelMembers):
         self._history = history
         self.streams = OpenStreams()
         """Streamed messages (:mod:`imserver.services.channels.streamed_messages`)."""
-        self._rates = ConnectionRates()
-        """Of the bytes of notices that connections cause."""
+        self._notice_rates = NoticeRates(fanout.notice_bytes)
         self._log = log
         self.names: dict[str, ChannelNames] = {}
         """App → what the names of its channels mean beside its settings. Features fill it."""
@@ -231,7 +232,7 @@ class Channels(ChannelMembers):
         history from which it does not recover. May switch. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
-        if options.join_leave and not self.has(connection, channel):
+        if options.join_leave and self._is_announced(app, channel) and not self.has(connection, channel):
             self.charge_notices(connection, channel)
         try:
             found = self._join(app, channel, connection, options, since, delta)
@@ -256,6 +257,7 @@ class Channels(ChannelMembers):
         """
         app = connection.app or ""
         found: dict[str, Subscribed] = {}
+        self.charge_notices(connection, *[each for each in wanted if self._is_announced(app, each)])
         try:
             for channel, since in wanted.items():
                 options = self.options(app, channel)
@@ -332,16 +334,24 @@ class Channels(ChannelMembers):
         found = self._join_waiting(app, channel, connection, options, delta)
         local = found or self._not_joined(connection, channel)
         try:
-            page = self.history(app, channel, since, 0 if since is None else -1)
-            delivered = self._log.follow(app) if options.history else -1
+            limit, delivered = 0 if since is None else -1, -1
+            if options.history:
+                page = self._log.read(app, channel, since, limit)
+                delivered = self._log.follow(app)
+            else:
+                page = self._retained_page(app, channel, since, limit)
         except BaseException:
             self.leave(app, channel, connection)
             raise
         if local.position is None:
             raise ChannelRefused("ended")
         local.position.offset = max(local.position.offset, delivered)
-        recovered = page.whole if options.history else _is_recovered(page, since)
-        return Subscribed(local, options, page.position, page.publications, recovered, delta)
+        recovered, missed = page.whole, page.publications
+        if not options.history:
+            recovered = _is_recovered(page, since)
+            if len(_fitting(missed)) < len(missed):
+                recovered, missed = False, missed[-1:]  # the client reads the history, page by page
+        return Subscribed(local, options, page.position, missed, recovered, delta)
 
     def join_with_position(
         self,
@@ -463,7 +473,7 @@ class Channels(ChannelMembers):
         """End a subscription. Returns whether there was one. Never switches."""
         app = connection.app or ""
         left = self.leave(app, channel, connection)
-        if left and self.options(app, channel).join_leave:
+        if left:
             self.announce("leave", connection, channel)
         return left
 
@@ -502,15 +512,21 @@ class Channels(ChannelMembers):
 
     # --- notices --------------------------------------------------------------------------------------------
 
-    def charge_notices(self, connection: Connection, channel: str) -> None:
-        """Count the notices that the others of a channel get when a client subscribes, and later leaves.
+    def charge_notices(self, connection: Connection, *channels: str) -> None:
+        """Count the notices that the others of these channels get when a client subscribes, and later leaves.
 
         Raises :class:`ChannelRefused`: ``rate``. An end cannot be refused, so it is paid at the beginning.
         Never switches.
         """
-        size = 2 * len(self.info_of(connection, channel))
-        if not self._rates.take(connection, "", self._fanout.notice_bytes, size):
-            raise ChannelRefused("rate", "the connection subscribes too often; try again in a second")
+        size = sum(2 * len(self.info_of(connection, channel)) for channel in channels)
+        payer = connection.user or self._connections.id_of(connection)
+        if size and not self._notice_rates.take(connection.app or "", payer, size):
+            raise ChannelRefused("rate", "the user subscribes too often; try again in a second")
+
+    def _is_announced(self, app: str, channel: str) -> bool:
+        """Whether the others of a channel get a notice when somebody subscribes or leaves."""
+        members = self._hub.member_count(app, channel)
+        return members <= self._fanout.notice_members and self.options(app, channel).join_leave
 
     def info_of(self, connection: Connection, channel: str) -> bytes:
         """JSON about a connection for others in a channel. Never switches.
@@ -527,13 +543,13 @@ class Channels(ChannelMembers):
         return _encode(about)
 
     def announce(self, kind: Literal["join", "leave"], connection: Connection, channel: str) -> None:
-        """Send a notice about a subscriber to the others of a channel, and to itself if its dialect wants its
-        joins. Never switches.
+        """Send a notice about a subscriber to the others of a channel with ``join_leave``, and to itself if
+        its dialect wants its joins. Never switches.
 
         A channel with more than ``hub.notice_members`` subscribers on this node gets none.
         """
         app = connection.app or ""
-        if self._hub.member_count(app, channel) > self._fanout.notice_members:
+        if not self._is_announced(app, channel):
             return
         part = ChannelPart(channel, info=self.info_of(connection, channel))
         event = Event(kind, connection.user or "", "", channel=part)
@@ -546,10 +562,8 @@ class Channels(ChannelMembers):
             gevent.spawn(super().publish_each, app, (notice,))
 
     def _announce_leaves(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        app = connection.app or ""
         for channel in channels:
-            if self.options(app, channel).join_leave:
-                self.announce("leave", connection, channel)
+            self.announce("leave", connection, channel)
 
     # --- publishing -----------------------------------------------------------------------------------------
 
@@ -875,12 +889,20 @@ class Channels(ChannelMembers):
         limit: int = 0,
         reverse: bool = False,
     ) -> HistoryPage:
-        """Publications of a channel (:meth:`ChannelHistory.read`). May switch.
+        """Publications of a channel (:meth:`ChannelHistory.read`), as many as fit into a page. A reader goes
+        on after (with ``reverse``: before) the last one. May switch.
 
         Raises :class:`ChannelRefused`.
         """
         if self.is_stored(app, channel):
             return self._log.read(app, channel, since, limit, reverse)
+        most = PAGE_BYTES // PUBLICATION_BYTES
+        page = self._retained_page(app, channel, since, most if limit < 0 else min(limit, most), reverse)
+        return replace(page, publications=_fitting(page.publications))
+
+    def _retained_page(
+        self, app: str, channel: str, since: Position | None, limit: int, reverse: bool = False
+    ) -> HistoryPage:
         page = self._history.read(app, channel, since, limit, reverse)
         if page is None:
             raise ChannelRefused("unavailable")
@@ -908,6 +930,12 @@ def follows_log_itself(connection: Connection) -> bool:
 
 def _of_channel(channel: str, event: Event) -> Event:
     return event if event.channel is not None else replace(event, channel=ChannelPart(channel))
+
+
+def _fitting(publications: list[Event]) -> list[Event]:
+    """The first of some publications that fit into a page."""
+    sizes = (len(each.data) + len(each.text) + PUBLICATION_BYTES for each in publications)
+    return publications[: fitting(sizes)]
 
 
 def _is_recovered(page: HistoryPage, since: Position | None) -> bool:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
@@ -29,6 +29,7 @@ from imserver.model import (
     Subscribe,
     Unsubscribe,
 )
+from imserver.protocol.dialect import Dialect
 from imserver.services.channels.channels import Channels, Subscribed
 from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.members import ChannelRefused, MemberPage, needs_token
@@ -38,12 +39,17 @@ from imserver.transport.dispatch import CommandRow, CommandTable
 
 MAX_PRESENCE: Final = 10_000
 """The most subscribers in an answer, and of which the users are counted exactly."""
+SHARED_BYTES: Final = 4096
+"""An encoded page of a history of so many bytes is remembered for its next reader."""
+PAGES_BYTES: Final = 4 << 20
+"""The most bytes of remembered pages."""
+_NO_PAGE: Final[tuple[HistoryPage | None, Raw]] = (None, Raw())
 _OK: Final = Reply(errors.REPLY_OK)
 _NO_CLAIMS: Final = ChannelClaims()
 
 
 class ChannelAnswers(ABC):
-    """How a dialect answers the commands on channels. Its calls never switch."""
+    """How a dialect answers the commands on channels. Its calls never switch, but for :meth:`presence`."""
 
     @abstractmethod
     def state_of(self, connection: Connection) -> DialectState:
@@ -64,12 +70,12 @@ class ChannelAnswers(ABC):
         """Forget what the state of a connection has of a subscription."""
 
     @abstractmethod
-    def presence(self, command: AskPresence, page: MemberPage) -> Reply:
-        """The answer with the subscribers of a channel."""
+    def presence(self, dialect: Dialect, command: AskPresence, page: MemberPage) -> Reply:
+        """The answer with the subscribers of a channel, for a connection with this codec. May switch."""
 
     @abstractmethod
-    def history(self, command: AskHistory, page: HistoryPage) -> Reply:
-        """The answer with publications of a channel."""
+    def history(self, dialect: Dialect, command: AskHistory, page: HistoryPage) -> Raw:
+        """The data of the answer with publications of a channel, encoded by this codec."""
 
 
 class ChannelCommands:
@@ -89,6 +95,9 @@ class ChannelCommands:
         self._answers = answers
         self._table = table
         self._rates = ConnectionRates()
+        self._pages: dict[tuple[Dialect, str, AskHistory], tuple[HistoryPage, Raw]] = {}
+        """Pages of histories as they were last sent, by codec, app and command; the oldest first."""
+        self._pages_bytes = 0
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -223,7 +232,7 @@ class ChannelCommands:
             return answers.refused(refused)
         limit = command.limit or MAX_PRESENCE
         page = self._channels.members(connection.app or "", channel, command.after, limit)
-        return answers.presence(command, page)
+        return answers.presence(connection.encoding.dialect, command, page)
 
     def check_presence(self, connection: Connection, channel: str) -> None:
         """Raise :class:`ChannelRefused` if a client may not see the subscribers of a channel.
@@ -235,15 +244,30 @@ class ChannelCommands:
 
     def history(self, connection: Connection, command: AskHistory) -> Reply:
         """Publications of a channel. May switch."""
-        answers, app, channel = self._of(connection), connection.app or "", command.channel
+        app, channel = connection.app or "", command.channel
         try:
             self._check_reader(connection, channel)
             if not self._channels.options(app, channel).has_history:
                 raise ChannelRefused("not_available")
             page = history_since(self._channels, app, channel, command.since, command.limit, command.reverse)
         except ChannelRefused as refused:
-            return answers.refused(refused)
-        return answers.history(command, page)
+            return self._of(connection).refused(refused)
+        return Reply(errors.REPLY_OK, self._encoded(connection, command, page))
+
+    def _encoded(self, connection: Connection, command: AskHistory, page: HistoryPage) -> Raw:
+        """A page of a history for a client. Many often ask for the same one at once: it is encoded once."""
+        dialect = connection.encoding.dialect
+        key = (dialect, connection.app or "", command)
+        known, encoded = self._pages.pop(key, _NO_PAGE)
+        self._pages_bytes -= len(encoded)
+        if known != page:
+            encoded = self._of(connection).history(dialect, command, page)
+        if len(encoded) >= SHARED_BYTES:
+            self._pages[key] = page, encoded
+            self._pages_bytes += len(encoded)
+            while self._pages_bytes > PAGES_BYTES:
+                self._pages_bytes -= len(self._pages.pop(next(iter(self._pages)))[1])
+        return encoded
 
     def _check_member(self, connection: Connection, channel: str) -> None:
         if not self._channels.has(connection, channel):

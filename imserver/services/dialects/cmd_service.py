@@ -12,11 +12,13 @@ from imserver.auth.channel_tokens import ChannelClaims
 from imserver.cluster.history import HistoryPage
 from imserver.model import AskHistory, AskPresence, DialectState, Reply, Subscribe
 from imserver.protocol.cmd import ChannelCmdDialect, CmdPublicationView, publication_view, raw_or_none
+from imserver.protocol.dialect import Dialect
 from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.commands import ChannelAnswers
 from imserver.services.channels.members import ChannelRefused, MemberPage, Reason
 from imserver.transport.connection import Connection
 
+_encode = msgspec.json.Encoder().encode
 _CHANNELS: Final = ChannelCmdDialect()
 CODE_OF: Final[dict[Reason, int]] = {
     "name": errors.REPLY_BAD_PARAMETER,
@@ -121,7 +123,7 @@ class CmdAnswers(ChannelAnswers):
         if isinstance(state, CmdState):
             state.channels = tuple([each for each in state.channels if each != channel])
 
-    def presence(self, command: AskPresence, page: MemberPage) -> Reply:
+    def presence(self, _dialect: Dialect, command: AskPresence, page: MemberPage) -> Reply:
         """A page of subscribers, and the number of all."""
         subscribers = [
             SubscriberView(
@@ -134,10 +136,8 @@ class CmdAnswers(ChannelAnswers):
         ]
         return Reply(errors.REPLY_OK, PresenceView(command.channel, page.total, subscribers, page.next))
 
-    def history(self, command: AskHistory, page: HistoryPage) -> Reply:
+    def history(self, _dialect: Dialect, command: AskHistory, page: HistoryPage) -> Raw:
         """Publications, and the position of the newest one."""
         publications = [publication_view(event) for event in page.publications]
         position = page.position
-        return Reply(
-            errors.REPLY_OK, HistoryView(command.channel, position.epoch, position.offset, publications)
-        )
+        return Raw(_encode(HistoryView(command.channel, position.epoch, position.offset, publications)))

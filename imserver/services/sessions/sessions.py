@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.login import Logins
+from imserver.auth.quotas import ConnectionRates
 from imserver.auth.rules import LoginDecision
 from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
@@ -40,6 +41,8 @@ MAX_BANS: Final = 100_000
 """Number of bans that a node knows."""
 MAX_BAN_SECONDS: Final = 366 * 86400
 """The longest ban that a request may ask for."""
+_NOTICE_BYTES: Final = 100
+"""Of a notice without its user."""
 MAX_KICKS: Final = 10_000
 """Number of kicks that are remembered; more than can happen during one login."""
 
@@ -148,6 +151,8 @@ class Sessions:
         self._others = others
         self._bans: dict[tuple[str, str], float] = {}
         self.kicks = RecentKicks()
+        self._rates = ConnectionRates()
+        """Of the bytes of notices that connections cause which log in as one user after the other."""
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -219,6 +224,8 @@ class Sessions:
         if connection.state != OPEN:
             return self._refuse(connection, login, errors.REPLY_FAILED, "gone")
         if connection.user:
+            if not self._may_change_user(app, connection, login.user):
+                return self._refuse(connection, login, errors.REPLY_NOT_STORED, "rate")
             self.leave(connection, (app.name, login.user))
         code = self._begin(app, connection, login)
         if code != errors.REPLY_OK:
@@ -288,6 +295,15 @@ class Sessions:
         self._logins.began(connection, decision)
         self.heartbeat(connection)
         return errors.REPLY_OK
+
+    def _may_change_user(self, app: App, connection: Connection, user: str) -> bool:
+        """Charge a connection for the notices that its next login causes: an exit and an enter. False: it has
+        caused too many."""
+        before = connection.user or ""
+        if (connection.app, before) == (app.name, user):
+            return True
+        size = 2 * _NOTICE_BYTES + len(before) + len(user)
+        return self._rates.take(connection, "", self._fanout.notice_bytes, size)
 
     def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
         """End the session of a connection that stays open. May switch.

@@ -16,6 +16,7 @@ from imserver.storage.log.rows import (
     ENTRY_COLUMNS,
     FROM_MESSAGES,
     GROUP,
+    LAST_SESSION,
     MESSAGE_COLUMNS,
     SELECT_STATE,
     ConversationState,
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 _INSERT_MESSAGE: Final = (
     f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES {marks_of(len(MESSAGE_COLUMNS.split(',')))}"
 )
+_UPLINK_SESSIONS: Final = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"
+_MOST_KNOWN: Final = 10_000
+"""Senders that a connection remembers."""
 _NEW_SESSION: Final = "ON CONFLICT (log, member) DO UPDATE SET session = excluded.session"
 _NEW_SESSION_ON_MYSQL: Final = "ON DUPLICATE KEY UPDATE session = VALUES(session)"
 _BLOCKS_ON_SQLITE: Final = (
@@ -43,6 +47,11 @@ _BLOCKS_ON_SQLITE: Final = (
 
 class LogDriver(Statements):
     """A writing connection. All statements belong to the transaction begun last."""
+
+    _known: tuple[int, list[Row]] = (0, [])
+    """The log, and its last uplink session, for which the next two hold."""
+    _known_users: frozenset[str] = frozenset()
+    _known_sessions: frozenset[int] = frozenset()
 
     few_conversations = 4
     """Up to this number of conversations, one statement per conversation is faster than one statement for all
@@ -185,13 +194,25 @@ class LogDriver(Statements):
 
     def uplink_sessions(self, log: int, users: Sequence[str]) -> set[int]:
         """The newest uplink sessions of these users."""
-        statement = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"
-        return {row[0] for row in self.query_in(statement, (log,), users)}
+        return {row[0] for row in self.query_in(_UPLINK_SESSIONS, (log,), users)}
+
+    def known_uplink_sessions(self, log: int, users: set[str]) -> frozenset[int]:
+        """The newest uplink sessions of these users, and of others. Each user is looked up once, until the
+        session of any user of the log begins, on any node, or is forgotten."""
+        last = self.query(_UPLINK_SESSIONS.format("(%s)"), (log, LAST_SESSION))
+        if not last or (log, last) != self._known or len(self._known_users) > _MOST_KNOWN:
+            self._known, self._known_users, self._known_sessions = (log, last), frozenset(), frozenset()
+        unknown = users - self._known_users
+        if unknown:
+            self._known_sessions |= self.uplink_sessions(log, list(unknown))
+            self._known_users |= unknown
+        return self._known_sessions
 
     # --- changes --------------------------------------------------------------------------------------------
 
     def set_uplink_sessions(self, log: int, sessions: Mapping[str, int]) -> None:
-        """Write the newest uplink session of users."""
+        """Write the newest uplink session of users, and which one was the last of the log."""
+        sessions = {**sessions, LAST_SESSION: list(sessions.values())[-1]}
         on_mysql = self.engine == "mysql"
         self.execute_many(
             "INSERT INTO uplink_session (log, member, session) VALUES (%s, %s, %s) "

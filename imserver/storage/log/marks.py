@@ -14,6 +14,7 @@ from imserver.storage.log.contract import MOST_RECEIPTED, Marks, Noted, Receipt
 from imserver.storage.log.read import VISIBLE, shown
 from imserver.storage.log.rows import (
     ANNOTATIONS,
+    LAST_SESSION,
     NUMBERS,
     SQLITE_BY_CONVERSATION,
     USER,
@@ -64,6 +65,8 @@ class MarkStore(LogTables):
         def work(sql: Statements, head: LogHead) -> None:
             for table in _OF_USER if user else ():
                 sql.execute(f"DELETE FROM {table} WHERE log = %s AND member = %s", (head.number, user))
+            statement = "DELETE FROM uplink_session WHERE log = %s AND member = %s"
+            sql.execute(statement, (head.number, LAST_SESSION))  # nodes look the sessions up again
 
         self._change_log(app, work, None)
 

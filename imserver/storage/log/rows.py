@@ -48,6 +48,9 @@ USER: Final = 0
 GROUP: Final = 1
 ROOM: Final = 2
 
+LAST_SESSION: Final = ""
+"""In place of a user: the uplink session of any user that has begun last. Without it none has begun, or some
+were forgotten since."""
 MOST_BYTES: Final = 1 << 20
 """Limit of a body and of ``meta``, in bytes. The limits for clients are far lower."""
 SQLITE_BY_CONVERSATION: Final = "INDEXED BY sqlite_autoindex_message_2"

@@ -252,12 +252,15 @@ class AppTransaction:
         mutes = self._mutes(fresh, states)
         blocks = self._blocks(fresh, states)
         strangers = self._strangers(fresh, states)
-        first = {
-            (one.draft.to_user, one.draft.sender)
-            for one, key in zip(ready, keys, strict=True)
-            if key not in states and one.draft.to_user and one.resend not in outcomes
-        }
-        unwelcome = self._unwelcome(first) if first else first
+        unwelcome = set[tuple[str, str]]()
+        if len(states) < len(wanted):  # some are first messages
+            unwelcome = self._unwelcome(
+                {
+                    (one.draft.to_user, one.draft.sender)
+                    for one in fresh
+                    if one.draft.to_user and _key_of(one.draft) not in states
+                }
+            )
         newest = self._newest_sessions(fresh)
         answers: list[Appended | Rejected] = []
         for one, key in zip(ready, keys, strict=True):
@@ -369,9 +372,9 @@ class AppTransaction:
     def _newest_sessions(self, ready: Iterable[AppendRequest]) -> Collection[int]:
         """The newest uplink sessions of the senders of drafts that only those may send."""
         senders = {one.draft.sender for one in ready if one.draft.uplink_session}
-        if not senders:
-            return ()
         begin = self.uplink_sessions
+        if not begin:
+            return self.driver.known_uplink_sessions(self.log, senders) if senders else ()
         stored = self.driver.uplink_sessions(self.log, [user for user in senders if user not in begin])
         return stored.union(begin.values())
 
