@@ -1,44 +1,57 @@
 """``imserver bench abuse``: single requests of an attacker, and how long each blocks the server's loop.
 
 Each attack is sent once per try, by the weakest client that may: without a key, or as a user. The attacks of
-users are a full message or read of each command, operation and route (:mod:`bench.abuse_rows`). A third
-connection reads what others cause it to receive, and must stay open. Meanwhile a second one
-requests ``/health`` every millisecond. Its slowest answer is the time for which the loop was blocked, without
-the time that the server or the probe waited for a core. The peak of the server's memory is compared with its
-memory right before.
+users are a full message or read of each command, operation and route (:mod:`bench.abuse_rows`). How many of
+these the server accepts is counted. A third connection reads what others cause it to receive, and must stay
+open; in demo mode 500 more do so. Meanwhile a second one requests ``/health`` every millisecond. Its slowest
+answer is the time for which the loop was blocked, without the time that the server or the probe waited for a
+core. The peak of the server's memory is compared with its memory right before.
 """
 
 from __future__ import annotations
 
 import gzip
 import os
+import re
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from bench.abuse_answers import ACCEPTED, command_answers, http_answers
 from bench.abuse_rows import (
+    BOTS,
     CHANNEL,
     COMMANDS,
     FULL_BYTES,
+    GROUPS,
+    OF_ACCOUNTS,
     OTHER,
     PATHS,
+    PROTOBUF,
+    PUBLISHER,
+    REFUSED,
     ROUTES,
+    SILENT,
     USER,
     Request,
     frames_of,
     operation_requests,
+    publisher_frames,
     requests_of,
 )
+from bench.abuse_setup import Attacker, account_of, crowd_of, png, stranger, upload
 from bench.connections import Target, error_name
 from bench.context import RunContext, parameter, text_parameter
 from bench.figures import Figures
-from bench.frames import client_frame, request_frame, upgrade_request
+from bench.frames import client_frame, request_frame, server_frame, upgrade_request
 from bench.generator import Generator
-from bench.http_client import FORM, JSON, HttpConnections, fetch, get_request, post, request_head
+from bench.http_client import FORM, JSON, HttpConnections, fetch, get_request, request_head
 from bench.loop import READ, WRITE, BenchError, Json, Loop
 from bench.proc import quick_rss_bytes
 from bench.servers import NodeProcess
@@ -50,7 +63,7 @@ _GOCHAT = f"{{oauth: {{example: {_PROVIDER}}}}}"
 _PUSHER = "{open: true, pusher: {app_id: bench, key: bench, secret: a-secret-of-the-bench}}"
 _OPEN = "{open: true, channels: {demo: {publish: subscribers, presence: true, join_leave: true}}}"
 MODES = {
-    "demo": {},
+    "demo": {"IMSERVER_STORAGE_LOOK_SECONDS": "0.1"},
     "keys": {"IMSERVER_API_KEYS": "[{key: a-key-that-no-stranger-knows, scopes: [push, read, admin]}]"},
     "people": {
         "IMSERVER_APPS": f"{{gochat: {_GOCHAT}, bench: {_PUSHER}, default: {_OPEN}}}",
@@ -76,10 +89,16 @@ CALM_SECONDS = 0.15
 """Time for which the probe continues after the answer: garbage collection, closing and logging cost time too.
 """
 ANSWER_SECONDS = 20.0
+MOST_READ_BYTES = 200_000_000
+"""Most bytes of answers to an attack that are kept to be counted."""
+SUBSCRIBERS = 500
+"""Other users in the channel of the attacks, in demo mode."""
+FIRST_ANSWER_SECONDS = 10.0
+"""How long a user's attack may take until its first answer."""
 SILENCE_SECONDS = 1.0
 """How long an attack without an answer is observed."""
 
-Build = Callable[[Target], bytes]
+Build = Callable[[Attacker], bytes]
 Body = Callable[[], bytes]
 
 
@@ -88,7 +107,8 @@ class Attack:
     """One request. ``build`` makes its bytes. ``ws``: it is sent to the WebSocket port. ``judged`` False:
     shown only for comparison. ``warm_up`` is sent first, so that code imported on first use is not counted.
     ``mode``: it is sent to the server of this mode only; ``""``: to those without people. ``account``: with
-    the token of an account.
+    the token of an account; ``bot``: of a bot. ``command``: dialect and name of the command that it repeats.
+    ``of``: the name of the operation or route. Of the attacks with the same one, some must be accepted.
     """
 
     name: str
@@ -98,6 +118,9 @@ class Attack:
     judged: bool = True
     mode: str = ""
     account: bool = False
+    bot: bool = False
+    command: tuple[str, str] = ("", "")
+    of: str = ""
 
 
 def _get(path: str, *fields: str) -> Build:
@@ -117,7 +140,7 @@ def _announced(path: str, kind: str, size: int) -> Build:
     return lambda target: request_head(target, path, kind, size)
 
 
-def _upgrade(path: str, *frames: bytes) -> Build:
+def _upgrade(path: str, *frames: bytes) -> Callable[[Target], bytes]:
     return lambda target: upgrade_request(f"{target.ws_host}:{target.ws_port}", path) + b"".join(frames)
 
 
@@ -129,8 +152,8 @@ def _pipelined(path: str) -> Build:
 def _as_many(one: Build) -> Build:
     """As many of these requests as fit one read."""
 
-    def build(target: Target) -> bytes:
-        return b"".join(one(target) for _ in range(PIPELINED_BYTES // len(one(target))))
+    def build(attacker: Attacker) -> bytes:
+        return b"".join(one(attacker) for _ in range(PIPELINED_BYTES // len(one(attacker))))
 
     return build
 
@@ -295,24 +318,57 @@ def _people() -> Iterator[Attack]:
 def _commands() -> Iterator[Attack]:
     """Each command of each dialect, repeated until a message or a read is full."""
     for dialect, rows in COMMANDS.items():
-        mode = "people" if dialect in ("pusher", "protobuf") else "demo"
         for name in rows:
+            method = name.removeprefix("rpc ")
+            bot, account = method in BOTS, method in {*GROUPS, *OF_ACCOUNTS} or dialect == "protobuf"
+            mode = "people" if bot or account or dialect == "pusher" else "demo"
+            path = PATHS[dialect]
+            if dialect == "centrifuge" and mode == "people":
+                path = "/connection/gochat/websocket"
 
-            def build(target: Target, dialect: str = dialect, name: str = name) -> bytes:
-                return _upgrade(PATHS[dialect], frames_of(dialect, name, target.key))(target)
+            def build(
+                attacker: Attacker, dialect: str = dialect, name: str = name, path: str = path
+            ) -> bytes:
+                known = attacker.known
+                if attacker.key:
+                    known = {**known, "token": attacker.key}
+                frames = b"" if dialect == "pusher" else frames_of(dialect, name, known)
+                return _upgrade(path, frames)(attacker)
 
-            account = dialect == "protobuf"
-            yield Attack(f"{dialect}: {name}", build, build, ws=True, mode=mode, account=account)
+            yield Attack(
+                f"{dialect}: {name}",
+                build,
+                build,
+                ws=True,
+                mode=mode,
+                account=account,
+                bot=bot,
+                command=(dialect, name),
+                of=f"{dialect}: {name}",
+            )
 
 
-def _repeated_requests(make: Callable[[], Iterator[Request]]) -> Build:
+def _publisher() -> Iterator[Attack]:
+    """Each command on a publisher connection, repeated until a read is full."""
+    for name in PUBLISHER:
+
+        def build(attacker: Attacker, name: str = name) -> bytes:
+            frames = publisher_frames(name, attacker.known)
+            return _upgrade("/api/v1/publisher", frames)(attacker)
+
+        whole = f"publisher: {name}"
+        yield Attack(whole, build, build, True, mode="demo", command=("publisher", name), of=whole)
+
+
+def _repeated_requests(make: Callable[[Mapping[str, Any]], Iterator[Request]]) -> Build:
     """The first request, and then the last one until a read is full."""
 
-    def build(target: Target) -> bytes:
+    def build(attacker: Attacker) -> bytes:
         every = []
-        for method, path, kind, body in make():
-            fields = (f"Content-Type: {kind}", f"Content-Length: {len(body)}") if body else ()
-            every.append(get_request(target, path, *fields, method=method) + body)
+        for method, path, kind, body, fields in make({**attacker.known, "token": attacker.key}):
+            if body:
+                fields = (*fields, f"Content-Type: {kind}", f"Content-Length: {len(body)}")
+            every.append(get_request(attacker, path, *fields, method=method) + body)
         return every[0] + every[-1] * (FULL_BYTES // len(every[-1]))
 
     return build
@@ -322,34 +378,54 @@ def _routes() -> Iterator[Attack]:
     """Each route that is no operation: in demo mode, and as a user where only users may."""
     for name in ROUTES:
         build = _repeated_requests(partial(requests_of, name))
-        yield Attack(name, build, build, mode="demo")
-        yield Attack(f"{name}, of an account", build, build, mode="people", account=True)
+        if "/apps/" not in name:
+            yield Attack(name, build, build, mode="demo", of=name)
+        yield Attack(f"{name}, of an account", build, build, mode="people", account=True, of=name)
 
 
 def operation_attacks(document: Json) -> Iterator[Attack]:
-    """Each operation of the OpenAPI document: in demo mode, and of an account."""
+    """Each operation of the OpenAPI document: in demo mode, of an account and of a bot."""
     for name, requests in operation_requests(document):
-        build = _repeated_requests(partial(requests, "default"))
-        yield Attack(name, build, build, mode="demo")
-        build = _repeated_requests(partial(requests, "gochat"))
-        yield Attack(f"{name}, of an account", build, build, mode="people", account=True)
+        build = _repeated_requests(requests)
+        yield Attack(name, build, build, mode="demo", of=name)
+        yield Attack(f"{name}, of an account", build, build, mode="people", account=True, of=name)
+        if "/stream/" in name or "bots/commands" in name:
+            yield Attack(f"{name}, of a bot", build, build, mode="people", bot=True, of=name)
 
 
 ATTACKS = {
     attack.name: attack
-    for attacks in (_requests(), _messages(), _people(), _commands(), _routes())
+    for attacks in (_requests(), _messages(), _people(), _commands(), _publisher(), _routes())
     for attack in attacks
 }
 """All but those of the operations of the API."""
 
 
-class AttackConnection:
-    """One connection that sends ``data`` and reads the answers. Owned by its loop."""
+_PING, _PONG = server_frame(b"{}"), client_frame(b"{}")
+"""A ping of the centrifuge dialect, and its answer."""
 
-    def __init__(self, loop: Loop, address: tuple[str, int], data: bytes) -> None:
+
+class AttackConnection:
+    """One connection that sends ``data`` and reads the answers. Owned by its loop.
+
+    ``most``: bytes of answers that are kept. ``then``: returns what is sent after the first answers, and
+    nothing until they have come.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        address: tuple[str, int],
+        data: bytes,
+        then: Callable[[bytes], bytes] | None = None,
+        most: int = 1 << 12,
+    ) -> None:
+        self.most = most
         self.loop = loop
+        self.then = then
         self.unsent = memoryview(data)
-        self.answer = b""
+        self.answers: list[bytes] = []
+        self.size = 0
         self.ended = False
         self.heard_at = 0.0
         self.sock = socket.create_connection(address, timeout=10)
@@ -365,13 +441,20 @@ class AttackConnection:
             if mask & ~WRITE:
                 data = self.sock.recv(1 << 18)
                 self.heard_at = time.monotonic()
-                self.answer = self.answer or data[:200]
+                if _PING in data and not self.unsent:
+                    self.sock.send(_PONG)
+                if self.size < self.most:
+                    self.answers.append(data)
+                    self.size += len(data)
+                if self.then is not None and (more := self.then(b"".join(self.answers))):
+                    self.unsent, self.then = memoryview(more), None
+                    self.loop.change(fd, READ | WRITE)
                 if not data:
                     self.close()
         except BlockingIOError:
             pass
         except OSError as error:
-            self.answer = self.answer or error_name(error).encode()
+            self.answers = self.answers or [error_name(error).encode()]
             self.close()
 
     def close(self) -> None:
@@ -427,7 +510,7 @@ def learn(generator: Generator) -> Json:
     """Task: read the server's OpenAPI document, for the attacks on its operations. Return their names."""
     document = fetch(generator.target, "/api/v1/openapi.json")
     generator.state["attacks"] = {attack.name: attack for attack in operation_attacks(document)}
-    return {"modes": {each.name: each.mode for each in generator.state["attacks"].values()}}
+    return {"modes": {each.name: (each.mode, each.of) for each in generator.state["attacks"].values()}}
 
 
 def fill(generator: Generator) -> Json:
@@ -444,18 +527,73 @@ def fill(generator: Generator) -> Json:
     while time.monotonic() < min(end, max(own.heard_at, end - ANSWER_SECONDS + 1) + SILENCE_SECONDS):
         generator.loop.turn(PROBE_SECONDS)
     own.close()
+    generator.state["picture"] = upload(target, f"app=default&user={USER}&kind=picture", png(800, 600))
     return {}
 
 
-def make_hook(generator: Generator) -> Json:
-    """Task: register an account, and make an incoming webhook of its group."""
-    account = fetch(generator.target, "/register", f"phone_number={time.time_ns()}&password=bench")
-    target = replace(generator.target, key=account["token"])
-    group = post(target, "/api/v1/groups/create", {"name": "bench"})["group"]
-    made = post(target, "/api/v1/hooks", {"group": str(group), "nickname": "bench"})
-    generator.state["hook"] = made["url"].encode()
-    generator.state["token"] = account["token"]
+def gather(generator: Generator) -> Json:
+    """Task: let other users subscribe to the channel of the attacks, read, and stay."""
+    target = generator.target
+    address = target.ws_host, target.ws_port
+    every = generator.state.setdefault("subscribers", [])
+    while len(every) < SUBSCRIBERS:
+        one = AttackConnection(generator.loop, address, _bystander(target))
+        every.append(one)
+        generator.loop.until(partial(_has_subscribed, one), ANSWER_SECONDS)
     return {}
+
+
+def _has_subscribed(one: AttackConnection) -> bool:
+    return one.ended or b'"id":2' in b"".join(one.answers)
+
+
+def count_lost(generator: Generator) -> Json:
+    """Task: how many of the subscribers were disconnected since the last time. Others replace them."""
+    every = generator.state["subscribers"]
+    generator.state["subscribers"] = [each for each in every if not each.ended]
+    lost = len(every) - len(generator.state["subscribers"])
+    gather(generator)
+    return {"lost": lost}
+
+
+def make_crowd(generator: Generator) -> Json:
+    """Task: register the accounts whom attackers may name, and make an incoming webhook."""
+    generator.state["crowd"] = crowd_of(generator.target)
+    known = account_of(generator.target, generator.state["crowd"]).known
+    generator.state["hook"] = known["hook_url"].encode()
+    return {}
+
+
+def _open_stream(generator: Generator) -> Json:
+    """Open a stream of the centrifuge dialect, and leave it open; return its session and connection."""
+    target = generator.target
+    body = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"%b"}}' % CHANNEL.encode()
+    data = request_head(target, "/connection/http_stream", JSON, len(body)) + body
+    own = AttackConnection(generator.loop, (target.http_host, target.http_port), data)
+    generator.loop.until(lambda: b'"session"' in b"".join(own.answers), ANSWER_SECONDS)
+    found = dict(re.findall(r'"(session|client)":"([^"]+)"', b"".join(own.answers).decode()))
+    return {"session": found.get("session", ""), "connection": found.get("client", "")}
+
+
+_HISTORY = "history", "subscribe", "batch", "emulation"
+"""Words in the names of attacks that read the history of the channel."""
+
+
+def _attacker(generator: Generator, wanted: Attack) -> Attacker:
+    target = generator.target
+    if not wanted.of:
+        return Attacker(**vars(target))
+    if wanted.mode == "demo":
+        attacker = stranger(target, any(word in wanted.of.lower() for word in _HISTORY))
+        known: Json = {**attacker.known, "picture": generator.state["picture"]}
+        if wanted.of in ("POST /emulation", "GET /api/v1/connections/show"):
+            known.update(_open_stream(generator))
+        return replace(attacker, known=known)
+    attacker = account_of(target, generator.state["crowd"])
+    if wanted.bot:
+        bot, token = attacker.known["bot"], attacker.known["bot_token"]
+        return replace(attacker, key=token, known={**attacker.known, "user": bot})
+    return attacker
 
 
 def _bystander(target: Target) -> bytes:
@@ -467,9 +605,7 @@ def _bystander(target: Target) -> bytes:
 def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
     """Task: send one attack (or its warm-up), and measure its effect on the server ``pid``."""
     wanted = ATTACKS.get(name) or generator.state["attacks"][name]
-    target = generator.target
-    if wanted.account:
-        target = replace(target, key=generator.state["token"])
+    target = _attacker(generator, wanted)
     data = (wanted.warm_up or wanted.build)(target) if warm_up else wanted.build(target)
     data = data.replace(OWN_HOOK.encode(), generator.state.get("hook", b""))
     address = (target.ws_host, target.ws_port) if wanted.ws else (target.http_host, target.http_port)
@@ -480,30 +616,53 @@ def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
     probe.worst_us = 0
     before = quick_rss_bytes((pid,))
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak
-    answer = b""
+    answer, closed = b"", False
     begin = time.monotonic()
     if data:
-        attacker = AttackConnection(generator.loop, address, data)
+        then = None
+        if wanted.command[0] == "pusher":
+            then = partial(_pusher_frames, wanted.command[1])
+        attacker = AttackConnection(generator.loop, address, data, then, MOST_READ_BYTES)
         while (now := probe.turn()) < begin + ANSWER_SECONDS:
             silent = now - max(attacker.heard_at, begin)
-            over = attacker.ended or silent > (CALM_SECONDS if attacker.heard_at else SILENCE_SECONDS)
+            first = FIRST_ANSWER_SECONDS if wanted.of else SILENCE_SECONDS
+            over = attacker.ended or silent > (CALM_SECONDS if attacker.heard_at else first)
             if over and not probe.conn.waiting:
                 break
+        closed = attacker.ended
         attacker.close()
-        answer = attacker.answer
+        answer = b"".join(attacker.answers)
     probe.watch(CALM_SECONDS)
     probe.http.close()
     lost = stands_by and bystander.ended
     bystander.close()
     status = Path(f"/proc/{pid}/status").read_text()
     peak_bytes = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    counts = _counted(wanted, answer)
     return {
+        "counts": counts,
+        "closed": closed,
         "hold_ms": probe.worst_us / 1000,
         "growth_mb": max(0, peak_bytes - before) / 1e6,
         "rss_mb": quick_rss_bytes((pid,)) / 1e6,
         "lost": lost,
         "answer": answer.split(b"\r\n")[0].decode("latin-1")[:60],
     }
+
+
+def _pusher_frames(name: str, first: bytes) -> bytes:
+    """What a client of the pusher dialect sends after the server has named its connection."""
+    found = re.search(rb"(\d+\.\d+)", first.partition(b"\r\n\r\n")[2])
+    return frames_of("pusher", name, {"socket_id": found[1].decode()}) if found else b""
+
+
+def _counted(wanted: Attack, answer: bytes) -> dict[str, int]:
+    """How many of the requests of an attack were accepted or refused, by the code."""
+    dialect, command = wanted.command
+    if not wanted.ws:
+        return http_answers(answer)
+    number = PROTOBUF[command][0] if dialect == "protobuf" else 0
+    return command_answers(dialect, command, answer, number)
 
 
 @dataclass(frozen=True)
@@ -525,24 +684,31 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
         own = NodeProcess(context.log, environment=MODES[mode], cores=context.cores.server)
         context.pool.start(own)
         context.target = own.target
-        (worker,) = context.start_workers(1)
-        modes = {name: wanted.mode for name, wanted in ATTACKS.items()}
+        worker, others = context.start_workers(2)
+        modes = {name: (wanted.mode, wanted.of) for name, wanted in ATTACKS.items()}
         if mode != "keys":
             modes |= context.pool.ask(worker, learn)["modes"]
+        lost: Callable[[], int] = int
         if mode == "people":
-            context.pool.ask(worker, make_hook)
+            context.pool.ask(worker, make_crowd)
         elif mode == "demo":
             context.pool.ask(worker, fill)
-        for name, only in modes.items():
+            context.pool.ask(others, gather)
+
+            def lost(others: Worker = others) -> int:
+                return int(context.pool.ask(others, count_lost)["lost"])
+
+        for name, (only, of) in modes.items():
             if (only == mode if only else mode != "people") and options.match in f"{mode}: {name}":
                 context.show_phase(f"attack {len(rows) + 1}: {name}")
-                rows.append(_attacked(context, worker, own.pids[0], mode, name, options.tries))
+                rows.append(_attacked(context, worker, own.pids[0], mode, name, of, options.tries, lost))
         own.control("stop")
     if not rows:
         raise BenchError(f"no attack has {options.match!r} in its name")
+    unproved = unproved_in(rows)
     rows.sort(key=lambda row: -max(row["hold_ms"] / MOST_HOLD_MS, row["growth_mb"] / MOST_GROWTH_MB))
     judged = [row for row in rows if row["judged"]] or rows
-    context.extra |= {"attacks": rows, "worst": judged[0]["name"]}
+    context.extra |= {"attacks": rows, "worst": judged[0]["name"], "unproved": unproved}
     return {
         "attacks": len(judged),
         "attacks_over": sum(row["over"] for row in judged),
@@ -550,10 +716,28 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
         "growth_mb": max(row["growth_mb"] for row in judged),
         "repeated_mb": max(row["repeated_mb"] for row in judged),
         "dropped": sum(row["dropped"] for row in judged),
+        "unproved": len(unproved),
     }
 
 
-def _attacked(context: RunContext, worker: Worker, pid: int, mode: str, name: str, tries: int) -> Json:
+def unproved_in(rows: Iterable[Json]) -> list[str]:
+    """Commands, operations and routes whose attacks prove nothing: all requests of all principals were
+    refused, and :data:`REFUSED` has no reason.
+    """
+    accepted = {row["of"] for row in rows if row["counts"][ACCEPTED]}
+    return sorted({row["of"] for row in rows} - accepted - {""} - SILENT - REFUSED.keys())
+
+
+def _attacked(
+    context: RunContext,
+    worker: Worker,
+    pid: int,
+    mode: str,
+    name: str,
+    of: str,
+    tries: int,
+    count_lost: Callable[[], int],
+) -> Json:
     wanted = ATTACKS.get(name)
     judged = wanted is None or wanted.judged
     send = partial(context.pool.ask, worker, attack, name=name, pid=pid)
@@ -563,10 +747,19 @@ def _attacked(context: RunContext, worker: Worker, pid: int, mode: str, name: st
     found = [send(warm_up=False) for _ in range(count)]
     hold_ms, growth_mb = (statistics.median(each[key] for each in found) for key in ("hold_ms", "growth_mb"))
     repeated_mb = max(0, found[-1]["rss_mb"] - found[0]["rss_mb"])
-    lost = sum(each["lost"] for each in found)
+    lost = sum(each["lost"] for each in found) + count_lost()
     over = judged and (
         hold_ms > MOST_HOLD_MS or growth_mb > MOST_GROWTH_MB or repeated_mb > MOST_REPEATED_MB or lost > 0
     )
-    measured = {"hold_ms": hold_ms, "growth_mb": growth_mb, "repeated_mb": repeated_mb, "dropped": lost}
+    counts = sum((Counter(each["counts"]) for each in found), Counter[str]())
+    measured = {
+        "of": of,
+        "counts": counts,
+        "closed": found[-1]["closed"],
+        "hold_ms": hold_ms,
+        "growth_mb": growth_mb,
+        "repeated_mb": repeated_mb,
+        "dropped": lost,
+    }
     answer = found[-1]["answer"]
     return {"name": f"{mode}: {name}", **measured, "answer": answer, "judged": judged, "over": over}

@@ -7,15 +7,17 @@ limits, and then as many examples as fit one read.
 
 from __future__ import annotations
 
-import copy
+import hashlib
+import hmac
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 from bench.frames import client_frame
 from bench.loop import Json
-from bench.protobuf import field, input_frame, login_frame
+from bench.protobuf import field, input_frame, varint
 
 FULL_BYTES: Final = 65_536
 """A message, and what one read of the attacks on HTTP has."""
@@ -32,7 +34,7 @@ STORED: Final[Mapping[str, Json]] = {
     "send": {"to": OTHER, "text": _LONG},
     "recall": {"id": 1},
     "edit": {"id": 1, "text": _LONG},
-    "press": {"id": 1, "value": "x"},
+    "press": {"id": 1, "value": "yes"},
     "sync": {"cursor": 0, "limit": 1_000},
     "history": {"conversation": 1, "limit": 1_000},
     "conversations": {"limit": 1_000},
@@ -52,12 +54,18 @@ STORED: Final[Mapping[str, Json]] = {
     "streamClose": {"stream": "x"},
     "botCommands": {"conversation": 1},
 }
-"""Commands on messages → their data. In the centrifuge dialect they are methods of ``rpc``."""
+"""Commands on messages → their data. In the centrifuge dialect they are methods of ``rpc``. Ids are
+replaced by those that the attacker may use.
+"""
+BOTS: Final = frozenset({"streamOpen", "streamAppend", "streamClose"})
+"""Commands that only bots may use."""
+OF_ACCOUNTS: Final = frozenset({"press"})
+"""Commands about messages of bots."""
 GROUPS: Final[Mapping[str, Json]] = {
-    "createGroup": {"name": "x" * 100, "members": [str(number) for number in range(1, 101)]},
+    "createGroup": {"name": "x" * 50, "members": ["1"]},
     "groups": {"limit": 1_000},
     "groupMembers": {"group": "1", "limit": 1_000},
-    "inviteToGroup": {"group": "1", "members": [str(number) for number in range(1, 101)]},
+    "inviteToGroup": {"group": "1", "members": ["1"]},
     "joinGroup": {"group": "1"},
     "leaveGroup": {"group": "1"},
 }
@@ -88,7 +96,7 @@ CENTRIFUGE: Final[Mapping[str, Json]] = {
     **{f"rpc {name}": {"method": name, "data": data} for name, data in {**STORED, **GROUPS}.items()},
 }
 ACTION: Final[Mapping[str, Json]] = {
-    "login": {"userId": USER, "appId": 1, "groupsId": "1"},
+    "login": {"userId": USER, "appId": 1, "toUid": USER, "acks": True},
     "heartbeat": {"userId": USER},
     "sendmsg": {"msgType": "text", "message": _LONG, "userId": USER, "appId": 1, "groupsId": "1"},
     "ack": {"ackId": 1},
@@ -143,25 +151,56 @@ def _cmd(name: str, data: object) -> bytes:
     return _compact({"seq": "1", "cmd": name, "data": data})
 
 
-def _centrifuge(name: str, data: object) -> bytes:
-    return _compact({"id": 3, name.partition(" ")[0]: data})
+def _centrifuge(name: str, data: object, number: int = 3) -> bytes:
+    return _compact({"id": number, name.partition(" ")[0]: data})
+
+
+def _filled_in(data: object, name: str, known: Mapping[str, Any]) -> object:
+    """The data of a command with ids that the attacker may use."""
+    if not isinstance(data, dict):
+        return data
+    if "method" in data:
+        return {**data, "data": _filled_in(data["data"], name, known)}
+    found = {each: known.get(each, value) for each, value in data.items()}
+    if name in GROUPS and "group" in found:
+        found["group"] = int(found["group"])
+    if name == "press":
+        found["id"] = known.get("asked", 1)
+    if "pieces" in found:
+        found["pieces"] = [{**each, "stream": known.get("stream", "x")} for each in found["pieces"]]
+    return found
 
 
 def _filled(frame: bytes) -> bytes:
     return frame * max(1, FULL_BYTES // len(frame))
 
 
-def frames_of(dialect: str, name: str, token: str) -> bytes:
-    """A login (``token``: of an account), a subscription where there are some, and a command until a message
-    or a read is full.
+def frames_of(dialect: str, name: str, known: Mapping[str, Any]) -> bytes:
+    """A login, a subscription where there are some, and a command until a message or a read is full.
+
+    ``known``: what the attacker may use, by the name of the field; ``token``: of an account or bot.
     """
     data = COMMANDS[dialect][name]
+    if dialect in ("cmd", "centrifuge"):
+        data = _filled_in(data, name.removeprefix("rpc "), known)
     if dialect == "cmd":
-        begin = (_cmd("login", CMD["login"]), _cmd("subscribe", {"channel": CHANNEL}))
-        return b"".join(map(client_frame, begin)) + _filled(client_frame(_cmd(name, data)))
+        login: Json = dict(CMD["login"] or {})
+        if known["app"] != "default":
+            login = {"userID": known["user"], "app": known["app"], "serviceToken": known["token"]}
+        begin = (_cmd("login", login), _cmd("subscribe", {"channel": CHANNEL}))
+        frame = client_frame(_cmd(name, data))
+        if name in ("subscribe", "unsubscribe"):
+            # In turn, so that each is a new one.
+            frame = b"".join(client_frame(_cmd(each, CMD[each])) for each in ("unsubscribe", "subscribe"))
+        return b"".join(map(client_frame, begin)) + _filled(frame)
     if dialect == "centrifuge":
-        begin_lines = [_centrifuge("connect", {}), _centrifuge("subscribe", {"channel": CHANNEL})]
+        begin_lines = [
+            _centrifuge("connect", {"token": known["token"]}, 1),
+            _centrifuge("subscribe", {"channel": CHANNEL}, 2),
+        ]
         command = _centrifuge(name, data)
+        if name == "refresh":
+            command = _centrifuge(name, {"token": known["token"]})
         if name in ("subscribe", "unsubscribe"):
             # In turn, so that each is a new one.
             command = _centrifuge("unsubscribe", {"channel": CHANNEL}) + b"\n"
@@ -169,13 +208,97 @@ def frames_of(dialect: str, name: str, token: str) -> bytes:
         count = min(MOST_COMMANDS // (1 + command.count(b"\n")), FULL_BYTES // (len(command) + 1))
         return client_frame(b"\n".join(begin_lines)) + client_frame(b"\n".join([command] * count))
     if dialect == "action":
-        entered, sent = ({"seq": "1", "action": each, "data": ACTION[each]} for each in ("login", name))
-        return client_frame(_compact(entered)) + _filled(client_frame(_compact(sent)))
+        first = ("login", "sendmsg") if name == "ack" else ("login",)
+        return b"".join(map(_action, first)) + _filled(_action(name))
     if dialect == "pusher":
-        event = {"event": name, "data": data, "channel": "private-lobby"}
-        return _filled(client_frame(_compact(event)))
-    return login_frame(token) + _filled(input_frame(*PROTOBUF[name]))
+        return _pusher(name, data, known["socket_id"])
+    # With a cursor, so that it may use all commands.
+    return input_frame(1, field(0x0A, known["token"].encode()) + b"\x18\x00") + _filled(
+        _protobuf(name, known)
+    )
 
+
+def _protobuf(name: str, known: Mapping[str, Any]) -> bytes:
+    """A command of the protobuf dialect about the attacker's group."""
+    number, data = PROTOBUF[name]
+    conversation, message = varint(known["conversation"]), varint(known["id"])
+    if name == "message":
+        inner = b"\x08\x02\x10" + conversation + b"\x18" + varint(int(known["user"])) + b"\x20\x01"
+        data = field(0x0A, inner + data) + b"\x10\x01"
+    elif name in ("read", "received"):
+        data = b"\x08" + conversation + b"\x10" + message
+    elif name in ("history", "receipts"):
+        data = b"\x08" + conversation
+    elif name == "typing":
+        data = b"\x10" + conversation
+    elif name == "login":
+        data = field(0x0A, known["token"].encode()) + b"\x18\x00"
+    elif name == "ack":
+        data = b"\x08\x02\x18" + message
+    return input_frame(number, data)
+
+
+def _action(name: str) -> bytes:
+    return client_frame(_compact({"seq": "1", "action": name, "data": ACTION[name]}))
+
+
+PUBLISHER: Final[Mapping[str, Json]] = {
+    "publish": {"app": "default", "users": [f"user{number}" for number in range(1_000)], "text": _LONG},
+    "ping": {},
+    "channels/stream/open": {"app": "default", "channel": CHANNEL, "text": _LONG},
+    "channels/stream/append": {
+        "app": "default",
+        "pieces": [{"stream": "x", "piece": number, "text": "x"} for number in range(1, 1_001)],
+    },
+    "channels/stream/close": {"app": "default", "stream": "x"},
+}
+"""Commands on a publisher connection → their data."""
+
+
+def publisher_frames(name: str, known: Mapping[str, Any]) -> bytes:
+    """A command of a publisher connection until a read is full."""
+    data = _filled_in(PUBLISHER[name], name, {"stream": known["stream"]})
+    return _filled(client_frame(_compact({"seq": 1, name: data})))
+
+
+def _pusher(name: str, data: object, socket_id: str) -> bytes:
+    """Subscribe to a presence channel, with the signatures of the back end, and repeat a command."""
+    member = json.dumps({"user_id": USER, "user_info": {"name": "x" * 900}})
+    channel = {"channel": "presence-lobby", "channel_data": member}
+    channel["auth"] = "bench:" + pusher_signature(f"{socket_id}:presence-lobby:{member}")
+    begin = client_frame(_compact({"event": "pusher:subscribe", "data": channel}))
+    leave = client_frame(_compact({"event": "pusher:unsubscribe", "data": {"channel": "presence-lobby"}}))
+    if name == "pusher:subscribe":
+        return _filled(begin + leave)
+    if name == "pusher:unsubscribe":
+        return begin + _filled(leave + begin)
+    if name == "pusher:signin":
+        user = json.dumps({"id": USER})
+        data = {"auth": "bench:" + pusher_signature(f"{socket_id}::user::{user}"), "user_data": user}
+    return begin + _filled(client_frame(_compact({"event": name, "data": data, "channel": "presence-lobby"})))
+
+
+SILENT: Final = frozenset(
+    {
+        "centrifuge: send",
+        "protobuf: heartbeat",
+        "protobuf: ack",
+        "pusher: pusher:unsubscribe",
+        "pusher: client-typing",
+    }
+)
+"""Commands that are not answered."""
+REFUSED: Final[Mapping[str, str]] = {
+    "centrifuge: connect": "a second one ends the connection",
+    "centrifuge: rpc": "the server has no such method",
+    "POST /api/v1/accounts/oauth/finish": "the provider does not exist, so nobody comes back from it",
+    "POST /api/v1/accounts/oauth/unlink": "without a provider, no account is linked",
+    "POST /api/v1/accounts/reset/finish": "the code comes by mail",
+    "GET /api/v1/publisher": "only as a WebSocket, whose commands have rows of their own",
+    "GET /api/v1/events/log": "the app has no back end that reads events",
+    "POST /api/v1/events/replay": "the app has no back end that reads events",
+}
+"""Attacks that the server rightly refuses → why."""
 
 _MANY_USERS = [f"user{number}" for number in range(MOST_TARGETS)]
 _OF_USER: Final = {"appID": "default", "userID": OTHER, "message": _LONG, "msgID": "", "friend_id": 1}
@@ -198,7 +321,7 @@ _FORM, _JSON = "application/x-www-form-urlencoded", "application/json"
 _EVENT: Final = {"name": "x", "channels": [f"c{number}" for number in range(100)], "data": _LONG}
 ROUTES: Final[Mapping[str, Json | None]] = {
     **dict.fromkeys(("POST /user/sendMessage", "POST /user/sendMessageAll", "POST /user/kick"), _OF_USER),
-    "POST /user/sendMessageBatch": {**_OF_USER, "userIDs": _MANY_USERS},
+    "POST /user/sendMessageBatch": {"appID": "default", "userIDs": _MANY_USERS, "message": _LONG},
     "POST /user/onlineBatch": {"appID": "default", "userIDs": _MANY_USERS},
     **dict.fromkeys(
         (
@@ -250,53 +373,159 @@ ROUTES: Final[Mapping[str, Json | None]] = {
     "POST /api": {"method": "publish", "params": _PUBLICATION},
     "POST /emulation": {"session": "x" * 38, "node": "", "data": _LONG},
     "POST /apps/*/events": _EVENT,
-    "POST /apps/*/batch_events": {"batch": [_EVENT] * 10},
+    "POST /apps/*/batch_events": {
+        "batch": [{"name": "x", "channel": f"c{number}", "data": _LONG} for number in range(10)]
+    },
     "POST /apps/*/users/*/terminate_connections": {},
     "POST /hooks/*": {"text": _LONG},
 }
 """Each route that is no operation of the OpenAPI document → the fields of its largest request."""
+_TUS: Final = {
+    "POST": ("Tus-Resumable: 1.0.0", "Upload-Length: 1000"),
+    "PATCH": ("Tus-Resumable: 1.0.0", "Upload-Offset: 0"),
+    "HEAD": ("Tus-Resumable: 1.0.0",),
+    "DELETE": ("Tus-Resumable: 1.0.0",),
+}
+_TOKEN_ROUTES: Final = ("/friend/add", "/group/create", "/group_user/list")
+PUSHER_SECRET: Final = "a-secret-of-the-bench"
 _FORM_ROUTES: Final = ("/user/", "/register", "/login", "/friend/", "/group/")
 
-Request = tuple[str, str, str, bytes]
-"""Method, path, type and bytes of the body."""
+
+class Request(NamedTuple):
+    """Method, path, type and bytes of the body; further header lines."""
+
+    method: str
+    path: str
+    kind: str = _JSON
+    body: bytes = b""
+    fields: tuple[str, ...] = ()
 
 
-def requests_of(route: str) -> Iterator[Request]:
-    """The largest request of a route."""
+def requests_of(route: str, known: Mapping[str, Any]) -> Iterator[Request]:
+    """The largest request of a route. ``known``: what the attacker may use, by the name of the field."""
     method, path = route.split()
-    fields, path = ROUTES[route], path.replace("*", "bench")
-    if fields is None:
-        query = urlencode({"appID": "default", "userID": OTHER})
-        yield method, f"{path}?{query}", _JSON, b""
-    elif path.startswith(_FORM_ROUTES) and not any(isinstance(each, list) for each in fields.values()):
-        yield method, path, _FORM, urlencode(fields).encode()
+    data = ROUTES[route]
+    if path.startswith("/apps/"):
+        yield _signed(method, path, data)
+        return
+    headers: tuple[str, ...] = ()
+    if path in _TOKEN_ROUTES:
+        headers = (f"token: {known.get('token', '')}",)
+    elif path.startswith("/api/") and data is _OF_CLIENT:
+        headers = ("SystemId: bench",)
+    if path == "/hooks/*":
+        path = str(known.get("hook_url", "/hooks/bench"))
+    if data is None:
+        query = {
+            "appID": known["app"],
+            "userID": OTHER,
+            "group_id": known.get("group", "1"),
+        }
+        yield Request(method, f"{path}?{urlencode(query)}", fields=headers)
+        return
+    data = {**data, **_of_route(path, known)}
+    if path.startswith(_FORM_ROUTES) and "userIDs" not in data:
+        yield Request(method, path, _FORM, urlencode(data, doseq=True).encode(), headers)
     else:
-        yield method, path, _JSON, _compact(fields)
+        yield Request(method, path, _JSON, _compact(data), headers)
 
 
-def operation_requests(document: Json) -> Iterator[tuple[str, Callable[[str], Iterator[Request]]]]:
-    """Each operation of an OpenAPI document by its name, and a function that makes its requests for an app:
-    the largest one, and an example."""
+def _of_route(path: str, known: Mapping[str, Any]) -> Json:
+    """Fields of a route that name what the attacker may use."""
+    if path == "/register":
+        return {"phone_number": f"{time.time_ns():020d}"[-20:]}
+    if path == "/login":
+        return {"phone_number": known.get("login", "1"), "password": known.get("password", "1")}
+    if path == "/friend/add":
+        return {"friend_id": known.get("stranger", "1")}
+    if path == "/group/create":
+        return {"ids": known.get("members", ["1"])}
+    if path == "/api/register":
+        return {"systemId": f"bench{time.time_ns()}"}
+    if path == "/emulation":
+        history = _centrifuge("history", CENTRIFUGE["history"]) + b"\n"
+        data = (history * (FULL_BYTES // 2 // len(history))).decode()
+        return {"session": known.get("session", "x" * 38), "data": data}
+    return {}
+
+
+def _signed(method: str, path: str, data: Json | None) -> Request:
+    """A request that the back end of the app has signed."""
+    path = path.replace("/apps/*", "/apps/bench").replace("/users/*", "/users/nobody")
+    path = path.replace("*", "presence-lobby")
+    body = b"" if data is None else _compact(data)
+    query = {
+        "auth_key": "bench",
+        "auth_timestamp": f"{time.time():.0f}",
+        "auth_version": "1.0",
+        "body_md5": hashlib.md5(body, usedforsecurity=False).hexdigest(),
+    }
+    if method == "GET" and path.endswith("channels"):
+        query |= {"filter_by_prefix": "presence-", "info": "user_count"}
+    plain = "&".join(f"{name}={query[name]}" for name in sorted(query))
+    query["auth_signature"] = pusher_signature(f"{method}\n{path}\n{plain}")
+    return Request(method, f"{path}?{urlencode(query)}", _JSON, body)
+
+
+def pusher_signature(text: str) -> str:
+    """The signature of the back end of the app ``bench``."""
+    return hmac.digest(PUSHER_SECRET.encode(), text.encode(), hashlib.sha256).hex()
+
+
+def operation_requests(
+    document: Json,
+) -> Iterator[tuple[str, Callable[[Mapping[str, Any]], Iterator[Request]]]]:
+    """Each operation of an OpenAPI document by its name, and a function that makes its requests from what the
+    attacker may use: the largest one, and an example."""
+    schemas = document["components"]["schemas"]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             name = f"{method.upper()} {path}"
 
-            def build(app: str, name: str = name, operation: Json = operation) -> Iterator[Request]:
-                yield from _requests(name, operation, app)
+            def build(
+                known: Mapping[str, Any], name: str = name, operation: Json = operation
+            ) -> Iterator[Request]:
+                yield from _requests(name, operation, schemas, {**known, **special(name, known)})
 
             yield name, build
 
 
-def _requests(name: str, operation: Json, app: str) -> Iterator[Request]:
+def special(name: str, known: Mapping[str, Any]) -> Json:
+    """Fields of one operation that differ from those of the others."""
+    path = name.partition("/api/v1/")[2]
+    upload = {"id": known["upload"]} if "upload" in known else {}
+    spare = {"app": known["spare_app"], "confirm": known["spare_app"]} if "spare_app" in known else {}
+    new = {"app": f"new{time.time_ns()}"}
+    return {
+        "uploads/delete": upload,
+        "uploads/{id}": upload,
+        "uploads/{id}/thumbnail": {"id": known.get("picture", "x")},
+        "uploads/tus/{id}": {"id": known.get("finished" if name.startswith("GET") else "tus", "x")},
+        "bots": {"name": f"b{time.time_ns()}"},
+        "accounts/find": {"text": known.get("friend_login", "x")},
+        "connections/show": {"connection": known.get("connection", "x")},
+        "apps/create": new,
+        "apps/set": spare,
+        "apps/delete": spare,
+        "messages/press": {"id": known.get("asked", 1)},
+        "groups/leave": {"user": known["user"]},
+        "groups/join": {"user": known["user"]},
+        "invitations/accept": {"user": known["user"]},
+        "accounts/identifiers": {"email": f"{time.time_ns()}@example.com"},
+        "accounts/register": {"phone": f"{time.time_ns()}"[-20:], "name": f"n{time.time_ns()}"},
+    }.get(path, {})
+
+
+def _requests(name: str, operation: Json, schemas: Json, known: Mapping[str, Any]) -> Iterator[Request]:
     method, path = name.split(" ", 1)
     parameters = operation.get("parameters", ())
     for each in parameters:
-        path = path.replace("{" + each["name"] + "}", str(each.get("example", 1)))
+        path = path.replace("{" + each["name"] + "}", str(known.get(each["name"], each.get("example", 1))))
     query = {
-        each["name"]: each["example"] for each in parameters if each["in"] == "query" and "example" in each
+        each["name"]: known.get(each["name"], each["example"])
+        for each in parameters
+        if each["in"] == "query" and "example" in each
     }
-    if "app" in query:
-        query["app"] = app
     if "limit" in query:
         query["limit"] = 1_000
     if query:
@@ -304,24 +533,60 @@ def _requests(name: str, operation: Json, app: str) -> Iterator[Request]:
     content: Json = operation.get("requestBody", {}).get("content", {})
     empty: Json = {}
     kind, found = next(iter(content.items()), (_JSON, empty))
+    fields = tuple(_TUS.get(method, ()) if "/tus" in path else ())
     example = found.get("examples", {}).get("example", {}).get("value")
     if example is None:
-        yield method, path, kind, b"x" * 1_000 if content else b""
+        yield Request(method, path, kind, b"x" * 1_000 if content else b"", fields)
         return
-    example = copy.deepcopy(example)
-    if "app" in example:
-        example["app"] = app
-    yield method, path, kind, _compact(_grown(example))
-    yield method, path, kind, _compact(example)
+    schema = schemas.get(found.get("schema", {}).get("$ref", "").rpartition("/")[2], empty)
+    example = {
+        each: known[each] if each in known and not isinstance(value, list) else value
+        for each, value in example.items()
+    }
+    yield Request(method, path, kind, _compact(_grown(example, schema.get("properties", empty), known)))
+    yield Request(method, path, kind, _compact(_named(example, known)))
 
 
-def _grown(example: object) -> object:
+def _named(example: Json, known: Mapping[str, Any]) -> Json:
+    """An example with one of what the attacker may use in each list."""
+    return {
+        name: [*known[name][:1]] if name in known and isinstance(value, list) else _used(value, known)
+        for name, value in example.items()
+    }
+
+
+def _used(value: object, known: Mapping[str, Any]) -> object:
+    if isinstance(value, list):
+        return [_used(each, known) for each in value]
+    if isinstance(value, dict):
+        return {name: known.get(name, _used(each, known)) for name, each in value.items()}
+    return value
+
+
+def _grown(example: Json, properties: Json, known: Mapping[str, Any]) -> Json:
     """An example with as many members in its lists, and as long a text, as a request may have."""
-    if isinstance(example, dict):
-        return {
-            name: _LONG * 8 if name == "text" and isinstance(value, str) else _grown(value)
-            for name, value in example.items()
-        }
-    if isinstance(example, list) and example:
-        return (example * MOST_TARGETS)[: max(1, min(MOST_TARGETS, 1_000_000 // len(_compact(example))))]
-    return example
+    found: Json = {}
+    for name, value in example.items():
+        if name == "text" and name not in known and isinstance(value, str):
+            value = _LONG * 8
+        elif isinstance(value, list) and value:
+            most = properties.get(name, {}).get("maxItems", MOST_TARGETS)
+            most = min(most if isinstance(most, int) else MOST_TARGETS, 1_000_000 // len(_compact(value[0])))
+            if name in known:
+                value = known[name][:most]
+            else:
+                value = [_distinct(_used(value[n % len(value)], known), n) for n in range(most)]
+        found[name] = value
+    return found
+
+
+def _distinct(value: object, number: int) -> object:
+    """A member of a list that equals no other."""
+    if isinstance(value, str):
+        return f"{value}{number}"
+    if isinstance(value, int):
+        return value + number
+    if isinstance(value, dict):
+        names = {"name": f"x{number}", "piece": number + 1}
+        return {name: names.get(name, each) for name, each in value.items()}
+    return value

@@ -228,6 +228,7 @@ FIGURES: dict[str, Figure] = {
     "growth_mb": Figure("memory grew by at most", "MB", 1, worst=True),
     "repeated_mb": Figure("repeating it added at most", "MB", 1, worst=True),
     "attacks": Figure("attacks made"),
+    "unproved": Figure("commands and routes all of whose requests were refused", worst=True),
     "attacks_over": Figure("attacks over a limit", worst=True),
     "tracebacks": Figure("tracebacks in the logs of the nodes", fault=True),
 }

@@ -84,11 +84,13 @@ def show(report: Json) -> None:
     show_table(report.get("title") or report["command"], columns, rows)
     print(origin_line(report))
     if report.get("attacks"):
-        columns = "request|>loop held|>memory grew|>by repeating|>dropped|answer|good"
+        columns = "request|>loop held|>memory grew|>by repeating|>dropped|answers|good"
         show_table(
             "requests of strangers and users, the worst first", columns, map(_attack_cells, report["attacks"])
         )
         print(f"The worst request: {report['worst']}")
+        for name in report["unproved"]:
+            print(f"REFUSED, so it proves nothing: {name}")
     if report.get("stopped"):
         print(f"STOPPED: {report['stopped']}")
     if report["faults"]:
@@ -101,7 +103,8 @@ _ATTACK_FIGURES = "hold_ms", "growth_mb", "repeated_mb", "dropped"
 def _attack_cells(row: Json) -> list[str]:
     good = "NO" if row["over"] else "yes" if row["judged"] else "–"
     numbers = [shown(name, row[name]) for name in _ATTACK_FIGURES]
-    return [row["name"], *numbers, row["answer"], good]
+    answers = ", ".join(f"{count} {what}" for what, count in row["counts"].items()) or row["answer"]
+    return [row["name"], *numbers, answers, good]
 
 
 def show_versus(rows: Iterable[Json]) -> None:

@@ -105,19 +105,20 @@ class ThreadRunner:
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
         returned: list[T] = []
+        failed: list[BaseException] = []
 
-        def outcome() -> BaseException | None:
+        def work() -> None:
             # The loop would print an exception that leaves the thread.
             try:
                 returned.append(function())
             except BaseException as error:
-                return error
-            return None
+                failed.append(error)
 
         with gevent.Timeout(seconds, _Late):
-            error = self._pool.spawn(outcome).get()
-        if error is not None:
-            raise error
+            self._pool.spawn(work).get()
+        if failed:
+            # Nothing else may refer to it: that would be a cycle with all that the caller's frames hold.
+            raise failed.pop()
         return returned[0]
 
     def close(self) -> bool:

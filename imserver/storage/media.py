@@ -83,22 +83,23 @@ class Files:
         finishes."""
 
         returned: list[T] = []
+        failed: list[BaseException] = []
 
-        def outcome() -> BaseException | None:
+        def work() -> None:
             # The loop would print an exception that leaves the thread.
             try:
                 returned.append(function(*arguments))
             except BaseException as error:
-                return error
-            return None
+                failed.append(error)
 
         if self._pool is None:
             from gevent.threadpool import ThreadPool
 
             self._pool = ThreadPool(THREADS)
-        error = self._pool.spawn(outcome).get()
-        if error is not None:
-            raise error
+        self._pool.spawn(work).get()
+        if failed:
+            # Nothing else may refer to it: that would be a cycle with all that the caller's frames hold.
+            raise failed.pop()
         return returned[0]
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ import gevent
 from gevent.event import Event
 
 from imserver import errors
-from imserver.clock import serve_others
+from imserver.clock import is_long_turn, serve_others
 from imserver.metrics import Metrics
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, ConnectionContext
 from imserver.transport.exchange import (
@@ -327,7 +327,18 @@ class HttpConnection(Writer):
             data = rest
             if data and data[0] in b"\r\n":
                 data = data.lstrip(b"\r\n")
+            if data and not self._may_continue():
+                return
         self.deadline = monotonic() + front.keepalive_seconds
+
+    def _may_continue(self) -> bool:
+        """Whether the next of several requests that came together may be served.
+
+        Before that, others are served if this turn of the loop is long. May switch.
+        """
+        if is_long_turn():
+            serve_others()
+        return self.state == OPEN
 
     def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> bytes | None:
         """Start reading a body that is incomplete, chunked or too large. Returns as :meth:`_feed_body`."""
@@ -458,7 +469,7 @@ class HttpConnection(Writer):
     def _serve_rest(self, rest: bytes) -> None:
         """Serve the bytes that were read beyond the request of a hand-over."""
         try:
-            if self.state == OPEN:
+            if self._may_continue():
                 self.serve(rest)
         except Exception:
             log.exception("serving failed", extra={"connection": self.peer})

@@ -1,13 +1,17 @@
 """Requests of a stranger: what holds the loop or takes memory is found."""
 
 import json
+from collections import Counter
 
 import pytest
 
-from bench.abuse import ATTACKS, operation_attacks
-from bench.abuse_rows import COMMANDS, PROTOBUF, ROUTES
-from bench.connections import Target
+from bench.abuse import ATTACKS, operation_attacks, unproved_in
+from bench.abuse_answers import command_answers, http_answers
+from bench.abuse_rows import COMMANDS, PROTOBUF, PUBLISHER, REFUSED, ROUTES, SILENT
+from bench.abuse_setup import Attacker
+from bench.frames import CLOSE, server_frame
 from imserver.api.v1.openapi import document
+from imserver.api.v1.publisher import PublisherCommand
 from imserver.api.v1.table import DOCUMENTED, OPERATIONS
 from imserver.dialects.pusher import wire as pusher
 from imserver.protocol import action, centrifuge, cmd, protobuf
@@ -15,7 +19,8 @@ from tests.bench.play import run
 from tests.features import DIALECTS
 from tests.features import ROUTES as ROUTE_TABLE
 
-TARGET = Target("127.0.0.1", 2, http_port=1)
+KNOWN = {"app": "default", "user": "1", "id": 1, "conversation": 1, "stream": "x", "token": "x.y.z"}
+TARGET = Attacker("127.0.0.1", 2, http_port=1, known=KNOWN)
 
 
 def test_every_attack_is_one_request_or_what_fits_one_read_without_a_key() -> None:
@@ -47,6 +52,9 @@ def test_every_command_of_every_dialect_has_an_attack() -> None:
     assert {number: name for name, (number, _) in PROTOBUF.items()} == {
         number: name for number, (name, _) in protobuf.FULL_COMMANDS.items()
     }
+    published = {*PublisherCommand.__struct_encode_fields__} - {"seq"}
+    assert PUBLISHER.keys() == published
+    assert {f"publisher: {name}" for name in published} <= ATTACKS.keys()
     assert {f"{dialect}: {name}" for dialect, rows in tables.items() for name in rows} <= ATTACKS.keys()
 
 
@@ -60,7 +68,47 @@ def test_every_operation_and_every_other_route_has_an_attack() -> None:
     others = {f"{row.method} {row.path}" for row in ROUTE_TABLE} - {
         f"{row.method} {row.path}" for row in OPERATIONS
     }
-    assert others == ROUTES.keys() <= ATTACKS.keys()
+    attacked = {attack.of for attack in ATTACKS.values()}
+    assert others == ROUTES.keys() <= attacked
+    assert REFUSED.keys() | SILENT <= attacked | operations.keys()
+
+
+def test_accepted_and_refused_requests_are_counted() -> None:
+    answers = (
+        b'HTTP/1.1 200 OK\r\nA: b\r\n\r\n{"code":200}',
+        b'HTTP/1.1 200 OK\r\nA: b\r\n\r\n{"code":1003}',
+        b'HTTP/1.1 200 OK\r\nA: b\r\n\r\n{"error":{"code":103}}',
+        b"HTTP/1.1 404 Not Found\r\nA: b\r\n\r\n",
+    )
+    assert http_answers(b"".join(answers)) == {"ok": 1, "code 1003": 1, "code 103": 1, "404": 1}
+    switched = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+
+    def counted(dialect: str, *payloads: bytes) -> dict[str, int]:
+        frames = b"".join(map(server_frame, payloads)) + server_frame(b"\x0b\xc0", CLOSE)
+        return command_answers(dialect, "ping", switched + frames)
+
+    ping = b'{"seq":"1","cmd":"ping","response":{"code":%d,"msg":"","data":null}}'
+    login = b'{"seq":"1","cmd":"login","response":{"code":200,"msg":"","data":null}}'
+    assert counted("cmd", login, ping % 200, ping % 1003) == {"ok": 1, "code 1003": 1, "close 3008": 1}
+    both = b'{"id":3,"ping":{}}\n{"id":3,"error":{"code":103,"message":""}}'
+    assert counted("centrifuge", b'{"id":1,"connect":{}}', both) == {"ok": 1, "code 103": 1, "close 3008": 1}
+    wrong = b'{"event":"pusher:error","data":{"code":4301,"message":""}}'
+    assert counted("pusher", wrong, b'{"event":"pusher:pong"}') == {
+        "ok": 1,
+        "code 4301": 1,
+        "close 3008": 1,
+    }
+
+
+def test_an_attack_that_is_refused_for_everybody_proves_nothing() -> None:
+    rows = [
+        {"of": "GET /mine", "counts": Counter({"401": 9})},
+        {"of": "GET /mine", "counts": Counter({"ok": 1, "404": 8})},
+        {"of": "GET /nobodys", "counts": Counter({"401": 9})},
+        {"of": next(iter(REFUSED)), "counts": Counter({"401": 9})},
+        {"of": "", "counts": Counter({"401": 9})},
+    ]
+    assert unproved_in(rows) == ["GET /nobodys"]
 
 
 def test_heads_and_bodies_are_whole() -> None:

@@ -1,13 +1,18 @@
 """Where the work on a database is done: nothing that it waits for holds up the loop."""
 
+import gc
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
+from weakref import ref
 
 import gevent
 import pytest
 
-from imserver.storage.database import GreenletRunner
+from imserver.storage.database import GreenletRunner, ThreadRunner
+from imserver.storage.media import Files
 from tests.support import clean_environment
 
 from .servers import KINDS, DatabaseServer
@@ -188,3 +193,32 @@ def test_a_driver_that_fails_by_itself_is_no_end() -> None:
 
     with pytest.raises(RuntimeError):
         GreenletRunner().run(question, 60)
+
+
+def in_a_file_thread(function: Callable[[], NoReturn]) -> None:
+    Files().do(function)
+
+
+def in_a_database_thread(function: Callable[[], NoReturn]) -> None:
+    ThreadRunner().run(function, None)
+
+
+@pytest.mark.parametrize("run", [in_a_file_thread, in_a_database_thread])
+def test_an_error_of_a_thread_leaves_nothing_for_the_garbage_collector(
+    run: Callable[[Callable[[], NoReturn]], None],
+) -> None:
+    class Failure(Exception):
+        pass
+
+    def fail() -> NoReturn:
+        raise Failure
+
+    gc.disable()
+    try:
+        try:
+            run(fail)
+        except Failure as failure:
+            found = ref(failure)
+        assert found() is None
+    finally:
+        gc.enable()

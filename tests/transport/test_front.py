@@ -11,6 +11,7 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
+from imserver.clock import is_long_turn
 from imserver.config.settings import LimitSettings
 from imserver.metrics import Metrics
 from imserver.protocol.cmd import CmdDialect
@@ -154,6 +155,27 @@ def test_pipelined_requests_of_the_application_take_a_turn_of_the_loop_each(http
             caller.send(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
             assert [caller.response()[2] for _ in range(20)] == [b"/page"] * 20
     assert len(set(turns)) == 20
+
+
+def test_others_are_served_between_long_requests_that_came_together(harness: Harness) -> None:
+    served: list[bytes] = []
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        if request.query == b"other":
+            return HttpResponse(200, b"%d" % len(served))
+        while not is_long_turn():
+            pass
+        served.append(request.query)
+        return HttpResponse(200, request.query)
+
+    harness.front.fast = {("GET", "/fast"): answer}
+    queries = [b"%d" % number for number in range(5)]
+    with harness.call() as caller, harness.call() as other:
+        caller.send(b"".join(request(f"/fast?{each.decode()}") for each in queries))
+        until(lambda: bool(served))
+        other.send(request("/fast?other"))
+        assert int(other.response()[2]) < len(queries)
+        assert [caller.response()[2] for _ in queries] == queries
 
 
 # --- a socket that changes hands ----------------------------------------------------------------------------

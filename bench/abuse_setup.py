@@ -1,0 +1,168 @@
+"""What attackers of :mod:`bench.abuse` have: an account with friends, a group, a bot, uploads; in demo mode
+messages. It is made anew before each attack, because some attacks delete it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+import zlib
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from http.client import HTTPConnection, HTTPResponse
+from typing import Any, Final
+
+from bench.abuse_rows import CHANNEL, OTHER, USER
+from bench.connections import Target
+from bench.http_client import fetch, post
+from bench.loop import Json
+
+PASSWORD: Final = "correct horse battery"
+CROWD: Final = 200
+"""Accounts that the attacker may name as members of a group."""
+
+
+@dataclass(frozen=True)
+class Attacker(Target):
+    """A server, and the principal that attacks it: its ``key``, and by name what it may use."""
+
+    known: Mapping[str, Any] = field(default_factory=dict)
+
+
+def register(target: Target, **fields: str) -> Json:
+    """Make an account; return its ``token``, ``user`` and ``phone``."""
+    phone = f"{time.time_ns():020d}"[-20:]
+    made = fetch(target, "/register", f"phone_number={phone}&password={PASSWORD}")
+    return {"token": made["token"], "user": made["id"], "phone": phone, **fields}
+
+
+def token_of(user: str) -> str:
+    """A token that names a user of an open app, where nobody verifies it."""
+    parts = ({"alg": "HS256", "typ": "JWT"}, {"sub": user})
+    return ".".join(
+        [*(urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts), "x"]
+    )
+
+
+def crowd_of(target: Target) -> list[str]:
+    """Make the accounts whom each attacker may name."""
+    return [register(target)["user"] for _ in range(CROWD)]
+
+
+def stranger(target: Target, reads_history: bool) -> Attacker:
+    """Anybody, in demo mode: a user of the app ``default`` and its back end.
+
+    ``reads_history``: the channel has publications.
+    """
+    message = {"app": "default", "user": USER, "to": OTHER, "text": "x"}
+    sent = post(target, "/api/v1/messages/send", message)
+    app = f"bench{time.time_ns()}"
+    post(target, "/api/v1/apps/create", {"app": app, "settings": {}})
+    publication = {"channels/publish": {"app": "default", "channel": CHANNEL, "text": "x" * 4_000}}
+    if reads_history:
+        post(target, "/api/v1/batch", {"commands": [publication] * 100})
+    stream = post(
+        target, "/api/v1/channels/stream/open", {"app": "default", "channel": CHANNEL, "sender": USER}
+    )
+    known = {
+        "app": "default",
+        "user": USER,
+        "token": token_of(USER),
+        "to": OTHER,
+        "channel": CHANNEL,
+        "id": sent["id"],
+        "conversation": sent["conversation"],
+        "ids": list(range(max(1, sent["id"] - 999), sent["id"] + 1)),
+        "stream": stream["stream"],
+        "upload": upload(target, f"app=default&user={USER}", b"x" * 1_000),
+        "tus": _tus(target, "app=default&user=" + USER),
+        "spare_app": app,
+    }
+    return Attacker(**{**vars(target), "known": known})
+
+
+def upload(target: Target, query: str, body: bytes) -> str:
+    """Upload a file; return its id."""
+    answer = _request(target, "POST", f"/api/v1/uploads?name=x&{query}", body)
+    return str(json.loads(answer.read())["id"])
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture of one colour."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(height * (width + 1)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def _request(target: Target, method: str, path: str, body: bytes = b"", **headers: str) -> HTTPResponse:
+    connection = HTTPConnection(target.http_host, target.http_port)
+    if target.key:
+        headers["Authorization"] = f"Bearer {target.key}"
+    connection.request(method, path, body, headers={"Content-Type": "application/octet-stream", **headers})
+    return connection.getresponse()
+
+
+def _tus(target: Target, query: str, body: bytes = b"") -> str:
+    """Begin a resumable upload of 1,000 bytes with some of them; return its id."""
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "1000"}
+    headers["Content-Type"] = "application/offset+octet-stream"
+    with _request(target, "POST", f"/api/v1/uploads/tus?{query}", body, **headers) as answer:
+        return (answer.headers["Location"] or "").rpartition("/")[2].partition("?")[0]
+
+
+def account_of(target: Target, crowd: list[str]) -> Attacker:
+    """An account: the owner of a group of the crowd with a bot, a webhook and an invitation, with uploads."""
+    own, friend = register(target), register(target)
+    account, other = (replace(target, key=each["token"]) for each in (own, friend))
+    fields = {"name": "bench", "members": [friend["user"], *crowd]}
+    group = post(account, "/api/v1/groups/create", fields)["group"]
+    post(account, "/api/v1/groups/open", {"group": group, "open": True})
+    conversation = int(group)
+    sent = post(account, "/api/v1/messages/send", {"conversation": conversation, "text": "x"})
+    bot = post(account, "/api/v1/bots", {"name": f"b{time.time_ns()}", "nickname": "x"})
+    post(account, "/api/v1/groups/invite", {"group": group, "members": [bot["id"]]})
+    as_bot = replace(target, key=bot["token"])
+    pressed = {"conversation": conversation, "text": "x", "buttons": [[{"text": "yes", "value": "yes"}]]}
+    asked = post(as_bot, "/api/v1/messages/send", pressed)
+    stream = post(as_bot, "/api/v1/messages/stream/open", {"conversation": conversation})["stream"]
+    hook = post(account, "/api/v1/hooks", {"group": group, "nickname": "x"})
+    code = post(account, "/api/v1/invitations/create", {"group": group})["code"]
+    post(other, "/api/v1/friends/request", {"friend": own["user"]})
+    devices = fetch(account, "/api/v1/accounts/devices")["devices"]
+    known = {
+        "app": "gochat",
+        "user": own["user"],
+        "of": own["user"],
+        "login": own["phone"],
+        "password": PASSWORD,
+        "old_password": PASSWORD,
+        "friend": friend["user"],
+        "friend_login": friend["phone"],
+        "member": friend["user"],
+        "to": friend["user"],
+        "members": crowd,
+        "users": crowd,
+        "group": group,
+        "conversation": conversation,
+        "id": sent["id"],
+        "ids": [sent["id"]],
+        "asked": asked["id"],
+        "bot": bot["id"],
+        "bot_token": bot["token"],
+        "stream": stream,
+        "hook": hook["id"],
+        "hook_url": hook["url"],
+        "code": code,
+        "device": devices[0]["device"],
+        "provider": "example",
+        "upload": upload(account, "", b"x" * 1_000),
+        "tus": _tus(account, ""),
+        "finished": _tus(account, "", b"x" * 1_000),
+    }
+    return Attacker(**{**vars(account), "known": known})
