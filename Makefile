@@ -95,7 +95,7 @@ lock: $(VENV)/dev  ## pin the newest allowed dependencies in requirements.lock a
 	$(COMPILE) -o requirements-dev.lock requirements-dev.in
 	$(LABEL) requirements.lock requirements-dev.lock
 
-proto: $(VENV)/dev  ## generate the classes of imserver/protocol from sdk/protobuf
+proto: $(VENV)/dev  ## generate the classes of protobuf frames from sdk/protobuf
 	$(RUN) -m tests.protocol.generate
 
 clean:  ## remove what the targets made; data/ and log/ stay

@@ -115,10 +115,10 @@ def document() -> None:
 
 
 def frames() -> None:
-    load("imserver.protocol.chat_pb2")
+    load("imserver.dialects.protobuf.chat_pb2")
+    from imserver.dialects.protobuf import chat_pb2 as pb
+    from imserver.dialects.protobuf.wire import ProtobufDialect, uplink_ack
     from imserver.model import Message
-    from imserver.protocol import chat_pb2 as pb
-    from imserver.protocol.protobuf import ProtobufDialect, uplink_ack
 
     dialect = ProtobufDialect()
     stored = Message(

@@ -90,7 +90,7 @@ IMPORTERS = {
     "jwt": ("auth/tokens.py",),
     "cryptography": ("auth/tokens.py", "services/sessions/connection_ids.py"),
     "urllib3": ("webhooks/requests.py", "webhooks/outbound.py", "storage/s3.py"),
-    "google": ("protocol/",),
+    "google": ("protocol/", "dialects/protobuf/"),
     "PIL": ("services/files/pictures.py",),
     "gunicorn": (),
 }
@@ -282,7 +282,7 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
         "PIL",
         "argon2",
         "google.protobuf",
-        "imserver.protocol.chat_pb2",
+        "imserver.dialects.protobuf.chat_pb2",
         "imserver.protocol.centrifuge_pb2",
     ]
     code = (

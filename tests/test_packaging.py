@@ -154,7 +154,7 @@ def test_the_wheel_holds_the_package_its_files_and_nothing_else(wheel: Path) -> 
         assert files, folder
         for path in files:
             assert f"imserver/packaged/{inside}/{path.relative_to(folder).as_posix()}" in names
-    assert {"imserver/py.typed", "imserver/protocol/chat_pb2.pyi"} <= set(names)
+    assert {"imserver/py.typed", "imserver/dialects/protobuf/chat_pb2.pyi"} <= set(names)
     assert not any(name.endswith((".pyc", ".orig")) or "__pycache__" in name for name in names)
 
 

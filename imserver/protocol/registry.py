@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from imserver.dialects.protobuf.wire import ProtobufDialect
 from imserver.protocol.action import ActionDialect
 from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
-from imserver.protocol.protobuf import ProtobufDialect
 
 DIALECTS: tuple[Dialect, ...] = (
     CmdDialect(),

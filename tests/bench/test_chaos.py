@@ -39,8 +39,8 @@ from bench.connections import Target
 from bench.figures import FIGURES
 from bench.generator import Generator
 from bench.loop import BenchError, Loop
+from imserver.dialects.protobuf import wire as protobuf
 from imserver.model import Message, Reply, Request
-from imserver.protocol import protobuf
 from tests.conftest import StartServer
 
 ANN, BOB = 1, 2

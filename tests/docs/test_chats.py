@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from imserver.protocol.cmd import MAX_HIDDEN, MAX_PAGE
-from imserver.protocol.protobuf import (
+from imserver.dialects.protobuf.service import HOLD_SECONDS, PAGE, PAGE_SECONDS
+from imserver.dialects.protobuf.uplink import MAX_WAITING, MAX_WAITING_BYTES
+from imserver.dialects.protobuf.wire import (
     COMMANDS,
     CT_SIGNAL,
     CT_SYNC,
@@ -16,8 +17,7 @@ from imserver.protocol.protobuf import (
     MESSAGE_TYPES,
     SIGNALS,
 )
-from imserver.services.dialects.protobuf_service import HOLD_SECONDS, PAGE, PAGE_SECONDS
-from imserver.services.dialects.protobuf_uplink import MAX_WAITING, MAX_WAITING_BYTES
+from imserver.protocol.cmd import MAX_HIDDEN, MAX_PAGE
 from imserver.services.messages.catch_up import RECOVERED
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with

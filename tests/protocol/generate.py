@@ -2,7 +2,7 @@
 
 The server's classes for ``chat.proto`` are made from a variant of the schema that has the same wire format.
 Text is bytes there, so that one field that is not UTF-8 does not make the whole frame unreadable. Limits have
-64 bits, so that large ones are not truncated. Enums are numbers, as in :mod:`imserver.protocol.protobuf`.
+64 bits, so that large ones are not truncated. Enums are numbers, as in the wire of the dialect.
 Those for ``centrifuge.proto`` are made from the schema itself.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "sdk" / "protobuf" / "chat.proto"
 CENTRIFUGE = ROOT / "sdk" / "protobuf" / "centrifuge.proto"
-PACKAGE = Path("imserver", "protocol")
+PACKAGES = {SCHEMA: Path("imserver", "dialects", "protobuf"), CENTRIFUGE: Path("imserver", "protocol")}
 TYPES = {"string": "bytes", "uint32": "uint64"}
 """Type in the schema → type in the server's variant; enums are ``int32``."""
 _ENUM = re.compile(r"^enum (\w+) \{.*?^\}\n+", re.DOTALL | re.MULTILINE)
@@ -33,14 +33,14 @@ def generate(folder: Path) -> list[Path]:
     """Write the modules and their types below a folder. Returns their paths, relative to it."""
     schemas = {SCHEMA: server_schema(), CENTRIFUGE: CENTRIFUGE.read_text(encoding="utf-8")}
     with tempfile.TemporaryDirectory() as sources:
-        below = Path(sources) / PACKAGE
-        below.mkdir(parents=True)
-        for path, text in schemas.items():
-            (below / path.name).write_text(text, encoding="utf-8")
+        copies = [Path(sources) / PACKAGES[path] / path.name for path in schemas]
+        for copy, text in zip(copies, schemas.values(), strict=True):
+            copy.parent.mkdir(parents=True)
+            copy.write_text(text, encoding="utf-8")
         compiler = [sys.executable, "-m", "grpc_tools.protoc", f"-I{sources}"]
         outputs = [f"--python_out={folder}", f"--pyi_out={folder}"]
-        subprocess.run([*compiler, *outputs, *[str(below / path.name) for path in schemas]], check=True)
-    return [PACKAGE / f"{path.stem}_pb2.{suffix}" for path in schemas for suffix in ("py", "pyi")]
+        subprocess.run([*compiler, *outputs, *map(str, copies)], check=True)
+    return [PACKAGES[path] / f"{path.stem}_pb2.{suffix}" for path in schemas for suffix in ("py", "pyi")]
 
 
 if __name__ == "__main__":

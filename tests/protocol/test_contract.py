@@ -1,5 +1,6 @@
 """Every dialect against the contract; and one that is made up, to show what adding a dialect takes."""
 
+from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.model import (
@@ -22,13 +23,12 @@ from imserver.protocol.action import ActionDialect
 from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
-from imserver.protocol.protobuf import FullProtobufDialect, ProtobufDialect
+from tests.dialects.protobuf.test_full_wire import ASKED
 from tests.features import DIALECTS
 from tests.hub.harness import Harness
 from tests.integration.raw import BINARY, TEXT, frame
 from tests.protocol.contract import CommandContract, DialectContract, RequestContract
 from tests.protocol.line import LineDialect
-from tests.protocol.test_protobuf_full import ASKED
 
 
 class TestCmd(CommandContract):

@@ -5,6 +5,17 @@ from typing import Any
 
 import pytest
 
+from imserver.dialects.protobuf.wire import (
+    FULL_COMMANDS,
+    KINDS,
+    MESSAGE_TYPES,
+    SIGNALS,
+    FullProtobufDialect,
+    Recovered,
+    as_full_message,
+    refusal,
+    uplink_ack,
+)
 from imserver.model import (
     ChannelPart,
     ChatLogin,
@@ -16,17 +27,6 @@ from imserver.model import (
     StreamPart,
 )
 from imserver.protocol.cmd import entry_view
-from imserver.protocol.protobuf import (
-    FULL_COMMANDS,
-    KINDS,
-    MESSAGE_TYPES,
-    SIGNALS,
-    FullProtobufDialect,
-    Recovered,
-    as_full_message,
-    refusal,
-    uplink_ack,
-)
 from imserver.services.messages.messaging import (
     ConversationPage,
     ConversationView,

@@ -24,12 +24,12 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.api.call import Route
 from imserver.api.centrifugo import ROUTES as CENTRIFUGO
-from imserver.api.gochat import NO_TOKEN
 from imserver.api.reply import CLIENT, CMD, PROBLEM, UNAUTHORIZED, client_refusal
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.table import DOCUMENTED, OPERATIONS
 from imserver.auth.principal import PUSH_OR_USER
 from imserver.config.settings import ApiSettings, PusherSettings
+from imserver.dialects.protobuf.api import NO_TOKEN
 from imserver.model import Request
 from imserver.pages import callback
 from imserver.services.files.uploads import Offer

@@ -14,9 +14,9 @@ import jwt
 import pytest
 from msgspec.structs import replace
 
-from imserver.api.gochat import BAD_PARAMETER, NO_TOKEN
 from imserver.auth.login import MAX_REFUSALS_LOGGED
 from imserver.config.settings import AccountSettings, ApiSettings, KeySettings, TenantSettings
+from imserver.dialects.protobuf.api import BAD_PARAMETER, NO_TOKEN
 from imserver.services.people.accounts import Accounts
 from imserver.storage.contract import AppRow, Changes, KeyRow
 from tests.features import ROUTES

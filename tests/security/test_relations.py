@@ -26,11 +26,13 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.api import cmd
-from imserver.api.gochat import ROUTES as GOCHAT
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.table import DOCUMENTED
 from imserver.auth.principal import Need
 from imserver.config.settings import AccountSettings
+from imserver.dialects.protobuf.api import ROUTES as GOCHAT
+from imserver.dialects.protobuf.uplink import ProtobufState
+from imserver.dialects.protobuf.wire import FullProtobufDialect
 from imserver.model import (
     ChatMessage,
     CreateGroup,
@@ -45,9 +47,7 @@ from imserver.model import (
     Typing,
 )
 from imserver.protocol.cmd import CmdDialect
-from imserver.protocol.protobuf import FullProtobufDialect
 from imserver.services.dialects.action_service import ActionState
-from imserver.services.dialects.protobuf_uplink import ProtobufState
 from imserver.services.people import friends
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection, Encoding

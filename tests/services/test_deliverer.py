@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from imserver.services.messages import deliverer
 from imserver.services.messages import log_follower as following
 from imserver.storage.log.contract import Draft
+from tests.dialects.protobuf.test_service import APP as CHATS
+from tests.dialects.protobuf.test_service import Harness, ProtobufClient
 from tests.services.messaging_harness import APP, Node
-from tests.services.test_protobuf_service import APP as CHATS
-from tests.services.test_protobuf_service import Harness, ProtobufClient
 from tests.transport.harness import until
 
 

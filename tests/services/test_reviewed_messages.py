@@ -12,13 +12,13 @@ from imserver.protocol.action import ActionDialect
 from imserver.services.dialects.action_service import ActionMessages
 from imserver.storage.log.contract import Draft
 from imserver.webhooks.reviews import ReviewHook
+from tests.dialects.protobuf.test_service import APP as CHATS
+from tests.dialects.protobuf.test_service import Harness as ChatWorld
 from tests.hub.harness import Harness
 from tests.integration.raw import TEXT, frame
 from tests.services.back_end import Answer, Post
 from tests.services.messaging_harness import APP, Node
 from tests.services.test_action_service import connect, login, received
-from tests.services.test_protobuf_service import APP as CHATS
-from tests.services.test_protobuf_service import Harness as ChatWorld
 from tests.transport.harness import until
 
 RUDE = {"action": "reject", "reason": "be nice"}

@@ -19,6 +19,8 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
+from imserver.dialects.protobuf.uplink import ProtobufState, ProtobufUplink
+from imserver.dialects.protobuf.wire import APP, FullProtobufDialect, ProtobufDialect, Recovered, account
 from imserver.errors import StorageUnavailable
 from imserver.model import (
     MAX_ID,
@@ -31,9 +33,7 @@ from imserver.model import (
     Message,
     Reply,
 )
-from imserver.protocol.protobuf import APP, FullProtobufDialect, ProtobufDialect, Recovered, account
 from imserver.protocol.registry import BY_NAME
-from imserver.services.dialects.protobuf_uplink import ProtobufState, ProtobufUplink
 from imserver.services.messages.log_subscriptions import AckingLogSubscription
 from imserver.services.messages.messaging import Messaging
 from imserver.services.sessions.sessions import Sessions
@@ -42,7 +42,7 @@ from imserver.transport.connection import OPEN, Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 
 if TYPE_CHECKING:
-    from imserver.protocol import chat_pb2 as pb
+    from imserver.dialects.protobuf import chat_pb2 as pb
 
 log = logging.getLogger(__name__)
 

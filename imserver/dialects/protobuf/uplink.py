@@ -14,10 +14,7 @@ import msgspec
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.errors import StorageUnavailable
-from imserver.model import MAX_ID, ChatMessage, DialectState
-from imserver.protocol.cmd import MAX_MENTIONS
-from imserver.protocol.protobuf import (
+from imserver.dialects.protobuf.wire import (
     ST_GROUP,
     ST_SINGLE,
     FullProtobufDialect,
@@ -26,6 +23,9 @@ from imserver.protocol.protobuf import (
     type_name,
     uplink_ack,
 )
+from imserver.errors import StorageUnavailable
+from imserver.model import MAX_ID, ChatMessage, DialectState
+from imserver.protocol.cmd import MAX_MENTIONS
 from imserver.services.messages.annotations import code_of
 from imserver.services.messages.deliverer import Result
 from imserver.services.messages.messaging import Messaging, may_be_revised

@@ -8,23 +8,23 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.auth.rules import ALLOWED, BAD_ORIGIN, BAD_TOKEN, UNDECIDED, LoginDecision
-from imserver.errors import StorageUnavailable
-from imserver.hub.expiry import Sweep
-from imserver.protocol.protobuf import ProtobufDialect
-from imserver.services.dialects import protobuf_service as module
-from imserver.services.dialects.protobuf_service import (
+from imserver.dialects.protobuf import service as module
+from imserver.dialects.protobuf.service import (
     HOLD_SECONDS,
     PAGE,
     PAGE_SECONDS,
     ProtobufService,
     SyncDeadlines,
 )
-from imserver.services.dialects.protobuf_uplink import (
+from imserver.dialects.protobuf.uplink import (
     MAX_WAITING,
     MAX_WAITING_BYTES,
     ProtobufState,
     ProtobufUplink,
 )
+from imserver.dialects.protobuf.wire import ProtobufDialect
+from imserver.errors import StorageUnavailable
+from imserver.hub.expiry import Sweep
 from imserver.services.messages.deliverer import Result
 from imserver.storage.log.contract import Appended, Entry
 from imserver.transport.connection import CLOSING, OPEN, Connection

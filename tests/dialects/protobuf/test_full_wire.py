@@ -7,6 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imserver import errors
+from imserver.dialects.protobuf.wire import (
+    FULL_COMMANDS,
+    KINDS,
+    FullProtobufDialect,
+    ProtobufDialect,
+    Recovered,
+    as_full_message,
+    as_message,
+)
 from imserver.model import (
     MAX_ID,
     Ack,
@@ -30,15 +39,6 @@ from imserver.model import (
     Typing,
 )
 from imserver.protocol.cmd import MAX_HIDDEN, MAX_PAGE, MAX_WORDS_BYTES, entry_view
-from imserver.protocol.protobuf import (
-    FULL_COMMANDS,
-    KINDS,
-    FullProtobufDialect,
-    ProtobufDialect,
-    Recovered,
-    as_full_message,
-    as_message,
-)
 from imserver.services.messages.messaging import (
     ConversationPage,
     ConversationView,

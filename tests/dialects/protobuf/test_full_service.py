@@ -10,6 +10,7 @@ from imserver.services.messages import log_subscriptions
 from imserver.services.messages.catch_up import RECOVERED
 from imserver.services.messages.log_subscriptions import AckingLogSubscription
 from imserver.transport.connection import CLOSING, OPEN
+from tests.dialects.protobuf.test_service import APP, Harness, ProtobufClient, missed
 from tests.integration import protobuf
 from tests.integration.protobuf import (
     ACK,
@@ -22,7 +23,6 @@ from tests.integration.protobuf import (
     recovered,
     refused,
 )
-from tests.services.test_protobuf_service import APP, Harness, ProtobufClient, missed
 from tests.transport.harness import until
 
 

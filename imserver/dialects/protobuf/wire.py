@@ -50,11 +50,11 @@ from imserver.protocol.late import LateModule
 if TYPE_CHECKING:
     from google.protobuf import message as protobuf_message
 
-    from imserver.protocol import chat_pb2 as pb
+    from imserver.dialects.protobuf import chat_pb2 as pb
 else:
     # Imported on first use because they cost 4 MB, which a node without such clients need not spend.
     protobuf_message = LateModule("google.protobuf.message")
-    pb = LateModule("imserver.protocol.chat_pb2")
+    pb = LateModule("imserver.dialects.protobuf.chat_pb2")
 
 APP: Final = "gochat"
 """The app of all its clients."""

@@ -6,7 +6,7 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.services.dialects.protobuf_service import PageEnds, SyncDeadlines
+from imserver.dialects.protobuf.service import PageEnds, SyncDeadlines
 
 HOLD_SECONDS = 0.05
 

@@ -13,6 +13,19 @@ from msgspec import to_builtins
 from msgspec.structs import asdict
 
 from imserver import errors
+from imserver.dialects.protobuf import chat_pb2 as pb
+from imserver.dialects.protobuf.wire import (
+    CT_SYNC,
+    MAX_DEVICE_BYTES,
+    MESSAGE_TYPES,
+    ProtobufDialect,
+    account,
+    output,
+    push,
+    type_name,
+    type_number,
+    uplink_ack,
+)
 from imserver.model import (
     MAX_CLIENT_MSG_ID_BYTES,
     MAX_ID,
@@ -26,25 +39,12 @@ from imserver.model import (
     Reply,
     Request,
 )
-from imserver.protocol import chat_pb2 as pb
-from imserver.protocol.protobuf import (
-    CT_SYNC,
-    MAX_DEVICE_BYTES,
-    MESSAGE_TYPES,
-    ProtobufDialect,
-    account,
-    output,
-    push,
-    type_name,
-    type_number,
-    uplink_ack,
-)
 from tests.integration.protobuf import HEARTBEAT, LOGIN, MESSAGE, SYNC, field, outputs, pushed, sent
 from tests.protocol.generate import generate
 from tests.support import ROOT, clean_environment
 
 protobuf = ProtobufDialect()
-VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "protobuf.json").read_text(encoding="utf-8"))
+VECTORS = json.loads((ROOT / "tests" / "vectors" / "protobuf.json").read_text(encoding="utf-8"))
 relaxed = settings(deadline=None)
 unsigned = st.integers(0, 2**64 - 1)
 signed = st.integers(-(2**63), 2**63 - 1)
