@@ -26,9 +26,7 @@ from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
-from imserver.dialects.protobuf.service import ProtobufService
-from imserver.dialects.protobuf.uplink import ProtobufUplink
-from imserver.hub.expiry import Sweep
+from imserver.hub.expiry import Check, Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.lifecycle import DataDirectory, connection_limit, openable_files
@@ -113,7 +111,9 @@ class FeatureParts(Struct, frozen=True):
 
     ``service``: what the functions of its routes get first. ``opened``: dialect → its function for new
     connections. ``prepare`` reads the settings of all apps before the node serves, and may raise StartError.
-    ``reload`` reads them again (SIGHUP).
+    ``reload`` reads them again (SIGHUP). ``silent_seconds``: dialect → after how many seconds without traffic
+    the sweep closes its sessions; of others it expects heartbeats. ``checks``: dialect → the sweep's check of
+    its sessions.
     """
 
     service: Any = None
@@ -122,6 +122,8 @@ class FeatureParts(Struct, frozen=True):
     ended: tuple[OnEnded, ...] = ()
     prepare: Callable[[], object] = _nothing
     reload: Callable[[], object] = _nothing
+    silent_seconds: Mapping[str, float] = {}
+    checks: Mapping[str, Check] = {}
 
 
 class Parts:
@@ -174,8 +176,6 @@ class Parts:
         self.channel_consent = ChannelConsent(
             self.webhooks.back_ends, self.webhooks.reviews, self.store, self.channels
         )
-        uplink = ProtobufUplink(self.messaging, self.store)
-        self.protobuf_service = ProtobufService(self.sessions, self.logins, self.messaging, uplink)
         centrifuge = CentrifugeAnswers(self.webhooks.back_ends)
         self.channel_commands = ChannelCommands(
             self.channels,
@@ -200,12 +200,8 @@ class Parts:
             config.limits.login_seconds,
             config.websocket.ping_seconds,
             config.websocket.pong_seconds,
-            {"protobuf": config.websocket.protobuf_silent_seconds},
-            {
-                "protobuf": self.protobuf_service.check_token,
-                "centrifuge": self.centrifuge_service.check_ends,
-            },
         )
+        self.sweep.checks["centrifuge"] = self.centrifuge_service.check_ends
         self.emulation = Emulation(self.table, self.queries, others)
         self.on_ended = (
             self.messaging.catch_up.ended,
@@ -216,7 +212,6 @@ class Parts:
             self.last_seen.ended,
             self.sessions.ended,
             self.client_service.ended,
-            self.protobuf_service.ended,
         )
 
     def join(self, name: str, feature: FeatureParts) -> None:
@@ -225,6 +220,8 @@ class Parts:
         self.dispatcher.add(feature.commands)
         self.opened.update(feature.opened)
         self.on_ended += feature.ended
+        self.sweep.silent_seconds.update(feature.silent_seconds)
+        self.sweep.checks.update(feature.checks)
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -618,7 +615,6 @@ class Parts:
             AnswerCommands(self.streamed_answers),
             self.bots,
             self.action_service,
-            self.protobuf_service,
             self.centrifuge_service,
             self.channel_commands,
         )

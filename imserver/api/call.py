@@ -197,7 +197,7 @@ class Route(Struct, frozen=True):
     """One row of the table of routes. ``need``: what a principal must have proved. ``app``: in which app.
     ``user``: for which user.
 
-    ``feature``: the name of the feature that the row belongs to; ``""``: the core. ``function`` and ``read``
+    ``feature``: the name of the feature that the row belongs to; ``""``: the core. The functions of the row
     get the service of that feature first; in the core, :class:`Api`. ``signer``: finds who has signed a
     request, if the row needs ``SIGNED``.
 
@@ -222,7 +222,7 @@ class Route(Struct, frozen=True):
     read: Callable[[Any, Call], None] | None = None
     style: Style = CMD
     limited: bool = False
-    app_of: Callable[[Api, Mapping[str, str]], str] | None = None
+    app_of: Callable[[Any, Mapping[str, str]], str] | None = None
     user_in: str = ""
     token_in: str = ""
     key_in: str = ""
@@ -372,6 +372,7 @@ def carry_out(api: Api, route: Route, request: HttpRequest, principal: Principal
     limited = route.limited and api.rates.per_second > 0
     finished: HttpResponse
     try:
+        service = api.service_of(route)
         if limited:
             api.rates.require(principal, request.host)
         size = len(request.body)
@@ -381,15 +382,15 @@ def carry_out(api: Api, route: Route, request: HttpRequest, principal: Principal
             call = Call({}, "", principal, request, request.body)
         elif route.method == "GET":
             params = parse_form(request.query)
-            app = route.app_of(api, params) if route.app_of else app_named(api, params.get("appid", ""))
+            app = route.app_of(service, params) if route.app_of else app_named(api, params.get("appid", ""))
             call = Call(params, app, principal, request)
         else:
             call = _read_body(api, principal, request.headers.get("content-type", ""), request)
             if route.app_of:
-                call.app = route.app_of(api, call.params)
+                call.app = route.app_of(service, call.params)
         prepare(api, route, call)
         assert route.function is not None
-        finished = route.function(api.service_of(route), call)
+        finished = route.function(service, call)
     except RequestRefused as refused:
         finished = refused.answer
     except ApiProblem as problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Final
 
@@ -16,6 +16,9 @@ from imserver.transport.connection import OPEN, Connection, ConnectionContext, q
 _BATCH = 1000
 """Number of connections checked between two turns of the loop."""
 _TURN_SECONDS = 0.001
+
+Check = Callable[[Connection], object]
+"""Called for each session of a dialect in each sweep. Never switches."""
 
 
 def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
@@ -31,9 +34,7 @@ class Sweep:
     """Closes silent connections. All times are in seconds.
 
     ``login_seconds`` 0: a connection without a login has the same time as a silent one. ``ping_seconds`` 0:
-    no pings. ``by_traffic``: dialect → seconds of silence allowed, for dialects in which any traffic is a
-    sign of life. ``checks``: dialect → a function that is called for each of its sessions in each sweep. It
-    must not switch.
+    no pings.
     """
 
     def __init__(
@@ -44,8 +45,6 @@ class Sweep:
         login_seconds: float,
         ping_seconds: float,
         pong_seconds: float,
-        by_traffic: Mapping[str, float],
-        checks: Mapping[str, Callable[[Connection], object]],
     ) -> None:
         self._context = context
         self._metrics = metrics
@@ -53,8 +52,10 @@ class Sweep:
         self.login_seconds = login_seconds
         self.ping_seconds = ping_seconds
         self.pong_seconds = pong_seconds
-        self._by_traffic = by_traffic
-        self._checks = checks
+        self.silent_seconds: dict[str, float] = {}
+        """Dialect → seconds of silence allowed, if any traffic is a sign of life in it."""
+        self.checks: dict[str, Check] = {}
+        """Dialect → its check."""
 
     def run_sweeps(self, sweep_seconds: float) -> None:
         """Greenlet: check all connections every ``sweep_seconds``."""
@@ -72,7 +73,7 @@ class Sweep:
         too_late = now - self.login_seconds if self.login_seconds else 0.0
         for connection in _paced(self._context.connections):
             dialect = connection.encoding.dialect
-            check = self._checks.get(dialect.name)
+            check = self.checks.get(dialect.name)
             if check is not None and connection.app is not None:
                 check(connection)
             if connection.state != OPEN:
@@ -81,8 +82,8 @@ class Sweep:
                 # Only connections that still have to log in have a last_seen.
                 if 0 < connection.last_seen < (too_late or expired):
                     self._close(connection, errors.CLOSE_LOGIN_TIMEOUT)
-            elif dialect.name in self._by_traffic and connection.user is not None:
-                self._check_traffic(connection, now - self._by_traffic[dialect.name])
+            elif dialect.name in self.silent_seconds and connection.user is not None:
+                self._check_traffic(connection, now - self.silent_seconds[dialect.name])
             elif connection.last_seen < expired:
                 self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)
             elif connection.user is None and connection.last_seen < too_late:

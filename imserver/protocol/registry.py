@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from imserver.dialects.protobuf.wire import ProtobufDialect
 from imserver.protocol.action import ActionDialect
 from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.client import ClientDialect
@@ -13,7 +12,6 @@ DIALECTS: tuple[Dialect, ...] = (
     CmdDialect(),
     ClientDialect(),
     ActionDialect(),
-    ProtobufDialect(),
     CentrifugeDialect(),
 )
 """One instance of each dialect, shared by all connections of a process."""

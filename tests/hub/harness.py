@@ -122,9 +122,9 @@ class Harness(SocketHarness):
             login_seconds,
             ping_seconds,
             pong_seconds,
-            by_traffic or {},
-            dict.fromkeys(by_traffic or (), lambda connection: self.look(connection)),
         )
+        self.sweep.silent_seconds.update(by_traffic or {})
+        self.sweep.checks.update(dict.fromkeys(by_traffic or (), lambda connection: self.look(connection)))
 
     def _add_channels(self) -> None:
         self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, 1))

@@ -1,5 +1,6 @@
 """Every dialect against the contract; and one that is made up, to show what adding a dialect takes."""
 
+from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.dialects.pusher.wire import PusherDialect
@@ -7,9 +8,6 @@ from imserver.model import (
     AckNumber,
     ActionLogin,
     CentrifugeLogin,
-    ChatLogin,
-    ChatMessage,
-    ChatSync,
     Event,
     Heartbeat,
     Login,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage
 from imserver.dialects.protobuf.wire import (
     FULL_COMMANDS,
     KINDS,
@@ -16,16 +17,7 @@ from imserver.dialects.protobuf.wire import (
     refusal,
     uplink_ack,
 )
-from imserver.model import (
-    ChannelPart,
-    ChatLogin,
-    ChatMessage,
-    Message,
-    Reply,
-    Request,
-    Signal,
-    StreamPart,
-)
+from imserver.model import ChannelPart, Message, Reply, Request, Signal, StreamPart
 from imserver.protocol.cmd import entry_view
 from imserver.services.messages.messaging import (
     ConversationPage,

@@ -1,1 +1,25 @@
 """The protobuf dialect: GoChat's frames on ``/ws``, and its routes for accounts, friends and groups."""
+
+from __future__ import annotations
+
+from imserver.dialects.protobuf import api
+from imserver.dialects.protobuf.service import ProtobufService
+from imserver.dialects.protobuf.uplink import ProtobufUplink
+from imserver.dialects.protobuf.wire import NAME, PLAIN
+from imserver.feature import Feature
+from imserver.parts import FeatureParts, Parts
+
+
+def _build(core: Parts) -> FeatureParts:
+    uplink = ProtobufUplink(core.messaging, core.store)
+    service = ProtobufService(core.sessions, core.logins, core.messaging, uplink)
+    return FeatureParts(
+        api.GoChatApi(core.tenants, core.accounts, core.friends, core.groups, core.relations),
+        service.rows(),
+        ended=(service.ended,),
+        silent_seconds={NAME: core.config.websocket.protobuf_silent_seconds},
+        checks={NAME: service.check_token},
+    )
+
+
+FEATURE = Feature(NAME, _build, (PLAIN,), api.ROUTES)

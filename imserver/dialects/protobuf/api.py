@@ -10,19 +10,30 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
-from imserver.api.call import Api, Call, Route
+from imserver.api.call import Call, Route
 from imserver.api.reply import Style
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ACCOUNT, ANYONE
+from imserver.auth.tenants import Tenants
+from imserver.dialects.protobuf.wire import NAME
 from imserver.errors import HttpProblem
 from imserver.services.people import friends
-from imserver.services.people.accounts import Closed, NoAccounts, PasswordsOff, WrongLogin, account_id
+from imserver.services.people.accounts import (
+    Accounts,
+    Closed,
+    NoAccounts,
+    PasswordsOff,
+    WrongLogin,
+    account_id,
+)
 from imserver.services.people.attempts import TooManyFailures
-from imserver.services.people.friends import FriendResult, Oneself, TooManyFriends, UnknownFriend
-from imserver.services.people.groups import BadGroup, TooManyMembers, UnknownGroup
+from imserver.services.people.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
+from imserver.services.people.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
 from imserver.services.people.identifiers import BadField
 from imserver.services.people.passwords import Overloaded
+from imserver.services.people.relations import Relations
 from imserver.storage.contract import Taken
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
@@ -30,6 +41,16 @@ _DIGITS: Final = 40
 """Longest id. A longer text is invalid, even with leading zeros."""
 
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class GoChatApi(Struct, frozen=True):
+    """What the routes use."""
+
+    tenants: Tenants
+    accounts: Accounts
+    friends: Friends
+    groups: Groups
+    relations: Relations
 
 
 def refusal(text: str) -> HttpResponse:
@@ -76,20 +97,20 @@ class _GoChatStyle:
 STYLE: Final[Style] = _GoChatStyle()
 
 
-def app_of(api: Api, _params: Mapping[str, str]) -> str:
+def app_of(api: GoChatApi, _params: Mapping[str, str]) -> str:
     """The app of GoChat's clients."""
-    return api.services.tenants.resolve(GOCHAT)
+    return api.tenants.resolve(GOCHAT)
 
 
 # --- accounts -----------------------------------------------------------------------------------------------
 
 
-def register(api: Api, call: Call) -> HttpResponse:
+def register(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /register``: make an account and log it in."""
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
-    accounts, nickname, host = api.services.accounts, call.params.get("nickname", ""), call.request.host
+    accounts, nickname, host = api.accounts, call.params.get("nickname", ""), call.request.host
     try:
         account = accounts.register(call.app, phone, password, nickname, address=host)
         session = accounts.token(account)
@@ -106,12 +127,12 @@ def register(api: Api, call: Call) -> HttpResponse:
     return success("登录成功", {"token": session.token, "id": account.user})
 
 
-def login(api: Api, call: Call) -> HttpResponse:
+def login(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /login``: a token for a phone number and password."""
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
-    accounts = api.services.accounts
+    accounts = api.accounts
     try:
         account = accounts.login(
             call.app, phone, password, call.request.host, call.request.headers.get("token", "")
@@ -129,14 +150,14 @@ def login(api: Api, call: Call) -> HttpResponse:
 # --- friends ------------------------------------------------------------------------------------------------
 
 
-def add_friend(api: Api, call: Call) -> HttpResponse:
+def add_friend(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /friend/add``: add a friend without a request."""
     app, user = call.app, call.principal.user
     other = _id(call.params.get("friend_id", ""))
     if not other:
         return BAD_PARAMETER
     try:
-        result = api.services.friends.change(app, user, other, friends.add)
+        result = api.friends.change(app, user, other, friends.add)
     except Oneself:
         return ONESELF
     except UnknownFriend:
@@ -152,7 +173,7 @@ def add_friend(api: Api, call: Call) -> HttpResponse:
 # --- groups -------------------------------------------------------------------------------------------------
 
 
-def create_group(api: Api, call: Call) -> HttpResponse:
+def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /group/create``: make a group of the owner and the named users.
 
     Users who do not exist, or have blocked the owner, are skipped.
@@ -161,11 +182,11 @@ def create_group(api: Api, call: Call) -> HttpResponse:
     name, named = call.params.get("name", ""), call.texts("ids")
     if not (name and named):
         return BAD_PARAMETER
-    groups, wanted = api.services.groups, dict.fromkeys(map(_id, named))
+    groups, wanted = api.groups, dict.fromkeys(map(_id, named))
     if len(wanted) > groups.limit:
         return TOO_MANY_MEMBERS
-    found = [each.user for each in api.services.accounts.those_of(app, list(wanted))]
-    blocked = api.services.relations.blocked_by(app, user, found)
+    found = [each.user for each in api.accounts.those_of(app, list(wanted))]
+    blocked = api.relations.blocked_by(app, user, found)
     try:
         group = groups.create(app, user, name, [each for each in found if each not in blocked])
     except BadGroup:
@@ -177,14 +198,14 @@ def create_group(api: Api, call: Call) -> HttpResponse:
     return success("群组创建成功", {"id": str(group.id)})
 
 
-def list_group(api: Api, call: Call) -> HttpResponse:
+def list_group(api: GoChatApi, call: Call) -> HttpResponse:
     """``GET /group_user/list``: all members of a group, for its members."""
     app, user = call.app, call.principal.user
     named = _id(call.params.get("group_id", ""))
     if not named:
         return BAD_PARAMETER
     try:
-        ids = api.services.groups.ids(app, account_id(named), user)
+        ids = api.groups.ids(app, account_id(named), user)
         return success("请求成功", {"ids": ids})
     except UnknownGroup:
         return NO_MEMBER
@@ -198,11 +219,12 @@ def _id(text: str) -> str:
     return str(number) if 0 < number < 2**64 else ""
 
 
-_OF_ACCOUNTS: Final[dict[str, Any]] = {"style": STYLE, "token_in": "token", "app_of": app_of}
+_ROW: Final[dict[str, Any]] = {"style": STYLE, "app_of": app_of, "feature": NAME}
+_OF_ACCOUNTS: Final[dict[str, Any]] = {**_ROW, "token_in": "token"}
 
 ROUTES: Final = (
-    Route("POST", "/register", ANYONE, register, style=STYLE, app_of=app_of),
-    Route("POST", "/login", ANYONE, login, style=STYLE, app_of=app_of),
+    Route("POST", "/register", ANYONE, register, **_ROW),
+    Route("POST", "/login", ANYONE, login, **_ROW),
     Route("POST", "/friend/add", ACCOUNT, add_friend, "any", **_OF_ACCOUNTS),
     Route("POST", "/group/create", ACCOUNT, create_group, "any", **_OF_ACCOUNTS),
     Route("GET", "/group_user/list", ACCOUNT, list_group, "any", **_OF_ACCOUNTS),

@@ -19,21 +19,19 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
+from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.dialects.protobuf.uplink import ProtobufState, ProtobufUplink
-from imserver.dialects.protobuf.wire import APP, FullProtobufDialect, ProtobufDialect, Recovered, account
-from imserver.errors import StorageUnavailable
-from imserver.model import (
-    MAX_ID,
-    Answer,
-    ChatLogin,
-    ChatMessage,
-    ChatSync,
-    Login,
-    LogSubscription,
-    Message,
-    Reply,
+from imserver.dialects.protobuf.wire import (
+    APP,
+    FULL,
+    PLAIN,
+    FullProtobufDialect,
+    ProtobufDialect,
+    Recovered,
+    account,
 )
-from imserver.protocol.registry import BY_NAME
+from imserver.errors import StorageUnavailable
+from imserver.model import MAX_ID, Answer, Login, LogSubscription, Message, Reply
 from imserver.services.messages.log_subscriptions import AckingLogSubscription
 from imserver.services.messages.messaging import Messaging
 from imserver.services.sessions.sessions import Sessions
@@ -48,7 +46,6 @@ log = logging.getLogger(__name__)
 
 PAGE: Final = 50
 """Entries in the answer to one sync."""
-_FULL: Final = FullProtobufDialect()
 _OK: Final = Reply(errors.REPLY_OK)
 HOLD_SECONDS: Final = 0.25
 """Sync deadline after a login. Clients that sync do so at once, without waiting for an answer. Other clients
@@ -203,7 +200,7 @@ class ProtobufService:
             self._logins.refused("again", connection.app or "", connection.user, connection.peer)
             return Reply(errors.REPLY_FAILED)
         # Clients that log in with a cursor speak the full dialect, others that of the original.
-        dialect = _FULL if command.cursor >= 0 else BY_NAME["protobuf"]
+        dialect = FULL if command.cursor >= 0 else PLAIN
         connection.encoding = connection.encoding.with_dialect(dialect)
         kicks = self._sessions.kicks.count
         try:

@@ -14,6 +14,7 @@ import msgspec
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.dialects.protobuf.commands import ChatMessage
 from imserver.dialects.protobuf.wire import (
     ST_GROUP,
     ST_SINGLE,
@@ -24,7 +25,7 @@ from imserver.dialects.protobuf.wire import (
     uplink_ack,
 )
 from imserver.errors import StorageUnavailable
-from imserver.model import MAX_ID, ChatMessage, DialectState
+from imserver.model import MAX_ID, DialectState
 from imserver.protocol.cmd import MAX_MENTIONS
 from imserver.services.messages.annotations import code_of
 from imserver.services.messages.deliverer import Result

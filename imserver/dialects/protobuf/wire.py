@@ -18,6 +18,7 @@ from msgspec import Raw, Struct
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.model import (
     MAX_CLIENT_MSG_ID_BYTES,
     MAX_ID,
@@ -25,9 +26,6 @@ from imserver.model import (
     AskMarks,
     AskReceipts,
     BadFrame,
-    ChatLogin,
-    ChatMessage,
-    ChatSync,
     Command,
     Conversations,
     Event,
@@ -56,6 +54,7 @@ else:
     protobuf_message = LateModule("google.protobuf.message")
     pb = LateModule("imserver.dialects.protobuf.chat_pb2")
 
+NAME: Final = "protobuf"
 APP: Final = "gochat"
 """The app of all its clients."""
 CT_LOGIN, CT_HEARTBEAT, CT_MESSAGE, CT_ACK, CT_SYNC = range(1, 6)
@@ -284,7 +283,7 @@ COMMANDS: Final[dict[int, Row]] = {
 class ProtobufDialect(Dialect):
     """Codec of the ``protobuf`` dialect, for the original's clients."""
 
-    name = "protobuf"
+    name = NAME
     path = "/ws"
     text = False
     batches = True
@@ -691,3 +690,9 @@ class FullProtobufDialect(ProtobufDialect):
     def encode_refusal(self, code: int, chat_number: int) -> bytes:
         """Encode the refusal of a message, whose number is used."""
         return refusal(code, CT_MESSAGE, chat_number)
+
+
+PLAIN: Final = ProtobufDialect()
+"""For all connections until a login with a cursor."""
+FULL: Final = FullProtobufDialect()
+"""For all connections after one."""

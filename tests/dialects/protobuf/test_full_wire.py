@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imserver import errors
+from imserver.dialects.protobuf.commands import ChatSync
 from imserver.dialects.protobuf.wire import (
     FULL_COMMANDS,
     KINDS,
@@ -22,7 +23,6 @@ from imserver.model import (
     AskMarks,
     AskReceipts,
     BadFrame,
-    ChatSync,
     Command,
     Conversations,
     EntryKind,

@@ -22,7 +22,7 @@ from imserver.dialects.protobuf.uplink import (
     ProtobufState,
     ProtobufUplink,
 )
-from imserver.dialects.protobuf.wire import ProtobufDialect
+from imserver.dialects.protobuf.wire import NAME, ProtobufDialect
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
 from imserver.services.messages.deliverer import Result
@@ -143,16 +143,9 @@ class Harness(Node):
         self.logins = FakeLogins()
         self.uplink = ProtobufUplink(self.messaging, self.store)
         self.protobuf_service = ProtobufService(self.sessions, self.logins, self.messaging, self.uplink)
-        self.sweep = Sweep(
-            self.context,
-            self.metrics,
-            360,
-            0,
-            0,
-            20,
-            {"protobuf": 600},
-            {"protobuf": self.protobuf_service.check_token},
-        )
+        self.sweep = Sweep(self.context, self.metrics, 360, 0, 0, 20)
+        self.sweep.silent_seconds[NAME] = 600
+        self.sweep.checks[NAME] = self.protobuf_service.check_token
         self._make_dispatcher(self.protobuf_service.rows())
 
     def on_ended(self, connection: Connection, code: int) -> None:

@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 
 from imserver import errors
 from imserver.dialects.protobuf import chat_pb2 as pb
+from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.dialects.protobuf.wire import (
     CT_SYNC,
     MAX_DEVICE_BYTES,
@@ -30,9 +31,6 @@ from imserver.model import (
     MAX_CLIENT_MSG_ID_BYTES,
     MAX_ID,
     BadFrame,
-    ChatLogin,
-    ChatMessage,
-    ChatSync,
     Event,
     Heartbeat,
     Message,
@@ -241,8 +239,8 @@ def test_the_generated_classes_are_those_of_the_schema(tmp_path: Path) -> None:
 
 def test_the_library_is_loaded_by_the_first_frame() -> None:
     code = (
-        "import sys; from imserver.protocol.registry import BY_NAME; "
-        "before = 'google.protobuf' in sys.modules; BY_NAME['protobuf'].decode(b'\\x08\\x02'); "
+        "import sys; from imserver.dialects.protobuf.wire import PLAIN; "
+        "before = 'google.protobuf' in sys.modules; PLAIN.decode(b'\\x08\\x02'); "
         "print(before, 'google.protobuf' in sys.modules)"
     )
     done = subprocess.run(
