@@ -10,7 +10,7 @@ from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import Places
 from imserver.feature import Feature
 
-FEATURES: Final = ("imserver.dialects.pusher",)
+FEATURES: Final = ("imserver.dialects.action", "imserver.dialects.pusher")
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them."""
 
 

@@ -14,6 +14,8 @@ from msgspec import Struct
 
 SYSTEM_PREFIX: Final = "system:"
 """Prefix of the apps that serve systems of the client dialect."""
+ACTION_PREFIX: Final = "action:"
+"""Prefix of the apps of the action dialect, before an ``appId``."""
 MAX_ID: Final = 2**63 - 1
 """The greatest id or number that can be stored."""
 MAX_CLIENT_MSG_ID_BYTES: Final = 64

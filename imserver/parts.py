@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,6 @@ from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.occupancy import Occupancy
 from imserver.services.channels.stored import ChannelLog
 from imserver.services.channels.streamed_messages import ChannelStreams, StreamedMessages
-from imserver.services.dialects.action_acks import ActionAcks
-from imserver.services.dialects.action_service import ActionMessages, ActionService
 from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, CentrifugeService
 from imserver.services.dialects.client_service import ClientService
 from imserver.services.dialects.cmd_service import CmdAnswers
@@ -104,6 +102,10 @@ OnEnded = Callable[[Connection, int], None]
 """Called with each connection that has ended, and its close code. Never switches."""
 
 
+OnForgotten = Callable[[Connection], None]
+"""Called with each session that is no longer addressed, while its connection stays open. Never switches."""
+
+
 def _nothing() -> None:
     pass
 
@@ -113,7 +115,7 @@ class FeatureParts(Struct, frozen=True):
 
     ``service``: what the functions of its routes get first. ``opened``: dialect → its function for new
     connections. ``prepare`` reads the settings of all apps before the node serves, and may raise StartError.
-    ``reload`` reads them again (SIGHUP).
+    ``reload`` reads them again (SIGHUP). ``tick``: called once per second; they never switch.
     """
 
     service: Any = None
@@ -122,6 +124,8 @@ class FeatureParts(Struct, frozen=True):
     ended: tuple[OnEnded, ...] = ()
     prepare: Callable[[], object] = _nothing
     reload: Callable[[], object] = _nothing
+    forgotten: tuple[OnForgotten, ...] = ()
+    tick: tuple[Callable[[], object], ...] = ()
 
 
 class Parts:
@@ -153,6 +157,8 @@ class Parts:
         """The cluster parts; None on a single node."""
         self.on_ended: tuple[OnEnded, ...] = ()
         """Called in this order."""
+        self.on_forgotten: tuple[OnForgotten, ...] = ()
+        """Called in this order."""
         self.opened: dict[str, Opened] = {}
         """Dialect → its function for new connections."""
         self.http_port = config.app.http_port
@@ -166,8 +172,6 @@ class Parts:
         self.messaging = self._make_messaging()
         self._make_accounts()
         self.overview = self._make_overview()
-        self.action_acks = self._make_action_acks()
-        self.action_service = self._make_action_service()
         self.client_service = self._make_client_service()
         registrar = None if self.cluster is None else self.cluster.registrar
         Occupancy(self.channels, self.table, self.webhooks, registrar)
@@ -209,7 +213,6 @@ class Parts:
         self.emulation = Emulation(self.table, self.queries, others)
         self.on_ended = (
             self.messaging.catch_up.ended,
-            self.action_acks.ended,
             self.channels.ended,
             self.table.ended,
             self.logins.ended,
@@ -225,6 +228,7 @@ class Parts:
         self.dispatcher.add(feature.commands)
         self.opened.update(feature.opened)
         self.on_ended += feature.ended
+        self.on_forgotten += feature.forgotten
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -438,40 +442,6 @@ class Parts:
         )
         return messaging
 
-    def _make_action_acks(self) -> ActionAcks:
-        acks = ActionAcks(
-            self.pushes,
-            self.pending,
-            self.messaging.pongs,
-            self.metrics,
-            self.config.limits.node_outbox_bytes,
-            None if self.cluster is None else self.cluster.node_messages,
-        )
-        if self.cluster is not None:
-            self.cluster.rerouting.on_unreached.append(acks.unreached)
-        # After the sessions were closed: what they have not acknowledged becomes pending pushes.
-        self.tenants.on_delete += [acks.forget, self.pending.forget]
-        return acks
-
-    def _make_action_service(self) -> ActionService:
-        def members(app: str) -> Mapping[str, Sequence[str]]:
-            tenant = self.tenants.get(app)
-            return {} if tenant is None else tenant.room_members
-
-        service = ActionService(
-            self.hub,
-            self.sessions,
-            self.channels,
-            members,
-            self.config.hub.notice_members,
-            ActionMessages(self.messaging, self.store),
-            self.webhooks,
-            self.action_acks,
-            self.relations,
-        )
-        self.opened["action"] = service.opened
-        return service
-
     def _make_client_service(self) -> ClientService:
         service = ClientService(
             self.hub,
@@ -515,6 +485,8 @@ class Parts:
             limits.pending_bytes,
             node_messages=None if self.cluster is None else self.cluster.node_messages,
         )
+        # After the sessions were closed: what they have not acknowledged becomes pending pushes.
+        self.tenants.on_delete.append(self.pending.forget)
         self.request_ids = RequestIds(self.message_ids)
         self.publishing = Publishing(
             self.pushes,
@@ -617,7 +589,6 @@ class Parts:
             GroupCommands(self.groups, self.accounts, self.relations),
             AnswerCommands(self.streamed_answers),
             self.bots,
-            self.action_service,
             self.protobuf_service,
             self.centrifuge_service,
             self.channel_commands,
@@ -671,7 +642,8 @@ class Parts:
     def _forgotten(self, connection: Connection) -> None:
         """A session is no longer addressed, but its connection stays open."""
         self.messaging.catch_up.forget(connection)
-        self.action_acks.clear(connection)
+        for forgotten in self.on_forgotten:
+            forgotten(connection)
         self.channels.leave_all(connection)
 
     # --- state of the node ----------------------------------------------------------------------------------

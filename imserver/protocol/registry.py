@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from imserver.protocol.action import ActionDialect
 from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
@@ -12,7 +11,6 @@ from imserver.protocol.protobuf import ProtobufDialect
 DIALECTS: tuple[Dialect, ...] = (
     CmdDialect(),
     ClientDialect(),
-    ActionDialect(),
     ProtobufDialect(),
     CentrifugeDialect(),
 )

@@ -18,7 +18,6 @@ from time import monotonic, time
 from typing import Final
 
 import gevent
-from msgspec import Struct
 
 from imserver import errors
 from imserver.errors import StorageUnavailable
@@ -54,15 +53,6 @@ _LOOK_SECONDS: Final = 0.05
 
 Members = Callable[[str], Mapping[str, Sequence[str]]]
 """App → its rooms with stored members, and these members."""
-
-
-class Audience(Struct, frozen=True):
-    """Some of the users who belong to a room. ``next``: cursor of the following page (``""``: there is
-    none).
-    """
-
-    users: list[str]
-    next: str = ""
 
 
 class ActionState(AckedState, gc=False):
@@ -390,21 +380,3 @@ class ActionService:
         self._messages.finish(connection)
         event = Event("left", user, LEFT_TEXT, time=int(time()))
         self._channels.publish(app, state.room, event, except_users=(user,), at_most=self._notice_members)
-
-    # --- queries --------------------------------------------------------------------------------------------
-
-    def rooms(self, app: str) -> list[str]:
-        """The rooms of an app that have stored members."""
-        return list(self._members(app))
-
-    def audience(self, app: str, room: str, after: str, limit: int, by: str = "") -> Audience:
-        """The users who belong to a room: stored members first, then users who have logged in to it, in the
-        order of joining. A user ``by`` (``""``: a back end) sees those whose presence it may see.
-
-        At most ``limit`` of these, after the cursor ``after`` (an :attr:`Audience.next`). May switch.
-        """
-        stored = self._members(app).get(room, ())
-        page = self._channels.members(app, room, after, limit)
-        users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
-        visible = self._relations.visible(app, by, users)
-        return Audience([*(() if after else stored), *[user for user in users if user in visible]], page.next)
