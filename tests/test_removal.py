@@ -10,8 +10,9 @@ import pytest
 
 from imserver.feature_list import FEATURES
 from tests.conftest import StartServer
+from tests.features import DIALECTS
 from tests.integration.cmd import logged_in
-from tests.integration.raw import ask, request
+from tests.integration.raw import ask, handshake, request
 from tests.integration.v1 import good
 from tests.support import Server
 
@@ -51,7 +52,13 @@ def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, pac
     server = start_server(command=command, config={"apps": {"7": {"open": True}}})
     check_core(server)
     feature = import_module(package).FEATURE
-    rows = [(row.method, row.path) for row in feature.routes]
-    for method, path in (*rows, *(("GET", dialect.path) for dialect in feature.dialects)):
-        answer = ask(server.http, request(path.replace("*", "x"), method=method))
-        assert answer.status == 404, (method, path)
+    for row in feature.routes:
+        answer = ask(server.http, request(row.path.replace("*", "x"), method=row.method))
+        assert answer.status == 404, (row.method, row.path)
+    for dialect in DIALECTS:
+        query = f"?{dialect.chosen_by}=1" if dialect.chosen_by else ""
+        answer = ask(server.ws, handshake(dialect.path.replace("*", "x") + query))
+        if dialect not in feature.dialects:
+            assert answer.status == 101, dialect.name
+        elif not dialect.chosen_by:  # else the path is that of other dialects, too
+            assert answer.status == 404, dialect.name

@@ -1,5 +1,6 @@
 """Every dialect against the contract; and one that is made up, to show what adding a dialect takes."""
 
+from imserver.dialects.action.wire import ActionDialect
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.model import (
@@ -18,7 +19,6 @@ from imserver.model import (
     Send,
     Subscribe,
 )
-from imserver.protocol.action import ActionDialect
 from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect

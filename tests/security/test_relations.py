@@ -31,6 +31,7 @@ from imserver.api.v1.operation import Operation
 from imserver.api.v1.table import DOCUMENTED
 from imserver.auth.principal import Need
 from imserver.config.settings import AccountSettings
+from imserver.dialects.action.service import ActionState
 from imserver.model import (
     ChatMessage,
     CreateGroup,
@@ -46,7 +47,6 @@ from imserver.model import (
 )
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.protobuf import FullProtobufDialect
-from imserver.services.dialects.action_service import ActionState
 from imserver.services.dialects.protobuf_uplink import ProtobufState
 from imserver.services.people import friends
 from imserver.storage.contract import Account

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from imserver.dialects.action import api
+from imserver.dialects.action.acks import ActionAcks
+from imserver.dialects.action.service import ActionMessages, ActionService
+from imserver.dialects.action.wire import DIALECT
 from imserver.feature import Feature
 from imserver.parts import FeatureParts, Parts
-from imserver.protocol.action import DIALECT
-from imserver.services.dialects.action_acks import ActionAcks
-from imserver.services.dialects.action_service import ActionMessages, ActionService
 
 
 def _build(core: Parts) -> FeatureParts:

@@ -5,7 +5,7 @@ Messages of a room are delivered from the log. So all messages of a connection h
 that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
 Stored members have one from the first message, other users from their first login to the room. A message
 without proof of arrival (see :class:`imserver.services.messages.log_subscriptions.PongTracker`) is sent again
-at the next login. Clients that acknowledge are in :mod:`imserver.services.dialects.action_acks`.
+at the next login. Clients that acknowledge are in :mod:`imserver.dialects.action.acks`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Final
 import gevent
 
 from imserver import errors
+from imserver.dialects.action.acks import ActionAcks, unacked_of
+from imserver.dialects.action.wire import ActionDialect, with_seq
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
 from imserver.hub.unacked import AckedState
 from imserver.model import AckNumber, ActionLogin, Answer, DialectState, Event, Message, Outcome, Reply, Say
-from imserver.protocol.action import ActionDialect, with_seq
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.members import ChannelRefused
-from imserver.services.dialects.action_acks import ActionAcks, unacked_of
 from imserver.services.messages.annotations import code_of
 from imserver.services.messages.deliverer import Result, wait_until_sent
 from imserver.services.messages.log_subscriptions import PongLogSubscription, Positions

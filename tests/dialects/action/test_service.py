@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from imserver.auth import quotas
-from imserver.protocol.action import ActionDialect
-from imserver.services.dialects.action_service import ActionState
+from imserver.dialects.action.service import ActionState
+from imserver.dialects.action.wire import ActionDialect
 from imserver.services.sessions import sessions
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.harness import Harness
