@@ -52,24 +52,6 @@ class Ping(Command, frozen=True, gc=False):
     """Request for a ``pong``. Allowed before login; renews nothing."""
 
 
-class ActionLogin(Login, frozen=True, gc=False):
-    """A login that names the receiver of its messages: the user ``peer``, or the ``room`` (``""``: none).
-    ``acks``: the client acknowledges messages."""
-
-    peer: str = ""
-    room: str = ""
-    acks: bool = False
-
-
-class Say(Command, frozen=True, gc=False):
-    """Send a message to the receiver named at login. ``type``: type of ``text``. ``id``: made by the
-    client."""
-
-    type: str
-    text: str
-    id: str = ""
-
-
 class ChatLogin(Command, frozen=True, gc=False):
     """A login in which only the token names the user (the protobuf dialect).
 
@@ -121,12 +103,6 @@ class Ack(Command, frozen=True, gc=False):
     """Acknowledge everything up to an id."""
 
     id: int
-
-
-class AckNumber(Command, frozen=True, gc=False):
-    """Acknowledge the messages up to a number of this connection (the action dialect)."""
-
-    number: int
 
 
 class Send(Command, frozen=True, gc=False):

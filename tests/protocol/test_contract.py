@@ -1,11 +1,10 @@
 """Every dialect against the contract; and one that is made up, to show what adding a dialect takes."""
 
+from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.model import (
-    AckNumber,
-    ActionLogin,
     CentrifugeLogin,
     ChatLogin,
     ChatMessage,
@@ -15,7 +14,6 @@ from imserver.model import (
     Login,
     Ping,
     Publish,
-    Say,
     Send,
     Subscribe,
 )

@@ -31,6 +31,7 @@ from imserver.api.v1.operation import Operation
 from imserver.api.v1.table import DOCUMENTED
 from imserver.auth.principal import Need
 from imserver.config.settings import AccountSettings
+from imserver.dialects.action.commands import Say
 from imserver.dialects.action.service import ActionState
 from imserver.model import (
     ChatMessage,
@@ -41,7 +42,6 @@ from imserver.model import (
     Pin,
     React,
     Reply,
-    Say,
     Send,
     Typing,
 )

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from msgspec import json as fast
 
+from imserver.dialects.action.commands import Say
 from imserver.dialects.action.service import ActionMessages
 from imserver.dialects.action.wire import ActionDialect
 from imserver.errors import ReviewUnavailable
-from imserver.model import Say
 from imserver.storage.log.contract import Draft
 from imserver.webhooks.reviews import ReviewHook
 from tests.dialects.action.test_service import connect, login, received

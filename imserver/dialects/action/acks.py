@@ -16,10 +16,11 @@ import gevent
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.dialects.action.commands import AckNumber
 from imserver.dialects.action.wire import DIALECT, AckedActionDialect
 from imserver.hub.unacked import AckedState, Unacked, UnackedMessages
 from imserver.metrics import Metrics
-from imserver.model import AckNumber, Event, Outcome, Reply
+from imserver.model import Event, Outcome, Reply
 from imserver.services.messages.log_subscriptions import PongTracker
 from imserver.services.nodes import Awaited, NodeMessages, ToUser
 from imserver.services.push.publish import PendingPushes

@@ -21,11 +21,12 @@ import gevent
 
 from imserver import errors
 from imserver.dialects.action.acks import ActionAcks, unacked_of
+from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect, with_seq
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
 from imserver.hub.unacked import AckedState
-from imserver.model import AckNumber, ActionLogin, Answer, DialectState, Event, Message, Outcome, Reply, Say
+from imserver.model import Answer, DialectState, Event, Message, Outcome, Reply
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.members import ChannelRefused
 from imserver.services.messages.annotations import code_of

@@ -16,11 +16,10 @@ from msgspec import Raw, Struct, field
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.model import (
     ACTION_PREFIX,
     MAX_ROOM_BYTES,
-    AckNumber,
-    ActionLogin,
     BadFrame,
     Command,
     Event,
@@ -28,7 +27,6 @@ from imserver.model import (
     Message,
     Reply,
     Request,
-    Say,
 )
 from imserver.protocol.cmd import BAD_FRAME_REPLY
 from imserver.protocol.dialect import Dialect

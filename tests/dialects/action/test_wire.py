@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.dialects.action.commands import ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect
-from imserver.model import MAX_ROOM_BYTES, ActionLogin, BadFrame, Event, Heartbeat, Reply, Say
+from imserver.model import MAX_ROOM_BYTES, BadFrame, Event, Heartbeat, Reply
 from imserver.protocol.cmd import BAD_FRAME_REPLY
 from tests.support import ROOT
 
