@@ -11,8 +11,8 @@ from imserver.config.values import Places
 from imserver.feature import Feature
 
 FEATURES: Final = ("imserver.dialects.action", "imserver.dialects.pusher")
-"""Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. If a client of a shared path
-names the parameters of two dialects (``chosen_by``), the first one serves it."""
+"""Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
+whose parameter (``chosen_by``) a client names serves it."""
 
 
 def load_features() -> tuple[Feature, ...]:
