@@ -293,6 +293,17 @@ def test_each_second_everything_is_done_also_after_a_failure(
     assert done[begin : begin + 3] == ["failed", "tick of a feature", "acks"]
 
 
+def test_a_feature_learns_which_sessions_are_no_longer_addressed(harness: Harness) -> None:
+    node = harness.start()
+    found: list[Any] = []
+    node.parts.join("a feature", FeatureParts(forgotten=(lambda connection: found.append(connection.user),)))
+    harness.join(node, "ann")
+    harness.join(node, "bob")
+    assert found == []
+    harness.join(node, "ann")
+    assert found == ["ann"]
+
+
 # --- being asked --------------------------------------------------------------------------------------------
 
 
