@@ -14,6 +14,8 @@ from msgspec import Struct
 
 SYSTEM_PREFIX: Final = "system:"
 """Prefix of the apps that serve systems of the client dialect."""
+ACTION_PREFIX: Final = "action:"
+"""Prefix of the apps of the action dialect, before an ``appId``."""
 MAX_ID: Final = 2**63 - 1
 """The greatest id or number that can be stored."""
 MAX_CLIENT_MSG_ID_BYTES: Final = 64
@@ -50,24 +52,6 @@ class Ping(Command, frozen=True, gc=False):
     """Request for a ``pong``. Allowed before login; renews nothing."""
 
 
-class ActionLogin(Login, frozen=True, gc=False):
-    """A login that names the receiver of its messages: the user ``peer``, or the ``room`` (``""``: none).
-    ``acks``: the client acknowledges messages."""
-
-    peer: str = ""
-    room: str = ""
-    acks: bool = False
-
-
-class Say(Command, frozen=True, gc=False):
-    """Send a message to the receiver named at login. ``type``: type of ``text``. ``id``: made by the
-    client."""
-
-    type: str
-    text: str
-    id: str = ""
-
-
 class Resume(Login, frozen=True, gc=False):
     """A login of a client that uses stored messages. ``cursor``: the greatest id that it has.
 
@@ -82,12 +66,6 @@ class Ack(Command, frozen=True, gc=False):
     """Acknowledge everything up to an id."""
 
     id: int
-
-
-class AckNumber(Command, frozen=True, gc=False):
-    """Acknowledge the messages up to a number of this connection (the action dialect)."""
-
-    number: int
 
 
 class Send(Command, frozen=True, gc=False):

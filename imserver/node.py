@@ -305,7 +305,7 @@ class Node:
                 parts.context.expire,
                 parts.logins.expire,
                 self.servers.expire,
-                parts.action_acks.look,
+                *(tick for feature in parts.features.values() for tick in feature.tick),
                 parts.messaging.catch_up.check_acks,
                 parts.request_log.flush,
             ):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,6 @@ from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.occupancy import Occupancy
 from imserver.services.channels.stored import ChannelLog
 from imserver.services.channels.streamed_messages import ChannelStreams, StreamedMessages
-from imserver.services.dialects.action_acks import ActionAcks
-from imserver.services.dialects.action_service import ActionMessages, ActionService
 from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, CentrifugeService
 from imserver.services.dialects.client_service import ClientService
 from imserver.services.dialects.cmd_service import CmdAnswers
@@ -102,6 +100,10 @@ OnEnded = Callable[[Connection, int], None]
 """Called with each connection that has ended, and its close code. Never switches."""
 
 
+OnForgotten = Callable[[Connection], None]
+"""Called with each session that is no longer addressed, while its connection stays open. Never switches."""
+
+
 def _nothing() -> None:
     pass
 
@@ -113,7 +115,7 @@ class FeatureParts(Struct, frozen=True):
     connections. ``prepare`` reads the settings of all apps before the node serves, and may raise StartError.
     ``reload`` reads them again (SIGHUP). ``silent_seconds``: dialect → after how many seconds without traffic
     the sweep closes its sessions; of others it expects heartbeats. ``checks``: dialect → the sweep's check of
-    its sessions.
+    its sessions. ``tick``: called once per second; they never switch.
     """
 
     service: Any = None
@@ -124,6 +126,8 @@ class FeatureParts(Struct, frozen=True):
     reload: Callable[[], object] = _nothing
     silent_seconds: Mapping[str, float] = {}
     checks: Mapping[str, Check] = {}
+    forgotten: tuple[OnForgotten, ...] = ()
+    tick: tuple[Callable[[], object], ...] = ()
 
 
 class Parts:
@@ -155,6 +159,8 @@ class Parts:
         """The cluster parts; None on a single node."""
         self.on_ended: tuple[OnEnded, ...] = ()
         """Called in this order."""
+        self.on_forgotten: tuple[OnForgotten, ...] = ()
+        """Called in this order."""
         self.opened: dict[str, Opened] = {}
         """Dialect → its function for new connections."""
         self.http_port = config.app.http_port
@@ -168,8 +174,6 @@ class Parts:
         self.messaging = self._make_messaging()
         self._make_accounts()
         self.overview = self._make_overview()
-        self.action_acks = self._make_action_acks()
-        self.action_service = self._make_action_service()
         self.client_service = self._make_client_service()
         registrar = None if self.cluster is None else self.cluster.registrar
         Occupancy(self.channels, self.table, self.webhooks, registrar)
@@ -205,7 +209,6 @@ class Parts:
         self.emulation = Emulation(self.table, self.queries, others)
         self.on_ended = (
             self.messaging.catch_up.ended,
-            self.action_acks.ended,
             self.channels.ended,
             self.table.ended,
             self.logins.ended,
@@ -222,6 +225,7 @@ class Parts:
         self.on_ended += feature.ended
         self.sweep.silent_seconds.update(feature.silent_seconds)
         self.sweep.checks.update(feature.checks)
+        self.on_forgotten += feature.forgotten
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -435,40 +439,6 @@ class Parts:
         )
         return messaging
 
-    def _make_action_acks(self) -> ActionAcks:
-        acks = ActionAcks(
-            self.pushes,
-            self.pending,
-            self.messaging.pongs,
-            self.metrics,
-            self.config.limits.node_outbox_bytes,
-            None if self.cluster is None else self.cluster.node_messages,
-        )
-        if self.cluster is not None:
-            self.cluster.rerouting.on_unreached.append(acks.unreached)
-        # After the sessions were closed: what they have not acknowledged becomes pending pushes.
-        self.tenants.on_delete += [acks.forget, self.pending.forget]
-        return acks
-
-    def _make_action_service(self) -> ActionService:
-        def members(app: str) -> Mapping[str, Sequence[str]]:
-            tenant = self.tenants.get(app)
-            return {} if tenant is None else tenant.room_members
-
-        service = ActionService(
-            self.hub,
-            self.sessions,
-            self.channels,
-            members,
-            self.config.hub.notice_members,
-            ActionMessages(self.messaging, self.store),
-            self.webhooks,
-            self.action_acks,
-            self.relations,
-        )
-        self.opened["action"] = service.opened
-        return service
-
     def _make_client_service(self) -> ClientService:
         service = ClientService(
             self.hub,
@@ -512,6 +482,8 @@ class Parts:
             limits.pending_bytes,
             node_messages=None if self.cluster is None else self.cluster.node_messages,
         )
+        # After the sessions were closed: what they have not acknowledged becomes pending pushes.
+        self.tenants.on_delete.append(self.pending.forget)
         self.request_ids = RequestIds(self.message_ids)
         self.publishing = Publishing(
             self.pushes,
@@ -614,7 +586,6 @@ class Parts:
             GroupCommands(self.groups, self.accounts, self.relations),
             AnswerCommands(self.streamed_answers),
             self.bots,
-            self.action_service,
             self.centrifuge_service,
             self.channel_commands,
         )
@@ -667,7 +638,8 @@ class Parts:
     def _forgotten(self, connection: Connection) -> None:
         """A session is no longer addressed, but its connection stays open."""
         self.messaging.catch_up.forget(connection)
-        self.action_acks.clear(connection)
+        for forgotten in self.on_forgotten:
+            forgotten(connection)
         self.channels.leave_all(connection)
 
     # --- state of the node ----------------------------------------------------------------------------------

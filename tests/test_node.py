@@ -17,6 +17,7 @@ from imserver.config.settings import Config, KeySettings, TenantSettings
 from imserver.errors import StartError
 from imserver.model import Event
 from imserver.node import Node
+from imserver.parts import FeatureParts
 from imserver.servers import LISTENER_KEY
 from imserver.transport.connection import OPEN
 from tests.integration.raw import request, text
@@ -285,11 +286,22 @@ def test_each_second_everything_is_done_also_after_a_failure(
         raise RuntimeError
 
     monkeypatch.setattr(node.servers, "expire", fail)
-    monkeypatch.setattr(node.parts.action_acks, "look", lambda: done.append("acks of the action dialect"))
+    node.parts.features["a feature"] = FeatureParts(tick=(lambda: done.append("tick of a feature"),))
     monkeypatch.setattr(node.parts.messaging.catch_up, "check_acks", lambda: done.append("acks"))
     until(lambda: done.count("acks") >= 2 and node.parts.request_log.flushed >= 2)  # type: ignore[attr-defined]
     begin = done.index("failed")
-    assert done[begin : begin + 3] == ["failed", "acks of the action dialect", "acks"]
+    assert done[begin : begin + 3] == ["failed", "tick of a feature", "acks"]
+
+
+def test_a_feature_learns_which_sessions_are_no_longer_addressed(harness: Harness) -> None:
+    node = harness.start()
+    found: list[Any] = []
+    node.parts.join("a feature", FeatureParts(forgotten=(lambda connection: found.append(connection.user),)))
+    harness.join(node, "ann")
+    harness.join(node, "bob")
+    assert found == []
+    harness.join(node, "ann")
+    assert found == ["ann"]
 
 
 # --- being asked --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Routes of the originals of the cmd and action dialects: push, presence, state, health, kick, rooms."""
+"""Routes of the original of the cmd dialect: push, presence, state, health, kick."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from imserver.auth.principal import (
     READ_OR_SESSION,
     READ_OR_VISITOR,
 )
+from imserver.auth.tenants import Tenants
 from imserver.clock import serve_others
 from imserver.errors import REPLY_UNAUTHORIZED
-from imserver.model import Event, Outcome
-from imserver.protocol.action import APP_PREFIX
+from imserver.model import ACTION_PREFIX, Event, Outcome
 from imserver.protocol.forgiving import has_nul
 from imserver.services.push.push import UserPush
 from imserver.services.sessions.sessions import MAX_BAN_SECONDS
@@ -260,7 +260,7 @@ LIST_PAGE = 10_000
 
 
 def user_list(api: Api, call: Call) -> HttpResponse:
-    """``GET /user/list``: the users of an app; with ``groupsId`` those of a room of the action dialect.
+    """``GET /user/list``: the users of an app; with ``groupsId`` those of a room.
 
     Up to :data:`LIST_PAGE` users of an app come at once and unordered. Larger apps, and rooms, are listed in
     pages ordered by name, and ``next`` is the ``cursor`` of the next page. A user who stays online is listed
@@ -269,12 +269,7 @@ def user_list(api: Api, call: Call) -> HttpResponse:
     cursor = call.params.get("cursor", "")
     room = call.params.get("groupsid")
     if room is not None:
-        user = call.principal.user
-        found = api.services.action_service.audience(call.app, room, cursor, LIST_PAGE, user)
-        listed: dict[str, Any] = {"userList": [{"ID": _action_id(user)} for user in found.users]}
-        if found.next:
-            listed["next"] = found.next
-        return success(listed)
+        return success(_users_of(api, call, room, cursor))
     if api.services.relations.limits(call.app, call.principal.user):
         return success(_visible(api, call, _after(cursor)))
     page = api.services.presence.page(call.app, _after(cursor), LIST_PAGE)
@@ -284,6 +279,21 @@ def user_list(api: Api, call: Call) -> HttpResponse:
     if page.missing:
         data["missingNodes"] = page.missing
     return success(data)
+
+
+def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
+    """The users who belong to a room: those whom the app's settings name first, then members of the channel,
+    in the order of joining. Of the latter, a user sees those whose presence the user may see. May switch."""
+    tenant = api.services.tenants.get(call.app)
+    stored = () if tenant is None else tenant.room_members.get(room, ())
+    page = api.services.channels.members(call.app, room, cursor, LIST_PAGE)
+    users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
+    visible = api.services.relations.visible(call.app, call.principal.user, users)
+    names = [*(() if cursor else stored), *(user for user in users if user in visible)]
+    listed: dict[str, Any] = {"userList": [{"ID": room_id(name)} for name in names]}
+    if page.next:
+        listed["next"] = page.next
+    return listed
 
 
 def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
@@ -309,28 +319,22 @@ def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
     return data
 
 
-def groups_list(api: Api, call: Call) -> HttpResponse:
-    """``GET /user/groupslist``: the rooms of an app of the action dialect that have stored members."""
-    if api.services.tenants.get(call.app) is None:
-        text = _encode(errors.reply_text(errors.REPLY_NO_APP))
-        return HttpResponse(200, b'{"code":%d,"msg":%b,"data":null}' % (errors.REPLY_NO_APP, text))
-    return success([{"ID": _action_id(room)} for room in api.services.action_service.rooms(call.app)])
-
-
-def _action_id(name: str) -> int | str:
-    """The id of a user or room in the action dialect: a plain decimal becomes a number."""
+def room_id(name: str) -> int | str:
+    """The id of a room, or of a user in it: a plain decimal becomes a number."""
     return int(name) if app_number(name) == name else name
 
 
-def _action_app(api: Api, params: Mapping[str, str]) -> str:
+def app_of_rooms(tenants: Tenants, params: Mapping[str, str]) -> str:
+    """The app of an ``appId`` whose rooms are listed; ``""`` if it is not a number."""
     number = app_number(params.get("appid", ""))
-    return api.services.tenants.resolve(f"{APP_PREFIX}{number}") if number else ""
+    return tenants.resolve(f"{ACTION_PREFIX}{number}") if number else ""
 
 
 def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
     if "groupsid" not in params:
         return app_named(api, params.get("appid", ""))
-    return _action_app(api, params) or api.services.tenants.resolve(f"{APP_PREFIX}1")
+    tenants = api.services.tenants
+    return app_of_rooms(tenants, params) or tenants.resolve(f"{ACTION_PREFIX}1")
 
 
 def _after(cursor: str) -> str | None:
@@ -452,7 +456,6 @@ ROUTES: Final = (
         read=_read_batch,
     ),
     Route("GET", "/user/list", READ_OR_VISITOR, user_list, "any", hot=True, app_of=_app_of_list),
-    Route("GET", "/user/groupslist", READ_OR_ADDRESS, groups_list, "any", hot=True, app_of=_action_app),
     Route("GET", "/user/online", READ_OR_SESSION, user_online, "any", hot=True),
     Route("POST", "/user/onlineBatch", READ_OR_SESSION, user_online_batch, "any", hot=True),
     Route("POST", "/user/kick", ADMIN, kick, "any", hot=True),

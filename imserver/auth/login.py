@@ -47,8 +47,7 @@ from imserver.auth.tokens import (
 from imserver.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
 from imserver.logging import OncePerMinute
 from imserver.metrics import Metrics
-from imserver.model import is_of_device
-from imserver.protocol.action import APP_PREFIX
+from imserver.model import ACTION_PREFIX, is_of_device
 from imserver.transport.connection import OPEN, Connection, Encoding
 from imserver.transport.gate import Origins, host_name
 from imserver.webhooks.requests import AuthoriseHook
@@ -113,7 +112,7 @@ class Logins:
         if rule is not None:
             limit = rule.user_bytes
         else:
-            is_number = app.removeprefix(APP_PREFIX).isdecimal()
+            is_number = app.removeprefix(ACTION_PREFIX).isdecimal()
             limit = ORIGINAL_USER_BYTES if is_number else MAX_USER_BYTES
         return len(user.encode()) <= limit
 

@@ -40,6 +40,7 @@ from imserver.errors import (
     HttpProblem,
     IssuerUnavailable,
 )
+from imserver.model import ACTION_PREFIX
 from imserver.pages import installable
 from imserver.pages.address import check, websocket_address
 from imserver.pages.text import HEADERS, named_in_rooms, policy
@@ -53,7 +54,6 @@ from imserver.pages.visitors import (
     render,
 )
 from imserver.parts import Parts
-from imserver.protocol.action import APP_PREFIX, NO_ROOM, NOBODY
 from imserver.transport.exchange import HttpResponse
 
 if TYPE_CHECKING:
@@ -93,6 +93,10 @@ def less_loaded(leases: Collection[Lease]) -> Lease | None:
     return min(two, key=lambda lease: lease.connections, default=None)
 
 
+_NOBODY: Final = "null"
+"""The receiver of a page that was opened without the id of a user."""
+_NO_ROOM: Final = "0"
+"""The room of a page for messages to one user."""
 _PACKED_TYPES: Final = ("text/javascript", "text/css", "image/svg+xml")
 _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STATUS_SECONDS: Final = 3
@@ -251,7 +255,7 @@ class _Chat:
     def index(self) -> AnyResponse:
         """``GET /home/index``, the page of two originals: a room, or a conversation with one user."""
         if has_parameter("uid", "to_uid"):
-            return self._talk(parameter("to_uid") or NOBODY, parameter("groups_id") or NO_ROOM)
+            return self._talk(parameter("to_uid") or _NOBODY, parameter("groups_id") or _NO_ROOM)
         return self._page_of_room()
 
     def _page_of_room(self) -> AnyResponse:
@@ -294,23 +298,23 @@ class _Chat:
         """``GET /home/room?uid=[&groups_id=]``: a conversation with all users in a room of the action
         dialect.
         """
-        return self._talk(NO_ROOM, parameter("groups_id") or "1")
+        return self._talk(_NO_ROOM, parameter("groups_id") or "1")
 
     def _talk(self, peer: str, room: str) -> AnyResponse:
         """A page of the action dialect: in Chinese, as in the original, unless ``lang`` names another
         language.
 
-        The address names the user, and has their token if the app requires one. A message to :data:`NOBODY`
+        The address names the user, and has their token if the app requires one. A message to :data:`_NOBODY`
         reaches nobody.
         """
         node, tenants = self._node, self._node.tenants
         language = language_asked_for()
         app = parameter("appid") or parameter("appname")
-        if tenants.get(f"{APP_PREFIX}{app}") is None:
+        if tenants.get(f"{ACTION_PREFIX}{app}") is None:
             app = "1"
-        if node.logins.is_closed(f"{APP_PREFIX}{app}"):
+        if node.logins.is_closed(f"{ACTION_PREFIX}{app}"):
             abort(HTTP_NOT_ALLOWED.status)
-        resolved = tenants.resolve(f"{APP_PREFIX}{app}")
+        resolved = tenants.resolve(f"{ACTION_PREFIX}{app}")
         tenant = tenants.get(resolved)
         user, token = parameter("uid"), parameter("token")
         data = {
@@ -321,8 +325,8 @@ class _Chat:
             "token": token,
             "websocketUrl": self._seen.addresses().websocket.removesuffix("/acc") + "/ws",
         }
-        here = "" if room == NO_ROOM else room
-        stored = node.action_service.rooms(resolved)
+        here = "" if room == _NO_ROOM else room
+        stored = () if tenant is None else tenant.room_members
         rooms = list(dict.fromkeys([*stored, here] if here else stored))
         return self._render(
             "action.html",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from imserver.protocol.action import ActionDialect
 from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
@@ -11,7 +10,6 @@ from imserver.protocol.dialect import Dialect
 DIALECTS: tuple[Dialect, ...] = (
     CmdDialect(),
     ClientDialect(),
-    ActionDialect(),
     CentrifugeDialect(),
 )
 """One instance of each dialect, shared by all connections of a process."""

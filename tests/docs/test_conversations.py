@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.protocol.action import ACTIONS, PUSHED
+from imserver.dialects.action.wire import ACTIONS, PUSHED
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with
 from tests.docs.play import Shell, matches

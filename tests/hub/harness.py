@@ -9,6 +9,8 @@ from msgspec import json
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.registry import Lease, SoloRegistry
 from imserver.config.settings import ChannelSettings, TenantSettings
+from imserver.dialects.action.acks import ActionAcks
+from imserver.dialects.action.service import ActionService
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
@@ -20,8 +22,6 @@ from imserver.protocol.dialect import Dialect
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.stored import ChannelLog
-from imserver.services.dialects.action_acks import ActionAcks
-from imserver.services.dialects.action_service import ActionService
 from imserver.services.nodes import NodeQueries
 from imserver.services.people.relations import Relations
 from imserver.services.push.idempotency import Dedupe, MessageIds

@@ -29,7 +29,6 @@ def client() -> Iterator[FlaskClient]:
     second = replace(config.apps["action:2"], keep_talks=True)
     node: Any = FakeNode(replace(config, apps={**config.apps, "action:2": second}))
     node.tenants = SimpleNamespace(resolve=lambda app: app, get=node.config.apps.get)
-    node.action_service = SimpleNamespace(rooms=lambda app: list(node.config.apps[app].room_members))
     app.register_blueprint(create_pages(node))
     with app.test_client() as client:
         yield client

@@ -1,23 +1,21 @@
 """Every dialect against the contract; and one that is made up, to show what adding a dialect takes."""
 
+from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
+from imserver.dialects.action.wire import ActionDialect
 from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.model import (
-    AckNumber,
-    ActionLogin,
     CentrifugeLogin,
     Event,
     Heartbeat,
     Login,
     Ping,
     Publish,
-    Say,
     Send,
     Subscribe,
 )
-from imserver.protocol.action import ActionDialect
 from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect

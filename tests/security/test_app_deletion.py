@@ -92,7 +92,8 @@ def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
     parts = harness.node.parts
     deleted: list[str] = []
     parts.tenants.on_delete.append(deleted.append)
-    parts.action_acks.await_user(Awaited("shop", "ann"))
+    acks: Any = parts.features["action"].tick[0].__self__  # type: ignore[attr-defined]
+    acks.await_user(Awaited("shop", "ann"))
     assert parts.pending.add("shop", "ann", Event("msg", "", "secret"), 600)
     other = Store(parts.config.storage, parts.config.server.data_dir, threaded=False)
     other.start()
@@ -102,7 +103,7 @@ def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
     other.close()
     parts.store.refresh()
     assert deleted == ["shop"]
-    parts.action_acks.reach("shop", "ann", Event("msg", "", "of the new app"))
+    acks.reach("shop", "ann", Event("msg", "", "of the new app"))
     assert parts.pending.count == 0
     assert parts.tenants.get("shop") is not None
     assert "shop" in parts.hub.apps

@@ -9,7 +9,7 @@ import pytest
 from imserver import errors
 from imserver.api.form import cursor
 from imserver.api.v1.table import OPERATIONS
-from imserver.protocol.action import ActionDialect
+from imserver.dialects.action.wire import ActionDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.forgiving import has_nul
 from tests.integration.cmd import cmd_client

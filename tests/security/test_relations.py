@@ -30,13 +30,14 @@ from imserver.api.v1.operation import Operation
 from imserver.api.v1.table import DOCUMENTED
 from imserver.auth.principal import Need
 from imserver.config.settings import AccountSettings
+from imserver.dialects.action.commands import Say
+from imserver.dialects.action.service import ActionState
 from imserver.dialects.protobuf.api import ROUTES as GOCHAT
 from imserver.dialects.protobuf.commands import ChatMessage
 from imserver.dialects.protobuf.uplink import ProtobufState
 from imserver.dialects.protobuf.wire import FullProtobufDialect
-from imserver.model import CreateGroup, Event, InviteToGroup, OpenAnswer, Pin, React, Reply, Say, Send, Typing
+from imserver.model import CreateGroup, Event, InviteToGroup, OpenAnswer, Pin, React, Reply, Send, Typing
 from imserver.protocol.cmd import CmdDialect
-from imserver.services.dialects.action_service import ActionState
 from imserver.services.people import friends
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection, Encoding

@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 from msgspec import json as fast
 
+from imserver.dialects.action.commands import Say
+from imserver.dialects.action.service import ActionMessages
+from imserver.dialects.action.wire import ActionDialect
 from imserver.errors import ReviewUnavailable
-from imserver.model import Say
-from imserver.protocol.action import ActionDialect
-from imserver.services.dialects.action_service import ActionMessages
 from imserver.storage.log.contract import Draft
 from imserver.webhooks.reviews import ReviewHook
+from tests.dialects.action.test_service import connect, login, received
 from tests.dialects.protobuf.test_service import APP as CHATS
 from tests.dialects.protobuf.test_service import Harness as ChatWorld
 from tests.hub.harness import Harness
 from tests.integration.raw import TEXT, frame
 from tests.services.back_end import Answer, Post
 from tests.services.messaging_harness import APP, Node
-from tests.services.test_action_service import connect, login, received
 from tests.transport.harness import until
 
 RUDE = {"action": "reject", "reason": "be nice"}

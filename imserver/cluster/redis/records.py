@@ -16,7 +16,7 @@ import msgspec
 
 from imserver.cluster.redis.scripts import CHANNELS, PREFIX, WRITTEN_BUCKETS, WRITTEN_CHANNEL_BUCKETS
 from imserver.cluster.registry import Session, SessionRef
-from imserver.protocol.action import APP_PREFIX
+from imserver.model import ACTION_PREFIX
 
 SERVERS: Final = "acc:hash:servers"
 """Hash: ``ip:rpcPort`` of a node → time of its last registration, in Unix seconds as text."""
@@ -59,8 +59,8 @@ _decoders: Final = (msgspec.json.Decoder(Record), msgspec.json.Decoder(ActionRec
 @lru_cache(1024)
 def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
     """The records of an app: their form, the prefix of their keys, and the name of the app in them."""
-    is_action = app.startswith(APP_PREFIX)
-    name = app.removeprefix(APP_PREFIX) if is_action else app
+    is_action = app.startswith(ACTION_PREFIX)
+    name = app.removeprefix(ACTION_PREFIX) if is_action else app
     # A "_" in the name of an app would make the key ambiguous. The originals' apps are numbers.
     plain = name.replace("%", "%25").replace("_", "%5F")
     prefix = b"%b%b_" % (_ACTION_PREFIX if is_action else _PREFIX, encoded(plain))

@@ -67,7 +67,7 @@ class PongLogSubscription(AckingLogSubscription, gc=False):
     positions: Mapping[str, int] = {}
     """The user's positions at the login; its keys are the rooms of this session."""
     pinged: bool = True
-    """False: the client acknowledges by itself (:mod:`imserver.services.dialects.action_acks`)."""
+    """False: the client acknowledges by itself."""
     has_cursor: ClassVar[bool] = False
 
 

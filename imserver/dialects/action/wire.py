@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 from time import time, time_ns
+from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct, field
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.model import (
+    ACTION_PREFIX,
     MAX_ROOM_BYTES,
-    AckNumber,
-    ActionLogin,
     BadFrame,
     Command,
     Event,
@@ -26,7 +27,6 @@ from imserver.model import (
     Message,
     Reply,
     Request,
-    Say,
 )
 from imserver.protocol.cmd import BAD_FRAME_REPLY
 from imserver.protocol.dialect import Dialect
@@ -40,8 +40,6 @@ from imserver.protocol.forgiving import (
     text_in,
 )
 
-APP_PREFIX = "action:"
-"""Prefix of an ``appId`` in the name of its app."""
 NOBODY = "null"
 """The value that pages send if they were opened without the id of a user."""
 NO_ROOM = "0"
@@ -92,8 +90,8 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
     if room in ("", NO_ROOM):
         # No user has this name: there is no receiver.
         nobody = peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES
-        return ActionLogin(f"{APP_PREFIX}{app}", user, token, peer="" if nobody else peer, acks=acks)
-    return ActionLogin(f"{APP_PREFIX}{app}", user, token, room=room, acks=acks)
+        return ActionLogin(f"{ACTION_PREFIX}{app}", user, token, peer="" if nobody else peer, acks=acks)
+    return ActionLogin(f"{ACTION_PREFIX}{app}", user, token, room=room, acks=acks)
 
 
 def _heartbeat(data: bytes, _seq: str) -> Heartbeat:
@@ -224,6 +222,10 @@ class ActionDialect(Dialect):
             _encode(event.sender),
         )
         return before, b',"msgTimestamp":"%d"}}' % (event.time or int(time()))
+
+
+DIALECT: Final = ActionDialect()
+"""For all connections whose clients do not acknowledge messages."""
 
 
 class AckedActionDialect(ActionDialect):

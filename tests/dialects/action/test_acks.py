@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from imserver import errors
+from imserver.dialects.action import service
+from imserver.dialects.action.acks import ACK_SECONDS, AWAIT_SECONDS
 from imserver.hub import unacked
-from imserver.services.dialects import action_service
-from imserver.services.dialects.action_acks import ACK_SECONDS, AWAIT_SECONDS
+from tests.dialects.action.test_messages import APP, Keeping, One
 from tests.hub.harness import Harness
-from tests.services.test_action_messages import APP, Keeping, One
 from tests.transport.harness import turn, until
 
 
@@ -265,8 +265,8 @@ def test_acknowledgements_are_the_position_of_the_next_login_and_nobody_is_pinge
 
 
 def test_missed_pages_follow_the_acknowledgement_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(action_service, "PAGE", 2)
-    monkeypatch.setattr(action_service, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(service, "PAGE", 2)
+    monkeypatch.setattr(service, "_LOOK_SECONDS", 0.001)
     with Keeping() as node:
         ann = One(node, "ann", "bob")
         for number in range(5):

@@ -5,7 +5,7 @@ Messages of a room are delivered from the log. So all messages of a connection h
 that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
 Stored members have one from the first message, other users from their first login to the room. A message
 without proof of arrival (see :class:`imserver.services.messages.log_subscriptions.PongTracker`) is sent again
-at the next login. Clients that acknowledge are in :mod:`imserver.services.dialects.action_acks`.
+at the next login. Clients that acknowledge are in :mod:`imserver.dialects.action.acks`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from time import monotonic, time
 from typing import Final
 
 import gevent
-from msgspec import Struct
 
 from imserver import errors
+from imserver.dialects.action.acks import ActionAcks, unacked_of
+from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
+from imserver.dialects.action.wire import ActionDialect, with_seq
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
 from imserver.hub.unacked import AckedState
-from imserver.model import AckNumber, ActionLogin, Answer, DialectState, Event, Message, Outcome, Reply, Say
-from imserver.protocol.action import ActionDialect, with_seq
+from imserver.model import Answer, DialectState, Event, Message, Outcome, Reply
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.members import ChannelRefused
-from imserver.services.dialects.action_acks import ActionAcks, unacked_of
 from imserver.services.messages.annotations import code_of
 from imserver.services.messages.deliverer import Result, wait_until_sent
 from imserver.services.messages.log_subscriptions import PongLogSubscription, Positions
@@ -54,15 +54,6 @@ _LOOK_SECONDS: Final = 0.05
 
 Members = Callable[[str], Mapping[str, Sequence[str]]]
 """App → its rooms with stored members, and these members."""
-
-
-class Audience(Struct, frozen=True):
-    """Some of the users who belong to a room. ``next``: cursor of the following page (``""``: there is
-    none).
-    """
-
-    users: list[str]
-    next: str = ""
 
 
 class ActionState(AckedState, gc=False):
@@ -390,21 +381,3 @@ class ActionService:
         self._messages.finish(connection)
         event = Event("left", user, LEFT_TEXT, time=int(time()))
         self._channels.publish(app, state.room, event, except_users=(user,), at_most=self._notice_members)
-
-    # --- queries --------------------------------------------------------------------------------------------
-
-    def rooms(self, app: str) -> list[str]:
-        """The rooms of an app that have stored members."""
-        return list(self._members(app))
-
-    def audience(self, app: str, room: str, after: str, limit: int, by: str = "") -> Audience:
-        """The users who belong to a room: stored members first, then users who have logged in to it, in the
-        order of joining. A user ``by`` (``""``: a back end) sees those whose presence it may see.
-
-        At most ``limit`` of these, after the cursor ``after`` (an :attr:`Audience.next`). May switch.
-        """
-        stored = self._members(app).get(room, ())
-        page = self._channels.members(app, room, after, limit)
-        users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
-        visible = self._relations.visible(app, by, users)
-        return Audience([*(() if after else stored), *[user for user in users if user in visible]], page.next)

@@ -16,11 +16,11 @@ import gevent
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.dialects.action.commands import AckNumber
+from imserver.dialects.action.wire import DIALECT, AckedActionDialect
 from imserver.hub.unacked import AckedState, Unacked, UnackedMessages
 from imserver.metrics import Metrics
-from imserver.model import AckNumber, Event, Outcome, Reply
-from imserver.protocol.action import AckedActionDialect
-from imserver.protocol.registry import BY_NAME
+from imserver.model import Event, Outcome, Reply
 from imserver.services.messages.log_subscriptions import PongTracker
 from imserver.services.nodes import Awaited, NodeMessages, ToUser
 from imserver.services.push.publish import PendingPushes
@@ -86,7 +86,7 @@ class ActionAcks:
         if isinstance(state, AckedState) and state.unacked is not None:
             self.clear(connection)
             state.unacked = None
-            connection.encoding = connection.encoding.with_dialect(BY_NAME["action"])
+            connection.encoding = connection.encoding.with_dialect(DIALECT)
 
     def begin(self, connection: Connection) -> None:
         """A session has begun: after the answer to its login, it gets what waits for its user on this node.

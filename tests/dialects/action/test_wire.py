@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +10,13 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.model import MAX_ROOM_BYTES, ActionLogin, BadFrame, Event, Heartbeat, Reply, Say
-from imserver.protocol.action import ActionDialect
+from imserver.dialects.action.commands import ActionLogin, Say
+from imserver.dialects.action.wire import ActionDialect
+from imserver.model import MAX_ROOM_BYTES, BadFrame, Event, Heartbeat, Reply
 from imserver.protocol.cmd import BAD_FRAME_REPLY
+from tests.support import ROOT
 
-VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "action.json").read_text(encoding="utf-8"))
+VECTORS = json.loads((ROOT / "tests" / "vectors" / "action.json").read_text(encoding="utf-8"))
 
 action = ActionDialect()
 relaxed = settings(deadline=None)

@@ -1,0 +1,54 @@
+"""The dialect of the original whose users send messages to one other user, or to a room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from imserver.dialects.action import api
+from imserver.dialects.action.acks import ActionAcks
+from imserver.dialects.action.service import ActionMessages, ActionService
+from imserver.dialects.action.wire import DIALECT
+from imserver.feature import Feature
+from imserver.parts import FeatureParts, Parts
+
+
+def _build(core: Parts) -> FeatureParts:
+    def members(app: str) -> Mapping[str, Sequence[str]]:
+        tenant = core.tenants.get(app)
+        return {} if tenant is None else tenant.room_members
+
+    acks = ActionAcks(
+        core.pushes,
+        core.pending,
+        core.messaging.pongs,
+        core.metrics,
+        core.config.limits.node_outbox_bytes,
+        None if core.cluster is None else core.cluster.node_messages,
+    )
+    if core.cluster is not None:
+        core.cluster.rerouting.on_unreached.append(acks.unreached)
+    # Before the pending pushes: a message to an awaited user would become one.
+    on_delete = core.tenants.on_delete
+    on_delete.insert(on_delete.index(core.pending.forget), acks.forget)
+    service = ActionService(
+        core.hub,
+        core.sessions,
+        core.channels,
+        members,
+        core.config.hub.notice_members,
+        ActionMessages(core.messaging, core.store),
+        core.webhooks,
+        acks,
+        core.relations,
+    )
+    return FeatureParts(
+        core.tenants,
+        service.rows(),
+        {DIALECT.name: service.opened},
+        (acks.ended,),
+        forgotten=(acks.clear,),
+        tick=(acks.look,),
+    )
+
+
+FEATURE = Feature("action", _build, (DIALECT,), api.ROUTES)

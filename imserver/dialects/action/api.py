@@ -1,0 +1,40 @@
+"""The list of rooms of the original of the action dialect."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from imserver.api.call import Call, Route
+from imserver.api.cmd import app_of_rooms, room_id
+from imserver.api.reply import success
+from imserver.auth.principal import READ_OR_ADDRESS
+from imserver.auth.tenants import Tenants
+from imserver.errors import REPLY_NO_APP, reply_text
+from imserver.transport.exchange import HttpResponse
+
+_encode = msgspec.json.Encoder().encode
+
+
+def groups_list(tenants: Tenants, call: Call) -> HttpResponse:
+    """``GET /user/groupslist``: the rooms of an app that have stored members."""
+    tenant = tenants.get(call.app)
+    if tenant is None:
+        text = _encode(reply_text(REPLY_NO_APP))
+        return HttpResponse(200, b'{"code":%d,"msg":%b,"data":null}' % (REPLY_NO_APP, text))
+    return success([{"ID": room_id(room)} for room in tenant.room_members])
+
+
+ROUTES: Final = (
+    Route(
+        "GET",
+        "/user/groupslist",
+        READ_OR_ADDRESS,
+        groups_list,
+        "any",
+        hot=True,
+        app_of=app_of_rooms,
+        feature="action",
+    ),
+)
