@@ -146,7 +146,7 @@ def serve(
         from imserver import feature_list
 
         settings, places = load_with_places(path, overrides=overrides)
-        feature_list.check_apps(settings, places)
+        feature_list.check(settings, places)
         return settings
 
     try:
@@ -209,7 +209,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     try:
         settings, places = load_with_places(path)
         settings, _ = plan_processes(settings)
-        feature_list.check_apps(settings, places)
+        feature_list.check(settings, places)
         check_ports(settings)
         address.check(settings)
         if settings.clustered:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import socket
+from collections.abc import Iterable
 from math import ceil
 from time import monotonic, time
 
@@ -124,12 +125,12 @@ class Cluster:
             }
         )
 
-    def start(self, public_ws_url: str, port: int, only_local: bool) -> None:
+    def start(self, public_ws_url: str, port: int, only_local: bool, features: Iterable[str]) -> None:
         """Join the cluster: when this returns, live nodes know this one and forward to it.
 
         ``port`` is the port of its clients. ``only_local``: the RPC ports listen on loopback, unless the
-        settings name an address. Raises :class:`imserver.errors.StartError` if this node must not
-        or cannot join.
+        settings name an address. ``features``: those of this node. Raises
+        :class:`imserver.errors.StartError` if this node must not or cannot join.
         """
         config = self._config
         queries = self.queries
@@ -157,6 +158,7 @@ class Cluster:
                 database=self._store.id,
                 birth=self._table.ids.birth,
                 clients=f"{address}:{port}",
+                features=" ".join(("core", *sorted(features))),
             ),
             RegistryEvents(
                 sessions=self.sessions.registered_sessions,

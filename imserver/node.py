@@ -19,7 +19,7 @@ from imserver.clock import until_beat
 from imserver.cluster.registry import Lease, SoloRegistry, node_name
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.feature_list import load_features, objection
+from imserver.feature_list import load_features, objection_of
 from imserver.hub.expiry import Pings
 from imserver.lifecycle import connection_limit
 from imserver.logging import RequestLog
@@ -103,8 +103,8 @@ class Node:
         create_application: Callable[[Servers], Application],
         listeners: Mapping[str, socket.socket] | None = None,
     ) -> None:
-        self._features = load_features()
-        self.parts = Parts(config, request_log, objection)
+        self._features = load_features(config)
+        self.parts = Parts(config, request_log, objection_of(self._features))
         self._only_local = False
         """Whether other nodes reach this one from the same machine only."""
         self.servers: Servers
@@ -258,7 +258,7 @@ class Node:
         parts, config = self.parts, self.parts.config
         if parts.cluster is not None:
             only_local = parts.keys.demo and not config.server.insecure
-            parts.cluster.start(config.server.public_ws_url, parts.http_port, only_local)
+            parts.cluster.start(config.server.public_ws_url, parts.http_port, only_local, parts.features)
             self._only_local = only_local and not config.cluster.advertise
             return
         assert isinstance(parts.registry, SoloRegistry)

@@ -287,7 +287,8 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
     ]
     code = (
         "import sys, imserver.cli, imserver.serving, imserver.wsgi; "
-        "from imserver.feature_list import load_features; load_features(); "
+        "from imserver.feature_list import load_features; from imserver.config.settings import Config; "
+        "load_features(Config()); "
         f"print([name for name in {absent} if name in sys.modules])"
     )
     done = subprocess.run(

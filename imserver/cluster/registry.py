@@ -57,6 +57,8 @@ class Lease(Struct, frozen=True):
     """The registry does not know all its channels. Send it every channel publication."""
     database: str = ""
     """The id of its database; empty if it has none."""
+    features: str = ""
+    """``core`` and the sorted names of its features, with spaces between; empty: an older version."""
 
 
 class Session(Struct, gc=False, eq=False):

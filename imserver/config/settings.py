@@ -568,6 +568,7 @@ class Config(Struct, frozen=True):
     """All checked settings of a node. ``warnings``: for the log; they do not prevent the start."""
 
     app: AppSettings = AppSettings()
+    features: tuple[str, ...] | None = None
     server: ServerSettings = ServerSettings()
     limits: LimitSettings = LimitSettings()
     websocket: WebSocketSettings = WebSocketSettings()

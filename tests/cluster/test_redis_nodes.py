@@ -188,6 +188,13 @@ def test_a_node_with_another_secret_does_not_join(server: RedisServer, start_nod
         start_node(server, 2, lease={"fingerprint": "f2"})
 
 
+def test_a_node_with_other_features_does_not_join(server: RedisServer, start_node: StartNode) -> None:
+    start_node(server, 1, lease={"features": "core pusher"})
+    with pytest.raises(StartError, match=r"has core \(node 127\.0\.0\.1:9002: core pusher\).*features"):
+        start_node(server, 2, lease={"features": "core"})
+    start_node(server, 3, lease={"features": "core pusher"})
+
+
 @pytest.mark.parametrize("own", ["d2", ""])
 def test_a_node_with_another_database_or_none_does_not_join(
     server: RedisServer, start_node: StartNode, own: str

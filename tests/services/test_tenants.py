@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from imserver import feature_list
 from imserver.auth.tenants import (
     SETTINGS_BYTES,
     BadTenant,
@@ -18,6 +17,7 @@ from imserver.auth.tenants import (
 from imserver.config.settings import Config, LimitSettings, StorageSettings, TenantSettings
 from imserver.config.values import APP_CHARACTERS, valid_name
 from imserver.errors import StorageUnavailable
+from imserver.feature_list import load_features, objection_of
 from imserver.hub.hub import Hub
 from imserver.storage import upload_rows
 from imserver.storage.contract import Upload
@@ -32,7 +32,8 @@ class Node:
     def __init__(self, folder: Path, config: Config) -> None:
         self.store = Store(StorageSettings(), str(folder), threaded=False)
         self.hub = Hub({}, set(), lambda connection: None)
-        self.tenants = Tenants(config, self.store, self.hub, feature_list.objection)
+        objection = objection_of(load_features(config))
+        self.tenants = Tenants(config, self.store, self.hub, objection)
         self.heard: list[Tenant] = []
         self.tenants.on_change.append(self.heard.append)
         self.store.start()

@@ -143,7 +143,8 @@ class LeaseKeeper:
         data, began = _encode(lease), clock()
         milliseconds, database = int(self._lease_seconds * 1000), lease.database
         known = max(table.last_epoch, past, *self.past_epochs, *table.live)
-        arguments = (lease.node, lease.host, lease.fingerprint, milliseconds, data, database, known)
+        identity = (lease.node, lease.host, lease.fingerprint)
+        arguments = (*identity, milliseconds, data, database, known, lease.features)
         reply = self._reply(("EVALSHA", JOIN, 7, *lease_keys(0), *arguments))
         if reply[0] != b"ok":
             raise StartError(_refusal(reply[0], reply[1].decode("utf-8", "replace"), lease))
@@ -281,6 +282,11 @@ def _refusal(reason: bytes, other: str, lease: Lease) -> str:
         return (
             f"the cluster uses another database for apps and keys than this node (its node {other} was "
             "asked): give all nodes the same storage.url, or, on one machine, the same server.data_dir"
+        )
+    if reason == b"features":
+        return (
+            f"the cluster has other features than this node, which has {lease.features} (node {other}): give "
+            "all nodes the same list in the setting features"
         )
     return (
         f"the live node {lease.node} on machine {other} has the address of this one: set cluster.advertise "

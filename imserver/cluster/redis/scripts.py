@@ -314,10 +314,11 @@ for _, epoch in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do exp
 JOIN: Final = script(
     _EXPIRE
     + """
--- ARGV: node, host, fingerprint, milliseconds of the lease, lease, database, highest epoch that it knows.
+-- ARGV: node, host, fingerprint, milliseconds of the lease, lease, database, highest epoch that it knows,
+-- features.
 -- The epoch is above all earlier ones, also if Redis has come back with older data.
 -- Returns 'ok', epoch | 'fingerprint', a node that has another | 'database', likewise
--- | 'address', whose machine has it.
+-- | 'features', likewise | 'address', whose machine has it.
 local lives = redis.call('HGETALL', KEYS[2])
 local twins = {}
 for k = 1, #lives, 2 do
@@ -327,6 +328,8 @@ for k = 1, #lives, 2 do
   if other.node == ARGV[1] then
     if other.host ~= ARGV[2] then return {'address', other.host} end
     twins[#twins + 1] = lives[k]
+  elseif (other.features or '') ~= '' and other.features ~= ARGV[8] then
+    return {'features', other.node .. ': ' .. other.features}
   end
 end
 for _, epoch in ipairs(twins) do expire(epoch) end

@@ -1,0 +1,56 @@
+"""The setting ``features``: which features a node has, and what it says of the settings of others."""
+
+from pathlib import Path
+
+import pytest
+
+from imserver import assets, feature_list
+from imserver.config.load import load_with_places
+from imserver.config.settings import Config, PusherSettings, TenantSettings
+from imserver.errors import StartError
+from imserver.feature_list import load_features, objection_of
+
+NAMES = [feature.name for feature in load_features(Config())]
+
+
+def check(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(text)
+    feature_list.check(*load_with_places(str(file), {}))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "loaded"), [(None, NAMES), ((), []), (("pusher", "action"), ["action", "pusher"])]
+)
+def test_a_node_has_the_named_features_in_the_order_of_the_list(
+    wanted: tuple[str, ...] | None, loaded: list[str]
+) -> None:
+    assert [feature.name for feature in load_features(Config(features=wanted))] == loaded
+
+
+def test_the_manual_names_all_features() -> None:
+    assert f"a list out of {', '.join(NAMES)};" in assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("features: [push]\n", "line 1: features: there is no feature 'push'; there are action, "),
+        (
+            "features: [action]\napps:\n  shop:\n    pusher: {app_id: a, key: k, secret: ssssssssssssssss}\n",
+            "line 4: apps.shop.pusher: the setting features leaves this feature out",
+        ),
+    ],
+)
+def test_unknown_features_and_settings_of_absent_ones_are_refused(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    with pytest.raises(StartError) as caught:
+        check(tmp_path, text)
+    assert said in str(caught.value)
+
+
+def test_an_app_made_at_run_time_has_no_settings_of_absent_features() -> None:
+    settings = TenantSettings(pusher=PusherSettings(app_id="7", key="k", secret="s" * 16))
+    assert objection_of(load_features(Config(features=())))("shop", settings).startswith("pusher: ")
+    assert not objection_of(load_features(Config()))("shop", settings)
