@@ -26,6 +26,8 @@ from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
+from imserver.features.uploads.resumable import ResumableUploads
+from imserver.features.uploads.uploads import Uploads
 from imserver.hub.expiry import Check, Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -44,8 +46,6 @@ from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, Cen
 from imserver.services.dialects.client_service import ClientService
 from imserver.services.dialects.cmd_service import CmdAnswers
 from imserver.services.dialects.emulation import Emulation
-from imserver.services.files.resumable import ResumableUploads
-from imserver.services.files.uploads import Uploads
 from imserver.services.messages.annotations import AnnotationCommands
 from imserver.services.messages.bot_hooks import BotHooks
 from imserver.services.messages.messaging import MessageCommands, MessageSearch, Messaging

@@ -38,6 +38,7 @@ LAYERS = (
     ("api",),
     ("parts",),
     ("cluster_node",),
+    ("features",),
     ("services",),
     ("auth",),
     ("webhooks",),
@@ -54,7 +55,6 @@ LAYERS = (
 SERVICES = (
     "dialects",
     "messages",
-    "files",
     "people",
     "push",
     "channels",
@@ -80,7 +80,7 @@ IMPORTERS = {
     "zerorpc": ("cluster/",),
     "httptools": ("transport/",),
     "websockets": ("transport/",),
-    "sqlalchemy": ("storage/",),
+    "sqlalchemy": ("storage/", "features/uploads/upload_rows.py"),
     "alembic": ("storage/",),
     "psycopg": ("storage/", "commands/outbox.py"),
     "pymysql": ("storage/",),
@@ -89,9 +89,9 @@ IMPORTERS = {
     "joserfc": ("services/people/oauth_providers.py",),
     "jwt": ("auth/tokens.py",),
     "cryptography": ("auth/tokens.py", "services/sessions/connection_ids.py"),
-    "urllib3": ("webhooks/requests.py", "webhooks/outbound.py", "storage/s3.py"),
+    "urllib3": ("webhooks/requests.py", "webhooks/outbound.py", "features/uploads/s3.py"),
     "google": ("protocol/", "dialects/protobuf/"),
-    "PIL": ("services/files/pictures.py",),
+    "PIL": ("features/uploads/pictures.py",),
     "gunicorn": (),
 }
 

@@ -21,8 +21,8 @@ from imserver.api.call import Api, Call, admit, prepare
 from imserver.api.reply import PREFLIGHT, ApiProblem
 from imserver.api.v1.uploads import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, problem_after, shown
 from imserver.api.views import answered, to_response
-from imserver.services.files.resumable import ALGORITHMS, Checksum, PartialUpload
-from imserver.services.files.uploads import ID_CHARACTERS, Offer
+from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpload
+from imserver.features.uploads.uploads import ID_CHARACTERS, Offer
 from imserver.storage.contract import Upload
 from imserver.transport.exchange import CORS, HttpRequest, HttpResponse
 

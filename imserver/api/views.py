@@ -20,8 +20,8 @@ from imserver.api.form import BadBody
 from imserver.api.reply import PREFLIGHT, PROBLEM, ApiProblem
 from imserver.api.v1.uploads import FILE_PATH, PATH, THUMBNAIL_PATH, UPLOAD, UploadQuery, problem_after, shown
 from imserver.errors import HTTP_BAD_REQUEST, Unavailable
-from imserver.services.files.transfers import TransferRefused
-from imserver.services.files.uploads import ID_CHARACTERS, Offer
+from imserver.features.uploads.transfers import TransferRefused
+from imserver.features.uploads.uploads import ID_CHARACTERS, Offer
 from imserver.storage.contract import Upload
 from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, pattern_of, phrase_of
 from imserver.transport.gate import Head

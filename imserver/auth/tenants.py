@@ -24,9 +24,9 @@ from imserver.config.values import (
     valid_name,
 )
 from imserver.hub.hub import Hub
+from imserver.storage.app_rows import has_files
 from imserver.storage.contract import AppRow, Changes
 from imserver.storage.store import Store
-from imserver.storage.upload_rows import some_of_app
 
 SETTINGS_BYTES: Final = 32768
 """Limit of one registered app's settings, in bytes of JSON."""
@@ -149,7 +149,7 @@ class Tenants:
             return False
         if len(self._stored) >= self._limit:
             raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
-        if self._store.is_deleted(name) and self._store.read(lambda sql: some_of_app(sql, name, 1)):
+        if self._store.is_deleted(name) and self._store.read(lambda sql: has_files(name, sql)):
             raise BadTenant(f"app {name}: was deleted, but some of its files are left; delete it again first")
         return self._store.add_app(name, settings)
 

@@ -14,9 +14,9 @@ from imserver.config.load import dump_app, read_value
 from imserver.config.settings import ChannelSettings, ProviderSettings, TenantSettings
 from imserver.config.values import fold
 from imserver.errors import MediaUnavailable
+from imserver.features.uploads.uploads import Uploads
 from imserver.metrics import Metrics
 from imserver.services.app_deletion import app_contents, delete_app
-from imserver.services.files.uploads import Uploads
 from imserver.storage.events import EventStore
 from imserver.terminal import fail, read_text, table
 from imserver.webhooks.requests import Outgoing
@@ -128,7 +128,7 @@ def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None
         reviews = Reviews(Outgoing(), str)  # nothing is reviewed here
         uploads = Uploads(settings.uploads, settings.server.data_dir, store, Metrics(), reviews)
         try:
-            delete_app(tenants, store, uploads, name, settings.storage)
+            delete_app(tenants, store, uploads.forget_app, name, settings.storage)
         except MediaUnavailable as error:
             fail(f"{error}: not everything is deleted, try again later")
         finally:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import sleep
 from typing import Final
 
 from imserver.auth.tenants import Tenants, UnknownTenant
 from imserver.config.settings import StorageSettings
-from imserver.services.files.uploads import Uploads
 from imserver.storage.contract import AppContents
 from imserver.storage.store import Store
 
@@ -27,7 +27,11 @@ def app_contents(tenants: Tenants, store: Store, name: str) -> AppContents:
 
 
 def delete_app(
-    tenants: Tenants, store: Store, uploads: Uploads, name: str, settings: StorageSettings
+    tenants: Tenants,
+    store: Store,
+    forget_files: Callable[[str], object],
+    name: str,
+    settings: StorageSettings,
 ) -> AppContents:
     """Delete an app: its keys, sessions, accounts, messages, groups, uploads. May switch.
 
@@ -46,6 +50,6 @@ def delete_app(
     else:
         reviewing = tenant.webhook.review_seconds if tenant is not None and tenant.webhook.review_url else 0.0
         sleep(settings.look_seconds * _LOOKS + reviewing)
-    uploads.forget_app(name)
+    forget_files(name)
     store.delete_rows(name)
     return found

@@ -58,6 +58,11 @@ def is_deleted(name: str, sql: PooledStatements, lock: bool = False) -> bool:
     return bool(rows) and rows[0][0] == DELETED
 
 
+def has_files(name: str, sql: PooledStatements) -> bool:
+    """Whether rows of files of an app are left."""
+    return bool(sql.query("SELECT id FROM upload WHERE app = %s LIMIT 1", (name,)))
+
+
 def contents(name: str, sql: PooledStatements) -> AppContents:
     """What an app has.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.storage.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
+from tests.features.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 from tests.support import Address, eventually
 
 from .clusters import nodes_of

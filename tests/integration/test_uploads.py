@@ -18,7 +18,7 @@ from jwt.algorithms import OKPAlgorithm
 from PIL import Image
 
 from tests.browser.site import serve_folder
-from tests.storage.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
+from tests.features.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 from tests.support import Server, eventually
 
 from .cmd import form_request, fresh, logged_in

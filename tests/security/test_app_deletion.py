@@ -39,7 +39,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def delete(harness: Harness) -> None:
     parts = harness.node.parts
-    delete_app(parts.tenants, parts.store, parts.uploads, "shop", parts.config.storage)
+    delete_app(parts.tenants, parts.store, parts.uploads.forget_app, "shop", parts.config.storage)
 
 
 def upload(harness: Harness) -> Any:

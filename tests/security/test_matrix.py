@@ -30,9 +30,9 @@ from imserver.api.v1.table import DOCUMENTED, OPERATIONS
 from imserver.auth.principal import PUSH_OR_USER
 from imserver.config.settings import ApiSettings, PusherSettings
 from imserver.dialects.protobuf.api import NO_TOKEN
+from imserver.features.uploads.uploads import Offer
 from imserver.model import Request
 from imserver.pages import callback
-from imserver.services.files.uploads import Offer
 from imserver.transport.connection import OPEN
 from tests.features import DIALECTS, ROUTES
 

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from imserver.services.files.uploads import MAX_NAME_CHARACTERS
+from imserver.features.uploads.uploads import MAX_NAME_CHARACTERS
 from tests.integration.cmd import get
 from tests.integration.raw import Response, ask, request
 from tests.security.attack_setting import (

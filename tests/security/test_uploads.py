@@ -13,11 +13,10 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.config.settings import StorageSettings, UploadSettings
+from imserver.features.uploads import transfers, upload_rows
+from imserver.features.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
+from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.metrics import Metrics
-from imserver.services.files import transfers
-from imserver.services.files.transfers import GRACE_SECONDS, TransferRefused, Transfers
-from imserver.services.files.uploads import Offer, Uploads
-from imserver.storage import upload_rows
 from imserver.storage.store import Store
 from imserver.webhooks.requests import Outgoing
 from imserver.webhooks.reviews import Reviews

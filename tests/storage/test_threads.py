@@ -11,8 +11,8 @@ from weakref import ref
 import gevent
 import pytest
 
+from imserver.features.uploads.directory import Files
 from imserver.storage.database import GreenletRunner, ThreadRunner
-from imserver.storage.media import Files
 from tests.support import clean_environment
 
 from .servers import KINDS, DatabaseServer

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from imserver.storage import upload_rows
+from imserver.features.uploads import upload_rows
 from imserver.storage.contract import Upload, Usage
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
@@ -25,7 +25,7 @@ from imserver.storage.store import Store
 url, folder, before = sys.argv[1:]
 store = Store(StorageSettings(url, pool_size=12, seconds=20), folder)
 store.start()
-from imserver.storage import upload_rows
+from imserver.features.uploads import upload_rows
 from imserver.storage.contract import Upload
 def add(number):
     row = Upload(f"{number:032}", "101", "ann", "file", "x/y", "", 100, "0" * 64, 1)

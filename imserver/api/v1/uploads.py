@@ -19,7 +19,7 @@ from imserver.api.v1.operation import Header, Resource, route_of
 from imserver.api.v1.wire import read
 from imserver.auth.authority import bearer, refusal
 from imserver.auth.principal import ANYONE, ANYONE_OR_PUSH, PUSH_OR_USER, READ_OR_USER
-from imserver.services.files.uploads import ID_CHARACTERS
+from imserver.features.uploads.uploads import ID_CHARACTERS
 from imserver.storage.contract import UPLOAD_USER_BYTES, Upload
 
 PATH: Final = "/api/v1/uploads"

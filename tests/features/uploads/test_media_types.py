@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.services.files.media import UNKNOWN, MediaType, type_of
+from imserver.features.uploads.media import UNKNOWN, MediaType, type_of
 
 OGG = b"OggS\x00\x02" + bytes(20) + b"\x01\x13"
 WEBM = b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x42\xf3\x81\x08\x42\x82\x84webm"

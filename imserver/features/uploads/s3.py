@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from imserver.config.settings import UploadSettings
 from imserver.errors import MediaUnavailable
-from imserver.storage.media import PIECE_BYTES, Files
+from imserver.features.uploads.directory import PIECE_BYTES, Files
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager

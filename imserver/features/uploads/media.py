@@ -5,7 +5,7 @@ are recognised. Every other file, also HTML and SVG with their scripts, has the 
 browser shows as a page.
 
 Pictures are untrusted. So a process of its own decodes them, one at a time, with limits of memory and time:
-:mod:`imserver.services.files.pictures`.
+:mod:`imserver.features.uploads.pictures`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from gevent.event import Event
 from msgspec import Struct
 
 from imserver.errors import ImserverError
-from imserver.services.files import pictures
-from imserver.services.files.pictures import Picture, PictureOrder
+from imserver.features.uploads import pictures
+from imserver.features.uploads.pictures import Picture, PictureOrder
 
 if TYPE_CHECKING:
     from gevent import Greenlet

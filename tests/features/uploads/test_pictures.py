@@ -16,9 +16,9 @@ from gevent.event import Event
 from PIL import Image, ImageChops, ImageOps, ImageStat
 from PIL.PngImagePlugin import PngInfo
 
-from imserver.services.files import media, pictures
-from imserver.services.files.media import PictureTooCostly, PictureWorker, Turns
-from imserver.services.files.pictures import (
+from imserver.features.uploads import media, pictures
+from imserver.features.uploads.media import PictureTooCostly, PictureWorker, Turns
+from imserver.features.uploads.pictures import (
     MAX_CHUNKS,
     MAX_PIXELS,
     MAX_SCANS,
@@ -104,7 +104,7 @@ def test_formats_that_need_more_memory_have_smaller_limits(
     is_made: bool,
 ) -> None:
     for name, pixels in (("", 10_000), ("JPEG_", 40_000), ("WEBP_", 4000), ("FILTERED_", 5000)):
-        monkeypatch.setattr(f"imserver.services.files.pictures.MAX_{name}PIXELS", pixels)
+        monkeypatch.setattr(f"imserver.features.uploads.pictures.MAX_{name}PIXELS", pixels)
     form = kind.removeprefix("image/").upper()
     path = saved(tmp_path / "a", "P" if "transparency" in options else "RGB", size, form, **options)
     found = look(path, kind, tmp_path / "small", 10)
@@ -115,7 +115,7 @@ def test_formats_that_need_more_memory_have_smaller_limits(
 def test_a_jpeg_with_a_scan_per_colour_is_decoded_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.services.files.pictures.MAX_PIXELS", 10_000)
+    monkeypatch.setattr("imserver.features.uploads.pictures.MAX_PIXELS", 10_000)
     path = saved(tmp_path / "a", "RGB", (200, 190), "JPEG")
     content = path.read_bytes()
     at = content.index(b"\xff\xda\x00\x0c\x03")
@@ -164,7 +164,7 @@ def test_a_large_picture_takes_no_more_memory_than_twice_its_pixels(tmp_path: Pa
 WEIGHED = """
 import sys
 from pathlib import Path
-from imserver.services.files import pictures
+from imserver.features.uploads import pictures
 
 def highest():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
@@ -361,7 +361,7 @@ def test_a_picture_that_costs_too_much_ends_the_process_and_is_not_tried_again(
 
 def test_the_process_counts_its_cpu_time() -> None:
     program = (
-        "from imserver.services.files import pictures\n"
+        "from imserver.features.uploads import pictures\n"
         "pictures.CPU_SECONDS = 0.01\n"
         "def look(order):\n"
         "    while True: pass\n"

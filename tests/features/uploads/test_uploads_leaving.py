@@ -8,11 +8,11 @@ import pytest
 
 from imserver import errors
 from imserver.config.settings import UploadSettings
+from imserver.features.uploads import transfers
+from imserver.features.uploads import uploads as module
+from imserver.features.uploads.transfers import GRACE_SECONDS, Pieces, TransferRefused
+from imserver.features.uploads.uploads import Uploads
 from imserver.metrics import Metrics
-from imserver.services.files import transfers
-from imserver.services.files import uploads as module
-from imserver.services.files.transfers import GRACE_SECONDS, Pieces, TransferRefused
-from imserver.services.files.uploads import Uploads
 from imserver.storage.contract import Upload
 from imserver.webhooks.requests import Outgoing
 from imserver.webhooks.reviews import Reviews

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.config.settings import StorageSettings, UploadSettings
 from imserver.errors import HttpProblem, StorageUnavailable
+from imserver.features.uploads import resumable
+from imserver.features.uploads.resumable import Checksum, ResumableUploads
+from imserver.features.uploads.transfers import TransferRefused
+from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.metrics import Metrics
-from imserver.services.files import resumable
-from imserver.services.files.resumable import Checksum, ResumableUploads
-from imserver.services.files.transfers import TransferRefused
-from imserver.services.files.uploads import Offer, Uploads
 from imserver.storage.contract import Upload
 from imserver.storage.store import Store
 from imserver.webhooks.requests import Outgoing

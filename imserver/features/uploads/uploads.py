@@ -24,8 +24,9 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.config.settings import UploadSettings
 from imserver.errors import MediaUnavailable, StorageUnavailable
-from imserver.metrics import Metrics
-from imserver.services.files.media import (
+from imserver.features.uploads import upload_rows
+from imserver.features.uploads.directory import PIECE_BYTES, STATE, Directory, Files, folder_of, open_private
+from imserver.features.uploads.media import (
     HEAD_BYTES,
     UNKNOWN,
     MediaType,
@@ -33,11 +34,11 @@ from imserver.services.files.media import (
     PictureWorker,
     type_of,
 )
-from imserver.services.files.transfers import Pieces, Transfer, TransferRefused, Transfers
+from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
+from imserver.metrics import Metrics
 from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
-from imserver.storage import app_rows, upload_rows
+from imserver.storage import app_rows
 from imserver.storage.contract import UPLOAD_USER_BYTES, Media, Upload, Usage
-from imserver.storage.media import PIECE_BYTES, STATE, Directory, Files, folder_of, open_private
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 from imserver.webhooks.reviews import Reviews
@@ -81,7 +82,7 @@ class UploadStorage:
         """Name of the place where new files go."""
         if settings.s3_url:
             # Imported only if a bucket is configured.
-            from imserver.storage.s3 import Bucket
+            from imserver.features.uploads.s3 import Bucket
 
             bucket = Bucket(settings, self.files)
             self.current = bucket.place
