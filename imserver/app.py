@@ -18,12 +18,10 @@ from werkzeug.exceptions import HTTPException
 from imserver import errors
 from imserver.api.call import Api
 from imserver.api.reply import CMD, PROBLEM
-from imserver.api.tus import create_tus_view
 from imserver.api.views import (
     as_request,
     create_api,
     create_stream_view,
-    create_upload_view,
     to_response,
 )
 from imserver.logging import request_id
@@ -65,8 +63,9 @@ def create_app(servers: Servers) -> Flask:
     requests.register(app)
     app.register_blueprint(create_api(api, callback.ROUTES))
     app.register_blueprint(create_stream_view(servers.streams, api.public_body_bytes))
-    app.register_blueprint(create_upload_view(api))
-    app.register_blueprint(create_tus_view(api))
+    for feature in servers.features:
+        for blueprint in feature.views(api) if feature.views is not None else ():
+            app.register_blueprint(blueprint)
     app.register_blueprint(create_pages(api))
     for path in sorted(servers.websocket_paths):
         app.add_url_rule(

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from imserver.api.call import Route
+from imserver.api.call import Api, Route
+from imserver.api.v1.operation import Operation
 from imserver.auth.rules import AppObjection
+from imserver.config.settings import Config
 from imserver.parts import FeatureParts, Parts
 from imserver.protocol.dialect import Dialect
+from imserver.storage.contract import Erasure
+from imserver.storage.store import Store
+from imserver.transport.http1 import Streamed
+
+if TYPE_CHECKING:
+    from imserver.metric_table import Metric
+
+
+def _no_metrics() -> Sequence[Metric]:
+    return ()
 
 
 class Feature(Struct, frozen=True):
@@ -17,8 +31,14 @@ class Feature(Struct, frozen=True):
 
     ``build`` makes its parts from those of the core, once for each node. It may raise StartError.
     ``dialects``: served on their paths. ``routes``: their functions get :attr:`FeatureParts.service` first.
-    ``objection``: checks what it needs of an app's settings. Everything is called in the order of the list of
-    features.
+    ``objection``: checks what it needs of an app's settings.
+    ``operations``: its part of ``/api/v1``, which the document, batches and the router get. Their functions
+    get :class:`imserver.api.call.Api` first. Those without a function are answered by its views.
+    ``views`` makes Flask's blueprints, at the first request that the front server does not answer.
+    ``streamed``: whether a view reads the body of such a request itself, by method and path.
+    ``metrics``: rows of the table of metrics, imported at the first scrape.
+    ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
+    Everything is called in the order of the list of features.
     """
 
     name: str
@@ -26,3 +46,8 @@ class Feature(Struct, frozen=True):
     dialects: tuple[Dialect, ...] = ()
     routes: tuple[Route, ...] = ()
     objection: AppObjection | None = None
+    operations: tuple[Operation, ...] = ()
+    views: Callable[[Api], Iterable[Any]] | None = None
+    streamed: Streamed | None = None
+    metrics: Callable[[], Sequence[Metric]] = _no_metrics
+    erasing: Callable[[Config, Store], AbstractContextManager[Erasure]] | None = None

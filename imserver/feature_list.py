@@ -12,7 +12,12 @@ from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import Places
 from imserver.feature import Feature
 
-FEATURES: Final = ("imserver.dialects.action", "imserver.dialects.protobuf", "imserver.dialects.pusher")
+FEATURES: Final = (
+    "imserver.dialects.action",
+    "imserver.dialects.protobuf",
+    "imserver.dialects.pusher",
+    "imserver.features.uploads",
+)
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
 whose parameter (``chosen_by``) a client names serves it."""
 

@@ -276,10 +276,6 @@ _OWN = {
     "logins_refused": "Logins that were refused",
     "sweeps": "Passes over all connections that look for silent ones",
     "swept": "Connections closed by these passes",
-    "uploads": "Files uploaded",
-    "upload_bytes": "Bytes of these files",
-    "uploads_refused": "Uploads refused",
-    "downloads": "Files, thumbnails and parts of files sent",
     "stored": "Messages of clients stored",
     "stored_repeats": "Messages of clients that had been stored before",
     "not_stored": "Messages of clients that were refused or could not be stored",
@@ -353,13 +349,16 @@ METRICS: Final = (
     *counters("imserver_message_id", "dedupe", _MESSAGE_IDS),
     *CLUSTER_METRICS,
 )
-"""Every metric, in the order in which it is shown."""
+"""Every metric of the core, in the order in which it is shown."""
 
 
-def render(node: Any, name: str) -> str:
-    """All metrics of this node, labelled ``name``. Does not switch to another greenlet."""
+def render(node: Any, name: str, more: Iterable[Metric] = ()) -> str:
+    """All metrics of this node and those of its features (``more``), labelled ``name``.
+
+    Does not switch to another greenlet.
+    """
     lines: list[str] = []
-    for metric in METRICS:
+    for metric in (*METRICS, *more):
         value = metric.read(node)
         if value is not None:
             lines.append(f"# HELP {metric.name} {metric.help}")

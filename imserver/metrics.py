@@ -58,7 +58,6 @@ class Metrics:
     deliveries: int = 0
     denials: dict[LoginRefusal, int] = field(default_factory=dict)
     """Reason → number of logins refused for it."""
-    downloads: int = 0
     expired: int = 0
     files_exhausted: int = 0
     handshakes: int = 0
@@ -84,9 +83,6 @@ class Metrics:
     sweeps: int = 0
     swept: int = 0
     resent_entries: int = 0
-    upload_bytes: int = 0
-    uploads: int = 0
-    uploads_refused: int = 0
 
     @property
     def logins_refused(self) -> int:

@@ -122,7 +122,7 @@ class Node:
         return (
             Stage("data folder", stop=parts.data.stop),
             Stage("store", setup=parts.store.start, stop=parts.store.close),
-            Stage("uploads", stop=parts.uploads.close),
+            *(Stage(name, stop=feature.stop) for name, feature in parts.features.items()),
             Stage("accounts", stop=parts.accounts.close),
             Stage("resets", stop=parts.resets.stop),
             Stage("last seen", stop=parts.last_seen.flush),
@@ -219,6 +219,7 @@ class Node:
         for feature in self._features:
             parts.origins.open_dialects.update(row.name for row in feature.dialects if row.any_origin)
             parts.join(feature.name, feature.build(parts))
+            parts.metric_rows.append(feature.metrics)
         parts.prepare()
         self.servers = Servers(parts, self._features, self._create_application)
         parts.store.on_changes.append(self.learn_keys)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import time
 from typing import TYPE_CHECKING, Any
 
 from gevent.hub import get_hub
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from imserver import __version__
 from imserver.auth.account_tokens import AccountTokens, PageTokens
@@ -26,8 +26,6 @@ from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
-from imserver.features.uploads.resumable import ResumableUploads
-from imserver.features.uploads.uploads import Uploads
 from imserver.hub.expiry import Check, Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -77,6 +75,7 @@ from imserver.services.sessions.sessions import Sessions
 from imserver.storage.accounts import AccountStore
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.bots import BotStore, HookStore
+from imserver.storage.contract import Erasure, tables_of
 from imserver.storage.invitations import InvitationStore
 from imserver.storage.oauth import LinkStore
 from imserver.storage.store import Store
@@ -92,6 +91,7 @@ from imserver.webhooks.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from imserver.cluster_node import Cluster
+    from imserver.metric_table import Metric
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,9 @@ class FeatureParts(Struct, frozen=True):
     connections. ``prepare`` reads the settings of all apps before the node serves, and may raise StartError.
     ``reload`` reads them again (SIGHUP). ``silent_seconds``: dialect → after how many seconds without traffic
     the sweep closes its sessions; of others it expects heartbeats. ``checks``: dialect → the sweep's check of
-    its sessions. ``tick``: called once per second; they never switch.
+    its sessions. ``tick``: called once per second; they never switch. ``erasure``: of what is more than rows.
+    ``counters``: numbers since the start, for the state of the node. ``stop``: called at the end of the node,
+    before its store is closed.
     """
 
     service: Any = None
@@ -128,6 +130,9 @@ class FeatureParts(Struct, frozen=True):
     checks: Mapping[str, Check] = {}
     forgotten: tuple[OnForgotten, ...] = ()
     tick: tuple[Callable[[], object], ...] = ()
+    erasure: Erasure | None = None
+    counters: Struct | None = None
+    stop: Callable[[], object] = _nothing
 
 
 class Parts:
@@ -140,6 +145,8 @@ class Parts:
         self._objection = objection
         self.features: dict[str, FeatureParts] = {}
         """Name of a feature → its parts."""
+        self.metric_rows: list[Callable[[], Iterable[Metric]]] = []
+        """Functions that return the metrics of features."""
         self.config = config
         self.request_log = request_log
         self.started_at = time()
@@ -193,10 +200,6 @@ class Parts:
         self._make_streams(others)
         self.dispatcher = self._make_dispatcher()
         self.gate = Gate(self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
-        self.uploads = Uploads(
-            config.uploads, config.server.data_dir, self.store, self.metrics, self.webhooks.reviews
-        )
-        self.resumable = ResumableUploads(self.uploads)
         self.sweep = Sweep(
             self.context,
             self.metrics,
@@ -226,6 +229,17 @@ class Parts:
         self.sweep.silent_seconds.update(feature.silent_seconds)
         self.sweep.checks.update(feature.checks)
         self.on_forgotten += feature.forgotten
+
+    @property
+    def erasures(self) -> tuple[Erasure, ...]:
+        """Those of all features."""
+        return tuple(each.erasure for each in self.features.values() if each.erasure is not None)
+
+    def _erase_user(self, app: str, user: str) -> None:
+        """Erase what features have of a deleted user. May switch. Raises Unavailable."""
+        for erasure in self.erasures:
+            erasure.user(app, user)
+        self.store.delete_rows_of_user(app, user, tables_of(self.erasures))
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -512,8 +526,8 @@ class Parts:
             attempt,
             (
                 lambda app, user: self.bots.forget(app, user),
-                # Uploads first: a bucket may be unavailable while everything else is reachable.
-                lambda app, user: self.uploads.forget(app, user),
+                # Features first: a bucket may be unavailable while everything else is reachable.
+                self._erase_user,
                 self.groups.forget,
                 invitations.forget,
                 lambda app, user: store.log().forget(app, user),
@@ -599,7 +613,7 @@ class Parts:
             # Imported at the first scrape: half a megabyte that a node without scrapes does without.
             from imserver.metric_table import render
 
-            return render(self, self.lease().node)
+            return render(self, self.lease().node, (row for rows in self.metric_rows for row in rows()))
 
         rpc = None if self.cluster is None else self.cluster.rpc
         seconds = self.config.cluster.rpc_seconds
@@ -662,6 +676,10 @@ class Parts:
         """App → number of its users on this node, for registered apps with users."""
         return {app.name: len(app.users) for app in self.hub.registered() if app.users}
 
+    def _feature_counters(self) -> dict[str, Any]:
+        counters = [each.counters for each in self.features.values() if each.counters is not None]
+        return {name: value for each in counters for name, value in asdict(each).items()}
+
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         """The content of ``/system/state``.
 
@@ -698,7 +716,7 @@ class Parts:
             "uptimeSeconds": round(time() - self.started_at, 1),
             "cpuSeconds": round(sum(os.times()[:2]), 3),
             "memoryBytes": resident_bytes(),
-            "metrics": self.metrics.snapshot(),
+            "metrics": {**self.metrics.snapshot(), **self._feature_counters()},
             "msgIDs": {
                 "kept": len(self.dedupe),
                 "repeats": self.dedupe.repeats,

@@ -19,7 +19,7 @@ from imserver.api.routes import ROUTES, fast_routes, routes_at, unread_body_limi
 from imserver.api.v1.events import PATH as EVENTS_PATH
 from imserver.api.v1.events import Events
 from imserver.api.v1.publisher import Publisher
-from imserver.api.v1.uploads import is_streamed
+from imserver.api.v1.table import commands_of, document_of, routes_of
 from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
 from imserver.errors import StartError
@@ -124,7 +124,15 @@ class Servers:
         self.parts = parts
         self._config = config = parts.config
         self._metrics = parts.metrics
-        self.api = Api(parts, (*ROUTES, *(row for feature in features for row in feature.routes)))
+        self.features = features
+        operations = [row for feature in features for row in feature.operations]
+        routes = [row for feature in features for row in feature.routes]
+        self.api = Api(
+            parts,
+            (*ROUTES, *routes_of(operations), *routes),
+            commands_of(operations),
+            document_of(operations),
+        )
         publisher = Publisher(self.api, config.limits.body_bytes)
         dialects = [dialect for feature in features for dialect in feature.dialects]
         parts.gate.paths.update(ws_routes(config, parts.dispatcher.serve, parts.opened, dialects))
@@ -161,6 +169,10 @@ class Servers:
             {EVENTS_PATH: StreamPath("GET", events.open, events.refuse), **fallbacks.paths()},
             config.websocket.client_silent_seconds,
         )
+
+    def is_streamed(self, method: str, path: str) -> bool:
+        """Whether a view reads the body of such a request itself."""
+        return any(each.streamed(method, path) for each in self.features if each.streamed is not None)
 
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
         """Record ports and addresses, before the listeners accept."""
@@ -215,7 +227,7 @@ class Servers:
             self.admit,
             listeners_of(self._config)[name].ws_dialect,
             None if dialects_only else self.streams,
-            None if dialects_only else is_streamed,
+            None if dialects_only else self.is_streamed,
         )
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:

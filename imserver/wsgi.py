@@ -20,7 +20,6 @@ from gevent.lock import BoundedSemaphore
 
 from imserver import errors
 from imserver.api.routes import routes_at, unread_body_limit
-from imserver.api.v1.uploads import is_streamed
 from imserver.app import create_app
 from imserver.config.load import load_config
 from imserver.logging import open_logs
@@ -95,8 +94,8 @@ def _refuse(problem: errors.HttpProblem, headers: Headers = ()) -> HttpResponse:
 def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     """Replace the server's stream by the whole body of a request. Switches while the body arrives.
 
-    Returns the error for a body that is too large, too slow or invalid. The view of uploads reads files in
-    pieces instead.
+    Returns the error for a body that is too large, too slow or invalid. Views of files read them in pieces
+    instead.
     """
     from imserver.transport.wsgi import head_of
 
@@ -104,7 +103,7 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     method, path, headers = head.method, head.path, head.headers
     chunked = "chunked" in headers.get("transfer-encoding", "").lower()
     length = environ.get("CONTENT_LENGTH") or "0"
-    if is_streamed(method, path) or (length == "0" and not chunked):
+    if node.servers.is_streamed(method, path) or (length == "0" and not chunked):
         return None
     if not (length.isascii() and length.isdecimal()):
         return _refuse(errors.HTTP_BAD_REQUEST)

@@ -109,7 +109,7 @@ def forms() -> None:
 
 def document() -> None:
     from imserver.api.v1.openapi import document
-    from imserver.api.v1.table import DOCUMENTED
+    from tests.features import DOCUMENTED
 
     show("OpenAPI document", lambda: document(DOCUMENTED, {}), rounds=3)
 

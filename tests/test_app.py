@@ -17,7 +17,7 @@ from imserver.app import create_app
 from imserver.servers import LISTENER_KEY, Servers
 from imserver.transport.exchange import HEADER_LIST
 from tests.api.fakes import BAD_PARAMETER, SENT, FakeNode
-from tests.features import ROUTES
+from tests.features import FEATURES, ROUTES
 
 FAKED = [row for row in ROUTES if row not in centrifugo.ROUTES]
 """Routes whose services the fake node has."""
@@ -33,7 +33,9 @@ class App:
         node.http_port, node.ws_port = 8080, 8089
         node.request_log = SimpleNamespace(add=lambda *entry: self.logged.append(entry))
         paths = frozenset({"/acc", "/ws"})
-        servers = SimpleNamespace(api=node.api, streams=node.streams, websocket_paths=paths)
+        servers = SimpleNamespace(
+            api=node.api, streams=node.streams, websocket_paths=paths, features=FEATURES
+        )
         self.flask = create_app(cast(Servers, servers))
         self.flask.add_url_rule("/fail", "fail", self.fail)
         self.flask.add_url_rule("/teapot", "teapot", self.pour)

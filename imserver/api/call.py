@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import gevent
@@ -51,11 +52,21 @@ _LOOK_SECONDS = 0.005
 class Api:
     """The parts of the node that routes use, all ``routes``, and the limits of requests.
 
+    ``commands``: what a batch may contain, by name. ``document`` makes the OpenAPI document of
+    ``limits.batch_targets`` and demo mode, as JSON.
     Owner: the node. One instance serves both HTTP servers.
     """
 
-    def __init__(self, services: Parts, routes: Sequence[Route] = ()) -> None:
+    def __init__(
+        self,
+        services: Parts,
+        routes: Sequence[Route] = (),
+        commands: Mapping[str, Route] = MappingProxyType({}),
+        document: Callable[[int, bool], bytes] = lambda _batch_targets, _demo: b"",
+    ) -> None:
         self.services = services
+        self.commands = commands
+        self.document = document
         self.routes = routes
         self.rows = {(row.method, row.path): row for row in routes}
         """Method and path → route."""

@@ -1,28 +1,18 @@
-"""Flask's views of the API: one thin adapter for each row of the table, uploads, and event streams."""
+"""Flask's views of the API: one thin adapter for each row of the table, and event streams."""
 
 from __future__ import annotations
 
 import _socket
-import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from http import HTTPStatus
-from typing import Any, Final
-from urllib.parse import quote
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
-import msgspec
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from imserver import errors
-from imserver.api.call import Api, Call, Route, admit, answer, body_limit, carry_out, prepare
-from imserver.api.form import BadBody
-from imserver.api.reply import PREFLIGHT, PROBLEM, ApiProblem
-from imserver.api.v1.uploads import FILE_PATH, PATH, THUMBNAIL_PATH, UPLOAD, UploadQuery, problem_after, shown
-from imserver.errors import HTTP_BAD_REQUEST, Unavailable
-from imserver.features.uploads.transfers import TransferRefused
-from imserver.features.uploads.uploads import ID_CHARACTERS, Offer
-from imserver.storage.contract import Upload
+from imserver.api.call import Api, Route, admit, answer, body_limit, carry_out
+from imserver.api.reply import PREFLIGHT
+from imserver.errors import HTTP_BAD_REQUEST
 from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, pattern_of, phrase_of
 from imserver.transport.gate import Head
 from imserver.transport.stream import Streams
@@ -116,203 +106,6 @@ class _View:
         except (HTTPException, OSError, ValueError):  # over the limit, incomplete, or invalid chunks
             return to_response(route.style.refuse(HTTP_BAD_REQUEST, http_request))
         return to_response(carry_out(self._api, route, as_request(body), principal))
-
-
-_RETRY_AFTER: Final = ("Retry-After", "2")
-_OWN_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-_SHOWN: Final = frozenset({"picture", "voice", "video"})
-_CACHED: Final = "private, max-age=86400, immutable"
-_NOTHING_RUNS: Final = "default-src 'none'; sandbox"
-"""Uploaded files must not run as pages: even if a browser renders one as a page, its scripts are blocked."""
-
-_NO_FORM: Final = "The body of the request is the file itself; do not send a form"
-
-Range = tuple[int, int]
-
-
-def create_upload_view(api: Api) -> Blueprint:
-    """The blueprint of the paths whose bodies are files."""
-    view, blueprint = _UploadView(api), Blueprint("uploads", __name__)
-    for path, function, methods in (
-        (PATH, view.take, ["POST"]),
-        (FILE_PATH, view.give, ["GET"]),
-        (THUMBNAIL_PATH, view.give_thumbnail, ["GET"]),
-    ):
-        blueprint.add_url_rule(
-            path.replace("{id}", f"<string(length={ID_CHARACTERS}):id>"),
-            endpoint=function.__name__,
-            view_func=function,
-            methods=methods,
-            provide_automatic_options=False,
-        )
-    return blueprint
-
-
-class _UploadView:
-    def __init__(self, api: Api) -> None:
-        self._api = api
-
-    # --- in -------------------------------------------------------------------------------------------------
-
-    def take(self) -> Response:
-        """``POST /api/v1/uploads``."""
-        return answered(self._take)
-
-    def _take(self, http_request: HttpRequest) -> Response:
-        api = self._api
-        principal = admit(api, UPLOAD, http_request)
-        if isinstance(principal, HttpResponse):
-            return to_response(principal)
-        call = Call({}, "", principal, http_request)
-        prepare(api, UPLOAD, call)
-        query: UploadQuery = call.asked
-        api.rates.require(principal, http_request.host)
-        if http_request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
-        if http_request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, _NO_FORM)
-        length = request.content_length
-        if length is None:
-            raise ApiProblem(errors.HTTP_LENGTH_REQUIRED)
-        offer = Offer(
-            call.app,
-            call.user,
-            query.name,
-            query.kind,
-            length,
-            http_request.host,
-            by_user=not call.is_back_end,
-        )
-        # The server's own stream: it ends with the body, and reads no more than requested.
-        uploads = api.services.uploads
-        row = uploads.receive(offer, request.environ["wsgi.input"].read)
-        try:
-            problem = problem_after(api, call, query.token)
-            if problem is not None:
-                raise ApiProblem(problem)
-        except BaseException:
-            uploads.delete(row.id)  # nothing else would delete the file
-            raise
-        headers = (("Location", f"{PATH}/{row.id}"), ("X-Request-Id", http_request.id))
-        return to_response(HttpResponse(HTTPStatus.CREATED, _encode(shown(row)), headers=headers))
-
-    # --- out ------------------------------------------------------------------------------------------------
-
-    def give(self, id: str) -> Response:
-        """``GET /api/v1/uploads/<id>``."""
-        return answered(lambda http_request: self._give(http_request, id, thumbnail=False))
-
-    def give_thumbnail(self, id: str) -> Response:
-        """``GET /api/v1/uploads/<id>/thumbnail``."""
-        return answered(lambda http_request: self._give(http_request, id, thumbnail=True))
-
-    def _give(self, http_request: HttpRequest, name: str, thumbnail: bool) -> Response:
-        uploads = self._api.services.uploads
-        row = uploads.find(name)
-        if row is None or (thumbnail and not row.thumbnail_bytes):
-            raise ApiProblem(errors.HTTP_UNKNOWN_UPLOAD)
-        tag = f'"{row.sha256[:32]}{"-t" if thumbnail else ""}"'
-        headers = {**_headers(row, thumbnail), "ETag": tag, "X-Request-Id": http_request.id}
-        if _names(http_request.headers.get("if-none-match", ""), tag):
-            return _response((), HTTPStatus.NOT_MODIFIED, headers)
-        size = row.thumbnail_bytes if thumbnail else row.bytes
-        wanted = _range_of(http_request.headers, tag, size)
-        first, last = wanted or (0, size - 1)
-        headers["Content-Length"] = str(last + 1 - first)
-        if wanted is not None:
-            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-        status = HTTPStatus.OK if wanted is None else HTTPStatus.PARTIAL_CONTENT
-        if request.method == "HEAD":
-            return _response((), status, headers)
-        return _response(uploads.open(row, thumbnail, first, last, http_request.host), status, headers)
-
-
-_encode: Final = msgspec.json.Encoder().encode
-
-
-def answered(function: Callable[[HttpRequest], Response]) -> Response:
-    """The result of a view of files, or its error as an answer."""
-    http_request = as_request()
-    try:
-        return function(http_request)
-    except ApiProblem as problem:
-        return _refused(http_request, problem.problem, problem.detail, problem.headers)
-    except TransferRefused as refused:
-        return _refused(http_request, refused.problem, refused.detail)
-    except Unavailable as error:
-        return _refused(http_request, error.problem)
-    except BadBody:
-        return _refused(http_request, errors.HTTP_INVALID_REQUEST)
-    except TimeoutError:  # the sender has stopped sending
-        return _refused(http_request, errors.HTTP_TIMEOUT)
-    except OSError:  # the sender has disconnected; nobody reads this
-        return _refused(http_request, errors.HTTP_BAD_REQUEST)
-
-
-def _refused(
-    http_request: HttpRequest,
-    problem: errors.HttpProblem,
-    detail: str = "",
-    headers: tuple[tuple[str, str], ...] = (),
-) -> Response:
-    response = to_response(PROBLEM.refuse(problem, http_request, detail))
-    response.headers.extend(headers)
-    if problem.temporary and "Retry-After" not in response.headers:
-        response.headers.add(*_RETRY_AFTER)
-    return response
-
-
-def _response(content: Iterable[bytes], status: HTTPStatus, headers: dict[str, str]) -> Response:
-    response = Response(content, f"{status.value} {status.phrase}", direct_passthrough=True)
-    response.headers.clear()
-    response.headers.extend(headers)
-    return response
-
-
-def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
-    """The headers of a file's answer."""
-    inline = thumbnail or row.kind in _SHOWN
-    disposition = "inline" if inline else "attachment"
-    if row.name and not thumbnail:
-        disposition += f"; filename*=UTF-8''{quote(row.name, safe='')}"
-    return {
-        "Content-Type": row.thumbnail_type if thumbnail else row.type,
-        "Content-Disposition": disposition,
-        "Accept-Ranges": "bytes",
-        "Cache-Control": _CACHED,
-        "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": _NOTHING_RUNS,
-        "Cross-Origin-Resource-Policy": "cross-origin",
-        "Access-Control-Allow-Origin": "*",
-        "Access-Control-Expose-Headers": "Accept-Ranges, Content-Length, Content-Range, ETag, X-Request-Id",
-    }
-
-
-def _names(header: str, tag: str) -> bool:
-    """Whether If-None-Match names this file (RFC 9110 section 13.1.2)."""
-    return header.strip() == "*" or any(each.strip().removeprefix("W/") == tag for each in header.split(","))
-
-
-def _range_of(headers: Any, tag: str, size: int) -> Range | None:
-    """The requested range of bytes; None: the whole file (RFC 9110 section 14.2).
-
-    A header that is not one range of bytes, or is meant for other content, is ignored. Raises
-    :class:`ApiProblem` for a range outside the file.
-    """
-    found = _OWN_RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
-    if found is None or headers.get("if-range", tag) != tag or not (found[1] or found[2]):
-        return None
-    if not found[1]:
-        first, last = max(size - int(found[2]), 0), size - 1
-        satisfiable = int(found[2]) > 0
-    else:
-        first, last = int(found[1]), min(int(found[2] or size - 1), size - 1)
-        if found[2] and int(found[2]) < first:
-            return None
-        satisfiable = first < size
-    if not satisfiable:
-        raise ApiProblem(errors.HTTP_RANGE, headers=(("Content-Range", f"bytes */{size}"),))
-    return first, last
 
 
 _RECEIVE_BYTES: Final = 65536

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Final
 
 import click
@@ -14,13 +15,10 @@ from imserver.config.load import dump_app, read_value
 from imserver.config.settings import ChannelSettings, ProviderSettings, TenantSettings
 from imserver.config.values import fold
 from imserver.errors import MediaUnavailable
-from imserver.features.uploads.uploads import Uploads
-from imserver.metrics import Metrics
+from imserver.feature_list import load_features
 from imserver.services.app_deletion import app_contents, delete_app
 from imserver.storage.events import EventStore
 from imserver.terminal import fail, read_text, table
-from imserver.webhooks.requests import Outgoing
-from imserver.webhooks.reviews import Reviews
 
 _SHOWN_EVENTS: Final = 1000
 _SECRETS: Final = re.compile(r"(webhook|pusher)\.secret|oauth\..+\.clientsecret")
@@ -125,14 +123,13 @@ def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None
         click.echo(f"Deleting the app {name} also deletes {goes}.", err=True)
         if not yes:
             _confirm(name)
-        reviews = Reviews(Outgoing(), str)  # nothing is reviewed here
-        uploads = Uploads(settings.uploads, settings.server.data_dir, store, Metrics(), reviews)
-        try:
-            delete_app(tenants, store, uploads.forget_app, name, settings.storage)
-        except MediaUnavailable as error:
-            fail(f"{error}: not everything is deleted, try again later")
-        finally:
-            uploads.close()
+        with ExitStack() as stack:
+            erasing = (feature.erasing for feature in load_features(settings) if feature.erasing is not None)
+            erasures = [stack.enter_context(each(settings, store)) for each in erasing]
+            try:
+                delete_app(tenants, store, erasures, name, settings.storage)
+            except MediaUnavailable as error:
+                fail(f"{error}: not everything is deleted, try again later")
     click.echo(f"app {name} deleted")
 
 

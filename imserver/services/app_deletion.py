@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from time import sleep
 from typing import Final
 
 from imserver.auth.tenants import Tenants, UnknownTenant
 from imserver.config.settings import StorageSettings
-from imserver.storage.contract import AppContents
+from imserver.storage.contract import AppContents, Erasure, tables_of
 from imserver.storage.store import Store
 
 _LOOKS: Final = 1.5
@@ -29,17 +29,17 @@ def app_contents(tenants: Tenants, store: Store, name: str) -> AppContents:
 def delete_app(
     tenants: Tenants,
     store: Store,
-    forget_files: Callable[[str], object],
+    erasures: Sequence[Erasure],
     name: str,
     settings: StorageSettings,
 ) -> AppContents:
-    """Delete an app: its keys, sessions, accounts, messages, groups, uploads. May switch.
+    """Delete an app: its keys, sessions, accounts, messages, groups, data of features. May switch.
 
     Nodes close its sessions within ``storage.look_seconds``. Rows are deleted after that, and after the last
     review of a message, so that no node writes any more. An app of this name that was created anew meanwhile
     keeps what it has. If it fails after the first step, the rest is deleted by calling it again.
 
-    Raises what :func:`app_contents` raises, and MediaUnavailable.
+    Raises what :func:`app_contents` raises, and Unavailable of features.
     """
     found = app_contents(tenants, store, name)
     tenant = tenants.get(name)
@@ -50,6 +50,7 @@ def delete_app(
     else:
         reviewing = tenant.webhook.review_seconds if tenant is not None and tenant.webhook.review_url else 0.0
         sleep(settings.look_seconds * _LOOKS + reviewing)
-    forget_files(name)
-    store.delete_rows(name)
+    for erasure in erasures:
+        erasure.app(name)
+    store.delete_rows(name, tables_of(erasures))
     return found

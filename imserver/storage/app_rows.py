@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Set
 from typing import Final
 
 from msgspec import json
 
 from imserver.storage.contract import AppContents
 from imserver.storage.statements import PooledStatements
+
+log = logging.getLogger(__name__)
 
 DELETED: Final = "null"
 """In place of the settings of an app: it was deleted."""
@@ -42,13 +46,23 @@ TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "absence": (_APP, ("app", "member", "conversation")),
     "event": (_APP, ("app", "id")),
     "event_retry": (_APP, ("number",)),
+    "upload": (_APP, ("id",)),
     "upload_usage": (_APP, ("app", '"user"')),
     "ban": (_APP, ("app", "member")),
 }
 """The tables with rows of apps, in the order of their deletion: which rows an app has, and the primary key.
 
-Not here: ``app``, ``log`` and ``event_feed``, whose rows stay; ``upload``, whose rows go with their files.
+Not here: ``app``, ``log`` and ``event_feed``, whose rows stay.
 """
+
+_OF_USERS: Final = {
+    "upload": (
+        'DELETE FROM upload WHERE app = %s AND "user" = %s',
+        # With the total of the app, which the next upload counts anew.
+        """DELETE FROM upload_usage WHERE app = %s AND "user" IN (%s, '')""",
+    ),
+}
+"""Table → what erases the rows of a user, if no feature does."""
 
 
 def is_deleted(name: str, sql: PooledStatements, lock: bool = False) -> bool:
@@ -84,9 +98,24 @@ def _count(sql: PooledStatements, name: str, table: str, mine: str) -> int:
     return int(sql.query(f"SELECT count(*) FROM {table} WHERE {mine}", (name,))[0][0])
 
 
-def delete_some(name: str, sql: PooledStatements) -> int:
-    """Delete some rows of a deleted app; how many, 0: none are left but those of uploads, or the app was
-    created anew.
+def delete_of_user(app: str, user: str, spared: Set[str], sql: PooledStatements) -> None:
+    """Delete the rows of a user in the tables of features, but in those of ``spared``."""
+    for table, statements in _OF_USERS.items():
+        if table not in spared:
+            _warn_of_files(table, sum(sql.execute(each, (app, user)) for each in statements[:1]))
+            for each in statements[1:]:
+                sql.execute(each, (app, user))
+
+
+def _warn_of_files(table: str, rows: int) -> None:
+    """Tell operators that bytes are left, because the rows of files were deleted without them."""
+    if table == "upload" and rows:
+        log.warning("erased the rows of %d files: this node has no uploads, so their bytes are left", rows)
+
+
+def delete_some(name: str, spared: Set[str], sql: PooledStatements) -> int:
+    """Delete some rows of a deleted app; how many, 0: none are left but in the tables of ``spared``, or the
+    app was created anew.
 
     The heads of its logs and its feed stay: no id is given again if the app is created anew. The floor of the
     logs is raised, so clients with an old cursor begin anew. The feed begins anew, too.
@@ -100,10 +129,13 @@ def delete_some(name: str, sql: PooledStatements) -> int:
         (name,),
     )
     for table, (mine, key) in TABLES.items():
+        if table in spared:
+            continue
         columns = ", ".join(key)
         rows = sql.query(f"SELECT {columns} FROM {table} WHERE {mine} LIMIT {_AT_ONCE}", (name,))
         if rows:
             these = " AND ".join(f"{column} = %s" for column in key)
             sql.execute_many(f"DELETE FROM {table} WHERE {these}", [tuple(row) for row in rows])
+            _warn_of_files(table, len(rows))
             return len(rows)
     return 0

@@ -5,7 +5,7 @@ Importing this loads no database driver.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Literal, Protocol
 
 from msgspec import Struct, json
@@ -248,6 +248,24 @@ class Usage(Struct, frozen=True):
 
     bytes: int = 0
     files: int = 0
+
+
+class Erasure(Struct, frozen=True):
+    """Erasure by a feature, of what is more than rows: it erases the rows of ``tables`` with the rest.
+
+    ``user(app, user)`` erases what belongs to a deleted user; ``app(name)``, to a deleted app. Both may
+    switch, may be called again, and may raise :class:`imserver.errors.Unavailable`. The core erases the rows
+    of tables that no feature erases.
+    """
+
+    tables: frozenset[str]
+    user: Callable[[str, str], object]
+    app: Callable[[str], object]
+
+
+def tables_of(erasures: Iterable[Erasure]) -> frozenset[str]:
+    """The tables whose rows features erase."""
+    return frozenset(table for erasure in erasures for table in erasure.tables)
 
 
 class Media(Protocol):

@@ -7,7 +7,7 @@ first write, and no database library is imported before the file exists.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -363,13 +363,20 @@ class Store:
 
         return self._write_version(work)
 
-    def delete_rows(self, name: str) -> None:
-        """Delete all rows of a deleted app but those of uploads. Raises StorageUnavailable.
+    def delete_rows(self, name: str, spared: Set[str] = frozenset()) -> None:
+        """Delete all rows of a deleted app but in the tables of ``spared``. Raises StorageUnavailable.
 
         Ends without an error if the app is created anew meanwhile.
         """
-        while self.write(partial(app_rows.delete_some, name)):
+        while self.write(partial(app_rows.delete_some, name, spared)):
             pass
+
+    def delete_rows_of_user(self, app: str, user: str, spared: Set[str] = frozenset()) -> None:
+        """Delete the rows of a user in the tables of features, but in those of ``spared``.
+
+        Raises StorageUnavailable.
+        """
+        self.write_or(None, partial(app_rows.delete_of_user, app, user, spared))
 
     def add_key(self, row: KeyRow) -> KeyRow:
         """Store a key and return the stored row. Raises StorageUnavailable."""

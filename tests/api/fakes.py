@@ -31,7 +31,7 @@ from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.proxies import TrustedProxies
 from imserver.webhooks.webhooks import Webhooks
 from tests.dialects.pusher.harness import apps_of
-from tests.features import ROUTES
+from tests.features import COMMANDS, ROUTES, document
 from tests.services.back_end import AwayStore, BackEnd
 
 SECRET = b"a secret of thirty-two bytes ...."
@@ -96,7 +96,10 @@ class FakeNode:
         self.config = config or Config()
         self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": [], **online}
         self.sessions = self.hub = self
-        self.features = {"pusher": SimpleNamespace(service=SimpleNamespace(apps=apps_of()))}
+        self.features = {
+            "uploads": SimpleNamespace(service=SimpleNamespace()),
+            "pusher": SimpleNamespace(service=SimpleNamespace(apps=apps_of())),
+        }
         self.apps: dict[str, Any] = {}
         """Apps that somebody is connected to: of the hub, not of the users who count as online."""
         store: Any = SimpleNamespace(on_changes=[], look=lambda: None)
@@ -147,7 +150,6 @@ class FakeNode:
             SimpleNamespace(holder=_no_account),  # type: ignore[arg-type]
             self.allowed,
         )
-        self.uploads = self.resumable = SimpleNamespace()
         self.accounts = SimpleNamespace(
             registration_is_open=False,
             rules_of=lambda _app: SimpleNamespace(identifiers=["name"], find=True, passwords=True),
@@ -162,7 +164,7 @@ class FakeNode:
         self.silent: list[str] = []
         """Nodes that do not answer."""
         self.on_delivery: Callable[[], None] = lambda: None
-        self.api = Api(self, ROUTES)
+        self.api = Api(self, ROUTES, COMMANDS, document)
 
     def user_names(self, app: str) -> list[str]:
         return self.users.get(app, [])

@@ -12,13 +12,12 @@ from bench.abuse_setup import Attacker
 from bench.frames import CLOSE, server_frame
 from imserver.api.v1.openapi import document
 from imserver.api.v1.publisher import PublisherCommand
-from imserver.api.v1.table import DOCUMENTED, OPERATIONS
 from imserver.dialects.action import wire as action
 from imserver.dialects.protobuf import wire as protobuf
 from imserver.dialects.pusher import wire as pusher
 from imserver.protocol import centrifuge, cmd
 from tests.bench.play import run
-from tests.features import DIALECTS
+from tests.features import DIALECTS, DOCUMENTED, OPERATIONS
 from tests.features import ROUTES as ROUTE_TABLE
 
 KNOWN = {"app": "default", "user": "1", "id": 1, "conversation": 1, "stream": "x", "token": "x.y.z"}

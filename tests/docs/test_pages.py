@@ -13,11 +13,10 @@ from imserver.api.centrifugo import METHODS
 from imserver.config.settings import PusherSettings
 from imserver.config.values import BY_FOLDED, fold
 from imserver.dialects.pusher import wire as pusher
-from imserver.metric_table import METRICS
 from imserver.protocol import centrifuge
 from imserver.protocol.cmd import COMMANDS
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
-from tests.features import ROUTES
+from tests.features import METRICS, ROUTES
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"

@@ -10,12 +10,11 @@ import pytest
 from imserver.api import centrifugo, emulation
 from imserver.api.v1.presence import MOST_USERS
 from imserver.api.v1.subscribers import MOST_AT_ONCE
-from imserver.api.v1.table import DOCUMENTED
 from imserver.dialects import pusher
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks, prose
 from tests.docs.play import at_server, exchanges, play_session
-from tests.features import ROUTES
+from tests.features import DOCUMENTED, ROUTES
 from tests.integration.cmd import users
 from tests.processes import spawn
 from tests.support import ROOT, eventually, run_cli

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imserver.api.v1.operation import JSON
-from imserver.api.v1.table import DOCUMENTED, OPERATIONS
+from tests.features import DOCUMENTED, OPERATIONS
 from tests.support import Server
 
 from .raw import ask, request

@@ -12,10 +12,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from imserver.api.v1.openapi import document
-from imserver.api.v1.table import DOCUMENTED
 from imserver.config.settings import Config
 from imserver.pages.blueprint import create_pages
 from imserver.pages.reference import WORDS, chinese, curl_of, fields_of, kind_of, marked, operations_of
+from tests.features import DOCUMENTED
+from tests.features import document as write_document
 
 from .test_routes import POLICY, FakeNode
 
@@ -26,6 +27,7 @@ OPERATIONS = list(operations_of(DOCUMENT))
 def client_of(demo: bool) -> FlaskClient:
     node: Any = FakeNode(Config())
     node.batch_targets, node.keys = 77, SimpleNamespace(demo=demo)
+    node.document = write_document
     app = Flask("test", static_folder=None)
     app.register_blueprint(create_pages(node))
     return app.test_client()

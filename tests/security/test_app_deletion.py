@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from imserver.auth.tenants import BadTenant
+from imserver.features.uploads.uploads import UploadStorage, uploads_of
 from imserver.model import Event
 from imserver.services import app_deletion
 from imserver.services.app_deletion import delete_app
 from imserver.services.nodes import Awaited
-from imserver.storage.contract import Account
+from imserver.storage.contract import Account, Upload
 from imserver.storage.store import Store
 
 from .node_harness import ALL, Harness, config
@@ -39,7 +40,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def delete(harness: Harness) -> None:
     parts = harness.node.parts
-    delete_app(parts.tenants, parts.store, parts.uploads.forget_app, "shop", parts.config.storage)
+    delete_app(parts.tenants, parts.store, parts.erasures, "shop", parts.config.storage)
 
 
 def upload(harness: Harness) -> Any:
@@ -72,11 +73,11 @@ def test_an_app_that_is_created_anew_does_not_get_the_files_of_the_old_one(
     parts = harness.node.parts
     assert upload(harness)[0] == 201
 
-    def fail(_app: str) -> int:
+    def fail(_storage: UploadStorage, _row: Upload) -> None:
         raise OSError("the bucket is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(parts.uploads, "forget_app", fail)
+        patched.setattr(UploadStorage, "delete", fail)
         with pytest.raises(OSError, match="bucket"):
             delete(harness)
     with pytest.raises(BadTenant, match="some of its files are left"):
@@ -120,13 +121,14 @@ def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(
     harness: Harness, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = harness.node.parts
-    receive = parts.uploads.receive
+    uploads = uploads_of(parts)
+    receive = uploads.receive
 
     def receive_late(*arguments: Any) -> Any:
         delete(harness)
         return receive(*arguments)
 
-    monkeypatch.setattr(parts.uploads, "receive", receive_late)
+    monkeypatch.setattr(uploads, "receive", receive_late)
     status, answer = upload(harness)
     assert (status, answer["code"]) == (404, "unknown_app")
     assert parts.store.contents("shop").uploads == 0

@@ -26,15 +26,15 @@ from imserver.api.call import Route
 from imserver.api.centrifugo import ROUTES as CENTRIFUGO
 from imserver.api.reply import CLIENT, CMD, PROBLEM, UNAUTHORIZED, client_refusal
 from imserver.api.v1.operation import Operation
-from imserver.api.v1.table import DOCUMENTED, OPERATIONS
 from imserver.auth.principal import PUSH_OR_USER
 from imserver.config.settings import ApiSettings, PusherSettings
 from imserver.dialects.protobuf.api import NO_TOKEN
-from imserver.features.uploads.uploads import Offer
+from imserver.features.uploads.resumable import ResumableUploads
+from imserver.features.uploads.uploads import Offer, uploads_of
 from imserver.model import Request
 from imserver.pages import callback
 from imserver.transport.connection import OPEN
-from tests.features import DIALECTS, ROUTES
+from tests.features import DIALECTS, DOCUMENTED, OPERATIONS, ROUTES
 
 from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config
 
@@ -209,7 +209,8 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
         if token:
             headers["authorization"] = f"Bearer {token}"
         user = "u2" if others else parts.authority.identify(PUSH_OR_USER, headers, host).user or "u1"
-        name = parts.resumable.create(Offer(parts.tenants.resolve(app), user, "f", "", 1, host), "")
+        uploads = uploads_of(parts)
+        name = ResumableUploads(uploads).create(Offer(parts.tenants.resolve(app), user, "f", "", 1, host), "")
         owner = "" if column in ("session", "account", "gochat", "bot", "page") else f"&user={user}"
         headers |= {"tus-resumable": "1.0.0", "upload-offset": "0", "upload-length": "1"}
         headers["content-type"] = "application/offset+octet-stream"
@@ -218,7 +219,7 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
         sent = harness.web.open(
             path, method=method, data=body, headers=headers, environ_base={"REMOTE_ADDR": host}
         )
-        shutil.rmtree(parts.uploads.incoming(), ignore_errors=True)
+        shutil.rmtree(uploads.incoming(), ignore_errors=True)
         if method == "GET" and sent.status_code == 404:  # the upload is known, and unfinished
             return sent.json["message"] == "The upload is unfinished"
         return sent.status_code not in (401, 403, 404)
@@ -235,10 +236,10 @@ def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
         if token:
             headers["authorization"] = f"Bearer {token}"
         user = "u2" if others else parts.authority.identify(PUSH_OR_USER, headers, host).user or "u1"
-        file = parts.uploads.receive(Offer(app, user, "f", "", 1, host), lambda _: b"x")
+        file = uploads_of(parts).receive(Offer(app, user, "f", "", 1, host), lambda _: b"x")
         answer = harness.ask(_DELETE, headers, body=[{"id": file.id}], host=host)
         allowed = answer.status == 200
-        assert allowed == (parts.uploads.find(file.id) is None), (app, column)
+        assert allowed == (uploads_of(parts).find(file.id) is None), (app, column)
         return allowed
 
     return check

@@ -8,10 +8,10 @@ import pytest
 
 from imserver import errors
 from imserver.api.form import cursor
-from imserver.api.v1.table import OPERATIONS
 from imserver.dialects.action.wire import ActionDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.forgiving import has_nul
+from tests.features import OPERATIONS
 from tests.integration.cmd import cmd_client
 from tests.integration.gochat import form, said
 from tests.integration.v1 import PREFIX, call, good

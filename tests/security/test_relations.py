@@ -27,7 +27,6 @@ from msgspec import Struct
 from imserver import errors
 from imserver.api import cmd
 from imserver.api.v1.operation import Operation
-from imserver.api.v1.table import DOCUMENTED
 from imserver.auth.principal import Need
 from imserver.config.settings import AccountSettings
 from imserver.dialects.action.commands import Say
@@ -41,7 +40,7 @@ from imserver.protocol.cmd import CmdDialect
 from imserver.services.people import friends
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection, Encoding
-from tests.features import ROUTES
+from tests.features import DOCUMENTED, ROUTES
 from tests.support import until
 
 from .node_harness import ALL, Harness, config

@@ -16,7 +16,6 @@ from imserver.config.settings import StorageSettings, UploadSettings
 from imserver.features.uploads import transfers, upload_rows
 from imserver.features.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.features.uploads.uploads import Offer, Uploads
-from imserver.metrics import Metrics
 from imserver.storage.store import Store
 from imserver.webhooks.requests import Outgoing
 from imserver.webhooks.reviews import Reviews
@@ -101,7 +100,7 @@ def uploads(tmp_path: Path, store: Store) -> Iterator[Uploads]:
     settings = UploadSettings(
         min_free_bytes=0, quota_bytes=0, quota_app_bytes=1000, daily_address_bytes=700, thumbnail_pixels=1
     )
-    one = Uploads(settings, str(tmp_path), store, Metrics(), Reviews(Outgoing(), str))
+    one = Uploads(settings, str(tmp_path), store, Reviews(Outgoing(), str))
     yield one
     one.close()
 

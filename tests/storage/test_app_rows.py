@@ -10,8 +10,8 @@ from imserver.storage.statements import PooledStatements
 from .conftest import OpenStore
 
 NOT_OF_AN_APP = {"alembic_version", "api_key", "app", "directory"}
-KEPT = {"event_feed", "log", "upload"}
-"""The heads of the logs and the feeds stay; uploads are deleted with their files."""
+KEPT = {"event_feed", "log"}
+"""The heads of the logs and the feeds stay."""
 
 
 def test_every_table_with_rows_of_apps_is_listed_with_its_key(url: str, open_store: OpenStore) -> None:

@@ -556,7 +556,7 @@ def delete_app(api: Api, call: Call, asked: AppDelete) -> AppDeleted:
     if tenant is not None and tenant.configured:
         raise ApiProblem(errors.HTTP_APP_CONFIGURED)
     found = app_deletion.delete_app(
-        parts.tenants, parts.store, parts.uploads.forget_app, asked.app, parts.config.storage
+        parts.tenants, parts.store, parts.erasures, asked.app, parts.config.storage
     )
     return AppDeleted(asked.app, **msgspec.structs.asdict(found))
 

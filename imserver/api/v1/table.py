@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
@@ -10,7 +11,7 @@ from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.call import Api, Call
+from imserver.api.call import Api, Call, Route
 from imserver.api.reply import PROBLEM, ApiProblem, BatchAnswers
 from imserver.api.v1 import (
     accounts,
@@ -33,7 +34,6 @@ from imserver.api.v1 import (
     push,
     streamed,
     subscribers,
-    uploads,
 )
 from imserver.api.v1.field import about
 from imserver.api.v1.operation import PREFIX, Header, Operation, Resource, route_of, run
@@ -62,15 +62,18 @@ _SINGLE: Final = (
     *presence.sessions.rows,
     *apps.routes.rows,
     *feeds.routes.rows,
-    *uploads.routes.rows,
 )
 
 # --- batches ------------------------------------------------------------------------------------------------
 
-_COMMANDS: Final = {
-    row.path.removeprefix(f"{PREFIX}/"): route_of(row) for row in _SINGLE if row.method == "POST"
-}
-"""What a batch may contain, by name."""
+
+def commands_of(more: Iterable[Operation]) -> dict[str, Route]:
+    """What a batch may contain, by name: operations of the core, and ``more``, those of features."""
+    return {
+        row.path.removeprefix(f"{PREFIX}/"): route_of(row)
+        for row in (*_SINGLE, *more)
+        if row.method == "POST" and row.function is not None
+    }
 
 
 class BatchRequest(Struct, forbid_unknown_fields=True):
@@ -165,7 +168,7 @@ def _result(finished: HttpResponse) -> bytes:
 
 def _run_one(api: Api, name: str, call: Call) -> HttpResponse:
     """Answer one command. May switch."""
-    route = _COMMANDS.get(name)
+    route = api.commands.get(name)
     if route is None:
         return PROBLEM.refuse(errors.HTTP_NOT_FOUND, call.request, f"There is no command `{name[:100]}`")
     return run(api, route, call)
@@ -195,15 +198,21 @@ def openapi(api: Api, call: Call) -> HttpResponse:
 
 def described(api: Api) -> bytes:
     """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
-    return _written(api.batch_targets, api.services.keys.demo)
+    return api.document(api.batch_targets, api.services.keys.demo)
 
 
-@lru_cache(maxsize=2)
-def _written(batch_targets: int, demo: bool) -> bytes:
-    # Loaded when it is first asked for: with the page that reads it, it takes half a megabyte.
-    from imserver.api.v1.openapi import document
+def document_of(more: Iterable[Operation]) -> Callable[[int, bool], bytes]:
+    """Make the function that writes the document, with the operations of features (``more``)."""
+    documented = (*DOCUMENTED, *more)
 
-    return msgspec.json.encode(document(DOCUMENTED, {"limits.batch_targets": batch_targets}, demo))
+    @lru_cache(maxsize=2)
+    def write(batch_targets: int, demo: bool) -> bytes:
+        # Loaded when it is first asked for: with the page that reads it, it takes half a megabyte.
+        from imserver.api.v1.openapi import document
+
+        return msgspec.json.encode(document(documented, {"limits.batch_targets": batch_targets}, demo))
+
+    return write
 
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
@@ -212,7 +221,14 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *publisher.routes.rows,
     *_document.rows,
 )
-"""What :func:`imserver.api.call.answer` answers."""
-DOCUMENTED: Final[tuple[Operation, ...]] = (*OPERATIONS, *events.routes.rows, *uploads.streams.rows)
-"""The same, and what is answered elsewhere: event streams and files."""
-ROUTES: Final = tuple(map(route_of, OPERATIONS))
+"""What :func:`imserver.api.call.answer` answers, of the core."""
+DOCUMENTED: Final[tuple[Operation, ...]] = (*OPERATIONS, *events.routes.rows)
+"""The same, and what is answered elsewhere: event streams."""
+
+
+def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
+    """The routes of operations that have a function."""
+    return tuple(route_of(row) for row in operations if row.function is not None)
+
+
+ROUTES: Final = routes_of(OPERATIONS)

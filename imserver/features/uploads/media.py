@@ -218,7 +218,8 @@ class PictureWorker:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         try:
-            command = [sys.executable, "-m", pictures.__name__]
+            # By its path: the package would import the whole server.
+            command = [sys.executable, "-P", pictures.__file__]
             actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1)]
             self._pid = os.posix_spawn(command[0], command, _environment(), file_actions=actions)
         except BaseException:

@@ -35,10 +35,10 @@ from imserver.features.uploads.media import (
     type_of,
 )
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
-from imserver.metrics import Metrics
+from imserver.parts import Parts
 from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
 from imserver.storage import app_rows
-from imserver.storage.contract import UPLOAD_USER_BYTES, Media, Upload, Usage
+from imserver.storage.contract import UPLOAD_USER_BYTES, Erasure, Media, Upload, Usage
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 from imserver.webhooks.reviews import Reviews
@@ -157,16 +157,23 @@ class Offer(Struct, frozen=True):
     by_user: bool = False
 
 
+class UploadCounters(Struct):
+    """What a node has received and sent since its start."""
+
+    uploads: int = 0
+    upload_bytes: int = 0
+    uploads_refused: int = 0
+    downloads: int = 0
+
+
 class Uploads:
     """Owner of the storage of files, and of the transfers in both directions. One per node."""
 
-    def __init__(
-        self, settings: UploadSettings, data_dir: str, store: Store, metrics: Metrics, reviews: Reviews
-    ) -> None:
+    def __init__(self, settings: UploadSettings, data_dir: str, store: Store, reviews: Reviews) -> None:
         self.settings = settings
         self._reviews = reviews
         self._store = store
-        self._metrics = metrics
+        self.counters = UploadCounters()
         self._storage = UploadStorage(settings, data_dir)
         self.files = self._storage.files
         self._pictures = PictureWorker(settings.thumbnail_pixels)
@@ -209,7 +216,7 @@ class Uploads:
                 self._awaited -= length
                 self._arriving.free(transfer)
         except TransferRefused:
-            self._metrics.uploads_refused += 1
+            self.counters.uploads_refused += 1
             raise
 
     def incoming(self) -> Path:
@@ -416,8 +423,8 @@ class Uploads:
         if not stored:
             self._storage.remove(row)
             raise TransferRefused(errors.HTTP_QUOTA_EXCEEDED)
-        self._metrics.uploads += 1
-        self._metrics.upload_bytes += row.bytes
+        self.counters.uploads += 1
+        self.counters.upload_bytes += row.bytes
 
     # --- out ------------------------------------------------------------------------------------------------
 
@@ -442,7 +449,7 @@ class Uploads:
         except BaseException:
             self._leaving.free(transfer)
             raise
-        self._metrics.downloads += 1
+        self.counters.downloads += 1
         return Pieces(pieces, transfer, self._leaving)
 
     def usage(self, app: str, user: str) -> Usage:
@@ -500,10 +507,21 @@ class Uploads:
             removed += self._forget(row.id) is not None
         return removed
 
+    @property
+    def erasure(self) -> Erasure:
+        """What erases the files of deleted users and apps."""
+        return Erasure(frozenset({"upload"}), self.forget, self.forget_app)
+
     def close(self) -> None:
         """Stop threads and close connections."""
         self._pictures.close()
         self._storage.close()
+
+
+def uploads_of(core: Parts) -> Uploads:
+    """The uploads of a node."""
+    uploads: Uploads = core.features["uploads"].service
+    return uploads
 
 
 class _State(Struct):

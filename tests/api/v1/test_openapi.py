@@ -11,11 +11,10 @@ from imserver import errors
 from imserver.api.reply import PROBLEM
 from imserver.api.v1.openapi import document, operation_id, problems_of
 from imserver.api.v1.operation import JSON, Operation
-from imserver.api.v1.table import DOCUMENTED, OPERATIONS
 from imserver.auth.principal import ANY_KEY
 from imserver.errors import HTTP_PROBLEMS
 from imserver.pages.reference import WORDS, chinese
-from tests.features import ROUTES
+from tests.features import DOCUMENTED, OPERATIONS, ROUTES
 
 LIMITS = {"limits.batch_targets": 123}
 DOCUMENT = document(DOCUMENTED, LIMITS)

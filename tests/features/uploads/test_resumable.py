@@ -18,7 +18,6 @@ from imserver.features.uploads import resumable
 from imserver.features.uploads.resumable import Checksum, ResumableUploads
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import Offer, Uploads
-from imserver.metrics import Metrics
 from imserver.storage.contract import Upload
 from imserver.storage.store import Store
 from imserver.webhooks.requests import Outgoing
@@ -39,7 +38,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def node(tmp_path: Path, store: Store) -> Uploads:
     """What a node has; all share a folder and a database."""
-    return Uploads(SETTINGS, str(tmp_path), store, Metrics(), Reviews(Outgoing(), str))
+    return Uploads(SETTINGS, str(tmp_path), store, Reviews(Outgoing(), str))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from imserver.features.uploads import transfers
 from imserver.features.uploads import uploads as module
 from imserver.features.uploads.transfers import GRACE_SECONDS, Pieces, TransferRefused
 from imserver.features.uploads.uploads import Uploads
-from imserver.metrics import Metrics
 from imserver.storage.contract import Upload
 from imserver.webhooks.requests import Outgoing
 from imserver.webhooks.reviews import Reviews
@@ -34,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def uploads(tmp_path: Path, clock: list[float]) -> Iterator[Uploads]:
     settings = UploadSettings(at_once=2)
     store: Any = None  # nothing is asked of it
-    one = Uploads(settings, str(tmp_path), store, Metrics(), Reviews(Outgoing(), str))
+    one = Uploads(settings, str(tmp_path), store, Reviews(Outgoing(), str))
     kept = tmp_path / "uploads" / "aa" / ROW.id
     kept.parent.mkdir(parents=True)
     kept.write_bytes(CONTENT)

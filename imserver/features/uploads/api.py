@@ -1,4 +1,4 @@
-"""Uploaded files: lists, deletion. :mod:`imserver.api.views` takes in and sends the files themselves."""
+"""Uploaded files: lists, deletion. The views of this package take in and send the files themselves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from imserver.api.v1.operation import Header, Resource, route_of
 from imserver.api.v1.wire import read
 from imserver.auth.authority import bearer, refusal
 from imserver.auth.principal import ANYONE, ANYONE_OR_PUSH, PUSH_OR_USER, READ_OR_USER
-from imserver.features.uploads.uploads import ID_CHARACTERS
+from imserver.features.uploads.uploads import ID_CHARACTERS, uploads_of
 from imserver.storage.contract import UPLOAD_USER_BYTES, Upload
 
 PATH: Final = "/api/v1/uploads"
@@ -173,9 +173,9 @@ _EXAMPLE: Final = File(
 _OVER_RATE: Final = (errors.HTTP_TOO_MANY_REQUESTS,)
 
 routes = Resource("uploads")
-"""What :func:`imserver.api.routes.answer` answers."""
+"""What :func:`imserver.api.call.answer` answers."""
 streams = Resource("uploads", hot=False)
-"""What :mod:`imserver.api.views` answers."""
+"""What the views of this package answer."""
 
 
 def problem_after(api: Api, call: Call, token: str) -> errors.HttpProblem | None:
@@ -206,7 +206,7 @@ def list_uploads(api: Api, call: Call, asked: UploadsQuery) -> UploadsAnswer:
     Needs an API key with the scope `read`, or the token of the user.
     """
     api.rates.require(call.principal, call.request.host)
-    uploads = api.services.uploads
+    uploads = uploads_of(api.services)
     usage = uploads.usage(call.app, call.user)
     rows = uploads.page(call.app, call.user, _place(asked.cursor), asked.limit + 1)
     page, last = rows[: asked.limit], rows[asked.limit - 1] if len(rows) > asked.limit else None
@@ -239,7 +239,7 @@ def _read_delete(api: Api, call: Call) -> None:
     api.rates.require(principal, host)
     if principal.kind == "nobody":
         raise ApiProblem(*refusal(principal, ANYONE_OR_PUSH))
-    row = api.services.uploads.find(asked.id)
+    row = uploads_of(api.services).find(asked.id)
     if row is None:
         call.app, call.user = principal.app, principal.user
     else:
@@ -261,7 +261,7 @@ def delete_upload(api: Api, call: Call, asked: UploadDelete) -> UploadDeleteAnsw
 
     Needs an API key with the scope `push`, or the token of the file's owner.
     """
-    return UploadDeleteAnswer(api.services.uploads.delete(call.asked.id))
+    return UploadDeleteAnswer(uploads_of(api.services).delete(call.asked.id))
 
 
 _ARRIVING: Final = (
@@ -454,3 +454,4 @@ BEGIN: Final = _ROUTES["POST", TUS_PATH]
 """The route that begins an upload in parts."""
 PART: Final = {method: route for (method, path), route in _ROUTES.items() if path == PART_PATH}
 """The routes of an upload in parts, by method."""
+OPERATIONS: Final = (*routes.rows, *streams.rows)

@@ -19,10 +19,11 @@ from werkzeug.exceptions import MethodNotAllowed
 from imserver import errors
 from imserver.api.call import Api, Call, admit, prepare
 from imserver.api.reply import PREFLIGHT, ApiProblem
-from imserver.api.v1.uploads import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, problem_after, shown
-from imserver.api.views import answered, to_response
-from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpload
-from imserver.features.uploads.uploads import ID_CHARACTERS, Offer
+from imserver.api.views import to_response
+from imserver.features.uploads.api import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, problem_after, shown
+from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpload, ResumableUploads
+from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, uploads_of
+from imserver.features.uploads.views import answered
 from imserver.storage.contract import Upload
 from imserver.transport.exchange import CORS, HttpRequest, HttpResponse
 
@@ -63,8 +64,8 @@ def create_tus_view(api: Api) -> Blueprint:
 class _TusView:
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._uploads = api.services.uploads
-        self._resumable = api.services.resumable
+        self._uploads = uploads_of(api.services)
+        self._resumable = ResumableUploads(self._uploads)
 
     def begin(self) -> Response:
         """``/api/v1/uploads/tus``."""
