@@ -4,6 +4,7 @@ The folder cannot be imported, and the setting ``features`` leaves it out. What 
 has its tests elsewhere.
 """
 
+import json
 import sys
 from importlib import import_module
 
@@ -53,9 +54,16 @@ def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, abs
     command = (sys.executable, "-c", WITHOUT.format(packages=absent))
     server = start_server(command=command, config={"features": rest, "apps": {"7": {"open": True}}})
     check_core(server)
-    for row in (row for feature in removed for row in feature.routes):
-        answer = ask(server.http, request(row.path.replace("*", "x"), method=row.method))
+    operations = [row for feature in removed for row in feature.operations]
+    for row in (*operations, *(row for feature in removed for row in feature.routes)):
+        path = row.path.replace("*", "x").replace("{id}", "x" * 32)
+        answer = ask(server.http, request(path, method=row.method))
         assert answer.status == 404, (row.method, row.path)
+    described = json.loads(server.get("/api/v1/openapi.json")[1])
+    assert described["paths"].keys().isdisjoint(row.path for row in operations)
+    assert {tag["name"] for tag in described["tags"]}.isdisjoint(row.tag for row in operations)
+    metrics = server.get("/metrics")[1].decode()
+    assert [row.name for feature in removed for row in feature.metrics() if row.name in metrics] == []
     gone = [dialect for feature in removed for dialect in feature.dialects]
     for dialect in DIALECTS:
         query = f"?{dialect.chosen_by}=1" if dialect.chosen_by else ""

@@ -2,7 +2,9 @@
 
 from sqlalchemy import inspect
 
+from imserver.features.uploads import upload_rows
 from imserver.storage.app_rows import TABLES
+from imserver.storage.contract import Upload, Usage
 from imserver.storage.events import EventStore, NewEvent
 from imserver.storage.log.contract import Draft
 from imserver.storage.statements import PooledStatements
@@ -60,6 +62,27 @@ def test_a_deletion_that_is_still_running_spares_the_app_that_was_created_anew(
     assert [event.id for event in events.read("shop", 0, 10)] == [2]
     feed = events.claim({"shop": None}, "node", 10)["shop"]
     assert (feed.last_id, feed.event_id) == (2, 1), "the feed began anew behind the old events"
+
+
+def test_rows_of_files_are_erased_unless_a_feature_erases_them(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    store.add_app("shop", {})
+    for user in ("ann", "bob"):
+        row = Upload(user, "shop", user, "file", "text/plain", "a", 5, "", 1)
+        assert store.write(lambda sql, row=row: upload_rows.add(sql, row, 100, 100))
+    store.delete_rows_of_user("shop", "ann", {"upload"})
+    assert store.contents("shop").uploads == 2
+    store.delete_rows_of_user("shop", "ann")
+    assert store.contents("shop").uploads == 1
+    assert store.read(lambda sql: upload_rows.usage(sql, "shop", "ann")) == Usage()
+    again = Upload("new", "shop", "ann", "file", "text/plain", "a", 5, "", 1)
+    assert store.write(lambda sql: upload_rows.add(sql, again, 100, 10)), "the total is counted anew"
+    assert store.read(lambda sql: upload_rows.usage(sql, "shop", upload_rows.TOTAL)) == Usage(10, 2)
+    store.delete_app("shop")
+    store.delete_rows("shop", {"upload"})
+    assert store.contents("shop").uploads == 2
+    store.delete_rows("shop")
+    assert store.contents("shop").uploads == 0
 
 
 def test_the_messages_of_an_app_are_those_of_its_log(url: str, open_store: OpenStore) -> None:
