@@ -1,12 +1,12 @@
-"""Rows that storage passes to other layers, as plain data, and the interface for the bytes of uploads.
+"""Rows that storage passes to other layers, as plain data.
 
 Importing this loads no database driver.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Literal, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal
 
 from msgspec import Struct, json
 
@@ -207,49 +207,6 @@ class Contact(Struct, frozen=True):
     """Unix seconds."""
 
 
-UPLOAD_USER_BYTES = 500
-"""Longest user id that may own a file, in bytes of UTF-8."""
-
-
-class Upload(Struct, frozen=True):
-    """An uploaded file: its properties, its owner and the place of its bytes."""
-
-    id: str
-    """Random. It is the only proof needed to download the file."""
-    app: str
-    user: str
-    kind: str
-    """``picture``, ``voice``, ``video`` or ``file``, detected from the content."""
-    type: str
-    """Media type, detected from the content."""
-    name: str
-    """The sender's name for it. Nothing is looked up or stored by this name."""
-    bytes: int
-    sha256: str
-    created: int
-    """Unix milliseconds."""
-    place: str = ""
-    """``""``: the directory. ``"s3"``: the bucket."""
-    width: int = 0
-    """Of a picture, in pixels, as displayed."""
-    height: int = 0
-    thumbnail_bytes: int = 0
-    """0: no thumbnail."""
-    thumbnail_type: str = ""
-
-    @property
-    def stored_bytes(self) -> int:
-        """The bytes that count against the quota."""
-        return self.bytes + self.thumbnail_bytes
-
-
-class Usage(Struct, frozen=True):
-    """Number and size of a user's files."""
-
-    bytes: int = 0
-    files: int = 0
-
-
 class Erasure(Struct, frozen=True):
     """Erasure by a feature, of what is more than rows: it erases the rows of ``tables`` with the rest.
 
@@ -266,32 +223,3 @@ class Erasure(Struct, frozen=True):
 def tables_of(erasures: Iterable[Erasure]) -> frozenset[str]:
     """The tables whose rows features erase."""
     return frozenset(table for erasure in erasures for table in erasure.tables)
-
-
-class Media(Protocol):
-    """A store of bytes by name. All methods may switch and may raise
-    :class:`imserver.errors.MediaUnavailable`.
-
-    ``name`` is made by the server: letters, digits, dashes, underscores and dots. Clients never choose it.
-    """
-
-    place: str
-    """The name of this kind of store, as in :attr:`Upload.place`."""
-
-    def put(self, name: str, path: str, size: int, sha256: str, kind: str) -> None:
-        """Store the file at ``path`` durably before returning. ``path`` may not exist afterwards.
-
-        ``kind``: its media type.
-        """
-
-    def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
-        """The bytes from ``first`` to ``last``, both included, in pieces.
-
-        Raises FileNotFoundError, before the first piece, if the name does not exist.
-        """
-
-    def delete(self, name: str) -> None:
-        """Delete the bytes. Does nothing if the name does not exist."""
-
-    def close(self) -> None:
-        """Release all resources."""

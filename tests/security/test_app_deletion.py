@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from imserver.auth.tenants import BadTenant
+from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.uploads import UploadStorage, uploads_of
 from imserver.model import Event
 from imserver.services import app_deletion
 from imserver.services.app_deletion import delete_app
 from imserver.services.nodes import Awaited
-from imserver.storage.contract import Account, Upload
+from imserver.storage.contract import Account
 from imserver.storage.store import Store
 
 from .node_harness import ALL, Harness, config

@@ -19,8 +19,8 @@ from imserver.config.values import APP_CHARACTERS, valid_name
 from imserver.errors import StorageUnavailable
 from imserver.feature_list import load_features, objection_of
 from imserver.features.uploads import upload_rows
+from imserver.features.uploads.contract import Upload
 from imserver.hub.hub import Hub
-from imserver.storage.contract import Upload
 from imserver.storage.store import Store
 
 Make = Callable[..., "Node"]

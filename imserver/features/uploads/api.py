@@ -19,8 +19,8 @@ from imserver.api.v1.operation import Header, Resource, route_of
 from imserver.api.v1.wire import read
 from imserver.auth.authority import bearer, refusal
 from imserver.auth.principal import ANYONE, ANYONE_OR_PUSH, PUSH_OR_USER, READ_OR_USER
+from imserver.features.uploads.contract import UPLOAD_USER_BYTES, Upload
 from imserver.features.uploads.uploads import ID_CHARACTERS, uploads_of
-from imserver.storage.contract import UPLOAD_USER_BYTES, Upload
 
 PATH: Final = "/api/v1/uploads"
 FILE_PATH: Final = "/api/v1/uploads/{id}"

@@ -25,10 +25,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.directory import STALE_SECONDS, STATE, folder_of, make_private, open_private
 from imserver.features.uploads.transfers import Transfer, TransferRefused
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads, new_id
-from imserver.storage.contract import Upload
 
 MAX_UNFINISHED: Final = 100
 """Unfinished uploads of one user."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec.structs import astuple
 
-from imserver.storage.contract import Upload, Usage
+from imserver.features.uploads.contract import Upload, Usage
 from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
 
 TOTAL: Final = ""

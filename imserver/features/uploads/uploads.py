@@ -25,6 +25,7 @@ from imserver import errors
 from imserver.config.settings import UploadSettings
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.features.uploads import upload_rows
+from imserver.features.uploads.contract import UPLOAD_USER_BYTES, Media, Upload, Usage
 from imserver.features.uploads.directory import PIECE_BYTES, STATE, Directory, Files, folder_of, open_private
 from imserver.features.uploads.media import (
     HEAD_BYTES,
@@ -38,7 +39,7 @@ from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefuse
 from imserver.parts import Parts
 from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
 from imserver.storage import app_rows
-from imserver.storage.contract import UPLOAD_USER_BYTES, Erasure, Media, Upload, Usage
+from imserver.storage.contract import Erasure
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 from imserver.webhooks.reviews import Reviews

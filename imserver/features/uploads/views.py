@@ -26,9 +26,9 @@ from imserver.features.uploads.api import (
     problem_after,
     shown,
 )
+from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, uploads_of
-from imserver.storage.contract import Upload
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 _RETRY_AFTER: Final = ("Retry-After", "2")

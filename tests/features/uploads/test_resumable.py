@@ -15,10 +15,10 @@ from imserver import errors
 from imserver.config.settings import StorageSettings, UploadSettings
 from imserver.errors import HttpProblem, StorageUnavailable
 from imserver.features.uploads import resumable
+from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.resumable import Checksum, ResumableUploads
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import Offer, Uploads
-from imserver.storage.contract import Upload
 from imserver.storage.store import Store
 from imserver.webhooks.requests import Outgoing
 from imserver.webhooks.reviews import Reviews
