@@ -75,6 +75,7 @@ class Operation(Struct, frozen=True):
     function: Callable[..., Any] | None
     """None: the route is answered elsewhere, see :meth:`Resource.elsewhere`."""
     tag: str
+    """The name of its chapter in the document."""
     summary: str
     description: str = ""
     query: type[Struct] | None = None
@@ -103,6 +104,8 @@ class Operation(Struct, frozen=True):
     """The rule for the field ``user``. None: ``required`` in an :class:`Acting`, else ``""``."""
     read: Callable[[Api, Call], None] | None = None
     """Reads the request instead of :func:`reader_of`."""
+    chapter: str = ""
+    """What the chapter of a feature is about."""
 
     @property
     def scope(self) -> str:
@@ -162,7 +165,8 @@ class Resource:
     - ``(api, call)``: it makes its response itself. Its row names ``query`` or ``body``, and ``answer``.
 
     ``more`` are fields of :class:`Operation`; ``hot`` and ``problems`` hold for all routes of the resource.
-    ``examples`` are answers, for all routes with an answer of their type.
+    ``examples`` are answers, for all routes with an answer of their type. ``chapter``: what the chapter of a
+    feature is about; :mod:`imserver.api.v1.openapi` has those of the core.
     """
 
     def __init__(
@@ -172,12 +176,14 @@ class Resource:
         problems: tuple[HttpProblem, ...] = (),
         refusals: Refusals | None = None,
         examples: tuple[Struct, ...] = (),
+        chapter: str = "",
     ) -> None:
         self.rows: list[Operation] = []
         self._tag = tag
         self._hot = hot
         self._problems = problems
         self._refusals = refusals or {}
+        self._chapter = chapter
         self._examples = {type(each): each for each in examples}
 
     def get(self, path: str, need: Need, **more: Any) -> Callable[[F], F]:
@@ -221,7 +227,12 @@ class Resource:
         more: dict[str, Any],
     ) -> None:
         summary, _, description = cleandoc(text).partition("\n\n")
-        row = {"hot": self._hot, **more, "problems": (*self._problems, *more.get("problems", ()))}
+        row = {
+            "hot": self._hot,
+            "chapter": self._chapter,
+            **more,
+            "problems": (*self._problems, *more.get("problems", ())),
+        }
         where = (method, PREFIX + path, need)
         self.rows.append(Operation(*where, run, self._tag, summary.rstrip("."), description, **row))
 

@@ -172,9 +172,11 @@ _EXAMPLE: Final = File(
 )
 _OVER_RATE: Final = (errors.HTTP_TOO_MANY_REQUESTS,)
 
-routes = Resource("uploads")
+_CHAPTER: Final = "Files that users send to each other."
+
+routes = Resource("uploads", chapter=_CHAPTER)
 """What :func:`imserver.api.call.answer` answers."""
-streams = Resource("uploads", hot=False)
+streams = Resource("uploads", hot=False, chapter=_CHAPTER)
 """What the views of this package answer."""
 
 
