@@ -10,7 +10,6 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import gevent
@@ -60,9 +59,9 @@ class Api:
     def __init__(
         self,
         services: Parts,
-        routes: Sequence[Route] = (),
-        commands: Mapping[str, Route] = MappingProxyType({}),
-        document: Callable[[int, bool], bytes] = lambda _batch_targets, _demo: b"",
+        routes: Sequence[Route],
+        commands: Mapping[str, Route],
+        document: Callable[[int, bool], bytes],
     ) -> None:
         self.services = services
         self.commands = commands

@@ -55,14 +55,14 @@ TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 Not here: ``app``, ``log`` and ``event_feed``, whose rows stay.
 """
 
-_OF_USERS: Final = {
+OF_USERS: Final[dict[str, tuple[str, ...]]] = {
     "upload": (
         'DELETE FROM upload WHERE app = %s AND "user" = %s',
         # With the total of the app, which the next upload counts anew.
         """DELETE FROM upload_usage WHERE app = %s AND "user" IN (%s, '')""",
     ),
 }
-"""Table → what erases the rows of a user, if no feature does."""
+"""Table of a feature → statements that erase the rows of a user: first those in this table, then others."""
 
 
 def is_deleted(name: str, sql: PooledStatements, lock: bool = False) -> bool:
@@ -100,11 +100,12 @@ def _count(sql: PooledStatements, name: str, table: str, mine: str) -> int:
 
 def delete_of_user(app: str, user: str, spared: Set[str], sql: PooledStatements) -> None:
     """Delete the rows of a user in the tables of features, but in those of ``spared``."""
-    for table, statements in _OF_USERS.items():
-        if table not in spared:
-            _warn_of_files(table, sum(sql.execute(each, (app, user)) for each in statements[:1]))
-            for each in statements[1:]:
-                sql.execute(each, (app, user))
+    for table, (rows, *others) in OF_USERS.items():
+        if table in spared:
+            continue
+        _warn_of_files(table, sql.execute(rows, (app, user)))
+        for statement in others:
+            sql.execute(statement, (app, user))
 
 
 def _warn_of_files(table: str, rows: int) -> None:

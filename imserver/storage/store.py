@@ -376,7 +376,8 @@ class Store:
 
         Raises StorageUnavailable.
         """
-        self.write_or(None, partial(app_rows.delete_of_user, app, user, spared))
+        if app_rows.OF_USERS.keys() - spared:
+            self.write_or(None, partial(app_rows.delete_of_user, app, user, spared))
 
     def add_key(self, row: KeyRow) -> KeyRow:
         """Store a key and return the stored row. Raises StorageUnavailable."""
