@@ -125,6 +125,7 @@ class Servers:
         self._config = config = parts.config
         self._metrics = parts.metrics
         self.features = features
+        self._streamed = tuple(each.streamed for each in features if each.streamed is not None)
         operations = [row for feature in features for row in feature.operations]
         routes = [row for feature in features for row in feature.routes]
         self.api = Api(
@@ -172,7 +173,7 @@ class Servers:
 
     def is_streamed(self, method: str, path: str) -> bool:
         """Whether a view reads the body of such a request itself."""
-        return any(each.streamed(method, path) for each in self.features if each.streamed is not None)
+        return any(streamed(method, path) for streamed in self._streamed)
 
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
         """Record ports and addresses, before the listeners accept."""
