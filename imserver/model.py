@@ -6,8 +6,9 @@ A dialect decodes bytes into a :class:`Request` with one of the commands, and en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import IntEnum
+from itertools import chain
 from typing import Any, ClassVar, Final, Literal
 
 from msgspec import Struct
@@ -24,11 +25,48 @@ MAX_EMOJI_BYTES: Final = 32
 MAX_ROOM_BYTES: Final = 255
 """Limits of the ``client_msg_id`` and the type of a message, of an emoji, and of the name of a room, in bytes
 of UTF-8."""
+MAX_PAGE: Final = 200
+"""Limit of the entries of a page."""
+MAX_MENTIONS: Final = 100
+"""Limit of the users that a message mentions."""
+MAX_BUTTON_ROWS: Final = 8
+MAX_BUTTONS: Final = 4
+"""Limits of the rows of buttons of a message, and of the buttons of a row."""
+MAX_BUTTON_CHARACTERS: Final = 64
+MAX_BUTTON_BYTES: Final = 64
+"""Limits of the text of a button, and of its value."""
+MAX_TYPES: Final = 20
+"""Limit of the types in a request for messages of some types."""
+MAX_HIDDEN: Final = 1000
+"""Limit of the ids that one command hides."""
+MAX_WORDS_BYTES: Final = 256
+"""Longest text of a search, in bytes of UTF-8."""
 
 
 def is_of_device(device: str, name: str) -> bool:
     """Whether a session's device has this name, or is a part of that device: ``NAME/PART``."""
     return device == name or (name != "" and device.rpartition("/")[0] == name)
+
+
+def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
+    """The reason why a message cannot have these rows of buttons, ``""`` if it can."""
+    if len(rows) > MAX_BUTTON_ROWS or any(not 1 <= len(row) <= MAX_BUTTONS for row in rows):
+        return f"at most {MAX_BUTTON_ROWS} rows of 1 to {MAX_BUTTONS} buttons"
+    for one in chain.from_iterable(rows):
+        if not one["text"].strip() or len(one["text"]) > MAX_BUTTON_CHARACTERS:
+            return f"a text has 1 to {MAX_BUTTON_CHARACTERS} characters"
+        if not one["value"] or len(one["value"].encode()) > MAX_BUTTON_BYTES:
+            return f"a value has 1 to {MAX_BUTTON_BYTES} bytes"
+    values = [one["value"] for one in chain.from_iterable(rows)]
+    return "two buttons have the same value" if len(set(values)) < len(values) else ""
+
+
+def mentions_objection(users: Sequence[str]) -> str:
+    """The reason why a message cannot mention these users, ``""`` if it can. ``all``: everybody in the
+    conversation."""
+    if not all(users):
+        return "an empty id"
+    return "`all` mentions everybody, so nobody else is named" if "all" in users and len(users) > 1 else ""
 
 
 class Command(Struct, frozen=True, gc=False):

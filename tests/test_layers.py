@@ -46,6 +46,7 @@ LAYERS = (
     ("protocol",),
     ("logging", "lifecycle"),
     ("config",),
+    ("message_view",),
     ("metric_table", "metrics", "model"),
     ("errors", "assets", "clock", "version", "__init__"),
 )

@@ -21,6 +21,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import CENTRIFUGE_ERRORS, CentrifugeError
+from imserver.message_view import entry_view, payload_of, signal_data
 from imserver.model import (
     AskBackEnd,
     AskGroupMembers,
@@ -51,13 +52,10 @@ from imserver.protocol.cmd import (
     BOT_COMMANDS,
     SIGNAL_COMMANDS,
     STORED_COMMANDS,
-    entry_view,
     id_in,
     limit_in,
     needed_id,
-    payload_of,
     short_text,
-    signal_data,
 )
 from imserver.protocol.dialect import Dialect, Payload
 from imserver.protocol.forgiving import Refused, fields_of, has_nul, text_in, without_nulls

@@ -8,8 +8,8 @@ library, which is ten times slower and accepts the same deviations as the origin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, count
+from collections.abc import Callable
+from itertools import count
 from time import time_ns
 from typing import Any, Final
 
@@ -18,11 +18,18 @@ from msgspec import Raw, Struct
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.message_view import entry_view, publication_view, raw_or_none, signal_data, stream_view
 from imserver.model import (
+    MAX_BUTTON_BYTES,
     MAX_CLIENT_MSG_ID_BYTES,
     MAX_EMOJI_BYTES,
+    MAX_HIDDEN,
     MAX_ID,
+    MAX_MENTIONS,
+    MAX_PAGE,
     MAX_TYPE_BYTES,
+    MAX_TYPES,
+    MAX_WORDS_BYTES,
     Ack,
     AppendAnswer,
     AskBotCommands,
@@ -32,11 +39,9 @@ from imserver.model import (
     AskPresence,
     AskReceipts,
     BadFrame,
-    ChannelPart,
     CloseAnswer,
     Command,
     Conversations,
-    EntryKind,
     Event,
     Heartbeat,
     Hide,
@@ -48,7 +53,6 @@ from imserver.model import (
     Ping,
     Publish,
     React,
-    Reaction,
     Read,
     Received,
     Reply,
@@ -57,11 +61,12 @@ from imserver.model import (
     Search,
     Send,
     Signal,
-    StreamPart,
     Subscribe,
     Sync,
     Typing,
     Unsubscribe,
+    buttons_objection,
+    mentions_objection,
 )
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.forgiving import (
@@ -77,20 +82,7 @@ from imserver.protocol.forgiving import (
 
 _encode = msgspec.json.Encoder().encode
 
-MAX_PAGE: Final = 200
-"""Limit of the entries of a page."""
 _PAGE: Final = 50
-MAX_MENTIONS: Final = 100
-MAX_BUTTON_ROWS: Final = 8
-MAX_BUTTONS: Final = 4
-"""Limits of the rows of buttons of a message, and of the buttons of a row."""
-MAX_BUTTON_CHARACTERS: Final = 64
-MAX_BUTTON_BYTES: Final = 64
-"""Limits of the text of a button, and of its value."""
-MAX_TYPES: Final = 20
-"""Limit of the types in a request for messages of some types."""
-MAX_HIDDEN: Final = 1000
-"""Limit of the ids that one command hides."""
 
 
 def id_in(fields: dict[str, Any], key: str) -> int:
@@ -196,27 +188,6 @@ class _Button(msgspec.Struct, forbid_unknown_fields=True):
 
     text: str
     value: str
-
-
-def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
-    """The reason why a message cannot have these rows of buttons, ``""`` if it can."""
-    if len(rows) > MAX_BUTTON_ROWS or any(not 1 <= len(row) <= MAX_BUTTONS for row in rows):
-        return f"at most {MAX_BUTTON_ROWS} rows of 1 to {MAX_BUTTONS} buttons"
-    for one in chain.from_iterable(rows):
-        if not one["text"].strip() or len(one["text"]) > MAX_BUTTON_CHARACTERS:
-            return f"a text has 1 to {MAX_BUTTON_CHARACTERS} characters"
-        if not one["value"] or len(one["value"].encode()) > MAX_BUTTON_BYTES:
-            return f"a value has 1 to {MAX_BUTTON_BYTES} bytes"
-    values = [one["value"] for one in chain.from_iterable(rows)]
-    return "two buttons have the same value" if len(set(values)) < len(values) else ""
-
-
-def mentions_objection(users: Sequence[str]) -> str:
-    """The reason why a message cannot mention these users, ``""`` if it can. ``all``: everybody in the
-    conversation."""
-    if not all(users):
-        return "an empty id"
-    return "`all` mentions everybody, so nobody else is named" if "all" in users and len(users) > 1 else ""
 
 
 def _verbatim(data: bytes) -> dict[str, Any]:
@@ -378,76 +349,6 @@ STORED_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
 }
 
 
-class EntryView(msgspec.Struct, omit_defaults=True):
-    """An entry as clients see it."""
-
-    id: int
-    conversation: int
-    seq: int
-    kind: EntryKind
-    sender: str = msgspec.field(name="from")
-    to: str = ""
-    type: str = ""
-    text: str | None = None
-    data: Raw | None = None
-    base64: bytes | None = None
-    client_msg_id: str = msgspec.field(default="", name="clientMsgID")
-    about: int = 0
-    meta: Raw | None = None
-    time: int = 0
-    reactions: tuple[Reaction, ...] = ()
-
-
-def entry_view(message: Message) -> EntryView:
-    """An entry for clients: a text body as ``text``, a JSON body as ``data``, others as ``base64``."""
-    entry = EntryView(
-        message.id,
-        message.conversation,
-        message.seq,
-        message.kind,
-        message.sender,
-        message.to,
-        client_msg_id=message.client_msg_id,
-        about=message.about,
-        time=message.time_ms,
-    )
-    if message.meta:
-        entry.meta = Raw(message.meta)
-    if message.kind in ("message", "edit"):
-        entry.type = message.type
-        if message.type == "text":
-            _show_text(entry, message.body)
-        else:
-            _show_data(entry, message.body)
-        if message.reactions:
-            entry.reactions = message.reactions
-    elif message.kind in ("reaction", "pin", "press"):
-        entry.type = message.type
-        if message.body:
-            _show_text(entry, message.body)
-    return entry
-
-
-def _show_text(entry: EntryView, body: bytes) -> None:
-    try:
-        entry.text = body.decode()
-    except UnicodeDecodeError:
-        entry.base64 = body
-
-
-def _show_data(entry: EntryView, body: bytes) -> None:
-    try:
-        msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        _show_text(entry, body)
-    else:
-        entry.data = Raw(body)
-
-
-MAX_WORDS_BYTES: Final = 256
-"""Longest text of a search, in bytes of UTF-8."""
-
-
 def _received(data: bytes) -> Received:
     fields = fields_of(data)
     return Received(needed_id(fields, "conversation"), needed_id(fields, "id"))
@@ -474,25 +375,6 @@ SIGNAL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "typing": lambda data: Typing(*_receiver(fields_of(data))),
     "search": _search,
 }
-
-
-def signal_data(signal: Signal) -> bytes:
-    """The ``data`` of a signal's frame, as JSON; empty fields are left out."""
-    if signal.kind == "hidden":
-        return _encode({"ids": signal.ids})
-    data: dict[str, Any] = {"from": signal.sender}
-    for key in ("to", "conversation", "read", "received"):
-        if value := getattr(signal, key):
-            data[key] = value
-    if signal.channel is not None and signal.channel.stream is not None:
-        stream = signal.channel.stream
-        data |= {"stream": stream.id, "piece": stream.piece, "text": signal.text}
-        if signal.type != "text":
-            data["type"] = signal.type
-        for flag in ("whole", "done"):
-            if getattr(stream, flag):
-                data[flag] = True
-    return _encode(data)
 
 
 # --- bots ---------------------------------------------------------------------------------------------------
@@ -600,83 +482,6 @@ CHANNEL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "channelPresence": _presence,
     "channelHistory": _channel_history,
 }
-
-
-class StreamView(Struct, omit_defaults=True):
-    """An event of a streamed message as clients see it (:class:`imserver.model.StreamPart`).
-
-    ``channel`` is empty where the dialect names it elsewhere. ``sender``, ``type`` and ``tags`` are with the
-    whole text only.
-    """
-
-    stream: str
-    piece: int
-    text: str
-    whole: bool = False
-    done: bool = False
-    incomplete: bool = False
-    channel: str = ""
-    sender: str = msgspec.field(default="", name="from")
-    type: str = ""
-    tags: Raw | None = None
-
-
-def stream_view(event: Event, stream: StreamPart, channel: str = "") -> StreamView:
-    """An event of a streamed message for clients."""
-    view = StreamView(
-        stream.id, stream.piece, event.text, stream.whole, stream.done, stream.incomplete, channel
-    )
-    if stream.whole and event.channel is not None:
-        view.sender, view.type, view.tags = event.sender, event.type, raw_or_none(event.channel.tags)
-    return view
-
-
-def payload_of(event: Event) -> bytes:
-    """The payload of a publication as one JSON document. A streamed message has its :class:`StreamView`."""
-    part = event.channel
-    if part is not None and part.stream is not None:
-        return _encode(stream_view(event, part.stream))
-    return event.data or _encode(event.text)
-
-
-class CmdPublicationView(Struct, omit_defaults=True):
-    """A publication as clients see it. ``info`` is about the client that published it.
-
-    ``stream``: it is the end of this streamed message, which may be ``incomplete``.
-    """
-
-    channel: str = ""
-    offset: int = 0
-    epoch: str = ""
-    id: str = ""
-    sender: str = msgspec.field(default="", name="from")
-    type: str = ""
-    text: str | None = None
-    data: Raw | None = None
-    info: Raw | None = None
-    tags: Raw | None = None
-    stream: str = ""
-    incomplete: bool = False
-
-
-def publication_view(event: Event) -> CmdPublicationView:
-    """A publication for clients: JSON as ``data``, else ``text``."""
-    part = event.channel or ChannelPart("")
-    view = CmdPublicationView(
-        part.name, part.offset, part.epoch, event.id, event.sender, event.type, info=raw_or_none(part.info)
-    )
-    view.tags = raw_or_none(part.tags)
-    if part.stream is not None:
-        view.stream, view.incomplete = part.stream.id, part.stream.incomplete
-    view.data = raw_or_none(event.data)
-    if not event.data:
-        view.text = event.text
-    return view
-
-
-def raw_or_none(document: bytes) -> Raw | None:
-    """JSON to be put into a frame; None for ``b""``."""
-    return Raw(document) if document else None
 
 
 class _ChannelNotice(Struct, omit_defaults=True):

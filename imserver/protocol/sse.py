@@ -13,8 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from imserver import errors
+from imserver.message_view import entry_view, signal_data, stream_view
 from imserver.model import Event, Message, Signal
-from imserver.protocol.cmd import entry_view, signal_data, stream_view
 from imserver.protocol.dialect import Dialect
 
 NAME: Final = "sse"

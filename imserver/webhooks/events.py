@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from imserver.protocol.cmd import entry_view
+from imserver.message_view import entry_view
 from imserver.storage.events import StoredEvent
 from imserver.storage.log.contract import Entry
 

@@ -14,8 +14,8 @@ import msgspec
 from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from imserver.message_view import entry_view
 from imserver.model import MAX_TYPE_BYTES, Message
-from imserver.protocol.cmd import entry_view
 from imserver.storage.log.contract import Draft
 from imserver.transport.connection import Connection
 from imserver.webhooks.requests import (

@@ -17,7 +17,7 @@ from imserver.dialects.protobuf.wire import (
     MESSAGE_TYPES,
     SIGNALS,
 )
-from imserver.protocol.cmd import MAX_HIDDEN, MAX_PAGE
+from imserver.model import MAX_HIDDEN, MAX_PAGE
 from imserver.services.messages.catch_up import RECOVERED
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
 
+from imserver.message_view import entry_view
 from imserver.model import (
     AskPins,
     ChannelPart,
@@ -20,7 +21,6 @@ from imserver.model import (
     StreamPart,
 )
 from imserver.protocol import cmd
-from imserver.protocol.cmd import entry_view
 from imserver.protocol.forgiving import Refused
 
 NAMES = st.one_of(st.text(max_size=70), st.text("a\0é😀", max_size=70), st.none(), st.integers())

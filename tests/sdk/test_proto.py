@@ -17,8 +17,8 @@ from imserver.dialects.protobuf.wire import (
     refusal,
     uplink_ack,
 )
+from imserver.message_view import entry_view
 from imserver.model import ChannelPart, Message, Reply, Request, Signal, StreamPart
-from imserver.protocol.cmd import entry_view
 from imserver.services.messages.messaging import (
     ConversationPage,
     ConversationView,

@@ -15,8 +15,8 @@ from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource
 from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN_OR_MEMBER
-from imserver.model import MAX_ID
-from imserver.protocol.cmd import MAX_TYPES, entry_view
+from imserver.message_view import entry_view
+from imserver.model import MAX_ID, MAX_TYPES
 from imserver.services.messages.deliverer import newest_page, oldest_page
 from imserver.services.messages.receipts import MarksView
 from imserver.storage.log.contract import ConversationSummary, Entry

@@ -19,20 +19,18 @@ from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.model import (
-    MAX_CLIENT_MSG_ID_BYTES,
-    MAX_EMOJI_BYTES,
-    MAX_ID,
-    MAX_TYPE_BYTES,
-    SYSTEM_PREFIX,
-    Send,
-)
-from imserver.protocol.cmd import (
     MAX_BUTTON_BYTES,
     MAX_BUTTON_CHARACTERS,
     MAX_BUTTON_ROWS,
     MAX_BUTTONS,
+    MAX_CLIENT_MSG_ID_BYTES,
+    MAX_EMOJI_BYTES,
     MAX_HIDDEN,
+    MAX_ID,
     MAX_MENTIONS,
+    MAX_TYPE_BYTES,
+    SYSTEM_PREFIX,
+    Send,
     buttons_objection,
     mentions_objection,
 )

@@ -25,8 +25,7 @@ from imserver.dialects.protobuf.wire import (
     uplink_ack,
 )
 from imserver.errors import StorageUnavailable
-from imserver.model import MAX_ID, DialectState
-from imserver.protocol.cmd import MAX_MENTIONS
+from imserver.model import MAX_ID, MAX_MENTIONS, DialectState
 from imserver.services.messages.annotations import code_of
 from imserver.services.messages.deliverer import Result
 from imserver.services.messages.messaging import Messaging, may_be_revised

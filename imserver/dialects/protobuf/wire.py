@@ -19,9 +19,13 @@ from msgspec import Raw, Struct
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
+from imserver.message_view import EntryView
 from imserver.model import (
     MAX_CLIENT_MSG_ID_BYTES,
+    MAX_HIDDEN,
     MAX_ID,
+    MAX_PAGE,
+    MAX_WORDS_BYTES,
     Ack,
     AskMarks,
     AskReceipts,
@@ -41,7 +45,6 @@ from imserver.model import (
     Signal,
     Typing,
 )
-from imserver.protocol.cmd import MAX_HIDDEN, MAX_PAGE, MAX_WORDS_BYTES, EntryView
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.late import LateModule
 

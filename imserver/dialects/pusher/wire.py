@@ -16,6 +16,7 @@ from msgspec import Raw, Struct
 
 from imserver import errors
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
+from imserver.message_view import stream_view
 from imserver.model import (
     BadFrame,
     Command,
@@ -24,7 +25,6 @@ from imserver.model import (
     Reply,
     Request,
 )
-from imserver.protocol.cmd import stream_view
 from imserver.protocol.dialect import Dialect
 
 VERSIONS: Final = (4, 5, 6, 7)

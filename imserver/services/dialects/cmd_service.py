@@ -10,8 +10,9 @@ from msgspec import Raw, Struct
 from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.cluster.history import HistoryPage
+from imserver.message_view import CmdPublicationView, publication_view, raw_or_none
 from imserver.model import AskHistory, AskPresence, DialectState, Reply, Subscribe
-from imserver.protocol.cmd import ChannelCmdDialect, CmdPublicationView, publication_view, raw_or_none
+from imserver.protocol.cmd import ChannelCmdDialect
 from imserver.protocol.dialect import Dialect
 from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.commands import ChannelAnswers

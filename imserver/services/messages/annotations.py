@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from imserver import errors
+from imserver.message_view import EntryView, entry_view
 from imserver.model import AskPins, Pin, React, Reply
-from imserver.protocol.cmd import EntryView, entry_view
 from imserver.storage.log.contract import (
     INVALID,
     UNKNOWN_ACCOUNT,

@@ -20,6 +20,7 @@ from imserver.auth.quotas import BotRates
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
+from imserver.message_view import EntryView, entry_view
 from imserver.metrics import Metrics
 from imserver.model import (
     Ack,
@@ -35,7 +36,6 @@ from imserver.model import (
     Send,
     Sync,
 )
-from imserver.protocol.cmd import EntryView, entry_view
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.open_streams import OpenStreams
 from imserver.services.messages.annotations import RefusedView, code_of

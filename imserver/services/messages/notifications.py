@@ -13,7 +13,7 @@ import msgspec
 from imserver.cluster.registry import Registry
 from imserver.errors import StorageUnavailable
 from imserver.logging import RateLimitedLog
-from imserver.protocol.cmd import entry_view
+from imserver.message_view import entry_view
 from imserver.services.people.accounts import account_id
 from imserver.services.sessions.presence import Presence
 from imserver.storage.bots import BotStore

@@ -17,8 +17,12 @@ from imserver.dialects.protobuf.wire import (
     as_full_message,
     as_message,
 )
+from imserver.message_view import entry_view
 from imserver.model import (
+    MAX_HIDDEN,
     MAX_ID,
+    MAX_PAGE,
+    MAX_WORDS_BYTES,
     Ack,
     AskMarks,
     AskReceipts,
@@ -38,7 +42,6 @@ from imserver.model import (
     Signal,
     Typing,
 )
-from imserver.protocol.cmd import MAX_HIDDEN, MAX_PAGE, MAX_WORDS_BYTES, entry_view
 from imserver.services.messages.messaging import (
     ConversationPage,
     ConversationView,

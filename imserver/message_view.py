@@ -1,0 +1,175 @@
+"""Stored messages, signals and publications as clients and back ends see them: JSON, in every dialect but
+those of other servers' clients, in webhooks and in the HTTP API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from imserver.model import ChannelPart, EntryKind, Event, Message, Reaction, Signal, StreamPart
+
+_encode = msgspec.json.Encoder().encode
+
+
+class EntryView(msgspec.Struct, omit_defaults=True):
+    """An entry as clients see it."""
+
+    id: int
+    conversation: int
+    seq: int
+    kind: EntryKind
+    sender: str = msgspec.field(name="from")
+    to: str = ""
+    type: str = ""
+    text: str | None = None
+    data: Raw | None = None
+    base64: bytes | None = None
+    client_msg_id: str = msgspec.field(default="", name="clientMsgID")
+    about: int = 0
+    meta: Raw | None = None
+    time: int = 0
+    reactions: tuple[Reaction, ...] = ()
+
+
+def entry_view(message: Message) -> EntryView:
+    """An entry for clients: a text body as ``text``, a JSON body as ``data``, others as ``base64``."""
+    entry = EntryView(
+        message.id,
+        message.conversation,
+        message.seq,
+        message.kind,
+        message.sender,
+        message.to,
+        client_msg_id=message.client_msg_id,
+        about=message.about,
+        time=message.time_ms,
+    )
+    if message.meta:
+        entry.meta = Raw(message.meta)
+    if message.kind in ("message", "edit"):
+        entry.type = message.type
+        if message.type == "text":
+            _show_text(entry, message.body)
+        else:
+            _show_data(entry, message.body)
+        if message.reactions:
+            entry.reactions = message.reactions
+    elif message.kind in ("reaction", "pin", "press"):
+        entry.type = message.type
+        if message.body:
+            _show_text(entry, message.body)
+    return entry
+
+
+def _show_text(entry: EntryView, body: bytes) -> None:
+    try:
+        entry.text = body.decode()
+    except UnicodeDecodeError:
+        entry.base64 = body
+
+
+def _show_data(entry: EntryView, body: bytes) -> None:
+    try:
+        msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        _show_text(entry, body)
+    else:
+        entry.data = Raw(body)
+
+
+def signal_data(signal: Signal) -> bytes:
+    """The ``data`` of a signal's frame, as JSON; empty fields are left out."""
+    if signal.kind == "hidden":
+        return _encode({"ids": signal.ids})
+    data: dict[str, Any] = {"from": signal.sender}
+    for key in ("to", "conversation", "read", "received"):
+        if value := getattr(signal, key):
+            data[key] = value
+    if signal.channel is not None and signal.channel.stream is not None:
+        stream = signal.channel.stream
+        data |= {"stream": stream.id, "piece": stream.piece, "text": signal.text}
+        if signal.type != "text":
+            data["type"] = signal.type
+        for flag in ("whole", "done"):
+            if getattr(stream, flag):
+                data[flag] = True
+    return _encode(data)
+
+
+class StreamView(Struct, omit_defaults=True):
+    """An event of a streamed message as clients see it (:class:`imserver.model.StreamPart`).
+
+    ``channel`` is empty where the dialect names it elsewhere. ``sender``, ``type`` and ``tags`` are with the
+    whole text only.
+    """
+
+    stream: str
+    piece: int
+    text: str
+    whole: bool = False
+    done: bool = False
+    incomplete: bool = False
+    channel: str = ""
+    sender: str = msgspec.field(default="", name="from")
+    type: str = ""
+    tags: Raw | None = None
+
+
+def stream_view(event: Event, stream: StreamPart, channel: str = "") -> StreamView:
+    """An event of a streamed message for clients."""
+    view = StreamView(
+        stream.id, stream.piece, event.text, stream.whole, stream.done, stream.incomplete, channel
+    )
+    if stream.whole and event.channel is not None:
+        view.sender, view.type, view.tags = event.sender, event.type, raw_or_none(event.channel.tags)
+    return view
+
+
+def payload_of(event: Event) -> bytes:
+    """The payload of a publication as one JSON document. A streamed message has its :class:`StreamView`."""
+    part = event.channel
+    if part is not None and part.stream is not None:
+        return _encode(stream_view(event, part.stream))
+    return event.data or _encode(event.text)
+
+
+class CmdPublicationView(Struct, omit_defaults=True):
+    """A publication as clients see it. ``info`` is about the client that published it.
+
+    ``stream``: it is the end of this streamed message, which may be ``incomplete``.
+    """
+
+    channel: str = ""
+    offset: int = 0
+    epoch: str = ""
+    id: str = ""
+    sender: str = msgspec.field(default="", name="from")
+    type: str = ""
+    text: str | None = None
+    data: Raw | None = None
+    info: Raw | None = None
+    tags: Raw | None = None
+    stream: str = ""
+    incomplete: bool = False
+
+
+def publication_view(event: Event) -> CmdPublicationView:
+    """A publication for clients: JSON as ``data``, else ``text``."""
+    part = event.channel or ChannelPart("")
+    view = CmdPublicationView(
+        part.name, part.offset, part.epoch, event.id, event.sender, event.type, info=raw_or_none(part.info)
+    )
+    view.tags = raw_or_none(part.tags)
+    if part.stream is not None:
+        view.stream, view.incomplete = part.stream.id, part.stream.incomplete
+    view.data = raw_or_none(event.data)
+    if not event.data:
+        view.text = event.text
+    return view
+
+
+def raw_or_none(document: bytes) -> Raw | None:
+    """JSON to be put into a frame; None for ``b""``."""
+    return Raw(document) if document else None
