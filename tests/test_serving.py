@@ -148,7 +148,7 @@ def test_the_log_names_apps_of_keys_that_do_not_exist_and_what_sighup_reads(
 ) -> None:
     key = {"key": "first-key-of-the-test", "scopes": ["read"], "apps": ["default", "nope"]}
     server = start_server(config={"api": {"keys": [key]}})
-    assert "api.keys: a key is for the app nope, which does not exist" in server.log_text
+    eventually(lambda: "api.keys: a key is for the app nope, which does not exist" in server.log_text)
     assert "the app default, which" not in server.log_text
     server.process.send_signal(signal.SIGHUP)
     said = "settings reloaded: apps, keys, origins, limits; other changes need a restart"
