@@ -303,8 +303,10 @@ REFUSED: Final[Mapping[str, str]] = {
 _MANY_USERS = [f"user{number}" for number in range(MOST_TARGETS)]
 _OF_USER: Final = {"appID": "default", "userID": OTHER, "message": _LONG, "msgID": "", "friend_id": 1}
 _OF_ACCOUNT: Final = {"phone_number": "1", "password": "secret", "friend_id": "1", "name": "x"}
+SYSTEM: Final = "bench"
+"""The system of the attacker, in the client dialect."""
 _OF_CLIENT: Final = {
-    "systemId": "bench",
+    "systemId": SYSTEM,
     "clientId": "x",
     "clientIds": ["x"] * 1_000,
     "groupName": "g",
@@ -412,12 +414,12 @@ def requests_of(route: str, known: Mapping[str, Any]) -> Iterator[Request]:
     if path in _TOKEN_ROUTES:
         headers = (f"token: {known.get('token', '')}",)
     elif path.startswith("/api/") and data is _OF_CLIENT:
-        headers = ("SystemId: bench",)
+        headers = (f"SystemId: {SYSTEM}",)
     if path == "/hooks/*":
         path = str(known.get("hook_url", "/hooks/bench"))
     if data is None:
         query = {
-            "appID": known["app"],
+            "appID": "1" if path == "/user/groupslist" else known["app"],  # of the action dialect: a number
             "userID": OTHER,
             "group_id": known.get("group", "1"),
         }

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any, Final
 
-from bench.abuse_rows import CHANNEL, OTHER, USER
+from bench.abuse_rows import CHANNEL, OTHER, SYSTEM, USER
 from bench.connections import Target
 from bench.http_client import fetch, post
 from bench.loop import Json
@@ -60,6 +60,7 @@ def stranger(target: Target, reads_history: bool) -> Attacker:
     sent = post(target, "/api/v1/messages/send", message)
     app = f"bench{time.time_ns()}"
     post(target, "/api/v1/apps/create", {"app": app, "settings": {}})
+    post(target, "/api/register", {"systemId": SYSTEM})
     publication = {"channels/publish": {"app": "default", "channel": CHANNEL, "text": "x" * 4_000}}
     if reads_history:
         post(target, "/api/v1/batch", {"commands": [publication] * 100})
