@@ -26,6 +26,7 @@ from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
+from imserver.dialects.client.service import ClientService
 from imserver.hub.expiry import Check, Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -41,7 +42,6 @@ from imserver.services.channels.occupancy import Occupancy
 from imserver.services.channels.stored import ChannelLog
 from imserver.services.channels.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, CentrifugeService
-from imserver.services.dialects.client_service import ClientService
 from imserver.services.dialects.cmd_service import CmdAnswers
 from imserver.services.dialects.emulation import Emulation
 from imserver.services.messages.annotations import AnnotationCommands

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from imserver.dialects.client.wire import ClientDialect
 from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
-from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
 

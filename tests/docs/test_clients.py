@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from imserver.api.client import ROUTES
-from imserver.protocol.client import NOTICES
+from imserver.dialects.client.api import ROUTES
+from imserver.dialects.client.wire import NOTICES
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with
 from tests.docs.play import Shell, matches

@@ -8,9 +8,9 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.dialects.client.wire import ClientDialect
 from imserver.hub import expiry as module
 from imserver.hub.expiry import SLOTS, Pings
-from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.harness import Harness

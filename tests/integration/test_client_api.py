@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imserver.api.client import ROUTES
+from imserver.dialects.client.api import ROUTES
 from tests.support import Server, eventually, run_cli
 
 from .client import (

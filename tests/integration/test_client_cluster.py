@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from imserver.api.client import ROUTES
+from imserver.dialects.client.api import ROUTES
 from tests.processes import pause
 from tests.support import eventually
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from imserver import errors
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ChannelSettings
+from imserver.dialects.client.wire import ClientDialect
 from imserver.model import Event, Outcome
-from imserver.protocol.client import ClientDialect
 from imserver.services.channels.connections import ASKED_TOGETHER, Joined, Left
 from imserver.services.channels.members import ChannelRefused, Publication
 from imserver.services.nodes import FENCE_SECONDS, Fence, FencedQuery, ToChannel, ToConnection

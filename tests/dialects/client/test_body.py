@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.api.client import (
+from imserver.api.form import BadBody
+from imserver.dialects.client.api import (
     Binding,
     BodyReader,
     Client,
@@ -20,9 +21,8 @@ from imserver.api.client import (
     PushToGroup,
     RegisterBody,
 )
-from imserver.api.form import BadBody
+from imserver.dialects.client.wire import ClientDialect
 from imserver.model import Event
-from imserver.protocol.client import ClientDialect
 
 KINDS: list[type[ClientBody]] = [
     Binding, Client, GroupBody, MembershipBody, Push, PushToClient, PushToClients, PushToGroup, RegisterBody

@@ -9,10 +9,10 @@ import pytest
 
 from imserver.auth.rules import BAD_TOKEN, LoginDecision
 from imserver.auth.tenants import BadTenant
-from imserver.protocol.client import ClientDialect
+from imserver.dialects.client.service import BadSystem, ClientService, Label
+from imserver.dialects.client.wire import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.services.channels.connections import Joined, Left
-from imserver.services.dialects.client_service import BadSystem, ClientService, Label
 from imserver.services.nodes import NodeQueries
 from imserver.transport.connection import CLOSED, OPEN, Connection
 from imserver.transport.gate import Head

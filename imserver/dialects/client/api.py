@@ -19,11 +19,11 @@ from imserver.api.form import BadBody, parse_json
 from imserver.api.reply import CLIENT, RequestRefused, client_refusal
 from imserver.auth.principal import ADMIN, PUSH_OR_ADDRESS, READ_OR_ADDRESS, Need
 from imserver.auth.tenants import TooManyTenants
+from imserver.dialects.client.service import BadSystem, Label
+from imserver.dialects.client.wire import message_id
 from imserver.model import Event, Outcome, nothing_accepted
-from imserver.protocol.client import message_id
 from imserver.services.channels.connections import Joined, Left
 from imserver.services.channels.members import ChannelRefused
-from imserver.services.dialects.client_service import BadSystem, Label
 from imserver.transport.exchange import HttpResponse
 
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]

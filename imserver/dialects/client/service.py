@@ -18,10 +18,10 @@ from imserver.auth.login import Logins
 from imserver.auth.tenants import BadTenant, Tenants
 from imserver.cluster.history import Position
 from imserver.config.values import valid_name
+from imserver.dialects.client.wire import BAD_SYSTEM, NO_SYSTEM, message_id, refusal, welcome
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import SYSTEM_PREFIX, DialectState, Event
-from imserver.protocol.client import BAD_SYSTEM, NO_SYSTEM, message_id, refusal, welcome
 from imserver.services.channels.connections import Connections, Joined, Left
 from imserver.services.channels.members import ChannelMembers
 from imserver.services.nodes import NodeQueries

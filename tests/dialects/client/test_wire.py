@@ -8,11 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imserver.dialects.client.wire import (
+    BAD_SYSTEM,
+    MAX_FRAME_BYTES,
+    NO_SYSTEM,
+    ClientDialect,
+    refusal,
+    welcome,
+)
 from imserver.model import BadFrame, Event, Reply, Request
-from imserver.protocol.client import BAD_SYSTEM, MAX_FRAME_BYTES, NO_SYSTEM, ClientDialect, refusal, welcome
 
 client = ClientDialect()
-VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "client.json").read_text(encoding="utf-8"))
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "client.json").read_text(encoding="utf-8"))
 relaxed = settings(deadline=None)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
