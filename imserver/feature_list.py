@@ -13,6 +13,7 @@ from imserver.config.values import Places
 from imserver.feature import Feature
 
 FEATURES: Final = (
+    "imserver.dialects.client",
     "imserver.dialects.action",
     "imserver.dialects.protobuf",
     "imserver.dialects.pusher",

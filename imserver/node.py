@@ -380,7 +380,7 @@ class Node:
         parts.allowed.learn(parts.tenants.all())
         parts.logins.reload()
         for feature in parts.features.values():
-            feature.reload()
+            feature.reload(config)
         self._apply_limits()
         parts.store.try_refresh()
         # Closing connections were already subtracted.

@@ -26,7 +26,6 @@ from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
-from imserver.dialects.client.service import ClientService
 from imserver.hub.expiry import Check, Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -104,7 +103,7 @@ OnForgotten = Callable[[Connection], None]
 """Called with each session that is no longer addressed, while its connection stays open. Never switches."""
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
@@ -113,11 +112,11 @@ class FeatureParts(Struct, frozen=True):
 
     ``service``: what the functions of its routes get first. ``opened``: dialect → its function for new
     connections. ``prepare`` reads the settings of all apps before the node serves, and may raise StartError.
-    ``reload`` reads them again (SIGHUP). ``silent_seconds``: dialect → after how many seconds without traffic
-    the sweep closes its sessions; of others it expects heartbeats. ``checks``: dialect → the sweep's check of
-    its sessions. ``tick``: called once per second; they never switch. ``erasure``: of what is more than rows.
-    ``counters``: numbers since the start, for the state of the node. ``stop``: called at the end of the node,
-    before its store is closed.
+    ``reload`` reads them again, and applies new limits (SIGHUP). ``silent_seconds``: dialect → after how many
+    seconds without traffic the sweep closes its sessions; of others it expects heartbeats. ``checks``:
+    dialect → the sweep's check of its sessions. ``tick``: called once per second; they never switch.
+    ``erasure``: of what is more than rows. ``counters``: numbers since the start, for the state of the node.
+    ``stop``: called at the end of the node, before its store is closed.
     """
 
     service: Any = None
@@ -125,7 +124,7 @@ class FeatureParts(Struct, frozen=True):
     opened: Mapping[str, Opened] = {}
     ended: tuple[OnEnded, ...] = ()
     prepare: Callable[[], object] = _nothing
-    reload: Callable[[], object] = _nothing
+    reload: Callable[[Config], object] = _nothing
     silent_seconds: Mapping[str, float] = {}
     checks: Mapping[str, Check] = {}
     forgotten: tuple[OnForgotten, ...] = ()
@@ -181,7 +180,6 @@ class Parts:
         self.messaging = self._make_messaging()
         self._make_accounts()
         self.overview = self._make_overview()
-        self.client_service = self._make_client_service()
         registrar = None if self.cluster is None else self.cluster.registrar
         Occupancy(self.channels, self.table, self.webhooks, registrar)
         self.channel_consent = ChannelConsent(
@@ -217,7 +215,6 @@ class Parts:
             self.logins.ended,
             self.last_seen.ended,
             self.sessions.ended,
-            self.client_service.ended,
         )
 
     def join(self, name: str, feature: FeatureParts) -> None:
@@ -452,21 +449,6 @@ class Parts:
             self.webhooks.feeds.events,
         )
         return messaging
-
-    def _make_client_service(self) -> ClientService:
-        service = ClientService(
-            self.hub,
-            self.ids,
-            self.channels,
-            self.connections,
-            self.queries,
-            self.tenants,
-            self.logins,
-            self.metrics,
-            self.config.hub.notice_members,
-        )
-        self.opened["client"] = service.opened
-        return service
 
     def _make_centrifuge_service(self, answers: CentrifugeAnswers) -> CentrifugeService:
         service = CentrifugeService(

@@ -136,8 +136,9 @@ class Servers:
         )
         publisher = Publisher(self.api, config.limits.body_bytes)
         dialects = [dialect for feature in features for dialect in feature.dialects]
-        parts.gate.paths.update(ws_routes(config, parts.dispatcher.serve, parts.opened, dialects))
-        self.websocket_paths = frozenset((*_CORE_PATHS, *(dialect.path for dialect in dialects)))
+        paths = ws_routes(config, parts.dispatcher.serve, parts.opened, dialects)
+        parts.gate.paths.update(paths)
+        self.websocket_paths = frozenset(paths)
         """Paths for WebSockets only. ``*`` is any second segment."""
         parts.gate.paths[publisher.path] = publisher.choose
         self.streams = self._make_streams()
@@ -355,7 +356,8 @@ def _on_shared(path: str, spoken: Mapping[str, Spoken]) -> Spoken | Choose:
     return select
 
 
-_CORE_PATHS: Final = ("/acc", "/ws", "/connection/websocket", "/connection/*/websocket")
+_SHARED_PATH: Final = "/ws"
+"""The path on which a parameter of the query, or the listener, chooses the dialect."""
 
 
 def ws_routes(
@@ -379,7 +381,10 @@ def ws_routes(
     }
     centrifuge = _centrifuge_on(replace(spoken["centrifuge"], serve=serve_each(serve)))
     paths: dict[str, Spoken | Choose] = {
-        **{path: _on_shared(path, spoken) for path in {row.dialect.path for row in spoken.values()}},
+        **{
+            path: _on_shared(path, spoken)
+            for path in {_SHARED_PATH, *(row.dialect.path for row in spoken.values())}
+        },
         "/connection/websocket": centrifuge,
         "/connection/*/websocket": centrifuge,
     }

@@ -35,7 +35,7 @@ def test_the_manual_names_all_features() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("features: [push]\n", "line 1: features: there is no feature 'push'; there are action, "),
+        ("features: [push]\n", "line 1: features: there is no feature 'push'; there are client, "),
         (
             "features: [action]\napps:\n  shop:\n    pusher: {app_id: a, key: k, secret: ssssssssssssssss}\n",
             "line 4: apps.shop.pusher: the setting features leaves this feature out",

@@ -17,7 +17,7 @@ from msgspec import UNSET, Struct
 
 from imserver.api.form import BadBody, fold_pairs, parse_form, parse_json, parse_pairs, read_multipart
 from imserver.api.rates import MessageRates, Rates
-from imserver.api.reply import CLIENT, CMD, PREFLIGHT, PROBLEM, ApiProblem, RequestRefused, Style
+from imserver.api.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
 from imserver.auth.authority import OF_ACCOUNTS, refusal
 from imserver.auth.principal import ANYONE, DEMO, NOBODY, BadSignature, Need, Principal, may
 from imserver.config.settings import Config
@@ -28,7 +28,6 @@ from imserver.errors import (
     HTTP_FORBIDDEN,
     HTTP_INTERNAL_ERROR,
     HTTP_INVALID_REQUEST,
-    HTTP_METHOD_NOT_ALLOWED,
     HTTP_NOT_ALLOWED,
     HTTP_SIGNATURE_INVALID,
     HTTP_TOKEN_INVALID,
@@ -94,8 +93,7 @@ class Api:
         """Longest body that is read of whoever has proved something."""
         self.public_body_bytes = min(MAX_PUBLIC_BODY_BYTES, self.body_bytes)
         """Longest body that is read of anybody."""
-        self.push_characters = max(1, config.limits.outbox_bytes // 8)
-        """Longest push. JSON takes up to six bytes a character, so a frame always fits an empty outbox."""
+        self.push_characters = config.limits.push_characters
         self.message_bytes = config.limits.message_bytes
         """Longest message of an account: as over a connection."""
         self._limit_messages = config.limits.messages_per_second
@@ -324,9 +322,7 @@ def answer(api: Api, route: Route, request: HttpRequest) -> HttpResponse:
     internal errors are logged, and refused in the row's style. May switch.
     """
     if request.method == "OPTIONS" and route.method != "OPTIONS":
-        if route.style is CLIENT:
-            return route.style.refuse(HTTP_METHOD_NOT_ALLOWED, request)
-        return PREFLIGHT
+        return route.style.options
     principal = admit(api, route, request)
     if type(principal) is HttpResponse:
         return principal

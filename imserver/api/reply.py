@@ -98,9 +98,14 @@ class ApiProblem(Exception):
 
 
 class Style(Protocol):
-    """The form of refusals. ``everywhere``: its routes are also served on WebSocket listeners."""
+    """The form of refusals.
+
+    ``everywhere``: its routes are also served on WebSocket listeners. ``options``: the answer to OPTIONS on a
+    route of another method.
+    """
 
     everywhere: bool
+    options: HttpResponse
 
     def refuse(self, problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
         """The answer to a refused request."""
@@ -110,6 +115,7 @@ class _CmdStyle:
     """Always status 200, with a code of the cmd dialect in the body (docs/reference/http.md)."""
 
     everywhere = True
+    options = PREFLIGHT
 
     def refuse(self, problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
         if problem.status in (401, 403):
@@ -117,23 +123,11 @@ class _CmdStyle:
         return SYSTEM_ERROR if problem.status >= 500 else BAD_PARAMETER
 
 
-class _ClientStyle:
-    """Code -1 in the body, but the statuses 400 and 405 without one (docs/reference/client-dialect.md)."""
-
-    everywhere = True
-
-    def refuse(self, problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
-        if problem.status in (401, 403):
-            return client_refusal("未授权")
-        if problem.status >= 500:
-            return client_refusal("系统错误")
-        return HttpResponse(405 if problem.status == 405 else 400, b"")
-
-
 class _ProblemStyle:
     """A matching status, and a problem body ``{code, message, temporary, request_id}``."""
 
     everywhere = False
+    options = PREFLIGHT
 
     def refuse(self, problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
         body = problem_body(problem, request.id, detail)
@@ -141,11 +135,5 @@ class _ProblemStyle:
         return HttpResponse(problem.status, body, headers=headers)
 
 
-def client_refusal(text: str) -> HttpResponse:
-    """A refusal of the client dialect's routes: code -1 and a text."""
-    return HttpResponse(200, b'{"code":-1,"msg":%b,"data":[]}' % _encode(text))
-
-
 CMD: Final[Style] = _CmdStyle()
-CLIENT: Final[Style] = _ClientStyle()
 PROBLEM: Final[Style] = _ProblemStyle()

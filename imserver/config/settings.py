@@ -101,6 +101,11 @@ class LimitSettings(Struct, frozen=True):
     stream_seconds: Duration = 60.0
     registered_apps: Count = 100000
 
+    @property
+    def push_characters(self) -> int:
+        """Longest push. JSON takes up to six bytes a character, so a frame always fits an empty outbox."""
+        return max(1, self.outbox_bytes // 8)
+
 
 class WebSocketSettings(Struct, frozen=True):
     """Section ``websocket``: compression, pings, heartbeats, closing."""

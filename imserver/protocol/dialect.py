@@ -1,6 +1,6 @@
 """The contract of a dialect: one codec, and the rules in which the re-implemented servers differ.
 
-To add a dialect, add a module with a subclass of :class:`Dialect` and name it in ``protocol/registry.py``.
+To add a dialect, add a subclass of :class:`Dialect` to the row of a feature.
 Every dialect must pass the suite ``tests/protocol/contract.py``.
 """
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from imserver.dialects.client.wire import ClientDialect
 from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
 
 DIALECTS: tuple[Dialect, ...] = (
     CmdDialect(),
-    ClientDialect(),
     CentrifugeDialect(),
 )
 """One instance of each dialect, shared by all connections of a process."""
 
 CENTRIFUGE_PROTOBUF = CentrifugeProtobufDialect()
 """The centrifuge dialect for clients that offer the subprotocol ``centrifuge-protobuf``."""
-
-BY_NAME: dict[str, Dialect] = {dialect.name: dialect for dialect in DIALECTS}
-"""Name → dialect."""

@@ -24,10 +24,11 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.api.call import Route
 from imserver.api.centrifugo import ROUTES as CENTRIFUGO
-from imserver.api.reply import CLIENT, CMD, PROBLEM, UNAUTHORIZED, client_refusal
+from imserver.api.reply import CMD, PROBLEM, UNAUTHORIZED
 from imserver.api.v1.operation import Operation
 from imserver.auth.principal import PUSH_OR_USER
 from imserver.config.settings import ApiSettings, PusherSettings
+from imserver.dialects.client import api as client
 from imserver.dialects.protobuf.api import NO_TOKEN
 from imserver.features.uploads.resumable import ResumableUploads
 from imserver.features.uploads.uploads import Offer, uploads_of
@@ -150,7 +151,7 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
         path = route.path.replace("/*", f"/id{'201' if app == '203' else app}", 1).replace("*", "presence-r")
         event = {"name": "e", "channel": "c", "data": "x"}
         body = [{**event, "batch": [event]}] if route.method == "POST" else b""
-    elif route.style is CLIENT:
+    elif route.feature == "client":
         headers["systemid"] = app
         body = [{"systemId": app} if route.path == "/api/register" else {}]
     elif route in CENTRIFUGO:
@@ -171,8 +172,8 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
         return any(each["status"] not in (401, 403) for each in results)
     if route.style is CMD:
         return finished.body != UNAUTHORIZED.body
-    if route.style is CLIENT:
-        return finished.body != client_refusal("未授权").body
+    if route.feature == "client":
+        return finished.body != client.UNAUTHORIZED.body
     if route.style is not PROBLEM:
         return finished.body != NO_TOKEN.body
     if finished.status < 400:

@@ -1,0 +1,28 @@
+"""The client dialect: browsers that only listen. Their back end controls each of them by HTTP."""
+
+from __future__ import annotations
+
+from imserver.dialects.client import api
+from imserver.dialects.client.service import ClientService
+from imserver.dialects.client.wire import NAME, ClientDialect
+from imserver.feature import Feature
+from imserver.parts import FeatureParts, Parts
+
+
+def _build(core: Parts) -> FeatureParts:
+    service = ClientService(
+        core.hub,
+        core.ids,
+        core.channels,
+        core.connections,
+        core.queries,
+        core.tenants,
+        core.logins,
+        core.metrics,
+        core.config.hub.notice_members,
+    )
+    routes = api.ClientApi(service, core.connections, core.channels, core.pushes, core.config)
+    return FeatureParts(routes, opened={NAME: service.opened}, ended=(service.ended,), reload=routes.reload)
+
+
+FEATURE = Feature(NAME, _build, (ClientDialect(),), api.ROUTES)

@@ -14,17 +14,21 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from imserver import errors
-from imserver.api.call import Api, Call, Route
+from imserver.api.call import Call, Route
 from imserver.api.form import BadBody, parse_json
-from imserver.api.reply import CLIENT, RequestRefused, client_refusal
+from imserver.api.reply import RequestRefused, Style
 from imserver.auth.principal import ADMIN, PUSH_OR_ADDRESS, READ_OR_ADDRESS, Need
 from imserver.auth.tenants import TooManyTenants
-from imserver.dialects.client.service import BadSystem, Label
-from imserver.dialects.client.wire import message_id
+from imserver.config.settings import Config
+from imserver.dialects.client.service import BadSystem, ClientService, Label
+from imserver.dialects.client.wire import NAME, message_id
+from imserver.errors import HttpProblem
 from imserver.model import Event, Outcome, nothing_accepted
-from imserver.services.channels.connections import Joined, Left
+from imserver.services.channels.channels import Channels
+from imserver.services.channels.connections import Connections, Joined, Left
 from imserver.services.channels.members import ChannelRefused
-from imserver.transport.exchange import HttpResponse
+from imserver.services.push.push import Pushes
+from imserver.transport.exchange import HttpRequest, HttpResponse
 
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _NOTHING: Final = Raw(b"")
@@ -150,7 +154,14 @@ client is connected.
 
 _encode = msgspec.json.Encoder().encode
 
+
+def client_refusal(text: str) -> HttpResponse:
+    """Code -1 and a text."""
+    return HttpResponse(200, b'{"code":-1,"msg":%b,"data":[]}' % _encode(text))
+
+
 NO_SYSTEM: Final = client_refusal("系统ID不能为空")
+UNAUTHORIZED: Final = client_refusal("未授权")
 UNKNOWN_SYSTEM: Final = client_refusal("系统ID无效")
 TAKEN: Final = client_refusal("该系统ID已被注册")
 FAILED: Final = client_refusal("系统错误")
@@ -160,6 +171,46 @@ TOO_MANY_GROUPS: Final = client_refusal("分组数量已达上限")
 TOO_MANY_SYSTEMS: Final = client_refusal("系统数量已达上限")
 TOO_MANY_CLIENTS: Final = client_refusal("ClientIds数量超过上限")
 TOO_LONG: Final = client_refusal("消息过长")
+
+
+class _Style:
+    """Code -1 in the body, but the statuses 400 and 405 without one (docs/reference/client-dialect.md)."""
+
+    everywhere = True
+    options = HttpResponse(405, b"")
+
+    def refuse(self, problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
+        if problem.status in (401, 403):
+            return UNAUTHORIZED
+        if problem.status >= 500:
+            return FAILED
+        return HttpResponse(405 if problem.status == 405 else 400, b"")
+
+
+STYLE: Final[Style] = _Style()
+
+
+class ClientApi:
+    """What the routes use."""
+
+    def __init__(
+        self,
+        service: ClientService,
+        connections: Connections,
+        channels: Channels,
+        pushes: Pushes,
+        config: Config,
+    ) -> None:
+        self.service = service
+        self.connections = connections
+        self.channels = channels
+        self.pushes = pushes
+        self.reload(config)
+
+    def reload(self, config: Config) -> None:
+        """Apply new limits."""
+        self.push_characters = config.limits.push_characters
+        self.batch_targets = config.limits.batch_targets
 
 
 def success(data: Any) -> HttpResponse:
@@ -191,21 +242,21 @@ def _required(value: str | None, name: str) -> str:
     return value
 
 
-def _read_system(api: Api, call: Call) -> None:
+def _read_system(api: ClientApi, call: Call) -> None:
     """Set the system of a request."""
     call.asked = _system_of(call)
-    call.app = api.services.client_service.app_of(call.asked)
+    call.app = api.service.app_of(call.asked)
 
 
 class _Driven(Generic[B]):
     """Every route except register. ``function`` is called with the app of the system, and the body."""
 
-    def __init__(self, kind: type[B], function: Callable[[Api, str, B], HttpResponse]) -> None:
+    def __init__(self, kind: type[B], function: Callable[[ClientApi, str, B], HttpResponse]) -> None:
         self._reader = BodyReader(kind)
         self._function = function
 
-    def __call__(self, api: Api, call: Call) -> HttpResponse:
-        if not api.services.client_service.is_registered(call.asked):
+    def __call__(self, api: ClientApi, call: Call) -> HttpResponse:
+        if not api.service.is_registered(call.asked):
             return UNKNOWN_SYSTEM
         return self._function(api, call.app, self._reader.read(call.body))
 
@@ -213,7 +264,7 @@ class _Driven(Generic[B]):
 # --- pushing ------------------------------------------------------------------------------------------------
 
 
-def _event(api: Api, push: Push) -> Event:
+def _event(api: ClientApi, push: Push) -> Event:
     """The event of a push. The same event, with the same id, goes to all receivers of a call."""
     text, data = push.payload()
     sender, note = push.send_user_id or "", push.msg or ""
@@ -229,49 +280,49 @@ def _push_answer(event: Event, outcome: Outcome) -> HttpResponse:
     return FAILED if outcome in (Outcome.FAILED, Outcome.REFUSED) else success({"messageId": event.id})
 
 
-def send_to_client(api: Api, app: str, push: PushToClient) -> HttpResponse:
+def send_to_client(api: ClientApi, app: str, push: PushToClient) -> HttpResponse:
     """``POST /api/send_to_client``: push to one client."""
     event = _event(api, push)
     client = _required(push.client_id, "ClientId")
-    return _push_answer(event, api.services.connections.push(app, client, event))
+    return _push_answer(event, api.connections.push(app, client, event))
 
 
-def send_to_clients(api: Api, app: str, push: PushToClients) -> HttpResponse:
+def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpResponse:
     """``POST /api/send_to_clients``: push to several clients."""
     event = _event(api, push)
     if push.client_ids is None:
         raise RequestRefused(client_refusal("ClientIds为必填字段"))
     if len(push.client_ids) > api.batch_targets:
         return TOO_MANY_CLIENTS
-    outcomes = api.services.connections.push_each(app, [each or "" for each in push.client_ids], event)
+    outcomes = api.connections.push_each(app, [each or "" for each in push.client_ids], event)
     # A repeated call would deliver again to clients that have received the push.
     return FAILED if nothing_accepted(outcomes) else DONE
 
 
-def send_to_group(api: Api, app: str, push: PushToGroup) -> HttpResponse:
+def send_to_group(api: ClientApi, app: str, push: PushToGroup) -> HttpResponse:
     """``POST /api/send_to_group``: push to all members of a group."""
     event = _event(api, push)
     group = _required(push.group_name, "GroupName")
-    return _push_answer(event, api.services.channels.publish(app, group, event))
+    return _push_answer(event, api.channels.publish(app, group, event))
 
 
-def send_to_system(api: Api, app: str, push: Push) -> HttpResponse:
+def send_to_system(api: ClientApi, app: str, push: Push) -> HttpResponse:
     """``POST /api/send_to_system``: push to all clients of the system."""
     event = _event(api, push)
-    return _push_answer(event, api.services.pushes.spread(app, event))
+    return _push_answer(event, api.pushes.spread(app, event))
 
 
 # --- groups -------------------------------------------------------------------------------------------------
 
 
-def bind_to_group(api: Api, app: str, binding: Binding) -> HttpResponse:
+def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
     """``POST /api/bind_to_group``: put a client into a group, and set its label."""
     client, group = _required(binding.client_id, "ClientId"), _required(binding.group_name, "GroupName")
     label = Label(binding.user_id or "", binding.extend or "")
     if len(label.user_id) + len(label.extend) > LABEL_CHARACTERS:
         return TOO_LONG
     try:
-        joined = api.services.client_service.bind(app, client, group, label)
+        joined = api.service.bind(app, client, group, label)
     except ChannelRefused:
         return BAD_GROUP
     if joined is Joined.FULL:
@@ -279,13 +330,13 @@ def bind_to_group(api: Api, app: str, binding: Binding) -> HttpResponse:
     return FAILED if joined is Joined.FAILED else DONE
 
 
-def unbind_from_group(api: Api, app: str, membership: MembershipBody) -> HttpResponse:
+def unbind_from_group(api: ClientApi, app: str, membership: MembershipBody) -> HttpResponse:
     """``POST /api/unbind_from_group``: take a client out of a group."""
     client, group = _required(membership.client_id, "ClientId"), _required(membership.group_name, "GroupName")
-    return FAILED if api.services.client_service.unbind(app, client, group) is Left.FAILED else DONE
+    return FAILED if api.service.unbind(app, client, group) is Left.FAILED else DONE
 
 
-def get_online_list(api: Api, app: str, group: GroupBody) -> HttpResponse:
+def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
     """``POST /api/get_online_list``: the members of a group in the order of joining.
 
     ``count`` counts all; the list has at most :data:`LIST_MEMBERS`.
@@ -294,16 +345,16 @@ def get_online_list(api: Api, app: str, group: GroupBody) -> HttpResponse:
     listed: list[str] = []
     after = ""
     while True:
-        page = api.services.channels.members(app, name, after, _PAGE_MEMBERS)
+        page = api.channels.members(app, name, after, _PAGE_MEMBERS)
         listed += [member.connection for member in page.members]
         after = page.next
         if not after or len(listed) >= LIST_MEMBERS:
             return success({"count": max(page.total, len(listed)), "list": listed})
 
 
-def get_client_groups(api: Api, app: str, client: Client) -> HttpResponse:
+def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/get_client_groups``: the groups of a client in the order of joining."""
-    found = api.services.connections.about(app, [_required(client.client_id, "ClientId")])[0]
+    found = api.connections.about(app, [_required(client.client_id, "ClientId")])[0]
     groups = () if found is None else found.channels
     return success({"count": len(groups), "list": groups})
 
@@ -311,31 +362,31 @@ def get_client_groups(api: Api, app: str, client: Client) -> HttpResponse:
 # --- clients and systems ------------------------------------------------------------------------------------
 
 
-def is_online(api: Api, app: str, client: Client) -> HttpResponse:
+def is_online(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/is_online``: whether a client is connected."""
-    found = api.services.connections.about(app, [_required(client.client_id, "ClientId")])
+    found = api.connections.about(app, [_required(client.client_id, "ClientId")])
     return success({"online": found[0] is not None})
 
 
-def close_client(api: Api, app: str, client: Client) -> HttpResponse:
+def close_client(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/close_client``: close a client's connection, after all earlier pushes."""
     name = _required(client.client_id, "ClientId")
-    outcome = api.services.connections.close(app, name, errors.CLOSE_KICKED)
+    outcome = api.connections.close(app, name, errors.CLOSE_KICKED)
     return FAILED if outcome is Outcome.FAILED else CLOSED
 
 
 _read_registration = BodyReader(RegisterBody).read
 
 
-def _read_new_system(api: Api, call: Call) -> None:
+def _read_new_system(api: ClientApi, call: Call) -> None:
     call.asked = _read_registration(call.body).system_id
-    call.app = api.services.client_service.app_of(call.asked or "")
+    call.app = api.service.app_of(call.asked or "")
 
 
-def register(api: Api, call: Call) -> HttpResponse:
+def register(api: ClientApi, call: Call) -> HttpResponse:
     """``/api/register``, by any method: register a system permanently, for all nodes."""
     try:
-        made = api.services.client_service.register(_required(call.asked, "SystemId"))
+        made = api.service.register(_required(call.asked, "SystemId"))
     except BadSystem:
         return UNKNOWN_SYSTEM
     except TooManyTenants:
@@ -360,12 +411,20 @@ _DRIVEN: Final[tuple[tuple[str, Need, _Driven[Any]], ...]] = (
 ROUTES: Final = (
     *(
         Route(
-            method, "/api/register", ADMIN, register, "named", hot=True, read=_read_new_system, style=CLIENT
+            method,
+            "/api/register",
+            ADMIN,
+            register,
+            "named",
+            hot=True,
+            read=_read_new_system,
+            style=STYLE,
+            feature=NAME,
         )
         for method in _ANY
     ),
     *(
-        Route("POST", path, need, function, "named", hot=True, read=_read_system, style=CLIENT)
+        Route("POST", path, need, function, "named", hot=True, read=_read_system, style=STYLE, feature=NAME)
         for path, need, function in _DRIVEN
     ),
 )

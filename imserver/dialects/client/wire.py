@@ -48,10 +48,13 @@ BAD_SYSTEM: Final = refusal(CODE_NO_SYSTEM, "系统ID无效")
 """The name is not valid for a system."""
 
 
+NAME: Final = "client"
+
+
 class ClientDialect(Dialect):
     """Codec of the ``client`` dialect, whose clients send no commands."""
 
-    name = "client"
+    name = NAME
     path = "/ws"
     chosen_by = "systemId"
     any_origin = True

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.api.call import Call, Route
-from imserver.api.reply import Style
+from imserver.api.reply import PREFLIGHT, Style
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ACCOUNT, ANYONE
 from imserver.auth.tenants import Tenants
@@ -85,6 +85,7 @@ class _GoChatStyle:
     """Code -1 in the body for every error. Details of internal errors are not sent."""
 
     everywhere = True
+    options = PREFLIGHT
 
     def refuse(self, problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
         if problem.status == 405:

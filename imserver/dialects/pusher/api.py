@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.api.call import Call, Route
-from imserver.api.reply import ApiProblem
+from imserver.api.reply import PREFLIGHT, ApiProblem
 from imserver.auth.principal import SIGNED, Principal
 from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
 from imserver.dialects.pusher.service import NAME, PusherService, connection_id_of
@@ -54,6 +54,7 @@ class _Style:
     """A matching status, and a text."""
 
     everywhere = True
+    options = PREFLIGHT
 
     def refuse(self, problem: errors.HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
         text = f"{detail or problem.message}\n"

@@ -20,7 +20,7 @@ from imserver.auth.principal import BadSignature, Principal
 from imserver.auth.rules import secret_in
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey
-from imserver.config.settings import ChannelSettings, PusherSettings, TenantSettings
+from imserver.config.settings import ChannelSettings, Config, PusherSettings, TenantSettings
 from imserver.config.values import MAKE_SECRET
 from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
 from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
@@ -144,7 +144,7 @@ class PusherApps:
             except BadKey as bad:
                 raise StartError(f"apps.{tenant.name}.{bad}") from None
 
-    def reload(self) -> None:
+    def reload(self, _config: Config) -> None:
         """Take all apps again, with their secrets from files (SIGHUP)."""
         tenants = self._tenants.all()
         for name in self._apps.keys() - {tenant.name for tenant in tenants}:
