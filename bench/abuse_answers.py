@@ -13,7 +13,8 @@ ACCEPTED: Final = "ok"
 """The name of an accepted request among the counts."""
 _HTTP: Final = re.compile(
     rb"HTTP/1\.1 (\d{3})[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n"
-    rb'(?:[0-9a-f]+\r\n)?(?:\{"code":(-?\d+)|\{"error":\{"code":(\d+))?'
+    rb'(?:[0-9a-f]+\r\n)?(?:\{"replies":\[)?(?:\{"code":(-?\d+)|\{"error":\{"code":(\d+)'
+    rb'|\{"results":\[\{"status":(\d+))?'
 )
 _CMD: Final = b'"%b":"%b","response":{"code":'
 _NUMBER: Final = re.compile(rb"-?\d+")
@@ -23,10 +24,11 @@ _FINE: Final = {b"200", b"0"}
 
 def http_answers(data: bytes) -> Counter[str]:
     """Count HTTP answers by their result: a status under 400, and no other code in the body than 0 or 200, is
-    accepted.
+    accepted. Of a batch, its first command counts.
     """
     found: Counter[str] = Counter()
-    for status, code, error in _HTTP.findall(data):
+    for whole, code, error, first in _HTTP.findall(data):
+        status = first or whole
         if status >= b"400":
             found[status.decode()] += 1
         elif error or (code and code not in _FINE):

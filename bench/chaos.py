@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from bench import chaos_channels, chaos_tasks
+from bench import channel_dialects, chaos_channels, chaos_tasks
 from bench.context import RunContext, parameter, text_parameter
 from bench.events import EventReceiver
 from bench.figures import Figures
@@ -52,7 +52,7 @@ api: {{{{keys: [{{{{key: {chaos_channels.KEY}, scopes: [push, read]}}}}]}}}}
 apps:
   {CHANNEL_APP}:
     open: true
-    pusher: {{{{app_id: "1", key: {chaos_channels.PUSHER_KEY}, secret: a-secret-of-this-run-alone}}}}
+    pusher: {{{{app_id: "1", key: {channel_dialects.PUSHER_KEY}, secret: a-secret-of-this-run-alone}}}}
     channels:
       live: {{{{subscribe: anybody, history_size: 5000, history_seconds: 600}}}}
       short: {{{{subscribe: anybody, history_size: 20, history_seconds: 600}}}}

@@ -80,8 +80,13 @@ def test_accepted_and_refused_requests_are_counted() -> None:
         b'HTTP/1.1 200 OK\r\nA: b\r\n\r\n{"code":1003}',
         b'HTTP/1.1 200 OK\r\nA: b\r\n\r\n{"error":{"code":103}}',
         b"HTTP/1.1 404 Not Found\r\nA: b\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\nA: b\r\n\r\n{"replies":[{"error":{"code":108}},{"publish":{}}]}',
+        b'HTTP/1.1 200 OK\r\nA: b\r\n\r\n{"replies":[{"publish":{}}]}',
+        b'HTTP/1.1 200 OK\r\nA: b\r\n\r\n{"results":[{"status":403,"body":{}}]}',
+        b'HTTP/1.1 200 OK\r\nA: b\r\n\r\n{"results":[{"status":200,"body":{}}]}',
     )
-    assert http_answers(b"".join(answers)) == {"ok": 1, "code 1003": 1, "code 103": 1, "404": 1}
+    counts = {"ok": 3, "code 1003": 1, "code 103": 1, "code 108": 1, "403": 1, "404": 1}
+    assert http_answers(b"".join(answers)) == counts
     switched = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 
     def counted(dialect: str, *payloads: bytes) -> dict[str, int]:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from bench import chaos_channels, chaos_tasks
+from bench import channel_dialects, chaos_channels, chaos_tasks
+from bench.channel_dialects import CmdChannelDialect, Subscribed
 from bench.chaos import CMD_APP, FAULTS, Network, chosen
 from bench.chaos_client import (
     AcknowledgedIds,
@@ -343,7 +344,7 @@ def test_rows_that_vanish_and_rows_that_double_are_found(generator: Generator) -
 def chain(*taken: tuple[int, int]) -> chaos_channels.Chain:
     """What a subscriber has: publications as (offset, mark), from the position e 3 on."""
     one = chaos_channels.Chain("ann", "news", Faults())
-    one.begin(chaos_channels.Subscribed("news", "e", 3, False, []))
+    one.begin(Subscribed("news", "e", 3, False, []))
     for offset, mark in taken:
         one.take(offset, mark)
     return one
@@ -352,7 +353,7 @@ def chain(*taken: tuple[int, int]) -> chaos_channels.Chain:
 def again(one: chaos_channels.Chain, epoch: str, offset: int, recovered: bool, *missed: int) -> Counter[str]:
     """Come back, with these offsets missed; the faults."""
     publications = [(each, each) for each in missed]
-    one.begin(chaos_channels.Subscribed("news", epoch, offset, recovered, publications))
+    one.begin(Subscribed("news", epoch, offset, recovered, publications))
     return one.faults.counts
 
 
@@ -382,7 +383,7 @@ def test_a_subscriber_that_comes_back_recovers_or_must_reload() -> None:
 
 
 def test_a_subscriber_of_a_stored_channel_has_what_lies_within_its_chains() -> None:
-    one = chaos_channels.CmdChannelDialect("app", "ann").chain("ann", "stored:1", Faults())
+    one = chaos_channels.chain_of(CmdChannelDialect("app", "ann"), "stored:1", Faults())
     positions = {
         chaos_channels.HistoryPosition("stored:1", "e", offset): offset for offset in (3, 5, 7, 9, 11)
     }
@@ -391,7 +392,7 @@ def test_a_subscriber_of_a_stored_channel_has_what_lies_within_its_chains() -> N
         chaos_channels.HistoryPosition("stored:1", "f", 6): 6,
     }
     assert isinstance(one, chaos_channels.StoredChain)
-    one.begin(chaos_channels.Subscribed("stored:1", "e", 4, False, []))
+    one.begin(Subscribed("stored:1", "e", 4, False, []))
     one.take(7, 7)
     assert one.missing(positions) == [5]
     assert again(one, "e", 9, True) == {}
@@ -402,7 +403,7 @@ def test_a_subscriber_of_a_stored_channel_has_what_lies_within_its_chains() -> N
 
 
 def test_centrifuge_json_is_read() -> None:
-    dialect = chaos_channels.CentrifugeDialect("app", "ann")
+    dialect = channel_dialects.CentrifugeDialect("app", "ann")
     dialect.login(0)
     dialect.subscribe("news", "e", 3)
     replies = [
@@ -415,24 +416,24 @@ def test_centrifuge_json_is_read() -> None:
     ]
     assert dialect.read(b"\n".join(replies)) == [
         LoggedIn(False),
-        chaos_channels.Subscribed("news", "e", 4, True, [(4, 7)]),
-        chaos_channels.Published("news", 5, 8),
-        chaos_channels.Unsubscribed("news", 2500),
-        chaos_channels.Pong(),
+        Subscribed("news", "e", 4, True, [(4, 7)]),
+        channel_dialects.Published("news", 5, 8),
+        channel_dialects.Unsubscribed("news", 2500),
+        channel_dialects.Pong(),
     ]
     dialect.subscribe("news", "", 0)
     refused = b'{"id":3,"error":{"code":100,"temporary":true}}'
-    assert dialect.read(refused) == [chaos_channels.SubscriptionRefused("news")]
+    assert dialect.read(refused) == [channel_dialects.SubscriptionRefused("news")]
     assert dialect.unsubscribe("news")
-    assert dialect.read(b'{"id":4,"unsubscribe":{}}') == [chaos_channels.Left("news")]
+    assert dialect.read(b'{"id":4,"unsubscribe":{}}') == [channel_dialects.Left("news")]
 
 
 def test_cmd_subscribers_are_read() -> None:
-    dialect = chaos_channels.CmdChannelDialect("app", "ann")
+    dialect = channel_dialects.CmdChannelDialect("app", "ann")
     dialect.login(0)
     dialect.subscribe("news", "e", 3)
 
-    def read(command: str, seq: str, data: str, code: int = 200) -> list[chaos_channels.SubscriberEvent]:
+    def read(command: str, seq: str, data: str, code: int = 200) -> list[channel_dialects.SubscriberEvent]:
         body = '{"seq":"%s","cmd":"%s","response":{"code":%d,"codeMsg":"","data":%s}}'
         return dialect.read((body % (seq, command, code, data)).encode())
 
@@ -441,28 +442,28 @@ def test_cmd_subscribers_are_read() -> None:
         '{"channel":"news","epoch":"e","offset":4,"recovered":true,'
         '"publications":[{"channel":"news","offset":4,"data":{"mark":7}}]}'
     )
-    assert read("subscribe", "2", answer) == [chaos_channels.Subscribed("news", "e", 4, True, [(4, 7)])]
+    assert read("subscribe", "2", answer) == [Subscribed("news", "e", 4, True, [(4, 7)])]
     assert read("publication", "x", '{"channel":"news","offset":5,"data":{"mark":8}}') == [
-        chaos_channels.Published("news", 5, 8)
+        channel_dialects.Published("news", 5, 8)
     ]
     assert read("unsubscribed", "x", '{"channel":"news","code":2500}') == [
-        chaos_channels.Unsubscribed("news", 2500)
+        channel_dialects.Unsubscribed("news", 2500)
     ]
     assert read("enter", "x", "null") == []
     dialect.subscribe("news", "", 0)
-    assert read("subscribe", "3", "null", 1008) == [chaos_channels.SubscriptionRefused("news")]
+    assert read("subscribe", "3", "null", 1008) == [channel_dialects.SubscriptionRefused("news")]
     assert dialect.unsubscribe("news")
-    assert read("unsubscribe", "4", "null") == [chaos_channels.Left("news")]
+    assert read("unsubscribe", "4", "null") == [channel_dialects.Left("news")]
 
 
 def test_pusher_subscribers_are_read() -> None:
-    dialect = chaos_channels.PusherDialect("app", "ann")
+    dialect = channel_dialects.PusherDialect("app", "ann")
     assert dialect.read(b'{"event":"pusher:connection_established","data":"{}"}') == [LoggedIn(False)]
     for event, found in {
-        "pusher_internal:subscription_succeeded": [chaos_channels.Subscribed("news", "", 0, False, [])],
-        "pusher:subscription_error": [chaos_channels.SubscriptionRefused("news")],
+        "pusher_internal:subscription_succeeded": [Subscribed("news", "", 0, False, [])],
+        "pusher:subscription_error": [channel_dialects.SubscriptionRefused("news")],
         "pusher:cache_miss": [],
-        "custom": [chaos_channels.Published("news", 0, 7)],
+        "custom": [channel_dialects.Published("news", 0, 7)],
     }.items():
         frame = {"event": event, "channel": "news", "data": '{"mark":7}'}
         assert dialect.read(json.dumps(frame).encode()) == found
@@ -491,7 +492,7 @@ def test_a_feed_has_no_double_and_misses_only_while_its_client_is_away(
 ) -> None:
     feed = chaos_channels.Feed("ann", channel, Faults())
     for span in spans:
-        feed.begin(chaos_channels.Subscribed(channel, "", 0, False, []))
+        feed.begin(Subscribed(channel, "", 0, False, []))
         for mark in span:
             feed.take(0, mark)
     positions = {mark: {chaos_channels.HistoryPosition(channel, "e", mark)} for mark in (1, 2, 3, 4)}
@@ -510,7 +511,7 @@ def test_a_publication_that_subscribers_skip_is_found(
 ) -> None:
     """Subscribers of stored channels that subscribe again all the time; then one of them has less."""
     monkeypatch.setattr(chaos_channels, "CHECK_SECONDS", 0)  # nothing breaks, nothing comes late
-    pusher = {"app_id": "1", "key": chaos_channels.PUSHER_KEY, "secret": "a-secret-of-this-run-alone"}
+    pusher = {"app_id": "1", "key": channel_dialects.PUSHER_KEY, "secret": "a-secret-of-this-run-alone"}
     channels = {"stored": {"subscribe": "anybody", "history": "log"}}
     server = start_server(
         config={
