@@ -15,108 +15,11 @@ from msgspec import Struct
 from werkzeug.wrappers import Response
 
 from imserver import assets
-from imserver.pages.text import LANGUAGES, TEXT, in_language
+from imserver.pages.text import REFERENCE, TEXT
 from imserver.pages.visitors import Seen, language_of_visitor, language_parameter, render
 
-#: key -> (Chinese, English)
-_WORDS: Final = {
-    "title": ("HTTP 接口", "HTTP API"),
-    "skip": ("跳到正文", "Skip to the content"),
-    "pages": ("页面", "Pages"),
-    "contents": ("目录", "Contents"),
-    "shapes": ("数据结构", "Data types"),
-    "fields": ("字段", "Fields"),
-    "query": ("查询参数", "Query"),
-    "body": ("请求体", "Body"),
-    "headers": ("请求头", "Headers"),
-    "answer": ("应答", "Response"),
-    "request": ("请求", "Request"),
-    "refusals": ("可能的错误", "Possible errors"),
-    "required": ("必填", "required"),
-    "optional": ("可缺省", "optional"),
-    "default": ("默认", "default"),
-    "scope": ("权限", "scope"),
-    "or_token": ("或用户令牌", "or the token of a user"),
-    "token": ("用户令牌", "token of a user"),
-    "temporary": ("可重试", "retry later"),
-    "copy_it": ("复制", "Copy"),
-    "copied": ("已复制", "Copied"),
-    "anchor": ("本接口的链接", "Link to this operation"),
-    "search": ("搜索接口、字段和说明", "Search paths, fields and texts"),
-    "nothing_found": ("没有找到。", "Nothing found."),
-    "try_it": ("试一试", "Try it"),
-    "key": ("API 密钥或令牌", "API key or token"),
-    "key_stays": (
-        "仅用于本页的“试一试”。只留在本页内存中，离开或重新加载后即消失。",
-        "For “Try it”. It stays in the memory of this page, and is gone when you leave or reload it.",
-    ),
-    "sends_really": (
-        "请求会真正发往本服务器，并可能改变其数据。",
-        "The request really goes to this server, and may change its data.",
-    ),
-    "json_body": ("请求体（JSON）", "Body (JSON)"),
-    "file": ("文件", "File"),
-    "send": ("发送", "Send"),
-    "stop": ("停止", "Stop"),
-    "no_answer": ("没有响应", "No response"),
-    "bad_json": ("请求体不是有效的 JSON", "The body is not valid JSON"),
-    "cut": ("…（其余未显示）", "… (the rest is not shown)"),
-    "document": ("OpenAPI 3.1 文档（JSON）", "OpenAPI 3.1 document (JSON)"),
-    "key_needed": (
-        "需要密钥的接口使用请求头 `Authorization: Bearer <密钥>`；密钥由 `imserver key create push` 创建，"
-        "或写在配置的 `api.keys` 里。示例中的 `$KEY` 代表它。",
-        "Send the API key in the header `Authorization: Bearer <key>`. Create keys with "
-        "`imserver key create push`, or set them in the configuration as `api.keys`. In the examples, "
-        "`$KEY` is your key.",
-    ),
-    "key_demo": (
-        "服务器处于演示模式：还没有任何密钥，因此无需密钥即可调用。有了密钥之后使用请求头 "
-        "`Authorization: Bearer <密钥>`，示例中的 `$KEY` 代表它。",
-        "This server is in demo mode: it has no API keys, so requests need none. "
-        "Once it has a key, send it in the header `Authorization: Bearer <key>`. In the examples, "
-        "`$KEY` is your key.",
-    ),
-}
 _TRIAL_WORDS: Final = ("no_answer", "bad_json", "cut")
 """Words that only the script of the page shows."""
-_BOUNDS: Final = {
-    "minimum": ("≥ {}", "≥ {}"),
-    "exclusiveMinimum": ("> {}", "> {}"),
-    "maximum": ("≤ {}", "≤ {}"),
-    "minLength": ("长度 ≥ {}", "length ≥ {}"),
-    "maxLength": ("长度 ≤ {}", "length ≤ {}"),
-    "minItems": ("≥ {} 项", "≥ {} items"),
-    "maxItems": ("≤ {} 项", "≤ {} items"),
-    "pattern": ("匹配 {}", "matches {}"),
-}
-"""Constraints that a schema may have on a value."""
-_CHAPTERS: Final = {
-    "push": ("推送", "Push"),
-    "presence": ("在线状态", "Presence"),
-    "channels": ("频道", "Channels"),
-    "sessions": ("登录会话", "Sessions"),
-    "accounts": ("账号", "Accounts"),
-    "friends": ("好友", "Friends"),
-    "bots": ("机器人", "Bots"),
-    "groups": ("群组", "Groups"),
-    "invitations": ("邀请", "Invitations"),
-    "conversations": ("会话", "Conversations"),
-    "apps": ("应用", "Apps"),
-    "events": ("事件", "Events"),
-    "uploads": ("文件", "Files"),
-    "document": ("文档", "Document"),
-}
-"""Tags of the document."""
-
-WORDS: Final[dict[str, dict[str, Any]]] = {
-    language: {
-        **in_language(_WORDS, language),
-        "bounds": in_language(_BOUNDS, language),
-        "chapters": in_language(_CHAPTERS, language),
-    }
-    for language in LANGUAGES
-}
-"""Language → the page's own texts."""
 
 
 @lru_cache(maxsize=1)
@@ -191,9 +94,9 @@ class Reference:
             TEXT[language],
             data={
                 "operations": {each["id"]: each["trial"] for each in operations if each["trial"]},
-                "say": {word: WORDS[language][word] for word in _TRIAL_WORDS},
+                "say": {word: REFERENCE[language][word] for word in _TRIAL_WORDS},
             },
-            say=WORDS[language],
+            say=REFERENCE[language],
             chapters=[
                 (tag, [each for each in operations if each["tag"] == tag["name"]]) for tag in document["tags"]
             ],
@@ -365,7 +268,7 @@ def _field(name: str, schema: Document, required: bool, meaning: str) -> Field:
         _shape_of(schema),
         required,
         "" if default in (None, "", [], {}) else json.dumps(default, ensure_ascii=False),
-        tuple((bound, _short(schema[bound])) for bound in _BOUNDS if bound in schema),
+        tuple((bound, _short(schema[bound])) for bound in REFERENCE["en"]["bounds"] if bound in schema),
         meaning,
     )
 

@@ -14,7 +14,8 @@ from flask.testing import FlaskClient
 from imserver.api.v1.openapi import document
 from imserver.config.settings import Config
 from imserver.pages.blueprint import create_pages
-from imserver.pages.reference import WORDS, chinese, curl_of, fields_of, kind_of, marked, operations_of
+from imserver.pages.reference import chinese, curl_of, fields_of, kind_of, marked, operations_of
+from imserver.pages.text import REFERENCE
 from tests.features import DOCUMENTED
 from tests.features import document as write_document
 
@@ -69,9 +70,9 @@ def test_every_operation_is_shown_with_its_scope_fields_and_refusals(
         assert other.get(summary, summary) in article
         credentials = {name: scopes for need in operation["security"] for name, scopes in need.items()}
         for scope in credentials.get("key", ()):
-            assert f"{WORDS[language]['scope']} {scope}" in article
+            assert f"{REFERENCE[language]['scope']} {scope}" in article
         if "token" in credentials:
-            assert WORDS[language]["or_token" if credentials.get("key") else "token"] in article
+            assert REFERENCE[language]["or_token" if credentials.get("key") else "token"] in article
         for parameter in operation["parameters"]:
             assert parameter["name"] in article
         for response in operation["responses"].values():

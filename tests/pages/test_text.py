@@ -1,13 +1,15 @@
 """The table of texts."""
 
+import json
 import re
+from collections import Counter
 
 import pytest
 from werkzeug.datastructures import LanguageAccept
 
 from imserver import errors
 from imserver.assets import STATIC, TEMPLATES
-from imserver.pages.text import LANGUAGES, TEXT, choose_language
+from imserver.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
 
 TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.glob("*.html")]
 SCRIPT_SOURCES = [path.read_text() for path in STATIC.rglob("*.js")]
@@ -35,6 +37,21 @@ def test_the_messages_page_names_every_problem_that_a_person_can_meet() -> None:
     named = {key.removeprefix("messages_fault_") for key in TEXT["zh"] if key.startswith("messages_fault_")}
     unnamed = {code for code in errors.HTTP_PROBLEMS if not code.endswith("_unavailable")} - named
     assert unnamed == set(FOR_PROGRAMS.split())
+
+
+def test_no_two_pages_have_a_text_of_the_same_name() -> None:
+    pages = json.loads((TEMPLATES / "words.zh.json").read_text(encoding="utf-8"))
+    assert Counter(key for page, words in pages.items() if page != "reference" for key in words) == Counter(
+        TEXT["zh"].keys()
+    )
+
+
+def test_the_reference_has_the_same_texts_in_every_language() -> None:
+    first, *others = (REFERENCE[language] for language in LANGUAGES)
+    for other in others:
+        assert other.keys() == first.keys()
+        for group in ("bounds", "chapters"):
+            assert other[group].keys() == first[group].keys()
 
 
 def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:

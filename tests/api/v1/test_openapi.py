@@ -13,7 +13,8 @@ from imserver.api.v1.openapi import document, operation_id, problems_of
 from imserver.api.v1.operation import JSON, Operation
 from imserver.auth.principal import ANY_KEY
 from imserver.errors import HTTP_PROBLEMS
-from imserver.pages.reference import WORDS, chinese
+from imserver.pages.reference import chinese
+from imserver.pages.text import REFERENCE
 from tests.features import DOCUMENTED, OPERATIONS, ROUTES
 
 LIMITS = {"limits.batch_targets": 123}
@@ -69,7 +70,7 @@ def test_every_operation_has_a_name_of_its_own_and_a_chapter() -> None:
     assert len(set(IDS)) == len(IDS)
     chapters = [tag["name"] for tag in DOCUMENT["tags"]]
     assert {row.tag for row in DOCUMENTED} == set(chapters)
-    for words in WORDS.values():
+    for words in REFERENCE.values():
         assert set(chapters) <= set(words["chapters"])
 
 
