@@ -21,6 +21,7 @@ from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.quotas import BotRates
+from imserver.auth.relations import Relations
 from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
@@ -63,7 +64,7 @@ from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
 from imserver.services.people.invitations import Invitations
 from imserver.services.people.oauth import OAuth
-from imserver.services.people.relations import Relations
+from imserver.services.people.relations import AccountRelations
 from imserver.services.people.resets import Resets
 from imserver.services.push.idempotency import Dedupe, MessageIds, RequestIds
 from imserver.services.push.publish import PendingPushes, Publishing
@@ -279,7 +280,10 @@ class Parts:
         self.ids = ConnectionIds(secret, new_birth())
         self.table = ConnectionTable(self.hub, self.ids)
         self._make_logins(secret)
-        self.relations = Relations(self.account_store, self.store, self.account_tokens.wanted_in)
+        self.account_relations = AccountRelations(
+            self.account_store, self.store, self.account_tokens.wanted_in
+        )
+        self.relations: Relations = self.account_relations
         self._choose_services(secret)
         self.tenants.on_delete.append(self.sessions.close_app)
 
@@ -536,7 +540,9 @@ class Parts:
         values = LocalValues() if self.cluster is None else self.cluster.registry
         self.oauth = OAuth(self.config, self.tenants, self.accounts, LinkStore(store), values, self.outgoing)
         self.tenants.on_delete.append(self.oauth.forget)
-        self.cards = Cards(self.config, self.accounts, accounts, self.relations, self.presence, attempt)
+        self.cards = Cards(
+            self.config, self.accounts, accounts, self.account_relations, self.presence, attempt
+        )
         self.last_seen = LastSeen(accounts, self.account_tokens.wanted_in)
         self.invitations = Invitations(
             self.config.accounts,

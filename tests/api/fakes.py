@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from imserver.api.call import Api, answer
 from imserver.auth.account_tokens import PageTokens
 from imserver.auth.authority import AllowLists, Authority, Keys
+from imserver.auth.relations import NoRelations
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import BadToken, Claims
@@ -22,7 +23,6 @@ from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.services.nodes import Overview
 from imserver.services.people.bots import UnknownHook
-from imserver.services.people.relations import Relations
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import LocalReach, Pushes
 from imserver.services.sessions.presence import Presence
@@ -116,7 +116,7 @@ class FakeNode:
         self.table = SimpleNamespace(id_of=lambda _connection: "")
         self.peers = FakePeers()
         self.presence = Presence(self, self.table, self.peers)  # type: ignore[arg-type]
-        self.relations = Relations(cast(Any, None), cast(Any, None), lambda _app: False)
+        self.relations = NoRelations()
         self.overview = Overview(
             lambda asked: self.state(asked.debug, asked.detail),
             lambda: OWN_METRICS,

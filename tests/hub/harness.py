@@ -1,11 +1,12 @@
 """A node's inside without its servers: hub, fan-out, sessions and dispatch over real sockets."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 from unittest.mock import Mock
 
 from msgspec import json
 
+from imserver.auth.relations import NoRelations
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.registry import Lease, SoloRegistry
 from imserver.config.settings import ChannelSettings, TenantSettings
@@ -23,7 +24,6 @@ from imserver.services.channels.channels import Channels
 from imserver.services.channels.connections import Connections
 from imserver.services.channels.stored import ChannelLog
 from imserver.services.nodes import NodeQueries
-from imserver.services.people.relations import Relations
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.publish import PendingPushes
 from imserver.services.push.push import Delivery, LocalReach, Pushes
@@ -178,7 +178,7 @@ class Harness(SocketHarness):
             messages,
             self.webhooks,
             self.acks,
-            Relations(cast(Any, None), cast(Any, None), lambda _app: False),
+            NoRelations(),
         )
 
     def _make_dispatcher(self, *tables: CommandTable) -> None:

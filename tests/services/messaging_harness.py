@@ -6,12 +6,11 @@ from typing import Any
 from msgspec import json
 
 from imserver.auth.quotas import BotRates
+from imserver.auth.relations import NoRelations
 from imserver.services.channels.stored import ChannelLog
 from imserver.services.messages.messaging import MessageCommands, MessageSearch, Messaging
 from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.nodes import ToFollowers
-from imserver.services.people.relations import Relations
-from imserver.storage.accounts import AccountStore
 from imserver.storage.log.contract import Entry
 from imserver.transport.connection import Connection
 from tests.hub.harness import Harness
@@ -56,7 +55,7 @@ class Node(Harness):
             self.fanout,
             self.messaging.log_subscriptions.followers,
             self.store,
-            Relations(AccountStore(self.store), self.store, lambda _app: False),
+            NoRelations(),
             self.messaging.streams,
             node_messages,
         )

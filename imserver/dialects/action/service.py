@@ -20,6 +20,7 @@ from typing import Final
 import gevent
 
 from imserver import errors
+from imserver.auth.relations import Relations
 from imserver.dialects.action.acks import ActionAcks, unacked_of
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect, with_seq
@@ -33,7 +34,6 @@ from imserver.services.messages.annotations import code_of
 from imserver.services.messages.deliverer import Result, wait_until_sent
 from imserver.services.messages.log_subscriptions import PongLogSubscription, Positions
 from imserver.services.messages.messaging import Messaging, RejectedView
-from imserver.services.people.relations import Relations
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.log.contract import BLOCKED, REJECTED, Appended, Draft, Rejected
 from imserver.storage.store import Store

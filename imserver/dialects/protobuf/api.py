@@ -16,6 +16,7 @@ from imserver.api.call import Call, Route
 from imserver.api.reply import PREFLIGHT, Style
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ACCOUNT, ANYONE
+from imserver.auth.relations import Relations
 from imserver.auth.tenants import Tenants
 from imserver.dialects.protobuf.wire import NAME
 from imserver.errors import HttpProblem
@@ -33,7 +34,6 @@ from imserver.services.people.friends import FriendResult, Friends, Oneself, Too
 from imserver.services.people.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
 from imserver.services.people.identifiers import BadField
 from imserver.services.people.passwords import Overloaded
-from imserver.services.people.relations import Relations
 from imserver.storage.contract import Taken
 from imserver.transport.exchange import HttpRequest, HttpResponse
 

@@ -14,13 +14,13 @@ from typing import Final
 from msgspec import Struct
 
 from imserver import errors
+from imserver.auth.relations import Relations
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
 from imserver.services.channels.open_streams import OpenStreams
 from imserver.services.messages.log_subscriptions import GroupFollowers
 from imserver.services.nodes import NodeMessages, ToFollowers
-from imserver.services.people.relations import Relations
 from imserver.storage.log.contract import Conversation, Noted
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user

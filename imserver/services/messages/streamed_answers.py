@@ -15,6 +15,7 @@ import msgspec
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.quotas import BotRates
+from imserver.auth.relations import Relations
 from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.model import AppendAnswer, ChannelPart, CloseAnswer, Event, OpenAnswer, Reply, Signal
@@ -34,7 +35,6 @@ from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.receipts import Signals
 from imserver.services.nodes import ToFollowers
 from imserver.services.people.accounts import Accounts, account_id
-from imserver.services.people.relations import Relations
 from imserver.storage.bots import BotStore
 from imserver.storage.log.contract import (
     BLOCKED,

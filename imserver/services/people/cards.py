@@ -17,7 +17,7 @@ from imserver.services.people.accounts import Accounts, UnknownAccount, account_
 from imserver.services.people.attempts import AddressRate, Attempts, Shared
 from imserver.services.people.friends import STRANGERS, Relation, relation_of
 from imserver.services.people.identifiers import LOGIN_CHARACTERS, candidates, fits
-from imserver.services.people.relations import Relations
+from imserver.services.people.relations import AccountRelations
 from imserver.services.sessions.presence import Presence
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
@@ -65,7 +65,7 @@ class Cards:
         config: Config,
         accounts: Accounts,
         rows: AccountStore,
-        relations: Relations,
+        relations: AccountRelations,
         presence: Presence,
         attempt: Shared | None,
     ) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 
 from imserver import errors
+from imserver.auth.relations import Relations
 from imserver.errors import ImserverError
 from imserver.model import (
     AskGroupMembers,
@@ -27,7 +28,6 @@ from imserver.model import (
 from imserver.services.people.accounts import Accounts
 from imserver.services.people.attempts import Attempts, TooManyFailures
 from imserver.services.people.identifiers import fits
-from imserver.services.people.relations import Relations
 from imserver.storage.log.contract import (
     FULL,
     INVALID,

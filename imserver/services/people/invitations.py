@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from imserver.auth.relations import Relations
 from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
 from imserver.services.people import friends as changes
@@ -15,7 +16,6 @@ from imserver.services.people.accounts import Accounts, account_id
 from imserver.services.people.attempts import AddressRate
 from imserver.services.people.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.services.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
-from imserver.services.people.relations import Relations
 from imserver.storage.contract import Account, Invitation
 from imserver.storage.invitations import InvitationStore, use
 from imserver.storage.statements import Condition, Statements

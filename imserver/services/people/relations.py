@@ -1,4 +1,4 @@
-"""Relations: who may see whether a user is online, and who may reach a user. No other module decides it."""
+"""Relations of accounts: who may see whether a user is online, and who may reach a user."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ _AT_ONCE: Final = 1000
 """Accounts that are looked up together."""
 
 
-class Relations:
-    """Answers what one user of an app may know of another, and do to them. Stateless.
+class AccountRelations:
+    """The answers to :class:`imserver.auth.relations.Relations` where users are accounts. Stateless.
 
-    Every route and command that names or shows a user asks here. ``by`` ``""`` is a back end: it acts for the
-    app, and nothing is hidden from it. Only accounts block others and hide their presence. So in an app
-    without accounts (``wanted_in``) everybody may do everything, and no question switches. Elsewhere each
-    question may switch and raise StorageUnavailable.
+    Only accounts block others and hide their presence. So in an app without accounts (``wanted_in``)
+    everybody may do everything, and no question switches.
 
     A bot acts for its owner: whoever has blocked the owner has blocked the bot, too. Only in a conversation
     that it has with that user does it go on writing.

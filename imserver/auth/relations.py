@@ -1,0 +1,71 @@
+"""What the core asks about two users: whether one may reach the other, and know whether they are online."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Protocol
+
+
+class Relations(Protocol):
+    """Answers what one user of an app may know of another, and do to them.
+
+    Every route and command that names or shows a user asks here. ``by`` ``""`` is a back end: it acts for the
+    app, and nothing is hidden from it. Every question but :meth:`limits` may switch and raise
+    StorageUnavailable.
+    """
+
+    def limits(self, app: str, by: str) -> bool:
+        """Whether anything in this app can be hidden from ``by``. Never switches."""
+
+    def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
+        """Those of ``users`` who have blocked ``by``, in a fixed order."""
+
+    def may_reach(self, app: str, by: str, user: str) -> bool:
+        """Whether something of ``by`` may reach ``user``, wherever that is not a stored message."""
+
+    def may_write(self, app: str, by: str, user: str) -> bool:
+        """Whether ``by`` may write to ``user``. The log decides the same about stored messages
+        (:meth:`imserver.storage.log.transaction.AppTransaction.append`).
+        """
+
+    def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
+        """Users who have blocked ``by``, at most ``limit``."""
+
+    def may_see_presence(self, app: str, by: str, user: str) -> bool:
+        """Whether ``by`` may know whether ``user`` is online."""
+
+    def visible(self, app: str, by: str, users: Collection[str]) -> set[str]:
+        """Those of ``users`` of whom ``by`` may know whether they are online."""
+
+
+class NoRelations:
+    """The answers where nobody blocks others or hides their presence: everybody may do everything. They
+    never switch."""
+
+    def limits(self, app: str, by: str) -> bool:
+        """Nothing is hidden."""
+        return False
+
+    def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
+        """Nobody."""
+        return []
+
+    def may_reach(self, app: str, by: str, user: str) -> bool:
+        """Yes."""
+        return True
+
+    def may_write(self, app: str, by: str, user: str) -> bool:
+        """Yes."""
+        return True
+
+    def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
+        """Nobody."""
+        return ()
+
+    def may_see_presence(self, app: str, by: str, user: str) -> bool:
+        """Yes."""
+        return True
+
+    def visible(self, app: str, by: str, users: Collection[str]) -> set[str]:
+        """All of them."""
+        return set(users)
