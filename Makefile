@@ -14,11 +14,13 @@ PARALLEL ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # TypeScript, React and the JavaScript engines of the tests, as sdk/package-lock.json pins them.
 NPM_TOOLS := sdk/node_modules/.package-lock.json
-# The tests that use them: "make test" installs nothing of npm when ARGS names other tests only.
-NPM_TESTS := $(addprefix tests/,bench% browser% docs% foreign% integration% pages% sdk%)
+# "make test" installs them unless ARGS names only tests in which none of these words stands.
+NPM_WORDS := sdk\.node|oidc-provider|NEEDS_OIDC|axe-core
+CHOSEN := $(foreach test,$(filter tests/%,$(ARGS)),$(firstword $(subst ::, ,$(test))))
+NPM_TESTS = $(if $(CHOSEN),$(shell grep -rlsE '$(NPM_WORDS)' --include='*.py' $(CHOSEN)),all)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all style types coverage faults schema sdk bench smoke million screenshots page-speed autobahn wheel release guide-check example lock proto clean
+.PHONY: help serve quick test test-all style types coverage faults schema sdk bench smoke million screenshots page-speed autobahn wheel release guide-check example lock proto clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-11s %s\n' "$$t" "$$h"; done
@@ -26,7 +28,11 @@ help:  ## this list
 serve: $(VENV)/bin/imserver  ## run the server; open http://127.0.0.1:8080
 	$(VENV)/bin/imserver serve $(ARGS)
 
-test: $(VENV)/dev $(if $(filter tests/%,$(ARGS)),$(if $(filter $(NPM_TESTS),$(ARGS)),$(NPM_TOOLS)),$(NPM_TOOLS))  ## run the tests (minutes); ARGS="tests/hub -k fanout": a part
+quick: $(VENV)/dev  ## run smoke tests and those of folders with uncommitted changes (seconds); ARGS=main: changes since there
+	tests=$$($(RUN) -m tools.quick $(ARGS)) && $(RUN) -m pytest $(PARALLEL) $$tests
+	$(MAKE) style
+
+test: $(VENV)/dev $(if $(NPM_TESTS),$(NPM_TOOLS))  ## run the tests (minutes); ARGS="tests/hub -k fanout": a part
 	$(RUN) -m pytest $(PARALLEL) $(ARGS)
 
 test-all: $(VENV)/dev $(NPM_TOOLS)  ## run all tests: also those marked full, all faults, the schema tester (under an hour)

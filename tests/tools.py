@@ -21,6 +21,8 @@ _NPM_PROGRAMS: Final = {
     "centrifuge": "centrifuge/build/index.js",
     "qr": "qr/decode.js",
     "axe-core": "axe-core/axe.min.js",
+    "pusher-js": "pusher-js/package.json",
+    "tus-js-client": "tus-js-client/package.json",
 }
 """Program → where the npm package is that has it for this machine. ``make sdk`` installs them."""
 

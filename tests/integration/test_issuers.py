@@ -24,7 +24,7 @@ from .setting import Launch
 
 PROGRAM = Path(__file__).with_name("oidc_provider.mjs")
 APP, USER = 301, "user-ann"
-NEEDS = pytest.mark.needs("node", "oidc-provider")
+NEEDS_OIDC_PROVIDER = pytest.mark.needs("node", "oidc-provider")
 
 
 class Provider:
@@ -122,7 +122,7 @@ def http_code(server: Server, token: str) -> int:
     return code_of(ask(server.http, request(path, headers=headers)))
 
 
-@NEEDS
+@NEEDS_OIDC_PROVIDER
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 def test_a_token_of_the_provider_logs_in(provider: Provider, server: Server, algorithm: str) -> None:
     token = provider.token(algorithm)
@@ -130,7 +130,7 @@ def test_a_token_of_the_provider_logs_in(provider: Provider, server: Server, alg
     assert http_code(server, token) == 200
 
 
-@NEEDS
+@NEEDS_OIDC_PROVIDER
 def test_a_token_is_good_for_its_user_only(provider: Provider, server: Server) -> None:
     token = provider.token("RS256")
     assert login_code(server, token, "bob") == 1003
@@ -138,7 +138,7 @@ def test_a_token_is_good_for_its_user_only(provider: Provider, server: Server) -
     assert http_code(server, token[:-8] + token[:8]) == 1003
 
 
-@NEEDS
+@NEEDS_OIDC_PROVIDER
 def test_a_token_of_a_subscription_is_good_for_its_channel_only(provider: Provider, server: Server) -> None:
     token = provider.token("EdDSA", "news")
     assert login_code(server, token) == 1003
@@ -148,7 +148,7 @@ def test_a_token_of_a_subscription_is_good_for_its_channel_only(provider: Provid
         assert client.ask_cmd("subscribe", {"channel": "news", "token": token})[0] == 200
 
 
-@NEEDS
+@NEEDS_OIDC_PROVIDER
 @pytest.mark.slow
 @pytest.mark.full
 def test_new_keys_of_the_provider_count_without_a_restart(launch: Launch, http_server: str) -> None:
@@ -166,7 +166,7 @@ def test_new_keys_of_the_provider_count_without_a_restart(launch: Launch, http_s
 
 
 @pytest.mark.full
-@NEEDS
+@NEEDS_OIDC_PROVIDER
 def test_an_issuer_that_hangs_fails_its_own_logins_only(
     provider: Provider, launch: Launch, http_server: str
 ) -> None:

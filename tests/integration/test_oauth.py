@@ -21,7 +21,7 @@ from tests.support import Server, eventually
 
 from .clusters import nodes_of
 from .setting import Launch
-from .test_issuers import NEEDS, Provider, providing
+from .test_issuers import NEEDS_OIDC_PROVIDER, Provider, providing
 from .v1 import call, good
 
 APP = "shop"
@@ -98,7 +98,7 @@ def try_login(server: Server, user: str) -> Any:
 
 
 @pytest.mark.full
-@NEEDS
+@NEEDS_OIDC_PROVIDER
 def test_a_device_logs_in_while_another_provider_hangs(launch: Launch, http_server: str) -> None:
     with create_server(("127.0.0.1", 0)) as hanging, ThreadPoolExecutor(1) as aside:
         stuck = f"http://127.0.0.1:{hanging.getsockname()[1]}"

@@ -18,7 +18,7 @@ from tests.sdk.node import NODE_FLAGS, run_node
 from tests.support import ROOT, Server, eventually
 from tests.tools import NODE_MODULES, require
 
-pytestmark = pytest.mark.needs("node", "npm")
+pytestmark = pytest.mark.needs("node", "pusher-js")
 
 HERE = Path(__file__).parent
 GUIDE = ROOT / "docs" / "guides" / "from-pusher.md"

@@ -1,0 +1,36 @@
+"""``make quick``: which tests belong to a changed file."""
+
+import pytest
+
+from tools.quick import FOLDERS, SMOKE, find_tests
+
+from .support import ROOT
+
+
+@pytest.mark.parametrize(
+    ("path", "tests"),
+    [
+        ("imserver/hub/fanout.py", "tests/hub"),
+        ("imserver/storage/log/writer.py", "tests/storage"),
+        ("imserver/api/v1/push.py", "tests/api"),
+        ("imserver/features/uploads/s3.py", "tests/features/uploads"),
+        ("imserver/auth/login.py", "tests/test_auth.py"),
+        ("imserver/cli.py", "tests/test_cli.py"),
+        ("imserver/version.py", None),
+        ("imserver_client/api.py", "tests/client"),
+        ("tools/quick.py", "tests/test_quick.py"),
+        ("sdk/js/errors.js", "tests/sdk"),
+        ("tests/hub/test_hub.py", "tests/hub/test_hub.py"),
+        ("tests/hub/test_removed.py", "tests/hub"),
+        ("tests/hub/harness.py", "tests/hub"),
+        ("tests/support.py", None),
+        ("README.md", None),
+    ],
+)
+def test_a_changed_file_has_the_find_tests_its_folder(path: str, tests: str | None) -> None:
+    assert find_tests(path) == tests
+
+
+def test_what_the_tables_name_exists() -> None:
+    named = (*SMOKE, *(f"tests/{name}" for name in FOLDERS.values()))
+    assert [path for path in named if not (ROOT / path).exists()] == []
