@@ -25,7 +25,6 @@ from imserver.api.views import (
     to_response,
 )
 from imserver.logging import request_id
-from imserver.pages.blueprint import create_pages, refusal
 from imserver.servers import LISTENER_KEY, Servers
 from imserver.transport.exchange import pattern_of
 
@@ -58,14 +57,13 @@ def create_app(servers: Servers) -> Flask:
     app.url_map.merge_slashes = False  # a path with another spelling is another path
     app.wsgi_app = _AbsoluteTarget(app.wsgi_app)  # type: ignore[method-assign]
     api = servers.api
-    requests = _Requests(api, servers.websocket_paths)
+    requests = _Requests(api, servers)
     requests.register(app)
     app.register_blueprint(create_api(api))
     app.register_blueprint(create_stream_view(servers.streams, api.public_body_bytes))
     for feature in servers.features:
         for blueprint in feature.views(api) if feature.views is not None else ():
             app.register_blueprint(blueprint)
-    app.register_blueprint(create_pages(api))
     for path in sorted(servers.websocket_paths):
         app.add_url_rule(
             path.replace("*", "<segment>"),
@@ -95,9 +93,10 @@ class _AbsoluteTarget:
 class _Requests:
     """Sets id and peer of each request, logs it, and answers errors."""
 
-    def __init__(self, api: Api, websocket_paths: frozenset[str]) -> None:
+    def __init__(self, api: Api, servers: Servers) -> None:
         self._api = api
-        self._websocket_paths = websocket_paths
+        self._websocket_paths = servers.websocket_paths
+        self._refusals = [each.refusal for each in servers.features if each.refusal is not None]
         self._log = api.services.request_log
         self._proxies = api.services.proxies
 
@@ -148,7 +147,8 @@ class _Requests:
             return to_response(style.refuse(problem, as_request()))
         allow = error.get_response().headers.get("Allow") if status == 405 else None
         headers = {"Allow": allow} if allow else {}
-        page = refusal(problem, g.request_id)
+        pages = (refusal(problem, g.request_id) for refusal in self._refusals)
+        page = next(filter(None, pages), None)
         if page is None:
             return _to_problem(problem, headers)
         page.headers.update({"X-Request-Id": g.request_id, **headers})

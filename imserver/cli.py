@@ -200,8 +200,8 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     path = path if file is None else file
     from imserver import feature_list, servers  # as for serve
     from imserver.cluster.redis.connection import address_of
+    from imserver.config import addresses
     from imserver.lifecycle import plan_processes
-    from imserver.pages import address
     from imserver.storage.address import database_address
     from imserver.storage.database import make_engine
     from imserver.supervisor.slot import check_ports
@@ -211,7 +211,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
         settings, _ = plan_processes(settings)
         feature_list.check(settings, places)
         check_ports(settings)
-        address.check(settings)
+        addresses.check(settings)
         if settings.clustered:
             address_of(settings.redis)
         make_engine(database_address(settings.storage, settings.server.data_dir), settings.storage).dispose()

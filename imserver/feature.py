@@ -12,6 +12,7 @@ from imserver.api.call import Api, Route
 from imserver.api.v1.operation import Operation
 from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config
+from imserver.errors import HttpProblem
 from imserver.parts import FeatureParts, Parts
 from imserver.protocol.dialect import Dialect
 from imserver.storage.contract import Erasure
@@ -20,6 +21,10 @@ from imserver.transport.http1 import Streamed
 
 if TYPE_CHECKING:
     from imserver.metric_table import Metric
+
+
+def _nothing() -> None:
+    pass
 
 
 def _no_metrics() -> Sequence[Metric]:
@@ -37,6 +42,10 @@ class Feature(Struct, frozen=True):
     ``views`` makes Flask's blueprints, at the first request that the front server does not answer.
     ``streamed``: whether a view reads the body of such a request itself, by method and path.
     ``metrics``: rows of the table of metrics, imported at the first scrape.
+    ``refusal`` makes the page (a response of Flask) that tells a browser why a request was refused, from the
+    problem and the id of the request; None: the client wants no page. ``preload`` imports what a node would
+    import later: before a process forks, so that nodes share the memory. ``uses``: names of features that it
+    needs; they come before it in the list.
     ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
     Everything is called in the order of the list of features.
     """
@@ -51,3 +60,6 @@ class Feature(Struct, frozen=True):
     streamed: Streamed | None = None
     metrics: Callable[[], Sequence[Metric]] = _no_metrics
     erasing: Callable[[Config, Store], AbstractContextManager[Erasure]] | None = None
+    refusal: Callable[[HttpProblem, str], Any] | None = None
+    preload: Callable[[], object] = _nothing
+    uses: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ FEATURES: Final = (
     "imserver.dialects.action",
     "imserver.dialects.protobuf",
     "imserver.dialects.pusher",
+    "imserver.features.pages",
     "imserver.features.bots",
     "imserver.features.oauth",
     "imserver.features.uploads",
@@ -62,7 +63,12 @@ def check(config: Config, places: Places) -> None:
         if wanted not in names:
             raise places.wrong("features", f"there is no feature {wanted!r}; there are {', '.join(names)}")
     features = load_features(config)
-    for absent in _absent(config, Config(), {each.name for each in features}):
+    present = {each.name for each in features}
+    for feature in features:
+        for used in feature.uses:
+            if used not in present:
+                raise places.wrong("features", f"{feature.name} needs {used}")
+    for absent in _absent(config, Config(), present):
         raise places.wrong(absent, _NO_FEATURE)
     rules.check_apps(config, places, objection_of(features))
 

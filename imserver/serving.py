@@ -13,12 +13,12 @@ from typing import Final, NoReturn
 import gevent
 from gevent.util import format_run_info
 
+from imserver.config.addresses import check
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.lifecycle import hold_signals, take_signals
 from imserver.logging import Logs, log_greenlet_errors, open_logs
 from imserver.node import Node
-from imserver.pages.address import check
 from imserver.servers import Application, LateApplication, Servers, refuse_open_demo
 from imserver.version import full_version
 

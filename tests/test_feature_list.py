@@ -36,6 +36,7 @@ def test_the_manual_names_all_features() -> None:
     ("text", "said"),
     [
         ("features: [push]\n", "line 1: features: there is no feature 'push'; there are client, "),
+        ("features: [oauth]\n", "line 1: features: oauth needs pages"),
         (
             "features: [action]\napps:\n  shop:\n    pusher: {app_id: a, key: k, secret: ssssssssssssssss}\n",
             "line 4: apps.shop.pusher: the setting features leaves this feature out",

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,6 @@ LAYERS = (
     ("servers",),
     ("dialects", "features"),
     ("feature",),
-    ("pages",),
     ("api",),
     ("parts",),
     ("cluster_node",),
@@ -71,8 +71,8 @@ RPC_END = "rpc_end.py"
 IMPORTERS = {
     "geventwebsocket": ("transport/wsgi.py",),
     "yaml": ("config/yaml.py",),
-    "flask": ("app.py", "api/", "pages/", "features/"),
-    "werkzeug": ("app.py", "api/", "pages/", "features/"),
+    "flask": ("app.py", "api/", "features/"),
+    "werkzeug": ("app.py", "api/", "features/"),
     "click": ("cli.py", "commands/", "terminal.py"),
     "rich": ("commands/account.py",),
     "redis": ("cluster/",),
@@ -161,16 +161,17 @@ def test_imports_run_one_way_between_the_folders_of_the_services() -> None:
     assert wrong == []
 
 
-def test_nothing_outside_its_folder_names_a_feature() -> None:
+def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:
     wrong = []
-    for package in FEATURES:
-        folder = ROOT.joinpath(*package.split("."))
+    folders = {package: ROOT.joinpath(*package.split(".")) for package in FEATURES}
+    for package, folder in folders.items():
         name = package.rpartition(".")[2]
+        users = {folders[each] for each in FEATURES if name in import_module(each).FEATURE.uses}
         row = re.compile(rf"{re.escape(package)}\b|(dialects|features)\.{name}\b|\b{name}_service\b")
         wrong += [
             f"{module.relative_to(ROOT)} names {package}"
             for module in modules()
-            if folder not in module.parents
+            if {folder, *users}.isdisjoint(module.parents)
             and module.name != "feature_list.py"
             and row.search(module.read_text(encoding="utf-8"))
         ]

@@ -50,6 +50,8 @@ def check_core(server: Server) -> None:
 @pytest.mark.parametrize("absent", [*((package,) for package in FEATURES), FEATURES], ids="+".join)
 def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, absent: tuple[str, ...]) -> None:
     removed = [import_module(package).FEATURE for package in absent]
+    names = {feature.name for feature in removed}
+    removed += [feature for feature in ALL if not names.isdisjoint(feature.uses)]
     rest = [feature.name for feature in ALL if feature not in removed]
     command = (sys.executable, "-c", WITHOUT.format(packages=absent))
     server = start_server(command=command, config={"features": rest, "apps": {"7": {"open": True}}})
@@ -59,6 +61,7 @@ def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, abs
         path = row.path.replace("*", "x").replace("{id}", "x" * 32)
         answer = ask(server.http, request(path, method=row.method))
         assert answer.status == 404, (row.method, row.path)
+    assert server.get("/")[0] == (404 if "pages" in names else 200)
     described = json.loads(server.get("/api/v1/openapi.json")[1])
     assert described["paths"].keys().isdisjoint(row.path for row in operations)
     assert {tag["name"] for tag in described["tags"]}.isdisjoint(row.tag for row in operations)

@@ -14,8 +14,8 @@ SMOKE: Final = tuple(f"tests/test_{name}.py" for name in ("layers", "feature_lis
 FOLDERS: Final = {
     "imserver": "",
     "imserver_client": "client",
-    "static": "pages",
-    "templates": "pages",
+    "static": "features/pages",
+    "templates": "features/pages",
     "tests": "",
     "tools": "",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import mimetypes
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -13,9 +14,9 @@ from typing import Final
 from imserver import servers
 from imserver.config.settings import Config
 from imserver.errors import StartError
+from imserver.feature_list import load_features
 from imserver.lifecycle import DataDirectory, connection_limit, hold_signals, raise_file_limit
 from imserver.logging import Logs, open_logs
-from imserver.pages.text import precompile
 from imserver.servers import refuse_open_demo
 from imserver.serving import banner, has_terminal
 from imserver.storage.address import DRIVERS, database_address
@@ -306,4 +307,6 @@ def preload_modules(config: Config) -> None:
         names += ["imserver.storage.database", DRIVERS[place.engine]]
     for name in names:
         importlib.import_module(name)
-    precompile()
+    mimetypes.init()
+    for feature in load_features(config):
+        feature.preload()

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from tests.browser.chromium import Browser
 from tests.browser.messenger import Account, Chat
-from tests.pages.page_sizes import sizes
+from tests.features.pages.page_sizes import sizes
 from tests.support import Server, eventually
 
 SLOWER: Final = 4

@@ -17,7 +17,7 @@ import pytest
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.keys import Keys
 
-from imserver.pages.text import TEXT
+from imserver.features.pages.text import TEXT
 from tests.browser.chromium import Browser, Page
 from tests.browser.messenger import TALK, Chat, Story, save
 from tests.support import Server, eventually

@@ -16,4 +16,4 @@ def _build(core: Parts) -> FeatureParts:
     return FeatureParts(oauth)
 
 
-FEATURE = Feature("oauth", _build, routes=callback.ROUTES, operations=tuple(api.routes.rows))
+FEATURE = Feature("oauth", _build, routes=callback.ROUTES, operations=tuple(api.routes.rows), uses=("pages",))

@@ -60,7 +60,7 @@ def _page(call: Call, outcome: str, status: int, question: Question | None = Non
     from werkzeug.datastructures import LanguageAccept
     from werkzeug.http import parse_accept_header
 
-    from imserver.pages.text import choose_language
+    from imserver.features.pages.text import choose_language
 
     accepted = parse_accept_header(call.request.headers.get("accept-language"), LanguageAccept)
     language = choose_language("", accepted)
@@ -72,7 +72,7 @@ def _page(call: Call, outcome: str, status: int, question: Question | None = Non
 
 
 def _rendered(language: str, outcome: str, question: Question | None = None, path: str = "") -> str:
-    from imserver.pages.text import TEXT, html_of
+    from imserver.features.pages.text import TEXT, html_of
 
     words = TEXT[language]
     return html_of("callback.html", language, words, data={}, outcome=outcome, question=question, path=path)
@@ -85,7 +85,7 @@ def _outcome(language: str, outcome: str) -> str:
 
 
 def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse:
-    from imserver.pages.text import HEADERS, policy
+    from imserver.features.pages.text import HEADERS, policy
 
     headers = (
         *HEADERS.items(),

@@ -13,8 +13,8 @@ from imserver.api.v1.openapi import document, operation_id, problems_of
 from imserver.api.v1.operation import JSON, Operation
 from imserver.auth.principal import ANY_KEY
 from imserver.errors import HTTP_PROBLEMS
-from imserver.pages.reference import chinese
-from imserver.pages.text import REFERENCE
+from imserver.features.pages.reference import chinese
+from imserver.features.pages.text import REFERENCE
 from tests.features import DOCUMENTED, OPERATIONS, ROUTES
 
 LIMITS = {"limits.batch_targets": 123}

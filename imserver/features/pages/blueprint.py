@@ -29,6 +29,7 @@ from imserver.api.views import as_request, to_response
 from imserver.auth.principal import VISITOR, may
 from imserver.auth.tokens import Claims
 from imserver.cluster.registry import Lease
+from imserver.config.addresses import check, websocket_address
 from imserver.config.settings import DEFAULT_APP
 from imserver.errors import (
     HTTP_ISSUER_UNAVAILABLE,
@@ -40,11 +41,9 @@ from imserver.errors import (
     HttpProblem,
     IssuerUnavailable,
 )
-from imserver.model import ACTION_PREFIX
-from imserver.pages import installable
-from imserver.pages.address import check, websocket_address
-from imserver.pages.text import HEADERS, named_in_rooms, policy
-from imserver.pages.visitors import (
+from imserver.features.pages import installable
+from imserver.features.pages.text import HEADERS, named_in_rooms, policy
+from imserver.features.pages.visitors import (
     Seen,
     has_parameter,
     language_asked_for,
@@ -53,11 +52,12 @@ from imserver.pages.visitors import (
     pick_name,
     render,
 )
+from imserver.model import ACTION_PREFIX
 from imserver.parts import Parts
 from imserver.transport.exchange import HttpResponse
 
 if TYPE_CHECKING:
-    from imserver.pages.reference import Reference
+    from imserver.features.pages.reference import Reference
 
 
 class Gateway:
@@ -145,7 +145,7 @@ def create_pages(api: Api) -> Blueprint:
     @cache
     def references() -> Reference:
         # Imported at the first request: most nodes never need it, and it takes memory.
-        from imserver.pages.reference import Reference
+        from imserver.features.pages.reference import Reference
 
         return Reference(lambda: described(api), seen)
 

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from flask import Response, abort, request, url_for
 
+from imserver.config.addresses import is_host, parse_configured
 from imserver.errors import HTTP_BAD_REQUEST
-from imserver.pages.address import Addresses, Ports, is_host, parse_configured, resolve
-from imserver.pages.text import LANGUAGES, TEXT, choose_language, html_of
+from imserver.features.pages.address import Addresses, Ports, resolve
+from imserver.features.pages.text import LANGUAGES, TEXT, choose_language, html_of
 from imserver.parts import Parts
 
 _FIGURES: Final = """

@@ -2,8 +2,8 @@
 
 import pytest
 
-from imserver.pages.text import LANGUAGES
-from imserver.pages.visitors import FIGURES, pick_name
+from imserver.features.pages.text import LANGUAGES
+from imserver.features.pages.visitors import FIGURES, pick_name
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

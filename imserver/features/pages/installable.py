@@ -18,8 +18,8 @@ import msgspec
 from flask import Response, url_for
 
 from imserver import assets
-from imserver.pages.text import LANGUAGES, TEXT
-from imserver.pages.visitors import language_of_visitor
+from imserver.features.pages.text import LANGUAGES, TEXT
+from imserver.features.pages.visitors import language_of_visitor
 
 ENTRY: Final = "static/messages/app.js"
 """The module that the page starts with."""

@@ -12,9 +12,9 @@ from PIL import Image
 
 from imserver.assets import STATIC
 from imserver.config.settings import Config
-from imserver.pages import blueprint, installable
-from tests.pages import page_sizes
-from tests.pages.test_routes import client_of
+from imserver.features.pages import blueprint, installable
+from tests.features.pages import page_sizes
+from tests.features.pages.test_routes import client_of
 from tools import icons
 
 KB = 1024

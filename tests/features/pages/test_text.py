@@ -9,7 +9,7 @@ from werkzeug.datastructures import LanguageAccept
 
 from imserver import errors
 from imserver.assets import STATIC, TEMPLATES
-from imserver.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
+from imserver.features.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
 
 TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.glob("*.html")]
 SCRIPT_SOURCES = [path.read_text() for path in STATIC.rglob("*.js")]

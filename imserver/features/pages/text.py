@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -83,7 +82,6 @@ _templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": 
 
 
 def precompile() -> None:
-    """Compile all templates, and read the operating system's file types; for a process that forks."""
-    mimetypes.init()
+    """Compile all templates; for a process that forks."""
     for name in _templates.list_templates(["html"]):
         _templates.get_template(name)

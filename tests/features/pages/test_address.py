@@ -2,15 +2,9 @@
 
 import pytest
 
+from imserver.config.addresses import Configured, is_host, parse_configured, websocket_address
 from imserver.config.values import ConfigError
-from imserver.pages.address import (
-    Configured,
-    Ports,
-    is_host,
-    parse_configured,
-    resolve,
-    websocket_address,
-)
+from imserver.features.pages.address import Ports, resolve
 
 PORTS = Ports(8080, 8089)
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from imserver.cluster.registry import Lease
 from imserver.config.settings import AppSettings, Config, ServerSettings
 from imserver.config.values import ConfigError
-from imserver.pages.blueprint import create_pages, less_loaded
+from imserver.features.pages.blueprint import create_pages, less_loaded
 
 from .test_routes import FakeNode
 

@@ -26,7 +26,7 @@ from imserver.config.settings import (
 )
 from imserver.config.values import ConfigError
 from imserver.errors import HTTP_UNAUTHORIZED
-from imserver.pages.blueprint import create_pages, refusal
+from imserver.features.pages.blueprint import create_pages, refusal
 from imserver.transport.proxies import TrustedProxies
 
 POLICY = (

@@ -1,0 +1,36 @@
+"""Pages for visitors, users and operators, the reference of the HTTP API, static files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from imserver.api.call import Api
+from imserver.errors import HttpProblem
+from imserver.feature import Feature
+from imserver.parts import FeatureParts, Parts
+
+
+def _build(_core: Parts) -> FeatureParts:
+    return FeatureParts()
+
+
+def _views(api: Api) -> Iterable[Any]:
+    from imserver.features.pages.blueprint import create_pages
+
+    return (create_pages(api),)
+
+
+def _refusal(problem: HttpProblem, request_id: str) -> Any:
+    from imserver.features.pages.blueprint import refusal
+
+    return refusal(problem, request_id)
+
+
+def _preload() -> None:
+    from imserver.features.pages.text import precompile
+
+    precompile()
+
+
+FEATURE = Feature("pages", _build, views=_views, refusal=_refusal, preload=_preload)

@@ -1,1 +1,0 @@
-"""The pages for browsers: the chat rooms and the operators' status pages."""
