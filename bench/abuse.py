@@ -26,6 +26,7 @@ from typing import Any
 from bench.abuse_answers import ACCEPTED, command_answers, http_answers
 from bench.abuse_rows import (
     BOTS,
+    CALLBACK,
     CHANNEL,
     COMMANDS,
     FULL_BYTES,
@@ -81,7 +82,6 @@ HOOK, OWN_HOOK = "/hooks/" + "x" * 43, "/hooks/" + "o" * 43
 """An incoming webhook that does not exist, and one whose URL the attacker knows (:data:`OWN_HOOK` stands for
 it).
 """
-CALLBACK = "/oauth/callback/gochat/example"
 BODY_BYTES, MESSAGE_BYTES, HEAD_BYTES, PIPELINED_BYTES = 4_000_000, 65_536, 60_000, 65_536
 PROBE_SECONDS = 0.001
 """Time between two requests of the probe."""

@@ -293,6 +293,10 @@ REFUSED: Final[Mapping[str, str]] = {
     "centrifuge: rpc": "the server has no such method",
     "POST /api/v1/accounts/oauth/finish": "the provider does not exist, so nobody comes back from it",
     "POST /api/v1/accounts/oauth/unlink": "without a provider, no account is linked",
+    **dict.fromkeys(
+        ("GET /oauth/callback/*", "POST /oauth/callback/*"),
+        "a provider makes the state, which works once",
+    ),
     "POST /api/v1/accounts/reset/finish": "the code comes by mail",
     "GET /api/v1/publisher": "only as a WebSocket, whose commands have rows of their own",
     "GET /api/v1/events/log": "the app has no back end that reads events",
@@ -338,6 +342,7 @@ ROUTES: Final[Mapping[str, Json | None]] = {
             "GET /apps/*/channels",
             "GET /apps/*/channels/*",
             "GET /apps/*/channels/*/users",
+            "GET /oauth/callback/*",
         )
     ),
     **{
@@ -380,6 +385,7 @@ ROUTES: Final[Mapping[str, Json | None]] = {
     },
     "POST /apps/*/users/*/terminate_connections": {},
     "POST /hooks/*": {"text": _LONG},
+    "POST /oauth/callback/*": {"code": _LONG, "agreed": "yes"},
 }
 """Each route that is no operation of the OpenAPI document → the fields of its largest request."""
 _TUS: Final = {
@@ -390,7 +396,8 @@ _TUS: Final = {
 }
 _TOKEN_ROUTES: Final = ("/friend/add", "/group/create", "/group_user/list")
 PUSHER_SECRET: Final = "a-secret-of-the-bench"
-_FORM_ROUTES: Final = ("/user/", "/register", "/login", "/friend/", "/group/")
+_FORM_ROUTES: Final = ("/user/", "/register", "/login", "/friend/", "/group/", "/oauth/")
+CALLBACK: Final = "/oauth/callback/gochat/example"
 
 
 class Request(NamedTuple):
@@ -417,6 +424,7 @@ def requests_of(route: str, known: Mapping[str, Any]) -> Iterator[Request]:
         headers = (f"SystemId: {SYSTEM}",)
     if path == "/hooks/*":
         path = str(known.get("hook_url", "/hooks/bench"))
+    path = path.replace("/oauth/callback/*", CALLBACK)
     if data is None:
         query = {
             "appID": "1" if path == "/user/groupslist" else known["app"],  # of the action dialect: a number

@@ -25,7 +25,6 @@ from imserver.api.views import (
     to_response,
 )
 from imserver.logging import request_id
-from imserver.pages import callback
 from imserver.pages.blueprint import create_pages, refusal
 from imserver.servers import LISTENER_KEY, Servers
 from imserver.transport.exchange import pattern_of
@@ -61,7 +60,7 @@ def create_app(servers: Servers) -> Flask:
     api = servers.api
     requests = _Requests(api, servers.websocket_paths)
     requests.register(app)
-    app.register_blueprint(create_api(api, callback.ROUTES))
+    app.register_blueprint(create_api(api))
     app.register_blueprint(create_stream_view(servers.streams, api.public_body_bytes))
     for feature in servers.features:
         for blueprint in feature.views(api) if feature.views is not None else ():

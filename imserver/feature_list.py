@@ -17,6 +17,7 @@ FEATURES: Final = (
     "imserver.dialects.action",
     "imserver.dialects.protobuf",
     "imserver.dialects.pusher",
+    "imserver.features.oauth",
     "imserver.features.uploads",
 )
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects

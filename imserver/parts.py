@@ -63,7 +63,6 @@ from imserver.services.people.cards import Cards, LastSeen
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
 from imserver.services.people.invitations import Invitations
-from imserver.services.people.oauth import OAuth
 from imserver.services.people.relations import AccountRelations
 from imserver.services.people.resets import Resets
 from imserver.services.push.idempotency import Dedupe, MessageIds, RequestIds
@@ -77,7 +76,6 @@ from imserver.storage.action_positions import ActionPositions
 from imserver.storage.bots import BotStore, HookStore
 from imserver.storage.contract import Erasure, tables_of
 from imserver.storage.invitations import InvitationStore
-from imserver.storage.oauth import LinkStore
 from imserver.storage.store import Store
 from imserver.transport import poller
 from imserver.transport.connection import Connection, ConnectionContext
@@ -537,9 +535,7 @@ class Parts:
             self.bot_hooks.changed,
         )
         self.resets = Resets(self.config, self.accounts, accounts, attempt)
-        values = LocalValues() if self.cluster is None else self.cluster.registry
-        self.oauth = OAuth(self.config, self.tenants, self.accounts, LinkStore(store), values, self.outgoing)
-        self.tenants.on_delete.append(self.oauth.forget)
+        self.temporary_values = LocalValues() if self.cluster is None else self.cluster.registry
         self.cards = Cards(
             self.config, self.accounts, accounts, self.account_relations, self.presence, attempt
         )

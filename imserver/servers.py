@@ -24,7 +24,6 @@ from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
 from imserver.errors import StartError
 from imserver.feature import Feature
-from imserver.pages import callback
 from imserver.parts import Parts
 from imserver.protocol.dialect import Dialect, EchoDialect
 from imserver.protocol.registry import CENTRIFUGE_PROTOBUF, DIALECTS
@@ -194,7 +193,7 @@ class Servers:
         front = FrontServer(
             self.parts.context,
             self._listener_context(name),
-            fast_routes(self.api, callback.ROUTES, everywhere=name == "websocket"),
+            fast_routes(self.api, everywhere=name == "websocket"),
             HandOver(
                 self.application,
                 self._config.limits.http_requests,

@@ -36,7 +36,7 @@ from imserver.errors import (
 )
 from imserver.parts import Parts
 from imserver.protocol.forgiving import has_nul
-from imserver.transport.exchange import HttpRequest, HttpResponse, pattern_of
+from imserver.transport.exchange import HttpRequest, HttpResponse, patterns_of
 from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,8 @@ class Api:
 
     def style_of(self, path: str) -> Style:
         """The form in which requests for a path are refused."""
-        return self._styles.get(path) or self._styles.get(pattern_of(path)) or PROBLEM
+        keys = (path, *patterns_of(path))
+        return next((self._styles[key] for key in keys if key in self._styles), PROBLEM)
 
     def service_of(self, route: Route) -> Any:
         """What the functions of a route get first: the service of its feature, or this object."""

@@ -25,12 +25,12 @@ ROUTES: Final[tuple[Route, ...]] = (
 """Those of the core, in families."""
 
 
-def fast_routes(api: Api, pages: Iterable[Route], everywhere: bool = False) -> HttpRoutes:
-    """The rows that the front server answers itself, by method and path: every hot one, and ``pages``.
+def fast_routes(api: Api, everywhere: bool = False) -> HttpRoutes:
+    """The rows that the front server answers itself, by method and path: every hot one.
 
     ``everywhere``: only those that WebSocket listeners serve, too.
     """
-    return _bound(api, (*(row for row in api.routes if row.hot), *pages), everywhere)
+    return _bound(api, (row for row in api.routes if row.hot), everywhere)
 
 
 def routes_at(api: Api, everywhere: bool = False) -> HttpRoutes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _socket
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from flask import Blueprint, Response, g, request
@@ -13,20 +13,19 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from imserver.api.call import Api, Route, admit, answer, body_limit, carry_out
 from imserver.api.reply import PREFLIGHT
 from imserver.errors import HTTP_BAD_REQUEST
-from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, pattern_of, phrase_of
+from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, patterns_of, phrase_of
 from imserver.transport.gate import Head
 from imserver.transport.stream import Streams
 
 
-def create_api(api: Api, pages: Iterable[Route] = ()) -> Blueprint:
-    """The blueprint that answers every route of the API, and the rows of ``pages``, before Flask's own
-    routing.
+def create_api(api: Api) -> Blueprint:
+    """The blueprint that answers every route of the API, before Flask's own routing.
 
     A hundred werkzeug rules would take a megabyte; one dict lookup does the same.
     """
     blueprint = Blueprint("api", __name__)
     views: dict[str, dict[str, _View]] = {}
-    for route in (*api.routes, *pages):
+    for route in api.routes:
         views.setdefault(route.path, {})[route.method] = _View(api, route)
     blueprint.before_app_request(_Table(views))
     return blueprint
@@ -39,7 +38,8 @@ class _Table:
         self._views = views
 
     def __call__(self) -> Response | None:
-        rows = self._views.get(request.path) or self._views.get(pattern_of(request.path))
+        paths = (request.path, *patterns_of(request.path))
+        rows = next((self._views[path] for path in paths if path in self._views), None)
         if rows is None:
             return None
         method = request.method

@@ -25,7 +25,6 @@ from imserver.storage.contract import (
     Taken,
 )
 from imserver.storage.events import NewEvent, add_events
-from imserver.storage.oauth import add_link
 from imserver.storage.statements import Condition, PooledStatements, Row, marks_of, text_of
 from imserver.storage.store import Store
 
@@ -596,3 +595,14 @@ def _set_state(sql: PooledStatements, one: int, two: int, before: str, state: st
             "INSERT INTO relation (account, other, state, since) VALUES (%s, %s, %s, %s)",
             (one, two, state, now),
         )
+
+
+def add_link(sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int) -> None:
+    """Link an account in a transaction. Raises Taken if the identity is linked."""
+    from sqlalchemy.exc import IntegrityError
+
+    statement = f"INSERT INTO oauth_link (app, provider, subject, account, since) VALUES {marks_of(5)}"
+    try:
+        sql.execute(statement, (app, provider, subject, account, now))
+    except IntegrityError:
+        raise Taken("link") from None

@@ -183,24 +183,26 @@ HttpRoutes = Mapping[tuple[str, str], Callable[[HttpRequest], HttpResponse]]
 _Found = TypeVar("_Found")
 
 
-OAUTH_CALLBACK: Final = "/oauth/callback/"
-"""To this path and ``<app>/<provider>`` login providers send browsers back."""
-
-
 def pattern_of(path: str) -> str:
     """The pattern that covers a path with names in it: each second segment from the second one on is ``*``.
 
-    ``/app/1f2e`` → ``/app/*``, ``/apps/7/channels/news/users`` → ``/apps/*/channels/*/users``. All that
-    follows :data:`OAUTH_CALLBACK` is one ``*``.
+    ``/app/1f2e`` → ``/app/*``, ``/apps/7/channels/news/users`` → ``/apps/*/channels/*/users``.
     """
-    if path.startswith(OAUTH_CALLBACK):
-        return f"{OAUTH_CALLBACK}*"
     segments = path.split("/")
     segments[2::2] = ["*" if each else "" for each in segments[2::2]]
     return "/".join(segments)
 
 
+def patterns_of(path: str) -> tuple[str, str]:
+    """The patterns that routes may have for a path: :func:`pattern_of`, and one ``*`` for all that follows
+    the second segment.
+
+    ``/hooks/in/7/news`` → ``/hooks/*/7/*``, ``/hooks/in/*``.
+    """
+    return pattern_of(path), "/".join((*path.split("/", 3)[:3], "*"))
+
+
 def row_of(rows: Mapping[tuple[str, str], _Found], method: str, path: str) -> _Found | None:
-    """The row of a path, or of its pattern."""
-    found = rows.get((method, path))
-    return found if found is not None else rows.get((method, pattern_of(path)))
+    """The row of a path, or of one of its patterns."""
+    keys = ((method, each) for each in (path, *patterns_of(path)))
+    return next((rows[key] for key in keys if key in rows), None)

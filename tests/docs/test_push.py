@@ -11,6 +11,7 @@ from imserver.api import centrifugo, emulation
 from imserver.api.v1.presence import MOST_USERS
 from imserver.api.v1.subscribers import MOST_AT_ONCE
 from imserver.dialects import pusher
+from imserver.features import oauth
 from tests.conftest import StartServer
 from tests.docs.markdown import blocks, prose
 from tests.docs.play import at_server, exchanges, play_session
@@ -25,8 +26,11 @@ UNSHOWN = {
     ("GET", path) for path in ("/api/v1/openapi.json", "/health", "/ready", "/metrics", "/system/state")
 }
 """Routes for operators, and the API description."""
-FOREIGN = {(row.method, row.path) for row in (*centrifugo.ROUTES, *emulation.ROUTES, *pusher.FEATURE.routes)}
-"""Routes for the libraries of other servers; see docs/reference."""
+FOREIGN = {
+    (row.method, row.path)
+    for row in (*centrifugo.ROUTES, *emulation.ROUTES, *pusher.FEATURE.routes, *oauth.FEATURE.routes)
+}
+"""Routes for the libraries of other servers, see docs/reference, and for browsers that a provider sends."""
 WANTED = sorted(
     {(row.method, row.path) for row in (*ROUTES, *DOCUMENTED) if row.path != "/api/register"}
     - UNSHOWN

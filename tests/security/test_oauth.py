@@ -14,8 +14,9 @@ from msgspec.structs import replace
 from imserver.api.routes import fast_routes
 from imserver.config.settings import AccountSettings, AppAccountSettings, AppSettings, ProviderSettings
 from imserver.errors import StorageUnavailable
-from imserver.pages import callback
-from imserver.services.people import oauth, oauth_providers
+from imserver.features.oauth import oauth as logins
+from imserver.features.oauth import providers as protocols
+from imserver.features.oauth.oauth import oauth_of
 from imserver.storage.contract import Account
 from imserver.transport.exchange import HttpRequest, header_block, row_of
 
@@ -73,8 +74,8 @@ def node(tmp_path_factory: pytest.TempPathFactory, provider: StandIn) -> Iterato
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may answer late."""
-    monkeypatch.setattr(oauth_providers, "SECONDS", 100.0)
-    monkeypatch.setattr(oauth, "SECONDS", 100.0)
+    monkeypatch.setattr(protocols, "SECONDS", 100.0)
+    monkeypatch.setattr(logins, "SECONDS", 100.0)
 
 
 class Login:
@@ -169,7 +170,7 @@ def test_wechats_union_id_is_one_user_in_all_its_clients(node: Harness, provider
     made = account(node, provider, "wechat_official")
     provider.openid = "oBob of the website"
     assert account(node, provider, "wechat") == made
-    store = node.node.parts.oauth._links
+    store = oauth_of(node.node.parts)._links
     assert [(link.provider, link.subject) for link in store.of(int(made["user"]))] == [
         ("wechat", "uBob"),
         ("wechat_official", "uBob"),
@@ -307,7 +308,7 @@ def test_a_browser_that_comes_back_while_redis_is_away_may_try_again(
         raise StorageUnavailable
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(node.node.parts.oauth._values, "value", away)
+        meanwhile.setattr(oauth_of(node.node.parts)._values, "value", away)
         late = login.come_back(query)
         assert (late.status_code, "Try again in a while." in late.text) == (503, True)
         assert login.answer(page) == 503
@@ -337,9 +338,9 @@ def test_the_front_answers_the_callback_as_flask_does_and_no_other_origin_reads_
     login = Login(node)
     query = urlencode(provider.agree(login.started["url"])).encode()
     path = "/oauth/callback/%3201/oidc"
-    front = row_of(fast_routes(node.node.servers.api, callback.ROUTES), "GET", path)
+    front = row_of(fast_routes(node.node.servers.api), "GET", path)
     assert front is not None
-    assert row_of(fast_routes(node.node.servers.api, callback.ROUTES, everywhere=True), "GET", path) is None
+    assert row_of(fast_routes(node.node.servers.api, everywhere=True), "GET", path) is None
     request = HttpRequest("GET", path, query, b"", {"accept-language": "en;q=0.9, zh;q=0.1"}, "192.0.2.1")
     asked, again = front(request), front(request)
     assert (asked.status, login.started["shown"].encode() in asked.body, again.status) == (200, True, 404)
@@ -363,7 +364,7 @@ def test_browsers_come_back_to_paths_of_this_server_only(node: Harness, path: st
 def test_a_login_is_forgotten_after_its_time(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(oauth, "LOGIN_SECONDS", 0)
+    monkeypatch.setattr(logins, "LOGIN_SECONDS", 0)
     login = Login(node)
     assert login.come_back(provider.agree(login.started["url"])).status_code == 404
     assert login.finish()[1]["code"] == "unknown_login"
@@ -375,8 +376,8 @@ def test_a_login_is_forgotten_after_its_time(
 def test_too_many_that_wait_for_a_provider_are_refused_at_once(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(oauth, "AT_ONCE", 1)
-    parts = node.node.parts.oauth
+    monkeypatch.setattr(logins, "AT_ONCE", 1)
+    parts = oauth_of(node.node.parts)
     monkeypatch.setattr(parts, "_turns", {})
     with parts._turn("201", "oidc"):
         body = {"app": "201", "provider": "oidc"}
@@ -460,7 +461,7 @@ def test_a_link_that_outlives_its_session_or_has_no_token_is_refused(
 def test_a_provider_that_is_removed_during_a_login_refuses_it(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owner = node.node.parts.oauth
+    owner = oauth_of(node.node.parts)
     provider.user["sub"] = "ivy"
     login = Login(node, token=register(node, "ivy"), link=True, password=PASSWORD)
     assert login.answer(login.come_back(provider.agree(login.started["url"]))) == 200

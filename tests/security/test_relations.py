@@ -378,6 +378,10 @@ _NOBODY: Final = "anybody, and no other user is named or shown"
 
 NO_ROW: Final[dict[str, str]] = {
     **dict.fromkeys(
+        ("GET /oauth/callback/*", "POST /oauth/callback/*"),
+        "the browser of anybody, with a secret that a provider or this server made for it",
+    ),
+    **dict.fromkeys(
         (
             *("POST /api/v1/messages/recall", "POST /api/v1/messages/press", "POST /api/v1/messages/read"),
             *("POST /api/v1/messages/received", "GET /api/v1/conversations", "GET /api/v1/messages"),

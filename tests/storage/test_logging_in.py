@@ -2,9 +2,9 @@
 
 import pytest
 
+from imserver.features.oauth.links import LinkStore
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account, AccountLink, Device, Taken
-from imserver.storage.oauth import LinkStore
 
 from .conftest import OpenStore
 

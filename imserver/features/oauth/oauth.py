@@ -34,11 +34,8 @@ from imserver.auth.tenants import Tenants
 from imserver.cluster.registry import TemporaryValues
 from imserver.config.settings import Config, ProviderSettings
 from imserver.errors import ImserverError, LoginRefusal
-from imserver.logging import RateLimitedLog
-from imserver.services.people.accounts import Accounts, Closed, check_device
-from imserver.services.people.attempts import TooManyFailures
-from imserver.services.people.identifiers import BadField
-from imserver.services.people.oauth_providers import (
+from imserver.features.oauth.links import LinkStore
+from imserver.features.oauth.providers import (
     KINDS,
     SECONDS,
     AuthorizationRequest,
@@ -47,13 +44,18 @@ from imserver.services.people.oauth_providers import (
     ProviderRefused,
     ProviderUnavailable,
 )
+from imserver.logging import RateLimitedLog
+from imserver.parts import Parts
+from imserver.services.people.accounts import Accounts, Closed, check_device
+from imserver.services.people.attempts import TooManyFailures
+from imserver.services.people.identifiers import BadField
 from imserver.storage.contract import Account, AccountLink, Taken
-from imserver.storage.oauth import LinkStore
-from imserver.transport.exchange import OAUTH_CALLBACK
 from imserver.webhooks.requests import Outgoing
 
 log: Final = logging.getLogger(__name__)
 
+CALLBACK: Final = "/oauth/callback/"
+"""To this path and ``<app>/<provider>`` providers send browsers back."""
 LOGIN_SECONDS: Final = 600
 """For how long a login may run."""
 POLL_SECONDS: Final = 2
@@ -264,7 +266,7 @@ class OAuth:
         return Started(url, login, row.shown)
 
     def _request(self, row: _Running) -> AuthorizationRequest:
-        callback = f"{self._base}{OAUTH_CALLBACK}{quote(row.app)}/{quote(row.provider)}"
+        callback = f"{self._base}{CALLBACK}{quote(row.app)}/{quote(row.provider)}"
         return AuthorizationRequest(callback, row.state, row.nonce, row.verifier)
 
     def _put(self, key: str, row: _Running) -> None:
@@ -290,9 +292,10 @@ class OAuth:
     def returned(self, app: str, name: str, state: str, code: str, problem: str, issuer: str) -> Question:
         """Take a browser that has come back from a provider with a ``code``, or with a ``problem``.
 
-        ``issuer``: who has sent it, if it says so (RFC 9207). Raises UnknownLogin, LoginRefused and
-        ProviderUnavailable; then the login has failed.
+        ``app``: as in the address. ``issuer``: who has sent it, if it says so (RFC 9207). Raises
+        UnknownLogin, LoginRefused and ProviderUnavailable; then the login has failed.
         """
+        app = self._tenants.resolve(app)
         key, row = self._claimed(_STATE + _hash(state))
         row.step = "returned"
         try:
@@ -443,3 +446,9 @@ class OAuth:
 
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+def oauth_of(core: Parts) -> OAuth:
+    """The logins with providers of a node."""
+    oauth: OAuth = core.features["oauth"].service
+    return oauth

@@ -6,26 +6,26 @@ from functools import cache
 from typing import Final
 from urllib.parse import unquote
 
-from imserver.api.call import Api, Call, Route
+from imserver.api.call import Call, Route
 from imserver.api.reply import PROBLEM
 from imserver.auth.principal import ANYONE
 from imserver.errors import StorageUnavailable
+from imserver.features.oauth.oauth import CALLBACK, LoginRefused, OAuth, Question, UnknownLogin
+from imserver.features.oauth.providers import ProviderUnavailable
 from imserver.services.people.accounts import NoAccounts
-from imserver.services.people.oauth import LoginRefused, Question, UnknownLogin
-from imserver.services.people.oauth_providers import ProviderUnavailable
-from imserver.transport.exchange import OAUTH_CALLBACK, HttpResponse
+from imserver.transport.exchange import HttpResponse
 
 
-def returned(api: Api, call: Call) -> HttpResponse:
+def returned(oauth: OAuth, call: Call) -> HttpResponse:
     """``GET /oauth/callback/<app>/<provider>?state=&code=``: go on to our page, or ask the user.
 
     The user is asked so that nobody logs somebody else in to a device of their own. May switch.
     """
     given = call.params
-    app, _, provider = call.request.path.removeprefix(OAUTH_CALLBACK).rpartition("/")
+    app, _, provider = call.request.path.removeprefix(CALLBACK).rpartition("/")
     try:
-        question = api.services.oauth.returned(
-            api.services.tenants.resolve(unquote(app)),
+        question = oauth.returned(
+            unquote(app),
             unquote(provider),
             given.get("state", ""),
             given.get("code", ""),
@@ -43,11 +43,11 @@ def returned(api: Api, call: Call) -> HttpResponse:
     return _page(call, "question", 200, question)
 
 
-def agree(api: Api, call: Call) -> HttpResponse:
+def agree(oauth: OAuth, call: Call) -> HttpResponse:
     """``POST`` to the same path: the answer of the user (``code``, ``agreed``). May switch."""
     agreed = call.params.get("agreed") == "yes"
     try:
-        api.services.oauth.agree(call.params.get("code", ""), agreed)
+        oauth.agree(call.params.get("code", ""), agreed)
     except UnknownLogin:
         return _page(call, "unknown", 404)
     except StorageUnavailable:
@@ -97,6 +97,6 @@ def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse
 
 
 ROUTES: Final = tuple(
-    Route(method, f"{OAUTH_CALLBACK}*", ANYONE, function, style=PROBLEM)
+    Route(method, f"{CALLBACK}*", ANYONE, function, style=PROBLEM, hot=True, feature="oauth")
     for method, function in (("GET", returned), ("POST", agree))
 )

@@ -1,4 +1,4 @@
-"""Logging in otherwise than with a password: with a provider, and after a password was forgotten."""
+"""Logging in with a provider: routes of ``/api/v1``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from imserver.api.v1.accounts import (
     AccountDone,
     AccountShown,
     DeviceName,
-    Login,
-    NewPassword,
     session_answer,
     token_of,
 )
@@ -24,8 +22,7 @@ from imserver.api.v1.field import Acting, about
 from imserver.api.v1.operation import Resource, refuse
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ACCOUNT
-from imserver.services.people.accounts import Closed, UnknownAccount, UnknownReset
-from imserver.services.people.oauth import (
+from imserver.features.oauth.oauth import (
     LOGIN_SECONDS,
     POLL_SECONDS,
     LastLogin,
@@ -34,9 +31,10 @@ from imserver.services.people.oauth import (
     NoCallback,
     UnknownLogin,
     UnknownProvider,
+    oauth_of,
 )
-from imserver.services.people.oauth_providers import ProviderUnavailable
-from imserver.services.people.resets import CODE_SECONDS, NoResets
+from imserver.features.oauth.providers import ProviderUnavailable
+from imserver.services.people.accounts import Closed, UnknownAccount
 
 Provider = Annotated[str, about("The name of a provider of the app.", min_length=1, max_length=32)]
 Handle = Annotated[str, about("The handle of the login: `login` of its start.", min_length=1, max_length=100)]
@@ -143,33 +141,9 @@ class LinkEnd(Acting, kw_only=True):
     provider: Provider
 
 
-class ResetRequest(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The account whose password to reset."""
-
-    login: Login
-    app: field.AccountApp = GOCHAT
-
-
-class ResetAsked(Struct):
-    """A mail is sent if an account with this identifier and an e-mail address exists."""
-
-    seconds: Annotated[int, about("For how long the code in the mail is valid.")]
-
-
-class ResetFinish(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The code of a mail, and the new password."""
-
-    code: Annotated[str, about("The code at the end of the link in the mail.", min_length=1, max_length=100)]
-    password: NewPassword
-    app: field.AccountApp = GOCHAT
-
-
-class ResetDone(Struct):
-    """The password was replaced. Log in with the new one."""
-
-
 routes = Resource(
-    "accounts",
+    "oauth",
+    chapter="Log in with a provider, and link an account with one.",
     hot=True,
     problems=(errors.HTTP_NOT_ALLOWED, errors.HTTP_TOO_MANY_REQUESTS),
     refusals={
@@ -184,15 +158,11 @@ routes = Resource(
         NoCallback: refuse(
             errors.HTTP_NOT_IMPLEMENTED, "app.http_url is not set, or does not begin with http:// or https://"
         ),
-        NoResets: refuse(errors.HTTP_NOT_IMPLEMENTED, "Passwords of this app are not reset by e-mail"),
         ProviderUnavailable: refuse(errors.HTTP_PROVIDER_UNAVAILABLE),
         UnknownLogin: refuse(errors.HTTP_UNKNOWN_LOGIN),
         UnknownProvider: refuse(errors.HTTP_UNKNOWN_PROVIDER),
-        UnknownReset: refuse(errors.HTTP_UNKNOWN_RESET),
     },
 )
-
-# --- providers ----------------------------------------------------------------------------------------------
 
 
 @routes.get(
@@ -203,7 +173,7 @@ routes = Resource(
 )
 def providers(api: Api, call: Call, _asked: ProvidersQuery) -> ProvidersAnswer:
     """List the providers with which accounts of an app log in."""
-    settings = api.services.oauth.settings_of(call.app)
+    settings = oauth_of(api.services).settings_of(call.app)
     return ProvidersAnswer(
         [ProviderShown(name, row.kind, row.title or name, row.register) for name, row in settings.items()]
     )
@@ -232,7 +202,7 @@ def start(api: Api, call: Call, asked: LoginStart) -> LoginStarted:
     """
     user = call.principal.user if asked.link else None
     try:
-        started = api.services.oauth.start(
+        started = oauth_of(api.services).start(
             call.app,
             asked.provider,
             call.request.host,
@@ -267,7 +237,7 @@ def finish(api: Api, call: Call, asked: LoginFinish) -> LoginFinished:
     The answer is `{"pending": true}` until the user has agreed. Then it is that of `accounts/login`, or
     `linked`. The first login makes an account if the provider may do so. It takes over nickname and picture.
     """
-    found = api.services.oauth.finish(call.app, asked.login, asked.code, call.request.host)
+    found = oauth_of(api.services).finish(call.app, asked.login, asked.code, call.request.host)
     if found is None:
         return LoginFinished(pending=True)
     if isinstance(found, str):
@@ -288,7 +258,7 @@ _ACTING: Final = {"app": "gochat", "user": "1"}
 )
 def links(api: Api, call: Call, _asked: Acting) -> LinksAnswer:
     """List the providers with which an account logs in."""
-    oauth = api.services.oauth
+    oauth = oauth_of(api.services)
     settings = oauth.settings_of(call.app)
     found = oauth.links(call.app, call.user)
     titles = {name: row.title for name, row in settings.items()}
@@ -309,42 +279,5 @@ def unlink(api: Api, call: Call, asked: LinkEnd) -> AccountDone:
 
     The last way to log in remains: a password, or another link.
     """
-    api.services.oauth.unlink(call.app, call.user, asked.provider)
+    oauth_of(api.services).unlink(call.app, call.user, asked.provider)
     return AccountDone(call.user)
-
-
-# --- forgotten passwords ------------------------------------------------------------------------------------
-
-
-@routes.post(
-    "/accounts/reset",
-    ANYONE,
-    status=202,
-    problems=(errors.HTTP_PASSWORDS_OFF, errors.HTTP_NOT_IMPLEMENTED),
-    example={"login": "ann@example.com"},
-    answer_example=ResetAsked(CODE_SECONDS),
-)
-def reset(api: Api, call: Call, asked: ResetRequest) -> ResetAsked:
-    """Ask for a mail that resets a forgotten password.
-
-    The mail has a link with a code. The answer is the same whether such an account exists or not. Each
-    request counts as a login of its address.
-    """
-    api.services.resets.request(call.app, asked.login, call.request.host)
-    return ResetAsked(CODE_SECONDS)
-
-
-@routes.post(
-    "/accounts/reset/finish",
-    ANYONE,
-    problems=(errors.HTTP_PASSWORDS_OFF, errors.HTTP_UNKNOWN_RESET),
-    example={"code": "kX3v…", "password": "battery staple"},
-    answer_example=ResetDone(),
-)
-def finish_reset(api: Api, call: Call, asked: ResetFinish) -> ResetDone:
-    """Set a new password with the code of a mail.
-
-    A code works once. All sessions and tokens of the account end.
-    """
-    api.services.resets.finish(call.app, asked.code, asked.password, call.request.host)
-    return ResetDone()

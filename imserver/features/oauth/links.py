@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from imserver.storage.accounts import add_link
 from imserver.storage.contract import AccountLink, Taken
-from imserver.storage.statements import PooledStatements, marks_of, text_of
+from imserver.storage.statements import PooledStatements, text_of
 from imserver.storage.store import Store
 
 
@@ -59,14 +60,3 @@ class LinkStore:
             return "done"
 
         return self._store.write_or("absent", work)
-
-
-def add_link(sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int) -> None:
-    """Link an account in a transaction. Raises Taken if the identity is linked."""
-    from sqlalchemy.exc import IntegrityError
-
-    statement = f"INSERT INTO oauth_link (app, provider, subject, account, since) VALUES {marks_of(5)}"
-    try:
-        sql.execute(statement, (app, provider, subject, account, now))
-    except IntegrityError:
-        raise Taken("link") from None

@@ -1,0 +1,89 @@
+"""A password that was forgotten: reset by e-mail."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.v1 import field
+from imserver.api.v1.accounts import REFUSALS, Login, NewPassword
+from imserver.api.v1.field import about
+from imserver.api.v1.operation import Resource, refuse
+from imserver.auth.account_tokens import GOCHAT
+from imserver.auth.principal import ANYONE
+from imserver.services.people.accounts import UnknownReset
+from imserver.services.people.resets import CODE_SECONDS, NoResets
+
+
+class ResetRequest(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The account whose password to reset."""
+
+    login: Login
+    app: field.AccountApp = GOCHAT
+
+
+class ResetAsked(Struct):
+    """A mail is sent if an account with this identifier and an e-mail address exists."""
+
+    seconds: Annotated[int, about("For how long the code in the mail is valid.")]
+
+
+class ResetFinish(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The code of a mail, and the new password."""
+
+    code: Annotated[str, about("The code at the end of the link in the mail.", min_length=1, max_length=100)]
+    password: NewPassword
+    app: field.AccountApp = GOCHAT
+
+
+class ResetDone(Struct):
+    """The password was replaced. Log in with the new one."""
+
+
+routes = Resource(
+    "accounts",
+    hot=True,
+    problems=(errors.HTTP_NOT_ALLOWED, errors.HTTP_TOO_MANY_REQUESTS),
+    refusals={
+        **REFUSALS,
+        NoResets: refuse(errors.HTTP_NOT_IMPLEMENTED, "Passwords of this app are not reset by e-mail"),
+        UnknownReset: refuse(errors.HTTP_UNKNOWN_RESET),
+    },
+)
+
+
+@routes.post(
+    "/accounts/reset",
+    ANYONE,
+    status=202,
+    problems=(errors.HTTP_PASSWORDS_OFF, errors.HTTP_NOT_IMPLEMENTED),
+    example={"login": "ann@example.com"},
+    answer_example=ResetAsked(CODE_SECONDS),
+)
+def reset(api: Api, call: Call, asked: ResetRequest) -> ResetAsked:
+    """Ask for a mail that resets a forgotten password.
+
+    The mail has a link with a code. The answer is the same whether such an account exists or not. Each
+    request counts as a login of its address.
+    """
+    api.services.resets.request(call.app, asked.login, call.request.host)
+    return ResetAsked(CODE_SECONDS)
+
+
+@routes.post(
+    "/accounts/reset/finish",
+    ANYONE,
+    problems=(errors.HTTP_PASSWORDS_OFF, errors.HTTP_UNKNOWN_RESET),
+    example={"code": "kX3v…", "password": "battery staple"},
+    answer_example=ResetDone(),
+)
+def finish_reset(api: Api, call: Call, asked: ResetFinish) -> ResetDone:
+    """Set a new password with the code of a mail.
+
+    A code works once. All sessions and tokens of the account end.
+    """
+    api.services.resets.finish(call.app, asked.code, asked.password, call.request.host)
+    return ResetDone()

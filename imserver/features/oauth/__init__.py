@@ -1,0 +1,19 @@
+"""Logging in with a provider: OpenID Connect, GitHub, WeChat."""
+
+from __future__ import annotations
+
+from imserver.feature import Feature
+from imserver.features.oauth import api, callback
+from imserver.features.oauth.links import LinkStore
+from imserver.features.oauth.oauth import OAuth
+from imserver.parts import FeatureParts, Parts
+
+
+def _build(core: Parts) -> FeatureParts:
+    links = LinkStore(core.store)
+    oauth = OAuth(core.config, core.tenants, core.accounts, links, core.temporary_values, core.outgoing)
+    core.tenants.on_delete.append(oauth.forget)
+    return FeatureParts(oauth)
+
+
+FEATURE = Feature("oauth", _build, routes=callback.ROUTES, operations=tuple(api.routes.rows))
