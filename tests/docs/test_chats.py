@@ -58,10 +58,10 @@ def test_a_transcript_of_chats_is_what_goes_over_the_wire(block: Block, start_se
             elif way == "→":
                 chatters[name].tell(bytes_of(words))
             else:
-                found = chatters[name].unasked()
+                found = chatters[name].frame()
                 assert (found.opcode, found.payload.hex(" ")) == (BINARY, bytes_of(words).hex(" ")), line
         for one in chatters.values():
-            one.silent()
+            one.quiet()
 
 
 def test_there_are_such_transcripts() -> None:

@@ -50,7 +50,7 @@ def test_a_transcript_of_clients_is_what_goes_over_the_wire(
 
 def heard(one: Listener) -> str:
     """What a listener gets next, as the documents write it; it remembers its id."""
-    found = one.unasked()
+    found = one.frame()
     if found.opcode == CLOSE:
         one.over = True
         return f"close {found.close_code}"

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from .raw import PATIENCE_SECONDS, PING, PONG, TEXT, Address, Frame, Raw, frame, text
+from .raw import PATIENCE_SECONDS, PING, TEXT, Address, Frame, Raw, text
 
 WELCOME = "连接成功"
 LEFT = "用户已经离开"
@@ -25,35 +25,27 @@ def login_data(user: str, app: int = 1, to: str = "0", room: str = "0") -> dict[
 class ActionClient(Raw):
     """A connection that speaks action. Pushes that arrive before an awaited answer are kept in `pushed`.
 
-    Pings are answered as they are read, unless `deaf`, and kept in `pings`.
+    Pings are answered, unless `deaf`.
     """
+
+    answers_pings = True
 
     def __init__(self, address: Address, **options: Any) -> None:
         super().__init__(address, **options)
         self.pushed: list[dict[str, Any]] = []
-        self.pings: list[bytes] = []
         self.deaf = False
 
-    def frame(self, seconds: float = PATIENCE_SECONDS) -> Frame:
-        """The next frame that is no ping."""
-        while (found := super().frame(seconds)).opcode == PING:
-            self._pinged(found)
-        return found
-
-    def _pinged(self, found: Frame) -> None:
-        self.pings.append(found.payload)
+    def pinged(self, payload: bytes) -> None:
         if not self.deaf:
-            self.send(frame(PONG, found.payload))
+            super().pinged(payload)
 
     def until_pinged(self) -> None:
         """Wait for a ping and answer it; what is asked then is read behind the answer."""
-        self.pings.clear()
-        while not self.pings:
-            found = super().frame()
-            if found.opcode == PING:
-                self._pinged(found)
-            else:
-                self.pushed.append(found.json["data"])
+        self.answers_pings = False
+        while (found := self.frame()).opcode != PING:
+            self.pushed.append(found.json["data"])
+        self.answers_pings = True
+        self.pinged(found.payload)
         self.ask_action("heartbeat", {})
 
     def begin(self, path: str = "/ws?uid=1&to_uid=2&appname=1", **options: Any) -> "ActionClient":

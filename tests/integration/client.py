@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .cmd import fresh
-from .raw import CLOSE, PATIENCE_SECONDS, PING, PONG, TEXT, Address, Frame, Raw, Response, ask, frame, request
+from .raw import CLOSE, PATIENCE_SECONDS, TEXT, Address, Raw, Response, ask, frame, request
 
 ONLINE, OFFLINE = 1001, 1002
 TEXTS = {ONLINE: "客户端上线", OFFLINE: "客户端下线"}
@@ -22,8 +22,9 @@ def ws_path(system: str, **query: str) -> str:
 
 
 class Listener(Raw):
-    """A connection that has been given its id. Pings are answered while it waits for frames."""
+    """A connection that has been given its id."""
 
+    answers_pings = True
     id = ""
     over = False
     """It has been closed by the server."""
@@ -39,27 +40,11 @@ class Listener(Raw):
         self.id = first.json["data"]["clientId"]
         return self
 
-    def unasked(self, seconds: float = PATIENCE_SECONDS) -> Frame:
-        """The next frame that is no ping."""
-        while (found := self.frame(seconds)).opcode == PING:
-            self.send(frame(PONG, found.payload))
-        return found
-
-    def message(self, seconds: float = PATIENCE_SECONDS) -> Frame:
-        """The next text frame."""
-        found = self.unasked(seconds)
-        assert found.opcode == TEXT, found
-        return found
-
-    def quiet(self) -> None:
-        """Nothing comes before the answer to a ping sent now, but the server's own pings."""
-        self.send(frame(PING, b"quiet?"))
-        found = self.unasked()
-        assert (found.opcode, found.payload) == (PONG, b"quiet?"), f"not quiet: {found}"
-
     def received(self, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """The next pushed frame, whose keys and id are checked."""
-        body: dict[str, Any] = self.message(seconds).json
+        found = self.message(seconds)
+        assert found.opcode == TEXT, found
+        body: dict[str, Any] = found.json
         assert list(body) == ["messageId", "sendUserId", "code", "msg", "data"], body
         check_message_id(body["messageId"])
         return body
@@ -76,10 +61,7 @@ class Listener(Raw):
 
     def closed_by_server(self, *codes: int) -> None:
         """The next frame must be a close; nothing follows it."""
-        found = self.unasked()
-        assert found.opcode == CLOSE, found
-        assert found.close_code in codes, found
-        self.send(frame(CLOSE, found.payload))
+        self.send(frame(CLOSE, self.closed(*codes).payload))
         self.ended()
 
 

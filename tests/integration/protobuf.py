@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tests.support import Address
 
-from .raw import BINARY, CLOSE, PATIENCE_SECONDS, PING, PONG, Frame, Raw, frame
+from .raw import BINARY, PATIENCE_SECONDS, Raw, frame
 
 LOGIN, HEARTBEAT, MESSAGE, ACK, SYNC = 1, 2, 3, 4, 5
 READ, RECEIVED, TYPING, HIDE, HISTORY, CONVERSATIONS, RECEIPTS, MARKS, SEARCH, SIGNAL = range(6, 16)
@@ -192,8 +192,9 @@ def synced(output: Output) -> tuple[list[SentMessage], bool]:
 
 
 class ProtobufClient(Raw):
-    """A connection of a client. Pings are answered while it waits, outputs handed out one by one."""
+    """A connection of a client. Outputs are handed out one by one."""
 
+    answers_pings = True
     id = 0
     missed: list[SentMessage]
     """What it was told when it caught up."""
@@ -206,16 +207,10 @@ class ProtobufClient(Raw):
     def tell(self, payload: bytes) -> None:
         self.send(frame(BINARY, payload))
 
-    def unasked(self, seconds: float = PATIENCE_SECONDS) -> Frame:
-        """The next frame that is no ping."""
-        while (found := self.frame(seconds)).opcode == PING:
-            self.send(frame(PONG, found.payload))
-        return found
-
     def output(self, seconds: float = PATIENCE_SECONDS) -> Output:
         """The next output; its frame is binary."""
         while not self.unread:
-            found = self.unasked(seconds)
+            found = self.frame(seconds)
             assert found.opcode == BINARY, found
             self.unread += outputs(found.payload)
         return self.unread.popleft()
@@ -254,17 +249,9 @@ class ProtobufClient(Raw):
     def group(self, number: int, to: int, text: str) -> None:
         self.tell(message(number, SentMessage(GROUP, to, self.id, 1, text.encode(), time=7)))
 
-    def silent(self) -> None:
-        """Nothing comes before the answer to a ping sent now."""
-        self.send(frame(PING, b"silent?"))
-        found = self.unasked()
-        assert (found.opcode, found.payload) == (PONG, b"silent?"), f"not silent: {found}"
+    def quiet(self) -> None:
+        super().quiet()
         assert not self.unread, self.unread
-
-    def closed_with(self, code: int) -> None:
-        """The next frame is a close."""
-        found = self.unasked()
-        assert (found.opcode, found.close_code) == (CLOSE, code), found
 
 
 @contextmanager

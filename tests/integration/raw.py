@@ -197,8 +197,35 @@ def request(
     return "\r\n".join(lines).encode() + body
 
 
+def take_frame(waiting: bytearray) -> Frame | None:
+    """Take the server's first frame out of what has come; None as long as it is not whole.
+
+    A server's frames are never masked (RFC 6455 section 5.1), and their lengths are minimal.
+    """
+    if len(waiting) < 2:
+        return None
+    first, second = waiting[:2]
+    assert not second & 0x80, "the server masked a frame"
+    form = second & 0x7F
+    start = {126: 4, 127: 10}.get(form, 2)
+    if len(waiting) < start:
+        return None
+    size = form if start == 2 else int.from_bytes(waiting[2:start])
+    assert size > {126: 125, 127: 0xFFFF}.get(form, -1), "length is not minimal"
+    if len(waiting) < start + size:
+        return None
+    found = Frame(first & 0x0F, bytes(waiting[start : start + size]), bool(first & 0x80), first >> 4 & 7)
+    del waiting[: start + size]
+    if found.opcode in CONTROL_OPCODES:
+        assert (found.fin, found.rsv, size < 126) == (True, 0, True), f"bad control frame {found}"
+    return found
+
+
 class Raw:
     """One TCP connection to the server. Owned by the test that opened it; a context manager closes it."""
+
+    answers_pings = False
+    """Pings are answered when they are read, and nothing is told of them."""
 
     def __init__(self, address: Address, *, receive_buffer_bytes: int = 0, source: str = "") -> None:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -289,21 +316,20 @@ class Raw:
         return self.rest(deadline - time.monotonic())
 
     def frame(self, seconds: float = PATIENCE_SECONDS) -> Frame:
-        """The next frame. The server's frames are never masked (RFC 6455 section 5.1)."""
+        """The next frame; no ping, if pings are answered."""
         deadline = time.monotonic() + seconds
-        first, second = self._take(2, deadline)
-        assert not second & 0x80, "the server masked a frame"
-        size = second & 0x7F
-        if size == 126:
-            (size,) = struct.unpack("!H", self._take(2, deadline))
-            assert size > 125, "length is not minimal"
-        elif size == 127:
-            (size,) = struct.unpack("!Q", self._take(8, deadline))
-            assert size > 0xFFFF, "length is not minimal"
-        found = Frame(first & 0x0F, self._take(size, deadline), bool(first & 0x80), first >> 4 & 7)
-        if found.opcode in CONTROL_OPCODES:
-            assert (found.fin, found.rsv, size < 126) == (True, 0, True), f"bad control frame {found}"
-        return found
+        while True:
+            if (found := take_frame(self.waiting)) is None:
+                if not self._more(deadline):
+                    raise Ended(f"the stream ended after {bytes(self.waiting[:200])!r}")
+            elif found.opcode != PING or not self.answers_pings:
+                return found
+            else:
+                self.pinged(found.payload)
+
+    def pinged(self, payload: bytes) -> None:
+        """Answer a ping."""
+        self.send(frame(PONG, payload))
 
     def message(self, seconds: float = PATIENCE_SECONDS) -> Frame:
         """The next data message, put together from its fragments; control frames in between are refused.

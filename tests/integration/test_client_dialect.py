@@ -417,7 +417,8 @@ def test_a_client_is_pinged_and_closed_only_when_it_is_silent(launch: Launch, ht
         bind(server.http, system, live, "g")
         bind(server.http, system, dead, "g", "8")
         assert [live.notice()[0], live.notice()[0], dead.notice()[0]] == [ONLINE] * 3
-        # Waiting for the notice, it answers the pings; the other one reads nothing.
+        # Waiting for the notice, it answers the pings; the other one does not.
+        dead.answers_pings = False
         assert live.notice() == (OFFLINE, dead.id, "8", "")
         assert monotonic() - began > 4
         pings = 0

@@ -61,7 +61,7 @@ def test_a_bare_ws_speaks_the_dialect_of_its_listener(server: Server) -> None:
     for address in (free, server.ws, server.http):
         with visiting(address) as stranger:
             stranger.tell(b"nonsense")
-            stranger.silent()
+            stranger.quiet()
 
 
 def test_a_query_names_its_dialect_on_every_listener(server: Server) -> None:

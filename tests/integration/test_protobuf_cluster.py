@@ -38,7 +38,7 @@ def test_one_sends_to_another_on_whichever_node(nodes: Nodes, here: int, there: 
         received = [pushed(two.output()) for _ in range(30)]
         assert [said.seq for said in received] == seqs == sorted(seqs)
         assert [said.text for said in received] == [f"t{number}" for number in range(1, 31)]
-        two.silent()
+        two.quiet()
 
 
 @pytest.mark.full
@@ -61,7 +61,7 @@ def test_a_group_gets_messages_on_all_nodes_each_member_once_and_in_one_order(no
             while len(stream) < 60:
                 output = one.output()
                 stream.append(pushed(output).seq if output.kind == 3 else acked(output)[1])
-            one.silent()
+            one.quiet()
             streams.append(stream)
         assert all(stream == streams[0] == sorted(set(stream)) for stream in streams)
 
@@ -70,16 +70,17 @@ def test_a_group_gets_messages_on_all_nodes_each_member_once_and_in_one_order(no
 def test_a_user_who_is_online_on_one_node_is_refused_on_the_other(nodes: Nodes) -> None:
     ann = register(nodes.http[0])
     with chatting(nodes.ws[0], ann) as one, visiting(nodes.ws[1]) as two:
+        one.answers_pings = False
         two.tell(login_frame(ann[1]))
         assert one.frame().opcode == PING
         one.send(frame(PONG, b""))
-        two.closed_with(4501)
-        one.silent()
+        two.closed(4501)
+        one.quiet()
 
     def comes() -> bool:
         with visiting(nodes.ws[1]) as three:
             three.tell(login_frame(ann[1]))
-            return three.unasked().opcode == 2
+            return three.frame().opcode == 2
 
     eventually(comes)
 
@@ -109,15 +110,15 @@ def test_a_logout_everywhere_on_one_node_closes_on_all_and_voids_tokens(
         chatting(nodes.ws[0], (user, pad), "pad") as on_pad,
     ):
         assert good(nodes.http[0], "accounts/logout", {}, key=ann[1]) == {"user": ann[0]}
-        here.closed_with(4502)
-        there.closed_with(4502)
+        here.closed(4502)
+        there.closed(4502)
         rows = {row["name"]: row for row in good(nodes.http[0], "accounts/devices", key=pad)["devices"]}
         assert all(row["online"] for row in rows.values())
         good(nodes.http[0], "accounts/devices/logout", {"device": rows["phone"]["device"]}, key=pad)
-        on_phone.closed_with(4502)
-        on_pad.silent()
+        on_phone.closed(4502)
+        on_pad.quiet()
         good(nodes.http[1], "accounts/delete", {"password": "correct horse"}, key=pad)
-        on_pad.closed_with(4502)
+        on_pad.closed(4502)
     for address in nodes.http:
         for token in (ann[1], bob["token"], pad):
             assert refused(address, "accounts/show", key=token)[:2] == (401, "token_invalid")

@@ -71,10 +71,10 @@ def test_a_login_without_a_valid_token_is_refused_and_may_be_repeated(server: Se
         for token in ("", "x", ann[1] + "x", "a.b.c", "ü"):
             one.tell(protobuf.login(token))
         one.tell(protobuf.sync(0))
-        one.silent()
+        one.quiet()
         one.login(ann[1])
         one.tell(protobuf.login(ann[1]))
-        one.silent()
+        one.quiet()
 
 
 def test_an_unknown_command_does_not_affect_the_connection(server: Server, ann: Account) -> None:
@@ -82,7 +82,7 @@ def test_an_unknown_command_does_not_affect_the_connection(server: Server, ann: 
         for payload in (b"", b"\xff", b"hello", b"\x08\x04", b"\x08\x63", b"\x08\x03\x12\x02\x10\x01"):
             one.tell(payload)
         one.send(frame(TEXT, b"\x08\x02"))
-        one.silent()
+        one.quiet()
         assert one.catch_up() == []
 
 
@@ -94,7 +94,7 @@ def test_a_message_reaches_an_online_user(server: Server, ann: Account, bob: Acc
         number, seq = acked(one.output())
         assert number == 1
         assert pushed(two.output()) == sent._replace(seq=seq)
-        one.silent()
+        one.quiet()
 
 
 def test_a_message_to_an_absent_user_is_found_later_by_both(
@@ -124,7 +124,7 @@ def test_group_members_receive_messages_and_only_members_may_send(
         two.group(1, group, "too")
         assert acked(two.output())[0] == 1
         assert pushed(one.output()).text == "too"
-        three.silent()
+        three.quiet()
         assert three.catch_up() == []
         later = new_group(server, eve, bob, ann)
         three.group(2, later, "mine")
@@ -147,8 +147,8 @@ def test_a_message_to_a_group_does_not_reach_a_conversation_of_two(
         one.single(group + 1, two.id, "bye")
         acked(one.output())
         assert pushed(two.output()).text == "bye"
-        one.silent()
-        two.silent()
+        one.quiet()
+        two.quiet()
 
 
 def test_a_hundred_missed_messages_come_in_two_pages(server: Server, ann: Account, bob: Account) -> None:
@@ -189,11 +189,12 @@ def test_a_repeat_is_acknowledged_with_its_first_position(server: Server, ann: A
 
 def test_a_second_connection_of_a_user_is_closed_and_the_first_stays(server: Server, ann: Account) -> None:
     with chatting(server.ws, ann) as one, visiting(server.ws) as two:
+        one.answers_pings = False
         two.tell(protobuf.login(ann[1]))
         assert one.frame().opcode == PING, "the first is asked whether it lives"
         one.send(frame(PONG, b""))
-        two.closed_with(4501)
-        one.silent()
+        two.closed(4501)
+        one.quiet()
     eventually(lambda: not online(server, ann))
     with visiting(server.ws) as three:
         three.login(ann[1])
@@ -248,7 +249,7 @@ def test_the_originals_own_configuration_opens_its_ports(launch: Launch, http_se
     ann = register(http)
     with chatting(websocket, ann) as one:
         one.single(1, 1, "to myself or to the first")
-        one.silent()
+        one.quiet()
     assert "mysql.dns has no effect" in server.log_text + server.output
 
 
@@ -269,5 +270,5 @@ def test_a_connection_through_which_nothing_passes_is_closed(launch: Launch, htt
             acked(two.output())
             pushed(one.output())
             sleep(0.1)
-        one.closed_with(4001)
-        two.closed_with(4001)
+        one.closed(4001)
+        two.closed(4001)

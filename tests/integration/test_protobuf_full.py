@@ -94,7 +94,7 @@ def test_what_was_missed_comes_by_itself_in_order_and_the_rest_behind_it(
             assert [pushed(two_.output()).seq for _ in range(100)] == seqs[20:]
             one_.single(121, two_.id, "new")
             assert pushed(two_.output()).text == "new"
-            two_.silent()
+            two_.quiet()
 
 
 @pytest.mark.full
@@ -196,7 +196,7 @@ def test_what_happens_in_a_group_is_reported(places: tuple[Address, Places]) -> 
         one_.group(1, group, "hello")
         acked(one_.output())
         assert pushed(two_.output()) == pushed(old.output())
-        old.silent()
+        old.quiet()
 
 
 def test_a_group_is_refused_to_who_is_no_member_and_the_number_is_used_up(

@@ -128,7 +128,7 @@ def test_chat_messages_are_reviewed(harness: Harness) -> None:
             found = ann.output()
             assert (found.kind, acked(found)[0]) == (ACK, number)
         assert pushed(bob.output()).content == b"***"
-        bob.silent()
+        bob.quiet()
 
 
 @pytest.mark.parametrize("app", [1, 2])

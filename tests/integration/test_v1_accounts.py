@@ -534,7 +534,7 @@ def test_one_login_is_ended_and_the_others_stay(locked: Server, ann: Person) -> 
         assert (phone_row["name"], phone_row["online"], phone_row["current"]) == ("phone", True, False)
         assert (own["name"], own["online"], own["current"]) == ("", True, True)
         assert ann.good("accounts/devices/logout", {"device": phone_row["device"]}) == {"user": ann.user}
-        phone.closed_with(4502)
+        phone.closed(4502)
         assert refused(locked.http, "accounts/show", key=token)[:2] == (401, "token_invalid")
         assert [row["device"] for row in ann.good("accounts/devices")["devices"]] == [own["device"]]
     again = {"device": phone_row["device"]}
@@ -561,8 +561,8 @@ def test_tabs_are_parts_of_a_device_and_end_with_it(locked: Server, ann: Person)
         rows = {row["name"]: row for row in ann.good("accounts/devices")["devices"]}
         assert rows["phone"]["online"]
         ann.good("accounts/devices/logout", {"device": rows["phone"]["device"]})
-        one.closed_with(4502)
-        two.closed_with(4502)
+        one.closed(4502)
+        two.closed(4502)
         assert other.catch_up(0) == []
 
 

@@ -92,7 +92,7 @@ def protobuf_enters(address: Address, token: str) -> bool:
     with protobuf.visiting(address) as one:
         one.tell(protobuf.login(token))
         one.send(frame(PING, b"over?"))
-        return one.unasked().opcode != PONG
+        return one.frame().opcode != PONG
 
 
 def stream_opens(address: Address, app: str, user: str, token: str = "") -> bool:

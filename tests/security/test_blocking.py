@@ -105,7 +105,7 @@ def test_a_protobuf_client_is_acknowledged_and_nothing_is_delivered(ann: Person,
             output = sender.output()
             fields = one(output.data)
             assert (output.kind, fields) == (ACK, {1: UP, 2: 1}), "no place: nothing is stored"
-        receiver.silent()
+        receiver.quiet()
         sender.single(2, int(Person(ann.server).user), "to somebody else")
         number, seq = acked(sender.output())
         assert number == 2

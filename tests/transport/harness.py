@@ -18,7 +18,7 @@ from imserver.protocol.dialect import Dialect, EchoDialect
 from imserver.transport.connection import Connection, ConnectionContext, Encoding, Serve
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.poller import EpollPoller, WatcherPoller
-from tests.integration.raw import CLOSE, CONTROL_OPCODES, PING, PONG, Frame, frame, handshake
+from tests.integration.raw import CLOSE, CONTROL_OPCODES, PING, PONG, Frame, frame, handshake, take_frame
 from tests.support import until as until
 
 POLLERS = (EpollPoller, WatcherPoller)
@@ -57,24 +57,6 @@ def tcp_pair() -> tuple[_socket.socket, _socket.socket]:
     return _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, fd), near
 
 
-def split(data: bytes) -> tuple[list[Frame], bytes]:
-    """The server's frames that are whole in ``data``, and the bytes behind them."""
-    found = []
-    while len(data) >= 2:
-        first, size, start = data[0], data[1], 2
-        assert not size & 0x80, "the server masked a frame"
-        if size == 126:
-            size, start = int.from_bytes(data[2:4], "big"), 4
-        elif size == 127:
-            size, start = int.from_bytes(data[2:10], "big"), 10
-        if len(data) < start + size:
-            break
-        found.append(Frame(first & 15, data[start : start + size], bool(first & 0x80), first >> 4 & 7))
-        data = data[start + size :]
-        assert found[-1].opcode not in CONTROL_OPCODES or (found[-1].fin and size < 126)
-    return found, data
-
-
 class Client:
     """The far end of one connection. ``frames`` are all that have been read so far."""
 
@@ -82,7 +64,8 @@ class Client:
         self.sock = sock
         sock.setblocking(False)
         self.ended = False
-        self.frames, self._rest = split(came)
+        self.frames: list[Frame] = []
+        self._waiting = bytearray(came)
 
     def send(self, data: bytes) -> None:
         """Write all of ``data``, as the server takes it."""
@@ -102,8 +85,8 @@ class Client:
             except ConnectionResetError:
                 data = b""
             self.ended = not data
-            found, self._rest = split(self._rest + data)
-            self.frames += found
+            self._waiting += data
+        self.frames += iter(lambda: take_frame(self._waiting), None)
         return self.frames
 
     def expect(self, count: int) -> list[Frame]:
