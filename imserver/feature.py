@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
@@ -12,6 +12,7 @@ from imserver.api.call import Api, Route
 from imserver.api.v1.operation import Operation
 from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config
+from imserver.config.values import Places, convert_section
 from imserver.errors import HttpProblem
 from imserver.parts import FeatureParts, Parts
 from imserver.protocol.dialect import Dialect
@@ -36,7 +37,8 @@ class Feature(Struct, frozen=True):
 
     ``build`` makes its parts from those of the core, once for each node. It may raise StartError.
     ``dialects``: served on their paths. ``routes``: their functions get :attr:`FeatureParts.service` first.
-    ``objection``: checks what it needs of an app's settings.
+    ``settings``: the struct of its section in the settings, which :func:`settings_of` reads; for features
+    of other distributions. ``objection``: checks what it needs of an app's settings.
     ``operations``: its part of ``/api/v1``, which the document, batches and the router get. Their functions
     get :class:`imserver.api.call.Api` first. Those without a function are answered by its views.
     ``views`` makes Flask's blueprints, at the first request that the front server does not answer.
@@ -63,3 +65,15 @@ class Feature(Struct, frozen=True):
     refusal: Callable[[HttpProblem, str], Any] | None = None
     preload: Callable[[], object] = _nothing
     uses: tuple[str, ...] = ()
+    settings: type[Struct] | None = None
+
+
+_Settings = TypeVar("_Settings", bound=Struct)
+
+
+def settings_of(config: Config, name: str, kind: type[_Settings], places: Places | None = None) -> _Settings:
+    """The section ``name`` of the settings, read into the struct of a feature; its defaults if there is none.
+
+    Raises :class:`imserver.errors.StartError` with the place of what is wrong.
+    """
+    return convert_section(kind, config.of_features.get(name), name, places or Places("configuration"))

@@ -10,7 +10,8 @@ from imserver.auth import rules
 from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import Places
-from imserver.feature import Feature
+from imserver.errors import StartError
+from imserver.feature import Feature, settings_of
 
 FEATURES: Final = (
     "imserver.dialects.client",
@@ -25,15 +26,44 @@ FEATURES: Final = (
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
 whose parameter (``chosen_by``) a client names serves it."""
 
+GROUP: Final = "imserver.features"
+"""The entry points of features of other distributions: name of the feature → its ``FEATURE``."""
 _NO_FEATURE: Final = "the setting features leaves this feature out"
 
 
 def load_features(config: Config) -> tuple[Feature, ...]:
-    """Import the features that a node with this configuration has (setting ``features``)."""
+    """Import the features that a node with this configuration has (setting ``features``): those of this
+    server in their order, then those of other distributions. Raises StartError."""
     wanted = config.features
-    return tuple(
-        import_module(package).FEATURE for package in FEATURES if wanted is None or _name(package) in wanted
+    own = [package for package in FEATURES if wanted is None or _name(package) in wanted]
+    names = set(map(_name, FEATURES))
+    return (
+        *(import_module(package).FEATURE for package in own),
+        *(_load_other(name) for name in wanted or () if name not in names),
     )
+
+
+def _load_other(name: str) -> Feature:
+    """Import a feature of another distribution. Raises StartError."""
+    from importlib.metadata import entry_points  # for these features only
+
+    found = entry_points(group=GROUP, name=name)
+    offers = ", ".join(sorted(entry.dist.name for entry in found if entry.dist is not None))
+    if not found:
+        known = ", ".join(map(_name, FEATURES))
+        raise StartError(
+            f"there is no feature {name!r}; there are {known}, and those that installed distributions offer"
+        )
+    if len(found) > 1:
+        raise StartError(f"the feature {name!r} is offered by several distributions: {offers}")
+    (entry,) = found
+    try:
+        feature = entry.load()
+    except Exception as error:
+        raise StartError(f"the feature {name!r} of {offers} cannot be loaded: {error!r}") from error
+    if not isinstance(feature, Feature) or feature.name != name:
+        raise StartError(f"the feature {name!r} of {offers}: {entry.value} is no Feature of this name")
+    return feature
 
 
 def objection_of(features: Iterable[Feature]) -> AppObjection:
@@ -58,16 +88,19 @@ def check(config: Config, places: Places) -> None:
 
     Raises StartError, with the place of the setting, also for settings of features that are absent.
     """
-    names = [_name(package) for package in FEATURES]
-    for wanted in config.features or ():
-        if wanted not in names:
-            raise places.wrong("features", f"there is no feature {wanted!r}; there are {', '.join(names)}")
-    features = load_features(config)
+    try:
+        features = load_features(config)
+    except StartError as error:
+        raise places.wrong("features", str(error)) from None
     present = {each.name for each in features}
     for feature in features:
         for used in feature.uses:
             if used not in present:
                 raise places.wrong("features", f"{feature.name} needs {used}")
+        if feature.settings is not None:
+            settings_of(config, feature.name, feature.settings, places)
+        elif feature.name in config.of_features:
+            raise places.wrong(feature.name, "this feature has no settings")
     for absent in _absent(config, Config(), present):
         raise places.wrong(absent, _NO_FEATURE)
     rules.check_apps(config, places, objection_of(features))

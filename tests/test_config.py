@@ -486,7 +486,7 @@ def test_a_setting_of_a_variable_does_not_name_a_line_of_the_file(complaint: Cal
 def test_no_text_in_a_file_gives_anything_but_settings_or_one_clear_line(text: str) -> None:
     said = ""
     try:
-        _parse(text, Places("x"))
+        _parse(text, Places("x"), {})
     except ConfigError as error:
         said = str(error)
     assert "\n" not in said

@@ -51,6 +51,35 @@ def test_unknown_features_and_settings_of_absent_ones_are_refused(
     assert said in str(caught.value)
 
 
+def offer(folder: Path, distribution: str, value: str) -> None:
+    """Install a distribution that offers the feature ``lamp``."""
+    about = folder / f"{distribution}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[imserver.features]\nlamp = {value}\n")
+
+
+@pytest.mark.parametrize(
+    ("offers", "said"),
+    [
+        ({}, "line 1: features: there is no feature 'lamp'; there are client, "),
+        ({"one": "json:dumps", "two": "json:dumps"}, "is offered by several distributions: one, two"),
+        ({"one": "no_such_module:FEATURE"}, "of one cannot be loaded: ModuleNotFoundError("),
+        ({"one": "json:dumps"}, "of one: json:dumps is no Feature of this name"),
+        ({"one": "imserver.dialects.pusher:FEATURE"}, "is no Feature of this name"),
+    ],
+)
+def test_a_feature_of_another_distribution_that_cannot_be_used_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offers: dict[str, str], said: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for distribution, value in offers.items():
+        offer(tmp_path, distribution, value)
+    with pytest.raises(StartError) as caught:
+        check(tmp_path, "features: [lamp]\n")
+    assert said in str(caught.value)
+
+
 def test_an_app_made_at_run_time_has_no_settings_of_absent_features() -> None:
     settings = TenantSettings(pusher=PusherSettings(app_id="7", key="k", secret="s" * 16))
     assert objection_of(load_features(Config(features=())))("shop", settings).startswith("pusher: ")

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from imserver.feature_list import FEATURES
+from tests.docs.markdown import table_with
 
 from .support import ROOT, clean_environment
 
 PACKAGE = ROOT / "imserver"
 BENCH = ROOT / "bench"
 CLIENT = ROOT / "imserver_client"
+GUIDE = ROOT / "docs" / "guides" / "write-a-feature.md"
 
 # From the top down; a module may import from its own layer and from those below.
 LAYERS = (
@@ -175,6 +177,21 @@ def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:
             and module.name != "feature_list.py"
             and row.search(module.read_text(encoding="utf-8"))
         ]
+    assert wrong == []
+
+
+def test_features_use_what_the_guide_names() -> None:
+    cells = [row["part of imserver"] for row in table_with(GUIDE, "part of imserver", "for")]
+    named = {f"imserver.{name.replace('/', '.')}" for cell in cells for name in re.findall(r"[\w/]+", cell)}
+    wrong = [
+        f"{module.relative_to(ROOT)}:{line} imports {name}"
+        for folder in ("dialects", "features")
+        for module in (PACKAGE / folder).rglob("*.py")
+        for name, line in imported(module)
+        if name.startswith("imserver.")
+        and not name.startswith(("imserver.dialects.", "imserver.features.", "imserver.__version__"))
+        and not any(f"{name}.".startswith(f"{each}.") for each in named)
+    ]
     assert wrong == []
 
 

@@ -7,6 +7,7 @@ Keys are compared without underscores, dashes and letter case, so the original s
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +44,8 @@ DEFAULT_FILE: Final = "imserver.yaml"
 #: API key for the command line's requests to a server
 ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
+_SECRET: Final = re.compile("key|secret|password|token", re.IGNORECASE)
+
 #: suffix of the original configuration file of the client dialect, which is not YAML
 INI_SUFFIX: Final = ".ini"
 
@@ -74,20 +77,25 @@ def load_with_places(
     warnings: list[str] = []
     original: AppIni | GochatYaml | None = None
     values: dict[str, Any] = {}
+    others: dict[str, Any] = {}
     if path is not None and path.lower().endswith(INI_SUFFIX):
         from imserver.config.originals import read_app_ini
 
         original = read_app_ini(_text_of(path), path)
         values = {name: convert(ROWS[name], value, places) for name, value in original.values().items()}
     elif path is not None:
-        values, original = _parse(_text_of(path), places)
+        values, original = _parse(_text_of(path), places, others)
     given = _from_environment(environ, warnings)
     line = Places("command line")
     given |= {name: convert(ROWS[name], value, line) for name, value in (overrides or {}).items()}
     for name in given:
         places.forget(name)
     values |= given
-    config = _build(values, tuple(warnings))
+    for name in others:
+        if name not in (values.get("features") or ()):
+            where, _, _ = places.of(name).rpartition(":")
+            raise _unknown(name, where)
+    config = _build(values, tuple(warnings), others)
     check_config(config, places)
     if weak := short_sign_key(config):
         weak = f"{places.of('jwt.sign_key')}: {weak}"
@@ -108,10 +116,21 @@ def dump_config(config: Config) -> str:
     """Format the settings as YAML for :func:`load_config`. Keys and passwords are hidden."""
     document = msgspec.to_builtins(config, builtin_types=())
     del document["warnings"]
+    document |= _without_secrets(document.pop("of_features"))
     _hide(_secrets(document))
     from imserver.config import yaml
 
     return hide_secrets(yaml.write(document))
+
+
+def _without_secrets(value: Any) -> Any:
+    """The settings of features from other distributions: whatever its name calls a secret is hidden."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: HIDDEN if each and _SECRET.search(str(name)) else _without_secrets(each)
+        for name, each in value.items()
+    }
 
 
 def has_secrets(config: Config) -> bool:
@@ -183,8 +202,9 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _parse(text: str, places: Places) -> tuple[dict[str, Any], GochatYaml | None]:
-    """The settings of a file, and its content in the form of another server."""
+def _parse(text: str, places: Places, others: dict[str, Any]) -> tuple[dict[str, Any], GochatYaml | None]:
+    """The settings of a file, and its content in the form of another server. ``others``: gets the sections
+    that the core does not know."""
     path = places.source
     document: Any = read_value(text, path)
     if document is None:
@@ -194,20 +214,22 @@ def _parse(text: str, places: Places) -> tuple[dict[str, Any], GochatYaml | None
     from imserver.config.originals import take_gochat
 
     original = take_gochat(document, path)
-    values = _read_document(document, places)
+    values = _read_document(document, places, others)
     if original is not None:
         made = {name: convert(ROWS[name], value, places) for name, value in original.values.items()}
         values = made | values
     return values, original
 
 
-def _read_document(document: Any, places: Places) -> dict[str, Any]:
+def _read_document(document: Any, places: Places, others: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for written, content in document.items():
         where = f"{places.source}, line {document.lines[written]}"
         section = SECTIONS.get(fold(written))
         if section is None:
-            raise _unknown(written, where)
+            places.note(str(written), document, written)
+            others[str(written)] = content
+            continue
         if section in ROWS:
             places.note(section, document, written)
             _set(values, ROWS[section], content, places)
@@ -279,8 +301,8 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
 # --- complete settings --------------------------------------------------------------------------------------
 
 
-def _build(values: Mapping[str, Any], warnings: tuple[str, ...]) -> Config:
-    parts: dict[str, Any] = {"warnings": warnings}
+def _build(values: Mapping[str, Any], warnings: tuple[str, ...], others: dict[str, Any]) -> Config:
+    parts: dict[str, Any] = {"warnings": warnings, "of_features": others}
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         section, _, key = name.partition(".")

@@ -4,7 +4,7 @@
 :mod:`imserver.config.load` reads the values.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, field
 
@@ -570,7 +570,10 @@ def _initial_apps() -> dict[str, TenantSettings]:
 
 
 class Config(Struct, frozen=True):
-    """All checked settings of a node. ``warnings``: for the log; they do not prevent the start."""
+    """All checked settings of a node. ``warnings``: for the log; they do not prevent the start.
+
+    ``of_features``: name of a feature from another distribution → its section, as it was written.
+    """
 
     app: AppSettings = AppSettings()
     features: tuple[str, ...] | None = None
@@ -592,6 +595,7 @@ class Config(Struct, frozen=True):
     cluster: ClusterSettings = ClusterSettings()
     bots: BotSettings = BotSettings()
     centrifuge: CentrifugeSettings = CentrifugeSettings()
+    of_features: dict[str, Any] = {}
     warnings: tuple[str, ...] = ()
 
     @property

@@ -100,7 +100,7 @@ def _declared_rows() -> Iterator[Row]:
         if isinstance(section.type, inspect.StructType):
             for field in section.type.fields:
                 yield Row(f"{section.name}.{field.name}", field.type)
-        elif section.name != "warnings":
+        elif section.name not in ("warnings", "of_features"):
             yield Row(section.name, section.type)
 
 
@@ -138,6 +138,14 @@ def convert(row: Row, value: Any, places: Places) -> Any:
     if key:
         hint = _hints(hint)[key]
     return msgspec.convert(_shape(hint, value, row.name, places), hint)
+
+
+_Section = TypeVar("_Section")
+
+
+def convert_section(kind: type[_Section], value: Any, name: str, places: Places) -> _Section:
+    """Convert the section ``name`` of a feature to its struct ``kind``. Raises ConfigError."""
+    return msgspec.convert(_shape(kind, {} if value is None else value, name, places), kind)
 
 
 @cache

@@ -31,6 +31,7 @@ from tests.integration.raw import ask, request
 from tests.supervisor.family import Family
 from tests.support import HTTP_SERVERS, ROOT, Server, eventually
 
+BOTS, FEATURE = (ROOT / "docs" / "guides" / f"{name}.md" for name in ("bots", "write-a-feature"))
 IN_THE_ENVIRONMENT = {"IMSERVER_UPLOADS_S3_SECRET_KEY": "a long secret"}
 """What the documents tell to set beside the configuration."""
 SESSIONS = [block for page in PAGES for block in blocks(page, "console")]
@@ -66,8 +67,8 @@ PROVIDERS = [
     block for page in PAGES for block in blocks(page, "console", "python", "js") if block.words == ("oauth",)
 ]
 """What tests/docs/test_log_in_with.py runs."""
-PRODUCT = [*files_of(GUIDE), *files_of(ROOT / "docs" / "guides" / "bots.md")]
-"""What tests/docs/test_product.py and test_bots.py run."""
+PRODUCT = [block for page in (GUIDE, BOTS, FEATURE) for block in files_of(page)]
+"""What tests/docs/test_product.py, test_bots.py and test_feature.py run."""
 
 
 def test_no_example_is_left_out() -> None:

@@ -1,0 +1,86 @@
+"""The guide to writing a feature: its distribution is built, installed beside the server, and used."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from imserver import feature_list
+from imserver.config.load import load_with_places
+from imserver.errors import StartError
+from tests.conftest import StartServer
+from tests.docs.markdown import Block, blocks
+from tests.integration.raw import TEXT, Raw, frame
+from tests.support import ROOT, clean_environment
+from tests.test_packaging import build
+
+GUIDE = ROOT / "docs" / "guides" / "write-a-feature.md"
+FILES = {block.words[0]: block.text for block in blocks(GUIDE, "toml", "python")}
+
+
+def only(language: str) -> Block:
+    (found,) = blocks(GUIDE, language)
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the distribution is installed."""
+    tree = tmp_path_factory.mktemp("lines") / "tree"
+    tree.mkdir()
+    for name, text in FILES.items():
+        (tree / name).write_text(text, encoding="utf-8")
+    target = tree.parent / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
+    subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
+    return target
+
+
+@pytest.fixture
+def here(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The distribution is installed for this process, too."""
+    monkeypatch.syspath_prepend(str(installed))
+    yield
+    sys.modules.pop("imserver_lines", None)
+
+
+def test_the_guide_does_what_it_says(installed: Path, start_server: StartServer) -> None:
+    assert len(FILES["imserver_lines.py"].splitlines()) <= 250
+    server = start_server(
+        config=yaml.safe_load(only("yaml").text),
+        environment={"PYTHONPATH": f"{ROOT}:{installed}"},
+    )
+    with Raw(server.ws) as client:
+        client.upgrade("/lines")
+        for line in only("text").text.splitlines():
+            way, _, words = line.partition(" ")
+            if way == "→":
+                client.send(frame(TEXT, words.encode()))
+            else:
+                assert client.frame().text == words
+    assert json.loads(server.get("/lines/told")[1]) == {"told": 2}
+    assert re.search(rb"^imserver_lines_told_total\{.*\} 2$", server.get("/metrics")[1], re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("features: [lines]\nlines: {greting: x}\n", "line 2: unknown key 'lines.greting'"),
+        ("lines: {greeting: x}\n", "line 1: unknown key 'lines'"),
+        ("features: [lines]\nlines: {greeting: [1]}\n", "line 2: lines.greeting"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_wrong_settings_of_the_feature_are_refused_with_their_line(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(StartError) as caught:
+        feature_list.check(*load_with_places(str(file), {}))
+    assert said in str(caught.value)
