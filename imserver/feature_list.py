@@ -17,6 +17,7 @@ FEATURES: Final = (
     "imserver.dialects.action",
     "imserver.dialects.protobuf",
     "imserver.dialects.pusher",
+    "imserver.features.bots",
     "imserver.features.oauth",
     "imserver.features.uploads",
 )

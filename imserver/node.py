@@ -130,12 +130,11 @@ class Node:
             Stage("pending pushes", drain=parts.pending.pass_on),
             Stage("connections", drain=self._close_clients, stop=parts.poller.close),
             Stage("streamed messages", drain=parts.streamed_messages.close_all),
-            Stage("streamed answers", drain=parts.answer_streams.close_all),
+            *(Stage(f"drain of {name}", drain=feature.drain) for name, feature in parts.features.items()),
             Stage(
                 "registry", start=self._join, stop=parts.registry.stop if cluster is None else cluster.stop
             ),
             Stage("servers", start=self._listen, drain=self._drain_servers, stop=self.servers.close),
-            Stage("webhooks of bots", stop=parts.bot_hooks.stop),
             self._periodic_work(),
             self._garbage_collector(),
             Stage("webhooks", stop=lambda: parts.webhooks.stop(_WEBHOOK_SECONDS)),
@@ -158,10 +157,9 @@ class Node:
             parts.retention.run,
             parts.webhooks.feeds.run,
             parts.notifications.run,
-            parts.bot_hooks.run,
             *([parts.channels.run] if parts.config.clustered else []),
             parts.streamed_messages.run,
-            parts.answer_streams.run,
+            *(run for feature in parts.features.values() for run in feature.run),
         )
         return Stage("periodic work", start=work.start, stop=work.stop)
 

@@ -45,20 +45,13 @@ from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, Cen
 from imserver.services.dialects.cmd_service import CmdAnswers
 from imserver.services.dialects.emulation import Emulation
 from imserver.services.messages.annotations import AnnotationCommands
-from imserver.services.messages.bot_hooks import BotHooks
 from imserver.services.messages.messaging import MessageCommands, MessageSearch, Messaging
 from imserver.services.messages.notifications import Notifications
 from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.messages.retention import Retention
-from imserver.services.messages.streamed_answers import (
-    AnswerCommands,
-    ConversationStreams,
-    StreamedAnswers,
-)
 from imserver.services.nodes import NodeQueries, OtherNodes, Overview, StateQuery, ToFollowers, ToLog
 from imserver.services.people.accounts import Accounts
-from imserver.services.people.attempts import AddressRate, Attempts
-from imserver.services.people.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
+from imserver.services.people.attempts import Attempts
 from imserver.services.people.cards import Cards, LastSeen
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import GroupCommands, Groups
@@ -73,7 +66,6 @@ from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.accounts import AccountStore
 from imserver.storage.action_positions import ActionPositions
-from imserver.storage.bots import BotStore, HookStore
 from imserver.storage.contract import Erasure, tables_of
 from imserver.storage.invitations import InvitationStore
 from imserver.storage.store import Store
@@ -83,7 +75,6 @@ from imserver.transport.dispatch import CommandTable, Dispatcher
 from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
-from imserver.webhooks.outbound import PublicRequests
 from imserver.webhooks.requests import Outgoing
 from imserver.webhooks.webhooks import Webhooks
 
@@ -114,7 +105,9 @@ class FeatureParts(Struct, frozen=True):
     ``reload`` reads them again, and applies new limits (SIGHUP). ``silent_seconds``: dialect → after how many
     seconds without traffic the sweep closes its sessions; of others it expects heartbeats. ``checks``:
     dialect → the sweep's check of its sessions. ``tick``: called once per second; they never switch.
-    ``erasure``: of what is more than rows. ``counters``: numbers since the start, for the state of the node.
+    ``run``: functions of greenlets, from the start of the node until they are killed. ``drain``: called when
+    the servers have drained, before the connections of clients end. ``erasure``: of what is more than rows.
+    ``counters``: numbers since the start, for the state of the node.
     ``stop``: called at the end of the node, before its store is closed.
     """
 
@@ -128,6 +121,8 @@ class FeatureParts(Struct, frozen=True):
     checks: Mapping[str, Check] = {}
     forgotten: tuple[OnForgotten, ...] = ()
     tick: tuple[Callable[[], object], ...] = ()
+    run: tuple[Callable[[], None], ...] = ()
+    drain: Callable[[], object] = _nothing
     erasure: Erasure | None = None
     counters: Struct | None = None
     stop: Callable[[], object] = _nothing
@@ -288,15 +283,11 @@ class Parts:
     def _make_logins(self, secret: bytes) -> None:
         """Build authentication, login rules and webhooks."""
         self.account_store = AccountStore(self.store)
-        self.bot_store = BotStore(self.store)
-        self.hook_store = HookStore(self.store)
-        self.public_requests = PublicRequests(self.config.bots.allow_loopback)
         self.bot_rates = BotRates(self.config.limits.bot_rate)
         self.account_tokens = AccountTokens(
             self.config,
             secret,
             self.account_store,
-            self.bot_store,
             self.bot_rates,
             self.tenants,
             lambda: self.keys.demo,
@@ -410,18 +401,7 @@ class Parts:
             self.webhooks.feeds,
         )
         self.notifications = Notifications(
-            self.webhooks.feeds, self.presence, self.registry, store, self.bot_store
-        )
-        self.bot_hooks = BotHooks(
-            store,
-            self.hook_store,
-            self.webhooks.feeds.events,
-            self.public_requests,
-            messaging,
-            self.bot_rates,
-            self.sessions,
-            self.registry,
-            self.webhooks.tally,
+            self.webhooks.feeds, self.presence, self.registry, store, self.account_store
         )
         signals = Signals(
             self.hub,
@@ -509,7 +489,6 @@ class Parts:
             lambda: self.keys.demo,
             attempt,
             (
-                lambda app, user: self.bots.forget(app, user),
                 # Features first: a bucket may be unavailable while everything else is reachable.
                 self._erase_user,
                 self.groups.forget,
@@ -521,18 +500,6 @@ class Parts:
             ),
             self.webhooks.feeds,
             self.logins.refused,
-        )
-        self.bots = Bots(
-            self.config.accounts,
-            self.account_tokens,
-            self.bot_store,
-            self.accounts,
-            self.sessions.close,
-            store,
-            self.webhooks.feeds,
-            self.hook_store,
-            self.public_requests,
-            self.bot_hooks.changed,
         )
         self.resets = Resets(self.config, self.accounts, accounts, attempt)
         self.temporary_values = LocalValues() if self.cluster is None else self.cluster.registry
@@ -549,27 +516,13 @@ class Parts:
             self.groups,
             self.cards.addresses,
         )
-        rate = AddressRate(ADDRESS_REQUESTS, ADDRESS_SECONDS, "hook", attempt)
-        self.incoming_hooks = IncomingHooks(self.hook_store, self.bots, self.accounts, self.groups, rate)
 
     def _make_streams(self, others: OtherNodes | None) -> None:
-        """Build streamed messages in channels, and streamed answers in conversations."""
+        """Build streamed messages in channels."""
         limits = self.config.limits
         in_channels = ChannelStreams(self.channels, self.hub, self.connections)
         self.streamed_messages = StreamedMessages(in_channels, self.table, self.queries, limits, others)
-        in_conversations = ConversationStreams(self.messaging, self.signals, self.store, self.relations)
-        self.answer_streams = StreamedMessages(in_conversations, self.table, self.queries, limits, others)
-        self.streamed_answers = StreamedAnswers(
-            self.answer_streams,
-            self.store,
-            self.bot_store,
-            self.logins,
-            self.accounts,
-            self.relations,
-            self.bot_rates,
-            self.webhooks.reviews,
-        )
-        self.tenants.on_delete += [self.streamed_messages.forget, self.answer_streams.forget]
+        self.tenants.on_delete.append(self.streamed_messages.forget)
 
     def _make_dispatcher(self) -> Dispatcher:
         messages = MessageCommands(
@@ -582,8 +535,6 @@ class Parts:
             self.receipts,
             self.signals,
             GroupCommands(self.groups, self.accounts, self.relations),
-            AnswerCommands(self.streamed_answers),
-            self.bots,
             self.centrifuge_service,
             self.channel_commands,
         )

@@ -89,7 +89,7 @@ IMPORTERS = {
     "joserfc": ("features/oauth/providers.py",),
     "jwt": ("auth/tokens.py",),
     "cryptography": ("auth/tokens.py", "services/sessions/connection_ids.py"),
-    "urllib3": ("webhooks/requests.py", "webhooks/outbound.py", "features/uploads/s3.py"),
+    "urllib3": ("webhooks/requests.py", "features/bots/outbound.py", "features/uploads/s3.py"),
     "google": ("protocol/", "dialects/protobuf/"),
     "PIL": ("features/uploads/pictures.py",),
     "gunicorn": (),

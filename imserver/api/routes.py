@@ -9,7 +9,7 @@ from typing import Final
 
 from imserver.api import centrifugo, cmd, emulation
 from imserver.api.call import Api, Route, answer, with_key
-from imserver.api.v1 import hooks, table
+from imserver.api.v1 import table
 from imserver.auth.authority import bearer, is_token
 from imserver.auth.principal import SIGNED
 from imserver.transport.exchange import HttpRoutes, row_of
@@ -20,7 +20,6 @@ ROUTES: Final[tuple[Route, ...]] = (
     *centrifugo.ROUTES,
     *emulation.ROUTES,
     *table.ROUTES,
-    *hooks.ROUTES,
 )
 """Those of the core, in families."""
 

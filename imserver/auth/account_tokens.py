@@ -37,7 +37,6 @@ from imserver.config.settings import PUBLIC_SIGN_KEY, AppAccountSettings, Config
 from imserver.lifecycle import derive_key
 from imserver.model import MAX_ID
 from imserver.storage.accounts import AccountStore
-from imserver.storage.bots import BotStore
 from imserver.storage.contract import Account
 
 GOCHAT: Final = "gochat"
@@ -151,6 +150,10 @@ def bot_hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def _no_bot(_id: int, _secret_hash: str) -> Account | None:
+    return None
+
+
 class AccountTokens:
     """Makes and verifies the tokens of stored accounts. Only apps with accounts have any.
 
@@ -162,18 +165,19 @@ class AccountTokens:
         config: Config,
         secret: bytes,
         accounts: AccountStore,
-        bots: BotStore,
         rates: BotRates,
         tenants: Tenants,
         is_demo: Callable[[], bool],
     ) -> None:
         self._accounts = accounts
-        self._bots = bots
         self._rates = rates
         self._tenants = tenants
         self._is_demo = is_demo
         self._sign_key = config.jwt.sign_key
         self._derived_key = derive_key(secret, "account tokens")
+        self.bots: Callable[[int, str], Account | None] = _no_bot
+        """Who has a token of a bot: by the id of the account and the hash of the secret. It may switch, and
+        raise StorageUnavailable."""
 
     def wanted_in(self, app: str) -> bool:
         """Whether an app may have accounts. In demo mode the app of GoChat may, even without settings."""
@@ -240,7 +244,7 @@ class AccountTokens:
         id, _, secret = token.removeprefix(BOT_TOKEN_PREFIX).partition("_")
         if not (id.isdecimal() and len(id) <= _ID_DIGITS and len(secret) == _SECRET_CHARACTERS):
             raise BadToken("this is not a token of a bot")
-        account = self._bots.holder(min(int(id), MAX_ID), bot_hash(secret))
+        account = self.bots(min(int(id), MAX_ID), bot_hash(secret))
         if account is None or not self.wanted_in(account.app):
             raise BadToken("the bot does not exist, or its token was replaced")
         self._rates.know(self._tenants.resolve(account.app), account.user)

@@ -260,6 +260,11 @@ class AccountStore:
 
         return self._store.write_or(False, work)
 
+    def owned_by(self, app: str, owner: int) -> list[int]:
+        """The ids of the accounts of programs (bots) that belong to an account."""
+        statement = "SELECT id FROM bot WHERE app = %s AND owner = %s ORDER BY id"
+        return [id for (id,) in self._store.rows(statement, (app, owner))] if owner else []
+
     def saw(self, rows: Sequence[tuple[str, int, int]]) -> None:
         """Store when accounts were last seen: (app, id, Unix seconds)."""
         # In the order of the ids, so that two nodes never deadlock.

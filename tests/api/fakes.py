@@ -19,10 +19,11 @@ from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import BadToken, Claims
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSettings
+from imserver.features.bots.bots import UnknownHook
+from imserver.features.oauth.oauth import UnknownLogin
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.services.nodes import Overview
-from imserver.services.people.bots import UnknownHook
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import LocalReach, Pushes
 from imserver.services.sessions.presence import Presence
@@ -58,6 +59,10 @@ imserver_users{node="10.0.0.1:9001",app="101"} 2
 
 def _no_account(token: str) -> Any:
     raise BadToken(token)
+
+
+def _no_login(*_: str) -> Any:
+    raise UnknownLogin
 
 
 def _no_hook(token: str, _address: str) -> Any:
@@ -98,6 +103,14 @@ class FakeNode:
         self.sessions = self.hub = self
         self.features = {
             "uploads": SimpleNamespace(service=SimpleNamespace()),
+            "bots": SimpleNamespace(
+                service=SimpleNamespace(
+                    bots=SimpleNamespace(page=lambda *_: []), incoming=SimpleNamespace(with_token=_no_hook)
+                )
+            ),
+            "oauth": SimpleNamespace(
+                service=SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login)
+            ),
             "pusher": SimpleNamespace(service=SimpleNamespace(apps=apps_of())),
         }
         self.apps: dict[str, Any] = {}
@@ -155,9 +168,6 @@ class FakeNode:
             rules_of=lambda _app: SimpleNamespace(identifiers=["name"], find=True, passwords=True),
         )
         self.resets = SimpleNamespace(offered_in=lambda _app: False)
-        self.oauth = SimpleNamespace(settings_of=lambda _app: {})
-        self.bots = SimpleNamespace(page=lambda *_: [])
-        self.incoming_hooks = SimpleNamespace(with_token=_no_hook)
         self.pending = SimpleNamespace(reload=lambda *_: None)
         self.streams = SimpleNamespace(paths={})
         self.is_ready = True

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.features.bots.answers import MOST_STREAMS
 from imserver.model import MAX_TYPE_BYTES
-from imserver.services.messages.streamed_answers import MOST_STREAMS
 from tests.conftest import _servers
 from tests.support import Address, Server
 

@@ -27,6 +27,7 @@ from imserver.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
+from imserver.features.bots.parts import bots_of
 from imserver.node import Node
 from imserver.storage.contract import Account
 from imserver.transport.exchange import HttpRequest, HttpResponse
@@ -119,7 +120,7 @@ class Harness:
 
     def bot(self, app: str) -> str:
         """The token of a new bot of the back end."""
-        return self.node.parts.bots.create(app, "", "")[1]
+        return bots_of(self.node.parts).bots.create(app, "", "")[1]
 
     def page(self, app: str, user: str = "u1") -> str:
         return self.node.parts.page_tokens.make(app, user)

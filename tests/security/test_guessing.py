@@ -21,7 +21,6 @@ from imserver.services.people.accounts import Accounts, NoAccounts, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.passwords import MAX_WAITING, Overloaded
 from imserver.storage.accounts import AccountStore
-from imserver.storage.bots import BotStore
 from imserver.storage.contract import Taken
 from imserver.storage.store import Store
 from tests.cluster.redis_server import RedisServer
@@ -50,7 +49,6 @@ def accounts(tmp_path: Path) -> Any:
         config,
         bytes(32),
         kept,
-        BotStore(store),
         BotRates(0),
         Tenants(config, store, None, objection),
         lambda: True,

@@ -9,6 +9,7 @@ from msgspec import json
 
 from imserver.auth.quotas import TokenBucket
 from imserver.config.settings import AccountSettings
+from imserver.features.bots.parts import bots_of
 from imserver.services.people.attempts import AddressRate
 from imserver.storage.log.bots import MOST_BOTS
 from tests.features import ROUTES
@@ -144,7 +145,7 @@ def test_what_comes_in_is_checked_and_limited(node: Harness) -> None:
     rates.bots["201", hook["id"]] = TokenBucket(1.0, 1e-6)
     assert [post(node, url, [{"text": "x"}])[0] for _ in range(2)] == [200, 429], "limits.bot_rate"
     rates.bots["201", hook["id"]] = full
-    hooks = node.node.parts.incoming_hooks
+    hooks = bots_of(node.node.parts).incoming
     unlimited, hooks._addresses = hooks._addresses, AddressRate(2, 60.0)
     answers = [node.ask(POST, body=[{"text": "x"}], path=url) for _ in range(3)]
     hooks._addresses = unlimited

@@ -35,6 +35,7 @@ from imserver.dialects.protobuf.api import ROUTES as GOCHAT
 from imserver.dialects.protobuf.commands import ChatMessage
 from imserver.dialects.protobuf.uplink import ProtobufState
 from imserver.dialects.protobuf.wire import FullProtobufDialect
+from imserver.features.bots.parts import bots_of
 from imserver.model import CreateGroup, Event, InviteToGroup, OpenAnswer, Pin, React, Reply, Send, Typing
 from imserver.protocol.cmd import CmdDialect
 from imserver.services.people import friends
@@ -112,7 +113,7 @@ class Pair:
         self.ann, self.ann_token = self.account()
         owner, self.token = self.user, _ = self.account()
         if relation in OF_BOTS:
-            bot, self.token = self.parts.bots.create(app, owner, "")
+            bot, self.token = bots_of(self.parts).bots.create(app, owner, "")
             self.user = bot.account.user
         if relation in ("met", "blocking", "itself"):
             self.send(self.ann, self.user)

@@ -10,9 +10,10 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
+from imserver.features.bots.rows import BotStore
 from imserver.services.messages import notifications as module
 from imserver.services.messages.notifications import Notifications
-from imserver.storage.bots import BotStore
+from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
 from imserver.webhooks import feeds
@@ -34,8 +35,8 @@ class Harness(Node):
         self.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, seconds))
         self.online: set[str] = set()
         self.registry = SimpleNamespace(healthy=lambda: True)
-        bots = BotStore(self.store)
-        self.notifications = Notifications(self.feeds, self, self.registry, self.store, bots)  # type: ignore[arg-type]
+        accounts = AccountStore(self.store)
+        self.notifications = Notifications(self.feeds, self, self.registry, self.store, accounts)  # type: ignore[arg-type]
         self._notifying = gevent.spawn(self.notifications.run)
 
     def are_online(self, _app: str, users: Sequence[str]) -> list[bool]:

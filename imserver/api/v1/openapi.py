@@ -26,7 +26,6 @@ TAGS: Final = {
     "sessions": "End sessions, ban users.",
     "accounts": "Users who register with an identifier and a password. Use the account's own "
     "token, or an API key with the scope `admin`.",
-    "bots": "Accounts of programs, with tokens and slash commands.",
     "friends": "Friends, friend requests, blocks.",
     "groups": "Stored member lists with stored messages.",
     "invitations": "Links with which users join groups and find friends.",

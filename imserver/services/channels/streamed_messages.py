@@ -1,5 +1,5 @@
 """Streamed messages: a back end opens a message in a channel, appends pieces to it, and closes it; or a bot
-does, in a conversation (:mod:`imserver.services.messages.streamed_answers`).
+does, in a conversation (a feature).
 
 Subscribers receive the pieces. The end is an ordinary publication with the whole text, which goes to the
 history of the channel, too. The node that opened a message owns it; its id names this node. Other nodes with

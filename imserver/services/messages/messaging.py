@@ -129,7 +129,7 @@ class Messaging:
         self.pongs = PongTracker(positions)
         self.ack_tracker = AckTracker(self.pongs)
         self.streams = OpenStreams()
-        """Of streamed answers (:mod:`imserver.services.messages.streamed_answers`)."""
+        """Of streamed answers, which a feature opens."""
         self.deliverer = Deliverer(
             hub, fanout, self.log_subscriptions, self.ack_tracker, channels, self.streams
         )

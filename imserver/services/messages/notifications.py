@@ -16,7 +16,7 @@ from imserver.logging import RateLimitedLog
 from imserver.message_view import entry_view
 from imserver.services.people.accounts import account_id
 from imserver.services.sessions.presence import Presence
-from imserver.storage.bots import BotStore
+from imserver.storage.accounts import AccountStore
 from imserver.storage.events import Absence, NewEvent, NotOwner
 from imserver.storage.log.contract import Conversation, ConversationSummary, Entry
 from imserver.storage.store import Store
@@ -52,13 +52,13 @@ class Notifications:
     """
 
     def __init__(
-        self, feeds: Feeds, presence: Presence, registry: Registry, store: Store, bots: BotStore
+        self, feeds: Feeds, presence: Presence, registry: Registry, store: Store, accounts: AccountStore
     ) -> None:
         self._feeds = feeds
         self._presence = presence
         self._registry = registry
         self._store = store
-        self._bots = bots
+        self._accounts = accounts
         self._members: dict[tuple[str, int], tuple[str, ...]] = {}
         self._cached = 0
         self._windows: dict[str, LogWindow] = {}
@@ -191,7 +191,7 @@ class Notifications:
     ) -> tuple[list[tuple[Absence, NewEvent]], list[Absence]]:
         online = self._presence.are_online(app, [each.user for each in due])
         ids = {id for each in due if (id := account_id(each.user))}
-        bots = {bot.account.user for bot in self._bots.get(app, sorted(ids))}
+        bots = {account.user for account in self._accounts.by_ids(app, sorted(ids)) if account.bot}
         stored = self._store.log()
         entries = {entry.id: entry for entry in stored.entries(app, list({each.entry for each in due}))}
         found = stored.conversations(app, list({each.conversation for each in due}))

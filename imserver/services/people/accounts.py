@@ -159,7 +159,7 @@ class Accounts:
         self._by_address = Attempts(settings.failures_per_address, failing, kind="network", shared=attempt)
         self._by_device = Attempts(settings.failures, failing, kind="device", shared=attempt)
         self._seconds = int(config.jwt.expire_time * 3600)
-        self._forget = forget
+        self._forget = (self._remove_owned, *forget)
         self._feeds = feeds
 
     @property
@@ -565,6 +565,11 @@ class Accounts:
                 forget(account.app, account.user)
         except (StorageUnavailable, MediaUnavailable) as error:
             log.warning("data of the deleted account %s in %s may be left: %s", user, app, error)
+
+    def _remove_owned(self, app: str, user: str) -> None:
+        """Delete the accounts of programs that belong to an account."""
+        for owned in self._accounts.owned_by(app, account_id(user)):
+            self.remove(app, str(owned))
 
     def close(self) -> None:
         """Stop the threads that hash."""

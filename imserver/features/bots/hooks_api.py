@@ -18,9 +18,11 @@ from imserver.api.v1.groups import GroupChange, GroupId
 from imserver.api.v1.operation import Resource, refuse
 from imserver.api.v1.wire import decode, reply
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
+from imserver.features.bots.api import CHAPTER
+from imserver.features.bots.bots import TooManyBots, UnknownHook
+from imserver.features.bots.parts import bots_of
 from imserver.services.people.accounts import account_id
 from imserver.services.people.attempts import TooManyFailures
-from imserver.services.people.bots import TooManyBots, UnknownHook
 from imserver.transport.exchange import HttpResponse
 
 PATH: Final = "/hooks/"
@@ -81,6 +83,7 @@ _OF_GROUP: Final = {"app": "default", "user": "1", "group": "1"}
 
 routes = Resource(
     "bots",
+    chapter=CHAPTER,
     hot=False,
     refusals={
         **accounts.REFUSALS,
@@ -113,7 +116,7 @@ def create(api: Api, call: Call, asked: HookCreate) -> HookMade:
     For the owner and admins of a group. Each `POST` to its URL becomes a message in the group. The sender is
     a bot of the acting user, which is made with the webhook and joins the group.
     """
-    hooks = api.services.incoming_hooks
+    hooks = bots_of(api.services).incoming
     made, token = hooks.create(call.app, call.user, account_id(asked.group), asked.nickname, asked.avatar)
     return HookMade(str(made.id), PATH + token)
 
@@ -131,7 +134,7 @@ def hooks(api: Api, call: Call, asked: GroupChange) -> HooksAnswer:
 
     For the owner and admins.
     """
-    found = api.services.incoming_hooks.of_group(call.app, call.user, account_id(asked.group))
+    found = bots_of(api.services).incoming.of_group(call.app, call.user, account_id(asked.group))
     return HooksAnswer(
         [
             HookShown(account.user, str(each.group), account.nickname, account.avatar, each.created)
@@ -153,7 +156,7 @@ def revoke(api: Api, call: Call, asked: HookRevoke) -> HookRevoked:
 
     For the owner and admins of its group. Its bot is deleted; the messages stay.
     """
-    api.services.incoming_hooks.revoke(call.app, call.user, account_id(asked.hook))
+    bots_of(api.services).incoming.revoke(call.app, call.user, account_id(asked.hook))
     return HookRevoked(asked.hook)
 
 
@@ -171,7 +174,7 @@ def _read(api: Api, call: Call) -> None:
     """Find the webhook of a request: its bot acts."""
     request = call.request
     try:
-        hook = api.services.incoming_hooks.with_token(request.path.removeprefix(PATH), request.host)
+        hook = bots_of(api.services).incoming.with_token(request.path.removeprefix(PATH), request.host)
     except UnknownHook:
         raise ApiProblem(errors.HTTP_UNKNOWN_HOOK) from None
     except TooManyFailures as failures:

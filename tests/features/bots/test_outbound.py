@@ -10,7 +10,7 @@ import pytest
 from gevent.resolver.ares import Resolver
 from gevent.server import DatagramServer
 
-from imserver.webhooks.outbound import BadUrl, PublicRequests, check_url, is_public, look_up
+from imserver.features.bots.outbound import BadUrl, PublicRequests, check_url, is_public, look_up
 from imserver.webhooks.requests import Unreachable
 from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback

@@ -17,7 +17,7 @@ from imserver.api.v1.field import Acting, ActingPage, about
 from imserver.api.v1.operation import Resource, refuse
 from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_BOT, ADMIN_OR_MEMBER
-from imserver.services.people.bots import (
+from imserver.features.bots.bots import (
     COMMAND_PATTERN,
     DESCRIPTION_CHARACTERS,
     MOST_COMMANDS,
@@ -26,8 +26,11 @@ from imserver.services.people.bots import (
     UnknownConversation,
     commands_in,
 )
+from imserver.features.bots.outbound import URL_CHARACTERS
+from imserver.features.bots.parts import bots_of
 from imserver.storage.contract import Bot, BotCommand
-from imserver.webhooks.outbound import URL_CHARACTERS
+
+CHAPTER: Final = "Accounts of programs, with tokens and slash commands."
 
 BotId = Annotated[str, about("The id of the bot, which is the id of its account.", max_length=19)]
 BotToken = Annotated[
@@ -173,6 +176,7 @@ _UNKNOWN: Final = (errors.HTTP_UNKNOWN_ACCOUNT,)
 
 routes = Resource(
     "bots",
+    chapter=CHAPTER,
     hot=False,
     examples=(_BOT, _DONE),
     refusals={
@@ -199,7 +203,8 @@ def create(api: Api, call: Call, asked: BotCreate) -> BotMade:
     A bot is an account for a program. It logs in with its token instead of a password, and may send, read and
     upload as its account. It cannot have friends, invitations or bots of its own.
     """
-    made, token = api.services.bots.create(call.app, call.user, asked.name, asked.nickname, asked.avatar)
+    bots = bots_of(api.services).bots
+    made, token = bots.create(call.app, call.user, asked.name, asked.nickname, asked.avatar)
     return BotMade(made.account.user, made.account.name, token)
 
 
@@ -212,7 +217,7 @@ def create(api: Api, call: Call, asked: BotCreate) -> BotMade:
 )
 def bots(api: Api, call: Call, asked: ActingPage) -> BotsAnswer:
     """List the bots of the acting user; for a back end that names none, all bots of the app."""
-    found = api.services.bots.page(call.app, call.user, after(asked.cursor) or "", asked.limit + 1)
+    found = bots_of(api.services).bots.page(call.app, call.user, after(asked.cursor) or "", asked.limit + 1)
     shown, following = page_and_cursor(found, asked.limit, lambda bot: bot.account.user)
     return BotsAnswer(list(map(_shown, shown)), following)
 
@@ -230,16 +235,16 @@ def update(api: Api, call: Call, asked: BotUpdate) -> BotShown:
     A new `hook_url` has a new secret, also if the URL is the same.
     """
     if asked.hook_url is not UNSET:
-        api.services.bots.check_hook(asked.hook_url)
+        bots_of(api.services).bots.check_hook(asked.hook_url)
     given: dict[str, Any] = {
         name: value for name in ("nickname", "avatar") if (value := getattr(asked, name)) is not UNSET
     }
     if asked.commands is not UNSET:
         given["commands"] = _commands(asked.commands)
-    shown = _shown(api.services.bots.change(call.app, call.user, asked.bot, given))
+    shown = _shown(bots_of(api.services).bots.change(call.app, call.user, asked.bot, given))
     if asked.hook_url is UNSET:
         return shown
-    secret = api.services.bots.set_hook(call.app, call.user, asked.bot, asked.hook_url)
+    secret = bots_of(api.services).bots.set_hook(call.app, call.user, asked.bot, asked.hook_url)
     return replace(shown, hook_url=asked.hook_url, hook_secret=secret)
 
 
@@ -256,7 +261,7 @@ def rotate(api: Api, call: Call, asked: BotChosen) -> BotTokenAnswer:
 
     The old token becomes invalid, and the connections of the bot are closed with 4502.
     """
-    return BotTokenAnswer(asked.bot, api.services.bots.rotate(call.app, call.user, asked.bot))
+    return BotTokenAnswer(asked.bot, bots_of(api.services).bots.rotate(call.app, call.user, asked.bot))
 
 
 @routes.post(
@@ -271,7 +276,7 @@ def delete(api: Api, call: Call, asked: BotChosen) -> BotDone:
 
     Its messages remain in the conversations of others. The bots of an account are deleted with the account.
     """
-    api.services.bots.remove(call.app, call.user, asked.bot)
+    bots_of(api.services).bots.remove(call.app, call.user, asked.bot)
     return BotDone(asked.bot)
 
 
@@ -283,7 +288,7 @@ def delete(api: Api, call: Call, asked: BotChosen) -> BotDone:
 )
 def set_commands(api: Api, call: Call, asked: CommandsSet) -> BotDone:
     """Set the slash commands of the acting bot."""
-    api.services.bots.set_commands(call.app, call.user, _commands(asked.commands))
+    bots_of(api.services).bots.set_commands(call.app, call.user, _commands(asked.commands))
     return BotDone(call.user)
 
 
@@ -297,7 +302,7 @@ def set_commands(api: Api, call: Call, asked: CommandsSet) -> BotDone:
 )
 def commands(api: Api, call: Call, asked: CommandsQuery) -> CommandsAnswer:
     """List the slash commands in a conversation of the acting user."""
-    found = api.services.bots.in_conversation(call.app, call.user, asked.conversation)
+    found = bots_of(api.services).bots.in_conversation(call.app, call.user, asked.conversation)
     return CommandsAnswer(msgspec.convert(commands_in(found), list[CommandShown], from_attributes=True))
 
 

@@ -18,6 +18,8 @@ from imserver import errors
 from imserver.auth.account_tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
 from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
+from imserver.features.bots.outbound import BadUrl, PublicRequests
+from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
 from imserver.model import AskBotCommands, Reply
 from imserver.services.people.accounts import (
     Accounts,
@@ -30,13 +32,11 @@ from imserver.services.people.accounts import (
 from imserver.services.people.attempts import AddressRate
 from imserver.services.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.services.people.identifiers import BadField, checked, fits
-from imserver.storage.bots import BotStore, HookStore, IncomingHook
 from imserver.storage.contract import Account, Bot, BotCommand
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.webhooks.feeds import Feeds
-from imserver.webhooks.outbound import BadUrl, PublicRequests
 
 MOST_COMMANDS: Final = 50
 COMMAND_PATTERN: Final = "[a-z0-9_]{1,32}"
@@ -44,7 +44,6 @@ DESCRIPTION_CHARACTERS: Final = 128
 ADDRESS_REQUESTS: Final = 600
 """Most requests of one network a minute, to all incoming webhooks together."""
 ADDRESS_SECONDS: Final = 60.0
-_ALL: Final = 2**31
 _HOOK_SECRET_BYTES: Final = 32
 
 _command: Final = re.compile(COMMAND_PATTERN, re.ASCII)
@@ -177,11 +176,6 @@ class Bots:
         """Delete a bot with its account. Raises UnknownBot and MediaUnavailable."""
         self.get(app, by, bot)
         self._accounts.remove(app, bot)
-
-    def forget(self, app: str, owner: str) -> None:
-        """Delete the bots of an account."""
-        for bot in self._rows.page(app, account_id(owner), 0, _ALL):
-            self._accounts.remove(app, bot.account.user)
 
     def set_commands(self, app: str, bot: str, commands: Sequence[BotCommand]) -> None:
         """Replace the commands of a bot. Raises BadField and UnknownBot."""

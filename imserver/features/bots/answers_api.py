@@ -26,6 +26,8 @@ from imserver.api.v1.streamed import (
 from imserver.auth.principal import ADMIN_OR_BOT
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import TooManyMessages
+from imserver.features.bots.api import CHAPTER
+from imserver.features.bots.parts import bots_of
 from imserver.model import MAX_ID, MAX_TYPE_BYTES
 from imserver.storage.log.contract import NOT_BOT, Rejected
 
@@ -89,7 +91,7 @@ _NOT_STORED: Final = (
     errors.HTTP_NOT_ALLOWED,
 )
 _BOT: Final = {"app": "default", "user": "7"}
-routes = Resource("conversations", hot=False, refusals={**REFUSALS, TooManyMessages: _too_many})
+routes = Resource("bots", hot=False, chapter=CHAPTER, refusals={**REFUSALS, TooManyMessages: _too_many})
 
 
 @routes.post(
@@ -108,7 +110,7 @@ def open_stream(api: Api, call: Call, asked: AnswerOpenRequest) -> AnswerOpened:
     `client_msg_id` is the id of the stream. Without a new piece for `limits.stream_seconds` the server closes
     the stream, and `meta` of the message has `incomplete`.
     """
-    found = api.services.streamed_answers.open(
+    found = bots_of(api.services).answers.open(
         call.app, call.user, asked.to, asked.conversation, asked.text, asked.type, call.is_back_end
     )
     if isinstance(found, Rejected):
@@ -132,7 +134,7 @@ def append(api: Api, call: Call, asked: AnswerAppendRequest) -> StreamAppended:
     ignored, so you may repeat a request.
     """
     pieces = pieces_of(asked.pieces)
-    return appended(pieces, api.services.streamed_answers.append(call.app, call.user, pieces))
+    return appended(pieces, bots_of(api.services).answers.append(call.app, call.user, pieces))
 
 
 @routes.post(
@@ -148,7 +150,7 @@ def close(api: Api, call: Call, asked: AnswerCloseRequest) -> AnswerClosed:
     The whole text is stored as one message. A stream without any text ends without a message. If the message
     is refused, the stream is closed all the same.
     """
-    closed = api.services.streamed_answers.close(call.app, call.user, asked.stream, asked.incomplete)
+    closed = bots_of(api.services).answers.close(call.app, call.user, asked.stream, asked.incomplete)
     if isinstance(closed, Rejected):
         raise problem_of(closed)
     require_answer(closed)

@@ -21,6 +21,8 @@ from imserver.auth.quotas import BotRates
 from imserver.clock import retry_pause, until_beat
 from imserver.cluster.registry import Registry
 from imserver.errors import StorageUnavailable
+from imserver.features.bots.outbound import PublicRequests
+from imserver.features.bots.rows import BotHook, HookStore
 from imserver.logging import RateLimitedLog
 from imserver.model import Send
 from imserver.protocol.cmd import STORED_COMMANDS
@@ -28,7 +30,6 @@ from imserver.protocol.forgiving import Refused
 from imserver.services.messages.log_subscriptions import users_of
 from imserver.services.messages.messaging import Messaging, make_draft
 from imserver.services.sessions.sessions import Sessions
-from imserver.storage.bots import BotHook, HookStore
 from imserver.storage.events import EventStore
 from imserver.storage.log.bots import bots_of
 from imserver.storage.log.contract import Entry
@@ -41,7 +42,6 @@ from imserver.webhooks.feeds import (
     RENEW_SECONDS,
     SAVE_SECONDS,
 )
-from imserver.webhooks.outbound import PublicRequests
 from imserver.webhooks.requests import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -112,6 +112,7 @@ class BotHooks:
         """Set when there is something to do before the lease is renewed."""
         self._has_changed = False
         """Whether a webhook was set here."""
+        self._has_ended = False
         self._seen: dict[str, int] = {}
         """App → the log was looked through up to this id."""
         self._owned_until = 0.0
@@ -130,12 +131,12 @@ class BotHooks:
         self._news.set()
 
     def run(self) -> None:
-        """Greenlet: renew the lease, and look for entries when there are new ones, until it is killed.
+        """Greenlet: renew the lease, and look for entries when there are new ones, until :meth:`stop`.
 
         The look after each renewal finds the entries of nodes whose messages to this one were lost.
         """
         renew_at = 0.0
-        while True:
+        while not self._has_ended:
             looked = monotonic()
             try:
                 if self._has_changed or looked >= renew_at:
@@ -170,7 +171,9 @@ class BotHooks:
         self._keep({(hook.app, hook.bot): hook for hook in hooks})
 
     def _keep(self, hooks: dict[tuple[str, str], BotHook]) -> None:
-        """Send to these webhooks, and no others. Never switches."""
+        """Send to these webhooks, and no others; to none after the end. Never switches."""
+        if self._has_ended:
+            hooks = {}
         for key, sender in tuple(self._senders.items()):
             if key not in hooks or hooks[key].secret != sender.hook.secret:
                 del self._senders[key]
@@ -201,6 +204,7 @@ class BotHooks:
 
     def stop(self) -> None:
         """End all greenlets, store the positions, and give the lease back."""
+        self._has_ended = True
         senders, self._senders = list(self._senders.values()), {}
         gevent.killall([sender.greenlet for sender in senders], timeout=1.0)
         try:

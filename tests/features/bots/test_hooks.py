@@ -13,8 +13,9 @@ from msgspec import json
 from imserver.cluster.registry import Lease, SoloRegistry
 from imserver.config.settings import AccountSettings, BotSettings
 from imserver.errors import StorageUnavailable
-from imserver.services.messages import bot_hooks as module
-from imserver.services.messages.bot_hooks import BotHooks, messages_of
+from imserver.features.bots import hooks as module
+from imserver.features.bots.hooks import BotHooks, messages_of
+from imserver.features.bots.parts import bots_of
 from imserver.storage.log.contract import Draft
 from tests.docs.markdown import blocks
 from tests.security.node_harness import ADMIN, Harness, config
@@ -63,7 +64,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
 
 @pytest.fixture
 def receivers(node: Harness) -> Iterator[Receivers]:
-    hooks, made = node.node.parts.bot_hooks, Receivers()
+    hooks, made = bots_of(node.node.parts).hooks, Receivers()
     usual, hooks.requests = hooks.requests, made  # type: ignore[assignment]
     yield made
     hooks.requests = usual
@@ -231,7 +232,7 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     receivers.replies[url] = lambda post: (200, json.encode({"text": answers[post.json["text"]]}))
     first = guy.good("messages/send", to=bot.user, text="x")["id"]
     until(lambda: said_by(bot, guy) == ["first"])
-    hooks = node.node.parts.bot_hooks
+    hooks = bots_of(node.node.parts).hooks
     sender = hooks._senders["201", bot.user]
     until(lambda: sender._delivered >= first and sender._saved >= first)
     answers["x"] = "second"
@@ -251,7 +252,7 @@ def test_the_entries_of_others_are_not_read_for_each_bot(
     bot, url = hooked(max_, "idle")
     say(max_, bot, "1")
     until(lambda: receivers.texts(url) == ["1"])
-    sender = node.node.parts.bot_hooks._senders["201", bot.user]
+    sender = bots_of(node.node.parts).hooks._senders["201", bot.user]
     until(lambda: sender._position >= sender._head)
     log = node.node.parts.store.log()
     sync, reads = log.sync, []
@@ -276,7 +277,7 @@ def test_a_banned_bot_is_posted_to_and_answers_nothing(node: Harness, receivers:
     admin = Asking(node, ADMIN.key)
     admin.good("ban", users=[bot.user], seconds=600)
     first = lea.good("messages/send", to=bot.user, text="1")["id"]
-    senders = node.node.parts.bot_hooks._senders
+    senders = bots_of(node.node.parts).hooks._senders
     until(lambda: receivers.texts(url) == ["1"] and senders["201", bot.user]._position >= first)
     admin.good("unban", users=[bot.user])
     say(lea, bot, "2")
@@ -304,7 +305,7 @@ def test_an_answer_is_stored_even_if_the_database_refuses_it_for_longer_than_the
     ivy = person(node, "ivy")
     bot, url = hooked(ivy, "patient")
     receivers.replies[url] = lambda _: (200, json.encode({"text": "answer"}))
-    hooks = node.node.parts.bot_hooks
+    hooks = bots_of(node.node.parts).hooks
     send, refused = hooks.messaging.send_of_user, Signal()
     with monkeypatch.context() as patched:
 
@@ -347,7 +348,7 @@ def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(
     (moved,) = (post for post in receivers.posts if post.url == "https://second.example/")
     assert moved.secret == second["hook_secret"].encode()
     assert set_url("")["hook_secret"] == ""
-    until(lambda: ("201", bot.user) not in node.node.parts.bot_hooks._senders)
+    until(lambda: ("201", bot.user) not in bots_of(node.node.parts).hooks._senders)
     say(hal, bot, "3")
     assert set_url("http://127.0.0.1:9/")["hook_secret"], "the setting allows loopback"
     for wrong in ("https://10.0.0.1/", "ftp://x", "x" * 1001):
@@ -368,7 +369,7 @@ def test_another_node_continues_after_one_that_stopped_and_one_that_was_killed(
 
     say(ida, bot, "1")
     until(lambda: posted("1"))
-    one = node.node.parts.bot_hooks
+    one = bots_of(node.node.parts).hooks
     parts = (one.store, one.rows, one._events, receivers, one.messaging, one._rates, one.sessions)
     registry = SoloRegistry()
     registry.lease = Lease("two")
@@ -393,6 +394,8 @@ def test_another_node_continues_after_one_that_stopped_and_one_that_was_killed(
     finally:
         one._owned_until = 0.0
         one._renew = renew  # type: ignore[method-assign]
+        one._has_ended = False
+        gevent.spawn(one.run)
     say(ida, bot, "3")
     until(lambda: posted("1", "2", "3"))
 
@@ -402,7 +405,7 @@ def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
 ) -> None:
     kai = person(node, "kai")
     bot, url = hooked(kai, "waiting")
-    hooks = node.node.parts.bot_hooks
+    hooks = bots_of(node.node.parts).hooks
     with monkeypatch.context() as patched:
         patched.setattr(module, "LEASE_SECONDS", 86400)
         until(lambda: hooks._owned_until > monotonic() + 3600)

@@ -18,6 +18,7 @@ from imserver.auth.quotas import BotRates
 from imserver.auth.relations import Relations
 from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable, TooManyMessages
+from imserver.features.bots.rows import BotStore
 from imserver.model import AppendAnswer, ChannelPart, CloseAnswer, Event, OpenAnswer, Reply, Signal
 from imserver.services.channels.members import ChannelRefused
 from imserver.services.channels.open_streams import OpenStream
@@ -35,7 +36,6 @@ from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.receipts import Signals
 from imserver.services.nodes import ToFollowers
 from imserver.services.people.accounts import Accounts, account_id
-from imserver.storage.bots import BotStore
 from imserver.storage.log.contract import (
     BLOCKED,
     INVALID,

@@ -1,0 +1,13 @@
+"""Bots: accounts of programs, with tokens, webhooks, slash commands and streamed answers."""
+
+from __future__ import annotations
+
+from imserver.feature import Feature
+from imserver.features.bots import answers_api, api, hooks_api, parts
+
+FEATURE = Feature(
+    "bots",
+    parts.build,
+    routes=hooks_api.ROUTES,
+    operations=(*api.routes.rows, *hooks_api.routes.rows, *answers_api.routes.rows),
+)

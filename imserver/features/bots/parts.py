@@ -1,0 +1,93 @@
+"""The parts of bots on one node."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from imserver.features.bots.answers import AnswerCommands, ConversationStreams, StreamedAnswers
+from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
+from imserver.features.bots.hooks import BotHooks
+from imserver.features.bots.outbound import PublicRequests
+from imserver.features.bots.rows import BotStore, HookStore
+from imserver.parts import FeatureParts, Parts
+from imserver.services.channels.streamed_messages import StreamedMessages
+from imserver.services.people.attempts import AddressRate
+
+
+class BotParts(Struct, frozen=True):
+    """What routes, commands and other features use."""
+
+    bots: Bots
+    incoming: IncomingHooks
+    hooks: BotHooks
+    answers: StreamedAnswers
+    streams: StreamedMessages
+
+
+def bots_of(core: Parts) -> BotParts:
+    """The parts of bots on a node."""
+    parts: BotParts = core.features["bots"].service
+    return parts
+
+
+def build(core: Parts) -> FeatureParts:
+    """Build them, and join them to the core."""
+    store, rows, hook_rows = core.store, BotStore(core.store), HookStore(core.store)
+    requests = PublicRequests(core.config.bots.allow_loopback)
+    hooks = BotHooks(
+        store,
+        hook_rows,
+        core.webhooks.feeds.events,
+        requests,
+        core.messaging,
+        core.bot_rates,
+        core.sessions,
+        core.registry,
+        core.webhooks.tally,
+    )
+    bots = Bots(
+        core.config.accounts,
+        core.account_tokens,
+        rows,
+        core.accounts,
+        core.sessions.close,
+        store,
+        core.webhooks.feeds,
+        hook_rows,
+        requests,
+        hooks.changed,
+    )
+    cluster = core.cluster
+    attempt = None if cluster is None else cluster.registry.attempt
+    rate = AddressRate(ADDRESS_REQUESTS, ADDRESS_SECONDS, "hook", attempt)
+    incoming = IncomingHooks(hook_rows, bots, core.accounts, core.groups, rate)
+    streams = StreamedMessages(
+        ConversationStreams(core.messaging, core.signals, store, core.relations),
+        core.table,
+        core.queries,
+        core.config.limits,
+        None if cluster is None else cluster.others,
+    )
+    answers = StreamedAnswers(
+        streams,
+        store,
+        rows,
+        core.logins,
+        core.accounts,
+        core.relations,
+        core.bot_rates,
+        core.webhooks.reviews,
+    )
+    core.account_tokens.bots = rows.holder
+    core.tenants.on_delete.append(streams.forget)
+
+    def drain() -> None:
+        streams.close_all()
+        hooks.stop()
+
+    return FeatureParts(
+        BotParts(bots, incoming, hooks, answers, streams),
+        {**AnswerCommands(answers).rows(), **bots.rows()},
+        run=(hooks.run, streams.run),
+        drain=drain,
+    )

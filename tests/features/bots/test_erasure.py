@@ -1,0 +1,28 @@
+"""Bots of a deleted account, and their tokens, on a node with and without bots."""
+
+from pathlib import Path
+
+import pytest
+
+from imserver.config.settings import AccountSettings
+from tests.security.node_harness import Harness, config
+from tests.security.test_bots import bot_of, person
+
+REGISTRATION = AccountSettings(registration=True, registrations_per_address=0)
+
+
+@pytest.mark.parametrize("features", [None, ("uploads",)])
+def test_a_deleted_account_takes_its_bots_with_it(tmp_path: Path, features: tuple[str, ...] | None) -> None:
+    first = Harness(config(tmp_path, accounts=REGISTRATION))
+    ann = person(first, "ann")
+    bot = bot_of(ann, "Weather")
+    other = bot_of(person(first, "eve"), "Rain")
+    first.close()
+    node = Harness(config(tmp_path, accounts=REGISTRATION, features=features))
+    parts = node.node.parts
+    status, _ = node.call("GET", "/api/v1/conversations", None, bot.token, query={"app": "201"})
+    assert status == (200 if features is None else 401)
+    parts.accounts.remove("201", ann.user)
+    left = parts.account_store.by_ids("201", [int(ann.user), int(bot.user), int(other.user)])
+    assert [account.user for account in left] == [other.user]
+    node.close()
