@@ -5,7 +5,6 @@ import os
 import pty
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,36 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.raw import close, open_socket
 from tests.processes import end, spawn
 
 from .conftest import StartServer
-from .support import HTTP_SERVERS, START_SECONDS, Server, clean_environment, eventually
-
-SHAKE = (
-    "GET /acc HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
-
-
-def connect(server: Server) -> socket.socket:
-    """A connection of which the upgrade is done."""
-    client = socket.create_connection(server.ws, timeout=60)
-    client.sendall(SHAKE.encode())
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
-        answer += client.recv(1)
-    assert answer.startswith(b"HTTP/1.1 101 ")
-    return client
-
-
-def frame(opcode: int, payload: bytes) -> bytes:
-    """A client's frame, masked with zeros."""
-    return bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload
-
-
-def ping(client: socket.socket) -> bytes:
-    client.sendall(frame(9, b"x"))
-    return client.recv(3)
+from .support import HTTP_SERVERS, START_SECONDS, clean_environment, eventually
 
 
 @pytest.mark.full
@@ -53,14 +27,11 @@ def test_a_signal_drains_and_the_server_ends_with_status_0(
     start_server: StartServer, number: signal.Signals, http_server: str
 ) -> None:
     server = start_server(http_server=http_server)
-    with connect(server) as client:
+    with open_socket(server.ws) as client:
         server.process.send_signal(number)
-        head = client.recv(4)
-        assert head[0] == 0x88
-        assert int.from_bytes(head[2:4]) == 1001
-        client.sendall(frame(8, head[2:4]))
-        while client.recv(4096):
-            pass
+        client.closed(1001)
+        client.send(close(1001))
+        client.ended()
     assert server.process.wait(100) == 0
     assert f"{number.name}: draining" in server.log_text
     assert server.log_text.rstrip().endswith("stopped")
@@ -136,11 +107,11 @@ def test_sigusr2_writes_greenlets_and_loop_state_to_the_log(start_server: StartS
 def test_sighup_reads_keys_again_and_drops_nobody(start_server: StartServer) -> None:
     key = {"key": "first-key-of-the-test", "scopes": ["read"]}
     server = start_server(config={"api": {"keys": [key]}})
-    with connect(server) as client:
+    with open_socket(server.ws) as client:
         server.configure({"api": {"keys": [key, {"key": "another-key-of-the-test", "scopes": ["read"]}]}})
         server.process.send_signal(signal.SIGHUP)
         eventually(lambda: "settings reloaded" in server.log_text)
-        assert ping(client) == b"\x8a\x01x"
+        client.quiet()
 
 
 def test_the_log_names_apps_of_keys_that_do_not_exist_and_what_sighup_reads(

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.raw import ask, request
 from tests.ports import free_ports
 from tests.processes import end, spawn
 
@@ -103,9 +103,7 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
 
 
 def answers(address: tuple[str, int]) -> bool:
-    with socket.create_connection(address, timeout=60) as client:
-        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        return client.recv(12) == b"HTTP/1.1 200"
+    return ask(address, request("/health")).status == 200
 
 
 @pytest.mark.full

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.integration.cmd import form_request, json_request, logged_in
-from tests.integration.raw import Raw, Response, ask, request
+from tests.integration.raw import Raw, Response, ask, bearer, request
 from tests.support import HTTP_SERVERS, Server, eventually
 
 FORM = ("Content-Type", "application/x-www-form-urlencoded")
@@ -146,9 +146,7 @@ def test_keys_are_asked_for_and_may_change_without_a_restart(
 
     def push(key: str) -> Any:
         data = form_request("/user/sendMessage", {"appID": 101, "userID": "nobody"})
-        if key:
-            data = data.replace(b"\r\n", f"\r\nAuthorization: Bearer {key}\r\n".encode(), 1)
-        return body_of(ask(server.http, data))
+        return body_of(ask(server.http, bearer(data, key)))
 
     assert push("") == push("secret-key-of-tests-2") == UNAUTHORIZED
     assert push("secret-key-of-tests-1")["data"] == {"sendResults": False}

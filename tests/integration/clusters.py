@@ -11,7 +11,7 @@ from tests.cluster.redis_server import RedisServer
 from tests.support import POLICIES, Address, Server, eventually, merged
 
 from .cmd import good
-from .raw import ask, request
+from .raw import ask, bearer, request
 from .setting import stop
 
 _APPS_EACH = 30
@@ -130,7 +130,7 @@ def nodes_of(folder: Path, number: int, redis: RedisServer | None = None, **conf
 
 def states(server: Server, key: str = "") -> dict[str, Any]:
     """The states of all nodes, as one node tells. ``key``: the API key to ask with."""
-    asked = request("/system/state?cluster=true", headers=[("Authorization", f"Bearer {key}")] if key else [])
+    asked = bearer(request("/system/state?cluster=true"), key)
     data: dict[str, Any] = good(ask(server.http, asked))
     return data
 

@@ -221,6 +221,11 @@ def take_frame(waiting: bytearray) -> Frame | None:
     return found
 
 
+def bearer(data: bytes, key: str) -> bytes:
+    """A request or handshake with a key or a token; as it is without one."""
+    return data.replace(b"\r\n", f"\r\nAuthorization: Bearer {key}\r\n".encode(), 1) if key else data
+
+
 class Raw:
     """One TCP connection to the server. Owned by the test that opened it; a context manager closes it."""
 

@@ -18,7 +18,7 @@ from tests.support import Server, eventually
 
 from .action import LEFT, NOT_VALID, WELCOME, ActionClient, action_client, action_session, command, login_data
 from .cmd import fresh, get, json_request
-from .raw import BINARY, TEXT, Response, ask, close, frame, request, text
+from .raw import BINARY, TEXT, Response, ask, bearer, close, frame, request, text
 from .setting import OPEN, Launch, stop
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "action.json").read_text(encoding="utf-8"))
@@ -539,7 +539,7 @@ def test_where_the_app_demands_tokens_a_login_needs_one_of_its_user(launch: Laun
 
 def ask_with(server: Server, path: str, key: str) -> Response:
     """GET with a key."""
-    return ask(server.http, request(path, headers=[("Authorization", f"Bearer {key}")] if key else []))
+    return ask(server.http, bearer(request(path), key))
 
 
 def test_a_push_of_the_back_end_arrives_as_a_message(server: Server) -> None:

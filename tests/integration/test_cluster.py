@@ -40,7 +40,20 @@ from .cmd import (
     send_to_all,
     users,
 )
-from .raw import CLOSE, PING, PONG, Address, Ended, Raw, Response, ask, frame, request, select_readable
+from .raw import (
+    CLOSE,
+    PING,
+    PONG,
+    Address,
+    Ended,
+    Raw,
+    Response,
+    ask,
+    bearer,
+    frame,
+    request,
+    select_readable,
+)
 
 PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 2)]
 """Where somebody is, and where it is asked."""
@@ -764,8 +777,7 @@ def test_with_api_keys_ids_count_by_app_and_keys_hold_on_every_node(cluster: Lau
     nodes = cluster(2, api={"keys": KEYS})
 
     def call(node: int, key: str, path: str, **form: Any) -> Response:
-        row = b"\r\nAuthorization: Bearer %b\r\n" % key.encode()
-        return ask(nodes.http[node], form_request(path, form).replace(b"\r\n", row, 1))
+        return ask(nodes.http[node], bearer(form_request(path, form), key))
 
     with logged_in(nodes.ws[0], "ann", 101) as client:
         for node in (0, 1):
@@ -795,7 +807,7 @@ def test_the_token_of_a_page_holds_on_every_node(cluster: Launch) -> None:
     data = json.loads(html.unescape(found[1].decode()))
     user, token = data["user"], data["token"]
     with logged_in(nodes.ws[1], user, 101, serviceToken=token):
-        asked = request("/user/list?appID=101", headers=[("Authorization", f"Bearer {token}")])
+        asked = bearer(request("/user/list?appID=101"), token)
         for http in nodes.http:
             assert good(ask(http, asked))["userList"] == [user]
     with cmd_client(nodes.ws[1]) as client:

@@ -23,7 +23,7 @@ from .cmd import (
     send_message,
     users,
 )
-from .raw import Raw, Response, ask, request
+from .raw import Raw, Response, ask, bearer, request
 from .setting import OPEN, Launch
 
 PUSHES = ("/user/sendMessage", "/user/sendMessageAll")
@@ -356,13 +356,6 @@ def guarded(launch: Launch, http_server: str) -> Server:
     return launch(http_server, api={"keys": keys}, apps=OPEN)
 
 
-def authorized(data: bytes, key: str | None) -> bytes:
-    """The request with a key."""
-    if key is None:
-        return data
-    return data.replace(b"\r\n", f"\r\nAuthorization: Bearer {key}\r\n".encode(), 1)
-
-
 @pytest.mark.parametrize(
     ("data", "needs"),
     [
@@ -387,17 +380,17 @@ def test_only_a_key_with_the_scope_for_the_app_is_let_in(
     guarded: Server, data: bytes, needs: set[str]
 ) -> None:
     for name in KEYS:
-        assert (code_of(ask(guarded.http, authorized(data, KEYS[name]))) == 200) == (name in needs), name
+        assert (code_of(ask(guarded.http, bearer(data, KEYS[name]))) == 200) == (name in needs), name
     for wrong in (None, "", "x" * 32, KEYS["all"] + "x", KEYS["all"][:-1]):
-        answer = ask(guarded.http, authorized(data, wrong))
+        answer = ask(guarded.http, bearer(data, wrong))
         assert code_of(answer) == 1003
         check_headers(answer)
 
 
 def test_a_key_of_one_app_works_there(guarded: Server) -> None:
-    data = authorized(request("/user/list?appID=101"), KEYS["one"])
+    data = bearer(request("/user/list?appID=101"), KEYS["one"])
     assert good(ask(guarded.http, data)) == {"userCount": 0, "userList": []}
-    data = authorized(
+    data = bearer(
         form_request("/user/sendMessageAll", {"appID": 101, "userID": "x", "message": "x"}), KEYS["one"]
     )
     assert good(ask(guarded.http, data)) == {"sendResults": True}
@@ -411,7 +404,7 @@ def test_health_needs_no_key(guarded: Server) -> None:
 def test_outside_demo_mode_a_msg_id_counts_per_app(guarded: Server) -> None:
     form = {"userID": "x", "msgID": "same", "message": "x"}
     for app, expected in ((101, {"sendResults": True}), (102, {"sendResults": True}), (101, {}), (102, {})):
-        data = authorized(form_request("/user/sendMessageAll", {"appID": app, **form}), KEYS["all"])
+        data = bearer(form_request("/user/sendMessageAll", {"appID": app, **form}), KEYS["all"])
         assert good(ask(guarded.http, data)) == expected
 
 

@@ -13,7 +13,7 @@ from tests.support import HTTP_SERVERS, Address, Server, eventually
 
 from .clusters import Nodes, name_of, nodes_of
 from .cmd import fresh, get, logged_in, send_message
-from .raw import ask, request
+from .raw import ask, bearer, request
 
 KEY = "an-admin-key-of-this-test"
 FIRST, SECOND = "wss://im1.example.com/acc", "ws://im2.example.com/acc"
@@ -91,7 +91,7 @@ def test_with_keys_metrics_are_a_problem_for_strangers(start_server: StartServer
     )
     refused = get(server.http, "/metrics")
     assert (refused.status, refused.json["code"]) == (401, "unauthorized")
-    answer = ask(server.http, request("/metrics", headers=[("Authorization", f"Bearer {KEY}")]))
+    answer = ask(server.http, bearer(request("/metrics"), KEY))
     assert answer.status == 200
     # For machines, and for back ends' ports: the WebSocket port has neither.
     for path in ("/metrics", "/gateway", "/cluster"):

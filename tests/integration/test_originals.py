@@ -10,7 +10,7 @@ import yaml
 
 from imserver.config.load import load_config
 from tests.integration import action, client, cmd, gochat, protobuf
-from tests.integration.raw import Raw, Response, ask, request
+from tests.integration.raw import Raw, Response, ask, bearer, request
 from tests.support import ROOT, Server
 
 from .setting import stop
@@ -112,8 +112,7 @@ def test_users_of_gochat_register_and_chat(server: Server) -> None:
 )
 def test_other_machines_need_a_key(server: Server, data: bytes) -> None:
     assert from_elsewhere(server, data).json["code"] == 1003
-    keyed = data.replace(b"\r\n", f"\r\nAuthorization: Bearer {KEY}\r\n".encode(), 1)
-    assert from_elsewhere(server, keyed).json["code"] == 200
+    assert from_elsewhere(server, bearer(data, KEY)).json["code"] == 200
 
 
 def test_another_machine_may_not_push_to_a_system(server: Server) -> None:
@@ -127,7 +126,4 @@ def test_what_spans_all_apps_needs_a_key(server: Server) -> None:
     assert cmd.get(server.http, "/metrics").status == 401
     assert client.refused(client.api(server.http, "register", {"systemId": "new"})) == "未授权"
     assert client.done(server.http, "register", "", KEY, systemId="new") == []
-    assert (
-        ask(server.http, request("/system/state", headers=[("Authorization", f"Bearer {KEY}")])).json["code"]
-        == 200
-    )
+    assert ask(server.http, bearer(request("/system/state"), KEY)).json["code"] == 200

@@ -17,9 +17,9 @@ from tests.support import Server
 
 from .action import action_session, command
 from .cmd import command as cmd_command
-from .cmd import fresh, logged_in
+from .cmd import form_request, fresh, logged_in
 from .protobuf import ACK, acked, chatting, pushed
-from .raw import ask, request
+from .raw import ask, bearer, request
 from .receiver import Post, Receiver
 from .setting import stop
 from .test_v1_accounts import Person
@@ -182,10 +182,8 @@ def test_live_messages_with_a_session_token_are_reviewed(harness: Harness, path:
 
     def send(text: str, key: str) -> tuple[int, Any]:
         named = user if to_all else other
-        form = urlencode({"appID": 103, "userID": named, "msgID": fresh(), "message": text}).encode()
-        kind = ("Content-Type", "application/x-www-form-urlencoded")
-        headers = [("Authorization", f"Bearer {key}"), kind]
-        found = ask(one.http, request(path, method="POST", headers=headers, body=form)).json
+        form = {"appID": 103, "userID": named, "msgID": fresh(), "message": text}
+        found = ask(one.http, bearer(form_request(path, form), key)).json
         return found["code"], found["data"]
 
     with logged_in(one.ws, other, 103, serviceToken=token(other)) as bob:
@@ -224,8 +222,7 @@ def test_pushes_of_back_ends_are_not_reviewed(harness: Harness) -> None:
 def upload(server: Server, key: str, name: str, **query: str) -> tuple[int, Any]:
     """Status and body of the answer to an upload."""
     path = f"/api/v1/uploads?{urlencode({'name': name, **query})}"
-    headers = [("Authorization", f"Bearer {key}")]
-    found = ask(server.http, request(path, method="POST", headers=headers, body=b"some content"))
+    found = ask(server.http, bearer(request(path, method="POST", body=b"some content"), key))
     return found.status, found.json
 
 
@@ -282,7 +279,7 @@ def check_without_an_answer(one: Server) -> None:
     assert (status, problem["code"], problem["temporary"]) == (503, "review_unavailable", True)
     hi = {"to": Person(one).user, "text": "hi"}
     assert refused(one.http, "messages/send", hi, key=Person(one).token)[:2] == (503, "review_unavailable")
-    metrics = ask(one.http, request("/metrics", headers=[("Authorization", f"Bearer {KEY}")])).body.decode()
+    metrics = ask(one.http, bearer(request("/metrics"), KEY)).body.decode()
     found = re.search(r"^imserver_review_undecided_total\{[^}]*\} (\d+)", metrics, re.MULTILINE)
     assert found
     assert int(found[1]) >= 4

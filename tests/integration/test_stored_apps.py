@@ -13,7 +13,7 @@ from . import v1
 from .client import UNKNOWN_SYSTEM, api, listening
 from .clusters import nodes_of
 from .cmd import cmd_client, command, form_request, good, logged_in
-from .raw import Raw, Response, ask, request
+from .raw import Raw, Response, ask, bearer, request
 from .setting import Launch
 
 QUICK = {"look_seconds": 0.1}
@@ -38,9 +38,7 @@ def key_ids(server: Server) -> list[str]:
 def push(server: Server, key: str = "", app: int = 101) -> int:
     """The code of a push to nobody in particular."""
     form = form_request("/user/sendMessage", {"appID": app, "userID": "nobody", "message": "hi"})
-    head, _, body = form.partition(b"\r\n\r\n")
-    authorization = f"\r\nAuthorization: Bearer {key}".encode() if key else b""
-    code: int = ask(server.http, head + authorization + b"\r\n\r\n" + body).json["code"]
+    code: int = ask(server.http, bearer(form, key)).json["code"]
     return code
 
 

@@ -23,9 +23,9 @@ from tests.support import Server, eventually
 
 from .cmd import form_request, fresh, logged_in
 from .gochat import fresh_phone, register
-from .raw import PATIENCE_SECONDS, Raw, Response, ask, request, select_readable
+from .raw import PATIENCE_SECONDS, Raw, Response, ask, bearer, request, select_readable
 from .setting import Launch, rss_bytes
-from .v1 import good
+from .v1 import call, good
 
 PATH = "/api/v1/uploads"
 SECRET = "a secret that is long enough to be one"
@@ -266,9 +266,7 @@ def files(server: Server, key: str, **query: str) -> Response:
 
 
 def delete(server: Server, key: str, name: str) -> Response:
-    headers = [("Authorization", f"Bearer {key}"), ("Content-Type", "application/json")]
-    body = b'{"id":"%b"}' % name.encode()
-    return ask(server.http, request(f"{PATH}/delete", method="POST", headers=headers, body=body))
+    return call(server.http, "uploads/delete", {"id": name}, key=key)
 
 
 def test_a_user_lists_and_removes_what_is_theirs(own_server: Server, user: str) -> None:
@@ -352,7 +350,7 @@ def test_what_follows_an_unread_body_is_never_a_request(own_server: Server) -> N
     push = form_request(
         "/user/sendMessageAll", {"appID": "101", "userID": "s", "msgID": fresh("m"), "message": "x"}
     )
-    push = push.replace(b"\r\n", f"\r\nAuthorization: Bearer {KEY}\r\n".encode(), 1)
+    push = bearer(push, KEY)
     with logged_in(own_server.ws, fresh("victim"), 101) as victim, Raw(own_server.http) as raw:
         raw.send(head(1_000_000, app="101", user="x", key=READER) + bytes(70_000) + push)
         assert code(raw.response()) == (403, "forbidden")
@@ -446,8 +444,7 @@ def test_an_account_uploads_with_its_token_and_its_files_go_with_it(roomy: Serve
     assert (received["app"], received["user"]) == ("gochat", user)
     assert files(roomy, proof).json["total"] == 1
     assert code(upload(roomy, b"x", app="gochat", key=proof, user="1" + user)) == (403, "not_allowed")
-    headers = [("Authorization", f"Bearer {proof}"), ("Content-Type", "application/json")]
-    gone = ask(roomy.http, request("/api/v1/accounts/delete", method="POST", headers=headers, body=LEAVE))
+    gone = call(roomy.http, "accounts/delete", LEAVE, key=proof)
     assert gone.status == 200, gone
     assert code(fetch(roomy, received["url"])) == (404, "unknown_upload")
     assert roomy.get(f"{PATH}?app=gochat&user={user}")[1].startswith(b'{"bytes":0,')
@@ -471,8 +468,7 @@ def test_a_file_that_comes_while_its_account_is_deleted_goes_with_it(roomy: Serv
     with Raw(roomy.http) as raw:
         raw.send(head(10, key=proof) + b"12345")
         eventually(lambda: kept_arriving(roomy) == 1, what="a file under way")
-        headers = [("Authorization", f"Bearer {proof}"), ("Content-Type", "application/json")]
-        gone = ask(roomy.http, request("/api/v1/accounts/delete", method="POST", headers=headers, body=LEAVE))
+        gone = call(roomy.http, "accounts/delete", LEAVE, key=proof)
         assert gone.status == 200, gone
         raw.send(b"67890")
         assert code(raw.response()) == (401, "token_invalid")
@@ -554,8 +550,7 @@ def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, http_server: s
     assert not standin.objects
     user, proof = register(server.http)
     uploaded(server, content, key=proof, app="")
-    asked = [("Authorization", f"Bearer {proof}"), ("Content-Type", "application/json")]
-    leave = request("/api/v1/accounts/delete", method="POST", headers=asked, body=LEAVE)
+    leave = bearer(request("/api/v1/accounts/delete", method="POST", body=LEAVE), proof)
     standin.failures = ["500"] * 3
     assert code(ask(server.http, leave)) == (503, "media_unavailable")
     assert files(server, proof).json["total"] == 1, "nothing is deleted by half"

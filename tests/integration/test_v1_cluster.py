@@ -12,7 +12,7 @@ from tests.support import Server, eventually
 from .client import Listener, new_system
 from .clusters import Nodes, app_with, name_of, nodes_of
 from .cmd import cmd_client, command, fresh, logged_in
-from .raw import CLOSE, ask, request
+from .raw import CLOSE, ask, bearer, request
 from .v1 import good, refused, sessions_of
 
 
@@ -146,7 +146,7 @@ def test_a_node_that_did_not_hear_of_a_ban_refuses_the_requests_of_the_user(
         "cluster": {"redis_seconds": 0.5},
     }
     token = jwt.encode({"sub": "ann", "app": "205", "exp": time.time() + 3600}, secret, "HS256")
-    asked = request("/user/list?appID=205", headers=[("Authorization", f"Bearer {token}")])
+    asked = bearer(request("/user/list?appID=205"), token)
     with nodes_of(tmp_path_factory.mktemp("late"), 1, **options) as nodes:
 
         def answer(node: Server) -> int:

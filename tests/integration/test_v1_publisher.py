@@ -19,6 +19,7 @@ from .raw import (
     Raw,
     Response,
     ask,
+    bearer,
     frame,
     handshake,
     open_socket,
@@ -288,9 +289,7 @@ def keyed(http_server: str, launch: Launch) -> Server:
 
 def knock(server: Server, key: str) -> Response:
     """The answer to a handshake."""
-    more = [("Authorization", f"Bearer {key}")] if key else []
-    with Raw(server.http) as raw:
-        return raw.ask(handshake(PATH, more=more))
+    return ask(server.http, bearer(handshake(PATH), key))
 
 
 def test_the_handshake_needs_a_key_that_may_push(keyed: Server) -> None:

@@ -4,19 +4,18 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
-from .raw import Address, Response, ask, request
+from .raw import Address, Response, ask, bearer, request
 
 PREFIX = "/api/v1/"
 
 
 def call(address: Address, route: str, body: Any = None, *, key: str = "", **query: Any) -> Response:
     """GET a route with a query, or POST ``body`` to it."""
-    headers = [("Authorization", f"Bearer {key}")] if key else []
     path = f"{PREFIX}{route}?{urlencode(query)}" if query else PREFIX + route
     if body is None:
-        return ask(address, request(path, headers=headers))
+        return ask(address, bearer(request(path), key))
     data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-    return ask(address, request(path, method="POST", headers=headers, body=data))
+    return ask(address, bearer(request(path, method="POST", body=data), key))
 
 
 def good(address: Address, route: str, body: Any = None, *, key: str = "", **query: Any) -> Any:

@@ -1,6 +1,5 @@
 """Keys, apps and tokens of the attack suite, and the ways to log in."""
 
-import json
 import time
 from typing import Any
 from urllib.parse import urlencode
@@ -12,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.integration import client, protobuf
 from tests.integration.action import action_client, login_data
 from tests.integration.cmd import cmd_client
-from tests.integration.raw import PING, PONG, Address, Raw, Response, ask, frame, request
+from tests.integration.raw import PING, PONG, Address, Raw, frame, request
 
 ADMIN, OF_205, PUSH_OF_TOKENS = (f"key-{name}-of-the-attacks" for name in ("admin", "two-apps", "push"))
 SECRET, OTHER_SECRET = "a" * 40, "b" * 40
@@ -101,18 +100,3 @@ def stream_opens(address: Address, app: str, user: str, token: str = "") -> bool
     with Raw(address) as one:
         one.send(request(f"/api/v1/events?{urlencode(query)}"))
         return one.response(to_head=True).status == GOOD
-
-
-def bearer(data: bytes, key: str) -> bytes:
-    """The request with a key or a token."""
-    return data.replace(b"\r\n", f"\r\nAuthorization: Bearer {key}\r\n".encode(), 1)
-
-
-def v1(address: Address, route: str, body: Any = None, key: str = "") -> Response:
-    """GET a route of /api/v1, or POST a body to it."""
-    headers = [("Authorization", f"Bearer {key}")] if key else []
-    if body is None:
-        return ask(address, request(f"/api/v1/{route}", headers=headers))
-    return ask(
-        address, request(f"/api/v1/{route}", method="POST", headers=headers, body=json.dumps(body).encode())
-    )

@@ -13,7 +13,8 @@ import pytest
 
 from tests.integration import gochat
 from tests.integration.cmd import get
-from tests.integration.raw import ask, request
+from tests.integration.raw import ask, bearer, request
+from tests.integration.v1 import call
 from tests.security.attack_setting import (
     ADMIN,
     ASKED,
@@ -27,13 +28,11 @@ from tests.security.attack_setting import (
     SECRET,
     TOKENS,
     action_login,
-    bearer,
     client_enters,
     login,
     protobuf_enters,
     session_token,
     stream_opens,
-    v1,
 )
 from tests.support import Server
 
@@ -166,7 +165,7 @@ def test_a_user_s_routes_take_no_bad_token(guarded: Server, route: str, body: An
         changed(session_token(TOKENS, "8")),
         forged({"alg": "none"}, claims(), None),
     ):
-        answer = v1(guarded.http, route, body, token)
+        answer = call(guarded.http, route, body, key=token)
         assert answer.status in (401, 403), answer
 
 
@@ -180,5 +179,5 @@ def test_a_session_token_is_no_key(guarded: Server) -> None:
         ("apps/set", {"app": TOKENS, "settings": {"jwt": []}}),
         (f"presence?app={TOKENS}&user=8", None),
     ):
-        answer = v1(guarded.http, route, body, token)
+        answer = call(guarded.http, route, body, key=token)
         assert answer.status in (401, 403), (route, answer)

@@ -7,7 +7,8 @@ import pytest
 
 from tests.integration import gochat
 from tests.integration.cmd import get, logged_in
-from tests.integration.raw import ask, request
+from tests.integration.raw import ask, bearer, request
+from tests.integration.v1 import call
 from tests.security.attack_setting import (
     ASKED,
     BARE,
@@ -16,12 +17,10 @@ from tests.security.attack_setting import (
     REFUSED,
     TOKENS,
     action_login,
-    bearer,
     client_enters,
     login,
     session_token,
     stream_opens,
-    v1,
 )
 from tests.support import Server
 
@@ -84,8 +83,8 @@ def test_the_token_of_a_page_uploads_nothing(guarded: Server) -> None:
 @pytest.mark.parametrize("app", [TOKENS, BARE, OPEN, "101"])
 def test_accounts_exist_only_in_apps_that_want_them(guarded: Server, app: str) -> None:
     body = {"app": app, "phone": gochat.fresh_phone(), "password": "correct horse"}
-    assert v1(guarded.http, "accounts/register", body).status in (400, 403, 404)
-    assert v1(guarded.http, "accounts/login", body).status in (400, 401, 403, 404)
+    assert call(guarded.http, "accounts/register", body).status in (400, 403, 404)
+    assert call(guarded.http, "accounts/login", body).status in (400, 401, 403, 404)
 
 
 def test_the_token_of_an_account_is_good_in_its_own_app_only(guarded: Server) -> None:
@@ -99,5 +98,5 @@ def test_the_token_of_an_account_is_good_in_its_own_app_only(guarded: Server) ->
             (f"conversations?app={TOKENS}", None),
             (f"uploads?app={TOKENS}&user={user}", None),
         ):
-            assert v1(guarded.http, route, body, token).status in (400, 401, 403), route
+            assert call(guarded.http, route, body, key=token).status in (400, 401, 403), route
         victim.no_push()

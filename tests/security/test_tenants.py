@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from tests.integration.cmd import form_request, json_request, logged_in
-from tests.integration.raw import Raw, ask, request, text
-from tests.security.attack_setting import ADMIN, OF_205, PUSH_OF_TOKENS, TOKENS, bearer, session_token, v1
+from tests.integration.raw import Raw, ask, bearer, request, text
+from tests.integration.v1 import call
+from tests.security.attack_setting import ADMIN, OF_205, PUSH_OF_TOKENS, TOKENS, session_token
 from tests.support import Server
 
 APP = {"app": TOKENS}
@@ -41,10 +42,10 @@ ROUTES: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("route", "body"), ROUTES, ids=[route for route, _ in ROUTES])
 def test_a_key_reaches_no_foreign_app(guarded: Server, route: str, body: Any) -> None:
     with logged_in(guarded.ws, "7", int(TOKENS), serviceToken=session_token(TOKENS, "7")) as victim:
-        answer = v1(guarded.http, route, body, OF_205)
+        answer = call(guarded.http, route, body, key=OF_205)
         assert (answer.status, answer.json["code"]) == (403, "forbidden")
         victim.no_push()
-    assert v1(guarded.http, route, body, ADMIN).status in (200, 201, 409), "the attack is well formed"
+    assert call(guarded.http, route, body, key=ADMIN).status in (200, 201, 409), "the attack is well formed"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_a_scope_is_not_widened(guarded: Server) -> None:
         ("apps", None),
         ("apps/set", {"app": TOKENS, "settings": {"jwt": []}}),
     ):
-        assert v1(guarded.http, route, body, PUSH_OF_TOKENS).status == 403, route
+        assert call(guarded.http, route, body, key=PUSH_OF_TOKENS).status == 403, route
     assert ask(guarded.http, bearer(request("/metrics"), OF_205)).status == 403
 
 
@@ -109,32 +110,32 @@ def test_a_scope_is_not_widened(guarded: Server) -> None:
 def test_an_alias_of_a_foreign_app_cannot_be_made(guarded: Server, target: str) -> None:
     """The key reaches the apps 205 to 207, of which 206 and 207 do not exist at first."""
     alias = {"same_as": target}
-    assert v1(guarded.http, "apps/create", {"app": "206", "settings": alias}, OF_205).status == 403
-    made = v1(guarded.http, "apps/create", {"app": "207", "settings": {}}, OF_205).status
+    assert call(guarded.http, "apps/create", {"app": "206", "settings": alias}, key=OF_205).status == 403
+    made = call(guarded.http, "apps/create", {"app": "207", "settings": {}}, key=OF_205).status
     assert made in (201, 409)
-    assert v1(guarded.http, "apps/set", {"app": "207", "settings": alias}, OF_205).status == 403
+    assert call(guarded.http, "apps/set", {"app": "207", "settings": alias}, key=OF_205).status == 403
     with logged_in(guarded.ws, "7", int(TOKENS), serviceToken=session_token(TOKENS, "7")) as victim:
         for app in ("206", "207"):
-            v1(guarded.http, "push", {"app": app, "user": "7", "text": "hi"}, OF_205)
-            v1(guarded.http, "push", {"app": app, "all": True, "text": "hi"}, OF_205)
+            call(guarded.http, "push", {"app": app, "user": "7", "text": "hi"}, key=OF_205)
+            call(guarded.http, "push", {"app": app, "all": True, "text": "hi"}, key=OF_205)
         victim.no_push()
 
 
 def test_an_alias_that_an_operator_made_widens_no_key(guarded: Server) -> None:
     """What is authorised is the app behind the alias."""
     alias = {"app": "210", "settings": {"same_as": TOKENS}}
-    assert v1(guarded.http, "apps/create", alias, ADMIN).status in (201, 409)
+    assert call(guarded.http, "apps/create", alias, key=ADMIN).status in (201, 409)
     for route, body in (
         ("push", {"app": "210", "user": "7", "text": "hi"}),
         ("presence?app=210&user=7", None),
         ("ban", {"app": "210", "users": ["mallory"], "seconds": 1}),
     ):
-        assert v1(guarded.http, route, body, OF_205).status == 403, route
+        assert call(guarded.http, route, body, key=OF_205).status == 403, route
 
 
 def test_an_alias_within_reach_can_be_made(guarded: Server) -> None:
     alias = {"app": "205", "settings": {"same_as": "205"}}
-    assert v1(guarded.http, "apps/set", alias, OF_205).status in (400, 409)
+    assert call(guarded.http, "apps/set", alias, key=OF_205).status in (400, 409)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_a_key_for_the_target_of_an_alias_cannot_change_the_alias(
 ) -> None:
     """It could give the alias settings of its own, and cut it loose from its target."""
     alias = {"app": "211", "settings": {"same_as": "205"}}
-    assert v1(guarded.http, "apps/create", alias, ADMIN).status in (201, 409)
-    assert v1(guarded.http, "push", {"app": "211", "user": "7", "text": "hi"}, OF_205).status == 200
-    assert v1(guarded.http, "apps/set", {"app": "211", **change}, OF_205).status == 403
-    assert v1(guarded.http, "apps/set", {"app": "211", "settings": {}}, ADMIN).status == 200
+    assert call(guarded.http, "apps/create", alias, key=ADMIN).status in (201, 409)
+    assert call(guarded.http, "push", {"app": "211", "user": "7", "text": "hi"}, key=OF_205).status == 200
+    assert call(guarded.http, "apps/set", {"app": "211", **change}, key=OF_205).status == 403
+    assert call(guarded.http, "apps/set", {"app": "211", "settings": {}}, key=ADMIN).status == 200

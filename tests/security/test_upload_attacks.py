@@ -1,6 +1,5 @@
 """Uploads: attacks on who may store, on names, and on browsers that open what was stored."""
 
-import json
 import os
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -9,7 +8,8 @@ import pytest
 
 from imserver.features.uploads.uploads import MAX_NAME_CHARACTERS
 from tests.integration.cmd import get
-from tests.integration.raw import Response, ask, request
+from tests.integration.raw import Response, ask, bearer, request
+from tests.integration.v1 import call
 from tests.security.attack_setting import (
     BARE,
     OF_205,
@@ -25,9 +25,8 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>'
 
 
 def upload(server: Server, content: bytes, key: str = "", **query: str) -> Response:
-    headers = [("Authorization", f"Bearer {key}")] if key else []
     path = f"/api/v1/uploads?{urlencode(query)}"
-    return ask(server.http, request(path, method="POST", headers=headers, body=content))
+    return ask(server.http, bearer(request(path, method="POST", body=content), key))
 
 
 @pytest.mark.parametrize("app", [TOKENS, OPEN, BARE, "gochat", "101"])
@@ -47,10 +46,8 @@ def test_a_token_uploads_for_its_own_user_only(guarded: Server) -> None:
 def test_a_user_cannot_delete_the_file_of_another(guarded: Server) -> None:
     made = upload(guarded, b"mine", session_token(TOKENS, "7")).json
     for token in ("", session_token(TOKENS, "8"), session_token("302", "7", "b" * 40), OF_205):
-        headers = [("Authorization", f"Bearer {token}")] if token else []
-        body = json.dumps({"id": made["id"]}).encode()
-        asked = request("/api/v1/uploads/delete", method="POST", headers=headers, body=body)
-        assert ask(guarded.http, asked).status in (401, 403, 404)
+        answer = call(guarded.http, "uploads/delete", {"id": made["id"]}, key=token)
+        assert answer.status in (401, 403, 404)
     assert get(guarded.http, made["url"]).body == b"mine"
 
 
@@ -110,8 +107,7 @@ def test_no_address_reads_other_files(guarded: Server, path: str) -> None:
 def test_the_list_of_files_is_the_user_s(guarded: Server) -> None:
     upload(guarded, b"private", session_token(TOKENS, "owner"), name="private.txt")
     for key in ("", session_token(TOKENS, "8"), OF_205):
-        headers = [("Authorization", f"Bearer {key}")] if key else []
-        answer = ask(guarded.http, request(f"/api/v1/uploads?app={TOKENS}&user=owner", headers=headers))
+        answer = call(guarded.http, "uploads", key=key, app=TOKENS, user="owner")
         assert answer.status in (401, 403)
     listed = ask(
         guarded.http,

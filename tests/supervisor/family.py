@@ -12,13 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.integration.raw import handshake
 from tests.ports import free_ports
 from tests.support import Address, Server, eventually, merged
 
-UPGRADE = (
-    b"GET /acc HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 ACCEPTED = b"HTTP/1.1 101 "
 
 _SERVES = re.compile(r"node (\S+) \(pid (\d+)\) is serving$", re.MULTILINE)
@@ -67,7 +64,7 @@ class Family(Server):
 def upgraded(address: Address, seconds: float = 40.0) -> socket.socket:
     """A connection that asks for a WebSocket; the answer has not been read."""
     client = socket.create_connection(address, timeout=seconds)
-    client.sendall(UPGRADE)
+    client.sendall(handshake())
     return client
 
 

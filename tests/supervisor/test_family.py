@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from imserver.lifecycle import cores
-from tests.integration.raw import ask
+from tests.integration.cmd import form_request
+from tests.integration.raw import ask, bearer
 from tests.ports import free_ports
 from tests.processes import pause
 from tests.support import eventually, merged, run_cli
@@ -434,13 +435,8 @@ def test_the_nodes_share_what_is_stored_and_the_memory_that_it_costs(start_famil
 
     def push(key: str = "") -> list[int]:
         """The codes of pushes, each on a connection of its own: one of the nodes takes it."""
-        head = f"Authorization: Bearer {key}\r\n" if key else ""
-        form = "appID=101&userID=u&message=hi"
-        request = (
-            f"POST /user/sendMessage HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}"
-            f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}\r\n\r\n{form}"
-        )
-        return [ask(family.http, request.encode()).json["code"] for _ in range(8)]
+        form = form_request("/user/sendMessage", {"appID": 101, "userID": "u", "message": "hi"})
+        return [ask(family.http, bearer(form, key)).json["code"] for _ in range(8)]
 
     assert push() == [200] * 8
     made = run_cli("key", "create", "--scope", "push", "--config", str(family.config_file), seconds=30)

@@ -196,10 +196,7 @@ def test_a_client_that_upgrades_and_ends_its_half_at_once_is_counted_out(
     harness: Harness, behind: bytes
 ) -> None:
     caller = harness.call()
-    caller.send(
-        b"GET /acc HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + behind
-    )
+    caller.send(handshake() + behind)
     caller.sock.shutdown(_socket.SHUT_WR)
     until(lambda: harness.ended)
     assert [code for _, code in harness.ended] == [1006]
