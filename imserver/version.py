@@ -1,5 +1,6 @@
 """The version of a source tree. Needs the standard library only: the build scripts read it, too."""
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -17,17 +18,27 @@ def full_version(root: Path = ROOT) -> str:
     """
     if not (root / ".git").exists():
         return __version__
-    # Imported here: a node saves the memory.
-    import subprocess
-
     release = f"v{__version__}"
     command = ("git", "-C", str(root), "describe", "--tags", "--always", "--dirty", "--abbrev=12", "--match")
-    try:
-        done = subprocess.run([*command, release], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no git, or the checkout of another user
+    found = _output_of((*command, release))
+    if not found:  # no git, or the checkout of another user
         return f"{__version__}.dev0+unknown"
-    found = done.stdout.strip()
     if found == release:
         return __version__
     commit = found if found.startswith("v") else f"g{found}"
     return f"{__version__}.dev0+{commit.replace('-', '.')}"
+
+
+def _output_of(command: tuple[str, ...]) -> str:
+    """What a program prints; ``""`` if it is not there or fails.
+
+    Without the module subprocess: gevent's makes an event loop, and a supervisor that forks must have none.
+    """
+    # Imported here: a node of a release saves the memory.
+    from shlex import join, quote
+    from tempfile import NamedTemporaryFile
+
+    with NamedTemporaryFile() as file:
+        if os.system(f"{join(command)} >{quote(file.name)} 2>/dev/null"):
+            return ""
+        return file.read().decode(errors="replace").strip()
