@@ -9,7 +9,7 @@ from typing import Final
 from imserver.auth import rules
 from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config, TenantSettings
-from imserver.config.values import Places
+from imserver.config.values import SECTIONS, Places, fold
 from imserver.errors import StartError
 from imserver.feature import Feature, settings_of
 
@@ -39,7 +39,7 @@ def load_features(config: Config) -> tuple[Feature, ...]:
     names = set(map(_name, FEATURES))
     return (
         *(import_module(package).FEATURE for package in own),
-        *(_load_other(name) for name in wanted or () if name not in names),
+        *(_load_other(name) for name in dict.fromkeys(wanted or ()) if name not in names),
     )
 
 
@@ -48,6 +48,8 @@ def _load_other(name: str) -> Feature:
     from importlib.metadata import entry_points  # for these features only
 
     found = entry_points(group=GROUP, name=name)
+    if fold(name) in SECTIONS:
+        raise StartError(f"there is no feature {name!r}; a section of the core's settings has this name")
     offers = ", ".join(sorted(entry.dist.name for entry in found if entry.dist is not None))
     if not found:
         known = ", ".join(map(_name, FEATURES))
@@ -59,7 +61,7 @@ def _load_other(name: str) -> Feature:
     (entry,) = found
     try:
         feature = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StartError(f"the feature {name!r} of {offers} cannot be loaded: {error!r}") from error
     if not isinstance(feature, Feature) or feature.name != name:
         raise StartError(f"the feature {name!r} of {offers}: {entry.value} is no Feature of this name")

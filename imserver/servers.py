@@ -6,18 +6,20 @@ import _socket
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gevent.hub import get_hub
 from msgspec.structs import replace
 
-from imserver.api.call import Api
+from imserver.api.call import Api, Route
 from imserver.api.emulation import FallbackStreams
 from imserver.api.routes import ROUTES, fast_routes, routes_at, unread_body_limit
+from imserver.api.v1 import events as event_routes
 from imserver.api.v1.events import PATH as EVENTS_PATH
 from imserver.api.v1.events import Events
+from imserver.api.v1.operation import Operation
 from imserver.api.v1.publisher import Publisher
 from imserver.api.v1.table import commands_of, document_of, routes_of
 from imserver.auth.quotas import limited
@@ -125,6 +127,7 @@ class Servers:
         self._metrics = parts.metrics
         self.features = features
         self._streamed = tuple(each.streamed for each in features if each.streamed is not None)
+        refuse_shared(features)
         operations = [row for feature in features for row in feature.operations]
         routes = [row for feature in features for row in feature.routes]
         self.api = Api(
@@ -269,6 +272,26 @@ class Servers:
         """Close everything that is left."""
         for server in self._servers:
             server.close()
+
+
+def refuse_shared(features: Iterable[Feature]) -> None:
+    """Raise StartError if a feature would answer in place of the core or of a feature before it."""
+    owners = dict.fromkeys(_answered(DIALECTS, (*ROUTES, *event_routes.routes.rows)), "the core")
+    for feature in features:
+        for each in _answered(feature.dialects, (*feature.routes, *feature.operations)):
+            if each in owners:
+                raise StartError(f"the feature {feature.name!r}: {owners[each]} has {each} already")
+            owners[each] = feature.name
+
+
+def _answered(dialects: Iterable[Dialect], rows: Iterable[Route | Operation]) -> Iterator[str]:
+    """What one feature answers, in words."""
+    for row in rows:
+        yield f"{row.method} {row.path}"
+    for dialect in dialects:
+        chosen = f" with the parameter {dialect.chosen_by}" if dialect.chosen_by else ""
+        yield f"the dialect {dialect.name}"
+        yield f"the WebSocket path {dialect.path}{chosen}"
 
 
 def keys_may_be_stored(config: Config) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from time import monotonic
@@ -18,10 +17,10 @@ from typing import Any, Final
 import gevent
 from gevent.lock import BoundedSemaphore
 
-from imserver import errors
+from imserver import errors, feature_list
 from imserver.api.routes import routes_at, unread_body_limit
 from imserver.app import create_app
-from imserver.config.load import load_config
+from imserver.config.load import load_with_places
 from imserver.logging import open_logs
 from imserver.node import Node
 from imserver.transport.exchange import (
@@ -54,7 +53,8 @@ def _node() -> Node:
 
 
 def _built() -> Node:
-    settings = load_config(os.environ.get("IMSERVER_CONFIG"))
+    settings, places = load_with_places()
+    feature_list.check(settings, places)
     logs = open_logs(settings)
     # The worker's own request lines have queries, which may contain tokens.
     logging.getLogger("geventwebsocket.handler").setLevel(logging.WARNING)

@@ -36,6 +36,7 @@ def test_the_manual_names_all_features() -> None:
     ("text", "said"),
     [
         ("features: [push]\n", "line 1: features: there is no feature 'push'; there are client, "),
+        ("features: [storage]\n", "line 1: features: there is no feature 'storage'; a section of the core's"),
         ("features: [oauth]\n", "line 1: features: oauth needs pages"),
         (
             "features: [action]\napps:\n  shop:\n    pusher: {app_id: a, key: k, secret: ssssssssssssssss}\n",
@@ -65,6 +66,7 @@ def offer(folder: Path, distribution: str, value: str) -> None:
         ({}, "line 1: features: there is no feature 'lamp'; there are client, "),
         ({"one": "json:dumps", "two": "json:dumps"}, "is offered by several distributions: one, two"),
         ({"one": "no_such_module:FEATURE"}, "of one cannot be loaded: ModuleNotFoundError("),
+        ({"one": "leaving:FEATURE"}, "of one cannot be loaded: SystemExit("),
         ({"one": "json:dumps"}, "of one: json:dumps is no Feature of this name"),
         ({"one": "imserver.dialects.pusher:FEATURE"}, "is no Feature of this name"),
     ],
@@ -73,11 +75,23 @@ def test_a_feature_of_another_distribution_that_cannot_be_used_ends_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offers: dict[str, str], said: str
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "leaving.py").write_text("raise SystemExit(1)\n")
     for distribution, value in offers.items():
         offer(tmp_path, distribution, value)
     with pytest.raises(StartError) as caught:
         check(tmp_path, "features: [lamp]\n")
     assert said in str(caught.value)
+
+
+def test_a_feature_that_is_named_twice_is_loaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "lamps.py").write_text(
+        "from imserver.feature import Feature\nFEATURE = Feature('lamp', lambda parts: None)\n"
+    )
+    offer(tmp_path, "one", "lamps:FEATURE")
+    assert [each.name for each in load_features(Config(features=("lamp", "lamp")))] == ["lamp"]
 
 
 def test_an_app_made_at_run_time_has_no_settings_of_absent_features() -> None:

@@ -1,11 +1,19 @@
-"""The application that is made late."""
+"""The application that is made late, and features that would answer in place of others."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
-from imserver.servers import LateApplication
+from imserver.api.call import Route
+from imserver.auth.principal import ANYONE
+from imserver.config.settings import Config
+from imserver.errors import StartError
+from imserver.feature import Feature
+from imserver.feature_list import load_features
+from imserver.parts import FeatureParts
+from imserver.protocol.dialect import Dialect
+from imserver.servers import LateApplication, refuse_shared
 
 
 def test_a_late_application_is_made_by_the_first_request_and_only_by_that() -> None:
@@ -34,3 +42,26 @@ def test_what_goes_wrong_in_the_making_is_raised_and_the_next_request_tries_agai
     with pytest.raises(OSError, match="no template"):
         late({}, len)
     assert late({}, len) == [b"page"]
+
+
+def of_dialect(**attributes: str) -> dict[str, Any]:
+    return {"dialects": (type("Copied", (Dialect,), {"name": "lamp", "path": "/lamp", **attributes})(),)}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (of_dialect(name="cmd"), "the core has the dialect cmd"),
+        (of_dialect(path="/acc"), "the core has the WebSocket path /acc"),
+        (
+            of_dialect(path="/ws", chosen_by="uid"),
+            "action has the WebSocket path /ws with the parameter uid",
+        ),
+        ({"routes": (Route("POST", "/api/v1/push", ANYONE, None),)}, "the core has POST /api/v1/push"),
+        ({"routes": (Route("GET", "/api/v1/events", ANYONE, None),)}, "the core has GET /api/v1/events"),
+    ],
+)
+def test_a_feature_does_not_answer_in_place_of_another(row: dict[str, Any], said: str) -> None:
+    lamp = Feature("lamp", lambda parts: FeatureParts(), **row)
+    with pytest.raises(StartError, match=f"^the feature 'lamp': {said} already$"):
+        refuse_shared((*load_features(Config()), lamp))

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from imserver import errors
-from imserver.errors import StorageUnavailable
+from imserver.errors import StartError, StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.model import BadFrame, Reply, Request
 from imserver.transport.connection import Connection, Serve
@@ -53,8 +53,9 @@ class Dispatcher:
             self.add(rows)
 
     def add(self, rows: CommandTable) -> None:
-        """Add the commands of a service. No other service may have one of them."""
-        assert self.table.keys().isdisjoint(rows), "a command has one row"
+        """Add the commands of a service. Raises StartError if another service has one of them."""
+        for command in self.table.keys() & rows.keys():
+            raise StartError(f"the command {command.__name__} has a row already")
         self.table.update(rows)
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
