@@ -215,7 +215,7 @@ class Node:
         parts = self.parts
         parts.build()
         for feature in self._features:
-            parts.origins.open_dialects.update(row.name for row in feature.dialects if row.any_origin)
+            parts.learn_dialects(feature.dialects)
             parts.join(feature.name, feature.build(parts))
             parts.metric_rows.append(feature.metrics)
         parts.prepare()

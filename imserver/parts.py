@@ -33,6 +33,7 @@ from imserver.hub.hub import Hub
 from imserver.lifecycle import DataDirectory, connection_limit, openable_files
 from imserver.logging import RequestLog
 from imserver.metrics import Metrics, resident_bytes
+from imserver.protocol.dialect import Dialect
 from imserver.protocol.registry import DIALECTS
 from imserver.services.channels.channels import Channels
 from imserver.services.channels.commands import ChannelCommands
@@ -70,11 +71,12 @@ from imserver.storage.contract import Erasure, tables_of
 from imserver.storage.invitations import InvitationStore
 from imserver.storage.store import Store
 from imserver.transport import poller
-from imserver.transport.connection import Connection, ConnectionContext
+from imserver.transport.connection import Connection, ConnectionContext, Serve
 from imserver.transport.dispatch import CommandTable, Dispatcher
 from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
+from imserver.transport.stream import StreamPath
 from imserver.webhooks.requests import Outgoing
 from imserver.webhooks.webhooks import Webhooks
 
@@ -97,6 +99,10 @@ def _nothing(*_: object) -> None:
     pass
 
 
+def _no_streams(_serve: Serve) -> Mapping[str, StreamPath]:
+    return {}
+
+
 class FeatureParts(Struct, frozen=True):
     """What a feature adds to one node.
 
@@ -104,7 +110,8 @@ class FeatureParts(Struct, frozen=True):
     connections. ``prepare`` reads the settings of all apps before the node serves, and may raise StartError.
     ``reload`` reads them again, and applies new limits (SIGHUP). ``silent_seconds``: dialect → after how many
     seconds without traffic the sweep closes its sessions; of others it expects heartbeats. ``checks``:
-    dialect → the sweep's check of its sessions. ``tick``: called once per second; they never switch.
+    dialect → the sweep's check of its sessions. ``streams``: path of streams → how it is served, made
+    from the function that serves messages. ``tick``: called once per second; they never switch.
     ``run``: functions of greenlets, from the start of the node until they are killed. ``drain``: called when
     the servers have drained, before the connections of clients end. ``erasure``: of what is more than rows.
     ``counters``: numbers since the start, for the state of the node.
@@ -119,6 +126,7 @@ class FeatureParts(Struct, frozen=True):
     reload: Callable[[Config], object] = _nothing
     silent_seconds: Mapping[str, float] = {}
     checks: Mapping[str, Check] = {}
+    streams: Callable[[Serve], Mapping[str, StreamPath]] = _no_streams
     forgotten: tuple[OnForgotten, ...] = ()
     tick: tuple[Callable[[], object], ...] = ()
     run: tuple[Callable[[], None], ...] = ()
@@ -184,9 +192,10 @@ class Parts:
             self.channels,
             self.logins,
             self.channel_consent,
-            {"cmd": CmdAnswers(), "centrifuge": centrifuge},
+            {"cmd": CmdAnswers()},
             self.table,
         )
+        self.channel_commands.answers["centrifuge"] = centrifuge
         self.centrifuge_service = self._make_centrifuge_service(centrifuge)
         others = None if self.cluster is None else self.cluster.others
         self._make_streams(others)
@@ -210,6 +219,11 @@ class Parts:
             self.last_seen.ended,
             self.sessions.ended,
         )
+
+    def learn_dialects(self, dialects: Iterable[Dialect]) -> None:
+        """Apply what dialects say of origins and tokens."""
+        self.origins.open_dialects.update(row.name for row in dialects if row.any_origin)
+        self.logins.bare_dialects.update(row.name for row in dialects if row.bare_tokens)
 
     def join(self, name: str, feature: FeatureParts) -> None:
         """Add the parts of a feature."""
@@ -267,12 +281,12 @@ class Parts:
         self.keys = Keys(config, self.tenants.resolve)
         self.proxies = TrustedProxies(config.server.trusted_proxies)
         self.origins = Origins(self.proxies, self.gate_policy(config))
-        self.origins.open_dialects.update(dialect.name for dialect in DIALECTS if dialect.any_origin)
         self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.keys.demo)
         self.queries = NodeQueries()
         self.ids = ConnectionIds(secret, new_birth())
         self.table = ConnectionTable(self.hub, self.ids)
         self._make_logins(secret)
+        self.learn_dialects(DIALECTS)
         self.account_relations = AccountRelations(
             self.account_store, self.store, self.account_tokens.wanted_in
         )

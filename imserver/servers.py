@@ -28,7 +28,7 @@ from imserver.errors import StartError
 from imserver.feature import Feature
 from imserver.parts import Parts
 from imserver.protocol.dialect import Dialect, EchoDialect
-from imserver.protocol.registry import CENTRIFUGE_PROTOBUF, DIALECTS
+from imserver.protocol.registry import DIALECTS
 from imserver.services.dialects.event_streams import EventStreams
 from imserver.storage.address import database_address
 from imserver.transport.connection import Connection, Serve
@@ -137,8 +137,7 @@ class Servers:
             document_of(operations),
         )
         publisher = Publisher(self.api, config.limits.body_bytes)
-        dialects = [dialect for feature in features for dialect in feature.dialects]
-        paths = ws_routes(config, parts.dispatcher.serve, parts.opened, dialects)
+        paths = ws_routes(config, parts.dispatcher.serve, parts.opened, dialects_of(features))
         parts.gate.paths.update(paths)
         self.websocket_paths = frozenset(paths)
         """Paths for WebSockets only. ``*`` is any second segment."""
@@ -164,13 +163,16 @@ class Servers:
                 parts.store,
             ),
         )
-        serve = serve_each(within_limit(config, parts.dispatcher.serve))
-        fallbacks = FallbackStreams(parts, serve, config.limits.message_bytes)
+        serve = within_limit(config, parts.dispatcher.serve)
+        paths = {EVENTS_PATH: StreamPath("GET", events.open, events.refuse)}
+        for feature in parts.features.values():
+            paths |= feature.streams(serve)
+        paths |= FallbackStreams(parts, serve_each(serve), config.limits.message_bytes).paths()
         return Streams(
             parts.context,
             parts.gate,
             parts.metrics,
-            {EVENTS_PATH: StreamPath("GET", events.open, events.refuse), **fallbacks.paths()},
+            paths,
             config.websocket.client_silent_seconds,
         )
 
@@ -290,8 +292,9 @@ def _answered(dialects: Iterable[Dialect], rows: Iterable[Route | Operation]) ->
         yield f"{row.method} {row.path}"
     for dialect in dialects:
         chosen = f" with the parameter {dialect.chosen_by}" if dialect.chosen_by else ""
-        yield f"the dialect {dialect.name}"
-        yield f"the WebSocket path {dialect.path}{chosen}"
+        codec = f" with the subprotocol {dialect.subprotocol}" if dialect.subprotocol else ""
+        yield f"the dialect {dialect.name}{codec}"
+        yield f"the WebSocket path {dialect.path}{chosen}{codec}"
 
 
 def keys_may_be_stored(config: Config) -> bool:
@@ -341,31 +344,14 @@ def echo(connection: Connection, payload: bytes, text: bool) -> None:
     connection.send_frame(connection.encoding.frame(payload, 1 if text else 2))
 
 
-def _centrifuge_on(spoken: Spoken) -> Choose:
-    """Select JSON or protobuf frames by the offered subprotocols."""
-    forms = {
-        "centrifuge-protobuf": replace(
-            spoken, dialect=CENTRIFUGE_PROTOBUF, subprotocol="centrifuge-protobuf"
-        ),
-        "centrifuge-json": replace(spoken, subprotocol="centrifuge-json"),
-    }
-
-    def select(head: Head) -> Spoken:
-        offered = [each.strip() for each in head.headers.get("sec-websocket-protocol", "").split(",")]
-        return next((forms[each] for each in offered if each in forms), spoken)
-
-    return select
-
-
 def within_limit(config: Config, serve: Serve) -> Serve:
     """``serve`` with the limit of messages of one connection."""
     per_second = config.limits.messages_per_second
     return limited(serve, per_second) if per_second else serve
 
 
-def _on_shared(path: str, spoken: Mapping[str, Spoken]) -> Spoken | Choose:
+def _on_shared(rows: Sequence[Spoken], by_name: Mapping[str, Spoken]) -> Spoken | Choose:
     """Select one of the dialects on a path by the parameters of the query."""
-    rows = [row for row in spoken.values() if row.dialect.path == path]
     if len(rows) == 1 and not rows[0].dialect.chosen_by:
         return rows[0]
     by_parameter = {row.dialect.chosen_by: row for row in rows}
@@ -373,9 +359,26 @@ def _on_shared(path: str, spoken: Mapping[str, Spoken]) -> Spoken | Choose:
     def select(head: Head) -> Spoken | None:
         params = head.params()
         chosen = next((row for name, row in by_parameter.items() if name and name in params), None)
-        return chosen or spoken.get(head.bare) or by_parameter.get("")
+        return chosen or by_name.get(head.bare) or by_parameter.get("")
 
     return select
+
+
+def _on_own(rows: Sequence[Spoken]) -> Choose:
+    """Select one of the codecs of a dialect by the subprotocols that a client offers."""
+    by_subprotocol = {row.subprotocol: row for row in rows}
+    first = replace(rows[0], subprotocol="")
+
+    def select(head: Head) -> Spoken:
+        offered = [each.strip() for each in head.headers.get("sec-websocket-protocol", "").split(",")]
+        return next((by_subprotocol[each] for each in offered if each in by_subprotocol), first)
+
+    return select
+
+
+def dialects_of(features: Iterable[Feature]) -> tuple[Dialect, ...]:
+    """The codecs of the core, and those of features."""
+    return (*DIALECTS, *(dialect for feature in features for dialect in feature.dialects))
 
 
 _SHARED_PATH: Final = "/ws"
@@ -383,32 +386,30 @@ _SHARED_PATH: Final = "/ws"
 
 
 def ws_routes(
-    config: Config, serve: Serve, opened: Mapping[str, Opened], dialects: Sequence[Dialect] = ()
+    config: Config, serve: Serve, opened: Mapping[str, Opened], dialects: Sequence[Dialect] = DIALECTS
 ) -> dict[str, Spoken | Choose]:
     """The WebSocket paths of a node.
 
     ``serve``: serves messages of all dialects. ``opened``: dialect → its function for new connections.
-    ``dialects``: those of features, each at its own path.
+    ``dialects``: each at its own path.
     """
     limits, debug = config.limits, config.debug
     serve = within_limit(config, serve)
-    spoken = {
-        dialect.name: Spoken(
+    on_path: dict[str, list[Spoken]] = {_SHARED_PATH: []}
+    for dialect in dialects:
+        row = Spoken(
             dialect,
-            serve,
+            serve_each(serve) if dialect.several else serve,
             min(dialect.message_bytes or limits.message_bytes, limits.message_bytes),
             opened=opened.get(dialect.name),
+            subprotocol=dialect.subprotocol,
         )
-        for dialect in (*DIALECTS, *dialects)
-    }
-    centrifuge = _centrifuge_on(replace(spoken["centrifuge"], serve=serve_each(serve)))
+        for path in filter(None, (dialect.path, dialect.app_path)):
+            on_path.setdefault(path, []).append(row)
+    by_name = {row.dialect.name: row for row in on_path[_SHARED_PATH]}
     paths: dict[str, Spoken | Choose] = {
-        **{
-            path: _on_shared(path, spoken)
-            for path in {_SHARED_PATH, *(row.dialect.path for row in spoken.values())}
-        },
-        "/connection/websocket": centrifuge,
-        "/connection/*/websocket": centrifuge,
+        path: _on_own(rows) if rows and rows[0].subprotocol else _on_shared(rows, by_name)
+        for path, rows in on_path.items()
     }
     if debug.echo_path:
         room = debug.echo_bytes + limits.outbox_bytes

@@ -59,8 +59,6 @@ _APPS_SHOWN: Final = 20
 MAX_REFUSALS_LOGGED: Final = 100
 """Limit of log lines about refused logins per minute. Strangers could fill the log without it."""
 _CAUSE_SHOWN: Final = 200
-_BARE_TOKENS: Final = frozenset({"centrifuge"})
-"""Dialects whose tokens need neither ``app`` nor ``exp``: the path of the connection names the app."""
 _USER_SHOWN: Final = 64
 
 
@@ -100,6 +98,8 @@ class Logins:
         self._expiry = Expiry(time())
         self._ends = self._expiry.ends
         self._origins = origins
+        self.bare_dialects: set[str] = set()
+        """Names of the dialects whose tokens need neither ``app`` nor ``exp``."""
         self.entrances: list[Entrance] = []
         """Filled before :meth:`prepare`."""
 
@@ -146,7 +146,7 @@ class Logins:
         if request.origin and not self._is_allowed(rule, request.origin, dialect):
             return self._bad_origin(rule, request)
         try:
-            decision = self._read(rule, user, token, dialect in _BARE_TOKENS, device)
+            decision = self._read(rule, user, token, dialect in self.bare_dialects, device)
         except BadToken as bad:
             self.refused("token", app, user, request.peer, f"{bad}; imserver token check explains more")
             return TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN

@@ -497,6 +497,10 @@ class CentrifugeDialect(Dialect):
 
     name = "centrifuge"
     path = "/connection/websocket"
+    app_path = "/connection/*/websocket"
+    subprotocol = "centrifuge-json"
+    bare_tokens = True
+    several = True
     pinged = True
     ping = b"{}"
     close_codes = CLOSE_CODES
@@ -629,6 +633,7 @@ _BYTES: Final = 2
 class CentrifugeProtobufDialect(CentrifugeDialect):
     """Codec of the dialect, with protobuf frames."""
 
+    subprotocol = "centrifuge-protobuf"
     text = False
     ping = b"\0"
 

@@ -28,6 +28,14 @@ class Dialect:
     """On a path that several dialects share: the parameter of the query with which a client chooses this one.
     ``""``: the one for clients that choose none, unless their listener has another (``ws_dialect``).
     """
+    app_path: str = ""
+    """The pattern of the same path with a segment that names the app; ``""``: there is none."""
+    subprotocol: str = ""
+    """On such a path: the subprotocol with which a client chooses this codec of the dialect. The first codec
+    serves clients that offer none.
+    """
+    bare_tokens: bool = False
+    """Tokens of clients need neither ``app`` nor ``exp``: the path of the connection names the app."""
     text: bool = True
     """Frames are text frames."""
     any_origin: bool = False
@@ -47,6 +55,8 @@ class Dialect:
     """Messages carry a number of their connection, which the client acknowledges (``add_number``). Only in a
     ``personal`` dialect.
     """
+    several: bool = False
+    """A frame of a client may contain several requests (:meth:`split`)."""
     batches: bool = False
     """One frame may contain several payloads, one after the other."""
     ping: bytes = b""
@@ -59,7 +69,7 @@ class Dialect:
     """Our close code → what this protocol says in place of our name for it."""
 
     def split(self, payload: bytes) -> Sequence[bytes]:
-        """The requests in the payload of a client's frame; by default one. Raises BadFrame with a close
+        """The requests in a client's frame, if it may contain ``several``. Raises BadFrame with a close
         code."""
         return (payload,)
 

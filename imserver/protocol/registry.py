@@ -9,8 +9,6 @@ from imserver.protocol.dialect import Dialect
 DIALECTS: tuple[Dialect, ...] = (
     CmdDialect(),
     CentrifugeDialect(),
+    CentrifugeProtobufDialect(),
 )
-"""One instance of each dialect, shared by all connections of a process."""
-
-CENTRIFUGE_PROTOBUF = CentrifugeProtobufDialect()
-"""The centrifuge dialect for clients that offer the subprotocol ``centrifuge-protobuf``."""
+"""One instance of each codec, shared by all connections of a process."""

@@ -140,10 +140,6 @@ def test_every_dialect_of_the_registry_is_held_to_the_contract() -> None:
     assert {dialect.name for dialect in DIALECTS} <= held
 
 
-def test_no_two_dialects_share_a_name() -> None:
-    assert len({dialect.name for dialect in DIALECTS}) == len(DIALECTS)
-
-
 def test_users_of_different_dialects_in_one_app_get_their_own_frames() -> None:
     with Harness() as harness:
         _, lines = harness.connect(dialect=LineDialect())

@@ -38,6 +38,7 @@ class CentrifugeHarness(Harness):
             logins = Mock(resolve=lambda app: app, is_open=lambda _app: False)
         else:
             self.sessions._logins = logins
+            logins.bare_dialects.add("centrifuge")
         self.catch_up = Mock()
         back_ends = BackEnds(self.back_end, self.table.id_of)  # type: ignore[arg-type]
         consent = ChannelConsent(back_ends, Mock(hooks={}), Mock(), self.channels)

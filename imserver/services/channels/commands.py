@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Final
 
 from msgspec import UNSET, Raw
@@ -51,6 +50,9 @@ _NO_CLAIMS: Final = ChannelClaims()
 class ChannelAnswers(ABC):
     """How a dialect answers the commands on channels. Its calls never switch, but for :meth:`presence`."""
 
+    personal = False
+    """The server subscribes each client to the channel of its user (``#<user>``) at its login."""
+
     @abstractmethod
     def state_of(self, connection: Connection) -> DialectState:
         """The state of a connection that subscribes."""
@@ -79,20 +81,20 @@ class ChannelAnswers(ABC):
 
 
 class ChannelCommands:
-    """Carries out the commands on channels. ``answers``: dialect → how it answers."""
+    """Carries out the commands on channels. ``answers``: dialect → how it answers. Features add theirs."""
 
     def __init__(
         self,
         channels: Channels,
         logins: Logins,
         consent: ChannelConsent,
-        answers: Mapping[str, ChannelAnswers],
+        answers: dict[str, ChannelAnswers],
         table: ConnectionTable,
     ) -> None:
         self._channels = channels
         self._logins = logins
         self._consent = consent
-        self._answers = answers
+        self.answers = answers
         self._table = table
         self._rates = ConnectionRates()
         self._pages: dict[tuple[Dialect, str, AskHistory], tuple[HistoryPage, Raw]] = {}
@@ -131,7 +133,7 @@ class ChannelCommands:
             self._consent.check_member(connection, channel)
             return _NO_CLAIMS
         if wanted == "nobody" or channel.startswith("#"):
-            if _is_personal(connection, channel):
+            if self._is_personal(connection, channel):
                 raise ChannelRefused("exists")  # since its login
             raise ChannelRefused("denied", "only the server subscribes clients to this channel")
         rule = self._logins.rule_of(app)
@@ -274,18 +276,17 @@ class ChannelCommands:
             raise ChannelRefused("denied", "the client is not subscribed to the channel")
 
     def _check_reader(self, connection: Connection, channel: str) -> None:
-        if _is_personal(connection, channel):  # neither its publications nor its subscribers are kept
+        if self._is_personal(connection, channel):  # neither its publications nor its subscribers are kept
             raise ChannelRefused("not_available")
         self._check_member(connection, channel)
 
     def _of(self, connection: Connection) -> ChannelAnswers:
-        return self._answers[connection.encoding.dialect.name]
+        return self.answers[connection.encoding.dialect.name]
 
-
-def _is_personal(connection: Connection, channel: str) -> bool:
-    """Whether a channel is that of the user, in which the server subscribes clients of Centrifugo."""
-    user = connection.user
-    return bool(user) and channel == f"#{user}" and connection.encoding.dialect.name == "centrifuge"
+    def _is_personal(self, connection: Connection, channel: str) -> bool:
+        """Whether a channel is that of the user, and the server has subscribed the client to it."""
+        answers, user = self.answers.get(connection.encoding.dialect.name), connection.user
+        return answers is not None and answers.personal and bool(user) and channel == f"#{user}"
 
 
 def history_since(

@@ -197,6 +197,8 @@ class CentrifugeState(DialectState, gc=False):
 class CentrifugeAnswers(ChannelAnswers):
     """The answers to commands on channels, and the ends of subscriptions. See :class:`ChannelAnswers`."""
 
+    personal = True
+
     def __init__(self, back_ends: BackEnds) -> None:
         self._back_ends = back_ends
 
