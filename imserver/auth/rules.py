@@ -17,11 +17,11 @@ from imserver.config.settings import (
     WebhookEvent,
 )
 from imserver.config.values import MAKE_SECRET, Places, is_placeholder
+from imserver.dialects.centrifuge.back_ends import BackEndHook
 from imserver.errors import StartError
 from imserver.model import SYSTEM_PREFIX
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.gate import listed_host
-from imserver.webhooks.back_ends import BackEndHook
 from imserver.webhooks.requests import AuthoriseHook, Receiver
 from imserver.webhooks.reviews import ReviewHook
 

@@ -12,13 +12,13 @@ import msgspec
 
 from imserver import errors
 from imserver.config.settings import ChannelEvent
+from imserver.dialects.centrifuge.back_ends import BackEndHook, BackEnds
 from imserver.errors import StorageUnavailable
 from imserver.model import Event
 from imserver.storage.events import EventStore
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 from imserver.transport.gate import host_of
-from imserver.webhooks.back_ends import BackEndHook, BackEnds
 from imserver.webhooks.feeds import Feeds
 from imserver.webhooks.requests import (
     AuthoriseHook,

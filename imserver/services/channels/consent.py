@@ -11,19 +11,19 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
-from imserver.errors import StorageUnavailable
-from imserver.model import Event
-from imserver.services.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
-from imserver.services.channels.members import ChannelRefused, check_name, group_in
-from imserver.storage.store import Store
-from imserver.transport.connection import OPEN, Connection
-from imserver.webhooks.back_ends import (
+from imserver.dialects.centrifuge.back_ends import (
     BackEndCall,
     BackEndDisconnect,
     BackEndRefused,
     BackEnds,
     BackEndUnavailable,
 )
+from imserver.errors import StorageUnavailable
+from imserver.model import Event
+from imserver.services.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
+from imserver.services.channels.members import ChannelRefused, check_name, group_in
+from imserver.storage.store import Store
+from imserver.transport.connection import OPEN, Connection
 from imserver.webhooks.reviews import Reviews
 
 T = TypeVar("T")

@@ -33,6 +33,19 @@ from imserver.auth.tokens import BadToken, TokenExpired, end_of
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
+from imserver.dialects.centrifuge.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable
+from imserver.dialects.centrifuge.wire import (
+    CentrifugeDialect,
+    ClientView,
+    ConnectResult,
+    HistoryResult,
+    PresenceStatsResult,
+    RefreshResult,
+    SubRefreshResult,
+    SubscribeResult,
+    compressed,
+    publication_of,
+)
 from imserver.errors import StorageUnavailable
 from imserver.model import (
     Answer,
@@ -49,18 +62,6 @@ from imserver.model import (
     RefreshSubscription,
     Reply,
     Subscribe,
-)
-from imserver.protocol.centrifuge import (
-    CentrifugeDialect,
-    ClientView,
-    ConnectResult,
-    HistoryResult,
-    PresenceStatsResult,
-    RefreshResult,
-    SubRefreshResult,
-    SubscribeResult,
-    compressed,
-    publication_of,
 )
 from imserver.protocol.dialect import Dialect
 from imserver.services.channels.channels import (
@@ -80,7 +81,6 @@ from imserver.transport.connection import OPEN, Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head
 from imserver.transport.stream import Stream
-from imserver.webhooks.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable
 
 NAME: Final = "centrifuge"
 VERSION: Final = f"imserver {__version__}"
