@@ -14,7 +14,6 @@ from gevent.hub import get_hub
 from msgspec.structs import replace
 
 from imserver.api.call import Api, Route
-from imserver.api.emulation import FallbackStreams
 from imserver.api.routes import ROUTES, fast_routes, routes_at, unread_body_limit
 from imserver.api.v1 import events as event_routes
 from imserver.api.v1.events import PATH as EVENTS_PATH
@@ -24,6 +23,7 @@ from imserver.api.v1.publisher import Publisher
 from imserver.api.v1.table import commands_of, document_of, routes_of
 from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
+from imserver.dialects.centrifuge.streams import FallbackStreams
 from imserver.errors import StartError
 from imserver.feature import Feature
 from imserver.parts import Parts

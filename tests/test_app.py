@@ -11,9 +11,9 @@ from flask.testing import FlaskClient
 from werkzeug.exceptions import ImATeapot
 from werkzeug.test import TestResponse
 
-from imserver.api import centrifugo
 from imserver.api.reply import CMD, PREFLIGHT
 from imserver.app import create_app
+from imserver.dialects.centrifuge import api as centrifugo
 from imserver.servers import LISTENER_KEY, Servers
 from imserver.transport.exchange import HEADER_LIST
 from tests.api.fakes import BAD_PARAMETER, SENT, FakeNode

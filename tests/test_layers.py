@@ -92,7 +92,7 @@ IMPORTERS = {
     "jwt": ("auth/tokens.py",),
     "cryptography": ("auth/tokens.py", "services/sessions/connection_ids.py"),
     "urllib3": ("webhooks/requests.py", "features/bots/outbound.py", "features/uploads/s3.py"),
-    "google": ("protocol/", "dialects/protobuf/"),
+    "google": ("dialects/centrifuge/", "dialects/protobuf/"),
     "PIL": ("features/uploads/pictures.py",),
     "gunicorn": (),
 }
@@ -301,7 +301,7 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
         "argon2",
         "google.protobuf",
         "imserver.dialects.protobuf.chat_pb2",
-        "imserver.protocol.centrifuge_pb2",
+        "imserver.dialects.centrifuge.centrifuge_pb2",
     ]
     code = (
         "import sys, imserver.cli, imserver.serving, imserver.wsgi; "

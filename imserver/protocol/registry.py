@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
+from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
 

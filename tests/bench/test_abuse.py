@@ -13,9 +13,10 @@ from bench.frames import CLOSE, server_frame
 from imserver.api.v1.openapi import document
 from imserver.api.v1.publisher import PublisherCommand
 from imserver.dialects.action import wire as action
+from imserver.dialects.centrifuge import wire as centrifuge
 from imserver.dialects.protobuf import wire as protobuf
 from imserver.dialects.pusher import wire as pusher
-from imserver.protocol import centrifuge, cmd
+from imserver.protocol import cmd
 from tests.bench.play import run
 from tests.features import DIALECTS, DOCUMENTED, OPERATIONS
 from tests.features import ROUTES as ROUTE_TABLE

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from imserver import assets, errors
-from imserver.api.centrifugo import METHODS
 from imserver.config.settings import PusherSettings
 from imserver.config.values import BY_FOLDED, fold
+from imserver.dialects.centrifuge import wire as centrifuge
+from imserver.dialects.centrifuge.api import METHODS
 from imserver.dialects.pusher import wire as pusher
-from imserver.protocol import centrifuge
 from imserver.protocol.cmd import COMMANDS
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
 from tests.features import METRICS, ROUTES

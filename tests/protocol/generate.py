@@ -15,7 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "sdk" / "protobuf" / "chat.proto"
 CENTRIFUGE = ROOT / "sdk" / "protobuf" / "centrifuge.proto"
-PACKAGES = {SCHEMA: Path("imserver", "dialects", "protobuf"), CENTRIFUGE: Path("imserver", "protocol")}
+PACKAGES = {
+    SCHEMA: Path("imserver", "dialects", "protobuf"),
+    CENTRIFUGE: Path("imserver", "dialects", "centrifuge"),
+}
 TYPES = {"string": "bytes", "uint32": "uint64"}
 """Type in the schema → type in the server's variant; enums are ``int32``."""
 _ENUM = re.compile(r"^enum (\w+) \{.*?^\}\n+", re.DOTALL | re.MULTILINE)

@@ -2,6 +2,7 @@
 
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect
+from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.dialects.client.wire import ClientDialect
 from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
@@ -17,7 +18,6 @@ from imserver.model import (
     Send,
     Subscribe,
 )
-from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.cmd import CmdDialect
 from tests.dialects.protobuf.test_full_wire import ASKED
 from tests.features import DIALECTS

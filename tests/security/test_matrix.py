@@ -23,11 +23,11 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.call import Route
-from imserver.api.centrifugo import ROUTES as CENTRIFUGO
 from imserver.api.reply import CMD, PROBLEM, UNAUTHORIZED
 from imserver.api.v1.operation import Operation
 from imserver.auth.principal import PUSH_OR_USER
 from imserver.config.settings import ApiSettings, PusherSettings
+from imserver.dialects.centrifuge.api import ROUTES as CENTRIFUGO
 from imserver.dialects.client import api as client
 from imserver.dialects.protobuf.api import NO_TOKEN
 from imserver.features.uploads.resumable import ResumableUploads

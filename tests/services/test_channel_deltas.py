@@ -11,13 +11,13 @@ from msgspec.structs import replace
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
+from imserver.dialects.centrifuge import wire as centrifuge_module
+from imserver.dialects.centrifuge.service import CentrifugeAnswers, CentrifugeState
+from imserver.dialects.centrifuge.wire import CentrifugeDialect
 from imserver.hub.hub import LocalChannel
 from imserver.model import ChannelPart, Event, Subscribe
-from imserver.protocol import centrifuge as centrifuge_module
-from imserver.protocol.centrifuge import CentrifugeDialect
 from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.streamed_messages import Piece
-from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, CentrifugeState
 from imserver.transport.connection import Connection
 from imserver.webhooks.back_ends import BackEnds
 from tests.hub.harness import Harness

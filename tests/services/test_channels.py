@@ -11,6 +11,15 @@ from msgspec.structs import replace
 
 from imserver.cluster.history import HistoryPage, LocalHistory, Position
 from imserver.config.settings import ChannelSettings
+from imserver.dialects.centrifuge import service as centrifuge_service
+from imserver.dialects.centrifuge.service import CentrifugeAnswers, presence_stats
+from imserver.dialects.centrifuge.wire import (
+    CentrifugeDialect,
+    CentrifugeProtobufDialect,
+    ClientView,
+    PresenceResult,
+    PresenceStatsResult,
+)
 from imserver.hub.hub import App
 from imserver.model import (
     AskHistory,
@@ -22,13 +31,6 @@ from imserver.model import (
     Reply,
     Request,
 )
-from imserver.protocol.centrifuge import (
-    CentrifugeDialect,
-    CentrifugeProtobufDialect,
-    ClientView,
-    PresenceResult,
-    PresenceStatsResult,
-)
 from imserver.protocol.cmd import ChannelCmdDialect
 from imserver.protocol.dialect import Dialect
 from imserver.services.channels import members
@@ -36,8 +38,6 @@ from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.commands import ChannelAnswers, ChannelCommands
 from imserver.services.channels.connections import Joined, Left
 from imserver.services.channels.members import ChannelMember, ChannelRefused, MemberPage, Publication
-from imserver.services.dialects import centrifuge_service
-from imserver.services.dialects.centrifuge_service import CentrifugeAnswers, presence_stats
 from imserver.services.dialects.cmd_service import CmdAnswers
 from imserver.services.nodes import ToChannel
 from imserver.storage.log.contract import PAGE_BYTES

@@ -10,13 +10,13 @@ from msgspec import json
 
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
+from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.model import ChannelPart, Event, Outcome, StreamPart
 from imserver.protocol.cmd import ChannelCmdDialect
 from imserver.services.channels import stored as stored_channels
 from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.members import ChannelRefused, Publication
 from imserver.services.channels.stored import Published, draft_of
-from imserver.services.dialects.centrifuge_service import CentrifugeState
 from imserver.storage.log.contract import Appended, Draft, Entry
 from imserver.transport.connection import Connection
 from tests.hub.test_channels import texts

@@ -16,17 +16,17 @@ from imserver.auth.channel_tokens import ChannelClaims, ConnectionClaims, Connec
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.config.settings import BackEndSettings, TenantSettings, WebhookSettings
+from imserver.dialects.centrifuge.service import CentrifugeState
+from imserver.dialects.centrifuge.wire import CentrifugeDialect
 from imserver.metrics import Metrics
 from imserver.model import CentrifugeLogin, ClientFacts, RefreshLogin, Reply
-from imserver.protocol.centrifuge import CentrifugeDialect
-from imserver.services.dialects.centrifuge_service import CentrifugeState
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import GatePolicy, Origins
 from imserver.transport.proxies import TrustedProxies
 from imserver.webhooks.webhooks import Webhooks
+from tests.dialects.centrifuge.test_service import CentrifugeHarness
 from tests.services.back_end import AwayStore, BackEnd
 from tests.services.login_harness import ASK, JWT, SECRET, Apps
-from tests.services.test_centrifuge_service import CentrifugeHarness
 from tests.services.test_issuers import KEYS, ROW, jwk, web
 from tests.support import ROOT
 

@@ -8,6 +8,20 @@ import pytest
 from msgspec import Raw
 
 from imserver import errors
+from imserver.dialects.centrifuge.wire import (
+    MAX_COMMANDS,
+    CentrifugeDialect,
+    CentrifugeProtobufDialect,
+    ClientView,
+    ConnectResult,
+    HistoryResult,
+    PresenceResult,
+    PresenceStatsResult,
+    PublicationView,
+    RefreshResult,
+    SubRefreshResult,
+    SubscribeResult,
+)
 from imserver.errors import CLOSE_BAD_PAYLOAD
 from imserver.model import (
     AskHistory,
@@ -31,20 +45,6 @@ from imserver.model import (
     Signal,
     Subscribe,
     Unsubscribe,
-)
-from imserver.protocol.centrifuge import (
-    MAX_COMMANDS,
-    CentrifugeDialect,
-    CentrifugeProtobufDialect,
-    ClientView,
-    ConnectResult,
-    HistoryResult,
-    PresenceResult,
-    PresenceStatsResult,
-    PublicationView,
-    RefreshResult,
-    SubRefreshResult,
-    SubscribeResult,
 )
 from imserver.services.messages.messaging import StoredView
 from tests.support import ROOT

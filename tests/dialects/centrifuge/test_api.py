@@ -8,10 +8,10 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from imserver.api import centrifugo
 from imserver.api.call import Call
 from imserver.api.reply import MAX_BATCH_BYTES
 from imserver.auth.principal import READ, Principal
+from imserver.dialects.centrifuge import api as centrifugo
 from imserver.errors import StorageUnavailable
 from imserver.services.channels.members import MAX_NAME_BYTES, ChannelRefused
 from imserver.transport.exchange import HttpRequest, HttpResponse

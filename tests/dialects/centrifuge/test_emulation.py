@@ -9,8 +9,8 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from imserver.protocol.centrifuge import CentrifugeDialect
-from imserver.services.dialects.emulation import MAX_WAITING, Emulated, EmulatedCommands, Emulation
+from imserver.dialects.centrifuge.emulation import MAX_WAITING, Emulated, EmulatedCommands, Emulation
+from imserver.dialects.centrifuge.wire import CentrifugeDialect
 from imserver.services.nodes import NodeQueries, encode
 from imserver.services.sessions.connection_ids import ConnectionIds
 from imserver.transport.connection import OPEN, Connection

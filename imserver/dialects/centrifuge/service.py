@@ -33,6 +33,18 @@ from imserver.auth.tokens import BadToken, TokenExpired, end_of
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
+from imserver.dialects.centrifuge.wire import (
+    CentrifugeDialect,
+    ClientView,
+    ConnectResult,
+    HistoryResult,
+    PresenceStatsResult,
+    RefreshResult,
+    SubRefreshResult,
+    SubscribeResult,
+    compressed,
+    publication_of,
+)
 from imserver.errors import StorageUnavailable
 from imserver.model import (
     Answer,
@@ -49,18 +61,6 @@ from imserver.model import (
     RefreshSubscription,
     Reply,
     Subscribe,
-)
-from imserver.protocol.centrifuge import (
-    CentrifugeDialect,
-    ClientView,
-    ConnectResult,
-    HistoryResult,
-    PresenceStatsResult,
-    RefreshResult,
-    SubRefreshResult,
-    SubscribeResult,
-    compressed,
-    publication_of,
 )
 from imserver.protocol.dialect import Dialect
 from imserver.services.channels.channels import (

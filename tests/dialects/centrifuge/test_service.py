@@ -8,19 +8,19 @@ from unittest.mock import Mock
 import pytest
 
 from imserver.auth.rules import ALLOWED
-from imserver.errors import StorageUnavailable
-from imserver.model import CentrifugeLogin, Reply
-from imserver.protocol.centrifuge import CentrifugeDialect, SubscribeResult
-from imserver.services.channels.commands import ChannelCommands
-from imserver.services.channels.consent import ChannelConsent
-from imserver.services.channels.members import ChannelRefused
-from imserver.services.dialects.centrifuge_service import (
+from imserver.dialects.centrifuge.service import (
     GRACE_SECONDS,
     CentrifugeAnswers,
     CentrifugeService,
     CentrifugeState,
     _Admission,
 )
+from imserver.dialects.centrifuge.wire import CentrifugeDialect, SubscribeResult
+from imserver.errors import StorageUnavailable
+from imserver.model import CentrifugeLogin, Reply
+from imserver.services.channels.commands import ChannelCommands
+from imserver.services.channels.consent import ChannelConsent
+from imserver.services.channels.members import ChannelRefused
 from imserver.services.nodes import NodeQueries
 from imserver.transport.connection import CLOSING, OPEN, Connection
 from imserver.transport.gate import Head

@@ -66,11 +66,11 @@ from imserver.protocol.sse import on_one_line
 if TYPE_CHECKING:
     from google.protobuf import message as protobuf_message
 
-    from imserver.protocol import centrifuge_pb2 as pb
+    from imserver.dialects.centrifuge import centrifuge_pb2 as pb
 else:
     # Imported on first use because they cost 4 MB, which a node without such clients need not spend.
     protobuf_message = LateModule("google.protobuf.message")
-    pb = LateModule("imserver.protocol.centrifuge_pb2")
+    pb = LateModule("imserver.dialects.centrifuge.centrifuge_pb2")
 
 MAX_OFFSET: Final = 2**63 - 1
 MAX_NAMED: Final = 1000

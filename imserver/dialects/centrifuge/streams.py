@@ -18,9 +18,9 @@ from imserver.api.form import BadBody
 from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1.events import stream_head
 from imserver.auth.principal import ANYONE
+from imserver.dialects.centrifuge.emulation import Emulated
+from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
 from imserver.parts import Parts
-from imserver.protocol.centrifuge import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
-from imserver.services.dialects.emulation import Emulated
 from imserver.transport.connection import Serve
 from imserver.transport.exchange import HttpResponse
 from imserver.transport.gate import Head, host_of

@@ -30,16 +30,7 @@ from imserver.auth.tokens import MAX_EXPIRES_AT
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
-from imserver.errors import Unavailable
-from imserver.model import ChannelPart, Event
-from imserver.protocol.centrifuge import MAX_OFFSET, ClientView, HistoryResult
-from imserver.protocol.forgiving import without_nulls
-from imserver.services.channels.channels import SERVER_UNSUBSCRIBE
-from imserver.services.channels.commands import MAX_PRESENCE, history_since
-from imserver.services.channels.connections import Left
-from imserver.services.channels.members import MAX_NAME_BYTES, ChannelRefused, check_name, encode_tags
-from imserver.services.channels.stored import Published
-from imserver.services.dialects.centrifuge_service import (
+from imserver.dialects.centrifuge.service import (
     NAME,
     REFUSALS,
     RefreshConnection,
@@ -48,6 +39,15 @@ from imserver.services.dialects.centrifuge_service import (
     infos_of_members,
     presence_stats,
 )
+from imserver.dialects.centrifuge.wire import MAX_OFFSET, ClientView, HistoryResult
+from imserver.errors import Unavailable
+from imserver.model import ChannelPart, Event
+from imserver.protocol.forgiving import without_nulls
+from imserver.services.channels.channels import SERVER_UNSUBSCRIBE
+from imserver.services.channels.commands import MAX_PRESENCE, history_since
+from imserver.services.channels.connections import Left
+from imserver.services.channels.members import MAX_NAME_BYTES, ChannelRefused, check_name, encode_tags
+from imserver.services.channels.stored import Published
 from imserver.services.push.idempotency import IdReused
 from imserver.transport.exchange import HttpResponse
 
