@@ -17,6 +17,7 @@ FEATURES: Final = (
     "imserver.dialects.client",
     "imserver.dialects.action",
     "imserver.dialects.protobuf",
+    "imserver.dialects.centrifuge",
     "imserver.dialects.pusher",
     "imserver.features.pages",
     "imserver.features.bots",

@@ -27,8 +27,6 @@ from imserver.auth.tenants import Tenants
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
-from imserver.dialects.centrifuge.emulation import Emulation
-from imserver.dialects.centrifuge.service import CentrifugeAnswers, CentrifugeService
 from imserver.hub.expiry import Check, Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -187,7 +185,6 @@ class Parts:
         self.channel_consent = ChannelConsent(
             self.webhooks.back_ends, self.webhooks.reviews, self.store, self.channels
         )
-        centrifuge = CentrifugeAnswers(self.webhooks.back_ends)
         self.channel_commands = ChannelCommands(
             self.channels,
             self.logins,
@@ -195,8 +192,6 @@ class Parts:
             {"cmd": CmdAnswers()},
             self.table,
         )
-        self.channel_commands.answers["centrifuge"] = centrifuge
-        self.centrifuge_service = self._make_centrifuge_service(centrifuge)
         others = None if self.cluster is None else self.cluster.others
         self._make_streams(others)
         self.dispatcher = self._make_dispatcher()
@@ -209,8 +204,6 @@ class Parts:
             config.websocket.ping_seconds,
             config.websocket.pong_seconds,
         )
-        self.sweep.checks["centrifuge"] = self.centrifuge_service.check_ends
-        self.emulation = Emulation(self.table, self.queries, others)
         self.on_ended = (
             self.messaging.catch_up.ended,
             self.channels.ended,
@@ -446,24 +439,6 @@ class Parts:
         )
         return messaging
 
-    def _make_centrifuge_service(self, answers: CentrifugeAnswers) -> CentrifugeService:
-        service = CentrifugeService(
-            self.sessions,
-            self.logins,
-            self.channels,
-            self.channel_commands,
-            self.channel_consent,
-            answers,
-            self.webhooks.back_ends,
-            self.connections,
-            self.queries,
-            self.messaging.catch_up,
-            self.config.centrifuge.app,
-            self.config.websocket.client_ping_seconds,
-        )
-        self.opened["centrifuge"] = service.opened
-        return service
-
     def _make_publishing(self) -> None:
         """Build the services that push to all kinds of targets, and the pending pushes."""
         limits = self.config.limits
@@ -549,7 +524,6 @@ class Parts:
             self.receipts,
             self.signals,
             GroupCommands(self.groups, self.accounts, self.relations),
-            self.centrifuge_service,
             self.channel_commands,
         )
         return Dispatcher((service.rows() for service in services), self.metrics)

@@ -23,7 +23,6 @@ from imserver.api.v1.publisher import Publisher
 from imserver.api.v1.table import commands_of, document_of, routes_of
 from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
-from imserver.dialects.centrifuge.streams import FallbackStreams
 from imserver.errors import StartError
 from imserver.feature import Feature
 from imserver.parts import Parts
@@ -167,7 +166,6 @@ class Servers:
         paths = {EVENTS_PATH: StreamPath("GET", events.open, events.refuse)}
         for feature in parts.features.values():
             paths |= feature.streams(serve)
-        paths |= FallbackStreams(parts, serve_each(serve), config.limits.message_bytes).paths()
         return Streams(
             parts.context,
             parts.gate,

@@ -122,7 +122,7 @@ class Call(Struct):
     ``params`` are the parameters by folded name, ``fields`` is the object of a JSON body, ``pairs`` are the
     fields of a multipart form. Rows with their own ``read`` have its result in ``asked`` instead. ``app`` is
     the resolved app, ``""`` if the request names none. ``user`` is the user for whom the request is made (in
-    rows with a ``user`` rule).
+    rows with a ``user`` rule). ``cost``: as how many requests it counts against the rate.
     """
 
     params: dict[str, str]
@@ -134,6 +134,7 @@ class Call(Struct):
     pairs: list[tuple[str, str]] | None = None
     asked: Any = None
     user: str = ""
+    cost: int = 1
 
     @property
     def is_back_end(self) -> bool:
@@ -396,6 +397,8 @@ def carry_out(api: Api, route: Route, request: HttpRequest, principal: Principal
             if route.app_of:
                 call.app = route.app_of(service, call.params)
         prepare(api, route, call)
+        if limited:
+            api.rates.charge(principal, request.host, call.cost - 1)
         assert route.function is not None
         finished = route.function(service, call)
     except RequestRefused as refused:

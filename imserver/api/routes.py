@@ -12,15 +12,11 @@ from imserver.api.call import Api, Route, answer, with_key
 from imserver.api.v1 import table
 from imserver.auth.authority import bearer, is_token
 from imserver.auth.principal import SIGNED
-from imserver.dialects.centrifuge import api as centrifugo
-from imserver.dialects.centrifuge import streams as emulation
 from imserver.transport.exchange import HttpRoutes, row_of
 from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
 
 ROUTES: Final[tuple[Route, ...]] = (
     *cmd.ROUTES,
-    *centrifugo.ROUTES,
-    *emulation.ROUTES,
     *table.ROUTES,
 )
 """Those of the core, in families."""

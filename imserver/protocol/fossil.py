@@ -10,6 +10,9 @@ from functools import lru_cache
 from struct import unpack
 from typing import Final
 
+from imserver.message_view import payload_of
+from imserver.model import Compressed, Event
+
 MAX_BYTES: Final = 32768
 """Longer texts get no delta, because making one may take more than 10 ms."""
 _DIGITS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
@@ -109,3 +112,13 @@ def _checksum(data: bytes) -> int:
     words = data + bytes(-len(data) % 4)
     total: int = sum(unpack(f">{len(words) // 4}I", words))
     return total & 0xFFFFFFFF
+
+
+def compressed(event: Event, before: Event | None) -> Compressed:
+    """A publication for a subscriber that reads deltas. ``before``: the last one that it has received (None:
+    it needs the whole payload). Never switches.
+    """
+    payload = payload_of(event)
+    change = None if before is None else make_delta(payload_of(before), payload)
+    data, delta = (payload, False) if change is None else (change, True)
+    return Compressed("msg", event.sender, "", data=data, channel=event.channel, delta=delta)

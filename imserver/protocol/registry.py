@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
 
-DIALECTS: tuple[Dialect, ...] = (
-    CmdDialect(),
-    CentrifugeDialect(),
-    CentrifugeProtobufDialect(),
-)
+DIALECTS: tuple[Dialect, ...] = (CmdDialect(),)
 """One instance of each codec, shared by all connections of a process."""

@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
-from imserver.dialects.centrifuge import wire as centrifuge_module
 from imserver.dialects.centrifuge.service import CentrifugeAnswers, CentrifugeState
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
 from imserver.hub.hub import LocalChannel
 from imserver.model import ChannelPart, Event, Subscribe
+from imserver.protocol import fossil
 from imserver.services.channels.channels import Subscribed
 from imserver.services.channels.streamed_messages import Piece
 from imserver.transport.connection import Connection
@@ -119,7 +119,7 @@ def test_the_first_publication_is_whole_and_the_others_are_deltas(harness: Harne
 
 def test_a_delta_is_made_once_for_all_subscribers(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[bytes] = []
-    monkeypatch.setattr(centrifuge_module, "make_delta", lambda before, after: made.append(after))
+    monkeypatch.setattr(fossil, "make_delta", lambda before, after: made.append(after))
     readers = [Reader(harness, f"user {number}") for number in range(5)]
     publish(harness, 1, 2)
     assert [numbers(reader) for reader in readers] == [[1, 2]] * 5
@@ -129,7 +129,7 @@ def test_a_delta_is_made_once_for_all_subscribers(harness: Harness, monkeypatch:
 def test_no_delta_is_made_and_nothing_retained_if_nobody_reads_deltas(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(centrifuge_module, "make_delta", None)
+    monkeypatch.setattr(fossil, "make_delta", None)
     bob = Reader(harness, "bob", delta=False)
     publish(harness, 1, 2)
     assert numbers(bob) == [1, 2]

@@ -1,0 +1,46 @@
+"""Centrifugo's protocol with its streams, and its server API, for the clients and libraries of Centrifugo."""
+
+from __future__ import annotations
+
+from imserver.dialects.centrifuge import api, streams
+from imserver.dialects.centrifuge.emulation import Emulation
+from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
+from imserver.dialects.centrifuge.streams import FallbackStreams
+from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
+from imserver.feature import Feature
+from imserver.parts import FeatureParts, Parts
+
+
+def _build(core: Parts) -> FeatureParts:
+    answers = CentrifugeAnswers(core.webhooks.back_ends)
+    core.channel_commands.answers[NAME] = answers
+    service = CentrifugeService(
+        core.sessions,
+        core.logins,
+        core.channels,
+        core.channel_commands,
+        core.channel_consent,
+        answers,
+        core.webhooks.back_ends,
+        core.connections,
+        core.queries,
+        core.messaging.catch_up,
+        core.config.centrifuge.app,
+        core.config.websocket.client_ping_seconds,
+    )
+    others = None if core.cluster is None else core.cluster.others
+    return FeatureParts(
+        api.CentrifugeApi(core, Emulation(core.table, core.queries, others)),
+        service.rows(),
+        {NAME: service.opened},
+        checks={NAME: service.check_ends},
+        streams=FallbackStreams(core, service, core.config.limits.message_bytes).paths,
+    )
+
+
+FEATURE = Feature(
+    NAME,
+    _build,
+    (CentrifugeDialect(), CentrifugeProtobufDialect()),
+    (*api.ROUTES, *streams.ROUTES),
+)

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver import __version__, errors
-from imserver.api.call import Api, Call, Route
+from imserver.api.call import Call, Route
 from imserver.api.form import BadBody
 from imserver.api.reply import PROBLEM, BatchAnswers
 from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
@@ -30,6 +30,7 @@ from imserver.auth.tokens import MAX_EXPIRES_AT
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
+from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import (
     NAME,
     REFUSALS,
@@ -42,6 +43,7 @@ from imserver.dialects.centrifuge.service import (
 from imserver.dialects.centrifuge.wire import MAX_OFFSET, ClientView, HistoryResult
 from imserver.errors import Unavailable
 from imserver.model import ChannelPart, Event
+from imserver.parts import Parts
 from imserver.protocol.forgiving import without_nulls
 from imserver.services.channels.channels import SERVER_UNSUBSCRIBE
 from imserver.services.channels.commands import MAX_PRESENCE, history_since
@@ -61,6 +63,13 @@ _PAGE: Final = 1000
 _MIN_CODE, _MAX_CODE = 3000, 4999
 
 _encode = msgspec.json.Encoder().encode
+
+
+class CentrifugeApi(Struct, frozen=True):
+    """What the routes of this dialect use: the parts of the core, and the commands for streams."""
+
+    services: Parts
+    emulation: Emulation
 
 
 class MethodFailed(Exception):
@@ -173,7 +182,7 @@ def _json_in(asked: _Message) -> bytes:
     return data
 
 
-def publish(api: Api, app: str, asked: _Publish) -> dict[str, Any]:
+def publish(api: CentrifugeApi, app: str, asked: _Publish) -> dict[str, Any]:
     """Publish to a channel; ``#`` and a user: push to this user. May switch."""
     (result,) = _publish_each(api, app, asked, [asked.channel])
     if "error" in result:
@@ -182,14 +191,14 @@ def publish(api: Api, app: str, asked: _Publish) -> dict[str, Any]:
     return published
 
 
-def broadcast(api: Api, app: str, asked: _Broadcast) -> dict[str, Any]:
+def broadcast(api: CentrifugeApi, app: str, asked: _Broadcast) -> dict[str, Any]:
     """Publish the same to several channels. May switch."""
     if not 0 < len(asked.channels) <= MAX_CHANNELS:
         raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
     return {"responses": _publish_each(api, app, asked, asked.channels)}
 
 
-def _publish_each(api: Api, app: str, asked: _Message, channels: list[str]) -> list[dict[str, Any]]:
+def _publish_each(api: CentrifugeApi, app: str, asked: _Message, channels: list[str]) -> list[dict[str, Any]]:
     """Publish once to each channel for an idempotency key. May switch."""
     data = _json_in(asked)
     try:
@@ -217,7 +226,7 @@ def _publish_result(found: Published | ChannelRefused | IdReused) -> dict[str, A
     return {"result": {} if position is None else {"offset": position.offset, "epoch": position.epoch}}
 
 
-def _connections_of(api: Api, app: str, asked: _OfUser) -> list[str]:
+def _connections_of(api: CentrifugeApi, app: str, asked: _OfUser) -> list[str]:
     """The ids of a user's connections of this dialect, or the named one if it is that user's. May switch."""
     if asked.session:  # it would narrow the request, so it cannot be ignored
         raise MethodFailed(errors.CENTRIFUGE_BAD_DATA, "session is not supported")
@@ -231,7 +240,7 @@ def _connections_of(api: Api, app: str, asked: _OfUser) -> list[str]:
     return [session.connection for session in sessions if session.dialect == NAME]
 
 
-def subscribe(api: Api, app: str, asked: _Subscribe) -> dict[str, Any]:
+def subscribe(api: CentrifugeApi, app: str, asked: _Subscribe) -> dict[str, Any]:
     """Subscribe the connections of a user to a channel. May switch."""
     about = SubscriptionAbout(_bytes_of(asked.info), _bytes_of(asked.data), _end(asked.expire_at))
     if asked.channel.startswith("#"):
@@ -242,7 +251,7 @@ def subscribe(api: Api, app: str, asked: _Subscribe) -> dict[str, Any]:
     return {}
 
 
-def unsubscribe(api: Api, app: str, asked: _Unsubscribe) -> dict[str, Any]:
+def unsubscribe(api: CentrifugeApi, app: str, asked: _Unsubscribe) -> dict[str, Any]:
     """End the subscriptions of a user to a channel; ``""``: to all channels. May switch."""
     connections = api.services.connections
     ids = _connections_of(api, app, asked)
@@ -260,7 +269,7 @@ def unsubscribe(api: Api, app: str, asked: _Unsubscribe) -> dict[str, Any]:
     return {}
 
 
-def disconnect(api: Api, app: str, asked: _Disconnect) -> dict[str, Any]:
+def disconnect(api: CentrifugeApi, app: str, asked: _Disconnect) -> dict[str, Any]:
     """Close connections of a user: all of them, in every dialect, unless some are named. May switch."""
     given = asked.disconnect
     if given is None and not (asked.client or asked.session or asked.whitelist):
@@ -282,7 +291,7 @@ def disconnect(api: Api, app: str, asked: _Disconnect) -> dict[str, Any]:
     return {}
 
 
-def refresh(api: Api, app: str, asked: _Refresh) -> dict[str, Any]:
+def refresh(api: CentrifugeApi, app: str, asked: _Refresh) -> dict[str, Any]:
     """Change when the sessions of a user end and what others see of them, or end them now. May switch."""
     connections = api.services.connections
     for connection in _connections_of(api, app, asked):
@@ -307,7 +316,7 @@ def _end(expire_at: int) -> int:
     return min(max(expire_at, 0), MAX_EXPIRES_AT)
 
 
-def _options(api: Api, app: str, channel: str) -> ChannelSettings:
+def _options(api: CentrifugeApi, app: str, channel: str) -> ChannelSettings:
     """Raises :class:`ChannelRefused` if no channel can have this name, or if it is that of a user, which has
     neither history nor presence."""
     check_name(channel)
@@ -316,7 +325,7 @@ def _options(api: Api, app: str, channel: str) -> ChannelSettings:
     return api.services.channels.options(app, channel)
 
 
-def presence(api: Api, app: str, asked: _OfChannel) -> dict[str, dict[str, ClientView]]:
+def presence(api: CentrifugeApi, app: str, asked: _OfChannel) -> dict[str, dict[str, ClientView]]:
     """The subscribers of a channel. May switch."""
     if not _options(api, app, asked.channel).presence:
         raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
@@ -324,14 +333,14 @@ def presence(api: Api, app: str, asked: _OfChannel) -> dict[str, dict[str, Clien
     return {"presence": infos_of_members(page.members)}
 
 
-def count_presence(api: Api, app: str, asked: _OfChannel) -> Struct:
+def count_presence(api: CentrifugeApi, app: str, asked: _OfChannel) -> Struct:
     """How many subscribers and users a channel has. May switch."""
     if not _options(api, app, asked.channel).presence:
         raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
     return presence_stats(api.services.channels, app, asked.channel)
 
 
-def history(api: Api, app: str, asked: _History) -> HistoryResult:
+def history(api: CentrifugeApi, app: str, asked: _History) -> HistoryResult:
     """Publications of a channel. May switch."""
     if not _options(api, app, asked.channel).has_history:
         raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
@@ -340,7 +349,7 @@ def history(api: Api, app: str, asked: _History) -> HistoryResult:
     return history_view(history_since(api.services.channels, app, asked.channel, since, limit, asked.reverse))
 
 
-def remove_history(api: Api, app: str, asked: _OfChannel) -> dict[str, Any]:
+def remove_history(api: CentrifugeApi, app: str, asked: _OfChannel) -> dict[str, Any]:
     """Remove the publications of a channel. May switch."""
     if not _options(api, app, asked.channel).has_history:
         raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
@@ -348,7 +357,7 @@ def remove_history(api: Api, app: str, asked: _OfChannel) -> dict[str, Any]:
     return {}
 
 
-def list_channels(api: Api, app: str, asked: _Channels) -> dict[str, Any]:
+def list_channels(api: CentrifugeApi, app: str, asked: _Channels) -> dict[str, Any]:
     """The channels with subscribers, all or those that fit a pattern. May switch."""
     if len(asked.pattern.encode()) > MAX_NAME_BYTES:
         raise MethodFailed(errors.CENTRIFUGE_BAD_DATA, f"a pattern has at most {MAX_NAME_BYTES} bytes")
@@ -368,7 +377,7 @@ def list_channels(api: Api, app: str, asked: _Channels) -> dict[str, Any]:
     return {"channels": found}
 
 
-def info(api: Api, app: str, _asked: _Info) -> dict[str, Any]:
+def info(api: CentrifugeApi, app: str, _asked: _Info) -> dict[str, Any]:
     """What the app is like. One row stands for all nodes. May switch."""
     services = api.services
     count = api.services.presence.counts([app]).apps[app]
@@ -394,7 +403,7 @@ class Method(Struct, frozen=True):
 
     need: Need
     request: type[Struct]
-    function: Callable[[Api, str, Any], Any]
+    function: Callable[[CentrifugeApi, str, Any], Any]
 
 
 METHODS: Final[Mapping[str, Method]] = {
@@ -446,7 +455,7 @@ def _decode(kind: type[T], content: bytes) -> T:
 _decode_lines = msgspec.json.Decoder(_Command).decode_lines
 
 
-def _read(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
+def _read(decode: Callable[[bytes], Any], api: CentrifugeApi, call: Call) -> None:
     """Decode the request, and choose the app by the key."""
     try:
         call.asked = decode(call.body)
@@ -459,7 +468,15 @@ def _read(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
         call.app = api.services.tenants.resolve(api.services.config.centrifuge.app)
 
 
-def _run(method: Method, api: Api, app: str, asked: Any) -> dict[str, Any]:
+def _read_commands(decode: Callable[[bytes], list[Any]], api: CentrifugeApi, call: Call) -> None:
+    """As :func:`_read`, of a request with several commands. Each counts as one request."""
+    _read(decode, api, call)
+    if len(call.asked) > MAX_CHANNELS:
+        raise BadBody(f"a request has at most {MAX_CHANNELS} commands")
+    call.cost = max(1, len(call.asked))
+
+
+def _run(method: Method, api: CentrifugeApi, app: str, asked: Any) -> dict[str, Any]:
     """The reply of a method. May switch."""
     try:
         return {"result": method.function(api, app, asked)}
@@ -469,7 +486,7 @@ def _run(method: Method, api: Api, app: str, asked: Any) -> dict[str, Any]:
         return _error(REFUSALS[refused.reason].code)
 
 
-def _answer(method: Method, api: Api, call: Call) -> HttpResponse:
+def _answer(method: Method, api: CentrifugeApi, call: Call) -> HttpResponse:
     reply = _run(method, api, call.app, call.asked)
     if "error" in reply and call.request.headers.get("x-centrifugo-error-mode") == "transport":
         error = reply["error"]
@@ -477,12 +494,9 @@ def _answer(method: Method, api: Api, call: Call) -> HttpResponse:
     return HttpResponse(200, _encode(reply))
 
 
-def _answer_batch(api: Api, call: Call) -> HttpResponse:
+def _answer_batch(api: CentrifugeApi, call: Call) -> HttpResponse:
     """Run several methods, one after the other. Each needs its own permission."""
-    commands: list[dict[str, Raw]] = call.asked.commands
-    if len(commands) > MAX_CHANNELS:
-        raise BadBody("a batch has at most 1,000 commands")
-    api.rates.charge(call.principal, call.request.host, len(commands) - 1)
+    commands: list[dict[str, Raw]] = call.asked
     answers = BatchAnswers()
     for command in commands:
         given = [(name, bytes(content)) for name, content in command.items() if bytes(content) != b"null"]
@@ -492,12 +506,11 @@ def _answer_batch(api: Api, call: Call) -> HttpResponse:
     return HttpResponse(200, b'{"replies":[%b]}' % b",".join(answers.parts))
 
 
-def _answer_commands(api: Api, call: Call) -> HttpResponse:
+def _answer_commands(api: CentrifugeApi, call: Call) -> HttpResponse:
     """Run the commands of older clients, one after the other. Each needs its own permission."""
     commands: list[_Command] = call.asked
-    if not 0 < len(commands) <= MAX_CHANNELS:
-        raise BadBody("a request has 1 to 1,000 commands")
-    api.rates.charge(call.principal, call.request.host, len(commands) - 1)
+    if not commands:
+        raise BadBody("a request has a command")
     answers = BatchAnswers()
     for command in commands:
         params = b"" if bytes(command.params) == b"null" else bytes(command.params)
@@ -507,7 +520,7 @@ def _answer_commands(api: Api, call: Call) -> HttpResponse:
     return HttpResponse(200, b"\n".join(answers.parts))
 
 
-def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, Any]:
+def _run_command(api: CentrifugeApi, call: Call, name: str, content: bytes) -> dict[str, Any]:
     method = METHODS.get(name)
     if method is None:
         return _error(errors.CENTRIFUGE_METHOD_NOT_FOUND)
@@ -526,7 +539,7 @@ def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, A
         return _error(errors.CENTRIFUGE_INTERNAL)
 
 
-_OF_KEYS: Final[dict[str, Any]] = {"style": PROBLEM, "limited": True, "key_in": "x-api-key"}
+_OF_KEYS: Final[dict[str, Any]] = {"feature": NAME, "style": PROBLEM, "limited": True, "key_in": "x-api-key"}
 
 ROUTES: Final = (
     *(
@@ -547,8 +560,16 @@ ROUTES: Final = (
         ANY_KEY,
         _answer_batch,
         "known",
-        read=partial(_read, partial(_decode, _Batch)),
+        read=partial(_read_commands, lambda content: _decode(_Batch, content).commands),
         **_OF_KEYS,
     ),
-    Route("POST", "/api", ANY_KEY, _answer_commands, "known", read=partial(_read, _decode_lines), **_OF_KEYS),
+    Route(
+        "POST",
+        "/api",
+        ANY_KEY,
+        _answer_commands,
+        "known",
+        read=partial(_read_commands, _decode_lines),
+        **_OF_KEYS,
+    ),
 )

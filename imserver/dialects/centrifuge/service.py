@@ -42,7 +42,6 @@ from imserver.dialects.centrifuge.wire import (
     RefreshResult,
     SubRefreshResult,
     SubscribeResult,
-    compressed,
     publication_of,
 )
 from imserver.errors import StorageUnavailable
@@ -63,6 +62,7 @@ from imserver.model import (
     Subscribe,
 )
 from imserver.protocol.dialect import Dialect
+from imserver.protocol.fossil import compressed
 from imserver.services.channels.channels import (
     CLOSE_INSUFFICIENT_STATE,
     INSUFFICIENT,

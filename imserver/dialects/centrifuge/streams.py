@@ -13,15 +13,18 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.call import Api, Call, Route
+from imserver.api.call import Call, Route
 from imserver.api.form import BadBody
 from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1.events import stream_head
 from imserver.auth.principal import ANYONE
+from imserver.dialects.centrifuge.api import CentrifugeApi
 from imserver.dialects.centrifuge.emulation import Emulated
+from imserver.dialects.centrifuge.service import NAME, CentrifugeService
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
 from imserver.parts import Parts
 from imserver.transport.connection import Serve
+from imserver.transport.dispatch import serve_each
 from imserver.transport.exchange import HttpResponse
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream, StreamEncoding, StreamPath
@@ -32,20 +35,24 @@ _EVENTS: Final = "text/event-stream; charset=utf-8"
 
 
 class FallbackStreams:
-    """Opens streams. Owner of their encodings; ``services`` is the node.
+    """Opens streams for ``service``. Owner of their encodings. ``message_bytes``: the longest message."""
 
-    ``serve``: serves messages. ``message_bytes``: the longest one.
-    """
+    def __init__(self, core: Parts, service: CentrifugeService, message_bytes: int) -> None:
+        self._core = core
+        self._service = service
+        self._message_bytes = message_bytes
+        self._events: StreamEncoding
+        self._lines: StreamEncoding
+        self._frames: StreamEncoding
 
-    def __init__(self, services: Parts, serve: Serve, message_bytes: int) -> None:
-        self._services = services
+    def paths(self, serve: Serve) -> dict[str, StreamPath]:
+        """Path, or its pattern → how it is served. The second segment may name the app. ``serve``: serves
+        messages."""
+        serve, message_bytes = serve_each(serve), self._message_bytes
         dialect = CentrifugeDialect(streamed=True)
         self._events = StreamEncoding(dialect, serve, message_bytes, b"data: ", b"\n\n")
         self._lines = StreamEncoding(dialect, serve, message_bytes, b"", b"\n")
         self._frames = StreamEncoding(CentrifugeProtobufDialect(streamed=True), serve, message_bytes)
-
-    def paths(self) -> dict[str, StreamPath]:
-        """Path, or its pattern → how it is served. The second segment may name the app."""
         events = StreamPath("GET", self._open, self._refuse)
         lines = StreamPath("POST", self._open, self._refuse)
         return {
@@ -66,8 +73,8 @@ class FallbackStreams:
     def _open(self, stream: Stream, head: Head) -> None:
         """Begin a stream, and serve the commands in its request. May switch."""
         encoding, kind = self._encoding(head)
-        stream.begin(encoding, stream_head(self._services, head, host_of(stream.peer), kind))
-        self._services.centrifuge_service.opened(stream, head)
+        stream.begin(encoding, stream_head(self._core, head, host_of(stream.peer), kind))
+        self._service.opened(stream, head)
         data = head.params().get("cf_connect", "").encode() if head.method == "GET" else head.body
         text = encoding.dialect.text
         if 0 < len(data) <= encoding.limit_bytes and not (text and not _is_utf8(data)):
@@ -81,7 +88,7 @@ class FallbackStreams:
         A browser can read its close code, but not the status of a refused request.
         """
         encoding, kind = self._encoding(head)
-        return stream_head(self._services, head, host, kind) + encoding.close_frames(code)
+        return stream_head(self._core, head, host, kind) + encoding.close_frames(code)
 
 
 def _is_protobuf(content_type: str) -> bool:
@@ -104,7 +111,7 @@ class _Emulation(Struct):
     data: str
 
 
-def _read(_api: Api, call: Call) -> None:
+def _read(_api: CentrifugeApi, call: Call) -> None:
     """Decode the request: its session, and the commands."""
     try:
         if _is_protobuf(call.request.headers.get("content-type", "")):
@@ -124,14 +131,16 @@ _PROBLEMS: Final = {
 _ACCEPTED: Final = HttpResponse(200, b"{}")
 
 
-def _emulate(api: Api, call: Call) -> HttpResponse:
+def _emulate(api: CentrifugeApi, call: Call) -> HttpResponse:
     """Serve commands of a stream. After 404 and 5xx clients close their stream and reconnect. May switch."""
     session, data = call.asked
-    problem = _PROBLEMS.get(api.services.emulation.serve(session, data))
+    problem = _PROBLEMS.get(api.emulation.serve(session, data))
     if problem is not None:
         raise ApiProblem(problem)
     return _ACCEPTED
 
 
-ROUTES: Final = (Route("POST", "/emulation", ANYONE, _emulate, hot=True, read=_read, style=PROBLEM),)
+ROUTES: Final = (
+    Route("POST", "/emulation", ANYONE, _emulate, hot=True, read=_read, style=PROBLEM, feature=NAME),
+)
 """The session is the proof: only the client of a stream knows it."""

@@ -59,7 +59,6 @@ from imserver.protocol.cmd import (
 )
 from imserver.protocol.dialect import Dialect, Payload
 from imserver.protocol.forgiving import Refused, fields_of, has_nul, text_in, without_nulls
-from imserver.protocol.fossil import make_delta
 from imserver.protocol.late import LateModule
 from imserver.protocol.sse import on_one_line
 
@@ -464,16 +463,6 @@ def entry_publication(message: Message) -> PublicationView:
     """A stored entry in the own channel of its receiver."""
     entry = Raw(_encode(entry_view(message)))
     return PublicationView(entry, offset=message.id, tags={"kind": "message"})
-
-
-def compressed(event: Event, before: Event | None) -> Compressed:
-    """A publication for a subscriber that reads deltas. ``before``: the last one that it has received (None:
-    it needs the whole payload). Never switches.
-    """
-    payload = payload_of(event)
-    change = None if before is None else make_delta(payload_of(before), payload)
-    data, delta = (payload, False) if change is None else (change, True)
-    return Compressed("msg", event.sender, "", data=data, channel=event.channel, delta=delta)
 
 
 def _content_of(event: Event) -> tuple[str, Struct] | None:

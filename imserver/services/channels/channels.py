@@ -21,11 +21,11 @@ from imserver.auth.quotas import NoticeRates
 from imserver.clock import until_beat
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
 from imserver.config.settings import ChannelSettings, TenantSettings
-from imserver.dialects.centrifuge.wire import compressed
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import ChannelPosition, Hub, LocalChannel
 from imserver.metrics import Metrics
 from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
+from imserver.protocol.fossil import compressed
 from imserver.services.channels.members import (
     PRIVATE_PREFIX,
     RESERVED,

@@ -28,7 +28,7 @@ def run_batch(path: str, names: list[str]) -> list[dict[str, Any]]:
     if path == "/api":
         call.asked = [centrifugo._Command(method=name) for name in names]
     else:
-        call.asked = Mock(commands=[{name: Raw(b"{}")} for name in names])
+        call.asked = [{name: Raw(b"{}")} for name in names]
     found = route.function(Mock(), call).body
     return list(map(json.loads, found.splitlines())) if path == "/api" else json.loads(found)["replies"]
 
