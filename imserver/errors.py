@@ -89,7 +89,7 @@ CLOSE_WRONG_DIALECT: Final = _close(
 )
 
 DISCONNECTED: Final = "disconnected"
-"""The reason of a close with a back end's own code: ``centrifuge-js`` ignores a code without a reason."""
+"""The reason of a close with a back end's own code: SDKs may ignore a code without a reason."""
 
 
 def close_reason(code: int) -> str:
@@ -154,6 +154,11 @@ REPLY_FAILED: Final = _reply(1009, "操作失败")
 REPLY_NO_ROUTE: Final = _reply(1010, "路由不存在")
 REPLY_NO_APP: Final = _reply(1011, "appid不存在")
 
+CODE_REJECTED: Final = 103
+"""The code of a :class:`ClientError`: the back end of the app has rejected a message."""
+CODE_LIMIT: Final = 106
+"""A limit is reached, in commands that the original server does not have."""
+
 #: text of any other code
 REPLY_TEXT_UNKNOWN: Final = "未定义错误类型!"
 
@@ -163,51 +168,14 @@ def reply_text(code: int) -> str:
     return REPLY_TEXT.get(code, REPLY_TEXT_UNKNOWN)
 
 
-# --- Error codes of Centrifugo's protocol -------------------------------------------------------------------
-
-
-class CentrifugeError(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error in a reply to a client of Centrifugo. ``temporary``: the client may try again."""
+class ClientError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the back end of an app says to a client whose command it refuses. ``temporary``: the client may
+    try again.
+    """
 
     code: int
     message: str
     temporary: bool = False
-
-
-#: code of a reply -> the error for its client. The codes from 1000 are those that commands share with the
-#: cmd dialect.
-CENTRIFUGE_ERRORS: Final[dict[int, CentrifugeError]] = {}
-
-
-def _centrifuge(code: int, message: str, *, temporary: bool = False) -> int:
-    """Add a row to the table, and return its code."""
-    CENTRIFUGE_ERRORS[code] = CentrifugeError(code, message, temporary)
-    return code
-
-
-CENTRIFUGE_INTERNAL: Final = _centrifuge(100, "internal server error", temporary=True)
-CENTRIFUGE_UNAUTHORIZED: Final = _centrifuge(101, "unauthorized")
-CENTRIFUGE_PERMISSION_DENIED: Final = _centrifuge(103, "permission denied")
-CENTRIFUGE_METHOD_NOT_FOUND: Final = _centrifuge(104, "method not found")
-CENTRIFUGE_ALREADY_SUBSCRIBED: Final = _centrifuge(105, "already subscribed")
-CENTRIFUGE_LIMIT_EXCEEDED: Final = _centrifuge(106, "limit exceeded")
-CENTRIFUGE_BAD_DATA: Final = _centrifuge(107, "bad request")
-CENTRIFUGE_NOT_AVAILABLE: Final = _centrifuge(108, "not available")
-CENTRIFUGE_TOKEN_EXPIRED: Final = _centrifuge(109, "token expired")
-CENTRIFUGE_TOO_MANY_REQUESTS: Final = _centrifuge(111, "too many requests", temporary=True)
-CENTRIFUGE_UNRECOVERABLE: Final = _centrifuge(112, "unrecoverable position")
-
-_centrifuge(REPLY_NO_DATA, "unknown conversation, message or account")
-_centrifuge(REPLY_NOT_STORED, "not stored", temporary=True)
-CENTRIFUGE_ERRORS.update(
-    {
-        REPLY_NOT_LOGGED_IN: CENTRIFUGE_ERRORS[CENTRIFUGE_UNAUTHORIZED],
-        REPLY_BAD_PARAMETER: CENTRIFUGE_ERRORS[CENTRIFUGE_BAD_DATA],
-        REPLY_BAD_USER: CENTRIFUGE_ERRORS[CENTRIFUGE_BAD_DATA],
-        REPLY_UNAUTHORIZED: CENTRIFUGE_ERRORS[CENTRIFUGE_PERMISSION_DENIED],
-        REPLY_SYSTEM: CENTRIFUGE_ERRORS[CENTRIFUGE_INTERNAL],
-    }
-)
 
 
 # --- HTTP problems: answers outside the dialects' own routes ------------------------------------------------

@@ -228,28 +228,6 @@ class Hide(Command, frozen=True, gc=False):
     ids: tuple[int, ...]
 
 
-class CentrifugeLogin(Command, frozen=True, gc=False):
-    """A login in which only the token names the user; ``""``: a connection without a user.
-
-    ``recover``: channels in which the server had subscribed the client → epoch and offset of the last
-    publication that it has. ``data`` (JSON; ``b""``: none), ``name`` and ``version`` of the client and
-    ``headers`` (which a browser cannot set on a WebSocket) are for the back end.
-    """
-
-    token: str
-    recover: dict[str, tuple[str, int]] = {}
-    data: bytes = b""
-    name: str = ""
-    version: str = ""
-    headers: dict[str, str] = {}
-
-
-class RefreshLogin(Command, frozen=True, gc=False):
-    """Renew the token of the session."""
-
-    token: str
-
-
 class Subscribe(Command, frozen=True, gc=False):
     """Subscribe to a channel.
 
@@ -268,13 +246,6 @@ class Subscribe(Command, frozen=True, gc=False):
     delta: bool = False
     data: bytes = b""
     reject_unrecovered: bool = False
-
-
-class RefreshSubscription(Command, frozen=True, gc=False):
-    """Renew the token of a subscription."""
-
-    channel: str
-    token: str
 
 
 class Unsubscribe(Command, frozen=True, gc=False):
@@ -299,12 +270,6 @@ class AskPresence(Command, frozen=True, gc=False):
     channel: str
     limit: int = 0
     after: str = ""
-
-
-class AskPresenceStats(Command, frozen=True, gc=False):
-    """Request how many subscribers and users a channel has."""
-
-    channel: str
 
 
 class AskHistory(Command, frozen=True, gc=False):
@@ -386,13 +351,6 @@ class LeaveGroup(Command, frozen=True, gc=False):
     """Leave a group."""
 
     group: int
-
-
-class AskBackEnd(Command, frozen=True, gc=False):
-    """Call a method of the app's back end. ``data``: JSON (``b""``: none)."""
-
-    method: str
-    data: bytes = b""
 
 
 class Request(Struct, gc=False):

@@ -63,6 +63,8 @@ class Dialect:
     """The payload with which the server pings a client; ``b""``: a WebSocket ping. Any answer is a sign of
     life.
     """
+    close_codes_of_back_ends: bool = False
+    """Clients get the code and reason with which a back end ends their connection. Others get 4502."""
     close_codes: Mapping[int, int] = {}
     """Our close code → the code with the same meaning in this protocol. Others are sent unchanged."""
     close_reasons: Mapping[int, str] = {}

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from imserver.config.settings import BackEndSettings
-from imserver.errors import CentrifugeError, ImserverError
+from imserver.errors import ClientError, ImserverError
 from imserver.model import ClientFacts
 from imserver.protocol.forgiving import without_nulls
 from imserver.transport.connection import Connection
@@ -22,7 +22,6 @@ from imserver.webhooks.requests import MAX_WAITING, Asking, Outgoing, Unreachabl
 
 T = TypeVar("T")
 BackEndCall = Literal["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"]
-_CENTRIFUGE: Final = "centrifuge"
 _encode = msgspec.json.Encoder().encode
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,8190}[!-~])?")
 """What a client may set: ASCII without control characters, which could begin another header."""
@@ -50,7 +49,7 @@ class BackEndUnavailable(ImserverError):
 class BackEndRefused(ImserverError):
     """The answer is an ``error`` for the client, or that its connection ends."""
 
-    def __init__(self, error: CentrifugeError | None, disconnect: BackEndDisconnect | None = None) -> None:
+    def __init__(self, error: ClientError | None, disconnect: BackEndDisconnect | None = None) -> None:
         super().__init__("" if error is None else error.message)
         self.error = error
         self.disconnect = disconnect
@@ -151,7 +150,7 @@ class BackEnds:
         if result is None:
             assert answer.error is not None
             error = answer.error
-            raise BackEndRefused(CentrifugeError(error.code, error.message, error.temporary))
+            raise BackEndRefused(ClientError(error.code, error.message, error.temporary))
         return result
 
     def _ask(
@@ -185,10 +184,11 @@ class BackEnds:
         return answer, None if answer.error is not None else result
 
     def _client(self, connection: Connection) -> dict[str, Any]:
-        """What each request says of its client. ``protocol`` is the dialect, if that is not Centrifugo's."""
+        """What each request says of its client. ``protocol`` is the dialect, or the codec of one that has
+        several."""
         dialect, known = connection.encoding.dialect, _facts_of(connection)
         protocol = dialect.name
-        if protocol == _CENTRIFUGE:
+        if dialect.subprotocol:
             protocol = "json" if dialect.text else "protobuf"
         client: dict[str, Any] = {
             "client": self._connection_id(connection),

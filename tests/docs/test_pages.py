@@ -11,6 +11,7 @@ import yaml
 from imserver import assets, errors
 from imserver.config.settings import PusherSettings
 from imserver.config.values import BY_FOLDED, fold
+from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge import wire as centrifuge
 from imserver.dialects.centrifuge.api import METHODS
 from imserver.dialects.pusher import wire as pusher
@@ -76,7 +77,7 @@ def test_the_routes_are_those_of_the_code() -> None:
 
 def test_the_codes_for_clients_of_centrifugo_are_those_of_the_code() -> None:
     rows = table_with(CENTRIFUGE, "error", "message", "temporary")
-    found = {error.code: error for error in errors.CENTRIFUGE_ERRORS.values()}
+    found = {error.code: error for error in codes.ERRORS.values()}
     assert [tuple(row.values()) for row in rows] == [
         (str(code), error.message, YES[error.temporary]) for code, error in sorted(found.items())
     ]

@@ -7,13 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import UNSET, Raw, json
 
-from imserver.auth.channel_tokens import (
-    ConnectionClaims,
-    ConnectionRequest,
-    connection_claims,
-    connection_request,
-    read_channel_token,
-)
+from imserver.auth.channel_tokens import read_channel_token
 from imserver.auth.tokens import (
     MAX_EXPIRES_AT,
     MAX_TOKEN_CHARACTERS,
@@ -26,6 +20,12 @@ from imserver.auth.tokens import (
     read_bare_token,
 )
 from imserver.config.settings import JwtSettings
+from imserver.dialects.centrifuge.claims import (
+    ConnectionClaims,
+    ConnectionRequest,
+    connection_claims,
+    connection_request,
+)
 from tests.services.test_tokens import RSA, SECRET, pem
 
 LONG_SECRET = SECRET * 2

@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 import jwt
 import pytest
 
-from imserver import errors
 from imserver.auth import account_tokens, tokens
-from imserver.auth.channel_tokens import ChannelClaims, ConnectionClaims, ConnectionRequest
+from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.config.settings import BackEndSettings, TenantSettings, WebhookSettings
+from imserver.dialects.centrifuge import codes
+from imserver.dialects.centrifuge.claims import ConnectionClaims, ConnectionRequest
+from imserver.dialects.centrifuge.commands import CentrifugeLogin, RefreshLogin
 from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
 from imserver.metrics import Metrics
-from imserver.model import CentrifugeLogin, ClientFacts, RefreshLogin, Reply
+from imserver.model import ClientFacts, Reply
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import GatePolicy, Origins
 from imserver.transport.proxies import TrustedProxies
@@ -237,7 +239,7 @@ def test_a_back_end_may_read_tokens_of_any_form() -> None:
 def test_only_a_verified_token_is_answered_as_an_expired_one(name: str) -> None:
     with app_with(name) as (rule, harness):
         assert harness.log_in(BAD["expired"](rule, token())).state == OPEN
-        assert [reply.code for reply in harness.replies] == [errors.CENTRIFUGE_TOKEN_EXPIRED]
+        assert [reply.code for reply in harness.replies] == [codes.TOKEN_EXPIRED]
         assert harness.log_in(BAD["wrong signature and expired"](rule, token())).state != OPEN
         assert len(harness.replies) == 1
 

@@ -120,7 +120,7 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
     commands = GroupCommands(groups, cast(Any, None), cast(Any, None))
     with pytest.raises(TooManyFailures):
         commands.join(eve, JoinGroup(group))
-    assert GROUP_REFUSALS[TooManyFailures] == errors.CENTRIFUGE_LIMIT_EXCEEDED
+    assert GROUP_REFUSALS[TooManyFailures] == errors.CODE_LIMIT
     groups.create(APP, "eve", "of the back end", [], by_user=False)
     assert groups.join(APP, group, "eve", by_user=False).id == group
     assert not groups.accept(APP, group, "eve", "", met, by_user=False), "a member already"

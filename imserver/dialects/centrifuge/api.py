@@ -30,6 +30,7 @@ from imserver.auth.tokens import MAX_EXPIRES_AT
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
+from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import (
     NAME,
@@ -73,7 +74,7 @@ class CentrifugeApi(Struct, frozen=True):
 
 
 class MethodFailed(Exception):
-    """Ends a method with an error. ``code``: of ``errors.CENTRIFUGE_ERRORS``. ``detail``: why."""
+    """Ends a method with an error. ``code``: of ``codes.ERRORS``. ``detail``: why."""
 
     def __init__(self, code: int, detail: str = "") -> None:
         super().__init__(code, detail)
@@ -178,7 +179,7 @@ def _json_in(asked: _Message) -> bytes:
         data = b64decode(asked.b64data, validate=True) if asked.b64data else bytes(asked.data)
         msgspec.json.decode(data)
     except (BadBase64, ValueError, RecursionError):
-        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA) from None
+        raise MethodFailed(codes.BAD_DATA) from None
     return data
 
 
@@ -194,7 +195,7 @@ def publish(api: CentrifugeApi, app: str, asked: _Publish) -> dict[str, Any]:
 def broadcast(api: CentrifugeApi, app: str, asked: _Broadcast) -> dict[str, Any]:
     """Publish the same to several channels. May switch."""
     if not 0 < len(asked.channels) <= MAX_CHANNELS:
-        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
+        raise MethodFailed(codes.BAD_DATA)
     return {"responses": _publish_each(api, app, asked, asked.channels)}
 
 
@@ -204,7 +205,7 @@ def _publish_each(api: CentrifugeApi, app: str, asked: _Message, channels: list[
     try:
         tags = encode_tags(asked.tags)
     except ChannelRefused as refused:
-        raise MethodFailed(errors.CENTRIFUGE_LIMIT_EXCEEDED, str(refused)) from None
+        raise MethodFailed(codes.LIMIT_EXCEEDED, str(refused)) from None
     found = api.services.publishing.to_channels(
         app,
         [f"user:{name[1:]}" if name.startswith("#") and len(name) > 1 else name for name in channels],
@@ -219,7 +220,7 @@ def _publish_each(api: CentrifugeApi, app: str, asked: _Message, channels: list[
 
 def _publish_result(found: Published | ChannelRefused | IdReused) -> dict[str, Any]:
     if isinstance(found, IdReused):
-        return _error(errors.CENTRIFUGE_BAD_DATA)
+        return _error(codes.BAD_DATA)
     if isinstance(found, ChannelRefused):
         return _error(REFUSALS[found.reason].code)
     position = found.position
@@ -229,13 +230,13 @@ def _publish_result(found: Published | ChannelRefused | IdReused) -> dict[str, A
 def _connections_of(api: CentrifugeApi, app: str, asked: _OfUser) -> list[str]:
     """The ids of a user's connections of this dialect, or the named one if it is that user's. May switch."""
     if asked.session:  # it would narrow the request, so it cannot be ignored
-        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA, "session is not supported")
+        raise MethodFailed(codes.BAD_DATA, "session is not supported")
     if asked.client:
         (found,) = api.services.connections.about(app, [asked.client])
         mine = found is not None and found.user == asked.user and found.dialect == NAME
         return [asked.client] if mine else []
     if not asked.user:
-        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
+        raise MethodFailed(codes.BAD_DATA)
     (sessions,) = api.services.presence.sessions(app, [asked.user]).sessions
     return [session.connection for session in sessions if session.dialect == NAME]
 
@@ -244,7 +245,7 @@ def subscribe(api: CentrifugeApi, app: str, asked: _Subscribe) -> dict[str, Any]
     """Subscribe the connections of a user to a channel. May switch."""
     about = SubscriptionAbout(_bytes_of(asked.info), _bytes_of(asked.data), _end(asked.expire_at))
     if asked.channel.startswith("#"):
-        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA, "#… is the channel of a user, who is subscribed to it")
+        raise MethodFailed(codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it")
     ids, since = _connections_of(api, app, asked), asked.recover_since
     position = None if since is None else Position(since.epoch, _bounded(since.offset))
     api.services.connections.join_each(app, ids, asked.channel, msgspec.msgpack.encode(about), position)
@@ -274,7 +275,7 @@ def disconnect(api: CentrifugeApi, app: str, asked: _Disconnect) -> dict[str, An
     given = asked.disconnect
     if given is None and not (asked.client or asked.session or asked.whitelist):
         if not asked.user:
-            raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
+            raise MethodFailed(codes.BAD_DATA)
         api.services.sessions.close(app, [asked.user])
         return {}
     code, reason = (0, "") if given is None else (given.code, given.reason)
@@ -282,7 +283,7 @@ def disconnect(api: CentrifugeApi, app: str, asked: _Disconnect) -> dict[str, An
     if not as_given:
         code = errors.CLOSE_KICKED
     elif not _MIN_CODE <= code <= _MAX_CODE:
-        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA)
+        raise MethodFailed(codes.BAD_DATA)
     else:
         reason = reason or errors.DISCONNECTED
     for connection in _connections_of(api, app, asked):
@@ -328,7 +329,7 @@ def _options(api: CentrifugeApi, app: str, channel: str) -> ChannelSettings:
 def presence(api: CentrifugeApi, app: str, asked: _OfChannel) -> dict[str, dict[str, ClientView]]:
     """The subscribers of a channel. May switch."""
     if not _options(api, app, asked.channel).presence:
-        raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
+        raise MethodFailed(codes.NOT_AVAILABLE)
     page = api.services.channels.members(app, asked.channel, limit=MAX_PRESENCE)
     return {"presence": infos_of_members(page.members)}
 
@@ -336,14 +337,14 @@ def presence(api: CentrifugeApi, app: str, asked: _OfChannel) -> dict[str, dict[
 def count_presence(api: CentrifugeApi, app: str, asked: _OfChannel) -> Struct:
     """How many subscribers and users a channel has. May switch."""
     if not _options(api, app, asked.channel).presence:
-        raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
+        raise MethodFailed(codes.NOT_AVAILABLE)
     return presence_stats(api.services.channels, app, asked.channel)
 
 
 def history(api: CentrifugeApi, app: str, asked: _History) -> HistoryResult:
     """Publications of a channel. May switch."""
     if not _options(api, app, asked.channel).has_history:
-        raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
+        raise MethodFailed(codes.NOT_AVAILABLE)
     since = None if asked.since is None else (asked.since.epoch, _bounded(asked.since.offset))
     limit = max(asked.limit, -1)
     return history_view(history_since(api.services.channels, app, asked.channel, since, limit, asked.reverse))
@@ -352,7 +353,7 @@ def history(api: CentrifugeApi, app: str, asked: _History) -> HistoryResult:
 def remove_history(api: CentrifugeApi, app: str, asked: _OfChannel) -> dict[str, Any]:
     """Remove the publications of a channel. May switch."""
     if not _options(api, app, asked.channel).has_history:
-        raise MethodFailed(errors.CENTRIFUGE_NOT_AVAILABLE)
+        raise MethodFailed(codes.NOT_AVAILABLE)
     api.services.channels.remove_history(app, asked.channel)
     return {}
 
@@ -360,7 +361,7 @@ def remove_history(api: CentrifugeApi, app: str, asked: _OfChannel) -> dict[str,
 def list_channels(api: CentrifugeApi, app: str, asked: _Channels) -> dict[str, Any]:
     """The channels with subscribers, all or those that fit a pattern. May switch."""
     if len(asked.pattern.encode()) > MAX_NAME_BYTES:
-        raise MethodFailed(errors.CENTRIFUGE_BAD_DATA, f"a pattern has at most {MAX_NAME_BYTES} bytes")
+        raise MethodFailed(codes.BAD_DATA, f"a pattern has at most {MAX_NAME_BYTES} bytes")
     fits = re.compile(translate(asked.pattern)).match if asked.pattern else None
     found: dict[str, dict[str, int]] = {}
     after = ""
@@ -428,22 +429,22 @@ METHODS: Final[Mapping[str, Method]] = {
 
 def _error(code: int, detail: str = "") -> dict[str, Any]:
     """An error as clients of this API see it."""
-    error = errors.CENTRIFUGE_ERRORS[code]
+    error = codes.ERRORS[code]
     message = f"{error.message}: {detail}" if detail else error.message
     return {"error": {"code": error.code, "message": message}}
 
 
 _STATUSES: Final = {
-    errors.CENTRIFUGE_INTERNAL: 500,
-    errors.CENTRIFUGE_PERMISSION_DENIED: 403,
-    errors.CENTRIFUGE_ALREADY_SUBSCRIBED: 409,
-    errors.CENTRIFUGE_TOO_MANY_REQUESTS: 429,
-    errors.CENTRIFUGE_UNRECOVERABLE: 416,
+    codes.INTERNAL: 500,
+    codes.PERMISSION_DENIED: 403,
+    codes.ALREADY_SUBSCRIBED: 409,
+    codes.TOO_MANY_REQUESTS: 429,
+    codes.UNRECOVERABLE: 416,
 }
 """The HTTP status of an error in the error mode ``transport``; of all others 400."""
 
 _TOO_LARGE: Final = _error(
-    errors.CENTRIFUGE_LIMIT_EXCEEDED, "the replies of a batch have at most 4 MiB; send this command alone"
+    codes.LIMIT_EXCEEDED, "the replies of a batch have at most 4 MiB; send this command alone"
 )
 
 
@@ -523,20 +524,20 @@ def _answer_commands(api: CentrifugeApi, call: Call) -> HttpResponse:
 def _run_command(api: CentrifugeApi, call: Call, name: str, content: bytes) -> dict[str, Any]:
     method = METHODS.get(name)
     if method is None:
-        return _error(errors.CENTRIFUGE_METHOD_NOT_FOUND)
+        return _error(codes.METHOD_NOT_FOUND)
     if not may(call.principal, method.need, call.app):
-        return _error(errors.CENTRIFUGE_PERMISSION_DENIED)
+        return _error(codes.PERMISSION_DENIED)
     try:
         asked = _decode(method.request, content)
     except (ValueError, RecursionError):
-        return _error(errors.CENTRIFUGE_BAD_DATA)
+        return _error(codes.BAD_DATA)
     try:
         return _run(method, api, call.app, asked)
     except Unavailable:
-        return _error(errors.CENTRIFUGE_INTERNAL)
+        return _error(codes.INTERNAL)
     except Exception:  # the other commands have answers
         log.exception("%s of %s failed", name, call.request.path, extra={"request": call.request.id})
-        return _error(errors.CENTRIFUGE_INTERNAL)
+        return _error(codes.INTERNAL)
 
 
 _OF_KEYS: Final[dict[str, Any]] = {"feature": NAME, "style": PROBLEM, "limited": True, "key_in": "x-api-key"}

@@ -19,20 +19,28 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver import __version__, errors
-from imserver.auth.channel_tokens import (
-    ChannelClaims,
-    ConnectionClaims,
-    ConnectionRequest,
-    SubscriptionClaims,
-    connection_claims,
-    connection_request,
-)
+from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
 from imserver.auth.tokens import BadToken, TokenExpired, end_of
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
+from imserver.dialects.centrifuge import codes
+from imserver.dialects.centrifuge.claims import (
+    ConnectionClaims,
+    ConnectionRequest,
+    SubscriptionClaims,
+    connection_claims,
+    connection_request,
+)
+from imserver.dialects.centrifuge.commands import (
+    AskBackEnd,
+    AskPresenceStats,
+    CentrifugeLogin,
+    RefreshLogin,
+    RefreshSubscription,
+)
 from imserver.dialects.centrifuge.wire import (
     CentrifugeDialect,
     ClientView,
@@ -47,17 +55,12 @@ from imserver.dialects.centrifuge.wire import (
 from imserver.errors import StorageUnavailable
 from imserver.model import (
     Answer,
-    AskBackEnd,
     AskHistory,
     AskPresence,
-    AskPresenceStats,
-    CentrifugeLogin,
     ChannelPart,
     DialectState,
     Event,
     Login,
-    RefreshLogin,
-    RefreshSubscription,
     Reply,
     Subscribe,
 )
@@ -93,21 +96,21 @@ _ENCODED_TOGETHER: Final = 500
 CLOSE_INVALID_TOKEN: Final = 3500
 CLOSE_BAD_REQUEST: Final = 3501
 CLOSE_SUBSCRIPTION_EXPIRED: Final = 3006
-_DENIED: Final = Reply(errors.CENTRIFUGE_PERMISSION_DENIED)
-_EXPIRED: Final = Reply(errors.CENTRIFUGE_TOKEN_EXPIRED)
-_INTERNAL: Final = Reply(errors.CENTRIFUGE_INTERNAL)
+_DENIED: Final = Reply(codes.PERMISSION_DENIED)
+_EXPIRED: Final = Reply(codes.TOKEN_EXPIRED)
+_INTERNAL: Final = Reply(codes.INTERNAL)
 REFUSALS: Final = {
-    "name": Reply(errors.CENTRIFUGE_BAD_DATA),
+    "name": Reply(codes.BAD_DATA),
     "denied": _DENIED,
     "expired": _EXPIRED,
-    "full": Reply(errors.CENTRIFUGE_LIMIT_EXCEEDED),
-    "limit": Reply(errors.CENTRIFUGE_LIMIT_EXCEEDED),
-    "rate": Reply(errors.CENTRIFUGE_TOO_MANY_REQUESTS),
-    "exists": Reply(errors.CENTRIFUGE_ALREADY_SUBSCRIBED),
+    "full": Reply(codes.LIMIT_EXCEEDED),
+    "limit": Reply(codes.LIMIT_EXCEEDED),
+    "rate": Reply(codes.TOO_MANY_REQUESTS),
+    "exists": Reply(codes.ALREADY_SUBSCRIBED),
     "ended": _INTERNAL,
     "unavailable": _INTERNAL,
-    "not_available": Reply(errors.CENTRIFUGE_NOT_AVAILABLE),
-    "unrecoverable": Reply(errors.CENTRIFUGE_UNRECOVERABLE),
+    "not_available": Reply(codes.NOT_AVAILABLE),
+    "unrecoverable": Reply(codes.UNRECOVERABLE),
 }
 """Reason of a :class:`ChannelRefused` → the error of the client."""
 
@@ -209,7 +212,7 @@ class CentrifugeAnswers(ChannelAnswers):
     def refused(self, refused: ChannelRefused) -> Reply:
         """An error of Centrifugo, or that of the back end."""
         if refused.error is not None:
-            return Reply(errors.CENTRIFUGE_PERMISSION_DENIED, refused.error)
+            return Reply(codes.PERMISSION_DENIED, refused.error)
         return REFUSALS[refused.reason]
 
     def are_renewed(self, app: str, options: ChannelSettings) -> bool:
@@ -528,7 +531,7 @@ class CentrifugeService:
         """Call a method of the app's back end. Switches."""
         app = connection.app or ""
         if not self._back_ends.has(app, "rpc"):
-            return Reply(errors.CENTRIFUGE_METHOD_NOT_FOUND)
+            return Reply(codes.METHOD_NOT_FOUND)
         facts: dict[str, Any] = {"method": command.method}
         if command.data:
             facts["data"] = Raw(command.data)
@@ -713,7 +716,7 @@ def _refuse_token(connection: Connection) -> Reply | None:
 def _refused(connection: Connection, refused: BackEndRefused) -> Reply | None:
     """Answer with the error of the back end, or end the connection as it wants."""
     if refused.disconnect is None:
-        return Reply(errors.CENTRIFUGE_PERMISSION_DENIED, refused.error)
+        return Reply(codes.PERMISSION_DENIED, refused.error)
     disconnect(connection, refused.disconnect)
     return None
 

@@ -20,17 +20,22 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.errors import CENTRIFUGE_ERRORS, CentrifugeError
+from imserver.dialects.centrifuge import codes
+from imserver.dialects.centrifuge.commands import (
+    AskBackEnd,
+    AskPresenceStats,
+    CentrifugeLogin,
+    RefreshLogin,
+    RefreshSubscription,
+)
+from imserver.errors import ClientError
 from imserver.message_view import entry_view, payload_of, signal_data
 from imserver.model import (
-    AskBackEnd,
     AskGroupMembers,
     AskGroups,
     AskHistory,
     AskPresence,
-    AskPresenceStats,
     BadFrame,
-    CentrifugeLogin,
     Command,
     Compressed,
     CreateGroup,
@@ -40,8 +45,6 @@ from imserver.model import (
     LeaveGroup,
     Message,
     Publish,
-    RefreshLogin,
-    RefreshSubscription,
     Reply,
     Request,
     Signal,
@@ -205,7 +208,7 @@ class _Command(TypedDict, total=False):
 
 def _offset(number: int) -> int:
     if not 0 <= number <= MAX_OFFSET:
-        raise Refused(errors.CENTRIFUGE_BAD_DATA)
+        raise Refused(codes.BAD_DATA)
     return number
 
 
@@ -215,7 +218,7 @@ def _json(data: Raw) -> bytes:
     try:
         msgspec.json.decode(content)
     except (ValueError, RecursionError):
-        raise Refused(errors.CENTRIFUGE_BAD_DATA) from None
+        raise Refused(codes.BAD_DATA) from None
     return content
 
 
@@ -233,7 +236,7 @@ def _login(asked: _Connect) -> Command:
 
 def _subscribe(asked: _Subscribe) -> Command:
     if asked.type != 0:
-        raise Refused(errors.CENTRIFUGE_NOT_AVAILABLE)
+        raise Refused(codes.NOT_AVAILABLE)
     return Subscribe(
         asked.channel,
         asked.token,
@@ -261,7 +264,7 @@ def _history(asked: _History) -> Command:
 def _group_members(data: bytes) -> tuple[str, ...]:
     users = fields_of(data).get("members", [])
     if not isinstance(users, list) or len(users) > MAX_NAMED:
-        raise Refused(errors.CENTRIFUGE_BAD_DATA)
+        raise Refused(codes.BAD_DATA)
     return tuple([short_text({"user": user}, "user", MAX_USER_BYTES) for user in users])
 
 
@@ -298,7 +301,7 @@ def _rpc(asked: _Rpc) -> Command:
         return AskBackEnd(asked.method, _json_or_none(asked.data))
     data = bytes(asked.data) or b"{}"
     if has_nul(data):
-        raise Refused(errors.CENTRIFUGE_BAD_DATA)
+        raise Refused(codes.BAD_DATA)
     return read(data)
 
 
@@ -490,6 +493,7 @@ class CentrifugeDialect(Dialect):
     subprotocol = "centrifuge-json"
     bare_tokens = True
     several = True
+    close_codes_of_back_ends = True
     pinged = True
     ping = b"{}"
     close_codes = CLOSE_CODES
@@ -536,9 +540,9 @@ class CentrifugeDialect(Dialect):
         name, content = request.name, reply.data
         if reply.code != errors.REPLY_OK:
             name = "error"
-            if not isinstance(content, CentrifugeError):
-                content = CENTRIFUGE_ERRORS.get(reply.code)
-                content = content or CentrifugeError(reply.code, errors.reply_text(reply.code))
+            if not isinstance(content, ClientError):
+                content = codes.ERRORS.get(reply.code)
+                content = content or ClientError(reply.code, errors.reply_text(reply.code))
         elif name == "rpc":
             data = UNSET if content is UNSET else Raw(_encode({} if content is None else content))
             content = _RpcResult(data)

@@ -28,7 +28,6 @@ from imserver.webhooks.reviews import Reviews
 
 T = TypeVar("T")
 USER_CHANNEL: Final = "user:"
-_OF_CENTRIFUGO = "centrifuge"
 
 
 class _Subscription(Struct):
@@ -125,7 +124,7 @@ class ChannelConsent:
             raise ChannelRefused("unavailable", "the back end has not reviewed it in time")
         if decision.action == "reject":
             reason = decision.reason or "the back end has rejected it"
-            error = errors.CentrifugeError(errors.CENTRIFUGE_PERMISSION_DENIED, reason, False)
+            error = errors.ClientError(errors.CODE_REJECTED, reason)
             raise ChannelRefused("denied", reason, error)
         if connection.state != OPEN or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
@@ -157,8 +156,8 @@ class ChannelConsent:
 
 
 def disconnect(connection: Connection, wanted: BackEndDisconnect) -> None:
-    """End a connection as a back end wants. Codes are those of Centrifugo; clients of others get 4502."""
-    if connection.encoding.dialect.name == _OF_CENTRIFUGO:
+    """End a connection as a back end wants."""
+    if connection.encoding.dialect.close_codes_of_back_ends:
         connection.close(wanted.code, wanted.reason or errors.DISCONNECTED, as_given=True)
     else:
         connection.close(errors.CLOSE_KICKED)

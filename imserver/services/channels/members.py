@@ -19,7 +19,7 @@ from msgspec import Struct
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ChannelSettings
-from imserver.errors import CentrifugeError, ImserverError
+from imserver.errors import ClientError, ImserverError
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import ChannelMembership, Hub, LocalChannel
 from imserver.metrics import Metrics
@@ -93,7 +93,7 @@ class ChannelRefused(ImserverError):
     the back end of the app says to the client (None: nothing).
     """
 
-    def __init__(self, reason: Reason, text: str = "", error: CentrifugeError | None = None) -> None:
+    def __init__(self, reason: Reason, text: str = "", error: ClientError | None = None) -> None:
         super().__init__(text or reason)
         self.reason = reason
         self.error = error

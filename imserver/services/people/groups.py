@@ -448,8 +448,8 @@ GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
     UnknownGroup: errors.REPLY_NO_DATA,
     NotAllowed: errors.REPLY_UNAUTHORIZED,
     _Stranger: errors.REPLY_UNAUTHORIZED,
-    TooManyFailures: errors.CENTRIFUGE_LIMIT_EXCEEDED,
-    TooManyMembers: errors.CENTRIFUGE_LIMIT_EXCEEDED,
+    TooManyFailures: errors.CODE_LIMIT,
+    TooManyMembers: errors.CODE_LIMIT,
 }
 """Exceptions of commands on groups → reply codes."""
 

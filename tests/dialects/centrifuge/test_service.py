@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from imserver.auth.rules import ALLOWED
+from imserver.dialects.centrifuge.commands import CentrifugeLogin
 from imserver.dialects.centrifuge.service import (
     GRACE_SECONDS,
     CentrifugeAnswers,
@@ -17,7 +18,7 @@ from imserver.dialects.centrifuge.service import (
 )
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, SubscribeResult
 from imserver.errors import StorageUnavailable
-from imserver.model import CentrifugeLogin, Reply
+from imserver.model import Reply
 from imserver.services.channels.commands import ChannelCommands
 from imserver.services.channels.consent import ChannelConsent
 from imserver.services.channels.members import ChannelRefused

@@ -8,6 +8,13 @@ import pytest
 from msgspec import Raw
 
 from imserver import errors
+from imserver.dialects.centrifuge import codes
+from imserver.dialects.centrifuge.commands import (
+    AskPresenceStats,
+    CentrifugeLogin,
+    RefreshLogin,
+    RefreshSubscription,
+)
 from imserver.dialects.centrifuge.wire import (
     MAX_COMMANDS,
     CentrifugeDialect,
@@ -27,9 +34,7 @@ from imserver.model import (
     AskHistory,
     AskPins,
     AskPresence,
-    AskPresenceStats,
     BadFrame,
-    CentrifugeLogin,
     ChannelPart,
     Command,
     Event,
@@ -37,8 +42,6 @@ from imserver.model import (
     Pin,
     Publish,
     React,
-    RefreshLogin,
-    RefreshSubscription,
     Reply,
     Request,
     Send,
@@ -83,7 +86,7 @@ RECOVERED = SubscribeResult(
 PAGE = [PublicationView(Raw(b'"hi"'), ClientView("bob", "c2"), 3, {"kind": "x"})]
 ANN = ClientView("ann", "c1", Raw(b'{"name":"Ann"}'), Raw(b'{"role":1}'))
 ANSWERS: dict[str, tuple[str, str, Reply]] = {
-    "an error": ("2", "subscribe", Reply(errors.CENTRIFUGE_PERMISSION_DENIED)),
+    "an error": ("2", "subscribe", Reply(codes.PERMISSION_DENIED)),
     "a temporary error": ("2", "subscribe", Reply(errors.REPLY_SYSTEM)),
     "an error for something unknown": ("2", "rpc", Reply(errors.REPLY_NO_DATA)),
     "connected": (
@@ -255,10 +258,10 @@ def test_a_protobuf_frame_whose_length_has_more_than_five_bytes_ends_the_connect
         (b'{"id":1,"rpc":{"method":"send"}}', errors.REPLY_BAD_PARAMETER),
         (b'{"id":1,"rpc":{"method":"send","data":[]}}', errors.REPLY_BAD_PARAMETER),
         (b'{"id":1,"rpc":{"method":"search","data":{"text":"a\\u0000"}}}', errors.REPLY_BAD_PARAMETER),
-        (b'{"id":1,"rpc":{"method":"read","data":{"id":"\\u0000"}}}', errors.CENTRIFUGE_BAD_DATA),
-        (b'{"id":1,"publish":{"channel":"news"}}', errors.CENTRIFUGE_BAD_DATA),
-        (b'{"id":1,"subscribe":{"channel":"news","offset":-1}}', errors.CENTRIFUGE_BAD_DATA),
-        (b'{"id":1,"history":{"channel":"x","since":{"offset":-1}}}', errors.CENTRIFUGE_BAD_DATA),
+        (b'{"id":1,"rpc":{"method":"read","data":{"id":"\\u0000"}}}', codes.BAD_DATA),
+        (b'{"id":1,"publish":{"channel":"news"}}', codes.BAD_DATA),
+        (b'{"id":1,"subscribe":{"channel":"news","offset":-1}}', codes.BAD_DATA),
+        (b'{"id":1,"history":{"channel":"x","since":{"offset":-1}}}', codes.BAD_DATA),
     ],
 )
 def test_bad_data_is_answered_with_an_error(payload: bytes, code: int) -> None:
@@ -266,13 +269,13 @@ def test_bad_data_is_answered_with_an_error(payload: bytes, code: int) -> None:
     assert (request.command, request.code) == (None, code)
     answer = json.loads(as_json.encode_reply(request, Reply(request.code)) or b"")
     assert answer["id"] == 1
-    assert answer["error"]["code"] == errors.CENTRIFUGE_ERRORS[code].code
+    assert answer["error"]["code"] == codes.ERRORS[code].code
 
 
 def test_a_binary_payload_is_refused_because_others_read_json() -> None:
     # publish, field 7: data (field 2) is the byte ff
     request = as_protobuf.decode(bytes.fromhex("0801 3a03 1201ff"))
-    assert request.code == errors.CENTRIFUGE_BAD_DATA
+    assert request.code == codes.BAD_DATA
 
 
 # --- what the server sends ----------------------------------------------------------------------------------

@@ -1,0 +1,67 @@
+"""What a connection token of a client of Centrifugo says beyond its user and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from imserver.auth.tokens import UnverifiedClaims, VerifiedPayload, decode_claims, decode_unverified
+
+
+class SubscriptionClaims(Struct, frozen=True):
+    """What a connection token says about a channel in which the server subscribes the client.
+
+    ``info``: JSON about the client for others in the channel. ``data``: JSON for the client.
+    """
+
+    info: Raw | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
+
+
+class ConnectionClaims(Struct, frozen=True):
+    """What a verified connection token, or a back end, says of a client beyond its user and its end.
+
+    ``info``: JSON about the client for others. ``data``: JSON for the client. ``channels``, ``subs``: the
+    channels in which the server subscribes the client. ``meta``: JSON about it for the back end only.
+    """
+
+    info: Raw | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
+    channels: tuple[str, ...] = ()
+    subs: dict[str, SubscriptionClaims] = {}
+    meta: Raw | UnsetType = UNSET
+
+    @property
+    def subscriptions(self) -> dict[str, SubscriptionClaims]:
+        """Channel → what the token says about it."""
+        return {channel: SubscriptionClaims() for channel in self.channels} | self.subs
+
+
+class ConnectionRequest(UnverifiedClaims, frozen=True):
+    """What a connection token asks for in an open app, where nobody verifies it: the name that the client
+    gives itself, and channels to which it subscribes by its own right."""
+
+    sub: str = ""
+    channels: tuple[str, ...] = ()
+    subs: Mapping[str, Raw] = {}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The channels."""
+        return frozenset((*self.channels, *self.subs))
+
+
+_decode_connection = msgspec.json.Decoder(ConnectionClaims).decode
+_decode_request = msgspec.json.Decoder(ConnectionRequest).decode
+
+
+def connection_claims(payload: VerifiedPayload) -> ConnectionClaims:
+    """What a connection token says beyond its user and its end. Raises BadToken."""
+    return decode_claims(_decode_connection, payload)
+
+
+def connection_request(token: str) -> ConnectionRequest:
+    """Read a connection token for an open app, without verifying it. Raises BadToken."""
+    return decode_unverified(_decode_request, token)

@@ -1,0 +1,43 @@
+"""Error codes of Centrifugo's protocol."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imserver import errors
+from imserver.errors import ClientError
+
+ERRORS: Final[dict[int, ClientError]] = {}
+"""Code of a reply → the error for its client. The codes from 1000 are those that commands share with the cmd
+dialect."""
+
+
+def _error(code: int, message: str, *, temporary: bool = False) -> int:
+    """Add a row to the table, and return its code."""
+    ERRORS[code] = ClientError(code, message, temporary)
+    return code
+
+
+INTERNAL: Final = _error(100, "internal server error", temporary=True)
+UNAUTHORIZED: Final = _error(101, "unauthorized")
+PERMISSION_DENIED: Final = _error(103, "permission denied")
+METHOD_NOT_FOUND: Final = _error(104, "method not found")
+ALREADY_SUBSCRIBED: Final = _error(105, "already subscribed")
+LIMIT_EXCEEDED: Final = _error(106, "limit exceeded")
+BAD_DATA: Final = _error(107, "bad request")
+NOT_AVAILABLE: Final = _error(108, "not available")
+TOKEN_EXPIRED: Final = _error(109, "token expired")
+TOO_MANY_REQUESTS: Final = _error(111, "too many requests", temporary=True)
+UNRECOVERABLE: Final = _error(112, "unrecoverable position")
+
+_error(errors.REPLY_NO_DATA, "unknown conversation, message or account")
+_error(errors.REPLY_NOT_STORED, "not stored", temporary=True)
+ERRORS.update(
+    {
+        errors.REPLY_NOT_LOGGED_IN: ERRORS[UNAUTHORIZED],
+        errors.REPLY_BAD_PARAMETER: ERRORS[BAD_DATA],
+        errors.REPLY_BAD_USER: ERRORS[BAD_DATA],
+        errors.REPLY_UNAUTHORIZED: ERRORS[PERMISSION_DENIED],
+        errors.REPLY_SYSTEM: ERRORS[INTERNAL],
+    }
+)
