@@ -34,6 +34,8 @@ class Dialect:
     """On such a path: the subprotocol with which a client chooses this codec of the dialect. The first codec
     serves clients that offer none.
     """
+    logs_in: bool = True
+    """Clients log in. Otherwise their connections belong to an app from the start."""
     bare_tokens: bool = False
     """Tokens of clients need neither ``app`` nor ``exp``: the path of the connection names the app."""
     text: bool = True

@@ -31,6 +31,7 @@ class SseDialect(Dialect):
     """Codec of the event streams of one app, whose name each event carries."""
 
     name = NAME
+    logs_in = False
     pinged = True
     ping = COMMENT
 

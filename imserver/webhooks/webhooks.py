@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from secrets import token_hex
 from time import monotonic, time
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -31,9 +31,6 @@ from imserver.webhooks.requests import (
     WebhookQueues,
 )
 from imserver.webhooks.reviews import ReviewHook, Reviews
-
-_WITHOUT_LOGIN: Final = frozenset({"client", "sse"})
-"""Dialects without a login: their connections belong to an app from the start."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -108,11 +105,10 @@ class Webhooks:
         queue = self._queues.get(app)
         if queue is None:
             return
-        dialect = connection.encoding.dialect.name
         if connection not in self.known:
             self.known[connection] = (app, self._connection_id(connection))
             self._add(queue, "connect", self._facts(connection))
-        if dialect not in _WITHOUT_LOGIN:
+        if connection.encoding.dialect.logs_in:
             self._add(queue, "login", self._facts(connection))
 
     def ended(self, connection: Connection, code: int) -> None:

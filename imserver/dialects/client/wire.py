@@ -55,6 +55,7 @@ class ClientDialect(Dialect):
     """Codec of the ``client`` dialect, whose clients send no commands."""
 
     name = NAME
+    logs_in = False
     path = "/ws"
     chosen_by = "systemId"
     any_origin = True
