@@ -152,6 +152,17 @@ def test_another_page_is_named_where_the_app_says_so(node: Harness, sink: Sink) 
     assert (rules["passwords"], rules["reset"]) == (True, False)
 
 
+def test_a_node_without_pages_sends_no_link_to_one(tmp_path: Path) -> None:
+    harness = Harness(
+        config(tmp_path, features=(), smtp=SmtpSettings("127.0.0.1", 1, sender="im@example.com"))
+    )
+    try:
+        status, answer = harness.call("POST", ASK, {"app": "gochat", "login": "ann"})
+        assert (status, answer["code"]) == (501, "not_implemented")
+    finally:
+        harness.close()
+
+
 def test_a_mail_that_is_refused_for_now_is_sent_again(node: Harness, sink: Sink) -> None:
     register(node, "gil")
     sink.answers, sink.tries = ["451 later"], 0

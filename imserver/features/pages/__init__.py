@@ -11,7 +11,8 @@ from imserver.feature import Feature
 from imserver.parts import FeatureParts, Parts
 
 
-def _build(_core: Parts) -> FeatureParts:
+def _build(core: Parts) -> FeatureParts:
+    core.resets.page = core.config.app.http_url.rstrip("/") + "/home/messages"
     return FeatureParts()
 
 

@@ -67,7 +67,8 @@ class Resets:
         self, config: Config, accounts: Accounts, rows: AccountStore, attempt: Shared | None
     ) -> None:
         self._smtp = config.smtp
-        self._page = config.app.http_url.rstrip("/") + "/home/messages"
+        self.page = ""
+        """Address of this server's own page for links of the app of GoChat; ``""``: it has none."""
         self._accounts = accounts
         self._rows = rows
         self._mails = Attempts(MAILS_PER_ACCOUNT, config.accounts.rate_seconds, kind="reset", shared=attempt)
@@ -78,7 +79,9 @@ class Resets:
     def offered_in(self, app: str) -> bool:
         """Whether users of an app may reset their password by e-mail. Raises NoAccounts."""
         rules = self._accounts.rules_of(app)
-        return bool(self._smtp.host and rules.passwords and (rules.reset_url or app == GOCHAT))
+        return bool(
+            self._smtp.host and rules.passwords and (rules.reset_url or (self.page and app == GOCHAT))
+        )
 
     def request(self, app: str, login: str, address: str) -> None:
         """Send a mail to the account with this identifier, if it exists and has an e-mail address.
@@ -123,7 +126,7 @@ class Resets:
         except StorageUnavailable as error:
             log.warning("app %s: a password cannot be reset: %s", app, error)
             return
-        page = self._accounts.rules_of(app).reset_url or self._page
+        page = self._accounts.rules_of(app).reset_url or self.page
         self._deliver(account, f"{page}#reset={code}")
 
     def _deliver(self, account: Account, link: str) -> None:
