@@ -143,7 +143,7 @@ def serve(
     overrides = {name: value for name, value in given.items() if value is not None}
 
     def read_config() -> Config:
-        from imserver import feature_list
+        from imserver.node import feature_list
 
         settings, places = load_with_places(path, overrides=overrides)
         feature_list.check(settings, places)
@@ -157,7 +157,7 @@ def serve(
 
 def _serve(read_config: Callable[[], Config]) -> int:
     # Imported here: the node loads Flask and the transport, which no other command needs.
-    from imserver.lifecycle import plan_processes
+    from imserver.process import plan_processes
     from imserver.supervisor.slot import check_ports
 
     def read_planned() -> Config:
@@ -171,7 +171,7 @@ def _serve(read_config: Callable[[], Config]) -> int:
         from imserver.supervisor import supervisor
 
         return supervisor.run(settings, read_planned, announce=click.echo)
-    from imserver import serving
+    from imserver.node import serve as serving
 
     serving.run(settings, read_planned, announce=click.echo)
     return 0
@@ -198,10 +198,10 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
         click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
         return
     path = path if file is None else file
-    from imserver import feature_list, servers  # as for serve
     from imserver.cluster.redis.connection import address_of
     from imserver.config import addresses
-    from imserver.lifecycle import plan_processes
+    from imserver.node import feature_list, http_servers  # as for serve
+    from imserver.process import plan_processes
     from imserver.storage.address import database_address
     from imserver.storage.database import make_engine
     from imserver.supervisor.slot import check_ports
@@ -215,7 +215,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
         if settings.clustered:
             address_of(settings.redis)
         make_engine(database_address(settings.storage, settings.server.data_dir), settings.storage).dispose()
-        servers.refuse_open_demo(settings)
+        http_servers.refuse_open_demo(settings)
     except errors.StartError as error:
         fail(error)
     for warning in settings.warnings:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
-from imserver.api.call import Api, Route
-from imserver.api.v1.operation import Operation
 from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config
 from imserver.config.values import Places, convert_section
+from imserver.core.core import FeatureParts, Parts
 from imserver.errors import HttpProblem
-from imserver.parts import FeatureParts, Parts
+from imserver.http.call import Api, Route
+from imserver.http.operation import Operation
 from imserver.protocol.dialect import Dialect
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
@@ -40,7 +40,7 @@ class Feature(Struct, frozen=True):
     ``settings``: the struct of its section in the settings, which :func:`settings_of` reads; for features
     of other distributions. ``objection``: checks what it needs of an app's settings.
     ``operations``: its part of ``/api/v1``, which the document, batches and the router get. Their functions
-    get :class:`imserver.api.call.Api` first. Those without a function are answered by its views.
+    get :class:`imserver.http.call.Api` first. Those without a function are answered by its views.
     ``views`` makes Flask's blueprints, at the first request that the front server does not answer.
     ``streamed``: whether a view reads the body of such a request itself, by method and path.
     ``metrics``: rows of the table of metrics, imported at the first scrape.

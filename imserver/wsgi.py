@@ -17,12 +17,13 @@ from typing import Any, Final
 import gevent
 from gevent.lock import BoundedSemaphore
 
-from imserver import errors, feature_list
+from imserver import errors
 from imserver.api.routes import routes_at, unread_body_limit
-from imserver.app import create_app
 from imserver.config.load import load_with_places
 from imserver.logging import open_logs
-from imserver.node import Node
+from imserver.node import feature_list
+from imserver.node.flask_app import create_app
+from imserver.node.node import Node
 from imserver.transport.exchange import (
     CORS,
     HEADER_LIST,

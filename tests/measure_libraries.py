@@ -89,7 +89,7 @@ def signatures() -> None:
 
 
 def forms() -> None:
-    from imserver.api.form import read_multipart
+    from imserver.http.form import read_multipart
 
     show(
         "multipart form, werkzeug with our bounds",
@@ -108,7 +108,7 @@ def forms() -> None:
 
 
 def document() -> None:
-    from imserver.api.v1.openapi import document
+    from imserver.http.openapi import document
     from tests.features import DOCUMENTED
 
     show("OpenAPI document", lambda: document(DOCUMENTED, {}), rounds=3)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.feature_list import FEATURES
+from imserver.node.feature_list import FEATURES
 from tests.docs.markdown import table_with
 
 from .support import ROOT, clean_environment
@@ -30,38 +30,28 @@ LAYERS = (
     ("commands",),
     ("terminal",),
     ("supervisor",),
-    ("serving", "wsgi"),
-    ("app",),
+    ("wsgi",),
     ("node",),
-    ("feature_list",),
-    ("servers",),
     ("dialects", "features"),
     ("feature",),
     ("api",),
-    ("parts",),
-    ("cluster_node",),
-    ("services",),
+    ("http",),
+    ("core",),
+    ("messages",),
+    ("people",),
+    ("push",),
+    ("channels",),
+    ("sessions",),
     ("auth",),
     ("webhooks",),
     ("hub", "cluster", "storage"),
     ("transport",),
     ("protocol",),
-    ("logging", "lifecycle"),
+    ("logging", "process"),
     ("config",),
     ("message_view",),
     ("metric_table", "metrics", "model"),
     ("errors", "assets", "clock", "version", "__init__"),
-)
-
-# The folders of the services, from the top down.
-SERVICES = (
-    "dialects",
-    "messages",
-    "people",
-    "push",
-    "channels",
-    "sessions",
-    "nodes",
 )
 
 # The load tool and the client are packages of their own. Only the command line names the load tool, by a
@@ -73,8 +63,8 @@ RPC_END = "rpc_end.py"
 IMPORTERS = {
     "geventwebsocket": ("transport/wsgi.py",),
     "yaml": ("config/yaml.py",),
-    "flask": ("app.py", "api/", "features/"),
-    "werkzeug": ("app.py", "api/", "features/"),
+    "flask": ("node/flask_app.py", "http/", "features/"),
+    "werkzeug": ("node/flask_app.py", "http/", "features/"),
     "click": ("cli.py", "commands/", "terminal.py"),
     "rich": ("commands/account.py",),
     "redis": ("cluster/",),
@@ -86,11 +76,11 @@ IMPORTERS = {
     "alembic": ("storage/",),
     "psycopg": ("storage/", "commands/outbox.py"),
     "pymysql": ("storage/",),
-    "argon2": ("services/people/passwords.py",),
+    "argon2": ("people/passwords.py",),
     "authlib": ("features/oauth/providers.py",),
     "joserfc": ("features/oauth/providers.py",),
     "jwt": ("auth/tokens.py",),
-    "cryptography": ("auth/tokens.py", "services/sessions/connection_ids.py"),
+    "cryptography": ("auth/tokens.py", "sessions/connection_ids.py"),
     "urllib3": ("webhooks/requests.py", "features/bots/outbound.py", "features/uploads/s3.py"),
     "google": ("dialects/centrifuge/", "dialects/protobuf/"),
     "PIL": ("features/uploads/pictures.py",),
@@ -148,17 +138,6 @@ def test_imports_run_one_way() -> None:
                 or (package == "imserver_client" and layer != "commands")
                 or (used is not None and HEIGHT[used] > HEIGHT[layer])
             ):
-                wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
-    assert wrong == []
-
-
-def test_imports_run_one_way_between_the_folders_of_the_services() -> None:
-    wrong = []
-    for module in (PACKAGE / "services").glob("*/*.py"):
-        floor = SERVICES.index(module.parent.name)
-        for name, line in imported(module):
-            folder = name.removeprefix("imserver.services.").partition(".")[0]
-            if name.startswith("imserver.services.") and SERVICES.index(folder) < floor:
                 wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
     assert wrong == []
 
@@ -266,7 +245,7 @@ def test_the_entry_patches_before_it_imports_anything_else() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["imserver", "imserver.wsgi", "imserver.cli", "imserver.app", "bench", "imserver_client"],
+    ["imserver", "imserver.wsgi", "imserver.cli", "imserver.node.flask_app", "bench", "imserver_client"],
 )
 def test_importing_patches_nothing(name: str) -> None:
     code = f"import {name}; from gevent import monkey; assert not monkey.saved, list(monkey.saved)"
@@ -304,8 +283,8 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
         "imserver.dialects.centrifuge.centrifuge_pb2",
     ]
     code = (
-        "import sys, imserver.cli, imserver.serving, imserver.wsgi; "
-        "from imserver.feature_list import load_features; from imserver.config.settings import Config; "
+        "import sys, imserver.cli, imserver.node.serve, imserver.wsgi; "
+        "from imserver.node.feature_list import load_features; from imserver.config.settings import Config; "
         "load_features(Config()); "
         f"print([name for name in {absent} if name in sys.modules])"
     )

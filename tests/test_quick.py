@@ -14,7 +14,7 @@ from .support import ROOT
         ("imserver/storage/log/writer.py", "tests/storage"),
         ("imserver/api/v1/push.py", "tests/api"),
         ("imserver/features/uploads/s3.py", "tests/features/uploads"),
-        ("imserver/auth/login.py", "tests/test_auth.py"),
+        ("imserver/auth/login.py", "tests/auth"),
         ("imserver/cli.py", "tests/test_cli.py"),
         ("imserver/version.py", None),
         ("imserver_client/api.py", "tests/client"),

@@ -31,7 +31,7 @@ from imserver.config.settings import (  # noqa: E402
     TenantSettings,
 )
 from imserver.logging import open_logs  # noqa: E402
-from imserver.node import Node  # noqa: E402
+from imserver.node.node import Node  # noqa: E402
 from tests.integration.raw import request, text  # noqa: E402
 from tests.transport.harness import Caller, Client  # noqa: E402
 

@@ -10,7 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-SMOKE: Final = tuple(f"tests/test_{name}.py" for name in ("layers", "feature_list", "glossary", "smoke"))
+SMOKE: Final = tuple(
+    f"tests/{name}.py" for name in ("test_layers", "node/test_feature_list", "test_glossary", "test_smoke")
+)
 FOLDERS: Final = {
     "imserver": "",
     "imserver_client": "client",

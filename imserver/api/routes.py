@@ -1,25 +1,16 @@
 """The table of the HTTP API: every route is a row, and every row is answered by
-:func:`imserver.api.call.answer`."""
+:func:`imserver.http.call.answer`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Final
 
-from imserver.api import cmd
-from imserver.api.call import Api, Route, answer, with_key
-from imserver.api.v1 import table
 from imserver.auth.authority import bearer, is_token
 from imserver.auth.principal import SIGNED
+from imserver.http.call import Api, Route, answer, with_key
 from imserver.transport.exchange import HttpRoutes, row_of
 from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
-
-ROUTES: Final[tuple[Route, ...]] = (
-    *cmd.ROUTES,
-    *table.ROUTES,
-)
-"""Those of the core, in families."""
 
 
 def fast_routes(api: Api, everywhere: bool = False) -> HttpRoutes:
@@ -44,7 +35,7 @@ def _bound(api: Api, rows: Iterable[Route], everywhere: bool) -> HttpRoutes:
 
 
 def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, str], host: str) -> int:
-    """Bytes that are read of a body before :func:`imserver.api.call.admit` has decided. Never switches.
+    """Bytes that are read of a body before :func:`imserver.http.call.admit` has decided. Never switches.
 
     A known key, a listed address and demo mode may send ``limits.body_bytes``; a user's token, which is
     not verified here, a few messages; all others what a form without identity needs.

@@ -1,7 +1,7 @@
 """Logins: the decision about each, in every dialect; its webhooks; the end of its session.
 
 This module checks what depends on the app: existence, login rule, dialects, origins, token, connection quota
-and back end. Login policies and bans belong to :mod:`imserver.services.sessions.sessions`.
+and back end. Login policies and bans belong to :mod:`imserver.sessions.sessions`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from msgspec import UNSET, Struct, UnsetType
 from imserver.config.settings import JwtSettings
 from imserver.config.values import MAKE_SECRET, is_placeholder
 from imserver.errors import ImserverError
-from imserver.lifecycle import derive_key
+from imserver.process import derive_key
 from imserver.protocol.forgiving import without_nulls
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from imserver.auth.account_tokens import GOCHAT
 from imserver.commands.opened import opened, settings_options
-from imserver.services.people.account_import import BadImport, accounts_of, read_rows, store
+from imserver.people.account_import import BadImport, accounts_of, read_rows, store
 from imserver.storage.accounts import AccountStore
 from imserver.storage.log.rows import continue_after
 from imserver.terminal import fail

@@ -9,7 +9,7 @@ import click
 from imserver.commands.opened import load_settings, settings_options
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.lifecycle import DataDirectory
+from imserver.process import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.address import DatabaseAddress, database_address
 from imserver.terminal import fail

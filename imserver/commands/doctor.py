@@ -25,7 +25,7 @@ from imserver.cluster.registry import advertised_address
 from imserver.commands.opened import load_settings, settings_options
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.lifecycle import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
+from imserver.process import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.database import probe
 from imserver.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports

@@ -24,7 +24,7 @@ from imserver.auth.tokens import (
 from imserver.commands.opened import opened, settings_options
 from imserver.config.settings import Config, JwtSettings
 from imserver.errors import IssuerUnavailable
-from imserver.lifecycle import DataDirectory
+from imserver.process import DataDirectory
 from imserver.terminal import fail, required_once
 from imserver.webhooks.requests import Outgoing
 

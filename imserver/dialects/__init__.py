@@ -1,1 +1,1 @@
-"""Foreign dialects: protocols of other servers, a folder each, which a node may do without."""
+"""Dialects, a folder each. The core has ``cmd`` and ``sse``; a node may do without the others."""

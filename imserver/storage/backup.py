@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.lifecycle import open_private
+from imserver.process import open_private
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.database import Database
 from imserver.storage.statements import PooledStatements

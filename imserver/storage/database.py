@@ -31,7 +31,7 @@ from sqlalchemy.pool import StaticPool
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.lifecycle import open_private
+from imserver.process import open_private
 from imserver.storage import migrations
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.statements import CLOCK, PooledStatements

@@ -21,12 +21,12 @@ from typing import Any, Final, NoReturn
 import gevent
 from gevent import monkey
 
-from imserver import serving
 from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.lifecycle import take_signals
-from imserver.node import Node
+from imserver.node import serve as serving
+from imserver.node.node import Node
+from imserver.process import take_signals
 from imserver.supervisor.listening import close
 from imserver.supervisor.slot import Slot, SlotState, StatusPage, for_child
 

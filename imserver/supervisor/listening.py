@@ -14,7 +14,7 @@ from typing import Final
 
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.servers import listeners_of
+from imserver.node.http_servers import listeners_of
 from imserver.transport.listener import bind_raw
 
 _log = logging.getLogger(__name__)

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from imserver import servers
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.feature_list import load_features
-from imserver.lifecycle import DataDirectory, connection_limit, hold_signals, raise_file_limit
 from imserver.logging import Logs, open_logs
-from imserver.servers import refuse_open_demo
-from imserver.serving import banner, has_terminal
+from imserver.node import http_servers as servers
+from imserver.node.feature_list import load_core, load_features
+from imserver.node.http_servers import refuse_open_demo
+from imserver.node.serve import banner, has_terminal
+from imserver.process import DataDirectory, connection_limit, hold_signals, raise_file_limit
 from imserver.storage.address import DRIVERS, database_address
 from imserver.supervisor import listening
 from imserver.supervisor.children import DRAIN, FORWARDED, ROLL, Children, SignalQueue
@@ -282,8 +282,8 @@ _LAZY_MODULES = (
     "gevent.pool",
     "gevent.resolver.thread",
     "gevent.threadpool",
-    "imserver.api.form",
-    "imserver.app",
+    "imserver.http.form",
+    "imserver.node.flask_app",
     "imserver.metric_table",
 )
 
@@ -295,7 +295,7 @@ def preload_modules(config: Config) -> None:
     """
     names = list(_LAZY_MODULES)
     if config.clustered:
-        names.append("imserver.cluster_node")
+        names.append("imserver.core.cluster")
     if config.server.http == "wsgi":
         names.append("imserver.transport.wsgi")
     if any(tenant.jwt for tenant in config.apps.values()):
@@ -308,5 +308,5 @@ def preload_modules(config: Config) -> None:
     for name in names:
         importlib.import_module(name)
     mimetypes.init()
-    for feature in load_features(config):
+    for feature in (*load_core(), *load_features(config)):
         feature.preload()

@@ -229,7 +229,7 @@ class Connection(Writer):
         self.dialect_state: DialectState | None = None
         """Owned by the service of its dialect."""
         self.log_subscription: LogSubscription | None = None
-        """Owned by :class:`imserver.services.messages.catch_up.CatchUp`."""
+        """Owned by :class:`imserver.messages.catch_up.CatchUp`."""
         self.channels: tuple[Any, ...] = ()
         """The channels of the connection, in the order of joining. Owned by :mod:`imserver.hub.hub`."""
         self.origin = ""
@@ -238,7 +238,7 @@ class Connection(Writer):
         """Unix second of the login; 0: not logged in."""
         self.number = 0
         """Number in the id of the connection; 0: nobody has asked for its id. Owned by
-        :class:`imserver.services.sessions.connection_ids.ConnectionTable`."""
+        :class:`imserver.sessions.connection_ids.ConnectionTable`."""
         context.connections.add(self)
         context.pinged += pinged
 

@@ -19,7 +19,6 @@ from msgspec import Struct
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.model import DialectState
-from imserver.protocol.sse import SseDialect
 from imserver.transport.connection import OPEN, Connection, ConnectionContext, Encoding, Serve
 from imserver.transport.exchange import pattern_of
 from imserver.transport.gate import Gate, Head, host_of
@@ -176,13 +175,14 @@ class Streams:
         metrics: Metrics,
         paths: Mapping[str, StreamPath],
         silent_seconds: float,
+        waiting: StreamEncoding,
     ) -> None:
         self._context = context
         self._gate = gate
         self._metrics = metrics
         self.paths = paths
         self._silent_milliseconds = int(min(silent_seconds, _LONGEST_SECONDS) * 1000)
-        self._waiting = StreamEncoding(SseDialect(""))
+        self._waiting = waiting
         """For streams that have not begun."""
 
     def serves(self, method: str, path: str) -> bool:

@@ -10,30 +10,30 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from imserver.api.call import Api, answer
 from imserver.auth.account_tokens import PageTokens
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.relations import NoRelations
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import BadToken, Claims
+from imserver.cluster.nodes import Overview
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSettings
 from imserver.features.bots.bots import UnknownHook
 from imserver.features.oauth.oauth import UnknownLogin
+from imserver.http.call import Api, answer
 from imserver.metrics import Metrics
 from imserver.model import Event
-from imserver.services.nodes import Overview
-from imserver.services.push.idempotency import Dedupe, MessageIds
-from imserver.services.push.push import LocalReach, Pushes
-from imserver.services.sessions.presence import Presence
-from imserver.services.sessions.sessions import ClosedSessions
+from imserver.push.idempotency import Dedupe, MessageIds
+from imserver.push.push import LocalReach, Pushes
+from imserver.sessions.presence import Presence
+from imserver.sessions.sessions import ClosedSessions
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.proxies import TrustedProxies
 from imserver.webhooks.webhooks import Webhooks
+from tests.core.back_end import AwayStore, BackEnd
 from tests.dialects.pusher.harness import apps_of
 from tests.features import COMMANDS, ROUTES, document
-from tests.services.back_end import AwayStore, BackEnd
 
 SECRET = b"a secret of thirty-two bytes ...."
 FORM = "application/x-www-form-urlencoded"

@@ -2,11 +2,11 @@
 
 import pytest
 
-from imserver.api.call import answer
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import Claims
 from imserver.config.settings import KeySettings, LimitSettings, TenantSettings
 from imserver.errors import IssuerUnavailable
+from imserver.http.call import answer
 from imserver.transport.exchange import HttpRequest
 from tests.features import ROUTES
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from imserver.api.cmd import ROUTES as CMD_ROUTES
-from imserver.api.reply import CMD
 from imserver.auth.principal import PUSH
 from imserver.config.settings import KeySettings
+from imserver.dialects.cmd.api import ROUTES as CMD_ROUTES
+from imserver.http.reply import CMD
 from tests.features import ROUTES
 
 from .fakes import NOT_SENT, SENT, UNAUTHORIZED, FakeNode, with_keys

@@ -9,11 +9,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from imserver.api.cmd import METRICS_TYPE
-from imserver.api.views import create_api
 from imserver.cluster.registry import Lease, RegistryCounters
 from imserver.cluster.rpc.queues import RpcCounters
 from imserver.config.settings import KeySettings
+from imserver.dialects.cmd.api import METRICS_TYPE
+from imserver.http.views import create_api
 from imserver.metric_table import METRICS, merge, render
 from imserver.metrics import Histogram, Metrics
 from tests.features import METRICS as ALL_METRICS

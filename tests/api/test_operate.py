@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
+from imserver.cluster.nodes import StateQuery
 from imserver.cluster.registry import Lease
-from imserver.services.nodes import StateQuery
 
 from .fakes import BAD_PARAMETER, FakeNode, decoded
 

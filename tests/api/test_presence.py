@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from imserver.api import cmd as presence
+from imserver.dialects.cmd import api as presence
 
 from .fakes import BAD_PARAMETER, FORM, LIMITED, OK, FakeNode, decoded
 

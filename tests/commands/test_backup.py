@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
-from imserver.lifecycle import DataDirectory
+from imserver.process import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account

@@ -17,8 +17,8 @@ from imserver.dialects.protobuf.wire import (
     MESSAGE_TYPES,
     SIGNALS,
 )
+from imserver.messages.catch_up import RECOVERED
 from imserver.model import MAX_HIDDEN, MAX_PAGE
-from imserver.services.messages.catch_up import RECOVERED
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with
 from tests.integration.gochat import register

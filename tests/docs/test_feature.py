@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imserver import feature_list
 from imserver.config.load import load_with_places
 from imserver.errors import StartError
+from imserver.node import feature_list
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks
 from tests.integration.raw import TEXT, Raw, frame

@@ -7,34 +7,34 @@ from unittest.mock import Mock
 from msgspec import json
 
 from imserver.auth.relations import NoRelations
+from imserver.channels.channels import Channels
+from imserver.channels.connections import Connections
+from imserver.channels.stored import ChannelLog
 from imserver.cluster.history import LocalHistory
+from imserver.cluster.nodes import NodeQueries
 from imserver.cluster.registry import Lease, SoloRegistry
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionService
+from imserver.dialects.cmd.wire import CmdDialect
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import Login
-from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
-from imserver.services.channels.channels import Channels
-from imserver.services.channels.connections import Connections
-from imserver.services.channels.stored import ChannelLog
-from imserver.services.nodes import NodeQueries
-from imserver.services.push.idempotency import Dedupe, MessageIds
-from imserver.services.push.publish import PendingPushes
-from imserver.services.push.push import Delivery, LocalReach, Pushes
-from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable
-from imserver.services.sessions.presence import Presence
-from imserver.services.sessions.sessions import Sessions
+from imserver.push.idempotency import Dedupe, MessageIds
+from imserver.push.publish import PendingPushes
+from imserver.push.push import Delivery, LocalReach, Pushes
+from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable
+from imserver.sessions.presence import Presence
+from imserver.sessions.sessions import Sessions
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandTable, Dispatcher
 from imserver.webhooks.reviews import Reviews
-from tests.services.admitting import Admitting
-from tests.services.back_end import BackEnd
+from tests.core.admitting import Admitting
+from tests.core.back_end import BackEnd
 from tests.transport.harness import Client, SocketHarness, until
 
 CMD = CmdDialect()

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import json
 
+from imserver.dialects.cmd.wire import CmdDialect
 from imserver.model import Event, Reply, Request
-from imserver.protocol.cmd import CmdDialect
-from imserver.services.sessions.sessions import ENTER_TEXT, EXIT_TEXT
+from imserver.sessions.sessions import ENTER_TEXT, EXIT_TEXT
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.harness import CMD, Harness, received, received_with_ids
 from tests.integration.raw import CONTROL_OPCODES, text

@@ -9,9 +9,9 @@ import gevent
 import pytest
 
 from imserver.dialects.client.wire import ClientDialect
+from imserver.dialects.cmd.wire import CmdDialect
 from imserver.hub import expiry as module
 from imserver.hub.expiry import SLOTS, Pings
-from imserver.protocol.cmd import CmdDialect
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.harness import Harness
 from tests.integration.raw import PING, PONG, frame, text

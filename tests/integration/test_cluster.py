@@ -62,7 +62,7 @@ PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 2)]
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Three nodes that most tests share. A connection has time to show that it lives."""
-    patient = with_constants({"imserver.services.sessions.sessions.ALIVE_SECONDS": 30})
+    patient = with_constants({"imserver.sessions.sessions.ALIVE_SECONDS": 30})
     with nodes_of(tmp_path_factory.mktemp("cluster"), 0) as three:
         three.start_many(3, command=patient)
         yield three
@@ -537,7 +537,7 @@ def test_a_thousand_users_spread_over_all_nodes(nodes: Nodes, app: int) -> None:
 @pytest.mark.full
 def test_a_large_app_is_listed_in_pages_from_any_node(cluster: Launch, app: int) -> None:
     nodes = cluster(1)
-    nodes.start_many(2, command=with_constants({"imserver.api.cmd.LIST_PAGE": 7}))
+    nodes.start_many(2, command=with_constants({"imserver.dialects.cmd.api.LIST_PAGE": 7}))
     names = sorted(f"u{number}{'é' * (number % 3)}" for number in range(30))
     with ExitStack() as stack:
         for number, name in enumerate(names):

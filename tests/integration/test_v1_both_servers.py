@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imserver.api.v1.operation import JSON
+from imserver.http.operation import JSON
 from tests.features import DOCUMENTED, OPERATIONS
 from tests.support import Server
 

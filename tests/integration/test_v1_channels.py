@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.services.channels.members import MAX_TAG_BYTES, MAX_TAGS
+from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from tests.conftest import StartServer, _servers
 from tests.support import Server
 

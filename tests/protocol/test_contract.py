@@ -5,12 +5,12 @@ from imserver.dialects.action.wire import ActionDialect
 from imserver.dialects.centrifuge.commands import CentrifugeLogin
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.dialects.client.wire import ClientDialect
+from imserver.dialects.cmd.wire import CmdDialect
 from imserver.dialects.protobuf.commands import ChatLogin, ChatMessage, ChatSync
 from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.model import Event, Heartbeat, Login, Ping, Publish, Send, Subscribe
-from imserver.protocol.cmd import CmdDialect
 from tests.dialects.protobuf.test_full_wire import ASKED
 from tests.features import DIALECTS
 from tests.hub.harness import Harness

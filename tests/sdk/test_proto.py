@@ -18,14 +18,14 @@ from imserver.dialects.protobuf.wire import (
     uplink_ack,
 )
 from imserver.message_view import entry_view
-from imserver.model import ChannelPart, Message, Reply, Request, Signal, StreamPart
-from imserver.services.messages.messaging import (
+from imserver.messages.messaging import (
     ConversationPage,
     ConversationView,
     EntryPage,
     SearchPage,
 )
-from imserver.services.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
+from imserver.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
+from imserver.model import ChannelPart, Message, Reply, Request, Signal, StreamPart
 from tests.integration import protobuf
 from tests.support import ROOT
 

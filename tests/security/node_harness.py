@@ -14,8 +14,6 @@ import jwt
 import msgspec
 from msgspec.structs import replace
 
-from imserver.api.call import Route, answer
-from imserver.app import create_app
 from imserver.config.settings import (
     ApiSettings,
     Config,
@@ -28,7 +26,9 @@ from imserver.config.settings import (
     WebhookSettings,
 )
 from imserver.features.bots.parts import bots_of
-from imserver.node import Node
+from imserver.http.call import Route, answer
+from imserver.node.flask_app import create_app
+from imserver.node.node import Node
 from imserver.storage.contract import Account
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from tests.features import ROUTES

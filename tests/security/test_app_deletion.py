@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from imserver.auth import app_deletion
+from imserver.auth.app_deletion import delete_app
 from imserver.auth.tenants import BadTenant
+from imserver.cluster.nodes import Awaited
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.uploads import UploadStorage, uploads_of
 from imserver.model import Event
-from imserver.services import app_deletion
-from imserver.services.app_deletion import delete_app
-from imserver.services.nodes import Awaited
 from imserver.storage.contract import Account
 from imserver.storage.store import Store
 

@@ -9,8 +9,8 @@ import pytest
 
 from imserver.auth import quotas
 from imserver.auth.quotas import BotRates
+from imserver.channels import streamed_messages
 from imserver.config.settings import AccountSettings, LimitSettings
-from imserver.services.channels import streamed_messages
 
 from .node_harness import ADMIN, Harness, config
 

@@ -17,9 +17,9 @@ from imserver.config.settings import (
     StorageSettings,
     TenantSettings,
 )
-from imserver.services.people.accounts import Accounts, NoAccounts, WrongLogin
-from imserver.services.people.attempts import TooManyFailures
-from imserver.services.people.passwords import MAX_WAITING, Overloaded
+from imserver.people.accounts import Accounts, NoAccounts, WrongLogin
+from imserver.people.attempts import TooManyFailures
+from imserver.people.passwords import MAX_WAITING, Overloaded
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Taken
 from imserver.storage.store import Store

@@ -8,9 +8,9 @@ import pytest
 
 from imserver.config.settings import JwtSettings
 from imserver.errors import IssuerUnavailable
+from tests.auth.test_issuers import NOW, URL, claims, jwk, signed, web
 from tests.integration.raw import ask, request
 from tests.security.attack_setting import ADMIN
-from tests.services.test_issuers import NOW, URL, claims, jwk, signed, web
 from tests.support import Server
 
 AWAY = "http://127.0.0.1:9"

@@ -22,9 +22,6 @@ import msgspec
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.call import Route
-from imserver.api.reply import CMD, PROBLEM, UNAUTHORIZED
-from imserver.api.v1.operation import Operation
 from imserver.auth.principal import PUSH_OR_USER
 from imserver.config.settings import ApiSettings, PusherSettings
 from imserver.dialects.centrifuge.api import ROUTES as CENTRIFUGO
@@ -32,6 +29,9 @@ from imserver.dialects.client import api as client
 from imserver.dialects.protobuf.api import NO_TOKEN
 from imserver.features.uploads.resumable import ResumableUploads
 from imserver.features.uploads.uploads import Offer, uploads_of
+from imserver.http.call import Route
+from imserver.http.operation import Operation
+from imserver.http.reply import CMD, PROBLEM, UNAUTHORIZED
 from imserver.model import Request
 from imserver.transport.connection import OPEN
 from tests.features import DIALECTS, DOCUMENTED, OPERATIONS, ROUTES
@@ -249,8 +249,8 @@ def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
 
 def stream_channels(harness: Harness, app: str, column: str) -> bool:
     """Whether an event stream of the principal may subscribe to channels by itself."""
-    from imserver.api.reply import ApiProblem
-    from imserver.api.v1.events import Events
+    from imserver.dialects.sse.api import Events
+    from imserver.http.reply import ApiProblem
     from imserver.transport.exchange import HttpRequest
 
     token, host, headers = credential(harness, column)

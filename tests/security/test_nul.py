@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from imserver import errors
-from imserver.api.form import cursor
 from imserver.dialects.action.wire import ActionDialect
-from imserver.protocol.cmd import CmdDialect
+from imserver.dialects.cmd.wire import CmdDialect
+from imserver.http.form import cursor
 from imserver.protocol.forgiving import has_nul
 from tests.features import OPERATIONS
 from tests.integration.cmd import cmd_client

@@ -25,20 +25,20 @@ import pytest
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api import cmd
-from imserver.api.v1.operation import Operation
 from imserver.auth.principal import Need
 from imserver.config.settings import AccountSettings
 from imserver.dialects.action.commands import Say
 from imserver.dialects.action.service import ActionState
+from imserver.dialects.cmd import api as cmd
+from imserver.dialects.cmd.wire import CmdDialect
 from imserver.dialects.protobuf.api import ROUTES as GOCHAT
 from imserver.dialects.protobuf.commands import ChatMessage
 from imserver.dialects.protobuf.uplink import ProtobufState
 from imserver.dialects.protobuf.wire import FullProtobufDialect
 from imserver.features.bots.parts import bots_of
+from imserver.http.operation import Operation
 from imserver.model import CreateGroup, Event, InviteToGroup, OpenAnswer, Pin, React, Reply, Send, Typing
-from imserver.protocol.cmd import CmdDialect
-from imserver.services.people import friends
+from imserver.people import friends
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection, Encoding
 from tests.features import DOCUMENTED, ROUTES

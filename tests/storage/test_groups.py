@@ -10,8 +10,8 @@ import pytest
 
 from imserver import errors
 from imserver.model import JoinGroup
-from imserver.services.people.attempts import Attempts, TooManyFailures
-from imserver.services.people.groups import (
+from imserver.people.attempts import Attempts, TooManyFailures
+from imserver.people.groups import (
     ADMIN,
     GROUP_REFUSALS,
     MEMBER,

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from imserver.lifecycle import cores
+from imserver.process import cores
 from tests.integration.cmd import form_request
 from tests.integration.raw import ask, bearer
+from tests.node.test_serve import SIGNALS_DURING_THE_START, in_terminal
 from tests.ports import free_ports
 from tests.processes import pause
 from tests.support import eventually, merged, run_cli
-from tests.test_serving import SIGNALS_DURING_THE_START, in_terminal
 
 from .conftest import StartFamily
 from .family import ACCEPTED, Stream, alive, answer, children_of, crowd, kill, upgraded
@@ -197,7 +197,8 @@ def test_a_node_whose_loop_hangs_is_killed_and_the_others_serve_meanwhile(start_
 
 HANG_AT_SIGUSR2 = """
 from gevent import monkey; monkey.patch_all()
-from imserver import cli, serving
+from imserver import cli
+    from imserver.node import serve as serving
 def spin_for_the_test(self):
     while True: pass
 serving._Signals._dump = spin_for_the_test
@@ -341,7 +342,7 @@ def test_a_signal_drains_all_nodes_and_the_status_is_0(
     assert family.process.wait(100) == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(family.ws)
-    assert family.log_text.count("imserver.serving: stopped node=") == 2
+    assert family.log_text.count("imserver.node.serve: stopped node=") == 2
 
 
 @pytest.mark.full
@@ -365,7 +366,7 @@ def test_while_all_nodes_drain_new_clients_are_refused(start_family: StartFamily
 def test_a_second_signal_ends_all_at_once(start_family: StartFamily) -> None:
     family = start_family(processes=2, config={"drain": {"delay_seconds": 60}})
     family.signal(signal.SIGTERM)
-    eventually(lambda: family.log_text.count("imserver.serving: SIGTERM: draining") == 2)
+    eventually(lambda: family.log_text.count("imserver.node.serve: SIGTERM: draining") == 2)
     family.signal(signal.SIGINT)
     assert family.process.wait(100) == 128 + signal.SIGINT
     assert family.log_text.count("SIGTERM again: stopping at once") == 2
@@ -384,7 +385,7 @@ def test_a_node_that_is_stopped_does_not_hold_up_the_end_for_ever(start_family: 
 def test_sighup_sigusr1_and_sigusr2_reach_all_nodes(start_family: StartFamily) -> None:
     family = start_family(processes=2)
     family.signal(signal.SIGHUP)
-    eventually(lambda: family.log_text.count("imserver.serving: settings reloaded") == 2)
+    eventually(lambda: family.log_text.count("imserver.node.serve: settings reloaded") == 2)
     family.signal(signal.SIGUSR2)
     eventually(lambda: family.log_text.count("greenlets and loop state") == 2)
     moved = family.log.rename(family.folder / "server.log.1")

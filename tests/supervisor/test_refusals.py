@@ -116,7 +116,7 @@ def test_what_only_the_nodes_find_out_ends_the_start_without_a_loop_of_restarts(
     assert "limits.max_connections 2000000000 is above the" in said
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert "restarting" not in log
-    assert log.count("imserver.serving: cannot start") <= 2
+    assert log.count("imserver.node.serve: cannot start") <= 2
 
 
 @pytest.mark.full
@@ -157,7 +157,7 @@ def test_a_fork_that_fails_ends_the_start(redis_url: str, tmp_path: Path) -> Non
 
 @pytest.mark.full
 def test_a_folder_of_a_server_without_a_cluster_is_refused(start_family: StartFamily, tmp_path: Path) -> None:
-    from imserver.lifecycle import DataDirectory
+    from imserver.process import DataDirectory
 
     alone = DataDirectory(str(tmp_path / "data"))
     alone.start()

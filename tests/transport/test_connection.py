@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.clock import is_long_turn
+from imserver.node.http_servers import echo
 from imserver.protocol.dialect import EchoDialect
-from imserver.servers import echo
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Connection
 from imserver.transport.dispatch import serve_each
 from imserver.transport.frames import MessageParser, Rest

@@ -13,9 +13,9 @@ from gevent.event import Event as Signal
 
 from imserver.clock import is_long_turn
 from imserver.config.settings import LimitSettings
+from imserver.dialects.cmd.wire import CmdDialect
 from imserver.metrics import Metrics
-from imserver.protocol.cmd import CmdDialect
-from imserver.servers import echo
+from imserver.node.http_servers import echo
 from imserver.transport import handover
 from imserver.transport.connection import Connection
 from imserver.transport.exchange import HttpRequest, HttpResponse

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.protocol.cmd import CmdDialect
+from imserver.dialects.cmd.wire import CmdDialect
+from imserver.node.http_servers import echo
 from imserver.protocol.dialect import EchoDialect
-from imserver.servers import echo
 from imserver.transport.exchange import pattern_of, row_of
 from imserver.transport.gate import (
     Admission,

@@ -12,7 +12,7 @@ import pytest
 from gevent.event import Event as Signal
 from gevent.hub import get_hub
 
-from imserver.servers import echo
+from imserver.node.http_servers import echo
 from imserver.transport.connection import Connection
 from imserver.transport.outbox import Backlog
 from imserver.transport.poller import NO_SOCKET, EpollPoller, Poller, WatcherPoller, make

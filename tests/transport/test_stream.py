@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from imserver import errors
+from imserver.dialects.sse.wire import SseDialect
 from imserver.metrics import Metrics
 from imserver.model import Event
-from imserver.protocol.sse import SseDialect
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Gate, GatePolicy, Head, Origins
 from imserver.transport.outbox import Backlog
@@ -46,6 +46,7 @@ class StreamHarness(SocketHarness):
                 )
             },
             75.0,
+            StreamEncoding(SseDialect("")),
         )
 
     def open(self, before: bytes = b"", buffer_bytes: int = 0) -> tuple[Stream, Caller]:

@@ -9,12 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.reply import ApiProblem
-from imserver.api.v1 import field
-from imserver.api.v1.field import about
-from imserver.api.v1.operation import Link, Resource, refuse
-from imserver.api.v1.wire import page_of
+from imserver.auth import app_deletion
 from imserver.auth.principal import ADMIN
 from imserver.auth.tenants import BadTenant, Tenant, TooManyTenants, UnknownTenant
 from imserver.config.settings import (
@@ -24,7 +19,12 @@ from imserver.config.settings import (
     TokenAlgorithm,
     WebhookEvent,
 )
-from imserver.services import app_deletion
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import about
+from imserver.http.operation import Link, Resource, refuse
+from imserver.http.reply import ApiProblem
+from imserver.http.wire import page_of
 from imserver.storage.contract import Identifier
 
 NewApp = Annotated[

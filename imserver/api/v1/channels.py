@@ -9,18 +9,18 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.reply import ApiProblem
-from imserver.api.v1.field import App, ChannelName, about
-from imserver.api.v1.operation import Resource
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending, event_of
 from imserver.auth.principal import PUSH, READ
+from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags
+from imserver.channels.stored import Published
 from imserver.cluster.history import HistoryPage, Position
+from imserver.http.call import Api, Call
+from imserver.http.field import App, ChannelName, about
+from imserver.http.operation import Resource
+from imserver.http.reply import ApiProblem
 from imserver.model import MAX_ID, Event, Outcome, nothing_accepted
-from imserver.services.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags
-from imserver.services.channels.stored import Published
-from imserver.services.push.idempotency import IdReused
+from imserver.push.idempotency import IdReused
 
 MOST_CHANNELS: Final = 1000
 """The most channels of one broadcast."""

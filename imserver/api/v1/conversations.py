@@ -8,17 +8,17 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.reply import ApiProblem
-from imserver.api.v1 import field
-from imserver.api.v1.field import Acting, about
-from imserver.api.v1.operation import Resource
-from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN_OR_MEMBER
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, about
+from imserver.http.operation import Resource
+from imserver.http.reply import ApiProblem
+from imserver.http.wire import after, page_and_cursor
 from imserver.message_view import entry_view
+from imserver.messages.deliverer import newest_page, oldest_page
+from imserver.messages.receipts import MarksView
 from imserver.model import MAX_ID, MAX_TYPES
-from imserver.services.messages.deliverer import newest_page, oldest_page
-from imserver.services.messages.receipts import MarksView
 from imserver.storage.log.contract import ConversationSummary, Entry
 
 _MAX_PAGE = 200

@@ -8,14 +8,14 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.form import cursor as cursor_of
-from imserver.api.reply import ApiProblem
-from imserver.api.v1 import field
-from imserver.api.v1.field import about
-from imserver.api.v1.operation import Resource
-from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import about
+from imserver.http.form import cursor as cursor_of
+from imserver.http.operation import Resource
+from imserver.http.reply import ApiProblem
+from imserver.http.wire import after, page_and_cursor
 from imserver.webhooks.events import page_of
 
 MOST_EVENTS: Final = 1000

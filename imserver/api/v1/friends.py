@@ -7,16 +7,16 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.v1 import field
 from imserver.api.v1.accounts import NO_ACCOUNTS, Avatar, Nickname, UserId
-from imserver.api.v1.field import Acting, ActingPage, about
-from imserver.api.v1.operation import Resource, refuse
-from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
-from imserver.services.people import friends as changes
-from imserver.services.people.accounts import NoAccounts, UnknownAccount, account_id
-from imserver.services.people.friends import Oneself, TooManyFriends, UnknownFriend
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, ActingPage, about
+from imserver.http.operation import Resource, refuse
+from imserver.http.wire import after, page_and_cursor
+from imserver.people import friends as changes
+from imserver.people.accounts import NoAccounts, UnknownAccount, account_id
+from imserver.people.friends import Oneself, TooManyFriends, UnknownFriend
 from imserver.storage.accounts import Relating
 
 ListName = Literal["friends", "incoming", "outgoing", "blocked"]

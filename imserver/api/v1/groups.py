@@ -11,17 +11,17 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.reply import ApiProblem
-from imserver.api.v1 import field
 from imserver.api.v1.accounts import too_many
-from imserver.api.v1.field import Acting, ActingPage, about
-from imserver.api.v1.operation import Refusals, Resource, refuse
-from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN_OR_MEMBER
-from imserver.services.people.accounts import account_id
-from imserver.services.people.attempts import TooManyFailures
-from imserver.services.people.groups import (
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, ActingPage, about
+from imserver.http.operation import Refusals, Resource, refuse
+from imserver.http.reply import ApiProblem
+from imserver.http.wire import after, page_and_cursor
+from imserver.people.accounts import account_id
+from imserver.people.attempts import TooManyFailures
+from imserver.people.groups import (
     BadGroup,
     Group,
     NoMember,

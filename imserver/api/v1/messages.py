@@ -9,15 +9,16 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.reply import ApiProblem
 from imserver.api.v1.conversations import ON_BEHALF, ConversationId, MessageId
-from imserver.api.v1.field import Acting, about
-from imserver.api.v1.operation import Resource, one_of
 from imserver.api.v1.push_request import Data, StoredAt, Text
 from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import StorageUnavailable, TooManyMessages
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, about
+from imserver.http.operation import Resource, one_of
+from imserver.http.reply import ApiProblem
+from imserver.messages.messaging import make_draft
 from imserver.model import (
     MAX_BUTTON_BYTES,
     MAX_BUTTON_CHARACTERS,
@@ -34,7 +35,6 @@ from imserver.model import (
     buttons_objection,
     mentions_objection,
 )
-from imserver.services.messages.messaging import make_draft
 from imserver.storage.log.annotations import emoji_objection
 from imserver.storage.log.contract import (
     BLOCKED,

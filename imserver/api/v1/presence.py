@@ -9,22 +9,22 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.api.call import Api, Call
-from imserver.api.form import cursor as cursor_of
-from imserver.api.reply import ApiProblem
-from imserver.api.v1 import field
-from imserver.api.v1.field import about
-from imserver.api.v1.operation import Link, Resource
-from imserver.api.v1.wire import after, page_of, reached, require_few
 from imserver.auth.principal import ADMIN, READ
 from imserver.errors import (
     CLOSE_KICKED,
     HTTP_TOO_MANY_TARGETS,
     HTTP_UNKNOWN_CONNECTION,
 )
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import about
+from imserver.http.form import cursor as cursor_of
+from imserver.http.operation import Link, Resource
+from imserver.http.reply import ApiProblem
+from imserver.http.wire import after, page_of, reached, require_few
 from imserver.model import Outcome
-from imserver.services.sessions.presence import SessionInfo
-from imserver.services.sessions.sessions import MAX_BAN_SECONDS
+from imserver.sessions.presence import SessionInfo
+from imserver.sessions.sessions import MAX_BAN_SECONDS
 
 
 class PresenceQuery(Struct, forbid_unknown_fields=True):

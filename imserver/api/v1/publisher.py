@@ -21,17 +21,17 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.reply import ApiProblem
 from imserver.api.v1 import streamed
-from imserver.api.v1.operation import APP_PROBLEMS, PREFIX, Resource, route_of, run
 from imserver.api.v1.push import SENDING_PROBLEMS, Carried, send_each
 from imserver.api.v1.push_request import PushRequest
-from imserver.api.v1.wire import decode
 from imserver.auth.authority import refusal
 from imserver.auth.principal import PUSH, Principal, may
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem
+from imserver.http.call import Api, Call
+from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource, route_of, run
+from imserver.http.reply import ApiProblem
+from imserver.http.wire import decode
 from imserver.model import DialectState
 from imserver.protocol.dialect import PublisherDialect
 from imserver.transport.connection import OPEN, Connection

@@ -15,9 +15,6 @@ from gevent.event import Event as Signal
 from msgspec import UNSET, Struct
 
 from imserver import errors
-from imserver.api.call import Api, Call, require_app
-from imserver.api.reply import ApiProblem
-from imserver.api.v1.operation import Header, Resource
 from imserver.api.v1.push_request import (
     MAX_ID_CHARACTERS,
     PUSH_RULES,
@@ -31,10 +28,13 @@ from imserver.api.v1.push_request import (
     size,
     targets_of,
 )
-from imserver.api.v1.wire import reply
 from imserver.auth.principal import PUSH, Principal
 from imserver.clock import serve_others
 from imserver.errors import StorageUnavailable
+from imserver.http.call import Api, Call, require_app
+from imserver.http.operation import Header, Resource
+from imserver.http.reply import ApiProblem
+from imserver.http.wire import reply
 from imserver.model import (
     MAX_CLIENT_MSG_ID_BYTES,
     SYSTEM_PREFIX,
@@ -43,8 +43,8 @@ from imserver.model import (
     Outcome,
     nothing_accepted,
 )
-from imserver.services.push.idempotency import First, IdClaim, IdReused, Waiting
-from imserver.services.push.publish import Target, addressed
+from imserver.push.idempotency import First, IdClaim, IdReused, Waiting
+from imserver.push.publish import Target, addressed
 from imserver.storage.log.contract import INVALID, Appended, Draft, Rejected
 from imserver.transport.exchange import HttpResponse
 

@@ -9,12 +9,12 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from imserver import errors
-from imserver.api.call import Api
-from imserver.api.reply import ApiProblem
-from imserver.api.v1.field import about
-from imserver.api.v1.operation import one_of
+from imserver.http.call import Api
+from imserver.http.field import about
+from imserver.http.operation import one_of
+from imserver.http.reply import ApiProblem
 from imserver.model import Event
-from imserver.services.push.publish import GroupName, Name, Target, addressed
+from imserver.push.publish import GroupName, Name, Target, addressed
 
 MAX_ID_CHARACTERS: Final = 128
 MAX_TTL_SECONDS: Final = 86_400

@@ -7,15 +7,15 @@ from typing import Annotated
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.v1 import field
 from imserver.api.v1.accounts import REFUSALS, Login, NewPassword
-from imserver.api.v1.field import about
-from imserver.api.v1.operation import Resource, refuse
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ANYONE
-from imserver.services.people.accounts import UnknownReset
-from imserver.services.people.resets import CODE_SECONDS, NoResets
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import about
+from imserver.http.operation import Resource, refuse
+from imserver.people.accounts import UnknownReset
+from imserver.people.resets import CODE_SECONDS, NoResets
 
 
 class ResetRequest(Struct, forbid_unknown_fields=True, kw_only=True):

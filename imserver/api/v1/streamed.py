@@ -9,16 +9,16 @@ from typing import Annotated, Final
 from msgspec import UNSET, Struct, UnsetType, field
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.reply import ApiProblem
 from imserver.api.v1.channels import Epoch, Offset, Tags
-from imserver.api.v1.field import App, ChannelName, about
-from imserver.api.v1.operation import Refusals, Resource
 from imserver.api.v1.push_request import Kind
 from imserver.auth.principal import PUSH
+from imserver.channels.members import ChannelRefused, encode_tags
+from imserver.channels.streamed_messages import AppendedPiece, AppendStatus, ClosedStream, Piece
+from imserver.http.call import Api, Call
+from imserver.http.field import App, ChannelName, about
+from imserver.http.operation import Refusals, Resource
+from imserver.http.reply import ApiProblem
 from imserver.model import ChannelPart, Event
-from imserver.services.channels.members import ChannelRefused, encode_tags
-from imserver.services.channels.streamed_messages import AppendedPiece, AppendStatus, ClosedStream, Piece
 
 MOST_PIECES: Final = 1000
 """The most pieces of one request."""

@@ -6,17 +6,17 @@ from typing import Annotated, Final
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from imserver.api.call import Api, Call
-from imserver.api.form import cursor as cursor_of
-from imserver.api.v1 import field
 from imserver.api.v1.conversations import Before, MessagesAnswer, MessageShown, PageLimit, shown_entry
-from imserver.api.v1.field import about
-from imserver.api.v1.operation import Link, Resource, refuse
-from imserver.api.v1.wire import after
 from imserver.auth.principal import ADMIN, PUSH, READ
+from imserver.channels.connections import Joined, Left
+from imserver.channels.members import ChannelRefused
 from imserver.errors import HTTP_INVALID_REQUEST
-from imserver.services.channels.connections import Joined, Left
-from imserver.services.channels.members import ChannelRefused
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import about
+from imserver.http.form import cursor as cursor_of
+from imserver.http.operation import Link, Resource, refuse
+from imserver.http.wire import after
 
 MOST_AT_ONCE: Final = 1000
 """The most connections and users of one call. Each is asked for at its own node."""

@@ -11,15 +11,12 @@ from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.call import Api, Call, Route
-from imserver.api.reply import PROBLEM, ApiProblem, BatchAnswers
 from imserver.api.v1 import (
     accounts,
     apps,
     cards,
     channels,
     conversations,
-    events,
     feeds,
     friends,
     groups,
@@ -32,11 +29,13 @@ from imserver.api.v1 import (
     streamed,
     subscribers,
 )
-from imserver.api.v1.field import about
-from imserver.api.v1.operation import PREFIX, Header, Operation, Resource, route_of, run
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
-from imserver.api.v1.wire import reply
 from imserver.auth.principal import ANY_KEY, ANYONE
+from imserver.http.call import Api, Call, Route
+from imserver.http.field import about
+from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of, run
+from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers
+from imserver.http.wire import reply
 from imserver.transport.exchange import HttpResponse
 
 _SINGLE: Final = (
@@ -197,12 +196,12 @@ def described(api: Api) -> bytes:
 
 def document_of(more: Iterable[Operation]) -> Callable[[int, bool], bytes]:
     """Make the function that writes the document, with the operations of features (``more``)."""
-    documented = (*DOCUMENTED, *more)
+    documented = (*OPERATIONS, *more)
 
     @lru_cache(maxsize=2)
     def write(batch_targets: int, demo: bool) -> bytes:
         # Loaded when it is first asked for: with the page that reads it, it takes half a megabyte.
-        from imserver.api.v1.openapi import document
+        from imserver.http.openapi import document
 
         return msgspec.json.encode(document(documented, {"limits.batch_targets": batch_targets}, demo))
 
@@ -215,9 +214,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *publisher.routes.rows,
     *_document.rows,
 )
-"""What :func:`imserver.api.call.answer` answers, of the core."""
-DOCUMENTED: Final[tuple[Operation, ...]] = (*OPERATIONS, *events.routes.rows)
-"""The same, and what is answered elsewhere: event streams."""
+"""What :func:`imserver.http.call.answer` answers, of the core."""
 
 
 def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:

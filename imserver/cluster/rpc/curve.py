@@ -16,8 +16,8 @@ from zmq.utils import z85
 
 from imserver.cluster.rpc.queues import RpcCounters
 from imserver.cluster.rpc.wire import SocketFull, ZmqSocket
-from imserver.lifecycle import derive_key
 from imserver.logging import RateLimitedLog
+from imserver.process import derive_key
 
 log = logging.getLogger(__name__)
 

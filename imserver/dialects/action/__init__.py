@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from imserver.core.core import FeatureParts, Parts
 from imserver.dialects.action import api
 from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionMessages, ActionService
 from imserver.dialects.action.wire import DIALECT
 from imserver.feature import Feature
-from imserver.parts import FeatureParts, Parts
 
 
 def _build(core: Parts) -> FeatureParts:

@@ -16,15 +16,15 @@ import gevent
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.cluster.nodes import Awaited, NodeMessages, ToUser
 from imserver.dialects.action.commands import AckNumber
 from imserver.dialects.action.wire import DIALECT, AckedActionDialect
 from imserver.hub.unacked import AckedState, Unacked, UnackedMessages
+from imserver.messages.log_subscriptions import PongTracker
 from imserver.metrics import Metrics
 from imserver.model import Event, Outcome, Reply
-from imserver.services.messages.log_subscriptions import PongTracker
-from imserver.services.nodes import Awaited, NodeMessages, ToUser
-from imserver.services.push.publish import PendingPushes
-from imserver.services.push.push import Pushes
+from imserver.push.publish import PendingPushes
+from imserver.push.push import Pushes
 from imserver.transport.connection import OPEN, Connection, app_and_user
 
 ACK_SECONDS: Final = 10

@@ -6,12 +6,12 @@ from typing import Final
 
 import msgspec
 
-from imserver.api.call import Call, Route
-from imserver.api.cmd import app_of_rooms, room_id
-from imserver.api.reply import success
 from imserver.auth.principal import READ_OR_ADDRESS
 from imserver.auth.tenants import Tenants
+from imserver.dialects.cmd.api import app_of_rooms, room_id
 from imserver.errors import REPLY_NO_APP, reply_text
+from imserver.http.call import Call, Route
+from imserver.http.reply import success
 from imserver.transport.exchange import HttpResponse
 
 _encode = msgspec.json.Encoder().encode

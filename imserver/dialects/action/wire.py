@@ -1,7 +1,7 @@
 """The ``action`` dialect: JSON text frames on ``/ws?uid=`` (docs/reference/action-dialect.md).
 
 A user sends messages to one other user, or to a room. The login names the receiver. Pushed frames name their
-receiver. Decoding has two paths, as in :mod:`imserver.protocol.cmd`.
+receiver. Decoding has two paths, as in :mod:`imserver.dialects.cmd.wire`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from msgspec import Raw, Struct, field
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
+from imserver.dialects.cmd.wire import BAD_FRAME_REPLY
 from imserver.model import (
     ACTION_PREFIX,
     MAX_ROOM_BYTES,
@@ -28,7 +29,6 @@ from imserver.model import (
     Reply,
     Request,
 )
-from imserver.protocol.cmd import BAD_FRAME_REPLY
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.forgiving import (
     MAX_NUMBER,

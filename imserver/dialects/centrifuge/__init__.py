@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from imserver.core.core import FeatureParts, Parts
 from imserver.dialects.centrifuge import api, streams
 from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
 from imserver.dialects.centrifuge.streams import FallbackStreams
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.feature import Feature
-from imserver.parts import FeatureParts, Parts
 
 
 def _build(core: Parts) -> FeatureParts:

@@ -22,14 +22,17 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver import __version__, errors
-from imserver.api.call import Call, Route
-from imserver.api.form import BadBody
-from imserver.api.reply import PROBLEM, BatchAnswers
 from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
 from imserver.auth.tokens import MAX_EXPIRES_AT
+from imserver.channels.channels import SERVER_UNSUBSCRIBE
+from imserver.channels.commands import MAX_PRESENCE, history_since
+from imserver.channels.connections import Left
+from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused, check_name, encode_tags
+from imserver.channels.stored import Published
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import Position
 from imserver.config.settings import ChannelSettings
+from imserver.core.core import Parts
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import (
@@ -43,15 +46,12 @@ from imserver.dialects.centrifuge.service import (
 )
 from imserver.dialects.centrifuge.wire import MAX_OFFSET, ClientView, HistoryResult
 from imserver.errors import Unavailable
+from imserver.http.call import Call, Route
+from imserver.http.form import BadBody
+from imserver.http.reply import PROBLEM, BatchAnswers
 from imserver.model import ChannelPart, Event
-from imserver.parts import Parts
 from imserver.protocol.forgiving import without_nulls
-from imserver.services.channels.channels import SERVER_UNSUBSCRIBE
-from imserver.services.channels.commands import MAX_PRESENCE, history_since
-from imserver.services.channels.connections import Left
-from imserver.services.channels.members import MAX_NAME_BYTES, ChannelRefused, check_name, encode_tags
-from imserver.services.channels.stored import Published
-from imserver.services.push.idempotency import IdReused
+from imserver.push.idempotency import IdReused
 from imserver.transport.exchange import HttpResponse
 
 log = logging.getLogger(__name__)

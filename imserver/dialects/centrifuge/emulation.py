@@ -11,8 +11,8 @@ import gevent
 from msgspec import Struct
 
 from imserver import errors
-from imserver.services.nodes import NodeQueries, OtherNodes
-from imserver.services.sessions.connection_ids import ConnectionTable
+from imserver.cluster.nodes import NodeQueries, OtherNodes
+from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.stream import Stream
 

@@ -23,8 +23,19 @@ from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
 from imserver.auth.tokens import BadToken, TokenExpired, end_of
+from imserver.channels.channels import (
+    CLOSE_INSUFFICIENT_STATE,
+    INSUFFICIENT,
+    Channels,
+    Subscribed,
+)
+from imserver.channels.commands import MAX_PRESENCE, ChannelAnswers, ChannelCommands, set_info
+from imserver.channels.connections import Connections
+from imserver.channels.consent import ChannelConsent, disconnect
+from imserver.channels.members import ChannelMember, ChannelRefused, MemberPage
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import HistoryPage, Position
+from imserver.cluster.nodes import NodeQueries
 from imserver.config.settings import ChannelSettings
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.claims import (
@@ -53,6 +64,7 @@ from imserver.dialects.centrifuge.wire import (
     publication_of,
 )
 from imserver.errors import StorageUnavailable
+from imserver.messages.catch_up import CatchUp
 from imserver.model import (
     Answer,
     AskHistory,
@@ -66,19 +78,7 @@ from imserver.model import (
 )
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.fossil import compressed
-from imserver.services.channels.channels import (
-    CLOSE_INSUFFICIENT_STATE,
-    INSUFFICIENT,
-    Channels,
-    Subscribed,
-)
-from imserver.services.channels.commands import MAX_PRESENCE, ChannelAnswers, ChannelCommands, set_info
-from imserver.services.channels.connections import Connections
-from imserver.services.channels.consent import ChannelConsent, disconnect
-from imserver.services.channels.members import ChannelMember, ChannelRefused, MemberPage
-from imserver.services.messages.catch_up import CatchUp
-from imserver.services.nodes import NodeQueries
-from imserver.services.sessions.sessions import Sessions
+from imserver.sessions.sessions import Sessions
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head

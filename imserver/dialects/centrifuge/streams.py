@@ -13,16 +13,16 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.call import Call, Route
-from imserver.api.form import BadBody
-from imserver.api.reply import PROBLEM, ApiProblem
-from imserver.api.v1.events import stream_head
 from imserver.auth.principal import ANYONE
+from imserver.core.core import Parts
 from imserver.dialects.centrifuge.api import CentrifugeApi
 from imserver.dialects.centrifuge.emulation import Emulated
 from imserver.dialects.centrifuge.service import NAME, CentrifugeService
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
-from imserver.parts import Parts
+from imserver.dialects.sse.api import stream_head
+from imserver.http.call import Call, Route
+from imserver.http.form import BadBody
+from imserver.http.reply import PROBLEM, ApiProblem
 from imserver.transport.connection import Serve
 from imserver.transport.dispatch import serve_each
 from imserver.transport.exchange import HttpResponse

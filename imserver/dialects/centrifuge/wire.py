@@ -28,6 +28,16 @@ from imserver.dialects.centrifuge.commands import (
     RefreshLogin,
     RefreshSubscription,
 )
+from imserver.dialects.cmd.wire import (
+    BOT_COMMANDS,
+    SIGNAL_COMMANDS,
+    STORED_COMMANDS,
+    id_in,
+    limit_in,
+    needed_id,
+    short_text,
+)
+from imserver.dialects.sse.wire import on_one_line
 from imserver.errors import ClientError
 from imserver.message_view import entry_view, payload_of, signal_data
 from imserver.model import (
@@ -51,19 +61,9 @@ from imserver.model import (
     Subscribe,
     Unsubscribe,
 )
-from imserver.protocol.cmd import (
-    BOT_COMMANDS,
-    SIGNAL_COMMANDS,
-    STORED_COMMANDS,
-    id_in,
-    limit_in,
-    needed_id,
-    short_text,
-)
 from imserver.protocol.dialect import Dialect, Payload
 from imserver.protocol.forgiving import Refused, fields_of, has_nul, text_in, without_nulls
 from imserver.protocol.late import LateModule
-from imserver.protocol.sse import on_one_line
 
 if TYPE_CHECKING:
     from google.protobuf import message as protobuf_message

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from imserver.core.core import FeatureParts, Parts
 from imserver.dialects.client import api
 from imserver.dialects.client.service import ClientService
 from imserver.dialects.client.wire import NAME, ClientDialect
 from imserver.feature import Feature
-from imserver.parts import FeatureParts, Parts
 
 
 def _build(core: Parts) -> FeatureParts:

@@ -14,20 +14,20 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from imserver import errors
-from imserver.api.call import Call, Route
-from imserver.api.form import BadBody, parse_json
-from imserver.api.reply import RequestRefused, Style
 from imserver.auth.principal import ADMIN, PUSH_OR_ADDRESS, READ_OR_ADDRESS, Need
 from imserver.auth.tenants import TooManyTenants
+from imserver.channels.channels import Channels
+from imserver.channels.connections import Connections, Joined, Left
+from imserver.channels.members import ChannelRefused
 from imserver.config.settings import Config
 from imserver.dialects.client.service import BadSystem, ClientService, Label
 from imserver.dialects.client.wire import NAME, message_id
 from imserver.errors import HttpProblem
+from imserver.http.call import Call, Route
+from imserver.http.form import BadBody, parse_json
+from imserver.http.reply import RequestRefused, Style
 from imserver.model import Event, Outcome, nothing_accepted
-from imserver.services.channels.channels import Channels
-from imserver.services.channels.connections import Connections, Joined, Left
-from imserver.services.channels.members import ChannelRefused
-from imserver.services.push.push import Pushes
+from imserver.push.push import Pushes
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]

@@ -16,16 +16,16 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.tenants import BadTenant, Tenants
+from imserver.channels.connections import Connections, Joined, Left
+from imserver.channels.members import ChannelMembers
 from imserver.cluster.history import Position
+from imserver.cluster.nodes import NodeQueries
 from imserver.config.values import valid_name
 from imserver.dialects.client.wire import BAD_SYSTEM, NO_SYSTEM, message_id, refusal, welcome
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import SYSTEM_PREFIX, DialectState, Event
-from imserver.services.channels.connections import Connections, Joined, Left
-from imserver.services.channels.members import ChannelMembers
-from imserver.services.nodes import NodeQueries
-from imserver.services.sessions.connection_ids import NAMED_BY_ID, ConnectionIds
+from imserver.sessions.connection_ids import NAMED_BY_ID, ConnectionIds
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Head
 
@@ -183,7 +183,7 @@ class ClientService:
     def bind(self, app: str, client_id: str, group: str, label: Label) -> Joined:
         """Put a client into a group, on any node, and replace its label.
 
-        Raises :class:`imserver.services.channels.members.ChannelRefused` for an invalid name.
+        Raises :class:`imserver.channels.members.ChannelRefused` for an invalid name.
         """
         return self._connections.join(app, client_id, group, _pack(label))
 

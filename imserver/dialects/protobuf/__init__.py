@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from imserver.core.core import FeatureParts, Parts
 from imserver.dialects.protobuf import api
 from imserver.dialects.protobuf.service import ProtobufService
 from imserver.dialects.protobuf.uplink import ProtobufUplink
 from imserver.dialects.protobuf.wire import NAME, PLAIN
 from imserver.feature import Feature
-from imserver.parts import FeatureParts, Parts
 
 
 def _build(core: Parts) -> FeatureParts:

@@ -12,16 +12,16 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.api.call import Call, Route
-from imserver.api.reply import PREFLIGHT, Style
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ACCOUNT, ANYONE
 from imserver.auth.relations import Relations
 from imserver.auth.tenants import Tenants
 from imserver.dialects.protobuf.wire import NAME
 from imserver.errors import HttpProblem
-from imserver.services.people import friends
-from imserver.services.people.accounts import (
+from imserver.http.call import Call, Route
+from imserver.http.reply import PREFLIGHT, Style
+from imserver.people import friends
+from imserver.people.accounts import (
     Accounts,
     Closed,
     NoAccounts,
@@ -29,11 +29,11 @@ from imserver.services.people.accounts import (
     WrongLogin,
     account_id,
 )
-from imserver.services.people.attempts import TooManyFailures
-from imserver.services.people.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
-from imserver.services.people.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
-from imserver.services.people.identifiers import BadField
-from imserver.services.people.passwords import Overloaded
+from imserver.people.attempts import TooManyFailures
+from imserver.people.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
+from imserver.people.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
+from imserver.people.identifiers import BadField
+from imserver.people.passwords import Overloaded
 from imserver.storage.contract import Taken
 from imserver.transport.exchange import HttpRequest, HttpResponse
 

@@ -31,10 +31,10 @@ from imserver.dialects.protobuf.wire import (
     account,
 )
 from imserver.errors import StorageUnavailable
+from imserver.messages.log_subscriptions import AckingLogSubscription
+from imserver.messages.messaging import Messaging
 from imserver.model import MAX_ID, Answer, Login, LogSubscription, Message, Reply
-from imserver.services.messages.log_subscriptions import AckingLogSubscription
-from imserver.services.messages.messaging import Messaging
-from imserver.services.sessions.sessions import Sessions
+from imserver.sessions.sessions import Sessions
 from imserver.storage.log.contract import fitting
 from imserver.transport.connection import OPEN, Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable

@@ -25,10 +25,10 @@ from imserver.dialects.protobuf.wire import (
     uplink_ack,
 )
 from imserver.errors import StorageUnavailable
+from imserver.messages.annotations import code_of
+from imserver.messages.deliverer import Result
+from imserver.messages.messaging import Messaging, may_be_revised
 from imserver.model import MAX_ID, MAX_MENTIONS, DialectState
-from imserver.services.messages.annotations import code_of
-from imserver.services.messages.deliverer import Result
-from imserver.services.messages.messaging import Messaging, may_be_revised
 from imserver.storage.log.contract import (
     BLOCKED,
     INVALID,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from imserver.core.core import FeatureParts, Parts
 from imserver.dialects.pusher import api
 from imserver.dialects.pusher.apps import PusherApps, entrance, objection
 from imserver.dialects.pusher.hooks import PusherHooks
 from imserver.dialects.pusher.service import NAME, PusherService
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.feature import Feature
-from imserver.parts import FeatureParts, Parts
 
 
 def _build(core: Parts) -> FeatureParts:

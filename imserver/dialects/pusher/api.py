@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.call import Call, Route
-from imserver.api.reply import PREFLIGHT, ApiProblem
 from imserver.auth.principal import SIGNED, Principal
+from imserver.channels.channels import Channels
+from imserver.channels.members import MAX_NAME_BYTES, RESERVED, ChannelRefused
 from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
 from imserver.dialects.pusher.service import NAME, PusherService, connection_id_of
 from imserver.dialects.pusher.wire import (
@@ -27,10 +27,10 @@ from imserver.dialects.pusher.wire import (
     USER_CHANNEL,
     data_of,
 )
+from imserver.http.call import Call, Route
+from imserver.http.reply import PREFLIGHT, ApiProblem
 from imserver.model import YIELD_TARGETS
-from imserver.services.channels.channels import Channels
-from imserver.services.channels.members import MAX_NAME_BYTES, RESERVED, ChannelRefused
-from imserver.services.sessions.sessions import Sessions
+from imserver.sessions.sessions import Sessions
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 MAX_CHANNELS: Final = 100

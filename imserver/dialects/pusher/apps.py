@@ -20,12 +20,12 @@ from imserver.auth.principal import BadSignature, Principal
 from imserver.auth.rules import secret_in
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey
+from imserver.channels.members import ChannelNames
 from imserver.config.settings import ChannelSettings, Config, PusherSettings, TenantSettings
 from imserver.config.values import MAKE_SECRET
 from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
 from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
 from imserver.errors import StartError
-from imserver.services.channels.members import ChannelNames
 
 log = logging.getLogger(__name__)
 

@@ -22,6 +22,11 @@ from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.quotas import ConnectionRates
 from imserver.auth.rules import LoginDecision
+from imserver.channels.channels import Channels, Subscribed
+from imserver.channels.commands import set_info
+from imserver.channels.connections import Connections
+from imserver.channels.consent import ChannelConsent
+from imserver.channels.members import ChannelMember, ChannelRefused, needs_token
 from imserver.cluster.history import Position
 from imserver.dialects.pusher import wire
 from imserver.dialects.pusher.apps import PusherApp, PusherApps
@@ -36,12 +41,7 @@ from imserver.model import (
     Login,
     Reply,
 )
-from imserver.services.channels.channels import Channels, Subscribed
-from imserver.services.channels.commands import set_info
-from imserver.services.channels.connections import Connections
-from imserver.services.channels.consent import ChannelConsent
-from imserver.services.channels.members import ChannelMember, ChannelRefused, needs_token
-from imserver.services.sessions.sessions import Sessions
+from imserver.sessions.sessions import Sessions
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head

@@ -16,13 +16,9 @@ from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.quotas import BotRates
 from imserver.auth.relations import Relations
-from imserver.cluster.history import Position
-from imserver.errors import StorageUnavailable, TooManyMessages
-from imserver.features.bots.rows import BotStore
-from imserver.model import AppendAnswer, ChannelPart, CloseAnswer, Event, OpenAnswer, Reply, Signal
-from imserver.services.channels.members import ChannelRefused
-from imserver.services.channels.open_streams import OpenStream
-from imserver.services.channels.streamed_messages import (
+from imserver.channels.members import ChannelRefused
+from imserver.channels.open_streams import OpenStream
+from imserver.channels.streamed_messages import (
     AppendedPiece,
     AppendStatus,
     ClosedStream,
@@ -31,11 +27,15 @@ from imserver.services.channels.streamed_messages import (
     StreamTarget,
     check_draft,
 )
-from imserver.services.messages.annotations import RefusedView, code_of
-from imserver.services.messages.messaging import Messaging
-from imserver.services.messages.receipts import Signals
-from imserver.services.nodes import ToFollowers
-from imserver.services.people.accounts import Accounts, account_id
+from imserver.cluster.history import Position
+from imserver.cluster.nodes import ToFollowers
+from imserver.errors import StorageUnavailable, TooManyMessages
+from imserver.features.bots.rows import BotStore
+from imserver.messages.annotations import RefusedView, code_of
+from imserver.messages.messaging import Messaging
+from imserver.messages.receipts import Signals
+from imserver.model import AppendAnswer, ChannelPart, CloseAnswer, Event, OpenAnswer, Reply, Signal
+from imserver.people.accounts import Accounts, account_id
 from imserver.storage.log.contract import (
     BLOCKED,
     INVALID,

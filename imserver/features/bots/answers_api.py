@@ -7,11 +7,7 @@ from typing import Annotated, Final
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.reply import ApiProblem
-from imserver.api.v1.field import Acting, about
 from imserver.api.v1.messages import problem_of
-from imserver.api.v1.operation import Resource, one_of
 from imserver.api.v1.streamed import (
     MOST_PIECES,
     REFUSALS,
@@ -28,6 +24,10 @@ from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import TooManyMessages
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.parts import bots_of
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, about
+from imserver.http.operation import Resource, one_of
+from imserver.http.reply import ApiProblem
 from imserver.model import MAX_ID, MAX_TYPE_BYTES
 from imserver.storage.log.contract import NOT_BOT, Rejected
 

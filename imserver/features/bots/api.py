@@ -9,13 +9,8 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.v1 import field
 from imserver.api.v1.accounts import REFUSALS, Avatar, Nickname, UserId, UserName
 from imserver.api.v1.conversations import ConversationId
-from imserver.api.v1.field import Acting, ActingPage, about
-from imserver.api.v1.operation import Resource, refuse
-from imserver.api.v1.wire import after, page_and_cursor
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_BOT, ADMIN_OR_MEMBER
 from imserver.features.bots.bots import (
     COMMAND_PATTERN,
@@ -28,6 +23,11 @@ from imserver.features.bots.bots import (
 )
 from imserver.features.bots.outbound import URL_CHARACTERS
 from imserver.features.bots.parts import bots_of
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, ActingPage, about
+from imserver.http.operation import Resource, refuse
+from imserver.http.wire import after, page_and_cursor
 from imserver.storage.contract import Bot, BotCommand
 
 CHAPTER: Final = "Accounts of programs, with tokens and slash commands."

@@ -21,7 +21,7 @@ from imserver.errors import ImserverError
 from imserver.features.bots.outbound import BadUrl, PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
 from imserver.model import AskBotCommands, Reply
-from imserver.services.people.accounts import (
+from imserver.people.accounts import (
     Accounts,
     NoAccounts,
     SessionCloser,
@@ -29,9 +29,9 @@ from imserver.services.people.accounts import (
     account_id,
     check_shown,
 )
-from imserver.services.people.attempts import AddressRate
-from imserver.services.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
-from imserver.services.people.identifiers import BadField, checked, fits
+from imserver.people.attempts import AddressRate
+from imserver.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
+from imserver.people.identifiers import BadField, checked, fits
 from imserver.storage.contract import Account, Bot, BotCommand
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user

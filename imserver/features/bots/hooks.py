@@ -20,16 +20,16 @@ from msgspec import Raw, Struct
 from imserver.auth.quotas import BotRates
 from imserver.clock import retry_pause, until_beat
 from imserver.cluster.registry import Registry
+from imserver.dialects.cmd.wire import STORED_COMMANDS
 from imserver.errors import StorageUnavailable
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotHook, HookStore
 from imserver.logging import RateLimitedLog
+from imserver.messages.log_subscriptions import users_of
+from imserver.messages.messaging import Messaging, make_draft
 from imserver.model import Send
-from imserver.protocol.cmd import STORED_COMMANDS
 from imserver.protocol.forgiving import Refused
-from imserver.services.messages.log_subscriptions import users_of
-from imserver.services.messages.messaging import Messaging, make_draft
-from imserver.services.sessions.sessions import Sessions
+from imserver.sessions.sessions import Sessions
 from imserver.storage.events import EventStore
 from imserver.storage.log.bots import bots_of
 from imserver.storage.log.contract import Entry

@@ -8,21 +8,21 @@ import msgspec
 from msgspec import Raw, Struct
 
 from imserver import errors
-from imserver.api.call import Api, Call, Route
-from imserver.api.form import parse_form
-from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1 import accounts, groups, messages
 from imserver.api.v1.accounts import Avatar, Nickname, too_many
-from imserver.api.v1.field import Acting, about
 from imserver.api.v1.groups import GroupChange, GroupId
-from imserver.api.v1.operation import Resource, refuse
-from imserver.api.v1.wire import decode, reply
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.bots import TooManyBots, UnknownHook
 from imserver.features.bots.parts import bots_of
-from imserver.services.people.accounts import account_id
-from imserver.services.people.attempts import TooManyFailures
+from imserver.http.call import Api, Call, Route
+from imserver.http.field import Acting, about
+from imserver.http.form import parse_form
+from imserver.http.operation import Resource, refuse
+from imserver.http.reply import PROBLEM, ApiProblem
+from imserver.http.wire import decode, reply
+from imserver.people.accounts import account_id
+from imserver.people.attempts import TooManyFailures
 from imserver.transport.exchange import HttpResponse
 
 PATH: Final = "/hooks/"

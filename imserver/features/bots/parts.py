@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from imserver.channels.streamed_messages import StreamedMessages
+from imserver.core.core import FeatureParts, Parts
 from imserver.features.bots.answers import AnswerCommands, ConversationStreams, StreamedAnswers
 from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore
-from imserver.parts import FeatureParts, Parts
-from imserver.services.channels.streamed_messages import StreamedMessages
-from imserver.services.people.attempts import AddressRate
+from imserver.people.attempts import AddressRate
 
 
 class BotParts(Struct, frozen=True):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from imserver.core.core import FeatureParts, Parts
 from imserver.feature import Feature
 from imserver.features.oauth import api, callback
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.oauth import OAuth
-from imserver.parts import FeatureParts, Parts
 
 
 def _build(core: Parts) -> FeatureParts:

@@ -7,9 +7,6 @@ from typing import Annotated, Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.reply import ApiProblem
-from imserver.api.v1 import field
 from imserver.api.v1.accounts import (
     REFUSALS,
     AccountDone,
@@ -18,8 +15,6 @@ from imserver.api.v1.accounts import (
     session_answer,
     token_of,
 )
-from imserver.api.v1.field import Acting, about
-from imserver.api.v1.operation import Resource, refuse
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ACCOUNT
 from imserver.features.oauth.oauth import (
@@ -34,7 +29,12 @@ from imserver.features.oauth.oauth import (
     oauth_of,
 )
 from imserver.features.oauth.providers import ProviderUnavailable
-from imserver.services.people.accounts import Closed, UnknownAccount
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, about
+from imserver.http.operation import Resource, refuse
+from imserver.http.reply import ApiProblem
+from imserver.people.accounts import Closed, UnknownAccount
 
 Provider = Annotated[str, about("The name of a provider of the app.", min_length=1, max_length=32)]
 Handle = Annotated[str, about("The handle of the login: `login` of its start.", min_length=1, max_length=100)]

@@ -6,13 +6,13 @@ from functools import cache
 from typing import Final
 from urllib.parse import unquote
 
-from imserver.api.call import Call, Route
-from imserver.api.reply import PROBLEM
 from imserver.auth.principal import ANYONE
 from imserver.errors import StorageUnavailable
 from imserver.features.oauth.oauth import CALLBACK, LoginRefused, OAuth, Question, UnknownLogin
 from imserver.features.oauth.providers import ProviderUnavailable
-from imserver.services.people.accounts import NoAccounts
+from imserver.http.call import Call, Route
+from imserver.http.reply import PROBLEM
+from imserver.people.accounts import NoAccounts
 from imserver.transport.exchange import HttpResponse
 
 

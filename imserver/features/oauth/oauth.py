@@ -33,6 +33,7 @@ from imserver.auth.account_tokens import AccountSession
 from imserver.auth.tenants import Tenants
 from imserver.cluster.registry import TemporaryValues
 from imserver.config.settings import Config, ProviderSettings
+from imserver.core.core import Parts
 from imserver.errors import ImserverError, LoginRefusal
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.providers import (
@@ -45,10 +46,9 @@ from imserver.features.oauth.providers import (
     ProviderUnavailable,
 )
 from imserver.logging import RateLimitedLog
-from imserver.parts import Parts
-from imserver.services.people.accounts import Accounts, Closed, check_device
-from imserver.services.people.attempts import TooManyFailures
-from imserver.services.people.identifiers import BadField
+from imserver.people.accounts import Accounts, Closed, check_device
+from imserver.people.attempts import TooManyFailures
+from imserver.people.identifiers import BadField
 from imserver.storage.contract import Account, AccountLink, Taken
 from imserver.webhooks.requests import Outgoing
 

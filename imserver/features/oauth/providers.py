@@ -25,7 +25,7 @@ from imserver.auth.tokens import BadToken, bytes_of, unverified, verified_payloa
 from imserver.config.settings import ProviderSettings
 from imserver.config.values import ISSUER_URL
 from imserver.errors import ImserverError, IssuerUnavailable
-from imserver.services.people.identifiers import UNSHOWABLE
+from imserver.people.identifiers import UNSHOWABLE
 from imserver.storage.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS, SUBJECT_BYTES
 from imserver.webhooks.requests import Outgoing, Unreachable
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from imserver.api.call import Api
+from imserver.core.core import FeatureParts, Parts
 from imserver.errors import HttpProblem
 from imserver.feature import Feature
-from imserver.parts import FeatureParts, Parts
+from imserver.http.call import Api
 
 
 def _build(core: Parts) -> FeatureParts:

@@ -21,16 +21,13 @@ from flask import Blueprint, Response, abort, jsonify, request, send_from_direct
 from werkzeug.wrappers import Response as AnyResponse
 
 from imserver import assets
-from imserver.api.call import Api
-from imserver.api.reply import PREFLIGHT
 from imserver.api.v1.table import described
-from imserver.api.v1.wire import GZIP
-from imserver.api.views import as_request, to_response
 from imserver.auth.principal import VISITOR, may
 from imserver.auth.tokens import Claims
 from imserver.cluster.registry import Lease
 from imserver.config.addresses import check, websocket_address
 from imserver.config.settings import DEFAULT_APP
+from imserver.core.core import Parts
 from imserver.errors import (
     HTTP_ISSUER_UNAVAILABLE,
     HTTP_NOT_ALLOWED,
@@ -52,8 +49,11 @@ from imserver.features.pages.visitors import (
     pick_name,
     render,
 )
+from imserver.http.call import Api
+from imserver.http.reply import PREFLIGHT
+from imserver.http.views import as_request, to_response
+from imserver.http.wire import GZIP
 from imserver.model import ACTION_PREFIX
-from imserver.parts import Parts
 from imserver.transport.exchange import HttpResponse
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import Any, Final
 from flask import Response, abort, request, url_for
 
 from imserver.config.addresses import is_host, parse_configured
+from imserver.core.core import Parts
 from imserver.errors import HTTP_BAD_REQUEST
 from imserver.features.pages.address import Addresses, Ports, resolve
 from imserver.features.pages.text import LANGUAGES, TEXT, choose_language, html_of
-from imserver.parts import Parts
 
 _FIGURES: Final = """
 黄帝 炎帝 蚩尤 仓颉 嫘祖 后羿 神农 伏羲 女娲 祝融 共工 大禹 伯益 皋陶 商汤 伊尹 武丁

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from imserver.api.call import Api
 from imserver.config.settings import Config
+from imserver.core.core import FeatureParts, Parts
 from imserver.feature import Feature
 from imserver.features.uploads.api import OPERATIONS, is_streamed
 from imserver.features.uploads.uploads import Uploads, uploads_of
-from imserver.parts import FeatureParts, Parts
+from imserver.http.call import Api
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
 from imserver.webhooks.requests import Outgoing

@@ -9,18 +9,18 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.form import cursor as cursor_of
-from imserver.api.form import read_cursor
-from imserver.api.reply import ApiProblem
-from imserver.api.v1 import field
-from imserver.api.v1.field import about
-from imserver.api.v1.operation import Header, Resource, route_of
-from imserver.api.v1.wire import read
 from imserver.auth.authority import bearer, refusal
 from imserver.auth.principal import ANYONE, ANYONE_OR_PUSH, PUSH_OR_USER, READ_OR_USER
 from imserver.features.uploads.contract import UPLOAD_USER_BYTES, Upload
 from imserver.features.uploads.uploads import ID_CHARACTERS, uploads_of
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import about
+from imserver.http.form import cursor as cursor_of
+from imserver.http.form import read_cursor
+from imserver.http.operation import Header, Resource, route_of
+from imserver.http.reply import ApiProblem
+from imserver.http.wire import read
 
 PATH: Final = "/api/v1/uploads"
 FILE_PATH: Final = "/api/v1/uploads/{id}"
@@ -175,7 +175,7 @@ _OVER_RATE: Final = (errors.HTTP_TOO_MANY_REQUESTS,)
 _CHAPTER: Final = "Files that users send to each other."
 
 routes = Resource("uploads", chapter=_CHAPTER)
-"""What :func:`imserver.api.call.answer` answers."""
+"""What :func:`imserver.http.call.answer` answers."""
 streams = Resource("uploads", hot=False, chapter=_CHAPTER)
 """What the views of this package answer."""
 

@@ -18,7 +18,7 @@ import gevent
 from imserver import errors
 from imserver.config.settings import UploadSettings
 from imserver.errors import HttpProblem, ImserverError
-from imserver.services.people.attempts import network_of
+from imserver.people.attempts import network_of
 
 if TYPE_CHECKING:
     from greenlet import greenlet

@@ -17,14 +17,14 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from imserver import errors
-from imserver.api.call import Api, Call, admit, prepare
-from imserver.api.reply import PREFLIGHT, ApiProblem
-from imserver.api.views import to_response
 from imserver.features.uploads.api import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, problem_after, shown
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpload, ResumableUploads
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, uploads_of
 from imserver.features.uploads.views import answered
+from imserver.http.call import Api, Call, admit, prepare
+from imserver.http.reply import PREFLIGHT, ApiProblem
+from imserver.http.views import to_response
 from imserver.transport.exchange import CORS, HttpRequest, HttpResponse
 
 EXTENSIONS: Final = "creation,creation-with-upload,expiration,termination,checksum"

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.config.settings import UploadSettings
+from imserver.core.core import Parts
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import UPLOAD_USER_BYTES, Media, Upload, Usage
@@ -36,8 +37,7 @@ from imserver.features.uploads.media import (
     type_of,
 )
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
-from imserver.parts import Parts
-from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
+from imserver.people.attempts import Attempts, TooManyFailures, network_of
 from imserver.storage import app_rows
 from imserver.storage.contract import Erasure
 from imserver.storage.statements import PooledStatements

@@ -12,10 +12,6 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from imserver import errors
-from imserver.api.call import Api, Call, admit, prepare
-from imserver.api.form import BadBody
-from imserver.api.reply import PROBLEM, ApiProblem
-from imserver.api.views import as_request, to_response
 from imserver.errors import Unavailable
 from imserver.features.uploads.api import (
     FILE_PATH,
@@ -29,6 +25,10 @@ from imserver.features.uploads.api import (
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, uploads_of
+from imserver.http.call import Api, Call, admit, prepare
+from imserver.http.form import BadBody
+from imserver.http.reply import PROBLEM, ApiProblem
+from imserver.http.views import as_request, to_response
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 _RETRY_AFTER: Final = ("Retry-After", "2")

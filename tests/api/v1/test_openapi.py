@@ -8,13 +8,13 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from imserver import errors
-from imserver.api.reply import PROBLEM
-from imserver.api.v1.openapi import document, operation_id, problems_of
-from imserver.api.v1.operation import JSON, Operation
 from imserver.auth.principal import ANY_KEY
 from imserver.errors import HTTP_PROBLEMS
 from imserver.features.pages.reference import chinese
 from imserver.features.pages.text import REFERENCE
+from imserver.http.openapi import document, operation_id, problems_of
+from imserver.http.operation import JSON, Operation
+from imserver.http.reply import PROBLEM
 from tests.features import DOCUMENTED, OPERATIONS, ROUTES
 
 LIMITS = {"limits.batch_targets": 123}

@@ -12,11 +12,11 @@ from imserver.config.settings import ChannelSettings
 from imserver.dialects.action import service
 from imserver.dialects.action.service import LEFT_TEXT, ActionMessages
 from imserver.dialects.action.wire import ActionDialect
-from imserver.services.messages import log_subscriptions
-from imserver.services.messages.log_subscriptions import PongLogSubscription
+from imserver.messages import log_subscriptions
+from imserver.messages.log_subscriptions import PongLogSubscription
 from imserver.transport.connection import Connection
+from tests.core.messaging_harness import Node
 from tests.integration.raw import PING, PONG, TEXT, frame
-from tests.services.messaging_harness import Node
 from tests.support import CountingSignal
 from tests.transport.harness import until
 

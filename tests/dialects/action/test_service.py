@@ -8,7 +8,7 @@ import pytest
 from imserver.auth import quotas
 from imserver.dialects.action.service import ActionState
 from imserver.dialects.action.wire import ActionDialect
-from imserver.services.sessions import sessions
+from imserver.sessions import sessions
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.harness import Harness
 from tests.integration.raw import TEXT, frame

@@ -12,8 +12,8 @@ from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.dialects.action.commands import ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect
+from imserver.dialects.cmd.wire import BAD_FRAME_REPLY
 from imserver.model import MAX_ROOM_BYTES, BadFrame, Event, Heartbeat, Reply
-from imserver.protocol.cmd import BAD_FRAME_REPLY
 from tests.support import ROOT
 
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "action.json").read_text(encoding="utf-8"))

@@ -8,12 +8,12 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from imserver.api.call import Call
-from imserver.api.reply import MAX_BATCH_BYTES
 from imserver.auth.principal import READ, Principal
+from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused
 from imserver.dialects.centrifuge import api as centrifugo
 from imserver.errors import StorageUnavailable
-from imserver.services.channels.members import MAX_NAME_BYTES, ChannelRefused
+from imserver.http.call import Call
+from imserver.http.reply import MAX_BATCH_BYTES
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 REQUEST = HttpRequest("POST", "/api/batch", b"", b"", {}, "127.0.0.1")

@@ -9,10 +9,10 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from imserver.cluster.nodes import NodeQueries, encode
 from imserver.dialects.centrifuge.emulation import MAX_WAITING, Emulated, EmulatedCommands, Emulation
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
-from imserver.services.nodes import NodeQueries, encode
-from imserver.services.sessions.connection_ids import ConnectionIds
+from imserver.sessions.connection_ids import ConnectionIds
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.stream import Stream, StreamEncoding
 from tests.hub.harness import Harness

@@ -8,6 +8,10 @@ from unittest.mock import Mock
 import pytest
 
 from imserver.auth.rules import ALLOWED
+from imserver.channels.commands import ChannelCommands
+from imserver.channels.consent import ChannelConsent
+from imserver.channels.members import ChannelRefused
+from imserver.cluster.nodes import NodeQueries
 from imserver.dialects.centrifuge.commands import CentrifugeLogin
 from imserver.dialects.centrifuge.service import (
     GRACE_SECONDS,
@@ -19,10 +23,6 @@ from imserver.dialects.centrifuge.service import (
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, SubscribeResult
 from imserver.errors import StorageUnavailable
 from imserver.model import Reply
-from imserver.services.channels.commands import ChannelCommands
-from imserver.services.channels.consent import ChannelConsent
-from imserver.services.channels.members import ChannelRefused
-from imserver.services.nodes import NodeQueries
 from imserver.transport.connection import CLOSING, OPEN, Connection
 from imserver.transport.gate import Head
 from imserver.webhooks.back_ends import BackEnds

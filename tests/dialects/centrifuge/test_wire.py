@@ -30,6 +30,7 @@ from imserver.dialects.centrifuge.wire import (
     SubscribeResult,
 )
 from imserver.errors import CLOSE_BAD_PAYLOAD
+from imserver.messages.messaging import StoredView
 from imserver.model import (
     AskHistory,
     AskPins,
@@ -49,7 +50,6 @@ from imserver.model import (
     Subscribe,
     Unsubscribe,
 )
-from imserver.services.messages.messaging import StoredView
 from tests.support import ROOT
 
 VECTORS: dict[str, Any] = json.loads((ROOT / "tests/vectors/centrifuge.json").read_text(encoding="utf-8"))

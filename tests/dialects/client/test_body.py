@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.api.form import BadBody
 from imserver.dialects.client.api import (
     Binding,
     BodyReader,
@@ -22,6 +21,7 @@ from imserver.dialects.client.api import (
     RegisterBody,
 )
 from imserver.dialects.client.wire import ClientDialect
+from imserver.http.form import BadBody
 from imserver.model import Event
 
 KINDS: list[type[ClientBody]] = [

@@ -9,11 +9,11 @@ import pytest
 
 from imserver.auth.rules import BAD_TOKEN, LoginDecision
 from imserver.auth.tenants import BadTenant
+from imserver.channels.connections import Joined, Left
+from imserver.cluster.nodes import NodeQueries
 from imserver.dialects.client.service import BadSystem, ClientService, Label
 from imserver.dialects.client.wire import ClientDialect
-from imserver.protocol.cmd import CmdDialect
-from imserver.services.channels.connections import Joined, Left
-from imserver.services.nodes import NodeQueries
+from imserver.dialects.cmd.wire import CmdDialect
 from imserver.transport.connection import CLOSED, OPEN, Connection
 from imserver.transport.gate import Head
 from tests.hub.harness import Harness

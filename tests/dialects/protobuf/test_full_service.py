@@ -6,9 +6,9 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.services.messages import log_subscriptions
-from imserver.services.messages.catch_up import RECOVERED
-from imserver.services.messages.log_subscriptions import AckingLogSubscription
+from imserver.messages import log_subscriptions
+from imserver.messages.catch_up import RECOVERED
+from imserver.messages.log_subscriptions import AckingLogSubscription
 from imserver.transport.connection import CLOSING, OPEN
 from tests.dialects.protobuf.test_service import APP, Harness, ProtobufClient, missed
 from tests.integration import protobuf

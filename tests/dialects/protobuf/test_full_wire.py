@@ -18,6 +18,13 @@ from imserver.dialects.protobuf.wire import (
     as_message,
 )
 from imserver.message_view import entry_view
+from imserver.messages.messaging import (
+    ConversationPage,
+    ConversationView,
+    EntryPage,
+    SearchPage,
+)
+from imserver.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
 from imserver.model import (
     MAX_HIDDEN,
     MAX_ID,
@@ -42,13 +49,6 @@ from imserver.model import (
     Signal,
     Typing,
 )
-from imserver.services.messages.messaging import (
-    ConversationPage,
-    ConversationView,
-    EntryPage,
-    SearchPage,
-)
-from imserver.services.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, SentMessage, field, further, one, outputs, sent, varint
 

@@ -25,15 +25,15 @@ from imserver.dialects.protobuf.uplink import (
 from imserver.dialects.protobuf.wire import NAME, ProtobufDialect
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
-from imserver.services.messages.deliverer import Result
+from imserver.messages.deliverer import Result
 from imserver.storage.log.contract import Appended, Entry
 from imserver.transport.connection import CLOSING, OPEN, Connection
+from tests.core.memory_log import Shelf
+from tests.core.messaging_harness import Node
 from tests.hub.harness import POLICIES
 from tests.integration import protobuf
 from tests.integration.protobuf import GROUP, SINGLE, Output, SentMessage, acked, pushed, synced
 from tests.integration.raw import BINARY, PING, PONG, frame
-from tests.services.memory_log import Shelf
-from tests.services.messaging_harness import Node
 from tests.transport.harness import Client, turn, until
 
 APP = "gochat"

@@ -2,12 +2,12 @@
 
 import pytest
 
+from imserver.channels import occupancy
+from imserver.channels.occupancy import Occupancy
 from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
-from imserver.services.channels import occupancy
-from imserver.services.channels.occupancy import Occupancy
 from imserver.webhooks.webhooks import Webhooks
+from tests.core.back_end import AwayStore, BackEnd
 from tests.hub.harness import Harness
-from tests.services.back_end import AwayStore, BackEnd
 from tests.support import until
 
 APP, NEWS = "102", "news"

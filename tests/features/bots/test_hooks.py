@@ -17,10 +17,10 @@ from imserver.features.bots import hooks as module
 from imserver.features.bots.hooks import BotHooks, messages_of
 from imserver.features.bots.parts import bots_of
 from imserver.storage.log.contract import Draft
+from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
 from tests.security.node_harness import ADMIN, Harness, config
 from tests.security.test_bots import Asking, bot_of, person
-from tests.services.back_end import Answer, BackEnd, Post
 from tests.support import ROOT, CountingSignal
 from tests.transport.harness import until
 

@@ -11,11 +11,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from imserver.api.v1.openapi import document
 from imserver.config.settings import Config
 from imserver.features.pages.blueprint import create_pages
 from imserver.features.pages.reference import chinese, curl_of, fields_of, kind_of, marked, operations_of
 from imserver.features.pages.text import REFERENCE
+from imserver.http.openapi import document
 from tests.features import DOCUMENTED
 from tests.features import document as write_document
 

@@ -1,0 +1,944 @@
+"""Channels that clients subscribe to by themselves, with history, recovery, and notices.
+
+A channel with history numbers its publications. Each node delivers them in the order of their numbers, and
+reads from the history what it has missed. So a member that comes back with a position receives exactly what
+came after it, or learns that it must reload.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, Literal, NoReturn
+
+import gevent
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from imserver.auth.quotas import NoticeRates
+from imserver.channels.members import (
+    PRIVATE_PREFIX,
+    RESERVED,
+    ChannelMembers,
+    ChannelNames,
+    ChannelRefused,
+    Publication,
+    group_in,
+    infos_of,
+)
+from imserver.channels.open_streams import OpenStreams
+from imserver.channels.registrar import Registrar
+from imserver.channels.stored import ChannelLog, Published
+from imserver.clock import until_beat
+from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
+from imserver.cluster.nodes import OtherNodes
+from imserver.config.settings import ChannelSettings, TenantSettings
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import ChannelPosition, Hub, LocalChannel
+from imserver.metrics import Metrics
+from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
+from imserver.protocol.fossil import compressed
+from imserver.sessions.connection_ids import ConnectionTable
+from imserver.storage.log.contract import PAGE_BYTES, Entry, fitting
+from imserver.transport.connection import Connection
+
+log = logging.getLogger(__name__)
+
+ANY_NAMESPACE: Final = "*"
+"""The row of ``channels`` in the settings of an app for all channels without a row of their own."""
+SERVER_UNSUBSCRIBE: Final = 2000
+"""Code of ``unsubscribed``: the client does not subscribe again."""
+INSUFFICIENT_STATE: Final = 2500
+"""Code of ``unsubscribed``: publications are missing. The client subscribes again, and then reloads."""
+CLOSE_INSUFFICIENT_STATE: Final = 3010
+"""Close code of the same, for a client that the server has subscribed. It connects again, and recovers."""
+FILL_SECONDS: Final = 0.02
+"""How long a node waits for publications between, before it reads them from the history."""
+CHECK_SECONDS: Final = 5.0
+"""A publication whose node died before it was sent out reaches other nodes after at most twice this time."""
+CHECKED_TOGETHER: Final = 200
+PUBLICATION_BYTES: Final = 100
+"""Counted for each publication of a page, besides its payload."""
+INSUFFICIENT: Final = "insufficient state"
+_DEFAULTS: Final = ChannelSettings()
+_OWN: Final = ChannelSettings(subscribe="members")
+"""Of ``user:`` and ``group:`` channels."""
+_encode = msgspec.json.Encoder().encode
+
+
+def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
+    namespace, colon, _ = channel.removeprefix(PRIVATE_PREFIX).partition(":")
+    return namespace if colon and namespace in rows else ANY_NAMESPACE
+
+
+class Subscribed(Struct, frozen=True):
+    """A new subscription: its channel on this node, and the settings of that.
+
+    ``position``: of the last publication before it (None: the channel has no history). ``publications``: what
+    came after the position of the client. ``recovered``: they are all of it. ``delta``: the subscriber
+    receives :class:`Compressed` publications.
+    """
+
+    local: LocalChannel
+    options: ChannelSettings
+    position: Position | None = None
+    publications: Sequence[Event] = ()
+    recovered: bool = False
+    delta: bool = False
+
+
+class Channels(ChannelMembers):
+    """Channels on all nodes. Owner of the positions of this node's channels.
+
+    ``settings``: app → its settings. ``history`` is that of this node, or the one that all nodes share.
+    ``log``: the publications of channels whose history is the message log. They are delivered from there
+    (:meth:`deliver_stored`), on each node that has subscribers; so are the stored messages to rooms of the
+    action dialect (``keep_talks``).
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        table: ConnectionTable,
+        settings: Callable[[str], TenantSettings | None],
+        history: ChannelHistory,
+        log: ChannelLog,
+        others: OtherNodes | None = None,
+        registrar: Registrar | None = None,
+    ) -> None:
+        super().__init__(hub, fanout, metrics, table, partial(_max_channels, settings), others, registrar)
+        self._settings = settings
+        self._history = history
+        self.streams = OpenStreams()
+        """Streamed messages (:mod:`imserver.channels.streamed_messages`)."""
+        self._notice_rates = NoticeRates(fanout.notice_bytes)
+        self._log = log
+        self.names: dict[str, ChannelNames] = {}
+        """App → what the names of its channels mean beside its settings. Features fill it."""
+        self.log_channels: dict[str, set[str]] = {}
+        """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
+        channels of groups. Read-only for others."""
+        self.on_left.append(self._announce_leaves)
+
+    def options(self, app: str, channel: str) -> ChannelSettings:
+        """The settings of a channel. Never switches."""
+        if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
+            return _OWN
+        tenant = self._settings(app)
+        if tenant is None:
+            return _DEFAULTS
+        rows, found = tenant.channels, _DEFAULTS
+        if rows:
+            found = rows.get(_namespace(rows, channel), _DEFAULTS)
+        names = self.names.get(app) if self.names else None
+        return found if names is None else names.options(channel, found)
+
+    def namespace(self, app: str, channel: str) -> str:
+        """The name of a channel's row of settings; ``*`` without one of its own. Never switches."""
+        tenant = self._settings(app)
+        return ANY_NAMESPACE if tenant is None else _namespace(tenant.channels, channel)
+
+    def is_stored(self, app: str, channel: str) -> bool:
+        """Whether the history of a channel is the message log. Never switches."""
+        return self.options(app, channel).history != ""
+
+    def keeps_talks(self, app: str) -> bool:
+        """Whether the messages that users of the action dialect send are stored. Never switches."""
+        tenant = self._settings(app)
+        return tenant is not None and tenant.keep_talks
+
+    # --- subscriptions --------------------------------------------------------------------------------------
+
+    def join(self, app: str, channel: str, connection: Connection) -> bool:
+        """Put a connection into a channel. Publications that begin after the return reach it, from any node.
+        So do the stored messages of the log.
+
+        Returns True if it is a new member. False: it was a member before, or is not in service in this app.
+        Raises :class:`ChannelRefused`, with a text for the caller.
+        """
+        return self._join_live(app, channel, connection, self.options(app, channel)) is not None
+
+    def _join_live(
+        self, app: str, channel: str, connection: Connection, options: ChannelSettings
+    ) -> LocalChannel | None:
+        """Do what :meth:`join` does, and return the channel of a new member."""
+        if self._needs_log(app, channel, options) and not follows_log_itself(connection):
+            self._follow(app, channel)
+        local = self._enter(app, channel, connection)
+        if local is not None:
+            self._report_join(local, connection)
+        elif self._registrar is not None and self.has(connection, channel):
+            self._registrar.joined(app, channel, new=False)
+        return local
+
+    def _follow(self, app: str, channel: str) -> None:
+        """Have the log deliver a channel here, and who leaves its group. Does not switch if it does."""
+        self._log.follow(app)
+        self.log_channels.setdefault(app, set()).add(channel)
+
+    def _enter(self, app: str, channel: str, connection: Connection) -> LocalChannel | None:
+        try:
+            return super()._enter(app, channel, connection)
+        finally:
+            self._forget_empty(app, channel)
+
+    def _parted(self, connection: Connection, channel: LocalChannel) -> None:
+        super()._parted(connection, channel)
+        self._forget_empty(channel.app.name, channel.name)
+
+    def _forget_empty(self, app: str, channel: str) -> None:
+        """A channel without subscribers here needs no log."""
+        if self.log_channels and self._local(app, channel) is None:
+            self.log_channels.get(app, set()).discard(channel)
+
+    def _needs_log(self, app: str, channel: str, options: ChannelSettings) -> bool:
+        """Whether the log of the app has messages to a channel, or who leaves the group of its members."""
+        if options.history or self.keeps_talks(app):
+            return True
+        return options.subscribe == "members" and group_in(channel) > 0
+
+    def follows_log(self, app: str) -> bool:
+        """Whether a channel of an app that needs its log has subscribers here. Never switches."""
+        names = self.log_channels.get(app)
+        if names is None:
+            return False
+        known = self._hub.apps.get(app)
+        while names:
+            name = next(iter(names))
+            if known is not None and name in known.channels:
+                return True
+            names.remove(name)
+        del self.log_channels[app]
+        return False
+
+    def subscribe(
+        self,
+        connection: Connection,
+        channel: str,
+        options: ChannelSettings,
+        since: Position | None = None,
+        delta: bool = False,
+        reject_unrecovered: bool = False,
+    ) -> Subscribed:
+        """Subscribe a connection. The caller answers its client at once, and then calls :meth:`answered`.
+        Everything published afterwards follows the answer.
+
+        ``options``: of the channel. ``since``: the position of a client that comes back. ``delta``: the
+        client reads deltas. ``reject_unrecovered``: refuse it (``unrecoverable``) if the channel has a
+        history from which it does not recover. May switch. Raises :class:`ChannelRefused`.
+        """
+        app = connection.app or ""
+        if options.join_leave and self._is_announced(app, channel) and not self.has(connection, channel):
+            self.charge_notices(connection, channel)
+        try:
+            found = self._join(app, channel, connection, options, since, delta)
+            if connection not in found.local.members:
+                raise ChannelRefused("ended")
+            lost = found.position is not None and since is not None and not found.recovered
+            if reject_unrecovered and lost:
+                self.leave(app, channel, connection)
+                raise ChannelRefused("unrecoverable")
+        except ChannelRefused:
+            self._abandon(app, channel)
+            raise
+        return found
+
+    def subscribe_each(
+        self, connection: Connection, wanted: Mapping[str, Position | None]
+    ) -> dict[str, Subscribed]:
+        """Subscribe a connection to several channels. The caller calls :meth:`answered` for each.
+
+        ``wanted``: channel → the position of a client that comes back. See :meth:`subscribe`. If a
+        subscription is refused, none of them stays.
+        """
+        app = connection.app or ""
+        found: dict[str, Subscribed] = {}
+        self.charge_notices(connection, *[each for each in wanted if self._is_announced(app, each)])
+        try:
+            for channel, since in wanted.items():
+                options = self.options(app, channel)
+                found[channel] = self._join(app, channel, connection, options, since, delta=False)
+            for each in found.values():
+                if connection not in each.local.members:
+                    raise ChannelRefused("ended")
+        except BaseException:
+            for channel in found:
+                self.leave(app, channel, connection)
+            for channel in wanted:
+                self._abandon(app, channel)
+            raise
+        return found
+
+    def answered(self, connection: Connection, channel: str, found: Subscribed) -> None:
+        """Deliver what follows the answer to a subscription. Never switches."""
+        if found.position is not None:
+            newest = (
+                found.publications[-1] if found.delta and found.recovered and found.publications else None
+            )
+            self._release(found.local, connection, found.position, newest)
+        if self.streams.by_channel:
+            self.send_streams(connection, channel)
+        if found.options.join_leave:
+            self.announce("join", connection, channel)
+
+    def send_streams(self, connection: Connection, channel: str) -> None:
+        """Send a new subscriber each open streamed message so far. Never switches.
+
+        The first one on this node waits for the next piece, if another node owns the message.
+        """
+        app = connection.app or ""
+        local = self._local(app, channel) if self.streams.of(app, channel) else None
+        if local is None or connection not in local.members:
+            return
+        if len(local.members) == 1:
+            self.streams.drop_copies(app, channel)  # they may lack what came while nobody was subscribed
+        for stream in self.streams.of(app, channel).values():
+            self._send(local, [connection], stream.so_far())
+
+    def _join(
+        self,
+        app: str,
+        channel: str,
+        connection: Connection,
+        options: ChannelSettings,
+        since: Position | None,
+        delta: bool,
+    ) -> Subscribed:
+        """Make the connection a member that receives nothing yet, and read its channel's history, if any."""
+        limit = options.max_subscribers
+        if limit and self.count(app, channel) >= limit and not self.has(connection, channel):
+            raise ChannelRefused("full", f"the channel has {limit} subscribers")
+        if options.has_history:
+            return self._join_with_history(app, channel, connection, options, since, delta)
+        found = self._join_live(app, channel, connection, options)
+        return Subscribed(found or self._not_joined(connection, channel), options)
+
+    def _not_joined(self, connection: Connection, channel: str) -> NoReturn:
+        """Raise :class:`ChannelRefused` for a connection that is no new member."""
+        raise ChannelRefused("exists" if self.has(connection, channel) else "ended")
+
+    def _join_with_history(
+        self,
+        app: str,
+        channel: str,
+        connection: Connection,
+        options: ChannelSettings,
+        since: Position | None,
+        delta: bool = False,
+    ) -> Subscribed:
+        delta = delta and options.delta
+        found = self._join_waiting(app, channel, connection, options, delta)
+        local = found or self._not_joined(connection, channel)
+        try:
+            limit, delivered = 0 if since is None else -1, -1
+            if options.history:
+                page = self._log.read(app, channel, since, limit)
+                delivered = self._log.follow(app)
+            else:
+                page = self._retained_page(app, channel, since, limit)
+        except BaseException:
+            self.leave(app, channel, connection)
+            raise
+        if local.position is None:
+            raise ChannelRefused("ended")
+        local.position.offset = max(local.position.offset, delivered)
+        recovered, missed = page.whole, page.publications
+        if not options.history:
+            recovered = _is_recovered(page, since)
+            if len(_fitting(missed)) < len(missed):
+                recovered, missed = False, missed[-1:]  # the client reads the history, page by page
+        return Subscribed(local, options, page.position, missed, recovered, delta)
+
+    def join_with_position(
+        self,
+        connection: Connection,
+        channel: str,
+        answer: Callable[[Position], object],
+        since: Position | None = None,
+    ) -> bool:
+        """Subscribe a connection for the back end, and call ``answer`` with the position after which it
+        receives publications: that of the newest one, or ``since`` if the history has all after that.
+
+        False: the channel has no history, or it does not answer, or the client cannot use a position, or it
+        is a member already or has ended. Then nothing has changed. May switch. Raises
+        :class:`ChannelRefused`: ``unavailable``, if the log of a stored channel does not answer.
+        """
+        app, state = connection.app or "", connection.dialect_state
+        options = self.options(app, channel)
+        can_recover = state is not None and state.resubscribes(channel)
+        if not (can_recover and options.has_history) or self.has(connection, channel):
+            return False
+        try:
+            found = self._join_with_history(app, channel, connection, options, since)
+        except ChannelRefused as refused:
+            self._abandon(app, channel)
+            if options.history and refused.reason == "unavailable":
+                raise
+            return False
+        local, position = found.local, found.position
+        if position is None or connection not in local.members:
+            self._abandon(app, channel)
+            return False
+        if since is None or not found.recovered:
+            answer(position)
+        else:
+            answer(Position(position.epoch, since.offset))
+            for event in found.publications:
+                self._fanout.to_connection(local.app, connection, event)
+        self._release(local, connection, position)
+        return True
+
+    def _join_waiting(
+        self, app: str, channel: str, connection: Connection, options: ChannelSettings, delta: bool
+    ) -> LocalChannel | None:
+        if self._needs_log(app, channel, options):
+            self._follow(app, channel)
+        local = self._enter(app, channel, connection)
+        if local is None:
+            return None
+        if local.position is None:
+            local.position = ChannelPosition()
+        local.position.waiting[connection] = []
+        if delta:
+            local.position.deltas = local.position.deltas or {}
+            local.position.deltas[connection] = 0
+        self._report_join(local, connection)
+        return local
+
+    def _release(
+        self, local: LocalChannel, connection: Connection, position: Position, newest: Event | None = None
+    ) -> None:
+        """Deliver to a new member what was published while it waited. Never switches.
+
+        ``newest``: the last publication up to ``position``, if the member reads deltas and has received it.
+        If this node has delivered publications that the member has not received, its subscription ends.
+        """
+        state = local.position
+        if state is None:
+            return
+        if newest is not None and newest.channel is not None and state.deltas is not None:
+            state.deltas[connection] = newest.channel.offset
+            state.last = state.last or newest
+        if self.is_stored(local.app.name, local.name):
+            self._release_stored(local, state, connection, position)
+            return
+        if state.offset < 0:
+            self._begin(local, state, position)
+        elif state.epoch != position.epoch:
+            self._lose(local, state, position)
+        held = state.waiting.pop(connection, None)
+        reached = position.offset
+        for event in held if isinstance(held, list) else ():
+            place = event.channel
+            if place is not None and place.offset:
+                if place.epoch != position.epoch or place.offset <= position.offset:
+                    continue
+                reached += 1
+            self._send(local, [connection], event)
+        if reached < state.offset:
+            self._end(local, connection)
+        elif reached > state.offset:
+            state.waiting[connection] = reached
+
+    def _release_stored(
+        self, local: LocalChannel, state: ChannelPosition, connection: Connection, position: Position
+    ) -> None:
+        """Deliver to a new member of a stored channel what waited for it. Its log has no gaps."""
+        held = state.waiting.pop(connection, None)
+        for event in held if isinstance(held, list) else ():
+            place = event.channel
+            if place is None or not 0 < place.offset <= position.offset:
+                self._send(local, [connection], event)
+        if position.offset > state.offset:
+            # It was read from the log before this node delivers it.
+            state.waiting[connection] = position.offset
+
+    def _abandon(self, app: str, channel: str) -> None:
+        """Forget a position that nobody reads from the history any more, and deliver what came meanwhile.
+        Never switches.
+        """
+        local = self._local(app, channel)
+        state = None if local is None else local.position
+        if local is None or state is None or state.offset >= 0 or state.waiting:
+            return
+        local.position = None
+        for offset in sorted(state.early):
+            super().deliver(app, state.early[offset])
+
+    def unsubscribe(self, connection: Connection, channel: str) -> bool:
+        """End a subscription. Returns whether there was one. Never switches."""
+        app = connection.app or ""
+        left = self.leave(app, channel, connection)
+        if left:
+            self.announce("leave", connection, channel)
+        return left
+
+    def remove(self, connection: Connection, channel: str) -> bool:
+        """End a subscription that its client has not ended. The others learn of it. Returns whether there was
+        one. Never switches."""
+        left = self.leave(connection.app or "", channel, connection)
+        if left:
+            self._report_left(connection, (channel,))
+        return left
+
+    def expel(self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE) -> None:
+        """End a subscription, and send ``unsubscribed`` with this code. Never switches.
+
+        :data:`INSUFFICIENT_STATE` closes the connection of a client that begins again only with a new one.
+        """
+        app, state = connection.app or "", connection.dialect_state
+        begins_again = code == INSUFFICIENT_STATE
+        if begins_again and state is not None and state.reconnects(channel) and self.has(connection, channel):
+            connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
+        elif self.remove(connection, channel):
+            reason = INSUFFICIENT if begins_again else "server unsubscribe"
+            event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
+            self._fanout.to_connection(self._hub.apps[app], connection, event)
+
+    def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
+        """End the subscriptions of users who are members of a group no longer. Never switches."""
+        known = self._hub.apps.get(app)
+        if known is None:
+            return
+        for connection in [each for user in users for each in known.sessions_of(user)]:
+            for local in connection.channels:
+                name = local.name
+                if group_in(name) == group and self.options(app, name).subscribe == "members":
+                    self.expel(connection, name)
+
+    # --- notices --------------------------------------------------------------------------------------------
+
+    def charge_notices(self, connection: Connection, *channels: str) -> None:
+        """Count the notices that the others of these channels get when a client subscribes, and later leaves.
+
+        Raises :class:`ChannelRefused`: ``rate``. An end cannot be refused, so it is paid at the beginning.
+        Never switches.
+        """
+        size = sum(2 * len(self.info_of(connection, channel)) for channel in channels)
+        payer = connection.user or self._connections.id_of(connection)
+        if size and not self._notice_rates.take(connection.app or "", payer, size):
+            raise ChannelRefused("rate", "the user subscribes too often; try again in a second")
+
+    def _is_announced(self, app: str, channel: str) -> bool:
+        """Whether the others of a channel get a notice when somebody subscribes or leaves."""
+        members = self._hub.member_count(app, channel)
+        return members <= self._fanout.notice_members and self.options(app, channel).join_leave
+
+    def info_of(self, connection: Connection, channel: str) -> bytes:
+        """JSON about a connection for others in a channel. Never switches.
+
+        ``user``, ``client`` (the id of the connection), ``conn_info`` and ``chan_info`` (if it has them).
+        """
+        info, channel_info = infos_of(connection, channel)
+        client = self._connections.id_of(connection)
+        about: dict[str, str | Raw] = {"user": connection.user or "", "client": client}
+        if info:
+            about["conn_info"] = Raw(info)
+        if channel_info:
+            about["chan_info"] = Raw(channel_info)
+        return _encode(about)
+
+    def announce(self, kind: Literal["join", "leave"], connection: Connection, channel: str) -> None:
+        """Send a notice about a subscriber to the others of a channel with ``join_leave``, and to itself if
+        its dialect wants its joins. Never switches.
+
+        A channel with more than ``hub.notice_members`` subscribers on this node gets none.
+        """
+        app = connection.app or ""
+        if not self._is_announced(app, channel):
+            return
+        part = ChannelPart(channel, info=self.info_of(connection, channel))
+        event = Event(kind, connection.user or "", "", channel=part)
+        state = connection.dialect_state
+        to_itself = kind == "join" and state is not None and state.receives_own_joins()
+        notice = Publication(channel, event, except_connection=None if to_itself else connection)
+        if self._others is None:
+            self._publish(app, notice, {})
+        else:
+            gevent.spawn(super().publish_each, app, (notice,))
+
+    def _announce_leaves(self, connection: Connection, channels: tuple[str, ...]) -> None:
+        for channel in channels:
+            self.announce("leave", connection, channel)
+
+    # --- publishing -----------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        app: str,
+        channel: str,
+        event: Event,
+        except_users: tuple[str, ...] = (),
+        except_connection: Connection | str | None = None,
+        at_most: int | None = None,
+        key: str = "",
+    ) -> Outcome:
+        """See :class:`ChannelMembers`. FAILED also if the history does not answer; REFUSED: the log cannot
+        store it. ``key``: see :meth:`publish_event`."""
+        event = _of_channel(channel, event)
+        try:
+            return self._publish_once(
+                app, Publication(channel, event, except_users, except_connection, at_most), key
+            ).outcome
+        except ChannelRefused as refused:
+            return refused.outcome
+
+    def publish_event(
+        self,
+        app: str,
+        channel: str,
+        event: Event,
+        *,
+        except_users: tuple[str, ...] = (),
+        except_connection: Connection | str | None = None,
+        with_history: bool = True,
+        key: str = "",
+    ) -> Published:
+        """Publish to a channel, and to its history unless ``with_history`` is False. May switch.
+
+        A stored channel has one publication for each ``key``, or without one for each id of an event. A
+        history in Redis recognises them for a minute. Raises :class:`ChannelRefused`: ``limit`` (the payload
+        is too long), or ``unavailable`` (the history or the nodes of all subscribers do not answer; nobody
+        receives it, unless it is in the history although the answer was lost).
+        """
+        limit = self.options(app, channel).max_bytes
+        if limit and len(event.data or event.text.encode()) > limit:
+            raise ChannelRefused("limit", f"a publication to the channel has at most {limit} bytes")
+        what = Publication(channel, _of_channel(channel, event), except_users, except_connection)
+        return self._publish_once(app, what, key, with_history)
+
+    def _publish_once(self, app: str, what: Publication, key: str, with_history: bool = True) -> Published:
+        """Store a publication, if its channel has a history, and send it. May switch. Raises
+        :class:`ChannelRefused`."""
+        if with_history:
+            if what.event.kind == "msg" and self.is_stored(app, what.channel):
+                return self._append(app, what, key)
+            what = self._retained(app, what, key)
+        outcome = self.publish_each(app, (what,))[0]
+        place = what.event.channel
+        if place is None or not place.offset:
+            if outcome is Outcome.FAILED:
+                raise ChannelRefused("unavailable", "the nodes of the subscribers do not answer")
+            return Published(outcome)
+        # The history has it. A node that does not answer now reads it from there.
+        reached = {Outcome.NOT_SENT: Outcome.SENT, Outcome.FAILED: Outcome.PARTLY}.get(outcome, outcome)
+        return Published(reached, Position(place.epoch, place.offset))
+
+    def _append(self, app: str, what: Publication, key: str) -> Published:
+        """Store a publication in the log, from where it is delivered. Switches."""
+        if isinstance(what.except_connection, Connection):
+            what = replace(what, except_connection=self._connections.id_of(what.except_connection))
+        (published,) = self._log.append_each(app, (what,), key)
+        self._metrics.pushes += 1
+        return published
+
+    def _retained(self, app: str, what: Publication, key: str) -> Publication:
+        """Store what goes to a channel with a history. On a lone node this never switches, so numbers have
+        the order of delivery."""
+        options = self.options(app, what.channel)
+        if not options.history_size or what.event.kind == "stream":
+            return what
+        retained = Retained(
+            what.channel, what.event, options.history_size, options.history_seconds, key or what.event.id
+        )
+        events = self._history.append_each(app, (retained,))
+        if events is None:
+            raise ChannelRefused("unavailable", "the history of the channel does not answer")
+        return replace(what, event=events[0])
+
+    # --- delivery in order ----------------------------------------------------------------------------------
+
+    def deliver(self, app: str, what: Publication) -> int:
+        """See :class:`ChannelMembers`. Publications with an offset are delivered in its order."""
+        local = self._local(app, what.channel)
+        part = what.event.channel
+        if (
+            part is not None
+            and part.stream is not None
+            and (local is None or not self.streams.accept(app, part, part.stream, what.event))
+        ):
+            return 0
+        state = None if local is None else local.position
+        if local is None or state is None:
+            return super().deliver(app, what)
+        place = what.event.channel
+        if place is None or not place.offset:
+            self._deliver(local, what)
+        elif state.offset < 0:
+            # The first subscriber still reads the history.
+            state.early[place.offset] = what
+        elif place.epoch != state.epoch:
+            self._lose(local, state, Position(place.epoch, place.offset))
+            self._deliver(local, what)
+        elif place.offset == state.offset + 1:
+            state.offset += 1
+            self._deliver(local, what)
+            self._deliver_early(local, state)
+        elif place.offset > state.offset:
+            state.early[place.offset] = what
+            self._fill(local, state)
+        return len(local.members)
+
+    def deliver_stored(self, app: str, entry: Entry) -> int:
+        """Deliver an entry of the log, in its order, if it is a message to a channel. Members that follow the
+        log themselves do not receive it here. Returns the number of subscribers here. Never switches."""
+        local, keeps = self._local(app, entry.room), self.keeps_talks(app)
+        stored = self.is_stored(app, entry.room)
+        if local is None or entry.kind != "message" or not (stored or keeps):
+            return 0
+        what = self._log.publication_of(entry)
+        event, part = what.event, what.event.channel
+        if not stored:
+            # Subscribers have no position in a room of the action dialect.
+            event = replace(event, id=event.id or str(entry.id), channel=ChannelPart(entry.room))
+            what = replace(what, event=event)
+        elif part is not None and part.stream is not None:
+            self.streams.accept(app, part, part.stream, event)
+        if stored and local.position is not None:
+            local.position.offset = entry.id
+        some = [each for each in local.members if not follows_log_itself(each)] if keeps else None
+        self._deliver(local, what, some)
+        return len(local.members)
+
+    def _deliver(
+        self, local: LocalChannel, what: Publication, some: Sequence[Connection] | None = None
+    ) -> None:
+        """Deliver to the members (``some``: to these of them) that do not wait."""
+        state = local.position
+        waiting = {} if state is None else state.waiting
+        if some is None and (state is None or not (waiting or state.deltas)):
+            super().deliver(local.app.name, what)
+            return
+        place = what.event.channel
+        skipped = what.except_connection
+        if isinstance(skipped, str):
+            skipped = self._connections.find(local.app.name, skipped)
+        ready = []
+        for connection in local.members if some is None else some:
+            waits = waiting.get(connection)
+            if connection is skipped or connection.user in what.except_users:
+                continue
+            if isinstance(waits, list):
+                if what.event.kind != "stream":  # it receives the message so far when it has subscribed
+                    waits.append(what.event)
+            elif waits is None or place is None or not 0 < place.offset <= waits:
+                ready.append(connection)
+        self._send(local, ready, what.event)
+        for connection, waits in tuple(waiting.items()):
+            if isinstance(waits, int) and state is not None and waits <= state.offset:
+                del waiting[connection]
+
+    def _send(self, local: LocalChannel, members: list[Connection], event: Event) -> None:
+        """Send a publication to members: a delta to those that have the one before it. Never switches."""
+        state = local.position
+        deltas = None if state is None else state.deltas
+        if state is None or not deltas or event.kind in ("join", "leave"):
+            self._fanout.to_some(local.app, members, event)
+            return
+        place, last = event.channel, state.last
+        offset = 0 if place is None else place.offset
+        before = None if last is None else last.channel
+        basis = 0
+        if offset and place is not None and before is not None and place.epoch == before.epoch:
+            basis = before.offset
+        plain: list[Connection] = []
+        whole: list[Connection] = []
+        changed: list[Connection] = []
+        for connection in members:
+            received = deltas.get(connection)
+            if received is None:
+                plain.append(connection)
+                continue
+            (changed if basis and received == basis else whole).append(connection)
+            deltas[connection] = offset
+        if plain:
+            self._fanout.to_some(local.app, plain, event)
+        if whole:
+            self._fanout.to_some(local.app, whole, compressed(event, None))
+        if changed:
+            self._fanout.to_some(local.app, changed, compressed(event, last))
+        if offset:
+            state.last = event
+
+    def _deliver_early(self, local: LocalChannel, state: ChannelPosition) -> None:
+        while (what := state.early.pop(state.offset + 1, None)) is not None:
+            state.offset += 1
+            self._deliver(local, what)
+        if state.early:
+            self._fill(local, state)
+
+    def _begin(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
+        """The history has returned the position: deliver in order from here."""
+        state.epoch, state.offset = position.epoch, position.offset
+        state.early = {
+            offset: what
+            for offset, what in state.early.items()
+            if offset > position.offset and what.event.channel.epoch == position.epoch
+        }
+        self._deliver_early(local, state)
+
+    def _fill(self, local: LocalChannel, state: ChannelPosition) -> None:
+        """Read missing publications soon."""
+        if not state.filling:
+            state.filling = True
+            gevent.spawn_later(FILL_SECONDS, self._run_fill, local, state)
+
+    def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
+        """Greenlet: deliver what other nodes have published and this one has not received."""
+        page, since = None, Position(state.epoch, state.offset)
+        try:
+            while local.members and page is None:
+                since = Position(state.epoch, state.offset)
+                page = self._history.read(local.app.name, local.name, since, -1)
+                if page is None:
+                    gevent.sleep(1)
+        except Exception:
+            log.exception("missing publications could not be read")
+        state.filling = False
+        if page is not None and state.epoch == since.epoch:
+            self._deliver_page(local, state, since, page)
+
+    def _deliver_page(
+        self, local: LocalChannel, state: ChannelPosition, since: Position, page: HistoryPage
+    ) -> None:
+        """Deliver publications after ``since`` that have not come otherwise. Never switches."""
+        if page.position.epoch != state.epoch or page.position.offset < since.offset:
+            self._lose(local, state, page.position)
+            return
+        for event in page.publications:
+            place = event.channel
+            if place is not None and place.offset > state.offset:
+                # What came from a node says whom to leave out; the history does not.
+                state.early.setdefault(place.offset, Publication(local.name, event))
+        self._deliver_early(local, state)
+        if state.offset >= page.position.offset:
+            return
+        rest = dict(state.early)
+        self._lose(local, state, page.position)
+        for offset in sorted(rest):
+            if offset <= page.position.offset:  # for members that do not subscribe again
+                state.offset = offset  # those who have subscribed behind it do not get it
+                self._deliver(local, rest[offset])
+            else:
+                state.early[offset] = rest[offset]
+        state.offset = page.position.offset
+        self._deliver_early(local, state)
+
+    def _lose(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
+        """Publications are lost: let the members subscribe again and reload. Never switches."""
+        log.warning("the history of a channel of %s has a gap; its subscribers start again", local.app.name)
+        goes_on = position.epoch == state.epoch and position.offset >= state.offset
+        state.epoch, state.offset = position.epoch, position.offset
+        state.early.clear()
+        for connection in tuple(local.members):
+            waits = state.waiting.get(connection)
+            if isinstance(waits, list):
+                continue  # it still reads the history
+            if not goes_on:
+                state.waiting.pop(connection, None)
+            self._end(local, connection)
+
+    def _end(self, local: LocalChannel, connection: Connection) -> None:
+        """End a subscription that has a gap, if its client can subscribe again. Never switches."""
+        dialect_state = connection.dialect_state
+        if dialect_state is not None and dialect_state.resubscribes(local.name):
+            self.expel(connection, local.name, INSUFFICIENT_STATE)
+
+    def run(self) -> None:
+        """Greenlet: find publications whose node died before it sent them to this one."""
+        while True:
+            gevent.sleep(until_beat(CHECK_SECONDS))
+            try:
+                self._check_positions()
+            except Exception:
+                log.exception("the positions of channels could not be compared")
+
+    def _check_positions(self) -> None:
+        """Compare the positions of this node with the newest ones of the shared history."""
+        for app in tuple(self._hub.apps.values()):
+            here = []
+            for local in tuple(app.channels.values()):
+                options = self.options(app.name, local.name)
+                follows = local.name in self.log_channels.get(app.name, ())
+                follows = follows or not self._needs_log(app.name, local.name, options)
+                if not (follows or all(map(follows_log_itself, local.members))):
+                    self._follow(app.name, local.name)  # it did not need the log before
+                elif options.history_size and local.position is not None:
+                    here.append(local)
+            for first in range(0, len(here), CHECKED_TOGETHER):
+                some = here[first : first + CHECKED_TOGETHER]
+                found = self._history.positions(app.name, [local.name for local in some])
+                for local, newest in zip(some, found or (), strict=False):
+                    state = local.position
+                    if state is None or state.offset < 0:
+                        continue
+                    if newest != Position(state.epoch, state.offset):
+                        self._fill(local, state)
+
+    # --- history --------------------------------------------------------------------------------------------
+
+    def history(
+        self,
+        app: str,
+        channel: str,
+        since: Position | None = None,
+        limit: int = 0,
+        reverse: bool = False,
+    ) -> HistoryPage:
+        """Publications of a channel (:meth:`ChannelHistory.read`), as many as fit into a page. A reader goes
+        on after (with ``reverse``: before) the last one. May switch.
+
+        Raises :class:`ChannelRefused`.
+        """
+        if self.is_stored(app, channel):
+            return self._log.read(app, channel, since, limit, reverse)
+        most = PAGE_BYTES // PUBLICATION_BYTES
+        page = self._retained_page(app, channel, since, most if limit < 0 else min(limit, most), reverse)
+        return replace(page, publications=_fitting(page.publications))
+
+    def _retained_page(
+        self, app: str, channel: str, since: Position | None, limit: int, reverse: bool = False
+    ) -> HistoryPage:
+        page = self._history.read(app, channel, since, limit, reverse)
+        if page is None:
+            raise ChannelRefused("unavailable")
+        return page
+
+    def remove_history(self, app: str, channel: str) -> None:
+        """Remove the publications of a channel. May switch. Raises :class:`ChannelRefused`: the log removes
+        entries only by age or number."""
+        if self.is_stored(app, channel):
+            raise ChannelRefused("not_available", "the log removes publications, by age")
+        if self._history.remove(app, channel) is None:
+            raise ChannelRefused("unavailable")
+
+
+def _max_channels(settings: Callable[[str], TenantSettings | None], app: str) -> int:
+    tenant = settings(app)
+    return 0 if tenant is None else tenant.max_channels
+
+
+def follows_log_itself(connection: Connection) -> bool:
+    """Whether a connection receives the stored messages of its channels with those of its user."""
+    state = connection.dialect_state
+    return state is not None and state.channels_from_log
+
+
+def _of_channel(channel: str, event: Event) -> Event:
+    return event if event.channel is not None else replace(event, channel=ChannelPart(channel))
+
+
+def _fitting(publications: list[Event]) -> list[Event]:
+    """The first of some publications that fit into a page."""
+    sizes = (len(each.data) + len(each.text) + PUBLICATION_BYTES for each in publications)
+    return publications[: fitting(sizes)]
+
+
+def _is_recovered(page: HistoryPage, since: Position | None) -> bool:
+    if since is None or (since.epoch and since.epoch != page.position.epoch):
+        return False
+    return page.position.offset - since.offset == len(page.publications)

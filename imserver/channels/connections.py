@@ -1,0 +1,353 @@
+"""Connections by their ids, on any node: push to one, close it, let it join or leave a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import gevent
+import msgspec
+from msgspec import Struct
+
+from imserver.channels.channels import Channels
+from imserver.channels.members import RESERVED, ChannelRefused, check_name
+from imserver.cluster.history import Position
+from imserver.cluster.nodes import NodeQueries, OtherNodes, ToConnection, encode
+from imserver.cluster.registry import Lease, Registry
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
+from imserver.model import SYSTEM_PREFIX, Event, Outcome
+from imserver.sessions.connection_ids import ConnectionTable
+from imserver.transport.connection import Connection
+
+T = TypeVar("T")
+Q = TypeVar("Q")
+OnJoin = Callable[[Connection, str, bytes, bool, Position | None], None]
+
+ASKED_TOGETHER: Final = 100
+"""Connections of one node in one query."""
+
+
+class Joined(StrEnum):
+    """The result of joining a channel."""
+
+    JOINED = "subscribed"
+    MEMBER = "exists"
+    """It was a member already."""
+    UNKNOWN = "unknown"
+    """The app has no such connection."""
+    FULL = "full"
+    """The app has too many channels."""
+    FAILED = "failed"
+    """Its node, or the log of a stored channel, did not answer. The connection may have joined."""
+
+
+class Left(StrEnum):
+    """The result of leaving a channel."""
+
+    LEFT = "unsubscribed"
+    ABSENT = "absent"
+    """It was not a member."""
+    UNKNOWN = "unknown"
+    FAILED = "failed"
+
+
+class ConnectionInfo(Struct, frozen=True, array_like=True):
+    """Public data of a connection. ``since``: time of its login, in Unix seconds. ``channels``: in the order
+    of joining.
+    """
+
+    connection: str
+    user: str
+    device: str
+    dialect: str
+    since: int
+    peer: str
+    node: str
+    channels: tuple[str, ...] = ()
+
+
+class JoinChannel(Struct, frozen=True, array_like=True):
+    """Let connections of the queried node join a channel. The answer has a :class:`Joined` for each.
+
+    ``since``: see :meth:`Channels.join_with_position`.
+    """
+
+    app: str
+    connections: Sequence[str]
+    channel: str
+    about: bytes = b""
+    since: Position | None = None
+
+
+class LeaveChannel(Struct, frozen=True, array_like=True):
+    """Take connections of the queried node out of a channel. The answer has a :class:`Left` for each."""
+
+    app: str
+    connections: Sequence[str]
+    channel: str
+
+
+class ConnectionsQuery(Struct, frozen=True, array_like=True):
+    """Data of connections of the queried node, in the order of the query."""
+
+    app: str
+    connections: Sequence[str]
+
+
+class Connections:
+    """Connections of all nodes. Calls may switch, unless their docstring says otherwise.
+
+    No connection is found for an invalid id, an id of another app, or an ended connection. That is not an
+    error. ``others`` is None without a cluster.
+    """
+
+    def __init__(
+        self,
+        table: ConnectionTable,
+        channels: Channels,
+        hub: Hub,
+        fanout: Fanout,
+        queries: NodeQueries,
+        registry: Registry,
+        others: OtherNodes | None = None,
+    ) -> None:
+        self.ids = table.ids
+        self.id_of = table.id_of
+        """See :meth:`ConnectionTable.id_of`."""
+        self.secret_of = table.secret_of
+        """See :meth:`ConnectionTable.secret_of`."""
+        self.find = table.find
+        """See :meth:`ConnectionTable.find`."""
+        self.on_join: list[OnJoin] = []
+        """Called with (connection, channel, the ``about`` of the call, whether it is new there, the position
+        after which it receives publications) on the connection's node when it has joined by :meth:`join`,
+        before that returns. Without a position it may switch. Append."""
+        self.unreached = 0
+        """Pushes from other nodes to connections that had ended."""
+        self._table = table
+        self._channels = channels
+        self._hub = hub
+        self._fanout = fanout
+        self._queries = queries
+        self._registry = registry
+        self._others = others
+
+    def add_to(self, queries: NodeQueries) -> None:
+        """Answer the queries of other nodes."""
+        queries.add("join", JoinChannel, self._join_here)
+        queries.add("leave", LeaveChannel, self._leave_here)
+        queries.add("about", ConnectionsQuery, self._about_here)
+
+    def received(self, item: ToConnection) -> None:
+        """Handle a push or close from another node. Never switches."""
+        if item.event is None:
+            self._close_here(item)
+        elif not self._push_here(item.app, item.connection, item.event):
+            self.unreached += 1
+
+    # --- pushing and closing --------------------------------------------------------------------------------
+
+    def push(self, app: str, connection_id: str, event: Event) -> Outcome:
+        """Push to one connection. SENT: delivered here, or forwarded to its live node. Never switches."""
+        if self._push_here(app, connection_id, event):
+            return Outcome.SENT
+        return self._send(connection_id, ToConnection(app, connection_id, event))
+
+    def push_each(self, app: str, connection_ids: Sequence[str], event: Event) -> list[Outcome]:
+        """Push the same to several connections. Never switches."""
+        return [self.push(app, connection_id, event) for connection_id in connection_ids]
+
+    def _push_here(self, app: str, connection_id: str, event: Event) -> bool:
+        connection = self.find(app, connection_id)
+        if connection is None:
+            return False
+        self._fanout.to_connection(self._hub.apps[app], connection, event)
+        return True
+
+    def close(
+        self, app: str, connection_id: str, code: int, reason: str = "", as_given: bool = False
+    ) -> Outcome:
+        """Close a connection, after all earlier pushes to it, with a code of ``errors.CLOSE``.
+
+        Without a ``reason``, it is the name of the code. ``as_given``: both are those of a back end. Never
+        switches.
+        """
+        item = ToConnection(app, connection_id, None, code, reason, as_given)
+        return Outcome.SENT if self._close_here(item) else self._send(connection_id, item)
+
+    def _close_here(self, item: ToConnection) -> bool:
+        connection = self.find(item.app, item.connection)
+        if connection is None:
+            return False
+        connection.close(item.code, item.reason, item.as_given)
+        return True
+
+    def _send(self, connection_id: str, item: ToConnection) -> Outcome:
+        lease = self._table.node_of(connection_id, self._others)
+        if self._others is None or lease is None:
+            return Outcome.NOT_SENT
+        return Outcome.SENT if self._others.node_messages.send(lease.epoch, item) else Outcome.FAILED
+
+    # --- channels -------------------------------------------------------------------------------------------
+
+    def join(self, app: str, connection_id: str, channel: str, about: bytes = b"") -> Joined:
+        """See :meth:`imserver.channels.members.ChannelMembers.join`. Raises ChannelRefused for a bad
+        name only.
+        """
+        return self.join_each(app, (connection_id,), channel, about)[0]
+
+    def join_each(
+        self,
+        app: str,
+        connection_ids: Sequence[str],
+        channel: str,
+        about: bytes = b"",
+        since: Position | None = None,
+    ) -> list[Joined]:
+        """Put many connections into a channel; see :meth:`join`. The results have their order.
+
+        New members with a position receive the publications after ``since``, if the history has all of them.
+        """
+        check_name(channel)
+        if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
+            raise ChannelRefused("name", "user:… and group:… reach users and members without subscriptions")
+        return self._of_each(
+            connection_ids,
+            "join",
+            lambda ids: JoinChannel(app, ids, channel, about, since),
+            self._join_here,
+            Joined,
+            Joined.FAILED,
+        )
+
+    def _join_here(self, query: JoinChannel) -> list[Joined]:
+        return [self._join_one(query, each) for each in query.connections]
+
+    def _join_one(self, query: JoinChannel, connection_id: str) -> Joined:
+        channel = query.channel
+        connection = self.find(query.app, connection_id)
+        if connection is None:
+            return Joined.UNKNOWN
+
+        def joined(new: bool, position: Position | None) -> None:
+            for listener in self.on_join:
+                listener(connection, channel, query.about, new, position)
+
+        try:
+            if self._channels.join_with_position(connection, channel, partial(joined, True), query.since):
+                return Joined.JOINED
+            new = self._channels.join(query.app, channel, connection)
+        except ChannelRefused as refused:
+            return Joined.FAILED if refused.reason == "unavailable" else Joined.FULL
+        if channel not in self._channels.channels_of(connection):
+            return Joined.UNKNOWN
+        joined(new, None)
+        return Joined.JOINED if new else Joined.MEMBER
+
+    def leave(self, app: str, connection_id: str, channel: str) -> Left:
+        """Take a connection out of a channel."""
+        return self.leave_each(app, (connection_id,), channel)[0]
+
+    def leave_each(self, app: str, connection_ids: Sequence[str], channel: str) -> list[Left]:
+        """Take many connections out of a channel. The results have their order."""
+        return self._of_each(
+            connection_ids,
+            "leave",
+            lambda ids: LeaveChannel(app, ids, channel),
+            self._leave_here,
+            Left,
+            Left.FAILED,
+        )
+
+    def _leave_here(self, query: LeaveChannel) -> list[Left]:
+        return [self._leave_one(query.app, each, query.channel) for each in query.connections]
+
+    def _leave_one(self, app: str, connection_id: str, channel: str) -> Left:
+        connection = self.find(app, connection_id)
+        if connection is None:
+            return Left.UNKNOWN
+        return Left.LEFT if self._channels.remove(connection, channel) else Left.ABSENT
+
+    # --- queries --------------------------------------------------------------------------------------------
+
+    def about(self, app: str, connection_ids: Sequence[str]) -> list[ConnectionInfo | None]:
+        """The data of each connection. None: it is not connected, or its node does not answer."""
+        return self._of_each(
+            connection_ids,
+            "about",
+            lambda ids: ConnectionsQuery(app, ids),
+            self._about_here,
+            ConnectionInfo | None,
+            None,
+        )
+
+    def _about_here(self, query: ConnectionsQuery) -> list[ConnectionInfo | None]:
+        return [self._about_one(query.app, each) for each in query.connections]
+
+    def _about_one(self, app: str, connection_id: str) -> ConnectionInfo | None:
+        connection = self.find(app, connection_id)
+        if connection is None:
+            return None
+        return ConnectionInfo(
+            connection_id,
+            connection.user or "",
+            connection.device,
+            connection.encoding.dialect.name,
+            connection.since,
+            connection.peer,
+            self._registry.lease.node,
+            self._channels.channels_of(connection),
+        )
+
+    def _of_each(
+        self,
+        connection_ids: Sequence[str],
+        kind: str,
+        query: Callable[[Sequence[str]], Q],
+        here: Callable[[Q], list[T]],
+        answer: Any,
+        silent: T,
+    ) -> list[T]:
+        """The result of each connection, in their order. ``query`` asks for the results of some, ``here``
+        answers it on this node. Other nodes are asked for :data:`ASKED_TOGETHER` at a time, all at once.
+        ``silent``: the result if a node does not answer.
+        """
+        found: dict[str, T] = {}
+        own: list[str] = []
+        elsewhere: dict[int, list[str]] = {}
+        leases: dict[int, Lease] = {}
+        for connection_id in dict.fromkeys(connection_ids):
+            lease = self._table.node_of(connection_id, self._others)
+            if lease is None:
+                own.append(connection_id)
+            else:
+                leases[lease.epoch] = lease
+                elsewhere.setdefault(lease.epoch, []).append(connection_id)
+
+        def ask(lease: Lease, ids: list[str]) -> None:
+            assert self._others is not None
+            for first in range(0, len(ids), ASKED_TOGETHER):
+                part = ids[first : first + ASKED_TOGETHER]
+                answers = self._others.query_behind(lease, kind, query(part), list[answer])
+                found.update(zip(part, answers or (), strict=False))
+
+        asking = [gevent.spawn(ask, leases[epoch], ids) for epoch, ids in elsewhere.items()]
+        found.update(zip(own, here(query(own)), strict=True))
+        gevent.joinall(asking)
+        return [found.get(connection_id, silent) for connection_id in connection_ids]
+
+    def query(self, connection_id: str, kind: str, query: Any, answer: Any) -> Any:
+        """Query the node of a connection, which may be this one. ``kind`` is a row of :class:`NodeQueries`.
+
+        Returns the answer as the type ``answer``. None: there is no such node, or it does not answer.
+        """
+        lease = self._table.node_of(connection_id, self._others)
+        if self._others is not None and lease is not None:
+            return self._others.query_behind(lease, kind, query, answer)
+        address = self.ids.read(connection_id)
+        if address is None or address.birth != self.ids.birth:
+            return None
+        return msgspec.msgpack.decode(self._queries.answer(kind, encode(query)), type=answer)

@@ -1,0 +1,173 @@
+"""Channels for which the back end of the app (``back_end`` in its ``channels``) or a group (``members``)
+decides who subscribes."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.auth.channel_tokens import ChannelClaims
+from imserver.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
+from imserver.channels.members import ChannelRefused, check_name, group_in
+from imserver.errors import StorageUnavailable
+from imserver.model import Event
+from imserver.storage.store import Store
+from imserver.transport.connection import OPEN, Connection
+from imserver.webhooks.back_ends import (
+    BackEndCall,
+    BackEndDisconnect,
+    BackEndRefused,
+    BackEnds,
+    BackEndUnavailable,
+)
+from imserver.webhooks.reviews import Reviews
+
+T = TypeVar("T")
+USER_CHANNEL: Final = "user:"
+
+
+class _Subscription(Struct):
+    expire_at: int | float = 0
+    info: Raw | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
+
+
+class _Publication(Struct):
+    data: Raw | UnsetType = UNSET
+    skip_history: bool = False
+
+
+class ChannelConsent:
+    """Asks back ends and groups about subscriptions and publications of clients, in all dialects.
+
+    Everything switches, and raises :class:`ChannelRefused`: ``denied`` (with the error of the back end),
+    ``unavailable``, or ``ended``.
+    """
+
+    def __init__(self, back_ends: BackEnds, reviews: Reviews, store: Store, channels: Channels) -> None:
+        self._back_ends = back_ends
+        self._reviews = reviews
+        self._store = store
+        self._channels = channels
+
+    def check_member(self, connection: Connection, channel: str) -> None:
+        """Refuse a user to whom a channel does not belong: ``user:<id>`` belongs to this user, others to the
+        members of the group in their names."""
+        app, user = connection.app or "", connection.user or ""
+        if channel.startswith(USER_CHANNEL):
+            is_member = user != "" and channel == f"{USER_CHANNEL}{user}"
+        else:
+            try:
+                is_member = user != "" and self._is_member(app, group_in(channel), user)
+            except StorageUnavailable:
+                raise ChannelRefused("unavailable") from None
+        if connection.state != OPEN or ((connection.app or ""), (connection.user or "")) != (app, user):
+            raise ChannelRefused("ended")
+        if not is_member:
+            raise ChannelRefused("denied", "the channel belongs to another user, or to members of a group")
+
+    def _is_member(self, app: str, group: int, user: str) -> bool:
+        found = self._store.log().member(app, group, user) if group else None
+        return found is not None and found.kind_of_conversation == "group"
+
+    def confirm_member(self, connection: Connection, channel: str) -> None:
+        """Check a new subscription again: the user may have left the group before it. From now on the log
+        tells who leaves. Raises nothing."""
+        if self._channels.options(connection.app or "", channel).subscribe == "members":
+            try:
+                self.check_member(connection, channel)
+            except ChannelRefused as refused:
+                code = SERVER_UNSUBSCRIBE if refused.reason == "denied" else INSUFFICIENT_STATE
+                self._channels.expel(connection, channel, code)
+
+    def subscribe(
+        self, connection: Connection, channel: str, token: str = "", data: bytes = b""
+    ) -> ChannelClaims:
+        """Ask whether a client may subscribe. ``data``: JSON that it has sent along (``b""``: none)."""
+        facts: dict[str, Any] = {"channel": channel}
+        if token:
+            facts["token"] = token
+        if data:
+            facts["data"] = Raw(data)
+        found = self._ask("subscribe", connection, channel, facts, _Subscription)
+        return ChannelClaims(expire_at=found.expire_at, info=found.info, data=found.data)
+
+    def publish(self, connection: Connection, channel: str, event: Event) -> tuple[Event, bool]:
+        """Ask whether a client may publish an event: what is published, and whether the history gets it."""
+        data = Raw(event.data) if event.data else event.text
+        facts = {"channel": channel, "data": data}
+        if event.type != "custom":
+            facts["type"] = event.type
+        found = self._ask("publish", connection, channel, facts, _Publication)
+        if found.data is not UNSET:
+            event = _replaced(event, bytes(found.data))
+        return event, not found.skip_history
+
+    def review(self, connection: Connection, channel: str, event: Event) -> Event:
+        """What is published of an event of a client in an app whose back end reviews messages."""
+        app, user = connection.app or "", connection.user
+        if app not in self._reviews.hooks:
+            return event
+        facts: dict[str, Any] = {
+            "kind": "message",
+            "sender": event.sender,
+            "channel": channel,
+            "type": event.type,
+        }
+        facts |= {"data": Raw(event.data)} if event.data else {"text": event.text}
+        decision = self._reviews.decide(app, facts)
+        if decision.action == "undecided":
+            raise ChannelRefused("unavailable", "the back end has not reviewed it in time")
+        if decision.action == "reject":
+            reason = decision.reason or "the back end has rejected it"
+            error = errors.ClientError(errors.CODE_REJECTED, reason)
+            raise ChannelRefused("denied", reason, error)
+        if connection.state != OPEN or (connection.app, connection.user) != (app, user):
+            raise ChannelRefused("ended")
+        if decision.action == "allow":
+            return event
+        if decision.is_text:
+            return replace(event, type=decision.type, text=decision.body.decode(), data=b"")
+        return replace(event, type=decision.type, text="", data=decision.body)
+
+    def _ask(
+        self, call: BackEndCall, connection: Connection, channel: str, facts: dict[str, Any], kind: type[T]
+    ) -> T:
+        if channel.startswith("#"):
+            raise ChannelRefused("denied", "this channel belongs to the server")
+        check_name(channel)
+        app, user = connection.app or "", connection.user
+        try:
+            found = self._back_ends.ask(app, call, connection, facts, kind)
+        except BackEndUnavailable:
+            raise ChannelRefused("unavailable", "the back end has not decided in time") from None
+        except BackEndRefused as refused:
+            if refused.disconnect is not None:
+                disconnect(connection, refused.disconnect)
+                raise ChannelRefused("ended") from None
+            raise ChannelRefused("denied", str(refused), refused.error) from None
+        if connection.state != OPEN or (connection.app, connection.user) != (app, user):
+            raise ChannelRefused("ended")
+        return found
+
+
+def disconnect(connection: Connection, wanted: BackEndDisconnect) -> None:
+    """End a connection as a back end wants."""
+    if connection.encoding.dialect.close_codes_of_back_ends:
+        connection.close(wanted.code, wanted.reason or errors.DISCONNECTED, as_given=True)
+    else:
+        connection.close(errors.CLOSE_KICKED)
+
+
+def _replaced(event: Event, data: bytes) -> Event:
+    """The event with other content: a text stays one if it is replaced by a text."""
+    if not event.data:
+        text = msgspec.json.decode(data)
+        if isinstance(text, str):
+            return replace(event, text=text)
+        return replace(event, text="", data=data, type="custom" if event.type == "text" else event.type)
+    return replace(event, data=data)

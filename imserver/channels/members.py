@@ -1,0 +1,664 @@
+"""Members of channels: sets of connections, on all nodes, that receive the same events."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import nsmallest
+from itertools import islice
+from math import isfinite
+from time import monotonic
+from typing import Final, Literal, Protocol
+
+import gevent
+import msgspec
+from msgspec import Struct
+
+from imserver.channels.registrar import Registrar
+from imserver.clock import is_long_turn, serve_others
+from imserver.cluster.nodes import NodeQueries, OtherNodes, ToChannel, read
+from imserver.cluster.registry import Lease
+from imserver.config.settings import ChannelSettings
+from imserver.errors import ClientError, ImserverError
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import ChannelMembership, Hub, LocalChannel
+from imserver.metrics import Metrics
+from imserver.model import YIELD_TARGETS, Event, Outcome
+from imserver.sessions.connection_ids import ConnectionTable
+from imserver.transport.connection import Connection
+
+MAX_NAME_BYTES: Final = 255
+"""Longest name of a channel, in bytes of UTF-8."""
+RESERVED: Final = ("user:", "group:")
+"""Channels of these namespaces reach the sessions of users and of the members of groups, without
+subscriptions. Only these users and members may subscribe to them."""
+PRIVATE_PREFIX: Final = "$"
+"""Beginning of the names of Centrifugo's private channels. It is no part of the namespace."""
+_USER_BOUNDARY: Final = "#"
+"""What follows it in the names of Centrifugo's user-limited channels are ids of users."""
+GROUP_ID: Final = re.compile("[1-9][0-9]{0,17}")
+MAX_CHANNELS_OF_A_CONNECTION: Final = 1000
+MAX_TAGS: Final = 16
+"""The most tags of a publication."""
+MAX_TAG_BYTES: Final = 4096
+"""The most bytes of the tags of a publication, as JSON."""
+UNSETTLED_SECONDS: Final = 10.0
+"""How long a node that could not report a channel to the registry gets every publication."""
+YIELD_MEMBERS: Final = 64
+"""After so many members of a page, others may be served."""
+_TURN_SECONDS: Final = 0.001
+_NOWHERE: Final[Mapping[int, int]] = {}
+_encode = msgspec.json.Encoder().encode
+
+
+class ChannelNames(Protocol):
+    """What the names of an app's channels mean beside its settings. Its calls never switch."""
+
+    def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
+        """The settings of a channel, of which the app's own are ``options``."""
+
+    def needs_token(self, channel: str) -> bool:
+        """Whether a subscription needs a token even in an open app."""
+
+
+OnLeft = Callable[[Connection, tuple[str, ...]], None]
+OnMember = Callable[[Connection, str, bool], object]
+
+
+Reason = Literal[
+    "name",
+    "denied",
+    "expired",
+    "full",
+    "limit",
+    "rate",
+    "exists",
+    "ended",
+    "unavailable",
+    "not_available",
+    "unrecoverable",
+]
+
+
+class ChannelRefused(ImserverError):
+    """A subscription or publication was refused.
+
+    ``reason``: ``name`` (invalid), ``denied`` (not permitted), ``expired`` (the token), ``full`` (too many
+    channels or subscribers), ``limit`` (too long), ``rate`` (too many publications per second), ``exists``
+    (subscribed already), ``ended`` (the connection or the subscription), ``unavailable`` (the history or the
+    back end does not answer; try again), ``not_available`` (the channel has no history or presence),
+    ``unrecoverable`` (the history has another epoch, or not all that the client has missed). ``error``: what
+    the back end of the app says to the client (None: nothing).
+    """
+
+    def __init__(self, reason: Reason, text: str = "", error: ClientError | None = None) -> None:
+        super().__init__(text or reason)
+        self.reason = reason
+        self.error = error
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome of a publication that was refused."""
+        return Outcome.FAILED if self.reason == "unavailable" else Outcome.REFUSED
+
+
+def check_name(channel: str) -> None:
+    """Raise :class:`ChannelRefused` if no channel can have this name."""
+    size = len(channel.encode("utf-8", "surrogatepass"))
+    if not 0 < size <= MAX_NAME_BYTES:
+        raise ChannelRefused(
+            "name", f"the name of a channel has 1 to {MAX_NAME_BYTES} bytes, this one has {size}"
+        )
+
+
+def encode_tags(tags: Mapping[str, str]) -> bytes:
+    """The tags of a publication for :class:`ChannelPart`. Raises :class:`ChannelRefused`: ``limit``."""
+    if not tags:
+        return b""
+    encoded = _encode(tags)
+    if len(tags) > MAX_TAGS or len(encoded) > MAX_TAG_BYTES:
+        text = f"{len(tags)} tags with {len(encoded)} bytes of JSON"
+        raise ChannelRefused("limit", f"`tags`: at most {MAX_TAGS}, with {MAX_TAG_BYTES} bytes; not {text}")
+    return encoded
+
+
+def needs_token(channel: str) -> bool:
+    """Whether the name is one of Centrifugo's private (``$…``) or user-limited (``news#1,2``) channels.
+
+    Clients of all dialects need a token for them, also if anybody may subscribe to others of the namespace.
+    """
+    return channel.startswith(PRIVATE_PREFIX) or _USER_BOUNDARY in channel
+
+
+def group_in(channel: str) -> int:
+    """The group whose id is the name of a channel after its first colon; 0: none."""
+    namespace, _, id = channel.partition(":")
+    return int(id) if namespace != "user" and GROUP_ID.fullmatch(id) else 0
+
+
+class Publication(Struct, frozen=True, gc=False):
+    """An event for all members of a channel, except the connections of ``except_users`` and
+    ``except_connection`` (an object of this node, or an id from anywhere).
+
+    ``at_most``: do not deliver the event if the channel has more members (None: any number). Numbers of other
+    nodes are about a second old.
+    """
+
+    channel: str
+    event: Event
+    except_users: tuple[str, ...] = ()
+    except_connection: Connection | str | None = None
+    at_most: int | None = None
+
+
+class ChannelMember(Struct, frozen=True, array_like=True):
+    """A connection in a channel: its id, its user, and when it joined, in Unix seconds.
+
+    ``info``, ``channel_info``: JSON about the connection, and about it in this channel (``""``: none).
+    """
+
+    connection: str
+    user: str
+    device: str
+    dialect: str
+    joined: float
+    info: str = ""
+    channel_info: str = ""
+
+
+class MemberPage(Struct, frozen=True):
+    """Some members in the order of joining. ``total`` counts all; ``missing`` names nodes that did not
+    answer.
+
+    ``next`` is the ``after`` of the next page, ``""`` if there is none.
+    """
+
+    total: int
+    members: list[ChannelMember]
+    next: str = ""
+    missing: tuple[str, ...] = ()
+
+
+class ChannelCount(Struct, frozen=True, array_like=True):
+    """A channel and the number of its connections."""
+
+    channel: str
+    members: int
+
+
+class ChannelPage(Struct, frozen=True):
+    """Some channels of an app in the order of names; ``more``: further channels follow.
+
+    ``total`` counts all channels. If there is more than this page, a channel with members on several nodes
+    may count several times. ``missing`` names nodes that did not answer.
+    """
+
+    total: int
+    channels: list[ChannelCount]
+    more: bool = False
+    missing: tuple[str, ...] = ()
+
+
+log = logging.getLogger(__name__)
+
+LEAVERS: Final = 16
+"""Number of ended connections whose listeners run at the same time."""
+
+
+class MembersHere(Struct, frozen=True, array_like=True):
+    """The part of one node in a page of members: the number of all members, and some of them."""
+
+    total: int
+    members: list[ChannelMember]
+    birth: int
+    """Birth of the process; ``joined`` and ``birth`` order the members of all nodes."""
+
+
+class ChannelMembersQuery(Struct, frozen=True, array_like=True):
+    """Members of a channel on the queried node: at most ``limit``, after the cursor ``after``."""
+
+    app: str
+    channel: str
+    after: str
+    limit: int
+
+
+class ChannelUsersQuery(Struct, frozen=True, array_like=True):
+    """The users in a channel on the queried node."""
+
+    app: str
+    channel: str
+
+
+class UsersHere(Struct, frozen=True, array_like=True):
+    """The part of one node: the number of all members, and their users, each once."""
+
+    total: int
+    users: list[str]
+
+
+class ChannelNamesQuery(Struct, frozen=True, array_like=True):
+    """Channels of an app with members on the queried node: at most ``limit``, after the name ``after``."""
+
+    app: str
+    after: str
+    limit: int
+
+
+class ChannelNamesAnswer(Struct, frozen=True, array_like=True):
+    """``total``: number of channels with members there. ``channels``: the requested ones."""
+
+    total: int
+    channels: list[ChannelCount]
+
+
+class ChannelMembers:
+    """The members of channels on all nodes. Owner of the queue of ended connections and of the publishing
+    turns.
+
+    Calls may switch, unless their docstring says otherwise. Connections are those of this node; for those of
+    other nodes, see :class:`imserver.channels.connections.Connections`. ``max_channels``: limit of
+    the number of channels per app and node (0: no limit). ``others`` and ``registrar`` are None without a
+    cluster. While the registry does not answer, and for a while after, publications go to all live nodes.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        table: ConnectionTable,
+        max_channels: Callable[[str], int],
+        others: OtherNodes | None = None,
+        registrar: Registrar | None = None,
+    ) -> None:
+        self.membership = ChannelMembership()
+        self.on_left: list[OnLeft] = []
+        """Called with a connection that has ended, or that the server has unsubscribed (it is open), and the
+        names of these channels, in a greenlet that may switch. It is no member any more; ``app``, ``user``
+        and ``dialect_state`` are as they were. Append."""
+        self.on_joined: list[OnMember] = []
+        """Called with each new member, the channel, and whether it is the first one on all nodes. Must not
+        switch. Append."""
+        self.on_parted: list[OnMember] = []
+        """Called with each connection that is no member any more, the channel, and whether it was the last
+        one on this node. Must not switch. Append."""
+        self._hub = hub
+        self._fanout = fanout
+        self._metrics = metrics
+        self._connections = table
+        self._birth = table.ids.birth
+        self._max_channels = max_channels
+        self._others = others
+        self._registrar = registrar
+        self._left: deque[tuple[Connection, tuple[str, ...]]] = deque()
+        self._leavers = 0
+        self._turns: dict[tuple[str, str], deque[object]] = {}
+        """LocalChannel → the publishers that have asked the registry for its nodes, in their order."""
+        self._unsettled: dict[int, float] = {}
+        """Epochs of nodes that could not report a channel to the registry, and until when that counts."""
+
+    # --- members --------------------------------------------------------------------------------------------
+
+    def _enter(self, app: str, channel: str, connection: Connection) -> LocalChannel | None:
+        """Put a connection into a channel, and return the channel. Nobody else learns of it. Never switches.
+
+        None: it was a member before, or is not in service in this app. Raises :class:`ChannelRefused`, with a
+        text for the caller.
+        """
+        known = self._hub.apps.get(app)
+        if known is None:
+            return None
+        if len(connection.channels) >= MAX_CHANNELS_OF_A_CONNECTION and not self.has(connection, channel):
+            raise ChannelRefused(
+                "full", f"the connection is subscribed to {MAX_CHANNELS_OF_A_CONNECTION} channels already"
+            )
+        if channel not in known.channels:
+            check_name(channel)
+            limit = self._max_channels(app)
+            if limit and len(known.channels) >= limit:
+                raise ChannelRefused("full", f"the app has {limit} channels on this node, which is its limit")
+        return self.membership.join(known, channel, connection)
+
+    def _report_join(self, channel: LocalChannel, connection: Connection) -> None:
+        """Let the registry and the listeners know a new member. Publications that begin after the return
+        reach it, from any node. May switch."""
+        is_first = len(channel.members) == 1
+        if self._registrar is not None:
+            is_first = self._registrar.joined(channel.app.name, channel.name, new=True) and is_first
+        for listener in self.on_joined:
+            listener(connection, channel.name, is_first)
+
+    def leave(self, app: str, channel: str, connection: Connection) -> bool:
+        """Take a connection out of a channel. Return whether it was a member. Never switches."""
+        known = self._hub.apps.get(app)
+        local = None if known is None else known.channels.get(channel)
+        if known is None or local is None or not self.membership.leave(known, channel, connection):
+            return False
+        self._parted(connection, local)
+        return True
+
+    def _parted(self, connection: Connection, channel: LocalChannel) -> None:
+        if self._registrar is not None:
+            self._registrar.changed(channel.app.name, channel.name)
+        for listener in self.on_parted:
+            listener(connection, channel.name, not channel.members)
+
+    def leave_all(self, connection: Connection) -> tuple[str, ...]:
+        """Take a connection out of all its channels, without a notice. Return their names. Never switches."""
+        channels = self.membership.leave_all(connection)
+        for channel in channels:
+            self._parted(connection, channel)
+        return tuple([channel.name for channel in channels])
+
+    def channels_of(self, connection: Connection) -> tuple[str, ...]:
+        """The names of a connection's channels in the order of joining. Never switches."""
+        return tuple([channel.name for channel in connection.channels])
+
+    def has(self, connection: Connection, channel: str) -> bool:
+        """Whether a connection is a member of a channel. Never switches."""
+        local = self._local(connection.app or "", channel)
+        return local is not None and connection in local.members
+
+    def ended(self, connection: Connection, _code: int) -> None:
+        """Handle the end of a connection (``ConnectionContext.ended``). Never switches."""
+        if connection.channels:
+            self._report_left(connection, self.leave_all(connection))
+
+    def _report_left(self, connection: Connection, channels: tuple[str, ...]) -> None:
+        if self.on_left:
+            self._left.append((connection, channels))
+            if self._leavers < LEAVERS:
+                self._leavers += 1
+                gevent.spawn(self._run_left)
+
+    def _run_left(self) -> None:
+        """Greenlet: call the listeners for ended connections, until none is left."""
+        try:
+            while self._left:
+                connection, channels = self._left.popleft()
+                for listener in self.on_left:
+                    try:
+                        listener(connection, channels)
+                    except Exception:
+                        log.exception(
+                            "a listener of ended channel members failed",
+                            extra={"connection": connection.peer},
+                        )
+        finally:
+            self._leavers -= 1
+
+    # --- publishing -----------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        app: str,
+        channel: str,
+        event: Event,
+        except_users: tuple[str, ...] = (),
+        except_connection: Connection | str | None = None,
+        at_most: int | None = None,
+    ) -> Outcome:
+        """Publish to a channel (:class:`Publication`). Publications of one node to a channel arrive in the
+        order of the calls.
+
+        NOT_SENT: the channel has no members. PARTLY: a node with members is known not to receive it. FAILED:
+        no node receives it.
+        """
+        what = Publication(channel, event, except_users, except_connection, at_most)
+        return self.publish_each(app, (what,))[0]
+
+    def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
+        """Publish many publications, in their order, with one query to the registry; see :meth:`publish`."""
+        others = self._others
+        if others is None:
+            return self._publish_each(app, publications, {})
+        channels = dict.fromkeys([each.channel for each in publications])
+        if len(others.registry.leases()) <= 1 and not any(
+            (app, channel) in self._turns for channel in channels
+        ):
+            return self._publish_each(app, publications, {})
+        ticket = object()
+        for channel in channels:
+            self._turns.setdefault((app, channel), deque()).append(ticket)
+        try:
+            found = others.registry.find_channels(app, list(channels))
+            where: dict[str, Mapping[int, int] | None] = dict.fromkeys(channels)
+            where.update(zip(channels, found or (), strict=False))
+            for channel in channels:
+                while self._turns[app, channel][0] is not ticket:
+                    gevent.sleep(_TURN_SECONDS)
+            return self._publish_each(app, publications, where)
+        finally:
+            for channel in channels:
+                turns = self._turns[app, channel]
+                turns.remove(ticket)
+                if not turns:
+                    del self._turns[app, channel]
+
+    def _publish_each(
+        self, app: str, publications: Sequence[Publication], where: Mapping[str, Mapping[int, int] | None]
+    ) -> list[Outcome]:
+        outcomes = []
+        for number, each in enumerate(publications, 1):
+            outcomes.append(self._publish(app, each, where.get(each.channel, _NOWHERE)))
+            if not number % YIELD_TARGETS:
+                serve_others()
+        return outcomes
+
+    def _publish(self, app: str, what: Publication, nodes: Mapping[int, int] | None) -> Outcome:
+        """Deliver here, and send to ``nodes``, a table of nodes and their numbers of members. None: send to
+        all nodes. Never switches.
+        """
+        others = self._others
+        own = 0 if others is None else others.node_messages.own_epoch
+        if what.at_most is not None:
+            elsewhere = sum(members for node_epoch, members in (nodes or {}).items() if node_epoch != own)
+            if self._hub.member_count(app, what.channel) + elsewhere > what.at_most:
+                return Outcome.NOT_SENT
+        reached = self.deliver(app, what)
+        sent = missed = 0
+        if others is not None:
+            receivers = self._receivers(others, app, what.channel, nodes, reached > 0) - {own}
+            if receivers:
+                skipped = what.except_connection
+                if isinstance(skipped, Connection):
+                    skipped = ""
+                item = ToChannel(app, what.channel, what.event, what.except_users, skipped or "")
+                sent = others.node_messages.send_each(receivers, item)
+                missed = len(receivers) - sent
+        if not (reached or sent):
+            return Outcome.FAILED if missed else Outcome.NOT_SENT
+        self._metrics.pushes += 1
+        return Outcome.PARTLY if missed else Outcome.SENT
+
+    def _receivers(
+        self, others: OtherNodes, app: str, channel: str, nodes: Mapping[int, int] | None, reached: bool
+    ) -> set[int]:
+        """The node epochs of those that must get a publication. ``reached``: this node has members."""
+        leases, own = others.registry.leases(), others.node_messages.own_epoch
+        reported = self._registrar is not None and self._registrar.is_reported(app, channel)
+        # If the registry has lost this node, it may have lost others too.
+        if nodes is None or (own not in nodes and reached and reported):
+            return {node_epoch for node_epoch, lease in leases.items() if lease.birth}
+        if self._unsettled:
+            now = monotonic()
+            self._unsettled = {each: until for each, until in self._unsettled.items() if until > now}
+            return {*nodes, *self._unsettled} & leases.keys()
+        return {*nodes}
+
+    def peer_unsettled(self, node_epoch: int) -> None:
+        """Record that a node could not report a channel to the registry. Never switches."""
+        self._unsettled[node_epoch] = monotonic() + UNSETTLED_SECONDS
+
+    def received(self, item: ToChannel) -> None:
+        """Deliver a publication of another node. Never switches."""
+        skipped = item.except_connection or None
+        self.deliver(item.app, Publication(item.channel, item.event, item.except_users, skipped))
+
+    def deliver(self, app: str, what: Publication) -> int:
+        """Deliver to the members on this node. Return the number of connections reached. Never switches."""
+        channel = self._local(app, what.channel)
+        if channel is None:
+            return 0
+        skipped = what.except_connection
+        if isinstance(skipped, str):
+            skipped = self._connections.find(app, skipped)
+        return self._fanout.to_channel(channel, what.event, what.except_users, skipped)
+
+    # --- queries --------------------------------------------------------------------------------------------
+
+    def add_to(self, queries: NodeQueries) -> None:
+        """Answer the queries of other nodes."""
+        queries.add("channel_members", ChannelMembersQuery, self._members_here)
+        queries.add("channel_users", ChannelUsersQuery, self._users_here)
+        queries.add("channel_names", ChannelNamesQuery, self._page_here)
+
+    def _find(self, app: str, channel: str) -> list[dict[int, int]] | None:
+        """The nodes with members of a channel and their numbers, by node epoch. None: the registry does not
+        answer.
+        """
+        if self._others is None or not self._others.node_messages.peers():
+            return [{}]
+        return self._others.registry.find_channels(app, [channel])
+
+    def members(self, app: str, channel: str, after: str = "", limit: int = 1000) -> MemberPage:
+        """Members in the order of joining, after the cursor ``after`` (a page's ``next``)."""
+        query = ChannelMembersQuery(app, channel, after, limit + 1)
+        shares, missing = [self._members_here(query)], list[str]()
+        if self._others is not None:
+            nodes = self._nodes_in(self._find(app, channel))
+            answers, missing = self._others.query("channel_members", query, nodes)
+            shares += read(answers, MembersHere).values()
+        return page_of(shares, limit, tuple(missing))
+
+    def _nodes_in(self, found: list[dict[int, int]] | None) -> list[Lease]:
+        """The other live nodes that :meth:`_find` has found. None: all of them."""
+        peers = [] if self._others is None else self._others.node_messages.peers()
+        return peers if found is None else [lease for lease in peers if lease.epoch in found[0]]
+
+    def _members_here(self, query: ChannelMembersQuery) -> MembersHere:
+        found = self._local(query.app, query.channel)
+        if found is None:
+            return MembersHere(0, [], self._birth)
+        after, total = read_cursor(query.after), len(found.members)
+        behind = (
+            (connection, joined)
+            for connection, joined in found.members.items()
+            if (joined, self._birth) > after
+        )
+        members = []
+        for number, (connection, joined) in enumerate([*islice(behind, query.limit)], 1):
+            infos = [info.decode() for info in infos_of(connection, query.channel)]
+            device, dialect = connection.device, connection.encoding.dialect.name
+            id, user = self._connections.id_of(connection), connection.user or ""
+            members.append(ChannelMember(id, user, device, dialect, joined, *infos))
+            if not number % YIELD_MEMBERS and is_long_turn():
+                serve_others()
+        return MembersHere(total, members, self._birth)
+
+    def count_users(self, app: str, channel: str, most: int) -> tuple[int, int]:
+        """The numbers of connections and of users in a channel. Connections without a user are one.
+
+        Above ``most`` connections, each counts as a user. Users on several nodes are looked up there.
+        """
+        found, local = self._find(app, channel), self._local(app, channel)
+        nodes = self._nodes_in(found)
+        here = 0 if local is None else len(local.members)
+        count = here + sum((found or [{}])[0].get(lease.epoch, 0) for lease in nodes)
+        if count > most:
+            return count, count
+        if self._others is None or not nodes:
+            return here, 0 if local is None else self.membership.users_of(local)
+        query = ChannelUsersQuery(app, channel)
+        answers, _ = self._others.query("channel_users", query, nodes)
+        shares = [self._users_here(query), *read(answers, UsersHere).values()]
+        return sum(share.total for share in shares), len({user for share in shares for user in share.users})
+
+    def _users_here(self, query: ChannelUsersQuery) -> UsersHere:
+        local = self._local(query.app, query.channel)
+        members = {} if local is None else local.members
+        return UsersHere(len(members), [*{connection.user or "" for connection in members}])
+
+    def count(self, app: str, channel: str) -> int:
+        """The number of connections in a channel. Numbers of other nodes are about a second old."""
+        own = 0 if self._others is None else self._others.node_messages.own_epoch
+        found = self._find(app, channel) or [{}]
+        elsewhere = sum(members for node_epoch, members in found[0].items() if node_epoch != own)
+        return self._hub.member_count(app, channel) + elsewhere
+
+    def page(self, app: str, after: str = "", limit: int = 1000) -> ChannelPage:
+        """Channels of an app in the order of names, after the name ``after``."""
+        query = ChannelNamesQuery(app, after, limit + 1)
+        own = self._page_here(query)
+        answers, missing = ({}, []) if self._others is None else self._others.query("channel_names", query)
+        total, members = own.total, {each.channel: each.members for each in own.channels}
+        for answer in read(answers, ChannelNamesAnswer).values():
+            total += answer.total
+            for each in answer.channels:
+                members[each.channel] = members.get(each.channel, 0) + each.members
+        channels = sorted(members)
+        more = len(channels) > limit
+        if not after and not more:
+            total = len(channels)
+        return ChannelPage(
+            total,
+            [ChannelCount(channel, members[channel]) for channel in channels[:limit]],
+            more,
+            tuple(missing),
+        )
+
+    def _page_here(self, query: ChannelNamesQuery) -> ChannelNamesAnswer:
+        known = self._hub.apps.get(query.app)
+        if known is None:
+            return ChannelNamesAnswer(0, [])
+        names = nsmallest(query.limit, (name for name in known.channels if name > query.after))
+        return ChannelNamesAnswer(
+            len(known.channels), [ChannelCount(name, len(known.channels[name].members)) for name in names]
+        )
+
+    def _local(self, app: str, channel: str) -> LocalChannel | None:
+        known = self._hub.apps.get(app)
+        return None if known is None else known.channels.get(channel)
+
+
+def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
+    """JSON about a connection for others: in all its channels, and in this one (``b""``: none)."""
+    state = connection.dialect_state
+    if state is None:
+        return b"", b""
+    return state.info, (state.channel_infos or {}).get(channel, b"")
+
+
+def page_of(shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()) -> MemberPage:
+    """Make one page from the pages of all nodes. Each of them has at most ``limit`` + 1 members."""
+    total, found = 0, []
+    for share in shares:
+        total += share.total
+        found += [(member.joined, share.birth, member) for member in share.members]
+    found.sort(key=lambda entry: entry[:2])
+    more = len(found) > limit
+    page = found[:limit]
+    return MemberPage(
+        total,
+        [member for _, _, member in page],
+        cursor(*page[-1][:2]) if more and page else "",
+        missing,
+    )
+
+
+def cursor(joined: float, birth: int) -> str:
+    """The cursor after a member, in the order of joining."""
+    return f"{joined!r}-{birth:x}"
+
+
+def read_cursor(text: str) -> tuple[float, int]:
+    """Decode a :func:`cursor`. An invalid text means before all members."""
+    joined, _, birth = text.partition("-")
+    try:
+        place = float(joined), int(birth, 16)
+    except ValueError:
+        return 0.0, 0
+    return place if isfinite(place[0]) else (0.0, 0)

@@ -1,0 +1,85 @@
+"""Webhooks of channels: which have subscribers (``occupied``, ``vacated``), who comes and goes.
+
+The registry says whether a subscriber is the first one on all nodes, and whether the last one has gone.
+Events are sent as those of connections are: at most once.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import gevent
+
+from imserver.channels.channels import Channels
+from imserver.channels.registrar import Registrar
+from imserver.sessions.connection_ids import ConnectionTable
+from imserver.transport.connection import Connection
+from imserver.webhooks.webhooks import Webhooks
+
+VACATED_SECONDS: Final = 3.0
+"""A channel without subscribers for this long is reported as vacated: clients reconnect."""
+_OCCUPANCY: Final = frozenset({"occupied", "vacated"})
+_MEMBERSHIP: Final = frozenset({"joined", "left"})
+
+
+class Occupancy:
+    """Notifies the back ends of apps about channels. Owner of the channels whose last subscriber has gone.
+
+    An app without webhooks costs one look-up.
+    """
+
+    def __init__(
+        self, channels: Channels, table: ConnectionTable, webhooks: Webhooks, registrar: Registrar | None
+    ) -> None:
+        self._channels = channels
+        self._table = table
+        self._webhooks = webhooks
+        self._empty: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
+        """Channels without subscribers → the greenlet that will notify the back end."""
+        self._is_alone = registrar is None
+        channels.on_joined.append(self._joined)
+        channels.on_parted.append(self._parted)
+        if registrar is not None:
+            registrar.on_empty.append(self._emptied)
+
+    def _joined(self, connection: Connection, channel: str, is_first: bool) -> None:
+        app = connection.app or ""
+        if not self._webhooks.has_receiver(app):
+            return
+        waiting = self._empty.pop((app, channel), None)
+        if waiting is not None:
+            waiting.kill(block=False)
+        elif is_first:
+            self._report(app, "occupied", channel)
+        self._report_member("joined", connection, channel)
+
+    def _parted(self, connection: Connection, channel: str, is_last_here: bool) -> None:
+        self._report_member("left", connection, channel)
+        if is_last_here and self._is_alone:
+            self._emptied(connection.app or "", channel)
+
+    def _emptied(self, app: str, channel: str) -> None:
+        """No node has a subscriber of a channel any more."""
+        wanted = self._webhooks.wants_any(app, _OCCUPANCY)
+        if wanted and (app, channel) not in self._empty:
+            self._empty[app, channel] = gevent.spawn_later(VACATED_SECONDS, self._vacate, app, channel)
+
+    def _vacate(self, app: str, channel: str) -> None:
+        """Greenlet: nobody on this node has subscribed since."""
+        del self._empty[app, channel]
+        if not self._channels.count(app, channel):
+            self._report(app, "vacated", channel)
+
+    def _report(self, app: str, event: Literal["occupied", "vacated"], channel: str) -> None:
+        self._webhooks.channel(app, event, channel, {})
+
+    def _report_member(self, event: Literal["joined", "left"], connection: Connection, channel: str) -> None:
+        app = connection.app or ""
+        if self._webhooks.wants_any(app, _MEMBERSHIP):
+            facts = {
+                "user": connection.user or "",
+                "device": connection.device,
+                "dialect": connection.encoding.dialect.name,
+                "connection": self._table.id_of(connection),
+            }
+            self._webhooks.channel(app, event, channel, facts)

@@ -1,0 +1,601 @@
+"""Streamed messages: a back end opens a message in a channel, appends pieces to it, and closes it; or a bot
+does, in a conversation (a feature).
+
+Subscribers receive the pieces. The end is an ordinary publication with the whole text, which goes to the
+history of the channel, too. The node that opened a message owns it; its id names this node. Other nodes with
+subscribers have a copy of the text for late subscribers. If the publisher or the owner dies, the message is
+closed as incomplete.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from time import monotonic
+from typing import Final, Literal
+
+import gevent
+import msgspec
+from msgspec import Struct
+
+from imserver.channels.channels import Channels
+from imserver.channels.connections import Connections
+from imserver.channels.members import ChannelRefused, Publication, check_name
+from imserver.channels.open_streams import OpenStream, OpenStreams
+from imserver.channels.stored import draft_of
+from imserver.clock import until_beat
+from imserver.cluster.history import Position
+from imserver.cluster.nodes import NodeQueries, OtherNodes
+from imserver.cluster.registry import Lease
+from imserver.config.settings import LimitSettings
+from imserver.hub.hub import Hub
+from imserver.model import YIELD_TARGETS, Event
+from imserver.sessions.connection_ids import ConnectionTable
+from imserver.storage.log.contract import Draft, Rejected
+from imserver.storage.log.rows import objection
+from imserver.transport.connection import Connection
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+"""How often the streams are looked at. The owner of a stream without a new piece sends a sign of life."""
+CHECK_SECONDS: Final = 5.0
+"""How often the sender of a stream that takes pieces is checked: who was removed or blocked ends after it."""
+SILENT_SECONDS: Final = 10.0
+"""Time without a sign of life after which a node asks the owner of a stream."""
+CLOSED_SECONDS: Final = 60.0
+"""How long a closed stream is known, so that a repeated request is answered."""
+MOST_CLOSED: Final = 20_000
+CLOSE_ALL_SECONDS: Final = 3.0
+"""How long a node that stops closes its streams."""
+MOST_BYTES: Final = 512 * 1024
+"""Limit of the text of any message, and of the pieces in a query: they must fit into those between nodes."""
+
+
+class AppendStatus(StrEnum):
+    """The result for one piece."""
+
+    APPENDED = "appended"
+    REPEATED = "repeated"
+    """The stream has a piece with this number."""
+    GAP = "gap"
+    """Pieces before it are missing."""
+    TOO_LONG = "too_long"
+    """The message would be too long."""
+    CLOSED = "closed"
+    """The stream is closed."""
+    UNKNOWN = "unknown"
+    """There is no such stream."""
+    FAILED = "failed"
+    """The node of the stream, or its history, did not answer."""
+
+
+class Piece(Struct, frozen=True, array_like=True, gc=False):
+    """A piece of a stream. The first one has the ``number`` 1."""
+
+    stream: str
+    number: int
+    text: str
+
+
+class AppendPieces(Struct, frozen=True, array_like=True):
+    """Append pieces to streams of the queried node. The answer has an :class:`AppendedPiece` for each.
+
+    ``sender``, here and below: only to streams of this sender (``""``: of any).
+    """
+
+    app: str
+    pieces: Sequence[Piece]
+    sender: str = ""
+
+
+class AppendedPiece(Struct, frozen=True, array_like=True, gc=False):
+    """The result of appending a piece. ``piece``: number of the last piece of the stream (0: unknown)."""
+
+    status: AppendStatus
+    piece: int = 0
+
+
+class CloseStream(Struct, frozen=True, array_like=True):
+    """Close a stream of the queried node. The answer is a :class:`ClosedStream`."""
+
+    app: str
+    stream: str
+    incomplete: bool
+    sender: str = ""
+
+
+class ClosedStream(Struct, frozen=True, array_like=True):
+    """The result of closing a stream. ``epoch``, ``offset``: its place in the history (0: it has none).
+
+    ``rejected``: the log has refused its message.
+    """
+
+    status: Literal["closed", "repeated", "unknown", "failed"]
+    channel: str = ""
+    epoch: str = ""
+    offset: int = 0
+    rejected: Rejected | None = None
+
+
+class StreamQuery(Struct, frozen=True, array_like=True):
+    """The state of a stream of the queried node."""
+
+    app: str
+    stream: str
+
+
+class StreamState(Struct, frozen=True, array_like=True):
+    """``so_far``: the event with the whole text. None: the stream is being closed, or (``over``) is over."""
+
+    so_far: Event | None = None
+    over: bool = False
+
+
+class _OwnStream(Struct):
+    """A stream that this node owns. ``ended``: it takes no more pieces. ``closing``: a greenlet publishes its
+    end.
+
+    ``touched``: monotonic time of its last piece. ``checked``: of the last check whether its sender may go
+    on.
+    """
+
+    stream: OpenStream
+    limit: int
+    left: int
+    touched: float
+    checked: float
+    ended: bool = False
+    closing: bool = False
+    incomplete: bool = False
+
+
+class StreamTarget(ABC):
+    """Where streamed messages are: in channels, or in conversations.
+
+    ``name``: of the queries of its nodes. ``streams``: the texts so far.
+    """
+
+    name: str
+    streams: OpenStreams
+
+    @abstractmethod
+    def limit(self, app: str, channel: str) -> int:
+        """The most bytes of a message; 0: the usual limit."""
+
+    @abstractmethod
+    def check(self, stream: OpenStream) -> None:
+        """Raise :class:`ChannelRefused` if its end could not be stored. Never switches."""
+
+    @abstractmethod
+    def may_continue(self, stream: OpenStream) -> bool:
+        """Whether the sender may still write there. May switch."""
+
+    @abstractmethod
+    def publish(self, app: str, events: Sequence[Event]) -> None:
+        """Send pieces to the receivers on all nodes. May switch."""
+
+    @abstractmethod
+    def publish_end(self, app: str, channel: str, event: Event) -> Position | Rejected | None:
+        """Send the whole message and store it, where messages are stored. May switch.
+
+        Raises :class:`ChannelRefused`: ``unavailable``. Anything else cannot be repeated.
+        """
+
+    @abstractmethod
+    def deliver(self, app: str, event: Event) -> None:
+        """Send a piece to the receivers of this node. Never switches."""
+
+    @abstractmethod
+    def has_receivers(self, stream: OpenStream) -> bool:
+        """Whether a stream has receivers here. Never switches."""
+
+    @abstractmethod
+    def history(self, app: str, channel: str) -> str:
+        """Which history stores messages, so that a message whose node has died is stored once: ``log``, or
+        ``recent``, that of a number of publications; ``""``: none."""
+
+
+class ChannelStreams(StreamTarget):
+    """Streamed messages in channels. Make it after the services of dialects: a connection has the answer to
+    its subscription before it receives a stream."""
+
+    name = ""
+
+    def __init__(self, channels: Channels, hub: Hub, connections: Connections) -> None:
+        self._channels = channels
+        self._hub = hub
+        self.streams = channels.streams
+        connections.on_join.append(self._joined)
+
+    def _joined(
+        self, connection: Connection, channel: str, _about: bytes, new: bool, _position: Position | None
+    ) -> None:
+        """The back end has subscribed a connection of this node. Never switches."""
+        if new:
+            self._channels.send_streams(connection, channel)
+
+    def limit(self, app: str, channel: str) -> int:
+        return self._channels.options(app, channel).max_bytes
+
+    def check(self, stream: OpenStream) -> None:
+        check_name(stream.channel)
+        if self._channels.is_stored(stream.app, stream.channel):
+            check_draft(draft_of(Publication(stream.channel, stream.end(True))))
+
+    def may_continue(self, stream: OpenStream) -> bool:
+        return True
+
+    def publish(self, app: str, events: Sequence[Event]) -> None:
+        named = [Publication(each.channel.name, each) for each in events if each.channel is not None]
+        self._channels.publish_each(app, named)
+
+    def publish_end(self, app: str, channel: str, event: Event) -> Position | None:
+        return self._channels.publish_event(app, channel, event).position
+
+    def deliver(self, app: str, event: Event) -> None:
+        assert event.channel is not None
+        self._channels.deliver(app, Publication(event.channel.name, event))
+
+    def has_receivers(self, stream: OpenStream) -> bool:
+        return self._hub.member_count(stream.app, stream.channel) > 0
+
+    def history(self, app: str, channel: str) -> str:
+        options = self._channels.options(app, channel)
+        return options.history or ("recent" if options.has_history else "")
+
+
+def check_draft(draft: Draft) -> None:
+    """Raise :class:`ChannelRefused` (``limit``) if the log cannot store a draft."""
+    if wrong := objection(draft):
+        raise ChannelRefused("limit", wrong)
+
+
+class StreamedMessages:
+    """Streamed messages of all nodes. Owner of the streams that were opened on this node.
+
+    ``others`` is None without a cluster.
+    """
+
+    def __init__(
+        self,
+        target: StreamTarget,
+        table: ConnectionTable,
+        queries: NodeQueries,
+        limits: LimitSettings,
+        others: OtherNodes | None,
+    ) -> None:
+        self._target = target
+        self._streams = target.streams
+        self._table = table
+        self._max_streams = limits.open_streams
+        # In JSON a byte of text may take six.
+        self._max_bytes = min(limits.stream_bytes, limits.outbox_bytes // 8, MOST_BYTES)
+        self._idle_seconds = limits.stream_seconds
+        self._others = others
+        self._own: dict[str, _OwnStream] = {}
+        self._counts: dict[str, int] = {}
+        """App → number of its streams in ``_own``."""
+        self._closed: dict[str, tuple[float, str, str, ClosedStream]] = {}
+        """Streams that were closed lately → monotonic time, app, sender and result. In the order of time."""
+        self._append_query, self._close_query, self._state_query = (
+            f"{target.name}{query}" for query in ("append pieces", "close stream", "stream")
+        )
+        queries.add(self._append_query, AppendPieces, self._append_here)
+        queries.add(self._close_query, CloseStream, self._close_here)
+        queries.add(self._state_query, StreamQuery, self._state_here)
+
+    # --- publishers -----------------------------------------------------------------------------------------
+
+    def open(self, app: str, head: Event, text: str) -> str:
+        """Open a stream, and return its id. May switch.
+
+        ``head``: sender, type and time of the message; its ``channel`` names the channel. ``text``: its
+        beginning. Raises :class:`ChannelRefused`: ``name``, ``full`` (the app has too many), ``limit``.
+        """
+        part = head.channel
+        assert part is not None
+        count = self._counts.get(app, 0)
+        if count >= self._max_streams:
+            raise ChannelRefused("full", f"the app has {count} open streams on this node, which is its limit")
+        limit = min(self._max_bytes, self._target.limit(app, part.name) or self._max_bytes)
+        size = len(text.encode()) + len(part.tags)
+        if size > limit:
+            raise ChannelRefused("limit", f"a message of the channel has at most {limit} bytes")
+        id, now = self._table.ids.id_of(self._table.ids.next_number()), monotonic()
+        stream = OpenStream(id, app, part.name, head, [text], 0, now, owned=True)
+        self._target.check(stream)
+        self._own[id] = _OwnStream(stream, limit, limit - size, now, now)
+        self._counts[app] = count + 1
+        self._streams.add(stream)
+        self._target.publish(app, [stream.so_far()])
+        return id
+
+    def count_of(self, app: str, sender: str) -> int:
+        """The number of open streams of a sender that this node knows. Never switches."""
+        return len(self._streams.of_sender(app, sender))
+
+    def append(self, app: str, pieces: Sequence[Piece], sender: str = "") -> list[AppendedPiece]:
+        """Append pieces to streams of any nodes, in their order. ``sender``: only to streams of this one. May
+        switch."""
+        elsewhere: dict[int, list[int]] = {}
+        leases: dict[int, Lease] = {}
+        here: list[int] = []
+        found = [AppendedPiece(AppendStatus.FAILED)] * len(pieces)
+        for place, piece in enumerate(pieces):
+            lease = None if piece.stream in self._own else self._table.node_of(piece.stream, self._others)
+            if lease is None:
+                here.append(place)
+            elif len(piece.text.encode()) > self._max_bytes:
+                found[place] = AppendedPiece(AppendStatus.TOO_LONG)
+            else:
+                leases[lease.epoch] = lease
+                elsewhere.setdefault(lease.epoch, []).append(place)
+
+        def ask(node_epoch: int, places: list[int]) -> None:
+            assert self._others is not None
+            for some in _in_parts(places, pieces):
+                query = AppendPieces(app, [pieces[place] for place in some], sender)
+                answers = self._others.query_behind(
+                    leases[node_epoch], self._append_query, query, list[AppendedPiece]
+                )
+                for place, answer in zip(some, answers or (), strict=False):
+                    found[place] = answer
+
+        asking = [gevent.spawn(ask, node_epoch, places) for node_epoch, places in elsewhere.items()]
+        if here:
+            answers = self._append_here(AppendPieces(app, [pieces[place] for place in here], sender))
+            for place, answer in zip(here, answers, strict=True):
+                found[place] = answer
+        gevent.joinall(asking)
+        return found
+
+    def _append_here(self, query: AppendPieces) -> list[AppendedPiece]:
+        """Check the senders, then append the pieces. May switch."""
+        now = monotonic()
+        for piece in query.pieces:
+            own = self._find(query.app, piece.stream, query.sender)
+            if own is not None and not own.ended and own.checked + CHECK_SECONDS <= now:
+                own.checked = now
+                if not self._target.may_continue(own.stream):
+                    self._end(piece.stream, own, True)
+        found: list[AppendedPiece] = []
+        for first in range(0, len(query.pieces), YIELD_TARGETS):
+            found += self._append_some(query, query.pieces[first : first + YIELD_TARGETS])
+        return found
+
+    def _append_some(self, query: AppendPieces, pieces: Sequence[Piece]) -> list[AppendedPiece]:
+        """Append at most :data:`YIELD_TARGETS` pieces. Does not switch before they have their place among the
+        publications, so that pieces of another query do not overtake them."""
+        found, events, now = [], [], monotonic()
+        for piece in pieces:
+            own = self._find(query.app, piece.stream, query.sender)
+            if own is None:
+                closed = self._find_closed(query.app, piece.stream, query.sender)
+                found.append(AppendedPiece(AppendStatus.UNKNOWN if closed is None else AppendStatus.CLOSED))
+                continue
+            status = self._take(own, piece, now)
+            found.append(AppendedPiece(status, own.stream.piece))
+            if status is AppendStatus.APPENDED:
+                events.append(own.stream.event(piece.text))
+        if events:
+            self._target.publish(query.app, events)
+        return found
+
+    def _find(self, app: str, id: str, sender: str = "") -> _OwnStream | None:
+        """An own stream of an app, and of a sender (``""``: of any)."""
+        own = self._own.get(id)
+        if own is None or own.stream.app != app or (sender and own.stream.head.sender != sender):
+            return None
+        return own
+
+    def _find_closed(self, app: str, id: str, sender: str) -> ClosedStream | None:
+        """The result of a stream that was closed lately; app and sender as for :meth:`_find`."""
+        _, of_app, of_sender, closed = self._closed.get(id, (0.0, "", "", None))
+        return closed if of_app == app and (not sender or of_sender == sender) else None
+
+    def _take(self, own: _OwnStream, piece: Piece, now: float) -> AppendStatus:
+        stream = own.stream
+        if own.ended:
+            return AppendStatus.CLOSED
+        if piece.number <= stream.piece:
+            return AppendStatus.REPEATED
+        if piece.number > stream.piece + 1:
+            return AppendStatus.GAP
+        size = len(piece.text.encode())
+        if size > own.left:
+            return AppendStatus.TOO_LONG
+        own.left -= size
+        own.touched = stream.heard = now
+        stream.piece = piece.number
+        stream.pieces.append(piece.text)
+        return AppendStatus.APPENDED
+
+    def close(self, app: str, stream: str, incomplete: bool = False, sender: str = "") -> ClosedStream:
+        """Close a stream of any node. ``incomplete``: its publisher could not finish it. ``sender``: only one
+        of this sender. May switch."""
+        query = CloseStream(app, stream, incomplete, sender)
+        lease = self._table.node_of(stream, self._others)
+        if lease is None or self._others is None:
+            return self._close_here(query)
+        answer: ClosedStream | None = self._others.query_behind(lease, self._close_query, query, ClosedStream)
+        return ClosedStream("failed") if answer is None else answer
+
+    def _close_here(self, query: CloseStream) -> ClosedStream:
+        own = self._find(query.app, query.stream, query.sender)
+        if own is not None:
+            return self._end(query.stream, own, query.incomplete) or ClosedStream("failed")
+        closed = self._find_closed(query.app, query.stream, query.sender)
+        return (
+            ClosedStream("unknown") if closed is None else msgspec.structs.replace(closed, status="repeated")
+        )
+
+    def _end(self, id: str, own: _OwnStream, incomplete: bool) -> ClosedStream | None:
+        """Publish the end of a stream. May switch. None: try again, because the history does not answer, or
+        another greenlet is doing it or has done it.
+        """
+        if own.closing or id not in self._own:
+            return None
+        stream = own.stream
+        if not own.ended:
+            own.ended, own.incomplete = True, incomplete
+            # Who subscribes from now on receives the end, live or from the history.
+            self._streams.remove(stream.app, stream.channel, id)
+        own.closing = True
+        try:
+            place = self._publish_end(stream, own.incomplete)
+        except ChannelRefused:
+            return None
+        finally:
+            own.closing = False
+        if self._own.pop(id, None) is not None:  # unless its app was deleted meanwhile
+            self._counts[stream.app] -= 1
+        closed = ClosedStream("closed", stream.channel)
+        if isinstance(place, Rejected):
+            closed = ClosedStream("closed", stream.channel, rejected=place)
+        elif place is not None:
+            closed = ClosedStream("closed", stream.channel, place.epoch, place.offset)
+        self._closed[id] = monotonic(), stream.app, stream.head.sender, closed
+        while len(self._closed) > MOST_CLOSED:
+            del self._closed[next(iter(self._closed))]
+        return closed
+
+    def _publish_end(self, stream: OpenStream, incomplete: bool) -> Position | Rejected | None:
+        """Publish the end of a stream, to the history, too. May switch. Raises ChannelRefused: the history
+        does not answer."""
+        event = stream.end(incomplete)
+        if event.kind == "msg":
+            try:
+                return self._target.publish_end(stream.app, stream.channel, event)
+            except ChannelRefused as refused:
+                if refused.reason == "unavailable":
+                    raise
+        self._target.publish(stream.app, [msgspec.structs.replace(event, kind=stream.head.kind)])
+        return None
+
+    def close_all(self) -> None:
+        """Close the streams of this node, which stops; the rest is lost if that fails or takes too long.
+
+        Clients are closed afterwards. May switch.
+        """
+        deadline = monotonic() + CLOSE_ALL_SECONDS
+        failed: set[str] = set()
+        for id, own in tuple(self._own.items()):
+            if own.closing or id not in self._own:
+                continue  # another greenlet does it, or has done it
+            if monotonic() > deadline:
+                break
+            self._end_incomplete(id, own, failed)
+        if lost := sum(not own.closing for own in self._own.values()):
+            log.warning("%d open streams are lost: the history does not answer in time", lost)
+
+    def _end_incomplete(self, id: str, own: _OwnStream, failed: set[str]) -> None:
+        """End a stream, unless its history is one of the ``failed`` ones; or it becomes one. May switch."""
+        history = self._target.history(own.stream.app, own.stream.channel)
+        if history not in failed and self._end(id, own, True) is None:
+            failed.add(history)
+
+    def forget(self, app: str) -> None:
+        """Remove everything of a deleted app. Never switches."""
+        for stream in self._streams.all():
+            if stream.app == app:
+                self._streams.remove(app, stream.channel, stream.id)
+        for id in [id for id, own in self._own.items() if own.stream.app == app]:
+            del self._own[id]
+        self._counts.pop(app, None)
+
+    # --- time-outs and gaps ---------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Greenlet: close streams without publishers or owners, and read what copies lack."""
+        due = 0.0
+        while True:
+            is_idle = not (self._own or self._closed or self._streams.by_channel)
+            self._streams.news.wait(None if is_idle else max(0.0, due - monotonic()))
+            self._streams.news.clear()
+            gaps, self._streams.gaps = self._streams.gaps, {}
+            for id, (app, channel) in gaps.items():
+                gevent.spawn(self._fill, app, channel, id)
+            if monotonic() >= due:
+                try:
+                    self.look(monotonic())
+                except Exception:
+                    log.exception("the open streams could not be checked")
+                due = monotonic() + until_beat(LOOK_SECONDS)
+
+    def look(self, now: float) -> None:
+        """Look at all streams: time-outs, signs of life, copies that nobody needs. May switch."""
+        for id, closed in tuple(self._closed.items()):
+            if closed[0] + CLOSED_SECONDS > now:
+                break
+            del self._closed[id]
+        quiet: dict[str, list[Event]] = {}
+        failed: set[str] = set()
+        for id, own in tuple(self._own.items()):
+            if own.closing or id not in self._own:
+                continue  # another greenlet does it, or has done it
+            if own.ended or own.touched + self._idle_seconds <= now:
+                self._end_incomplete(id, own, failed)
+            elif own.stream.heard + LOOK_SECONDS <= now:
+                quiet.setdefault(own.stream.app, []).append(own.stream.event(""))
+        if self._others is None:
+            return
+        for app, events in quiet.items():
+            self._target.publish(app, events)
+        for copy in self._streams.all():
+            if copy.owned:
+                continue
+            if not self._target.has_receivers(copy):
+                self._streams.remove(copy.app, copy.channel, copy.id)
+            elif copy.heard + SILENT_SECONDS <= now:
+                copy.heard = now
+                gevent.spawn(self._fill, copy.app, copy.channel, copy.id)
+
+    def _state_here(self, query: StreamQuery) -> StreamState:
+        own = self._find(query.app, query.stream)
+        if own is None:
+            return StreamState(over=True)
+        return StreamState() if own.ended else StreamState(own.stream.so_far())
+
+    def _fill(self, app: str, channel: str, id: str) -> None:
+        """Read the text of a stream from its owner; close the copy if there is none any more. May switch."""
+        assert self._others is not None
+        lease = self._table.node_of(id, self._others)
+        state: StreamState | None = StreamState(over=True)
+        if lease is not None:
+            query = StreamQuery(app, id)
+            state = self._others.query_behind(lease, self._state_query, query, StreamState)
+        copy = self._streams.of(app, channel).get(id)
+        if state is None:
+            return  # asked again after the next sign of life, or silence
+        if state.so_far is not None:
+            self._target.deliver(app, state.so_far)
+        elif state.over and copy is not None:
+            self._lose(copy, owner_is_dead=lease is None)
+
+    def _lose(self, copy: OpenStream, owner_is_dead: bool) -> None:
+        """End a copy whose owner has ended. Other nodes do the same: a history stores the id once."""
+        self._streams.remove(copy.app, copy.channel, copy.id)
+        if not self._target.history(copy.app, copy.channel):
+            self._target.deliver(copy.app, copy.end(True))
+        elif owner_is_dead:
+            try:
+                self._publish_end(copy, True)
+            except ChannelRefused:
+                self._streams.add(copy)  # tried again after SILENT_SECONDS
+
+
+def _in_parts(places: Sequence[int], pieces: Sequence[Piece]) -> Iterator[list[int]]:
+    """Divide the places of pieces, so that the texts of a part have at most about :data:`MOST_BYTES`."""
+    part: list[int] = []
+    size = 0
+    for place in places:
+        piece_size = len(pieces[place].text.encode())
+        if part and size + piece_size > MOST_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(place)
+        size += piece_size
+    yield part

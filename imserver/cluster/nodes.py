@@ -1,0 +1,484 @@
+"""Communication between nodes: one-way messages with their handlers, queries with their answers, and the
+state of all nodes.
+
+A message contains only data. It is encoded once for all receivers. Messages to one node arrive in the order
+in which they were sent, or are lost (``RpcCounters`` counts the lost ones).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import count
+from time import monotonic
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final
+
+import gevent
+import msgspec
+from msgspec import Struct
+
+from imserver.cluster.registry import Lease, Registry
+from imserver.cluster.rpc.queues import PeerUnavailable
+from imserver.model import Event, Signal
+from imserver.storage.log.contract import Entry
+
+if TYPE_CHECKING:
+    from imserver.cluster.redis.registry import RedisRegistry
+    from imserver.cluster.rpc.server import Rpc
+
+log = logging.getLogger(__name__)
+
+FENCE_SECONDS: Final = 0.25
+"""Longest time that a query waits for earlier messages, which may be lost."""
+_POLL_SECONDS: Final = 0.0005
+_MAX_PASSED: Final = 256
+_PIECE_BYTES: Final = 256 * 1024
+_ENTRY_BYTES: Final = 1024
+"""Upper bound of an entry's size without its body."""
+
+
+class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
+    """Deliver to one user.
+
+    ``hops``: how often the push was rerouted. ``alone``: the push was sent to this node only. Otherwise it
+    must not be rerouted, because other nodes have it too. ``origin`` identifies the sender. ``number`` counts
+    the sender's pushes (:class:`imserver.push.routing.ReorderGuard`). ``device``: deliver only to
+    sessions of that device (None: to all).
+    """
+
+    app: str
+    user: str
+    event: Event
+    hops: int = 0
+    alone: bool = True
+    origin: int = 0
+    number: int = 0
+    device: str | None = None
+
+
+class ToApp(Struct, frozen=True, gc=False, tag="a", array_like=True):
+    """Deliver to all users of an app except ``except_user`` and ``except_users``."""
+
+    app: str
+    except_user: str
+    event: Event
+    except_users: tuple[str, ...] = ()
+
+
+class Notice(Struct, frozen=True, gc=False, tag="n", array_like=True):
+    """A user entered or left an app."""
+
+    app: str
+    event: Event
+
+
+class Replaced(Struct, frozen=True, gc=False, tag="r", array_like=True):
+    """A session of the receiving node is no longer addressed."""
+
+    app: str
+    user: str
+    session_id: int
+
+
+class ToChannel(Struct, frozen=True, gc=False, tag="m", array_like=True):
+    """Deliver to the members of a channel, except some users and one connection."""
+
+    app: str
+    channel: str
+    event: Event
+    except_users: tuple[str, ...] = ()
+    except_connection: str = ""
+
+
+class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
+    """A client that acknowledges has gone: messages to this user wait for a while."""
+
+    app: str
+    user: str
+
+
+class ToPending(Struct, frozen=True, gc=False, tag="p", array_like=True):
+    """Store a push for an absent user for ``seconds``: its node stops. ``device``: see :class:`ToUser`."""
+
+    app: str
+    user: str
+    event: Event
+    seconds: float
+    device: str | None = None
+
+
+class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
+    """Deliver to one connection; without an event, close it with ``code`` and ``reason``.
+
+    ``as_given``: see :meth:`Connection.close`. Nodes of the version before do not know it.
+    """
+
+    app: str
+    connection: str
+    event: Event | None = None
+    code: int = 0
+    reason: str = ""
+    as_given: bool = False
+
+
+class ChannelsUnsettled(Struct, frozen=True, gc=False, tag="o", array_like=True):
+    """The registry may not know all channels of the sender. Send every channel publication to the sender."""
+
+    epoch: int
+
+
+class ToLog(Struct, frozen=True, gc=False, tag="l", array_like=True):
+    """Stored entries: all ids of the app's log from ``first`` to ``last``."""
+
+    app: str
+    first: int
+    last: int
+    entries: list[Entry]
+
+
+class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
+    """Deliver a signal to the subscribed connections of these users or (not 0) of this group in an app."""
+
+    app: str
+    users: tuple[str, ...]
+    group: int
+    signal: Signal
+
+
+class Fence(Struct, frozen=True, gc=False, tag="f", array_like=True):
+    """Marks a position in the sequence of messages; see :meth:`NodeMessages.fence`."""
+
+    number: int
+
+
+NodeMessage = (
+    ToUser
+    | ToApp
+    | Notice
+    | Replaced
+    | ToChannel
+    | ToConnection
+    | Awaited
+    | ToPending
+    | ChannelsUnsettled
+    | Fence
+    | ToLog
+    | ToFollowers
+)
+
+encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(NodeMessage).decode
+
+
+class NodeMessages:
+    """Sends messages to other nodes, and calls the handler of each message that arrives.
+
+    Handlers run in the order of arrival. They must not block for long, because later messages wait. Owner of
+    the handlers and of the fences that have arrived.
+    """
+
+    def __init__(self, registry: Registry, rpc: Rpc) -> None:
+        self._registry = registry
+        self._rpc = rpc
+        self._handlers: dict[type, Callable[[Any], object]] = {}
+        self.unreadable = 0
+        """Messages that this version does not understand."""
+        self._fences = count(1)
+        self._passed: dict[int, int] = {}
+        """The last fence of each epoch."""
+
+    def handle(self, handlers: Mapping[type, Callable[[Any], object]]) -> None:
+        """Add handlers by type of message; each is called with the message."""
+        self._handlers.update(handlers)
+
+    @property
+    def own_epoch(self) -> int:
+        """The epoch of this node; 0 until the registry has been reached."""
+        return self._registry.lease.epoch
+
+    def peers(self) -> list[Lease]:
+        """The other live nodes."""
+        own = self.own_epoch
+        return [lease for epoch, lease in self._registry.leases().items() if epoch != own]
+
+    # --- sending; never switches ----------------------------------------------------------------------------
+
+    def send(self, epoch: int, message: NodeMessage) -> bool:
+        """Send to one node. Return False if the message is known to be lost."""
+        lease = self._registry.leases().get(epoch)
+        return lease is not None and self._rpc.send(lease, encode(message))
+
+    def send_each(self, epochs: Iterable[int], message: NodeMessage) -> int:
+        """Send to several nodes. Return how many of them probably receive it."""
+        data = encode(message)
+        leases = self._registry.leases()
+        return sum(epoch in leases and self._rpc.send(leases[epoch], data) for epoch in epochs)
+
+    def broadcast(self, message: NodeMessage) -> int:
+        """Send to all other live nodes. Return how many are known not to receive it."""
+        peers = self.peers()
+        if not peers:
+            return 0
+        data = encode(message)
+        return sum(not self._rpc.send(lease, data) for lease in peers)
+
+    def broadcast_entries(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
+        """Send stored entries to all other live nodes, in pieces of limited size.
+
+        A node that misses a piece reads it from the log.
+        """
+        if not self.peers():
+            return
+        piece: list[Entry] = []
+        size = 0
+        for entry in entries:
+            entry_size = len(entry.body) + len(entry.meta) + _ENTRY_BYTES
+            if piece and size + entry_size > _PIECE_BYTES:
+                self.broadcast(ToLog(app, first, piece[-1].id, piece))
+                first, piece, size = piece[-1].id + 1, [], 0
+            piece.append(entry)
+            size += entry_size
+        self.broadcast(ToLog(app, first, last, piece))
+
+    # --- fences ---------------------------------------------------------------------------------------------
+
+    def fence(self, epoch: int) -> int:
+        """Mark the messages sent to a node so far. A query that names the mark waits for them. Returns 0 if
+        there is no mark.
+
+        Messages and queries use different connections. Without the mark a query could overtake a message.
+        """
+        number = next(self._fences)
+        return number if self.send(epoch, Fence(number)) else 0
+
+    def wait_for(self, sender: int, number: int) -> None:
+        """Wait until all messages before a fence of the epoch ``sender`` have been handled, with a time
+        limit.
+        """
+        deadline = monotonic() + FENCE_SECONDS
+        while self._passed.get(sender, 0) < number and monotonic() < deadline:
+            gevent.sleep(_POLL_SECONDS)
+
+    def _pass(self, sender: int, number: int) -> None:
+        if sender not in self._passed and len(self._passed) >= _MAX_PASSED:
+            live = self._registry.leases()
+            self._passed = {epoch: passed for epoch, passed in self._passed.items() if epoch in live}
+        self._passed[sender] = number
+
+    # --- receiving ------------------------------------------------------------------------------------------
+
+    def received(self, sender: int, items: Sequence[bytes]) -> None:
+        """Handle messages of another node, in their order. A failing message does not affect the others."""
+        for data in items:
+            try:
+                message: NodeMessage = _decode(data)
+            except (ValueError, RecursionError):
+                self.unreadable += 1
+                log.warning("node message from epoch %d is not readable", sender)
+                continue
+            if isinstance(message, Fence):
+                self._pass(sender, message.number)
+                continue
+            try:
+                self._handlers[type(message)](message)
+            except Exception:
+                log.exception("node message %s from epoch %d failed", type(message).__name__, sender)
+
+
+# --- queries ------------------------------------------------------------------------------------------------
+
+
+class StateQuery(Struct, frozen=True, array_like=True):
+    """The data of ``/system/state``."""
+
+    debug: bool
+    detail: bool
+
+
+class FencedQuery(Struct, frozen=True, array_like=True):
+    """Wraps another query. It is answered after the messages that the epoch ``origin`` sent before this
+    ``fence``.
+    """
+
+    origin: int
+    fence: int
+    kind: str
+    body: bytes
+
+
+class NodeQueries:
+    """The queries that this node answers: a table from name to type and function. Owner: the node.
+
+    A function gets the decoded query and returns a value that can be encoded. It may block, within the time
+    limit of the asking node.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[Any], Any]]] = {}
+
+    def add(self, kind: str, query: type, answer: Callable[[Any], Any]) -> None:
+        """Answer queries of this kind."""
+        self._rows[kind] = (msgspec.msgpack.Decoder(query), answer)
+
+    def answer(self, kind: str, body: bytes) -> bytes:
+        """Answer one query. Raises KeyError for an unknown kind and ValueError for an unreadable body."""
+        decoder, row = self._rows[kind]
+        return encode(row(decoder.decode(body)))
+
+
+def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
+    """The decoded answers by node. An unreadable answer is logged and left out."""
+    decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(kind)
+    found = {}
+    for node, data in answers.items():
+        try:
+            found[node] = decoder.decode(data)
+        except ValueError:
+            log.warning("node query: the answer of %s is not readable", node)
+    return found
+
+
+class OtherNodes:
+    """Queries other nodes for the services. Owner of the table of births of live nodes.
+
+    ``seconds``: time limit of an answer.
+    """
+
+    def __init__(
+        self,
+        registry: RedisRegistry,
+        node_messages: NodeMessages,
+        rpc: Rpc,
+        queries: NodeQueries,
+        seconds: float,
+    ) -> None:
+        self.registry = registry
+        self.node_messages = node_messages
+        self.rpc = rpc
+        self._queries = queries
+        self._seconds = seconds
+        self._births: dict[int, Lease] = {}
+        self._leases: Mapping[int, Lease] | None = None
+        """The leases from which ``_births`` was made."""
+        queries.add("behind", FencedQuery, self._answer_behind)
+
+    def query(
+        self, kind: str, query: object, leases: Iterable[Lease] | None = None
+    ) -> tuple[dict[str, bytes], list[str]]:
+        """Query all live nodes, or those of ``leases``, at the same time. Return the answers by node, and the
+        nodes that did not answer.
+        """
+        peers = self.node_messages.peers() if leases is None else list(leases)
+        return self.rpc.query_all(peers, kind, encode(query), self._seconds) if peers else ({}, [])
+
+    def query_behind(self, lease: Lease, kind: str, query: object, answer: Any) -> Any:
+        """Query one node, after all messages that were sent to it before.
+
+        Returns the answer as the type ``answer``, or None if no readable answer comes in time. Switches.
+        """
+        fence = self.node_messages.fence(lease.epoch)
+        behind = FencedQuery(self.node_messages.own_epoch, fence, kind, encode(query))
+        try:
+            body = self.rpc.query(lease, "behind", encode(behind), self._seconds)
+            return msgspec.msgpack.decode(msgspec.msgpack.decode(body, type=bytes), type=answer)
+        except (PeerUnavailable, ValueError):
+            return None
+
+    def _answer_behind(self, asked: FencedQuery) -> bytes:
+        self.node_messages.wait_for(asked.origin, asked.fence)
+        return self._queries.answer(asked.kind, asked.body)
+
+    def born(self, birth: int) -> Lease | None:
+        """The live node whose process has this birth number. Never switches."""
+        leases = self.registry.leases()
+        if leases is not self._leases:
+            self._leases = leases
+            # If a process has two epochs, the later one is valid.
+            self._births = {lease.birth: lease for _, lease in sorted(leases.items())}
+        return self._births.get(birth)
+
+
+# --- the state of all nodes ---------------------------------------------------------------------------------
+
+
+class LeaseView(Struct, frozen=True, rename="camel"):
+    """A lease, as operator commands show it."""
+
+    node: str
+    epoch: int
+    host: str
+    started_at: float
+    connections: int
+    counts: dict[str, int]
+    draining: bool
+    public_ws_url: str
+    version: int
+
+
+class Overview:
+    """State and metrics of all nodes: this node answers for itself and queries the others. Stateless.
+
+    ``own_state``, ``own_metrics`` and ``lease`` describe this node. A node without a cluster has no ``rpc``.
+    """
+
+    def __init__(
+        self,
+        own_state: Callable[[StateQuery], Mapping[str, Any]],
+        own_metrics: Callable[[], str],
+        lease: Callable[[], Lease],
+        registry: Registry,
+        rpc: Rpc | None,
+        seconds: float = 1.0,
+    ) -> None:
+        self._own_state = own_state
+        self._own_metrics = own_metrics
+        self._own_lease = lease
+        self._registry = registry
+        self._rpc = rpc
+        self._seconds = seconds
+
+    def add_to(self, queries: NodeQueries) -> None:
+        """Answer the queries of other nodes."""
+        queries.add("state", StateQuery, self._own_state)
+        queries.add("metrics", NoneType, lambda _: self._own_metrics())
+
+    def leases(self) -> dict[str, Lease]:
+        """The lease of every live node, this one first. If a node has two epochs, the later one is used."""
+        own = self._own_lease()
+        found = {own.node: own}
+        for _, lease in sorted(self._registry.leases().items()):
+            if lease.node != own.node:
+                found[lease.node] = lease
+        return found
+
+    def states(self, debug: bool, detail: bool) -> tuple[dict[str, Any], list[str]]:
+        """The state and lease of every node, and the names of nodes that did not answer. For these, only the
+        lease is returned. Switches.
+        """
+        leases = self.leases()
+        asked = StateQuery(debug, detail)
+        answers, missing = self._ask(leases.values(), "state", encode(asked))
+        states = read(answers, dict[str, Any])
+        own = next(iter(leases))
+        states[own] = dict(self._own_state(asked))
+        for node, lease in leases.items():
+            view = msgspec.convert(lease, LeaseView, from_attributes=True)
+            states[node] = {**states.get(node, {}), "lease": msgspec.to_builtins(view)}
+        return {node: states[node] for node in leases}, missing
+
+    def metrics(self) -> tuple[list[str], list[str]]:
+        """The metrics of every node of this machine, and the names of nodes that did not answer. Switches."""
+        leases = self.leases()
+        own = next(iter(leases.values()))
+        here = [lease for lease in leases.values() if lease.host == own.host]
+        answers, missing = self._ask(here, "metrics", encode(None))
+        return [self._own_metrics(), *read(answers, str).values()], missing
+
+    def _ask(self, leases: Collection[Lease], kind: str, body: bytes) -> tuple[dict[str, bytes], list[str]]:
+        """Query these nodes except this one."""
+        own = self._own_lease()
+        others = [lease for lease in leases if lease.node != own.node]
+        if self._rpc is None or not others:
+            return {}, []
+        return self._rpc.query_all(others, kind, body, self._seconds)

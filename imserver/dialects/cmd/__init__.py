@@ -1,0 +1,17 @@
+"""The cmd dialect: JSON objects with a command each, of which the core's own clients speak."""
+
+from __future__ import annotations
+
+from imserver.core.core import FeatureParts, Parts
+from imserver.dialects.cmd.answers import CmdAnswers
+from imserver.dialects.cmd.api import ROUTES
+from imserver.dialects.cmd.wire import CmdDialect
+from imserver.feature import Feature
+
+
+def _build(core: Parts) -> FeatureParts:
+    core.channel_commands.answers[CmdDialect.name] = CmdAnswers()
+    return FeatureParts()
+
+
+FEATURE = Feature("cmd", _build, (CmdDialect(),), ROUTES)

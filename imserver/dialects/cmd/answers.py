@@ -1,0 +1,144 @@
+"""The cmd dialect's answers to commands on channels."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from imserver import errors
+from imserver.auth.channel_tokens import ChannelClaims
+from imserver.channels.channels import Subscribed
+from imserver.channels.commands import ChannelAnswers
+from imserver.channels.members import ChannelRefused, MemberPage, Reason
+from imserver.cluster.history import HistoryPage
+from imserver.dialects.cmd.wire import ChannelCmdDialect
+from imserver.message_view import CmdPublicationView, publication_view, raw_or_none
+from imserver.model import AskHistory, AskPresence, DialectState, Reply, Subscribe
+from imserver.protocol.dialect import Dialect
+from imserver.transport.connection import Connection
+
+_encode = msgspec.json.Encoder().encode
+_CHANNELS: Final = ChannelCmdDialect()
+CODE_OF: Final[dict[Reason, int]] = {
+    "name": errors.REPLY_BAD_PARAMETER,
+    "limit": errors.REPLY_BAD_PARAMETER,
+    "denied": errors.REPLY_UNAUTHORIZED,
+    "expired": errors.REPLY_UNAUTHORIZED,
+    "unrecoverable": errors.REPLY_NO_DATA,
+    "unavailable": errors.REPLY_NOT_STORED,
+    "rate": errors.REPLY_NOT_STORED,
+    "full": errors.REPLY_FAILED,
+    "exists": errors.REPLY_FAILED,
+    "ended": errors.REPLY_FAILED,
+    "not_available": errors.REPLY_FAILED,
+}
+"""Reason of a refusal → reply code."""
+
+
+class CmdState(DialectState, gc=False):
+    """State of a connection that has subscribed to ``channels`` itself."""
+
+    channels: tuple[str, ...] = ()
+
+    def resubscribes(self, channel: str) -> bool:
+        """Its client subscribes again to what it has subscribed to, not to what a back end has."""
+        return channel in self.channels
+
+
+class SubscribedView(Struct, omit_defaults=True):
+    """The answer to ``subscribe``. ``recovered``: only if the client has named a position."""
+
+    channel: str
+    epoch: str = ""
+    offset: int | None = None
+    recovered: bool | None = None
+    publications: list[CmdPublicationView] = []
+
+
+class SubscriberView(Struct, omit_defaults=True):
+    """A subscriber of a channel."""
+
+    connection: str
+    user: str
+    info: Raw | None = None
+    channel_info: Raw | None = msgspec.field(default=None, name="channelInfo")
+
+
+class PresenceView(Struct, omit_defaults=True):
+    """The answer to ``channelPresence``. ``next``: the ``after`` of the next page."""
+
+    channel: str
+    total: int = -1
+    subscribers: list[SubscriberView] | None = None
+    next: str = ""
+
+
+class HistoryView(Struct):
+    """The answer to ``channelHistory``, with the position of the newest publication."""
+
+    channel: str
+    epoch: str
+    offset: int
+    publications: list[CmdPublicationView]
+
+
+class CmdAnswers(ChannelAnswers):
+    """See :class:`ChannelAnswers`. Owner of :class:`CmdState`."""
+
+    def state_of(self, connection: Connection) -> CmdState:
+        """The state of the connection. It is made when the connection first subscribes."""
+        state = connection.dialect_state
+        if not isinstance(state, CmdState):
+            state = connection.dialect_state = CmdState()
+        return state
+
+    def refused(self, refused: ChannelRefused) -> Reply:
+        """A reply code, the reason in words for programmers, and what the back end says."""
+        data: dict[str, Any] = {"refused": refused.reason}
+        if refused.error is not None:
+            data["error"] = {"code": refused.error.code, "message": refused.error.message}
+        return Reply(CODE_OF[refused.reason], data)
+
+    def subscribed(
+        self, connection: Connection, command: Subscribe, claims: ChannelClaims, found: Subscribed
+    ) -> Reply:
+        """From now on the connection receives publications with the names of their channels."""
+        state = self.state_of(connection)
+        if command.channel not in state.channels:
+            state.channels += (found.local.name,)
+        connection.encoding = connection.encoding.with_dialect(_CHANNELS)
+        view = SubscribedView(command.channel)
+        if found.position is not None:
+            view.epoch, view.offset = found.position.epoch, found.position.offset
+        if command.recover:
+            view.recovered = found.recovered
+            if found.recovered:
+                view.publications = [publication_view(event) for event in found.publications]
+        return Reply(errors.REPLY_OK, view)
+
+    def unsubscribed(self, connection: Connection, channel: str) -> None:
+        """The client does not subscribe again by itself."""
+        state = connection.dialect_state
+        if isinstance(state, CmdState):
+            state.channels = tuple([each for each in state.channels if each != channel])
+
+    def presence(self, _dialect: Dialect, command: AskPresence, page: MemberPage) -> Reply:
+        """A page of subscribers, and the number of all."""
+        subscribers = [
+            SubscriberView(
+                member.connection,
+                member.user,
+                raw_or_none(member.info.encode()),
+                raw_or_none(member.channel_info.encode()),
+            )
+            for member in page.members
+        ]
+        return Reply(errors.REPLY_OK, PresenceView(command.channel, page.total, subscribers, page.next))
+
+    def history(self, _dialect: Dialect, command: AskHistory, page: HistoryPage) -> Raw:
+        """Publications, and the position of the newest one."""
+        publications = [publication_view(event) for event in page.publications]
+        position = page.position
+        return Raw(_encode(HistoryView(command.channel, position.epoch, position.offset, publications)))

@@ -1,0 +1,21 @@
+"""Event streams (server-sent events) of the core: ``GET /api/v1/events``."""
+
+from __future__ import annotations
+
+from imserver.core.core import FeatureParts, Parts
+from imserver.dialects.sse.api import PATH, Events, routes
+from imserver.dialects.sse.streams import EventStreams
+from imserver.dialects.sse.wire import NAME
+from imserver.feature import Feature
+from imserver.transport.stream import StreamPath
+
+
+def _build(core: Parts) -> FeatureParts:
+    streams = EventStreams(
+        core.sessions, core.logins, core.channels, core.connections, core.messaging, core.store
+    )
+    events = Events(core, streams)
+    return FeatureParts(streams=lambda _: {PATH: StreamPath("GET", events.open, events.refuse)})
+
+
+FEATURE = Feature(NAME, _build, operations=tuple(routes.rows))

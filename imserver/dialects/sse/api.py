@@ -1,0 +1,227 @@
+"""``GET /api/v1/events``: an event stream for clients without a WebSocket."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver import errors
+from imserver.auth.authority import bearer
+from imserver.auth.principal import ANYONE_OR_READ, READ, may
+from imserver.channels.members import MAX_CHANNELS_OF_A_CONNECTION, MAX_NAME_BYTES
+from imserver.core.core import Parts
+from imserver.dialects.sse.streams import BadUser, EventStreams, StreamRequest
+from imserver.http import field
+from imserver.http.field import about
+from imserver.http.operation import Header, Resource
+from imserver.http.reply import PROBLEM, ApiProblem
+from imserver.http.wire import read_query
+from imserver.transport.exchange import HttpRequest, header_block, response_head, status_line
+from imserver.transport.gate import Head, host_of
+from imserver.transport.stream import Stream
+
+PATH: Final = "/api/v1/events"
+
+_TEXT: Final = "text/event-stream"
+_STATUS_OF: Final = {
+    errors.CLOSE_TOKEN_INVALID: errors.HTTP_TOKEN_INVALID,
+    errors.CLOSE_NOT_ALLOWED: errors.HTTP_NOT_ALLOWED,
+    errors.CLOSE_WRONG_DIALECT: errors.HTTP_NOT_ALLOWED,
+    errors.CLOSE_BANNED: errors.HTTP_BANNED,
+    errors.CLOSE_KICKED: errors.HTTP_BANNED,
+    errors.CLOSE_REFUSED: errors.HTTP_ALREADY_ONLINE,
+    errors.CLOSE_REPLACED: errors.HTTP_ALREADY_ONLINE,
+    errors.CLOSE_NODE_FULL: errors.HTTP_NODE_FULL,
+    errors.CLOSE_INTERNAL_ERROR: errors.HTTP_INTERNAL_ERROR,
+}
+"""Close code → the HTTP refusal that means the same; any other: ``not_ready``."""
+_ID_DIGITS: Final = 18
+_RETRY_AFTER: Final = ("Retry-After", "2")
+_HEADERS: Final = (
+    ("Cache-Control", "no-store, no-transform"),
+    # nginx would buffer events until it has 4 KB.
+    ("X-Accel-Buffering", "no"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Access-Control-Allow-Origin", "*"),
+    ("Connection", "close"),
+)
+"""The headers of every stream."""
+
+
+class EventsQuery(Struct, forbid_unknown_fields=True):
+    """A user whose events to receive."""
+
+    app: field.App
+    user: Annotated[
+        str, about("The user who listens. Optional if the token names the user.", max_length=255)
+    ] = ""
+    token: Annotated[
+        str,
+        about(
+            "The session token of the user, if the app requires one. You may send it as `Authorization: "
+            "Bearer` instead. The log does not show it."
+        ),
+    ] = ""
+    device: Annotated[str, about("The name of the device.", max_length=64)] = ""
+    channels: Annotated[
+        str,
+        about(
+            "Channels to subscribe to, separated by commas. Outside demo mode this requires an API key with "
+            "the scope `read` as `Authorization: Bearer`; otherwise your back end subscribes connections."
+        ),
+    ] = ""
+    with_id: Annotated[
+        bool, about("Whether `ready` has the id of the connection, so that your back end can push to it.")
+    ] = False
+    cursor: (
+        Annotated[
+            int,
+            about(
+                "The id of the last stored message that the client has. Later messages are sent first. "
+                "`Last-Event-ID` takes precedence.",
+                ge=0,
+                le=2**53,
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class Events:
+    """Opens streams. Stateless; ``services`` is the node."""
+
+    def __init__(self, services: Parts, streams: EventStreams) -> None:
+        self._services = services
+        self._streams = streams
+
+    def open(self, stream: Stream, head: Head) -> None:
+        """Begin the stream of a request, or refuse it. May switch."""
+        request = _request(head, host_of(stream.peer))
+        try:
+            wish = self._wish(request)
+            self._streams.open(
+                stream, wish, lambda: _begin(self._services, request, f"{_TEXT}; charset=utf-8")
+            )
+        except BadUser as bad:
+            problem = ApiProblem(errors.HTTP_INVALID_REQUEST, str(bad))
+            stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
+        except ApiProblem as refused:
+            stream.refuse(self._refused(request, refused), errors.CLOSE_POLICY)
+        except errors.Unavailable as error:
+            problem = ApiProblem(error.problem)
+            stream.refuse(self._refused(request, problem), errors.CLOSE_INTERNAL_ERROR)
+
+    def refuse(self, head: Head, host: str, code: int) -> bytes:
+        """The response to a request whose stream is closed before it has begun. ``host``: of the client."""
+        problem = ApiProblem(_STATUS_OF.get(code, errors.HTTP_NOT_READY))
+        return self._refused(_request(head, host), problem)
+
+    def _refused(self, request: HttpRequest, problem: ApiProblem) -> bytes:
+        """A whole response with a problem body."""
+        answer = PROBLEM.refuse(problem.problem, request, problem.detail)
+        headers = problem.headers + ((_RETRY_AFTER,) if problem.problem.temporary else ())
+        lines = header_block(answer)
+        lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+        _log(self._services, request, answer.status, len(answer.body))
+        return response_head(answer.status, lines, len(answer.body), keep=False) + answer.body
+
+    def _wish(self, request: HttpRequest) -> StreamRequest:
+        """Read a request. May switch. Raises :class:`ApiProblem` and StorageUnavailable."""
+        query = read_query(request, EventsQuery)
+        services = self._services
+        app: str = services.tenants.resolve(query.app)
+        if services.tenants.find(app) is None:
+            services.logins.refused("app", app, query.user, request.host)
+            raise ApiProblem(errors.HTTP_UNKNOWN_APP)
+        principal = services.authority.identify(ANYONE_OR_READ, request.headers, request.host)
+        channels = tuple(dict.fromkeys(name for name in query.channels.split(",") if name))
+        if channels and not may(principal, READ, app):
+            raise ApiProblem(errors.HTTP_FORBIDDEN, "`channels` needs an API key with the scope read")
+        if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
+            raise ApiProblem(
+                errors.HTTP_INVALID_REQUEST, f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels"
+            )
+        if any(len(name.encode()) > MAX_NAME_BYTES for name in channels):
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"A channel has more than {MAX_NAME_BYTES} bytes")
+        token = query.token or ("" if principal.key else bearer(request.headers.get("authorization", "")))
+        cursor = _last_event_id(request)
+        if cursor is None and query.cursor is not UNSET:
+            cursor = query.cursor
+        return StreamRequest(app, query.user, token, query.device, channels, query.with_id, cursor)
+
+
+def stream_head(services: Parts, head: Head, host: str, content_type: str) -> bytes:
+    """The head of the response that begins a stream; it is logged. ``host``: address of the client."""
+    return _begin(services, _request(head, host), content_type)
+
+
+def _begin(services: Parts, request: HttpRequest, content_type: str) -> bytes:
+    _log(services, request, 200, 0)
+    headers = (("Content-Type", content_type), *_HEADERS, ("X-Request-Id", request.id))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return status_line(200) + f"{lines}\r\n".encode("latin-1")
+
+
+def _log(services: Parts, request: HttpRequest, status: int, size: int) -> None:
+    # The stream has not ended, so it has no duration.
+    log = services.request_log
+    log.add(request.method, request.path, status, 0.0, request.host, size, request.id)
+
+
+def _last_event_id(request: HttpRequest) -> int | None:
+    """The last id of a client that reconnects; None if there is none, or it is not one of ours."""
+    text = request.headers.get("last-event-id", "").strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS else None
+
+
+def _request(head: Head, host: str) -> HttpRequest:
+    return HttpRequest(head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host)
+
+
+routes = Resource("events", hot=False)
+
+
+routes.elsewhere(
+    "GET",
+    "/events",
+    ANYONE_OR_READ,
+    """Receive events without a WebSocket.
+
+    Server-sent events (`EventSource` of browsers): a session of `user` that only receives. The login policy,
+    bans, limits and tokens of the app apply as on a WebSocket.
+
+    The first event is named `ready`. After it, each message for the user arrives as one event without a name,
+    with a line of JSON as its data. A comment is sent every 25 s. If the server ends the stream, the last
+    event is named `end` and has a close code and whether to reconnect.
+
+    Stored messages have an `id`. If a client reconnects with the last one as `Last-Event-ID`, as browsers do,
+    it receives the messages it missed, and `ready` has `resumed` true. If `resumed` is false, messages before
+    the id of `ready` may be missing.
+    """,
+    query=EventsQuery,
+    problems=(
+        errors.HTTP_TOKEN_INVALID,
+        errors.HTTP_NOT_ALLOWED,
+        errors.HTTP_BANNED,
+        errors.HTTP_ALREADY_ONLINE,
+        errors.HTTP_NODE_FULL,
+        errors.HTTP_NOT_READY,
+    ),
+    headers=(
+        Header(
+            "Last-Event-ID",
+            "The id of the last stored message that the client received. Browsers send it "
+            "when they reconnect.",
+        ),
+    ),
+    example={"app": "default", "user": "u1"},
+    answer_example=(
+        'retry: 3000\nid: 16\nevent: ready\ndata: {"event":"ready","app":"default","user":"u1","device":"",'
+        '"channels":[],"resumed":false}\n\n'
+        'data: {"event":"msg","app":"default","id":"o-1","sender":"shop","type":"text","text":"hi"}\n\n'
+        'id: 17\ndata: {"event":"message","app":"default","id":17,"conversation":3,"seq":5,"kind":"message",'
+        '"from":"shop","to":"u1","type":"text","text":"hi","time":1795155801000}\n\n'
+    ),
+    content_type=_TEXT,
+)

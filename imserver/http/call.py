@@ -1,0 +1,463 @@
+"""Answering of requests: the row that declares a route, and the call that its function gets.
+
+Both servers call :func:`answer`: it identifies the principal, checks its permission, reads the parameters,
+and runs the function.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, Final, Literal
+
+import gevent
+from msgspec import UNSET, Struct
+
+from imserver.auth.authority import OF_ACCOUNTS, refusal
+from imserver.auth.principal import ANYONE, DEMO, NOBODY, BadSignature, Need, Principal, may
+from imserver.config.settings import Config
+from imserver.core.core import Parts
+from imserver.errors import (
+    HTTP_BAD_REQUEST,
+    HTTP_BANNED,
+    HTTP_BODY_TOO_LARGE,
+    HTTP_FORBIDDEN,
+    HTTP_INTERNAL_ERROR,
+    HTTP_INVALID_REQUEST,
+    HTTP_NOT_ALLOWED,
+    HTTP_SIGNATURE_INVALID,
+    HTTP_TOKEN_INVALID,
+    HTTP_UNKNOWN_APP,
+    Unavailable,
+)
+from imserver.http.form import BadBody, fold_pairs, parse_form, parse_json, parse_pairs, read_multipart
+from imserver.http.rates import MessageRates, Rates
+from imserver.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
+from imserver.protocol.forgiving import has_nul
+from imserver.transport.exchange import HttpRequest, HttpResponse, patterns_of
+from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
+
+log = logging.getLogger(__name__)
+
+_number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
+
+_BROADCAST_SECONDS = 60.0
+_LOOK_SECONDS = 0.005
+
+
+class Api:
+    """The parts of the node that routes use, all ``routes``, and the limits of requests.
+
+    ``commands``: what a batch may contain, by name. ``document`` makes the OpenAPI document of
+    ``limits.batch_targets`` and demo mode, as JSON.
+    Owner: the node. One instance serves both HTTP servers.
+    """
+
+    def __init__(
+        self,
+        services: Parts,
+        routes: Sequence[Route],
+        commands: Mapping[str, Route],
+        document: Callable[[int, bool], bytes],
+    ) -> None:
+        self.services = services
+        self.commands = commands
+        self.document = document
+        self.routes = routes
+        self.rows = {(row.method, row.path): row for row in routes}
+        """Method and path → route."""
+        self._styles = {row.path: row.style for row in routes}
+        self.rates = Rates(services.config.api.requests_per_second, services.metrics)
+        self.message_rates = MessageRates(self._messages_per_second, services.metrics)
+        self.reload(services.config)
+
+    def style_of(self, path: str) -> Style:
+        """The form in which requests for a path are refused."""
+        keys = (path, *patterns_of(path))
+        return next((self._styles[key] for key in keys if key in self._styles), PROBLEM)
+
+    def service_of(self, route: Route) -> Any:
+        """What the functions of a route get first: the service of its feature, or this object."""
+        return self.services.features[route.feature].service if route.feature else self
+
+    def reload(self, config: Config) -> None:
+        """Apply the parts of the configuration that the API uses."""
+        self.services.dedupe.shared = self.services.keys.demo
+        if self.rates.per_second != config.api.requests_per_second:
+            self.rates.set(config.api.requests_per_second)
+        pending, limits = self.services.pending, config.limits
+        pending.limit_pushes, pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
+        self.batch_targets = config.limits.batch_targets
+        self.body_bytes = config.limits.body_bytes
+        """Longest body that is read of whoever has proved something."""
+        self.public_body_bytes = min(MAX_PUBLIC_BODY_BYTES, self.body_bytes)
+        """Longest body that is read of anybody."""
+        self.push_characters = config.limits.push_characters
+        self.message_bytes = config.limits.message_bytes
+        """Longest message of an account: as over a connection."""
+        self._limit_messages = config.limits.messages_per_second
+
+    def _messages_per_second(self, app: str) -> float:
+        """Limit of messages per second on one connection to an app; 0: no limit."""
+        tenant = self.services.tenants.get(app)
+        limits = (self._limit_messages, tenant.messages_per_second if tenant is not None else 0.0)
+        return min((each for each in limits if each), default=0.0)
+
+
+def wait_for_broadcast(api: Api, since: int) -> None:
+    """Wait until the bytes that broadcasts have added to outboxes since then are mostly written.
+
+    So the answer to a large push comes after its delivery, and its sender cannot send faster than that.
+    """
+    deadline = monotonic() + _BROADCAST_SECONDS
+    while not api.services.flusher.drained(since) and monotonic() < deadline:
+        gevent.sleep(_LOOK_SECONDS)
+
+
+class Call(Struct):
+    """One request with its parameters.
+
+    ``params`` are the parameters by folded name, ``fields`` is the object of a JSON body, ``pairs`` are the
+    fields of a multipart form. Rows with their own ``read`` have its result in ``asked`` instead. ``app`` is
+    the resolved app, ``""`` if the request names none. ``user`` is the user for whom the request is made (in
+    rows with a ``user`` rule). ``cost``: as how many requests it counts against the rate.
+    """
+
+    params: dict[str, str]
+    app: str
+    principal: Principal
+    request: HttpRequest
+    body: bytes = b""
+    fields: dict[str, Any] | None = None
+    pairs: list[tuple[str, str]] | None = None
+    asked: Any = None
+    user: str = ""
+    cost: int = 1
+
+    @property
+    def is_back_end(self) -> bool:
+        """Whether a back end makes the request, not a user with their own token. It may do everything in its
+        apps.
+        """
+        return not self.principal.user
+
+    def texts(self, name: str) -> Sequence[str]:
+        """All values of a parameter that may be repeated: a JSON list, or a form field given repeatedly.
+
+        Raises BadBody.
+        """
+        if self.fields is None:
+            pairs = parse_pairs(self.body) if self.pairs is None else self.pairs
+            return [value for key, value in pairs if key.lower() == name]
+        values = self.fields.get(name, [])
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise BadBody(f"{name}: expected a list of texts")
+        return values
+
+
+def app_number(text: str) -> str:
+    """The number of an app in decimal; ``""`` if it is not a number."""
+    return str(int(text)) if _number.fullmatch(text) else ""
+
+
+def app_named(api: Api, app_id: str) -> str:
+    """The app of an ``appID``: its number in decimal, or the name of an app. ``""`` if invalid or 0.
+
+    Apps of other dialects (``system:…``, ``action:…``) cannot be named here.
+    """
+    tenants = api.services.tenants
+    tenant = tenants.get(app_id)
+    if tenant is not None and ":" not in app_id:
+        return tenant.same_as or app_id
+    name = app_number(app_id)
+    return "" if name == "0" else tenants.resolve(name)
+
+
+def app_from_json(api: Api, app_id: object) -> str:
+    """The app of an ``appID`` in JSON: a 32-bit number, or its digits or name as text. Raises BadBody."""
+    if isinstance(app_id, str):
+        return app_named(api, app_id)
+    if type(app_id) is not int or not 0 <= app_id < 2**32:
+        raise BadBody("appid: expected a number of 32 bits, or a text")
+    return app_named(api, str(app_id))
+
+
+# --- routes -------------------------------------------------------------------------------------------------
+
+AppRule = Literal["", "any", "optional", "known", "named", "settings", "all"]
+"""Which app a principal must reach.
+
+========= ======================================================================================
+``""``    no app
+any       the app of the request; a back end that names none may ask about all that it reaches
+optional  as any; an app that is named must exist
+known     the app of the request, which must exist
+named     the app of the request, which need not exist
+settings  as named. To change an alias, or to make one, takes more: see :func:`prepare`
+all       all apps
+========= ======================================================================================
+"""
+UserRule = Literal["", "required", "optional"]
+"""Whether a request is made on behalf of a user. Users act for themselves; a back end names the user."""
+
+
+class Route(Struct, frozen=True):
+    """One row of the table of routes. ``need``: what a principal must have proved. ``app``: in which app.
+    ``user``: for which user.
+
+    ``feature``: the name of the feature that the row belongs to; ``""``: the core. The functions of the row
+    get the service of that feature first; in the core, :class:`Api`. ``signer``: finds who has signed a
+    request, if the row needs ``SIGNED``.
+
+    ``function`` answers it; None: it has its own view, and the row only its rules. ``hot``: the front server
+    answers it. ``read``: reads the request, sets ``call.asked`` and ``call.app``
+    (None: parameters are read from query, form or JSON). ``app_of``: the app that these parameters name, if
+    it is not the number in ``appID``. ``style``: how the route refuses, and whether it is served on WebSocket
+    listeners. ``limited``: requests count against the rate of their key. ``user_in``: the parameter in which
+    a user (of a page, or with a session token) must name themselves. ``token_in``: the header with the token
+    of a user if it is not ``authorization``; ``?token``: the query may have it. ``key_in``: another header
+    that may have the API key; ``authorization`` may then have it with the scheme ``apikey``. ``need_with``: a
+    parameter that needs more if it is ``true``.
+    """
+
+    method: str
+    path: str
+    need: Need
+    function: Callable[[Any, Call], HttpResponse] | None
+    app: AppRule = ""
+    user: UserRule = ""
+    hot: bool = False
+    read: Callable[[Any, Call], None] | None = None
+    style: Style = CMD
+    limited: bool = False
+    app_of: Callable[[Any, Mapping[str, str]], str] | None = None
+    user_in: str = ""
+    token_in: str = ""
+    key_in: str = ""
+    need_with: tuple[str, Need] | None = None
+    feature: str = ""
+    signer: Callable[[Any, HttpRequest], Principal] | None = None
+
+
+_NOT_REACHED: Final = {"account": HTTP_TOKEN_INVALID, "bot": HTTP_TOKEN_INVALID, "session": HTTP_NOT_ALLOWED}
+"""Kind of a principal → the refusal of a request for an app that it does not reach."""
+
+
+def prepare(api: Api, route: Route, call: Call) -> None:
+    """Read and authorise the call of an admitted principal, before its function runs.
+
+    The permission for the route, the app and the user of the call is checked only here and in :func:`admit`.
+    May switch. Raises :class:`ApiProblem`, :class:`RequestRefused` and :class:`imserver.http.form.BadBody`.
+    """
+    if route.read is not None:
+        route.read(api.service_of(route), call)
+    principal, rule, app = call.principal, route.app, call.app
+    if rule == "known" and principal.apps is None and app in api.services.hub.apps:
+        pass  # most pushes: nothing is left to check; 0.1 µs less than require_app()
+    elif rule == "settings":
+        _require_settings(api, route, call)
+    elif rule == "optional" and app:
+        require_app(api, principal, route.need, app)
+    elif rule == "known" or (rule and principal.apps is not None):
+        require_app(api, principal, route.need, app, rule)
+    if principal.user:
+        if api.services.sessions.is_banned(principal.app, principal.user):
+            raise ApiProblem(HTTP_BANNED)
+        if route.user_in and call.params.get(route.user_in) != principal.user:
+            raise ApiProblem(HTTP_FORBIDDEN)
+        if route.user:
+            if call.user not in ("", principal.user):
+                raise ApiProblem(HTTP_NOT_ALLOWED, "The token belongs to another user")
+            call.user = principal.user
+    elif route.user == "required" and not call.user:
+        raise ApiProblem(HTTP_INVALID_REQUEST, "`user`: name the user on whose behalf you ask")
+    if route.need_with is not None:
+        name, need = route.need_with
+        if call.params.get(name) == "true" and not may(principal, need):
+            raise ApiProblem(HTTP_FORBIDDEN)
+
+
+def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppRule = "known") -> None:
+    """Refuse a principal who may not do this in ``app``, a resolved name.
+
+    May switch. Raises :class:`ApiProblem`.
+    """
+    apps = principal.apps
+    if apps is not None and (app not in apps or rule == "all"):
+        asks_all = rule in ("any", "optional") and not app and not principal.user
+        if not asks_all and (rule == "all" or not may(principal, need, app)):
+            # The message has no name of an app: that of an alias would show its target.
+            reached = "all apps" if rule == "all" else "this app"
+            message = f"The key does not reach {reached}" if principal.kind == "key" else ""
+            raise ApiProblem(_NOT_REACHED.get(principal.kind, HTTP_FORBIDDEN), message)
+    if rule == "known" and app not in api.services.hub.apps and api.services.tenants.find(app) is None:
+        raise ApiProblem(HTTP_UNKNOWN_APP, f"There is no app `{app}`" if app else "")
+
+
+def _require_settings(api: Api, route: Route, call: Call) -> None:
+    """Refuse a principal that may not give an app these settings.
+
+    An alias belongs to its target. A principal that reaches only the target may not change the alias: it
+    could give the alias its own settings and then detach it. A principal for all apps may.
+    """
+    tenants, principal, asked = api.services.tenants, call.principal, call.asked
+    require_app(api, principal, route.need, call.app, "named")
+    if principal.apps is not None and call.app != asked.app:
+        raise ApiProblem(HTTP_FORBIDDEN, "Changing an alias requires a key for all apps")
+    if asked.settings.same_as is not UNSET:
+        require_app(api, principal, route.need, tenants.resolve(asked.settings.same_as), "named")
+
+
+# --- answering ----------------------------------------------------------------------------------------------
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_TEXTS: Final = frozenset({"userid", "msgid", "message", "cursor"})
+_NUMBERS: Final = frozenset({"banseconds"})
+
+
+def answer(api: Api, route: Route, request: HttpRequest) -> HttpResponse:
+    """Answer one request: identify the principal, check its permission, and run the function of the row.
+
+    HEAD and OPTIONS are answered too; the caller leaves out the body of an answer to HEAD. Never raises:
+    internal errors are logged, and refused in the row's style. May switch.
+    """
+    if request.method == "OPTIONS" and route.method != "OPTIONS":
+        return route.style.options
+    principal = admit(api, route, request)
+    if type(principal) is HttpResponse:
+        return principal
+    assert type(principal) is Principal
+    return carry_out(api, route, request, principal)
+
+
+def admit(api: Api, route: Route, request: HttpRequest) -> Principal | HttpResponse:
+    """The principal of a request, or the refusal. Reads nothing of the body. May switch."""
+    need = route.need
+    if need is ANYONE:
+        return NOBODY
+    if api.services.keys.demo and need.scope and need.users.isdisjoint(OF_ACCOUNTS):  # as identify() finds
+        return DEMO
+    if route.signer is not None:
+        try:
+            return route.signer(api.service_of(route), request)
+        except BadSignature as bad:
+            return route.style.refuse(HTTP_SIGNATURE_INVALID, request, str(bad))
+    try:
+        token = _token_of(route, request) if route.token_in else ""
+        headers = with_key(route, request.headers) if route.key_in else request.headers
+        principal = api.services.authority.identify(need, headers, request.host, token)
+    except Unavailable as error:
+        return route.style.refuse(error.problem, request)
+    if may(principal, need):
+        return principal
+    problem, message = refusal(principal, need)
+    return route.style.refuse(problem, request, message)
+
+
+def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers of a request, with its API key in ``authorization``."""
+    key = headers.get(route.key_in, "")
+    scheme, _, credential = headers.get("authorization", "").partition(" ")
+    if not key and scheme.lower() == "apikey":
+        key = credential.strip()
+    return {**headers, "authorization": f"Bearer {key}"} if key else headers
+
+
+def _token_of(route: Route, request: HttpRequest) -> str:
+    if route.token_in != "?token":
+        return request.headers.get(route.token_in, "")
+    try:
+        return parse_form(request.query).get("token", "")
+    except BadBody:  # it is refused when the body is read
+        return ""
+
+
+def carry_out(api: Api, route: Route, request: HttpRequest, principal: Principal) -> HttpResponse:
+    """Answer a request of an admitted principal after its body has arrived. May switch."""
+    filled = api.services.flusher.bulk_filled
+    limited = route.limited and api.rates.per_second > 0
+    finished: HttpResponse
+    try:
+        service = api.service_of(route)
+        if limited:
+            api.rates.require(principal, request.host)
+        size = len(request.body)
+        if request.too_large or (size > api.public_body_bytes and size > body_limit(api, principal)):
+            raise ApiProblem(HTTP_BODY_TOO_LARGE)
+        if route.read is not None:
+            call = Call({}, "", principal, request, request.body)
+        elif route.method == "GET":
+            params = parse_form(request.query)
+            app = route.app_of(service, params) if route.app_of else app_named(api, params.get("appid", ""))
+            call = Call(params, app, principal, request)
+        else:
+            call = _read_body(api, principal, request.headers.get("content-type", ""), request)
+            if route.app_of:
+                call.app = route.app_of(service, call.params)
+        prepare(api, route, call)
+        if limited:
+            api.rates.charge(principal, request.host, call.cost - 1)
+        assert route.function is not None
+        finished = route.function(service, call)
+    except RequestRefused as refused:
+        finished = refused.answer
+    except ApiProblem as problem:
+        finished = route.style.refuse(problem.problem, request, problem.detail)
+        if problem.headers:
+            finished = finished.with_headers(problem.headers)
+    except BadBody:
+        finished = route.style.refuse(HTTP_BAD_REQUEST, request)
+    except Unavailable as error:
+        finished = route.style.refuse(error.problem, request)
+    except Exception:
+        log.exception(
+            "%s %s from %s failed", request.method, route.path, request.host, extra={"request": request.id}
+        )
+        finished = route.style.refuse(HTTP_INTERNAL_ERROR, request)
+    if api.services.flusher.bulk_filled != filled:
+        wait_for_broadcast(api, filled)
+    if limited:
+        return finished.with_headers(api.rates.headers(principal, request.host))
+    return finished
+
+
+def body_limit(api: Api, principal: Principal) -> int:
+    """Longest body accepted from a principal."""
+    return api.public_body_bytes if principal.kind == "nobody" else api.body_bytes
+
+
+def _read_body(api: Api, principal: Principal, content_type: str, request: HttpRequest) -> Call:
+    body = request.body
+    if content_type != _FORM:
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind.endswith("json"):
+            if has_nul(body):
+                raise BadBody("a text contains U+0000")
+            fields = parse_json(body)
+            app = app_from_json(api, fields.get("appid", 0))
+            return Call(_json_params(fields), app, principal, request, body, fields)
+        if kind == "multipart/form-data":
+            pairs = read_multipart(body, content_type)
+            params = fold_pairs(pairs)
+            return Call(params, app_named(api, params.get("appid", "")), principal, request, pairs=pairs)
+        if kind and kind != _FORM and body:
+            raise BadBody("neither a form nor JSON")
+    params = parse_form(body)
+    return Call(params, app_named(api, params.get("appid", "")), principal, request, body)
+
+
+def _json_params(fields: dict[str, Any]) -> dict[str, str]:
+    """The parameters in a JSON object as text. Raises BadBody for a value of a wrong type."""
+    params: dict[str, str] = {}
+    for name, value in fields.items():
+        if name in _TEXTS:
+            if not isinstance(value, str):
+                raise BadBody(f"{name}: expected a text")
+            params[name] = value
+        elif name in _NUMBERS:
+            if type(value) not in (int, float):
+                raise BadBody(f"{name}: expected a number")
+            params[name] = str(value)
+    return params

@@ -1,0 +1,333 @@
+"""How a route of ``/api/v1`` is declared: once, for the router, the OpenAPI document and the tests.
+
+A module of routes has a :class:`Resource`, whose decorators declare its route functions. What a request
+carries and what it is answered with are msgspec Structs: they check what comes in, and their annotations are
+the document.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from inspect import cleandoc, signature
+from typing import Any, Final, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from imserver import errors
+from imserver.auth.authority import refusal
+from imserver.auth.principal import ANYONE, Need, may
+from imserver.errors import HttpProblem, Unavailable
+from imserver.http.call import Api, AppRule, Call, Route, UserRule, prepare
+from imserver.http.field import Acting
+from imserver.http.reply import PROBLEM, ApiProblem
+from imserver.http.wire import read, read_query, reply
+from imserver.transport.exchange import HttpResponse
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "/api/v1"
+JSON: Final = "application/json"
+
+
+def one_of(*names: str) -> dict[str, Any]:
+    """A rule in JSON Schema: exactly one of these fields is there."""
+    return {"oneOf": [{"required": [name]} for name in names]}
+
+
+class Header(Struct, frozen=True):
+    """A header of a request or answer in the document. ``kind`` is a JSON type, ``limits`` is JSON Schema."""
+
+    name: str
+    meaning: str
+    kind: str = "string"
+    example: Any = None
+    required: bool = False
+    limits: dict[str, Any] = {}
+
+
+class Link(Struct, frozen=True):
+    """An operation that a client may call with values of an answer.
+
+    ``parameters``: name of a parameter → runtime expression of OpenAPI.
+    """
+
+    name: str
+    operation: str
+    parameters: dict[str, str]
+
+
+class Operation(Struct, frozen=True):
+    """One route. ``need``: what a principal must have proved; ``reach`` and ``user``: in which app, for whom.
+
+    ``query`` and ``body`` are the Structs that query parameters and the JSON body are read into, ``answer``
+    the one that the body of an answer of ``status`` is made of (None: no body, or one without a schema).
+    ``rules`` is what the function demands of a body besides, as JSON Schema. ``example`` is a query or body,
+    ``answer_example`` an answer.
+    ``problems`` and the headers are those of this route alone; :mod:`imserver.http.openapi` adds those that
+    many routes have.
+    """
+
+    method: str
+    path: str
+    need: Need
+    function: Callable[..., Any] | None
+    """None: the route is answered elsewhere, see :meth:`Resource.elsewhere`."""
+    tag: str
+    """The name of its chapter in the document."""
+    summary: str
+    description: str = ""
+    query: type[Struct] | None = None
+    body: type[Struct] | None = None
+    answer: Any = None
+    status: int = 200
+    also: tuple[int, ...] = ()
+    """Statuses of other successful answers: 206 with a part of the content, 304 without."""
+    problems: tuple[HttpProblem, ...] = ()
+    headers: tuple[Header, ...] = ()
+    answer_headers: tuple[Header, ...] = ()
+    links: tuple[Link, ...] = ()
+    rules: dict[str, Any] = {}
+    example: Any = None
+    answer_example: Any = None
+    content_type: str = JSON
+    hot: bool = True
+    binary: str = ""
+    """The media type of a body that is the content of a file."""
+    path_id: Any = None
+    """The type of ``{id}`` in the path."""
+
+    reach: AppRule = "known"
+    """The rule for the field ``app`` of ``query`` or ``body``."""
+    user: UserRule | None = None
+    """The rule for the field ``user``. None: ``required`` in an :class:`Acting`, else ``""``."""
+    read: Callable[[Api, Call], None] | None = None
+    """Reads the request instead of :func:`reader_of`."""
+    chapter: str = ""
+    """What the chapter of a feature is about."""
+
+    @property
+    def scope(self) -> str:
+        """The scope of the key, if only API keys are accepted; else ``""``."""
+        return "" if self.need.users else self.need.scope
+
+    @property
+    def shape(self) -> type[Struct] | None:
+        """The Struct that the request is read into."""
+        return self.query or self.body
+
+    @property
+    def names_app(self) -> bool:
+        """Whether the request has a field ``app``."""
+        return self.shape is not None and "app" in self.shape.__struct_fields__
+
+    @property
+    def on_behalf(self) -> UserRule:
+        """Whether the request is made on behalf of a user."""
+        if self.user is not None:
+            return self.user
+        return "required" if self.shape is not None and issubclass(self.shape, Acting) else ""
+
+    @property
+    def shared_problems(self) -> tuple[HttpProblem, ...]:
+        """The refusals of all routes that name an app, or are asked on behalf of a user."""
+        if self.on_behalf:
+            return ACTOR_PROBLEMS
+        if not self.names_app:
+            return () if self.shape is None else (errors.HTTP_INVALID_REQUEST,)
+        left_out = []
+        if self.need is ANYONE:
+            left_out.append(errors.HTTP_FORBIDDEN)
+        if self.reach not in ("known", "optional"):
+            left_out.append(errors.HTTP_UNKNOWN_APP)
+        return tuple(each for each in APP_PROBLEMS if each not in left_out)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+Refusals = Mapping[type[Exception], Callable[[Any], ApiProblem]]
+"""Exception of a service → the refusal that it is answered with."""
+
+
+def refuse(problem: HttpProblem, text: str = "") -> Callable[[Exception], ApiProblem]:
+    """Make the refusal for an exception. ``{}`` in ``text`` is replaced by the text of the exception."""
+    return lambda error: ApiProblem(problem, text.format(error))
+
+
+class Resource:
+    """Declares the routes of one resource, a chapter of the document. ``rows`` has them in order.
+
+    :meth:`get` and :meth:`post` decorate a route function. Its docstring is summary and description in the
+    document. There are two kinds of functions:
+
+    - ``(api, call, asked)``: the type of ``asked`` is what the query or the JSON body is read into, the
+      returned Struct is the body of the answer. ``refusals`` are its exceptions that become refusals.
+    - ``(api, call)``: it makes its response itself. Its row names ``query`` or ``body``, and ``answer``.
+
+    ``more`` are fields of :class:`Operation`; ``hot`` and ``problems`` hold for all routes of the resource.
+    ``examples`` are answers, for all routes with an answer of their type. ``chapter``: what the chapter of a
+    feature is about; :mod:`imserver.http.openapi` has those of the core.
+    """
+
+    def __init__(
+        self,
+        tag: str,
+        hot: bool = True,
+        problems: tuple[HttpProblem, ...] = (),
+        refusals: Refusals | None = None,
+        examples: tuple[Struct, ...] = (),
+        chapter: str = "",
+    ) -> None:
+        self.rows: list[Operation] = []
+        self._tag = tag
+        self._hot = hot
+        self._problems = problems
+        self._refusals = refusals or {}
+        self._chapter = chapter
+        self._examples = {type(each): each for each in examples}
+
+    def get(self, path: str, need: Need, **more: Any) -> Callable[[F], F]:
+        """Declare the function as ``GET /api/v1{path}``."""
+        return self._declare("GET", path, need, more)
+
+    def post(self, path: str, need: Need, **more: Any) -> Callable[[F], F]:
+        """Declare the function as ``POST /api/v1{path}``."""
+        return self._declare("POST", path, need, more)
+
+    def elsewhere(self, method: str, path: str, need: Need, text: str, **more: Any) -> None:
+        """Declare a route that is not answered by a function of this module, but with its own socket or body.
+
+        ``text``: what else the docstring says.
+        """
+        self._add(method, path, need, None, text, more)
+
+    def _declare(self, method: str, path: str, need: Need, more: dict[str, Any]) -> Callable[[F], F]:
+        def declare(function: F) -> F:
+            run: Callable[[Api, Call], HttpResponse] = function
+            taken = list(signature(function).parameters)[2:]
+            row = dict(more)
+            if taken:
+                types = get_type_hints(function)
+                row.setdefault("answer", types["return"])
+                row.setdefault("answer_example", self._examples.get(row["answer"]))
+                row["query" if method == "GET" else "body"] = types[taken[0]]
+                run = _answering(function, row.get("status", 200), self._refusals)
+            self._add(method, path, need, run, function.__doc__ or "", row)
+            return function
+
+        return declare
+
+    def _add(
+        self,
+        method: str,
+        path: str,
+        need: Need,
+        run: Callable[[Api, Call], HttpResponse] | None,
+        text: str,
+        more: dict[str, Any],
+    ) -> None:
+        summary, _, description = cleandoc(text).partition("\n\n")
+        row = {
+            "hot": self._hot,
+            "chapter": self._chapter,
+            **more,
+            "problems": (*self._problems, *more.get("problems", ())),
+        }
+        where = (method, PREFIX + path, need)
+        self.rows.append(Operation(*where, run, self._tag, summary.rstrip("."), description, **row))
+
+
+def _answering(
+    function: Callable[[Api, Call, Any], Struct], status: int, refusals: Refusals
+) -> Callable[[Api, Call], HttpResponse]:
+    """The route function that answers with what ``function`` returns."""
+    refused = tuple(refusals)
+
+    def run(api: Api, call: Call) -> HttpResponse:
+        try:
+            answer = function(api, call, call.asked)
+        except refused as error:
+            raise refusals[type(error)](error) from None
+        return reply(call, answer, (), status)
+
+    return run
+
+
+def reader_of(row: Operation) -> Callable[[Api, Call], None]:
+    """Make the function that reads the query or body: it sets ``call.asked``, ``app`` and ``user``."""
+    query, body = row.query, None if row.body is None else msgspec.json.Decoder(row.body)
+    names_app, needs_app, names_user = row.names_app, row.reach != "optional", row.on_behalf != ""
+
+    def read_call(api: Api, call: Call) -> None:
+        asked: Any = None
+        if body is not None:
+            asked = read(api, call, body)
+        elif query is not None:
+            asked = read_query(call.request, query)
+        call.asked = asked
+        if names_app:
+            if asked.app:
+                call.app = api.services.tenants.resolve(asked.app)
+            elif call.principal.user:
+                call.app = call.principal.app
+            elif needs_app:
+                raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`app`: name the app")
+        if names_user:
+            call.user = asked.user
+
+    return read_call
+
+
+def route_of(row: Operation) -> Route:
+    """The route of an operation."""
+    return Route(
+        row.method,
+        row.path,
+        row.need,
+        row.function,
+        row.reach if row.names_app or row.read is not None else "",
+        row.on_behalf,
+        hot=row.hot,
+        read=row.read or reader_of(row),
+        style=PROBLEM,
+        limited=row.scope != "",
+        token_in="?token" if row.query is not None and "token" in row.query.__struct_fields__ else "",
+    )
+
+
+def run(api: Api, route: Route, call: Call) -> HttpResponse:
+    """Answer a command of a batch or of a publisher connection, as its route would. May switch."""
+    try:
+        if not may(call.principal, route.need):
+            raise ApiProblem(errors.HTTP_FORBIDDEN, refusal(call.principal, route.need)[1])
+        prepare(api, route, call)
+        assert route.function is not None
+        return route.function(api, call)
+    except ApiProblem as problem:
+        return PROBLEM.refuse(problem.problem, call.request, problem.detail)
+    except Unavailable as error:
+        return PROBLEM.refuse(error.problem, call.request)
+    except Exception:
+        log.exception("the command %s failed", route.path, extra={"request": call.request.id})
+        return PROBLEM.refuse(errors.HTTP_INTERNAL_ERROR, call.request)
+
+
+APP_PROBLEMS: Final = (
+    errors.HTTP_INVALID_REQUEST,
+    errors.HTTP_FORBIDDEN,
+    errors.HTTP_UNKNOWN_APP,
+    errors.HTTP_STORAGE_UNAVAILABLE,
+)
+"""The refusals of every request that names an app."""
+
+ACTOR_PROBLEMS: Final = (
+    errors.HTTP_INVALID_REQUEST,
+    errors.HTTP_UNAUTHORIZED,
+    errors.HTTP_TOKEN_INVALID,
+    errors.HTTP_FORBIDDEN,
+    errors.HTTP_NOT_ALLOWED,
+    errors.HTTP_BANNED,
+    errors.HTTP_UNKNOWN_APP,
+    errors.HTTP_STORAGE_UNAVAILABLE,
+)
+"""The refusals of every request on behalf of a user."""

@@ -1,0 +1,191 @@
+"""Flask's views of the API: one thin adapter for each row of the table, and event streams."""
+
+from __future__ import annotations
+
+import _socket
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from flask import Blueprint, Response, g, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from imserver.errors import HTTP_BAD_REQUEST
+from imserver.http.call import Api, Route, admit, answer, body_limit, carry_out
+from imserver.http.reply import PREFLIGHT
+from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, patterns_of, phrase_of
+from imserver.transport.gate import Head
+from imserver.transport.stream import Streams
+
+
+def create_api(api: Api) -> Blueprint:
+    """The blueprint that answers every route of the API, before Flask's own routing.
+
+    A hundred werkzeug rules would take a megabyte; one dict lookup does the same.
+    """
+    blueprint = Blueprint("api", __name__)
+    views: dict[str, dict[str, _View]] = {}
+    for route in api.routes:
+        views.setdefault(route.path, {})[route.method] = _View(api, route)
+    blueprint.before_app_request(_Table(views))
+    return blueprint
+
+
+class _Table:
+    """Answers a request whose path and method are in the table."""
+
+    def __init__(self, views: Mapping[str, Mapping[str, _View]]) -> None:
+        self._views = views
+
+    def __call__(self) -> Response | None:
+        paths = (request.path, *patterns_of(request.path))
+        rows = next((self._views[path] for path in paths if path in self._views), None)
+        if rows is None:
+            return None
+        method = request.method
+        view = rows.get("GET" if method == "HEAD" else method)
+        if view is None and method == "OPTIONS":
+            view = next(iter(rows.values()))
+        if view is not None:
+            # Flask knows no such path. With its exception, a request is a cycle of a hundred objects.
+            request.routing_exception = None
+            return view()
+        if request.url_rule is not None:  # another view has this method of the path
+            return None
+        others = getattr(request.routing_exception, "valid_methods", None) or ()
+        heads = ("HEAD",) if "GET" in rows else ()
+        raise MethodNotAllowed(sorted({*rows, *heads, *others, "OPTIONS"}))
+
+
+def to_response(finished: HttpResponse) -> Response:
+    """Convert a finished answer to a Flask response, with the headers of the API."""
+    # From a number, werkzeug would make a reason in capitals.
+    response = Response(finished.body, f"{finished.status} {phrase_of(finished.status)}")
+    response.headers.clear()
+    if not finished.page:
+        response.headers.extend(HEADER_LIST)
+    if finished.content_type:
+        response.headers["Content-Type"] = finished.content_type
+    response.headers.extend(finished.headers)
+    response.content_length = len(finished.body)
+    return response
+
+
+def as_request(body: bytes = b"") -> HttpRequest:
+    """Convert Flask's request to a request of the API."""
+    return HttpRequest(
+        request.method,
+        request.path,
+        request.query_string,
+        body,
+        {name.lower(): value for name, value in request.headers.items()},
+        g.get("host", request.remote_addr or ""),
+        given_id=g.get("request_id", ""),
+    )
+
+
+class _View:
+    """The view of one row."""
+
+    def __init__(self, api: Api, route: Route) -> None:
+        self._api = api
+        self._route = route
+
+    def __call__(self) -> Response:
+        route, http_request = self._route, as_request()
+        if request.method == "OPTIONS" and route.method != "OPTIONS":
+            return to_response(answer(self._api, route, http_request))
+        principal = admit(self._api, route, http_request)
+        if isinstance(principal, HttpResponse):
+            return to_response(principal)
+        try:
+            # One byte more: werkzeug cuts a chunked body off at the limit without an error.
+            request.max_content_length = body_limit(self._api, principal) + 1
+            reads = route.read is not None or request.method != "GET"
+            body = request.get_data(cache=False, parse_form_data=False) if reads else b""
+        except (HTTPException, OSError, ValueError):  # over the limit, incomplete, or invalid chunks
+            return to_response(route.style.refuse(HTTP_BAD_REQUEST, http_request))
+        return to_response(carry_out(self._api, route, as_request(body), principal))
+
+
+_RECEIVE_BYTES: Final = 65536
+_END_OF_HEAD: Final = b"\r\n\r\n"
+
+
+def create_stream_view(streams: Streams, body_bytes: int) -> Blueprint:
+    """The blueprint that answers every path of ``streams``. ``body_bytes``: longest body of a request."""
+    blueprint = Blueprint("streams", __name__)
+    for path, row in streams.paths.items():
+        blueprint.add_url_rule(
+            path.replace("*", "<segment>"),
+            endpoint=path.strip("/").replace("/", "_"),
+            view_func=_StreamView(streams, row.method, body_bytes),
+            methods=[row.method, "OPTIONS"],
+            provide_automatic_options=False,
+        )
+    return blueprint
+
+
+class _StreamView:
+    """Serves one stream per call."""
+
+    def __init__(self, streams: Streams, method: str, body_bytes: int) -> None:
+        self._streams = streams
+        self._method = method
+        self._body_bytes = body_bytes
+
+    def __call__(self, **_segments: str) -> Response:
+        if request.method == "OPTIONS":  # from a page of another origin that will send the token in a header
+            return to_response(PREFLIGHT)
+        if request.method != self._method:  # HEAD would begin a session that nobody uses
+            raise MethodNotAllowed([self._method])
+        request.max_content_length = self._body_bytes
+        body = request.get_data(cache=False, parse_form_data=False)
+        ours, theirs = socket.socketpair()
+        plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
+        plain.setblocking(False)
+        http_request = as_request()
+        port = int(request.environ.get("REMOTE_PORT", 0) or 0)
+        host = request.remote_addr or ""
+        query = http_request.query.decode("latin-1")
+        asked = Head(
+            self._method,
+            http_request.path,
+            "1.1",
+            host,
+            port,
+            http_request.headers,
+            query,
+            body=body,
+        )
+        self._streams.adopt(plain, asked)
+        head = _read_head(theirs)
+        head, _, rest = head.partition(_END_OF_HEAD)
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        # Only the server may send this header (PEP 3333).
+        headers = [(name, value) for name, value in headers if name.lower() != "connection"]
+        response = Response(_content(theirs, rest), int(first.split(" ")[1]), direct_passthrough=True)
+        response.headers.clear()
+        response.headers.extend(headers)
+        return response
+
+
+def _read_head(sock: socket.socket) -> bytes:
+    """Read what the stream has sent so far, at least its whole head."""
+    head = b""
+    while _END_OF_HEAD not in head:
+        data = sock.recv(_RECEIVE_BYTES)
+        if not data:
+            sock.close()
+            raise ConnectionError("a stream ended without an answer")
+        head += data
+    return head
+
+
+def _content(sock: socket.socket, rest: bytes) -> Iterator[bytes]:
+    with sock:
+        if rest:
+            yield rest
+        while data := sock.recv(_RECEIVE_BYTES):
+            yield data

@@ -1,0 +1,369 @@
+"""Catch-up: a connection begins to follow the log, and receives what it missed before anything new."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Final
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore as Lock
+
+from imserver import errors
+from imserver.errors import StorageUnavailable
+from imserver.hub.hub import Hub
+from imserver.messages.deliverer import Deliverer, oldest_page
+from imserver.messages.log_follower import LogFollower
+from imserver.messages.log_subscriptions import (
+    RESEND_LIMIT,
+    TRIES,
+    AckingLogSubscription,
+    AckTracker,
+    LogSubscriptions,
+    PendingLogSubscription,
+    PongLogSubscription,
+    groups_at,
+    held_acks,
+)
+from imserver.metrics import Metrics
+from imserver.model import LogSubscription, Message
+from imserver.storage.log.contract import Entry
+from imserver.storage.store import Store
+from imserver.transport.connection import OPEN, Connection
+
+log = logging.getLogger(__name__)
+
+RECOVERED: Final = 200
+"""Most missed entries that follow a login with a cursor; a client that missed more has to sync."""
+
+WAIT_SECONDS: Final = 10.0
+"""How long a client waits until this node has delivered what the client has received from another one."""
+_LOOK_SECONDS: Final = 0.01
+_MOST_LOOK_SECONDS: Final = 0.32
+
+PageAnswer = Callable[[list[Message], bool, bool], bool]
+"""(a page of missed entries, whether there are more, begin anew) → whether the client has all of them now, so
+that new entries are delivered; must not switch. Begin anew: see :meth:`CatchUp.must_begin_anew`."""
+
+Resumed = Callable[[bool, bool], None]
+"""(recovered, begin anew): called right before the missed entries are sent. Must not switch."""
+
+
+class CatchUp:
+    """Owner of ``Connection.log_subscription``, and of the reads of log floors under way."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        metrics: Metrics,
+        store: Store,
+        log_subscriptions: LogSubscriptions,
+        ack_tracker: AckTracker,
+        follower: LogFollower,
+        deliverer: Deliverer,
+    ) -> None:
+        self._hub = hub
+        self._metrics = metrics
+        self._store = store
+        self._log_subscriptions = log_subscriptions
+        self._ack_tracker = ack_tracker
+        self._follower = follower
+        self._deliverer = deliverer
+        self._floors: dict[str, AsyncResult[int]] = {}
+        """Reads of floors that have not begun; callers that come meanwhile share the result."""
+        self._turns: dict[str, Lock] = {}
+
+    # --- log subscriptions ----------------------------------------------------------------------------------
+
+    def subscribe(self, connection: Connection, log_subscription: LogSubscription, live: bool = True) -> int:
+        """Let a session follow the log; returns the position from which. May switch.
+
+        ``live`` False: nothing is delivered before the client has synced all that it missed (:meth:`sync`).
+        Nothing happens if the session ends, or logs in again, meanwhile. Raises StorageUnavailable; then the
+        session does not follow the log.
+        """
+        app, user, state = connection.app, connection.user, connection.dialect_state
+        log_subscriptions = self._log_subscriptions
+        assert app is not None
+        assert user is not None
+        log_subscriptions.add(app)
+        try:
+            self._follower.follow(app)
+            rows = log_subscriptions.read_memberships(self._store.log().memberships, app, user)
+        except BaseException:
+            self._remove(app)
+            raise
+        position = self._follower.position(app)
+        same = connection.user == user and connection.dialect_state is state
+        if not same or not self._may_subscribe(connection):
+            self._remove(app)
+            return position
+        if connection.log_subscription is not None:  # a pending one
+            log_subscription.held = connection.log_subscription.held
+            self.forget(connection)
+        connection.log_subscription = log_subscription
+        log_subscriptions.acking += isinstance(log_subscription, AckingLogSubscription)
+        if live:
+            log_subscription.held = None
+        for conversation, bot in groups_at(rows, position):
+            log_subscriptions.followers.enter(app, connection, conversation, bot)
+        return position
+
+    def put_off(self, connection: Connection, pending: PendingLogSubscription) -> None:
+        """The log is unavailable: the session receives nothing before it syncs."""
+        app = connection.app
+        if app is not None and connection.log_subscription is None and self._may_subscribe(connection):
+            self._log_subscriptions.add(app)
+            connection.log_subscription = pending
+
+    def _may_subscribe(self, connection: Connection) -> bool:
+        """Whether a session is addressed, and has no log subscription but a pending one."""
+        app, user = connection.app, connection.user
+        known = self._hub.apps.get(app or "")  # an app of guests ends with its last session
+        addressed = known is not None and user is not None and connection in known.sessions_of(user)
+        log_subscription = connection.log_subscription
+        free = log_subscription is None or isinstance(log_subscription, PendingLogSubscription)
+        return connection.state == OPEN and addressed and free
+
+    def ended(self, connection: Connection, _code: int) -> None:
+        """A connection has ended. Never switches."""
+        self.forget(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection no longer follows the log. Never switches."""
+        log_subscription, app = connection.log_subscription, connection.app
+        if log_subscription is not None and app is not None:
+            self._log_subscriptions.followers.leave_all(app, connection)
+            connection.log_subscription = None
+            self._log_subscriptions.acking -= isinstance(log_subscription, AckingLogSubscription)
+            self._remove(app)
+
+    def _remove(self, app: str) -> None:
+        if self._log_subscriptions.remove(app):
+            self._follower.forget_unwanted(app)
+
+    # --- missed entries -------------------------------------------------------------------------------------
+
+    def sync(
+        self,
+        connection: Connection,
+        after: int,
+        limit: int,
+        answer: PageAnswer,
+        yields: bool = False,
+        checks: bool = False,
+    ) -> None:
+        """Answer with a page of at most ``limit`` entries that a subscribed connection missed. Switches.
+
+        New entries are held until the last page was answered. ``answer`` is called at the page's place in the
+        order of deliveries. ``yields``: it is not called if another sync has begun meanwhile. ``checks``: it
+        gets the result of :meth:`must_begin_anew`, otherwise False. Raises StorageUnavailable.
+        """
+        app, user, log_subscription = connection.app, connection.user, connection.log_subscription
+        if app is None or user is None or log_subscription is None:
+            answer([], False, False)  # it has ended meanwhile
+            return
+        rooms = log_subscription.positions if isinstance(log_subscription, PongLogSubscription) else None
+        was_live = log_subscription.live
+        held = log_subscription.held = list(log_subscription.held or ())
+        entries, more = list[Entry](), False
+        try:
+            # Otherwise this node would deliver again what the client has received from another one.
+            is_stored = self.reach(app, max(after, *rooms.values()) if rooms else after)
+            anew = checks and not is_stored
+            if not anew:
+                entries, more = oldest_page(*self.page(app, user, after, limit, rooms))
+                # The floor is read after the page, which may lack what has expired meanwhile.
+                anew = checks and self.must_begin_anew(connection, after)
+        except BaseException:
+            if log_subscription.held is held:  # else a later sync owns it, or it was answered
+                if was_live:
+                    self.release(connection)
+                else:
+                    log_subscription.held = held_acks(held)
+            raise
+        if yields and log_subscription.held is not held:
+            return
+        if connection.log_subscription is not log_subscription:
+            answer([], False, False)
+            return
+        if not more:
+            # Entries behind the position will be delivered live.
+            position = self._follower.position(app)
+            entries = [entry for entry in entries if entry.id <= position]
+        if not answer(entries, more, anew):
+            # Held messages are on the next pages; acknowledgements wait for the last page.
+            log_subscription.held = held_acks(log_subscription.held or ())
+            return
+        self._go_live(connection, log_subscription, entries[-1].id if entries else after)
+
+    def release(self, connection: Connection) -> None:
+        """Send what was held for a connection, and deliver new entries from now on."""
+        log_subscription = connection.log_subscription
+        if log_subscription is not None and not log_subscription.live:
+            self._go_live(connection, log_subscription, 0)
+
+    def _go_live(self, connection: Connection, log_subscription: LogSubscription, covered: int) -> None:
+        """Send what was held; of entries those after ``covered``."""
+        held, log_subscription.held = log_subscription.held or (), None
+        messages: list[Message] = []
+        for each in held:
+            if not isinstance(each, Message):
+                self._deliverer.send(connection, messages)
+                messages = []
+                each()
+            elif each.id > covered:
+                messages.append(each)
+        self._deliverer.send(connection, messages)
+        self._deliverer.send_streams(connection)
+
+    def page(
+        self, app: str, user: str, after: int, limit: int, rooms: Mapping[str, int] | None = None
+    ) -> tuple[list[Entry], bool]:
+        """What a user may read after an id, in order, and whether there is more. Switches.
+
+        ``rooms``: with the messages of these rooms (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
+        """
+        return self._store.log().catch_up(app, user, after, limit, rooms or {"": after})
+
+    # --- logins with a cursor -------------------------------------------------------------------------------
+
+    def resume(
+        self, connection: Connection, log_subscription: LogSubscription, cursor: int, resumed: Resumed
+    ) -> None:
+        """Let a session that has just begun follow the log from its cursor on.
+
+        ``resumed`` is called once. Recovered: the missed entries follow at once, then new ones. Otherwise
+        nothing is delivered before the client has synced. May switch. Raises StorageUnavailable; then
+        ``resumed`` was not called.
+        """
+        self.subscribe(connection, log_subscription, live=False)
+        if connection.log_subscription is not log_subscription:
+            resumed(False, False)
+            return
+        if isinstance(log_subscription, AckingLogSubscription):
+            log_subscription.acked = log_subscription.delivered = cursor
+
+        def recover(messages: list[Message], more: bool, anew: bool) -> bool:
+            whole = not (more or anew) and connection.log_subscription is log_subscription
+            resumed(whole, anew)
+            if whole:
+                self._deliverer.send(connection, messages)
+            return whole
+
+        self.sync(connection, cursor, RECOVERED, recover, checks=True)
+
+    def follow(self, connection: Connection) -> None:
+        """Let a session that has just begun follow the log from now on; entries are held until
+        :meth:`release`. May switch. Raises StorageUnavailable, at once if the last access to the database has
+        failed.
+        """
+        if not self.answers():
+            raise StorageUnavailable("the database does not answer")
+        self.subscribe(connection, LogSubscription(held=[]), live=False)
+
+    def answers(self) -> bool:
+        """Whether the last access to the database succeeded. Never switches."""
+        return self._store.answers()
+
+    def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
+        """Whether entries after the cursor have expired, or the cursor is not of this log. Switches; raises
+        StorageUnavailable."""
+        app = connection.app
+        assert app is not None
+        if not cursor:
+            return False
+        if cursor < self._floor(app):
+            return True
+        return cursor > self._follower.position(app) and cursor > self._store.log().head(app)
+
+    def reach(self, app: str, id: int) -> bool:
+        """Wait until this node has delivered an entry that another node has delivered. False: the log has no
+        such entry. May switch. Raises StorageUnavailable."""
+        if self._follower.position(app) >= id:
+            return True
+        if self._store.log().head(app) < id:
+            return False
+        self._follower.expect(app, id)
+        deadline, pause = monotonic() + WAIT_SECONDS, _LOOK_SECONDS
+        while self._follower.is_behind(app, id):
+            if monotonic() > deadline:
+                raise StorageUnavailable("the log was not read in time")
+            gevent.sleep(pause)
+            pause = min(pause * 2, _MOST_LOOK_SECONDS)  # many clients may wait
+        return True
+
+    def _floor(self, app: str) -> int:
+        """The current floor. Clients that return at the same time share a query."""
+        shared = self._floors.get(app)
+        if shared is not None:
+            floor = shared.get()
+            assert floor is not None
+            return floor
+        shared = self._floors[app] = AsyncResult()
+        try:
+            with self._turns.setdefault(app, Lock()):
+                # Later callers need a newer result.
+                del self._floors[app]
+                floor = self._store.log().floor(app)
+        except BaseException as error:
+            if self._floors.get(app) is shared:
+                del self._floors[app]
+            # An exception that ends this greenlet must not end those that share its query.
+            ours = isinstance(error, Exception)
+            shared.set_exception(error if ours else StorageUnavailable("the log was not read"))
+            raise
+        shared.set(floor)
+        return floor
+
+    # --- late acknowledgements ------------------------------------------------------------------------------
+
+    def check_acks(self) -> None:
+        """A second has passed: start a greenlet if clients are late. Never switches."""
+        late = self._ack_tracker.turn()
+        if late:
+            gevent.spawn(self._resend_to, late)
+
+    def _resend_to(self, late: list[Connection]) -> None:
+        """Greenlet: resend, or close the connections that were late too often."""
+        for connection in late:
+            log_subscription = connection.log_subscription
+            if connection.state != OPEN or not isinstance(log_subscription, AckingLogSubscription):
+                continue
+            log_subscription.tries += 1
+            try:
+                if log_subscription.tries <= TRIES and self.resend(
+                    connection, log_subscription.acked, RESEND_LIMIT
+                ):
+                    continue
+            except StorageUnavailable:
+                log_subscription.tries -= 1
+                if not log_subscription.tracked:
+                    self._ack_tracker.wait(connection, log_subscription)
+                continue
+            except Exception:
+                log.exception("entries could not be sent again", extra={"connection": connection.peer})
+            connection.close(errors.CLOSE_ACK_TIMEOUT)
+
+    def resend(self, connection: Connection, after: int, limit: int) -> bool:
+        """Send a live connection again what its user may read after an id; False if that is more than
+        ``limit``. Nothing is sent if its client begins a sync meanwhile. Switches; raises StorageUnavailable.
+        """
+        log_subscription = connection.log_subscription
+        if log_subscription is None or not log_subscription.live:
+            return True  # its client syncs
+        whole = True
+
+        def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
+            nonlocal whole
+            whole = not more
+            if whole:
+                self._metrics.resent_entries += 1
+                self._deliverer.send(connection, messages)
+            # Otherwise new entries stay held: some may be on later pages.
+            return whole
+
+        self.sync(connection, after, limit, answer, yields=True)
+        return whole

@@ -1,0 +1,366 @@
+"""In-order delivery: entries of the log go to the connections of this node that may read them, and results to
+the senders of the drafts.
+
+To one connection everything stored is sent in the order of ids, including the acknowledgements of its own
+messages: a client's cursor is the greatest id that it has seen, so it must have received everything before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
+
+import gevent
+
+from imserver import errors
+from imserver.channels.channels import Channels
+from imserver.channels.open_streams import OpenStreams
+from imserver.errors import StorageUnavailable
+from imserver.hub.fanout import Fanout, Part, Run
+from imserver.hub.hub import Hub
+from imserver.messages.log_subscriptions import (
+    AckingLogSubscription,
+    AckTracker,
+    LogSubscriptions,
+    PongLogSubscription,
+    hold_ack,
+    users_of,
+)
+from imserver.model import Message
+from imserver.storage.log.bots import bots_of
+from imserver.storage.log.contract import Appended, Entry, Rejected, fitting, page_size
+from imserver.transport.connection import OPEN, Connection
+
+log = logging.getLogger(__name__)
+
+MAX_HELD: Final = 1000
+"""Acknowledgements that wait until a connection has caught up; beyond it the connection is closed as a slow
+reader."""
+MAX_WINDOW: Final = 250
+"""Most entries that are delivered together."""
+MAX_RUN: Final = 50
+"""Most messages in one frame, where the dialect can batch."""
+MAX_RUN_BYTES: Final = 65_536
+"""Most bytes of their bodies, if there are several."""
+_LOOK_SECONDS: Final = 0.05
+_OF_MEMBERS: Final = ("join", "leave", "group")
+"""Kinds of entries that change who receives the next ones."""
+
+Result = Appended | Rejected | StorageUnavailable
+Done = Callable[[Result], None]
+"""Gets the result of a draft; called once, and must not switch."""
+
+
+Waiting = tuple[Connection | None, Done, Appended]
+"""The connection that sent a draft, and the function that gets the result."""
+Receivers = dict[int, Collection[Connection]]
+"""Conversation → the connections of this node that receive it."""
+
+
+class Deliverer:
+    """Owner of the results of drafts that wait for their place in the log. Never switches."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        log_subscriptions: LogSubscriptions,
+        ack_tracker: AckTracker,
+        channels: Channels,
+        streams: OpenStreams,
+    ) -> None:
+        self._hub = hub
+        self._fanout = fanout
+        self._log_subscriptions = log_subscriptions
+        self._followers = log_subscriptions.followers
+        self._ack_tracker = ack_tracker
+        self._channels = channels
+        self._streams = streams
+        self.widest: dict[str, int] = {}
+        """App → the largest number of connections that received one message since the last batch."""
+        self.results: dict[str, dict[int, list[Waiting]]] = {}
+
+    def settle_in_order(self, app: str, connection: Connection | None, done: Done, result: Appended) -> None:
+        """Pass on the result of a draft when its entry is delivered."""
+        self.results.setdefault(app, {}).setdefault(result.entry.id, []).append((connection, done, result))
+
+    def is_wanted(self, app: str) -> bool:
+        """Whether the entries of an app are to be delivered here: there are subscriptions, stored channels
+        with subscribers, or results that wait."""
+        return app in self._log_subscriptions.by_app or app in self.results or self._channels.follows_log(app)
+
+    def settle(self, connection: Connection | None, done: Done, result: Result) -> None:
+        """Pass on the result of a draft; if its sender's cursor has not caught up yet, once it has."""
+        log_subscription = None if connection is None else connection.log_subscription
+        if (
+            log_subscription is not None
+            and log_subscription.held is not None
+            and log_subscription.has_cursor
+            and isinstance(result, Appended)
+        ):
+            assert connection is not None
+            log_subscription.held = hold_ack(log_subscription.held, lambda: done(result))
+            if type(log_subscription.held) is tuple and len(log_subscription.held) > MAX_HELD:
+                connection.abandon(errors.CLOSE_SLOW_READER)
+            return
+        try:
+            done(result)
+        except Exception:
+            log.exception("the result of a draft could not be passed on")
+
+    def deliver(self, app: str, entries: list[Entry], position: int) -> None:
+        """Deliver entries to their receivers here, and results to their senders. ``entries`` are all that
+        concern this node up to ``position``."""
+        begin, results = 0, self.results.get(app, {})
+        subscribed = app in self._log_subscriptions.by_app
+        if app in self._channels.log_channels:
+            self._deliver_to_channels(app, entries)
+        while begin < len(entries):
+            end = _end_of_window(entries, begin)
+            window, begin = entries[begin:end], end
+            mine = [results.pop(entry.id, ()) if results else () for entry in window]
+            if subscribed:
+                self._deliver_window(app, window, mine)
+            else:
+                self._settle_all(mine)
+        if results:
+            self._settle_all([results.pop(id) for id in sorted(results) if id <= position])
+        if not results:
+            self.results.pop(app, None)
+
+    def _deliver_to_channels(self, app: str, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            try:
+                if entry.room:
+                    reached = self._channels.deliver_stored(app, entry)
+                    self.widest[app] = max(self.widest.get(app, 0), reached)
+                elif entry.kind == "leave":
+                    self._channels.members_left(app, entry.conversation, users_of(entry))
+            except Exception:  # one entry that fails must not hide the others
+                log.exception("entry %d of %s could not be delivered to channels", entry.id, app)
+
+    def _settle_all(self, waiting: Iterable[Sequence[Waiting]]) -> None:
+        for each in waiting:
+            for connection, done, result in each:
+                self.settle(connection, done, result)
+
+    def _deliver_window(self, app: str, entries: list[Entry], mine: Sequence[Sequence[Waiting]]) -> None:
+        """Deliver entries between which no membership changes: to the receivers of each conversation
+        together. Senders of some of them, bots, and receivers of several of these conversations, get them one
+        by one, in order."""
+        first = entries[0]
+        if first.kind in ("join", "group"):
+            self._joined(app, first)
+        receivers: Receivers = {}
+        places: dict[int, list[int]] = {}
+        messages: list[Message] = []
+        for entry in entries:
+            number = entry.conversation
+            found = receivers.get(number)
+            if found is None:
+                found = receivers[number] = self._receivers(app, entry)
+            if found:
+                places.setdefault(number, []).append(len(messages))
+                messages.append(entry)
+        if messages:
+            run = Run(messages)
+            special = {connection for own in mine for connection, _, _ in own if connection is not None}
+            if self._followers.bots:
+                special.update(*[self._followers.bots.get((app, number), ()) for number in places])
+            if len(places) > 1:
+                special |= _receivers_of_several([receivers[number] for number in places])
+            for number, some in places.items():
+                self._deliver_to_others(app, receivers[number], special, run, some)
+            self._deliver_in_order(app, entries, mine, _only(special, receivers), run)
+        else:
+            self._settle_all(mine)
+        if first.kind == "leave":
+            for user in users_of(first):
+                self._log_subscriptions.memberships_changed(app, user)
+                for each in self._subscribed(app, user):
+                    self._followers.leave(app, each, first.conversation)
+
+    def _receivers(self, app: str, entry: Entry) -> Collection[Connection]:
+        if not (entry.members or entry.room):
+            return self._followers.members(app, entry.conversation)
+        known = self._hub.apps.get(app)
+        if known is None:
+            return []
+        if entry.members:
+            users = set(entry.members)
+            return [
+                each for one in users for each in known.sessions_of(one) if each.log_subscription is not None
+            ]
+        room = known.channels.get(entry.room)
+        if room is None:
+            return []
+        return {each: None for each in room.members if isinstance(each.log_subscription, PongLogSubscription)}
+
+    def _deliver_to_others(
+        self,
+        app: str,
+        receivers: Collection[Connection],
+        special: Collection[Connection],
+        run: Run,
+        places: Sequence[int],
+    ) -> None:
+        live = []
+        for each in receivers:
+            if each in special:
+                continue
+            held = each.log_subscription.held  # type: ignore[union-attr]  # they are subscribed; a hot loop
+            if held is None:
+                live.append(each)
+            elif type(held) is list:
+                held.extend([run.messages[place] for place in places])
+        if live:
+            self._push(app, live, run, places)
+        if len(live) > self.widest.get(app, 0):
+            self.widest[app] = len(live)
+
+    def _deliver_in_order(
+        self,
+        app: str,
+        entries: Sequence[Entry],
+        mine: Sequence[Sequence[Waiting]],
+        receivers: Receivers,
+        run: Run,
+    ) -> None:
+        """Deliver to each of these receivers, and results to senders in the places of their entries."""
+        waiting: dict[Connection, list[int]] = {}
+        some_bots = self._followers.bots
+        place = 0
+        for entry, own in zip(entries, mine, strict=True):
+            special = receivers.get(entry.conversation)
+            if special is not None:
+                # In a room the sender receives its own message.
+                senders = () if entry.room else [connection for connection, _, _ in own]
+                bots = some_bots.get((app, entry.conversation), ()) if some_bots else ()
+                for each in special:
+                    if each not in senders and (each not in bots or each.user in bots_of(entry)):
+                        waiting.setdefault(each, []).append(place)
+                place += 1
+            for connection, done, result in own:
+                if connection in waiting:
+                    self._deliver_to(app, connection, run, waiting.pop(connection))
+                self.settle(connection, done, result)
+        for connection, some in waiting.items():
+            self._deliver_to(app, connection, run, some)
+
+    def _deliver_to(self, app: str, connection: Connection, run: Run, places: Sequence[int]) -> None:
+        """Deliver a part of a run to one connection."""
+        log_subscription = connection.log_subscription
+        if log_subscription is None:
+            return
+        if log_subscription.held is None:
+            self._push(app, (connection,), run, places)
+        elif type(log_subscription.held) is list:
+            log_subscription.held.extend([run.messages[place] for place in places])
+
+    def _joined(self, app: str, entry: Entry) -> None:
+        bots = bots_of(entry)
+        for user in users_of(entry):
+            self._log_subscriptions.memberships_changed(app, user)
+            for each in self._subscribed(app, user):
+                self._followers.enter(app, each, entry.conversation, user in bots)
+
+    def _subscribed(self, app: str, user: str) -> list[Connection]:
+        known = self._hub.apps.get(app)
+        if known is None:
+            return []
+        return [each for each in known.sessions_of(user) if each.log_subscription is not None]
+
+    def send(self, connection: Connection, messages: Sequence[Message]) -> None:
+        """Send stored messages to one connection."""
+        if messages:
+            self._push(connection.app or "", (connection,), Run(messages), range(len(messages)))
+
+    def send_streams(self, connection: Connection) -> None:
+        """Send a connection that has caught up each streamed answer so far of its conversations."""
+        if not self._streams.by_channel:
+            return
+        app, user, log_subscription = connection.app or "", connection.user or "", connection.log_subscription
+        found = dict(self._streams.of_sender(app, user))
+        found.update(self._streams.of(app, f"user:{user}"))
+        for group in () if log_subscription is None else log_subscription.groups:
+            if connection not in self._followers.bots.get((app, group), ()):
+                found.update(self._streams.of(app, f"group:{group}"))
+        for stream in found.values():
+            self._fanout.to_some(self._hub.apps[app], (connection,), stream.so_far())
+
+    def _push(self, app: str, connections: Collection[Connection], run: Run, places: Sequence[int]) -> None:
+        for some in _frames(run.messages, places) if len(places) > 1 else (places,):
+            self._fanout.messages(self._hub.apps[app], connections, Part(run, some))
+        if self._log_subscriptions.acking:
+            for each in connections:
+                log_subscription = each.log_subscription
+                if isinstance(log_subscription, AckingLogSubscription):
+                    self._ack_tracker.delivered(each, log_subscription, run.messages[places[-1]].id)
+
+
+def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
+    """The end of the window that begins at ``begin``: the receivers change, or it is full."""
+    end, most = begin + 1, min(len(entries), begin + MAX_WINDOW)
+    if entries[begin].kind not in _OF_MEMBERS:
+        while end < most and entries[end].kind not in _OF_MEMBERS:
+            end += 1
+    return end
+
+
+def _receivers_of_several(groups: Iterable[Collection[Connection]]) -> set[Connection]:
+    """The connections in more than one of these collections; the largest is not walked through."""
+    *smaller, largest = sorted(groups, key=len)
+    seen: set[Connection] = set()
+    several: set[Connection] = set()
+    for group in smaller:
+        for each in group:
+            (several if each in seen else seen).add(each)
+    several.update([each for each in seen if each in largest])
+    return several
+
+
+def _only(special: Collection[Connection], receivers: Receivers) -> Receivers:
+    """The special ones among the receivers of each conversation that has any."""
+    found: Receivers = {}
+    for number, some in receivers.items():
+        if some:
+            few, many = (special, some) if len(special) < len(some) else (some, special)
+            found[number] = [each for each in few if each in many]
+    return found
+
+
+def _frames(messages: Sequence[Message], places: Sequence[int]) -> Iterable[Sequence[int]]:
+    """These places in parts, each for one frame."""
+    begin = 0
+    while begin < len(places):
+        end, size = begin + 1, len(messages[places[begin]].body)
+        while end < len(places) and end - begin < MAX_RUN:
+            size += len(messages[places[end]].body)
+            if size > MAX_RUN_BYTES:
+                break
+            end += 1
+        yield places[begin:end]
+        begin = end
+
+
+# --- pages ---
+
+
+def oldest_page(entries: list[Entry], more: bool) -> tuple[list[Entry], bool]:
+    """As many of these entries as fit on a page, from the first on; and whether more follow."""
+    count = fitting(map(page_size, entries))
+    return (entries, more) if count == len(entries) else (entries[:count], True)
+
+
+def newest_page(entries: list[Entry], more: bool) -> tuple[list[Entry], bool]:
+    """As many of these entries as fit on a page, up to the last; and whether there are earlier ones."""
+    count = fitting(map(page_size, reversed(entries)))
+    return (entries, more) if count == len(entries) else (entries[-count:], True)
+
+
+def wait_until_sent(connection: Connection) -> None:
+    """Wait until the outbox of a connection is empty or the connection has ended, so that two pages never
+    wait there together. It switches."""
+    while connection.outbox is not None and connection.state == OPEN:
+        gevent.sleep(_LOOK_SECONDS)

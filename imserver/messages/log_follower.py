@@ -1,0 +1,267 @@
+"""The log follower: the position up to which this node has delivered the log of each app.
+
+Batches come from this node's own writer and from other nodes, in any order, late, or never. A batch that does
+not continue at the position waits. If the gap is not filled in a moment, the missing entries are read from
+the log. Each second the positions of apps without news are compared with the ends of their logs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from heapq import heappop, heappush
+from itertools import count
+from time import monotonic
+from typing import Final
+
+import gevent
+from gevent.event import Event as Signal
+
+from imserver.clock import until_beat
+from imserver.errors import StorageUnavailable
+from imserver.messages.deliverer import Deliverer
+from imserver.metrics import Metrics
+from imserver.storage.log.contract import Entry
+from imserver.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+GAP_SECONDS: Final = 0.02
+"""How long a gap waits for a batch from another node before the log is read."""
+QUIET_SECONDS: Final = 1.0
+"""After so long without news an app's position is compared with the end of its log."""
+RETRY_SECONDS: Final = 0.5
+PAGE: Final = 500
+MAX_WAITING: Final = 256
+"""Batches of an app that wait for a gap to be filled; more are dropped, and read from the log later."""
+
+
+class _Followed:
+    """One app. ``position``: every entry up to this id was delivered, or is not for this node."""
+
+    __slots__ = ("expected", "filling", "heard_at", "known", "position", "waiting")
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.known: Signal | None = Signal()
+        """Set when the position is known; None from then on."""
+        self.waiting: list[tuple[int, int, int, list[Entry]]] = []
+        """A heap: first id, a unique number, last id, entries."""
+        self.expected = 0
+        """The id of an entry that is known to be stored."""
+        self.filling = False
+        self.heard_at = monotonic()
+
+
+class LogFollower:
+    """Owner of the positions."""
+
+    def __init__(self, store: Store, deliverer: Deliverer, metrics: Metrics) -> None:
+        self._store = store
+        self._deliverer = deliverer
+        self._apps: dict[str, _Followed] = {}
+        self._follows_any = Signal()
+        self._numbers = count()
+        self._metrics = metrics
+        self.watched: dict[str, Signal] = {}
+        """App → an event that is set when a node has stored entries of the app, followed or not."""
+
+    def follow(self, app: str) -> int:
+        """Deliver the entries of an app from now on. Returns the position. It may switch.
+
+        Raises StorageUnavailable; then the app is not followed.
+        """
+        followed = self._apps.get(app)
+        if followed is None:
+            followed = self._apps[app] = _Followed()
+            self._follows_any.set()
+            try:
+                followed.position = self._store.log().head(app)
+            except BaseException:
+                del self._apps[app]
+                raise
+            finally:
+                known, followed.known = followed.known, None
+                assert known is not None
+                known.set()
+            followed.heard_at = monotonic()
+            self._advance(app, followed)
+        elif followed.known is not None:
+            followed.known.wait()
+            if self._apps.get(app) is not followed:
+                raise StorageUnavailable("the log could not be read")
+        return followed.position
+
+    def position(self, app: str) -> int:
+        """The position of an app; 0 if it is not followed. Never switches."""
+        followed = self._apps.get(app)
+        return 0 if followed is None else followed.position
+
+    def follows(self, app: str) -> bool:
+        """Whether an app is followed. Never switches."""
+        return app in self._apps
+
+    def is_behind(self, app: str, id: int) -> bool:
+        """Whether an app is followed, and its position known and before this id. Never switches."""
+        followed = self._apps.get(app)
+        return followed is not None and followed.position < id and followed.known is None
+
+    def forget_unwanted(self, app: str) -> None:
+        """Follow an app no longer if nothing here needs its position. Never switches."""
+        if not (self._deliverer.is_wanted(app) or self._is_storing(app)):
+            self._forget(app)
+
+    def _forget(self, app: str) -> None:
+        followed = self._apps.get(app)
+        if followed is not None and followed.known is None and not followed.filling:
+            del self._apps[app]
+
+    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+        """A transaction stored ``entries``: all ids from ``first`` to ``last``, or those that concern this
+        node.
+
+        Never switches.
+        """
+        if app in self.watched:
+            self.watched[app].set()
+        followed = self._apps.get(app)
+        if followed is None:
+            return
+        followed.heard_at = monotonic()
+        if last <= followed.position:
+            return
+        if len(followed.waiting) < MAX_WAITING:
+            heappush(followed.waiting, (first, next(self._numbers), last, entries))
+        if followed.known is None:
+            self._advance(app, followed)
+
+    def expect(self, app: str, id: int) -> None:
+        """An id is known to be stored: read on until the position reaches it. Never switches."""
+        followed = self._apps.get(app)
+        if followed is not None and id > max(followed.position, followed.expected):
+            followed.expected = id
+            if not followed.filling:
+                self._fill(app, followed, GAP_SECONDS)
+
+    def _advance(self, app: str, followed: _Followed) -> None:
+        """Deliver the batches that continue at the position; have gaps filled."""
+        waiting = followed.waiting
+        while waiting and waiting[0][0] <= followed.position + 1:
+            _, _, last, entries = heappop(waiting)
+            position = followed.position
+            if last <= position:
+                continue
+            followed.position = last
+            new = entries if not entries or entries[0].id > position else _behind(entries, position)
+            try:
+                self._deliverer.deliver(app, new, last)
+            except Exception:
+                log.exception("entries of %s could not be delivered", app)
+        if waiting and not followed.filling:
+            self._fill(app, followed, GAP_SECONDS)
+
+    # --- reading what is missing ----------------------------------------------------------------------------
+
+    def _fill(self, app: str, followed: _Followed, seconds: float) -> None:
+        followed.filling = True
+        gevent.spawn(self._run_filling, app, followed, seconds)
+
+    def _run_filling(self, app: str, followed: _Followed, seconds: float) -> None:
+        """Greenlet: read on until nothing is missing."""
+        gevent.sleep(seconds)
+        try:
+            if followed.waiting or not seconds or followed.expected > followed.position:
+                self._metrics.log_gaps += 1
+                while self._read_on(app, followed):
+                    pass
+        finally:
+            followed.filling = False
+        if followed.waiting:
+            self._advance(app, followed)
+
+    def _read_on(self, app: str, followed: _Followed) -> bool:
+        """Read a page; whether there may be more to read."""
+        after, expected = followed.position, followed.expected
+        try:
+            stored = self._store.log()
+            head = stored.head(app)
+            entries = stored.read(app, after, PAGE)
+        except StorageUnavailable:
+            gevent.sleep(RETRY_SECONDS)
+            return True
+        except Exception:
+            log.exception("reading the log of %s failed", app)
+            gevent.sleep(RETRY_SECONDS)
+            return True
+        # Of senders whose drafts are being stored here nothing is delivered yet: results may belong to it.
+        ready = entries[: _before_any_of(entries, self._senders(app))]
+        whole = len(entries) < PAGE and len(ready) == len(entries)
+        # Expired entries leave holes at the beginning of the log, so its end is asked for.
+        last = max(head, ready[-1].id if ready else 0) if whole else ready[-1].id if ready else after
+        heappush(followed.waiting, (after + 1, next(self._numbers), last, ready))
+        self._advance(app, followed)
+        if len(ready) < len(entries):
+            gevent.sleep(GAP_SECONDS)
+            return True
+        # What came to be expected while this was read may not be in it.
+        return not whole or bool(followed.waiting) or followed.expected > max(expected, last)
+
+    def _senders(self, app: str) -> Collection[str]:
+        """The senders of the drafts of an app that this node is storing. Never switches."""
+        stored = self._store.opened_log
+        return () if stored is None else stored.senders(app)
+
+    def _is_storing(self, app: str) -> bool:
+        """Whether drafts of an app wait or are being stored. Never switches."""
+        stored = self._store.opened_log
+        return stored is not None and stored.is_busy(app)
+
+    def run(self) -> None:
+        """Greenlet: while apps are followed, compare their positions with the ends of the logs once a
+        second."""
+        while True:
+            self._follows_any.wait()
+            gevent.sleep(until_beat(QUIET_SECONDS))
+            self.check()
+            if not self._apps:
+                self._follows_any.clear()
+
+    def check(self) -> None:
+        """Read on in apps without news whose log has grown; forget apps without subscriptions. It may
+        switch."""
+        before = monotonic() - QUIET_SECONDS
+        quiet = [app for app, followed in self._apps.items() if _is_quiet(followed, before)]
+        for app in quiet:
+            self.forget_unwanted(app)
+        quiet = [app for app in quiet if app in self._apps]
+        if not quiet:
+            return
+        try:
+            heads = self._store.log().heads(quiet)
+        except StorageUnavailable:
+            return
+        except Exception:
+            log.exception("the ends of the logs could not be read")
+            return
+        for app, head in heads.items():
+            known = self._apps.get(app)
+            if known is not None and head > known.position and _is_quiet(known, before):
+                self._fill(app, known, 0.0)
+
+
+def _is_quiet(followed: _Followed, before: float) -> bool:
+    """Whether an app has had no news since then, and no gap is being filled."""
+    return followed.known is None and not followed.filling and followed.heard_at <= before
+
+
+def _before_any_of(entries: list[Entry], senders: Collection[str]) -> int:
+    """The number of entries before the first one of one of these senders."""
+    if senders:
+        for place, entry in enumerate(entries):
+            if entry.sender in senders:
+                return place
+    return len(entries)
+
+
+def _behind(entries: list[Entry], position: int) -> list[Entry]:
+    return [entry for entry in entries if entry.id > position]

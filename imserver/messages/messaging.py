@@ -1,0 +1,604 @@
+"""Messaging: drafts go to the log, results and entries come back in its order; the commands of clients about
+stored messages, and what they share with the HTTP API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from time import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.auth.login import Logins
+from imserver.auth.quotas import BotRates
+from imserver.channels.channels import Channels
+from imserver.channels.open_streams import OpenStreams
+from imserver.cluster.nodes import NodeMessages
+from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
+from imserver.message_view import EntryView, entry_view
+from imserver.messages.annotations import RefusedView, code_of
+from imserver.messages.catch_up import CatchUp
+from imserver.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
+from imserver.messages.log_follower import LogFollower
+from imserver.messages.log_subscriptions import (
+    AckingLogSubscription,
+    AckTracker,
+    LogSubscriptions,
+    PendingLogSubscription,
+    PongTracker,
+)
+from imserver.messages.receipts import MarksView, Receipts
+from imserver.metrics import Metrics
+from imserver.model import (
+    Ack,
+    Answer,
+    Conversations,
+    History,
+    Login,
+    LogSubscription,
+    Message,
+    Reply,
+    Resume,
+    Search,
+    Send,
+    Sync,
+)
+from imserver.sessions.sessions import Sessions
+from imserver.storage.action_positions import ActionPositions
+from imserver.storage.log.bots import values_of
+from imserver.storage.log.contract import (
+    REJECTED,
+    UNKNOWN_MESSAGE,
+    Appended,
+    ConversationSummary,
+    Draft,
+    Entry,
+    Rejected,
+    StorageUnsure,
+    Stored,
+)
+from imserver.storage.log.rows import decode_meta
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
+from imserver.webhooks.feeds import Feeds
+from imserver.webhooks.reviews import ReviewDecision, Reviews, facts_of
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
+
+WIDE: Final = 50
+"""After a message to this many connections the app pauses, so that more messages gather: one write to a
+socket costs as much as twenty frames in it."""
+_GATHER_SECONDS: Final = 0.000_1
+"""The pause, for each of the connections."""
+_MAX_GATHER_SECONDS: Final = 0.1
+
+SEARCHES_AT_ONCE: Final = 2
+SEARCH_SECONDS: Final = 10.0
+"""How long a search waits for its turn; then it is refused, as while the database does not answer."""
+SEARCHES_WAITING: Final = 40
+"""How many wait; further ones are refused at once. A search may take half a second, so more would wait in
+vain, and over HTTP each of them takes one of ``limits.http_requests``."""
+
+_NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
+_REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
+_OK: Final = Reply(errors.REPLY_OK)
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Messaging:
+    """Sends drafts, and listens to the log. Owner of the parts that deliver entries.
+
+    ``reviews`` asks the back ends of apps about what users send. ``node_messages`` reaches the other nodes;
+    None on a node that is alone. ``feeds`` report entries to back ends.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        store: Store,
+        logins: Logins,
+        positions: ActionPositions,
+        reviews: Reviews,
+        bot_rates: BotRates,
+        channels: Channels,
+        node_messages: NodeMessages | None,
+        feeds: Feeds | None = None,
+    ) -> None:
+        self._store = store
+        self._logins = logins
+        self._log: MessageLog | None = None
+        """Set by the first draft."""
+        self._metrics = metrics
+        self._reviews = reviews
+        self._bot_rates = bot_rates
+        self._node_messages = node_messages
+        self._feeds = feeds
+        self.log_subscriptions = LogSubscriptions()
+        self.pongs = PongTracker(positions)
+        self.ack_tracker = AckTracker(self.pongs)
+        self.streams = OpenStreams()
+        """Of streamed answers, which a feature opens."""
+        self.deliverer = Deliverer(
+            hub, fanout, self.log_subscriptions, self.ack_tracker, channels, self.streams
+        )
+        self.follower = LogFollower(store, self.deliverer, metrics)
+        self.catch_up = CatchUp(
+            hub, metrics, store, self.log_subscriptions, self.ack_tracker, self.follower, self.deliverer
+        )
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
+        """Store a draft. Never switches.
+
+        ``done`` gets the result, after every earlier entry that its sender is to receive on ``connection``.
+        Everybody else who may read it receives it, the sender's other connections too. If the result is not
+        known in time, ``done`` gets a StorageUnsure. For what a back end stores; see :meth:`send_of_user`.
+        """
+        if self._log is None:
+            self._log = self._store.log()
+        to_account = draft.to_user != "" and not draft.to_anybody and self._logins.only_accounts(app)
+        self._log.send(app, draft, partial(self._stored, app, connection, done), to_account)
+
+    def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
+        """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
+        Bots have a rate.
+
+        Drafts of one connection keep their order. Recalls and presses have no content of the user, and only
+        wait for their turn.
+        """
+        if self._bot_rates.bots and not self._bot_rates.take(app, draft.sender):
+            self._stored(app, connection, done, TooManyMessages("the bot has sent too many messages"))
+            return
+        if app not in self._reviews.hooks:
+            self.send(app, draft, done, connection)
+            return
+        then = partial(self._reviewed, app, draft, done, connection)
+        if draft.kind not in ("recall", "press"):
+            self._reviews.review(app, facts_of(draft), then, connection)
+        elif connection is not None:
+            self._reviews.pass_by(then, connection)
+        else:
+            self.send(app, draft, done)
+
+    def _reviewed(
+        self, app: str, draft: Draft, done: Done, connection: Connection | None, decision: ReviewDecision
+    ) -> None:
+        if decision.action == "reject":
+            self._stored(app, connection, done, Rejected(REJECTED, decision.reason))
+        elif decision.action == "undecided":
+            self._stored(app, connection, done, ReviewUnavailable("the back end has not reviewed it in time"))
+        elif decision.action == "replace":
+            self.send(app, replace(draft, type=decision.type, body=decision.body), done, connection)
+        else:
+            self.send(app, draft, done, connection)
+
+    def store(self, app: str, draft: Draft, *, by_user: bool) -> Stored:
+        """:meth:`send_of_user` or, if not ``by_user``, :meth:`send`; returns the result. Switches."""
+        settled: AsyncResult[Stored] = AsyncResult()
+        (self.send_of_user if by_user else self.send)(app, draft, settled.set)
+        result = settled.get()
+        assert result is not None
+        return result
+
+    def _stored(self, app: str, connection: Connection | None, done: Done | None, result: Stored) -> None:
+        """Pass on the result of a draft; the final one of an unsure draft comes later. ``done`` None: nobody
+        waits for it any more."""
+        if isinstance(result, Appended):
+            if result.repeated:
+                self._metrics.stored_repeats += 1
+            else:
+                self._metrics.stored += 1
+            if done is not None and self.follower.is_behind(app, result.entry.id):
+                self.deliverer.settle_in_order(app, connection, done, result)
+                if result.repeated:
+                    self.follower.expect(app, result.entry.id)
+                return
+        elif not isinstance(result, StorageUnsure):
+            self._metrics.not_stored += 1
+        if done is not None:
+            self.deliverer.settle(connection, done, result)
+            if isinstance(result, StorageUnsure):
+                result.on_known = partial(self._stored, app, connection, result.on_known)
+
+    # --- the listener of the log ----------------------------------------------------------------------------
+
+    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+        """See :class:`imserver.storage.log.writer.LogListener`."""
+        if self._node_messages is not None:
+            self._node_messages.broadcast_entries(app, first, last, entries)
+        if self._feeds is not None and app in self._feeds.feeds:
+            self._feeds.committed(app, first, last, entries)
+        self.deliverer.widest.pop(app, None)
+        self.follower.committed(app, first, last, entries)
+
+    def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
+        """See :class:`imserver.storage.log.writer.LogListener`."""
+        self._metrics.batched(drafts, seconds)
+        widest = self.deliverer.widest.get(app, 0)
+        return min(widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS) if widest >= WIDE else 0.0
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+
+
+class ReplacedView(Struct, omit_defaults=True):
+    """What was stored in place of the content that the client has sent."""
+
+    type: str
+    text: str | None = None
+    data: Raw | None = None
+    base64: bytes | None = None
+
+
+class StoredView(Struct):
+    """The answer to a send. ``repeated``: the message had been stored before; this is the first answer
+    again."""
+
+    id: int
+    conversation: int
+    seq: int
+    repeated: bool = False
+    replaced: ReplacedView | UnsetType = UNSET
+
+
+class RejectedView(Struct):
+    """The answer to a message that the back end of the app has rejected."""
+
+    reason: str
+
+
+class EntryPage(Struct):
+    """Entries in the order of their ids. ``hasMore``: there are further ones."""
+
+    messages: list[EntryView]
+    more: bool = field(name="hasMore")
+    begin_anew: bool | UnsetType = field(default=UNSET, name="beginAnew")
+    """Something behind the cursor has expired."""
+    marks: MarksView | UnsetType = UNSET
+    """The marks since then, if the client asked for them."""
+
+
+class Resumed(Struct):
+    """The answer to a login with a cursor: what was missed follows, or the client has to sync."""
+
+    recovered: bool
+
+
+class SearchPage(Struct, rename="camel"):
+    """Entries in the order of their ids. ``has_more``: there may be others before ``before``."""
+
+    messages: list[EntryView]
+    has_more: bool
+    before: int
+
+
+class ConversationView(Struct, omit_defaults=True):
+    """A conversation as its member sees it."""
+
+    id: int
+    kind: str
+    unread: int = field(default=-1)
+    read: int = field(default=-1)
+    role: str = ""
+    peer: str = ""
+    name: str = ""
+    last: EntryView | None = None
+    place: int = 0
+    """The id to page on from, if it is not that of ``last``, which is the newest entry that is not hidden."""
+    mentions: int = 0
+
+
+class ConversationPage(Struct):
+    """Conversations, those with the newest entries first."""
+
+    conversations: list[ConversationView]
+    more: bool = field(name="hasMore")
+
+
+def conversation_view(summary: ConversationSummary, user: str) -> ConversationView:
+    """One of a user's conversations, as the user sees it."""
+    known, last = summary.conversation, summary.last
+    peer = next((each for each in known.members if each != user), "")
+    view = ConversationView(
+        known.id, known.kind, summary.unread, summary.read, summary.role, peer, known.name
+    )
+    if last is not None:
+        view.last = entry_view(last)
+    if last is None or last.id != summary.place:
+        view.place = summary.place
+    view.mentions = summary.mentions
+    return view
+
+
+def may_be_revised(entry: Entry, user: str) -> bool:
+    """Whether an entry is a message of this user (``""``: of anybody). A recalled one is too: the recall or
+    edit may be a resend, which gets its first answer again."""
+    was_message = entry.kind == "message" or (entry.kind == "recall" and entry.about == entry.id)
+    return was_message and (not user or entry.sender == user)
+
+
+def make_draft(store: Store, app: str, user: str, command: Send) -> Draft | None:
+    """The draft of a message, a recall, an edit or a press; None: it is about no message of this user, or
+    forwards none that the user may read, or that message has no such button.
+
+    ``user`` ``""`` is a back end, which may revise any message. Switches unless it is a plain message; then
+    raises StorageUnavailable.
+    """
+    conversation = command.conversation
+    if command.kind == "forward":
+        return _forward(store.log(), app, user, command)
+    if command.kind == "press":
+        return _press(store.log(), app, user, command)
+    if command.kind != "message":
+        found = store.log().entries(app, [command.about])
+        if not found or not may_be_revised(found[0], user):
+            return None
+        conversation = found[0].conversation
+    return Draft(
+        sender=user,
+        kind=command.kind,
+        type=command.type,
+        body=command.body,
+        client_msg_id=command.id,
+        time_ms=int(time() * 1000),
+        about=command.about,
+        meta=command.meta,
+        to_user=command.to,
+        conversation=conversation,
+    )
+
+
+def _press(stored: MessageLog, app: str, user: str, command: Send) -> Draft | None:
+    """The draft of a pressed button: to the bot that has sent the message."""
+    found = stored.readable(app, user, [command.about])
+    if not found or found[0].kind != "message" or found[0].sender in ("", user):
+        return None
+    if command.body.decode() not in values_of(found[0].meta):
+        return None
+    return Draft(
+        sender=user,
+        kind="press",
+        type=command.type,
+        body=command.body,
+        client_msg_id=command.id,
+        time_ms=int(time() * 1000),
+        about=command.about,
+        to_user=found[0].sender,
+    )
+
+
+def _forward(stored: MessageLog, app: str, user: str, command: Send) -> Draft | None:
+    """The draft of a forwarded message: the content of the original, and who wrote that."""
+    ids = [command.about]
+    found = stored.readable(app, user, ids) if user else stored.entries(app, ids)
+    if not found or found[0].kind != "message" or found[0].room:
+        return None
+    original = found[0]
+    origin = decode_meta(original.meta).get("forwarded") or {"from": original.sender, "id": original.id}
+    return Draft(
+        sender=user,
+        type=original.type,
+        body=original.body,
+        client_msg_id=command.id,
+        time_ms=int(time() * 1000),
+        meta=_encode({"forwarded": origin}),
+        to_user=command.to,
+        conversation=command.conversation,
+    )
+
+
+class MessageSearch:
+    """Searches for texts. Owner of the turns: few searches run at a time, so that the database has time for
+    everything else."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
+        self._waiting = 0
+
+    def search(
+        self,
+        app: str,
+        user: str,
+        text: str,
+        conversation: int,
+        before: int,
+        limit: int,
+        types: Sequence[str] = (),
+    ) -> tuple[list[Entry], int]:
+        """As many of the newest results as fit on a page; see
+        :meth:`imserver.storage.log.message_log.MessageLog.search`. Raises StorageUnavailable.
+        """
+        self._take_turn()
+        try:
+            found, upto = self._store.log().search(app, user, text, conversation, before, limit, types)
+        finally:
+            self._turns.release()
+        entries, is_cut = newest_page(found, False)
+        return entries, entries[0].id if is_cut else upto
+
+    def _take_turn(self) -> None:
+        has_turn = self._turns.acquire(blocking=False)
+        if not has_turn and self._waiting < SEARCHES_WAITING:
+            self._waiting += 1
+            try:
+                has_turn = self._turns.acquire(timeout=SEARCH_SECONDS)
+            finally:
+                self._waiting -= 1
+        if not has_turn:
+            raise StorageUnavailable("too many searches at a time")
+
+
+class MessageCommands:
+    """Carries out the commands. A connection follows the log from its login with a cursor on, or from its
+    first ``sync``."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        messaging: Messaging,
+        receipts: Receipts,
+        searches: MessageSearch,
+        store: Store,
+    ) -> None:
+        self._sessions = sessions
+        self._messaging = messaging
+        self._catch_up: CatchUp = messaging.catch_up
+        self._receipts = receipts
+        self._searches = searches
+        self._store = store
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            Resume: CommandRow(self.resume, needs_session=False, answers=True),
+            Send: CommandRow(self.send, answers=True),
+            Sync: CommandRow(self.sync, answers=True),
+            Ack: CommandRow(self.ack),
+            History: CommandRow(self.history),
+            Conversations: CommandRow(self.conversations),
+            Search: CommandRow(self.search),
+        }
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send(self, connection: Connection, command: Send, answer: Answer) -> Reply | None:
+        """Store a message, a recall or an edit; answered after the commit. May switch."""
+        app, user = app_and_user(connection)
+        if command.to == user:
+            return Reply(errors.REPLY_BAD_PARAMETER)
+        draft = make_draft(self._store, app, user, command)
+        if draft is None:
+            return _UNKNOWN if command.kind in ("forward", "press") else _REFUSED
+        self._messaging.send_of_user(
+            app, draft, lambda result: answer(_reply_to(command, result)), connection
+        )
+        return None
+
+    # --- catch-up -------------------------------------------------------------------------------------------
+
+    def resume(self, connection: Connection, command: Resume, answer: Answer) -> Reply | None:
+        """Log in with a cursor: what was missed follows the reply, or the client has to sync. May switch."""
+        login = Login(command.app, command.user, command.token, command.device)
+        code = self._sessions.login(connection, login)
+        if code != errors.REPLY_OK:
+            return Reply(code)
+        if connection.log_subscription is not None:
+            return _OK
+
+        def resumed(recovered: bool, _begin_anew: bool) -> None:
+            answer(_RECOVERED if recovered else _MUST_SYNC)
+
+        try:
+            log_subscription = AckingLogSubscription() if command.acks else LogSubscription()
+            self._catch_up.resume(connection, log_subscription, command.cursor, resumed)
+        except StorageUnavailable:
+            self._catch_up.put_off(connection, PendingLogSubscription(acks=command.acks))
+            return _MUST_SYNC
+        return None
+
+    def sync(self, connection: Connection, command: Sync, answer: Answer) -> Reply | None:
+        """A page of missed entries; after the last one new entries are delivered. May switch."""
+        app, user = app_and_user(connection)
+        now = connection.log_subscription
+        if isinstance(now, PendingLogSubscription) and now.acks:
+            acking = AckingLogSubscription(acked=command.after, delivered=command.after)
+            self._catch_up.subscribe(connection, acking, live=False)
+        elif now is None or isinstance(now, PendingLogSubscription):
+            self._catch_up.subscribe(connection, LogSubscription(), live=False)
+        # The subscription delivers changes of marks from here on, so none is missed.
+        marks = UNSET if command.version < 0 else self._receipts.marks(app, user, command.version)
+        if connection.log_subscription is None:
+            # Another session of the user is addressed, so nothing will be pushed here.
+            entries, more = oldest_page(*self._catch_up.page(app, user, command.after, command.limit))
+            anew = self._catch_up.must_begin_anew(connection, command.after)
+            return Reply(errors.REPLY_OK, _page(entries, more, anew, marks))
+
+        def give(messages: list[Message], more: bool, anew: bool) -> bool:
+            answer(Reply(errors.REPLY_OK, _page(messages, more, anew, marks)))
+            return not more
+
+        self._catch_up.sync(connection, command.after, command.limit, give, checks=True)
+        return None
+
+    # --- queries --------------------------------------------------------------------------------------------
+
+    def history(self, connection: Connection, command: History) -> Reply:
+        """A page of a conversation. Switches."""
+        app, user = app_and_user(connection)
+        stored = self._store.log()
+        conversation, before, limit = command.conversation, command.before, command.limit
+        if command.types:
+            entries, before = self._searches.search(app, user, "", conversation, before, limit, command.types)
+            return Reply(errors.REPLY_OK, _search_page(entries, before))
+        if command.after >= 0:
+            read = stored.history(app, user, conversation, before, limit, command.after)
+            entries, more = oldest_page(*read)
+        else:
+            entries, more = newest_page(*stored.history(app, user, conversation, before, limit))
+        return Reply(errors.REPLY_OK, _page(entries, more, False))
+
+    def conversations(self, connection: Connection, command: Conversations) -> Reply:
+        """The user's conversations. Switches."""
+        app, user = app_and_user(connection)
+        found, more = self._store.log().list_conversations(app, user, command.before, command.limit)
+        return Reply(
+            errors.REPLY_OK, ConversationPage([conversation_view(each, user) for each in found], more)
+        )
+
+    def search(self, connection: Connection, command: Search) -> Reply:
+        """Search in what the user may read. Switches."""
+        entries, before = self._searches.search(
+            *app_and_user(connection), command.text, command.conversation, command.before, command.limit
+        )
+        return Reply(errors.REPLY_OK, _search_page(entries, before))
+
+    def ack(self, connection: Connection, command: Ack) -> Reply:
+        """The client has everything up to an id. Never switches."""
+        position = self._messaging.follower.position(connection.app or "")
+        self._messaging.ack_tracker.acked(connection, command.id, position)
+        return _OK
+
+
+_RECOVERED: Final = Reply(errors.REPLY_OK, Resumed(True))
+_MUST_SYNC: Final = Reply(errors.REPLY_OK, Resumed(False))
+_UNKNOWN: Final = Reply(errors.REPLY_NO_DATA, RefusedView(UNKNOWN_MESSAGE))
+
+
+def _reply_to(command: Send, result: Result) -> Reply:
+    if isinstance(result, Appended):
+        entry = result.entry
+        view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
+        if entry.kind == command.kind and (entry.body, entry.type) != (command.body, command.type):
+            stored = entry_view(entry)
+            view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
+        return Reply(errors.REPLY_OK, view)
+    if isinstance(result, Rejected) and result.reason == REJECTED:
+        return Reply(errors.REPLY_UNAUTHORIZED, RejectedView(result.detail))
+    if isinstance(result, Rejected):
+        return Reply(code_of(result), RefusedView(result.reason))
+    return _NOT_STORED
+
+
+def _search_page(entries: list[Entry], before: int) -> SearchPage:
+    entries, cut = newest_page(entries, False)
+    messages = [entry_view(entry) for entry in entries]
+    before = entries[0].id if cut else before
+    return SearchPage(messages, before > 0, before)
+
+
+def _page(messages: list[Message], more: bool, anew: bool, marks: MarksView | UnsetType = UNSET) -> EntryPage:
+    return EntryPage([entry_view(message) for message in messages], more, True if anew else UNSET, marks)

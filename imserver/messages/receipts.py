@@ -1,0 +1,313 @@
+"""Receipts and signals: how far users have read and received, and who is typing.
+
+A signal is sent at once to the subscribed connections on all nodes and stored nowhere. Clients that were away
+have no use for typing notices; receipts and marks they can ask for.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+from time import monotonic
+from typing import Final
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.auth.relations import Relations
+from imserver.channels.open_streams import OpenStreams
+from imserver.cluster.nodes import NodeMessages, ToFollowers
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import App, Hub
+from imserver.messages.log_subscriptions import GroupFollowers
+from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
+from imserver.storage.log.contract import Conversation, Noted
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
+
+TYPING_SECONDS: Final = 1.0
+"""Least time between two typing notices of a user at the same place; those in between are dropped."""
+GROUP_SECONDS: Final = 0.2
+"""Least time between two typing notices in a group, of whichever members."""
+_MOST_REMEMBERED: Final = 10_000
+"""Places whose last notice is remembered; beyond it the oldest are forgotten."""
+
+_OK: Final = Reply(errors.REPLY_OK)
+_NO_DATA: Final = Reply(errors.REPLY_NO_DATA)
+_REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
+
+
+class Signals:
+    """Sends signals. Owner of the times of the last typing notices. ``node_messages`` reaches the other
+    nodes; None on a node that is alone."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        followers: GroupFollowers,
+        store: Store,
+        relations: Relations,
+        streams: OpenStreams,
+        node_messages: NodeMessages | None = None,
+    ) -> None:
+        self._hub = hub
+        self._fanout = fanout
+        self._followers = followers
+        self._store = store
+        self._relations = relations
+        self._streams = streams
+        self._node_messages = node_messages
+        self._typed: OrderedDict[tuple[str, str, str | int], float] = OrderedDict()
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            Typing: CommandRow(self.typing),
+        }
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send(self, message: ToFollowers, besides: Connection | None = None) -> None:
+        """Send to the subscribed connections on all nodes, except ``besides``. Never switches."""
+        self.deliver(message, besides)
+        if self._node_messages is not None:
+            self._node_messages.broadcast(message)
+
+    def deliver(self, message: ToFollowers, besides: Connection | None = None) -> None:
+        """Send to the subscribed connections of this node. Never switches."""
+        known = self._hub.apps.get(message.app)
+        signal = message.signal
+        if signal.kind == "piece":
+            self._deliver_piece(message)
+            return
+        if known is None:
+            return
+        typing = signal.kind == "typing"
+        receivers = [
+            each
+            for each in self._followers_of(known, message)
+            if each is not besides
+            and each.log_subscription is not None
+            # A client that has not caught up would show a typing notice ahead of earlier messages.
+            and not (typing and (each.user == signal.sender or not each.log_subscription.live))
+        ]
+        if receivers:
+            self._fanout.to_some(known, receivers, signal)
+
+    def _followers_of(self, known: App, message: ToFollowers) -> Collection[Connection]:
+        if message.group:
+            return self._followers.members(message.app, message.group)
+        return [each for user in message.users for each in known.sessions_of(user)]
+
+    def _deliver_piece(self, message: ToFollowers) -> None:
+        """Deliver a piece of a streamed answer, as its stored message will be. The end is delivered only if
+        no message follows."""
+        part = message.signal.channel
+        assert part is not None
+        assert part.stream is not None
+        receivers = self._readers_of(message)
+        if not (receivers or part.stream.done):
+            return  # whoever comes receives the text so far
+        accepted = self._streams.accept(message.app, part, part.stream, message.signal)
+        if receivers and accepted and not (part.stream.done and not part.stream.whole):
+            self._fanout.to_some(self._hub.apps[message.app], receivers, message.signal)
+
+    def has_receivers(self, message: ToFollowers) -> bool:
+        """Whether connections of this node receive the pieces of a streamed answer. Never switches."""
+        return bool(self._readers_of(message))
+
+    def _readers_of(self, message: ToFollowers) -> list[Connection]:
+        known, sender = self._hub.apps.get(message.app), message.signal.sender
+        if known is None:
+            return []
+        bots = self._followers.bots.get((message.app, message.group), ()) if message.group else ()
+        return [
+            each
+            for each in self._followers_of(known, message)
+            if each.log_subscription is not None
+            and each.log_subscription.live
+            and (each not in bots or each.user == sender)
+        ]
+
+    # --- typing ---------------------------------------------------------------------------------------------
+
+    def typing(self, connection: Connection, command: Typing) -> Reply:
+        """Send the notice that a connection's user is typing. May switch. A user who has blocked this one
+        does not receive it."""
+        app, user = app_and_user(connection)
+        if command.to == user:
+            return Reply(errors.REPLY_BAD_PARAMETER)
+        if command.to:
+            self._typing_to(app, user, command.to, 0)
+            return _OK
+        group = command.conversation
+        log_subscription = connection.log_subscription
+        if log_subscription is None or group not in log_subscription.groups:
+            found = self._conversation(app, user, group)
+            if found is None:
+                return _REFUSED
+            if found.members:
+                peer = next((each for each in found.members if each != user), user)
+                self._typing_to(app, user, peer, group)
+                return _OK
+        if self._may(app, user, group, TYPING_SECONDS) and self._may(app, "", group, GROUP_SECONDS):
+            signal = Signal("typing", user, "", conversation=group)
+            self.send(ToFollowers(app, (), group, signal))
+        return _OK
+
+    def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
+        if self._may(app, user, to, TYPING_SECONDS) and self._relations.may_write(app, user, to):
+            signal = Signal("typing", user, "", to=to, conversation=conversation)
+            self.send(ToFollowers(app, (to,), 0, signal))
+
+    def _conversation(self, app: str, user: str, conversation: int) -> Conversation | None:
+        """A conversation of which the user is a member."""
+        stored = self._store.log()
+        is_member = stored.member(app, conversation, user) is not None
+        return stored.conversation(app, conversation) if is_member else None
+
+    def _may(self, app: str, user: str, place: str | int, seconds: float) -> bool:
+        """Whether the last notice of this kind was at least ``seconds`` ago."""
+        now, key = monotonic(), (app, user, place)
+        if now - self._typed.get(key, -seconds) < seconds:
+            return False
+        self._typed[key] = now
+        self._typed.move_to_end(key)
+        if len(self._typed) > _MOST_REMEMBERED:
+            self._typed.popitem(last=False)
+        return True
+
+
+class ReadView(Struct):
+    """Up to which id a conversation was read."""
+
+    conversation: int
+    id: int
+
+
+class ReceiptView(Struct):
+    """Up to which ids a user has read, and received."""
+
+    user: str
+    read: int
+    received: int
+
+
+class PeerReceiptView(ReceiptView):
+    """Up to which ids the other user of a conversation of two has read, and received."""
+
+    conversation: int
+
+
+class MarksView(Struct):
+    """The marks that are newer than a version, and the version now."""
+
+    version: int
+    read: list[ReadView]
+    hidden: tuple[int, ...]
+    receipts: list[PeerReceiptView]
+
+
+class ReceiptPage(Struct, rename="camel"):
+    """Receipts in the order of the users' ids."""
+
+    receipts: list[ReceiptView]
+    has_more: bool
+
+
+class Receipts:
+    """Stores what was read and received, and sends the notices. Stateless."""
+
+    def __init__(self, signals: Signals, store: Store) -> None:
+        self._signals = signals
+        self._store = store
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            Read: CommandRow(self.read),
+            Received: CommandRow(self.received),
+            Hide: CommandRow(self.hide),
+            AskReceipts: CommandRow(self.ask),
+            AskMarks: CommandRow(self.ask_marks),
+        }
+
+    # --- storing --------------------------------------------------------------------------------------------
+
+    def note(
+        self,
+        app: str,
+        user: str,
+        conversation: int,
+        *,
+        read: int = 0,
+        received: int = 0,
+        besides: Connection | None = None,
+    ) -> Noted | None:
+        """A user has read, or received, up to an id. The authors get a receipt, and so do the user's
+        connections except ``besides``. Switches; raises StorageUnavailable. None: the user is not in this
+        conversation.
+        """
+        noted = self._store.log().note(app, user, conversation, read=read, received=received)
+        if noted is not None and noted.moved:
+            at = noted.receipt
+            signal = (
+                Signal("receipt", user, "", conversation=conversation, read=at.read)
+                if read
+                else Signal("receipt", user, "", conversation=conversation, received=at.received)
+            )
+            self._signals.send(ToFollowers(app, (*noted.authors, user), 0, signal), besides)
+        return noted
+
+    def read(self, connection: Connection, command: Read) -> Reply:
+        """The user has read a conversation up to an id. Switches."""
+        app, user = app_and_user(connection)
+        noted = self.note(app, user, command.conversation, read=command.id, besides=connection)
+        return _NO_DATA if noted is None else _OK
+
+    def received(self, connection: Connection, command: Received) -> Reply:
+        """The client has a conversation up to an id. Switches."""
+        app, user = app_and_user(connection)
+        noted = self.note(app, user, command.conversation, received=command.id, besides=connection)
+        return _NO_DATA if noted is None else _OK
+
+    def hide(self, connection: Connection, command: Hide) -> Reply:
+        """Do not show entries to this user any more. Switches."""
+        app, user = app_and_user(connection)
+        self.hide_from(app, user, command.ids, connection)
+        return _OK
+
+    def hide_from(self, app: str, user: str, ids: tuple[int, ...], besides: Connection | None = None) -> int:
+        """Hide entries from a user, and notify the user's connections except ``besides``. Returns the
+        version of the user's marks. Switches; raises StorageUnavailable.
+        """
+        version = self._store.log().hide(app, user, ids)
+        signal = Signal("hidden", user, "", ids=ids)
+        self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
+        return version
+
+    # --- queries ----------------------------------------------------------------------------------------
+
+    def ask(self, connection: Connection, command: AskReceipts) -> Reply:
+        """How far the other members of a conversation have read and received. Switches."""
+        app, user = app_and_user(connection)
+        conversation, limit = command.conversation, command.limit
+        rows = self._store.log().receipts(app, user, conversation, command.after, limit + 1)
+        found = [ReceiptView(row.user, row.read, row.received) for row in rows[:limit]]
+        return Reply(errors.REPLY_OK, ReceiptPage(found, len(rows) > limit))
+
+    def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
+        """What the user has marked on any device. Switches."""
+        return Reply(errors.REPLY_OK, self.marks(*app_and_user(connection), command.version))
+
+    def marks(self, app: str, user: str, after: int) -> MarksView:
+        """A user's marks that are newer than a version. Switches; raises StorageUnavailable."""
+        found = self._store.log().marks(app, user, after)
+        return MarksView(
+            found.version,
+            [ReadView(conversation, id) for conversation, id in sorted(found.reads.items())],
+            found.hidden,
+            [PeerReceiptView(row.user, row.read, row.received, row.conversation) for row in found.receipts],
+        )

@@ -1,0 +1,173 @@
+"""The Flask application: pages and HTTP API, JSON errors, request ids, the request log.
+
+Errors outside the API routes get a fitting status and the body
+``{"code","message","temporary","request_id"}``; browsers get a page. Tracebacks are never sent: the log has
+them under the request id.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from imserver import errors
+from imserver.http.call import Api
+from imserver.http.reply import CMD, PROBLEM
+from imserver.http.views import (
+    as_request,
+    create_api,
+    create_stream_view,
+    to_response,
+)
+from imserver.logging import request_id
+from imserver.node.http_servers import LISTENER_KEY, Servers
+from imserver.transport.exchange import pattern_of
+
+log = logging.getLogger(__name__)
+
+_PROBLEMS = {
+    problem.status: problem
+    for problem in (
+        errors.HTTP_BAD_REQUEST,
+        errors.HTTP_UNAUTHORIZED,
+        errors.HTTP_NOT_FOUND,
+        errors.HTTP_METHOD_NOT_ALLOWED,
+        errors.HTTP_TIMEOUT,
+        errors.HTTP_BODY_TOO_LARGE,
+        errors.HTTP_URI_TOO_LONG,
+        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.HTTP_HEADERS_TOO_LARGE,
+        errors.HTTP_INTERNAL_ERROR,
+        errors.HTTP_NOT_IMPLEMENTED,
+        errors.HTTP_NOT_READY,
+    )
+}
+
+
+def create_app(servers: Servers) -> Flask:
+    """The WSGI application of a node. It serves everything on the WSGI server, and on the front server the
+    rest."""
+    app = Flask("imserver", static_folder=None, template_folder=None)
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.url_map.merge_slashes = False  # a path with another spelling is another path
+    app.wsgi_app = _AbsoluteTarget(app.wsgi_app)  # type: ignore[method-assign]
+    api = servers.api
+    requests = _Requests(api, servers)
+    requests.register(app)
+    app.register_blueprint(create_api(api))
+    app.register_blueprint(create_stream_view(servers.streams, api.public_body_bytes))
+    for feature in servers.features:
+        for blueprint in feature.views(api) if feature.views is not None else ():
+            app.register_blueprint(blueprint)
+    for path in sorted(servers.websocket_paths):
+        app.add_url_rule(
+            path.replace("*", "<segment>"),
+            f"upgrade_only_{path.strip('/')}",
+            _upgrade_only,
+            methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+            provide_automatic_options=False,
+        )
+    app.register_error_handler(HTTPException, requests.answer_http_error)
+    app.register_error_handler(Exception, _answer_unexpected)
+    return app
+
+
+class _AbsoluteTarget:
+    """Accepts an absolute request target, ``GET http://host/path`` (RFC 9112 section 3.2.2)."""
+
+    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+        self._application = application
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path: str = environ["PATH_INFO"]
+        if path.startswith(("http://", "https://")):
+            environ["PATH_INFO"] = "/" + path.partition("://")[2].partition("/")[2]
+        return self._application(environ, start_response)
+
+
+class _Requests:
+    """Sets id and peer of each request, logs it, and answers errors."""
+
+    def __init__(self, api: Api, servers: Servers) -> None:
+        self._api = api
+        self._websocket_paths = servers.websocket_paths
+        self._refusals = [each.refusal for each in servers.features if each.refusal is not None]
+        self._log = api.services.request_log
+        self._proxies = api.services.proxies
+
+    def register(self, app: Flask) -> None:
+        app.before_request(self.begin)
+        app.after_request(self.end)
+
+    def begin(self) -> Response | None:
+        """Set the request id; refuse a request for another listener."""
+        g.started = time.perf_counter()
+        # One byte more than the API accepts: werkzeug silently cuts a chunked body at its limit, and so the
+        # API itself refuses a body that is too long.
+        request.max_content_length = self._api.body_bytes + 1
+        g.host = self._proxies.client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
+        g.request_id = request_id(request.headers.get("X-Request-Id", ""))
+        if (
+            request.environ.get(LISTENER_KEY) == "websocket"
+            and not self._api.style_of(request.path).everywhere
+            and self._websocket_paths.isdisjoint((request.path, pattern_of(request.path)))
+        ):
+            return _to_problem(errors.HTTP_NOT_FOUND)
+        return None
+
+    def end(self, response: Response) -> Response:
+        """Log the request."""
+        self._log.add(
+            request.method,
+            request.path,
+            response.status_code,
+            time.perf_counter() - g.started,
+            g.host,
+            response.content_length or 0,
+            g.request_id,
+        )
+        return response
+
+    def answer_http_error(self, error: Exception) -> Any:
+        """Answer an error that Flask or werkzeug found: with an error body, or in the style of the API."""
+        assert isinstance(error, HTTPException)
+        status = error.code or 500
+        if status < 400:  # a redirect
+            return error.get_response()
+        problem = _PROBLEMS.get(status)
+        if problem is None:
+            problem = errors.HttpProblem(status, "refused", error.description or error.name, False)
+        style = self._api.style_of(request.path)
+        if style.everywhere and (style is not CMD or status not in (404, 405)):
+            return to_response(style.refuse(problem, as_request()))
+        allow = error.get_response().headers.get("Allow") if status == 405 else None
+        headers = {"Allow": allow} if allow else {}
+        pages = (refusal(problem, g.request_id) for refusal in self._refusals)
+        page = next(filter(None, pages), None)
+        if page is None:
+            return _to_problem(problem, headers)
+        page.headers.update({"X-Request-Id": g.request_id, **headers})
+        return page
+
+
+def _upgrade_only(segment: str = "") -> Response:
+    return _to_problem(errors.HTTP_NOT_AN_UPGRADE)
+
+
+def _to_problem(problem: errors.HttpProblem, headers: Mapping[str, str] | None = None) -> Response:
+    response = to_response(PROBLEM.refuse(problem, as_request()))
+    response.headers.update(headers or {})
+    return response
+
+
+def _answer_unexpected(error: Exception) -> Response:
+    """Answer an unexpected exception: the log gets the traceback, the client the request id."""
+    log.error(
+        "%s %s failed", request.method, request.path, exc_info=error, extra={"request": g.get("request_id")}
+    )
+    return _to_problem(errors.HTTP_INTERNAL_ERROR)

@@ -1,0 +1,402 @@
+"""The servers of a node: its listeners, the HTTP server of each, and the WebSocket paths."""
+
+from __future__ import annotations
+
+import _socket
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from gevent.hub import get_hub
+from msgspec.structs import replace
+
+from imserver.api.routes import fast_routes, routes_at, unread_body_limit
+from imserver.api.v1 import table
+from imserver.api.v1.publisher import Publisher
+from imserver.api.v1.table import commands_of, document_of, routes_of
+from imserver.auth.quotas import limited
+from imserver.config.settings import Config, ListenSettings
+from imserver.core.core import Parts
+from imserver.dialects.sse.wire import SseDialect
+from imserver.errors import StartError
+from imserver.feature import Feature
+from imserver.http.call import Api, Route
+from imserver.http.operation import Operation
+from imserver.protocol.dialect import Dialect, EchoDialect
+from imserver.storage.address import database_address
+from imserver.transport.connection import Connection, Serve
+from imserver.transport.dispatch import serve_each
+from imserver.transport.gate import Admission, Choose, Head, Opened, Spoken, adopt
+from imserver.transport.handover import HandOver, ListenerContext
+from imserver.transport.http import FrontServer
+from imserver.transport.listener import Listener, bind, text_of
+from imserver.transport.stream import StreamEncoding, StreamPath, Streams
+
+if TYPE_CHECKING:
+    from imserver.transport.wsgi import WsgiServer
+
+log = logging.getLogger(__name__)
+
+Application = Callable[..., Any]
+
+
+class LateApplication:
+    """A WSGI application that is made at its first request.
+
+    Flask takes a quarter of a node's memory, and many nodes never need it. The first request blocks the loop
+    for about 0.15 s, unless the supervisor loaded Flask before the fork. Making the application must not
+    switch. An error becomes the answer to the request, and the next request tries again.
+    """
+
+    def __init__(self, make: Callable[[], Application]) -> None:
+        self._make = make
+        self._made: Application | None = None
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if self._made is None:
+            self._made = self._make()
+        return self._made(environ, start_response)
+
+
+LISTENER_KEY = "imserver.listener"
+"""WSGI environment key of a request's listener, see :func:`listeners_of`."""
+
+
+def listeners_of(config: Config) -> dict[str, ListenSettings]:
+    """The listeners of a node: ``"http"``, ``"websocket"``, and ``"extra 1"`` and on, which serve
+    everything."""
+    server, app = config.server, config.app
+    extra = {f"extra {number}": row for number, row in enumerate(server.extra_listen, 1)}
+    listeners = {
+        "http": ListenSettings(app.http_port),
+        "websocket": ListenSettings(app.websocket_port),
+        **extra,
+    }
+    return {name: replace(row, host=row.host or server.host) for name, row in listeners.items()}
+
+
+def bind_all(config: Config) -> dict[str, socket.socket]:
+    """Bind the listening sockets of a node, by listener.
+
+    Raises :class:`StartError` with a one-line message if a port is unavailable. Then none stays open.
+    """
+    server = config.server
+    sockets: dict[str, socket.socket] = {}
+    try:
+        for name, row in listeners_of(config).items():
+            sockets[name] = bind(row.host, row.port, server.backlog, server.reuse_port)
+    except StartError:
+        for sock in sockets.values():
+            sock.close()
+        raise
+    return sockets
+
+
+def addresses_of(listeners: Mapping[str, Any]) -> dict[str, str]:
+    """The addresses of the listening sockets for the banner, by listener."""
+    where = {name: text_of(sock.getsockname()) for name, sock in listeners.items()}
+    http = where.pop("http")
+    return {
+        "http": f"http://{http}",
+        "websocket": f"ws://{where.pop('websocket')}/acc",
+        **{name: f"http://{address}, ws://{address}/ws" for name, address in where.items()},
+    }
+
+
+class Servers:
+    """The HTTP API of a node, and its servers: front server or WSGI server. Owner of the listeners.
+
+    ``create_application`` makes the WSGI application. Raises StartError.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        features: Sequence[Feature],
+        create_application: Callable[[Servers], Application],
+    ) -> None:
+        self.parts = parts
+        self._config = config = parts.config
+        self._metrics = parts.metrics
+        self.features = features
+        self._streamed = tuple(each.streamed for each in features if each.streamed is not None)
+        refuse_shared(features)
+        operations = [row for feature in features for row in feature.operations]
+        routes = [row for feature in features for row in feature.routes]
+        self.api = Api(
+            parts,
+            (*table.ROUTES, *routes_of(operations), *routes),
+            commands_of(operations),
+            document_of(operations),
+        )
+        publisher = Publisher(self.api, config.limits.body_bytes)
+        paths = ws_routes(
+            config,
+            parts.dispatcher.serve,
+            parts.opened,
+            [dialect for feature in features for dialect in feature.dialects],
+        )
+        parts.gate.paths.update(paths)
+        self.websocket_paths = frozenset(paths)
+        """Paths for WebSockets only. ``*`` is any second segment."""
+        parts.gate.paths[publisher.path] = publisher.choose
+        self.streams = self._make_streams()
+        self.application = create_application(self)
+        self._listeners: list[Listener] = []
+        self._servers: list[FrontServer | WsgiServer] = []
+        self.addresses: dict[str, str] = {}
+        """Purpose → address, for display."""
+        self._ports: dict[str, int] = {}
+
+    def _make_streams(self) -> Streams:
+        parts, config = self.parts, self._config
+        serve = within_limit(config, parts.dispatcher.serve)
+        paths: dict[str, StreamPath] = {}
+        for feature in parts.features.values():
+            paths |= feature.streams(serve)
+        return Streams(
+            parts.context,
+            parts.gate,
+            parts.metrics,
+            paths,
+            config.websocket.client_silent_seconds,
+            StreamEncoding(SseDialect("")),
+        )
+
+    def is_streamed(self, method: str, path: str) -> bool:
+        """Whether a view reads the body of such a request itself."""
+        return any(streamed(method, path) for streamed in self._streamed)
+
+    def announce(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Record ports and addresses, before the listeners accept."""
+        self._ports = {name: sock.getsockname()[1] for name, sock in sockets.items()}
+        self.parts.http_port, self.parts.ws_port = self._ports["http"], self._ports["websocket"]
+        self.addresses = addresses_of(sockets)
+
+    def open(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Start accepting connections."""
+        for name, sock in sockets.items():
+            if self._config.server.http == "front":
+                self._open_front(name, sock)
+            else:
+                self._open_wsgi_server(name, sock)
+
+    def _open_front(self, name: str, sock: socket.socket) -> None:
+        front = FrontServer(
+            self.parts.context,
+            self._listener_context(name),
+            fast_routes(self.api, everywhere=name == "websocket"),
+            HandOver(
+                self.application,
+                self._config.limits.http_requests,
+                self._ports[name],
+                {LISTENER_KEY: name},
+                self._metrics,
+            ),
+            self._metrics,
+            self.parts.request_log.add if self._config.log.requests else None,
+        )
+        self._servers.append(front)
+        loop = get_hub().loop
+        self._listeners.append(Listener(sock, self.parts.poller, loop, self._metrics, front.accept))
+
+    def _open_wsgi_server(self, name: str, sock: socket.socket) -> None:
+        # Imported here: only this server needs gevent-websocket.
+        from imserver.transport.wsgi import WsgiServer
+
+        context = self._listener_context(name)
+        server = WsgiServer(sock, self.application, {LISTENER_KEY: name}, context, self._metrics)
+        server.start()
+        self._servers.append(server)
+
+    def _listener_context(self, name: str) -> ListenerContext:
+        """The context of a listener. The WebSocket port serves only routes of dialects."""
+        dialects_only = name == "websocket"
+        return ListenerContext(
+            self.parts.gate,
+            routes_at(self.api, everywhere=dialects_only),
+            partial(unread_body_limit, self.api),
+            self._config.limits,
+            self.admit,
+            listeners_of(self._config)[name].ws_dialect,
+            None if dialects_only else self.streams,
+            None if dialects_only else self.is_streamed,
+        )
+
+    def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
+        """Put an upgraded socket of either server into service."""
+        self._metrics.handshakes += 1
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("connected", extra={"connection": admission.peer})
+        adopt(self.parts.context, self.parts.gate, sock, admission, rest)
+
+    def expire(self) -> None:
+        """Close HTTP connections that have timed out. Called once per second."""
+        for server in self._servers:
+            server.expire()
+
+    @property
+    def busy(self) -> bool:
+        """True while a request is running."""
+        return any(server.busy for server in self._servers)
+
+    @property
+    def connected(self) -> bool:
+        """True while a client has a connection for requests."""
+        return any(server.connected for server in self._servers)
+
+    def drain(self) -> None:
+        """Accept the waiting connections, then stop listening; answers end their connections."""
+        for listener in self._listeners:
+            listener.close()
+        for server in self._servers:
+            server.drain()
+
+    def end_kept(self) -> None:
+        """Serve requests that have arrived and end connections that wait for a next request."""
+        for server in self._servers:
+            server.end_kept()
+
+    def close(self) -> None:
+        """Close everything that is left."""
+        for server in self._servers:
+            server.close()
+
+
+def refuse_shared(features: Iterable[Feature]) -> None:
+    """Raise StartError if a feature would answer in place of the core or of a feature before it."""
+    owners = dict.fromkeys(_answered((), table.ROUTES), "the core")
+    for feature in features:
+        for each in _answered(feature.dialects, (*feature.routes, *feature.operations)):
+            if each in owners:
+                raise StartError(f"the feature {feature.name!r}: {owners[each]} has {each} already")
+            owners[each] = feature.name
+
+
+def _answered(dialects: Iterable[Dialect], rows: Iterable[Route | Operation]) -> Iterator[str]:
+    """What one feature answers, in words."""
+    for row in rows:
+        yield f"{row.method} {row.path}"
+    for dialect in dialects:
+        chosen = f" with the parameter {dialect.chosen_by}" if dialect.chosen_by else ""
+        codec = f" with the subprotocol {dialect.subprotocol}" if dialect.subprotocol else ""
+        yield f"the dialect {dialect.name}{codec}"
+        yield f"the WebSocket path {dialect.path}{chosen}{codec}"
+
+
+def keys_may_be_stored(config: Config) -> bool:
+    """Whether a database exists, which may contain keys. Only a node reads it."""
+    place = database_address(config.storage, config.server.data_dir)
+    return place.configured or place.exists
+
+
+def refuse_open_demo(config: Config, closed: bool | None = None, *, listeners: bool = True) -> None:
+    """Raise StartError if a server in demo mode would be reachable by strangers.
+
+    ``closed``: whether stored data has ended demo mode. None: unknown; then nothing is refused if a database
+    may exist. ``listeners``: whether the server opens the ports for clients, not another one for it.
+    """
+    server = config.server
+    if not config.demo or server.insecure or (keys_may_be_stored(config) if closed is None else closed):
+        return
+    hosts = {}
+    if listeners:
+        hosts = {"server.host": server.host}
+        hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(server.extra_listen)}
+    if config.clustered:  # without an address, the nodes' ports listen on loopback
+        cluster = config.cluster
+        hosts["cluster.bind" if cluster.bind else "cluster.advertise"] = cluster.bind or cluster.advertise
+    for name, host in hosts.items():
+        if host and not _is_loopback(name, host):
+            raise StartError(
+                f"{name} {host} is not a loopback address and no API key exists, so strangers could push: "
+                "make one (imserver key create push), set api.keys, or start with --insecure"
+            )
+
+
+def _is_loopback(name: str, host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        pass  # a host name
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise StartError(f"{name} {host} cannot be resolved: {error.strerror}") from None
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+
+
+def echo(connection: Connection, payload: bytes, text: bool) -> None:
+    """Serve function of the debug echo path."""
+    connection.send_frame(connection.encoding.frame(payload, 1 if text else 2))
+
+
+def within_limit(config: Config, serve: Serve) -> Serve:
+    """``serve`` with the limit of messages of one connection."""
+    per_second = config.limits.messages_per_second
+    return limited(serve, per_second) if per_second else serve
+
+
+def _on_shared(rows: Sequence[Spoken], by_name: Mapping[str, Spoken]) -> Spoken | Choose:
+    """Select one of the dialects on a path by the parameters of the query."""
+    if len(rows) == 1 and not rows[0].dialect.chosen_by:
+        return rows[0]
+    by_parameter = {row.dialect.chosen_by: row for row in rows}
+
+    def select(head: Head) -> Spoken | None:
+        params = head.params()
+        chosen = next((row for name, row in by_parameter.items() if name and name in params), None)
+        return chosen or by_name.get(head.bare) or by_parameter.get("")
+
+    return select
+
+
+def _on_own(rows: Sequence[Spoken]) -> Choose:
+    """Select one of the codecs of a dialect by the subprotocols that a client offers."""
+    by_subprotocol = {row.subprotocol: row for row in rows}
+    first = replace(rows[0], subprotocol="")
+
+    def select(head: Head) -> Spoken:
+        offered = [each.strip() for each in head.headers.get("sec-websocket-protocol", "").split(",")]
+        return next((by_subprotocol[each] for each in offered if each in by_subprotocol), first)
+
+    return select
+
+
+_SHARED_PATH: Final = "/ws"
+"""The path on which a parameter of the query, or the listener, chooses the dialect."""
+
+
+def ws_routes(
+    config: Config, serve: Serve, opened: Mapping[str, Opened], dialects: Sequence[Dialect]
+) -> dict[str, Spoken | Choose]:
+    """The WebSocket paths of a node.
+
+    ``serve``: serves messages of all dialects. ``opened``: dialect → its function for new connections.
+    ``dialects``: each at its own path.
+    """
+    limits, debug = config.limits, config.debug
+    serve = within_limit(config, serve)
+    on_path: dict[str, list[Spoken]] = {_SHARED_PATH: []}
+    for dialect in dialects:
+        row = Spoken(
+            dialect,
+            serve_each(serve) if dialect.several else serve,
+            min(dialect.message_bytes or limits.message_bytes, limits.message_bytes),
+            opened=opened.get(dialect.name),
+            subprotocol=dialect.subprotocol,
+        )
+        for path in filter(None, (dialect.path, dialect.app_path)):
+            on_path.setdefault(path, []).append(row)
+    by_name = {row.dialect.name: row for row in on_path[_SHARED_PATH]}
+    paths: dict[str, Spoken | Choose] = {
+        path: _on_own(rows) if rows and rows[0].subprotocol else _on_shared(rows, by_name)
+        for path, rows in on_path.items()
+    }
+    if debug.echo_path:
+        room = debug.echo_bytes + limits.outbox_bytes
+        paths[debug.echo_path] = Spoken(EchoDialect(debug.echo_path), echo, debug.echo_bytes, room)
+    return paths

@@ -1,0 +1,210 @@
+"""Runs one node in the foreground: banner, signals, drain, exit."""
+
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+import gevent
+from gevent.util import format_run_info
+
+from imserver.config.addresses import check
+from imserver.config.settings import Config
+from imserver.errors import StartError
+from imserver.logging import Logs, log_greenlet_errors, open_logs
+from imserver.node.http_servers import Application, LateApplication, Servers, refuse_open_demo
+from imserver.node.node import Node
+from imserver.process import hold_signals, take_signals
+from imserver.version import full_version
+
+_log = logging.getLogger(__name__)
+
+_DEMO_NOTE: Final = "demo mode: no API key exists, so every local program may do everything"
+
+
+def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> None:
+    """Serve until a signal, then return after the drain.
+
+    ``read_config`` reads the settings again at each SIGHUP. ``announce`` prints the banner. Raises
+    :class:`StartError` with a one-line message if the server cannot start.
+    """
+    refuse_open_demo(config)
+    serve(
+        config,
+        read_config,
+        lambda node: announce(banner(config, node.addresses, banner_notes(node))),
+    )
+
+
+def serve(
+    config: Config,
+    read_config: Callable[[], Config],
+    started: Callable[[Node], object],
+    listeners: Mapping[str, socket.socket] | None = None,
+    name: str = "",
+) -> None:
+    """Run the node of these settings until a signal, then return after the drain.
+
+    ``started`` is called when the node serves. ``listeners``: sockets to serve instead of binding its own.
+    ``name``: in the log lines, if several nodes share the log. Raises :class:`StartError`.
+    """
+    logs = open_logs(config, name)
+    try:
+        log_greenlet_errors(gevent.get_hub())
+        for warning in config.warnings:
+            _log.warning("%s", warning)
+        hold_signals()
+        node = Node(config, logs.requests, _application, listeners)
+        node.start()
+        signals = _Signals(node, logs, read_config)
+        signals.install()
+        started(node)
+        for line in node.parts.logins.exposure() if config.app.log_file else ():  # else the banner shows them
+            _log.info("%s", line)
+        for name in sorted({app for key in config.api.keys for app in key.apps}):
+            if node.parts.tenants.get(name) is None:
+                _log.warning("api.keys: a key is for the app %s, which does not exist", name)
+        _log.info("started at %s", ", ".join(node.addresses.values()))
+        node.serve_forever()
+        signals.wait_for_drain()
+        _log.info("stopped")
+    except StartError as error:
+        if config.app.log_file:  # the console shows it anyway
+            _log.error("cannot start: %s", error)
+        raise
+    except Exception as error:
+        _log.exception("the server failed")
+        raise StartError(f"the server failed: {error}; the log has the traceback") from error
+    finally:
+        logs.close()
+
+
+def _application(servers: Servers) -> Application:
+    """The WSGI application for requests that the front server does not answer.
+
+    Raises :class:`ConfigError` if an address in the settings is invalid.
+    """
+    check(servers.parts.config)
+
+    def make() -> Application:
+        # Imported here, because it loads Flask.
+        from imserver.node.flask_app import create_app
+
+        application = create_app(servers)
+        # As at the end of the start: the new objects live long, so the collector can skip them.
+        gc.freeze()
+        return application
+
+    return make() if servers.parts.config.server.http == "wsgi" else LateApplication(make)
+
+
+def banner_notes(node: Node) -> list[str]:
+    """The notes of a node for the banner: demo mode, or the login rule of each app."""
+    return [_DEMO_NOTE] if node.parts.keys.demo else node.parts.logins.exposure()
+
+
+def banner(config: Config, addresses: Mapping[str, str], notes: Sequence[str], **more: str) -> str:
+    """The text printed at the start: addresses, settings, ``more``, and the ``notes`` of the node."""
+    lines = {
+        **addresses,
+        "server": config.server.http,
+        "data": str(Path(config.server.data_dir).absolute()),
+        "log": config.app.log_file or "console",
+        **more,
+    }
+    text = [
+        f"imserver {full_version()}, pid {os.getpid()}",
+        *(f"  {name:<10} {line}" for name, line in lines.items()),
+    ]
+    text += [f"  {line}" for line in notes]
+    return "\n".join(text)
+
+
+class _Signals:
+    """Signal handlers. They run in their own greenlets, so they may block."""
+
+    def __init__(self, node: Node, logs: Logs, read_config: Callable[[], Config]) -> None:
+        self._node = node
+        self._logs = logs
+        self._read_config = read_config
+        self._drain: gevent.Greenlet[[], None] | None = None
+        # Under nohup SIGHUP is ignored, and a lost terminal must not end the server.
+        self._terminal_matters = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+
+    def install(self) -> None:
+        for number, handler in (
+            (signal.SIGTERM, self._end),
+            (signal.SIGINT, self._end),
+            (signal.SIGHUP, self._hang_up),
+            (signal.SIGUSR1, self._logs.reopen),
+            (signal.SIGUSR2, self._dump),
+        ):
+            gevent.signal_handler(number, handler, *((number,) if handler == self._end else ()))
+        take_signals()
+
+    def wait_for_drain(self) -> None:
+        if self._drain is not None:
+            self._drain.get()
+
+    def _end(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self._drain is not None:
+            _log.warning("%s again: stopping at once", name)
+            self._end_at_once(128 + number)
+        _log.info("%s: draining", name)
+        self._drain = gevent.spawn(self._stop)
+
+    def _stop(self) -> None:
+        try:
+            self._node.stop()
+        except Exception:
+            _log.exception("the drain failed: stopping at once")
+            self._end_at_once(1)
+
+    def _end_at_once(self, status: int) -> NoReturn:
+        self._logs.close()
+        os._exit(status)
+
+    def _hang_up(self) -> None:
+        if self._terminal_matters and not has_terminal():
+            if self._drain is None:
+                self._end(signal.SIGHUP)
+            return
+        try:
+            config = self._read_config()
+            refuse_open_demo(config, self._node.parts.keys.closed)
+            self._node.reload(config)
+        except StartError as error:
+            _log.error("settings are unchanged: %s", error)
+            return
+        _log.info("settings reloaded: apps, keys, origins, limits; other changes need a restart")
+
+    def _dump(self) -> None:
+        loop = gevent.get_hub().loop
+        state = {
+            "active watchers": loop.activecnt,
+            "pending callbacks": loop.pendingcnt,
+            "node": self._node.parts.state(False, detail=True),
+        }
+        # Objects frozen at the start are invisible to the collector, which is used to find greenlets.
+        gc.unfreeze()
+        try:
+            stacks: list[str] = format_run_info()  # type: ignore[func-returns-value, assignment]
+        finally:
+            gc.freeze()
+        detail = [json.dumps(state, ensure_ascii=False), *stacks]
+        _log.info("greenlets and loop state", extra={"detail": "\n".join(detail)})
+
+
+def has_terminal() -> bool:
+    """Whether this process has an open terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

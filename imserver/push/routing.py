@@ -1,0 +1,413 @@
+"""Routing of pushes in a cluster: find the user's nodes, forward, reroute, keep the order.
+
+Messages from one node to another keep their order. A user's move to another node breaks it: a push on its way
+to the old node must be rerouted, while a later push goes directly to the new node. So each push carries its
+sender's number. The sender waits a little after a move (:class:`ReorderDelay`), and the new node drops a
+rerouted push that a later push has overtaken (:class:`ReorderGuard`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count, repeat
+from random import getrandbits
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import gevent
+from msgspec.structs import replace
+
+from imserver.cluster.nodes import NodeMessages, ToApp, ToUser
+from imserver.cluster.registry import Claim, SessionRef
+from imserver.hub.hub import Hub
+from imserver.model import Event, Outcome
+from imserver.push.idempotency import CLAIM_SECONDS, LOOK_SECONDS, IdClaim, MessageIds, Waiting
+from imserver.push.push import Delivery, UserPush
+from imserver.sessions.cluster_sessions import ClusterSessions
+
+if TYPE_CHECKING:
+    from imserver.cluster.redis.registry import RedisRegistry
+
+
+BATCH_TARGETS = 1000
+"""Number of targets looked up together."""
+_NOWHERE: tuple[SessionRef, ...] = ()
+
+
+class ClusterReach:
+    """See :class:`imserver.push.push.Reach`; on all nodes. Finds users in the registry.
+
+    While the registry does not answer, only users of this node are reached.
+    """
+
+    def __init__(
+        self,
+        registry: RedisRegistry,
+        node_messages: NodeMessages,
+        hub: Hub,
+        delivery: Delivery,
+        ids: MessageIds,
+        reorder_guard: ReorderGuard,
+    ) -> None:
+        self._registry = registry
+        self._ids = ids
+        self._node_messages = node_messages
+        self._hub = hub
+        self._delivery = delivery
+        self._reorder_guard = reorder_guard
+        self._routes = ReorderDelay()
+        self._origin = getrandbits(48)
+        self._numbers = count(1)
+
+    # --- the reach ------------------------------------------------------------------------------------------
+
+    def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
+        """See :class:`imserver.push.push.Reach`. Looks up and claims with one query."""
+        if not event.id:
+            found = self.find(app, [user])
+            return self.push(app, user, event, None if found is None else found[0])
+        deadline = monotonic() + CLAIM_SECONDS
+        while True:
+            answer = self._registry.find_and_claim(app, user, self._ids.name(app, event.id))
+            if answer is None:
+                return self.push(app, user, event, None)
+            refs, claim = answer
+            if claim.state == "mine":
+                return self._push_claimed(app, user, event, refs, claim)
+            if claim.state == "repeat":
+                return Outcome.REPEATED
+            if monotonic() > deadline:
+                return Outcome.FAILED
+            gevent.sleep(LOOK_SECONDS)
+
+    def _push_claimed(
+        self, app: str, user: str, event: Event, refs: tuple[SessionRef, ...], claim: Claim
+    ) -> Outcome:
+        outcome = Outcome.NOT_SENT
+        try:
+            if self.wait_for_rerouting(app, [(user, refs)]):
+                refs = (self.look_up(app, [user]) or [refs])[0]
+            outcome = self.push(app, user, event, refs)
+        finally:
+            self._registry.settle(claim, outcome == Outcome.SENT)
+        return outcome
+
+    def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
+        outcomes: list[Outcome] = []
+        waiting: list[int] = []
+        for start in range(0, len(pushes), BATCH_TARGETS):
+            for outcome in self._push_batch(app, pushes[start : start + BATCH_TARGETS]):
+                if outcome is None:
+                    waiting.append(len(outcomes))
+                outcomes.append(outcome or Outcome.NOT_SENT)
+        return outcomes, waiting
+
+    def _push_batch(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome | None]:
+        """Push those whose id is free. The outcome is None for the others."""
+        refs = self.find(app, [push.user for push in pushes])
+        absent = () if refs is None else {index for index, found in enumerate(refs) if not found}
+        outcomes: list[Outcome | None] = [Outcome.REPEATED] * len(pushes)
+        claims = self._ids.begin_each(app, [push.msg_id for push in pushes], absent)
+        ended = 0
+        try:
+            for index, (push, held) in enumerate(zip(pushes, claims, strict=True)):
+                if isinstance(held, Waiting):
+                    outcomes[index] = None
+                elif held is not None:
+                    outcomes[index] = Outcome.NOT_SENT
+                    event = Event("msg", push.user, push.text, push.msg_id)
+                    found = None if refs is None else refs[index]
+                    outcome = outcomes[index] = self.push(app, push.user, event, found)
+                    self._ids.end(held, outcome == Outcome.SENT)
+                ended = index + 1
+        finally:
+            for held in claims[ended:]:
+                if isinstance(held, IdClaim):
+                    self._ids.end(held, False)
+        return outcomes
+
+    def to_users(
+        self, app: str, users: Sequence[str], event: Event, device: str | None = None
+    ) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        self.to_each(app, users, repeat(event), outcomes, device)
+        return outcomes
+
+    def to_each(
+        self,
+        app: str,
+        users: Sequence[str],
+        events: Iterable[Event],
+        outcomes: list[Outcome],
+        device: str | None = None,
+    ) -> None:
+        """See :class:`imserver.push.push.Reach`. ``device``: only sessions of this device."""
+        coming = iter(events)
+        for start in range(0, len(users), BATCH_TARGETS):
+            batch = users[start : start + BATCH_TARGETS]
+            refs = self.find(app, batch)
+            for index, (user, event) in enumerate(zip(batch, coming, strict=False)):
+                found = None if refs is None else refs[index]
+                outcomes.append(self.push(app, user, event, found, device) if user else Outcome.NOT_SENT)
+
+    def to_app(
+        self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
+    ) -> Outcome:
+        here = self._delivery.to_app(app, event, except_user, except_users) > 0
+        others = len(self._node_messages.peers())
+        failed = self._node_messages.broadcast(ToApp(app, except_user, event, except_users))
+        if not here and failed == others:
+            return Outcome.FAILED if failed else Outcome.NOT_SENT
+        return Outcome.PARTLY if failed else Outcome.SENT
+
+    # --- finding and sending --------------------------------------------------------------------------------
+
+    def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
+        """The sessions of each user, after a short wait if one of them has just moved. None: the registry
+        does not answer.
+        """
+        refs = self.look_up(app, users)
+        if refs is not None and self.wait_for_rerouting(app, zip(users, refs, strict=True)):
+            refs = self.look_up(app, users)
+        return refs
+
+    def look_up(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
+        """The sessions of each user; ``""`` has none. None: the registry does not answer."""
+        named = [user for user in users if user]
+        found = self._registry.find(app, named) if named else []
+        if found is None:
+            return None
+        refs = iter(found)
+        return [next(refs) if user else _NOWHERE for user in users]
+
+    def wait_for_rerouting(self, app: str, targets: Iterable[tuple[str, tuple[SessionRef, ...]]]) -> bool:
+        """Wait while earlier pushes are rerouted to users who have moved.
+
+        Returns whether it waited. Other users may have moved meanwhile.
+        """
+        seconds = 0.0
+        for user, refs in targets:
+            if len(refs) == 1:
+                seconds = max(seconds, self._routes.wait_seconds(app, user, refs[0].epoch))
+        if seconds:
+            gevent.sleep(seconds)
+        return seconds > 0
+
+    def push(
+        self,
+        app: str,
+        user: str,
+        event: Event,
+        refs: tuple[SessionRef, ...] | None,
+        device: str | None = None,
+    ) -> Outcome:
+        """Deliver to the user's nodes, or to one device. ``refs`` None: the registry does not answer.
+
+        After a flush of Redis or a lost lease, a user without sessions in the registry may still have one
+        here.
+        """
+        number = next(self._numbers)
+        own = self._node_messages.own_epoch
+        epochs = {ref.epoch for ref in refs or () if device is None or ref.device == device}
+        reached = failed = 0
+        here = own in epochs or not refs or self._is_unregistered(app, user)
+        if here and self._delivery.to_user(app, user, event, device):
+            reached += 1
+            self._reorder_guard.reached(app, user, self._origin, number)
+        for epoch in epochs - {own}:
+            item = ToUser(app, user, event, 0, len(epochs) == 1, self._origin, number, device)
+            sent = self._node_messages.send(epoch, item)
+            reached += sent
+            failed += not sent
+        if reached:
+            return Outcome.SENT
+        return Outcome.FAILED if failed else Outcome.NOT_SENT
+
+    def _is_unregistered(self, app: str, user: str) -> bool:
+        """Whether the user has a session here that the registry does not know yet."""
+        known = self._hub.apps.get(app)
+        if known is None:
+            return False
+        return any(
+            c.session is not None and not self._registry.registered(c.session)
+            for c in known.sessions_of(user)
+        )
+
+
+log = logging.getLogger(__name__)
+
+MAX_HOPS = 3
+"""Limit of the number of reroutings of a push."""
+MAX_REROUTED = 10_000
+_LOGIN_POLL_SECONDS = 0.01
+_LOGIN_POLLS = 100
+
+
+class Rerouting:
+    """Delivers pushes of other nodes, and reroutes pushes whose user has moved. Owner of one queue per user.
+
+    Between the lookup and the arrival of a push, its user may have logged in on another node, or a login here
+    may still wait for the registry. Such a push waits for the login, or is forwarded to the user's node, in
+    the order of arrival.
+    """
+
+    def __init__(
+        self,
+        registry: RedisRegistry,
+        node_messages: NodeMessages,
+        delivery: Delivery,
+        sessions: ClusterSessions,
+        reorder_guard: ReorderGuard,
+    ) -> None:
+        self._registry = registry
+        self._node_messages = node_messages
+        self._delivery = delivery
+        self._sessions = sessions
+        self._reorder_guard = reorder_guard
+        self._queues: dict[tuple[str, str], deque[ToUser]] = {}
+        self._count = 0
+        self.rerouted = 0
+        """Pushes sent on to the node to which their user had moved."""
+        self.unreached = 0
+        """Pushes accepted by a node that reached nobody, overtaken ones included."""
+        self.on_unreached: list[Callable[[ToUser], object]] = []
+        """Called with each push whose user was found nowhere. Must not switch."""
+
+    def deliver(self, item: ToUser) -> None:
+        """Deliver here, after waiting pushes of the same user. Never switches."""
+        queue = self._queues.get((item.app, item.user))
+        if queue is None and self._deliver(item):
+            return
+        if self._count >= MAX_REROUTED:
+            self.unreached += 1
+            return
+        self._count += 1
+        if queue is not None:
+            queue.append(item)
+            return
+        self._queues[item.app, item.user] = deque([item])
+        gevent.spawn(self._run, item.app, item.user)
+
+    def _deliver(self, item: ToUser) -> bool:
+        """Deliver, or drop an overtaken push. Return False if the user is not here. Never switches."""
+        app, user = item.app, item.user
+        if item.hops and self._reorder_guard.is_overtaken(app, user, item.origin, item.number):
+            self.unreached += 1
+            return True
+        if not self._delivery.to_user(app, user, item.event, item.device):
+            return False
+        self._reorder_guard.reached(app, user, item.origin, item.number)
+        return True
+
+    def _run(self, app: str, user: str) -> None:
+        """Greenlet: process the queue of one user until it is empty."""
+        queue = self._queues[app, user]
+        try:
+            while queue:
+                if not self._serve(queue[0]):
+                    self.unreached += 1
+                    for call in self.on_unreached:
+                        call(queue[0])
+                queue.popleft()
+                self._count -= 1
+        except Exception:
+            log.exception("rerouting pushes of %s in %s failed", user, app)
+            self.unreached += len(queue)
+            self._count -= len(queue)
+        finally:
+            del self._queues[app, user]
+
+    def _serve(self, item: ToUser) -> bool:
+        """Deliver one push where its user is now. Return False if that is not possible."""
+        for _ in range(_LOGIN_POLLS):
+            if self._deliver(item):
+                return True
+            if not self._sessions.is_beginning(item.app, item.user):
+                break
+            gevent.sleep(_LOGIN_POLL_SECONDS)
+        found = self._registry.find(item.app, [item.user])
+        if self._deliver(item):
+            return True
+        if found is None or not item.alone or item.hops >= MAX_HOPS:
+            return False
+        epochs = {ref.epoch for ref in found[0]} - {self._node_messages.own_epoch}
+        onward = replace(item, hops=item.hops + 1, alone=len(epochs) == 1)
+        sent = sum(self._node_messages.send(epoch, onward) for epoch in epochs)
+        self.rerouted += sent > 0
+        return sent > 0
+
+
+REROUTE_SECONDS = 0.05
+"""Time for rerouting pushes that are on their way to the user's old node."""
+ARRIVED_SECONDS = 1.0
+"""Age at which a push has certainly arrived."""
+MAX_ROUTES = 10_000
+GUARD_SECONDS = 10.0
+"""Time after a login in which rerouted pushes may arrive."""
+
+
+class ReorderDelay:
+    """The last node that received a push of this node, for the most recent users. Owner of that table."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._routes: dict[tuple[str, str], tuple[int, float, float]] = {}
+        """User → (epoch, time of the last push, end of the wait), oldest first."""
+
+    def wait_seconds(self, app: str, user: str, epoch: int) -> float:
+        """How long a push to ``epoch`` must wait. Never switches."""
+        now = self._clock()
+        before = self._routes.pop((app, user), None)
+        until = 0.0
+        if before is not None:
+            last, sent_at, until = before
+            if last != epoch and now < max(sent_at, until) + ARRIVED_SECONDS:
+                until = now + REROUTE_SECONDS
+        elif len(self._routes) >= MAX_ROUTES:
+            del self._routes[next(iter(self._routes))]
+        self._routes[app, user] = (epoch, now, until)
+        return max(until - now, 0.0)
+
+
+class ReorderGuard:
+    """Recent logins on this node, and the pushes delivered to these users. Owner of that table.
+
+    Never switches. ``origin`` identifies the sender of a push, ``number`` counts its pushes.
+    """
+
+    def __init__(self, hub: Hub, clock: Callable[[], float] = monotonic) -> None:
+        self._hub = hub
+        self._clock = clock
+        self._reached: dict[tuple[str, str], dict[int, int]] = {}
+        """User → the last number of each origin."""
+        self._ends: deque[tuple[float, tuple[str, str]]] = deque()
+        """When the guard of each login ends."""
+        self._until: dict[tuple[str, str], float] = {}
+
+    def logged_in(self, app: str, user: str) -> None:
+        """A session of the user has begun here."""
+        now, who = self._clock(), (app, user)
+        while self._ends and self._ends[0][0] <= now:
+            _, old = self._ends.popleft()
+            if self._until.get(old, now + 1) <= now:
+                del self._until[old]
+                self._reached.pop(old, None)
+        self._ends.append((now + GUARD_SECONDS, who))
+        self._until[who] = now + GUARD_SECONDS
+
+    def reached(self, app: str, user: str, origin: int, number: int) -> None:
+        """A push has reached the user here."""
+        who = app, user
+        if who in self._until:
+            self._reached.setdefault(who, {})[origin] = number
+
+    def is_overtaken(self, app: str, user: str, origin: int, number: int) -> bool:
+        """Whether a later push of the same origin has, or may have, reached the user here."""
+        if not self._hub.is_online(app, user):
+            return False
+        who = app, user
+        if self._until.get(who, 0.0) < self._clock():
+            return True
+        return self._reached.get(who, {}).get(origin, 0) >= number

@@ -1,1 +1,0 @@
-"""The services of the dialects: sessions and messages that only one dialect has."""

@@ -1,0 +1,413 @@
+"""Sessions of a node in a cluster: the registry decides which of a user's sessions are addressed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from time import monotonic, time
+from typing import TYPE_CHECKING
+
+import gevent
+from gevent.queue import Queue
+from msgspec import Struct
+
+from imserver import errors
+from imserver.auth.login import Logins
+from imserver.cluster.nodes import NodeQueries, Notice, OtherNodes, Replaced, encode, read
+from imserver.cluster.registry import Lease, Session, SessionRef, SessionRegistration
+from imserver.cluster.rpc.queues import PeerBusy, PeerUnavailable
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import App, Hub
+from imserver.metrics import Metrics
+from imserver.model import Event, Login
+from imserver.sessions.sessions import (
+    ALIVE_SECONDS,
+    ENTER_TEXT,
+    EXIT_TEXT,
+    Sessions,
+)
+from imserver.storage.store import Store
+from imserver.transport.connection import OPEN, Connection
+
+if TYPE_CHECKING:
+    from imserver.cluster.redis.registry import RedisRegistry
+
+
+log = logging.getLogger(__name__)
+
+WORKERS = 64
+"""Number of logouts reported at the same time, so that they share the registry's pipelines."""
+_LOOK_SECONDS = 0.01
+
+
+class AliveQuery(Struct, frozen=True, array_like=True):
+    """Does this session answer a ping?"""
+
+    app: str
+    user: str
+    session_id: int
+
+
+class Departures:
+    """Reports logouts to the registry. Owner of the queue and of the greenlets that empty it.
+
+    ``on_exit`` is called with a session whose end took its user offline.
+    """
+
+    def __init__(self, registry: RedisRegistry, on_exit: Callable[[Session], None]) -> None:
+        self._registry = registry
+        self._on_exit = on_exit
+        # A queue wakes one greenlet per logout. An event would wake all 64 for each.
+        self._waiting: Queue[tuple[Session, bool]] = Queue()
+        self._reporting = 0
+        self._workers: list[gevent.Greenlet[..., None]] = []
+
+    def start(self) -> None:
+        """Start the greenlets."""
+        self._workers = [gevent.spawn(self._run) for _ in range(WORKERS)]
+
+    def stop(self) -> None:
+        """End the greenlets. Waiting logouts are not reported."""
+        gevent.killall(self._workers)
+
+    def add(self, session: Session, last_here: bool) -> None:
+        """Report the end of a session. Never switches.
+
+        ``last_here``: it was the last addressed session of its user on this node. If the registry does not
+        answer, this decides whether the user is offline.
+        """
+        self._waiting.put((session, last_here))
+
+    def pending(self) -> bool:
+        """Whether a logout waits or is being reported."""
+        return bool(self._waiting.qsize() or self._reporting)
+
+    def flush(self, seconds: float) -> bool:
+        """Wait at most ``seconds`` until all logouts are reported. Return whether they are."""
+        deadline = monotonic() + seconds
+        while self.pending() and monotonic() < deadline:
+            gevent.sleep(_LOOK_SECONDS)
+        return not self.pending()
+
+    def _run(self) -> None:
+        """Greenlet: report one logout after the other."""
+        while True:
+            session, last_here = self._waiting.get()
+            self._reporting += 1
+            try:
+                offline = self._registry.unregister(session)
+                if offline or (offline is None and last_here):
+                    self._on_exit(session)
+            except Exception:
+                log.exception("the logout of %s in %s was not reported", session.user, session.app)
+            finally:
+                self._reporting -= 1
+
+
+class ClusterSessions(Sessions):
+    """See :class:`imserver.sessions.sessions.Sessions`. Owner of the departures and of the logins
+    that wait for the registry.
+
+    While the registry does not answer, this node decides about logins by itself (with ``require_registry`` it
+    refuses them with 1004). It registers them when the registry answers again.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        logins: Logins,
+        store: Store,
+        others: OtherNodes,
+        require_registry: bool,
+        on_login: Callable[[str, str], None],
+        lease_lag: int,
+    ) -> None:
+        super().__init__(hub, fanout, metrics, logins, store, others)
+        self._registry = others.registry
+        self._node_messages = others.node_messages
+        self._rpc = others.rpc
+        self._require_registry = require_registry
+        self._beginning: dict[tuple[str, str], dict[int, bool]] = {}
+        """(app, user) → the ids of sessions that wait for the registry, and whether they were replaced before
+        it answered."""
+        self._departures = Departures(others.registry, self._notify_exit)
+        self._reregister: bool | None = None
+        """Sessions to be registered again; True: all, False: those that the registry does not know."""
+        self._reregistration: gevent.Greenlet[..., None] | None = None
+        self._on_login = on_login
+        self._lease_lag = lease_lag
+        """Seconds after which all nodes have read a lease with the users of now."""
+
+    # --- logging in -----------------------------------------------------------------------------------------
+
+    def _begin(self, app: App, connection: Connection, login: Login) -> int:
+        session = Session(login.app, login.user, login.device, app.policy, connection.peer, int(time()))
+        who = login.app, login.user
+        waiting = self._beginning.setdefault(who, {})
+        waiting[session.id] = False
+        try:
+            registration = self._ask_to_begin(session, login)
+        except PeerBusy:
+            # Nobody knows whether the older session is alive. The client may try again.
+            return errors.REPLY_SYSTEM
+        finally:
+            replaced = waiting.pop(session.id)
+            if not waiting:
+                del self._beginning[who]
+        if registration is None and self._require_registry:
+            # It may be registered: possibly only the answer was lost.
+            self._departures.add(session, False)
+            return errors.REPLY_SYSTEM
+        if registration is not None and registration.refused:
+            connection.close(errors.CLOSE_REFUSED)
+            return errors.REPLY_FAILED
+        if connection.state != OPEN:
+            self._departures.add(session, False)
+            return errors.REPLY_FAILED
+        connection.session = session
+        if registration is not None:
+            self._notify_replaced(login.app, login.user, registration.replaced)
+        if replaced and app.policy != "newest":
+            connection.close(errors.CLOSE_REPLACED)
+            return errors.REPLY_FAILED
+        if not replaced and (
+            login.user not in app.users or self._is_newest_here(app, connection, login.user)
+        ):
+            code = super()._begin(app, connection, login)
+            self._on_login(login.app, login.user)
+            if self._fanout.takes_notices(app):
+                self._node_messages.broadcast(Notice(app.name, Event("enter", login.user, ENTER_TEXT)))
+            return code
+        self._hub.attach(app, connection, login.user, login.device)
+        return errors.REPLY_OK
+
+    def is_beginning(self, app: str, user: str) -> bool:
+        """Whether a login of this user waits for the registry. The registry may know the session already."""
+        return (app, user) in self._beginning
+
+    def _ask_to_begin(self, session: Session, login: Login) -> SessionRegistration | None:
+        registration = self._registry.register(session)
+        if (
+            registration is not None
+            and registration.refused
+            and not self._is_any_alive(registration.others, login)
+        ):
+            registration = self._registry.register(session, registration.others)
+        return registration
+
+    def _is_newest_here(self, app: App, connection: Connection, user: str) -> bool:
+        """False if a later login of the same user was registered first."""
+        assert connection.session is not None
+        number = connection.session.number
+        return (
+            app.policy != "newest"
+            or not number
+            or all(other.session is None or other.session.number < number for other in app.sessions_of(user))
+        )
+
+    def _is_any_alive(self, others: Collection[SessionRef], login: Login) -> bool:
+        """Ask the nodes of these sessions whether the sessions answer a ping. A node without an answer counts
+        as no. Raises PeerBusy if too many are being asked.
+
+        Sessions of this node were pinged before, except those that began since.
+        """
+        if any(
+            ref.epoch == self._node_messages.own_epoch and self._has_just_begun(login, ref.id)
+            for ref in others
+        ):
+            return True
+        leases = self._registry.leases()
+        asked = [
+            gevent.spawn(self._ask_alive, leases[ref.epoch], AliveQuery(login.app, login.user, ref.id))
+            for ref in others
+            if ref.epoch in leases and ref.epoch != self._node_messages.own_epoch
+        ]
+        gevent.joinall(asked)
+        answers = [greenlet.value for greenlet in asked]
+        if True in answers:
+            return True
+        for answer in answers:
+            if isinstance(answer, PeerBusy):
+                raise answer
+        return False
+
+    def _has_just_begun(self, login: Login, session_id: int) -> bool:
+        """Whether a session of this node began after the pings, or answers the ping of another node."""
+        connection = self._find(login.app, login.user, session_id)
+        if connection is None:
+            return session_id in self._beginning.get((login.app, login.user), ())
+        if connection.state == OPEN and connection.pinged_at:
+            # Another node is pinging it now: wait for the same answer.
+            return super()._any_alive([connection])
+        return connection.state == OPEN
+
+    def _ask_alive(self, lease: Lease, alive: AliveQuery) -> bool | PeerBusy:
+        try:
+            answer = self._rpc.query(lease, "alive", encode(alive), ALIVE_SECONDS + 1.0, slow=True)
+        except PeerBusy as busy:
+            return busy
+        except PeerUnavailable:
+            return False
+        return any(read({lease.node: answer}, bool).values())
+
+    def is_alive(self, alive: AliveQuery) -> bool:
+        """Whether a session of this node answers a ping. Waits up to :data:`ALIVE_SECONDS`."""
+        if alive.session_id in self._beginning.get((alive.app, alive.user), ()):
+            return True
+        connection = self._find(alive.app, alive.user, alive.session_id)
+        return connection is not None and self._any_alive([connection])
+
+    # --- being replaced -------------------------------------------------------------------------------------
+
+    def _notify_replaced(self, app: str, user: str, replaced: Collection[SessionRef]) -> None:
+        for ref in replaced:
+            if ref.epoch == self._node_messages.own_epoch:
+                self.replaced(app, user, ref.id)
+            else:
+                self._node_messages.send(ref.epoch, Replaced(app, user, ref.id))
+
+    def replaced(self, app: str, user: str, session_id: int) -> None:
+        """A session of this node is no longer addressed. The node of its successor, or the registry, reports
+        this.
+        """
+        waiting = self._beginning.get((app, user))
+        if waiting is not None and session_id in waiting:
+            waiting[session_id] = True
+        connection = self._find(app, user, session_id)
+        if connection is None:
+            return
+        known = self._hub.apps[app]
+        self._hub.forget(connection)
+        if known.policy in ("single", "refuse"):
+            connection.close(errors.CLOSE_REPLACED)
+
+    def _find(self, app: str, user: str, session_id: int) -> Connection | None:
+        known = self._hub.apps.get(app)
+        for connection in known.sessions_of(user) if known is not None else ():
+            if connection.session is not None and connection.session.id == session_id:
+                return connection
+        return None
+
+    # --- leaving --------------------------------------------------------------------------------------------
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """Handle the end of a connection (``ConnectionContext.ended``). A greenlet reports it to the
+        registry.
+        """
+        self._metrics.closed(code)
+        last_here = self._hub.leave(connection)
+        session = self._session_ended(connection)
+        if session is not None:
+            self._departures.add(session, last_here)
+
+    def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
+        session = self._session_ended(connection)
+        last_here = self._hub.detach(connection)
+        if session is None:
+            return
+        stays = successor == (session.app, session.user)
+        if stays and session.policy in ("single", "refuse"):
+            # It must not count as a rival of its successor.
+            self._registry.unregister(session)
+        else:
+            self._departures.add(session, last_here and not stays)
+
+    def _session_ended(self, connection: Connection) -> Session | None:
+        session: Session | None = connection.session
+        connection.session = None
+        if session is not None and connection.last_seen:
+            session.heartbeat_time = int(time() - monotonic() + connection.last_seen)
+        return session
+
+    def start(self) -> None:
+        """Start the greenlets that report departures."""
+        self._departures.start()
+
+    def _notify_exit(self, session: Session) -> None:
+        app = self._hub.apps.get(session.app)
+        if app is None:  # deleted while the logout was reported
+            return
+        event = Event("exit", session.user, EXIT_TEXT)
+        self._fanout.notice(app, event)
+        if self._fanout.takes_notices(app):
+            self._node_messages.broadcast(Notice(app.name, event))
+
+    def noticed(self, notice: Notice) -> None:
+        """A user has entered or left on another node. Never switches."""
+        app = self._hub.apps.get(notice.app)
+        if app is not None:
+            app.elsewhere = max(app.elsewhere + (1 if notice.event.kind == "enter" else -1), 0)
+            app.lag = self._lease_lag
+            self._fanout.notice(app, notice.event)
+
+    def count_elsewhere(self) -> None:
+        """Read from the leases how many users the apps have on other nodes. Called once a second."""
+        peers = self._node_messages.peers()
+        for app in self._hub.apps.values():
+            counted = sum(lease.counts.get(app.name, 0) for lease in peers)
+            app.elsewhere = max(counted, app.elsewhere) if app.lag else counted
+            app.lag = max(app.lag - 1, 0)
+
+    def flush(self, seconds: float) -> bool:
+        """Wait at most ``seconds`` until all departures are reported. Return whether they are."""
+        return self._departures.flush(seconds)
+
+    def stop(self) -> None:
+        """End the greenlets."""
+        self._departures.stop()
+        if self._reregistration is not None:
+            self._reregistration.kill()
+
+    def add_to(self, queries: NodeQueries) -> None:
+        super().add_to(queries)
+        queries.add("alive", AliveQuery, self.is_alive)
+
+    # --- registering again ----------------------------------------------------------------------------------
+
+    def reregister(self, everything: bool) -> None:
+        """Register again the sessions that the registry does not know, or with ``everything`` all of them
+        (``RegistryEvents.reregister``): after a flush, a lost lease, or a failure of Redis. Never switches.
+        """
+        self._reregister = self._reregister or everything
+        if self._reregistration is None or self._reregistration.dead:
+            self._reregistration = gevent.spawn(self._run_reregistration)
+
+    def registered_sessions(self) -> Iterator[Session]:
+        """All addressed sessions of this node (the registry's ``sessions``)."""
+        for connection in tuple(self._hub.sessions()):
+            if connection.session is not None:
+                yield connection.session
+
+    def _run_reregistration(self) -> None:
+        """Greenlet: register sessions until no request is left."""
+        while self._reregister is not None:
+            everything, self._reregister = self._reregister, None
+            by_id: dict[int, Connection] = {}
+            sessions = self._sessions_to_register(everything, by_id)
+            for session, registration in self._registry.reregister(sessions):
+                connection = by_id.pop(session.id)
+                if connection.session is session:
+                    self._reregistered(connection, session, registration)
+                else:
+                    self._departures.add(session, False)
+
+    def _sessions_to_register(self, everything: bool, by_id: dict[int, Connection]) -> Iterator[Session]:
+        for connection in tuple(self._hub.sessions()):
+            session = connection.session
+            if session is None or connection.state != OPEN:
+                continue
+            if everything or not self._registry.registered(session):
+                by_id[session.id] = connection
+                yield session
+
+    def _reregistered(
+        self, connection: Connection, session: Session, registration: SessionRegistration
+    ) -> None:
+        if registration.superseded or registration.refused:
+            self._hub.forget(connection)
+            if session.policy in ("single", "refuse"):
+                connection.close(errors.CLOSE_REPLACED)
+        else:
+            self._notify_replaced(session.app, session.user, registration.replaced)

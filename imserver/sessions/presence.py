@@ -1,0 +1,259 @@
+"""Presence: which users are online, where their sessions are, and how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from imserver.cluster.nodes import NodeQueries, OtherNodes, read
+from imserver.cluster.registry import Lease, Registry
+from imserver.hub.hub import Hub
+from imserver.model import SYSTEM_PREFIX
+from imserver.sessions.connection_ids import ConnectionTable
+from imserver.transport.connection import Connection
+
+NAMED_CHANNELS: Final = 10_000
+"""Up to this number the channels of an app are counted exactly; above it, once per node with members."""
+BATCH_USERS: Final = 1000
+"""Users whose sessions are queried together."""
+
+
+class SessionInfo(Struct, frozen=True, array_like=True):
+    """One addressed session of a user: the id of its connection; ``since`` in Unix seconds."""
+
+    connection: str
+    device: str
+    dialect: str
+    since: int
+    node: str
+
+
+class UserSessions(Struct, frozen=True):
+    """The sessions of each user, in the order of the query; none: offline.
+
+    ``missing`` names nodes that did not answer.
+    """
+
+    sessions: list[list[SessionInfo]]
+    missing: tuple[str, ...] = ()
+
+
+class AppCount(Struct, frozen=True):
+    """The counts of an app; a user with sessions on two nodes counts twice."""
+
+    users: int
+    sessions: int
+    channels: int
+    subscriptions: int
+
+
+class Counts(Struct, frozen=True):
+    """The counts of each app; ``missing`` names nodes that did not answer."""
+
+    apps: dict[str, AppCount]
+    missing: tuple[str, ...] = ()
+
+
+class NamesQuery(Struct, frozen=True, array_like=True):
+    """Online users of an app on the queried node: at most ``limit``, after the name ``after``."""
+
+    app: str
+    after: str | None
+    limit: int
+
+
+class NamesAnswer(Struct, frozen=True, array_like=True):
+    """``count``: number of users of the app here. ``names``: the requested ones, sorted unless they are
+    all.
+    """
+
+    count: int
+    names: list[str]
+
+
+class SessionsQuery(Struct, frozen=True, array_like=True):
+    """Sessions of these users on the queried node; answered in their order."""
+
+    app: str
+    users: Sequence[str]
+
+
+class NodeCounts(Struct, frozen=True, array_like=True):
+    """The counts of one node for an app.
+
+    ``names`` are those of its channels, if there are at most :data:`NAMED_CHANNELS`.
+    """
+
+    users: int
+    sessions: int
+    channels: int
+    names: list[str]
+    subscriptions: int = 0
+
+
+def add_up(counts: Sequence[NodeCounts]) -> AppCount:
+    """Add the counts of all nodes of an app."""
+    channels = sum(each.channels for each in counts)
+    if all(len(each.names) == each.channels for each in counts):
+        channels = len(set().union(*(each.names for each in counts)))
+    return AppCount(
+        sum(each.users for each in counts),
+        sum(each.sessions for each in counts),
+        channels,
+        sum(each.subscriptions for each in counts),
+    )
+
+
+class UserPage(Struct, frozen=True):
+    """Some users of an app. ``total`` counts all of them; ``missing`` names nodes that did not answer.
+
+    ``more``: further users follow this page, in the order of names.
+    """
+
+    total: int
+    users: list[str]
+    more: bool = False
+    missing: tuple[str, ...] = ()
+
+
+class Presence:
+    """Which users are online, on all nodes. Stateless. While the registry does not answer, only users here
+    count.
+
+    ``others`` is None without a cluster; then nothing switches. The registry knows which users are online,
+    and the nodes know their names. The registry does not know the users of the client dialect: the id of each
+    contains its node.
+    """
+
+    def __init__(
+        self, hub: Hub, table: ConnectionTable, registry: Registry, others: OtherNodes | None = None
+    ) -> None:
+        self._hub = hub
+        self._table = table
+        self._registry = registry
+        self._others = others
+
+    def add_to(self, queries: NodeQueries) -> None:
+        """Answer the queries of other nodes."""
+        queries.add("names", NamesQuery, self._names_here)
+        queries.add("sessions", SessionsQuery, self._sessions_here)
+        queries.add("counts", list[str], self._counts_here)
+
+    def _query(
+        self, kind: str, query: object, leases: Iterable[Lease] | None = None
+    ) -> tuple[dict[str, bytes], list[str]]:
+        return ({}, []) if self._others is None else self._others.query(kind, query, leases)
+
+    def is_online(self, apps: Sequence[str], user: str) -> bool:
+        """Whether a user has a session in one of these apps anywhere. All of them are one question."""
+        if len(apps) == 1:
+            return self.are_online(apps[0], [user])[0]
+        if any(self._hub.is_online(app, user) for app in apps):
+            return True
+        if self._others is None or not user or not apps:
+            return False
+        return any(self._others.registry.find_in_apps(apps, user) or ())
+
+    def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
+        """Whether each of many users of one app has a session anywhere."""
+        here = [self._hub.is_online(app, user) for user in users]
+        away = [user for user, known in zip(users, here, strict=True) if not known and user]
+        if self._others is None or not away:
+            return here
+        if app.startswith(SYSTEM_PREFIX):
+            found: Sequence[object] | None = self.sessions(app, away).sessions
+        else:
+            found = self._others.registry.find(app, away)
+        elsewhere = {user for user, refs in zip(away, found or (), strict=False) if refs}
+        return [known or user in elsewhere for user, known in zip(users, here, strict=True)]
+
+    def page(self, app: str, after: str | None, limit: int) -> UserPage:
+        """Users of an app: all of them, unsorted, if they are at most ``limit`` and ``after`` is None.
+
+        Otherwise up to ``limit`` users in the order of names, after the name ``after``.
+        """
+        query = NamesQuery(app, after, limit + 1)
+        own = self._names_here(query)
+        answers, missing = self._query("names", query)
+        total, names = own.count, own.names
+        if answers:
+            parts: list[NamesAnswer] = [own, *read(answers, NamesAnswer).values()]
+            total = sum(answer.count for answer in parts)
+            names = sorted(set().union(*(answer.names for answer in parts)))
+        more = len(names) > limit
+        if after is None and not more:
+            total = len(names)
+        return UserPage(total, names[:limit], more, tuple(missing))
+
+    def sessions(self, app: str, users: Sequence[str]) -> UserSessions:
+        """The addressed sessions of each user, on all nodes."""
+        found: list[list[SessionInfo]] = []
+        missing: dict[str, None] = {}
+        for first in range(0, len(users), BATCH_USERS):
+            query = SessionsQuery(app, users[first : first + BATCH_USERS])
+            part = self._sessions_here(query)
+            answers, silent = self._query("sessions", query, self._nodes_of(query))
+            for answer in read(answers, list[list[SessionInfo]]).values():
+                for here, there in zip(part, answer, strict=False):
+                    here += there
+            found += part
+            missing |= dict.fromkeys(silent)
+        return UserSessions(found, tuple(missing))
+
+    def _nodes_of(self, query: SessionsQuery) -> Iterable[Lease]:
+        """The other nodes that may have sessions of these users."""
+        others = self._others
+        if others is None:
+            return ()
+        if query.app.startswith(SYSTEM_PREFIX):
+            leases = [self._table.node_of(user, others) for user in query.users]
+            return {lease.epoch: lease for lease in leases if lease is not None}.values()
+        peers = others.node_messages.peers()
+        named = [user for user in query.users if user]
+        found = others.registry.find(query.app, named) if peers and named else []
+        if found is None:
+            return peers
+        epochs = {ref.epoch for refs in found for ref in refs}
+        return [lease for lease in peers if lease.epoch in epochs]
+
+    def counts(self, apps: Sequence[str]) -> Counts:
+        """How many users, sessions and channels each app has."""
+        answers, missing = self._query("counts", list(apps))
+        parts = [self._counts_here(apps), *read(answers, list[NodeCounts]).values()]
+        by_app = zip(apps, zip(*parts, strict=True), strict=True)
+        return Counts({app: add_up(counts) for app, counts in by_app}, tuple(missing))
+
+    # --- this node ------------------------------------------------------------------------------------------
+
+    def _names_here(self, query: NamesQuery) -> NamesAnswer:
+        names, after = self._hub.user_names(query.app), query.after
+        if after is None and len(names) < query.limit:
+            return NamesAnswer(len(names), names)
+        rest = sorted(name for name in names if after is None or name > after)
+        return NamesAnswer(len(names), rest[: query.limit])
+
+    def _sessions_here(self, query: SessionsQuery) -> list[list[SessionInfo]]:
+        app = self._hub.apps.get(query.app)
+        if app is None:
+            return [[] for _ in query.users]
+        node = self._registry.lease.node
+        return [[self._info(session, node) for session in app.sessions_of(user)] for user in query.users]
+
+    def _info(self, session: Connection, node: str) -> SessionInfo:
+        dialect = session.encoding.dialect.name
+        return SessionInfo(self._table.id_of(session), session.device, dialect, session.since, node)
+
+    def _counts_here(self, apps: Sequence[str]) -> list[NodeCounts]:
+        return [self._counts(name) for name in apps]
+
+    def _counts(self, name: str) -> NodeCounts:
+        app = self._hub.apps.get(name)
+        if app is None:
+            return NodeCounts(0, 0, 0, [])
+        users = len(app.users)
+        sessions = sum(len(app.sessions_of(user)) for user in app.users) if app.several else users
+        channels = len(app.channels)
+        names = list(app.channels) if channels <= NAMED_CHANNELS else []
+        return NodeCounts(users, sessions, channels, names, app.memberships)

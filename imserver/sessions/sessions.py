@@ -1,0 +1,510 @@
+"""Sessions: logging in under an app's policy, logging out, closing sessions and banning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from itertools import chain
+from time import monotonic
+from typing import Final
+
+import gevent
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.auth.login import Logins
+from imserver.auth.quotas import ConnectionRates
+from imserver.auth.rules import LoginDecision
+from imserver.cluster.nodes import NodeQueries, OtherNodes, read
+from imserver.errors import StorageUnavailable
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import App, Hub
+from imserver.metrics import Metrics
+from imserver.model import Event, Heartbeat, Login, Ping, Reply, is_of_device
+from imserver.sessions.connection_ids import NAMED_BY_ID
+from imserver.storage.contract import Changes
+from imserver.storage.store import Store
+from imserver.transport.connection import OPEN, Connection
+from imserver.transport.dispatch import CommandRow, CommandTable
+
+log = logging.getLogger(__name__)
+
+_OK: Final = Reply(errors.REPLY_OK)
+_PONG: Final = Reply(errors.REPLY_OK, "pong")
+ENTER_TEXT = "哈喽~"
+EXIT_TEXT = "用户已经离开~"
+ALIVE_SECONDS = 3
+"""Time for an old connection to answer a ping before a login under ``refuse`` replaces it."""
+_LOOKS = 30
+MAX_BANS: Final = 100_000
+"""Number of bans that a node knows."""
+MAX_BAN_SECONDS: Final = 366 * 86400
+"""The longest ban that a request may ask for."""
+_NOTICE_BYTES: Final = 100
+"""Of a notice without its user."""
+MAX_KICKS: Final = 10_000
+"""Number of kicks that are remembered; more than can happen during one login."""
+
+
+class CloseSessions(Struct, frozen=True, array_like=True):
+    """Close the sessions of these users on the queried node. The answer has the number of closed sessions of
+    each.
+
+    ``device``: only sessions of a device of this name (None: all). ``ban_seconds``: refuse their logins for
+    so long. ``online``: users with an addressed session on some node; their older connections are closed too.
+    """
+
+    app: str
+    users: Sequence[str]
+    device: str | None = None
+    ban_seconds: float = 0
+    online: Sequence[str] = ()
+
+
+class Unban(Struct, frozen=True, array_like=True):
+    """Lift the bans of these users; answered with True."""
+
+    app: str
+    users: Sequence[str]
+
+
+class ClosedSessions(Struct, frozen=True):
+    """The number of closed addressed sessions of each user, and the nodes that did not answer in time.
+
+    ``lasting``: the bans are in the database, so nodes that start later know them.
+    """
+
+    closed: list[int]
+    missing: tuple[str, ...] = ()
+    lasting: bool = True
+
+    @property
+    def total(self) -> int:
+        """The sum over all users."""
+        return sum(self.closed)
+
+
+class RecentKicks:
+    """The last kicks. A login that began before a kick and ends after it is refused.
+
+    A kick closes existing sessions. A login in progress has none yet, and its proof may have become invalid:
+    the account may have ended all its sessions, or may be deleted. ``count``: the number of kicks.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._numbers: dict[tuple[str, str, str | None], int] = {}
+
+    def note(self, app: str, user: str, device: str | None = None) -> None:
+        """Record the kick of a user, from devices of this name or (None) from all."""
+        self._note((app, user, device))
+
+    def note_app(self, app: str) -> None:
+        """Record that an app was deleted: a new one of its name may have other users."""
+        self._note((app, "", None))
+
+    def _note(self, key: tuple[str, str, str | None]) -> None:
+        self.count += 1
+        self._numbers.pop(key, None)
+        self._numbers[key] = self.count
+        if len(self._numbers) > MAX_KICKS:
+            del self._numbers[next(iter(self._numbers))]
+
+    def since(self, count: int, app: str, user: str, device: str) -> bool:
+        """Whether a user was kicked from a device after the first ``count`` kicks."""
+        if count == self.count:
+            return False
+        numbers = self._numbers
+        whole = device.rpartition("/")[0] or device
+        return max(numbers.get((app, user, each), 0) for each in (None, device, whole)) > count
+
+    def app_deleted_since(self, count: int, app: str) -> bool:
+        """Whether an app of this name was deleted after the first ``count`` kicks."""
+        return self._numbers.get((app, "", None), 0) > count
+
+
+def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
+    """The other sessions of the same user on a device of the same name."""
+    if login.user not in app.users:
+        return []
+    return [c for c in app.sessions_of(login.user) if c.device == login.device and c is not connection]
+
+
+class Sessions:
+    """Owner of the bans. All other state is in the hub."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        logins: Logins,
+        store: Store,
+        others: OtherNodes | None = None,
+    ) -> None:
+        self._hub = hub
+        self._fanout = fanout
+        self._metrics = metrics
+        self._logins = logins
+        self._store = store
+        self._others = others
+        self._bans: dict[tuple[str, str], float] = {}
+        self.kicks = RecentKicks()
+        self._rates = ConnectionRates()
+        """Of the bytes of notices that connections cause which log in as one user after the other."""
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+
+        def login(connection: Connection, command: Login) -> Reply:
+            code = self.login(connection, command)
+            if log.isEnabledFor(logging.DEBUG):
+                ids = {"connection": connection.peer}
+                log.debug("login of %r in %r: %d", command.user, command.app, code, extra=ids)
+            return _OK if code == errors.REPLY_OK else Reply(code)
+
+        def heartbeat(connection: Connection, _command: Heartbeat) -> Reply:
+            self.heartbeat(connection)
+            return _OK
+
+        return {
+            Login: CommandRow(login, needs_session=False),
+            Heartbeat: CommandRow(heartbeat),
+            Ping: CommandRow(lambda _connection, _command: _PONG, needs_session=False),
+        }
+
+    def login(
+        self,
+        connection: Connection,
+        login: Login,
+        again: bool = False,
+        decision: LoginDecision | None = None,
+        kicks: int | None = None,
+    ) -> int:
+        """Begin a session. Returns a reply code. Under ``refuse`` it may wait for :data:`ALIVE_SECONDS`.
+
+        ``again``: a connection that has logged in may log in again; its session ends when the new one begins.
+        ``decision``: the login decision, if it was made before. ``kicks``: the number of kicks before the
+        decision. When it returns ``REPLY_OK``, the user can be reached on this connection.
+        """
+        if kicks is None:
+            kicks = self.kicks.count
+        name = self._logins.resolve(login.app)
+        if name != login.app:
+            login = replace(login, app=name)
+        if not self.takes_user(name, login.user):
+            return self._refuse(connection, login, errors.REPLY_BAD_USER, "user")
+        app = self._hub.apps.get(name)
+        if app is None:
+            return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "app")
+        if connection.user is not None and not again:
+            return self._renew(connection, login)
+        if decision is None:
+            decision = self._check(connection, login)
+        if not decision.ok:
+            if decision.final:
+                connection.close(decision.close)
+            return decision.code
+        if decision.device:
+            login = replace(login, device=decision.device)
+        if self.is_banned(login.app, login.user):
+            connection.close(errors.CLOSE_BANNED)
+            return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "banned")
+        rivals = _rivals(app, login, connection)
+        if app.policy == "refuse" and rivals:
+            alive = self._any_alive(rivals)
+            # Sessions that began during the wait count as alive.
+            rivals, old = _rivals(app, login, connection), rivals
+            if alive or any(rival not in old for rival in rivals):
+                connection.close(errors.CLOSE_REFUSED)
+                return self._refuse(connection, login, errors.REPLY_FAILED, "policy")
+            if self.is_banned(login.app, login.user):
+                connection.close(errors.CLOSE_BANNED)
+        if connection.state != OPEN:
+            return self._refuse(connection, login, errors.REPLY_FAILED, "gone")
+        if connection.user:
+            if not self._may_change_user(app, connection, login.user):
+                return self._refuse(connection, login, errors.REPLY_NOT_STORED, "rate")
+            self.leave(connection, (app.name, login.user))
+        code = self._begin(app, connection, login)
+        if code != errors.REPLY_OK:
+            return self._refuse(connection, login, code, "registry")
+        if self.kicks.since(kicks, app.name, login.user, login.device):
+            banned = self.is_banned(app.name, login.user)
+            connection.close(errors.CLOSE_BANNED if banned else errors.CLOSE_KICKED)
+            return self._refuse(
+                connection, login, errors.REPLY_UNAUTHORIZED, "banned" if banned else "kicked"
+            )
+        if self.kicks.app_deleted_since(kicks, name):
+            connection.close(errors.CLOSE_APP_DELETED)
+            return self._refuse(connection, login, errors.REPLY_UNAUTHORIZED, "deleted")
+        self._logins.began(connection, decision)
+        if app.policy in ("single", "refuse"):
+            for rival in rivals:
+                rival.close(errors.CLOSE_REPLACED)
+        return code
+
+    def begin_without_user(
+        self, connection: Connection, app: str, decision: LoginDecision, kicks: int | None = None
+    ) -> int:
+        """Begin a session without a user. Returns a reply code. Never switches.
+
+        It is in channels only: no push to users reaches it, and nobody goes online. ``kicks``: the number of
+        kicks before the decision, if it may have switched.
+        """
+        known = self._hub.apps.get(app)
+        nobody = Login(app, "")
+        if known is None:
+            return self._refuse(connection, nobody, errors.REPLY_UNAUTHORIZED, "app")
+        if kicks is not None and self.kicks.app_deleted_since(kicks, app):
+            connection.close(errors.CLOSE_APP_DELETED)
+            return self._refuse(connection, nobody, errors.REPLY_UNAUTHORIZED, "deleted")
+        if connection.state != OPEN:
+            return self._refuse(connection, nobody, errors.REPLY_FAILED, "gone")
+        self._hub.attach(known, connection, "", "")
+        self._metrics.logins += 1
+        self._logins.began(connection, decision)
+        return errors.REPLY_OK
+
+    def takes_user(self, app: str, user: str) -> bool:
+        """Whether a user id is short enough for an app. Never switches."""
+        return self._logins.takes_user(app, user)
+
+    def replaces_older(self, app: str) -> bool:
+        """Whether a login to an app ends the older session of its user and device. Never switches."""
+        known = self._hub.apps.get(app)
+        return known is not None and known.policy in ("single", "refuse")
+
+    def _check(self, connection: Connection, login: Login) -> LoginDecision:
+        dialect = connection.encoding.dialect.name
+        return self._logins.check(login.app, login.user, login.token, dialect, connection, login.device)
+
+    def _renew(self, connection: Connection, login: Login) -> int:
+        """Handle another login on a connection that has logged in: it may only renew the token of its
+        session.
+        """
+        same = (connection.app, connection.user) == (login.app, login.user)
+        if not (same and self._logins.holds_token(connection)):
+            return self._refuse(connection, login, errors.REPLY_FAILED, "again")
+        decision = self._check(connection, login)
+        if not decision.ok:
+            return decision.code
+        if connection.state != OPEN:
+            return self._refuse(connection, login, errors.REPLY_FAILED, "gone")
+        self._logins.began(connection, decision)
+        self.heartbeat(connection)
+        return errors.REPLY_OK
+
+    def _may_change_user(self, app: App, connection: Connection, user: str) -> bool:
+        """Charge a connection for the notices that its next login causes: an exit and an enter. False: it has
+        caused too many."""
+        before = connection.user or ""
+        if (connection.app, before) == (app.name, user):
+            return True
+        size = 2 * _NOTICE_BYTES + len(before) + len(user)
+        return self._rates.take(connection, "", self._fanout.notice_bytes, size)
+
+    def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
+        """End the session of a connection that stays open. May switch.
+
+        ``successor``: app and user of the session that follows at once. The same user gets no exit notice.
+        """
+        app, user = connection.app, connection.user
+        if self._hub.detach(connection) and app is not None and user is not None and (app, user) != successor:
+            self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
+
+    def heartbeat(self, connection: Connection) -> None:
+        """Renew a session. Under ``newest`` an older connection stays open, but it does not keep its user
+        online.
+        """
+        connection.last_seen = monotonic()
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """Handle the end of a connection (``ConnectionContext.ended``)."""
+        self._metrics.closed(code)
+        user = connection.user
+        offline = self._hub.leave(connection)
+        if connection.encoding.dialect.name == NAMED_BY_ID:
+            return  # there was no enter notice
+        if offline and user is not None and connection.app is not None:
+            self._fanout.notice(self._hub.apps[connection.app], Event("exit", user, EXIT_TEXT))
+
+    # --- closing and banning --------------------------------------------------------------------------------
+
+    def add_to(self, queries: NodeQueries) -> None:
+        """Answer the queries of other nodes."""
+        queries.add("close_sessions", CloseSessions, self.close_here)
+        queries.add("unban", Unban, self.unban_here)
+
+    def close(
+        self, app: str, users: Sequence[str], device: str | None = None, ban_seconds: float = 0
+    ) -> ClosedSessions:
+        """Close the sessions of users on all nodes with a terminal code; refuse logins for ``ban_seconds``.
+
+        ``device``: only sessions of a device of this name, or of a part of it (None: all). May switch.
+        """
+        missing: list[str] = []
+        if self._others is None:
+            closed = self.close_here(CloseSessions(app, users, device, ban_seconds))
+        else:
+            found = self._others.registry.find(app, users) if users else []
+            online = [user for user, refs in zip(users, found or [()] * len(users), strict=True) if refs]
+            query = CloseSessions(app, users, device, ban_seconds, online)
+            closed = self.close_here(query)
+            answers, missing = self._query(self._others, "close_sessions", query)
+            for counts in read(answers, list[int]).values():
+                closed = [here + there for here, there in zip(closed, counts, strict=False)]
+        # Last: a node that reads a new ban closes the sessions, and would not count them here.
+        lasting = ban_seconds <= 0 or self._store_bans(app, users, ban_seconds)
+        return ClosedSessions(closed, tuple(missing), lasting)
+
+    def _store_bans(self, app: str, users: Sequence[str], seconds: float) -> bool:
+        """Store bans for nodes that start later, and for this one. Return whether they are stored."""
+        # Nodes of a cluster with databases of their own refuse to run: only a lone node creates one.
+        if app not in self._hub.apps or not (self._store.has_database or self._others is None):
+            return False
+        try:
+            self._store.ban(app, users, seconds)
+        except StorageUnavailable as error:
+            log.warning("a ban in %s was not stored: %s", app, error)
+            return False
+        return True
+
+    def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...]:
+        """Lift bans on all nodes. Return the nodes that did not answer in time; they learn of it from the
+        database. Raises StorageUnavailable. May switch.
+        """
+        if self._store.has_database:
+            self._store.ban(app, users, 0)
+        query = Unban(app, users)
+        self.unban_here(query)
+        return () if self._others is None else tuple(self._query(self._others, "unban", query)[1])
+
+    def learn(self, changes: Changes) -> None:
+        """Apply the bans that were made or lifted on any node. Never switches.
+
+        A user who is banned here already has no sessions: looking for them again would cost a walk over all
+        connections.
+        """
+        made: dict[tuple[str, float], list[str]] = {}
+        for row in changes.bans:
+            if row.seconds > 0 and not self.is_banned(row.app, row.user):
+                made.setdefault((row.app, row.seconds), []).append(row.user)
+            self.ban(row.app, row.user, row.seconds)  # also if this node does not know the app yet
+        for (app, seconds), users in made.items():
+            self.close_here(CloseSessions(app, users, None, seconds))
+
+    def _query(
+        self, others: OtherNodes, kind: str, query: CloseSessions | Unban
+    ) -> tuple[dict[str, bytes], list[str]]:
+        answers, missing = others.query(kind, query)
+        if missing:
+            log.warning("query %r: no answer from %s", kind, ", ".join(missing))
+        return answers, missing
+
+    def close_here(self, query: CloseSessions) -> list[int]:
+        """Close sessions of this node. Return the number of addressed sessions of each user. Never
+        switches.
+        """
+        for user in query.users:
+            self.kicks.note(query.app, user, query.device)
+        app = self._hub.apps.get(query.app)
+        if app is None:
+            return [0] * len(query.users)
+        for user in query.users if query.ban_seconds > 0 else ():
+            self.ban(query.app, user, query.ban_seconds)
+        victims = [
+            [c for c in app.sessions_of(user) if query.device is None or is_of_device(c.device, query.device)]
+            for user in query.users
+        ]
+        code = errors.CLOSE_BANNED if query.ban_seconds > 0 else errors.CLOSE_KICKED
+        closed = [len(each) for each in victims]
+        for connection in [*self._older(app, query, closed), *chain.from_iterable(victims)]:
+            connection.close(code)
+        return closed
+
+    def close_app(self, app: str) -> None:
+        """An app was deleted: close its sessions on this node, and forget its bans. Never switches."""
+        self.kicks.note_app(app)
+        for user in [user for name, user in self._bans if name == app]:
+            del self._bans[app, user]
+        for connection in self._hub.retire(app):
+            connection.close(errors.CLOSE_APP_DELETED)
+
+    def _older(self, app: App, query: CloseSessions, closed: Sequence[int]) -> Collection[Connection]:
+        """Connections of these users that are served but not addressed. They exist under ``newest``."""
+        if app.policy != "newest":
+            return ()
+        closing = {user for user, number in zip(query.users, closed, strict=True) if number}
+        closing.update(query.users if query.ban_seconds > 0 else query.online)
+        closing.intersection_update(query.users)
+        if not closing:
+            return ()
+        return [
+            connection
+            for connection in self._hub.connections()
+            if connection.user in closing
+            and connection.app == app.name
+            and (query.device is None or is_of_device(connection.device, query.device))
+            and connection not in app.sessions_of(connection.user)
+        ]
+
+    def unban_here(self, query: Unban) -> bool:
+        """Lift the bans of this node. Never switches."""
+        for user in query.users:
+            self.ban(query.app, user, 0)
+        return True
+
+    def ban(self, app: str, user: str, seconds: float) -> None:
+        """Refuse logins of a user on this node for ``seconds`` (0: lift the ban). Closes nothing.
+
+        Beyond ``MAX_BANS`` the oldest is dropped.
+        """
+        self._bans.pop((app, user), None)
+        if seconds > 0:
+            self._bans[app, user] = monotonic() + seconds
+            while len(self._bans) > MAX_BANS:
+                del self._bans[next(iter(self._bans))]
+
+    def _begin(self, app: App, connection: Connection, login: Login) -> int:
+        """Begin the session. Return a reply code."""
+        connection.last_seen = monotonic()
+        self._hub.join(app, connection, login.user, login.device)
+        self._metrics.logins += 1
+        if self._fanout.takes_notices(app):
+            self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
+        return errors.REPLY_OK
+
+    def _refuse(self, connection: Connection, login: Login, code: int, reason: errors.LoginRefusal) -> int:
+        self._logins.refused(reason, login.app, login.user, connection.peer)
+        return code
+
+    def bans(self, app: str) -> dict[str, float]:
+        """Banned user → seconds until the end of the ban, according to this node's list. Never switches."""
+        now = monotonic()
+        return {
+            user: until - now for (name, user), until in self._bans.items() if name == app and until > now
+        }
+
+    def is_banned(self, app: str, user: str) -> bool:
+        """Whether a user is banned, according to this node's list. Never switches."""
+        until = self._bans.get((app, user))
+        if until is None:
+            return False
+        if until < monotonic():
+            del self._bans[app, user]
+            return False
+        return True
+
+    def _any_alive(self, rivals: list[Connection]) -> bool:
+        """Ping ``rivals`` and wait until one answers or the time is over."""
+        for rival in rivals:
+            rival.ping()
+        for _ in range(_LOOKS):
+            gevent.sleep(ALIVE_SECONDS / _LOOKS)
+            if any(rival.state == OPEN and not rival.pinged_at for rival in rivals):
+                return True
+            if all(rival.state != OPEN for rival in rivals):
+                break
+        return False

@@ -1,0 +1,202 @@
+"""What an app's settings come to, and which cannot be."""
+
+import gc
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from imserver.auth.channel_tokens import ChannelClaims
+from imserver.auth.quotas import LimitedEncoding
+from imserver.auth.rules import Rule, load_secrets, objection
+from imserver.auth.tenants import Tenant
+from imserver.auth.tokens import BadKey, BadToken, make_token, read_token
+from imserver.channels.channels import Subscribed
+from imserver.config.load import load_config
+from imserver.config.settings import ChannelSettings, JwtSettings, TenantSettings, WebhookSettings
+from imserver.config.values import ConfigError
+from imserver.dialects.cmd.answers import CmdAnswers
+from imserver.dialects.cmd.wire import CmdDialect
+from imserver.hub.hub import App, LocalChannel
+from imserver.model import Subscribe
+from imserver.transport.connection import Encoding
+from tests.core.login_harness import ASK, HOOK, JWT
+from tests.support import run_cli
+
+PLACEHOLDER = "replace-me: openssl rand -hex 32"
+
+
+def rule(**settings: Any) -> Rule:
+    tenant = Tenant(name="101", **settings)
+    return Rule(tenant, load_secrets("101", tenant, b"server"), demo=True)
+
+
+def test_an_app_that_demands_nothing_is_plain_and_quiet() -> None:
+    one = rule()
+    assert one.plain
+    assert one.quiet
+    assert one.origins is None
+    assert one.receiver is one.asked is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"jwt": JWT},
+        {"dialects": ("cmd",)},
+        {"max_connections": 1},
+        {"messages_per_second": 0.5},
+        {"webhook": ASK},
+    ],
+)
+def test_an_app_that_demands_something_is_neither(settings: dict[str, Any]) -> None:
+    one = rule(**settings)
+    assert not one.plain
+    assert not one.quiet
+
+
+def test_an_app_that_only_wants_events_is_plain() -> None:
+    one = rule(webhook=HOOK)
+    assert one.plain
+    assert not one.quiet
+    assert one.receiver is not None
+    assert one.receiver.events == {"connect", "disconnect", "login", "message", "group", "account", "absent"}
+
+
+def test_secrets_may_be_in_files(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(" the secret\n")
+    hook = WebhookSettings(
+        "http://x/", secret_file=str(file), authorise_url="http://y/", review_url="http://z/"
+    )
+    one = rule(webhook=hook)
+    assert one.receiver is not None
+    assert one.asked is not None
+    assert one.review is not None
+    assert one.receiver.secret == one.asked.secret == one.review.secret == b"the secret"
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (TenantSettings(), ""),
+        (TenantSettings(jwt=JWT, webhook=HOOK), ""),
+        (TenantSettings(jwt=(JwtSettings(),)), ""),
+        (TenantSettings(jwt=(JwtSettings("HS256", "short"),)), "jwt: "),
+        (TenantSettings(jwt=(JwtSettings("HS256", PLACEHOLDER),)), "jwt: this secret is a placeholder"),
+        (TenantSettings(webhook=WebhookSettings("http://x/", PLACEHOLDER)), "webhook.secret: this is a"),
+        (TenantSettings(webhook=WebhookSettings("http://x/")), "webhook.secret: "),
+        (TenantSettings(webhook=WebhookSettings(secret_file="/no/file")), ""),
+        (TenantSettings(webhook=WebhookSettings("http://x/", secret_file="/no/file")), "webhook: /no/file"),
+        (TenantSettings(webhook=WebhookSettings("http://x/", "a", "b")), "webhook: "),
+    ],
+)
+def test_what_cannot_be_is_reported(settings: TenantSettings, why: str) -> None:
+    found = objection("101", settings)
+    assert found.startswith(why)
+    assert bool(found) == bool(why)
+    if why:
+        with pytest.raises(BadKey):
+            load_secrets("101", settings, b"server")
+
+
+def test_an_app_of_the_client_dialect_has_no_stored_history() -> None:
+    stored = TenantSettings(channels={"news": ChannelSettings(history="log")})
+    assert objection("system:shop", stored).startswith(
+        "channels: an app of the client dialect has no message log"
+    )
+    assert not objection("shop", stored)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (
+            "{channels: {a: {history: log, history_size: 1, history_seconds: 1}}}",
+            "either history or history_size",
+        ),
+        ("{channels: {a: {history: disk}}}", "history"),
+        ("{jwt: [{algorithm: RS256}]}", "needs a public key"),
+        ("{jwt: [{key: a, key_file: b}]}", "not both"),
+        ("{jwt: [{algorithm: none}]}", "expected one of ES256, ES384, ES512, EdDSA, HS256"),
+        ("{jwt: [{key: a, kid: x}, {key: b, kid: x}]}", "the same kid"),
+        ("{webhook: {url: 'http://x/'}}", "secret"),
+        ("{webhook: {url: 'ftp://x/', secret: s}}", "http"),
+        ("{webhook: {authorise_url: 'x', secret: s}}", "http"),
+        ("{webhook: {review_url: 'x', secret: s}}", "webhook.review_url"),
+        ("{webhook: {review_url: 'http://x/'}}", "secret"),
+        ("{webhook: {review_url: 'http://x/', secret: s, review_seconds: 0}}", "review_seconds"),
+        ("{webhook: {review_url: 'http://x/', secret: s, review_seconds: 31}}", "review_seconds"),
+        ("{webhook: {review_url: 'http://x/', secret: s, review_failure: open}}", "review_failure"),
+        ("{webhook: {url: 'http://x/', secret: s, events: [all]}}", "events"),
+        ("{api_allow_from: [10.0.0.0/33]}", "networks"),
+        ("{dialects: [tcp]}", "dialects"),
+        ("{max_connections: -1}", "max_connections"),
+    ],
+)
+def test_the_configuration_says_what_is_wrong_and_where(tmp_path: Path, settings: str, why: str) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(f'apps:\n  "101": {settings}\n')
+    with pytest.raises(ConfigError, match=why) as found:
+        load_config(str(file), environ={})
+    assert str(found.value).startswith(f"{file}")
+    assert "apps" in str(found.value)
+
+
+@pytest.mark.parametrize("names", [("", ""), ("", "new"), ("old", "new")])
+def test_a_key_is_replaced_while_tokens_of_both_are_accepted(tmp_path: Path, names: tuple[str, str]) -> None:
+    """The steps of docs/guides/session-tokens.md, whether or not the keys have a ``kid``."""
+    file = tmp_path / "my.yaml"
+    old, new = (JwtSettings(key=text * 32, kid=kid) for text, kid in zip("ab", names, strict=True))
+    tokens = [make_token("ann", "101", 2**40, row, row.key) for row in (old, new)]
+    for rows, accepted in (([old], [True, False]), ([old, new], [True, True]), ([new], [False, True])):
+        listed = [{"key": row.key, **({"kid": row.kid} if row.kid else {})} for row in rows]
+        file.write_text(json.dumps({"apps": {"101": {"jwt": listed}}}))
+        keys = load_secrets("101", load_config(str(file), environ={}).apps["101"], b"server").keys
+        for token, is_accepted in zip(tokens, accepted, strict=True):
+            if is_accepted:
+                assert read_token(token, keys, 0).user == "ann"
+            else:
+                with pytest.raises(BadToken):
+                    read_token(token, keys, 0)
+
+
+def test_check_config_tries_the_keys(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text('apps: {"101": {jwt: [{key: short}]}}')
+    done = run_cli("check-config", "--config", str(file))
+    assert done.returncode == 1
+    assert "apps.101.jwt: a secret of HS256 needs at least 32 bytes" in done.stderr
+
+
+def test_check_config_shows_no_secret(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    secrets = ("the secret of the tokens, long enough", "the secret of the webhook")
+    app = f'{{jwt: [{{key: "{secrets[0]}"}}], webhook: {{url: "http://x/", secret: "{secrets[1]}"}}}}'
+    file.write_text(f'apps: {{"101": {app}}}')
+    done = run_cli("check-config", "--config", str(file))
+    assert done.returncode == 0, done
+    assert not [secret for secret in secrets if secret in done.stdout + done.stderr]
+
+
+def test_no_encoding_of_former_rules_stays() -> None:
+    def subscribe_under_new_rules() -> None:
+        connection: Any = SimpleNamespace(encoding=plain, dialect_state=None)
+        rule(messages_per_second=5.0).limit(connection)
+        answers.subscribed(connection, Subscribe("news"), ChannelClaims(), found)
+        assert isinstance(connection.encoding, LimitedEncoding)
+        assert connection.encoding.with_dialect(plain.dialect).plain is plain
+
+    def encodings() -> int:
+        gc.collect()
+        return sum(isinstance(each, Encoding) for each in gc.get_objects())
+
+    found = Subscribed(LocalChannel(App("101", "multi"), "news"), ChannelSettings())
+    answers, plain = CmdAnswers(), Encoding(CmdDialect(), lambda *_: None, 65536, 0)
+    subscribe_under_new_rules()
+    before = encodings()
+    for _ in range(5):
+        subscribe_under_new_rules()
+    assert encodings() == before

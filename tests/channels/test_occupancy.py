@@ -1,0 +1,140 @@
+"""Webhooks of channels: what back ends are sent when channels get and lose their subscribers."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.channels import occupancy
+from imserver.channels.occupancy import Occupancy
+from imserver.transport.connection import Connection
+from imserver.webhooks.requests import Receiver
+from imserver.webhooks.webhooks import Webhooks
+from tests.core.back_end import AwayStore, BackEnd
+from tests.core.cluster_harness import MULTI, Several
+from tests.hub.harness import Harness
+from tests.transport.harness import until
+
+ALL = ("occupied", "vacated", "joined", "left")
+NEWS = "news"
+
+
+class Notified:
+    """A back end that is notified about the channels of a node: lists of (event, channel, user)."""
+
+    def __init__(self, node: Any, events: Sequence[str] = ALL) -> None:
+        self.back_end = BackEnd()
+        self.webhooks = Webhooks(
+            self.back_end,  # type: ignore[arg-type]
+            node.table.id_of,
+            lambda: "node:1",
+            AwayStore(),  # type: ignore[arg-type]
+        )
+        if events:
+            self.webhooks.set(MULTI, Receiver(MULTI, "http://back.end", b"s", frozenset(events)))
+        self.occupancy = Occupancy(node.channels, node.table, self.webhooks, getattr(node, "registrar", None))
+
+    @property
+    def said(self) -> list[tuple[str, str, str]]:
+        return [(each["event"], each["channel"], each.get("user", "")) for each in self.back_end.events]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(occupancy, "VACATED_SECONDS", 0.02)
+
+
+@pytest.fixture
+def harness() -> Iterator[Harness]:
+    with Harness() as one:
+        yield one
+
+
+@pytest.fixture
+def nodes() -> Iterator[Several]:
+    with Several(2) as several:
+        yield several
+
+
+def joined(node: Any, user: str, channel: str = NEWS) -> Connection:
+    connection: Connection = node.login(MULTI, user)[0]
+    assert node.channels.join(MULTI, channel, connection)
+    return connection
+
+
+# --- one node -----------------------------------------------------------------------------------------------
+
+
+def test_a_channel_is_occupied_by_its_first_subscriber_and_vacated_after_the_last(harness: Harness) -> None:
+    notified = Notified(harness)
+    ann, bob = joined(harness, "ann"), joined(harness, "bob")
+    assert not harness.channels.join(MULTI, NEWS, ann)
+    harness.channels.leave(MULTI, NEWS, ann)
+    bob.lost()
+    until(lambda: len(notified.said) == 6)
+    assert notified.said == [
+        ("occupied", NEWS, ""),
+        ("joined", NEWS, "ann"),
+        ("joined", NEWS, "bob"),
+        ("left", NEWS, "ann"),
+        ("left", NEWS, "bob"),
+        ("vacated", NEWS, ""),
+    ]
+    event = notified.back_end.events[1]
+    assert event["connection"] == harness.table.id_of(ann)
+    assert (event["dialect"], event["app"]) == ("cmd", MULTI)
+
+
+def test_who_comes_back_soon_vacates_nothing(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(occupancy, "VACATED_SECONDS", 60)
+    notified = Notified(harness, ("occupied", "vacated"))
+    ann = joined(harness, "ann")
+    harness.channels.leave(MULTI, NEWS, ann)
+    harness.channels.join(MULTI, NEWS, ann)
+    until(lambda: notified.said)
+    gevent.sleep(0)
+    assert notified.said == [("occupied", NEWS, "")]
+
+
+@pytest.mark.parametrize(
+    ("events", "wanted"), [(("joined",), ["joined"]), (("vacated",), ["vacated"]), (("login",), [])]
+)
+def test_only_events_that_the_app_names_are_sent(harness: Harness, events: Any, wanted: list[str]) -> None:
+    notified = Notified(harness, events)
+    ann = joined(harness, "ann")
+    harness.channels.leave(MULTI, NEWS, ann)
+    until(lambda: len(notified.said) == len(wanted))
+    assert [event for event, *_ in notified.said] == wanted
+
+
+# --- several nodes ------------------------------------------------------------------------------------------
+
+
+def test_the_first_and_the_last_subscriber_of_all_nodes_count(nodes: Several) -> None:
+    one, two = (Notified(nodes[number], ("occupied", "vacated")) for number in (1, 2))
+    ann, bob = joined(nodes[1], "ann"), joined(nodes[2], "bob")
+    nodes[1].channels.leave(MULTI, NEWS, ann)
+    until(lambda: nodes.book.where(MULTI, NEWS) == {2: 1})
+    joined(nodes[1], "cid")
+    nodes[2].channels.leave(MULTI, NEWS, bob)
+    until(lambda: nodes.book.where(MULTI, NEWS) == {1: 1})
+    until(lambda: one.said)
+    assert (one.said, two.said) == ([("occupied", NEWS, "")], [])
+    nodes[1].channels.leave_all(next(iter(nodes[1].hub.apps[MULTI].channels[NEWS].members)))
+    until(lambda: len(one.said) == 2)
+    assert one.said[1] == ("vacated", NEWS, "")
+    assert not two.said
+
+
+def test_of_first_subscribers_at_the_same_time_one_occupies_the_channel(nodes: Several) -> None:
+    notified = [Notified(nodes[number], ("occupied",)) for number in (1, 2)]
+    for number in (1, 2):
+        nodes[number].registry.hold()
+    joining = [gevent.spawn(joined, nodes[number], f"u{number}") for number in (1, 2)]
+    gevent.sleep(0)
+    for number in (1, 2):
+        nodes[number].registry.release()
+    gevent.joinall(joining, timeout=60)
+    until(lambda: any(each.said for each in notified))
+    assert sorted(len(each.said) for each in notified) == [0, 1]

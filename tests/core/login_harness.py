@@ -1,0 +1,120 @@
+"""Logins over real connections, with apps that a test makes up and a back end that it scripts."""
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import jwt
+from msgspec.structs import asdict
+
+from imserver.auth.issuers import Issuers
+from imserver.auth.login import Logins
+from imserver.auth.tenants import Tenant
+from imserver.auth.tokens import BadToken
+from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
+from imserver.metrics import Metrics
+from imserver.transport.connection import Connection
+from imserver.transport.gate import GatePolicy, Origins
+from imserver.transport.proxies import TrustedProxies
+from imserver.webhooks.webhooks import Webhooks
+from tests.core.back_end import AwayStore, BackEnd
+from tests.transport.harness import SocketHarness
+
+SECRET = "a secret that is long enough to be one"
+JWT = (JwtSettings("HS256", SECRET),)
+HOOK = WebhookSettings("http://back.end/events", "hook secret")
+ASK = WebhookSettings(secret="hook secret", authorise_url="http://back.end/authorise")
+
+
+def token_for(user: str, app: str = "101", seconds: float = 60, key: str = SECRET, **more: Any) -> str:
+    """A session token that the app's back end has signed."""
+    return jwt.encode({"sub": user, "app": app, "exp": time.time() + seconds, **more}, key, "HS256")
+
+
+class Apps:
+    """The apps that exist."""
+
+    def __init__(self, **settings: TenantSettings) -> None:
+        self.tenants: dict[str, Tenant] = {}
+        for name, one in settings.items():
+            self.put(name, one)
+
+    def put(self, name: str, settings: TenantSettings) -> Tenant:
+        self.tenants[name] = tenant = Tenant(name=name, **asdict(settings))
+        return tenant
+
+    def get(self, name: str) -> Tenant | None:
+        return self.tenants.get(name)
+
+    def all(self) -> list[Tenant]:
+        return list(self.tenants.values())
+
+    def resolve(self, name: str) -> str:
+        tenant = self.get(name)
+        return tenant.same_as if tenant is not None and tenant.same_as else name
+
+
+def _no_account(token: str) -> Any:
+    raise BadToken(token)
+
+
+class LoginHarness(SocketHarness):
+    """Logins of one node. Page tokens are ``page.<app>.<user>``."""
+
+    def __init__(self, apps: dict[str, TenantSettings], any_origin: bool = False) -> None:
+        super().__init__()
+        self.apps = Apps(**apps)
+        self.back_end = BackEnd()
+        self.metrics = Metrics()
+        self.demo = True
+        self.accounts = SimpleNamespace(holder=_no_account)
+        self.webhooks = Webhooks(
+            self.back_end,  # type: ignore[arg-type]
+            lambda c: f"id of {c.peer}",
+            lambda: "node:1",
+            AwayStore(),  # type: ignore[arg-type]
+        )
+        self.origins = Origins(
+            TrustedProxies(()), GatePolicy(any_origin=any_origin, origins=("friend.example",))
+        )
+        self.logins = Logins(
+            self.apps,  # type: ignore[arg-type]
+            SimpleNamespace(fits=self.may_login),  # type: ignore[arg-type]
+            self.accounts,  # type: ignore[arg-type]
+            lambda: self.demo,
+            self.webhooks,
+            Issuers(self.back_end),  # type: ignore[arg-type]
+            b"server",
+            self.context.connections,
+            self.metrics,
+            self.origins,
+        )
+        self.logins.prepare()
+
+    @staticmethod
+    def may_login(app: str, user: str, token: str) -> bool:
+        return not token.startswith("page.") or token == f"page.{app}.{user}"
+
+    def on_ended(self, connection: Connection, code: int) -> None:
+        super().on_ended(connection, code)
+        self.logins.ended(connection, code)
+
+    def change(self, name: str, settings: TenantSettings) -> None:
+        """Change an app as somebody does at run time."""
+        self.logins.changed(self.apps.put(name, settings))
+
+    def login_request(self, origin: str = "") -> Connection:
+        """A connection that wants to log in."""
+        connection = self.connect()[0]
+        connection.origin = origin
+        return connection
+
+    def begin(
+        self, connection: Connection, user: str, app: str = "101", token: str = "", device: str = ""
+    ) -> Any:
+        """Check, and if it may, log in; the verdict."""
+        verdict = self.logins.check(app, user, token, "cmd", connection, device)
+        if verdict.ok:
+            connection.app, connection.user, connection.device = app, user, device
+            self.logins.began(connection, verdict)
+        return verdict

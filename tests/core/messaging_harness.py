@@ -1,0 +1,152 @@
+"""A node's inside with messaging over a log in memory, and clients that speak cmd to it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import json
+
+from imserver.auth.quotas import BotRates
+from imserver.auth.relations import NoRelations
+from imserver.channels.stored import ChannelLog
+from imserver.cluster.nodes import ToFollowers
+from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
+from imserver.messages.receipts import Receipts, Signals
+from imserver.storage.log.contract import Entry
+from imserver.transport.connection import Connection
+from tests.core.admitting import Admitting
+from tests.core.memory_log import MemoryLog, MemoryPositions, MemoryStore, Shelf
+from tests.hub.harness import Harness
+from tests.integration.raw import TEXT, frame
+from tests.transport.harness import Client, until
+
+APP = "102"
+"""Its policy lets several sessions of a user be addressed."""
+
+
+class Node(Harness):
+    """One node. ``peers`` are told what is stored here, through ``wire`` if a test wants to lose some."""
+
+    def __init__(self, shelf: Shelf | None = None, **options: Any) -> None:
+        self.log = MemoryLog(shelf)
+        self.store: Any = MemoryStore(self.log)
+        super().__init__(**options)
+        self.peers: list[Node] = []
+        self.wire: Callable[[int, int], bool] = lambda first, last: True
+        """(first id, last id) → whether peers get it."""
+        self.stored: list[Entry] = []
+        self.positions: Any = MemoryPositions()
+        node_messages: Any = self
+        logins: Any = Admitting(lambda app, user, token: True)
+        self.messaging = Messaging(
+            self.hub,
+            self.fanout,
+            self.metrics,
+            self.store,
+            logins,
+            self.positions,
+            self.reviews,
+            BotRates(0),
+            self.channels,
+            node_messages,
+        )
+        self.log.listen(self.messaging)
+        self.signals = Signals(
+            self.hub,
+            self.fanout,
+            self.messaging.log_subscriptions.followers,
+            self.store,
+            NoRelations(),
+            self.messaging.streams,
+            node_messages,
+        )
+        self.receipts = Receipts(self.signals, self.store)
+        searches = MessageSearch(self.store)
+        self.message_commands = MessageCommands(
+            self.sessions, self.messaging, self.receipts, searches, self.store
+        )
+        self._make_dispatcher(self.message_commands.rows(), self.receipts.rows(), self.signals.rows())
+
+    def _channel_log(self) -> ChannelLog:
+        return ChannelLog(self.store, lambda app: self.messaging.follower.follow(app), self.metrics)
+
+    # what :class:`imserver.cluster.nodes.NodeMessages` does
+
+    def broadcast_entries(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+        self.stored += entries
+        if self.wire(first, last):
+            for peer in self.peers:
+                peer.messaging.follower.committed(app, first, last, entries)
+
+    def broadcast(self, message: ToFollowers) -> None:
+        for peer in self.peers:
+            peer.signals.deliver(message)
+
+    def on_ended(self, connection: Connection, code: int) -> None:
+        self.messaging.catch_up.ended(connection, code)
+        super().on_ended(connection, code)
+
+    def speaker(self, user: str, cursor: int | None = None, device: str = "") -> "MessageClient":
+        """A user who has logged in, with a cursor if one is given."""
+        connection, client = self.connect()
+        message_client = MessageClient(connection, client)
+        data = {"userID": user, "appID": int(APP), "device": device}
+        message_client.login = message_client.ask(
+            "login", {**data, "cursor": cursor} if cursor is not None else data
+        )
+        return message_client
+
+
+class MessageClient:
+    """A client of the cmd dialect."""
+
+    def __init__(self, connection: Connection, client: Client) -> None:
+        self.connection = connection
+        self.client = client
+        self.login: Any = None
+        self._seq = 0
+
+    def tell(self, cmd: str, data: Any) -> str:
+        """Send a request; its seq."""
+        self._seq += 1
+        seq = f"r{self._seq}"
+        self.client.send(frame(TEXT, json.encode({"seq": seq, "cmd": cmd, "data": data})))
+        return seq
+
+    def bodies(self) -> list[Any]:
+        return [json.decode(payload) for payload in self.client.payloads()]
+
+    def answer(self, seq: str) -> Any:
+        """The response to a request: its code and data."""
+        found = until(lambda: [body for body in self.bodies() if body["seq"] == seq])
+        assert len(found) == 1, found
+        return found[0]["response"]["code"], found[0]["response"]["data"]
+
+    def ask(self, cmd: str, data: Any) -> Any:
+        return self.answer(self.tell(cmd, data))
+
+    def send(self, to: str | int, text: str, **more: Any) -> Any:
+        where = {"to": to} if isinstance(to, str) else {"conversation": to}
+        return self.ask("send", {**where, "text": text, **more})
+
+    def stream(self) -> list[int]:
+        """The ids of everything stored that it was told, in order: pushes, pages, acknowledgements."""
+        ids = []
+        for body in self.bodies():
+            data = body["response"]["data"]
+            if body["cmd"] == "message" or (body["cmd"] in ("send", "recall", "edit") and data is not None):
+                ids.append(data["id"])
+            elif body["cmd"] == "sync" and data is not None:
+                ids += [each["id"] for each in data["messages"]]
+        return ids
+
+    def pushed(self) -> list[Any]:
+        """What it was pushed."""
+        return [body["response"]["data"] for body in self.bodies() if body["cmd"] == "message"]
+
+    def texts(self) -> list[str]:
+        return [each.get("text", each["kind"]) for each in self.pushed()]
+
+    def settle(self) -> None:
+        """Wait until all that the server owes has come."""
+        self._seq += 1
+        self.client.probe(f"p{self._seq}".encode())

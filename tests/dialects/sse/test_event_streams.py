@@ -1,0 +1,152 @@
+"""Event streams that come back: what they have missed is read once, and told from the first to the last."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.auth.rules import ALLOWED
+from imserver.dialects.sse import streams as event_streams
+from imserver.dialects.sse.streams import EventStreams, StreamRequest
+from imserver.model import LogSubscription, Message
+from imserver.storage.log import contract
+from imserver.storage.log.contract import Entry
+from imserver.transport.connection import OPEN
+from tests.core.messaging_harness import APP, Node
+from tests.messages.test_messaging import two
+from tests.transport.harness import until
+
+LOG = [
+    Entry(id=number, conversation=1, seq=number, sender="bob", body=b"1234567890") for number in range(1, 31)
+]
+
+
+class Kept:
+    """A log of thirty entries, and what is asked of it and told of it."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+        """The ids of all entries that were read."""
+        self.received: list[int] = []
+        self.pages: list[int] = []
+        """How many entries were told together."""
+        self.kicks = SimpleNamespace(count=0)
+        self.catch_up = self.deliverer = self
+
+    def log(self) -> "Kept":
+        return self
+
+    def head(self, app: str) -> int:
+        return LOG[-1].id
+
+    def floor(self, app: str) -> int:
+        return 0
+
+    def page(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+        found = LOG[after : after + limit]
+        self.read += [entry.id for entry in found]
+        return found, after + limit < len(LOG)
+
+    def subscribe(self, stream: Any, log_subscription: LogSubscription, live: bool) -> None:
+        stream.log_subscription = log_subscription
+
+    def sync(self, stream: Any, after: int, limit: int, answer: Callable[..., bool]) -> None:
+        entries, more = self.page("", "", after, limit)
+        answer(entries, more, False)
+
+    def send(self, stream: Any, messages: list[Message]) -> None:
+        assert stream.outbox is None, "the page before has not left"
+        self.received += [message.id for message in messages]
+        self.pages.append(len(messages))
+        stream.outbox = messages
+        gevent.spawn(setattr, stream, "outbox", None)
+
+    # --- the rest of a node
+
+    def check(self, *_: object) -> object:
+        return ALLOWED
+
+    def takes_user(self, app: str, user: str) -> bool:
+        return True
+
+    def login(self, *_: object, **__: object) -> int:
+        return 200
+
+
+def come_back(cursor: int) -> tuple[Kept, bool]:
+    """A stream that has everything up to ``cursor``; whether it is resumed."""
+    kept: Any = Kept()
+    sent: list[bytes] = []
+    stream: Any = SimpleNamespace(
+        state=OPEN, log_subscription=None, app="101", user="ann", device="", send=sent.append
+    )
+    stream.outbox = None
+    stream.begin = lambda encoding, head: None
+    EventStreams(kept, kept, kept, kept, kept, kept).open(
+        stream, StreamRequest("101", "ann", cursor=cursor), lambda: b""
+    )
+    return kept, b'"resumed":true' in sent[0]
+
+
+def test_what_fits_a_page_is_read_once() -> None:
+    kept, resumed = come_back(20)
+    assert resumed
+    assert kept.received == kept.read == list(range(21, 31))
+
+
+def test_more_entries_are_delivered_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_streams, "_PAGE", 4)
+    kept, resumed = come_back(20)
+    assert resumed
+    assert kept.received == list(range(21, 31))
+
+
+def test_the_first_page_holds_no_more_bytes_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contract, "PAGE_BYTES", 40)
+    kept, resumed = come_back(20)
+    assert (resumed, kept.received) == (True, list(range(21, 31)))
+    assert kept.pages[0] == 4
+
+
+def test_a_client_that_missed_too_much_gets_only_a_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_streams, "_PAGE", 4)
+    monkeypatch.setattr(event_streams, "RESUMED", 9)
+    kept, resumed = come_back(20)
+    assert (resumed, kept.received) == (False, [])
+    assert come_back(21)[0].received == list(range(22, 31))
+
+
+def streams_of(node: Node) -> EventStreams:
+    unused: Any = None
+    return EventStreams(node.sessions, unused, node.channels, unused, node.messaging, node.store)
+
+
+@pytest.mark.parametrize("cursor", [None, 0, 1])
+def test_a_node_that_is_behind_delivers_nothing_again(cursor: int | None) -> None:
+    """What the client has, or gets from the log first, comes to this node late."""
+    first, second = two()
+    with first, second:
+        second.speaker("eve", 0)
+        ann = first.speaker("ann", 0)
+        first.wire = lambda low, _: low != 1
+        ann.send("bob", "1")
+        bob, streams = second.speaker("bob"), streams_of(second)
+        start: Any = streams._start(StreamRequest(APP, "bob", cursor=cursor), "bob")
+        stream: Any = bob.connection
+        streams._send_stored(stream, start.cursor, start.first)
+        ann.send("bob", "2")
+        expected = [1, 2] if cursor == 0 else [2]
+        until(lambda: [message["id"] for message in bob.pushed()][-1:] == [2])
+        assert [message["id"] for message in bob.pushed()] == expected
+
+
+def test_a_stream_is_not_resumed_if_entries_expire_while_they_are_read() -> None:
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        for text in "1234":
+            ann.send("bob", text)
+        node.log.expires = 3
+        start = streams_of(node)._start(StreamRequest(APP, "bob", cursor=1), "bob")
+        assert (start.resumed, start.cursor) == (False, 4)

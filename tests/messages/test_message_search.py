@@ -1,0 +1,77 @@
+"""MessageSearch: few at a time, and a database that does not answer is said to be what it is."""
+
+from typing import Any
+from unittest.mock import Mock
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+
+from imserver.errors import StorageUnavailable
+from imserver.messages import messaging
+from imserver.messages.messaging import SEARCHES_AT_ONCE, MessageSearch
+from imserver.storage.log.contract import PAGE_BYTES, Entry
+from tests.core.memory_log import MemoryStore
+from tests.transport.harness import until
+
+
+class SlowLog:
+    """Answers when it may."""
+
+    def __init__(self) -> None:
+        self.looking = self.most = 0
+        self.may = Signal()
+
+    def search(self, *_asked: Any) -> tuple[list[Any], int]:
+        self.looking += 1
+        self.most = max(self.most, self.looking)
+        self.may.wait()
+        self.looking -= 1
+        return [], 0
+
+
+def test_no_more_than_a_few_look_at_a_time() -> None:
+    log = SlowLog()
+    found = MessageSearch(MemoryStore(log))
+    searches = [gevent.spawn(found.search, "a", "u", "tea", 0, 0, 10) for _ in range(SEARCHES_AT_ONCE + 3)]
+    until(lambda: log.looking == SEARCHES_AT_ONCE)
+    log.may.set()
+    gevent.joinall(searches, raise_error=True)
+    assert log.most == SEARCHES_AT_ONCE
+
+
+def test_a_search_that_waits_too_long_is_refused_temporarily(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messaging, "SEARCH_SECONDS", 0.01)
+    log = SlowLog()
+    found = MessageSearch(MemoryStore(log))
+    searches = [gevent.spawn(found.search, "a", "u", "tea", 0, 0, 10) for _ in range(SEARCHES_AT_ONCE)]
+    until(lambda: log.looking == SEARCHES_AT_ONCE)
+    with pytest.raises(StorageUnavailable):
+        found.search("a", "u", "tea", 0, 0, 10)
+    log.may.set()
+    gevent.joinall(searches, raise_error=True)
+    assert found.search("a", "u", "tea", 0, 0, 10) == ([], 0)
+
+
+def test_a_search_is_refused_at_once_while_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messaging, "SEARCHES_WAITING", 1)
+    log = SlowLog()
+    found = MessageSearch(MemoryStore(log))
+    searches = [gevent.spawn(found.search, "a", "u", "tea", 0, 0, 10) for _ in range(SEARCHES_AT_ONCE + 1)]
+    until(lambda: log.looking == SEARCHES_AT_ONCE)
+    with pytest.raises(StorageUnavailable):
+        found.search("a", "u", "tea", 0, 0, 10)
+    assert not any(search.ready() for search in searches)
+    log.may.set()
+    gevent.joinall(searches, raise_error=True)
+
+
+def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> None:
+    body = b"x" * (PAGE_BYTES // 3)
+    entries = [Entry(id=number, conversation=1, seq=number, sender="a", body=body) for number in range(1, 9)]
+    log = Mock(search=lambda _app, _user, _text, _conversation, before, *_: (entries[: before - 1], 0))
+    found, before, pages = MessageSearch(MemoryStore(log)), len(entries) + 1, []
+    while before:
+        page, before = found.search("a", "u", "", 1, before, 100, ["file"])
+        pages.append([entry.id for entry in page])
+    assert pages == [[6, 7, 8], [3, 4, 5], [1, 2]]

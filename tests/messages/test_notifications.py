@@ -1,0 +1,314 @@
+"""Who is to be notified of a stored message, when, and how often; on a real database."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import time
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.errors import StorageUnavailable
+from imserver.features.bots.rows import BotStore
+from imserver.messages import notifications as module
+from imserver.messages.notifications import Notifications
+from imserver.storage.accounts import AccountStore
+from imserver.storage.contract import Account
+from imserver.storage.log.contract import Draft
+from imserver.webhooks import feeds
+from imserver.webhooks.requests import Receiver
+from tests.core.back_end import BackEnd
+from tests.support import CountingSignal
+from tests.transport.harness import until
+from tests.webhooks.test_feeds import APP, EVENTS, Node, quick
+
+__all__ = ["quick"]
+
+
+class Harness(Node):
+    """A node with notifications; ``online`` are the users who are."""
+
+    def __init__(self, folder: Path, seconds: float, back_end: BackEnd | None = None) -> None:
+        self.back_end = back_end or BackEnd()
+        super().__init__(folder, self.back_end)
+        self.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, seconds))
+        self.online: set[str] = set()
+        self.registry = SimpleNamespace(healthy=lambda: True)
+        accounts = AccountStore(self.store)
+        self.notifications = Notifications(self.feeds, self, self.registry, self.store, accounts)  # type: ignore[arg-type]
+        self._notifying = gevent.spawn(self.notifications.run)
+
+    def are_online(self, _app: str, users: Sequence[str]) -> list[bool]:
+        return [user in self.online for user in users]
+
+    def login(self, user: str) -> None:
+        self.online.add(user)
+        self.feeds.came_online(APP, user)
+
+    def kill(self) -> None:
+        self._notifying.kill()
+        super().kill()
+
+    @property
+    def absent(self) -> list[dict[str, Any]]:
+        return [event for event in self.back_end.events if event["event"] == "absent"]
+
+    def rows(self) -> list[Any]:
+        return self.store.read(lambda sql: sql.query("SELECT member, due FROM absence ORDER BY member"))
+
+    def quiet(self) -> bool:
+        """Whether all entries were looked at, and nothing waits for its time."""
+        noting = self.feed.noting
+        return noting is not None and not noting.count and all(due == 0 for _, due in self.rows())
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses."""
+    monkeypatch.setattr(module, "GATHER_SECONDS", 0.01)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.02)
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    one = Harness(tmp_path, 0.0)
+    yield one
+    one.kill()
+
+
+def test_an_offline_receiver_is_reported_once_until_they_were_online(harness: Harness) -> None:
+    harness.online = {"ann"}
+    harness.send("ann", "x" * 300)
+    until(lambda: harness.absent)
+    event = harness.absent[0]
+    assert event["id"] == "event-1"
+    del event["id"], event["time"], event["node"]
+    assert event == {
+        "event": "absent",
+        "app": APP,
+        "user": "zoe",
+        "conversation": 1,
+        "kind": "user",
+        "sender": "ann",
+        "unread": 1,
+        "stored": {"id": 1, "conversation": 1, "seq": 1},
+        "type": "text",
+        "preview": "x" * 200,
+    }
+    harness.send("ann", "again", "and again")
+    until(harness.quiet)
+    harness.login("zoe")
+    until(lambda: not harness.rows())
+    harness.send("ann", "while online")
+    until(harness.quiet)
+    assert len(harness.absent) == 1
+    harness.online.discard("zoe")
+    harness.send("ann", "gone again")
+    until(lambda: len(harness.absent) == 2)
+    assert (harness.absent[1]["preview"], harness.absent[1]["unread"]) == ("gone again", 5)
+
+
+def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harness: Harness) -> None:
+    harness.online = {"ann", "bob"}
+    group = harness.store.log().create(APP, "ann", "tea", ["bob", "eve", "zoe"]).conversation
+    harness.store.log().append(APP, [Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1)])
+    harness.send("bob", "hi zoe")
+    until(lambda: len(harness.absent) == 3)
+    found = {(event["user"], event["kind"], event.get("name"), event["preview"]) for event in harness.absent}
+    assert found == {
+        ("eve", "group", "tea", "hi all"),
+        ("zoe", "group", "tea", "hi all"),
+        ("zoe", "user", None, "hi zoe"),
+    }
+    harness.store.log().leave(APP, group, ["eve"], "eve")
+    harness.store.log().join(APP, group, ["kim"], "ann")
+    harness.login("eve")
+    harness.online.discard("eve")
+    harness.store.log().append(APP, [Draft(sender="ann", conversation=group, body=b"more", time_ms=2)])
+    until(lambda: len(harness.absent) == 4)
+    assert harness.absent[3]["user"] == "kim"
+
+
+def test_a_bot_is_never_absent(harness: Harness) -> None:
+    made = BotStore(harness.store).add(Account(0, APP, ""), 0, "hash", 0, False)
+    assert made is not None
+    bot = made.account.user
+    group = harness.store.log().create(APP, "ann", "tea", [bot, "zoe"]).conversation
+    drafts = [
+        Draft(sender="ann", to_user=bot, body=b"hi bot", time_ms=1),
+        Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1),
+    ]
+    harness.online = {"ann"}
+    harness.store.log().append(APP, drafts)
+    until(lambda: harness.absent and harness.quiet())
+    rows = harness.store.read(lambda sql: sql.query("SELECT last_id FROM event_feed"))
+    assert [event["user"] for event in harness.absent] == ["zoe"]
+    assert rows == [(1,)], "one event in all"
+
+
+def test_a_stored_push_of_a_back_end_is_reported(harness: Harness) -> None:
+    harness.store.log().append(APP, [Draft(sender="", to_user="zoe", body=b"order 17", time_ms=1)])
+    until(lambda: harness.absent)
+    assert (harness.absent[0]["sender"], harness.absent[0]["preview"]) == ("", "order 17")
+
+
+def test_users_who_read_or_leave_or_are_back_in_time_are_not_reported(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.send("ann", "one")  # makes the database
+    until(lambda: harness.absent)
+    harness.login("zoe")
+    until(lambda: not harness.rows())
+    harness.online.clear()
+    harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 600))
+    log = harness.store.log()
+    group = log.create(APP, "ann", "tea", ["eve", "kim"]).conversation
+    harness.send("ann", "read soon")
+    log.append(APP, [Draft(sender="ann", conversation=group, body=b"hi", time_ms=1)])
+    until(lambda: len(harness.rows()) == 3)
+    log.note(APP, "zoe", 1, read=2**40)
+    log.leave(APP, group, ["eve"], "eve")
+    harness.online.add("kim")
+    harness.store.write(lambda sql: sql.execute("UPDATE absence SET due = 1"))
+
+    def looked() -> bool:
+        harness.feed.next_due = 0
+        harness.feeds.news.set()
+        return not harness.rows()
+
+    until(looked)
+    assert len(harness.absent) == 1
+
+
+def test_the_delay_goes_on_after_the_node_was_killed(tmp_path: Path) -> None:
+    back_end = BackEnd()
+    first = Harness(tmp_path, 600, back_end)
+    first.send("ann", "hi")
+    until(lambda: first.store.has_database and first.rows())
+    until(lambda: first.feed.next_due >= first.rows()[0][1])
+    due = int(time() * 1000) + 500
+    first.store.write(lambda sql: sql.execute("UPDATE absence SET due = %s", (due,)))
+    first.kill()
+    assert not first.absent
+    second = Harness(tmp_path, 600, back_end)
+    try:
+        until(lambda: second.absent)
+        assert second.absent[0]["time"] >= due // 1000
+    finally:
+        second.kill()
+
+
+def test_a_registry_that_is_away_delays_reports(harness: Harness) -> None:
+    healthy = False
+    harness.registry.healthy = lambda: healthy
+    harness.send("ann", "hi")
+    until(lambda: harness.store.has_database and harness.rows())
+    for _ in range(10):
+        gevent.sleep(0.01)
+    assert not harness.absent
+    healthy = True
+    until(lambda: harness.absent)
+
+
+def test_members_who_joined_while_another_node_noted_are_reported(harness: Harness) -> None:
+    log = harness.store.log()
+    group = log.create(APP, "ann", "tea", ["bob"]).conversation
+    harness.online = {"ann"}
+    log.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
+    until(lambda: len(harness.absent) == 1)
+    # Another node has the lease while kim joins.
+    harness.store.write(lambda sql: sql.execute("UPDATE event_feed SET owner = 'two'"))
+    until(lambda: harness.feed.entries is None)
+    joined = log.join(APP, group, ["kim"], "ann")
+    assert joined
+    head = harness.store.read(lambda sql: sql.query("SELECT last_id FROM log"))[0][0]
+    harness.store.write(
+        lambda sql: sql.execute(
+            "UPDATE event_feed SET owner = 'one', noted_id = %s, entry_id = %s", (head, head)
+        )
+    )
+    until(lambda: harness.feed.owned)
+    log.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
+    until(lambda: any(event["user"] == "kim" for event in harness.absent))
+
+
+def test_an_absence_is_reported_when_it_is_due_and_not_at_the_next_look(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "LOOK_SECONDS", 600.0)
+    harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 0.2))
+    harness.send("ann", "hi")
+    until(lambda: harness.absent)
+
+
+def test_nothing_is_looked_at_before_something_is_new_or_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "Signal", CountingSignal)
+    harness = Harness(tmp_path, 3600.0)
+    news = harness.feeds.news
+    assert isinstance(news, CountingSignal)
+    try:
+        until(lambda: news.pauses)
+        harness.send("ann", "hi")
+        until(harness.rows)
+        until(lambda: 3000 < (news.pauses[-1] or 0) <= 3600)
+        harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
+        until(lambda: news.pauses[-1] is None)
+        noting = harness.feed.noting
+        assert noting is not None
+        harness.feeds.committed(APP, noting.head + 1, noting.head + 1, [])
+        assert (noting.count, news.is_set()) == (0, False)
+        harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 3600.0))
+        until(lambda: 3000 < (news.pauses[-1] or 0) <= 3600)
+    finally:
+        harness.kill()
+
+
+@pytest.mark.parametrize("name", ["due_absences", "end_absences"])
+def test_the_database_is_asked_again_after_a_failure(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    stored, failures = getattr(harness.feeds.events, name), [1, 2]
+
+    def fail_twice(*asked: Any) -> Any:
+        if failures:
+            failures.pop()
+            raise StorageUnavailable("away")
+        return stored(*asked)
+
+    monkeypatch.setattr(harness.feeds.events, name, fail_twice)
+    harness.send("ann", "hi")
+    until(lambda: harness.absent)
+    assert not failures
+
+
+def test_members_who_joined_while_nobody_was_reported_are_reported(harness: Harness) -> None:
+    log = harness.store.log()
+    group = log.create(APP, "ann", "tea", ["bob"]).conversation
+    harness.online = {"ann"}
+    log.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
+    until(lambda: len(harness.absent) == 1)
+    harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
+    until(lambda: not harness.notifications._windows)
+    log.join(APP, group, ["kim"], "ann")
+    harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 0.0))
+    log.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
+    until(lambda: any(event["user"] == "kim" for event in harness.absent))
+
+
+def test_a_deleted_app_leaves_nothing_in_memory(harness: Harness) -> None:
+    harness.send("ann", "hi")
+    until(lambda: harness.absent)
+    assert harness.notifications._windows
+    harness.feeds.set(APP, None)
+    harness.feeds.news.set()
+    until(lambda: not harness.notifications._windows)
+
+
+def test_nothing_is_read_for_apps_that_do_not_want_absent(harness: Harness) -> None:
+    harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
+    harness.send("ann", "one")
+    until(lambda: harness.feed.noting is not None and harness.feed.noting.position == 1)
+    assert harness.rows() == []

@@ -1,0 +1,86 @@
+"""Retention: what each app keeps, looked after in the background."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.config.settings import StorageSettings, TenantSettings
+from imserver.errors import StorageUnavailable
+from imserver.messages.retention import Retention
+from imserver.metrics import Metrics
+from tests.core.memory_log import MemoryStore
+from tests.transport.harness import until
+
+APPS = {
+    "old": TenantSettings(keep_seconds=60),
+    "few": TenantSettings(keep_messages=3),
+    "all": TenantSettings(),
+}
+
+
+POSITIONS: Any = SimpleNamespace(written=())
+EVENTS: Any = SimpleNamespace(undelivered=lambda _app: None, expire=lambda: None)
+
+
+class Asked:
+    """A log that notes what it is asked to let expire."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, float, int]] = []
+        self.looks = 0
+        self.away = False
+
+    def apps(self) -> list[str]:
+        self.looks += 1
+        if self.away:
+            raise StorageUnavailable("away")
+        return ["all", "few", "old", "unknown"]
+
+    def expire(
+        self, app: str, *, older_than_seconds: float = 0, more_than: int = 0, upto: int | None = None
+    ) -> int:
+        assert upto is None
+        self.asked.append((app, older_than_seconds, more_than))
+        return 5
+
+
+def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
+    log, metrics = Asked(), Metrics()
+    assert Retention(StorageSettings(), APPS.get, MemoryStore(log), metrics, POSITIONS, EVENTS).expire() == 10
+    assert log.asked == [("few", 0, 3), ("old", 60, 0)]
+    assert metrics.expired == 10
+    log.asked.clear()
+    Retention(
+        StorageSettings(keep_seconds=9, keep_messages=7),
+        APPS.get,
+        MemoryStore(log),
+        metrics,
+        POSITIONS,
+        EVENTS,
+    ).expire()
+    assert log.asked == [("all", 9, 7), ("few", 9, 3), ("old", 60, 7), ("unknown", 9, 7)]
+
+
+def test_without_a_database_nothing_expires() -> None:
+    assert (
+        Retention(
+            StorageSettings(keep_messages=1), APPS.get, MemoryStore(None), Metrics(), POSITIONS, EVENTS
+        ).expire()
+        == 0
+    )
+
+
+def test_it_looks_again_after_the_database_was_away(caplog: pytest.LogCaptureFixture) -> None:
+    log = Asked()
+    log.away = True
+    retention = Retention(
+        StorageSettings(expire_seconds=0.001), APPS.get, MemoryStore(log), Metrics(), POSITIONS, EVENTS
+    )
+    running = gevent.spawn(retention.run)
+    until(lambda: log.looks >= 3)
+    log.away = False
+    until(lambda: log.asked)
+    running.kill()
+    assert "Traceback" not in caplog.text

@@ -1,0 +1,101 @@
+"""The setting ``features``: which features a node has, and what it says of the settings of others."""
+
+from pathlib import Path
+
+import pytest
+
+from imserver import assets
+from imserver.config.load import load_with_places
+from imserver.config.settings import Config, PusherSettings, TenantSettings
+from imserver.errors import StartError
+from imserver.node import feature_list
+from imserver.node.feature_list import load_features, objection_of
+
+NAMES = [feature.name for feature in load_features(Config())]
+
+
+def check(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(text)
+    feature_list.check(*load_with_places(str(file), {}))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "loaded"), [(None, NAMES), ((), []), (("pusher", "action"), ["action", "pusher"])]
+)
+def test_a_node_has_the_named_features_in_the_order_of_the_list(
+    wanted: tuple[str, ...] | None, loaded: list[str]
+) -> None:
+    assert [feature.name for feature in load_features(Config(features=wanted))] == loaded
+
+
+def test_the_manual_names_all_features() -> None:
+    assert f"a list out of {', '.join(NAMES)};" in assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("features: [push]\n", "line 1: features: there is no feature 'push'; there are client, "),
+        ("features: [storage]\n", "line 1: features: there is no feature 'storage'; a section of the core's"),
+        ("features: [oauth]\n", "line 1: features: oauth needs pages"),
+        (
+            "features: [action]\napps:\n  shop:\n    pusher: {app_id: a, key: k, secret: ssssssssssssssss}\n",
+            "line 4: apps.shop.pusher: the setting features leaves this feature out",
+        ),
+    ],
+)
+def test_unknown_features_and_settings_of_absent_ones_are_refused(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    with pytest.raises(StartError) as caught:
+        check(tmp_path, text)
+    assert said in str(caught.value)
+
+
+def offer(folder: Path, distribution: str, value: str) -> None:
+    """Install a distribution that offers the feature ``lamp``."""
+    about = folder / f"{distribution}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[imserver.features]\nlamp = {value}\n")
+
+
+@pytest.mark.parametrize(
+    ("offers", "said"),
+    [
+        ({}, "line 1: features: there is no feature 'lamp'; there are client, "),
+        ({"one": "json:dumps", "two": "json:dumps"}, "is offered by several distributions: one, two"),
+        ({"one": "no_such_module:FEATURE"}, "of one cannot be loaded: ModuleNotFoundError("),
+        ({"one": "leaving:FEATURE"}, "of one cannot be loaded: SystemExit("),
+        ({"one": "json:dumps"}, "of one: json:dumps is no Feature of this name"),
+        ({"one": "imserver.dialects.pusher:FEATURE"}, "is no Feature of this name"),
+    ],
+)
+def test_a_feature_of_another_distribution_that_cannot_be_used_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offers: dict[str, str], said: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "leaving.py").write_text("raise SystemExit(1)\n")
+    for distribution, value in offers.items():
+        offer(tmp_path, distribution, value)
+    with pytest.raises(StartError) as caught:
+        check(tmp_path, "features: [lamp]\n")
+    assert said in str(caught.value)
+
+
+def test_a_feature_that_is_named_twice_is_loaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "lamps.py").write_text(
+        "from imserver.feature import Feature\nFEATURE = Feature('lamp', lambda parts: None)\n"
+    )
+    offer(tmp_path, "one", "lamps:FEATURE")
+    assert [each.name for each in load_features(Config(features=("lamp", "lamp")))] == ["lamp"]
+
+
+def test_an_app_made_at_run_time_has_no_settings_of_absent_features() -> None:
+    settings = TenantSettings(pusher=PusherSettings(app_id="7", key="k", secret="s" * 16))
+    assert objection_of(load_features(Config(features=())))("shop", settings).startswith("pusher: ")
+    assert not objection_of(load_features(Config()))("shop", settings)

@@ -1,0 +1,67 @@
+"""The application that is made late, and features that would answer in place of others."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from imserver.auth.principal import ANYONE
+from imserver.config.settings import Config
+from imserver.core.core import FeatureParts
+from imserver.errors import StartError
+from imserver.feature import Feature
+from imserver.http.call import Route
+from imserver.node.feature_list import load_core, load_features
+from imserver.node.http_servers import LateApplication, refuse_shared
+from imserver.protocol.dialect import Dialect
+
+
+def test_a_late_application_is_made_by_the_first_request_and_only_by_that() -> None:
+    made = []
+
+    def make() -> Callable[..., Iterable[bytes]]:
+        made.append(len(made))
+        return lambda environ, start_response: [environ["PATH_INFO"], start_response]
+
+    late = LateApplication(make)
+    assert made == []
+    assert [late({"PATH_INFO": path}, len) for path in "ab"] == [["a", len], ["b", len]]
+    assert made == [0]
+
+
+def test_what_goes_wrong_in_the_making_is_raised_and_the_next_request_tries_again() -> None:
+    tries: list[Any] = [OSError("no template"), lambda environ, start_response: [b"page"]]
+
+    def make() -> Any:
+        found = tries.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    late = LateApplication(make)
+    with pytest.raises(OSError, match="no template"):
+        late({}, len)
+    assert late({}, len) == [b"page"]
+
+
+def of_dialect(**attributes: str) -> dict[str, Any]:
+    return {"dialects": (type("Copied", (Dialect,), {"name": "lamp", "path": "/lamp", **attributes})(),)}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (of_dialect(name="cmd"), "cmd has the dialect cmd"),
+        (of_dialect(path="/acc"), "cmd has the WebSocket path /acc"),
+        (
+            of_dialect(path="/ws", chosen_by="uid"),
+            "action has the WebSocket path /ws with the parameter uid",
+        ),
+        ({"routes": (Route("POST", "/api/v1/push", ANYONE, None),)}, "the core has POST /api/v1/push"),
+        ({"routes": (Route("GET", "/api/v1/events", ANYONE, None),)}, "sse has GET /api/v1/events"),
+    ],
+)
+def test_a_feature_does_not_answer_in_place_of_another(row: dict[str, Any], said: str) -> None:
+    lamp = Feature("lamp", lambda parts: FeatureParts(), **row)
+    with pytest.raises(StartError, match=f"^the feature 'lamp': {said} already$"):
+        refuse_shared((*load_core(), *load_features(Config()), lamp))

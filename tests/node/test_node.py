@@ -1,0 +1,466 @@
+"""The node: all parts together in this process, from the first port to the last goodbye."""
+
+import gc
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import msgspec
+import pytest
+from gevent.event import Event as Signal
+
+from imserver import __version__
+from imserver.config.settings import Config, KeySettings, TenantSettings
+from imserver.core.core import FeatureParts
+from imserver.errors import StartError
+from imserver.model import Event
+from imserver.node.http_servers import LISTENER_KEY
+from imserver.node.node import Node
+from imserver.transport.connection import OPEN
+from tests.integration.raw import request, text
+from tests.support import HTTP_SERVERS
+from tests.transport.harness import Caller, Client, until
+
+LOGIN = '{"cmd":"login","data":{"userID":"%s","appID":101}}'
+
+
+class Requests:
+    """A request log that only keeps."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, ...]] = []
+        self.flushed = 0
+
+    def add(self, *row: Any) -> None:
+        self.rows.append(row)
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+
+class Harness:
+    """Starts nodes in this process, with an application of one line, and stops them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.nodes: list[Node] = []
+        self.go = Signal()
+        self.go.set()
+        self.environs: list[dict[str, Any]] = []
+        self.callers: list[Caller] = []
+
+    def call(self, port: int) -> Caller:
+        """A client that is gone at the end of the test at the latest."""
+        self.callers.append(Caller(port))
+        return self.callers[-1]
+
+    def join(self, node: Node, user: str) -> Client:
+        """A client that has logged in through the WebSocket port."""
+        client = self.call(node.parts.ws_port).upgrade()
+        client.send(text(LOGIN % user))
+        client.expect(1)
+        assert b'"code":200' in client.payloads()[0]
+        return client
+
+    def settings(self, **sections: dict[str, Any]) -> Config:
+        base = {
+            "app": {"http_port": 0, "websocket_port": 0},
+            "server": {"data_dir": str(self.folder / "data")},
+            "drain": {"close_seconds": 0},
+            "websocket": {"close_seconds": 1},
+        }
+        changes = {
+            name: msgspec.structs.replace(
+                getattr(Config(), name), **{**base.get(name, {}), **sections.get(name, {})}
+            )
+            for name in {*base, *sections} - {"apps"}
+        }
+        if "apps" in sections:
+            changes["apps"] = sections["apps"]
+        return msgspec.structs.replace(Config(), **changes)
+
+    def make(self, **sections: dict[str, Any]) -> Node:
+        node = Node(self.settings(**sections), Requests(), lambda _node: self.application)  # type: ignore[arg-type]
+        self.nodes.append(node)
+        return node
+
+    def start(self, **sections: dict[str, Any]) -> Node:
+        node = self.make(**sections)
+        node.start()
+        return node
+
+    def application(self, environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        self.environs.append(environ)
+        self.go.wait()
+        start("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    before = gc.get_threshold()
+    one = Harness(tmp_path)
+    try:
+        yield one
+        one.go.set()
+        for caller in one.callers:
+            caller.sock.close()
+        for node in one.nodes:
+            if hasattr(node.parts, "application"):
+                node.stop()
+    finally:
+        gc.set_threshold(*before)
+
+
+def leave(*clients: Client) -> None:
+    for client in clients:
+        client.sock.close()
+
+
+# --- starting -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_a_started_node_is_ready_and_says_where_it_listens(harness: Harness, http_server: str) -> None:
+    node = harness.make(server={"data_dir": str(harness.folder / "data"), "http": http_server})
+    assert not node.parts.ready()
+    node.start()
+    assert node.parts.ready()
+    assert node.parts.http_port != node.parts.ws_port
+    assert node.addresses == {
+        "http": f"http://127.0.0.1:{node.parts.http_port}",
+        "websocket": f"ws://127.0.0.1:{node.parts.ws_port}/acc",
+    }
+
+
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_a_client_logs_in_is_pushed_to_and_goes(harness: Harness, http_server: str) -> None:
+    node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
+    ann, bob = harness.join(node, "ann"), harness.join(node, "bob")
+    assert node.parts.delivery.to_user("101", "ann", Event("msg", "eve", "hello", "7")) == 1
+    until(lambda: any(b"hello" in payload for payload in ann.payloads()))
+    assert (node.parts.gate.connections, node.parts.metrics.handshakes, node.parts.metrics.logins) == (
+        2,
+        2,
+        2,
+    )
+    leave(ann)
+    until(lambda: any(b'"exit"' in payload for payload in bob.payloads()))
+    assert (node.parts.gate.connections, node.parts.hub.user_names("101")) == (1, ["bob"])
+    assert node.parts.metrics.closes == {1006: 1}
+
+
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_both_ports_serve_requests_and_tell_the_application_which_they_are(
+    harness: Harness, http_server: str
+) -> None:
+    node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
+    for port in (node.parts.http_port, node.parts.ws_port):
+        with harness.call(port) as caller:
+            caller.send(request("/somewhere"))
+            assert caller.response()[::2] == (200, b"ok")
+    assert [environ[LISTENER_KEY] for environ in harness.environs] == ["http", "websocket"]
+
+
+def test_fast_routes_are_answered_without_the_application_and_logged(harness: Harness) -> None:
+    node = harness.start()
+    with harness.call(node.parts.http_port) as caller:
+        caller.send(request("/user/online?appID=101&userID=ann"))
+        status, headers, body = caller.response()
+    assert (status, headers["access-control-allow-origin"]) == (200, "*")
+    assert msgspec.json.decode(body)["data"] == {"online": False, "userID": "ann"}
+    assert not harness.environs
+    assert [row[:3] for row in node.parts.request_log.rows] == [("GET", "/user/online", 200)]  # type: ignore[attr-defined]
+
+
+def test_a_taken_port_is_one_clear_line_and_leaves_nothing_behind(harness: Harness) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{port}: ") as caught:
+            harness.start(app={"http_port": 0, "websocket_port": port})
+    assert "\n" not in str(caught.value)
+    harness.nodes.clear()
+    assert harness.start().parts.ready(), "the data directory is free again"
+
+
+def test_a_data_directory_in_use_is_one_clear_line(harness: Harness) -> None:
+    harness.start()
+    with pytest.raises(StartError, match="is in use by another server"):
+        harness.start()
+    harness.nodes.pop()
+
+
+def test_more_connections_than_files_is_one_clear_line(harness: Harness) -> None:
+    with pytest.raises(StartError, match=r"limits.max_connections 100000000 is above the \d+ files"):
+        harness.start(limits={"max_connections": 100_000_000})
+    harness.nodes.clear()
+
+
+def test_without_a_limit_there_is_room_for_what_open_files_allow(harness: Harness) -> None:
+    node = harness.start()
+    assert 0 < node.parts.max_connections < 100_000_000
+    assert harness.settings().limits.max_connections == 0
+
+
+# --- settings reach their parts -----------------------------------------------------------------------------
+
+
+def test_an_app_has_the_login_policy_that_it_is_given(harness: Harness) -> None:
+    node = harness.start(apps={"7": TenantSettings(login_policy="multi"), "8": TenantSettings()})
+    assert {name: app.policy for name, app in node.parts.hub.apps.items()} == {"7": "multi", "8": "multi"}
+
+
+def test_messages_above_the_limit_close_with_1009_and_above_the_rate_with_4003(harness: Harness) -> None:
+    node = harness.start(limits={"message_bytes": 200, "messages_per_second": 5})
+    large, quick = (harness.call(node.parts.ws_port).upgrade() for _ in range(2))
+    large.send(text("x" * 201))
+    assert large.close_code() == 1009
+    quick.send(text("x") * 50)
+    assert quick.close_code() == 4003
+
+
+def test_above_the_limit_of_connections_a_client_gets_4005(harness: Harness) -> None:
+    node = harness.start(limits={"max_connections": 2})
+    clients = [harness.call(node.parts.ws_port).upgrade() for _ in range(3)]
+    assert clients[2].close_code() == 4005
+
+
+def test_the_echo_path_exists_only_when_it_is_asked_for(harness: Harness) -> None:
+    node = harness.start(debug={"echo_path": "/echo"})
+    client = harness.call(node.parts.ws_port).upgrade("/echo")
+    client.send(text("back"))
+    assert client.expect(1)[0].payload == b"back"
+    leave(client)
+    node.stop()
+    plain = harness.start()
+    with harness.call(plain.parts.ws_port) as caller, pytest.raises(AssertionError):
+        caller.upgrade("/echo")
+
+
+def test_a_slow_reader_is_counted_and_what_waits_is_shown(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.node.node._TICK_SECONDS", 0.02)
+    node = harness.start(limits={"outbox_bytes": 100_000})
+    client = harness.join(node, "ann")
+    connection = next(iter(node.parts.hub.sessions()))
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    until(lambda: node.parts.delivery.to_user("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
+    until(lambda: node.parts.metrics.slow_readers == 1)
+    assert node.parts.metrics.closes == {4000: 1}
+    assert client.close_code() == 4000
+
+
+def test_the_lag_of_the_loop_is_measured(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imserver.node.node._TICK_SECONDS", 0.01)
+    node = harness.start()
+    gevent.sleep(0)
+    threading.Event().wait(0.1)
+    until(lambda: node.parts.metrics.loop_lag_max_seconds >= 0.05)
+
+
+def test_what_takes_too_long_is_ended_each_second(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imserver.node.node._TICK_SECONDS", 0.01)
+    node = harness.start(websocket={"close_seconds": 0.05})
+    harness.join(node, "ann")
+    next(iter(node.parts.hub.sessions())).close(4502)
+    until(lambda: not node.parts.context.connections)
+    node.stop()
+    hasty = harness.start(limits={"handshake_seconds": 0.05})
+    with harness.call(hasty.parts.http_port) as silent:
+        silent.until_ended()
+
+
+def test_each_second_everything_is_done_also_after_a_failure(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.node.node._TICK_SECONDS", 0.01)
+    node = harness.start()
+    done: list[str] = []
+
+    def fail() -> None:
+        done.append("failed")
+        raise RuntimeError
+
+    monkeypatch.setattr(node.servers, "expire", fail)
+    node.parts.features["a feature"] = FeatureParts(tick=(lambda: done.append("tick of a feature"),))
+    monkeypatch.setattr(node.parts.messaging.catch_up, "check_acks", lambda: done.append("acks"))
+    until(lambda: done.count("acks") >= 2 and node.parts.request_log.flushed >= 2)  # type: ignore[attr-defined]
+    begin = done.index("failed")
+    assert done[begin : begin + 3] == ["failed", "tick of a feature", "acks"]
+
+
+def test_a_feature_learns_which_sessions_are_no_longer_addressed(harness: Harness) -> None:
+    node = harness.start()
+    found: list[Any] = []
+    node.parts.join("a feature", FeatureParts(forgotten=(lambda connection: found.append(connection.user),)))
+    harness.join(node, "ann")
+    harness.join(node, "bob")
+    assert found == []
+    harness.join(node, "ann")
+    assert found == ["ann"]
+
+
+# --- being asked --------------------------------------------------------------------------------------------
+
+
+def test_the_state_names_peers_and_users_only_when_asked_to(harness: Harness) -> None:
+    node = harness.start()
+    client, stranger = harness.join(node, "马远"), harness.call(node.parts.ws_port).upgrade()
+    until(lambda: node.parts.gate.connections == 2)
+    plain = node.parts.state(False)
+    assert plain["managerInfo"] == {
+        "chanBroadcastLen": 0,
+        "chanLoginLen": 0,
+        "chanRegisterLen": 0,
+        "chanUnregisterLen": 0,
+        "clientsLen": 2,
+        "usersLen": 1,
+    }
+    assert set(plain) == {"managerInfo", "numCPU", "numGoroutine"}
+    manager = node.parts.state(True)["managerInfo"]
+    assert sorted(manager["clients"]) == sorted(
+        f"127.0.0.1:{one.sock.getsockname()[1]}" for one in (client, stranger)
+    )
+    assert manager["users"] == ["101_马远"]
+    detailed = node.parts.state(False, detail=True)
+    assert {name: users for name, users in detailed["apps"].items() if users} == {"101": 1}
+    assert detailed["memoryBytes"] > 1_000_000
+    assert detailed["metrics"]["logins"] == 1
+    assert (detailed["version"], detailed["ready"], detailed["clustered"]) == (__version__, True, False)
+    assert detailed["maxConnections"] == node.parts.max_connections
+    node.reload(harness.settings(limits={"max_connections": 7}))
+    assert node.parts.state(False, detail=True)["maxConnections"] == node.parts.max_connections == 7
+    with pytest.raises(StartError, match=r"limits.max_connections 100000000 is above the \d+ files"):
+        node.reload(
+            harness.settings(
+                limits={"max_connections": 100_000_000}, api={"keys": (KeySettings("secret", ("push",)),)}
+            )
+        )
+    assert (node.parts.max_connections, node.parts.keys.demo) == (7, True)
+    node.reload(harness.settings())
+    assert node.parts.state(False, detail=True)["maxConnections"] == detailed["maxConnections"]
+
+
+# --- reading settings again ---------------------------------------------------------------------------------
+
+
+def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody(harness: Harness) -> None:
+    node = harness.start()
+    assert node.parts.keys.demo
+    clients = [harness.join(node, f"u{number}") for number in range(2)]
+    node.reload(
+        harness.settings(
+            api={"keys": (KeySettings("secret", ("push",)),)},
+            limits={"max_connections": 2},
+            server={"data_dir": "elsewhere", "origins": ("https://partner.example",)},
+        )
+    )
+    assert not node.parts.keys.demo
+    assert all(connection.state == OPEN for connection in node.parts.context.connections)
+    full = harness.call(node.parts.ws_port).upgrade()
+    assert full.close_code() == 4005
+    leave(clients.pop(), full)
+    until(lambda: node.parts.gate.connections == 1)
+    foreign = harness.call(node.parts.ws_port).upgrade("/acc", ("Origin", "http://evil.example"))
+    assert foreign.close_code() == 4505
+    leave(foreign)
+    until(lambda: node.parts.gate.connections == 1)
+    friend = harness.call(node.parts.ws_port).upgrade("/acc", ("Origin", "https://partner.example"))
+    friend.probe()
+
+
+def test_a_limit_of_an_address_that_begins_later_counts_those_who_are_here(harness: Harness) -> None:
+    node = harness.start()
+    clients = [harness.join(node, f"u{number}") for number in range(3)]
+    assert not node.parts.gate.per_address
+    node.reload(harness.settings(limits={"max_connections_per_address": 5}))
+    assert dict(node.parts.gate.per_address) == {"127.0.0.1": 3}
+    next(iter(node.parts.hub.sessions())).close(4502)
+    node.reload(harness.settings(limits={"max_connections_per_address": 4}))
+    assert dict(node.parts.gate.per_address) == {"127.0.0.1": 2}, "one is leaving and was counted out"
+    leave(*clients)
+    until(lambda: node.parts.gate.connections == 0)
+    assert not node.parts.gate.per_address
+
+
+# --- stopping -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("http_server", HTTP_SERVERS)
+def test_a_stop_closes_clients_with_1001_and_frees_everything(harness: Harness, http_server: str) -> None:
+    node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
+    client = harness.join(node, "ann")
+    stop = gevent.spawn(node.stop)
+    assert client.close_code() == 1001
+    leave(client)
+    until(stop.ready)
+    assert stop.successful()
+    assert not node.parts.ready()
+    node.serve_forever()
+    for port in (node.parts.http_port, node.parts.ws_port):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+    assert not node.parts.context.connections
+    assert node.parts.request_log.flushed  # type: ignore[attr-defined]
+    node.stop()
+    assert harness.start().parts.ready(), "the data directory is free again"
+
+
+def test_a_stop_ends_kept_connections_at_once_and_lets_a_request_under_way_be_answered(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.node.node._LAST_REQUESTS_SECONDS", 100)
+    node = harness.start()
+    with harness.call(node.parts.http_port) as caller, harness.call(node.parts.http_port) as kept:
+        kept.send(request("/kept"))
+        assert kept.response()[0] == 200
+        harness.go.clear()
+        caller.send(request("/slow"))
+        until(lambda: len(harness.environs) == 2)
+        stop = gevent.spawn(node.stop)
+        assert kept.until_ended() == b""
+        assert not node.parts.ready()
+        harness.go.set()
+        assert caller.response()[0] == 200
+        assert caller.until_ended() == b""
+    until(stop.ready)
+
+
+def test_whoever_waits_in_the_queue_when_a_stop_begins_is_answered(harness: Harness) -> None:
+    node = harness.start()
+    callers = [harness.call(node.parts.http_port) for _ in range(100)]
+    for caller in callers:
+        caller.send(request("/user/list?appID=101"))
+    stop = gevent.spawn(node.stop)
+    statuses = [caller.response()[0] for caller in callers]
+    assert statuses == [200] * 100
+    for caller in callers:
+        caller.sock.close()
+    until(stop.ready)
+
+
+def test_clients_are_closed_spread_over_the_time_of_the_drain(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.node.node._CLOSES_PER_TURN", 2)
+    node = harness.start(drain={"close_seconds": 0.2})
+    clients = [harness.join(node, f"u{number}") for number in range(8)]
+    stop = gevent.spawn(node.stop)
+    counts: set[int] = set()
+    hub = node.parts.hub
+    until(lambda: counts.add(len(hub.user_names("101"))) or not hub.user_names("101"))
+    assert counts >= {8, 6, 4, 2, 0} - {8}, "two at a time"
+    assert [client.close_code() for client in clients] == [1001] * 8
+    leave(*clients)
+    until(stop.ready)
+
+
+def test_a_client_that_never_answers_the_close_does_not_keep_a_node_from_its_end(harness: Harness) -> None:
+    node = harness.start(websocket={"close_seconds": 0.05})
+    client = harness.join(node, "ann")
+    until(gevent.spawn(node.stop).ready)
+    assert client.close_code() == 1001

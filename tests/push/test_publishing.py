@@ -1,0 +1,216 @@
+"""Publishing to targets of mixed kinds: each gets its own, in order, and says what became of it."""
+
+from collections.abc import Sequence
+from unittest.mock import Mock
+
+import msgspec
+import pytest
+
+from imserver.channels.members import ChannelRefused
+from imserver.channels.stored import Published
+from imserver.cluster.history import Position
+from imserver.model import Event, Outcome, nothing_accepted
+from imserver.push.idempotency import Dedupe, MessageIds, RequestIds
+from imserver.push.publish import OnAbsent, PendingPushes, Publishing, Target
+from imserver.storage.log.contract import Draft
+from tests.core.memory_log import MemoryLog, MemoryStore
+
+SENT, ABSENT, HELD = Outcome.SENT, Outcome.NOT_SENT, Outcome.HELD
+HELLO = Event("msg", "shop", "hello", "7")
+
+
+class Harness:
+    """Users, channels and connections that are there, and everything that was told, in order."""
+
+    def __init__(self) -> None:
+        self.users = {"ann", "bob"}
+        self.received: list[tuple[str, ...]] = []
+        self.store = MemoryStore(MemoryLog())
+
+    def reach(self, app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
+        self.received.append(("users", app, *users, *(() if device is None else (f"on {device}",))))
+        return [SENT if user in self.users else ABSENT for user in users]
+
+    def reach_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
+        self.received.append(("each", app, *(f"{u}:{e.text}" for u, e in zip(users, events, strict=True))))
+        return [SENT if user in self.users else ABSENT for user in users]
+
+    def spread(self, app: str, event: Event, except_users: tuple[str, ...] = ()) -> Outcome:
+        self.received.append(("all", app, *except_users))
+        return SENT
+
+    def publish(
+        self, app: str, channel: str, event: Event, except_users: tuple[str, ...] = (), key: str = ""
+    ) -> Outcome:
+        self.received.append(("channel", app, channel, *except_users))
+        return Outcome.PARTLY
+
+    def push_each(self, app: str, connection_ids: Sequence[str], event: Event) -> list[Outcome]:
+        self.received.append(("connections", app, *connection_ids))
+        return [SENT if name == "c1" else ABSENT for name in connection_ids]
+
+    def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
+        return [user in self.users for user in users]
+
+
+@pytest.fixture
+def harness() -> Harness:
+    return Harness()
+
+
+def publishing_of(harness: Harness, on_absent: OnAbsent | None = None) -> Publishing:
+    pending = PendingPushes(harness, harness, 100, 100_000)
+    return Publishing(harness, harness, harness, pending, harness.store, Mock(), on_absent)  # type: ignore[arg-type]
+
+
+def test_targets_of_all_kinds_receive_the_event_in_order(harness: Harness) -> None:
+    targets = [
+        Target(user="ann"),
+        Target(user="nobody"),
+        Target(channel="r"),
+        Target(user="bob"),
+        Target(user="bob", device="phone"),
+        Target(connection="c1"),
+        Target(connection="gone"),
+        Target(all=True),
+    ]
+    outcomes = publishing_of(harness).to_targets("101", targets, HELLO, ("eve",))
+    assert outcomes == [SENT, ABSENT, Outcome.PARTLY, SENT, SENT, SENT, ABSENT, SENT]
+    assert harness.received == [
+        ("users", "101", "ann", "nobody"),
+        ("channel", "101", "r", "eve"),
+        ("users", "101", "bob"),
+        ("users", "101", "bob", "on phone"),
+        ("connections", "101", "c1"),
+        ("connections", "101", "gone"),
+        ("all", "101", "eve"),
+    ]
+
+
+def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness) -> None:
+    log = harness.store.log()
+    log.listen(Mock())
+    group = log.create("101", "ann", ["bob", "eve", "zoe"])
+    targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]
+    publishing = publishing_of(harness)
+    assert publishing.to_targets("101", targets, HELLO, ("eve",)) == [SENT, SENT, SENT]
+    everybody = ("users", "101", "ann", "bob", "zoe")
+    assert harness.received == [everybody, ("users", "101", "ann"), everybody]
+    log.leave("101", group, ["ann", "bob"])
+    assert publishing.to_targets("101", targets[:1], HELLO, ("eve",)) == [ABSENT]
+    log.append("101", [Draft(sender="ann", to_user="bob")])
+    for name in (f"group:{group + 1}", "group:99"):
+        assert publishing.to_targets("101", [Target(channel=name)], HELLO) == [ABSENT], "it is no group"
+    log.away = True
+    assert publishing.to_targets("101", targets[:1], HELLO) == [Outcome.FAILED]
+    (found,) = publishing.to_channels("101", [f"group:{group}"], HELLO)
+    assert isinstance(found, ChannelRefused)
+    assert found.outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize("others", [[], [ABSENT], [Outcome.REFUSED, ABSENT]])
+def test_a_push_has_failed_if_a_target_failed_and_none_accepted_it(others: list[Outcome]) -> None:
+    assert nothing_accepted([Outcome.FAILED, *others])
+    assert not nothing_accepted(others)
+    for accepted in (SENT, HELD, Outcome.PARTLY, Outcome.STORED, Outcome.REPEATED):
+        assert not nothing_accepted([*others, Outcome.FAILED, accepted])
+
+
+@pytest.mark.parametrize("channel", ["user:", "group:", "group:0", "group:x", "users:ann"])
+def test_other_names_are_those_of_channels(harness: Harness, channel: str) -> None:
+    publishing_of(harness).to_targets("101", [Target(channel=channel)], HELLO)
+    assert harness.received == [("channel", "101", channel)]
+
+
+def test_channels_of_a_system_have_any_name(harness: Harness) -> None:
+    publishing_of(harness).to_targets("system:shop", [Target(channel="user:ann")], HELLO)
+    assert harness.received == [("channel", "system:shop", "user:ann")]
+
+
+def test_users_of_a_system_are_connections(harness: Harness) -> None:
+    publishing = publishing_of(harness)
+    assert publishing.to_users("system:shop", ["c1", "c2"], HELLO, 60) == [SENT, ABSENT]
+    assert publishing.to_each("system:shop", ["c1", "c2"], [HELLO, HELLO]) == [SENT, ABSENT]
+    assert {received[0] for received in harness.received} == {"connections"}
+
+
+def test_absent_users_are_reported_and_their_pushes_wait_on_request(harness: Harness) -> None:
+    absent: list[str] = []
+    publishing = publishing_of(
+        harness, lambda app, pushes: absent.extend(f"{app} {user} {event.text}" for user, event in pushes)
+    )
+    assert publishing.to_users("101", ["ann", "x"], HELLO) == [SENT, ABSENT]
+    assert publishing.to_users("101", ["y", "bob"], HELLO, 60) == [HELD, SENT]
+    assert publishing.to_each("101", ["z", "bob"], [HELLO, HELLO]) == [ABSENT, SENT]
+    assert absent == ["101 x hello", "101 y hello", "101 z hello"]
+
+
+def test_pending_pushes_arrive_before_a_later_push(harness: Harness) -> None:
+    publishing = publishing_of(harness)
+    assert publishing.to_users("101", ["zoe"], Event("msg", "", "first"), 60) == [HELD]
+    harness.users.add("zoe")
+    harness.received.clear()
+    texts: list[str] = []
+    usual = harness.reach
+
+    def reach(app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
+        texts.append(event.text)
+        return usual(app, users, event, device)
+
+    harness.reach = reach  # type: ignore[method-assign]
+    publishing.to_users("101", ["ann", "zoe"], Event("msg", "", "second"))
+    assert texts == ["first", "second"]
+
+
+def test_a_push_for_which_there_is_no_room_to_hold_it_is_absent(harness: Harness) -> None:
+    pending = PendingPushes(harness, harness, 0, 0)
+    publishing = Publishing(harness, harness, harness, pending, harness.store, Mock())  # type: ignore[arg-type]
+    assert publishing.to_users("101", ["zoe"], HELLO, 60) == [ABSENT]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"all": False},
+        {"user": "a", "channel": "r"},
+        {"user": "a", "all": True},
+        {"connection": "c", "channel": "r"},
+        {"device": "phone", "channel": "r"},
+        {"user": ""},
+        {"user": None},
+        {"user": "a", "nick": "b"},
+        {"user": "x" * 513},
+    ],
+)
+def test_a_target_is_one_thing(wrong: dict[str, object]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(wrong, Target)
+
+
+def test_a_target_is_written_as_it_was_read() -> None:
+    for written in (b'{"user":"a"}', b'{"user":"a","device":""}', b'{"channel":"r"}', b'{"all":true}'):
+        assert msgspec.json.encode(msgspec.json.decode(written, type=Target)) == written
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again(is_known: bool) -> None:
+    """The log may have removed it meanwhile."""
+    channels = Mock(is_stored=lambda _app, _channel: True)
+    channels.publish_event.side_effect = [
+        Published(SENT, Position("e", 1)),
+        Published(Outcome.REPEATED, Position("e", 1)),
+    ]
+    ids = RequestIds(MessageIds(Dedupe(100, 100)))
+    publishing = Publishing(Mock(), channels, Mock(), Mock(), Mock(), ids)
+
+    def publish() -> Published:
+        (found,) = publishing.to_channels("shop", ["news"], HELLO, key="m-1", digest=1)
+        assert isinstance(found, Published)
+        return found
+
+    assert publish() == Published(SENT, Position("e", 1))
+    if not is_known:  # another node has published it
+        ids._firsts.clear()
+    assert publish() == Published(Outcome.REPEATED, Position("e", 1))
+    assert channels.publish_event.call_count == (1 if is_known else 2)

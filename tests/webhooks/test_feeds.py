@@ -1,0 +1,639 @@
+"""Feeds on a real database: what is durable, in which order, by which node; retries and dead events."""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from msgspec import json
+
+from imserver.config.settings import StorageSettings
+from imserver.errors import StorageUnavailable
+from imserver.storage.events import EventStore, StoredEvent
+from imserver.storage.log.contract import Draft, Entry
+from imserver.storage.store import Store
+from imserver.webhooks import feeds as module
+from imserver.webhooks.events import page_of
+from imserver.webhooks.feeds import Feed, Feeds
+from imserver.webhooks.requests import Receiver, WebhookCounts
+from tests.core.back_end import REFUSED, BackEnd, Post
+from tests.support import CountingSignal
+from tests.transport.harness import until
+
+APP = "shop"
+EVENTS = frozenset(("message", "group", "account", "absent"))
+
+
+class Listener:
+    """What the log tells a node."""
+
+    def __init__(self) -> None:
+        self.feeds: Feeds | None = None
+
+    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+        if self.feeds is not None and app in self.feeds.feeds:
+            self.feeds.committed(app, first, last, entries)
+
+    def batch_stored(self, _app: str, _drafts: int, _seconds: float) -> float:
+        return 0.0
+
+
+class Node:
+    """One node with a feed. ``kill`` ends it as a killed process ends: nothing is given back."""
+
+    def __init__(
+        self,
+        folder: Path,
+        back_end: BackEnd,
+        name: str = "one",
+        url: str = "http://back.end/",
+        receives: bool = True,
+    ) -> None:
+        self.listener = Listener()
+        self.store = Store(StorageSettings(), str(folder), threaded=False, log_listener=lambda: self.listener)
+        self.store.start()
+        self.tally = WebhookCounts()
+        self.feeds = Feeds(self.store, EventStore(self.store), back_end, lambda: name, self.tally)  # type: ignore[arg-type]
+        self.listener.feeds = self.feeds
+        self.receiver = Receiver(APP, url, b"secret", EVENTS)
+        if receives:
+            self.feeds.set(APP, self.receiver)
+        self._run = gevent.spawn(self.feeds.run)
+
+    def send(self, sender: str, *texts: str) -> list[int]:
+        drafts = [Draft(sender=sender, to_user="zoe", body=text.encode(), time_ms=1000) for text in texts]
+        return [each.entry.id for each in self.store.log().append(APP, drafts)]  # type: ignore[union-attr]
+
+    @property
+    def feed(self) -> Feed:
+        return self.feeds.feeds[APP]
+
+    def kill(self) -> None:
+        self._run.kill()
+        for feed in self.feeds.feeds.values():
+            if feed.sender is not None:
+                feed.sender.kill()
+        self.store.close()
+
+    def stop(self) -> None:
+        self.feeds.stop(1.0)
+        self.kill()
+
+
+StartNode = Callable[..., Node]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "GATHER_SECONDS", 0.01)
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.05)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[StartNode]:
+    nodes: list[Node] = []
+
+    def start_node(back_end: BackEnd, **options: Any) -> Node:
+        nodes.append(Node(tmp_path, back_end, **options))
+        return nodes[-1]
+
+    yield start_node
+    for node in nodes:
+        node.kill()
+
+
+def texts(back_end: BackEnd) -> list[str]:
+    """The texts that were taken, each once, in the order of the first time."""
+    return list(dict.fromkeys(event["text"] for event in back_end.events if "text" in event))
+
+
+def test_entries_and_events_are_delivered_from_the_first_on(start: StartNode) -> None:
+    back_end = BackEnd()
+    node = start(back_end)
+    assert not node.store.has_database, "it is made by the first message"
+    node.send("ann", "a", "b")
+    node.feeds.add(APP, "account", [("ann", {"user": "ann", "change": "changed"})])
+    node.send("", "of the back end")
+    node.send("bob", "c")
+    until(lambda: len(back_end.events) >= 4)
+    by_id = {event["id"]: event for event in back_end.events}
+    assert set(by_id) == {"log-1", "log-2", "log-4", "event-1"}
+    assert by_id["log-1"] == {
+        "id": "log-1",
+        "event": "message",
+        "app": APP,
+        "time": 1,
+        "node": "one",
+        "sender": "ann",
+        "to": "zoe",
+        "type": "text",
+        "text": "a",
+        "stored": {"id": 1, "conversation": 1, "seq": 1},
+    }
+    assert by_id["event-1"]["user"] == "ann"
+    assert texts(back_end) == ["a", "b", "c"]
+    until(lambda: node.tally.delivered == 4)
+
+
+def test_nothing_wakes_before_there_is_a_receiver_or_something_to_send(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Signal", CountingSignal)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 600.0)
+    monkeypatch.setattr(module, "RENEW_SECONDS", 600.0)
+    back_end = BackEnd()
+    node = start(back_end, receives=False)
+    changed = node.feeds._changed
+    assert isinstance(changed, CountingSignal)
+    until(lambda: changed.pauses)
+    assert changed.pauses == [None]
+    node.feeds.set(APP, node.receiver)
+    node.send("ann", "a")
+    until(lambda: texts(back_end) == ["a"])
+    assert None not in changed.pauses[1:]
+    wake = node.feed.wake
+    assert isinstance(wake, CountingSignal)
+    until(lambda: wake.pauses[-1:] == [None])
+    assert node.feed.saved[0] == 1
+    node.send("ann", "b")
+    until(lambda: texts(back_end) == ["a", "b"])
+
+
+def test_a_node_goes_on_where_a_killed_one_has_ended(start: StartNode) -> None:
+    back_end = BackEnd()
+    first = start(back_end)
+    first.send("ann", "a")
+    until(lambda: texts(back_end) == ["a"])
+    until(lambda: first.feed.saved[0] == 1)
+    back_end.open.clear()
+    first.send("ann", "b", "c")
+    first.feeds.add(APP, "account", [("ann", {"change": "changed"})])
+    until(lambda: back_end.busy)
+    first.kill()
+    back_end.open.set()
+    back_end.posts.clear()
+    second = start(back_end)
+    until(lambda: len(back_end.events) >= 3)
+    assert texts(back_end) == ["b", "c"]
+    second.send("ann", "d")
+    until(lambda: texts(back_end) == ["b", "c", "d"])
+
+
+def test_one_node_delivers_and_another_takes_over_when_the_lease_is_given_back(start: StartNode) -> None:
+    back_end = BackEnd()
+    one = start(back_end)
+    one.send("ann", "a")
+    until(lambda: texts(back_end) == ["a"])
+    two = start(back_end, name="two")
+    until(lambda: two.feed.is_known)
+    assert not two.feed.owned
+    two.send("ann", "of the other node")
+    until(lambda: len(texts(back_end)) == 2)
+    assert {event["node"] for event in back_end.events} == {"one"}
+    one.stop()
+    two.send("ann", "after")
+    until(lambda: len(texts(back_end)) == 3)
+    assert back_end.events[-1]["node"] == "two"
+    assert len(back_end.events) == 3, "nothing was sent twice"
+
+
+def test_a_node_that_has_lost_its_lease_delivers_nothing_more(start: StartNode) -> None:
+    back_end = BackEnd()
+    one = start(back_end)
+    one.send("ann", "a")
+    until(lambda: one.feed.saved[0] == 1)
+    one.store.write(lambda sql: sql.execute("UPDATE event_feed SET owner = 'thief', lease_until = 1 << 40"))
+    one.send("ann", "b")
+    until(lambda: not one.feed.owned)
+    found = one.store.read(lambda sql: sql.query("SELECT entry_id FROM event_feed"))
+    assert found == [(1,)]
+
+
+def test_a_receiver_that_is_away_gets_everything_in_order_later(start: StartNode) -> None:
+    down = True
+    back_end = BackEnd(lambda _: "away" if down else (200, b""))
+    node = start(back_end)
+    node.send("ann", *map(str, range(250)))
+    until(lambda: len(back_end.posts) >= 4)
+    assert len({post.body for post in back_end.posts}) == 1, "the same events"
+    assert len({post.delivery for post in back_end.posts}) == 1
+    assert node.tally.delivered == 0
+    down = False
+    until(lambda: node.tally.delivered == 250)
+    assert texts(back_end) == list(map(str, range(250)))
+    assert len({post.body for post in back_end.posts}) == 1
+
+
+def test_a_receiver_that_refuses_connections_is_tried_again_soon(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 3600.0)
+    answers = [REFUSED, REFUSED]
+    back_end = BackEnd(lambda _: answers.pop() if answers else (200, b""))
+    node = start(back_end)
+    node.send("ann", "1")
+    until(lambda: node.tally.delivered == 1)
+    assert texts(back_end) == ["1"]
+
+
+def test_a_corrected_address_is_tried_at_once(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 3600.0)
+    back_end = BackEnd(lambda post: (200, b"") if post.url == "http://right/" else "away")
+    node = start(back_end, url="http://wrong/")
+    node.send("ann", "1", "2")
+    until(lambda: node.feed.failures)
+    node.feeds.set(APP, Receiver(APP, "http://right/", b"secret", EVENTS))
+    until(lambda: node.tally.delivered == 2)
+    assert texts(back_end) == ["1", "2"]
+
+
+def test_a_removed_address_is_not_tried_any_more(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 3600.0)
+    back_end = BackEnd(lambda _: "away")
+    node = start(back_end)
+    node.send("ann", "1", "2")
+    until(lambda: node.feed.failures)
+    tried = len(back_end.posts)
+    node.feeds.set(APP, Receiver(APP, "", b"secret", EVENTS))
+    until(lambda: not node.feed.count)
+    assert len(back_end.posts) == tried
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_refused_event_holds_up_its_user_only(start: StartNode, status: int) -> None:
+    healed = False
+
+    def reply(post: Post) -> tuple[int, bytes]:
+        refused = any(event.get("text") == "bad" for event in post.json["events"])
+        return (status if refused and not healed else 200), b""
+
+    back_end = BackEnd(reply)
+    taken: list[tuple[str, str]] = []
+
+    def remember(post: Post) -> Any:
+        answer = reply(post)
+        if answer[0] == 200:
+            taken.extend((event["sender"], event["text"]) for event in post.json["events"])
+        return answer
+
+    back_end.reply = remember
+    back_end.open.clear()
+    node = start(back_end)
+    node.send("ann", "1", "bad", "2")
+    node.send("bob", "x")
+    back_end.open.set()
+    until(lambda: ("bob", "x") in taken)
+    assert taken == [("ann", "1"), ("bob", "x")]
+    node.send("ann", "3")
+    node.send("bob", "y")
+    until(lambda: ("bob", "y") in taken)
+    assert [text for user, text in taken if user == "ann"] == ["1"], "later ones of the user wait"
+    healed = True
+    until(lambda: len(taken) == 6)
+    assert [text for user, text in taken if user == "ann"] == ["1", "bad", "2", "3"]
+    until(lambda: not node.feeds.events.waiting_users(APP))
+    node.send("ann", "4")
+    until(lambda: taken[-1] == ("ann", "4"))
+
+
+def test_entries_that_are_committed_while_others_are_put_aside_are_delivered(
+    start: StartNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[str] = []
+
+    def reply(post: Post) -> tuple[int, bytes]:
+        if any(event["sender"] == "bad" for event in post.json["events"]):
+            return 422, b""
+        taken.extend(event["text"] for event in post.json["events"])
+        return 200, b""
+
+    node = start(BackEnd(reply))
+    node.send("bad", "b1")
+    until(lambda: node.feed.waiting)
+    advance = node.feeds.events.advance
+    new = ["new 1", "new 2", "new 3"]
+
+    def advance_while_others_commit(*given: Any) -> None:
+        advance(*given)
+        node.feeds.events.advance = advance  # type: ignore[method-assign]
+        node.send("carl", *new)
+
+    node.feeds.events.advance = advance_while_others_commit  # type: ignore[method-assign]
+    drafts = [Draft(sender=sender, to_user="zoe", body=sender.encode()) for sender in ("bad", "ann")]
+    node.store.log().append(APP, drafts)
+    until(lambda: not node.feed.count)
+    assert taken == ["ann", *new]
+    assert node.feed.entries is not None
+    assert node.feed.entries.position == 6
+    assert "could not be delivered" not in caplog.text
+
+
+def test_a_receiver_that_takes_nothing_is_not_asked_for_each_event(start: StartNode) -> None:
+    back_end = BackEnd(lambda _: (404, b""))
+    node = start(back_end)
+    node.send("ann", "a", "b")
+    until(lambda: len(back_end.posts) > 8)
+    assert not node.feeds.events.waiting_users(APP)
+    assert node.tally.delivered == 0
+
+
+def test_after_three_days_events_are_dead_and_can_be_replayed(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEEP_SECONDS", -10)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.04)
+    down = True
+    back_end = BackEnd(lambda _: "away" if down else (200, b""))
+    node = start(back_end)
+    node.send("ann", "a", "b")
+    node.feeds.add(APP, "account", [("ann", {"change": "changed"})])
+    events = node.feeds.events
+    until(lambda: len(events.list_retries(APP, True, 0, 10)) == 3)
+    dead = events.list_retries(APP, True, 0, 10)
+    assert sorted(row.event for row in dead) == ["event-1", "log-1", "log-2"]
+    down = False
+    back_end.posts.clear()
+    assert events.replay(APP, "log-2") == 1
+    until(lambda: texts(back_end) == ["b"])
+    assert events.replay(APP) == 2
+    until(lambda: len(back_end.events) == 3)
+    until(lambda: not events.list_retries(APP, True, 0, 10))
+
+
+def test_entries_that_the_receiver_has_not_got_do_not_expire(start: StartNode) -> None:
+    back_end = BackEnd(lambda _: "away")
+    node = start(back_end)
+    node.send("ann", *map(str, range(20)))
+    until(lambda: node.feed.owned)
+    upto = node.feeds.events.undelivered(APP)
+    assert upto == 0
+    assert node.store.log().expire(APP, more_than=5, upto=upto) == 0
+    back_end.reply = lambda _: (200, b"")
+    until(lambda: node.tally.delivered == 20)
+    node.feeds.news.clear()
+    assert node.feed.noting is not None
+    node.feed.noting.take(20)
+    until(lambda: node.feeds.events.undelivered(APP) == 20)
+    assert node.store.log().expire(APP, more_than=5, upto=20) == 15
+
+
+def test_a_feed_that_begins_behind_stored_messages_begins_at_their_end(start: StartNode) -> None:
+    back_end = BackEnd()
+    quiet = start(BackEnd(), name="quiet")
+    quiet.feeds.set(APP, None)
+    quiet.send("ann", "before")
+    node = start(back_end)
+    until(lambda: node.feed.owned)
+    node.send("ann", "after")
+    until(lambda: texts(back_end) == ["after"])
+
+
+def test_a_busy_feed_keeps_memory_bounded_and_reads_the_rest(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_BUFFERED", 50)
+    back_end = BackEnd()
+    back_end.open.clear()
+    node = start(back_end)
+    node.send("ann", "first")
+    until(lambda: back_end.busy)
+    for start_at in range(0, 1000, 100):
+        node.send("ann", *map(str, range(start_at, start_at + 100)))
+    assert node.feed.entries is not None
+    assert len(node.feed.entries._entries) <= 150
+    back_end.open.set()
+    until(lambda: len(back_end.events) == 1001)
+    assert texts(back_end) == ["first", *map(str, range(1000))]
+    assert max(len(post.json["events"]) for post in back_end.posts) == module.REQUEST_EVENTS
+
+
+def test_events_that_are_added_together_share_a_transaction_and_stay_in_order(start: StartNode) -> None:
+    back_end = BackEnd()
+    node = start(back_end)
+    writes = 0
+    write = node.store.write
+
+    def counted(work: Any) -> Any:
+        nonlocal writes
+        writes += isinstance(work, partial)  # others renew the lease and save positions
+        return write(work)
+
+    node.feeds.add(APP, "absent", [("zero", {"n": 0})])
+    until(lambda: node.feed.owned)
+    node.store.write = counted  # type: ignore[method-assign]
+    adding = [
+        gevent.spawn(node.feeds.add, APP, "absent", [(f"u{number}", {"n": number})])
+        for number in range(1, 100)
+    ]
+    gevent.joinall(adding, raise_error=True)
+    node.store.write = write  # type: ignore[method-assign]
+    assert 0 < writes < 20
+    until(lambda: len(back_end.events) == 100)
+    assert [event["id"] for event in back_end.events] == [f"event-{number}" for number in range(1, 101)]
+    assert [event["n"] for event in back_end.events] == list(range(100))
+
+
+def test_without_a_url_nothing_is_sent_and_all_is_recorded(start: StartNode) -> None:
+    back_end = BackEnd()
+    node = start(back_end, url="")
+    node.feeds.add(APP, "account", [("ann", {"change": "changed"})])
+    until(lambda: node.feed.owned)
+    began = time.time()
+    found = node.feeds.events.read(APP, 0, 10)
+    assert [(event.id, event.user, event.kind) for event in found] == [(1, "ann", "account")]
+    assert abs(found[0].time - began) < 60
+    assert back_end.posts == []
+
+
+def test_a_busy_receiver_costs_few_writes_and_a_stop_stores_the_position(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAVE_SECONDS", 60.0)
+    monkeypatch.setattr(module, "RENEW_SECONDS", 60.0)
+    back_end = BackEnd()
+    node = start(back_end)
+    node.send("ann", "first")
+    until(lambda: node.tally.delivered == 1)
+    writes = 0
+    write = node.store.write
+
+    def counted(work: Any) -> Any:
+        nonlocal writes
+        writes += 1
+        return write(work)
+
+    node.store.write = counted  # type: ignore[method-assign]
+    for number in range(5):
+        node.send("ann", str(number))
+        until(lambda sent=number + 2: node.tally.delivered == sent)
+    assert writes == 0
+    node.store.write = write  # type: ignore[method-assign]
+    node.stop()
+    second = start(back_end)
+    second.send("ann", "last")
+    until(lambda: second.tally.delivered)
+    assert [event["text"] for event in back_end.events] == ["first", *"01234", "last"]
+
+
+def test_the_bytes_of_a_busy_feed_in_memory_are_bounded(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_BUFFERED_BYTES", 10_000)
+    down = True
+    back_end = BackEnd(lambda _: "away" if down else (200, b""))
+    node = start(back_end)
+    node.send("ann", "first")
+    until(lambda: back_end.posts)
+    for number in range(50):
+        node.send("ann", str(number) + "x" * 999)
+    assert node.feed.entries is not None
+    assert sum(len(entry.body) for entry in node.feed.entries._entries) < 12_000
+    down = False
+    until(lambda: node.tally.delivered == 51)
+    assert [text.rstrip("x") for text in texts(back_end)] == ["first", *map(str, range(50))]
+    assert node.feed.entries._size == 0
+
+
+def test_a_node_begins_anew_after_its_lease_has_ended(start: StartNode) -> None:
+    back_end = BackEnd()
+    node = start(back_end)
+    node.send("ann", "a")
+    until(lambda: node.feed.saved[0] == 1)
+    window = node.feed.entries
+    # Meanwhile another node had the lease, delivered "b" and ended.
+    node.feed.owned_until = 0.0
+    node.send("ann", "b")
+    node.store.write(
+        lambda sql: sql.execute("UPDATE event_feed SET entry_id = 2, owner = '', lease_until = 9")
+    )
+    node.store.write(
+        lambda sql: sql.execute("UPDATE event_feed SET lease_until = %s", (int(time.time()) - 1,))
+    )
+    until(lambda: node.feed.owned and node.feed.entries is not window)
+    node.send("ann", "c")
+    until(lambda: "c" in texts(back_end))
+    assert texts(back_end) == ["a", "c"]
+
+
+def test_only_events_that_are_old_enough_are_dead(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.04)
+    down = True
+    back_end = BackEnd(lambda _: "away" if down else (200, b""))
+    node = start(back_end)
+    node.send("ann", "old")
+    back_end.open.clear()
+    node.send("ann", "young")
+    node.feeds.add(APP, "account", [("ann", {"change": "changed"})])
+    long_ago = int(time.time()) - 4 * 86400
+    node.store.write(lambda sql: sql.execute("UPDATE message SET stored_at = %s WHERE id = 1", (long_ago,)))
+    back_end.open.set()
+    events = node.feeds.events
+    until(lambda: events.list_retries(APP, True, 0, 10))
+    down = False
+    until(lambda: node.tally.delivered == 2)
+    assert [row.event for row in events.list_retries(APP, True, 0, 10)] == ["log-1"]
+    assert texts(back_end)[-1] == "young"
+
+
+def test_many_refused_users_do_not_hold_up_the_others(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.0)
+    back_end = BackEnd()
+    node = start(back_end)
+    node.send("ann", "first")
+    until(lambda: node.tally.delivered == 1)
+    aside = [module.RetryRow(0, f"x-{number}", f"user {number}", 1, 1, b"{}") for number in range(200)]
+    node.feeds.events.advance(APP, "one", 1, 0, aside)
+    back_end.reply = lambda post: (200 if "text" in post.json["events"][0] else 500, b"")
+    until(lambda: node.feed.waiting)
+    node.send("ann", "second")
+    until(lambda: "second" in texts(back_end))
+    assert len(node.feeds.events.due_retries(APP, int(time.time()), 500)) > 100
+
+
+def test_a_login_is_not_forgotten_while_the_database_is_away(start: StartNode) -> None:
+    node = start(BackEnd())
+    node.send("ann", "hi")
+    until(lambda: node.feed.owned)
+    events, came = node.feeds.events, node.feeds.events.came_online
+
+    def fail(_users: object) -> None:
+        raise StorageUnavailable("away")
+
+    events.came_online = fail  # type: ignore[method-assign,assignment]
+    node.feeds.came_online(APP, "zoe")
+    with pytest.raises(StorageUnavailable):
+        node.feeds.look()
+    found: list[set[tuple[str, str]]] = []
+
+    def remember(users: set[tuple[str, str]]) -> None:
+        found.append(set(users))
+        came(users)
+
+    events.came_online = remember  # type: ignore[method-assign,assignment]
+    until(lambda: found)
+    assert found == [{(APP, "zoe")}]
+
+
+def test_a_message_from_the_future_does_not_hold_up_the_feed() -> None:
+    entries = [
+        Entry(id=number, conversation=1, seq=number, sender="ann", body=b"x", time_ms=2**60)
+        for number in range(1, 4)
+    ]
+    now = int(time.time())
+    rows = [StoredEvent(number, "bob", "account", now + 60, b"{}") for number in range(1, 200)]
+    page = page_of(APP, entries, rows, "one", EVENTS, 100, 1 << 20)
+    assert [event.id for event in page.events[:3]] == ["log-1", "log-2", "log-3"]
+
+
+def test_events_that_are_read_before_their_commit_is_known_leave_a_feed_at_rest(start: StartNode) -> None:
+    """A negative number of waiting events would let the sender run without a pause."""
+    node = start(BackEnd())
+    feed = Feed(APP, node.receiver)
+    feed.entries = module.LogWindow(node.store, APP, 0)
+    feed.event_head = 1
+    rows = [StoredEvent(number, "bob", "account", 1, b"{}") for number in range(1, 4)]
+    batch = module._Batch(page_of(APP, [], rows, "one", EVENTS, 100, 1 << 20), 0, 3, set())
+    feed.take(*batch.positions(feed))
+    assert (feed.event_id, feed.count) == (3, 0)
+
+
+def test_an_event_that_is_added_while_no_rows_are_found_is_delivered(start: StartNode) -> None:
+    back_end = BackEnd()
+    node = start(back_end)
+    node.send("ann", "a")
+    until(lambda: node.tally.delivered == 1)
+    feed, read = node.feed, node.feeds.events.read
+
+    def read_before_the_commit(app: str, after: int, limit: int) -> list[StoredEvent]:
+        rows = read(app, after, limit)
+        node.feeds.events.read = read  # type: ignore[method-assign]
+        node.feeds.add(APP, "account", [("ann", {"change": "changed"})])
+        return rows
+
+    node.feeds.events.read = read_before_the_commit  # type: ignore[method-assign]
+    node.store.write(lambda sql: sql.execute("UPDATE event_feed SET last_id = 1"))  # that row has expired
+    feed.event_head = 1
+    feed.wake.set()
+    until(lambda: [event["id"] for event in back_end.events] == ["log-1", "event-2"])
+
+
+def test_a_reaction_is_an_event_beside_edits_and_recalls() -> None:
+    reaction = Entry(
+        id=7, conversation=3, seq=2, sender="bob", kind="reaction", type="add", body=b"+1", about=6
+    )
+    (event,) = page_of(APP, [reaction], [], "one", EVENTS, 100, 1 << 20).events
+    body = json.decode(event.body)
+    assert (body["event"], body["kind"], body["type"], body["text"]) == ("message", "reaction", "add", "+1")
+    assert (body["sender"], body["group"], body["about"], body["stored"]["id"]) == ("bob", "3", 6, 7)

@@ -1,0 +1,358 @@
+"""Reviews: what back ends are asked about messages, in which requests, and what becomes of the messages."""
+
+from typing import Any
+
+import gevent
+import pytest
+from msgspec import json
+
+from imserver.config.settings import TenantSettings, WebhookSettings
+from imserver.storage.log.contract import Draft
+from imserver.webhooks import requests, reviews
+from imserver.webhooks.reviews import (
+    ALLOWED,
+    UNDECIDED,
+    ReviewDecision,
+    ReviewHook,
+    Reviews,
+    facts_of,
+)
+from tests.core.back_end import Answer, BackEnd, Post
+from tests.core.login_harness import LoginHarness
+from tests.transport.harness import until
+
+APP = "101"
+ANN: Any = "the connection of ann"
+BOB: Any = "the connection of bob"
+
+
+def hook(**more: Any) -> ReviewHook:
+    settings = {"app": APP, "url": "http://back.end/review", "secret": b"s", "seconds": 60.0} | more
+    return ReviewHook(**{"allows_failure": False, **settings})
+
+
+def said(text: str, **more: Any) -> dict[str, Any]:
+    return {"kind": "message", "sender": "ann", "to": "bob", "type": "text", "text": text, **more}
+
+
+def allow_all(post: Post) -> Answer:
+    return 200, json.encode({"answers": [{"action": "allow"}] * len(post.json["messages"])})
+
+
+class Asked:
+    """Reviews of a scripted back end; what became of each message, in the order of the decisions."""
+
+    def __init__(self, **more: Any) -> None:
+        self.back_end = BackEnd(allow_all)
+        self.reviews = Reviews(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
+        self.reviews.set(APP, hook(**more))
+        self.decisions: list[tuple[str, ReviewDecision]] = []
+
+    def ask(self, text: str, connection: Any = None, app: str = APP, **more: Any) -> None:
+        self.reviews.review(
+            app, said(text, **more), lambda decision: self.decisions.append((text, decision)), connection
+        )
+
+    def answers(self, *answers: dict[str, Any]) -> None:
+        """What the back end answers from now on."""
+        self.back_end.reply = lambda _: (200, json.encode({"answers": list(answers)}))
+
+    def one(self, answer: dict[str, Any], **more: Any) -> ReviewDecision:
+        """What becomes of a message that gets this answer."""
+        self.answers(answer)
+        return self.reviews.decide(APP, {**said("hi"), **more})
+
+    def wait(self, count: int) -> list[str]:
+        """The texts of so many messages in the order of their decisions."""
+        until(lambda: len(self.decisions) >= count)
+        return [text for text, _ in self.decisions]
+
+
+# --- one request --------------------------------------------------------------------------------------------
+
+
+def test_messages_of_one_turn_are_asked_about_in_one_signed_request() -> None:
+    it = Asked()
+    for number in range(3):
+        it.ask(f"m{number}")
+    assert it.wait(3) == ["m0", "m1", "m2"]
+    (post,) = it.back_end.posts
+    assert (post.url, post.secret) == ("http://back.end/review", b"s")
+    assert {**post.json, "time": 0} == {
+        "event": "review",
+        "app": APP,
+        "time": 0,
+        "node": "node:1",
+        "messages": [said(f"m{number}") for number in range(3)],
+    }
+    assert {decision for _, decision in it.decisions} == {ALLOWED}
+    assert it.reviews.asked == 3
+
+
+def test_a_message_does_not_wait_for_the_request_before() -> None:
+    it = Asked()
+    it.back_end.open.clear()
+    it.ask("slow")
+    until(lambda: it.back_end.busy == 1)
+    it.ask("next")
+    until(lambda: it.back_end.busy == 2)
+    it.back_end.open.set()
+    it.wait(2)
+
+
+def test_messages_that_wait_for_a_turn_are_asked_about_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "ASKED_AT_ONCE", 1)
+    it = Asked()
+    it.back_end.open.clear()
+    it.ask("first")
+    until(lambda: it.back_end.busy == 1)
+    for number in range(5):
+        it.ask(f"m{number}")
+        gevent.sleep(0)
+    it.back_end.open.set()
+    assert it.wait(6) == ["first", "m0", "m1", "m2", "m3", "m4"]
+    assert [len(post.json["messages"]) for post in it.back_end.posts] == [1, 5]
+
+
+def test_a_request_is_bounded_in_messages_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reviews, "BATCH_EVENTS", 2)
+    monkeypatch.setattr(reviews, "BATCH_BYTES", 1000)
+    it = Asked()
+    for text in ("a", "b", "c", "d" * 950, "e" * 2000):
+        it.ask(text)
+    it.wait(5)
+    assert [len(post.json["messages"]) for post in it.back_end.posts] == [2, 1, 1, 1]
+
+
+# --- decisions ----------------------------------------------------------------------------------------------
+
+
+def test_a_back_end_allows_and_rejects_with_a_reason() -> None:
+    it = Asked()
+    assert it.one({"action": "allow", "later": "a field"}) == ALLOWED
+    assert it.one({"action": "reject", "reason": "spam"}) == ReviewDecision("reject", reason="spam")
+    assert it.one({"action": "reject", "reason": "x" * 501}).reason == "x" * 500
+    assert (it.reviews.asked, it.reviews.rejected, it.reviews.undecided) == (3, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "body"),
+    [
+        ({"text": "***"}, "text", b"***"),
+        ({"text": "***", "type": "notice"}, "notice", b"***"),
+        ({"text": ""}, "text", b""),
+        ({"data": {"n": [1, 2]}}, "custom", b'{"n":[1,2]}'),
+        ({"data": None}, "custom", b"null"),
+        ({"data": 1, "type": "order"}, "order", b"1"),
+    ],
+)
+def test_a_back_end_replaces_content(answer: dict[str, Any], kind: str, body: bytes) -> None:
+    it = Asked()
+    decision = ReviewDecision("replace", kind, body, is_text="text" in answer)
+    assert it.one({"action": "replace", **answer}) == decision
+    assert it.reviews.replaced == 1
+
+
+def test_a_replacement_keeps_the_type_of_content_of_its_kind() -> None:
+    it = Asked()
+    assert it.one({"action": "replace", "text": "x"}, type="note").type == "note"
+    picture = {"kind": "message", "type": "picture", "data": {"url": "/a"}}
+    it.answers({"action": "replace", "data": {"url": "/b"}})
+    assert it.reviews.decide(APP, picture) == ReviewDecision("replace", "picture", b'{"url":"/b"}')
+    it.answers({"action": "replace", "text": "removed"})
+    assert it.reviews.decide(APP, picture) == ReviewDecision("replace", "text", b"removed", is_text=True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"text": "a", "data": 1},
+        {"data": 1, "type": "text"},
+        {"text": "a", "type": "x" * 33},
+        {"text": "a", "type": "a\0"},
+        {"text": "x" * (reviews.CONTENT_BYTES + 1)},
+    ],
+)
+def test_a_replacement_that_is_not_valid_decides_nothing_about_this_message_only(
+    answer: dict[str, Any],
+) -> None:
+    it = Asked()
+    it.answers({"action": "replace", **answer}, {"action": "allow"})
+    it.ask("bad")
+    it.ask("good")
+    it.wait(2)
+    assert it.decisions == [("bad", UNDECIDED), ("good", ALLOWED)]
+    assert it.reviews.undecided == 1
+
+
+def test_a_file_cannot_be_replaced() -> None:
+    it = Asked()
+    it.answers({"action": "replace", "text": "x"})
+    assert it.reviews.decide(APP, {"kind": "upload", "name": "a"}) == UNDECIDED
+
+
+# --- without an answer --------------------------------------------------------------------------------------
+
+
+FAULTS: dict[str, Answer] = {
+    "unreachable": "it is away",
+    "status": (500, b'{"answers":[{"action":"allow"}]}'),
+    "forbidden": (403, b""),
+    "nonsense": (200, b"yes"),
+    "no array": (200, b'{"answers":{"action":"allow"}}'),
+    "unknown action": (200, b'{"answers":[{"action":"maybe"}]}'),
+    "too few": (200, b'{"answers":[]}'),
+    "too many": (200, b'{"answers":[{"action":"allow"},{"action":"allow"}]}'),
+    "surrogate": (200, b'{"answers":[{"action":"reject","reason":"\\ud800"}]}'),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("allows", [False, True])
+def test_without_a_valid_answer_the_setting_decides(fault: str, allows: bool) -> None:
+    it = Asked(allows_failure=allows)
+    it.back_end.reply = lambda _: FAULTS[fault]
+    assert it.reviews.decide(APP, said("hi")) == (ALLOWED if allows else UNDECIDED)
+    assert it.reviews.undecided == 1
+
+
+def test_the_time_includes_the_wait_for_a_turn_and_other_apps_do_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(requests, "ASKED_AT_ONCE", 1)
+    it = Asked(seconds=0.1)
+    it.reviews.set("102", hook(app="102", url="http://other/"))
+    it.back_end.open.clear()
+    it.ask("first")
+    until(lambda: it.back_end.busy == 1)
+    it.ask("waits for a turn")
+    it.ask("of another app", app="102")
+    it.wait(2)
+    assert it.decisions == [("first", UNDECIDED), ("waits for a turn", UNDECIDED)]
+    it.back_end.open.set()
+    it.wait(3)
+    assert it.decisions[2] == ("of another app", ALLOWED)
+
+
+def test_the_queue_is_bounded_by_app_connection_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reviews, "MAX_WAITING", 5)
+    monkeypatch.setattr(reviews, "MAX_OF_CONNECTION", 2)
+    monkeypatch.setattr(reviews, "MAX_WAITING_BYTES", 1000)
+    it = Asked()
+    it.back_end.open.clear()
+    for number in range(3):
+        it.ask(f"ann{number}", ANN)
+    for number in range(4):
+        it.ask(f"bob{number}")
+    it.reviews.pass_by(lambda decision: it.decisions.append(("recall", decision)), ANN)
+    refused = [("ann2", UNDECIDED), ("bob3", UNDECIDED), ("recall", UNDECIDED)]
+    assert it.decisions == refused, "at once"
+    monkeypatch.setattr(reviews, "MAX_WAITING", 6)
+    it.ask("x" * 1000)
+    assert it.decisions[3:] == [("x" * 1000, UNDECIDED)]
+    assert it.reviews.undecided == 3, "a recall is not reviewed"
+    it.back_end.open.set()
+    it.wait(9)
+    assert sorted(text for text, decision in it.decisions if decision == ALLOWED) == [
+        "ann0",
+        "ann1",
+        "bob0",
+        "bob1",
+        "bob2",
+    ]
+    it.ask("y" * 800, ANN)
+    assert it.wait(10)[-1] == "y" * 800, "nothing is left of the queue"
+    assert it.decisions[-1][1] == ALLOWED
+
+
+def test_an_app_whose_secret_cannot_be_read_asks_nobody() -> None:
+    it = Asked(secret=b"")
+    assert it.reviews.decide(APP, said("hi")) == UNDECIDED
+    assert not it.back_end.posts
+
+
+# --- order --------------------------------------------------------------------------------------------------
+
+
+def test_messages_of_one_connection_keep_their_order_and_others_do_not_wait() -> None:
+    it = Asked()
+    slow = gevent.event.Event()
+
+    def reply(post: Post) -> Answer:
+        if post.json["messages"][0]["text"] == "a1":
+            slow.wait(60)
+        return allow_all(post)
+
+    it.back_end.reply = reply
+    for text, connection in (("a1", ANN), ("a2", ANN), ("b1", BOB)):
+        it.ask(text, connection)
+        until(lambda text=text: text in str(it.back_end.posts[-1].body if it.back_end.posts else ""))
+    it.reviews.pass_by(lambda decision: it.decisions.append(("recall", decision)), ANN)
+    assert it.wait(1) == ["b1"]
+    slow.set()
+    assert it.wait(4) == ["b1", "a1", "a2", "recall"]
+    it.reviews.pass_by(lambda decision: it.decisions.append(("at once", decision)), ANN)
+    assert it.decisions[-1][0] == "at once"
+
+
+def test_a_message_that_a_decision_causes_comes_behind_those_that_wait() -> None:
+    it = Asked()
+
+    def then(_decision: ReviewDecision) -> None:
+        it.decisions.append(("a1", ALLOWED))
+        it.reviews.pass_by(lambda decision: it.decisions.append(("a3", decision)), ANN)
+
+    it.reviews.review(APP, said("a1"), then, ANN)
+    it.ask("a2", ANN)
+    assert it.wait(3) == ["a1", "a2", "a3"]
+
+
+def test_a_failing_listener_stops_no_other() -> None:
+    it = Asked()
+    it.reviews.review(APP, said("a1"), lambda _: 1 / 0, ANN)  # type: ignore[arg-type,return-value]
+    it.ask("a2", ANN)
+    assert it.wait(1) == ["a2"]
+
+
+# --- what is asked ------------------------------------------------------------------------------------------
+
+
+def test_a_draft_is_shown_as_its_receivers_would_see_it() -> None:
+    assert facts_of(Draft(sender="ann", to_user="bob", body=b"hi", client_msg_id="m1")) == {
+        "kind": "message",
+        "sender": "ann",
+        "to": "bob",
+        "type": "text",
+        "text": "hi",
+        "client_msg_id": "m1",
+    }
+    edit = Draft(
+        sender="ann", kind="edit", conversation=3, type="order", body=b"[1]", about=7, meta=b'{"mentions":[]}'
+    )
+    assert json.decode(json.encode(facts_of(edit))) == {
+        "kind": "edit",
+        "sender": "ann",
+        "conversation": 3,
+        "type": "order",
+        "data": [1],
+        "about": 7,
+        "meta": {"mentions": []},
+    }
+    voice = Draft(sender="ann", room="r", type="voice", body=b"\xff")
+    assert json.decode(json.encode(facts_of(voice)))["base64"] == "/w=="
+
+
+def test_the_settings_of_an_app_say_who_reviews_its_messages() -> None:
+    settings = WebhookSettings(
+        secret="hook secret", review_url="http://back.end/", review_seconds=0.5, review_failure="allow"
+    )
+    with LoginHarness({APP: TenantSettings(webhook=settings), "102": TenantSettings()}) as harness:
+        hooks = harness.webhooks.reviews.hooks
+        assert hooks == {APP: ReviewHook(APP, "http://back.end/", b"hook secret", 0.5, True)}
+        harness.change(
+            "102", TenantSettings(webhook=WebhookSettings(secret="s" * 32, review_url="http://x/"))
+        )
+        assert hooks["102"] == ReviewHook("102", "http://x/", b"s" * 32, 2.0, False)
+        harness.change(APP, TenantSettings())
+        assert list(hooks) == ["102"]

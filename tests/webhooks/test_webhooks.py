@@ -1,0 +1,338 @@
+"""What back ends are told, of whom, and when; and what they are asked."""
+
+from typing import Any
+
+import gevent
+import pytest
+from msgspec.structs import replace
+
+from imserver.config.settings import TenantSettings, WebhookSettings
+from imserver.model import Event
+from imserver.webhooks import requests as authorise
+from tests.core.login_harness import ASK, HOOK, JWT, LoginHarness, token_for
+from tests.transport.harness import until
+
+HOOKED = {"101": TenantSettings(webhook=HOOK), "102": TenantSettings()}
+NOT_COMPARED = ("id", "time")
+
+
+def received(harness: LoginHarness, count: int) -> list[dict[str, Any]]:
+    """So many events, without what differs from run to run."""
+    until(lambda: len(harness.back_end.events) >= count)
+    assert len(harness.back_end.events) == count, harness.back_end.names()
+    return [{k: v for k, v in event.items() if k not in NOT_COMPARED} for event in harness.back_end.events]
+
+
+# --- being told ---------------------------------------------------------------------------------------------
+
+
+def test_a_session_is_reported_from_its_beginning_to_its_end() -> None:
+    with LoginHarness(HOOKED) as harness:
+        connection = harness.login_request()
+        harness.begin(connection, "ann", device="phone")
+        connection.close(4502)
+        common = {
+            "app": "101",
+            "node": "node:1",
+            "user": "ann",
+            "device": "phone",
+            "dialect": "echo",
+            "connection": f"id of {connection.peer}",
+            "address": "127.0.0.1",
+        }
+        assert received(harness, 3) == [
+            {"event": "connect", **common},
+            {"event": "login", **common},
+            {"event": "disconnect", **common, "code": 4502},
+        ]
+        ids = [event["id"] for event in harness.back_end.events]
+        assert len(set(ids)) == 3
+        assert all(isinstance(event["time"], int) for event in harness.back_end.events)
+        assert harness.back_end.posts[0].url == "http://back.end/events"
+        assert harness.back_end.posts[0].secret == b"hook secret"
+
+
+def test_another_login_of_a_connection_is_a_login_but_no_connect() -> None:
+    with LoginHarness(HOOKED) as harness:
+        connection = harness.login_request()
+        harness.begin(connection, "ann")
+        harness.begin(connection, "bob")
+        assert [(event["event"], event["user"]) for event in received(harness, 3)] == [
+            ("connect", "ann"),
+            ("login", "ann"),
+            ("login", "bob"),
+        ]
+
+
+def test_who_moves_to_another_app_has_left_the_first() -> None:
+    settings = replace(HOOK, url="http://other/")
+    with LoginHarness({**HOOKED, "103": TenantSettings(webhook=settings)}) as harness:
+        connection = harness.login_request()
+        harness.begin(connection, "ann", "101")
+        harness.begin(connection, "ann", "103")
+        connection.lost()
+        received(harness, 6)
+        by_url = {
+            url: [
+                e["event"] for post in harness.back_end.posts if post.url == url for e in post.json["events"]
+            ]
+            for url in (HOOK.url, "http://other/")
+        }
+        assert by_url == {
+            HOOK.url: ["connect", "login", "disconnect"],
+            "http://other/": ["connect", "login", "disconnect"],
+        }
+
+
+def test_a_refused_login_and_a_connection_that_never_logged_in_are_not_reported() -> None:
+    with LoginHarness({"101": TenantSettings(webhook=HOOK, jwt=JWT)}) as harness:
+        first, second = harness.login_request(), harness.login_request()
+        assert not harness.begin(first, "ann").ok
+        first.lost()
+        second.lost()
+        assert harness.begin(harness.login_request(), "ann", token=token_for("ann")).ok
+        assert [event["event"] for event in received(harness, 2)] == ["connect", "login"]
+
+
+def test_only_the_events_that_the_app_names_are_sent() -> None:
+    with LoginHarness(
+        {"101": TenantSettings(webhook=replace(HOOK, events=("disconnect", "absent")))}
+    ) as harness:
+        connection = harness.login_request()
+        harness.begin(connection, "ann")
+        harness.webhooks.message("101", "ann", {"text": "hi"})
+        connection.lost()
+        harness.webhooks.absent("101", [("bob", Event("msg", "", "hi", "m1"))])
+        assert [event["event"] for event in received(harness, 2)] == ["disconnect", "absent"]
+
+
+def test_messages_and_pushes_that_found_nobody_are_reported() -> None:
+    with LoginHarness(HOOKED) as harness:
+        harness.webhooks.message("101", "ann", {"room": "r", "type": "text", "text": "hi"})
+        harness.webhooks.absent("101", [("bob", Event("msg", "shop", "hi", "m1"))])
+        harness.webhooks.absent("101", [("bob", Event("msg", "", "", "m2", type="order", data=b'{"n":[1]}'))])
+        common = {"app": "101", "node": "node:1"}
+        assert received(harness, 3) == [
+            {"event": "message", **common, "sender": "ann", "room": "r", "type": "text", "text": "hi"},
+            {
+                "event": "absent",
+                **common,
+                "user": "bob",
+                "message": "m1",
+                "sender": "shop",
+                "type": "text",
+                "text": "hi",
+            },
+            {
+                "event": "absent",
+                **common,
+                "user": "bob",
+                "message": "m2",
+                "sender": "",
+                "type": "order",
+                "data": {"n": [1]},
+            },
+        ]
+
+
+def test_other_apps_get_nothing_and_nothing_is_remembered_of_them() -> None:
+    with LoginHarness(HOOKED) as harness:
+        connection = harness.login_request()
+        harness.begin(connection, "ann", "102")
+        harness.webhooks.message("102", "ann", {})
+        harness.webhooks.absent("102", [("bob", Event("msg", "", "hi"))])
+        assert not harness.webhooks.feeds.wants("102", "absent")
+        assert harness.webhooks.feeds.wants("101", "absent")
+        connection.lost()
+        assert not harness.webhooks.known
+        assert harness.webhooks.tally.waiting == 0
+
+
+def test_nothing_is_remembered_of_a_connection_that_has_ended() -> None:
+    with LoginHarness(HOOKED) as harness:
+        connection = harness.login_request()
+        harness.begin(connection, "ann")
+        harness.change("101", TenantSettings())
+        connection.lost()
+        assert not harness.webhooks.known
+
+
+def test_a_webhook_may_come_change_and_go_at_run_time() -> None:
+    with LoginHarness({"101": TenantSettings()}) as harness:
+        early = harness.login_request()
+        harness.begin(early, "early")
+        harness.change("101", TenantSettings(webhook=HOOK))
+        early.lost()
+        harness.begin(harness.login_request(), "ann")
+        received(harness, 2)
+        harness.change("101", TenantSettings(webhook=replace(HOOK, url="http://new/")))
+        harness.begin(harness.login_request(), "bob")
+        received(harness, 4)
+        harness.change("101", TenantSettings())
+        harness.begin(harness.login_request(), "eve")
+        assert [event["user"] for event in received(harness, 4)] == ["ann", "ann", "bob", "bob"]
+        assert harness.back_end.posts[-1].url == "http://new/"
+
+
+def test_a_stop_sends_what_waits_but_does_not_wait_for_who_does_not_answer() -> None:
+    other = replace(HOOK, url="http://away/")
+    with LoginHarness({"101": TenantSettings(webhook=HOOK), "103": TenantSettings(webhook=other)}) as harness:
+        harness.back_end.reply = lambda post: "away" if "away" in post.url else (200, b"")
+        for number in range(5):
+            harness.webhooks.message("101", "ann", {"n": number})
+            harness.webhooks.message("103", "ann", {"n": number})
+        harness.webhooks.stop(5)
+        assert harness.webhooks.tally.delivered == 5
+        assert harness.webhooks.tally.dropped == 5
+        assert harness.webhooks.tally.waiting == 0
+
+
+# --- being asked --------------------------------------------------------------------------------------------
+
+ASKED = {"101": TenantSettings(webhook=ASK)}
+
+
+def codes(verdict: Any) -> tuple[int, int]:
+    return verdict.code, verdict.close
+
+
+def test_a_back_end_is_asked_with_all_that_it_needs_to_decide() -> None:
+    with LoginHarness(ASKED) as harness:
+        harness.back_end.reply = lambda _: (200, b'{"allow":true}')
+        assert harness.begin(harness.login_request(), "ann", token="their own token", device="phone").ok
+        (post,) = harness.back_end.posts
+        asked = post.json
+        assert asked.pop("time") > 0
+        assert asked == {
+            "event": "authorise",
+            "app": "101",
+            "node": "node:1",
+            "user": "ann",
+            "device": "phone",
+            "dialect": "cmd",
+            "token": "their own token",
+            "address": "127.0.0.1",
+        }
+        assert (post.url, post.secret) == ("http://back.end/authorise", b"hook secret")
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ((200, b'{"allow":true}'), (200, 0)),
+        ((201, b'{"allow":true,"more":1}'), (200, 0)),
+        ((200, b'{"allow":false}'), (1003, 4505)),
+        ((200, b"{}"), (1003, 4505)),
+        ((401, b""), (1003, 4505)),
+        ((403, b'{"allow":true}'), (1003, 4505)),
+        ((200, b'{"allow":1}'), (1004, 1011)),
+        ((200, b'{"allow":"true"}'), (1004, 1011)),
+        ((200, b'{"allow":true,"expires_at":"soon"}'), (1004, 1011)),
+        ((200, b"true"), (1004, 1011)),
+        ((200, b""), (1004, 1011)),
+        ((200, b"[" * 5000), (1004, 1011)),
+        ((204, b""), (1004, 1011)),
+        ((302, b'{"allow":true}'), (1004, 1011)),
+        ((500, b'{"allow":true}'), (1004, 1011)),
+        ("refused", (1004, 1011)),
+    ],
+)
+def test_only_a_clear_yes_lets_anybody_in(reply: Any, expected: tuple[int, int]) -> None:
+    with LoginHarness(ASKED) as harness:
+        harness.back_end.reply = lambda _: reply
+        connection = harness.login_request()
+        assert codes(harness.begin(connection, "ann")) == expected
+        counters = harness.webhooks.authoriser
+        assert (counters.asked, counters.refused, counters.undecided) == (
+            1,
+            int(expected[0] == 1003),
+            int(expected[0] == 1004),
+        )
+
+
+def test_a_back_end_that_does_not_answer_in_time_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authorise, "ASK_SECONDS", 0.05)
+    with LoginHarness({**ASKED, "102": TenantSettings()}) as harness:
+        harness.back_end.open.clear()
+        assert codes(harness.begin(harness.login_request(), "ann")) == (1004, 1011)
+        assert harness.begin(harness.login_request(), "ann", "102").ok, "other apps do not notice"
+
+
+def test_the_turn_counts_as_waiting_and_the_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authorise, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr(authorise, "ASKED_AT_ONCE", 2)
+    monkeypatch.setattr(authorise, "MAX_WAITING", 5)
+    with LoginHarness(ASKED) as harness:
+        harness.back_end.open.clear()
+        logins = [gevent.spawn(harness.begin, harness.login_request(), f"u{number}") for number in range(8)]
+        gevent.joinall(logins, timeout=60)
+        assert all(codes(login.value) == (1004, 1011) for login in logins)
+        assert harness.back_end.most_busy == 2
+        assert harness.webhooks.authoriser.undecided == 8
+        harness.back_end.open.set()
+        harness.back_end.reply = lambda _: (200, b'{"allow":true}')
+        assert harness.begin(harness.login_request(), "ann").ok, "nothing is left of the line"
+
+
+def test_a_back_end_may_say_when_the_session_ends_and_the_earlier_end_counts() -> None:
+    settings = TenantSettings(webhook=ASK, jwt=JWT)
+    with LoginHarness({"101": settings}) as harness:
+        for said, expected in ((4_000_000_000, "token"), (1_000, 1_000)):
+            harness.back_end.reply = lambda _, said=said: (200, b'{"allow":true,"expires_at":%d}' % said)  # type: ignore[misc]
+            verdict = harness.logins.check("101", "ann", token_for("ann"), "cmd", harness.login_request())
+            assert verdict.ok
+            assert (verdict.expires_at == expected) if said == 1_000 else (verdict.expires_at < said)
+
+
+def test_a_back_end_may_say_who_it_is() -> None:
+    with LoginHarness(ASKED) as harness:
+        harness.back_end.reply = lambda _: (200, b'{"allow":true,"user":"ann"}')
+        assert harness.logins.check("101", "", "opaque", "sse", harness.login_request()).user == "ann"
+        assert harness.logins.check("101", "bob", "opaque", "sse", harness.login_request()).user == "bob"
+
+
+def test_a_login_that_fails_before_asks_nobody() -> None:
+    with LoginHarness({"101": TenantSettings(webhook=ASK, jwt=JWT, dialects=("cmd",))}) as harness:
+        assert not harness.begin(harness.login_request(), "ann", token="wrong").ok
+        assert not harness.logins.check("101", "ann", token_for("ann"), "sse", harness.login_request()).ok
+        assert harness.back_end.posts == []
+
+
+def test_a_crowd_that_was_asked_about_does_not_slip_past_the_limit() -> None:
+    with LoginHarness({"101": TenantSettings(webhook=ASK, max_connections=2)}) as harness:
+        harness.back_end.reply = lambda _: (200, b'{"allow":true}')
+        harness.back_end.open.clear()
+        logins = [gevent.spawn(harness.begin, harness.login_request(), f"u{number}") for number in range(5)]
+        until(lambda: harness.back_end.busy == 5)
+        harness.back_end.open.set()
+        gevent.joinall(logins, timeout=60)
+        assert sorted(login.value.ok for login in logins) == [False, False, False, True, True]
+
+
+def test_nothing_is_remembered_of_who_has_gone_while_their_back_end_was_asked() -> None:
+    with LoginHarness({"101": TenantSettings(webhook=ASK, max_connections=1)}) as harness:
+        harness.back_end.reply = lambda _: (200, b'{"allow":true,"expires_at":4000000000}')
+        harness.back_end.open.clear()
+        connection = harness.login_request()
+        login = gevent.spawn(harness.begin, connection, "ann")
+        until(lambda: harness.back_end.busy)
+        connection.lost()
+        harness.back_end.open.set()
+        login.join(60)
+        assert not harness.logins._quota.taken
+        assert not harness.logins._ends
+        assert not harness.webhooks.known
+        assert harness.begin(harness.login_request(), "bob").ok
+
+
+def test_the_settings_that_ask_are_distinguished_from_those_that_notify() -> None:
+    both = WebhookSettings("http://tell/", "s", events=("login",), authorise_url="http://ask/")
+    with LoginHarness({"101": TenantSettings(webhook=both)}) as harness:
+        harness.back_end.reply = lambda post: (200, b'{"allow":true}' if post.url == "http://ask/" else b"")
+        assert harness.begin(harness.login_request(), "ann").ok
+
+        def urls() -> list[str]:
+            return [post.url for post in harness.back_end.posts]
+
+        until(lambda: len(urls()) == 2)
+        assert urls() == ["http://ask/", "http://tell/"]
