@@ -1,4 +1,4 @@
-"""The modules that a push and a stored message enter, and their functions: ``python -m tests.ways``.
+"""The modules that pushes, a publication, a login and a stored message enter: ``python -m tests.ways``.
 
 A node without Redis serves in this process, with an API key, a log file and SQLite. When it is warm, a
 profile function notes the functions of the package that run from a request to its delivery, in the loop and
@@ -61,16 +61,19 @@ class CallRecorder:
         if name not in functions:
             functions.append(name)
 
-    def of(self, act: Callable[[], object]) -> Way:
-        """The functions that ``act`` runs each time. Periodic work falls into one of the times only."""
+    def of(self, act: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> Way:
+        """The functions that ``act`` runs each time, without those of ``prepare`` before it. Periodic work
+        falls into one of the times only."""
         for _ in range(3):
+            prepare()
             act()
         runs = []
         for _ in range(3):
+            prepare()
             self.way = {}
             act()
             runs.append(self.way)
-        self.way = None
+            self.way = None
         first, *others = runs
         common = {
             module: [name for name in names if all(name in other.get(module, ()) for other in others)]
@@ -81,14 +84,19 @@ class CallRecorder:
 
 def _logged_in(node: Node, user: str) -> Client:
     client = Caller(node.parts.ws_port).upgrade()
-    login = {"userID": user, "appID": 101, "cursor": 0}
-    client.send(text(msgspec.json.encode({"cmd": "login", "data": login}).decode()))
+    client.send(_login(user, cursor=0))
     client.expect(1)
     return client
 
 
-def ways(folder: str) -> tuple[Way, Way]:
-    """The ways of a push by HTTP, and of a stored message of the cmd dialect."""
+def _login(user: str, **more: int) -> bytes:
+    login = {"userID": user, "appID": 101, **more}
+    return text(msgspec.json.encode({"cmd": "login", "data": login}).decode())
+
+
+def ways(folder: str) -> dict[str, Way]:
+    """The ways of a push by both routes, a publication to a channel, and a login and a stored message of the
+    cmd dialect, by their names."""
     recorder = CallRecorder()
     sys.setprofile(recorder.note)  # before the greenlets start: each takes the setting over
     threading.setprofile(recorder.note)
@@ -104,34 +112,66 @@ def ways(folder: str) -> tuple[Way, Way]:
     ann, bob = _logged_in(node, "ann"), _logged_in(node, "bob")
     back_end = Caller(node.parts.http_port)
     headers = [("Authorization", f"Bearer {_KEY}")]
+    as_json = [*headers, ("Content-Type", "application/json")]
     numbers = count(1)
+    connected: list[Client] = []
+    bob.send(text('{"cmd":"subscribe","data":{"channel":"news"}}'))
+    bob.expect(2)
 
     def receive() -> None:
         bob.expect(len(bob.frames) + 1)
         gevent.sleep(_REST_SECONDS)
 
+    def post(path: str, body: dict[str, str]) -> None:
+        encoded = msgspec.json.encode(body)
+        back_end.send(request(path, method="POST", headers=as_json, body=encoded))
+        receive()
+
     def push() -> None:
+        post("/api/v1/push", {"app": "101", "user": "bob", "id": f"{next(numbers)}", "text": "hi"})
+
+    def publish() -> None:
+        post("/api/v1/channels/publish", {"app": "101", "channel": "news", "text": "hi"})
+
+    def push_by_form() -> None:
         body = b"appID=101&userID=bob&msgID=%d&message=hi" % next(numbers)
         back_end.send(request("/user/sendMessage", method="POST", headers=headers, body=body))
         receive()
+
+    def connect() -> None:
+        connected.append(Caller(node.parts.ws_port).upgrade())
+        gevent.sleep(_REST_SECONDS)
+
+    def log_in() -> None:
+        carl = connected[-1]
+        carl.send(_login(f"carl{next(numbers)}"))
+        carl.expect(1)
+        gevent.sleep(_REST_SECONDS)
 
     def send() -> None:
         ann.send(text('{"cmd":"send","data":{"to":"bob","text":"hi"}}'))
         receive()
 
-    found = recorder.of(push), recorder.of(send)
+    found = {
+        "push": recorder.of(push),
+        "push of the original": recorder.of(push_by_form),
+        "publication": recorder.of(publish),
+        "login": recorder.of(log_in, connect),
+        "stored message": recorder.of(send),
+    }
     node.stop()
     logs.close()
     return found
 
 
 def main() -> None:
-    """Print both ways."""
+    """Print all ways."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, way in zip(("push", "stored message"), ways(folder), strict=True):
-            print(f"{name}: {len(way)} modules")
-            for module, functions in way.items():
-                print(f"  {module}: {', '.join(functions)}")
+        for name, way in ways(folder).items():
+            functions = sum(map(len, way.values()))
+            print(f"{name}: {len(way)} modules, {functions} functions")
+            for module, names in way.items():
+                print(f"  {module}: {', '.join(names)}")
 
 
 if __name__ == "__main__":
