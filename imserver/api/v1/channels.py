@@ -204,7 +204,7 @@ def _publish(
 ) -> list[ChannelResult]:
     """Publish once to each channel for the key of a request, or its id. May switch."""
     event = event_of(api, asked)
-    if len(asked.except_users) > api.batch_targets:
+    if len(asked.except_users) > api.limits.batch_targets:
         raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
     key, digest = key_of(call) or asked.id, 0
     if key:

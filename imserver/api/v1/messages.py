@@ -307,7 +307,7 @@ def _content(api: Api, call: Call, asked: Content) -> tuple[str, bytes]:
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
         if body == b'""':
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
-    if len(body) > (api.push_characters if call.is_back_end else api.message_bytes):
+    if len(body) > (api.limits.push_characters if call.is_back_end else api.limits.message_bytes):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long")
     return kind, body
 

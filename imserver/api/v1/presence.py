@@ -151,7 +151,7 @@ def user_presence(api: Api, call: Call, asked: PresenceQuery) -> PresenceAnswer:
 def users_presence(api: Api, call: Call, asked: PresenceRequest) -> PresenceAnswer:
     """Show which of these users are online."""
     app = call.app
-    require_few(api, asked.users)
+    require_few(api.limits, asked.users)
     if asked.sessions:
         found = api.services.presence.sessions(app, asked.users)
         users = [_with_sessions(*each) for each in zip(asked.users, found.sessions, strict=True)]
@@ -204,7 +204,7 @@ def counts(api: Api, call: Call, asked: CountsQuery) -> CountsAnswer:
     if asked.app:
         names, following = [call.app], ""
     else:
-        names, following = page_of(reached(api, call), asked.cursor, asked.limit)
+        names, following = page_of(reached(api.services.tenants, call), asked.cursor, asked.limit)
     found = api.services.presence.counts(names)
     counted = [AppCounts(name, each.users, each.sessions, each.channels) for name, each in found.apps.items()]
     return CountsAnswer(counted, following, list(found.missing))

@@ -29,7 +29,7 @@ from imserver.auth.principal import PUSH, Principal, may
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Call
-from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource, route_of, run
+from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource, run
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import decode
 from imserver.model import DialectState
@@ -47,7 +47,7 @@ MAX_WAITING: Final = 4 * BATCH
 Seq = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=128)]
 
 
-_STREAMS: Final = {row.path.removeprefix(f"{PREFIX}/"): route_of(row) for row in streamed.routes.rows}
+_STREAMS: Final = tuple(row.path.removeprefix(f"{PREFIX}/") for row in streamed.routes.rows)
 OPEN_STREAM, APPEND, CLOSE_STREAM = _STREAMS
 """Commands with the bodies and the answers of these routes."""
 
@@ -106,7 +106,7 @@ class Publisher:
 
     def choose(self, head: Head) -> Spoken | HttpProblem:
         """Decide for the gate whether a client may publish."""
-        principal = self._api.services.authority.identify(PUSH, head.headers, head.host)
+        principal = self._api.authority.identify(PUSH, head.headers, head.host)
         if may(principal, PUSH):
             return self._spoken
         problem, message = refusal(principal, PUSH)
@@ -157,7 +157,7 @@ class Publisher:
         """Carry out commands. Returns the answers in order."""
         api = self._api
         # Checked each time: the key may have been revoked or changed.
-        principal = api.services.authority.identify(PUSH, line.headers, "")
+        principal = api.authority.identify(PUSH, line.headers, "")
         if not may(principal, PUSH):
             line.waiting.clear()
             connection.close(errors.CLOSE_TOKEN_INVALID)
@@ -192,9 +192,9 @@ class Publisher:
         assert isinstance(command, PublisherCommand)
         bodies = {OPEN_STREAM: command.open, APPEND: command.append, CLOSE_STREAM: command.close}
         ((name, body),) = [(name, bytes(body)) for name, body in bodies.items() if body is not UNSET]
-        route = _STREAMS[name]
-        request = HttpRequest("POST", route.path, b"", b"", {}, host_of(connection.peer))
-        finished = run(self._api, route, Call({}, "", principal, request, body))
+        endpoint = self._api.commands[name]
+        request = HttpRequest("POST", endpoint.route.path, b"", b"", {}, host_of(connection.peer))
+        finished = run(self._api, endpoint, Call({}, "", principal, request, body))
         serve_others()
         seq = _encode(command.seq)
         if finished.status >= 400:

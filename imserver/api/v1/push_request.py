@@ -188,7 +188,9 @@ def check(api: Api, push: PushRequest) -> None:
         )
     if push.device is not UNSET and push.user is UNSET:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`device` needs `user`")
-    if (push.user is UNSET and size(push) > api.batch_targets) or len(push.except_users) > api.batch_targets:
+    if (push.user is UNSET and size(push) > api.limits.batch_targets) or len(
+        push.except_users
+    ) > api.limits.batch_targets:
         raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
     if push.store:
         _check_stored(push)
@@ -223,7 +225,7 @@ def event_of(api: Api, push: Sending) -> Event:
     text, data = _payload(said.data) if said.text is UNSET else (said.text, b"")
     if not text and not data:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
-    if len(text) + len(data) + len(push.id) + len(push.sender) > api.push_characters:
+    if len(text) + len(data) + len(push.id) + len(push.sender) > api.limits.push_characters:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long for an outbox")
     return Event("msg", push.sender, text, push.id, said.type, data, said.code, said.note, int(time()))
 

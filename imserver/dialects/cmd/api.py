@@ -68,7 +68,7 @@ def send_message(api: Api, call: Call) -> HttpResponse:
     """
     params = call.params
     target = UserPush(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
-    if len(target.text) + len(target.msg_id) + len(target.user) > api.push_characters:
+    if len(target.text) + len(target.msg_id) + len(target.user) > api.limits.push_characters:
         return BAD_PARAMETER
     sender = call.principal.user
     if not sender:
@@ -98,7 +98,7 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
     sender = params.get("userid", "")
     msg_id = params.get("msgid", "")
     message = params.get("message", "")
-    if len(message) + len(msg_id) + len(sender) > api.push_characters:
+    if len(message) + len(msg_id) + len(sender) > api.limits.push_characters:
         return BAD_PARAMETER
     _require_sender(api, call.app, call.principal.user)
     blockers = api.services.relations.blockers(call.app, call.principal.user, _MOST_BLOCKERS + 1)
@@ -184,18 +184,18 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     if (batch.messages is None) == (batch.userIDs is None):
         raise RequestRefused(BAD_PARAMETER)
     if batch.messages is not None:
-        if len(batch.messages) > api.batch_targets:
+        if len(batch.messages) > api.limits.batch_targets:
             raise RequestRefused(BAD_PARAMETER)
         return _send_each(api, call.app, batch.messages)
     assert batch.userIDs is not None
-    if len(batch.userIDs) > api.batch_targets:
+    if len(batch.userIDs) > api.limits.batch_targets:
         raise RequestRefused(BAD_PARAMETER)
     return _send_one_to_many(api, call.app, batch.userIDs, batch.msgID, batch.message)
 
 
 def _read_batch(api: Api, call: Call) -> None:
     call.asked = _batch_in(call)
-    call.app = app_from_json(api, call.asked.appID)
+    call.app = app_from_json(api.services.tenants, call.asked.appID)
 
 
 def _batch_in(call: Call) -> Batch:
@@ -220,7 +220,7 @@ def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _send_each(api: Api, app: str, targets: Sequence[UserPush]) -> HttpResponse:
-    longest = api.push_characters
+    longest = api.limits.push_characters
     users = [target.user for target in targets]
     for target in targets:
         if len(target.text) + len(target.msg_id) > longest:
@@ -231,7 +231,7 @@ def _send_each(api: Api, app: str, targets: Sequence[UserPush]) -> HttpResponse:
 
 
 def _send_one_to_many(api: Api, app: str, users: Sequence[str], msg_id: str, message: str) -> HttpResponse:
-    if len(message) + len(msg_id) > api.push_characters:
+    if len(message) + len(msg_id) > api.limits.push_characters:
         raise RequestRefused(BAD_PARAMETER)
     outcomes = api.services.pushes.to_many(app, users, msg_id, message)
     if outcomes is None:
@@ -332,7 +332,7 @@ def app_of_rooms(tenants: Tenants, params: Mapping[str, str]) -> str:
 
 def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
     if "groupsid" not in params:
-        return app_named(api, params.get("appid", ""))
+        return app_named(api.services.tenants, params.get("appid", ""))
     tenants = api.services.tenants
     return app_of_rooms(tenants, params) or tenants.resolve(f"{ACTION_PREFIX}1")
 
@@ -354,7 +354,7 @@ def user_online(api: Api, call: Call) -> HttpResponse:
 def user_online_batch(api: Api, call: Call) -> HttpResponse:
     """``POST /user/onlineBatch``: the same for up to ``limits.batch_targets`` users."""
     users = call.texts("userids")
-    if len(users) > api.batch_targets:
+    if len(users) > api.limits.batch_targets:
         return BAD_PARAMETER
     missing, online = list(_seen(api, call, dict.fromkeys(users))), set[str]()
     for app in _apps(api, call):

@@ -233,7 +233,7 @@ _delete_of: Final = msgspec.json.Decoder(UploadDelete)
 
 def _read_delete(api: Api, call: Call) -> None:
     """Read the request; its app and user are those of the file. The body may have the user's token."""
-    asked = read(api, call, _delete_of)
+    asked = read(api.limits, call, _delete_of)
     call.asked = asked
     principal, host = call.principal, call.request.host
     if asked.token and not (principal.key or principal.user):
