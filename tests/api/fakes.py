@@ -106,7 +106,9 @@ class FakeNode:
             "uploads": SimpleNamespace(service=SimpleNamespace()),
             "bots": SimpleNamespace(
                 service=SimpleNamespace(
-                    bots=SimpleNamespace(page=lambda *_: []), incoming=SimpleNamespace(with_token=_no_hook)
+                    bots=SimpleNamespace(page=lambda *_: []),
+                    incoming=SimpleNamespace(with_token=_no_hook),
+                    answers=None,
                 )
             ),
             "oauth": SimpleNamespace(
@@ -172,7 +174,8 @@ class FakeNode:
         self.resets = SimpleNamespace(offered_in=lambda _app: False)
         self.streams = SimpleNamespace(paths={})
         self.is_ready, self.started_at = True, 0.0
-        self.publishing = self.connections = self.channels = None
+        self.publishing = self.request_ids = self.messaging = self.connections = self.channels = None
+        self.store = self.message_search = self.receipts = self.streamed_messages = self.bot_rates = None
         """Parts that no test of this folder uses."""
         self.silent: list[str] = []
         """Nodes that do not answer."""

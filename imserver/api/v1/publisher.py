@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.v1 import streamed
-from imserver.api.v1.push import SENDING_PROBLEMS, Carried, send_each
+from imserver.api.v1.push import SENDING_PROBLEMS, Carried, PushApi, send_each
 from imserver.api.v1.push_request import PushRequest
 from imserver.auth.authority import refusal
 from imserver.auth.principal import PUSH, Principal, may
@@ -96,12 +96,13 @@ class PublisherState(DialectState, kw_only=True):
 
 
 class Publisher:
-    """Serves publisher connections."""
+    """Serves publisher connections. ``sending`` carries out their pushes."""
 
     path = PublisherDialect.path
 
-    def __init__(self, api: Api, message_bytes: int) -> None:
+    def __init__(self, api: Api, sending: PushApi, message_bytes: int) -> None:
         self._api = api
+        self._sending = sending
         self._spoken = Spoken(PublisherDialect(), self.serve, message_bytes, opened=self.opened)
 
     def choose(self, head: Head) -> Spoken | HttpProblem:
@@ -173,8 +174,9 @@ class Publisher:
 
     def _publish_each(self, commands: list[PublisherCommand | bytes], principal: Principal) -> list[bytes]:
         """Carry out successive pushes, pings and refused commands."""
-        pushes = [command.publish for command in commands if isinstance(command, PublisherCommand)]
-        sent = iter(send_each(self._api, principal, [push for push in pushes if push is not UNSET]))
+        named = [command.publish for command in commands if isinstance(command, PublisherCommand)]
+        pushes = [push for push in named if push is not UNSET]
+        sent = iter(send_each(self._api, self._sending, principal, pushes))
         answers = []
         for command in commands:
             if isinstance(command, bytes):
@@ -242,7 +244,7 @@ def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
     return b'{"seq":%b,"error":%b}' % (_encode(seq), _encode(refusal))
 
 
-routes = Resource("push")
+routes = Resource("push", service=lambda _, api: api)
 
 
 @routes.get(

@@ -95,7 +95,7 @@ class BatchAnswer(Struct):
     results: list[BatchResult]
 
 
-_batches = Resource("push")
+_batches = Resource("push", service=lambda _, api: api)
 
 
 @_batches.post(
@@ -169,7 +169,7 @@ def _run_one(api: Api, name: str, call: Call) -> HttpResponse:
 
 # --- the document -------------------------------------------------------------------------------------------
 
-_document = Resource("document")
+_document = Resource("document", service=lambda _, api: api)
 
 
 class Document(Struct):
