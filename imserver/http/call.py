@@ -71,7 +71,7 @@ class Api:
         self.tenants = core.tenants
         self.sessions = core.sessions
         self.apps = core.hub.apps
-        """Names of known apps: a cheap first look."""
+        """Apps of the hub, by name. Most requests name one of them."""
         self.flusher = core.flusher
         self.limits = Limits(config.limits, core.tenants)
         self.rates = Rates(config.api.requests_per_second, core.metrics)

@@ -423,7 +423,7 @@ class _Drafts:
         self._left = 0
         self._settled = Signal()
 
-    def send(self, api: PushApi, app: str, draft: Draft, into: list[Any], place: int) -> None:
+    def send(self, messaging: Messaging, app: str, draft: Draft, into: list[Any], place: int) -> None:
         """Send a draft; its result is put into ``into[place]``."""
         self._left += 1
 
@@ -433,7 +433,7 @@ class _Drafts:
             if not self._left:
                 self._settled.set()
 
-        api.messaging.send(app, draft, done)
+        messaging.send(app, draft, done)
 
     def wait(self) -> None:
         """Wait for all of them. Switches."""
@@ -506,7 +506,7 @@ def _hand_over(api: PushApi, order: Order, outcomes: list[Any], waiting: _Drafts
     outcomes += [_INVALID] * len(targets)
     for place, draft in enumerate(_drafts(order, targets)):
         if draft.conversation or draft.to_user != draft.sender:
-            waiting.send(api, order.app, draft, outcomes, place)
+            waiting.send(api.messaging, order.app, draft, outcomes, place)
         if not (place + 1) % YIELD_TARGETS:
             serve_others()
 
