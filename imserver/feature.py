@@ -36,11 +36,11 @@ class Feature(Struct, frozen=True):
     """One feature or foreign dialect, which a node may do without.
 
     ``build`` makes its parts from those of the core, once for each node. It may raise StartError.
-    ``dialects``: served on their paths. ``routes``: their functions get :attr:`FeatureParts.service` first.
+    ``dialects``: served on their paths. ``routes``: each names the service that its functions get first.
     ``settings``: the struct of its section in the settings, which :func:`settings_of` reads; for features
     of other distributions. ``objection``: checks what it needs of an app's settings.
-    ``operations``: its part of ``/api/v1``, which the document, batches and the router get. Their functions
-    get :class:`imserver.http.call.Api` first. Those without a function are answered by its views.
+    ``operations``: its part of ``/api/v1``, which the document, batches and the router get. Those without a
+    function are answered by its views.
     ``views`` makes Flask's blueprints, at the first request that the front server does not answer.
     ``streamed``: whether a view reads the body of such a request itself, by method and path.
     ``metrics``: rows of the table of metrics, imported at the first scrape.
@@ -58,7 +58,7 @@ class Feature(Struct, frozen=True):
     routes: tuple[Route, ...] = ()
     objection: AppObjection | None = None
     operations: tuple[Operation, ...] = ()
-    views: Callable[[Api], Iterable[Any]] | None = None
+    views: Callable[[Parts, Api], Iterable[Any]] | None = None
     streamed: Streamed | None = None
     metrics: Callable[[], Sequence[Metric]] = _no_metrics
     erasing: Callable[[Config, Store], AbstractContextManager[Erasure]] | None = None

@@ -102,7 +102,7 @@ def _no_streams(_serve: Serve) -> Mapping[str, StreamPath]:
 class FeatureParts(Struct, frozen=True):
     """What a feature adds to one node.
 
-    ``service``: what the functions of its routes get first. ``opened``: dialect → its function for new
+    ``service``: what its routes and other features use. ``opened``: dialect → its function for new
     connections. ``prepare`` reads the settings of all apps before the node serves, and may raise StartError.
     ``reload`` reads them again, and applies new limits (SIGHUP). ``silent_seconds``: dialect → after how many
     seconds without traffic the sweep closes its sessions; of others it expects heartbeats. ``checks``:

@@ -17,6 +17,7 @@ from msgspec import UNSET, Struct
 
 from imserver.auth.authority import OF_ACCOUNTS, refusal
 from imserver.auth.principal import ANYONE, DEMO, NOBODY, BadSignature, Need, Principal, may
+from imserver.auth.tenants import Tenants
 from imserver.config.settings import Config
 from imserver.core.core import Parts
 from imserver.errors import (
@@ -33,11 +34,11 @@ from imserver.errors import (
     Unavailable,
 )
 from imserver.http.form import BadBody, fold_pairs, parse_form, parse_json, parse_pairs, read_multipart
+from imserver.http.limits import Limits
 from imserver.http.rates import MessageRates, Rates
 from imserver.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
 from imserver.protocol.forgiving import has_nul
 from imserver.transport.exchange import HttpRequest, HttpResponse, patterns_of
-from imserver.transport.http1 import MAX_PUBLIC_BODY_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -48,62 +49,60 @@ _LOOK_SECONDS = 0.005
 
 
 class Api:
-    """The parts of the node that routes use, all ``routes``, and the limits of requests.
+    """What answers requests: who may ask what, the limits of requests, and all routes with their services.
 
-    ``commands``: what a batch may contain, by name. ``document`` makes the OpenAPI document of
-    ``limits.batch_targets`` and demo mode, as JSON.
-    Owner: the node. One instance serves both HTTP servers.
+    ``core`` goes to the functions that make the services of routes, once each. ``commands``: what a batch may
+    contain, by name. ``document`` makes the OpenAPI document of ``limits.batch_targets`` and demo mode, as
+    JSON. Owner: the node. One instance serves both HTTP servers.
     """
 
     def __init__(
         self,
-        services: Parts,
+        core: Parts,
         routes: Sequence[Route],
         commands: Mapping[str, Route],
         document: Callable[[int, bool], bytes],
     ) -> None:
-        self.services = services
-        self.commands = commands
+        config = core.config
+        self.services = core
+        """For functions of routes without a service of their own."""
+        self.authority = core.authority
+        self.keys = core.keys
+        self.tenants = core.tenants
+        self.sessions = core.sessions
+        self.apps = core.hub.apps
+        """Apps of the hub, by name. Most requests name one of them."""
+        self.flusher = core.flusher
+        self.limits = Limits(config.limits, core.tenants)
+        self.rates = Rates(config.api.requests_per_second, core.metrics)
+        self.message_rates = MessageRates(self.limits.messages_per_second, core.metrics)
         self.document = document
-        self.routes = routes
-        self.rows = {(row.method, row.path): row for row in routes}
-        """Method and path → route."""
+        self._core = core
+        self._services: dict[MakeService, Any] = {}
+        self.endpoints = {(row.method, row.path): self.bind(row) for row in routes}
+        """Method and path → route, in the order of the routes."""
+        self.commands = {name: self.bind(row) for name, row in commands.items()}
         self._styles = {row.path: row.style for row in routes}
-        self.rates = Rates(services.config.api.requests_per_second, services.metrics)
-        self.message_rates = MessageRates(self._messages_per_second, services.metrics)
-        self.reload(services.config)
+
+    def bind(self, route: Route) -> Endpoint:
+        """The route with its service, which is made here unless another route has it already."""
+        make = route.service
+        if make is None:
+            return Endpoint(route, self)
+        if make not in self._services:
+            self._services[make] = make(self._core, self)
+        return Endpoint(route, self._services[make])
 
     def style_of(self, path: str) -> Style:
         """The form in which requests for a path are refused."""
         keys = (path, *patterns_of(path))
         return next((self._styles[key] for key in keys if key in self._styles), PROBLEM)
 
-    def service_of(self, route: Route) -> Any:
-        """What the functions of a route get first: the service of its feature, or this object."""
-        return self.services.features[route.feature].service if route.feature else self
-
     def reload(self, config: Config) -> None:
-        """Apply the parts of the configuration that the API uses."""
-        self.services.dedupe.shared = self.services.keys.demo
+        """Apply the limits of the configuration."""
         if self.rates.per_second != config.api.requests_per_second:
             self.rates.set(config.api.requests_per_second)
-        pending, limits = self.services.pending, config.limits
-        pending.limit_pushes, pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
-        self.batch_targets = config.limits.batch_targets
-        self.body_bytes = config.limits.body_bytes
-        """Longest body that is read of whoever has proved something."""
-        self.public_body_bytes = min(MAX_PUBLIC_BODY_BYTES, self.body_bytes)
-        """Longest body that is read of anybody."""
-        self.push_characters = config.limits.push_characters
-        self.message_bytes = config.limits.message_bytes
-        """Longest message of an account: as over a connection."""
-        self._limit_messages = config.limits.messages_per_second
-
-    def _messages_per_second(self, app: str) -> float:
-        """Limit of messages per second on one connection to an app; 0: no limit."""
-        tenant = self.services.tenants.get(app)
-        limits = (self._limit_messages, tenant.messages_per_second if tenant is not None else 0.0)
-        return min((each for each in limits if each), default=0.0)
+        self.limits.set(config.limits)
 
 
 def wait_for_broadcast(api: Api, since: int) -> None:
@@ -112,7 +111,7 @@ def wait_for_broadcast(api: Api, since: int) -> None:
     So the answer to a large push comes after its delivery, and its sender cannot send faster than that.
     """
     deadline = monotonic() + _BROADCAST_SECONDS
-    while not api.services.flusher.drained(since) and monotonic() < deadline:
+    while not api.flusher.drained(since) and monotonic() < deadline:
         gevent.sleep(_LOOK_SECONDS)
 
 
@@ -162,12 +161,11 @@ def app_number(text: str) -> str:
     return str(int(text)) if _number.fullmatch(text) else ""
 
 
-def app_named(api: Api, app_id: str) -> str:
+def app_named(tenants: Tenants, app_id: str) -> str:
     """The app of an ``appID``: its number in decimal, or the name of an app. ``""`` if invalid or 0.
 
     Apps of other dialects (``system:…``, ``action:…``) cannot be named here.
     """
-    tenants = api.services.tenants
     tenant = tenants.get(app_id)
     if tenant is not None and ":" not in app_id:
         return tenant.same_as or app_id
@@ -175,13 +173,13 @@ def app_named(api: Api, app_id: str) -> str:
     return "" if name == "0" else tenants.resolve(name)
 
 
-def app_from_json(api: Api, app_id: object) -> str:
+def app_from_json(tenants: Tenants, app_id: object) -> str:
     """The app of an ``appID`` in JSON: a 32-bit number, or its digits or name as text. Raises BadBody."""
     if isinstance(app_id, str):
-        return app_named(api, app_id)
+        return app_named(tenants, app_id)
     if type(app_id) is not int or not 0 <= app_id < 2**32:
         raise BadBody("appid: expected a number of 32 bits, or a text")
-    return app_named(api, str(app_id))
+    return app_named(tenants, str(app_id))
 
 
 # --- routes -------------------------------------------------------------------------------------------------
@@ -207,19 +205,18 @@ class Route(Struct, frozen=True):
     """One row of the table of routes. ``need``: what a principal must have proved. ``app``: in which app.
     ``user``: for which user.
 
-    ``feature``: the name of the feature that the row belongs to; ``""``: the core. The functions of the row
-    get the service of that feature first; in the core, :class:`Api`. ``signer``: finds who has signed a
-    request, if the row needs ``SIGNED``.
+    ``service`` makes what the functions of the row (``function``, ``read``, ``app_of``, ``signer``) get
+    first; None: :class:`Api`. ``signer``: finds who has signed a request, if the row needs ``SIGNED``.
 
     ``function`` answers it; None: it has its own view, and the row only its rules. ``hot``: the front server
-    answers it. ``read``: reads the request, sets ``call.asked`` and ``call.app``
-    (None: parameters are read from query, form or JSON). ``app_of``: the app that these parameters name, if
-    it is not the number in ``appID``. ``style``: how the route refuses, and whether it is served on WebSocket
-    listeners. ``limited``: requests count against the rate of their key. ``user_in``: the parameter in which
-    a user (of a page, or with a session token) must name themselves. ``token_in``: the header with the token
-    of a user if it is not ``authorization``; ``?token``: the query may have it. ``key_in``: another header
-    that may have the API key; ``authorization`` may then have it with the scheme ``apikey``. ``need_with``: a
-    parameter that needs more if it is ``true``.
+    answers it. ``read`` or, without the service, ``reader``: reads the request, sets ``call.asked`` and
+    ``call.app`` (both None: parameters are read from query, form or JSON). ``app_of``: the app that these
+    parameters name, if it is not the number in ``appID``. ``style``: how the route refuses, and whether it is
+    served on WebSocket listeners. ``limited``: requests count against the rate of their key. ``user_in``: the
+    parameter in which a user (of a page, or with a session token) must name themselves. ``token_in``: the
+    header with the token of a user if it is not ``authorization``; ``?token``: the query may have it.
+    ``key_in``: another header that may have the API key; ``authorization`` may then have it with the scheme
+    ``apikey``. ``need_with``: a parameter that needs more if it is ``true``.
     """
 
     method: str
@@ -237,24 +234,39 @@ class Route(Struct, frozen=True):
     token_in: str = ""
     key_in: str = ""
     need_with: tuple[str, Need] | None = None
-    feature: str = ""
+    service: MakeService | None = None
     signer: Callable[[Any, HttpRequest], Principal] | None = None
+    reader: Callable[[Api, Call], None] | None = None
+
+
+MakeService = Callable[[Parts, Api], Any]
+"""Makes a service of routes, once on each node."""
+
+
+class Endpoint(Struct, frozen=True):
+    """A route on one node. ``service``: what its functions get first."""
+
+    route: Route
+    service: Any
 
 
 _NOT_REACHED: Final = {"account": HTTP_TOKEN_INVALID, "bot": HTTP_TOKEN_INVALID, "session": HTTP_NOT_ALLOWED}
 """Kind of a principal → the refusal of a request for an app that it does not reach."""
 
 
-def prepare(api: Api, route: Route, call: Call) -> None:
+def prepare(api: Api, endpoint: Endpoint, call: Call) -> None:
     """Read and authorise the call of an admitted principal, before its function runs.
 
     The permission for the route, the app and the user of the call is checked only here and in :func:`admit`.
     May switch. Raises :class:`ApiProblem`, :class:`RequestRefused` and :class:`imserver.http.form.BadBody`.
     """
-    if route.read is not None:
-        route.read(api.service_of(route), call)
+    route = endpoint.route
+    if route.reader is not None:
+        route.reader(api, call)
+    elif route.read is not None:
+        route.read(endpoint.service, call)
     principal, rule, app = call.principal, route.app, call.app
-    if rule == "known" and principal.apps is None and app in api.services.hub.apps:
+    if rule == "known" and principal.apps is None and app in api.apps:
         pass  # most pushes: nothing is left to check; 0.1 µs less than require_app()
     elif rule == "settings":
         _require_settings(api, route, call)
@@ -263,7 +275,7 @@ def prepare(api: Api, route: Route, call: Call) -> None:
     elif rule == "known" or (rule and principal.apps is not None):
         require_app(api, principal, route.need, app, rule)
     if principal.user:
-        if api.services.sessions.is_banned(principal.app, principal.user):
+        if api.sessions.is_banned(principal.app, principal.user):
             raise ApiProblem(HTTP_BANNED)
         if route.user_in and call.params.get(route.user_in) != principal.user:
             raise ApiProblem(HTTP_FORBIDDEN)
@@ -292,7 +304,7 @@ def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppR
             reached = "all apps" if rule == "all" else "this app"
             message = f"The key does not reach {reached}" if principal.kind == "key" else ""
             raise ApiProblem(_NOT_REACHED.get(principal.kind, HTTP_FORBIDDEN), message)
-    if rule == "known" and app not in api.services.hub.apps and api.services.tenants.find(app) is None:
+    if rule == "known" and app not in api.apps and api.tenants.find(app) is None:
         raise ApiProblem(HTTP_UNKNOWN_APP, f"There is no app `{app}`" if app else "")
 
 
@@ -302,7 +314,7 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
     An alias belongs to its target. A principal that reaches only the target may not change the alias: it
     could give the alias its own settings and then detach it. A principal for all apps may.
     """
-    tenants, principal, asked = api.services.tenants, call.principal, call.asked
+    tenants, principal, asked = api.tenants, call.principal, call.asked
     require_app(api, principal, route.need, call.app, "named")
     if principal.apps is not None and call.app != asked.app:
         raise ApiProblem(HTTP_FORBIDDEN, "Changing an alias requires a key for all apps")
@@ -317,37 +329,39 @@ _TEXTS: Final = frozenset({"userid", "msgid", "message", "cursor"})
 _NUMBERS: Final = frozenset({"banseconds"})
 
 
-def answer(api: Api, route: Route, request: HttpRequest) -> HttpResponse:
+def answer(api: Api, endpoint: Endpoint, request: HttpRequest) -> HttpResponse:
     """Answer one request: identify the principal, check its permission, and run the function of the row.
 
     HEAD and OPTIONS are answered too; the caller leaves out the body of an answer to HEAD. Never raises:
     internal errors are logged, and refused in the row's style. May switch.
     """
+    route = endpoint.route
     if request.method == "OPTIONS" and route.method != "OPTIONS":
         return route.style.options
-    principal = admit(api, route, request)
+    principal = admit(api, endpoint, request)
     if type(principal) is HttpResponse:
         return principal
     assert type(principal) is Principal
-    return carry_out(api, route, request, principal)
+    return carry_out(api, endpoint, request, principal)
 
 
-def admit(api: Api, route: Route, request: HttpRequest) -> Principal | HttpResponse:
+def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | HttpResponse:
     """The principal of a request, or the refusal. Reads nothing of the body. May switch."""
+    route = endpoint.route
     need = route.need
     if need is ANYONE:
         return NOBODY
-    if api.services.keys.demo and need.scope and need.users.isdisjoint(OF_ACCOUNTS):  # as identify() finds
+    if api.keys.demo and need.scope and need.users.isdisjoint(OF_ACCOUNTS):  # as identify() finds
         return DEMO
     if route.signer is not None:
         try:
-            return route.signer(api.service_of(route), request)
+            return route.signer(endpoint.service, request)
         except BadSignature as bad:
             return route.style.refuse(HTTP_SIGNATURE_INVALID, request, str(bad))
     try:
         token = _token_of(route, request) if route.token_in else ""
         headers = with_key(route, request.headers) if route.key_in else request.headers
-        principal = api.services.authority.identify(need, headers, request.host, token)
+        principal = api.authority.identify(need, headers, request.host, token)
     except Unavailable as error:
         return route.style.refuse(error.problem, request)
     if may(principal, need):
@@ -374,29 +388,30 @@ def _token_of(route: Route, request: HttpRequest) -> str:
         return ""
 
 
-def carry_out(api: Api, route: Route, request: HttpRequest, principal: Principal) -> HttpResponse:
+def carry_out(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal) -> HttpResponse:
     """Answer a request of an admitted principal after its body has arrived. May switch."""
-    filled = api.services.flusher.bulk_filled
+    route, service = endpoint.route, endpoint.service
+    filled = api.flusher.bulk_filled
     limited = route.limited and api.rates.per_second > 0
     finished: HttpResponse
     try:
-        service = api.service_of(route)
         if limited:
             api.rates.require(principal, request.host)
         size = len(request.body)
-        if request.too_large or (size > api.public_body_bytes and size > body_limit(api, principal)):
+        if request.too_large or (size > api.limits.public_body_bytes and size > body_limit(api, principal)):
             raise ApiProblem(HTTP_BODY_TOO_LARGE)
-        if route.read is not None:
+        if route.reader is not None or route.read is not None:
             call = Call({}, "", principal, request, request.body)
         elif route.method == "GET":
             params = parse_form(request.query)
-            app = route.app_of(service, params) if route.app_of else app_named(api, params.get("appid", ""))
+            named = params.get("appid", "")
+            app = route.app_of(service, params) if route.app_of else app_named(api.tenants, named)
             call = Call(params, app, principal, request)
         else:
-            call = _read_body(api, principal, request.headers.get("content-type", ""), request)
+            call = _read_body(api.tenants, principal, request.headers.get("content-type", ""), request)
             if route.app_of:
                 call.app = route.app_of(service, call.params)
-        prepare(api, route, call)
+        prepare(api, endpoint, call)
         if limited:
             api.rates.charge(principal, request.host, call.cost - 1)
         assert route.function is not None
@@ -416,7 +431,7 @@ def carry_out(api: Api, route: Route, request: HttpRequest, principal: Principal
             "%s %s from %s failed", request.method, route.path, request.host, extra={"request": request.id}
         )
         finished = route.style.refuse(HTTP_INTERNAL_ERROR, request)
-    if api.services.flusher.bulk_filled != filled:
+    if api.flusher.bulk_filled != filled:
         wait_for_broadcast(api, filled)
     if limited:
         return finished.with_headers(api.rates.headers(principal, request.host))
@@ -425,10 +440,10 @@ def carry_out(api: Api, route: Route, request: HttpRequest, principal: Principal
 
 def body_limit(api: Api, principal: Principal) -> int:
     """Longest body accepted from a principal."""
-    return api.public_body_bytes if principal.kind == "nobody" else api.body_bytes
+    return api.limits.public_body_bytes if principal.kind == "nobody" else api.limits.body_bytes
 
 
-def _read_body(api: Api, principal: Principal, content_type: str, request: HttpRequest) -> Call:
+def _read_body(tenants: Tenants, principal: Principal, content_type: str, request: HttpRequest) -> Call:
     body = request.body
     if content_type != _FORM:
         kind = content_type.partition(";")[0].strip().lower()
@@ -436,16 +451,16 @@ def _read_body(api: Api, principal: Principal, content_type: str, request: HttpR
             if has_nul(body):
                 raise BadBody("a text contains U+0000")
             fields = parse_json(body)
-            app = app_from_json(api, fields.get("appid", 0))
+            app = app_from_json(tenants, fields.get("appid", 0))
             return Call(_json_params(fields), app, principal, request, body, fields)
         if kind == "multipart/form-data":
             pairs = read_multipart(body, content_type)
             params = fold_pairs(pairs)
-            return Call(params, app_named(api, params.get("appid", "")), principal, request, pairs=pairs)
+            return Call(params, app_named(tenants, params.get("appid", "")), principal, request, pairs=pairs)
         if kind and kind != _FORM and body:
             raise BadBody("neither a form nor JSON")
     params = parse_form(body)
-    return Call(params, app_named(api, params.get("appid", "")), principal, request, body)
+    return Call(params, app_named(tenants, params.get("appid", "")), principal, request, body)
 
 
 def _json_params(fields: dict[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from inspect import cleandoc, signature
-from typing import Any, Final, TypeVar, get_type_hints
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
 import msgspec
 from msgspec import Struct
@@ -18,8 +18,9 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.authority import refusal
 from imserver.auth.principal import ANYONE, Need, may
+from imserver.core.core import Parts
 from imserver.errors import HttpProblem, Unavailable
-from imserver.http.call import Api, AppRule, Call, Route, UserRule, prepare
+from imserver.http.call import Api, AppRule, Call, Endpoint, MakeService, Route, UserRule, prepare
 from imserver.http.field import Acting
 from imserver.http.reply import PROBLEM, ApiProblem
 from imserver.http.wire import read, read_query, reply
@@ -102,8 +103,10 @@ class Operation(Struct, frozen=True):
     """The rule for the field ``app`` of ``query`` or ``body``."""
     user: UserRule | None = None
     """The rule for the field ``user``. None: ``required`` in an :class:`Acting`, else ``""``."""
-    read: Callable[[Api, Call], None] | None = None
+    read: Callable[[Any, Call], None] | None = None
     """Reads the request instead of :func:`reader_of`."""
+    service: MakeService | None = None
+    """Makes what the functions get first; None: :class:`imserver.http.call.Api`."""
     chapter: str = ""
     """What the chapter of a feature is about."""
 
@@ -144,7 +147,9 @@ class Operation(Struct, frozen=True):
         return tuple(each for each in APP_PROBLEMS if each not in left_out)
 
 
-F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S")
+P = ParamSpec("P")
+R = TypeVar("R")
 Refusals = Mapping[type[Exception], Callable[[Any], ApiProblem]]
 """Exception of a service → the refusal that it is answered with."""
 
@@ -154,24 +159,60 @@ def refuse(problem: HttpProblem, text: str = "") -> Callable[[Exception], ApiPro
     return lambda error: ApiProblem(problem, text.format(error))
 
 
-class Resource:
+class Declare(Protocol[S]):
+    """A decorator of functions that get a service and a call first."""
+
+    def __call__(
+        self, function: Callable[Concatenate[S, Call, P], R], /
+    ) -> Callable[Concatenate[S, Call, P], R]: ...
+
+
+class Resource(Generic[S]):
     """Declares the routes of one resource, a chapter of the document. ``rows`` has them in order.
+
+    ``service`` makes the service that the route functions get first, from the parts of the core and from
+    :class:`imserver.http.call.Api` (which has the limits), once on each node.
 
     :meth:`get` and :meth:`post` decorate a route function. Its docstring is summary and description in the
     document. There are two kinds of functions:
 
-    - ``(api, call, asked)``: the type of ``asked`` is what the query or the JSON body is read into, the
+    - ``(service, call, asked)``: the type of ``asked`` is what the query or the JSON body is read into, the
       returned Struct is the body of the answer. ``refusals`` are its exceptions that become refusals.
-    - ``(api, call)``: it makes its response itself. Its row names ``query`` or ``body``, and ``answer``.
+    - ``(service, call)``: it makes its response itself. Its row names ``query`` or ``body``, and ``answer``.
 
     ``more`` are fields of :class:`Operation`; ``hot`` and ``problems`` hold for all routes of the resource.
     ``examples`` are answers, for all routes with an answer of their type. ``chapter``: what the chapter of a
     feature is about; :mod:`imserver.http.openapi` has those of the core.
     """
 
+    @overload
+    def __init__(
+        self: Resource[Api],
+        tag: str,
+        service: None = None,
+        hot: bool = True,
+        problems: tuple[HttpProblem, ...] = (),
+        refusals: Refusals | None = None,
+        examples: tuple[Struct, ...] = (),
+        chapter: str = "",
+    ) -> None: ...
+
+    @overload
     def __init__(
         self,
         tag: str,
+        service: Callable[[Parts, Api], S],
+        hot: bool = True,
+        problems: tuple[HttpProblem, ...] = (),
+        refusals: Refusals | None = None,
+        examples: tuple[Struct, ...] = (),
+        chapter: str = "",
+    ) -> None: ...
+
+    def __init__(
+        self,
+        tag: str,
+        service: MakeService | None = None,
         hot: bool = True,
         problems: tuple[HttpProblem, ...] = (),
         refusals: Refusals | None = None,
@@ -180,17 +221,18 @@ class Resource:
     ) -> None:
         self.rows: list[Operation] = []
         self._tag = tag
+        self._service = service
         self._hot = hot
         self._problems = problems
         self._refusals = refusals or {}
         self._chapter = chapter
         self._examples = {type(each): each for each in examples}
 
-    def get(self, path: str, need: Need, **more: Any) -> Callable[[F], F]:
+    def get(self, path: str, need: Need, **more: Any) -> Declare[S]:
         """Declare the function as ``GET /api/v1{path}``."""
         return self._declare("GET", path, need, more)
 
-    def post(self, path: str, need: Need, **more: Any) -> Callable[[F], F]:
+    def post(self, path: str, need: Need, **more: Any) -> Declare[S]:
         """Declare the function as ``POST /api/v1{path}``."""
         return self._declare("POST", path, need, more)
 
@@ -201,9 +243,9 @@ class Resource:
         """
         self._add(method, path, need, None, text, more)
 
-    def _declare(self, method: str, path: str, need: Need, more: dict[str, Any]) -> Callable[[F], F]:
-        def declare(function: F) -> F:
-            run: Callable[[Api, Call], HttpResponse] = function
+    def _declare(self, method: str, path: str, need: Need, more: dict[str, Any]) -> Declare[S]:
+        def declare(function: Any) -> Any:
+            run: Callable[[Any, Call], HttpResponse] = function
             taken = list(signature(function).parameters)[2:]
             row = dict(more)
             if taken:
@@ -222,7 +264,7 @@ class Resource:
         method: str,
         path: str,
         need: Need,
-        run: Callable[[Api, Call], HttpResponse] | None,
+        run: Callable[[Any, Call], HttpResponse] | None,
         text: str,
         more: dict[str, Any],
     ) -> None:
@@ -230,6 +272,7 @@ class Resource:
         row = {
             "hot": self._hot,
             "chapter": self._chapter,
+            "service": self._service,
             **more,
             "problems": (*self._problems, *more.get("problems", ())),
         }
@@ -238,14 +281,14 @@ class Resource:
 
 
 def _answering(
-    function: Callable[[Api, Call, Any], Struct], status: int, refusals: Refusals
-) -> Callable[[Api, Call], HttpResponse]:
+    function: Callable[[Any, Call, Any], Struct], status: int, refusals: Refusals
+) -> Callable[[Any, Call], HttpResponse]:
     """The route function that answers with what ``function`` returns."""
     refused = tuple(refusals)
 
-    def run(api: Api, call: Call) -> HttpResponse:
+    def run(service: Any, call: Call) -> HttpResponse:
         try:
-            answer = function(api, call, call.asked)
+            answer = function(service, call, call.asked)
         except refused as error:
             raise refusals[type(error)](error) from None
         return reply(call, answer, (), status)
@@ -261,13 +304,13 @@ def reader_of(row: Operation) -> Callable[[Api, Call], None]:
     def read_call(api: Api, call: Call) -> None:
         asked: Any = None
         if body is not None:
-            asked = read(api, call, body)
+            asked = read(api.limits, call, body)
         elif query is not None:
             asked = read_query(call.request, query)
         call.asked = asked
         if names_app:
             if asked.app:
-                call.app = api.services.tenants.resolve(asked.app)
+                call.app = api.tenants.resolve(asked.app)
             elif call.principal.user:
                 call.app = call.principal.app
             elif needs_app:
@@ -288,21 +331,24 @@ def route_of(row: Operation) -> Route:
         row.reach if row.names_app or row.read is not None else "",
         row.on_behalf,
         hot=row.hot,
-        read=row.read or reader_of(row),
+        read=row.read,
+        reader=reader_of(row) if row.read is None else None,
+        service=row.service,
         style=PROBLEM,
         limited=row.scope != "",
         token_in="?token" if row.query is not None and "token" in row.query.__struct_fields__ else "",
     )
 
 
-def run(api: Api, route: Route, call: Call) -> HttpResponse:
+def run(api: Api, endpoint: Endpoint, call: Call) -> HttpResponse:
     """Answer a command of a batch or of a publisher connection, as its route would. May switch."""
+    route = endpoint.route
     try:
         if not may(call.principal, route.need):
             raise ApiProblem(errors.HTTP_FORBIDDEN, refusal(call.principal, route.need)[1])
-        prepare(api, route, call)
+        prepare(api, endpoint, call)
         assert route.function is not None
-        return route.function(api, call)
+        return route.function(endpoint.service, call)
     except ApiProblem as problem:
         return PROBLEM.refuse(problem.problem, call.request, problem.detail)
     except Unavailable as error:

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from imserver.errors import HTTP_BAD_REQUEST
-from imserver.http.call import Api, Route, admit, answer, body_limit, carry_out
+from imserver.http.call import Api, Endpoint, admit, answer, body_limit, carry_out
 from imserver.http.reply import PREFLIGHT
 from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, patterns_of, phrase_of
 from imserver.transport.gate import Head
@@ -25,8 +25,8 @@ def create_api(api: Api) -> Blueprint:
     """
     blueprint = Blueprint("api", __name__)
     views: dict[str, dict[str, _View]] = {}
-    for route in api.routes:
-        views.setdefault(route.path, {})[route.method] = _View(api, route)
+    for (method, path), endpoint in api.endpoints.items():
+        views.setdefault(path, {})[method] = _View(api, endpoint)
     blueprint.before_app_request(_Table(views))
     return blueprint
 
@@ -87,25 +87,26 @@ def as_request(body: bytes = b"") -> HttpRequest:
 class _View:
     """The view of one row."""
 
-    def __init__(self, api: Api, route: Route) -> None:
+    def __init__(self, api: Api, endpoint: Endpoint) -> None:
         self._api = api
-        self._route = route
+        self._endpoint = endpoint
 
     def __call__(self) -> Response:
-        route, http_request = self._route, as_request()
+        endpoint, http_request = self._endpoint, as_request()
+        route = endpoint.route
         if request.method == "OPTIONS" and route.method != "OPTIONS":
-            return to_response(answer(self._api, route, http_request))
-        principal = admit(self._api, route, http_request)
+            return to_response(answer(self._api, endpoint, http_request))
+        principal = admit(self._api, endpoint, http_request)
         if isinstance(principal, HttpResponse):
             return to_response(principal)
         try:
             # One byte more: werkzeug cuts a chunked body off at the limit without an error.
             request.max_content_length = body_limit(self._api, principal) + 1
-            reads = route.read is not None or request.method != "GET"
+            reads = route.read is not None or route.reader is not None or request.method != "GET"
             body = request.get_data(cache=False, parse_form_data=False) if reads else b""
         except (HTTPException, OSError, ValueError):  # over the limit, incomplete, or invalid chunks
             return to_response(route.style.refuse(HTTP_BAD_REQUEST, http_request))
-        return to_response(carry_out(self._api, route, as_request(body), principal))
+        return to_response(carry_out(self._api, endpoint, as_request(body), principal))
 
 
 _RECEIVE_BYTES: Final = 65536

@@ -10,10 +10,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from imserver import errors
+from imserver.auth.tenants import Tenants
 from imserver.errors import HTTP_INVALID_REQUEST
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.form import BadBody, parse_pairs, read_cursor
 from imserver.http.form import cursor as cursor_of
+from imserver.http.limits import Limits
 from imserver.http.reply import ApiProblem
 from imserver.protocol.forgiving import has_nul
 from imserver.transport.exchange import HttpRequest, HttpResponse
@@ -35,7 +37,7 @@ _EXACT: Final = 2**53  # up to here every whole number is a float of its own
 _encode = msgspec.json.Encoder().encode
 
 
-def read(api: Api, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
+def read(limits: Limits, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
     """Decode the body of a request. Only known principals may compress it.
 
     Raises :class:`ApiProblem`, which says where the body is wrong.
@@ -45,7 +47,7 @@ def read(api: Api, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
     if encoding and encoding.lower() != "identity":
         if encoding.lower() not in ("gzip", "x-gzip") or call.principal.kind == "nobody":
             raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING)
-        body = inflate(body, api.body_bytes)
+        body = inflate(body, limits.body_bytes)
     return decode(decoder, body)
 
 
@@ -153,15 +155,14 @@ def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], s
     return page, cursor_of(page[-1]) if start + limit < len(names) else ""
 
 
-def reached(api: Api, call: Call) -> list[str]:
+def reached(tenants: Tenants, call: Call) -> list[str]:
     """The apps that the key reaches, ordered by name, without aliases."""
-    tenants = api.services.tenants
     return [
         name for name in tenants.names() if call.principal.reaches(name) and tenants.resolve(name) == name
     ]
 
 
-def require_few(api: Api, *named: Sized) -> None:
+def require_few(limits: Limits, *named: Sized) -> None:
     """Refuse a request with more targets than ``limits.batch_targets``."""
-    if sum(len(each) for each in named) > api.batch_targets:
+    if sum(len(each) for each in named) > limits.batch_targets:
         raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)

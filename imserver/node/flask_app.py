@@ -60,9 +60,9 @@ def create_app(servers: Servers) -> Flask:
     requests = _Requests(api, servers)
     requests.register(app)
     app.register_blueprint(create_api(api))
-    app.register_blueprint(create_stream_view(servers.streams, api.public_body_bytes))
+    app.register_blueprint(create_stream_view(servers.streams, api.limits.public_body_bytes))
     for feature in servers.features:
-        for blueprint in feature.views(api) if feature.views is not None else ():
+        for blueprint in feature.views(servers.parts, api) if feature.views is not None else ():
             app.register_blueprint(blueprint)
     for path in sorted(servers.websocket_paths):
         app.add_url_rule(
@@ -97,8 +97,8 @@ class _Requests:
         self._api = api
         self._websocket_paths = servers.websocket_paths
         self._refusals = [each.refusal for each in servers.features if each.refusal is not None]
-        self._log = api.services.request_log
-        self._proxies = api.services.proxies
+        self._log = servers.parts.request_log
+        self._proxies = servers.parts.proxies
 
     def register(self, app: Flask) -> None:
         app.before_request(self.begin)
@@ -109,7 +109,7 @@ class _Requests:
         g.started = time.perf_counter()
         # One byte more than the API accepts: werkzeug silently cuts a chunked body at its limit, and so the
         # API itself refuses a body that is too long.
-        request.max_content_length = self._api.body_bytes + 1
+        request.max_content_length = self._api.limits.body_bytes + 1
         g.host = self._proxies.client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
         g.request_id = request_id(request.headers.get("X-Request-Id", ""))
         if (

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from imserver.api.routes import fast_routes, routes_at, unread_body_limit
 from imserver.api.v1 import table
 from imserver.api.v1.publisher import Publisher
+from imserver.api.v1.push import push_api
 from imserver.api.v1.table import commands_of, document_of, routes_of
 from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
@@ -132,7 +133,7 @@ class Servers:
             commands_of(operations),
             document_of(operations),
         )
-        publisher = Publisher(self.api, config.limits.body_bytes)
+        publisher = Publisher(self.api, push_api(parts, self.api), config.limits.body_bytes)
         paths = ws_routes(
             config,
             parts.dispatcher.serve,

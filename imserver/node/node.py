@@ -387,8 +387,12 @@ class Node:
         parts.gate.recount(host_of(c.peer) for c in parts.context.connections if c.state == OPEN)
 
     def _apply_limits(self) -> None:
-        self.servers.api.reload(self._reread)
-        self.parts.gate.set_policy(self.parts.gate_policy(self._reread))
+        parts, config = self.parts, self._reread
+        parts.dedupe.shared = parts.keys.demo
+        limits = config.limits
+        parts.pending.limit_pushes, parts.pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
+        self.servers.api.reload(config)
+        parts.gate.set_policy(parts.gate_policy(config))
 
 
 def _wait_while(condition: Callable[[], Any], seconds: float) -> None:

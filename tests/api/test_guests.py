@@ -24,8 +24,11 @@ def node() -> FakeNode:
 
 
 def code(node: FakeNode, path: str, host: str = "192.0.2.1", query: str = "", **headers: str) -> int:
-    route = next(row for row in ROUTES if row.path == path and row.method == "GET")
-    finished = answer(node.api, route, HttpRequest("GET", path, query.encode(), b"", headers, host))
+    finished = answer(
+        node.api,
+        node.api.endpoints["GET", path],
+        HttpRequest("GET", path, query.encode(), b"", headers, host),
+    )
     return int(decoded(finished)["code"]) if finished.status == 200 else finished.status
 
 
@@ -127,6 +130,6 @@ def test_while_the_issuer_of_a_token_does_not_answer_its_requests_may_be_repeate
     assert code(node, "/api/v1/uploads", query="app=101&user=ann", **shown) == 503
     body = b'{"id":"0123456789abcdef0123456789abcdef","token":"eyJ.ann.101"}'
     path = "/api/v1/uploads/delete"
-    route = next(row for row in ROUTES if row.path == path)
-    finished = answer(node.api, route, HttpRequest("POST", path, b"", body, {}, "192.0.2.1"))
+    endpoint = node.api.endpoints["POST", path]
+    finished = answer(node.api, endpoint, HttpRequest("POST", path, b"", body, {}, "192.0.2.1"))
     assert (finished.status, b'"issuer_unavailable"' in finished.body) == (503, True)

@@ -16,6 +16,8 @@ ROUTES = (
     *table.routes_of(_OF_FEATURES),
     *(row for feature in FEATURES for row in feature.routes),
 )
+FEATURE_OF = {(row.method, row.path): feature.name for feature in FEATURES for row in feature.routes}
+"""Method and path of a route → the feature that brings it."""
 DIALECTS = tuple(dialect for feature in FEATURES for dialect in feature.dialects)
 METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in feature.metrics()))
 document = table.document_of(_OF_FEATURES)

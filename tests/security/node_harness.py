@@ -152,7 +152,9 @@ class Harness:
         if signer:
             query = signed(signer, route.method, path, query or {}, body)
         text = urlencode(query or {}).encode()
-        return answer(self.node.servers.api, route, HttpRequest(route.method, path, text, body, sent, host))
+        api = self.node.servers.api
+        request = HttpRequest(route.method, path, text, body, sent, host)
+        return answer(api, api.endpoints[route.method, route.path], request)
 
     def call(self, method: str, path: str, document: Any = None, token: str = "", **more: Any) -> Any:
         """Ask a path for JSON; (status, decoded body)."""

@@ -34,7 +34,7 @@ from imserver.http.operation import Operation
 from imserver.http.reply import CMD, PROBLEM, UNAUTHORIZED
 from imserver.model import Request
 from imserver.transport.connection import OPEN
-from tests.features import DIALECTS, DOCUMENTED, OPERATIONS, ROUTES
+from tests.features import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
 
 from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config
 
@@ -133,7 +133,7 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     query: dict[str, Any] = {}
     body: Any = b""
     path = ""
-    row = ROWS.get((route.method, route.path))
+    row, feature = ROWS.get((route.method, route.path)), FEATURE_OF.get((route.method, route.path))
     if row is not None:
         token_of_user = column in ("session", "account", "gochat", "bot", "page")
         if row.query is not None:
@@ -146,11 +146,11 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
         for given in (query, body[0] if body else {}):
             if token_of_user and given.get("user"):
                 del given["user"]
-    elif route.feature == "pusher":
+    elif feature == "pusher":
         path = route.path.replace("/*", f"/id{'201' if app == '203' else app}", 1).replace("*", "presence-r")
         event = {"name": "e", "channel": "c", "data": "x"}
         body = [{**event, "batch": [event]}] if route.method == "POST" else b""
-    elif route.feature == "client":
+    elif feature == "client":
         headers["systemid"] = app
         body = [{"systemId": app} if route.path == "/api/register" else {}]
     elif route in CENTRIFUGO:
@@ -164,14 +164,14 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     signer = "201" if column == "signed" else ""
     finished = harness.ask(route, headers, query, body, host, path, signer)
     assert finished.status != 500, (route.path, column, finished.body)
-    if route.feature == "pusher":
+    if feature == "pusher":
         return finished.status == 200
     if route.path == "/api/v1/batch" and finished.status == 200:
         results = msgspec.json.decode(finished.body)["results"]
         return any(each["status"] not in (401, 403) for each in results)
     if route.style is CMD:
         return finished.body != UNAUTHORIZED.body
-    if route.feature == "client":
+    if feature == "client":
         return finished.body != client.UNAUTHORIZED.body
     if route.style is not PROBLEM:
         return finished.body != NO_TOKEN.body
@@ -256,8 +256,9 @@ def stream_channels(harness: Harness, app: str, column: str) -> bool:
     token, host, headers = credential(harness, column)
     headers["authorization"] = f"Bearer {token}"
     query = f"app={app}&user=u1&channels=r".encode()
+    parts = harness.node.parts
     try:
-        Events(harness.node.parts, None)._wish(  # type: ignore[arg-type]
+        Events(parts.tenants, parts.authority, parts.logins, parts.request_log, None)._wish(  # type: ignore[arg-type]
             HttpRequest("GET", "/api/v1/events", query, b"", headers, host)
         )
     except ApiProblem:

@@ -12,15 +12,18 @@ from imserver import errors
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending, event_of
 from imserver.auth.principal import PUSH, READ
+from imserver.channels.channels import Channels
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags
 from imserver.channels.stored import Published
 from imserver.cluster.history import HistoryPage, Position
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import App, ChannelName, about
+from imserver.http.limits import Limits
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.model import MAX_ID, Event, Outcome, nothing_accepted
 from imserver.push.idempotency import IdReused
+from imserver.push.publish import Publishing
 
 MOST_CHANNELS: Final = 1000
 """The most channels of one broadcast."""
@@ -159,7 +162,21 @@ _encode = msgspec.json.Encoder().encode
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
 _WHERE: Final = ("channel", "channels")
 """Fields that do not tell one message from another."""
-routes = Resource("channels", refusals={ChannelRefused: _refused})
+
+
+class ChannelApi(Struct, frozen=True):
+    """What the routes use."""
+
+    channels: Channels
+    publishing: Publishing
+    limits: Limits
+
+
+routes = Resource(
+    "channels",
+    service=lambda core, api: ChannelApi(core.channels, core.publishing, api.limits),
+    refusals={ChannelRefused: _refused},
+)
 _SENT: Final = ChannelResult("orders:17", "sent", 6, "Zm9vYg")
 
 
@@ -172,7 +189,7 @@ _SENT: Final = ChannelResult("orders:17", "sent", 6, "Zm9vYg")
     example={"app": "default", "channel": "orders:17", "data": {"state": "sent"}},
     answer_example=_SENT,
 )
-def publish(api: Api, call: Call, asked: ChannelPublishRequest) -> ChannelResult:
+def publish(api: ChannelApi, call: Call, asked: ChannelPublishRequest) -> ChannelResult:
     """Publish to a channel.
 
     Delivers a message to the subscribers of a channel, on all nodes. If the channel has a history, the
@@ -194,24 +211,24 @@ def publish(api: Api, call: Call, asked: ChannelPublishRequest) -> ChannelResult
     example={"app": "default", "channels": ["orders:17", "orders:18"], "text": "closed today"},
     answer_example=ChannelBroadcastAnswer([_SENT, ChannelResult("orders:18", "absent")]),
 )
-def broadcast(api: Api, call: Call, asked: ChannelBroadcastRequest) -> ChannelBroadcastAnswer:
+def broadcast(api: ChannelApi, call: Call, asked: ChannelBroadcastRequest) -> ChannelBroadcastAnswer:
     """Publish the same message to several channels."""
     return ChannelBroadcastAnswer(_publish(api, call, asked, asked.channels, asked.tags, asked.with_history))
 
 
 def _publish(
-    api: Api, call: Call, asked: Sending, channels: list[str], tags: dict[str, str], with_history: bool
+    api: ChannelApi, call: Call, asked: Sending, channels: list[str], tags: dict[str, str], with_history: bool
 ) -> list[ChannelResult]:
     """Publish once to each channel for the key of a request, or its id. May switch."""
-    event = event_of(api, asked)
-    if len(asked.except_users) > api.batch_targets:
+    event = event_of(api.limits, asked)
+    if len(asked.except_users) > api.limits.batch_targets:
         raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
     key, digest = key_of(call) or asked.id, 0
     if key:
         said = {name: value for name, value in _members(_encode(asked)).items() if name not in _WHERE}
         digest = hash(_encode(said))
     try:
-        found = api.services.publishing.to_channels(
+        found = api.publishing.to_channels(
             call.app,
             channels,
             event,
@@ -250,14 +267,14 @@ def _outcome_of(found: Published | ChannelRefused | IdReused) -> Outcome:
     example={"app": "default", "channel": "orders:17"},
     answer_example=ChannelHistoryAnswer([PublicationShown(6, "text", "packed")], 6, "Zm9vYg"),
 )
-def history(api: Api, call: Call, asked: ChannelHistoryQuery) -> ChannelHistoryAnswer:
+def history(api: ChannelApi, call: Call, asked: ChannelHistoryQuery) -> ChannelHistoryAnswer:
     """List the retained publications of a channel.
 
     Without `offset` the page begins with the oldest one, or with `reverse` with the newest. If `epoch` is
     given and the history has another one, the page is empty: read again without it.
     """
     since = None if asked.offset < 0 else Position(asked.epoch, asked.offset)
-    page = api.services.channels.history(call.app, asked.channel, since, asked.limit, asked.reverse)
+    page = api.channels.history(call.app, asked.channel, since, asked.limit, asked.reverse)
     if asked.epoch and asked.epoch != page.position.epoch:
         page = HistoryPage([], page.position)
     shown = [_shown(each) for each in page.publications]
@@ -284,12 +301,12 @@ def _shown(event: Event) -> PublicationShown:
     example={"app": "default", "channel": "orders:17"},
     answer_example=Removed("orders:17"),
 )
-def remove_history(api: Api, call: Call, asked: ChannelQuery) -> Removed:
+def remove_history(api: ChannelApi, call: Call, asked: ChannelQuery) -> Removed:
     """Remove the retained publications of a channel. Later ones go on counting.
 
     Stored channels refuse it: the log removes its messages by age or number.
     """
-    api.services.channels.remove_history(call.app, asked.channel)
+    api.channels.remove_history(call.app, asked.channel)
     return Removed(asked.channel)
 
 
@@ -299,9 +316,9 @@ def remove_history(api: Api, call: Call, asked: ChannelQuery) -> Removed:
     example={"app": "default", "channel": "orders:17"},
     answer_example=ChannelInfo("orders:17", 3, 6, "Zm9vYg"),
 )
-def info(api: Api, call: Call, asked: ChannelQuery) -> ChannelInfo:
+def info(api: ChannelApi, call: Call, asked: ChannelQuery) -> ChannelInfo:
     """Show how many are subscribed to a channel, and the position of its history."""
-    channels = api.services.channels
+    channels = api.channels
     shown = ChannelInfo(asked.channel, channels.count(call.app, asked.channel))
     if not channels.options(call.app, asked.channel).has_history:
         return shown

@@ -10,16 +10,18 @@ from msgspec import UNSET, Struct, UnsetType
 from imserver import errors
 from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import Acting, about
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
 from imserver.message_view import entry_view
 from imserver.messages.deliverer import newest_page, oldest_page
-from imserver.messages.receipts import MarksView
+from imserver.messages.messaging import MessageSearch
+from imserver.messages.receipts import MarksView, Receipts
 from imserver.model import MAX_ID, MAX_TYPES
 from imserver.storage.log.contract import ConversationSummary, Entry
+from imserver.storage.store import Store
 
 _MAX_PAGE = 200
 
@@ -285,7 +287,20 @@ def _listed(summary: ConversationSummary, user: str) -> ConversationShown:
 ON_BEHALF: Final = {"app": "default", "user": "ann"}
 _MESSAGE: Final = MessageShown(7, 1, 3, "message", "bob", "ann", "text", "tea?", time=1795155803000)
 
-routes = Resource("conversations", hot=False)
+
+class ConversationApi(Struct, frozen=True):
+    """What the routes use."""
+
+    store: Store
+    message_search: MessageSearch
+    receipts: Receipts
+
+
+routes = Resource(
+    "conversations",
+    service=lambda core, _: ConversationApi(core.store, core.message_search, core.receipts),
+    hot=False,
+)
 
 
 @routes.get(
@@ -296,9 +311,9 @@ routes = Resource("conversations", hot=False)
         [ConversationShown(1, "user", "bob", "", "member", 1, 0, 6, _MESSAGE)], 0
     ),
 )
-def conversations(api: Api, call: Call, asked: ConversationsQuery) -> ConversationsAnswer:
+def conversations(api: ConversationApi, call: Call, asked: ConversationsQuery) -> ConversationsAnswer:
     """List the conversations of a user, the most recent first."""
-    log = api.services.store.log()
+    log = api.store.log()
     found, more = log.list_conversations(call.app, call.user, asked.before, asked.limit)
     listed = [_listed(each, call.user) for each in found]
     return ConversationsAnswer(listed, found[-1].place if more else 0)
@@ -310,7 +325,7 @@ def conversations(api: Api, call: Call, asked: ConversationsQuery) -> Conversati
     example={**ON_BEHALF, "conversation": 1},
     answer_example=MessagesAnswer([_MESSAGE], 0),
 )
-def history(api: Api, call: Call, asked: HistoryQuery) -> MessagesAnswer:
+def history(api: ConversationApi, call: Call, asked: HistoryQuery) -> MessagesAnswer:
     """List the messages of a conversation, the newest page first.
 
     Users cannot read messages from before they joined or after they left, nor messages they have hidden.
@@ -320,11 +335,11 @@ def history(api: Api, call: Call, asked: HistoryQuery) -> MessagesAnswer:
     if len(types) > MAX_TYPES or (types and asked.after is not UNSET):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`types`: at most {MAX_TYPES}, and not with `after`")
     if types:
-        entries, before = api.services.message_search.search(
+        entries, before = api.message_search.search(
             call.app, call.user, "", asked.conversation, asked.before, asked.limit, types
         )
         return MessagesAnswer([shown_entry(entry) for entry in entries], before)
-    log = api.services.store.log()
+    log = api.store.log()
     where = call.app, call.user, asked.conversation, asked.before, asked.limit
     if asked.after is not UNSET:
         entries, more = oldest_page(*log.history(*where, asked.after))
@@ -340,9 +355,9 @@ def history(api: Api, call: Call, asked: HistoryQuery) -> MessagesAnswer:
     example={**ON_BEHALF, "conversation": 1},
     answer_example=PinsAnswer([_MESSAGE]),
 )
-def pins(api: Api, call: Call, asked: PinsQuery) -> PinsAnswer:
+def pins(api: ConversationApi, call: Call, asked: PinsQuery) -> PinsAnswer:
     """List the pinned messages of a conversation."""
-    found = api.services.store.log().pins(call.app, call.user, asked.conversation)
+    found = api.store.log().pins(call.app, call.user, asked.conversation)
     return PinsAnswer([shown_entry(entry) for entry in found])
 
 
@@ -352,14 +367,14 @@ def pins(api: Api, call: Call, asked: PinsQuery) -> PinsAnswer:
     example={**ON_BEHALF, "text": "tea"},
     answer_example=MessagesAnswer([_MESSAGE], 0),
 )
-def search(api: Api, call: Call, asked: SearchQuery) -> MessagesAnswer:
+def search(api: ConversationApi, call: Call, asked: SearchQuery) -> MessagesAnswer:
     """Search messages.
 
     Searches the messages that the user may read. ASCII letters match in either case.
     """
     if not asked.text.strip() or "\0" in asked.text:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: empty, or it contains U+0000")
-    entries, before = api.services.message_search.search(
+    entries, before = api.message_search.search(
         call.app, call.user, asked.text, asked.conversation, asked.before, asked.limit
     )
     return MessagesAnswer([shown_entry(entry) for entry in entries], before)
@@ -371,10 +386,10 @@ def search(api: Api, call: Call, asked: SearchQuery) -> MessagesAnswer:
     example={**ON_BEHALF, "conversation": 1},
     answer_example=ReceiptsAnswer([ReceiptShown("bob", 7, 7)], ""),
 )
-def receipts(api: Api, call: Call, asked: ReceiptsQuery) -> ReceiptsAnswer:
+def receipts(api: ConversationApi, call: Call, asked: ReceiptsQuery) -> ReceiptsAnswer:
     """List how far the other members of a conversation have read."""
     behind, most = after(asked.cursor) or "", asked.limit + 1
-    found = api.services.store.log().receipts(call.app, call.user, asked.conversation, behind, most)
+    found = api.store.log().receipts(call.app, call.user, asked.conversation, behind, most)
     rows, following = page_and_cursor(found, asked.limit, lambda row: row.user)
     shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]
     return ReceiptsAnswer(shown, following)
@@ -386,13 +401,13 @@ def receipts(api: Api, call: Call, asked: ReceiptsQuery) -> ReceiptsAnswer:
     example={**ON_BEHALF, "after": 6},
     answer_example=SyncAnswer([_MESSAGE], 7, False, False),
 )
-def sync(api: Api, call: Call, asked: SyncQuery) -> SyncAnswer:
+def sync(api: ConversationApi, call: Call, asked: SyncQuery) -> SyncAnswer:
     """List what a user missed in all conversations.
 
     For clients without a connection, or after a reconnect: the entries after a position of the log, in
     order. The client saves `after`, and applies recalls and edits to the messages they refer to.
     """
-    log, after_ = api.services.store.log(), asked.after
+    log, after_ = api.store.log(), asked.after
     entries, more = oldest_page(*log.sync(call.app, call.user, after_, asked.limit))
     # The floor is read after the page, which may lack what has expired meanwhile.
     if after_ and not log.floor(call.app) <= after_ <= log.head(call.app):
@@ -408,6 +423,6 @@ def sync(api: Api, call: Call, asked: SyncQuery) -> SyncAnswer:
     example={**ON_BEHALF, "version": 3},
     answer_example=MarksAnswer(5, [ReadMark(1, 7)], [6], [PeerReceipt("bob", 7, 7, 1)]),
 )
-def marks(api: Api, call: Call, asked: MarksQuery) -> MarksView:
+def marks(api: ConversationApi, call: Call, asked: MarksQuery) -> MarksView:
     """List what a user has read and hidden on all devices."""
-    return api.services.receipts.marks(call.app, call.user, asked.version)
+    return api.receipts.marks(call.app, call.user, asked.version)

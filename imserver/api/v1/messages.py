@@ -13,12 +13,16 @@ from imserver.api.v1.conversations import ON_BEHALF, ConversationId, MessageId
 from imserver.api.v1.push_request import Data, StoredAt, Text
 from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.config.settings import MAX_USER_BYTES
+from imserver.core.core import Parts
 from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, about
+from imserver.http.limits import Limits
 from imserver.http.operation import Resource, one_of
+from imserver.http.rates import MessageRates
 from imserver.http.reply import ApiProblem
-from imserver.messages.messaging import make_draft
+from imserver.messages.messaging import Messaging, make_draft
+from imserver.messages.receipts import Receipts
 from imserver.model import (
     MAX_BUTTON_BYTES,
     MAX_BUTTON_CHARACTERS,
@@ -51,6 +55,7 @@ from imserver.storage.log.contract import (
     Noted,
     Rejected,
 )
+from imserver.storage.store import Store
 
 OwnId = Annotated[
     str,
@@ -225,8 +230,28 @@ _ANNOTATING: Final = (
 _NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_MESSAGE, errors.HTTP_TOO_MANY_REQUESTS)
 _NOT_REVIEWED: Final = (errors.HTTP_REJECTED, errors.HTTP_REVIEW_UNAVAILABLE)
 
+
+class MessageApi(Struct, frozen=True):
+    """What the routes use. ``rates``: of the messages of accounts."""
+
+    store: Store
+    messaging: Messaging
+    receipts: Receipts
+    rates: MessageRates
+    limits: Limits
+
+
+def message_api(core: Parts, api: Api) -> MessageApi:
+    """Make it for a node."""
+    return MessageApi(core.store, core.messaging, core.receipts, api.message_rates, api.limits)
+
+
 routes = Resource(
-    "conversations", hot=False, examples=(_STORED,), problems=(errors.HTTP_UNKNOWN_CONVERSATION,)
+    "conversations",
+    service=message_api,
+    hot=False,
+    examples=(_STORED,),
+    problems=(errors.HTTP_UNKNOWN_CONVERSATION,),
 )
 
 
@@ -255,7 +280,7 @@ routes = Resource(
     ),
     example={**ON_BEHALF, "to": "bob", "text": "tea?", "client_msg_id": "a-1"},
 )
-def send(api: Api, call: Call, asked: SendRequest) -> StoredAnswer:
+def send(api: MessageApi, call: Call, asked: SendRequest) -> StoredAnswer:
     """Send a message as a user.
 
     The message is stored before the server answers. Online users who may read it receive it at once,
@@ -282,7 +307,7 @@ def send(api: Api, call: Call, asked: SendRequest) -> StoredAnswer:
     return _store(api, call, message)
 
 
-def _forward(api: Api, call: Call, asked: SendRequest, id: int) -> StoredAnswer:
+def _forward(api: MessageApi, call: Call, asked: SendRequest, id: int) -> StoredAnswer:
     content = asked.type or asked.reply_to or asked.mentions or asked.buttons
     if asked.text is not UNSET or asked.data is not UNSET or content:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`forward`: the server copies the content")
@@ -290,7 +315,7 @@ def _forward(api: Api, call: Call, asked: SendRequest, id: int) -> StoredAnswer:
     return _store(api, call, Send(to, conversation, "forward", id=asked.client_msg_id, about=id))
 
 
-def _content(api: Api, call: Call, asked: Content) -> tuple[str, bytes]:
+def _content(api: MessageApi, call: Call, asked: Content) -> tuple[str, bytes]:
     """Type and bytes of the content."""
     if (asked.text is UNSET) == (asked.data is UNSET):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `text` and `data`")
@@ -307,7 +332,7 @@ def _content(api: Api, call: Call, asked: Content) -> tuple[str, bytes]:
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
         if body == b'""':
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
-    if len(body) > (api.push_characters if call.is_back_end else api.message_bytes):
+    if len(body) > (api.limits.push_characters if call.is_back_end else api.limits.message_bytes):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long")
     return kind, body
 
@@ -341,7 +366,7 @@ def _bytes(name: str, encode: Any, value: Any) -> bytes:
     example={**ON_BEHALF, "id": 7},
     user="optional",
 )
-def recall(api: Api, call: Call, asked: RecallRequest) -> StoredAnswer:
+def recall(api: MessageApi, call: Call, asked: RecallRequest) -> StoredAnswer:
     """Recall a message.
 
     Nobody can read the message any more. The recall is an entry of its own, sent to everybody who may
@@ -358,7 +383,7 @@ def recall(api: Api, call: Call, asked: RecallRequest) -> StoredAnswer:
     example={**ON_BEHALF, "id": 7, "text": "tea!"},
     user="optional",
 )
-def edit(api: Api, call: Call, asked: EditRequest) -> StoredAnswer:
+def edit(api: MessageApi, call: Call, asked: EditRequest) -> StoredAnswer:
     """Edit a message.
 
     Nobody can read the old content any more. The edit is an entry of its own, sent to everybody who may
@@ -382,7 +407,7 @@ def edit(api: Api, call: Call, asked: EditRequest) -> StoredAnswer:
     problems=_NOT_CHANGED,
     example={**ON_BEHALF, "id": 7, "value": "yes"},
 )
-def press(api: Api, call: Call, asked: PressRequest) -> StoredAnswer:
+def press(api: MessageApi, call: Call, asked: PressRequest) -> StoredAnswer:
     """Press a button under a message of a bot.
 
     The bot receives an entry of the kind `press` in its conversation with the user, with the value as `text`
@@ -392,13 +417,13 @@ def press(api: Api, call: Call, asked: PressRequest) -> StoredAnswer:
     return _store(api, call, Send(kind="press", type="", body=value, id=asked.client_msg_id, about=asked.id))
 
 
-def _store(api: Api, call: Call, command: Send) -> StoredAnswer:
+def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
     """Store a draft; webhooks report those of accounts. Switches. Raises :class:`ApiProblem`."""
-    draft = make_draft(api.services.store, call.app, call.user, command)
+    draft = make_draft(api.store, call.app, call.user, command)
     if draft is None:
         raise ApiProblem(errors.HTTP_UNKNOWN_MESSAGE)
     _require_may_write(api, call)
-    result = api.services.messaging.store(call.app, draft, by_user=not call.is_back_end)
+    result = api.messaging.store(call.app, draft, by_user=not call.is_back_end)
     if isinstance(result, TooManyMessages):
         raise ApiProblem(errors.HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
     if isinstance(result, StorageUnavailable):
@@ -409,10 +434,10 @@ def _store(api: Api, call: Call, command: Send) -> StoredAnswer:
     return StoredAnswer(entry.id, entry.conversation, entry.seq, result.repeated)
 
 
-def _require_may_write(api: Api, call: Call) -> None:
+def _require_may_write(api: MessageApi, call: Call) -> None:
     """Refuse too many messages of one account. Back ends may always write."""
     if not call.is_back_end:
-        api.message_rates.require(call.app, call.user)
+        api.rates.require(call.app, call.user)
 
 
 @routes.post(
@@ -422,7 +447,7 @@ def _require_may_write(api: Api, call: Call) -> None:
     example={**ON_BEHALF, "id": 7, "emoji": "+1"},
     answer_example=_ANNOTATED,
 )
-def react(api: Api, call: Call, asked: ReactRequest) -> AnnotatedAnswer:
+def react(api: MessageApi, call: Call, asked: ReactRequest) -> AnnotatedAnswer:
     """React to a message.
 
     The reaction is an entry of its own, sent to everybody who may read the message. Messages have the totals
@@ -443,7 +468,7 @@ def react(api: Api, call: Call, asked: ReactRequest) -> AnnotatedAnswer:
     answer_example=_ANNOTATED,
     user="optional",
 )
-def pin(api: Api, call: Call, asked: PinRequest) -> AnnotatedAnswer:
+def pin(api: MessageApi, call: Call, asked: PinRequest) -> AnnotatedAnswer:
     """Pin a message in its conversation.
 
     In a group its option `pin` says who may: by default the owner and admins. In a conversation of two users
@@ -453,10 +478,10 @@ def pin(api: Api, call: Call, asked: PinRequest) -> AnnotatedAnswer:
     return _annotated(api, call, lambda log: log.pin(call.app, call.user, asked.id, remove=asked.remove))
 
 
-def _annotated(api: Api, call: Call, change: Callable[[Any], Change | Rejected]) -> AnnotatedAnswer:
+def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rejected]) -> AnnotatedAnswer:
     """Store a reaction or pin. Switches. Raises :class:`ApiProblem`."""
     _require_may_write(api, call)
-    store = api.services.store  # a change would create the database
+    store = api.store  # a change would create the database
     result = change(store.log()) if store.has_database else Rejected(UNKNOWN_MESSAGE)
     if isinstance(result, Rejected):
         raise problem_of(result)
@@ -488,7 +513,7 @@ def problem_of(why: Rejected) -> ApiProblem:
     example={**ON_BEHALF, "conversation": 1, "id": 7},
     answer_example=ReadAnswer(1, 7),
 )
-def mark_read(api: Api, call: Call, asked: ReadRequest) -> ReadAnswer:
+def mark_read(api: MessageApi, call: Call, asked: ReadRequest) -> ReadAnswer:
     """Mark a conversation as read up to a message.
 
     The position never moves back. The senders of the messages are notified.
@@ -503,7 +528,7 @@ def mark_read(api: Api, call: Call, asked: ReadRequest) -> ReadAnswer:
     example={**ON_BEHALF, "conversation": 1, "id": 7},
     answer_example=ReceivedAnswer(1, 7),
 )
-def mark_received(api: Api, call: Call, asked: ReceivedRequest) -> ReceivedAnswer:
+def mark_received(api: MessageApi, call: Call, asked: ReceivedRequest) -> ReceivedAnswer:
     """Mark a conversation as received up to a message.
 
     The position never moves back. The senders of the messages are notified.
@@ -512,8 +537,8 @@ def mark_received(api: Api, call: Call, asked: ReceivedRequest) -> ReceivedAnswe
     return ReceivedAnswer(asked.conversation, noted.receipt.received)
 
 
-def _noted(api: Api, call: Call, conversation: int, read: int = 0, received: int = 0) -> Noted:
-    noted = api.services.receipts.note(call.app, call.user, conversation, read=read, received=received)
+def _noted(api: MessageApi, call: Call, conversation: int, read: int = 0, received: int = 0) -> Noted:
+    noted = api.receipts.note(call.app, call.user, conversation, read=read, received=received)
     if noted is None:
         raise ApiProblem(errors.HTTP_UNKNOWN_CONVERSATION)
     return noted
@@ -522,11 +547,11 @@ def _noted(api: Api, call: Call, conversation: int, read: int = 0, received: int
 @routes.post(
     "/messages/hide", ADMIN_OR_MEMBER, example={**ON_BEHALF, "ids": [6]}, answer_example=HiddenAnswer(5)
 )
-def hide(api: Api, call: Call, asked: HideRequest) -> HiddenAnswer:
+def hide(api: MessageApi, call: Call, asked: HideRequest) -> HiddenAnswer:
     """Hide messages from a user.
 
     Only this user stops seeing them. Messages that do not exist or that the user may not read are
     ignored.
     """
-    version = api.services.receipts.hide_from(call.app, call.user, tuple(asked.ids))
+    version = api.receipts.hide_from(call.app, call.user, tuple(asked.ids))
     return HiddenAnswer(version)

@@ -10,21 +10,24 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver.auth.principal import ADMIN, READ
+from imserver.auth.tenants import Tenants
+from imserver.channels.connections import Connections
 from imserver.errors import (
     CLOSE_KICKED,
     HTTP_TOO_MANY_TARGETS,
     HTTP_UNKNOWN_CONNECTION,
 )
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import about
 from imserver.http.form import cursor as cursor_of
+from imserver.http.limits import Limits
 from imserver.http.operation import Link, Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_of, reached, require_few
 from imserver.model import Outcome
-from imserver.sessions.presence import SessionInfo
-from imserver.sessions.sessions import MAX_BAN_SECONDS
+from imserver.sessions.presence import Presence, SessionInfo
+from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
 
 
 class PresenceQuery(Struct, forbid_unknown_fields=True):
@@ -118,7 +121,20 @@ _SESSION: Final = SessionShown(
     "dGm8cCzJGMUlcIWDc_5cEwvMvk-lT7Gn6_VXnA", "", "cmd", 1795155801, "10.0.0.1:9001"
 )
 
-routes = Resource("presence")
+
+class PresenceApi(Struct, frozen=True):
+    """What the routes about users and connections use."""
+
+    presence: Presence
+    connections: Connections
+    tenants: Tenants
+    limits: Limits
+
+
+routes = Resource(
+    "presence",
+    service=lambda core, api: PresenceApi(core.presence, core.connections, core.tenants, api.limits),
+)
 
 
 @routes.get(
@@ -134,9 +150,9 @@ routes = Resource("presence")
     example={"app": "default", "user": "ann"},
     answer_example=PresenceAnswer(1, [UserPresence("ann", True, [_SESSION])], []),
 )
-def user_presence(api: Api, call: Call, asked: PresenceQuery) -> PresenceAnswer:
+def user_presence(api: PresenceApi, call: Call, asked: PresenceQuery) -> PresenceAnswer:
     """Show whether a user is online, and their sessions."""
-    found = api.services.presence.sessions(call.app, [asked.user])
+    found = api.presence.sessions(call.app, [asked.user])
     user = _with_sessions(asked.user, found.sessions[0])
     return PresenceAnswer(int(user.online), [user], list(found.missing))
 
@@ -148,16 +164,16 @@ def user_presence(api: Api, call: Call, asked: PresenceQuery) -> PresenceAnswer:
     example={"app": "default", "users": ["ann", "nobody"]},
     answer_example=PresenceAnswer(1, [UserPresence("ann", True), UserPresence("nobody", False)], []),
 )
-def users_presence(api: Api, call: Call, asked: PresenceRequest) -> PresenceAnswer:
+def users_presence(api: PresenceApi, call: Call, asked: PresenceRequest) -> PresenceAnswer:
     """Show which of these users are online."""
     app = call.app
-    require_few(api, asked.users)
+    require_few(api.limits, asked.users)
     if asked.sessions:
-        found = api.services.presence.sessions(app, asked.users)
+        found = api.presence.sessions(app, asked.users)
         users = [_with_sessions(*each) for each in zip(asked.users, found.sessions, strict=True)]
         missing = list(found.missing)
     else:
-        online = api.services.presence.are_online(app, asked.users)
+        online = api.presence.are_online(app, asked.users)
         users = [UserPresence(*each) for each in zip(asked.users, online, strict=True)]
         missing = []
     return PresenceAnswer(sum(user.online for user in users), users, missing)
@@ -178,12 +194,12 @@ def _with_sessions(user: str, found: list[SessionInfo]) -> UserPresence:
     example={"app": "default", "limit": 1},
     answer_example=UsersAnswer(2, ["ann"], "YW5u", []),
 )
-def users(api: Api, call: Call, asked: field.AppPage) -> UsersAnswer:
+def users(api: PresenceApi, call: Call, asked: field.AppPage) -> UsersAnswer:
     """List the online users of an app, page by page.
 
     A user who stays online is listed exactly once, even if others come and go between pages.
     """
-    page = api.services.presence.page(call.app, after(asked.cursor), asked.limit)
+    page = api.presence.page(call.app, after(asked.cursor), asked.limit)
     names = sorted(page.users)
     following = cursor_of(names[-1]) if page.more else ""
     return UsersAnswer(page.total, names, following, list(page.missing))
@@ -196,7 +212,7 @@ def users(api: Api, call: Call, asked: field.AppPage) -> UsersAnswer:
     example={"app": "default"},
     answer_example=CountsAnswer([AppCounts("default", 2, 2, 0)], "", []),
 )
-def counts(api: Api, call: Call, asked: CountsQuery) -> CountsAnswer:
+def counts(api: PresenceApi, call: Call, asked: CountsQuery) -> CountsAnswer:
     """Count users, sessions and channels.
 
     Counts of one app, or a page of all apps that the key reaches.
@@ -204,8 +220,8 @@ def counts(api: Api, call: Call, asked: CountsQuery) -> CountsAnswer:
     if asked.app:
         names, following = [call.app], ""
     else:
-        names, following = page_of(reached(api, call), asked.cursor, asked.limit)
-    found = api.services.presence.counts(names)
+        names, following = page_of(reached(api.tenants, call), asked.cursor, asked.limit)
+    found = api.presence.counts(names)
     counted = [AppCounts(name, each.users, each.sessions, each.channels) for name, each in found.apps.items()]
     return CountsAnswer(counted, following, list(found.missing))
 
@@ -242,9 +258,9 @@ class ConnectionShown(Struct):
         _SESSION.connection, "ann", "", "cmd", 1795155801, "192.0.2.7:50516", "10.0.0.1:9001", ["lobby"]
     ),
 )
-def connection(api: Api, call: Call, asked: ConnectionQuery) -> ConnectionShown:
+def connection(api: PresenceApi, call: Call, asked: ConnectionQuery) -> ConnectionShown:
     """Show a connection."""
-    found = api.services.connections.about(call.app, [asked.connection])[0]
+    found = api.connections.about(call.app, [asked.connection])[0]
     if found is None:
         raise ApiProblem(HTTP_UNKNOWN_CONNECTION)
     return msgspec.convert(found, ConnectionShown, from_attributes=True)
@@ -346,7 +362,14 @@ class BansAnswer(Struct):
     next: field.Next
 
 
-sessions = Resource("sessions")
+class SessionApi(Struct, frozen=True):
+    """What ending of sessions uses."""
+
+    sessions: Sessions
+    connections: Connections
+
+
+sessions = Resource("sessions", service=lambda core, _: SessionApi(core.sessions, core.connections))
 
 
 @sessions.post(
@@ -355,7 +378,7 @@ sessions = Resource("sessions")
     example={"app": "default", "users": ["bob"]},
     answer_example=DisconnectAnswer(1, [UserRemoved("bob", 1)], [], []),
 )
-def disconnect(api: Api, call: Call, asked: DisconnectRequest) -> DisconnectAnswer:
+def disconnect(api: SessionApi, call: Call, asked: DisconnectRequest) -> DisconnectAnswer:
     """End sessions of users or single connections.
 
     The connections are closed with code 4502, which asks the client not to reconnect; the server does not
@@ -363,11 +386,10 @@ def disconnect(api: Api, call: Call, asked: DisconnectRequest) -> DisconnectAnsw
     """
     app = call.app
     device = None if asked.device is UNSET else asked.device
-    removed = api.services.sessions.close(app, asked.users, device)
+    removed = api.sessions.close(app, asked.users, device)
     users = [UserRemoved(*each) for each in zip(asked.users, removed.closed, strict=True)]
-    closing = api.services.connections
     connections = [
-        ConnectionClosed(each, int(closing.close(app, each, CLOSE_KICKED) is Outcome.SENT))
+        ConnectionClosed(each, int(api.connections.close(app, each, CLOSE_KICKED) is Outcome.SENT))
         for each in asked.connections
     ]
     closed = removed.total + sum(each.closed for each in connections)
@@ -380,13 +402,13 @@ def disconnect(api: Api, call: Call, asked: DisconnectRequest) -> DisconnectAnsw
     example={"app": "default", "users": ["mallory"], "seconds": 3600},
     answer_example=BanAnswer(0, [UserRemoved("mallory", 0)], True, []),
 )
-def ban(api: Api, call: Call, asked: BanRequest) -> BanAnswer:
+def ban(api: SessionApi, call: Call, asked: BanRequest) -> BanAnswer:
     """Ban users: end all their sessions and refuse their logins for a time.
 
     The connections are closed with code 4503. A later ban replaces an earlier one.
     """
     app = call.app
-    removed = api.services.sessions.close(app, asked.users, None, asked.seconds)
+    removed = api.sessions.close(app, asked.users, None, asked.seconds)
     users = [UserRemoved(*each) for each in zip(asked.users, removed.closed, strict=True)]
     return BanAnswer(removed.total, users, removed.lasting, list(removed.missing))
 
@@ -397,12 +419,12 @@ def ban(api: Api, call: Call, asked: BanRequest) -> BanAnswer:
     example={"app": "default", "users": ["mallory"]},
     answer_example=UnbanAnswer([]),
 )
-def unban(api: Api, call: Call, asked: UnbanRequest) -> UnbanAnswer:
+def unban(api: SessionApi, call: Call, asked: UnbanRequest) -> UnbanAnswer:
     """Let users log in again.
 
     You may also name users who are not banned.
     """
-    return UnbanAnswer(list(api.services.sessions.unban(call.app, asked.users)))
+    return UnbanAnswer(list(api.sessions.unban(call.app, asked.users)))
 
 
 @sessions.get(
@@ -411,8 +433,8 @@ def unban(api: Api, call: Call, asked: UnbanRequest) -> UnbanAnswer:
     example={"app": "default"},
     answer_example=BansAnswer(1, [BanShown("mallory", 1795159400)], ""),
 )
-def bans(api: Api, call: Call, asked: field.AppPage) -> BansAnswer:
+def bans(api: SessionApi, call: Call, asked: field.AppPage) -> BansAnswer:
     """List banned users, page by page."""
-    found, now = api.services.sessions.bans(call.app), time()
+    found, now = api.sessions.bans(call.app), time()
     page, following = page_of(sorted(found), asked.cursor, asked.limit)
     return BansAnswer(len(found), [BanShown(user, int(now + found[user])) for user in page], following)

@@ -22,14 +22,14 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.v1 import streamed
-from imserver.api.v1.push import SENDING_PROBLEMS, Carried, send_each
+from imserver.api.v1.push import SENDING_PROBLEMS, Carried, PushApi, send_each
 from imserver.api.v1.push_request import PushRequest
 from imserver.auth.authority import refusal
 from imserver.auth.principal import PUSH, Principal, may
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Call
-from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource, route_of, run
+from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource, run
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import decode
 from imserver.model import DialectState
@@ -47,7 +47,7 @@ MAX_WAITING: Final = 4 * BATCH
 Seq = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=128)]
 
 
-_STREAMS: Final = {row.path.removeprefix(f"{PREFIX}/"): route_of(row) for row in streamed.routes.rows}
+_STREAMS: Final = tuple(row.path.removeprefix(f"{PREFIX}/") for row in streamed.routes.rows)
 OPEN_STREAM, APPEND, CLOSE_STREAM = _STREAMS
 """Commands with the bodies and the answers of these routes."""
 
@@ -96,17 +96,18 @@ class PublisherState(DialectState, kw_only=True):
 
 
 class Publisher:
-    """Serves publisher connections."""
+    """Serves publisher connections. ``sending`` carries out their pushes."""
 
     path = PublisherDialect.path
 
-    def __init__(self, api: Api, message_bytes: int) -> None:
+    def __init__(self, api: Api, sending: PushApi, message_bytes: int) -> None:
         self._api = api
+        self._sending = sending
         self._spoken = Spoken(PublisherDialect(), self.serve, message_bytes, opened=self.opened)
 
     def choose(self, head: Head) -> Spoken | HttpProblem:
         """Decide for the gate whether a client may publish."""
-        principal = self._api.services.authority.identify(PUSH, head.headers, head.host)
+        principal = self._api.authority.identify(PUSH, head.headers, head.host)
         if may(principal, PUSH):
             return self._spoken
         problem, message = refusal(principal, PUSH)
@@ -157,7 +158,7 @@ class Publisher:
         """Carry out commands. Returns the answers in order."""
         api = self._api
         # Checked each time: the key may have been revoked or changed.
-        principal = api.services.authority.identify(PUSH, line.headers, "")
+        principal = api.authority.identify(PUSH, line.headers, "")
         if not may(principal, PUSH):
             line.waiting.clear()
             connection.close(errors.CLOSE_TOKEN_INVALID)
@@ -173,8 +174,9 @@ class Publisher:
 
     def _publish_each(self, commands: list[PublisherCommand | bytes], principal: Principal) -> list[bytes]:
         """Carry out successive pushes, pings and refused commands."""
-        pushes = [command.publish for command in commands if isinstance(command, PublisherCommand)]
-        sent = iter(send_each(self._api, principal, [push for push in pushes if push is not UNSET]))
+        named = [command.publish for command in commands if isinstance(command, PublisherCommand)]
+        pushes = [push for push in named if push is not UNSET]
+        sent = iter(send_each(self._api, self._sending, principal, pushes))
         answers = []
         for command in commands:
             if isinstance(command, bytes):
@@ -192,9 +194,9 @@ class Publisher:
         assert isinstance(command, PublisherCommand)
         bodies = {OPEN_STREAM: command.open, APPEND: command.append, CLOSE_STREAM: command.close}
         ((name, body),) = [(name, bytes(body)) for name, body in bodies.items() if body is not UNSET]
-        route = _STREAMS[name]
-        request = HttpRequest("POST", route.path, b"", b"", {}, host_of(connection.peer))
-        finished = run(self._api, route, Call({}, "", principal, request, body))
+        endpoint = self._api.commands[name]
+        request = HttpRequest("POST", endpoint.route.path, b"", b"", {}, host_of(connection.peer))
+        finished = run(self._api, endpoint, Call({}, "", principal, request, body))
         serve_others()
         seq = _encode(command.seq)
         if finished.status >= 400:
@@ -242,7 +244,7 @@ def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
     return b'{"seq":%b,"error":%b}' % (_encode(seq), _encode(refusal))
 
 
-routes = Resource("push")
+routes = Resource("push", service=lambda _, api: api)
 
 
 @routes.get(

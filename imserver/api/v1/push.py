@@ -30,11 +30,14 @@ from imserver.api.v1.push_request import (
 )
 from imserver.auth.principal import PUSH, Principal
 from imserver.clock import serve_others
+from imserver.core.core import Parts
 from imserver.errors import StorageUnavailable
 from imserver.http.call import Api, Call, require_app
+from imserver.http.limits import Limits
 from imserver.http.operation import Header, Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import reply
+from imserver.messages.messaging import Messaging
 from imserver.model import (
     MAX_CLIENT_MSG_ID_BYTES,
     SYSTEM_PREFIX,
@@ -43,8 +46,8 @@ from imserver.model import (
     Outcome,
     nothing_accepted,
 )
-from imserver.push.idempotency import First, IdClaim, IdReused, Waiting
-from imserver.push.publish import Target, addressed
+from imserver.push.idempotency import First, IdClaim, IdReused, RequestIds, Waiting
+from imserver.push.publish import Publishing, Target, addressed
 from imserver.storage.log.contract import INVALID, Appended, Draft, Rejected
 from imserver.transport.exchange import HttpResponse
 
@@ -72,7 +75,22 @@ SENDING_PROBLEMS: Final = (
 )
 """The refusals of everything that sends, besides those of a request that names an app."""
 
-routes = Resource("push")
+
+class PushApi(Struct, frozen=True):
+    """What the route uses."""
+
+    publishing: Publishing
+    request_ids: RequestIds
+    messaging: Messaging
+    limits: Limits
+
+
+def push_api(core: Parts, api: Api) -> PushApi:
+    """Make it for a node."""
+    return PushApi(core.publishing, core.request_ids, core.messaging, api.limits)
+
+
+routes = Resource("push", service=push_api)
 
 
 @routes.post(
@@ -87,7 +105,7 @@ routes = Resource("push")
     example={"app": "default", "user": "ann", "text": "your order has been sent"},
     answer_example={"sent": 1, "results": [{"target": {"user": "ann"}, "status": "sent"}]},
 )
-def push(api: Api, call: Call) -> HttpResponse:
+def push(api: PushApi, call: Call) -> HttpResponse:
     """Push a message.
 
     Delivers a message to connected targets: users (all devices or one), connections, channels, the
@@ -192,13 +210,13 @@ Carried = Sent | StoredPush
 """A push that was carried out, live or by storing it."""
 
 
-def send(api: Api, app: str, push: PushRequest, key: str = "") -> Carried:
+def send(api: PushApi, app: str, push: PushRequest, key: str = "") -> Carried:
     """Carry out a push, once for each ``key`` (or, without one, its id). May switch.
 
     Raises :class:`ApiProblem`.
     """
-    event = event_of(api, push)
-    check(api, push)
+    event = event_of(api.limits, push)
+    check(api.limits, push)
     if not push.store:
         return _send_checked(api, app, push, event, key or push.id)
     (stored,) = store_each(api, [Order(app, push, event, key or push.id)])
@@ -207,10 +225,10 @@ def send(api: Api, app: str, push: PushRequest, key: str = "") -> Carried:
     return stored
 
 
-def _send_checked(api: Api, app: str, push: PushRequest, event: Event, key: str) -> Sent:
+def _send_checked(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> Sent:
     if not key:
         return _sent(push, publish(api, app, push, event))
-    ids = api.services.request_ids
+    ids = api.request_ids
     try:
         begun = ids.begin(app, key, digest_of(push))
     except IdReused:
@@ -240,9 +258,9 @@ def digest_of(push: PushRequest) -> int:
     return hash(_encode(push))
 
 
-def publish(api: Api, app: str, push: PushRequest, event: Event, key: str = "") -> list[Outcome]:
+def publish(api: PushApi, app: str, push: PushRequest, event: Event, key: str = "") -> list[Outcome]:
     """Deliver a push to its targets. ``key``: its channels have it once. May switch."""
-    publishing = api.services.publishing
+    publishing = api.publishing
     if push.users is not UNSET:
         return publishing.to_users(app, push.users, event, push.ttl_seconds)
     if push.user is not UNSET:
@@ -269,19 +287,21 @@ class Order(Struct, frozen=True, gc=False):
         return digest_of(self.push)
 
 
-def send_each(api: Api, principal: Principal, pushes: Sequence[PushRequest]) -> list[Carried | ApiProblem]:
+def send_each(
+    api: Api, sending: PushApi, principal: Principal, pushes: Sequence[PushRequest]
+) -> list[Carried | ApiProblem]:
     """Carry out many pushes in order. A refused one does not stop the others. May switch.
 
     Successive pushes to one user each, in one app, share one question to the registry. Successive pushes that
     are stored share one transaction.
     """
-    run = _Run(api)
+    run = _Run(sending)
     for push in pushes:
         try:
-            app = api.services.tenants.resolve(push.app)
+            app = api.tenants.resolve(push.app)
             require_app(api, principal, PUSH, app)
-            event = event_of(api, push)
-            check(api, push)
+            event = event_of(api.limits, push)
+            check(api.limits, push)
         except ApiProblem as problem:
             run.results.append(problem)
             continue
@@ -293,7 +313,7 @@ def send_each(api: Api, principal: Principal, pushes: Sequence[PushRequest]) -> 
 class _Run:
     """Successive pushes of one kind that wait for more, and the results so far, in order."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: PushApi) -> None:
         self._api = api
         self.results: list[Carried | ApiProblem] = []
         self._waiting: list[tuple[int, Order]] = []
@@ -339,9 +359,9 @@ def _kind_of(push: PushRequest) -> str:
 _NOT_YET: Final = ApiProblem(errors.HTTP_INTERNAL_ERROR)
 
 
-def _send_run(api: Api, run: list[tuple[int, Order]], results: list[Carried | ApiProblem]) -> None:
+def _send_run(api: PushApi, run: list[tuple[int, Order]], results: list[Carried | ApiProblem]) -> None:
     """Carry out pushes to one user each, all in one app; their results by index. May switch."""
-    app, ids = run[0][1].app, api.services.request_ids
+    app, ids = run[0][1].app, api.request_ids
     named = [(index, order) for index, order in run if order.key]
     claims: dict[int, IdClaim] = {}
     alone: list[tuple[int, Order]] = []
@@ -357,7 +377,7 @@ def _send_run(api: Api, run: list[tuple[int, Order]], results: list[Carried | Ap
     mine = [(index, order) for index, order in run if not order.key or index in claims]
     outcomes: list[Outcome] = []
     try:
-        outcomes = api.services.publishing.to_each(
+        outcomes = api.publishing.to_each(
             app, [str(order.push.user) for _, order in mine], [order.event for _, order in mine]
         )
         for (index, order), outcome in zip(mine, outcomes, strict=True):
@@ -403,7 +423,7 @@ class _Drafts:
         self._left = 0
         self._settled = Signal()
 
-    def send(self, api: Api, app: str, draft: Draft, into: list[Any], place: int) -> None:
+    def send(self, messaging: Messaging, app: str, draft: Draft, into: list[Any], place: int) -> None:
         """Send a draft; its result is put into ``into[place]``."""
         self._left += 1
 
@@ -413,7 +433,7 @@ class _Drafts:
             if not self._left:
                 self._settled.set()
 
-        api.services.messaging.send(app, draft, done)
+        messaging.send(app, draft, done)
 
     def wait(self) -> None:
         """Wait for all of them. Switches."""
@@ -422,7 +442,7 @@ class _Drafts:
             self._settled.wait()
 
 
-def store_each(api: Api, orders: Sequence[Order]) -> list[StoredPush | ApiProblem]:
+def store_each(api: PushApi, orders: Sequence[Order]) -> list[StoredPush | ApiProblem]:
     """Store pushes of one app together, in order. A refused one does not stop the others. Switches.
 
     No two of them may have the same key.
@@ -439,7 +459,7 @@ def store_each(api: Api, orders: Sequence[Order]) -> list[StoredPush | ApiProble
         for start, done in zip(begun, outcomes, strict=True):
             if isinstance(start, IdClaim):
                 stored = any(isinstance(each, Appended) for each in done)
-                api.services.request_ids.end(start, [Outcome.STORED] if stored else [])
+                api.request_ids.end(start, [Outcome.STORED] if stored else [])
     return [
         _finished(api, order, start, done) for order, start, done in zip(orders, begun, outcomes, strict=True)
     ]
@@ -449,10 +469,10 @@ Start = IdClaim | ApiProblem | Waiting | bool
 """With a claim; refused; after another one under its key; False: without a key; True: it is repeated."""
 
 
-def _begin_each(api: Api, orders: Sequence[Order]) -> list[Start]:
+def _begin_each(api: PushApi, orders: Sequence[Order]) -> list[Start]:
     if orders[0].app.startswith(SYSTEM_PREFIX):
         return [ApiProblem(errors.HTTP_STORE_UNAVAILABLE) for _ in orders]
-    ids = api.services.request_ids
+    ids = api.request_ids
     named = [order for order in orders if order.key]
     if len(orders) == 1 and named:  # a push that holds no claim may wait for others
         try:
@@ -469,7 +489,7 @@ def _start(begun: IdClaim | First | IdReused | Waiting | None) -> Start:
     return begun if isinstance(begun, IdClaim | Waiting) else True
 
 
-def _finished(api: Api, order: Order, start: Start, outcomes: Sequence[Done]) -> StoredPush | ApiProblem:
+def _finished(api: PushApi, order: Order, start: Start, outcomes: Sequence[Done]) -> StoredPush | ApiProblem:
     if isinstance(start, ApiProblem):
         return start
     if isinstance(start, Waiting):
@@ -481,12 +501,12 @@ def _finished(api: Api, order: Order, start: Start, outcomes: Sequence[Done]) ->
     return StoredPush(results, start is True)
 
 
-def _hand_over(api: Api, order: Order, outcomes: list[Any], waiting: _Drafts) -> None:
+def _hand_over(api: PushApi, order: Order, outcomes: list[Any], waiting: _Drafts) -> None:
     targets = targets_of(order.push)
     outcomes += [_INVALID] * len(targets)
     for place, draft in enumerate(_drafts(order, targets)):
         if draft.conversation or draft.to_user != draft.sender:
-            waiting.send(api, order.app, draft, outcomes, place)
+            waiting.send(api.messaging, order.app, draft, outcomes, place)
         if not (place + 1) % YIELD_TARGETS:
             serve_others()
 

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from imserver import errors
-from imserver.http.call import Api
 from imserver.http.field import about
+from imserver.http.limits import Limits
 from imserver.http.operation import one_of
 from imserver.http.reply import ApiProblem
 from imserver.model import Event
@@ -178,7 +178,7 @@ def targets_of(push: PushRequest) -> list[Target]:
     ]
 
 
-def check(api: Api, push: PushRequest) -> None:
+def check(limits: Limits, push: PushRequest) -> None:
     """Refuse a push that contradicts itself or is too large. Raises :class:`ApiProblem`."""
     kinds = (push.targets, push.user, push.users, push.connection, push.channel, push.group)
     if len(kinds) - kinds.count(UNSET) + push.all != 1:
@@ -188,7 +188,9 @@ def check(api: Api, push: PushRequest) -> None:
         )
     if push.device is not UNSET and push.user is UNSET:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`device` needs `user`")
-    if (push.user is UNSET and size(push) > api.batch_targets) or len(push.except_users) > api.batch_targets:
+    if (push.user is UNSET and size(push) > limits.batch_targets) or len(
+        push.except_users
+    ) > limits.batch_targets:
         raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
     if push.store:
         _check_stored(push)
@@ -215,7 +217,7 @@ def _check_stored(push: PushRequest) -> None:
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, text)
 
 
-def event_of(api: Api, push: Sending) -> Event:
+def event_of(limits: Limits, push: Sending) -> Event:
     """The event that the receivers of a push get. Raises :class:`ApiProblem`."""
     said = _said(push)
     if (said.text is UNSET) == (said.data is UNSET):
@@ -223,7 +225,7 @@ def event_of(api: Api, push: Sending) -> Event:
     text, data = _payload(said.data) if said.text is UNSET else (said.text, b"")
     if not text and not data:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
-    if len(text) + len(data) + len(push.id) + len(push.sender) > api.push_characters:
+    if len(text) + len(data) + len(push.id) + len(push.sender) > limits.push_characters:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long for an outbox")
     return Event("msg", push.sender, text, push.id, said.type, data, said.code, said.note, int(time()))
 

@@ -13,8 +13,14 @@ from imserver.api.v1.channels import Epoch, Offset, Tags
 from imserver.api.v1.push_request import Kind
 from imserver.auth.principal import PUSH
 from imserver.channels.members import ChannelRefused, encode_tags
-from imserver.channels.streamed_messages import AppendedPiece, AppendStatus, ClosedStream, Piece
-from imserver.http.call import Api, Call
+from imserver.channels.streamed_messages import (
+    AppendedPiece,
+    AppendStatus,
+    ClosedStream,
+    Piece,
+    StreamedMessages,
+)
+from imserver.http.call import Call
 from imserver.http.field import App, ChannelName, about
 from imserver.http.operation import Refusals, Resource
 from imserver.http.reply import ApiProblem
@@ -126,7 +132,7 @@ REFUSALS: Final[Refusals] = {ChannelRefused: _refused}
 """Exceptions of streams → refusals."""
 
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
-routes = Resource("channels", refusals=REFUSALS)
+routes = Resource("channels", service=lambda core, _: core.streamed_messages, refusals=REFUSALS)
 
 
 def pieces_of(asked: Sequence[PieceRequest]) -> list[Piece]:
@@ -158,7 +164,7 @@ def require_answer(closed: ClosedStream) -> None:
     example={"app": "default", "channel": "answers:7", "sender": "bot"},
     answer_example=StreamOpened(_SAMPLE, "answers:7"),
 )
-def open_stream(api: Api, call: Call, asked: StreamOpenRequest) -> StreamOpened:
+def open_stream(streams: StreamedMessages, call: Call, asked: StreamOpenRequest) -> StreamOpened:
     """Open a streamed message.
 
     For text that comes in pieces, such as the tokens of a language model. Subscribers of the channel
@@ -168,7 +174,7 @@ def open_stream(api: Api, call: Call, asked: StreamOpenRequest) -> StreamOpened:
     """
     part = ChannelPart(asked.channel, tags=encode_tags(asked.tags))
     head = Event("stream", asked.sender, "", type=asked.type, time=int(time()), channel=part)
-    return StreamOpened(api.services.streamed_messages.open(call.app, head, asked.text), asked.channel)
+    return StreamOpened(streams.open(call.app, head, asked.text), asked.channel)
 
 
 @routes.post(
@@ -178,14 +184,14 @@ def open_stream(api: Api, call: Call, asked: StreamOpenRequest) -> StreamOpened:
     example={"app": "default", "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )
-def append(api: Api, call: Call, asked: StreamAppendRequest) -> StreamAppended:
+def append(streams: StreamedMessages, call: Call, asked: StreamAppendRequest) -> StreamAppended:
     """Append pieces to streamed messages.
 
     A request may have many pieces, of many streams. It goes to any node. A piece with a number that the
     stream has already is ignored, so you may repeat a request.
     """
     pieces = pieces_of(asked.pieces)
-    return appended(pieces, api.services.streamed_messages.append(call.app, pieces))
+    return appended(pieces, streams.append(call.app, pieces))
 
 
 @routes.post(
@@ -195,13 +201,13 @@ def append(api: Api, call: Call, asked: StreamAppendRequest) -> StreamAppended:
     example={"app": "default", "stream": _SAMPLE},
     answer_example=StreamClosed(_SAMPLE, "closed", "answers:7", 6, "Zm9vYg"),
 )
-def close(api: Api, call: Call, asked: StreamCloseRequest) -> StreamClosed:
+def close(streams: StreamedMessages, call: Call, asked: StreamCloseRequest) -> StreamClosed:
     """Close a streamed message.
 
     Subscribers receive the whole text as a publication. If the channel has a history, it gets this one
     publication. A message without any text is in no history.
     """
-    closed = api.services.streamed_messages.close(call.app, asked.stream, asked.incomplete)
+    closed = streams.close(call.app, asked.stream, asked.incomplete)
     require_answer(closed)
     answer = StreamClosed(asked.stream, closed.status, closed.channel or UNSET)
     if closed.offset:

@@ -8,15 +8,18 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver.api.v1.conversations import Before, MessagesAnswer, MessageShown, PageLimit, shown_entry
 from imserver.auth.principal import ADMIN, PUSH, READ
-from imserver.channels.connections import Joined, Left
+from imserver.channels.channels import Channels
+from imserver.channels.connections import Connections, Joined, Left
 from imserver.channels.members import ChannelRefused
 from imserver.errors import HTTP_INVALID_REQUEST
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import about
 from imserver.http.form import cursor as cursor_of
 from imserver.http.operation import Link, Resource, refuse
 from imserver.http.wire import after
+from imserver.sessions.presence import Presence
+from imserver.storage.store import Store
 
 MOST_AT_ONCE: Final = 1000
 """The most connections and users of one call. Each is asked for at its own node."""
@@ -150,7 +153,21 @@ Named = tuple[str | UnsetType, str | UnsetType]
 _SAMPLE_ID: Final = "dGm8cCzJGMUlcIWDc_5cEwvMvk-lT7Gn6_VXnA"
 _CHANGE: Final = {"app": "default", "channel": "lobby", "users": ["ann"]}
 
-routes = Resource("channels", refusals={ChannelRefused: refuse(HTTP_INVALID_REQUEST, "{}")})
+
+class SubscriberApi(Struct, frozen=True):
+    """What the routes use."""
+
+    channels: Channels
+    connections: Connections
+    presence: Presence
+    store: Store
+
+
+routes = Resource(
+    "channels",
+    service=lambda core, _: SubscriberApi(core.channels, core.connections, core.presence, core.store),
+    refusals={ChannelRefused: refuse(HTTP_INVALID_REQUEST, "{}")},
+)
 
 
 @routes.post(
@@ -159,14 +176,14 @@ routes = Resource("channels", refusals={ChannelRefused: refuse(HTTP_INVALID_REQU
     example=_CHANGE,
     answer_example=SubscribeAnswer(1, [SubscriptionResult("subscribed", _SAMPLE_ID, "ann")], []),
 )
-def subscribe(api: Api, call: Call, asked: SubscriptionChange) -> SubscribeAnswer:
+def subscribe(api: SubscriberApi, call: Call, asked: SubscriptionChange) -> SubscribeAnswer:
     """Subscribe connections to a channel.
 
     A message published after the answer reaches them. No permission is checked.
     """
     app = call.app
     named, missing = _named(api, app, asked)
-    subscribed = api.services.connections.join_each(app, _ids(named), asked.channel)
+    subscribed = api.connections.join_each(app, _ids(named), asked.channel)
     outcomes = iter(subscribed)
     results = [
         SubscriptionResult(next(outcomes) if connection is not UNSET else Joined.UNKNOWN, connection, user)
@@ -181,14 +198,14 @@ def subscribe(api: Api, call: Call, asked: SubscriptionChange) -> SubscribeAnswe
     example=_CHANGE,
     answer_example=UnsubscribeAnswer(1, [UnsubscriptionResult("unsubscribed", _SAMPLE_ID, "ann")], []),
 )
-def unsubscribe(api: Api, call: Call, asked: SubscriptionChange) -> UnsubscribeAnswer:
+def unsubscribe(api: SubscriberApi, call: Call, asked: SubscriptionChange) -> UnsubscribeAnswer:
     """Unsubscribe connections from a channel.
 
     A connection that closes ends its subscriptions.
     """
     app = call.app
     named, missing = _named(api, app, asked)
-    unsubscribed = api.services.connections.leave_each(app, _ids(named), asked.channel)
+    unsubscribed = api.connections.leave_each(app, _ids(named), asked.channel)
     outcomes = iter(unsubscribed)
     results = [
         UnsubscriptionResult(next(outcomes) if connection is not UNSET else Left.UNKNOWN, connection, user)
@@ -197,12 +214,12 @@ def unsubscribe(api: Api, call: Call, asked: SubscriptionChange) -> UnsubscribeA
     return UnsubscribeAnswer(unsubscribed.count(Left.LEFT), results, missing)
 
 
-def _named(api: Api, app: str, asked: SubscriptionChange) -> tuple[list[Named], list[str]]:
+def _named(api: SubscriberApi, app: str, asked: SubscriptionChange) -> tuple[list[Named], list[str]]:
     """(connection, user) for each named one, without a connection for absent users; and the silent nodes."""
     named: list[Named] = [(each, UNSET) for each in asked.connections]
     if not asked.users:
         return named, []
-    found = api.services.presence.sessions(app, asked.users)
+    found = api.presence.sessions(app, asked.users)
     for user, sessions in zip(asked.users, found.sessions, strict=True):
         named += [(session.connection, user) for session in sessions] or [(UNSET, user)]
     return named, list(found.missing)
@@ -225,10 +242,10 @@ def _ids(named: list[Named]) -> list[str]:
     example={"app": "default"},
     answer_example=ChannelsAnswer(1, [ChannelShown("lobby", 1)], "", []),
 )
-def channels(api: Api, call: Call, asked: field.AppPage) -> ChannelsAnswer:
+def channels(api: SubscriberApi, call: Call, asked: field.AppPage) -> ChannelsAnswer:
     """List the channels of an app that have subscribers, page by page."""
     app = call.app
-    page = api.services.channels.page(app, after(asked.cursor) or "", asked.limit)
+    page = api.channels.page(app, after(asked.cursor) or "", asked.limit)
     following = cursor_of(page.channels[-1].channel) if page.more else ""
     shown = [ChannelShown(each.channel, each.members) for each in page.channels]
     return ChannelsAnswer(page.total, shown, following, list(page.missing))
@@ -258,13 +275,13 @@ def channels(api: Api, call: Call, asked: field.AppPage) -> ChannelsAnswer:
         1, [SubscriberShown(_SAMPLE_ID, "ann", "", "cmd", 1795155802.25)], "", []
     ),
 )
-def presence(api: Api, call: Call, asked: SubscribersQuery) -> PresenceOfChannel:
+def presence(api: SubscriberApi, call: Call, asked: SubscribersQuery) -> PresenceOfChannel:
     """List the subscribers of a channel, page by page.
 
     A channel without subscribers is empty, not unknown.
     """
     app = call.app
-    page = api.services.channels.members(app, asked.channel, after(asked.cursor) or "", asked.limit)
+    page = api.channels.members(app, asked.channel, after(asked.cursor) or "", asked.limit)
     shown = [
         SubscriberShown(
             each.connection,
@@ -292,13 +309,13 @@ def _raw(text: str) -> Raw | UnsetType:
     example={"app": "action:1", "channel": "1"},
     answer_example=MessagesAnswer([MessageShown(7, 1, 3, "message", "2", text="tea?")], 0),
 )
-def messages(api: Api, call: Call, asked: ChannelMessagesQuery) -> MessagesAnswer:
+def messages(api: SubscriberApi, call: Call, asked: ChannelMessagesQuery) -> MessagesAnswer:
     """List the stored messages of a channel, the newest page first.
 
     These are the publications of a stored channel, and in apps with `keep_talks` the messages of the room of
     the `action` dialect with this name.
     """
-    page = api.services.store.log().channel_page(
+    page = api.store.log().channel_page(
         call.app, asked.channel, asked.before or None, asked.limit, reverse=True, revisions=True
     )
     shown = [shown_entry(each) for each in reversed(page.entries)]

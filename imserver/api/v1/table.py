@@ -95,7 +95,7 @@ class BatchAnswer(Struct):
     results: list[BatchResult]
 
 
-_batches = Resource("push")
+_batches = Resource("push", service=lambda _, api: api)
 
 
 @_batches.post(
@@ -139,7 +139,7 @@ def batch(api: Api, call: Call) -> HttpResponse:
     """
     asked: BatchRequest = call.asked
     commands = asked.commands
-    if len(commands) > api.batch_targets:
+    if len(commands) > api.limits.batch_targets:
         raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
     key = key_of(call)
     request = call.request
@@ -161,15 +161,15 @@ def _result(finished: HttpResponse) -> bytes:
 
 def _run_one(api: Api, name: str, call: Call) -> HttpResponse:
     """Answer one command. May switch."""
-    route = api.commands.get(name)
-    if route is None:
+    endpoint = api.commands.get(name)
+    if endpoint is None:
         return PROBLEM.refuse(errors.HTTP_NOT_FOUND, call.request, f"There is no command `{name[:100]}`")
-    return run(api, route, call)
+    return run(api, endpoint, call)
 
 
 # --- the document -------------------------------------------------------------------------------------------
 
-_document = Resource("document")
+_document = Resource("document", service=lambda _, api: api)
 
 
 class Document(Struct):
@@ -191,7 +191,7 @@ def openapi(api: Api, call: Call) -> HttpResponse:
 
 def described(api: Api) -> bytes:
     """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
-    return api.document(api.batch_targets, api.services.keys.demo)
+    return api.document(api.limits.batch_targets, api.keys.demo)
 
 
 def document_of(more: Iterable[Operation]) -> Callable[[int, bool], bytes]:

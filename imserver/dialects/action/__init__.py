@@ -42,10 +42,9 @@ def _build(core: Parts) -> FeatureParts:
         core.relations,
     )
     return FeatureParts(
-        core.tenants,
-        service.rows(),
-        {DIALECT.name: service.opened},
-        (acks.ended,),
+        commands=service.rows(),
+        opened={DIALECT.name: service.opened},
+        ended=(acks.ended,),
         forgotten=(acks.clear,),
         tick=(acks.look,),
     )

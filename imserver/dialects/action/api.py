@@ -35,6 +35,6 @@ ROUTES: Final = (
         "any",
         hot=True,
         app_of=app_of_rooms,
-        feature="action",
+        service=lambda core, _: core.tenants,
     ),
 )

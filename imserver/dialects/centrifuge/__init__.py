@@ -30,11 +30,11 @@ def _build(core: Parts) -> FeatureParts:
     )
     others = None if core.cluster is None else core.cluster.others
     return FeatureParts(
-        api.CentrifugeApi(core, Emulation(core.table, core.queries, others)),
+        Emulation(core.table, core.queries, others),
         service.rows(),
         {NAME: service.opened},
         checks={NAME: service.check_ends},
-        streams=FallbackStreams(core, service, core.config.limits.message_bytes).paths,
+        streams=FallbackStreams(core.request_log, service, core.config.limits.message_bytes).paths,
     )
 
 

@@ -23,18 +23,19 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver import __version__, errors
 from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
+from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import MAX_EXPIRES_AT
-from imserver.channels.channels import SERVER_UNSUBSCRIBE
+from imserver.channels.channels import SERVER_UNSUBSCRIBE, Channels
 from imserver.channels.commands import MAX_PRESENCE, history_since
-from imserver.channels.connections import Left
+from imserver.channels.connections import Connections, Left
 from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused, check_name, encode_tags
 from imserver.channels.stored import Published
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import Position
+from imserver.cluster.registry import Lease
 from imserver.config.settings import ChannelSettings
 from imserver.core.core import Parts
 from imserver.dialects.centrifuge import codes
-from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import (
     NAME,
     REFUSALS,
@@ -46,12 +47,15 @@ from imserver.dialects.centrifuge.service import (
 )
 from imserver.dialects.centrifuge.wire import MAX_OFFSET, ClientView, HistoryResult
 from imserver.errors import Unavailable
-from imserver.http.call import Call, Route
+from imserver.http.call import Api, Call, Route
 from imserver.http.form import BadBody
 from imserver.http.reply import PROBLEM, BatchAnswers
 from imserver.model import ChannelPart, Event
 from imserver.protocol.forgiving import without_nulls
 from imserver.push.idempotency import IdReused
+from imserver.push.publish import Publishing
+from imserver.sessions.presence import Presence
+from imserver.sessions.sessions import Sessions
 from imserver.transport.exchange import HttpResponse
 
 log = logging.getLogger(__name__)
@@ -67,10 +71,31 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CentrifugeApi(Struct, frozen=True):
-    """What the routes of this dialect use: the parts of the core, and the commands for streams."""
+    """What the methods use. ``app``: that of keys for several apps."""
 
-    services: Parts
-    emulation: Emulation
+    publishing: Publishing
+    connections: Connections
+    presence: Presence
+    sessions: Sessions
+    channels: Channels
+    tenants: Tenants
+    app: str
+    lease: Callable[[], Lease]
+    started_at: float
+
+
+def _api(core: Parts, _: Api) -> CentrifugeApi:
+    return CentrifugeApi(
+        core.publishing,
+        core.connections,
+        core.presence,
+        core.sessions,
+        core.channels,
+        core.tenants,
+        core.config.centrifuge.app,
+        core.lease,
+        core.started_at,
+    )
 
 
 class MethodFailed(Exception):
@@ -206,7 +231,7 @@ def _publish_each(api: CentrifugeApi, app: str, asked: _Message, channels: list[
         tags = encode_tags(asked.tags)
     except ChannelRefused as refused:
         raise MethodFailed(codes.LIMIT_EXCEEDED, str(refused)) from None
-    found = api.services.publishing.to_channels(
+    found = api.publishing.to_channels(
         app,
         [f"user:{name[1:]}" if name.startswith("#") and len(name) > 1 else name for name in channels],
         Event("msg", "", "", type="custom", data=data),
@@ -232,12 +257,12 @@ def _connections_of(api: CentrifugeApi, app: str, asked: _OfUser) -> list[str]:
     if asked.session:  # it would narrow the request, so it cannot be ignored
         raise MethodFailed(codes.BAD_DATA, "session is not supported")
     if asked.client:
-        (found,) = api.services.connections.about(app, [asked.client])
+        (found,) = api.connections.about(app, [asked.client])
         mine = found is not None and found.user == asked.user and found.dialect == NAME
         return [asked.client] if mine else []
     if not asked.user:
         raise MethodFailed(codes.BAD_DATA)
-    (sessions,) = api.services.presence.sessions(app, [asked.user]).sessions
+    (sessions,) = api.presence.sessions(app, [asked.user]).sessions
     return [session.connection for session in sessions if session.dialect == NAME]
 
 
@@ -248,13 +273,13 @@ def subscribe(api: CentrifugeApi, app: str, asked: _Subscribe) -> dict[str, Any]
         raise MethodFailed(codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it")
     ids, since = _connections_of(api, app, asked), asked.recover_since
     position = None if since is None else Position(since.epoch, _bounded(since.offset))
-    api.services.connections.join_each(app, ids, asked.channel, msgspec.msgpack.encode(about), position)
+    api.connections.join_each(app, ids, asked.channel, msgspec.msgpack.encode(about), position)
     return {}
 
 
 def unsubscribe(api: CentrifugeApi, app: str, asked: _Unsubscribe) -> dict[str, Any]:
     """End the subscriptions of a user to a channel; ``""``: to all channels. May switch."""
-    connections = api.services.connections
+    connections = api.connections
     ids = _connections_of(api, app, asked)
     channels = {asked.channel: None}
     if not asked.channel:
@@ -276,7 +301,7 @@ def disconnect(api: CentrifugeApi, app: str, asked: _Disconnect) -> dict[str, An
     if given is None and not (asked.client or asked.session or asked.whitelist):
         if not asked.user:
             raise MethodFailed(codes.BAD_DATA)
-        api.services.sessions.close(app, [asked.user])
+        api.sessions.close(app, [asked.user])
         return {}
     code, reason = (0, "") if given is None else (given.code, given.reason)
     as_given = code != 0
@@ -288,13 +313,13 @@ def disconnect(api: CentrifugeApi, app: str, asked: _Disconnect) -> dict[str, An
         reason = reason or errors.DISCONNECTED
     for connection in _connections_of(api, app, asked):
         if connection not in asked.whitelist:
-            api.services.connections.close(app, connection, code, reason, as_given)
+            api.connections.close(app, connection, code, reason, as_given)
     return {}
 
 
 def refresh(api: CentrifugeApi, app: str, asked: _Refresh) -> dict[str, Any]:
     """Change when the sessions of a user end and what others see of them, or end them now. May switch."""
-    connections = api.services.connections
+    connections = api.connections
     for connection in _connections_of(api, app, asked):
         if asked.expired:
             connections.close(app, connection, errors.CLOSE_TOKEN_INVALID)
@@ -323,14 +348,14 @@ def _options(api: CentrifugeApi, app: str, channel: str) -> ChannelSettings:
     check_name(channel)
     if channel.startswith("#"):
         raise ChannelRefused("not_available")
-    return api.services.channels.options(app, channel)
+    return api.channels.options(app, channel)
 
 
 def presence(api: CentrifugeApi, app: str, asked: _OfChannel) -> dict[str, dict[str, ClientView]]:
     """The subscribers of a channel. May switch."""
     if not _options(api, app, asked.channel).presence:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    page = api.services.channels.members(app, asked.channel, limit=MAX_PRESENCE)
+    page = api.channels.members(app, asked.channel, limit=MAX_PRESENCE)
     return {"presence": infos_of_members(page.members)}
 
 
@@ -338,7 +363,7 @@ def count_presence(api: CentrifugeApi, app: str, asked: _OfChannel) -> Struct:
     """How many subscribers and users a channel has. May switch."""
     if not _options(api, app, asked.channel).presence:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    return presence_stats(api.services.channels, app, asked.channel)
+    return presence_stats(api.channels, app, asked.channel)
 
 
 def history(api: CentrifugeApi, app: str, asked: _History) -> HistoryResult:
@@ -347,14 +372,14 @@ def history(api: CentrifugeApi, app: str, asked: _History) -> HistoryResult:
         raise MethodFailed(codes.NOT_AVAILABLE)
     since = None if asked.since is None else (asked.since.epoch, _bounded(asked.since.offset))
     limit = max(asked.limit, -1)
-    return history_view(history_since(api.services.channels, app, asked.channel, since, limit, asked.reverse))
+    return history_view(history_since(api.channels, app, asked.channel, since, limit, asked.reverse))
 
 
 def remove_history(api: CentrifugeApi, app: str, asked: _OfChannel) -> dict[str, Any]:
     """Remove the publications of a channel. May switch."""
     if not _options(api, app, asked.channel).has_history:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    api.services.channels.remove_history(app, asked.channel)
+    api.channels.remove_history(app, asked.channel)
     return {}
 
 
@@ -366,7 +391,7 @@ def list_channels(api: CentrifugeApi, app: str, asked: _Channels) -> dict[str, A
     found: dict[str, dict[str, int]] = {}
     after = ""
     while len(found) < MAX_LISTED:
-        page = api.services.channels.page(app, after, _PAGE)
+        page = api.channels.page(app, after, _PAGE)
         for each in page.channels:
             if fits is None or fits(each.channel):
                 found[each.channel] = {"num_clients": each.members}
@@ -380,9 +405,8 @@ def list_channels(api: CentrifugeApi, app: str, asked: _Channels) -> dict[str, A
 
 def info(api: CentrifugeApi, app: str, _asked: _Info) -> dict[str, Any]:
     """What the app is like. One row stands for all nodes. May switch."""
-    services = api.services
-    count = api.services.presence.counts([app]).apps[app]
-    node = services.lease().node
+    count = api.presence.counts([app]).apps[app]
+    node = api.lease().node
     return {
         "nodes": [
             {
@@ -393,7 +417,7 @@ def info(api: CentrifugeApi, app: str, _asked: _Info) -> dict[str, Any]:
                 "num_users": count.users,
                 "num_channels": count.channels,
                 "num_subs": count.subscriptions,
-                "uptime": int(time() - services.started_at),
+                "uptime": int(time() - api.started_at),
             }
         ]
     }
@@ -466,7 +490,7 @@ def _read(decode: Callable[[bytes], Any], api: CentrifugeApi, call: Call) -> Non
     if apps is not None and len(apps) == 1:
         (call.app,) = apps
     else:
-        call.app = api.services.tenants.resolve(api.services.config.centrifuge.app)
+        call.app = api.tenants.resolve(api.app)
 
 
 def _read_commands(decode: Callable[[bytes], list[Any]], api: CentrifugeApi, call: Call) -> None:
@@ -540,7 +564,7 @@ def _run_command(api: CentrifugeApi, call: Call, name: str, content: bytes) -> d
         return _error(codes.INTERNAL)
 
 
-_OF_KEYS: Final[dict[str, Any]] = {"feature": NAME, "style": PROBLEM, "limited": True, "key_in": "x-api-key"}
+_OF_KEYS: Final[dict[str, Any]] = {"service": _api, "style": PROBLEM, "limited": True, "key_in": "x-api-key"}
 
 ROUTES: Final = (
     *(

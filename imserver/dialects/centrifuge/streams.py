@@ -14,15 +14,14 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.principal import ANYONE
-from imserver.core.core import Parts
-from imserver.dialects.centrifuge.api import CentrifugeApi
-from imserver.dialects.centrifuge.emulation import Emulated
+from imserver.dialects.centrifuge.emulation import Emulated, Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeService
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
 from imserver.dialects.sse.api import stream_head
 from imserver.http.call import Call, Route
 from imserver.http.form import BadBody
 from imserver.http.reply import PROBLEM, ApiProblem
+from imserver.logging import RequestLog
 from imserver.transport.connection import Serve
 from imserver.transport.dispatch import serve_each
 from imserver.transport.exchange import HttpResponse
@@ -37,8 +36,8 @@ _EVENTS: Final = "text/event-stream; charset=utf-8"
 class FallbackStreams:
     """Opens streams for ``service``. Owner of their encodings. ``message_bytes``: the longest message."""
 
-    def __init__(self, core: Parts, service: CentrifugeService, message_bytes: int) -> None:
-        self._core = core
+    def __init__(self, log: RequestLog, service: CentrifugeService, message_bytes: int) -> None:
+        self._log = log
         self._service = service
         self._message_bytes = message_bytes
         self._events: StreamEncoding
@@ -73,7 +72,7 @@ class FallbackStreams:
     def _open(self, stream: Stream, head: Head) -> None:
         """Begin a stream, and serve the commands in its request. May switch."""
         encoding, kind = self._encoding(head)
-        stream.begin(encoding, stream_head(self._core, head, host_of(stream.peer), kind))
+        stream.begin(encoding, stream_head(self._log, head, host_of(stream.peer), kind))
         self._service.opened(stream, head)
         data = head.params().get("cf_connect", "").encode() if head.method == "GET" else head.body
         text = encoding.dialect.text
@@ -88,7 +87,7 @@ class FallbackStreams:
         A browser can read its close code, but not the status of a refused request.
         """
         encoding, kind = self._encoding(head)
-        return stream_head(self._core, head, host, kind) + encoding.close_frames(code)
+        return stream_head(self._log, head, host, kind) + encoding.close_frames(code)
 
 
 def _is_protobuf(content_type: str) -> bool:
@@ -111,7 +110,7 @@ class _Emulation(Struct):
     data: str
 
 
-def _read(_api: CentrifugeApi, call: Call) -> None:
+def _read(_emulation: Emulation, call: Call) -> None:
     """Decode the request: its session, and the commands."""
     try:
         if _is_protobuf(call.request.headers.get("content-type", "")):
@@ -131,16 +130,25 @@ _PROBLEMS: Final = {
 _ACCEPTED: Final = HttpResponse(200, b"{}")
 
 
-def _emulate(api: CentrifugeApi, call: Call) -> HttpResponse:
+def _emulate(emulation: Emulation, call: Call) -> HttpResponse:
     """Serve commands of a stream. After 404 and 5xx clients close their stream and reconnect. May switch."""
     session, data = call.asked
-    problem = _PROBLEMS.get(api.emulation.serve(session, data))
+    problem = _PROBLEMS.get(emulation.serve(session, data))
     if problem is not None:
         raise ApiProblem(problem)
     return _ACCEPTED
 
 
 ROUTES: Final = (
-    Route("POST", "/emulation", ANYONE, _emulate, hot=True, read=_read, style=PROBLEM, feature=NAME),
+    Route(
+        "POST",
+        "/emulation",
+        ANYONE,
+        _emulate,
+        hot=True,
+        read=_read,
+        style=PROBLEM,
+        service=lambda core, _: core.features[NAME].service,
+    ),
 )
 """The session is the proof: only the client of a stream knows it."""

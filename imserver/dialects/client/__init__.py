@@ -21,8 +21,7 @@ def _build(core: Parts) -> FeatureParts:
         core.metrics,
         core.config.hub.notice_members,
     )
-    routes = api.ClientApi(service, core.connections, core.channels, core.pushes, core.config)
-    return FeatureParts(routes, opened={NAME: service.opened}, ended=(service.ended,), reload=routes.reload)
+    return FeatureParts(service, opened={NAME: service.opened}, ended=(service.ended,))
 
 
 FEATURE = Feature(NAME, _build, (ClientDialect(),), api.ROUTES)

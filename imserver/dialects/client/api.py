@@ -19,12 +19,13 @@ from imserver.auth.tenants import TooManyTenants
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections, Joined, Left
 from imserver.channels.members import ChannelRefused
-from imserver.config.settings import Config
+from imserver.core.core import Parts
 from imserver.dialects.client.service import BadSystem, ClientService, Label
 from imserver.dialects.client.wire import NAME, message_id
 from imserver.errors import HttpProblem
-from imserver.http.call import Call, Route
+from imserver.http.call import Api, Call, Route
 from imserver.http.form import BadBody, parse_json
+from imserver.http.limits import Limits
 from imserver.http.reply import RequestRefused, Style
 from imserver.model import Event, Outcome, nothing_accepted
 from imserver.push.push import Pushes
@@ -190,27 +191,19 @@ class _Style:
 STYLE: Final[Style] = _Style()
 
 
-class ClientApi:
+class ClientApi(Struct, frozen=True):
     """What the routes use."""
 
-    def __init__(
-        self,
-        service: ClientService,
-        connections: Connections,
-        channels: Channels,
-        pushes: Pushes,
-        config: Config,
-    ) -> None:
-        self.service = service
-        self.connections = connections
-        self.channels = channels
-        self.pushes = pushes
-        self.reload(config)
+    service: ClientService
+    connections: Connections
+    channels: Channels
+    pushes: Pushes
+    limits: Limits
 
-    def reload(self, config: Config) -> None:
-        """Apply new limits."""
-        self.push_characters = config.limits.push_characters
-        self.batch_targets = config.limits.batch_targets
+
+def _api(core: Parts, api: Api) -> ClientApi:
+    service: ClientService = core.features[NAME].service
+    return ClientApi(service, core.connections, core.channels, core.pushes, api.limits)
 
 
 def success(data: Any) -> HttpResponse:
@@ -268,7 +261,7 @@ def _event(api: ClientApi, push: Push) -> Event:
     """The event of a push. The same event, with the same id, goes to all receivers of a call."""
     text, data = push.payload()
     sender, note = push.send_user_id or "", push.msg or ""
-    if len(text) + len(data) + len(sender) + len(note) > api.push_characters:
+    if len(text) + len(data) + len(sender) + len(note) > api.limits.push_characters:
         raise RequestRefused(TOO_LONG)
     return Event("msg", sender, text, message_id(), "text", data, push.code or 0, note, int(time()))
 
@@ -292,7 +285,7 @@ def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpRespon
     event = _event(api, push)
     if push.client_ids is None:
         raise RequestRefused(client_refusal("ClientIds为必填字段"))
-    if len(push.client_ids) > api.batch_targets:
+    if len(push.client_ids) > api.limits.batch_targets:
         return TOO_MANY_CLIENTS
     outcomes = api.connections.push_each(app, [each or "" for each in push.client_ids], event)
     # A repeated call would deliver again to clients that have received the push.
@@ -419,12 +412,12 @@ ROUTES: Final = (
             hot=True,
             read=_read_new_system,
             style=STYLE,
-            feature=NAME,
+            service=_api,
         )
         for method in _ANY
     ),
     *(
-        Route("POST", path, need, function, "named", hot=True, read=_read_system, style=STYLE, feature=NAME)
+        Route("POST", path, need, function, "named", hot=True, read=_read_system, style=STYLE, service=_api)
         for path, need, function in _DRIVEN
     ),
 )

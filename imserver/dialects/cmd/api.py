@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -20,12 +20,18 @@ from imserver.auth.principal import (
     READ_OR_SESSION,
     READ_OR_VISITOR,
 )
+from imserver.auth.relations import Relations
 from imserver.auth.tenants import Tenants
+from imserver.channels.channels import Channels
 from imserver.clock import serve_others
+from imserver.cluster.nodes import Overview
+from imserver.core.core import Parts
 from imserver.errors import REPLY_UNAUTHORIZED
 from imserver.http.call import Api, Call, Route, app_from_json, app_named, app_number
 from imserver.http.form import BadBody, fold, parse_json, read_cursor
 from imserver.http.form import cursor as cursor_of
+from imserver.http.limits import Limits
+from imserver.http.rates import MessageRates, Rates
 from imserver.http.reply import (
     BAD_PARAMETER,
     FAILED,
@@ -41,10 +47,12 @@ from imserver.http.reply import (
 )
 from imserver.model import ACTION_PREFIX, Event, Outcome
 from imserver.protocol.forgiving import has_nul
-from imserver.push.push import UserPush
-from imserver.sessions.sessions import MAX_BAN_SECONDS
+from imserver.push.push import Pushes, UserPush
+from imserver.sessions.presence import Presence
+from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
 from imserver.storage.log.contract import BLOCKED
 from imserver.transport.exchange import HttpResponse
+from imserver.webhooks.webhooks import Webhooks
 
 _ANSWERS: Final = {
     Outcome.SENT: SENT,
@@ -60,7 +68,22 @@ _MOST_BLOCKERS: Final = 10_000
 """The most users who have blocked one who sends to all others. They are named to the other nodes."""
 
 
-def send_message(api: Api, call: Call) -> HttpResponse:
+class SendApi(Struct, frozen=True):
+    """What the routes that send use. ``rates``: of the messages of users."""
+
+    pushes: Pushes
+    relations: Relations
+    webhooks: Webhooks
+    tenants: Tenants
+    rates: MessageRates
+    limits: Limits
+
+
+def _send_api(core: Parts, api: Api) -> SendApi:
+    return SendApi(core.pushes, core.relations, core.webhooks, core.tenants, api.message_rates, api.limits)
+
+
+def send_message(api: SendApi, call: Call) -> HttpResponse:
     """``POST /user/sendMessage``: a message to one user, delivered if they are online.
 
     A user with a session token is named as its sender. Such a push to somebody whose presence the user may
@@ -68,19 +91,19 @@ def send_message(api: Api, call: Call) -> HttpResponse:
     """
     params = call.params
     target = UserPush(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
-    if len(target.text) + len(target.msg_id) + len(target.user) > api.push_characters:
+    if len(target.text) + len(target.msg_id) + len(target.user) > api.limits.push_characters:
         return BAD_PARAMETER
     sender = call.principal.user
     if not sender:
-        outcome = api.services.pushes.to_user(call.app, target)
+        outcome = api.pushes.to_user(call.app, target)
     else:
         _require_sender(api, call.app, sender)
-        relations = api.services.relations
+        relations = api.relations
         if not relations.may_reach(call.app, sender, target.user):
             return _BLOCKED
         may_know = relations.may_see_presence(call.app, sender, target.user)
         target.text = _reviewed(api, call, target.user, target.text)
-        outcome = api.services.pushes.from_user(call.app, sender, target)
+        outcome = api.pushes.from_user(call.app, sender, target)
         if outcome is Outcome.SENT:
             _report_message(api, call.app, sender, target.user, target.msg_id, target.text)
     if outcome is Outcome.NOT_SENT:
@@ -88,7 +111,7 @@ def send_message(api: Api, call: Call) -> HttpResponse:
     return _ANSWERS[outcome if not sender or may_know else Outcome.NOT_SENT]
 
 
-def send_message_all(api: Api, call: Call) -> HttpResponse:
+def send_message_all(api: SendApi, call: Call) -> HttpResponse:
     """``POST /user/sendMessageAll``: a message to all users of an app but its sender.
 
     The message of a user does not reach those who have blocked the user. Somebody whom too many have blocked
@@ -98,32 +121,32 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
     sender = params.get("userid", "")
     msg_id = params.get("msgid", "")
     message = params.get("message", "")
-    if len(message) + len(msg_id) + len(sender) > api.push_characters:
+    if len(message) + len(msg_id) + len(sender) > api.limits.push_characters:
         return BAD_PARAMETER
     _require_sender(api, call.app, call.principal.user)
-    blockers = api.services.relations.blockers(call.app, call.principal.user, _MOST_BLOCKERS + 1)
+    blockers = api.relations.blockers(call.app, call.principal.user, _MOST_BLOCKERS + 1)
     if len(blockers) > _MOST_BLOCKERS:
         return _BLOCKED
     message = _reviewed(api, call, "all", message)
     by_user = not call.is_back_end
-    outcome = api.services.pushes.to_app(call.app, sender, msg_id, message, by_user, blockers)
+    outcome = api.pushes.to_app(call.app, sender, msg_id, message, by_user, blockers)
     if call.principal.user and outcome in (Outcome.SENT, Outcome.PARTLY):
         _report_message(api, call.app, sender, "all", msg_id, message)
     return _ANSWERS[outcome]
 
 
-def _require_sender(api: Api, app: str, sender: str) -> None:
+def _require_sender(api: SendApi, app: str, sender: str) -> None:
     """Refuse a user who sends too fast. A back end (``""``) may send. Raises ApiProblem."""
     if sender:
-        api.message_rates.require(app, sender)
+        api.rates.require(app, sender)
 
 
-def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
+def _reviewed(api: SendApi, call: Call, to: str, text: str) -> str:
     """The text to send: where the app wants it, its back end reviews what a user sends. May switch.
 
     Raises RequestRefused.
     """
-    reviews = api.services.webhooks.reviews
+    reviews = api.webhooks.reviews
     if not call.principal.user or call.app not in reviews.hooks:
         return text
     facts = {"kind": "message", "sender": call.principal.user, "to": to, "type": "text", "text": text}
@@ -135,16 +158,16 @@ def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
     return decision.body.decode() if decision.action == "replace" else text
 
 
-def _report_message(api: Api, app: str, sender: str, to: str, msg_id: str, text: str) -> None:
+def _report_message(api: SendApi, app: str, sender: str, to: str, msg_id: str, text: str) -> None:
     """Report a user's message to the back end. Pushes of the back end are not reported."""
     facts = {"message": msg_id, "to": to, "type": "text", "text": text}
-    api.services.webhooks.message(app, sender, facts)
+    api.webhooks.message(app, sender, facts)
 
 
-def _report_absent(api: Api, app: str, targets: Iterable[UserPush], sender: str = "") -> None:
+def _report_absent(api: SendApi, app: str, targets: Iterable[UserPush], sender: str = "") -> None:
     """Report pushes to users who are offline. May switch."""
     pushes = [(each.user, Event("msg", sender, each.text, each.msg_id)) for each in targets if each.user]
-    api.services.webhooks.absent(app, pushes)
+    api.webhooks.absent(app, pushes)
 
 
 # --- many at once -------------------------------------------------------------------------------------------
@@ -175,7 +198,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_batch = msgspec.json.Decoder(Batch).decode
 
 
-def send_message_batch(api: Api, call: Call) -> HttpResponse:
+def send_message_batch(api: SendApi, call: Call) -> HttpResponse:
     """``POST /user/sendMessageBatch``: ``limits.batch_targets`` messages, or one message to as many users.
 
     May switch: a large batch lets other greenlets run in between.
@@ -184,18 +207,18 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     if (batch.messages is None) == (batch.userIDs is None):
         raise RequestRefused(BAD_PARAMETER)
     if batch.messages is not None:
-        if len(batch.messages) > api.batch_targets:
+        if len(batch.messages) > api.limits.batch_targets:
             raise RequestRefused(BAD_PARAMETER)
         return _send_each(api, call.app, batch.messages)
     assert batch.userIDs is not None
-    if len(batch.userIDs) > api.batch_targets:
+    if len(batch.userIDs) > api.limits.batch_targets:
         raise RequestRefused(BAD_PARAMETER)
     return _send_one_to_many(api, call.app, batch.userIDs, batch.msgID, batch.message)
 
 
-def _read_batch(api: Api, call: Call) -> None:
+def _read_batch(api: SendApi, call: Call) -> None:
     call.asked = _batch_in(call)
-    call.app = app_from_json(api, call.asked.appID)
+    call.app = app_from_json(api.tenants, call.asked.appID)
 
 
 def _batch_in(call: Call) -> Batch:
@@ -219,21 +242,23 @@ def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
     return {_SPELLING[name]: value for name, value in fields.items() if name in _SPELLING}
 
 
-def _send_each(api: Api, app: str, targets: Sequence[UserPush]) -> HttpResponse:
-    longest = api.push_characters
+def _send_each(api: SendApi, app: str, targets: Sequence[UserPush]) -> HttpResponse:
+    longest = api.limits.push_characters
     users = [target.user for target in targets]
     for target in targets:
         if len(target.text) + len(target.msg_id) > longest:
             target.user = ""  # an invalid user receives nothing
-    outcomes = api.services.pushes.to_each(app, targets)
+    outcomes = api.pushes.to_each(app, targets)
     _report_absent(api, app, _not_sent(targets, outcomes))
     return _answer_each(users, outcomes)
 
 
-def _send_one_to_many(api: Api, app: str, users: Sequence[str], msg_id: str, message: str) -> HttpResponse:
-    if len(message) + len(msg_id) > api.push_characters:
+def _send_one_to_many(
+    api: SendApi, app: str, users: Sequence[str], msg_id: str, message: str
+) -> HttpResponse:
+    if len(message) + len(msg_id) > api.limits.push_characters:
         raise RequestRefused(BAD_PARAMETER)
-    outcomes = api.services.pushes.to_many(app, users, msg_id, message)
+    outcomes = api.pushes.to_many(app, users, msg_id, message)
     if outcomes is None:
         return REPEATED
     absent = _not_sent([UserPush(user, msg_id, message) for user in users], outcomes)
@@ -259,7 +284,22 @@ LIST_PAGE = 10_000
 """Users in one answer of ``/user/list``; an app with more of them is listed in pages."""
 
 
-def user_list(api: Api, call: Call) -> HttpResponse:
+class UserApi(Struct, frozen=True):
+    """What the routes about users use. ``rates``: of requests."""
+
+    presence: Presence
+    relations: Relations
+    channels: Channels
+    tenants: Tenants
+    rates: Rates
+    limits: Limits
+
+
+def _user_api(core: Parts, api: Api) -> UserApi:
+    return UserApi(core.presence, core.relations, core.channels, core.tenants, api.rates, api.limits)
+
+
+def user_list(api: UserApi, call: Call) -> HttpResponse:
     """``GET /user/list``: the users of an app; with ``groupsId`` those of a room.
 
     Up to :data:`LIST_PAGE` users of an app come at once and unordered. Larger apps, and rooms, are listed in
@@ -270,9 +310,9 @@ def user_list(api: Api, call: Call) -> HttpResponse:
     room = call.params.get("groupsid")
     if room is not None:
         return success(_users_of(api, call, room, cursor))
-    if api.services.relations.limits(call.app, call.principal.user):
+    if api.relations.limits(call.app, call.principal.user):
         return success(_visible(api, call, _after(cursor)))
-    page = api.services.presence.page(call.app, _after(cursor), LIST_PAGE)
+    page = api.presence.page(call.app, _after(cursor), LIST_PAGE)
     data: dict[str, Any] = {"userCount": page.total, "userList": page.users}
     if page.more:
         data["next"] = cursor_of(page.users[-1])
@@ -281,14 +321,14 @@ def user_list(api: Api, call: Call) -> HttpResponse:
     return success(data)
 
 
-def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
+def _users_of(api: UserApi, call: Call, room: str, cursor: str) -> dict[str, Any]:
     """The users who belong to a room: those whom the app's settings name first, then members of the channel,
     in the order of joining. Of the latter, a user sees those whose presence the user may see. May switch."""
-    tenant = api.services.tenants.get(call.app)
+    tenant = api.tenants.get(call.app)
     stored = () if tenant is None else tenant.room_members.get(room, ())
-    page = api.services.channels.members(call.app, room, cursor, LIST_PAGE)
+    page = api.channels.members(call.app, room, cursor, LIST_PAGE)
     users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
-    visible = api.services.relations.visible(call.app, call.principal.user, users)
+    visible = api.relations.visible(call.app, call.principal.user, users)
     names = [*(() if cursor else stored), *(user for user in users if user in visible)]
     listed: dict[str, Any] = {"userList": [{"ID": room_id(name)} for name in names]}
     if page.next:
@@ -296,16 +336,16 @@ def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     return listed
 
 
-def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
+def _visible(api: UserApi, call: Call, after: str | None) -> dict[str, Any]:
     """The list for a user: those whose presence the user may see, in the order of names. It counts and names
     nobody else. Each page of all users that it reads costs a request. May switch."""
     user, more = call.principal.user, True
     listed, missing = list[str](), dict[str, None]()
     while more and len(listed) <= LIST_PAGE:
-        page = api.services.presence.page(call.app, after, LIST_PAGE)
+        page = api.presence.page(call.app, after, LIST_PAGE)
         api.rates.charge(call.principal, call.request.host, int(page.more))
         names, more = sorted(page.users), page.more
-        visible = api.services.relations.visible(call.app, user, names)
+        visible = api.relations.visible(call.app, user, names)
         listed += [name for name in names if name in visible]
         missing |= dict.fromkeys(page.missing)
         after = names[-1] if names else after
@@ -330,10 +370,10 @@ def app_of_rooms(tenants: Tenants, params: Mapping[str, str]) -> str:
     return tenants.resolve(f"{ACTION_PREFIX}{number}") if number else ""
 
 
-def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
+def _app_of_list(api: UserApi, params: Mapping[str, str]) -> str:
     if "groupsid" not in params:
-        return app_named(api, params.get("appid", ""))
-    tenants = api.services.tenants
+        return app_named(api.tenants, params.get("appid", ""))
+    tenants = api.tenants
     return app_of_rooms(tenants, params) or tenants.resolve(f"{ACTION_PREFIX}1")
 
 
@@ -344,21 +384,21 @@ def _after(cursor: str) -> str | None:
         raise RequestRefused(BAD_PARAMETER) from None
 
 
-def user_online(api: Api, call: Call) -> HttpResponse:
+def user_online(api: UserApi, call: Call) -> HttpResponse:
     """``GET /user/online``: whether a user is online, in one app or (``appID`` 0 or missing) in any."""
     user = call.params.get("userid", "")
-    online = user in _seen(api, call, [user]) and api.services.presence.is_online(_apps(api, call), user)
+    online = user in _seen(api, call, [user]) and api.presence.is_online(_apps(api, call), user)
     return success({"online": online, "userID": user})
 
 
-def user_online_batch(api: Api, call: Call) -> HttpResponse:
+def user_online_batch(api: UserApi, call: Call) -> HttpResponse:
     """``POST /user/onlineBatch``: the same for up to ``limits.batch_targets`` users."""
     users = call.texts("userids")
-    if len(users) > api.batch_targets:
+    if len(users) > api.limits.batch_targets:
         return BAD_PARAMETER
     missing, online = list(_seen(api, call, dict.fromkeys(users))), set[str]()
     for app in _apps(api, call):
-        found = api.services.presence.are_online(app, missing)
+        found = api.presence.are_online(app, missing)
         online.update(user for user, here in zip(missing, found, strict=True) if here)
         missing = [user for user in missing if user not in online]
         if not missing:
@@ -368,17 +408,17 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
     return success({"onlineCount": sum(user in online for user in users), "userList": results})
 
 
-def _seen(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
+def _seen(api: UserApi, call: Call, users: Collection[str]) -> Collection[str]:
     """Those of ``users`` whose presence the caller may see; all of them for a back end. May switch."""
     by = call.principal
-    return api.services.relations.visible(by.app, by.user, users) if by.user else users
+    return api.relations.visible(by.app, by.user, users) if by.user else users
 
 
-def _apps(api: Api, call: Call) -> list[str]:
+def _apps(api: UserApi, call: Call) -> list[str]:
     """The requested app, or all apps of the caller that ``appID`` can name."""
     if call.app:
         return [call.app]
-    nameable = (each.name for each in api.services.tenants.all() if ":" not in each.name and not each.same_as)
+    nameable = (each.name for each in api.tenants.all() if ":" not in each.name and not each.same_as)
     return [app for app in nameable if call.principal.reaches(app)]
 
 
@@ -388,17 +428,29 @@ NOT_READY = HttpResponse(503, b'{"status":"not ready"}')
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def health(_api: Api, _call: Call) -> HttpResponse:
+class StateApi(Struct, frozen=True):
+    """What the routes about the node use."""
+
+    ready: Callable[[], bool]
+    state: Callable[[bool, bool], dict[str, Any]]
+    overview: Overview
+
+
+def _state_api(core: Parts, _: Api) -> StateApi:
+    return StateApi(core.ready, core.state, core.overview)
+
+
+def health(_api: StateApi, _call: Call) -> HttpResponse:
     """``GET /health``: the loop runs and requests are answered."""
     return HEALTHY
 
 
-def ready(api: Api, _call: Call) -> HttpResponse:
+def ready(api: StateApi, _call: Call) -> HttpResponse:
     """``GET /ready``: 200 if the node serves clients; 503 while it starts or stops."""
-    return READY if api.services.ready() else NOT_READY
+    return READY if api.ready() else NOT_READY
 
 
-def system_state(api: Api, call: Call) -> HttpResponse:
+def system_state(api: StateApi, call: Call) -> HttpResponse:
     """``GET /system/state``: counters of this node.
 
     ``isDebug=true`` adds peers and users; ``detail=true`` adds fields that the original does not have;
@@ -406,12 +458,12 @@ def system_state(api: Api, call: Call) -> HttpResponse:
     """
     debug, detail, cluster = (call.params.get(name) == "true" for name in ("isdebug", "detail", "cluster"))
     if not cluster:
-        return success(api.services.state(debug, detail))
-    nodes, missing = api.services.overview.states(debug, detail)
+        return success(api.state(debug, detail))
+    nodes, missing = api.overview.states(debug, detail)
     return success({"nodes": nodes, "missingNodes": missing})
 
 
-def kick(api: Api, call: Call) -> HttpResponse:
+def kick(sessions: Sessions, call: Call) -> HttpResponse:
     """``POST /user/kick``: close a user's connections, and refuse their logins for ``banSeconds``."""
     user = call.params.get("userid", "")
     if not user or not call.app:
@@ -422,14 +474,14 @@ def kick(api: Api, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     if not (math.isfinite(ban_seconds) and 0 <= ban_seconds <= MAX_BAN_SECONDS):
         return BAD_PARAMETER
-    closed = api.services.sessions.close(call.app, [user], None, ban_seconds)
+    closed = sessions.close(call.app, [user], None, ban_seconds)
     data: dict[str, object] = {"kickResults": closed.total > 0, "kickCount": closed.total}
     if closed.missing:
         data["missingNodes"] = list(closed.missing)
     return success(data)
 
 
-def metrics(api: Api, _call: Call) -> HttpResponse:
+def metrics(api: StateApi, _call: Call) -> HttpResponse:
     """``GET /metrics``: the metrics of all nodes of this machine, each sample with a label ``node``.
 
     Nodes of one machine share a port, so a scrape reaches any of them. All apps, so it takes an admin of all.
@@ -437,14 +489,24 @@ def metrics(api: Api, _call: Call) -> HttpResponse:
     # Imported at the first scrape: half a megabyte that a node without scrapes does without.
     from imserver.metric_table import merge
 
-    texts, missing = api.services.overview.metrics()
+    texts, missing = api.overview.metrics()
     return HttpResponse(200, merge(texts, missing).encode(), METRICS_TYPE)
 
 
+_OF_SENDING: Final[dict[str, Any]] = {"hot": True, "service": _send_api}
+_OF_USERS: Final[dict[str, Any]] = {"hot": True, "service": _user_api}
+_OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": _state_api}
+
 ROUTES: Final = (
-    Route("POST", "/user/sendMessage", PUSH_OR_SESSION, send_message, "any", hot=True),
+    Route("POST", "/user/sendMessage", PUSH_OR_SESSION, send_message, "any", **_OF_SENDING),
     Route(
-        "POST", "/user/sendMessageAll", PUSH_OR_VISITOR, send_message_all, "any", hot=True, user_in="userid"
+        "POST",
+        "/user/sendMessageAll",
+        PUSH_OR_VISITOR,
+        send_message_all,
+        "any",
+        user_in="userid",
+        **_OF_SENDING,
     ),
     Route(
         "POST",
@@ -452,23 +514,23 @@ ROUTES: Final = (
         PUSH_OR_ADDRESS,
         send_message_batch,
         "named",
-        hot=True,
         read=_read_batch,
+        **_OF_SENDING,
     ),
-    Route("GET", "/user/list", READ_OR_VISITOR, user_list, "any", hot=True, app_of=_app_of_list),
-    Route("GET", "/user/online", READ_OR_SESSION, user_online, "any", hot=True),
-    Route("POST", "/user/onlineBatch", READ_OR_SESSION, user_online_batch, "any", hot=True),
-    Route("POST", "/user/kick", ADMIN, kick, "any", hot=True),
+    Route("GET", "/user/list", READ_OR_VISITOR, user_list, "any", app_of=_app_of_list, **_OF_USERS),
+    Route("GET", "/user/online", READ_OR_SESSION, user_online, "any", **_OF_USERS),
+    Route("POST", "/user/onlineBatch", READ_OR_SESSION, user_online_batch, "any", **_OF_USERS),
+    Route("POST", "/user/kick", ADMIN, kick, "any", hot=True, service=lambda core, _: core.sessions),
     Route(
         "GET",
         "/system/state",
         READ_OR_ADDRESS,
         system_state,
         "all",
-        hot=True,
         need_with=("isdebug", ADMIN),
+        **_OF_NODE,
     ),
-    Route("GET", "/health", ANYONE, health, hot=True),
-    Route("GET", "/ready", ANYONE, ready, hot=True),
-    Route("GET", "/metrics", ADMIN, metrics, "all", style=PROBLEM),
+    Route("GET", "/health", ANYONE, health, **_OF_NODE),
+    Route("GET", "/ready", ANYONE, ready, **_OF_NODE),
+    Route("GET", "/metrics", ADMIN, metrics, "all", style=PROBLEM, service=_state_api),
 )

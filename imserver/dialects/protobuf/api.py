@@ -220,7 +220,11 @@ def _id(text: str) -> str:
     return str(number) if 0 < number < 2**64 else ""
 
 
-_ROW: Final[dict[str, Any]] = {"style": STYLE, "app_of": app_of, "feature": NAME}
+_ROW: Final[dict[str, Any]] = {
+    "style": STYLE,
+    "app_of": app_of,
+    "service": lambda core, _: core.features[NAME].service,
+}
 _OF_ACCOUNTS: Final[dict[str, Any]] = {**_ROW, "token_in": "token"}
 
 ROUTES: Final = (

@@ -262,7 +262,7 @@ _ROW: Final[dict[str, Any]] = {
     "hot": True,
     "read": _read,
     "style": _Style(),
-    "feature": NAME,
+    "service": lambda core, _: core.features[NAME].service,
     "signer": _signer,
 }
 

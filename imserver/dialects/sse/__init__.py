@@ -14,7 +14,7 @@ def _build(core: Parts) -> FeatureParts:
     streams = EventStreams(
         core.sessions, core.logins, core.channels, core.connections, core.messaging, core.store
     )
-    events = Events(core, streams)
+    events = Events(core.tenants, core.authority, core.logins, core.request_log, streams)
     return FeatureParts(streams=lambda _: {PATH: StreamPath("GET", events.open, events.refuse)})
 
 

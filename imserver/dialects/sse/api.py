@@ -7,16 +7,18 @@ from typing import Annotated, Final
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
-from imserver.auth.authority import bearer
+from imserver.auth.authority import Authority, bearer
+from imserver.auth.login import Logins
 from imserver.auth.principal import ANYONE_OR_READ, READ, may
+from imserver.auth.tenants import Tenants
 from imserver.channels.members import MAX_CHANNELS_OF_A_CONNECTION, MAX_NAME_BYTES
-from imserver.core.core import Parts
 from imserver.dialects.sse.streams import BadUser, EventStreams, StreamRequest
 from imserver.http import field
 from imserver.http.field import about
 from imserver.http.operation import Header, Resource
 from imserver.http.reply import PROBLEM, ApiProblem
 from imserver.http.wire import read_query
+from imserver.logging import RequestLog
 from imserver.transport.exchange import HttpRequest, header_block, response_head, status_line
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream
@@ -89,10 +91,20 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
 
 
 class Events:
-    """Opens streams. Stateless; ``services`` is the node."""
+    """Opens streams. Stateless."""
 
-    def __init__(self, services: Parts, streams: EventStreams) -> None:
-        self._services = services
+    def __init__(
+        self,
+        tenants: Tenants,
+        authority: Authority,
+        logins: Logins,
+        request_log: RequestLog,
+        streams: EventStreams,
+    ) -> None:
+        self._tenants = tenants
+        self._authority = authority
+        self._logins = logins
+        self._log = request_log
         self._streams = streams
 
     def open(self, stream: Stream, head: Head) -> None:
@@ -100,9 +112,7 @@ class Events:
         request = _request(head, host_of(stream.peer))
         try:
             wish = self._wish(request)
-            self._streams.open(
-                stream, wish, lambda: _begin(self._services, request, f"{_TEXT}; charset=utf-8")
-            )
+            self._streams.open(stream, wish, lambda: _begin(self._log, request, f"{_TEXT}; charset=utf-8"))
         except BadUser as bad:
             problem = ApiProblem(errors.HTTP_INVALID_REQUEST, str(bad))
             stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
@@ -123,18 +133,17 @@ class Events:
         headers = problem.headers + ((_RETRY_AFTER,) if problem.problem.temporary else ())
         lines = header_block(answer)
         lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
-        _log(self._services, request, answer.status, len(answer.body))
+        _note(self._log, request, answer.status, len(answer.body))
         return response_head(answer.status, lines, len(answer.body), keep=False) + answer.body
 
     def _wish(self, request: HttpRequest) -> StreamRequest:
         """Read a request. May switch. Raises :class:`ApiProblem` and StorageUnavailable."""
         query = read_query(request, EventsQuery)
-        services = self._services
-        app: str = services.tenants.resolve(query.app)
-        if services.tenants.find(app) is None:
-            services.logins.refused("app", app, query.user, request.host)
+        app = self._tenants.resolve(query.app)
+        if self._tenants.find(app) is None:
+            self._logins.refused("app", app, query.user, request.host)
             raise ApiProblem(errors.HTTP_UNKNOWN_APP)
-        principal = services.authority.identify(ANYONE_OR_READ, request.headers, request.host)
+        principal = self._authority.identify(ANYONE_OR_READ, request.headers, request.host)
         channels = tuple(dict.fromkeys(name for name in query.channels.split(",") if name))
         if channels and not may(principal, READ, app):
             raise ApiProblem(errors.HTTP_FORBIDDEN, "`channels` needs an API key with the scope read")
@@ -151,21 +160,20 @@ class Events:
         return StreamRequest(app, query.user, token, query.device, channels, query.with_id, cursor)
 
 
-def stream_head(services: Parts, head: Head, host: str, content_type: str) -> bytes:
+def stream_head(log: RequestLog, head: Head, host: str, content_type: str) -> bytes:
     """The head of the response that begins a stream; it is logged. ``host``: address of the client."""
-    return _begin(services, _request(head, host), content_type)
+    return _begin(log, _request(head, host), content_type)
 
 
-def _begin(services: Parts, request: HttpRequest, content_type: str) -> bytes:
-    _log(services, request, 200, 0)
+def _begin(log: RequestLog, request: HttpRequest, content_type: str) -> bytes:
+    _note(log, request, 200, 0)
     headers = (("Content-Type", content_type), *_HEADERS, ("X-Request-Id", request.id))
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     return status_line(200) + f"{lines}\r\n".encode("latin-1")
 
 
-def _log(services: Parts, request: HttpRequest, status: int, size: int) -> None:
+def _note(log: RequestLog, request: HttpRequest, status: int, size: int) -> None:
     # The stream has not ended, so it has no duration.
-    log = services.request_log
     log.add(request.method, request.path, status, 0.0, request.host, size, request.id)
 
 

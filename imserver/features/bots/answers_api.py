@@ -22,9 +22,10 @@ from imserver.api.v1.streamed import (
 from imserver.auth.principal import ADMIN_OR_BOT
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import TooManyMessages
+from imserver.features.bots.answers import StreamedAnswers
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.parts import bots_of
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import Acting, about
 from imserver.http.operation import Resource, one_of
 from imserver.http.reply import ApiProblem
@@ -91,7 +92,13 @@ _NOT_STORED: Final = (
     errors.HTTP_NOT_ALLOWED,
 )
 _BOT: Final = {"app": "default", "user": "7"}
-routes = Resource("bots", hot=False, chapter=CHAPTER, refusals={**REFUSALS, TooManyMessages: _too_many})
+routes = Resource(
+    "bots",
+    service=lambda core, _: bots_of(core).answers,
+    hot=False,
+    chapter=CHAPTER,
+    refusals={**REFUSALS, TooManyMessages: _too_many},
+)
 
 
 @routes.post(
@@ -102,7 +109,7 @@ routes = Resource("bots", hot=False, chapter=CHAPTER, refusals={**REFUSALS, TooM
     example={**_BOT, "to": "1"},
     answer_example=AnswerOpened(_SAMPLE),
 )
-def open_stream(api: Api, call: Call, asked: AnswerOpenRequest) -> AnswerOpened:
+def open_stream(answers: StreamedAnswers, call: Call, asked: AnswerOpenRequest) -> AnswerOpened:
     """Open a streamed answer of a bot.
 
     For text that comes in pieces, such as the tokens of a language model. Connected users of the conversation
@@ -110,7 +117,7 @@ def open_stream(api: Api, call: Call, asked: AnswerOpenRequest) -> AnswerOpened:
     `client_msg_id` is the id of the stream. Without a new piece for `limits.stream_seconds` the server closes
     the stream, and `meta` of the message has `incomplete`.
     """
-    found = bots_of(api.services).answers.open(
+    found = answers.open(
         call.app, call.user, asked.to, asked.conversation, asked.text, asked.type, call.is_back_end
     )
     if isinstance(found, Rejected):
@@ -127,14 +134,14 @@ def open_stream(api: Api, call: Call, asked: AnswerOpenRequest) -> AnswerOpened:
     example={**_BOT, "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )
-def append(api: Api, call: Call, asked: AnswerAppendRequest) -> StreamAppended:
+def append(answers: StreamedAnswers, call: Call, asked: AnswerAppendRequest) -> StreamAppended:
     """Append pieces to streamed answers of a bot.
 
     A request may have many pieces, of many streams. A piece with a number that the stream has already is
     ignored, so you may repeat a request.
     """
     pieces = pieces_of(asked.pieces)
-    return appended(pieces, bots_of(api.services).answers.append(call.app, call.user, pieces))
+    return appended(pieces, answers.append(call.app, call.user, pieces))
 
 
 @routes.post(
@@ -144,13 +151,13 @@ def append(api: Api, call: Call, asked: AnswerAppendRequest) -> StreamAppended:
     example={**_BOT, "stream": _SAMPLE},
     answer_example=AnswerClosed(_SAMPLE, "closed", 8),
 )
-def close(api: Api, call: Call, asked: AnswerCloseRequest) -> AnswerClosed:
+def close(answers: StreamedAnswers, call: Call, asked: AnswerCloseRequest) -> AnswerClosed:
     """Close a streamed answer of a bot.
 
     The whole text is stored as one message. A stream without any text ends without a message. If the message
     is refused, the stream is closed all the same.
     """
-    closed = bots_of(api.services).answers.close(call.app, call.user, asked.stream, asked.incomplete)
+    closed = answers.close(call.app, call.user, asked.stream, asked.incomplete)
     if isinstance(closed, Rejected):
         raise problem_of(closed)
     require_answer(closed)

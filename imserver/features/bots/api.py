@@ -16,6 +16,7 @@ from imserver.features.bots.bots import (
     COMMAND_PATTERN,
     DESCRIPTION_CHARACTERS,
     MOST_COMMANDS,
+    Bots,
     TooManyBots,
     UnknownBot,
     UnknownConversation,
@@ -24,7 +25,7 @@ from imserver.features.bots.bots import (
 from imserver.features.bots.outbound import URL_CHARACTERS
 from imserver.features.bots.parts import bots_of
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import Acting, ActingPage, about
 from imserver.http.operation import Resource, refuse
 from imserver.http.wire import after, page_and_cursor
@@ -176,6 +177,7 @@ _UNKNOWN: Final = (errors.HTTP_UNKNOWN_ACCOUNT,)
 
 routes = Resource(
     "bots",
+    service=lambda core, _: bots_of(core).bots,
     chapter=CHAPTER,
     hot=False,
     examples=(_BOT, _DONE),
@@ -197,13 +199,12 @@ routes = Resource(
     answer_example=BotMade("7", "weather", _TOKEN),
     user="optional",
 )
-def create(api: Api, call: Call, asked: BotCreate) -> BotMade:
+def create(bots: Bots, call: Call, asked: BotCreate) -> BotMade:
     """Make a bot.
 
     A bot is an account for a program. It logs in with its token instead of a password, and may send, read and
     upload as its account. It cannot have friends, invitations or bots of its own.
     """
-    bots = bots_of(api.services).bots
     made, token = bots.create(call.app, call.user, asked.name, asked.nickname, asked.avatar)
     return BotMade(made.account.user, made.account.name, token)
 
@@ -215,9 +216,9 @@ def create(api: Api, call: Call, asked: BotCreate) -> BotMade:
     answer_example=BotsAnswer([_BOT], ""),
     user="optional",
 )
-def bots(api: Api, call: Call, asked: ActingPage) -> BotsAnswer:
+def bots(bots: Bots, call: Call, asked: ActingPage) -> BotsAnswer:
     """List the bots of the acting user; for a back end that names none, all bots of the app."""
-    found = bots_of(api.services).bots.page(call.app, call.user, after(asked.cursor) or "", asked.limit + 1)
+    found = bots.page(call.app, call.user, after(asked.cursor) or "", asked.limit + 1)
     shown, following = page_and_cursor(found, asked.limit, lambda bot: bot.account.user)
     return BotsAnswer(list(map(_shown, shown)), following)
 
@@ -229,22 +230,22 @@ def bots(api: Api, call: Call, asked: ActingPage) -> BotsAnswer:
     example={**_MINE, "nickname": "Weather", "commands": _COMMANDS},
     user="optional",
 )
-def update(api: Api, call: Call, asked: BotUpdate) -> BotShown:
+def update(bots: Bots, call: Call, asked: BotUpdate) -> BotShown:
     """Change a bot.
 
     A new `hook_url` has a new secret, also if the URL is the same.
     """
     if asked.hook_url is not UNSET:
-        bots_of(api.services).bots.check_hook(asked.hook_url)
+        bots.check_hook(asked.hook_url)
     given: dict[str, Any] = {
         name: value for name in ("nickname", "avatar") if (value := getattr(asked, name)) is not UNSET
     }
     if asked.commands is not UNSET:
         given["commands"] = _commands(asked.commands)
-    shown = _shown(bots_of(api.services).bots.change(call.app, call.user, asked.bot, given))
+    shown = _shown(bots.change(call.app, call.user, asked.bot, given))
     if asked.hook_url is UNSET:
         return shown
-    secret = bots_of(api.services).bots.set_hook(call.app, call.user, asked.bot, asked.hook_url)
+    secret = bots.set_hook(call.app, call.user, asked.bot, asked.hook_url)
     return replace(shown, hook_url=asked.hook_url, hook_secret=secret)
 
 
@@ -256,12 +257,12 @@ def update(api: Api, call: Call, asked: BotUpdate) -> BotShown:
     answer_example=BotTokenAnswer("7", _TOKEN),
     user="optional",
 )
-def rotate(api: Api, call: Call, asked: BotChosen) -> BotTokenAnswer:
+def rotate(bots: Bots, call: Call, asked: BotChosen) -> BotTokenAnswer:
     """Replace the token of a bot.
 
     The old token becomes invalid, and the connections of the bot are closed with 4502.
     """
-    return BotTokenAnswer(asked.bot, bots_of(api.services).bots.rotate(call.app, call.user, asked.bot))
+    return BotTokenAnswer(asked.bot, bots.rotate(call.app, call.user, asked.bot))
 
 
 @routes.post(
@@ -271,12 +272,12 @@ def rotate(api: Api, call: Call, asked: BotChosen) -> BotTokenAnswer:
     example=_MINE,
     user="optional",
 )
-def delete(api: Api, call: Call, asked: BotChosen) -> BotDone:
+def delete(bots: Bots, call: Call, asked: BotChosen) -> BotDone:
     """Delete a bot and its account.
 
     Its messages remain in the conversations of others. The bots of an account are deleted with the account.
     """
-    bots_of(api.services).bots.remove(call.app, call.user, asked.bot)
+    bots.remove(call.app, call.user, asked.bot)
     return BotDone(asked.bot)
 
 
@@ -286,9 +287,9 @@ def delete(api: Api, call: Call, asked: BotChosen) -> BotDone:
     problems=_UNKNOWN,
     example={"app": "default", "user": "7", "commands": _COMMANDS},
 )
-def set_commands(api: Api, call: Call, asked: CommandsSet) -> BotDone:
+def set_commands(bots: Bots, call: Call, asked: CommandsSet) -> BotDone:
     """Set the slash commands of the acting bot."""
-    bots_of(api.services).bots.set_commands(call.app, call.user, _commands(asked.commands))
+    bots.set_commands(call.app, call.user, _commands(asked.commands))
     return BotDone(call.user)
 
 
@@ -300,9 +301,9 @@ def set_commands(api: Api, call: Call, asked: CommandsSet) -> BotDone:
     answer_example=CommandsAnswer([CommandShown("7", "weather", "Weather", "today", "The weather today")]),
     user="optional",
 )
-def commands(api: Api, call: Call, asked: CommandsQuery) -> CommandsAnswer:
+def commands(bots: Bots, call: Call, asked: CommandsQuery) -> CommandsAnswer:
     """List the slash commands in a conversation of the acting user."""
-    found = bots_of(api.services).bots.in_conversation(call.app, call.user, asked.conversation)
+    found = bots.in_conversation(call.app, call.user, asked.conversation)
     return CommandsAnswer(msgspec.convert(commands_in(found), list[CommandShown], from_attributes=True))
 
 

@@ -11,9 +11,13 @@ from imserver import errors
 from imserver.api.v1 import accounts, groups, messages
 from imserver.api.v1.accounts import Avatar, Nickname, too_many
 from imserver.api.v1.groups import GroupChange, GroupId
+from imserver.api.v1.messages import MessageApi, message_api
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
+from imserver.auth.quotas import BotRates
+from imserver.auth.tenants import Tenants
+from imserver.core.core import Parts
 from imserver.features.bots.api import CHAPTER
-from imserver.features.bots.bots import TooManyBots, UnknownHook
+from imserver.features.bots.bots import IncomingHooks, TooManyBots, UnknownHook
 from imserver.features.bots.parts import bots_of
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import Acting, about
@@ -83,6 +87,7 @@ _OF_GROUP: Final = {"app": "default", "user": "1", "group": "1"}
 
 routes = Resource(
     "bots",
+    service=lambda core, _: bots_of(core).incoming,
     chapter=CHAPTER,
     hot=False,
     refusals={
@@ -110,14 +115,13 @@ routes = Resource(
     answer_example=HookMade("9", f"{PATH}wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA-k3Zw"),
     user="optional",
 )
-def create(api: Api, call: Call, asked: HookCreate) -> HookMade:
+def create(incoming: IncomingHooks, call: Call, asked: HookCreate) -> HookMade:
     """Make an incoming webhook.
 
     For the owner and admins of a group. Each `POST` to its URL becomes a message in the group. The sender is
     a bot of the acting user, which is made with the webhook and joins the group.
     """
-    hooks = bots_of(api.services).incoming
-    made, token = hooks.create(call.app, call.user, account_id(asked.group), asked.nickname, asked.avatar)
+    made, token = incoming.create(call.app, call.user, account_id(asked.group), asked.nickname, asked.avatar)
     return HookMade(str(made.id), PATH + token)
 
 
@@ -129,12 +133,12 @@ def create(api: Api, call: Call, asked: HookCreate) -> HookMade:
     answer_example=HooksAnswer([_HOOK]),
     user="optional",
 )
-def hooks(api: Api, call: Call, asked: GroupChange) -> HooksAnswer:
+def hooks(incoming: IncomingHooks, call: Call, asked: GroupChange) -> HooksAnswer:
     """List the incoming webhooks of a group.
 
     For the owner and admins.
     """
-    found = bots_of(api.services).incoming.of_group(call.app, call.user, account_id(asked.group))
+    found = incoming.of_group(call.app, call.user, account_id(asked.group))
     return HooksAnswer(
         [
             HookShown(account.user, str(each.group), account.nickname, account.avatar, each.created)
@@ -151,12 +155,12 @@ def hooks(api: Api, call: Call, asked: GroupChange) -> HooksAnswer:
     answer_example=HookRevoked("9"),
     user="optional",
 )
-def revoke(api: Api, call: Call, asked: HookRevoke) -> HookRevoked:
+def revoke(incoming: IncomingHooks, call: Call, asked: HookRevoke) -> HookRevoked:
     """Revoke an incoming webhook.
 
     For the owner and admins of its group. Its bot is deleted; the messages stay.
     """
-    bots_of(api.services).incoming.revoke(call.app, call.user, account_id(asked.hook))
+    incoming.revoke(call.app, call.user, account_id(asked.hook))
     return HookRevoked(asked.hook)
 
 
@@ -170,11 +174,24 @@ _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 _message: Final = msgspec.json.Decoder(messages.SendRequest)
 
 
-def _read(api: Api, call: Call) -> None:
+class HookApi(Struct, frozen=True):
+    """What messages that come in use."""
+
+    incoming: IncomingHooks
+    tenants: Tenants
+    rates: BotRates
+    messages: MessageApi
+
+
+def _api(core: Parts, api: Api) -> HookApi:
+    return HookApi(bots_of(core).incoming, core.tenants, core.bot_rates, message_api(core, api))
+
+
+def _read(api: HookApi, call: Call) -> None:
     """Find the webhook of a request: its bot acts."""
     request = call.request
     try:
-        hook = bots_of(api.services).incoming.with_token(request.path.removeprefix(PATH), request.host)
+        hook = api.incoming.with_token(request.path.removeprefix(PATH), request.host)
     except UnknownHook:
         raise ApiProblem(errors.HTTP_UNKNOWN_HOOK) from None
     except TooManyFailures as failures:
@@ -189,14 +206,16 @@ def _read(api: Api, call: Call) -> None:
     taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
     call.asked = decode(_message, msgspec.json.encode(taken))
     call.asked.conversation = hook.group
-    call.app, call.user = api.services.tenants.resolve(hook.app), str(hook.id)
-    api.services.bot_rates.know(call.app, call.user)
+    call.app, call.user = api.tenants.resolve(hook.app), str(hook.id)
+    api.rates.know(call.app, call.user)
     call.principal = Principal("bot", apps=frozenset({call.app}), user=call.user)
 
 
-def post(api: Api, call: Call) -> HttpResponse:
+def post(api: HookApi, call: Call) -> HttpResponse:
     """``POST /hooks/<token>``: post a message."""
-    return reply(call, messages.send(api, call, call.asked))
+    return reply(call, messages.send(api.messages, call, call.asked))
 
 
-ROUTES: Final = (Route("POST", f"{PATH}*", ANYONE, post, app="known", hot=True, read=_read, style=PROBLEM),)
+ROUTES: Final = (
+    Route("POST", f"{PATH}*", ANYONE, post, app="known", hot=True, read=_read, style=PROBLEM, service=_api),
+)

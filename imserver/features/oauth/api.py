@@ -24,13 +24,14 @@ from imserver.features.oauth.oauth import (
     LinkTaken,
     LoginRefused,
     NoCallback,
+    OAuth,
     UnknownLogin,
     UnknownProvider,
     oauth_of,
 )
 from imserver.features.oauth.providers import ProviderUnavailable
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import Acting, about
 from imserver.http.operation import Resource, refuse
 from imserver.http.reply import ApiProblem
@@ -143,6 +144,7 @@ class LinkEnd(Acting, kw_only=True):
 
 routes = Resource(
     "oauth",
+    service=lambda core, _: oauth_of(core),
     chapter="Log in with a provider, and link an account with one.",
     hot=True,
     problems=(errors.HTTP_NOT_ALLOWED, errors.HTTP_TOO_MANY_REQUESTS),
@@ -171,9 +173,9 @@ routes = Resource(
     example={},
     answer_example=ProvidersAnswer([ProviderShown("github", "github", "GitHub", True)]),
 )
-def providers(api: Api, call: Call, _asked: ProvidersQuery) -> ProvidersAnswer:
+def providers(oauth: OAuth, call: Call, _asked: ProvidersQuery) -> ProvidersAnswer:
     """List the providers with which accounts of an app log in."""
-    settings = oauth_of(api.services).settings_of(call.app)
+    settings = oauth.settings_of(call.app)
     return ProvidersAnswer(
         [ProviderShown(name, row.kind, row.title or name, row.register) for name, row in settings.items()]
     )
@@ -194,7 +196,7 @@ def providers(api: Api, call: Call, _asked: ProvidersQuery) -> ProvidersAnswer:
         "https://github.com/login/oauth/authorize?…", "Zk9x…", "BDFH-JKLM", POLL_SECONDS, LOGIN_SECONDS
     ),
 )
-def start(api: Api, call: Call, asked: LoginStart) -> LoginStarted:
+def start(oauth: OAuth, call: Call, asked: LoginStart) -> LoginStarted:
     """Start a login with a provider.
 
     Open `url` in a browser, on any device, and finish the login with `login`. Each request counts as a login
@@ -202,7 +204,7 @@ def start(api: Api, call: Call, asked: LoginStart) -> LoginStarted:
     """
     user = call.principal.user if asked.link else None
     try:
-        started = oauth_of(api.services).start(
+        started = oauth.start(
             call.app,
             asked.provider,
             call.request.host,
@@ -231,13 +233,13 @@ def start(api: Api, call: Call, asked: LoginStart) -> LoginStarted:
     example={"login": "Zk9x…"},
     answer_example=LoginFinished(pending=True),
 )
-def finish(api: Api, call: Call, asked: LoginFinish) -> LoginFinished:
+def finish(oauth: OAuth, call: Call, asked: LoginFinish) -> LoginFinished:
     """Finish a login with a provider.
 
     The answer is `{"pending": true}` until the user has agreed. Then it is that of `accounts/login`, or
     `linked`. The first login makes an account if the provider may do so. It takes over nickname and picture.
     """
-    found = oauth_of(api.services).finish(call.app, asked.login, asked.code, call.request.host)
+    found = oauth.finish(call.app, asked.login, asked.code, call.request.host)
     if found is None:
         return LoginFinished(pending=True)
     if isinstance(found, str):
@@ -256,9 +258,8 @@ _ACTING: Final = {"app": "gochat", "user": "1"}
     example=_ACTING,
     answer_example=LinksAnswer([LinkShown("github", "GitHub", 1795155801)]),
 )
-def links(api: Api, call: Call, _asked: Acting) -> LinksAnswer:
+def links(oauth: OAuth, call: Call, _asked: Acting) -> LinksAnswer:
     """List the providers with which an account logs in."""
-    oauth = oauth_of(api.services)
     settings = oauth.settings_of(call.app)
     found = oauth.links(call.app, call.user)
     titles = {name: row.title for name, row in settings.items()}
@@ -274,10 +275,10 @@ def links(api: Api, call: Call, _asked: Acting) -> LinksAnswer:
     example={**_ACTING, "provider": "github"},
     answer_example=AccountDone("1"),
 )
-def unlink(api: Api, call: Call, asked: LinkEnd) -> AccountDone:
+def unlink(oauth: OAuth, call: Call, asked: LinkEnd) -> AccountDone:
     """End the link between an account and a provider.
 
     The last way to log in remains: a password, or another link.
     """
-    oauth_of(api.services).unlink(call.app, call.user, asked.provider)
+    oauth.unlink(call.app, call.user, asked.provider)
     return AccountDone(call.user)

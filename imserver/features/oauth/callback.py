@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 from imserver.auth.principal import ANYONE
 from imserver.errors import StorageUnavailable
-from imserver.features.oauth.oauth import CALLBACK, LoginRefused, OAuth, Question, UnknownLogin
+from imserver.features.oauth.oauth import CALLBACK, LoginRefused, OAuth, Question, UnknownLogin, oauth_of
 from imserver.features.oauth.providers import ProviderUnavailable
 from imserver.http.call import Call, Route
 from imserver.http.reply import PROBLEM
@@ -96,7 +96,9 @@ def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse
     return HttpResponse(status, content.encode(), "text/html; charset=utf-8", headers, page=True)
 
 
+_ROW: Final[dict[str, Any]] = {"style": PROBLEM, "hot": True, "service": lambda core, _: oauth_of(core)}
+
 ROUTES: Final = tuple(
-    Route(method, f"{CALLBACK}*", ANYONE, function, style=PROBLEM, hot=True, feature="oauth")
+    Route(method, f"{CALLBACK}*", ANYONE, function, **_ROW)
     for method, function in (("GET", returned), ("POST", agree))
 )

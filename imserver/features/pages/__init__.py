@@ -16,10 +16,11 @@ def _build(core: Parts) -> FeatureParts:
     return FeatureParts()
 
 
-def _views(api: Api) -> Iterable[Any]:
+def _views(core: Parts, api: Api) -> Iterable[Any]:
+    from imserver.api.v1.table import described
     from imserver.features.pages.blueprint import create_pages
 
-    return (create_pages(api),)
+    return (create_pages(core, lambda: described(api)),)
 
 
 def _refusal(problem: HttpProblem, request_id: str) -> Any:

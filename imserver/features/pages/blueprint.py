@@ -21,7 +21,6 @@ from flask import Blueprint, Response, abort, jsonify, request, send_from_direct
 from werkzeug.wrappers import Response as AnyResponse
 
 from imserver import assets
-from imserver.api.v1.table import described
 from imserver.auth.principal import VISITOR, may
 from imserver.auth.tokens import Claims
 from imserver.cluster.registry import Lease
@@ -49,7 +48,6 @@ from imserver.features.pages.visitors import (
     pick_name,
     render,
 )
-from imserver.http.call import Api
 from imserver.http.reply import PREFLIGHT
 from imserver.http.views import as_request, to_response
 from imserver.http.wire import GZIP
@@ -129,12 +127,11 @@ _ACCOUNTS_APP: Final = "gochat"
 _SDK_PATH: Final = "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js'):name>"
 
 
-def create_pages(api: Api) -> Blueprint:
-    """The blueprint of all pages of a node.
+def create_pages(node: Parts, document: Callable[[], bytes]) -> Blueprint:
+    """The blueprint of all pages of a node. ``document`` makes the OpenAPI document.
 
     Raises :class:`imserver.config.values.ConfigError` if an address in the configuration is invalid.
     """
-    node = api.services
     check(node.config)
     for suffix, kind in _MIME_TYPES.items():
         mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
@@ -147,7 +144,7 @@ def create_pages(api: Api) -> Blueprint:
         # Imported at the first request: most nodes never need it, and it takes memory.
         from imserver.features.pages.reference import Reference
 
-        return Reference(lambda: described(api), seen)
+        return Reference(document, seen)
 
     # Anybody may read every page. Those of an app also need an open app or a token, which their views check.
     for path, name, view in (

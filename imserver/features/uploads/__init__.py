@@ -29,11 +29,11 @@ def _build(core: Parts) -> FeatureParts:
     return FeatureParts(uploads, erasure=uploads.erasure, counters=uploads.counters, stop=uploads.close)
 
 
-def _views(api: Api) -> Iterable[Any]:
+def _views(core: Parts, api: Api) -> Iterable[Any]:
     from imserver.features.uploads.tus import create_tus_view
     from imserver.features.uploads.views import create_upload_view
 
-    return create_upload_view(api), create_tus_view(api)
+    return create_upload_view(uploads_of(core), api), create_tus_view(uploads_of(core), api)
 
 
 def _metrics() -> Sequence[Metric]:

@@ -9,16 +9,19 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.authority import bearer, refusal
+from imserver.auth.authority import Authority, bearer, refusal
 from imserver.auth.principal import ANYONE, ANYONE_OR_PUSH, PUSH_OR_USER, READ_OR_USER
+from imserver.auth.tenants import Tenants
 from imserver.features.uploads.contract import UPLOAD_USER_BYTES, Upload
-from imserver.features.uploads.uploads import ID_CHARACTERS, uploads_of
+from imserver.features.uploads.uploads import ID_CHARACTERS, Uploads, uploads_of
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import about
 from imserver.http.form import cursor as cursor_of
 from imserver.http.form import read_cursor
+from imserver.http.limits import Limits
 from imserver.http.operation import Header, Resource, route_of
+from imserver.http.rates import Rates
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import read
 
@@ -174,7 +177,24 @@ _OVER_RATE: Final = (errors.HTTP_TOO_MANY_REQUESTS,)
 
 _CHAPTER: Final = "Files that users send to each other."
 
-routes = Resource("uploads", chapter=_CHAPTER)
+
+class UploadApi(Struct, frozen=True):
+    """What the routes use. ``rates``: of requests."""
+
+    uploads: Uploads
+    tenants: Tenants
+    authority: Authority
+    rates: Rates
+    limits: Limits
+
+
+routes = Resource(
+    "uploads",
+    service=lambda core, api: UploadApi(
+        uploads_of(core), core.tenants, core.authority, api.rates, api.limits
+    ),
+    chapter=_CHAPTER,
+)
 """What :func:`imserver.http.call.answer` answers."""
 streams = Resource("uploads", hot=False, chapter=_CHAPTER)
 """What the views of this package answer."""
@@ -185,11 +205,11 @@ def problem_after(api: Api, call: Call, token: str) -> errors.HttpProblem | None
 
     ``token`` comes from the query. May switch. Raises StorageUnavailable and IssuerUnavailable.
     """
-    if call.app not in api.services.hub.apps and api.services.tenants.get(call.app) is None:
+    if call.app not in api.apps and api.tenants.get(call.app) is None:
         return errors.HTTP_UNKNOWN_APP
     user = call.principal.user
     shown = token or bearer(call.request.headers.get("authorization", ""))
-    if user and api.services.authority.identify(PUSH_OR_USER, {}, "", shown).user != user:
+    if user and api.authority.identify(PUSH_OR_USER, {}, "", shown).user != user:
         return errors.HTTP_TOKEN_INVALID
     return None
 
@@ -202,13 +222,13 @@ def problem_after(api: Api, call: Call, token: str) -> errors.HttpProblem | None
     example={"app": "default", "user": "u1"},
     answer_example=UploadsAnswer(57333, 1073741824, 1, [_EXAMPLE], ""),
 )
-def list_uploads(api: Api, call: Call, asked: UploadsQuery) -> UploadsAnswer:
+def list_uploads(api: UploadApi, call: Call, asked: UploadsQuery) -> UploadsAnswer:
     """List the files of a user.
 
     Needs an API key with the scope `read`, or the token of the user.
     """
     api.rates.require(call.principal, call.request.host)
-    uploads = uploads_of(api.services)
+    uploads = api.uploads
     usage = uploads.usage(call.app, call.user)
     rows = uploads.page(call.app, call.user, _place(asked.cursor), asked.limit + 1)
     page, last = rows[: asked.limit], rows[asked.limit - 1] if len(rows) > asked.limit else None
@@ -231,21 +251,21 @@ def _place(cursor: str) -> tuple[int, str]:
 _delete_of: Final = msgspec.json.Decoder(UploadDelete)
 
 
-def _read_delete(api: Api, call: Call) -> None:
+def _read_delete(api: UploadApi, call: Call) -> None:
     """Read the request; its app and user are those of the file. The body may have the user's token."""
-    asked = read(api, call, _delete_of)
+    asked = read(api.limits, call, _delete_of)
     call.asked = asked
     principal, host = call.principal, call.request.host
     if asked.token and not (principal.key or principal.user):
-        call.principal = principal = api.services.authority.identify(ANYONE_OR_PUSH, {}, host, asked.token)
+        call.principal = principal = api.authority.identify(ANYONE_OR_PUSH, {}, host, asked.token)
     api.rates.require(principal, host)
     if principal.kind == "nobody":
         raise ApiProblem(*refusal(principal, ANYONE_OR_PUSH))
-    row = uploads_of(api.services).find(asked.id)
+    row = api.uploads.find(asked.id)
     if row is None:
         call.app, call.user = principal.app, principal.user
     else:
-        call.app, call.user = api.services.tenants.resolve(row.app), row.user
+        call.app, call.user = api.tenants.resolve(row.app), row.user
 
 
 @routes.post(
@@ -258,12 +278,12 @@ def _read_delete(api: Api, call: Call) -> None:
     example={"id": _ID},
     answer_example=UploadDeleteAnswer(True),
 )
-def delete_upload(api: Api, call: Call, asked: UploadDelete) -> UploadDeleteAnswer:
+def delete_upload(api: UploadApi, call: Call, asked: UploadDelete) -> UploadDeleteAnswer:
     """Delete a file.
 
     Needs an API key with the scope `push`, or the token of the file's owner.
     """
-    return UploadDeleteAnswer(uploads_of(api.services).delete(call.asked.id))
+    return UploadDeleteAnswer(api.uploads.delete(call.asked.id))
 
 
 _ARRIVING: Final = (

@@ -20,7 +20,7 @@ from imserver import errors
 from imserver.features.uploads.api import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, problem_after, shown
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpload, ResumableUploads
-from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, uploads_of
+from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.features.uploads.views import answered
 from imserver.http.call import Api, Call, admit, prepare
 from imserver.http.reply import PREFLIGHT, ApiProblem
@@ -44,9 +44,9 @@ _CORS: Final = dict(CORS) | {
 Headers = tuple[tuple[str, str], ...]
 
 
-def create_tus_view(api: Api) -> Blueprint:
+def create_tus_view(uploads: Uploads, api: Api) -> Blueprint:
     """The blueprint of uploads in parts."""
-    view, blueprint = _TusView(api), Blueprint("tus", __name__)
+    view, blueprint = _TusView(uploads, api), Blueprint("tus", __name__)
     for path, function in (
         (TUS_PATH, view.begin),
         (f"{TUS_PATH}/<string(length={ID_CHARACTERS}):id>", view.continue_),
@@ -62,10 +62,12 @@ def create_tus_view(api: Api) -> Blueprint:
 
 
 class _TusView:
-    def __init__(self, api: Api) -> None:
+    def __init__(self, uploads: Uploads, api: Api) -> None:
         self._api = api
-        self._uploads = uploads_of(api.services)
-        self._resumable = ResumableUploads(self._uploads)
+        self._uploads = uploads
+        self._resumable = ResumableUploads(uploads)
+        self._begin_endpoint = api.bind(BEGIN)
+        self._part_endpoints = {method: api.bind(route) for method, route in PART.items()}
 
     def begin(self) -> Response:
         """``/api/v1/uploads/tus``."""
@@ -101,14 +103,14 @@ class _TusView:
         return response
 
     def _begin(self, http_request: HttpRequest) -> Response:
-        principal = admit(self._api, BEGIN, http_request)
+        principal = admit(self._api, self._begin_endpoint, http_request)
         if isinstance(principal, HttpResponse):
             return to_response(principal)
         _require_version(http_request)
         if http_request.headers.get("upload-concat"):
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`Upload-Concat`: this server joins no uploads")
         call = Call({}, "", principal, http_request)
-        prepare(self._api, BEGIN, call)
+        prepare(self._api, self._begin_endpoint, call)
         self._api.rates.require(principal, http_request.host)
         metadata = http_request.headers.get("upload-metadata", "")
         name = call.asked.name or _file_name(metadata)
@@ -122,14 +124,14 @@ class _TusView:
         return _response(http_request, HTTPStatus.CREATED, headers)
 
     def _continue(self, http_request: HttpRequest, method: str, name: str) -> Response:
-        route = PART[method]
-        principal = admit(self._api, route, http_request)
+        endpoint = self._part_endpoints[method]
+        principal = admit(self._api, endpoint, http_request)
         if isinstance(principal, HttpResponse):
             return to_response(principal)
         if method != "GET":
             _require_version(http_request)
         call = Call({}, "", principal, http_request)
-        prepare(self._api, route, call)
+        prepare(self._api, endpoint, call)
         self._api.rates.require(principal, http_request.host)
         with self._resumable.opened(call.app, call.user, name) as part:
             if method == "GET":

@@ -24,7 +24,7 @@ from imserver.features.uploads.api import (
 )
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.transfers import TransferRefused
-from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, uploads_of
+from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.http.call import Api, Call, admit, prepare
 from imserver.http.form import BadBody
 from imserver.http.reply import PROBLEM, ApiProblem
@@ -43,9 +43,9 @@ _NO_FORM: Final = "The body of the request is the file itself; do not send a for
 Range = tuple[int, int]
 
 
-def create_upload_view(api: Api) -> Blueprint:
+def create_upload_view(uploads: Uploads, api: Api) -> Blueprint:
     """The blueprint of the paths whose bodies are files."""
-    view, blueprint = _UploadView(api), Blueprint("uploads", __name__)
+    view, blueprint = _UploadView(uploads, api), Blueprint("uploads", __name__)
     for path, function, methods in (
         (PATH, view.take, ["POST"]),
         (FILE_PATH, view.give, ["GET"]),
@@ -62,9 +62,10 @@ def create_upload_view(api: Api) -> Blueprint:
 
 
 class _UploadView:
-    def __init__(self, api: Api) -> None:
+    def __init__(self, uploads: Uploads, api: Api) -> None:
         self._api = api
-        self._uploads = uploads_of(api.services)
+        self._uploads = uploads
+        self._endpoint = api.bind(UPLOAD)
 
     # --- in -------------------------------------------------------------------------------------------------
 
@@ -74,11 +75,11 @@ class _UploadView:
 
     def _take(self, http_request: HttpRequest) -> Response:
         api = self._api
-        principal = admit(api, UPLOAD, http_request)
+        principal = admit(api, self._endpoint, http_request)
         if isinstance(principal, HttpResponse):
             return to_response(principal)
         call = Call({}, "", principal, http_request)
-        prepare(api, UPLOAD, call)
+        prepare(api, self._endpoint, call)
         query: UploadQuery = call.asked
         api.rates.require(principal, http_request.host)
         if http_request.headers.get("content-encoding", "identity").lower() != "identity":

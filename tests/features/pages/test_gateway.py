@@ -27,7 +27,7 @@ def client_of(*leases: Lease, config: Config | None = None) -> FlaskClient:
     node = FakeNode(config or Config())
     node.overview.known = {each.node: each for each in leases}
     app = Flask("test", static_folder=None)
-    app.register_blueprint(create_pages(node))  # type: ignore[arg-type]
+    app.register_blueprint(create_pages(node, bytes))  # type: ignore[arg-type]
     return app.test_client()
 
 

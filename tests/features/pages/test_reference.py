@@ -27,10 +27,9 @@ OPERATIONS = list(operations_of(DOCUMENT))
 
 def client_of(demo: bool) -> FlaskClient:
     node: Any = FakeNode(Config())
-    node.batch_targets, node.keys = 77, SimpleNamespace(demo=demo)
-    node.document = write_document
+    node.keys = SimpleNamespace(demo=demo)
     app = Flask("test", static_folder=None)
-    app.register_blueprint(create_pages(node))
+    app.register_blueprint(create_pages(node, lambda: write_document(77, demo)))
     return app.test_client()
 
 

@@ -39,7 +39,6 @@ class FakeNode:
     """What the pages need of a node."""
 
     def __init__(self, config: Config) -> None:
-        self.services = self
         self.config = config
         self.proxies = TrustedProxies(config.server.trusted_proxies)
         self.page_tokens = PageTokens(config, b"s" * 32)
@@ -73,7 +72,7 @@ class FakeNode:
 
 def client_of(config: Config) -> FlaskClient:
     app = Flask("test", static_folder=None)
-    app.register_blueprint(create_pages(FakeNode(config)))
+    app.register_blueprint(create_pages(FakeNode(config), bytes))
     return app.test_client()
 
 
@@ -129,7 +128,7 @@ def test_an_app_with_session_tokens_gets_no_page_tokens() -> None:
     config = Config(apps={"101": TenantSettings(jwt=(JwtSettings(),)), "102": TenantSettings()})
     node = FakeNode(config)
     app = Flask("test", static_folder=None)
-    app.register_blueprint(create_pages(node))  # type: ignore[arg-type]
+    app.register_blueprint(create_pages(node, bytes))  # type: ignore[arg-type]
     with app.test_client() as client:
         node.tokens = {"good": Claims("ann", "101", 2**40), "other": Claims("ann", "102", 2**40)}
         node.logins.session_of = node.tokens.get
@@ -147,7 +146,7 @@ def test_an_app_with_session_tokens_gets_no_page_tokens() -> None:
 def test_an_expired_token_leads_to_a_form_for_another_one() -> None:
     config = Config(apps={"101": TenantSettings(jwt=(JwtSettings(),))})
     app = Flask("test", static_folder=None)
-    app.register_blueprint(create_pages(FakeNode(config)))  # type: ignore[arg-type]
+    app.register_blueprint(create_pages(FakeNode(config), bytes))  # type: ignore[arg-type]
     with app.test_request_context("/home/index?appID=101&token=old&lang=en", headers={"Accept": "text/html"}):
         answer = refusal(HTTP_UNAUTHORIZED, "r1")
     assert answer is not None
@@ -321,7 +320,7 @@ def test_the_page_of_channels_gives_no_token_and_needs_one_in_an_app_that_is_not
     config = Config(apps={"shop": TenantSettings(), "101": TenantSettings(jwt=(JwtSettings(),))})
     node = FakeNode(config)
     app = Flask("test", static_folder=None)
-    app.register_blueprint(create_pages(node))  # type: ignore[arg-type]
+    app.register_blueprint(create_pages(node, bytes))  # type: ignore[arg-type]
     with app.test_client() as client:
         node.tokens.update(good=Claims("ann", "101", 2**40), other=Claims("ann", "shop", 2**40))
         data = page_data(client.get("/home/channels?appID=shop&channel=a:b").text)

@@ -29,7 +29,7 @@ def client() -> Iterator[FlaskClient]:
     second = replace(config.apps["action:2"], keep_talks=True)
     node: Any = FakeNode(replace(config, apps={**config.apps, "action:2": second}))
     node.tenants = SimpleNamespace(resolve=lambda app: app, get=node.config.apps.get)
-    app.register_blueprint(create_pages(node))
+    app.register_blueprint(create_pages(node, bytes))
     with app.test_client() as client:
         yield client
 
