@@ -76,7 +76,7 @@ IMPORTERS = {
     "alembic": ("storage/",),
     "psycopg": ("storage/", "commands/outbox.py"),
     "pymysql": ("storage/",),
-    "argon2": ("people/passwords.py",),
+    "argon2": ("features/accounts/passwords.py",),
     "authlib": ("features/oauth/providers.py",),
     "joserfc": ("features/oauth/providers.py",),
     "jwt": ("auth/tokens.py",),

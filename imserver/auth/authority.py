@@ -19,7 +19,6 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.auth.account_tokens import BOT_TOKEN_PREFIX, PAGE_TOKEN_PREFIX, AccountTokens, PageTokens
 from imserver.auth.login import Logins
 from imserver.auth.principal import ALL_SCOPES, BAD_TOKEN, DEMO, NOBODY, Kind, Need, Principal
 from imserver.auth.tenants import Tenant
@@ -32,6 +31,7 @@ from imserver.errors import (
     HTTP_UNAUTHORIZED,
     HttpProblem,
 )
+from imserver.features.accounts.tokens import BOT_TOKEN_PREFIX, PAGE_TOKEN_PREFIX, AccountTokens, PageTokens
 from imserver.storage.contract import Changes
 from imserver.transport.proxies import address_of
 

@@ -12,7 +12,6 @@ from time import time
 from typing import Final
 
 from imserver import errors
-from imserver.auth.account_tokens import PAGE_TOKEN_PREFIX, AccountTokens, PageTokens
 from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
 from imserver.auth.issuers import Issuers
 from imserver.auth.quotas import ConnectionQuota, Expiry
@@ -45,6 +44,7 @@ from imserver.auth.tokens import (
     unverified,
 )
 from imserver.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
+from imserver.features.accounts.tokens import PAGE_TOKEN_PREFIX, AccountTokens, PageTokens
 from imserver.logging import OncePerMinute
 from imserver.metrics import Metrics
 from imserver.model import ACTION_PREFIX, is_of_device

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from imserver import __version__
-from imserver.auth.account_tokens import AccountTokens, PageTokens
+from imserver.auth.attempts import Attempts
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
@@ -35,6 +35,13 @@ from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries, OtherNodes, Overview, StateQuery, ToFollowers, ToLog
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
+from imserver.features.accounts.accounts import Accounts
+from imserver.features.accounts.cards import Cards, LastSeen
+from imserver.features.accounts.friends import Friends
+from imserver.features.accounts.relations import AccountRelations
+from imserver.features.accounts.resets import Resets
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.tokens import AccountTokens, PageTokens
 from imserver.hub.expiry import Check, Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -45,14 +52,8 @@ from imserver.messages.notifications import Notifications
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.metrics import Metrics, resident_bytes
-from imserver.people.accounts import Accounts
-from imserver.people.attempts import Attempts
-from imserver.people.cards import Cards, LastSeen
-from imserver.people.friends import Friends
 from imserver.people.groups import GroupCommands, Groups
 from imserver.people.invitations import Invitations
-from imserver.people.relations import AccountRelations
-from imserver.people.resets import Resets
 from imserver.process import DataDirectory, connection_limit, openable_files
 from imserver.protocol.dialect import Dialect
 from imserver.push.idempotency import Dedupe, MessageIds, RequestIds
@@ -61,7 +62,6 @@ from imserver.push.push import Delivery, LocalReach, Pushes
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
-from imserver.storage.accounts import AccountStore
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.contract import Erasure, tables_of
 from imserver.storage.invitations import InvitationStore

@@ -12,11 +12,11 @@ import msgspec
 
 from imserver.cluster.registry import Registry
 from imserver.errors import StorageUnavailable
+from imserver.features.accounts.accounts import account_id
+from imserver.features.accounts.rows import AccountStore
 from imserver.logging import RateLimitedLog
 from imserver.message_view import entry_view
-from imserver.people.accounts import account_id
 from imserver.sessions.presence import Presence
-from imserver.storage.accounts import AccountStore
 from imserver.storage.events import Absence, NewEvent, NotOwner
 from imserver.storage.log.contract import Conversation, ConversationSummary, Entry
 from imserver.storage.store import Store

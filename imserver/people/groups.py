@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 
 from imserver import errors
+from imserver.auth.attempts import Attempts, TooManyFailures
+from imserver.auth.identifiers import fits
 from imserver.auth.relations import Relations
 from imserver.errors import ImserverError
+from imserver.features.accounts.accounts import Accounts
 from imserver.model import (
     AskGroupMembers,
     AskGroups,
@@ -25,9 +28,6 @@ from imserver.model import (
     LeaveGroup,
     Reply,
 )
-from imserver.people.accounts import Accounts
-from imserver.people.attempts import Attempts, TooManyFailures
-from imserver.people.identifiers import fits
 from imserver.storage.log.contract import (
     FULL,
     INVALID,

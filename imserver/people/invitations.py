@@ -8,13 +8,13 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from imserver.auth.attempts import AddressRate
 from imserver.auth.relations import Relations
 from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
-from imserver.people import friends as changes
-from imserver.people.accounts import Accounts, account_id
-from imserver.people.attempts import AddressRate
-from imserver.people.friends import FriendResult, Friends, Oneself, UnknownFriend
+from imserver.features.accounts import friends as changes
+from imserver.features.accounts.accounts import Accounts, account_id
+from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.storage.contract import Account, Invitation
 from imserver.storage.invitations import InvitationStore, use

@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from imserver.auth.account_tokens import PageTokens
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.relations import NoRelations
 from imserver.auth.rules import objection
@@ -19,6 +18,7 @@ from imserver.auth.tokens import BadToken, Claims
 from imserver.cluster.nodes import Overview
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSettings
+from imserver.features.accounts.tokens import PageTokens
 from imserver.features.bots.bots import UnknownHook
 from imserver.features.oauth.oauth import UnknownLogin
 from imserver.http.call import Api, answer

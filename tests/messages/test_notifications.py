@@ -10,10 +10,10 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
+from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotStore
 from imserver.messages import notifications as module
 from imserver.messages.notifications import Notifications
-from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
 from imserver.webhooks import feeds

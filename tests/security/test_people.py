@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from imserver.config.settings import AccountSettings, AppAccountSettings
 from imserver.errors import StorageUnavailable
-from imserver.storage.accounts import AccountStore
+from imserver.features.accounts.rows import AccountStore
 
 from .node_harness import ADMIN, APPS, RULED, Harness, config
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from imserver.auth.login import MAX_REFUSALS_LOGGED
 from imserver.config.settings import AccountSettings, ApiSettings, KeySettings, TenantSettings
 from imserver.dialects.protobuf.api import BAD_PARAMETER, NO_TOKEN
-from imserver.people.accounts import Accounts
+from imserver.features.accounts.accounts import Accounts
 from imserver.storage.contract import AppRow, Changes, KeyRow
 from tests.features import ROUTES
 

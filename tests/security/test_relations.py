@@ -35,10 +35,10 @@ from imserver.dialects.protobuf.api import ROUTES as GOCHAT
 from imserver.dialects.protobuf.commands import ChatMessage
 from imserver.dialects.protobuf.uplink import ProtobufState
 from imserver.dialects.protobuf.wire import FullProtobufDialect
+from imserver.features.accounts import friends
 from imserver.features.bots.parts import bots_of
 from imserver.http.operation import Operation
 from imserver.model import CreateGroup, Event, InviteToGroup, OpenAnswer, Pin, React, Reply, Send, Typing
-from imserver.people import friends
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection, Encoding
 from tests.features import DOCUMENTED, ROUTES

@@ -15,7 +15,7 @@ from imserver.config.settings import (
     SmtpSettings,
     TenantSettings,
 )
-from imserver.people import resets
+from imserver.features.accounts import resets
 from imserver.storage.contract import Account
 from tests.support import until
 

@@ -6,8 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.config.settings import StorageSettings
+from imserver.features.accounts.rows import AccountStore, States
 from imserver.features.bots.rows import BotStore
-from imserver.storage.accounts import AccountStore, States
 from imserver.storage.contract import Account, Device, Imported, Taken
 from imserver.storage.store import Store
 

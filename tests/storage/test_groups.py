@@ -9,8 +9,8 @@ import gevent
 import pytest
 
 from imserver import errors
+from imserver.auth.attempts import Attempts, TooManyFailures
 from imserver.model import JoinGroup
-from imserver.people.attempts import Attempts, TooManyFailures
 from imserver.people.groups import (
     ADMIN,
     GROUP_REFUSALS,

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.config.settings import StorageSettings
-from imserver.storage.accounts import AccountStore
+from imserver.features.accounts.rows import AccountStore
 from imserver.storage.contract import Account, Invitation
 from imserver.storage.invitations import InvitationStore, use
 from imserver.storage.store import Store

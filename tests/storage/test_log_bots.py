@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotStore
 from imserver.model import Reaction
-from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account, BotCommand
 from imserver.storage.log.bots import MOST_BOTS, bots_of, values_of
 from imserver.storage.log.contract import (

@@ -11,16 +11,16 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.v1.accounts import too_many
+from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_MEMBER
+from imserver.features.accounts.accounts import account_id
+from imserver.features.accounts.api import too_many
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, ActingPage, about
 from imserver.http.operation import Refusals, Resource, refuse
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
-from imserver.people.accounts import account_id
-from imserver.people.attempts import TooManyFailures
 from imserver.people.groups import (
     BadGroup,
     Group,

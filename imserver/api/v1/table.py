@@ -12,25 +12,25 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.v1 import (
-    accounts,
     apps,
-    cards,
     channels,
     conversations,
     feeds,
-    friends,
     groups,
     invitations,
     messages,
     presence,
     publisher,
     push,
-    resets,
     streamed,
     subscribers,
 )
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.auth.principal import ANY_KEY, ANYONE
+from imserver.features.accounts import api as accounts
+from imserver.features.accounts import cards_api as cards
+from imserver.features.accounts import friends_api as friends
+from imserver.features.accounts import resets_api as resets
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import about
 from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of, run

@@ -30,12 +30,12 @@ from imserver.channels.streamed_messages import (
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import ToFollowers
 from imserver.errors import StorageUnavailable, TooManyMessages
+from imserver.features.accounts.accounts import Accounts, account_id
 from imserver.features.bots.rows import BotStore
 from imserver.messages.annotations import RefusedView, code_of
 from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Signals
 from imserver.model import AppendAnswer, ChannelPart, CloseAnswer, Event, OpenAnswer, Reply, Signal
-from imserver.people.accounts import Accounts, account_id
 from imserver.storage.log.contract import (
     BLOCKED,
     INVALID,

@@ -15,13 +15,11 @@ from typing import Any, Final
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.account_tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
+from imserver.auth.attempts import AddressRate
+from imserver.auth.identifiers import BadField, checked, fits
 from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
-from imserver.features.bots.outbound import BadUrl, PublicRequests
-from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
-from imserver.model import AskBotCommands, Reply
-from imserver.people.accounts import (
+from imserver.features.accounts.accounts import (
     Accounts,
     NoAccounts,
     SessionCloser,
@@ -29,9 +27,11 @@ from imserver.people.accounts import (
     account_id,
     check_shown,
 )
-from imserver.people.attempts import AddressRate
+from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
+from imserver.features.bots.outbound import BadUrl, PublicRequests
+from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
+from imserver.model import AskBotCommands, Reply
 from imserver.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
-from imserver.people.identifiers import BadField, checked, fits
 from imserver.storage.contract import Account, Bot, BotCommand
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user

@@ -8,10 +8,13 @@ import msgspec
 from msgspec import Raw, Struct
 
 from imserver import errors
-from imserver.api.v1 import accounts, groups, messages
-from imserver.api.v1.accounts import Avatar, Nickname, too_many
+from imserver.api.v1 import groups, messages
 from imserver.api.v1.groups import GroupChange, GroupId
+from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
+from imserver.features.accounts import api as accounts
+from imserver.features.accounts.accounts import account_id
+from imserver.features.accounts.api import Avatar, Nickname, too_many
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.bots import TooManyBots, UnknownHook
 from imserver.features.bots.parts import bots_of
@@ -21,8 +24,6 @@ from imserver.http.form import parse_form
 from imserver.http.operation import Resource, refuse
 from imserver.http.reply import PROBLEM, ApiProblem
 from imserver.http.wire import decode, reply
-from imserver.people.accounts import account_id
-from imserver.people.attempts import TooManyFailures
 from imserver.transport.exchange import HttpResponse
 
 PATH: Final = "/hooks/"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from imserver.auth.attempts import AddressRate
 from imserver.channels.streamed_messages import StreamedMessages
 from imserver.core.core import FeatureParts, Parts
 from imserver.features.bots.answers import AnswerCommands, ConversationStreams, StreamedAnswers
@@ -11,7 +12,6 @@ from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots,
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore
-from imserver.people.attempts import AddressRate
 
 
 class BotParts(Struct, frozen=True):

@@ -12,7 +12,6 @@ from flask import Flask
 from flask.testing import FlaskClient
 from msgspec.structs import replace
 
-from imserver.auth.account_tokens import PageTokens
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.tokens import Claims
 from imserver.config.settings import (
@@ -26,6 +25,7 @@ from imserver.config.settings import (
 )
 from imserver.config.values import ConfigError
 from imserver.errors import HTTP_UNAUTHORIZED
+from imserver.features.accounts.tokens import PageTokens
 from imserver.features.pages.blueprint import create_pages, refusal
 from imserver.transport.proxies import TrustedProxies
 

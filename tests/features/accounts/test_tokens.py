@@ -6,8 +6,8 @@ from base64 import urlsafe_b64encode
 import jwt
 import pytest
 
-from imserver.auth import account_tokens
 from imserver.auth.tokens import BadToken
+from imserver.features.accounts import tokens as account_tokens
 
 KEY = b"a key of some length, longer than its hash"
 NOW = 1_800_000_000.0

@@ -8,9 +8,9 @@ from typing import Final, Literal
 
 from imserver.cluster.nodes import ToFollowers
 from imserver.errors import ImserverError
+from imserver.features.accounts.accounts import account_id
+from imserver.features.accounts.rows import AccountStore, Relating, States
 from imserver.model import Signal
-from imserver.people.accounts import account_id
-from imserver.storage.accounts import AccountStore, Relating, States
 from imserver.storage.contract import Contact, ListName
 from imserver.storage.statements import Condition
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
-from imserver.people import friends
-from imserver.people.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
-from imserver.storage.accounts import AccountStore
+from imserver.features.accounts import friends
+from imserver.features.accounts.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
+from imserver.features.accounts.rows import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.store import Store
 

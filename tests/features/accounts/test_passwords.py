@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import gevent
 import pytest
 
-from imserver.people import passwords
-from imserver.people.passwords import AT_ONCE, Overloaded, Passwords
+from imserver.features.accounts import passwords
+from imserver.features.accounts.passwords import AT_ONCE, Overloaded, Passwords
 
 GOCHATS = "764fb148aadad5dae3bb6c1ef08cb53d"
 """What the original keeps of the password ``123456``: printf %s 123456gogogoChat | md5sum"""

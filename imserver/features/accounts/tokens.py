@@ -34,9 +34,9 @@ from imserver.auth.tokens import (
     bytes_of,
 )
 from imserver.config.settings import PUBLIC_SIGN_KEY, AppAccountSettings, Config
+from imserver.features.accounts.rows import AccountStore
 from imserver.model import MAX_ID
 from imserver.process import derive_key
-from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 
 GOCHAT: Final = "gochat"

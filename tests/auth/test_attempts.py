@@ -2,8 +2,8 @@
 
 import pytest
 
-from imserver.people import attempts
-from imserver.people.attempts import AddressRate, Attempts, TooManyFailures, network_of
+from imserver.auth import attempts
+from imserver.auth.attempts import AddressRate, Attempts, TooManyFailures, network_of
 from tests.support import Clock
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from imserver.people import account_import
-from imserver.people.account_import import MOST_ERRORS, BadImport, accounts_of, read_rows, store
+from imserver.features.accounts import account_import
+from imserver.features.accounts.account_import import MOST_ERRORS, BadImport, accounts_of, read_rows, store
 from imserver.storage.contract import Account, Imported, Taken
 
 HASH = "0123456789abcdef0123456789ABCDEF"

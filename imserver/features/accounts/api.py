@@ -7,16 +7,11 @@ from typing import Annotated, Final
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
-from imserver.auth.account_tokens import GOCHAT, AccountSession
+from imserver.auth.attempts import TooManyFailures
 from imserver.auth.authority import bearer
+from imserver.auth.identifiers import LOGIN_CHARACTERS, NAME_PATTERN, BadField, split
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER, ANYONE, ANYONE_OR_ADMIN
-from imserver.http import field
-from imserver.http.call import Api, Call
-from imserver.http.field import Acting, about
-from imserver.http.operation import Refusals, Resource, one_of, refuse
-from imserver.http.reply import ApiProblem
-from imserver.model import is_of_device
-from imserver.people.accounts import (
+from imserver.features.accounts.accounts import (
     Closed,
     NoAccounts,
     PasswordsOff,
@@ -25,9 +20,14 @@ from imserver.people.accounts import (
     WrongLogin,
     check_device,
 )
-from imserver.people.attempts import TooManyFailures
-from imserver.people.identifiers import LOGIN_CHARACTERS, NAME_PATTERN, BadField, split
-from imserver.people.passwords import Overloaded
+from imserver.features.accounts.passwords import Overloaded
+from imserver.features.accounts.tokens import GOCHAT, AccountSession
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, about
+from imserver.http.operation import Refusals, Resource, one_of, refuse
+from imserver.http.reply import ApiProblem
+from imserver.model import is_of_device
 from imserver.storage.contract import EMAIL_BYTES, IDENTIFIERS, Account, Identifier, Taken
 
 _SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"

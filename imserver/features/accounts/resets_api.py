@@ -7,15 +7,15 @@ from typing import Annotated
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.v1.accounts import REFUSALS, Login, NewPassword
-from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ANYONE
+from imserver.features.accounts.accounts import UnknownReset
+from imserver.features.accounts.api import REFUSALS, Login, NewPassword
+from imserver.features.accounts.resets import CODE_SECONDS, NoResets
+from imserver.features.accounts.tokens import GOCHAT
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import about
 from imserver.http.operation import Resource, refuse
-from imserver.people.accounts import UnknownReset
-from imserver.people.resets import CODE_SECONDS, NoResets
 
 
 class ResetRequest(Struct, forbid_unknown_fields=True, kw_only=True):

@@ -7,15 +7,15 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.v1.accounts import NO_ACCOUNTS, Avatar, Login, Nickname, UserId, too_many
+from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER
+from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
+from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Login, Nickname, UserId, too_many
+from imserver.features.accounts.cards import CARDS, Card, NoFinding
+from imserver.features.accounts.friends import Relation
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, about
 from imserver.http.operation import Resource, refuse
-from imserver.people.accounts import NoAccounts, UnknownAccount
-from imserver.people.attempts import TooManyFailures
-from imserver.people.cards import CARDS, Card, NoFinding
-from imserver.people.friends import Relation
 
 
 class FindRequest(Acting, kw_only=True):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
-from imserver.people.accounts import account_id
-from imserver.people.friends import BLOCKED, FRIEND, STRANGERS
-from imserver.storage.accounts import AccountStore, States
+from imserver.features.accounts.accounts import account_id
+from imserver.features.accounts.friends import BLOCKED, FRIEND, STRANGERS
+from imserver.features.accounts.rows import AccountStore, States
 from imserver.storage.contract import Account
 from imserver.storage.statements import chunks
 from imserver.storage.store import Store

@@ -17,14 +17,14 @@ import gevent
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 
-from imserver.auth.account_tokens import GOCHAT
+from imserver.auth.attempts import Attempts, Shared, TooManyFailures
 from imserver.clock import retry_pause
 from imserver.config.settings import Config, SmtpSettings
 from imserver.errors import ImserverError, StorageUnavailable
+from imserver.features.accounts.accounts import Accounts, may_be_login
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.tokens import GOCHAT
 from imserver.logging import RateLimitedLog
-from imserver.people.accounts import Accounts, may_be_login
-from imserver.people.attempts import Attempts, Shared, TooManyFailures
-from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 
 log: Final = logging.getLogger(__name__)

@@ -10,16 +10,16 @@ from typing import Final
 import gevent
 from msgspec import Struct
 
+from imserver.auth.attempts import AddressRate, Attempts, Shared
+from imserver.auth.identifiers import LOGIN_CHARACTERS, candidates, fits
 from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.errors import ImserverError, StorageUnavailable
-from imserver.people.accounts import Accounts, UnknownAccount, account_id
-from imserver.people.attempts import AddressRate, Attempts, Shared
-from imserver.people.friends import STRANGERS, Relation, relation_of
-from imserver.people.identifiers import LOGIN_CHARACTERS, candidates, fits
-from imserver.people.relations import AccountRelations
+from imserver.features.accounts.accounts import Accounts, UnknownAccount, account_id
+from imserver.features.accounts.friends import STRANGERS, Relation, relation_of
+from imserver.features.accounts.relations import AccountRelations
+from imserver.features.accounts.rows import AccountStore
 from imserver.sessions.presence import Presence
-from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection
 

@@ -13,14 +13,14 @@ from secrets import randbits
 from time import time
 from typing import Any, Final
 
-from imserver.auth.account_tokens import AccountSession, AccountTokens, KnownDevice
+from imserver.auth.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
+from imserver.auth.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
 from imserver.config.settings import AppAccountSettings, Config
 from imserver.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
+from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.tokens import AccountSession, AccountTokens, KnownDevice
 from imserver.model import MAX_ID
-from imserver.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
-from imserver.people.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
-from imserver.people.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
-from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import (
     AVATAR_CHARACTERS,
     IDENTIFIERS,

@@ -7,17 +7,17 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.v1.accounts import NO_ACCOUNTS, Avatar, Nickname, UserId
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
+from imserver.features.accounts import friends as changes
+from imserver.features.accounts.accounts import NoAccounts, UnknownAccount, account_id
+from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Nickname, UserId
+from imserver.features.accounts.friends import Oneself, TooManyFriends, UnknownFriend
+from imserver.features.accounts.rows import Relating
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, ActingPage, about
 from imserver.http.operation import Resource, refuse
 from imserver.http.wire import after, page_and_cursor
-from imserver.people import friends as changes
-from imserver.people.accounts import NoAccounts, UnknownAccount, account_id
-from imserver.people.friends import Oneself, TooManyFriends, UnknownFriend
-from imserver.storage.accounts import Relating
 
 ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import msgspec
 
+from imserver.auth.identifiers import BadField, checked
 from imserver.errors import ImserverError
+from imserver.features.accounts.accounts import check_shown
+from imserver.features.accounts.rows import AccountStore
 from imserver.model import MAX_ID
-from imserver.people.accounts import check_shown
-from imserver.people.identifiers import BadField, checked
-from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import IDENTIFIERS, Account, Identifier, Imported, Taken
 
 AT_ONCE: Final = 500

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from imserver.auth.relations import NoRelations, Relations
-from imserver.people.relations import AccountRelations
+from imserver.features.accounts.relations import AccountRelations
 
 NOWHERE: Any = cast(Any, None)
 """In place of a database: a look-up fails."""
