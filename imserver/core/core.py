@@ -42,6 +42,9 @@ from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.resets import Resets
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import AccountTokens, PageTokens
+from imserver.features.groups.groups import GroupCommands, Groups
+from imserver.features.invitations.invitations import Invitations
+from imserver.features.invitations.rows import InvitationStore
 from imserver.hub.expiry import Check, Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -52,8 +55,6 @@ from imserver.messages.notifications import Notifications
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.metrics import Metrics, resident_bytes
-from imserver.people.groups import GroupCommands, Groups
-from imserver.people.invitations import Invitations
 from imserver.process import DataDirectory, connection_limit, openable_files
 from imserver.protocol.dialect import Dialect
 from imserver.push.idempotency import Dedupe, MessageIds, RequestIds
@@ -64,7 +65,6 @@ from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.contract import Erasure, tables_of
-from imserver.storage.invitations import InvitationStore
 from imserver.storage.store import Store
 from imserver.transport import poller
 from imserver.transport.connection import Connection, ConnectionContext, Serve

@@ -31,9 +31,9 @@ from imserver.features.accounts.accounts import (
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
 from imserver.features.accounts.passwords import Overloaded
 from imserver.features.accounts.tokens import GOCHAT
+from imserver.features.groups.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
 from imserver.http.call import Call, Route
 from imserver.http.reply import PREFLIGHT, Style
-from imserver.people.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
 from imserver.storage.contract import Taken
 from imserver.transport.exchange import HttpRequest, HttpResponse
 

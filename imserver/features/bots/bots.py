@@ -30,8 +30,8 @@ from imserver.features.accounts.accounts import (
 from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
 from imserver.features.bots.outbound import BadUrl, PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
+from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.model import AskBotCommands, Reply
-from imserver.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.storage.contract import Account, Bot, BotCommand
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user

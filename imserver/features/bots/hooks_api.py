@@ -8,8 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from imserver import errors
-from imserver.api.v1 import groups, messages
-from imserver.api.v1.groups import GroupChange, GroupId
+from imserver.api.v1 import messages
 from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
 from imserver.features.accounts import api as accounts
@@ -18,6 +17,8 @@ from imserver.features.accounts.api import Avatar, Nickname, too_many
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.bots import TooManyBots, UnknownHook
 from imserver.features.bots.parts import bots_of
+from imserver.features.groups import api as groups
+from imserver.features.groups.api import GroupChange, GroupId
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import Acting, about
 from imserver.http.form import parse_form

@@ -7,20 +7,20 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver import errors
-from imserver.api.v1 import groups
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE
 from imserver.features.accounts import api as accounts
 from imserver.features.accounts.accounts import account_id
 from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.accounts.friends import TooManyFriends
 from imserver.features.accounts.tokens import GOCHAT
+from imserver.features.groups import api as groups
+from imserver.features.invitations.invitations import Blocked, TooManyInvitations, UnknownInvitation
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, ActingPage, about
 from imserver.http.operation import Resource, refuse
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
-from imserver.people.invitations import Blocked, TooManyInvitations, UnknownInvitation
 from imserver.storage.contract import Invitation
 
 _LONGEST: Final = 366 * 86400

@@ -8,11 +8,10 @@ from msgspec.structs import replace
 
 from imserver.config.settings import StorageSettings
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.invitations.rows import InvitationStore, use
 from imserver.storage.contract import Account, Invitation
-from imserver.storage.invitations import InvitationStore, use
 from imserver.storage.store import Store
-
-from .conftest import OpenStore
+from tests.storage.conftest import OpenStore
 
 NOW = 1_000
 ONE = Invitation("a" * 22, "shop", "ann", 7, NOW)

@@ -10,8 +10,7 @@ import pytest
 
 from imserver import errors
 from imserver.auth.attempts import Attempts, TooManyFailures
-from imserver.model import JoinGroup
-from imserver.people.groups import (
+from imserver.features.groups.groups import (
     ADMIN,
     GROUP_REFUSALS,
     MEMBER,
@@ -25,14 +24,14 @@ from imserver.people.groups import (
     TooManyMembers,
     UnknownGroup,
 )
+from imserver.features.invitations.rows import InvitationStore, use
+from imserver.model import JoinGroup
 from imserver.storage.contract import Invitation
-from imserver.storage.invitations import InvitationStore, use
 from imserver.storage.log.contract import Change, Draft
 from imserver.storage.log.message_log import MessageLog
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
-
-from .conftest import OpenStore
+from tests.storage.conftest import OpenStore
 
 APP = "101"
 LIMIT = 5

@@ -15,13 +15,7 @@ from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.features.accounts.accounts import account_id
 from imserver.features.accounts.api import too_many
-from imserver.http import field
-from imserver.http.call import Api, Call
-from imserver.http.field import Acting, ActingPage, about
-from imserver.http.operation import Refusals, Resource, refuse
-from imserver.http.reply import ApiProblem
-from imserver.http.wire import after, page_and_cursor
-from imserver.people.groups import (
+from imserver.features.groups.groups import (
     BadGroup,
     Group,
     NoMember,
@@ -29,6 +23,12 @@ from imserver.people.groups import (
     TooManyMembers,
     UnknownGroup,
 )
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, ActingPage, about
+from imserver.http.operation import Refusals, Resource, refuse
+from imserver.http.reply import ApiProblem
+from imserver.http.wire import after, page_and_cursor
 from imserver.storage.log.contract import OPTIONS, options_of
 
 _MAX_NAMED = 1000

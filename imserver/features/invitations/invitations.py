@@ -15,9 +15,9 @@ from imserver.errors import ImserverError
 from imserver.features.accounts import friends as changes
 from imserver.features.accounts.accounts import Accounts, account_id
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
-from imserver.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
+from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
+from imserver.features.invitations.rows import InvitationStore, use
 from imserver.storage.contract import Account, Invitation
-from imserver.storage.invitations import InvitationStore, use
 from imserver.storage.statements import Condition, Statements
 
 CODE_BYTES: Final = 16
