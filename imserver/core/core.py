@@ -16,7 +16,6 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from imserver import __version__
-from imserver.auth.attempts import Attempts
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
@@ -42,9 +41,6 @@ from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.resets import Resets
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.tokens import AccountTokens, PageTokens
-from imserver.features.groups.groups import GroupCommands, Groups
-from imserver.features.invitations.invitations import Invitations
-from imserver.features.invitations.rows import InvitationStore
 from imserver.hub.expiry import Check, Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -461,12 +457,9 @@ class Parts:
 
     def _make_accounts(self) -> None:
         """Build accounts and their relations."""
-        accounts, store, invitations = self.account_store, self.store, InvitationStore(self.store)
+        accounts = self.account_store
         self.friends = Friends(accounts, self.config.accounts.friends, self.signals.send)
-        limits = self.config.accounts
         attempt = None if self.cluster is None else self.cluster.registry.attempt
-        made = Attempts(limits.groups_per_user, limits.rate_seconds, kind="groups", shared=attempt)
-        self.groups = Groups(store, limits.group_members, made)
         self.accounts = Accounts(
             self.config,
             self.account_tokens,
@@ -477,9 +470,7 @@ class Parts:
             (
                 # Features first: a bucket may be unavailable while everything else is reachable.
                 self._erase_user,
-                self.groups.forget,
-                invitations.forget,
-                lambda app, user: store.log().forget(app, user),
+                lambda app, user: self.store.log().erase_user(app, user),
                 self.messaging.pongs.forget,
                 # Absences are deleted as at a login.
                 self.webhooks.feeds.events.forget_user,
@@ -493,15 +484,6 @@ class Parts:
             self.config, self.accounts, accounts, self.account_relations, self.presence, attempt
         )
         self.last_seen = LastSeen(accounts, self.account_tokens.wanted_in)
-        self.invitations = Invitations(
-            self.config.accounts,
-            invitations,
-            self.accounts,
-            self.friends,
-            self.relations,
-            self.groups,
-            self.cards.addresses,
-        )
 
     def _make_streams(self, others: OtherNodes | None) -> None:
         """Build streamed messages in channels."""
@@ -520,7 +502,6 @@ class Parts:
             AnnotationCommands(self.store),
             self.receipts,
             self.signals,
-            GroupCommands(self.groups, self.accounts, self.relations),
             self.channel_commands,
         )
         return Dispatcher((service.rows() for service in services), self.metrics)

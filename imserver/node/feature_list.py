@@ -17,6 +17,8 @@ CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
 
 FEATURES: Final = (
+    "imserver.features.groups",
+    "imserver.features.invitations",
     "imserver.dialects.client",
     "imserver.dialects.action",
     "imserver.dialects.protobuf",

@@ -36,7 +36,7 @@ def test_the_manual_names_all_features() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("features: [push]\n", "line 1: features: there is no feature 'push'; there are client, "),
+        ("features: [push]\n", "line 1: features: there is no feature 'push'; there are groups, "),
         ("features: [storage]\n", "line 1: features: there is no feature 'storage'; a section of the core's"),
         ("features: [oauth]\n", "line 1: features: oauth needs pages"),
         (
@@ -64,7 +64,7 @@ def offer(folder: Path, distribution: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("offers", "said"),
     [
-        ({}, "line 1: features: there is no feature 'lamp'; there are client, "),
+        ({}, "line 1: features: there is no feature 'lamp'; there are groups, "),
         ({"one": "json:dumps", "two": "json:dumps"}, "is offered by several distributions: one, two"),
         ({"one": "no_such_module:FEATURE"}, "of one cannot be loaded: ModuleNotFoundError("),
         ({"one": "leaving:FEATURE"}, "of one cannot be loaded: SystemExit("),

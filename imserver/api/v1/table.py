@@ -29,8 +29,6 @@ from imserver.features.accounts import api as accounts
 from imserver.features.accounts import cards_api as cards
 from imserver.features.accounts import friends_api as friends
 from imserver.features.accounts import resets_api as resets
-from imserver.features.groups import api as groups
-from imserver.features.invitations import api as invitations
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import about
 from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of, run
@@ -48,8 +46,6 @@ _SINGLE: Final = (
     *resets.routes.rows,
     *cards.routes.rows,
     *friends.routes.rows,
-    *groups.routes.rows,
-    *invitations.routes.rows,
     *conversations.routes.rows,
     *messages.routes.rows,
     *presence.sessions.rows,

@@ -12,6 +12,7 @@ from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots,
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore
+from imserver.features.groups.parts import groups_of
 
 
 class BotParts(Struct, frozen=True):
@@ -60,7 +61,7 @@ def build(core: Parts) -> FeatureParts:
     cluster = core.cluster
     attempt = None if cluster is None else cluster.registry.attempt
     rate = AddressRate(ADDRESS_REQUESTS, ADDRESS_SECONDS, "hook", attempt)
-    incoming = IncomingHooks(hook_rows, bots, core.accounts, core.groups, rate)
+    incoming = IncomingHooks(hook_rows, bots, core.accounts, groups_of(core), rate)
     streams = StreamedMessages(
         ConversationStreams(core.messaging, core.signals, store, core.relations),
         core.table,

@@ -23,6 +23,7 @@ from imserver.features.groups.groups import (
     TooManyMembers,
     UnknownGroup,
 )
+from imserver.features.groups.parts import groups_of
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, ActingPage, about
@@ -205,7 +206,13 @@ REFUSALS: Final[Refusals] = {
 }
 """Exceptions of groups → refusals."""
 
-routes = Resource("groups", hot=False, examples=(_GROUP, _CHANGED), refusals=REFUSALS)
+routes = Resource(
+    "groups",
+    chapter="Stored member lists with stored messages.",
+    hot=False,
+    examples=(_GROUP, _CHANGED),
+    refusals=REFUSALS,
+)
 
 
 def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
@@ -217,7 +224,7 @@ def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
         # A back end may name anybody as the user who asks.
         wanted = dict.fromkeys([*users, call.user] if call.is_back_end and call.user else users)
-        known = {account.user for account in api.services.accounts.those_of(call.app, list(wanted))}
+        known = groups_of(api.services).accounts_among(call.app, list(wanted))
         if unknown := [user for user in wanted if user not in known and user != call.principal.user]:
             named = ", ".join(f"`{user}`" for user in unknown[:_NAMED_UNKNOWN])
             raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT, f"There is no account {named}")
@@ -236,7 +243,7 @@ def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
 def create(api: Api, call: Call, asked: GroupCreate) -> GroupShown:
     """Create a group."""
     _check_members(api, call, asked.members)
-    made = api.services.groups.create(
+    made = groups_of(api.services).create(
         call.app, call.user, asked.name, asked.members, by_user=not call.is_back_end
     )
     return _shown(made)
@@ -246,7 +253,7 @@ def create(api: Api, call: Call, asked: GroupCreate) -> GroupShown:
 def groups(api: Api, call: Call, asked: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
     behind = account_id(after(asked.cursor) or "")
-    total, found = api.services.groups.page(call.app, call.user, behind, asked.limit + 1)
+    total, found = groups_of(api.services).page(call.app, call.user, behind, asked.limit + 1)
     page, following = page_and_cursor(found, asked.limit, lambda group: str(group.id))
     return GroupsAnswer(total, [_shown(each) for each in page], following)
 
@@ -256,7 +263,7 @@ def groups(api: Api, call: Call, asked: ActingPage) -> GroupsAnswer:
 )
 def show(api: Api, call: Call, asked: GroupChange) -> GroupShown:
     """Show a group and the acting user's role in it."""
-    return _shown(api.services.groups.show(call.app, account_id(asked.group), call.user))
+    return _shown(groups_of(api.services).show(call.app, account_id(asked.group), call.user))
 
 
 @routes.get(
@@ -270,14 +277,14 @@ def show(api: Api, call: Call, asked: GroupChange) -> GroupShown:
 def members(api: Api, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswer:
     """List the members of a group, page by page."""
     group, behind = account_id(asked.group), after(asked.cursor) or ""
-    found = api.services.groups.members(call.app, group, call.user, behind, asked.limit + 1)
+    found = groups_of(api.services).members(call.app, group, call.user, behind, asked.limit + 1)
     page, following = page_and_cursor(found, asked.limit, lambda row: row.user)
     now = time()
     shown = [
         GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
         for row in page
     ]
-    return GroupMembersAnswer(api.services.groups.count(call.app, group), shown, following)
+    return GroupMembersAnswer(groups_of(api.services).count(call.app, group), shown, following)
 
 
 @routes.post(
@@ -294,7 +301,7 @@ def invite(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
     group's option `history` is `all`.
     """
     _check_members(api, call, asked.members)
-    new = api.services.groups.invite(call.app, account_id(asked.group), call.user, asked.members)
+    new = groups_of(api.services).invite(call.app, account_id(asked.group), call.user, asked.members)
     return GroupAnswer(asked.group, list(new))
 
 
@@ -304,7 +311,7 @@ def leave(api: Api, call: Call, asked: GroupChange) -> GroupAnswer:
 
     If the owner leaves, an admin becomes the owner, otherwise a member.
     """
-    api.services.groups.leave(call.app, account_id(asked.group), call.user)
+    groups_of(api.services).leave(call.app, account_id(asked.group), call.user)
     return GroupAnswer(asked.group, [call.user])
 
 
@@ -314,7 +321,7 @@ def remove(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
 
     Admins may remove members. The owner may remove anybody.
     """
-    gone = api.services.groups.remove(call.app, account_id(asked.group), call.user, asked.members)
+    gone = groups_of(api.services).remove(call.app, account_id(asked.group), call.user, asked.members)
     return GroupAnswer(asked.group, list(gone))
 
 
@@ -332,7 +339,8 @@ def delete(api: Api, call: Call, asked: GroupChange) -> DeletedGroup:
     For the owner. Links to the group end. Former members keep what they could read, as if they had left.
     After an error, repeat it.
     """
-    return DeletedGroup(asked.group, api.services.groups.delete(call.app, account_id(asked.group), call.user))
+    count = groups_of(api.services).delete(call.app, account_id(asked.group), call.user)
+    return DeletedGroup(asked.group, count)
 
 
 @routes.post(
@@ -347,7 +355,7 @@ def rename(api: Api, call: Call, asked: GroupRename) -> GroupShown:
 
     For the owner and admins, and where the group allows it for members.
     """
-    group = api.services.groups.rename(call.app, account_id(asked.group), call.user, asked.name)
+    group = groups_of(api.services).rename(call.app, account_id(asked.group), call.user, asked.name)
     return _shown(group)
 
 
@@ -364,7 +372,7 @@ def set_role(api: Api, call: Call, asked: GroupRole) -> GroupAnswer:
     For the owner. An owner who makes another member the owner becomes an admin.
     """
     group = account_id(asked.group)
-    api.services.groups.set_role(call.app, group, call.user, asked.member, asked.role)
+    groups_of(api.services).set_role(call.app, group, call.user, asked.member, asked.role)
     return GroupAnswer(asked.group, [asked.member])
 
 
@@ -380,7 +388,7 @@ def mute(api: Api, call: Call, asked: GroupMute) -> GroupAnswer:
 
     Admins may mute members. The owner may mute anybody.
     """
-    api.services.groups.mute(call.app, account_id(asked.group), call.user, asked.member, asked.until)
+    groups_of(api.services).mute(call.app, account_id(asked.group), call.user, asked.member, asked.until)
     return GroupAnswer(asked.group, [asked.member])
 
 
@@ -403,7 +411,7 @@ def set_open(api: Api, call: Call, asked: GroupOpen) -> GroupShown:
 
     For the owner and admins. Current members stay members.
     """
-    changed = api.services.groups.set_open(call.app, account_id(asked.group), call.user, asked.open)
+    changed = groups_of(api.services).set_open(call.app, account_id(asked.group), call.user, asked.open)
     return _shown(changed)
 
 
@@ -421,7 +429,7 @@ def set_options(api: Api, call: Call, asked: GroupOptions) -> GroupShown:
     For the owner and admins.
     """
     given = {name: value for name in OPTIONS if (value := getattr(asked, name)) is not UNSET}
-    changed = api.services.groups.set_options(call.app, account_id(asked.group), call.user, given)
+    changed = groups_of(api.services).set_options(call.app, account_id(asked.group), call.user, given)
     return _shown(changed)
 
 
@@ -443,7 +451,7 @@ def join(api: Api, call: Call, asked: GroupChange) -> GroupShown:
     A group that is not open is reported as unknown.
     """
     _check_members(api, call, ())
-    joined = api.services.groups.join(
+    joined = groups_of(api.services).join(
         call.app, account_id(asked.group), call.user, by_user=not call.is_back_end
     )
     return _shown(joined)

@@ -7,7 +7,7 @@ and mutes admins, and gives roles. Options say who may invite, rename and pin, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +18,6 @@ from imserver.auth.attempts import Attempts, TooManyFailures
 from imserver.auth.identifiers import fits
 from imserver.auth.relations import Relations
 from imserver.errors import ImserverError
-from imserver.features.accounts.accounts import Accounts
 from imserver.model import (
     AskGroupMembers,
     AskGroups,
@@ -97,16 +96,22 @@ class Group(Struct, frozen=True):
     """See :func:`imserver.storage.log.contract.options_of`."""
 
 
+AccountsAmong = Callable[[str, Sequence[str]], set[str]]
+"""Answers which of these users of an app have accounts. May switch and raise StorageUnavailable."""
+
+
 class Groups:
     """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
 
     ``limit``: of the members of a group. ``made``: how many groups each user has created or joined lately.
+    Whoever adds users asks ``accounts_among`` first.
     """
 
-    def __init__(self, store: Store, limit: int, made: Attempts) -> None:
+    def __init__(self, store: Store, limit: int, made: Attempts, accounts_among: AccountsAmong) -> None:
         self._store = store
         self.limit = limit
         self._made = made
+        self.accounts_among = accounts_among
 
     # --- asking ---------------------------------------------------------------------------------------------
 
@@ -286,12 +291,6 @@ class Groups:
         right = _above(by, [user])
         _done(self._log_with(group).set_member(app, group, user, muted_until=until, by=by, right=right))
 
-    def forget(self, app: str, user: str) -> None:
-        """Remove a user from all groups."""
-        _, groups = self.page(app, user, 0, 2**31)
-        for group in groups:
-            self._store.log().leave(app, group.id, [user], user, heir=True)
-
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _seen(
@@ -460,9 +459,8 @@ class GroupCommands:
     As over HTTP, whoever creates a group or invites, and whoever is added, has an account.
     """
 
-    def __init__(self, groups: Groups, accounts: Accounts, relations: Relations) -> None:
+    def __init__(self, groups: Groups, relations: Relations) -> None:
         self._groups = groups
-        self._accounts = accounts
         self._relations = relations
 
     def rows(self) -> CommandTable:
@@ -518,7 +516,7 @@ class GroupCommands:
     def _check(self, app: str, user: str, members: Sequence[str]) -> None:
         """Raise :class:`_Stranger` unless all have accounts, and none of the members has blocked the user."""
         users = {user, *members}
-        known = {account.user for account in self._accounts.those_of(app, tuple(users))}
+        known = self._groups.accounts_among(app, tuple(users))
         if users - known or self._relations.blocked_by(app, user, members):
             raise _Stranger(user)
 

@@ -15,6 +15,7 @@ from imserver.features.accounts.friends import TooManyFriends
 from imserver.features.accounts.tokens import GOCHAT
 from imserver.features.groups import api as groups
 from imserver.features.invitations.invitations import Blocked, TooManyInvitations, UnknownInvitation
+from imserver.features.invitations.parts import invitations_of
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, ActingPage, about
@@ -121,6 +122,7 @@ _UNKNOWN: Final = (errors.HTTP_UNKNOWN_INVITATION,)
 
 routes = Resource(
     "invitations",
+    chapter="Links with which users join groups and find friends.",
     hot=False,
     examples=(_INVITATION,),
     refusals={
@@ -155,7 +157,7 @@ def create(api: Api, call: Call, asked: InvitationCreate) -> InvitationShown:
     group = account_id(asked.group)
     if not (group or call.user):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
-    return _shown(api.services.invitations.create(call.app, call.user, group, asked.seconds, asked.uses))
+    return _shown(invitations_of(api.services).create(call.app, call.user, group, asked.seconds, asked.uses))
 
 
 @routes.get(
@@ -175,7 +177,7 @@ def invitations(api: Api, call: Call, asked: InvitationsQuery) -> InvitationsAns
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
     behind = after(asked.cursor) or ""
     group = account_id(asked.group)
-    found = api.services.invitations.page(call.app, call.user, group, behind, asked.limit + 1)
+    found = invitations_of(api.services).page(call.app, call.user, group, behind, asked.limit + 1)
     page, following = page_and_cursor(found, asked.limit, lambda invitation: invitation.code)
     return InvitationsAnswer([_shown(each) for each in page], following)
 
@@ -193,7 +195,7 @@ def revoke(api: Api, call: Call, asked: InvitationChange) -> InvitationRevoked:
 
     For its maker, and for the owner and admins of its group.
     """
-    api.services.invitations.revoke(call.app, call.user, asked.code)
+    invitations_of(api.services).revoke(call.app, call.user, asked.code)
     return InvitationRevoked(asked.code)
 
 
@@ -209,7 +211,7 @@ def show(api: Api, call: Call, asked: InvitationQuery) -> InvitationPreview:
 
     Requests count by address.
     """
-    found = api.services.invitations.preview(call.app, asked.code, call.request.host)
+    found = invitations_of(api.services).preview(call.app, asked.code, call.request.host)
     maker, invitation = found.maker, found.invitation
     nickname, avatar = ("", "") if maker is None else (maker.nickname, maker.avatar)
     return InvitationPreview(
@@ -243,7 +245,7 @@ def accept(api: Api, call: Call, asked: InvitationChange) -> InvitationAccepted:
     The user joins the group, or becomes a friend of its maker without a request. A user whom the maker has
     blocked gets the answer `unknown_invitation`.
     """
-    done = api.services.invitations.accept(call.app, call.user, asked.code, by_user=not call.is_back_end)
+    done = invitations_of(api.services).accept(call.app, call.user, asked.code, by_user=not call.is_back_end)
     return InvitationAccepted(done.status, _group(done.invitation), done.invitation.user)
 
 

@@ -65,11 +65,6 @@ class InvitationStore:
         statement = "DELETE FROM invitation WHERE app = %s AND code = %s"
         self._store.execute(statement, (app, code))
 
-    def forget(self, app: str, user: str) -> None:
-        """Delete all invitations of a user."""
-        statement = "DELETE FROM invitation WHERE app = %s AND member = %s"
-        self._store.execute(statement, (app, user))
-
 
 def use(sql: Statements, app: str, code: str, now: int) -> bool:
     """Count one use; False if the invitation does not exist or has ended."""

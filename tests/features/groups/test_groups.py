@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import gevent
 import pytest
 
 from imserver import errors
 from imserver.auth.attempts import Attempts, TooManyFailures
+from imserver.auth.relations import NoRelations
 from imserver.features.groups.groups import (
     ADMIN,
     GROUP_REFUSALS,
@@ -51,7 +52,7 @@ def log(store: Store) -> MessageLog:
 
 @pytest.fixture
 def groups(store: Store) -> Groups:
-    return Groups(store, LIMIT, Attempts(MOST_GROUPS, 3600))
+    return Groups(store, LIMIT, Attempts(MOST_GROUPS, 3600), lambda app, users: set(users))
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
     ):
         assert at_once(deed) == ["TooManyFailures"]
     eve: Any = SimpleNamespace(app=APP, user="eve")
-    commands = GroupCommands(groups, cast(Any, None), cast(Any, None))
+    commands = GroupCommands(groups, NoRelations())
     with pytest.raises(TooManyFailures):
         commands.join(eve, JoinGroup(group))
     assert GROUP_REFUSALS[TooManyFailures] == errors.CODE_LIMIT
@@ -256,8 +257,8 @@ def test_who_became_an_admin_a_moment_ago_is_not_removed_by_one(groups: Groups, 
     assert set(roles(groups, group)) == {"ann", "bob", "cid", "dan"}
 
 
-def test_who_goes_for_good_and_is_removed_at_once_is_gone(groups: Groups, group: int) -> None:
-    said = at_once((groups.remove, group, "ann", ["cid"]), (groups.forget, "cid"), (groups.forget, "ann"))
+def test_who_is_erased_and_is_removed_at_once_is_gone(groups: Groups, group: int, log: MessageLog) -> None:
+    said = at_once((groups.remove, group, "ann", ["cid"]), (log.erase_user, "cid"), (log.erase_user, "ann"))
     assert said == [""] * 3
     assert roles(groups, group) == {"bob": OWNER, "dan": MEMBER}
     assert groups.page(APP, "cid", 0, 10) == (0, [])
