@@ -26,6 +26,7 @@ from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, about
 from imserver.http.operation import Refusals, Resource, one_of, refuse
+from imserver.http.rates import too_many
 from imserver.http.reply import ApiProblem
 from imserver.model import is_of_device
 from imserver.storage.contract import EMAIL_BYTES, IDENTIFIERS, Account, Identifier, Taken
@@ -228,11 +229,6 @@ _SESSION: Final = SessionAnswer("eyJ…", 1797747801, _ACCOUNT)
 _ACTING: Final = {"app": "gochat", "user": "1"}
 _DONE: Final = AccountDone("1")
 _UNKNOWN: Final = (errors.HTTP_UNKNOWN_ACCOUNT,)
-
-
-def too_many(error: TooManyFailures) -> ApiProblem:
-    """The refusal that says when the next attempt is allowed."""
-    return ApiProblem(errors.HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(error.seconds)),))
 
 
 NO_ACCOUNTS: Final = refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts")

@@ -10,12 +10,13 @@ from imserver import errors
 from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER
 from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
-from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Login, Nickname, UserId, too_many
+from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Login, Nickname, UserId
 from imserver.features.accounts.cards import CARDS, Card, NoFinding
 from imserver.features.accounts.friends import Relation
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, about
 from imserver.http.operation import Resource, refuse
+from imserver.http.rates import too_many
 
 
 class FindRequest(Acting, kw_only=True):

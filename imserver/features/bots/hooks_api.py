@@ -12,8 +12,7 @@ from imserver.api.v1 import messages
 from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
 from imserver.features.accounts import api as accounts
-from imserver.features.accounts.accounts import account_id
-from imserver.features.accounts.api import Avatar, Nickname, too_many
+from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.bots import TooManyBots, UnknownHook
 from imserver.features.bots.parts import bots_of
@@ -23,8 +22,10 @@ from imserver.http.call import Api, Call, Route
 from imserver.http.field import Acting, about
 from imserver.http.form import parse_form
 from imserver.http.operation import Resource, refuse
+from imserver.http.rates import too_many
 from imserver.http.reply import PROBLEM, ApiProblem
 from imserver.http.wire import decode, reply
+from imserver.model import id_of
 from imserver.transport.exchange import HttpResponse
 
 PATH: Final = "/hooks/"
@@ -119,7 +120,7 @@ def create(api: Api, call: Call, asked: HookCreate) -> HookMade:
     a bot of the acting user, which is made with the webhook and joins the group.
     """
     hooks = bots_of(api.services).incoming
-    made, token = hooks.create(call.app, call.user, account_id(asked.group), asked.nickname, asked.avatar)
+    made, token = hooks.create(call.app, call.user, id_of(asked.group), asked.nickname, asked.avatar)
     return HookMade(str(made.id), PATH + token)
 
 
@@ -136,7 +137,7 @@ def hooks(api: Api, call: Call, asked: GroupChange) -> HooksAnswer:
 
     For the owner and admins.
     """
-    found = bots_of(api.services).incoming.of_group(call.app, call.user, account_id(asked.group))
+    found = bots_of(api.services).incoming.of_group(call.app, call.user, id_of(asked.group))
     return HooksAnswer(
         [
             HookShown(account.user, str(each.group), account.nickname, account.avatar, each.created)
@@ -158,7 +159,7 @@ def revoke(api: Api, call: Call, asked: HookRevoke) -> HookRevoked:
 
     For the owner and admins of its group. Its bot is deleted; the messages stay.
     """
-    bots_of(api.services).incoming.revoke(call.app, call.user, account_id(asked.hook))
+    bots_of(api.services).incoming.revoke(call.app, call.user, id_of(asked.hook))
     return HookRevoked(asked.hook)
 
 

@@ -13,8 +13,6 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_MEMBER
-from imserver.features.accounts.accounts import account_id
-from imserver.features.accounts.api import too_many
 from imserver.features.groups.groups import (
     BadGroup,
     Group,
@@ -28,8 +26,10 @@ from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, ActingPage, about
 from imserver.http.operation import Refusals, Resource, refuse
+from imserver.http.rates import too_many
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
+from imserver.model import id_of
 from imserver.storage.log.contract import OPTIONS, options_of
 
 _MAX_NAMED = 1000
@@ -252,7 +252,7 @@ def create(api: Api, call: Call, asked: GroupCreate) -> GroupShown:
 @routes.get("/groups", ADMIN_OR_MEMBER, example={"user": "1"}, answer_example=GroupsAnswer(1, [_GROUP], ""))
 def groups(api: Api, call: Call, asked: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
-    behind = account_id(after(asked.cursor) or "")
+    behind = id_of(after(asked.cursor) or "")
     total, found = groups_of(api.services).page(call.app, call.user, behind, asked.limit + 1)
     page, following = page_and_cursor(found, asked.limit, lambda group: str(group.id))
     return GroupsAnswer(total, [_shown(each) for each in page], following)
@@ -263,7 +263,7 @@ def groups(api: Api, call: Call, asked: ActingPage) -> GroupsAnswer:
 )
 def show(api: Api, call: Call, asked: GroupChange) -> GroupShown:
     """Show a group and the acting user's role in it."""
-    return _shown(groups_of(api.services).show(call.app, account_id(asked.group), call.user))
+    return _shown(groups_of(api.services).show(call.app, id_of(asked.group), call.user))
 
 
 @routes.get(
@@ -276,7 +276,7 @@ def show(api: Api, call: Call, asked: GroupChange) -> GroupShown:
 )
 def members(api: Api, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswer:
     """List the members of a group, page by page."""
-    group, behind = account_id(asked.group), after(asked.cursor) or ""
+    group, behind = id_of(asked.group), after(asked.cursor) or ""
     found = groups_of(api.services).members(call.app, group, call.user, behind, asked.limit + 1)
     page, following = page_and_cursor(found, asked.limit, lambda row: row.user)
     now = time()
@@ -301,7 +301,7 @@ def invite(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
     group's option `history` is `all`.
     """
     _check_members(api, call, asked.members)
-    new = groups_of(api.services).invite(call.app, account_id(asked.group), call.user, asked.members)
+    new = groups_of(api.services).invite(call.app, id_of(asked.group), call.user, asked.members)
     return GroupAnswer(asked.group, list(new))
 
 
@@ -311,7 +311,7 @@ def leave(api: Api, call: Call, asked: GroupChange) -> GroupAnswer:
 
     If the owner leaves, an admin becomes the owner, otherwise a member.
     """
-    groups_of(api.services).leave(call.app, account_id(asked.group), call.user)
+    groups_of(api.services).leave(call.app, id_of(asked.group), call.user)
     return GroupAnswer(asked.group, [call.user])
 
 
@@ -321,7 +321,7 @@ def remove(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
 
     Admins may remove members. The owner may remove anybody.
     """
-    gone = groups_of(api.services).remove(call.app, account_id(asked.group), call.user, asked.members)
+    gone = groups_of(api.services).remove(call.app, id_of(asked.group), call.user, asked.members)
     return GroupAnswer(asked.group, list(gone))
 
 
@@ -339,7 +339,7 @@ def delete(api: Api, call: Call, asked: GroupChange) -> DeletedGroup:
     For the owner. Links to the group end. Former members keep what they could read, as if they had left.
     After an error, repeat it.
     """
-    count = groups_of(api.services).delete(call.app, account_id(asked.group), call.user)
+    count = groups_of(api.services).delete(call.app, id_of(asked.group), call.user)
     return DeletedGroup(asked.group, count)
 
 
@@ -355,7 +355,7 @@ def rename(api: Api, call: Call, asked: GroupRename) -> GroupShown:
 
     For the owner and admins, and where the group allows it for members.
     """
-    group = groups_of(api.services).rename(call.app, account_id(asked.group), call.user, asked.name)
+    group = groups_of(api.services).rename(call.app, id_of(asked.group), call.user, asked.name)
     return _shown(group)
 
 
@@ -371,7 +371,7 @@ def set_role(api: Api, call: Call, asked: GroupRole) -> GroupAnswer:
 
     For the owner. An owner who makes another member the owner becomes an admin.
     """
-    group = account_id(asked.group)
+    group = id_of(asked.group)
     groups_of(api.services).set_role(call.app, group, call.user, asked.member, asked.role)
     return GroupAnswer(asked.group, [asked.member])
 
@@ -388,7 +388,7 @@ def mute(api: Api, call: Call, asked: GroupMute) -> GroupAnswer:
 
     Admins may mute members. The owner may mute anybody.
     """
-    groups_of(api.services).mute(call.app, account_id(asked.group), call.user, asked.member, asked.until)
+    groups_of(api.services).mute(call.app, id_of(asked.group), call.user, asked.member, asked.until)
     return GroupAnswer(asked.group, [asked.member])
 
 
@@ -411,7 +411,7 @@ def set_open(api: Api, call: Call, asked: GroupOpen) -> GroupShown:
 
     For the owner and admins. Current members stay members.
     """
-    changed = groups_of(api.services).set_open(call.app, account_id(asked.group), call.user, asked.open)
+    changed = groups_of(api.services).set_open(call.app, id_of(asked.group), call.user, asked.open)
     return _shown(changed)
 
 
@@ -429,7 +429,7 @@ def set_options(api: Api, call: Call, asked: GroupOptions) -> GroupShown:
     For the owner and admins.
     """
     given = {name: value for name in OPTIONS if (value := getattr(asked, name)) is not UNSET}
-    changed = groups_of(api.services).set_options(call.app, account_id(asked.group), call.user, given)
+    changed = groups_of(api.services).set_options(call.app, id_of(asked.group), call.user, given)
     return _shown(changed)
 
 
@@ -452,6 +452,6 @@ def join(api: Api, call: Call, asked: GroupChange) -> GroupShown:
     """
     _check_members(api, call, ())
     joined = groups_of(api.services).join(
-        call.app, account_id(asked.group), call.user, by_user=not call.is_back_end
+        call.app, id_of(asked.group), call.user, by_user=not call.is_back_end
     )
     return _shown(joined)

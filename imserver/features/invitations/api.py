@@ -9,20 +9,20 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE
 from imserver.features.accounts import api as accounts
-from imserver.features.accounts.accounts import account_id
 from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.accounts.friends import TooManyFriends
 from imserver.features.accounts.tokens import GOCHAT
 from imserver.features.groups import api as groups
 from imserver.features.invitations.invitations import Blocked, TooManyInvitations, UnknownInvitation
 from imserver.features.invitations.parts import invitations_of
+from imserver.features.invitations.rows import Invitation
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, ActingPage, about
 from imserver.http.operation import Resource, refuse
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
-from imserver.storage.contract import Invitation
+from imserver.model import id_of
 
 _LONGEST: Final = 366 * 86400
 _WEEK: Final = 7 * 86400
@@ -154,7 +154,7 @@ def create(api: Api, call: Call, asked: InvitationCreate) -> InvitationShown:
 
     Whoever knows its code may accept it. To a group it is valid while its maker may invite members.
     """
-    group = account_id(asked.group)
+    group = id_of(asked.group)
     if not (group or call.user):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
     return _shown(invitations_of(api.services).create(call.app, call.user, group, asked.seconds, asked.uses))
@@ -176,7 +176,7 @@ def invitations(api: Api, call: Call, asked: InvitationsQuery) -> InvitationsAns
     if not (asked.group or call.user):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
     behind = after(asked.cursor) or ""
-    group = account_id(asked.group)
+    group = id_of(asked.group)
     found = invitations_of(api.services).page(call.app, call.user, group, behind, asked.limit + 1)
     page, following = page_and_cursor(found, asked.limit, lambda invitation: invitation.code)
     return InvitationsAnswer([_shown(each) for each in page], following)

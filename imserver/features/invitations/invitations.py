@@ -16,8 +16,8 @@ from imserver.features.accounts import friends as changes
 from imserver.features.accounts.accounts import Accounts, account_id
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
-from imserver.features.invitations.rows import InvitationStore, use
-from imserver.storage.contract import Account, Invitation
+from imserver.features.invitations.rows import Invitation, InvitationStore, use
+from imserver.storage.contract import Account
 from imserver.storage.statements import Condition, Statements
 
 CODE_BYTES: Final = 16

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.storage.contract import Invitation
+from msgspec import Struct
+
 from imserver.storage.statements import PooledStatements, Row, Statements, marks_of, text_of
 from imserver.storage.store import Store
 
 _COLUMNS: Final = "code, app, member, conversation, created, expires_at, uses, max_uses"
 _INVITATIONS: Final = f"SELECT {_COLUMNS} FROM invitation WHERE app = %s AND "
 _ENDED: Final = "((expires_at > 0 AND expires_at <= %s) OR (max_uses > 0 AND uses >= max_uses))"
+
+
+class Invitation(Struct, frozen=True):
+    """An invitation link: whoever knows the code may join a group, or become a friend of the maker."""
+
+    code: str
+    """Random. It is the only proof needed."""
+    app: str
+    user: str
+    """The maker; ``""``: a back end."""
+    group: int
+    """0: to become a friend of the maker."""
+    created: int
+    """Unix seconds."""
+    expires_at: int = 0
+    """Unix seconds; 0: never."""
+    uses: int = 0
+    max_uses: int = 0
+    """0: no limit."""
 
 
 class InvitationStore:

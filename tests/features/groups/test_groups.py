@@ -25,9 +25,8 @@ from imserver.features.groups.groups import (
     TooManyMembers,
     UnknownGroup,
 )
-from imserver.features.invitations.rows import InvitationStore, use
+from imserver.features.invitations.rows import Invitation, InvitationStore, use
 from imserver.model import JoinGroup
-from imserver.storage.contract import Invitation
 from imserver.storage.log.contract import Change, Draft
 from imserver.storage.log.message_log import MessageLog
 from imserver.storage.statements import Statements

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from imserver.config.settings import StorageSettings
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.invitations.rows import InvitationStore, use
-from imserver.storage.contract import Account, Invitation
+from imserver.features.invitations.rows import Invitation, InvitationStore, use
+from imserver.storage.contract import Account
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
 
@@ -44,6 +44,16 @@ def test_an_invitation_is_found_in_its_app_only(rows: InvitationStore) -> None:
     assert rows.get("shop", ONE.code) == ONE
     rows.remove("shop", ONE.code)
     assert rows.get("shop", ONE.code) is None
+
+
+def test_the_invitations_of_a_user_are_erased(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    rows = InvitationStore(store)
+    for letter, user, app in (("a", "ann", "shop"), ("b", "bob", "shop"), ("c", "ann", "other")):
+        assert rows.add(replace(ONE, code=letter * 22, user=user, app=app), 10)
+    store.delete_rows_of_user("shop", "ann")
+    found = [rows.get(app, letter * 22) for letter, app in (("a", "shop"), ("b", "shop"), ("c", "other"))]
+    assert [each is None for each in found] == [True, False, False]
 
 
 def test_lists_show_what_has_not_ended(rows: InvitationStore) -> None:
