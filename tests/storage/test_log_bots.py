@@ -178,7 +178,7 @@ def test_the_option_and_membership_decide_when_the_entry_is_stored(setting: Sett
     log.join(APP, at, [bot], "ann")
     assert log.conversations(APP, [at])[0].bots == (bot,)
     assert setting.synced(bot) == [*seen, log.head(APP)]
-    log.forget(APP, bot)
+    log.forget_marks(APP, bot)
     assert log.expire(APP, more_than=1) > 0
 
 

@@ -60,7 +60,7 @@ class MessageLog(GroupWriter, AnnotationWriter, EntryReader, ConversationReader,
         for row in self.memberships(app, user):
             if row.left_id is None and row.kind_of_conversation == "group":
                 self.leave(app, row.conversation, [user], user, heir=True)
-        self.forget(app, user)
+        self.forget_marks(app, user)
 
     def stored_before(self, app: str, time: int) -> int:
         """The greatest id stored before this Unix second that has not expired."""
