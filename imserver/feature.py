@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
+from imserver.auth.accounts import AccountLookup
+from imserver.auth.relations import Relations
 from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config
 from imserver.config.values import Places, convert_section
@@ -48,6 +50,7 @@ class Feature(Struct, frozen=True):
     problem and the id of the request; None: the client wants no page. ``preload`` imports what a node would
     import later: before a process forks, so that nodes share the memory. ``uses``: names of features that it
     needs; they come before it in the list.
+    ``accounts`` and ``relations`` answer questions of the core (:class:`imserver.core.core.Answering`).
     ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
     Everything is called in the order of the list of features.
     """
@@ -66,6 +69,8 @@ class Feature(Struct, frozen=True):
     preload: Callable[[], object] = _nothing
     uses: tuple[str, ...] = ()
     settings: type[Struct] | None = None
+    accounts: Callable[[Parts], AccountLookup] | None = None
+    relations: Callable[[Parts], Relations] | None = None
 
 
 _Settings = TypeVar("_Settings", bound=Struct)

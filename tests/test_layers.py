@@ -38,7 +38,6 @@ LAYERS = (
     ("http",),
     ("core",),
     ("messages",),
-    ("people",),
     ("push",),
     ("channels",),
     ("sessions",),

@@ -9,10 +9,10 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from imserver.auth.accounts import GOCHAT
 from imserver.commands.opened import opened, settings_options
 from imserver.features.accounts.account_import import BadImport, accounts_of, read_rows, store
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.tokens import GOCHAT
 from imserver.storage.log.rows import continue_after
 from imserver.terminal import fail
 

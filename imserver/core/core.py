@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gevent.hub import get_hub
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from imserver import __version__
+from imserver.auth.accounts import AccountLookup, NoAccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
+from imserver.auth.page_tokens import PageTokens
 from imserver.auth.quotas import BotRates
-from imserver.auth.relations import Relations
+from imserver.auth.relations import NoRelations, Relations
 from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
@@ -34,13 +36,6 @@ from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries, OtherNodes, Overview, StateQuery, ToFollowers, ToLog
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
-from imserver.features.accounts.accounts import Accounts
-from imserver.features.accounts.cards import Cards, LastSeen
-from imserver.features.accounts.friends import Friends
-from imserver.features.accounts.relations import AccountRelations
-from imserver.features.accounts.resets import Resets
-from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.tokens import AccountTokens, PageTokens
 from imserver.hub.expiry import Check, Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -128,14 +123,40 @@ class FeatureParts(Struct, frozen=True):
     stop: Callable[[], object] = _nothing
 
 
+_Answers = TypeVar("_Answers")
+
+
+class Answering(Protocol):
+    """What :class:`Parts` reads of the row of a feature: who answers the questions of the core.
+
+    The core calls the first function for each question, with the parts that it has built so far.
+    """
+
+    @property
+    def accounts(self) -> Callable[[Parts], AccountLookup] | None:
+        """Who holds a token of an account, and which users are accounts."""
+
+    @property
+    def relations(self) -> Callable[[Parts], Relations] | None:
+        """Whether a user may reach another, and see that they are online. ``accounts`` is built."""
+
+
 class Parts:
     """All parts of a node below its HTTP API, as attributes. Each part owns its state.
 
-    ``objection`` checks the settings of an app for the core and all features.
+    ``objection`` checks the settings of an app for the core and all features. ``answering``: the rows of the
+    features, in their order.
     """
 
-    def __init__(self, config: Config, request_log: RequestLog, objection: AppObjection) -> None:
+    def __init__(
+        self,
+        config: Config,
+        request_log: RequestLog,
+        objection: AppObjection,
+        answering: Sequence[Answering] = (),
+    ) -> None:
         self._objection = objection
+        self._answering = answering
         self.features: dict[str, FeatureParts] = {}
         """Name of a feature → its parts."""
         self.metric_rows: list[Callable[[], Iterable[Metric]]] = []
@@ -163,6 +184,8 @@ class Parts:
         """Called in this order."""
         self.opened: dict[str, Opened] = {}
         """Dialect → its function for new connections."""
+        self.chat_page = ""
+        """Address of this server's own page for chats, which a feature sets; ``""``: it has none."""
         self.http_port = config.app.http_port
         self.ws_port = config.app.websocket_port
 
@@ -172,7 +195,7 @@ class Parts:
         self._build_core()
         self._make_publishing()
         self.messaging = self._make_messaging()
-        self._make_accounts()
+        self.temporary_values = LocalValues() if self.cluster is None else self.cluster.registry
         self.overview = self._make_overview()
         registrar = None if self.cluster is None else self.cluster.registrar
         Occupancy(self.channels, self.table, self.webhooks, registrar)
@@ -203,7 +226,6 @@ class Parts:
             self.channels.ended,
             self.table.ended,
             self.logins.ended,
-            self.last_seen.ended,
             self.sessions.ended,
         )
 
@@ -227,11 +249,19 @@ class Parts:
         """Those of all features."""
         return tuple(each.erasure for each in self.features.values() if each.erasure is not None)
 
-    def _erase_user(self, app: str, user: str) -> None:
-        """Erase what features have of a deleted user. May switch. Raises Unavailable."""
+    def erase_user(self, app: str, user: str) -> None:
+        """Erase what features and the core have of a deleted user, in this order.
+
+        May switch. May be called again: then it erases what was added meanwhile. Raises Unavailable.
+        """
+        # Features first: a bucket may be unavailable while everything else is reachable.
         for erasure in self.erasures:
             erasure.user(app, user)
         self.store.delete_rows_of_user(app, user, tables_of(self.erasures))
+        self.store.log().erase_user(app, user)
+        self.messaging.pongs.forget(app, user)
+        # Absences are deleted as at a login.
+        self.webhooks.feeds.events.forget_user(app, user)
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -246,7 +276,8 @@ class Parts:
         log.info("this process may open %d files", openable_files())
         self.data.start()
         loop = get_hub().loop
-        secret = self.data.secret(config.server.secret_file)
+        self.secret = secret = self.data.secret(config.server.secret_file)
+        """Random bytes that all nodes share. Keys are derived from it."""
         self.poller = poller.make(loop, config.hub.readers)
         self.flusher = Flusher(
             loop,
@@ -273,24 +304,19 @@ class Parts:
         self.ids = ConnectionIds(secret, new_birth())
         self.table = ConnectionTable(self.hub, self.ids)
         self._make_logins(secret)
-        self.account_relations = AccountRelations(
-            self.account_store, self.store, self.account_tokens.wanted_in
-        )
-        self.relations: Relations = self.account_relations
+        self.relations: Relations = self._answer(each.relations for each in self._answering) or NoRelations()
         self._choose_services(secret)
         self.tenants.on_delete.append(self.sessions.close_app)
 
+    def _answer(self, functions: Iterable[Callable[[Parts], _Answers] | None]) -> _Answers | None:
+        """The answers of the first feature that has any."""
+        return next((function(self) for function in functions if function is not None), None)
+
     def _make_logins(self, secret: bytes) -> None:
         """Build authentication, login rules and webhooks."""
-        self.account_store = AccountStore(self.store)
         self.bot_rates = BotRates(self.config.limits.bot_rate)
-        self.account_tokens = AccountTokens(
-            self.config,
-            secret,
-            self.account_store,
-            self.bot_rates,
-            self.tenants,
-            lambda: self.keys.demo,
+        self.accounts: AccountLookup = (
+            self._answer(each.accounts for each in self._answering) or NoAccountLookup()
         )
         self.page_tokens = PageTokens(self.config, secret)
         self.outgoing = outgoing = Outgoing()
@@ -303,7 +329,7 @@ class Parts:
         self.logins = Logins(
             self.tenants,
             self.page_tokens,
-            self.account_tokens,
+            self.accounts,
             lambda: self.keys.demo,
             self.webhooks,
             Issuers(outgoing),
@@ -316,9 +342,7 @@ class Parts:
         self.allowed.learn(self.tenants.all())
         self.tenants.on_change += [self.keys.app_changed, self.logins.changed, self.allowed.changed]
         self.tenants.on_delete += [self.keys.app_deleted, self.logins.deleted, self.allowed.deleted]
-        self.authority = Authority(
-            self.keys, self.page_tokens, self.logins, self.account_tokens, self.allowed
-        )
+        self.authority = Authority(self.keys, self.page_tokens, self.logins, self.accounts, self.allowed)
 
     def _choose_services(self, secret: bytes) -> None:
         """Choose the services of a single node or of a cluster."""
@@ -401,7 +425,7 @@ class Parts:
             self.webhooks.feeds,
         )
         self.notifications = Notifications(
-            self.webhooks.feeds, self.presence, self.registry, store, self.account_store
+            self.webhooks.feeds, self.presence, self.registry, store, self.accounts
         )
         signals = Signals(
             self.hub,
@@ -454,36 +478,6 @@ class Parts:
             self.request_ids,
             self.webhooks.absent,
         )
-
-    def _make_accounts(self) -> None:
-        """Build accounts and their relations."""
-        accounts = self.account_store
-        self.friends = Friends(accounts, self.config.accounts.friends, self.signals.send)
-        attempt = None if self.cluster is None else self.cluster.registry.attempt
-        self.accounts = Accounts(
-            self.config,
-            self.account_tokens,
-            accounts,
-            self.sessions.close,
-            lambda: self.keys.demo,
-            attempt,
-            (
-                # Features first: a bucket may be unavailable while everything else is reachable.
-                self._erase_user,
-                lambda app, user: self.store.log().erase_user(app, user),
-                self.messaging.pongs.forget,
-                # Absences are deleted as at a login.
-                self.webhooks.feeds.events.forget_user,
-            ),
-            self.webhooks.feeds,
-            self.logins.refused,
-        )
-        self.resets = Resets(self.config, self.accounts, accounts, attempt)
-        self.temporary_values = LocalValues() if self.cluster is None else self.cluster.registry
-        self.cards = Cards(
-            self.config, self.accounts, accounts, self.account_relations, self.presence, attempt
-        )
-        self.last_seen = LastSeen(accounts, self.account_tokens.wanted_in)
 
     def _make_streams(self, others: OtherNodes | None) -> None:
         """Build streamed messages in channels."""

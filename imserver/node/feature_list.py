@@ -17,6 +17,7 @@ CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
 
 FEATURES: Final = (
+    "imserver.features.accounts",
     "imserver.features.groups",
     "imserver.features.invitations",
     "imserver.dialects.client",

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from imserver.auth.authority import Keys
+from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.principal import ALL_SCOPES, NOBODY, PUSH, READ, may
 from imserver.config.settings import ApiSettings, Config, KeySettings, TenantSettings
-from imserver.features.accounts.tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.storage.contract import AppRow, Changes, KeyRow
 
 SECRET = b"0123456789abcdef0123456789abcdef"

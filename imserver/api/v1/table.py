@@ -25,10 +25,6 @@ from imserver.api.v1 import (
 )
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.auth.principal import ANY_KEY, ANYONE
-from imserver.features.accounts import api as accounts
-from imserver.features.accounts import cards_api as cards
-from imserver.features.accounts import friends_api as friends
-from imserver.features.accounts import resets_api as resets
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import about
 from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of, run
@@ -42,10 +38,6 @@ _SINGLE: Final = (
     *channels.routes.rows,
     *streamed.routes.rows,
     *subscribers.routes.rows,
-    *accounts.routes.rows,
-    *resets.routes.rows,
-    *cards.routes.rows,
-    *friends.routes.rows,
     *conversations.routes.rows,
     *messages.routes.rows,
     *presence.sessions.rows,

@@ -13,14 +13,15 @@ from secrets import randbits
 from time import time
 from typing import Any, Final
 
+from imserver.auth.accounts import AccountSession
 from imserver.auth.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.auth.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
 from imserver.config.settings import AppAccountSettings, Config
 from imserver.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.tokens import AccountSession, AccountTokens, KnownDevice
-from imserver.model import MAX_ID
+from imserver.features.accounts.tokens import AccountTokens, KnownDevice
+from imserver.model import id_of
 from imserver.storage.contract import (
     AVATAR_CHARACTERS,
     IDENTIFIERS,
@@ -30,7 +31,6 @@ from imserver.storage.contract import (
     Identifier,
     Taken,
 )
-from imserver.webhooks.feeds import Feeds
 
 DEVICE_CHARACTERS: Final = 64
 
@@ -57,14 +57,6 @@ def may_be_login(login: str, password: str) -> bool:
     return fits(login, 1, LOGIN_CHARACTERS) and len(password.encode()) <= MAX_PASSWORD_BYTES
 
 
-def account_id(user: str) -> int:
-    """The numeric id of an account; 0 if it is invalid."""
-    if not (user.isascii() and user.isdecimal()) or len(user) > 19 or user[:1] == "0":
-        return 0
-    id = int(user)
-    return id if id <= MAX_ID else 0
-
-
 def _check(text: str, name: str, least: int, most: int) -> None:
     if not fits(text, least, most):
         raise BadField(f"{name}: expected {least} to {most} characters that can be shown")
@@ -74,12 +66,16 @@ log: Final = logging.getLogger(__name__)
 
 SessionCloser = Callable[[str, Sequence[str], str | None], object]
 """Called with (app, users, device)."""
-Forget = Callable[[str, str], object]
+Erase = Callable[[str, str], object]
 """(app, user): deletes the data of an account elsewhere. May switch. Does nothing the second time."""
 Refused = Callable[[LoginRefusal, str, str, str], object]
 """Called with (reason, app, user, address) of a refused login. Identifiers are personal: user is ``""``."""
 _DEVICE_BITS: Final = 53
 """Bits of a login number: exact in the JSON of every language."""
+
+
+def _nobody(_app: str) -> bool:
+    return False
 
 
 class NoAccounts(ImserverError):
@@ -125,8 +121,8 @@ class Accounts:
 
     ``close_sessions`` is :meth:`imserver.sessions.sessions.Sessions.close`. ``is_demo``: whether the
     server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
-    Each function of ``forget`` is called before and after the deletion of an account. ``feeds`` report
-    changes to back ends, ``refused`` counts refused logins.
+    ``erase`` is called before and after the deletion of an account. ``reports``: whether the back end of an
+    app wants events about accounts. ``refused`` counts refused logins.
     """
 
     def __init__(
@@ -137,8 +133,8 @@ class Accounts:
         close_sessions: SessionCloser,
         is_demo: Callable[[], bool],
         attempt: Shared | None = None,
-        forget: Sequence[Forget] = (),
-        feeds: Feeds | None = None,
+        erase: Erase | None = None,
+        reports: Callable[[str], bool] | None = None,
         refused: Refused | None = None,
     ) -> None:
         settings = config.accounts
@@ -159,17 +155,13 @@ class Accounts:
         self._by_address = Attempts(settings.failures_per_address, failing, kind="network", shared=attempt)
         self._by_device = Attempts(settings.failures, failing, kind="device", shared=attempt)
         self._seconds = int(config.jwt.expire_time * 3600)
-        self._forget = (self._remove_owned, *forget)
-        self._feeds = feeds
+        self._erase_elsewhere = erase
+        self._reports = reports or _nobody
 
     @property
     def registration_is_open(self) -> bool:
         """Whether anybody may register, in apps with accounts."""
         return self._is_demo() if self._registration is None else self._registration
-
-    def _reports(self, app: str) -> bool:
-        """Whether the back end of an app wants events about accounts."""
-        return self._feeds is not None and self._feeds.wants(app, "account")
 
     # --- registering and logging in -------------------------------------------------------------------------
 
@@ -402,7 +394,7 @@ class Accounts:
 
     def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
         """The existing accounts of these users, in the order of their ids."""
-        return self._accounts.by_ids(app, sorted({id for user in users if (id := account_id(user))}))
+        return self._tokens.those_of(app, users)
 
     def page(self, app: str, after: int, limit: int) -> list[Account]:
         """Accounts of an app in the order of their ids, after the id ``after``."""
@@ -416,7 +408,7 @@ class Accounts:
         Raises BadField, NoAccounts and UnknownAccount.
         """
         check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
-        changed = self._accounts.change(app, account_id(user), fields, self._reports(app))
+        changed = self._accounts.change(app, id_of(user), fields, self._reports(app))
         if changed is None:
             raise self._unknown(app, user)
         return changed
@@ -518,13 +510,13 @@ class Accounts:
         return UnknownAccount(user)
 
     def _found(self, app: str, user: str) -> tuple[Account, str] | None:
-        id = account_id(user)
+        id = id_of(user)
         return self._accounts.by_id(app, id) if id else None
 
     def log_out(self, app: str, user: str) -> None:
         """End all sessions of an account: invalidate tokens, close connections. Raises NoAccounts and
         UnknownAccount."""
-        if not self._accounts.end_sessions(app, account_id(user), self._reports(app)):
+        if not self._accounts.end_sessions(app, id_of(user), self._reports(app)):
             raise self._unknown(app, user)
         self._close_sessions(app, [user], None)
 
@@ -555,21 +547,21 @@ class Accounts:
         connections in progress add meanwhile is deleted after it.
         """
         account = self.known(app, user)
-        for forget in self._forget:
-            forget(account.app, account.user)
+        self._erase(account)
         if not self._accounts.remove(app, account.id, self._reports(app)):
             raise UnknownAccount(user)
         self._close_sessions(app, [user], None)
         try:
-            for forget in self._forget:
-                forget(account.app, account.user)
+            self._erase(account)
         except (StorageUnavailable, MediaUnavailable) as error:
             log.warning("data of the deleted account %s in %s may be left: %s", user, app, error)
 
-    def _remove_owned(self, app: str, user: str) -> None:
-        """Delete the accounts of programs that belong to an account."""
-        for owned in self._accounts.owned_by(app, account_id(user)):
-            self.remove(app, str(owned))
+    def _erase(self, account: Account) -> None:
+        """Delete the accounts of programs that belong to an account, and all its data elsewhere."""
+        for owned in self._accounts.owned_by(account.app, account.id):
+            self.remove(account.app, str(owned))
+        if self._erase_elsewhere is not None:
+            self._erase_elsewhere(account.app, account.user)
 
     def close(self) -> None:
         """Stop the threads that hash."""

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
+from imserver.auth.accounts import GOCHAT, AccountSession
 from imserver.auth.attempts import TooManyFailures
 from imserver.auth.authority import bearer
 from imserver.auth.identifiers import LOGIN_CHARACTERS, NAME_PATTERN, BadField, split
@@ -20,8 +21,8 @@ from imserver.features.accounts.accounts import (
     WrongLogin,
     check_device,
 )
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.passwords import Overloaded
-from imserver.features.accounts.tokens import GOCHAT, AccountSession
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, about
@@ -247,7 +248,13 @@ REFUSALS: Final[Refusals] = {
 }
 """Exceptions of accounts → refusals."""
 
-routes = Resource("accounts", hot=False, examples=(_ACCOUNT, _SESSION, _DONE), refusals=REFUSALS)
+CHAPTER: Final = (
+    "Users who register with an identifier and a password. Use the account's own token, or an API key with "
+    "the scope `admin`."
+)
+routes = Resource(
+    "accounts", hot=False, chapter=CHAPTER, examples=(_ACCOUNT, _SESSION, _DONE), refusals=REFUSALS
+)
 
 
 @routes.post(
@@ -271,7 +278,7 @@ def register(api: Api, call: Call, asked: Registration) -> SessionAnswer:
     app must use accounts (`account_tokens`); its setting `accounts` says which identifiers. The answer
     `login_taken` does not say which of them belongs to another account.
     """
-    accounts = api.services.accounts
+    accounts = accounts_of(api.services).accounts
     check_device(asked.device)
     given = _given(asked)
     if asked.login is not UNSET:
@@ -313,7 +320,7 @@ def login(api: Api, call: Call, asked: AccountLogin) -> SessionAnswer:
     token of the account as `Authorization: Bearer`, even an expired one, cannot be locked out by others: only
     its own failures count for it.
     """
-    accounts = api.services.accounts
+    accounts = accounts_of(api.services).accounts
     check_device(asked.device)
     text = asked.phone if asked.login is UNSET else asked.login
     if text is UNSET or UNSET not in (asked.phone, asked.login):
@@ -341,14 +348,14 @@ def rules(api: Api, call: Call, asked: RulesQuery) -> RulesAnswer:
 
     For the form with which users register.
     """
-    accounts = api.services.accounts
+    accounts = accounts_of(api.services).accounts
     of_app = accounts.rules_of(call.app)
     return RulesAnswer(
         accounts.registration_is_open,
         list(of_app.identifiers),
         of_app.find,
         of_app.passwords,
-        api.services.resets.offered_in(call.app),
+        accounts_of(api.services).resets.offered_in(call.app),
     )
 
 
@@ -360,7 +367,7 @@ def show(api: Api, call: Call, asked: AccountQuery) -> AccountShown:
     """
     if not (asked.of or call.user):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `of`: name the account")
-    account = api.services.accounts.get(call.app, asked.of or call.user)
+    account = accounts_of(api.services).accounts.get(call.app, asked.of or call.user)
     if account is None:
         raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT)
     return _shown(account, call.is_back_end or account.user == call.user)
@@ -371,7 +378,7 @@ def change(api: Api, call: Call, asked: AccountSet) -> AccountShown:
     """Change the profile of an account."""
     names = ("nickname", "avatar", "findable", "show_presence")
     given = {name: value for name in names if (value := getattr(asked, name)) is not UNSET}
-    return _shown(api.services.accounts.change(call.app, call.user, given), True)
+    return _shown(accounts_of(api.services).accounts.change(call.app, call.user, given), True)
 
 
 @routes.post(
@@ -392,7 +399,7 @@ def set_identifiers(api: Api, call: Call, asked: IdentifiersSet) -> AccountShown
     One has to remain. A user's requests count as registrations and logins of their address.
     """
     password = None if call.is_back_end else asked.password
-    accounts = api.services.accounts
+    accounts = accounts_of(api.services).accounts
     changed = accounts.change_identifiers(
         call.app, call.user, _given(asked), password, call.request.host, token_of(call)
     )
@@ -416,7 +423,7 @@ def set_password(api: Api, call: Call, asked: PasswordSet) -> AccountDone:
     This ends all sessions of the account.
     """
     old = None if call.is_back_end else asked.old_password
-    api.services.accounts.change_password(
+    accounts_of(api.services).accounts.change_password(
         call.app, call.user, old, asked.password, call.request.host, token_of(call)
     )
     return AccountDone(call.user)
@@ -428,7 +435,7 @@ def log_out(api: Api, call: Call, _asked: Acting) -> AccountDone:
 
     All its tokens become invalid. Its connections are closed with 4502.
     """
-    api.services.accounts.log_out(call.app, call.user)
+    accounts_of(api.services).accounts.log_out(call.app, call.user)
     return AccountDone(call.user)
 
 
@@ -449,7 +456,7 @@ def delete(api: Api, call: Call, asked: AccountDelete) -> AccountDone:
     This deletes its profile, friends, memberships, files and marks. Its messages remain in the
     conversations of others. A user's requests count as logins of their address.
     """
-    accounts = api.services.accounts
+    accounts = accounts_of(api.services).accounts
     if not call.is_back_end:
         accounts.confirmed(call.app, call.user, asked.password, call.request.host, token_of(call))
     accounts.remove(call.app, call.user)
@@ -497,7 +504,7 @@ def devices(api: Api, call: Call, _asked: Acting) -> DevicesAnswer:
 
     Each login with a password is listed until its token expires. Tokens issued by GoChat are not listed.
     """
-    found = api.services.accounts.devices(call.app, call.user)
+    found = accounts_of(api.services).accounts.devices(call.app, call.user)
     sessions = api.services.presence.sessions(call.app, [call.user]).sessions[0] if found else []
     online = [session.device for session in sessions]
     shown = [
@@ -526,5 +533,5 @@ def end_device(api: Api, call: Call, asked: DeviceEnd) -> AccountDone:
 
     Its token becomes invalid. Connections of the account on devices with this name are closed with 4502.
     """
-    api.services.accounts.log_out_device(call.app, call.user, int(asked.device))
+    accounts_of(api.services).accounts.log_out_device(call.app, call.user, int(asked.device))
     return AccountDone(call.user)

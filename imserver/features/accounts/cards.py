@@ -15,10 +15,11 @@ from imserver.auth.identifiers import LOGIN_CHARACTERS, candidates, fits
 from imserver.clock import until_beat
 from imserver.config.settings import Config
 from imserver.errors import ImserverError, StorageUnavailable
-from imserver.features.accounts.accounts import Accounts, UnknownAccount, account_id
+from imserver.features.accounts.accounts import Accounts, UnknownAccount
 from imserver.features.accounts.friends import STRANGERS, Relation, relation_of
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.rows import AccountStore
+from imserver.model import id_of
 from imserver.sessions.presence import Presence
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection
@@ -111,7 +112,7 @@ class Cards:
 
     def _cards(self, app: str, by: str, accounts: Sequence[Account], found: bool = False) -> list[Card]:
         """``found``: by an identifier, which shows user names, too."""
-        mine = account_id(by)
+        mine = id_of(by)
         others = [account for account in accounts if account.id != mine]
         states = self._relations.states(by, others)
         known = self._relations.known(app, by, others, states)
@@ -153,7 +154,7 @@ class LastSeen:
         app, user = connection.app, connection.user
         if not (app and user):
             return
-        id = account_id(user)
+        id = id_of(user)
         if not id or not self._wanted_in(app):
             return
         if len(self._seen) < MOST_SEEN:

@@ -10,9 +10,10 @@ from imserver import errors
 from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER
 from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
-from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Login, Nickname, UserId
+from imserver.features.accounts.api import CHAPTER, NO_ACCOUNTS, Avatar, Login, Nickname, UserId
 from imserver.features.accounts.cards import CARDS, Card, NoFinding
 from imserver.features.accounts.friends import Relation
+from imserver.features.accounts.parts import accounts_of
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, about
 from imserver.http.operation import Resource, refuse
@@ -69,6 +70,7 @@ _CARD: Final = CardShown("2", "Bob", "", "bob", "friend", "offline", 1795155801,
 routes = Resource(
     "accounts",
     hot=False,
+    chapter=CHAPTER,
     examples=(_CARD,),
     refusals={
         UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
@@ -93,7 +95,7 @@ def find(api: Api, call: Call, asked: FindRequest) -> CardShown:
     reported as unknown. An app may switch this off (`accounts.find`). Requests count by account and by
     address.
     """
-    return _card(api.services.cards.find(call.app, call.user, asked.text, call.request.host))
+    return _card(accounts_of(api.services).cards.find(call.app, call.user, asked.text, call.request.host))
 
 
 @routes.post(
@@ -110,7 +112,7 @@ def cards(api: Api, call: Call, asked: CardsRequest) -> CardsAnswer:
     blocked the caller show neither. Accounts with `show_presence` off hide their presence, those with
     `findable` off their user name. A back end that names no `user` sees all.
     """
-    found = api.services.cards.show(call.app, call.user, asked.users)
+    found = accounts_of(api.services).cards.show(call.app, call.user, asked.users)
     return CardsAnswer(list(map(_card, found)))
 
 

@@ -8,9 +8,8 @@ from typing import Final, Literal
 
 from imserver.cluster.nodes import ToFollowers
 from imserver.errors import ImserverError
-from imserver.features.accounts.accounts import account_id
 from imserver.features.accounts.rows import AccountStore, Relating, States
-from imserver.model import Signal
+from imserver.model import Signal, id_of
 from imserver.storage.contract import Contact, ListName
 from imserver.storage.statements import Condition
 
@@ -72,7 +71,7 @@ class Friends:
 
         Raises Oneself, UnknownFriend (also if a change does not meet the condition) and TooManyFriends.
         """
-        mine, theirs = account_id(user), account_id(other)
+        mine, theirs = id_of(user), id_of(other)
         if not (mine and theirs):
             raise UnknownFriend(other)
         if mine == theirs:
@@ -103,8 +102,8 @@ class Friends:
 
     def listed(self, name: ListName, user: str, after: str, limit: int) -> tuple[int, list[Contact]]:
         """The length of a list of an account, and a page of it after the user ``after``."""
-        id = account_id(user)
-        return self._accounts.contacts(name, id, account_id(after), limit) if id else (0, [])
+        id = id_of(user)
+        return self._accounts.contacts(name, id, id_of(after), limit) if id else (0, [])
 
 
 def relation_of(states: States) -> Relation:

@@ -9,15 +9,17 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.features.accounts import friends as changes
-from imserver.features.accounts.accounts import NoAccounts, UnknownAccount, account_id
+from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
 from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Nickname, UserId
 from imserver.features.accounts.friends import Oneself, TooManyFriends, UnknownFriend
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.rows import Relating
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, ActingPage, about
 from imserver.http.operation import Resource, refuse
 from imserver.http.wire import after, page_and_cursor
+from imserver.model import id_of
 
 ListName = Literal["friends", "incoming", "outgoing", "blocked"]
 
@@ -72,6 +74,7 @@ _NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_TOO_MANY_FRIENDS
 
 routes = Resource(
     "friends",
+    chapter="Friends, friend requests, blocks.",
     hot=False,
     examples=(_DONE,),
     refusals={
@@ -93,11 +96,11 @@ routes = Resource(
 )
 def friends(api: Api, call: Call, asked: FriendsQuery) -> FriendsAnswer:
     """List friends and friend requests, page by page."""
-    api.services.accounts.known(call.app, call.user)
+    accounts_of(api.services).accounts.known(call.app, call.user)
     behind = after(asked.cursor) or ""
     # A cursor that is not the id of an account begins at the first page.
-    behind = behind if account_id(behind) else ""
-    total, found = api.services.friends.listed(asked.list, call.user, behind, asked.limit + 1)
+    behind = behind if id_of(behind) else ""
+    total, found = accounts_of(api.services).friends.listed(asked.list, call.user, behind, asked.limit + 1)
     page, following = page_and_cursor(found, asked.limit, lambda contact: str(contact.id))
     shown = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
     return FriendsAnswer(total, shown, following)
@@ -159,5 +162,6 @@ def unblock(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
 
 
 def _change(api: Api, call: Call, asked: FriendChange, becoming: Relating) -> FriendAnswer:
-    api.services.accounts.rules_of(call.app)  # says so if the app has no accounts
-    return FriendAnswer(api.services.friends.change(call.app, call.user, asked.friend, becoming).value)
+    people = accounts_of(api.services)
+    people.accounts.rules_of(call.app)  # says so if the app has no accounts
+    return FriendAnswer(people.friends.change(call.app, call.user, asked.friend, becoming).value)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
-from imserver.features.accounts.accounts import account_id
 from imserver.features.accounts.friends import BLOCKED, FRIEND, STRANGERS
 from imserver.features.accounts.rows import AccountStore, States
+from imserver.model import id_of
 from imserver.storage.contract import Account
 from imserver.storage.statements import chunks
 from imserver.storage.store import Store
@@ -42,7 +42,7 @@ class AccountRelations:
         return self._blocked_by(app, by, users, True) if self.limits(app, by) else []
 
     def _blocked_by(self, app: str, by: str, users: Iterable[str], with_owner: bool) -> list[str]:
-        id, ids = account_id(by), {account_id(user) for user in users} - {0}
+        id, ids = id_of(by), {id_of(user) for user in users} - {0}
         if not (id and ids):
             return []
         return [str(each) for each in sorted(self._rows.blocked_by(app, id, sorted(ids), with_owner))]
@@ -62,7 +62,7 @@ class AccountRelations:
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
         """Users who have blocked ``by`` or its owner, at most ``limit``."""
-        id = account_id(by) if self.limits(app, by) else 0
+        id = id_of(by) if self.limits(app, by) else 0
         return tuple(map(str, self._rows.blockers(app, id, limit))) if id else ()
 
     # --- presence -------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ class AccountRelations:
         visible = set(users)
         if not self.limits(app, by):
             return visible
-        ids = sorted({id for user in visible if user != by and (id := account_id(user))})
+        ids = sorted({id for user in visible if user != by and (id := id_of(user))})
         for some in chunks(ids, _AT_ONCE):
             accounts = self._rows.by_ids(app, some)
             shown = [account for account in accounts if account.show_presence]
@@ -88,7 +88,7 @@ class AccountRelations:
 
     def states(self, by: str, accounts: Sequence[Account]) -> dict[int, States]:
         """Account id → how ``by`` and the account relate to each other. Empty for a back end."""
-        id = account_id(by)
+        id = id_of(by)
         return self._rows.relations(id, [each.id for each in accounts]) if id and accounts else {}
 
     def known(self, app: str, by: str, accounts: Sequence[Account], states: dict[int, States]) -> set[str]:

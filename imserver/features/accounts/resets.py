@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from itertools import count
 from secrets import token_urlsafe
 from time import monotonic, time
@@ -17,13 +18,13 @@ import gevent
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 
+from imserver.auth.accounts import GOCHAT
 from imserver.auth.attempts import Attempts, Shared, TooManyFailures
 from imserver.clock import retry_pause
 from imserver.config.settings import Config, SmtpSettings
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.features.accounts.accounts import Accounts, may_be_login
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.tokens import GOCHAT
 from imserver.logging import RateLimitedLog
 from imserver.storage.contract import Account
 
@@ -61,14 +62,21 @@ class NoResets(ImserverError):
 
 
 class Resets:
-    """Owner of the mails that are being sent."""
+    """Owner of the mails that are being sent.
+
+    ``own_page``: the address of this server's own page for links of the app of GoChat; ``""``: it has none.
+    """
 
     def __init__(
-        self, config: Config, accounts: Accounts, rows: AccountStore, attempt: Shared | None
+        self,
+        config: Config,
+        accounts: Accounts,
+        rows: AccountStore,
+        attempt: Shared | None,
+        own_page: Callable[[], str],
     ) -> None:
         self._smtp = config.smtp
-        self.page = ""
-        """Address of this server's own page for links of the app of GoChat; ``""``: it has none."""
+        self._own_page = own_page
         self._accounts = accounts
         self._rows = rows
         self._mails = Attempts(MAILS_PER_ACCOUNT, config.accounts.rate_seconds, kind="reset", shared=attempt)
@@ -80,7 +88,7 @@ class Resets:
         """Whether users of an app may reset their password by e-mail. Raises NoAccounts."""
         rules = self._accounts.rules_of(app)
         return bool(
-            self._smtp.host and rules.passwords and (rules.reset_url or (self.page and app == GOCHAT))
+            self._smtp.host and rules.passwords and (rules.reset_url or (self._own_page() and app == GOCHAT))
         )
 
     def request(self, app: str, login: str, address: str) -> None:
@@ -126,7 +134,7 @@ class Resets:
         except StorageUnavailable as error:
             log.warning("app %s: a password cannot be reset: %s", app, error)
             return
-        page = self._accounts.rules_of(app).reset_url or self.page
+        page = self._accounts.rules_of(app).reset_url or self._own_page()
         self._deliver(account, f"{page}#reset={code}")
 
     def _deliver(self, account: Account, link: str) -> None:

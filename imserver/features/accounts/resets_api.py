@@ -7,11 +7,12 @@ from typing import Annotated
 from msgspec import Struct
 
 from imserver import errors
+from imserver.auth.accounts import GOCHAT
 from imserver.auth.principal import ANYONE
 from imserver.features.accounts.accounts import UnknownReset
-from imserver.features.accounts.api import REFUSALS, Login, NewPassword
+from imserver.features.accounts.api import CHAPTER, REFUSALS, Login, NewPassword
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.resets import CODE_SECONDS, NoResets
-from imserver.features.accounts.tokens import GOCHAT
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import about
@@ -46,6 +47,7 @@ class ResetDone(Struct):
 routes = Resource(
     "accounts",
     hot=True,
+    chapter=CHAPTER,
     problems=(errors.HTTP_NOT_ALLOWED, errors.HTTP_TOO_MANY_REQUESTS),
     refusals={
         **REFUSALS,
@@ -69,7 +71,7 @@ def reset(api: Api, call: Call, asked: ResetRequest) -> ResetAsked:
     The mail has a link with a code. The answer is the same whether such an account exists or not. Each
     request counts as a login of its address.
     """
-    api.services.resets.request(call.app, asked.login, call.request.host)
+    accounts_of(api.services).resets.request(call.app, asked.login, call.request.host)
     return ResetAsked(CODE_SECONDS)
 
 
@@ -85,5 +87,5 @@ def finish_reset(api: Api, call: Call, asked: ResetFinish) -> ResetDone:
 
     A code works once. All sessions and tokens of the account end.
     """
-    api.services.resets.finish(call.app, asked.code, asked.password, call.request.host)
+    accounts_of(api.services).resets.finish(call.app, asked.code, asked.password, call.request.host)
     return ResetDone()

@@ -1,8 +1,7 @@
-"""Tokens that the server makes for accounts, bots and its own pages.
+"""Tokens that the server makes for accounts and bots.
 
 - Account tokens: JSON Web Tokens as GoChat makes them, HS256 with the claims ``user_id`` and ``exp``.
 - Tokens of bots: ``bot_<account>_<secret>``, valid until they are replaced.
-- Page tokens: ``page.`` and a signed text (:class:`PageTokens`).
 
 This server adds two claims to account tokens: ``version``, the version of the account when the token was
 made, and ``device``, the number of the login that the token belongs to. A token of GoChat itself counts as
@@ -13,17 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from secrets import token_urlsafe
 from time import time
 from typing import Final
 
 import msgspec
-from itsdangerous import BadSignature, URLSafeTimedSerializer
 from msgspec import Struct
 
+from imserver.auth.accounts import BOT_TOKEN_PREFIX, GOCHAT, AccountSession
 from imserver.auth.quotas import BotRates
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import (
@@ -35,14 +33,10 @@ from imserver.auth.tokens import (
 )
 from imserver.config.settings import PUBLIC_SIGN_KEY, AppAccountSettings, Config
 from imserver.features.accounts.rows import AccountStore
-from imserver.model import MAX_ID
+from imserver.model import MAX_ID, id_of
 from imserver.process import derive_key
 from imserver.storage.contract import Account
 
-GOCHAT: Final = "gochat"
-"""The app of GoChat's clients."""
-BOT_TOKEN_PREFIX: Final = "bot_"
-PAGE_TOKEN_PREFIX: Final = "page."
 _SECRET_BYTES: Final = 32
 _SECRET_CHARACTERS: Final = 43
 _ID_DIGITS: Final = 19
@@ -59,19 +53,6 @@ class AccountClaims(Struct):
     version: int = 0
     nbf: int | float = 0
     device: int = 0
-
-
-class AccountSession(Struct, frozen=True):
-    """A login of an account, and the token that proves it until ``expires_at`` (Unix seconds; 0: always).
-
-    ``device``: name of the device at login. ``device_id``: login number (0: not in the token).
-    """
-
-    account: Account
-    token: str
-    expires_at: int
-    device: str = ""
-    device_id: int = 0
 
 
 class KnownDevice(Struct, frozen=True):
@@ -155,7 +136,8 @@ def _no_bot(_id: int, _secret_hash: str) -> Account | None:
 
 
 class AccountTokens:
-    """Makes and verifies the tokens of stored accounts. Only apps with accounts have any.
+    """Makes and verifies the tokens of stored accounts. Only apps with accounts have any. The answers to
+    :class:`imserver.auth.accounts.AccountLookup` where users are accounts.
 
     ``is_demo``: whether the server is in demo mode. Only then is GoChat's public key accepted.
     """
@@ -239,6 +221,13 @@ class AccountTokens:
             raise BadToken("the app has no accounts")
         return AccountSession(account, text, int(claims.exp), name, claims.device)
 
+    def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
+        """The existing accounts of these users, in the order of their ids. May switch.
+
+        Raises StorageUnavailable.
+        """
+        return self._accounts.by_ids(app, sorted({id for user in users if (id := id_of(user))}))
+
     def _bot(self, token: str) -> AccountSession:
         """The bot that a token belongs to. May switch. Raises BadToken and StorageUnavailable."""
         id, _, secret = token.removeprefix(BOT_TOKEN_PREFIX).partition("_")
@@ -254,41 +243,3 @@ class AccountTokens:
         if self._sign_key and (self._sign_key != PUBLIC_SIGN_KEY or self._is_demo()):
             return self._sign_key.encode()
         return self._derived_key
-
-
-class PageTokens:
-    """Makes and reads page tokens, for the visitors of the server's own pages.
-
-    A page token names an app and a user. It is valid for ``api.page_token_seconds`` and signed with a key
-    derived from the node's secret. A page uses it to log in, list the app's users and send to all of them.
-    """
-
-    def __init__(self, config: Config, secret: bytes) -> None:
-        self._signer = URLSafeTimedSerializer(derive_key(secret, "page tokens"), salt="page")
-        self.reload(config)
-
-    def reload(self, config: Config) -> None:
-        """Take the lifetime of tokens from ``config``."""
-        self._seconds = math.ceil(config.api.page_token_seconds)
-
-    def make(self, app: str, user: str) -> str:
-        """Make a token for the page of ``user`` in ``app``."""
-        signed = self._signer.dumps([app, user])
-        return PAGE_TOKEN_PREFIX + (signed if isinstance(signed, str) else signed.decode())
-
-    def read(self, token: str) -> tuple[str, str] | None:
-        """Return (app, user) of a valid page token, else None."""
-        if not token.startswith(PAGE_TOKEN_PREFIX):
-            return None
-        try:
-            app, user = self._signer.loads(token[len(PAGE_TOKEN_PREFIX) :], max_age=self._seconds)
-        except BadSignature:
-            return None
-        return app, user
-
-    def fits(self, app: str, user: str, token: str) -> bool:
-        """Whether an open app accepts a login of ``user`` with this token.
-
-        A page token must name exactly this app and user. Any other token is ignored, as the originals do.
-        """
-        return not token.startswith(PAGE_TOKEN_PREFIX) or self.read(token) == (app, user)

@@ -6,4 +6,4 @@ from imserver.feature import Feature
 from imserver.features.invitations import api
 from imserver.features.invitations.parts import build
 
-FEATURE = Feature("invitations", build, operations=tuple(api.routes.rows), uses=("groups",))
+FEATURE = Feature("invitations", build, operations=tuple(api.routes.rows), uses=("accounts", "groups"))

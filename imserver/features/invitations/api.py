@@ -7,11 +7,11 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver import errors
+from imserver.auth.accounts import GOCHAT
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE
 from imserver.features.accounts import api as accounts
 from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.accounts.friends import TooManyFriends
-from imserver.features.accounts.tokens import GOCHAT
 from imserver.features.groups import api as groups
 from imserver.features.invitations.invitations import Blocked, TooManyInvitations, UnknownInvitation
 from imserver.features.invitations.parts import invitations_of

@@ -13,10 +13,11 @@ from imserver.auth.relations import Relations
 from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
 from imserver.features.accounts import friends as changes
-from imserver.features.accounts.accounts import Accounts, account_id
+from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
+from imserver.model import id_of
 from imserver.storage.contract import Account
 from imserver.storage.statements import Condition, Statements
 
@@ -89,7 +90,7 @@ class Invitations:
         now = int(time())
         code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
         made = Invitation(code, app, by, group, now, expires_at, max_uses=uses)
-        if not self._rows.add(made, self._most, account_id(by)):
+        if not self._rows.add(made, self._most, id_of(by)):
             raise TooManyInvitations(f"accounts.invitations {self._most}")
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imserver.core.core import FeatureParts, Parts
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
 from imserver.features.invitations.invitations import Invitations
 from imserver.features.invitations.rows import InvitationStore
@@ -16,14 +17,15 @@ def invitations_of(core: Parts) -> Invitations:
 
 def build(core: Parts) -> FeatureParts:
     """Build them."""
+    people = accounts_of(core)
     return FeatureParts(
         Invitations(
             core.config.accounts,
             InvitationStore(core.store),
-            core.accounts,
-            core.friends,
+            people.accounts,
+            people.friends,
             core.relations,
             groups_of(core),
-            core.cards.addresses,
+            people.cards.addresses,
         )
     )

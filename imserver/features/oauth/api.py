@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
+from imserver.auth.accounts import GOCHAT
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ACCOUNT
 from imserver.features.accounts.accounts import Closed, UnknownAccount
 from imserver.features.accounts.api import (
@@ -17,7 +18,6 @@ from imserver.features.accounts.api import (
     session_answer,
     token_of,
 )
-from imserver.features.accounts.tokens import GOCHAT
 from imserver.features.oauth.oauth import (
     LOGIN_SECONDS,
     POLL_SECONDS,

@@ -29,6 +29,7 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
+from imserver.auth.accounts import AccountSession
 from imserver.auth.attempts import TooManyFailures
 from imserver.auth.identifiers import BadField
 from imserver.auth.tenants import Tenants
@@ -37,7 +38,6 @@ from imserver.config.settings import Config, ProviderSettings
 from imserver.core.core import Parts
 from imserver.errors import ImserverError, LoginRefusal
 from imserver.features.accounts.accounts import Accounts, Closed, check_device
-from imserver.features.accounts.tokens import AccountSession
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.providers import (
     KINDS,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import AccountSettings
+from imserver.features.accounts.parts import accounts_of
 from imserver.storage.statements import text_of
 from tests.security.node_harness import Harness, config
 from tests.security.test_bots import person
@@ -13,7 +14,7 @@ from tests.security.test_bots import person
 REGISTRATION = AccountSettings(registration=True, registrations_per_address=0)
 
 
-@pytest.mark.parametrize("features", [None, ("uploads",), ("groups",)])
+@pytest.mark.parametrize("features", [None, ("accounts",), ("accounts", "groups")])
 def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
     tmp_path: Path, features: tuple[str, ...] | None
 ) -> None:
@@ -27,8 +28,8 @@ def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
     node = Harness(config(tmp_path, accounts=REGISTRATION, features=features))
     parts = node.node.parts
     log, before = parts.store.log(), parts.store.log().head("201")
-    assert ("groups" in parts.features) == (features != ("uploads",))
-    parts.accounts.remove("201", ann.user)
+    assert ("groups" in parts.features) == (features != ("accounts",))
+    accounts_of(parts).accounts.remove("201", ann.user)
     assert [row.left_id is None for row in log.memberships("201", ann.user)] == [False]
     roles = {row.user: row.role for row in log.members("201", group, "", 10)}
     assert roles == {bob.user: "owner", eve.user: "member"}

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from msgspec.structs import replace
 
 from imserver.auth.authority import AllowLists, Authority, Keys
+from imserver.auth.page_tokens import PageTokens
 from imserver.auth.tokens import Claims
 from imserver.config.settings import (
     ApiSettings,
@@ -25,7 +26,6 @@ from imserver.config.settings import (
 )
 from imserver.config.values import ConfigError
 from imserver.errors import HTTP_UNAUTHORIZED
-from imserver.features.accounts.tokens import PageTokens
 from imserver.features.pages.blueprint import create_pages, refusal
 from imserver.transport.proxies import TrustedProxies
 
