@@ -19,7 +19,7 @@ from imserver.version import full_version
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final = {
-    "account": ("imserver.commands.account", "account", "Import accounts of users."),
+    "account": ("imserver.features.accounts.command", "account", "Import accounts of users."),
     "app": ("imserver.commands.app", "app", "Create, list, show, change and delete apps."),
     "backup": ("imserver.commands.backup", "backup", "Copy the SQLite database while servers run."),
     "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
@@ -228,7 +228,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
 
 def _check_production(path: str | None) -> None:
     from imserver.commands import production
-    from imserver.commands.opened import opened
+    from imserver.opened import opened
 
     with opened(path, None) as (settings, store, tenants):
         deployment = production.Deployment(

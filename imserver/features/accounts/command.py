@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from imserver.auth.accounts import GOCHAT
-from imserver.commands.opened import opened, settings_options
 from imserver.features.accounts.account_import import BadImport, accounts_of, read_rows, store
 from imserver.features.accounts.rows import AccountStore
+from imserver.opened import opened, settings_options
 from imserver.storage.log.rows import continue_after
 from imserver.terminal import fail
 
