@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -51,6 +51,8 @@ class Feature(Struct, frozen=True):
     import later: before a process forks, so that nodes share the memory. ``uses``: names of features that it
     needs; they come before it in the list.
     ``accounts`` and ``relations`` answer questions of the core (:class:`imserver.core.core.Answering`).
+    ``commands``: name of a command of ``imserver`` → its module, which only the command imports, its
+    attribute there, and one line of help; only for features of this server.
     ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
     Everything is called in the order of the list of features.
     """
@@ -69,6 +71,7 @@ class Feature(Struct, frozen=True):
     preload: Callable[[], object] = _nothing
     uses: tuple[str, ...] = ()
     settings: type[Struct] | None = None
+    commands: Mapping[str, tuple[str, str, str]] = {}
     accounts: Callable[[Parts], AccountLookup] | None = None
     relations: Callable[[Parts], Relations] | None = None
 

@@ -9,6 +9,7 @@ FEATURE = Feature(
     "accounts",
     parts.build,
     operations=(*api.routes.rows, *resets_api.routes.rows, *cards_api.routes.rows, *friends_api.routes.rows),
+    commands={"account": ("imserver.features.accounts.command", "account", "Import accounts of users.")},
     accounts=parts.build_tokens,
     relations=parts.build_relations,
 )
