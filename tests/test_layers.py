@@ -72,7 +72,7 @@ IMPORTERS = {
     "zerorpc": ("cluster/",),
     "httptools": ("transport/",),
     "websockets": ("transport/",),
-    "sqlalchemy": ("storage/", "features/uploads/upload_rows.py"),
+    "sqlalchemy": ("storage/", "features/accounts/rows.py", "features/uploads/upload_rows.py"),
     "alembic": ("storage/",),
     "psycopg": ("storage/", "commands/outbox.py"),
     "pymysql": ("storage/",),

@@ -46,7 +46,7 @@ from imserver.messages.notifications import Notifications
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.metrics import Metrics, resident_bytes
-from imserver.process import DataDirectory, connection_limit, openable_files
+from imserver.process import DataDirectory, connection_limit, derive_key, openable_files
 from imserver.protocol.dialect import Dialect
 from imserver.push.idempotency import Dedupe, MessageIds, RequestIds
 from imserver.push.publish import PendingPushes, Publishing
@@ -229,6 +229,10 @@ class Parts:
             self.sessions.ended,
         )
 
+    def key_for(self, purpose: str) -> bytes:
+        """A key for one purpose, which all nodes derive from their common secret."""
+        return derive_key(self._secret, purpose)
+
     def learn_dialects(self, dialects: Iterable[Dialect]) -> None:
         """Apply what dialects say of origins and tokens."""
         self.origins.open_dialects.update(row.name for row in dialects if row.any_origin)
@@ -276,8 +280,7 @@ class Parts:
         log.info("this process may open %d files", openable_files())
         self.data.start()
         loop = get_hub().loop
-        self.secret = secret = self.data.secret(config.server.secret_file)
-        """Random bytes that all nodes share. Keys are derived from it."""
+        self._secret = secret = self.data.secret(config.server.secret_file)
         self.poller = poller.make(loop, config.hub.readers)
         self.flusher = Flusher(
             loop,

@@ -36,7 +36,7 @@ def build_tokens(core: Parts) -> AccountTokens:
     """Build what answers the core who holds a token."""
     return AccountTokens(
         core.config,
-        core.secret,
+        core.key_for("account tokens"),
         AccountStore(core.store),
         core.bot_rates,
         core.tenants,

@@ -34,7 +34,6 @@ from imserver.auth.tokens import (
 from imserver.config.settings import PUBLIC_SIGN_KEY, AppAccountSettings, Config
 from imserver.features.accounts.rows import AccountStore
 from imserver.model import MAX_ID, id_of
-from imserver.process import derive_key
 from imserver.storage.contract import Account
 
 _SECRET_BYTES: Final = 32
@@ -139,13 +138,14 @@ class AccountTokens:
     """Makes and verifies the tokens of stored accounts. Only apps with accounts have any. The answers to
     :class:`imserver.auth.accounts.AccountLookup` where users are accounts.
 
-    ``is_demo``: whether the server is in demo mode. Only then is GoChat's public key accepted.
+    ``derived_key`` signs tokens unless the settings have another key. ``is_demo``: whether the server is in
+    demo mode. Only then is GoChat's public key accepted.
     """
 
     def __init__(
         self,
         config: Config,
-        secret: bytes,
+        derived_key: bytes,
         accounts: AccountStore,
         rates: BotRates,
         tenants: Tenants,
@@ -156,7 +156,7 @@ class AccountTokens:
         self._tenants = tenants
         self._is_demo = is_demo
         self._sign_key = config.jwt.sign_key
-        self._derived_key = derive_key(secret, "account tokens")
+        self._derived_key = derived_key
         self.bots: Callable[[int, str], Account | None] = _no_bot
         """Who has a token of a bot: by the id of the account and the hash of the secret. It may switch, and
         raise StorageUnavailable."""
