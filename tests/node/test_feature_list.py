@@ -48,8 +48,8 @@ def test_the_manual_names_all_features() -> None:
             "line 3: apps.shop.account_tokens: the setting features leaves this feature out",
         ),
         (
-            "features: []\nsmtp: {host: mail.example}\n",
-            "line 2: smtp: the setting features leaves this feature out",
+            "features: []\naccounts: {friends: 7}\n",
+            "my.yaml: accounts: the setting features leaves this feature out",
         ),
     ],
 )

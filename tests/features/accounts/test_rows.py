@@ -10,8 +10,7 @@ from imserver.features.accounts.rows import AccountStore, States
 from imserver.features.bots.rows import BotStore
 from imserver.storage.contract import Account, Device, Imported, Taken
 from imserver.storage.store import Store
-
-from .conftest import OpenStore
+from tests.storage.conftest import OpenStore
 
 
 def kept(store: Store) -> AccountStore:
