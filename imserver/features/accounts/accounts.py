@@ -31,6 +31,7 @@ from imserver.storage.contract import (
     Identifier,
     Taken,
 )
+from imserver.webhooks.feeds import Feeds
 
 DEVICE_CHARACTERS: Final = 64
 
@@ -72,10 +73,6 @@ Refused = Callable[[LoginRefusal, str, str, str], object]
 """Called with (reason, app, user, address) of a refused login. Identifiers are personal: user is ``""``."""
 _DEVICE_BITS: Final = 53
 """Bits of a login number: exact in the JSON of every language."""
-
-
-def _nobody(_app: str) -> bool:
-    return False
 
 
 class NoAccounts(ImserverError):
@@ -121,8 +118,8 @@ class Accounts:
 
     ``close_sessions`` is :meth:`imserver.sessions.sessions.Sessions.close`. ``is_demo``: whether the
     server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
-    ``erase`` is called before and after the deletion of an account. ``reports``: whether the back end of an
-    app wants events about accounts. ``refused`` counts refused logins.
+    ``erase`` is called before and after the deletion of an account. ``feeds`` report changes to back ends,
+    ``refused`` counts refused logins.
     """
 
     def __init__(
@@ -134,7 +131,7 @@ class Accounts:
         is_demo: Callable[[], bool],
         attempt: Shared | None = None,
         erase: Erase | None = None,
-        reports: Callable[[str], bool] | None = None,
+        feeds: Feeds | None = None,
         refused: Refused | None = None,
     ) -> None:
         settings = config.accounts
@@ -156,12 +153,16 @@ class Accounts:
         self._by_device = Attempts(settings.failures, failing, kind="device", shared=attempt)
         self._seconds = int(config.jwt.expire_time * 3600)
         self._erase_elsewhere = erase
-        self._reports = reports or _nobody
+        self._feeds = feeds
 
     @property
     def registration_is_open(self) -> bool:
         """Whether anybody may register, in apps with accounts."""
         return self._is_demo() if self._registration is None else self._registration
+
+    def _reports(self, app: str) -> bool:
+        """Whether the back end of an app wants events about accounts."""
+        return self._feeds is not None and self._feeds.wants(app, "account")
 
     # --- registering and logging in -------------------------------------------------------------------------
 

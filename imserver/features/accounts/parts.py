@@ -60,7 +60,6 @@ def build(core: Parts) -> FeatureParts:
     config, rows, tokens, relations = core.config, AccountStore(core.store), _tokens_of(core), core.relations
     assert isinstance(relations, AccountRelations)
     attempt = None if core.cluster is None else core.cluster.registry.attempt
-    feeds = core.webhooks.feeds
     accounts = Accounts(
         config,
         tokens,
@@ -69,7 +68,7 @@ def build(core: Parts) -> FeatureParts:
         lambda: core.keys.demo,
         attempt,
         core.erase_user,
-        lambda app: feeds.wants(app, "account"),
+        core.webhooks.feeds,
         core.logins.refused,
     )
     friends = Friends(rows, config.accounts.friends, core.signals.send)
