@@ -4,7 +4,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -18,8 +18,7 @@ from imserver.terminal import fail, given_once, read_key, server_address, table
 from imserver.version import full_version
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
-_LAZY: Final = {
-    "account": ("imserver.commands.account", "account", "Import accounts of users."),
+_LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
     "app": ("imserver.commands.app", "app", "Create, list, show, change and delete apps."),
     "backup": ("imserver.commands.backup", "backup", "Copy the SQLite database while servers run."),
     "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
@@ -48,15 +47,18 @@ _STATUS_SECONDS: Final = 10
 
 
 class _Commands(click.Group):
-    """Loads the commands of ``_LAZY`` only when they are called."""
+    """Loads the commands of ``_LAZY`` and of features only when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_LAZY})
+        return sorted({*super().list_commands(ctx), *_LAZY, *_of_features()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _LAZY:
-            return super().get_command(ctx, cmd_name)
-        module, attribute, _ = _LAZY[cmd_name]
+        if (own := super().get_command(ctx, cmd_name)) is not None:
+            return own
+        row = _LAZY.get(cmd_name) or _of_features().get(cmd_name)
+        if row is None:
+            return None
+        module, attribute, _ = row
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
@@ -67,9 +69,17 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         lines = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
-        lines |= {name: text for name, (_, _, text) in _LAZY.items()}
+        lines |= {name: text for name, (_, _, text) in {**_LAZY, **_of_features()}.items()}
         with formatter.section("Commands"):
             formatter.write_dl(sorted(lines.items()))
+
+
+def _of_features() -> dict[str, tuple[str, str, str]]:
+    """The commands of the features of this server, as in ``_LAZY``."""
+    # Imported here: most commands need no feature.
+    from imserver.node.feature_list import load_features
+
+    return {name: row for feature in load_features(Config()) for name, row in feature.commands.items()}
 
 
 _config_option = click.option(
@@ -228,7 +238,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
 
 def _check_production(path: str | None) -> None:
     from imserver.commands import production
-    from imserver.commands.opened import opened
+    from imserver.opened import opened
 
     with opened(path, None) as (settings, store, tenants):
         deployment = production.Deployment(

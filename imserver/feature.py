@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
+from imserver.auth.accounts import AccountLookup
+from imserver.auth.relations import Relations
 from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config
 from imserver.config.values import Places, convert_section
@@ -48,6 +50,9 @@ class Feature(Struct, frozen=True):
     problem and the id of the request; None: the client wants no page. ``preload`` imports what a node would
     import later: before a process forks, so that nodes share the memory. ``uses``: names of features that it
     needs; they come before it in the list.
+    ``accounts`` and ``relations`` answer questions of the core (:class:`imserver.core.core.Answering`).
+    ``commands``: name of a command of ``imserver`` → its module, which only the command imports, its
+    attribute there, and one line of help; only for features of this server.
     ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
     Everything is called in the order of the list of features.
     """
@@ -66,6 +71,9 @@ class Feature(Struct, frozen=True):
     preload: Callable[[], object] = _nothing
     uses: tuple[str, ...] = ()
     settings: type[Struct] | None = None
+    commands: Mapping[str, tuple[str, str, str]] = {}
+    accounts: Callable[[Parts], AccountLookup] | None = None
+    relations: Callable[[Parts], Relations] | None = None
 
 
 _Settings = TypeVar("_Settings", bound=Struct)

@@ -69,6 +69,14 @@ def mentions_objection(users: Sequence[str]) -> str:
     return "`all` mentions everybody, so nobody else is named" if "all" in users and len(users) > 1 else ""
 
 
+def id_of(text: str) -> int:
+    """The number of a text of decimal digits; 0: the text is no id."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > 19 or text[0] == "0":
+        return 0
+    id = int(text)
+    return id if id <= MAX_ID else 0
+
+
 class Command(Struct, frozen=True, gc=False):
     """A command of a client. The service that runs it has the row of its class."""
 

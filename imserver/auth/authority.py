@@ -19,8 +19,9 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.auth.account_tokens import BOT_TOKEN_PREFIX, PAGE_TOKEN_PREFIX, AccountTokens, PageTokens
+from imserver.auth.accounts import BOT_TOKEN_PREFIX, AccountLookup
 from imserver.auth.login import Logins
+from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.principal import ALL_SCOPES, BAD_TOKEN, DEMO, NOBODY, Kind, Need, Principal
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
@@ -133,7 +134,7 @@ class Authority:
     """Identifies requests. Has no state of its own. ``allowed``: the address lists of the apps."""
 
     def __init__(
-        self, keys: Keys, pages: PageTokens, logins: Logins, accounts: AccountTokens, allowed: AllowLists
+        self, keys: Keys, pages: PageTokens, logins: Logins, accounts: AccountLookup, allowed: AllowLists
     ) -> None:
         self._keys = keys
         self._pages = pages

@@ -12,9 +12,10 @@ from time import time
 from typing import Final
 
 from imserver import errors
-from imserver.auth.account_tokens import PAGE_TOKEN_PREFIX, AccountTokens, PageTokens
+from imserver.auth.accounts import AccountLookup
 from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
 from imserver.auth.issuers import Issuers
+from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.quotas import ConnectionQuota, Expiry
 from imserver.auth.rules import (
     ALLOWED,
@@ -72,7 +73,7 @@ class Logins:
         self,
         tenants: Tenants,
         pages: PageTokens,
-        accounts: AccountTokens,
+        accounts: AccountLookup,
         is_demo: Callable[[], bool],
         webhooks: Webhooks,
         issuers: Issuers,

@@ -11,12 +11,12 @@ import click
 import msgspec
 
 from imserver.auth.app_deletion import app_contents, delete_app
-from imserver.commands.opened import day, opened, settings_options
 from imserver.config.load import dump_app, read_value
 from imserver.config.settings import ChannelSettings, ProviderSettings, TenantSettings
 from imserver.config.values import fold
 from imserver.errors import MediaUnavailable
 from imserver.node.feature_list import load_features
+from imserver.opened import day, opened, settings_options
 from imserver.storage.events import EventStore
 from imserver.terminal import fail, read_text, table
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from imserver.commands.opened import load_settings, settings_options
 from imserver.config.settings import Config
 from imserver.errors import StartError
+from imserver.opened import load_settings, settings_options
 from imserver.process import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.address import DatabaseAddress, database_address

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from imserver.commands.opened import day, opened, settings_options
+from imserver.opened import day, opened, settings_options
 from imserver.storage.contract import KeyRow
 from imserver.terminal import fail, table
 

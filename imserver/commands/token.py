@@ -21,9 +21,9 @@ from imserver.auth.tokens import (
     read_token,
     text_of_key,
 )
-from imserver.commands.opened import opened, settings_options
 from imserver.config.settings import Config, JwtSettings
 from imserver.errors import IssuerUnavailable
+from imserver.opened import opened, settings_options
 from imserver.process import DataDirectory
 from imserver.terminal import fail, required_once
 from imserver.webhooks.requests import Outgoing

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gevent.hub import get_hub
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from imserver import __version__
-from imserver.auth.account_tokens import AccountTokens, PageTokens
+from imserver.auth.accounts import AccountLookup, NoAccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
+from imserver.auth.page_tokens import PageTokens
 from imserver.auth.quotas import BotRates
-from imserver.auth.relations import Relations
+from imserver.auth.relations import NoRelations, Relations
 from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
@@ -45,15 +46,7 @@ from imserver.messages.notifications import Notifications
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.metrics import Metrics, resident_bytes
-from imserver.people.accounts import Accounts
-from imserver.people.attempts import Attempts
-from imserver.people.cards import Cards, LastSeen
-from imserver.people.friends import Friends
-from imserver.people.groups import GroupCommands, Groups
-from imserver.people.invitations import Invitations
-from imserver.people.relations import AccountRelations
-from imserver.people.resets import Resets
-from imserver.process import DataDirectory, connection_limit, openable_files
+from imserver.process import DataDirectory, connection_limit, derive_key, openable_files
 from imserver.protocol.dialect import Dialect
 from imserver.push.idempotency import Dedupe, MessageIds, RequestIds
 from imserver.push.publish import PendingPushes, Publishing
@@ -61,10 +54,8 @@ from imserver.push.push import Delivery, LocalReach, Pushes
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
-from imserver.storage.accounts import AccountStore
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.contract import Erasure, tables_of
-from imserver.storage.invitations import InvitationStore
 from imserver.storage.store import Store
 from imserver.transport import poller
 from imserver.transport.connection import Connection, ConnectionContext, Serve
@@ -132,14 +123,40 @@ class FeatureParts(Struct, frozen=True):
     stop: Callable[[], object] = _nothing
 
 
+_Answers = TypeVar("_Answers")
+
+
+class Answering(Protocol):
+    """What :class:`Parts` reads of the row of a feature: who answers the questions of the core.
+
+    The core calls the first function for each question, with the parts that it has built so far.
+    """
+
+    @property
+    def accounts(self) -> Callable[[Parts], AccountLookup] | None:
+        """Who holds a token of an account, and which users are accounts."""
+
+    @property
+    def relations(self) -> Callable[[Parts], Relations] | None:
+        """Whether a user may reach another, and see that they are online. ``accounts`` is built."""
+
+
 class Parts:
     """All parts of a node below its HTTP API, as attributes. Each part owns its state.
 
-    ``objection`` checks the settings of an app for the core and all features.
+    ``objection`` checks the settings of an app for the core and all features. ``answering``: the rows of the
+    features, in their order.
     """
 
-    def __init__(self, config: Config, request_log: RequestLog, objection: AppObjection) -> None:
+    def __init__(
+        self,
+        config: Config,
+        request_log: RequestLog,
+        objection: AppObjection,
+        answering: Sequence[Answering] = (),
+    ) -> None:
         self._objection = objection
+        self._answering = answering
         self.features: dict[str, FeatureParts] = {}
         """Name of a feature → its parts."""
         self.metric_rows: list[Callable[[], Iterable[Metric]]] = []
@@ -167,6 +184,8 @@ class Parts:
         """Called in this order."""
         self.opened: dict[str, Opened] = {}
         """Dialect → its function for new connections."""
+        self.chat_page = ""
+        """Address of this server's own page for chats, which a feature sets; ``""``: it has none."""
         self.http_port = config.app.http_port
         self.ws_port = config.app.websocket_port
 
@@ -176,7 +195,7 @@ class Parts:
         self._build_core()
         self._make_publishing()
         self.messaging = self._make_messaging()
-        self._make_accounts()
+        self.temporary_values = LocalValues() if self.cluster is None else self.cluster.registry
         self.overview = self._make_overview()
         registrar = None if self.cluster is None else self.cluster.registrar
         Occupancy(self.channels, self.table, self.webhooks, registrar)
@@ -207,9 +226,12 @@ class Parts:
             self.channels.ended,
             self.table.ended,
             self.logins.ended,
-            self.last_seen.ended,
             self.sessions.ended,
         )
+
+    def key_for(self, purpose: str) -> bytes:
+        """A key for one purpose, which all nodes derive from their common secret."""
+        return derive_key(self._secret, purpose)
 
     def learn_dialects(self, dialects: Iterable[Dialect]) -> None:
         """Apply what dialects say of origins and tokens."""
@@ -231,11 +253,19 @@ class Parts:
         """Those of all features."""
         return tuple(each.erasure for each in self.features.values() if each.erasure is not None)
 
-    def _erase_user(self, app: str, user: str) -> None:
-        """Erase what features have of a deleted user. May switch. Raises Unavailable."""
+    def erase_user(self, app: str, user: str) -> None:
+        """Erase what features and the core have of a deleted user, in this order.
+
+        May switch. May be called again: then it erases what was added meanwhile. Raises Unavailable.
+        """
+        # Features first: a bucket may be unavailable while everything else is reachable.
         for erasure in self.erasures:
             erasure.user(app, user)
         self.store.delete_rows_of_user(app, user, tables_of(self.erasures))
+        self.store.log().erase_user(app, user)
+        self.messaging.pongs.forget(app, user)
+        # Absences are deleted as at a login.
+        self.webhooks.feeds.events.forget_user(app, user)
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -250,7 +280,7 @@ class Parts:
         log.info("this process may open %d files", openable_files())
         self.data.start()
         loop = get_hub().loop
-        secret = self.data.secret(config.server.secret_file)
+        self._secret = secret = self.data.secret(config.server.secret_file)
         self.poller = poller.make(loop, config.hub.readers)
         self.flusher = Flusher(
             loop,
@@ -277,24 +307,19 @@ class Parts:
         self.ids = ConnectionIds(secret, new_birth())
         self.table = ConnectionTable(self.hub, self.ids)
         self._make_logins(secret)
-        self.account_relations = AccountRelations(
-            self.account_store, self.store, self.account_tokens.wanted_in
-        )
-        self.relations: Relations = self.account_relations
+        self.relations: Relations = self._answer(each.relations for each in self._answering) or NoRelations()
         self._choose_services(secret)
         self.tenants.on_delete.append(self.sessions.close_app)
 
+    def _answer(self, functions: Iterable[Callable[[Parts], _Answers] | None]) -> _Answers | None:
+        """The answers of the first feature that has any."""
+        return next((function(self) for function in functions if function is not None), None)
+
     def _make_logins(self, secret: bytes) -> None:
         """Build authentication, login rules and webhooks."""
-        self.account_store = AccountStore(self.store)
         self.bot_rates = BotRates(self.config.limits.bot_rate)
-        self.account_tokens = AccountTokens(
-            self.config,
-            secret,
-            self.account_store,
-            self.bot_rates,
-            self.tenants,
-            lambda: self.keys.demo,
+        self.accounts: AccountLookup = (
+            self._answer(each.accounts for each in self._answering) or NoAccountLookup()
         )
         self.page_tokens = PageTokens(self.config, secret)
         self.outgoing = outgoing = Outgoing()
@@ -307,7 +332,7 @@ class Parts:
         self.logins = Logins(
             self.tenants,
             self.page_tokens,
-            self.account_tokens,
+            self.accounts,
             lambda: self.keys.demo,
             self.webhooks,
             Issuers(outgoing),
@@ -320,9 +345,7 @@ class Parts:
         self.allowed.learn(self.tenants.all())
         self.tenants.on_change += [self.keys.app_changed, self.logins.changed, self.allowed.changed]
         self.tenants.on_delete += [self.keys.app_deleted, self.logins.deleted, self.allowed.deleted]
-        self.authority = Authority(
-            self.keys, self.page_tokens, self.logins, self.account_tokens, self.allowed
-        )
+        self.authority = Authority(self.keys, self.page_tokens, self.logins, self.accounts, self.allowed)
 
     def _choose_services(self, secret: bytes) -> None:
         """Choose the services of a single node or of a cluster."""
@@ -405,7 +428,7 @@ class Parts:
             self.webhooks.feeds,
         )
         self.notifications = Notifications(
-            self.webhooks.feeds, self.presence, self.registry, store, self.account_store
+            self.webhooks.feeds, self.presence, self.registry, store, self.accounts
         )
         signals = Signals(
             self.hub,
@@ -459,50 +482,6 @@ class Parts:
             self.webhooks.absent,
         )
 
-    def _make_accounts(self) -> None:
-        """Build accounts and their relations."""
-        accounts, store, invitations = self.account_store, self.store, InvitationStore(self.store)
-        self.friends = Friends(accounts, self.config.accounts.friends, self.signals.send)
-        limits = self.config.accounts
-        attempt = None if self.cluster is None else self.cluster.registry.attempt
-        made = Attempts(limits.groups_per_user, limits.rate_seconds, kind="groups", shared=attempt)
-        self.groups = Groups(store, limits.group_members, made)
-        self.accounts = Accounts(
-            self.config,
-            self.account_tokens,
-            accounts,
-            self.sessions.close,
-            lambda: self.keys.demo,
-            attempt,
-            (
-                # Features first: a bucket may be unavailable while everything else is reachable.
-                self._erase_user,
-                self.groups.forget,
-                invitations.forget,
-                lambda app, user: store.log().forget(app, user),
-                self.messaging.pongs.forget,
-                # Absences are deleted as at a login.
-                self.webhooks.feeds.events.forget_user,
-            ),
-            self.webhooks.feeds,
-            self.logins.refused,
-        )
-        self.resets = Resets(self.config, self.accounts, accounts, attempt)
-        self.temporary_values = LocalValues() if self.cluster is None else self.cluster.registry
-        self.cards = Cards(
-            self.config, self.accounts, accounts, self.account_relations, self.presence, attempt
-        )
-        self.last_seen = LastSeen(accounts, self.account_tokens.wanted_in)
-        self.invitations = Invitations(
-            self.config.accounts,
-            invitations,
-            self.accounts,
-            self.friends,
-            self.relations,
-            self.groups,
-            self.cards.addresses,
-        )
-
     def _make_streams(self, others: OtherNodes | None) -> None:
         """Build streamed messages in channels."""
         limits = self.config.limits
@@ -520,7 +499,6 @@ class Parts:
             AnnotationCommands(self.store),
             self.receipts,
             self.signals,
-            GroupCommands(self.groups, self.accounts, self.relations),
             self.channel_commands,
         )
         return Dispatcher((service.rows() for service in services), self.metrics)

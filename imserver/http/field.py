@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from imserver.auth.account_tokens import GOCHAT
+from imserver.auth.accounts import GOCHAT
 
 
 def about(text: str, **limits: Any) -> Meta:

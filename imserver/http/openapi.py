@@ -24,11 +24,6 @@ TAGS: Final = {
     "presence": "Online users, their sessions, and since when.",
     "channels": "Names that connections subscribe to. Publications may have a history.",
     "sessions": "End sessions, ban users.",
-    "accounts": "Users who register with an identifier and a password. Use the account's own "
-    "token, or an API key with the scope `admin`.",
-    "friends": "Friends, friend requests, blocks.",
-    "groups": "Stored member lists with stored messages.",
-    "invitations": "Links with which users join groups and find friends.",
     "conversations": "Stored messages: lists, sync, history, search, receipts; send, recall, edit.",
     "apps": "The tenants of this server. Nothing passes from one app to another.",
     "events": "Receive events without a WebSocket, and read durable events.",

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import NOBODY, Principal
 from imserver.auth.quotas import TokenBucket
 from imserver.errors import HTTP_TOO_MANY_REQUESTS
@@ -20,6 +21,11 @@ from imserver.metrics import Metrics
 
 MAX_BUCKETS: Final = 10_000
 """Limit of the number of buckets. Beyond it, the bucket that was not used for the longest time is dropped."""
+
+
+def too_many(error: TooManyFailures) -> ApiProblem:
+    """The refusal that says when the next attempt is allowed."""
+    return ApiProblem(HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(error.seconds)),))
 
 
 class Rates:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 import gevent
 import msgspec
 
+from imserver.auth.accounts import AccountLookup
 from imserver.cluster.registry import Registry
 from imserver.errors import StorageUnavailable
 from imserver.logging import RateLimitedLog
 from imserver.message_view import entry_view
-from imserver.people.accounts import account_id
 from imserver.sessions.presence import Presence
-from imserver.storage.accounts import AccountStore
 from imserver.storage.events import Absence, NewEvent, NotOwner
 from imserver.storage.log.contract import Conversation, ConversationSummary, Entry
 from imserver.storage.store import Store
@@ -52,7 +51,7 @@ class Notifications:
     """
 
     def __init__(
-        self, feeds: Feeds, presence: Presence, registry: Registry, store: Store, accounts: AccountStore
+        self, feeds: Feeds, presence: Presence, registry: Registry, store: Store, accounts: AccountLookup
     ) -> None:
         self._feeds = feeds
         self._presence = presence
@@ -189,9 +188,9 @@ class Notifications:
     def _decide(
         self, app: str, due: Sequence[Absence]
     ) -> tuple[list[tuple[Absence, NewEvent]], list[Absence]]:
-        online = self._presence.are_online(app, [each.user for each in due])
-        ids = {id for each in due if (id := account_id(each.user))}
-        bots = {account.user for account in self._accounts.by_ids(app, sorted(ids)) if account.bot}
+        users = [each.user for each in due]
+        online = self._presence.are_online(app, users)
+        bots = {account.user for account in self._accounts.those_of(app, users) if account.bot}
         stored = self._store.log()
         entries = {entry.id: entry for entry in stored.entries(app, list({each.entry for each in due}))}
         found = stored.conversations(app, list({each.conversation for each in due}))

@@ -104,8 +104,8 @@ class Node:
         listeners: Mapping[str, socket.socket] | None = None,
     ) -> None:
         features = load_features(config)
-        self.parts = Parts(config, request_log, objection_of(features))
         self._features = (*load_core(), *features)
+        self.parts = Parts(config, request_log, objection_of(features), self._features)
         self._names = [feature.name for feature in features]
         self._only_local = False
         """Whether other nodes reach this one from the same machine only."""
@@ -125,9 +125,6 @@ class Node:
             Stage("data folder", stop=parts.data.stop),
             Stage("store", setup=parts.store.start, stop=parts.store.close),
             *(Stage(name, stop=feature.stop) for name, feature in parts.features.items()),
-            Stage("accounts", stop=parts.accounts.close),
-            Stage("resets", stop=parts.resets.stop),
-            Stage("last seen", stop=parts.last_seen.flush),
             Stage("request log", stop=parts.request_log.flush),
             Stage("pending pushes", drain=parts.pending.pass_on),
             Stage("connections", drain=self._close_clients, stop=parts.poller.close),

@@ -171,25 +171,6 @@ class AccountLink(Struct, frozen=True):
     """Unix seconds."""
 
 
-class Invitation(Struct, frozen=True):
-    """An invitation link: whoever knows the code may join a group, or become a friend of the maker."""
-
-    code: str
-    """Random. It is the only proof needed."""
-    app: str
-    user: str
-    """The maker; ``""``: a back end."""
-    group: int
-    """0: to become a friend of the maker."""
-    created: int
-    """Unix seconds."""
-    expires_at: int = 0
-    """Unix seconds; 0: never."""
-    uses: int = 0
-    max_uses: int = 0
-    """0: no limit."""
-
-
 class Imported(Struct, frozen=True):
     """An account to import, with its id and password hash."""
 

@@ -10,12 +10,13 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from imserver.auth.account_tokens import PageTokens
+from imserver.auth.accounts import NoAccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
+from imserver.auth.page_tokens import PageTokens
 from imserver.auth.relations import NoRelations
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
-from imserver.auth.tokens import BadToken, Claims
+from imserver.auth.tokens import Claims
 from imserver.cluster.nodes import Overview
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSettings
@@ -57,8 +58,7 @@ imserver_users{node="10.0.0.1:9001",app="101"} 2
 """
 
 
-def _no_account(token: str) -> Any:
-    raise BadToken(token)
+_ACCOUNT_RULES = SimpleNamespace(identifiers=["name"], find=True, passwords=True)
 
 
 def _no_login(*_: str) -> Any:
@@ -103,6 +103,15 @@ class FakeNode:
         self.sessions = self.hub = self
         self.features: dict[str, Any] = {
             **dict.fromkeys(("client", "protobuf", "centrifuge"), SimpleNamespace(service=SimpleNamespace())),
+            "accounts": SimpleNamespace(
+                service=SimpleNamespace(
+                    accounts=SimpleNamespace(
+                        registration_is_open=False,
+                        rules_of=lambda _app: _ACCOUNT_RULES,
+                    ),
+                    resets=SimpleNamespace(offered_in=lambda _app: False),
+                )
+            ),
             "uploads": SimpleNamespace(service=SimpleNamespace()),
             "bots": SimpleNamespace(
                 service=SimpleNamespace(
@@ -164,14 +173,10 @@ class FakeNode:
             self.keys,
             self.page_tokens,
             self.logins,  # type: ignore[arg-type]
-            SimpleNamespace(holder=_no_account),  # type: ignore[arg-type]
+            NoAccountLookup(),
             self.allowed,
         )
-        self.accounts = SimpleNamespace(
-            registration_is_open=False,
-            rules_of=lambda _app: SimpleNamespace(identifiers=["name"], find=True, passwords=True),
-        )
-        self.resets = SimpleNamespace(offered_in=lambda _app: False)
+        self.pending = SimpleNamespace(reload=lambda *_: None)
         self.streams = SimpleNamespace(paths={})
         self.is_ready, self.started_at = True, 0.0
         self.publishing = self.request_ids = self.messaging = self.connections = self.channels = None

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from imserver.auth.account_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.authority import Keys
+from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.principal import ALL_SCOPES, NOBODY, PUSH, READ, may
 from imserver.config.settings import ApiSettings, Config, KeySettings, TenantSettings
 from imserver.storage.contract import AppRow, Changes, KeyRow

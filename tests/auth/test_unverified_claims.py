@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jwt
 import pytest
 
-from imserver.auth import account_tokens, tokens
+from imserver.auth import tokens
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
@@ -20,6 +20,7 @@ from imserver.dialects.centrifuge.claims import ConnectionClaims, ConnectionRequ
 from imserver.dialects.centrifuge.commands import CentrifugeLogin, RefreshLogin
 from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
+from imserver.features.accounts import tokens as account_tokens
 from imserver.metrics import Metrics
 from imserver.model import ClientFacts, Reply
 from imserver.transport.connection import OPEN, Connection

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
+from imserver.features.accounts.rows import AccountStore
 from imserver.process import DataDirectory
 from imserver.storage import backup as copies
-from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.events import EventStore, NewEvent
 from imserver.storage.log.contract import Appended, Draft

@@ -7,10 +7,10 @@ from typing import Any
 import jwt
 from msgspec.structs import asdict
 
+from imserver.auth.accounts import NoAccountLookup
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenant
-from imserver.auth.tokens import BadToken
 from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
 from imserver.metrics import Metrics
 from imserver.transport.connection import Connection
@@ -54,10 +54,6 @@ class Apps:
         return tenant.same_as if tenant is not None and tenant.same_as else name
 
 
-def _no_account(token: str) -> Any:
-    raise BadToken(token)
-
-
 class LoginHarness(SocketHarness):
     """Logins of one node. Page tokens are ``page.<app>.<user>``."""
 
@@ -67,7 +63,7 @@ class LoginHarness(SocketHarness):
         self.back_end = BackEnd()
         self.metrics = Metrics()
         self.demo = True
-        self.accounts = SimpleNamespace(holder=_no_account)
+        self.accounts: Any = NoAccountLookup()
         self.webhooks = Webhooks(
             self.back_end,  # type: ignore[arg-type]
             lambda c: f"id of {c.peer}",
@@ -80,7 +76,7 @@ class LoginHarness(SocketHarness):
         self.logins = Logins(
             self.apps,  # type: ignore[arg-type]
             SimpleNamespace(fits=self.may_login),  # type: ignore[arg-type]
-            self.accounts,  # type: ignore[arg-type]
+            self.accounts,
             lambda: self.demo,
             self.webhooks,
             Issuers(self.back_end),  # type: ignore[arg-type]

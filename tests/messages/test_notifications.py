@@ -10,10 +10,11 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
+from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotStore
 from imserver.messages import notifications as module
 from imserver.messages.notifications import Notifications
-from imserver.storage.accounts import AccountStore
+from imserver.model import id_of
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
 from imserver.webhooks import feeds
@@ -35,7 +36,8 @@ class Harness(Node):
         self.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, seconds))
         self.online: set[str] = set()
         self.registry = SimpleNamespace(healthy=lambda: True)
-        accounts = AccountStore(self.store)
+        rows = AccountStore(self.store)
+        accounts = SimpleNamespace(those_of=lambda app, users: rows.by_ids(app, [*map(id_of, users)]))
         self.notifications = Notifications(self.feeds, self, self.registry, self.store, accounts)  # type: ignore[arg-type]
         self._notifying = gevent.spawn(self.notifications.run)
 

@@ -36,12 +36,20 @@ def test_the_manual_names_all_features() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("features: [push]\n", "line 1: features: there is no feature 'push'; there are client, "),
+        ("features: [push]\n", "line 1: features: there is no feature 'push'; there are accounts, "),
         ("features: [storage]\n", "line 1: features: there is no feature 'storage'; a section of the core's"),
         ("features: [oauth]\n", "line 1: features: oauth needs pages"),
         (
             "features: [action]\napps:\n  shop:\n    pusher: {app_id: a, key: k, secret: ssssssssssssssss}\n",
             "line 4: apps.shop.pusher: the setting features leaves this feature out",
+        ),
+        (
+            "features: []\napps:\n  shop: {account_tokens: required}\n",
+            "line 3: apps.shop.account_tokens: the setting features leaves this feature out",
+        ),
+        (
+            "features: []\naccounts: {friends: 7}\n",
+            "my.yaml: accounts: the setting features leaves this feature out",
         ),
     ],
 )
@@ -64,7 +72,7 @@ def offer(folder: Path, distribution: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("offers", "said"),
     [
-        ({}, "line 1: features: there is no feature 'lamp'; there are client, "),
+        ({}, "line 1: features: there is no feature 'lamp'; there are accounts, "),
         ({"one": "json:dumps", "two": "json:dumps"}, "is offered by several distributions: one, two"),
         ({"one": "no_such_module:FEATURE"}, "of one cannot be loaded: ModuleNotFoundError("),
         ({"one": "leaving:FEATURE"}, "of one cannot be loaded: SystemExit("),

@@ -25,6 +25,7 @@ from imserver.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of
 from imserver.http.call import Route, answer
 from imserver.node.flask_app import create_app
@@ -115,8 +116,8 @@ class Harness:
     def account(self, app: str) -> str:
         """The token of a new account."""
         self._accounts += 1
-        made = self.node.parts.account_store.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
-        return self.node.parts.accounts.token(made).token
+        made = accounts_of(self.node.parts).rows.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
+        return accounts_of(self.node.parts).accounts.token(made).token
 
     def bot(self, app: str) -> str:
         """The token of a new bot of the back end."""

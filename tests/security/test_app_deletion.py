@@ -12,6 +12,7 @@ from imserver.auth import app_deletion
 from imserver.auth.app_deletion import delete_app
 from imserver.auth.tenants import BadTenant
 from imserver.cluster.nodes import Awaited
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.uploads import UploadStorage, uploads_of
 from imserver.model import Event
@@ -58,7 +59,7 @@ def test_an_app_that_is_created_anew_while_the_old_one_is_deleted_loses_nothing(
 
     def create_anew(_seconds: float) -> None:
         assert parts.tenants.register("shop", **SHOP)
-        parts.account_store.add(Account(0, "shop", "1"), "no hash")
+        accounts_of(parts).rows.add(Account(0, "shop", "1"), "no hash")
         assert upload(harness)[0] == 201
 
     monkeypatch.setattr(app_deletion, "sleep", create_anew)

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.account_tokens import AccountTokens
+from imserver.auth.attempts import TooManyFailures
 from imserver.auth.quotas import BotRates
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
@@ -17,10 +17,10 @@ from imserver.config.settings import (
     StorageSettings,
     TenantSettings,
 )
-from imserver.people.accounts import Accounts, NoAccounts, WrongLogin
-from imserver.people.attempts import TooManyFailures
-from imserver.people.passwords import MAX_WAITING, Overloaded
-from imserver.storage.accounts import AccountStore
+from imserver.features.accounts.accounts import Accounts, NoAccounts, WrongLogin
+from imserver.features.accounts.passwords import MAX_WAITING, Overloaded
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.tokens import AccountTokens
 from imserver.storage.contract import Taken
 from imserver.storage.store import Store
 from tests.cluster.redis_server import RedisServer

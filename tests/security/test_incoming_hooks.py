@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from msgspec import json
 
+from imserver.auth.attempts import AddressRate
 from imserver.auth.quotas import TokenBucket
 from imserver.config.settings import AccountSettings
 from imserver.features.bots.parts import bots_of
-from imserver.people.attempts import AddressRate
 from imserver.storage.log.bots import MOST_BOTS
 from tests.features import ROUTES
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from imserver.api.routes import fast_routes
 from imserver.config.settings import AccountSettings, AppAccountSettings, AppSettings, ProviderSettings
 from imserver.errors import StorageUnavailable
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.oauth import oauth as logins
 from imserver.features.oauth import providers as protocols
 from imserver.features.oauth.oauth import oauth_of
@@ -450,7 +451,7 @@ def test_a_link_that_outlives_its_session_or_has_no_token_is_refused(
     token = register(node, "dan")
     login = Login(node, token=token, link=True, password=PASSWORD)
     user = show(node, token)["user"]
-    node.node.parts.accounts.log_out("201", user)
+    accounts_of(node.node.parts).accounts.log_out("201", user)
     assert login.done(provider)[1]["code"] == "login_refused"
     for bad in ("", token, node.session("201"), ADMIN.key):
         body = {"app": "201", "provider": "oidc", "link": True, "password": PASSWORD}
@@ -494,7 +495,7 @@ def test_two_first_logins_at_once_make_one_account(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.user["sub"] = "fay"
-    store, faster = node.node.parts.account_store, []
+    store, faster = accounts_of(node.node.parts).rows, []
     add = store.add_linked
 
     def overtaken(*given: Any) -> Account:

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from imserver.config.settings import AccountSettings, AppAccountSettings
 from imserver.errors import StorageUnavailable
-from imserver.storage.accounts import AccountStore
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.rows import AccountStore
 
 from .node_harness import ADMIN, APPS, RULED, Harness, config
 
@@ -239,7 +240,7 @@ def test_presence_is_shown_to_friends_and_in_common_conversations(
     assert quo.card(ola)["presence"] == "online"
 
     online.clear()
-    parts.account_store.saw([("201", int(ola.user), 1795155801)])
+    accounts_of(parts).rows.saw([("201", int(ola.user), 1795155801)])
     for one in (pia, quo):
         card = one.card(ola)
         assert (card["presence"], card["last_seen"]) == ("offline", 1795155801)

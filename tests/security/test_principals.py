@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from imserver.auth.login import MAX_REFUSALS_LOGGED
 from imserver.config.settings import AccountSettings, ApiSettings, KeySettings, TenantSettings
 from imserver.dialects.protobuf.api import BAD_PARAMETER, NO_TOKEN
-from imserver.people.accounts import Accounts
+from imserver.features.accounts.accounts import Accounts
+from imserver.features.accounts.parts import accounts_of
 from imserver.storage.contract import AppRow, Changes, KeyRow
 from tests.features import ROUTES
 
@@ -112,8 +113,8 @@ def test_an_account_is_a_user_of_its_own_app_only(harness: Harness) -> None:
 
 def test_a_token_that_names_no_login_is_one_of_gochat(harness: Harness) -> None:
     token = harness.account("201")
-    found = harness.node.parts.account_tokens.holder(token)
-    other = harness.node.parts.account_tokens.make(found.account.id, 0, found.expires_at, 0)
+    found = accounts_of(harness.node.parts).tokens.holder(token)
+    other = accounts_of(harness.node.parts).tokens.make(found.account.id, 0, found.expires_at, 0)
     status, answer = harness.call("GET", "/api/v1/messages/sync", token=other, query={"app": "201"})
     assert (status, answer["code"]) == (401, "token_invalid")
 
@@ -122,9 +123,8 @@ def test_registration_is_off_once_there_are_keys_unless_it_is_set(demo: Harness,
     def accounts(registration: bool | None, is_demo: bool) -> Accounts:
         node = demo.node
         settings = replace(node.parts.config, accounts=AccountSettings(registration=registration))
-        return Accounts(
-            settings, node.parts.account_tokens, node.parts.account_store, lambda *_: 0, lambda: is_demo
-        )
+        people = accounts_of(node.parts)
+        return Accounts(settings, people.tokens, people.rows, lambda *_: 0, lambda: is_demo)
 
     for registration, is_demo, wanted in (
         (None, True, True),

@@ -35,10 +35,11 @@ from imserver.dialects.protobuf.api import ROUTES as GOCHAT
 from imserver.dialects.protobuf.commands import ChatMessage
 from imserver.dialects.protobuf.uplink import ProtobufState
 from imserver.dialects.protobuf.wire import FullProtobufDialect
+from imserver.features.accounts import friends
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of
 from imserver.http.operation import Operation
 from imserver.model import CreateGroup, Event, InviteToGroup, OpenAnswer, Pin, React, Reply, Send, Typing
-from imserver.people import friends
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection, Encoding
 from tests.features import DOCUMENTED, ROUTES
@@ -120,7 +121,7 @@ class Pair:
         if relation in ("friend", "hidden"):
             self.relate(self.ann, self.user, friends.add)
         if relation == "hidden":
-            self.parts.accounts.change(app, self.ann, {"show_presence": False})
+            accounts_of(self.parts).accounts.change(app, self.ann, {"show_presence": False})
         self.token = ALL.key if relation == "key" else self.token
         self.session_token = harness.session(app, self.user)
         self.before: dict[str, Any] = {}
@@ -139,13 +140,13 @@ class Pair:
 
     def account(self) -> tuple[str, str]:
         number = next(self.numbers)
-        made = self.parts.account_store.add(
+        made = accounts_of(self.parts).rows.add(
             Account(0, self.app, f"1390{number:07}", name=f"name{number}"), "no hash"
         )
-        return made.user, self.parts.accounts.token(made).token
+        return made.user, accounts_of(self.parts).accounts.token(made).token
 
     def relate(self, one: str, other: str, change: Any) -> None:
-        self.parts.friends.change(self.app, one, other, change)
+        accounts_of(self.parts).friends.change(self.app, one, other, change)
 
     def send(self, sender: str, to: str) -> dict[str, Any]:
         """A stored message of a user; it may be the first one."""
@@ -307,7 +308,7 @@ ROWS: Final[dict[str, Row]] = {
         lambda p: p.post("accounts/cards", {"users": [p.ann]}), sees=True, kinds=MEMBER
     ),
     "POST /api/v1/accounts/find": Row(
-        lambda p: p.post("accounts/find", {"text": p.parts.accounts.known(p.app, p.ann).name}),
+        lambda p: p.post("accounts/find", {"text": accounts_of(p.parts).accounts.known(p.app, p.ann).name}),
         sees=True,
     ),
     # who reaches Ann
@@ -511,7 +512,7 @@ def cell(node: Harness, row: Row, relation: str) -> str:
             online = row.ask(pair)
             pair.log_out()
             # The last connection is remembered once a second.
-            with patch.object(pair.parts.last_seen, "_seen", {}):
+            with patch.object(accounts_of(pair.parts).last_seen, "_seen", {}):
                 offline = row.ask(pair)
             return "0" if alike(online) == alike(offline) else "+"
         assert pair.online is not None

@@ -15,7 +15,8 @@ from imserver.config.settings import (
     SmtpSettings,
     TenantSettings,
 )
-from imserver.people import resets
+from imserver.features.accounts import resets
+from imserver.features.accounts.parts import accounts_of
 from imserver.storage.contract import Account
 from tests.support import until
 
@@ -93,7 +94,7 @@ def log_in(node: Harness, name: str, password: str) -> int:
 
 def idle(node: Harness) -> None:
     """Wait until nothing is sent any more."""
-    until(lambda: not node.node.parts.resets._sending)
+    until(lambda: not accounts_of(node.node.parts).resets._sending)
 
 
 def test_a_code_sets_a_new_password_once_and_ends_all_sessions(node: Harness, sink: Sink) -> None:
@@ -118,7 +119,8 @@ def test_codes_end_with_their_time_with_the_next_one_and_with_changes_to_the_acc
     forget(node, sink, "bob@example.com")
     second = sink.code(PAGE)
     assert finish(node, first) == (404, "unknown_reset")
-    node.node.parts.accounts.change_identifiers("gochat", bob, {"email": "bob@example.net"}, None, "")
+    accounts = accounts_of(node.node.parts).accounts
+    accounts.change_identifiers("gochat", bob, {"email": "bob@example.net"}, None, "")
     assert finish(node, second) == (404, "unknown_reset")
     monkeypatch.setattr(resets, "CODE_SECONDS", 0)
     forget(node, sink, "bob")
@@ -132,8 +134,8 @@ def test_codes_end_with_their_time_with_the_next_one_and_with_changes_to_the_acc
 
 def test_nobody_learns_whether_an_account_exists(node: Harness, sink: Sink) -> None:
     """The answer precedes every look into the database."""
-    node.node.parts.accounts.register("gochat", "", PASSWORD, name="dan")
-    made = node.node.parts.account_store.add(Account(0, "gochat", "", email="eve@example.com"), "")
+    accounts_of(node.node.parts).accounts.register("gochat", "", PASSWORD, name="dan")
+    made = accounts_of(node.node.parts).rows.add(Account(0, "gochat", "", email="eve@example.com"), "")
     before = len(sink.mails)
     for login in ("nobody", "nobody@example.com", "dan", "eve@example.com", "\u200b", "x" * 254):
         assert node.call("POST", ASK, {"login": login}) == (202, {"seconds": 1800})
@@ -154,7 +156,7 @@ def test_another_page_is_named_where_the_app_says_so(node: Harness, sink: Sink) 
 
 def test_a_node_without_pages_sends_no_link_to_one(tmp_path: Path) -> None:
     harness = Harness(
-        config(tmp_path, features=(), smtp=SmtpSettings("127.0.0.1", 1, sender="im@example.com"))
+        config(tmp_path, features=("accounts",), smtp=SmtpSettings("127.0.0.1", 1, sender="im@example.com"))
     )
     try:
         status, answer = harness.call("POST", ASK, {"app": "gochat", "login": "ann"})

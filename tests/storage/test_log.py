@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent.event import AsyncResult
 
-from imserver.storage.accounts import AccountStore
+from imserver.features.accounts.rows import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import (
     PAGE_BYTES,

@@ -263,7 +263,7 @@ def test_unread_mentions_are_counted(log: MessageLog) -> None:
         say("b", at, "nobody", kind="edit", about=third.id),
     )
     assert [mentions(user) for user in "abc"] == [0, 1, 0]
-    log.forget(APP, "b")
+    log.forget_marks(APP, "b")
     assert mentions("b") == 0
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotStore
 from imserver.model import Reaction
-from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account, BotCommand
 from imserver.storage.log.bots import MOST_BOTS, bots_of, values_of
 from imserver.storage.log.contract import (
@@ -178,7 +178,7 @@ def test_the_option_and_membership_decide_when_the_entry_is_stored(setting: Sett
     log.join(APP, at, [bot], "ann")
     assert log.conversations(APP, [at])[0].bots == (bot,)
     assert setting.synced(bot) == [*seen, log.head(APP)]
-    log.forget(APP, bot)
+    log.forget_marks(APP, bot)
     assert log.expire(APP, more_than=1) > 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imserver.config.settings import StorageSettings
-from imserver.storage.accounts import AccountStore
+from imserver.features.accounts.rows import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.events import EventStore
 from imserver.storage.log.contract import Appended, Draft

@@ -147,8 +147,8 @@ def test_what_somebody_marked_who_is_gone_for_good_is_forgotten_and_nothing_else
         log.note(APP, user, first.conversation, read=first.id)
     kept = log.marks(APP, "a", 0)
     for _ in range(2):
-        log.forget(APP, "b")
-    log.forget("another app", "a")
+        log.forget_marks(APP, "b")
+    log.forget_marks("another app", "a")
     assert log.marks(APP, "b", 0).hidden == ()
     assert log.marks(APP, "b", 0).reads == {}
     assert log.receipts(APP, "a", first.conversation, "", 10) == []
@@ -159,6 +159,24 @@ def test_what_somebody_marked_who_is_gone_for_good_is_forgotten_and_nothing_else
         == ((first.id,), {first.conversation: first.id})
     )
     assert [entry.id for entry in log.history(APP, "b", first.conversation, 0, 10)[0]] == [first.id]
+
+
+def test_a_deleted_user_leaves_all_groups_and_their_marks_go(log: MessageLog) -> None:
+    (first,) = stored(log, say("ann", "bob"))
+    log.note(APP, "ann", first.conversation, read=first.id)
+    made = [log.create(APP, "ann", name, ["bob"]) for name in ("tea", "coffee")]
+    groups = [each.conversation for each in made if isinstance(each, Change)]
+    log.leave(APP, groups[0], ["ann"], "ann", heir=True)
+    end = log.head(APP)
+    for _ in range(2):
+        log.erase_user(APP, "ann")
+    assert [entry.kind for entry in log.read(APP, end, 10)] == ["group", "leave"], (
+        "of the group that was left"
+    )
+    for group in groups:
+        assert [(row.user, row.role) for row in log.members(APP, group, "", 10)] == [("bob", "owner")]
+    assert log.marks(APP, "ann", 0).reads == {}
+    assert [entry.id for entry in log.history(APP, "bob", first.conversation, 0, 10)[0]] == [first.id]
 
 
 @pytest.mark.parametrize("user", ["é" * 128, "b" * 100_000, "b\0"])

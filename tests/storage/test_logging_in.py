@@ -2,8 +2,8 @@
 
 import pytest
 
+from imserver.features.accounts.rows import AccountStore
 from imserver.features.oauth.links import LinkStore
-from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account, AccountLink, Device, Taken
 
 from .conftest import OpenStore

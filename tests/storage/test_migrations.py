@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from imserver.config.settings import StorageSettings
-from imserver.storage.accounts import AccountStore
+from imserver.features.accounts.rows import AccountStore
 from imserver.storage.address import database_address
 from imserver.storage.contract import Account
 from imserver.storage.database import make_engine

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.storage.accounts import AccountStore, States
+from imserver.features.accounts.rows import AccountStore, States
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.contract import Account
 from imserver.storage.events import EventStore, NewEvent

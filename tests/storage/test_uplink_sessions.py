@@ -43,7 +43,7 @@ def test_an_older_session_stores_nothing_on_any_node_once_a_newer_one_has_begun(
     assert first.begin_uplink(APP, "cid", 12) == 5, "a session of another user"
     for log in logs:
         assert isinstance(log.append(APP, [draft(11)])[0], Appended)
-    second.forget(APP, "ann")
+    second.forget_marks(APP, "ann")
     assert first.append(APP, [draft(11)]) == [REFUSED], "a session that the log does not know"
 
 

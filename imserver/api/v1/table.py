@@ -12,20 +12,14 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.v1 import (
-    accounts,
     apps,
-    cards,
     channels,
     conversations,
     feeds,
-    friends,
-    groups,
-    invitations,
     messages,
     presence,
     publisher,
     push,
-    resets,
     streamed,
     subscribers,
 )
@@ -44,12 +38,6 @@ _SINGLE: Final = (
     *channels.routes.rows,
     *streamed.routes.rows,
     *subscribers.routes.rows,
-    *accounts.routes.rows,
-    *resets.routes.rows,
-    *cards.routes.rows,
-    *friends.routes.rows,
-    *groups.routes.rows,
-    *invitations.routes.rows,
     *conversations.routes.rows,
     *messages.routes.rows,
     *presence.sessions.rows,

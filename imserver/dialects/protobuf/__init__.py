@@ -8,13 +8,16 @@ from imserver.dialects.protobuf.service import ProtobufService
 from imserver.dialects.protobuf.uplink import ProtobufUplink
 from imserver.dialects.protobuf.wire import NAME, PLAIN
 from imserver.feature import Feature
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.groups.parts import groups_of
 
 
 def _build(core: Parts) -> FeatureParts:
+    people = accounts_of(core)
     uplink = ProtobufUplink(core.messaging, core.store)
     service = ProtobufService(core.sessions, core.logins, core.messaging, uplink)
     return FeatureParts(
-        api.GoChatApi(core.tenants, core.accounts, core.friends, core.groups, core.relations),
+        api.GoChatApi(core.tenants, people.accounts, people.friends, groups_of(core), core.relations),
         service.rows(),
         ended=(service.ended,),
         silent_seconds={NAME: core.config.websocket.protobuf_silent_seconds},
@@ -22,4 +25,4 @@ def _build(core: Parts) -> FeatureParts:
     )
 
 
-FEATURE = Feature(NAME, _build, (PLAIN,), api.ROUTES)
+FEATURE = Feature(NAME, _build, (PLAIN,), api.ROUTES, uses=("accounts", "groups"))

@@ -12,28 +12,22 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.auth.account_tokens import GOCHAT
+from imserver.auth.accounts import GOCHAT
+from imserver.auth.attempts import TooManyFailures
+from imserver.auth.identifiers import BadField
 from imserver.auth.principal import ACCOUNT, ANYONE
 from imserver.auth.relations import Relations
 from imserver.auth.tenants import Tenants
 from imserver.dialects.protobuf.wire import NAME
 from imserver.errors import HttpProblem
+from imserver.features.accounts import friends
+from imserver.features.accounts.accounts import Accounts, Closed, NoAccounts, PasswordsOff, WrongLogin
+from imserver.features.accounts.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
+from imserver.features.accounts.passwords import Overloaded
+from imserver.features.groups.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
 from imserver.http.call import Call, Route
 from imserver.http.reply import PREFLIGHT, Style
-from imserver.people import friends
-from imserver.people.accounts import (
-    Accounts,
-    Closed,
-    NoAccounts,
-    PasswordsOff,
-    WrongLogin,
-    account_id,
-)
-from imserver.people.attempts import TooManyFailures
-from imserver.people.friends import FriendResult, Friends, Oneself, TooManyFriends, UnknownFriend
-from imserver.people.groups import BadGroup, Groups, TooManyMembers, UnknownGroup
-from imserver.people.identifiers import BadField
-from imserver.people.passwords import Overloaded
+from imserver.model import id_of
 from imserver.storage.contract import Taken
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
@@ -206,7 +200,7 @@ def list_group(api: GoChatApi, call: Call) -> HttpResponse:
     if not named:
         return BAD_PARAMETER
     try:
-        ids = api.groups.ids(app, account_id(named), user)
+        ids = api.groups.ids(app, id_of(named), user)
         return success("请求成功", {"ids": ids})
     except UnknownGroup:
         return NO_MEMBER

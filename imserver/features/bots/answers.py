@@ -30,12 +30,12 @@ from imserver.channels.streamed_messages import (
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import ToFollowers
 from imserver.errors import StorageUnavailable, TooManyMessages
+from imserver.features.accounts.accounts import Accounts
 from imserver.features.bots.rows import BotStore
 from imserver.messages.annotations import RefusedView, code_of
 from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Signals
-from imserver.model import AppendAnswer, ChannelPart, CloseAnswer, Event, OpenAnswer, Reply, Signal
-from imserver.people.accounts import Accounts, account_id
+from imserver.model import AppendAnswer, ChannelPart, CloseAnswer, Event, OpenAnswer, Reply, Signal, id_of
 from imserver.storage.log.contract import (
     BLOCKED,
     INVALID,
@@ -195,7 +195,7 @@ class StreamedAnswers:
         """
         if to == user or bool(to) == bool(conversation):
             return Rejected(INVALID, "`to`, `conversation`: expected one of them, not the sender")
-        if not self._bots.get(app, [account_id(user)]):
+        if not self._bots.get(app, [id_of(user)]):
             return Rejected(NOT_BOT, "only bots stream answers")
         if not is_back_end and app in self._reviews.hooks:
             return Rejected(REJECTED, "messages are reviewed here, so only a back end streams them")

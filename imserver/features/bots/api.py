@@ -9,9 +9,9 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.v1.accounts import REFUSALS, Avatar, Nickname, UserId, UserName
 from imserver.api.v1.conversations import ConversationId
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_BOT, ADMIN_OR_MEMBER
+from imserver.features.accounts.api import REFUSALS, Avatar, Nickname, UserId, UserName
 from imserver.features.bots.bots import (
     COMMAND_PATTERN,
     DESCRIPTION_CHARACTERS,

@@ -15,23 +15,22 @@ from typing import Any, Final
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.account_tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
+from imserver.auth.attempts import AddressRate
+from imserver.auth.identifiers import BadField, checked, fits
 from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
-from imserver.features.bots.outbound import BadUrl, PublicRequests
-from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
-from imserver.model import AskBotCommands, Reply
-from imserver.people.accounts import (
+from imserver.features.accounts.accounts import (
     Accounts,
     NoAccounts,
     SessionCloser,
     UnknownAccount,
-    account_id,
     check_shown,
 )
-from imserver.people.attempts import AddressRate
-from imserver.people.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
-from imserver.people.identifiers import BadField, checked, fits
+from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
+from imserver.features.bots.outbound import BadUrl, PublicRequests
+from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
+from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
+from imserver.model import AskBotCommands, Reply, id_of
 from imserver.storage.contract import Account, Bot, BotCommand
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
@@ -120,11 +119,11 @@ class Bots:
 
     def page(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
         """Bots with an id after ``after``, ordered by id."""
-        return self._rows.page(app, account_id(by) if by else None, account_id(after), limit)
+        return self._rows.page(app, id_of(by) if by else None, id_of(after), limit)
 
     def get(self, app: str, by: str, bot: str) -> Bot:
         """One bot. Raises UnknownBot."""
-        found = self._rows.get(app, [account_id(bot)])
+        found = self._rows.get(app, [id_of(bot)])
         if not found or by not in ("", str(found[0].owner)):
             raise UnknownBot(bot)
         return found[0]
@@ -141,7 +140,7 @@ class Bots:
         if fields:
             self._accounts.change(app, bot, fields)
         if commands is not None:
-            self._rows.set_commands(app, account_id(bot), commands)
+            self._rows.set_commands(app, id_of(bot), commands)
         return self.get(app, by, bot)
 
     def check_hook(self, url: str) -> None:
@@ -180,7 +179,7 @@ class Bots:
     def set_commands(self, app: str, bot: str, commands: Sequence[BotCommand]) -> None:
         """Replace the commands of a bot. Raises BadField and UnknownBot."""
         check_commands(commands)
-        if not self._rows.set_commands(app, account_id(bot), commands):
+        if not self._rows.set_commands(app, id_of(bot), commands):
             raise UnknownBot(bot)
 
     def in_conversation(self, app: str, by: str, conversation: int) -> list[Bot]:
@@ -193,7 +192,7 @@ class Bots:
         if found is None or (by and log.member(app, conversation, by) is None):
             raise UnknownConversation(str(conversation))
         users = found.members or found.bots
-        return self._rows.get(app, [id for user in users if (id := account_id(user))])
+        return self._rows.get(app, [id for user in users if (id := id_of(user))])
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""

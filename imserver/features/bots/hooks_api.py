@@ -8,25 +8,28 @@ import msgspec
 from msgspec import Raw, Struct
 
 from imserver import errors
-from imserver.api.v1 import accounts, groups, messages
-from imserver.api.v1.accounts import Avatar, Nickname, too_many
-from imserver.api.v1.groups import GroupChange, GroupId
+from imserver.api.v1 import messages
 from imserver.api.v1.messages import MessageApi, message_api
+from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
 from imserver.auth.quotas import BotRates
 from imserver.auth.tenants import Tenants
 from imserver.core.core import Parts
+from imserver.features.accounts import api as accounts
+from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.bots import IncomingHooks, TooManyBots, UnknownHook
 from imserver.features.bots.parts import bots_of
+from imserver.features.groups import api as groups
+from imserver.features.groups.api import GroupChange, GroupId
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import Acting, about
 from imserver.http.form import parse_form
 from imserver.http.operation import Resource, refuse
+from imserver.http.rates import too_many
 from imserver.http.reply import PROBLEM, ApiProblem
 from imserver.http.wire import decode, reply
-from imserver.people.accounts import account_id
-from imserver.people.attempts import TooManyFailures
+from imserver.model import id_of
 from imserver.transport.exchange import HttpResponse
 
 PATH: Final = "/hooks/"
@@ -121,7 +124,7 @@ def create(incoming: IncomingHooks, call: Call, asked: HookCreate) -> HookMade:
     For the owner and admins of a group. Each `POST` to its URL becomes a message in the group. The sender is
     a bot of the acting user, which is made with the webhook and joins the group.
     """
-    made, token = incoming.create(call.app, call.user, account_id(asked.group), asked.nickname, asked.avatar)
+    made, token = incoming.create(call.app, call.user, id_of(asked.group), asked.nickname, asked.avatar)
     return HookMade(str(made.id), PATH + token)
 
 
@@ -138,7 +141,7 @@ def hooks(incoming: IncomingHooks, call: Call, asked: GroupChange) -> HooksAnswe
 
     For the owner and admins.
     """
-    found = incoming.of_group(call.app, call.user, account_id(asked.group))
+    found = incoming.of_group(call.app, call.user, id_of(asked.group))
     return HooksAnswer(
         [
             HookShown(account.user, str(each.group), account.nickname, account.avatar, each.created)
@@ -160,7 +163,7 @@ def revoke(incoming: IncomingHooks, call: Call, asked: HookRevoke) -> HookRevoke
 
     For the owner and admins of its group. Its bot is deleted; the messages stay.
     """
-    incoming.revoke(call.app, call.user, account_id(asked.hook))
+    incoming.revoke(call.app, call.user, id_of(asked.hook))
     return HookRevoked(asked.hook)
 
 

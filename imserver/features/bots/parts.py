@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from imserver.auth.attempts import AddressRate
 from imserver.channels.streamed_messages import StreamedMessages
 from imserver.core.core import FeatureParts, Parts
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.answers import AnswerCommands, ConversationStreams, StreamedAnswers
 from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore
-from imserver.people.attempts import AddressRate
+from imserver.features.groups.parts import groups_of
 
 
 class BotParts(Struct, frozen=True):
@@ -32,6 +34,7 @@ def bots_of(core: Parts) -> BotParts:
 
 def build(core: Parts) -> FeatureParts:
     """Build them, and join them to the core."""
+    people = accounts_of(core)
     store, rows, hook_rows = core.store, BotStore(core.store), HookStore(core.store)
     requests = PublicRequests(core.config.bots.allow_loopback)
     hooks = BotHooks(
@@ -47,9 +50,9 @@ def build(core: Parts) -> FeatureParts:
     )
     bots = Bots(
         core.config.accounts,
-        core.account_tokens,
+        people.tokens,
         rows,
-        core.accounts,
+        people.accounts,
         core.sessions.close,
         store,
         core.webhooks.feeds,
@@ -60,7 +63,7 @@ def build(core: Parts) -> FeatureParts:
     cluster = core.cluster
     attempt = None if cluster is None else cluster.registry.attempt
     rate = AddressRate(ADDRESS_REQUESTS, ADDRESS_SECONDS, "hook", attempt)
-    incoming = IncomingHooks(hook_rows, bots, core.accounts, core.groups, rate)
+    incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
     streams = StreamedMessages(
         ConversationStreams(core.messaging, core.signals, store, core.relations),
         core.table,
@@ -73,12 +76,12 @@ def build(core: Parts) -> FeatureParts:
         store,
         rows,
         core.logins,
-        core.accounts,
+        people.accounts,
         core.relations,
         core.bot_rates,
         core.webhooks.reviews,
     )
-    core.account_tokens.bots = rows.holder
+    people.tokens.bots = rows.holder
     core.tenants.on_delete.append(streams.forget)
 
     def drain() -> None:

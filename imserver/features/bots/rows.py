@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.storage.accounts import accounts_in, add_account
+from imserver.features.accounts.rows import accounts_in, add_account
 from imserver.storage.contract import Account, Bot, BotCommand, commands_of
 from imserver.storage.statements import PooledStatements, Row, Statements, marks_of, text_of
 from imserver.storage.store import Store

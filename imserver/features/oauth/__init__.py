@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from imserver.core.core import FeatureParts, Parts
 from imserver.feature import Feature
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.oauth import api, callback
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.oauth import OAuth
@@ -11,9 +12,12 @@ from imserver.features.oauth.oauth import OAuth
 
 def _build(core: Parts) -> FeatureParts:
     links = LinkStore(core.store)
-    oauth = OAuth(core.config, core.tenants, core.accounts, links, core.temporary_values, core.outgoing)
+    accounts = accounts_of(core).accounts
+    oauth = OAuth(core.config, core.tenants, accounts, links, core.temporary_values, core.outgoing)
     core.tenants.on_delete.append(oauth.forget)
     return FeatureParts(oauth)
 
 
-FEATURE = Feature("oauth", _build, routes=callback.ROUTES, operations=tuple(api.routes.rows), uses=("pages",))
+FEATURE = Feature(
+    "oauth", _build, routes=callback.ROUTES, operations=tuple(api.routes.rows), uses=("pages", "accounts")
+)

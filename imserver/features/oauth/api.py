@@ -7,7 +7,10 @@ from typing import Annotated, Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
-from imserver.api.v1.accounts import (
+from imserver.auth.accounts import GOCHAT
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ACCOUNT
+from imserver.features.accounts.accounts import Closed, UnknownAccount
+from imserver.features.accounts.api import (
     REFUSALS,
     AccountDone,
     AccountShown,
@@ -15,8 +18,6 @@ from imserver.api.v1.accounts import (
     session_answer,
     token_of,
 )
-from imserver.auth.account_tokens import GOCHAT
-from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ACCOUNT
 from imserver.features.oauth.oauth import (
     LOGIN_SECONDS,
     POLL_SECONDS,
@@ -35,7 +36,6 @@ from imserver.http.call import Call
 from imserver.http.field import Acting, about
 from imserver.http.operation import Resource, refuse
 from imserver.http.reply import ApiProblem
-from imserver.people.accounts import Closed, UnknownAccount
 
 Provider = Annotated[str, about("The name of a provider of the app.", min_length=1, max_length=32)]
 Handle = Annotated[str, about("The handle of the login: `login` of its start.", min_length=1, max_length=100)]

@@ -8,11 +8,11 @@ from urllib.parse import unquote
 
 from imserver.auth.principal import ANYONE
 from imserver.errors import StorageUnavailable
+from imserver.features.accounts.accounts import NoAccounts
 from imserver.features.oauth.oauth import CALLBACK, LoginRefused, OAuth, Question, UnknownLogin, oauth_of
 from imserver.features.oauth.providers import ProviderUnavailable
 from imserver.http.call import Call, Route
 from imserver.http.reply import PROBLEM
-from imserver.people.accounts import NoAccounts
 from imserver.transport.exchange import HttpResponse
 
 

@@ -29,12 +29,15 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver.auth.account_tokens import AccountSession
+from imserver.auth.accounts import AccountSession
+from imserver.auth.attempts import TooManyFailures
+from imserver.auth.identifiers import BadField
 from imserver.auth.tenants import Tenants
 from imserver.cluster.registry import TemporaryValues
 from imserver.config.settings import Config, ProviderSettings
 from imserver.core.core import Parts
 from imserver.errors import ImserverError, LoginRefusal
+from imserver.features.accounts.accounts import Accounts, Closed, check_device
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.providers import (
     KINDS,
@@ -46,9 +49,6 @@ from imserver.features.oauth.providers import (
     ProviderUnavailable,
 )
 from imserver.logging import RateLimitedLog
-from imserver.people.accounts import Accounts, Closed, check_device
-from imserver.people.attempts import TooManyFailures
-from imserver.people.identifiers import BadField
 from imserver.storage.contract import Account, AccountLink, Taken
 from imserver.webhooks.requests import Outgoing
 

@@ -12,7 +12,7 @@ from imserver.http.call import Api
 
 
 def _build(core: Parts) -> FeatureParts:
-    core.resets.page = core.config.app.http_url.rstrip("/") + "/home/messages"
+    core.chat_page = core.config.app.http_url.rstrip("/") + "/home/messages"
     return FeatureParts()
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final, Self
 import gevent
 
 from imserver import errors
+from imserver.auth.attempts import network_of
 from imserver.config.settings import UploadSettings
 from imserver.errors import HttpProblem, ImserverError
-from imserver.people.attempts import network_of
 
 if TYPE_CHECKING:
     from greenlet import greenlet

@@ -22,6 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.auth.attempts import Attempts, TooManyFailures, network_of
 from imserver.config.settings import UploadSettings
 from imserver.core.core import Parts
 from imserver.errors import MediaUnavailable, StorageUnavailable
@@ -37,7 +38,6 @@ from imserver.features.uploads.media import (
     type_of,
 )
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
-from imserver.people.attempts import Attempts, TooManyFailures, network_of
 from imserver.storage import app_rows
 from imserver.storage.contract import Erasure
 from imserver.storage.statements import PooledStatements

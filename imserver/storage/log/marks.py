@@ -59,7 +59,7 @@ class MarkStore(LogTables):
 
         return self._change_log(app, work, 0)
 
-    def forget(self, app: str, user: str) -> None:
+    def forget_marks(self, app: str, user: str) -> None:
         """Delete all marks of a deleted user, and the user's uplink session."""
 
         def work(sql: Statements, head: LogHead) -> None:

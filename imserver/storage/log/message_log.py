@@ -52,6 +52,16 @@ class MessageLog(GroupWriter, AnnotationWriter, EntryReader, ConversationReader,
         statement = "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app"
         return self._read(lambda sql: [text_of(row[0]) for row in sql.query(statement)], [])
 
+    def erase_user(self, app: str, user: str) -> None:
+        """Remove a deleted user from all groups, whose entries say so, and delete the user's marks.
+
+        Their messages stay. It may be called again after an error.
+        """
+        for row in self.memberships(app, user):
+            if row.left_id is None and row.kind_of_conversation == "group":
+                self.leave(app, row.conversation, [user], user, heir=True)
+        self.forget_marks(app, user)
+
     def stored_before(self, app: str, time: int) -> int:
         """The greatest id stored before this Unix second that has not expired."""
         statement = (

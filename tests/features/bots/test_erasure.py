@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import AccountSettings
+from imserver.features.accounts.parts import accounts_of
 from tests.security.node_harness import Harness, config
 from tests.security.test_bots import bot_of, person
 
 REGISTRATION = AccountSettings(registration=True, registrations_per_address=0)
 
 
-@pytest.mark.parametrize("features", [None, ("uploads",)])
+@pytest.mark.parametrize("features", [None, ("accounts", "uploads")])
 def test_a_deleted_account_takes_its_bots_with_it(tmp_path: Path, features: tuple[str, ...] | None) -> None:
     first = Harness(config(tmp_path, accounts=REGISTRATION))
     ann = person(first, "ann")
@@ -22,7 +23,7 @@ def test_a_deleted_account_takes_its_bots_with_it(tmp_path: Path, features: tupl
     parts = node.node.parts
     status, _ = node.call("GET", "/api/v1/conversations", None, bot.token, query={"app": "201"})
     assert status == (200 if features is None else 401)
-    parts.accounts.remove("201", ann.user)
-    left = parts.account_store.by_ids("201", [int(ann.user), int(bot.user), int(other.user)])
+    accounts_of(parts).accounts.remove("201", ann.user)
+    left = accounts_of(parts).rows.by_ids("201", [int(ann.user), int(bot.user), int(other.user)])
     assert [account.user for account in left] == [other.user]
     node.close()

@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 
+from imserver.features.accounts.parts import accounts_of
 from imserver.features.uploads import uploads_of
 from imserver.storage.contract import Account
 from tests.security.node_harness import ALL, Harness, config
 
-WITHOUT = ("action", "protobuf", "pusher")
+WITHOUT = ("accounts", "action", "pusher")
 
 
 def upload(harness: Harness) -> Any:
     """Upload a file of ann, who has an account in 204."""
-    account = harness.node.parts.account_store.add(Account(0, "204", "ann"), "no hash")
+    account = accounts_of(harness.node.parts).rows.add(Account(0, "204", "ann"), "no hash")
     sent = harness.web.post(
         f"/api/v1/uploads?app=204&user={account.user}",
         data=b"text",
@@ -35,7 +36,7 @@ def test_the_rows_of_a_deleted_account_are_erased(
     harness = Harness(config(tmp_path, features=features))
     parts = harness.node.parts
     assert parts.store.contents("204").uploads == 1
-    parts.accounts.remove("204", account.user)
+    accounts_of(parts).accounts.remove("204", account.user)
     assert parts.store.contents("204").uploads == 0
     harness.close()
     files = [path for path in folder.rglob("*") if path.is_file()]

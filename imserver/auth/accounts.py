@@ -1,0 +1,53 @@
+"""What the core asks about accounts: users with a token that this server has made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from imserver.auth.tokens import BadToken
+from imserver.storage.contract import Account
+
+GOCHAT: Final = "gochat"
+"""The app of GoChat's clients."""
+BOT_TOKEN_PREFIX: Final = "bot_"
+
+
+class AccountSession(Struct, frozen=True):
+    """A login of an account, and the token that proves it until ``expires_at`` (Unix seconds; 0: always).
+
+    ``device``: name of the device at login. ``device_id``: login number (0: not in the token).
+    """
+
+    account: Account
+    token: str
+    expires_at: int
+    device: str = ""
+    device_id: int = 0
+
+
+class AccountLookup(Protocol):
+    """Answers who holds a token of an account or a bot, and which users are accounts.
+
+    Both questions may switch and raise StorageUnavailable.
+    """
+
+    def holder(self, token: str | bytes) -> AccountSession:
+        """Return the account and login that a token belongs to. Raises BadToken."""
+
+    def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
+        """The existing accounts of these users, in the order of their ids."""
+
+
+class NoAccountLookup:
+    """The answers of a node without accounts. They never switch."""
+
+    def holder(self, token: str | bytes) -> AccountSession:
+        """No token is an account's. Raises BadToken."""
+        raise BadToken("this server has no accounts")
+
+    def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
+        """None."""
+        return []

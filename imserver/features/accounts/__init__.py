@@ -1,0 +1,15 @@
+"""Accounts: users who register and log in, their friends, cards and forgotten passwords."""
+
+from __future__ import annotations
+
+from imserver.feature import Feature
+from imserver.features.accounts import api, cards_api, friends_api, parts, resets_api
+
+FEATURE = Feature(
+    "accounts",
+    parts.build,
+    operations=(*api.routes.rows, *resets_api.routes.rows, *cards_api.routes.rows, *friends_api.routes.rows),
+    commands={"account": ("imserver.features.accounts.command", "account", "Import accounts of users.")},
+    accounts=parts.build_tokens,
+    relations=parts.build_relations,
+)

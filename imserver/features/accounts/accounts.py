@@ -1,0 +1,569 @@
+"""Accounts: users who register with a phone number, an e-mail address or a user name, log in with a
+password, and get a token.
+
+Errors do not reveal which part of a login was wrong. An unknown account takes as long as a wrong password.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from secrets import randbits
+from time import time
+from typing import Any, Final
+
+from imserver.auth.accounts import AccountSession
+from imserver.auth.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
+from imserver.auth.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
+from imserver.config.settings import AppAccountSettings, Config
+from imserver.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
+from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.tokens import AccountTokens, KnownDevice
+from imserver.model import id_of
+from imserver.storage.contract import (
+    AVATAR_CHARACTERS,
+    IDENTIFIERS,
+    NICKNAME_CHARACTERS,
+    Account,
+    Device,
+    Identifier,
+    Taken,
+)
+from imserver.webhooks.feeds import Feeds
+
+DEVICE_CHARACTERS: Final = 64
+
+
+def check_shown(nickname: str, avatar: str) -> None:
+    """Raise BadField for an invalid nickname or avatar."""
+    _check(nickname, "nickname", 0, NICKNAME_CHARACTERS)
+    _check(avatar, "avatar", 0, AVATAR_CHARACTERS)
+
+
+def check_password(password: str) -> None:
+    """Raise BadField for an invalid password."""
+    if not 1 <= len(password.encode()) <= MAX_PASSWORD_BYTES:
+        raise BadField(f"password: expected 1 to {MAX_PASSWORD_BYTES} bytes")
+
+
+def check_device(device: str) -> None:
+    """Raise BadField for an invalid name of a device."""
+    _check(device, "device", 0, DEVICE_CHARACTERS)
+
+
+def may_be_login(login: str, password: str) -> bool:
+    """Whether login and password have valid forms."""
+    return fits(login, 1, LOGIN_CHARACTERS) and len(password.encode()) <= MAX_PASSWORD_BYTES
+
+
+def _check(text: str, name: str, least: int, most: int) -> None:
+    if not fits(text, least, most):
+        raise BadField(f"{name}: expected {least} to {most} characters that can be shown")
+
+
+log: Final = logging.getLogger(__name__)
+
+SessionCloser = Callable[[str, Sequence[str], str | None], object]
+"""Called with (app, users, device)."""
+Erase = Callable[[str, str], object]
+"""(app, user): deletes the data of an account elsewhere. May switch. Does nothing the second time."""
+Refused = Callable[[LoginRefusal, str, str, str], object]
+"""Called with (reason, app, user, address) of a refused login. Identifiers are personal: user is ``""``."""
+_DEVICE_BITS: Final = 53
+"""Bits of a login number: exact in the JSON of every language."""
+
+
+class NoAccounts(ImserverError):
+    """The app has no accounts (``account_tokens``)."""
+
+
+class PasswordsOff(ImserverError):
+    """Accounts of the app have no passwords (``accounts.passwords``)."""
+
+
+class UnknownReset(ImserverError):
+    """The code to reset a password does not exist, has expired, or was used."""
+
+
+class Closed(ImserverError):
+    """Registration is closed (``accounts.registration``)."""
+
+
+class WrongLogin(ImserverError):
+    """The account does not exist, or the password is wrong."""
+
+
+_REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
+    NoAccounts: "closed",
+    PasswordsOff: "closed",
+    Closed: "closed",
+    WrongLogin: "password",
+    TooManyFailures: "attempts",
+    Overloaded: "busy",
+}
+
+
+class UnknownAccount(ImserverError):
+    """The app has no such account."""
+
+
+class UnknownDevice(ImserverError):
+    """The account has no such login."""
+
+
+class Accounts:
+    """Registers accounts and checks logins. Every method may switch and raise StorageUnavailable.
+
+    ``close_sessions`` is :meth:`imserver.sessions.sessions.Sessions.close`. ``is_demo``: whether the
+    server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
+    ``erase`` is called before and after the deletion of an account. ``feeds`` report changes to back ends,
+    ``refused`` counts refused logins.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tokens: AccountTokens,
+        accounts: AccountStore,
+        close_sessions: SessionCloser,
+        is_demo: Callable[[], bool],
+        attempt: Shared | None = None,
+        erase: Erase | None = None,
+        feeds: Feeds | None = None,
+        refused: Refused | None = None,
+    ) -> None:
+        settings = config.accounts
+        self._refused = refused
+        self._tokens = tokens
+        self._accounts = accounts
+        self._close_sessions = close_sessions
+        self._is_demo = is_demo
+        self._devices = settings.devices
+        rate, failing = settings.rate_seconds, settings.failure_seconds
+        self._registrations = AddressRate(settings.registrations_per_address, rate, "register", attempt)
+        self._logins = AddressRate(settings.logins_per_address, rate, "login", attempt)
+        self._provider_logins = AddressRate(settings.logins_per_address, rate, "provider", attempt)
+        self._registration = settings.registration
+        self._passwords = Passwords(config.app.salt)
+        self._by_pair = Attempts(settings.failures, failing, kind="pair", shared=attempt)
+        self._by_account = Attempts(settings.failures_per_account, failing, kind="account", shared=attempt)
+        self._by_address = Attempts(settings.failures_per_address, failing, kind="network", shared=attempt)
+        self._by_device = Attempts(settings.failures, failing, kind="device", shared=attempt)
+        self._seconds = int(config.jwt.expire_time * 3600)
+        self._erase_elsewhere = erase
+        self._feeds = feeds
+
+    @property
+    def registration_is_open(self) -> bool:
+        """Whether anybody may register, in apps with accounts."""
+        return self._is_demo() if self._registration is None else self._registration
+
+    def _reports(self, app: str) -> bool:
+        """Whether the back end of an app wants events about accounts."""
+        return self._feeds is not None and self._feeds.wants(app, "account")
+
+    # --- registering and logging in -------------------------------------------------------------------------
+
+    def register(
+        self,
+        app: str,
+        phone: str,
+        password: str,
+        nickname: str = "",
+        avatar: str = "",
+        *,
+        email: str = "",
+        name: str = "",
+        invited: bool = False,
+        address: str = "",
+    ) -> Account:
+        """Make an account. It has at least one of ``phone``, ``email`` and ``name``.
+
+        ``invited``: a back end makes it, which is allowed even if registration is closed. ``address``: that
+        of the client; the number of registrations per address is limited. Raises NoAccounts, BadField,
+        PasswordsOff, Closed, Taken, TooManyFailures and Overloaded.
+        """
+        self._require_passwords(app)
+        if not (self.registration_is_open or invited):
+            raise Closed("accounts.registration is off")
+        if not invited:
+            self._registrations.charge(app, address)
+        given = self._identifiers(app, {"phone": phone, "email": email, "name": name})
+        if not any(given.values()):
+            raise BadField(f"expected one of {', '.join(self.rules_of(app).identifiers)}")
+        check_shown(nickname, avatar)
+        check_password(password)
+        self.require_free(app, given, 0)
+        new = Account(0, app, given["phone"], nickname, avatar, email=given["email"], name=given["name"])
+        return self._accounts.add(new, self._passwords.hash(password), self._reports(app))
+
+    def rules_of(self, app: str) -> AppAccountSettings:
+        """Which identifiers accounts of an app have, and whether they find each other by them.
+
+        Raises NoAccounts.
+        """
+        if not self._tokens.wanted_in(app):
+            raise NoAccounts(app)
+        return self._tokens.rules_of(app)
+
+    def _require_passwords(self, app: str) -> None:
+        """Raise NoAccounts or PasswordsOff if nobody logs in to an app with a password."""
+        if not self.rules_of(app).passwords:
+            raise PasswordsOff(app)
+
+    def _identifiers(self, app: str, given: dict[Identifier, str]) -> dict[Identifier, str]:
+        """Identifiers as they are stored; ``""``: none. Raises BadField."""
+        wanted = self.rules_of(app).identifiers
+        if unwanted := [kind for kind, text in given.items() if text and kind not in wanted]:
+            raise BadField(f"{unwanted[0]}: accounts of this app have none")
+        return {kind: checked(kind, text) if text else "" for kind, text in given.items()}
+
+    def require_free(self, app: str, given: dict[Identifier, str], own: int) -> None:
+        """Raise Taken if another account than ``own`` could log in with one of these identifiers."""
+        for text in filter(None, given.values()):
+            found = self._accounts.by_login(app, *candidates(text))
+            if found is not None and found[0].id != own:
+                raise Taken("identifier")
+
+    def login(self, app: str, login: str, password: str, address: str, earlier: str = "") -> Account:
+        """The account with this identifier and this password. ``earlier``: an older token of the account,
+        expired or not.
+
+        Raises NoAccounts, PasswordsOff, WrongLogin, TooManyFailures and Overloaded.
+        """
+        with self.counting_refusals(app, address, _REFUSALS):
+            self._require_passwords(app)
+            device = self._charge(app, address, earlier)
+            if not may_be_login(login, password):
+                raise WrongLogin
+            names = candidates(login)
+            found = self._accounts.by_login(app, *names)
+            return self._verified(app, found, names[0][1], password, address, device)
+
+    @contextmanager
+    def counting_refusals(
+        self, app: str, address: str, reasons: Mapping[type[Exception], LoginRefusal]
+    ) -> Iterator[None]:
+        """Count the login in this block as refused if it raises one of these exceptions."""
+        try:
+            yield
+        except tuple(reasons) as error:
+            if self._refused is not None:
+                self._refused(reasons[type(error)], app, "", address)
+            raise
+
+    def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:
+        """Count a check of a password for the device that the token ``earlier`` proves, else for ``address``.
+
+        Returns the device, which may be one of another account. Raises TooManyFailures.
+        """
+        device = self._tokens.device_of(earlier)
+        if device is None:
+            self._logins.charge(app, address)
+        else:
+            self._logins.charge_device(device)
+        return device
+
+    def _verified(
+        self,
+        app: str,
+        found: tuple[Account, str] | None,
+        login: str,
+        password: str,
+        address: str,
+        device: KnownDevice | None,
+    ) -> Account:
+        """The account, if it was found with its hash and the password is right.
+
+        Failures count by account (whichever identifier was used) and network, by app and network, and by
+        account. Those of a known ``device`` of the account count only for it, so others cannot lock it out.
+        With a device of another account the login counts for its address, too. ``login`` stands for an
+        account that was not found.
+        """
+        own: tuple[Attempts, Hashable]
+        if device is not None and (found is None or found[0].id != device.account):
+            device = None
+            self._logins.charge(app, address)
+        if device is not None:
+            own = (self._by_device, device)
+            counts: list[tuple[Attempts, Hashable]] = [own]
+        else:
+            network = network_of(address)
+            who: tuple[str, str | int] = (app, login if found is None else found[0].id)
+            own = (self._by_pair, (*who, network))
+            counts = [(self._by_address, (app, network)), own, (self._by_account, who)]
+        taken: list[tuple[Attempts, Hashable]] = []
+        try:
+            # Counted before the check, so that parallel attempts cannot exceed the limit.
+            for attempts, name in counts:
+                attempts.take(name)
+                taken.append((attempts, name))
+            is_right = self._passwords.matches("" if found is None else found[1], password)
+        except (TooManyFailures, Overloaded):  # the password was not checked
+            for attempts, name in taken:
+                attempts.forgive(name)
+            raise
+        if not is_right or found is None:
+            raise WrongLogin
+        for attempts, name in counts:
+            attempts.forgive(name)
+        own[0].forget(own[1])
+        account, hashed = found
+        if self._passwords.is_weak(hashed):
+            self._accounts.set_password(account.id, hashed, self._passwords.hash(password))
+        return account
+
+    def token(self, account: Account, device: str = "") -> AccountSession:
+        """A token for an account that has logged in, on a device of this name.
+
+        Raises BadField, and WrongLogin if the account has ended its sessions since, or is deleted.
+        """
+        login = self._new_login(device)
+        if not self._accounts.add_device(account.id, account.version, login, self._devices):
+            raise WrongLogin
+        return self._session(account, login)
+
+    def _new_login(self, device: str) -> Device:
+        check_device(device)
+        now = int(time())
+        return Device(randbits(_DEVICE_BITS) | 1, device, now, now + self._seconds)
+
+    def _session(self, account: Account, login: Device) -> AccountSession:
+        token = self._tokens.make(account.id, account.version, login.expires_at, login.id)
+        return AccountSession(account, token, login.expires_at, login.name, login.id)
+
+    def charge_provider_login(self, app: str, address: str) -> None:
+        """Count the start of a login with a provider from ``address``. Failures of passwords do not count.
+
+        Raises TooManyFailures.
+        """
+        self._provider_logins.charge(app, address)
+
+    def charge_guess(self, app: str, address: str) -> None:
+        """Count an unknown handle of a login as a login from ``address``. Raises TooManyFailures."""
+        self._logins.charge(app, address)
+
+    def linked(
+        self, app: str, providers: Sequence[str], subjects: Sequence[str]
+    ) -> tuple[Account, str] | None:
+        """The account that is linked with one of these identities, and the provider of the link.
+
+        The first provider and the first subject count more.
+        """
+        return self._accounts.linked(app, providers, subjects)
+
+    def log_in_linked(
+        self, app: str, providers: Sequence[str], subjects: Sequence[str], device: str
+    ) -> tuple[AccountSession, str] | None:
+        """A token for the account of :meth:`linked`, on a device of this name, and the provider of the link.
+
+        Raises BadField.
+        """
+        login = self._new_login(device)
+        found = self._accounts.log_in_linked(app, providers, subjects, login, self._devices)
+        return None if found is None else (self._session(found[0], login), found[1])
+
+    def add_linked(self, new: Account, provider: str, subject: str) -> Account:
+        """Make an account for an identity at a provider. Raises Taken if the identity has one."""
+        return self._accounts.add_linked(new, provider, subject, self._reports(new.app))
+
+    def confirmed(self, app: str, user: str, password: str, address: str, token: str) -> Account:
+        """The account of a user, if the password is right or the account logs in without one. ``token``: that
+        with which the user is asking.
+
+        It counts as a login, and failures as those of :meth:`login`. Raises UnknownAccount, WrongLogin,
+        TooManyFailures and Overloaded.
+        """
+        device = self._charge(app, address, token)
+        known = self._known(app, user)
+        if known[1] and self.rules_of(app).passwords:
+            self._verified(app, known, "", password, address, device)
+        return known[0]
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    def get(self, app: str, user: str) -> Account | None:
+        """The account of a user."""
+        found = self._found(app, user)
+        return None if found is None else found[0]
+
+    def known(self, app: str, user: str) -> Account:
+        """The account of a user. Raises NoAccounts and UnknownAccount."""
+        return self._known(app, user)[0]
+
+    def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
+        """The existing accounts of these users, in the order of their ids."""
+        return self._tokens.those_of(app, users)
+
+    def page(self, app: str, after: int, limit: int) -> list[Account]:
+        """Accounts of an app in the order of their ids, after the id ``after``."""
+        return self._accounts.page(app, after, limit)
+
+    # --- changing -------------------------------------------------------------------------------------------
+
+    def change(self, app: str, user: str, fields: dict[str, Any]) -> Account:
+        """Change the given ones of ``nickname``, ``avatar``, ``findable`` and ``show_presence``.
+
+        Raises BadField, NoAccounts and UnknownAccount.
+        """
+        check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
+        changed = self._accounts.change(app, id_of(user), fields, self._reports(app))
+        if changed is None:
+            raise self._unknown(app, user)
+        return changed
+
+    def change_identifiers(
+        self,
+        app: str,
+        user: str,
+        given: dict[Identifier, str],
+        password: str | None,
+        address: str,
+        token: str = "",
+    ) -> Account:
+        """Change identifiers of an account; ``""`` removes one, and one has to remain. ``password`` None: a
+        back end changes them. An account that logs in without a password needs none.
+
+        Counts as a registration from ``address``, because the result says which identifiers are taken.
+        Raises BadField, UnknownAccount, WrongLogin, Taken, TooManyFailures and Overloaded.
+        """
+        account, fields = self._known(app, user)[0], self._identifiers(app, given)
+        before: dict[Identifier, str] = {kind: getattr(account, kind) for kind in IDENTIFIERS}
+        if not any({**before, **fields}.values()):
+            raise BadField("an account has at least one identifier")
+        if password is not None:
+            self._registrations.charge(app, address)
+            self.confirmed(app, user, password, address, token)
+        self.require_free(app, fields, account.id)
+        changed = self._accounts.change(app, account.id, fields, self._reports(app))
+        if changed is None:
+            raise UnknownAccount(user)
+        return changed
+
+    def change_password(
+        self, app: str, user: str, old: str | None, new: str, address: str, token: str = ""
+    ) -> None:
+        """Change the password of an account and end its sessions. ``old`` None: a back end changes it.
+
+        Raises BadField, PasswordsOff, UnknownAccount, WrongLogin, TooManyFailures and Overloaded.
+        """
+        check_password(new)
+        self._require_passwords(app)
+        account, before = self._known(app, user)
+        if old is not None:
+            device = self._charge(app, address, token)
+            self._verified(app, (account, before), "", old, address, device)
+            if self._passwords.is_weak(before):  # the login has replaced the hash
+                before = self._known(app, user)[1]
+        hashed = self._passwords.hash(new)
+        while not self._accounts.set_password(
+            account.id, before, hashed, ends_sessions=True, report=self._reports(app)
+        ):
+            # The password was changed meanwhile: only a back end may continue without the old one.
+            if old is not None:
+                raise WrongLogin
+            account, before = self._known(app, user)
+        self._close_sessions(app, [user], None)
+
+    # --- forgotten passwords --------------------------------------------------------------------------------
+
+    def charge_reset(self, app: str, address: str) -> None:
+        """Count a request to reset a password as a login from ``address``.
+
+        Raises NoAccounts, PasswordsOff and TooManyFailures.
+        """
+        self._require_passwords(app)
+        self._logins.charge(app, address)
+
+    def may_reset(self, app: str, login: str) -> Account | None:
+        """The account with this identifier, if it has a password to reset and an e-mail address."""
+        found = self._accounts.by_login(app, *candidates(login))
+        return found[0] if found is not None and found[1] and found[0].email else None
+
+    def reset_password(self, app: str, code: str, password: str, address: str) -> None:
+        """Replace the password of the account whose code has the hash ``code``, and end its sessions.
+
+        Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyFailures and Overloaded.
+        """
+        check_password(password)
+        self.charge_reset(app, address)
+        id = self._accounts.reset_of(app, code, int(time()))
+        if not id:
+            raise UnknownReset
+        hashed = self._passwords.hash(password)
+        if not self._accounts.use_reset(app, code, int(time()), hashed, self._reports(app)):
+            raise UnknownReset
+        self._close_sessions(app, [str(id)], None)
+
+    def _known(self, app: str, user: str) -> tuple[Account, str]:
+        """The account of a user, and the hash of its password. Raises NoAccounts and UnknownAccount."""
+        found = self._found(app, user)
+        if found is None:
+            raise self._unknown(app, user)
+        return found
+
+    def _unknown(self, app: str, user: str) -> UnknownAccount:
+        """The error for an account that does not exist. Raises NoAccounts instead in an app without
+        accounts, where every user would be missing."""
+        self.rules_of(app)
+        return UnknownAccount(user)
+
+    def _found(self, app: str, user: str) -> tuple[Account, str] | None:
+        id = id_of(user)
+        return self._accounts.by_id(app, id) if id else None
+
+    def log_out(self, app: str, user: str) -> None:
+        """End all sessions of an account: invalidate tokens, close connections. Raises NoAccounts and
+        UnknownAccount."""
+        if not self._accounts.end_sessions(app, id_of(user), self._reports(app)):
+            raise self._unknown(app, user)
+        self._close_sessions(app, [user], None)
+
+    def devices(self, app: str, user: str) -> list[Device]:
+        """The logins of an account that have not ended, the newest first. Raises UnknownAccount."""
+        account = self.known(app, user)
+        return self._accounts.devices(account.id, int(time()))
+
+    def log_out_device(self, app: str, user: str, device: int) -> None:
+        """End one login: invalidate its token, and close connections on devices of its name. For a login
+        without a name all connections of the account are closed, because its own cannot be identified.
+
+        Raises UnknownAccount and UnknownDevice.
+        """
+        account = self.known(app, user)
+        ended = self._accounts.remove_device(account.id, device)
+        if ended is None:
+            raise UnknownDevice(str(device))
+        if ended.name:
+            self._close_sessions(app, [user], ended.name)
+        else:
+            self._close_sessions(app, [user], None)
+
+    def remove(self, app: str, user: str) -> None:
+        """Delete an account with all of its data. Raises NoAccounts and UnknownAccount.
+
+        The account is deleted last, so that a failed request can be repeated. Data that requests and
+        connections in progress add meanwhile is deleted after it.
+        """
+        account = self.known(app, user)
+        self._erase(account)
+        if not self._accounts.remove(app, account.id, self._reports(app)):
+            raise UnknownAccount(user)
+        self._close_sessions(app, [user], None)
+        try:
+            self._erase(account)
+        except (StorageUnavailable, MediaUnavailable) as error:
+            log.warning("data of the deleted account %s in %s may be left: %s", user, app, error)
+
+    def _erase(self, account: Account) -> None:
+        """Delete the accounts of programs that belong to an account, and all its data elsewhere."""
+        for owned in self._accounts.owned_by(account.app, account.id):
+            self.remove(account.app, str(owned))
+        if self._erase_elsewhere is not None:
+            self._erase_elsewhere(account.app, account.user)
+
+    def close(self) -> None:
+        """Stop the threads that hash."""
+        self._passwords.close()

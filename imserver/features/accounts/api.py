@@ -1,0 +1,537 @@
+"""Accounts: register, log in, show, change, devices, log out, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver import errors
+from imserver.auth.accounts import GOCHAT, AccountSession
+from imserver.auth.attempts import TooManyFailures
+from imserver.auth.authority import bearer
+from imserver.auth.identifiers import LOGIN_CHARACTERS, NAME_PATTERN, BadField, split
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER, ANYONE, ANYONE_OR_ADMIN
+from imserver.features.accounts.accounts import (
+    Closed,
+    NoAccounts,
+    PasswordsOff,
+    UnknownAccount,
+    UnknownDevice,
+    WrongLogin,
+    check_device,
+)
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.passwords import Overloaded
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, about
+from imserver.http.operation import Refusals, Resource, one_of, refuse
+from imserver.http.rates import too_many
+from imserver.http.reply import ApiProblem
+from imserver.model import is_of_device
+from imserver.storage.contract import EMAIL_BYTES, IDENTIFIERS, Account, Identifier, Taken
+
+_SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
+Phone = Annotated[
+    str, about("The phone number: any 1 to 20 characters.", min_length=1, max_length=20, pattern=_SHOWN)
+]
+Email = Annotated[
+    str,
+    about(
+        "The e-mail address. It is not verified.",
+        max_length=EMAIL_BYTES,
+        pattern=r"^[^\s\x00-\x1f\x7f-\x9f@]{1,64}@[^\s\x00-\x1f\x7f-\x9f@]+$",
+    ),
+]
+UserName = Annotated[
+    str,
+    about(
+        "The user name: a letter and 2 to 31 letters, digits, `_`, `.` or `-`. The case does not matter.",
+        pattern=f"^{NAME_PATTERN}$",
+    ),
+]
+Login = Annotated[
+    str,
+    about(
+        "A phone number, an e-mail address or a user name.",
+        min_length=1,
+        max_length=LOGIN_CHARACTERS,
+        pattern=_SHOWN,
+    ),
+]
+Password = Annotated[str, about("The password.", min_length=1, max_length=250)]
+CurrentPassword = Annotated[
+    str,
+    about(
+        "The current password. A back end, and an account without a password, may leave it out.",
+        max_length=250,
+    ),
+]
+NewPassword = Annotated[str, about("The password, at least 8 characters.", min_length=8, max_length=250)]
+Nickname = Annotated[str, about("The display name of the account.", max_length=64, pattern=_SHOWN)]
+Avatar = Annotated[str, about("The address of the picture of the account.", max_length=1000, pattern=_SHOWN)]
+UserId = Annotated[str, about("The id of the account, which is the id of the user.")]
+
+
+Findable = Annotated[bool, about("Whether other users find the account by its identifiers.")]
+ShowPresence = Annotated[bool, about("Whether other users see when the user is online, and was.")]
+DeviceName = Annotated[str, about("The name of the device.", max_length=64, pattern=_SHOWN)]
+DeviceId = Annotated[str, about("A login of the account.", pattern="^[1-9][0-9]{0,15}$")]
+
+
+class Registration(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A new account, with at least one identifier."""
+
+    login: Login | UnsetType = UNSET
+    phone: Phone | UnsetType = UNSET
+    email: Email | UnsetType = UNSET
+    name: UserName | UnsetType = UNSET
+    password: NewPassword
+    app: field.AccountApp = GOCHAT
+    nickname: Nickname = ""
+    avatar: Avatar = ""
+    device: DeviceName = ""
+
+
+class AccountLogin(Struct, forbid_unknown_fields=True, kw_only=True):
+    """An identifier of an account and its password. `phone` is another name of `login`."""
+
+    login: Login | UnsetType = UNSET
+    phone: Login | UnsetType = UNSET
+    password: Password
+    app: field.AccountApp = GOCHAT
+    device: DeviceName = ""
+
+
+class AccountSet(Acting):
+    """Changes to the profile. Fields that you leave out do not change."""
+
+    nickname: Nickname | UnsetType = UNSET
+    avatar: Avatar | UnsetType = UNSET
+    findable: Findable | UnsetType = UNSET
+    show_presence: ShowPresence | UnsetType = UNSET
+
+
+class IdentifiersSet(Acting):
+    """Changes to the identifiers. An empty text removes one. Fields that you leave out do not change."""
+
+    phone: Annotated[str, about("The phone number.", max_length=20, pattern=_SHOWN)] | UnsetType = UNSET
+    email: Annotated[str, about("The e-mail address.", max_length=EMAIL_BYTES)] | UnsetType = UNSET
+    name: Annotated[str, about("The user name.", max_length=32)] | UnsetType = UNSET
+    password: CurrentPassword = ""
+
+
+class PasswordSet(Acting, kw_only=True):
+    """A new password."""
+
+    password: NewPassword
+    old_password: Annotated[
+        str, about("The current password. A back end may leave it out.", max_length=250)
+    ] = ""
+
+
+class AccountDelete(Acting):
+    """The account to delete."""
+
+    password: CurrentPassword = ""
+
+
+class AccountQuery(Acting):
+    """Which account."""
+
+    of: Annotated[str, about("The account to show; empty: the acting user.", max_length=255)] = ""
+
+
+class AccountShown(Struct, kw_only=True):
+    """The profile of an account."""
+
+    user: UserId
+    nickname: Nickname
+    avatar: Avatar
+    phone: Annotated[str, about("The phone number. Other users see an empty text.")]
+    email: Annotated[str, about("The e-mail address. Other users see an empty text.")]
+    name: Annotated[str, about("The user name. Other users see an empty text.")]
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    findable: Findable | UnsetType = UNSET
+    show_presence: ShowPresence | UnsetType = UNSET
+
+
+class RulesQuery(Struct, forbid_unknown_fields=True):
+    """Which app."""
+
+    app: field.AccountApp = GOCHAT
+
+
+class RulesAnswer(Struct):
+    """What an app demands of its accounts."""
+
+    registration: Annotated[bool, about("Whether anybody may register.")]
+    identifiers: Annotated[
+        list[Identifier], about("Kinds of identifiers; an account has at least one of them.")
+    ]
+    find: Annotated[bool, about("Whether accounts find each other by their identifiers.")]
+    passwords: Annotated[bool, about("Whether accounts log in with a password.")]
+    reset: Annotated[bool, about("Whether a forgotten password is reset by e-mail.")]
+
+
+class SessionAnswer(Struct):
+    """A login, and the token that proves it."""
+
+    token: Annotated[
+        str, about("The token. Send it as `Authorization: Bearer`, and in the login of a connection.")
+    ]
+    expires_at: Annotated[int, about("When the token expires, in Unix seconds.")]
+    account: AccountShown
+
+
+class DeviceEnd(Acting, kw_only=True):
+    """The login to end."""
+
+    device: DeviceId
+
+
+class DeviceShown(Struct):
+    """The id of a login of the account."""
+
+    device: DeviceId
+    name: DeviceName
+    since: Annotated[int, about("When the device logged in, in Unix seconds.")]
+    expires_at: Annotated[int, about("When its token expires, in Unix seconds.")]
+    current: Annotated[bool, about("Whether this request uses the token of this login.")]
+    online: Annotated[bool, about("Whether a device with this name is connected.")]
+
+
+class DevicesAnswer(Struct):
+    """The active logins of an account, the newest first."""
+
+    devices: list[DeviceShown]
+
+
+class AccountDone(Struct):
+    """Done."""
+
+    user: UserId
+
+
+_ACCOUNT: Final = AccountShown(
+    user="1",
+    nickname="Ann",
+    avatar="",
+    phone="13800000001",
+    email="",
+    name="ann",
+    created=1795155801,
+    findable=True,
+    show_presence=True,
+)
+_SESSION: Final = SessionAnswer("eyJ…", 1797747801, _ACCOUNT)
+_ACTING: Final = {"app": "gochat", "user": "1"}
+_DONE: Final = AccountDone("1")
+_UNKNOWN: Final = (errors.HTTP_UNKNOWN_ACCOUNT,)
+
+
+NO_ACCOUNTS: Final = refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts")
+
+REFUSALS: Final[Refusals] = {
+    BadField: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
+    Taken: refuse(errors.HTTP_LOGIN_TAKEN),
+    NoAccounts: NO_ACCOUNTS,
+    PasswordsOff: refuse(errors.HTTP_PASSWORDS_OFF),
+    Closed: refuse(errors.HTTP_REGISTRATION_CLOSED),
+    WrongLogin: refuse(errors.HTTP_WRONG_LOGIN),
+    UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+    UnknownDevice: refuse(errors.HTTP_UNKNOWN_DEVICE),
+    TooManyFailures: too_many,
+    Overloaded: refuse(errors.HTTP_BUSY),
+}
+"""Exceptions of accounts → refusals."""
+
+CHAPTER: Final = (
+    "Users who register with an identifier and a password. Use the account's own token, or an API key with "
+    "the scope `admin`."
+)
+routes = Resource(
+    "accounts", hot=False, chapter=CHAPTER, examples=(_ACCOUNT, _SESSION, _DONE), refusals=REFUSALS
+)
+
+
+@routes.post(
+    "/accounts/register",
+    ANYONE_OR_ADMIN,
+    status=201,
+    problems=(
+        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.HTTP_NOT_ALLOWED,
+        errors.HTTP_PASSWORDS_OFF,
+        errors.HTTP_REGISTRATION_CLOSED,
+        errors.HTTP_LOGIN_TAKEN,
+    ),
+    rules={"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]},
+    example={"phone": "13800000001", "name": "ann", "password": "correct horse", "nickname": "Ann"},
+)
+def register(api: Api, call: Call, asked: Registration) -> SessionAnswer:
+    """Register an account and log in.
+
+    Anybody may register while `accounts.registration` is on. A back end with an admin key always may. The
+    app must use accounts (`account_tokens`); its setting `accounts` says which identifiers. The answer
+    `login_taken` does not say which of them belongs to another account.
+    """
+    accounts = accounts_of(api.services).accounts
+    check_device(asked.device)
+    given = _given(asked)
+    if asked.login is not UNSET:
+        kind, text = split(asked.login)
+        if given.setdefault(kind, text) != text:
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`login` and `{kind}` differ: send one of them")
+    account = accounts.register(
+        call.app,
+        given.get("phone", ""),
+        asked.password,
+        asked.nickname,
+        asked.avatar,
+        email=given.get("email", ""),
+        name=given.get("name", ""),
+        invited=call.principal.kind != "nobody",
+        address=call.request.host,
+    )
+    session = accounts.token(account, asked.device)
+    return session_answer(session)
+
+
+@routes.post(
+    "/accounts/login",
+    ANYONE,
+    problems=(
+        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.HTTP_WRONG_LOGIN,
+        errors.HTTP_NOT_ALLOWED,
+        errors.HTTP_PASSWORDS_OFF,
+    ),
+    rules=one_of("login", "phone"),
+    example={"login": "13800000001", "password": "correct horse"},
+)
+def login(api: Api, call: Call, asked: AccountLogin) -> SessionAnswer:
+    """Log in with the password and get a token.
+
+    `login` is any identifier of the account. The answer does not say which of the two was wrong. After too
+    many failures, whichever identifier they name, further logins must wait. A device that sends an earlier
+    token of the account as `Authorization: Bearer`, even an expired one, cannot be locked out by others: only
+    its own failures count for it.
+    """
+    accounts = accounts_of(api.services).accounts
+    check_device(asked.device)
+    text = asked.phone if asked.login is UNSET else asked.login
+    if text is UNSET or UNSET not in (asked.phone, asked.login):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "expected either `login` or `phone`")
+    account = accounts.login(
+        call.app,
+        text,
+        asked.password,
+        call.request.host,
+        token_of(call),
+    )
+    session = accounts.token(account, asked.device)
+    return session_answer(session)
+
+
+@routes.get(
+    "/accounts/rules",
+    ANYONE,
+    example={},
+    answer_example=RulesAnswer(True, ["phone", "email", "name"], True, True, False),
+    problems=(errors.HTTP_NOT_ALLOWED,),
+)
+def rules(api: Api, call: Call, asked: RulesQuery) -> RulesAnswer:
+    """Show what an app demands of its accounts.
+
+    For the form with which users register.
+    """
+    accounts = accounts_of(api.services).accounts
+    of_app = accounts.rules_of(call.app)
+    return RulesAnswer(
+        accounts.registration_is_open,
+        list(of_app.identifiers),
+        of_app.find,
+        of_app.passwords,
+        accounts_of(api.services).resets.offered_in(call.app),
+    )
+
+
+@routes.get("/accounts/show", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"of": "1"}, user="optional")
+def show(api: Api, call: Call, asked: AccountQuery) -> AccountShown:
+    """Show the profile of an account.
+
+    Identifiers and settings are shown only to the account itself and to back ends.
+    """
+    if not (asked.of or call.user):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `of`: name the account")
+    account = accounts_of(api.services).accounts.get(call.app, asked.of or call.user)
+    if account is None:
+        raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT)
+    return _shown(account, call.is_back_end or account.user == call.user)
+
+
+@routes.post("/accounts/set", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example={"user": "1", "nickname": "Ann"})
+def change(api: Api, call: Call, asked: AccountSet) -> AccountShown:
+    """Change the profile of an account."""
+    names = ("nickname", "avatar", "findable", "show_presence")
+    given = {name: value for name in names if (value := getattr(asked, name)) is not UNSET}
+    return _shown(accounts_of(api.services).accounts.change(call.app, call.user, given), True)
+
+
+@routes.post(
+    "/accounts/identifiers",
+    ADMIN_OR_ACCOUNT,
+    problems=(
+        *_UNKNOWN,
+        errors.HTTP_WRONG_LOGIN,
+        errors.HTTP_LOGIN_TAKEN,
+        errors.HTTP_TOO_MANY_REQUESTS,
+    ),
+    example={"user": "1", "email": "ann@example.com", "password": "correct horse"},
+    answer_example=_ACCOUNT,
+)
+def set_identifiers(api: Api, call: Call, asked: IdentifiersSet) -> AccountShown:
+    """Change the identifiers of an account.
+
+    One has to remain. A user's requests count as registrations and logins of their address.
+    """
+    password = None if call.is_back_end else asked.password
+    accounts = accounts_of(api.services).accounts
+    changed = accounts.change_identifiers(
+        call.app, call.user, _given(asked), password, call.request.host, token_of(call)
+    )
+    return _shown(changed, True)
+
+
+@routes.post(
+    "/accounts/password",
+    ADMIN_OR_ACCOUNT,
+    problems=(
+        *_UNKNOWN,
+        errors.HTTP_WRONG_LOGIN,
+        errors.HTTP_PASSWORDS_OFF,
+        errors.HTTP_TOO_MANY_REQUESTS,
+    ),
+    example={"user": "1", "password": "battery staple", "old_password": "correct horse"},
+)
+def set_password(api: Api, call: Call, asked: PasswordSet) -> AccountDone:
+    """Change a password.
+
+    This ends all sessions of the account.
+    """
+    old = None if call.is_back_end else asked.old_password
+    accounts_of(api.services).accounts.change_password(
+        call.app, call.user, old, asked.password, call.request.host, token_of(call)
+    )
+    return AccountDone(call.user)
+
+
+@routes.post("/accounts/logout", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example=_ACTING)
+def log_out(api: Api, call: Call, _asked: Acting) -> AccountDone:
+    """Log an account out on all devices.
+
+    All its tokens become invalid. Its connections are closed with 4502.
+    """
+    accounts_of(api.services).accounts.log_out(call.app, call.user)
+    return AccountDone(call.user)
+
+
+@routes.post(
+    "/accounts/delete",
+    ADMIN_OR_ACCOUNT,
+    problems=(
+        *_UNKNOWN,
+        errors.HTTP_WRONG_LOGIN,
+        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.HTTP_MEDIA_UNAVAILABLE,
+    ),
+    example={**_ACTING, "password": "correct horse"},
+)
+def delete(api: Api, call: Call, asked: AccountDelete) -> AccountDone:
+    """Delete an account.
+
+    This deletes its profile, friends, memberships, files and marks. Its messages remain in the
+    conversations of others. A user's requests count as logins of their address.
+    """
+    accounts = accounts_of(api.services).accounts
+    if not call.is_back_end:
+        accounts.confirmed(call.app, call.user, asked.password, call.request.host, token_of(call))
+    accounts.remove(call.app, call.user)
+    return AccountDone(call.user)
+
+
+def token_of(call: Call) -> str:
+    """The token that a request shows; ``""``: none."""
+    return bearer(call.request.headers.get("authorization", ""))
+
+
+def _given(asked: Registration | IdentifiersSet) -> dict[Identifier, str]:
+    """The identifiers that a request names."""
+    return {kind: value for kind in IDENTIFIERS if (value := getattr(asked, kind)) is not UNSET}
+
+
+def _shown(account: Account, whole: bool) -> AccountShown:
+    return AccountShown(
+        user=account.user,
+        nickname=account.nickname,
+        avatar=account.avatar,
+        phone=account.phone if whole else "",
+        email=account.email if whole else "",
+        name=account.name if whole else "",
+        created=account.created,
+        findable=account.findable if whole else UNSET,
+        show_presence=account.show_presence if whole else UNSET,
+    )
+
+
+def session_answer(session: AccountSession) -> SessionAnswer:
+    """The answer to a login."""
+    return SessionAnswer(session.token, session.expires_at, _shown(session.account, True))
+
+
+@routes.get(
+    "/accounts/devices",
+    ADMIN_OR_ACCOUNT,
+    problems=_UNKNOWN,
+    example={"user": "1"},
+    answer_example=DevicesAnswer([DeviceShown("4711", "phone", 1795155801, 1797747801, True, True)]),
+)
+def devices(api: Api, call: Call, _asked: Acting) -> DevicesAnswer:
+    """List the devices on which an account is logged in.
+
+    Each login with a password is listed until its token expires. Tokens issued by GoChat are not listed.
+    """
+    found = accounts_of(api.services).accounts.devices(call.app, call.user)
+    sessions = api.services.presence.sessions(call.app, [call.user]).sessions[0] if found else []
+    online = [session.device for session in sessions]
+    shown = [
+        DeviceShown(
+            str(each.id),
+            each.name,
+            each.since,
+            each.expires_at,
+            each.id == call.principal.device,
+            any(is_of_device(name, each.name) for name in online),
+        )
+        for each in found
+    ]
+    return DevicesAnswer(shown)
+
+
+@routes.post(
+    "/accounts/devices/logout",
+    ADMIN_OR_ACCOUNT,
+    problems=(*_UNKNOWN, errors.HTTP_UNKNOWN_DEVICE),
+    example={"user": "1", "device": "4711"},
+    answer_example=AccountDone("1"),
+)
+def end_device(api: Api, call: Call, asked: DeviceEnd) -> AccountDone:
+    """Log an account out on one device.
+
+    Its token becomes invalid. Connections of the account on devices with this name are closed with 4502.
+    """
+    accounts_of(api.services).accounts.log_out_device(call.app, call.user, int(asked.device))
+    return AccountDone(call.user)

@@ -1,0 +1,184 @@
+"""Cards of people: what one account sees of others, and finding an account by its identifiers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import time
+from typing import Final
+
+import gevent
+from msgspec import Struct
+
+from imserver.auth.attempts import AddressRate, Attempts, Shared
+from imserver.auth.identifiers import LOGIN_CHARACTERS, candidates, fits
+from imserver.clock import until_beat
+from imserver.config.settings import Config
+from imserver.errors import ImserverError, StorageUnavailable
+from imserver.features.accounts.accounts import Accounts, UnknownAccount
+from imserver.features.accounts.friends import STRANGERS, Relation, relation_of
+from imserver.features.accounts.relations import AccountRelations
+from imserver.features.accounts.rows import AccountStore
+from imserver.model import id_of
+from imserver.sessions.presence import Presence
+from imserver.storage.contract import Account
+from imserver.transport.connection import Connection
+
+log: Final = logging.getLogger(__name__)
+
+CARDS: Final = 100
+"""The most cards of one request."""
+MOST_SEEN: Final = 100_000
+"""Limit of the collected accounts. Beyond it further ones are not stored."""
+_SEEN_AT_ONCE: Final = 1000
+
+
+class NoFinding(ImserverError):
+    """Accounts of the app do not find each other (``apps.<app>.accounts.find``)."""
+
+
+class Card(Struct, frozen=True):
+    """An account as another one, or a back end, sees it."""
+
+    account: Account
+    name: str
+    """The user name; ``""``: none, or hidden."""
+    relation: Relation
+    """To the one who asks; ``incoming``: it has asked to be a friend."""
+    online: bool | None
+    """None: hidden."""
+
+    @property
+    def last_seen(self) -> int:
+        """Unix seconds; 0: hidden, unknown, or online."""
+        return self.account.last_seen if self.online is False else 0
+
+
+class Cards:
+    """Shows accounts to each other. Every method may switch and raise StorageUnavailable.
+
+    An account sees the presence and user names of friends and of members of common conversations, unless they
+    hide them or have blocked the account. A back end (user ``""``) sees them always.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        accounts: Accounts,
+        rows: AccountStore,
+        relations: AccountRelations,
+        presence: Presence,
+        attempt: Shared | None,
+    ) -> None:
+        settings = config.accounts
+        self._accounts = accounts
+        self._rows = rows
+        self._relations = relations
+        self._presence = presence
+        self._by_account = Attempts(
+            settings.finds_per_account, settings.rate_seconds, kind="find", shared=attempt
+        )
+        self.addresses = AddressRate(
+            settings.finds_per_address, settings.rate_seconds, "find_network", attempt
+        )
+        """Requests per app and network that tell whether something exists."""
+
+    def find(self, app: str, by: str, text: str, address: str) -> Card:
+        """The findable account with this identifier. ``by`` ``""``: a back end, which is not limited.
+
+        Raises NoAccounts, NoFinding, UnknownAccount (also if the account has blocked ``by``) and
+        TooManyFailures.
+        """
+        rules = self._accounts.rules_of(app)
+        if by:
+            if not rules.find:
+                raise NoFinding(app)
+            self.addresses.charge(app, address)
+            self._by_account.take((app, by))
+        found = self._rows.by_login(app, *candidates(text)) if fits(text, 1, LOGIN_CHARACTERS) else None
+        account = None if found is None else found[0]
+        if account is None or (by not in ("", account.user) and not account.findable):
+            raise UnknownAccount(text)
+        if not self._relations.may_reach(app, by, account.user):
+            raise UnknownAccount(text)
+        return self._cards(app, by, [account], found=True)[0]
+
+    def show(self, app: str, by: str, users: Sequence[str]) -> list[Card]:
+        """The cards of the users who have accounts, in the order of their ids. Raises NoAccounts."""
+        found = self._accounts.those_of(app, users)
+        if not found:
+            self._accounts.rules_of(app)
+        return self._cards(app, by, found)
+
+    def _cards(self, app: str, by: str, accounts: Sequence[Account], found: bool = False) -> list[Card]:
+        """``found``: by an identifier, which shows user names, too."""
+        mine = id_of(by)
+        others = [account for account in accounts if account.id != mine]
+        states = self._relations.states(by, others)
+        known = self._relations.known(app, by, others, states)
+        own = {account.user for account in accounts if account.id == mine} if by else known
+        named = {
+            account.user for account in accounts if account.findable and (found or account.user in known)
+        }
+        asked = [
+            account.user
+            for account in accounts
+            if account.user in own or (account.user in known and account.show_presence)
+        ]
+        online = dict(zip(asked, self._presence.are_online(app, asked), strict=True))
+        return [
+            Card(
+                account,
+                account.name if account.user in own | named else "",
+                "self" if account.id == mine else relation_of(states.get(account.id, STRANGERS)),
+                online.get(account.user),
+            )
+            for account in accounts
+        ]
+
+
+class LastSeen:
+    """Stores when the last connection of an account has ended, once a second for all of them.
+
+    A node that is killed loses those of the last second. ``wanted_in``: whether an app has accounts.
+    """
+
+    def __init__(self, rows: AccountStore, wanted_in: Callable[[str], bool]) -> None:
+        self._rows = rows
+        self._wanted_in = wanted_in
+        self._seen: dict[tuple[str, int], int] = {}
+        self._running = False
+
+    def ended(self, connection: Connection, _code: int) -> None:
+        """A connection has ended. Never switches."""
+        app, user = connection.app, connection.user
+        if not (app and user):
+            return
+        id = id_of(user)
+        if not id or not self._wanted_in(app):
+            return
+        if len(self._seen) < MOST_SEEN:
+            self._seen[app, id] = int(time())
+        if not self._running:
+            self._running = True
+            gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        """Greenlet: store, as long as there is anything to store."""
+        try:
+            while self._seen:
+                gevent.sleep(until_beat())
+                self.flush()
+        finally:
+            self._running = False
+
+    def flush(self) -> None:
+        """Store what was collected. May switch. What cannot be stored is lost."""
+        while self._seen:
+            some = list(self._seen.items())[:_SEEN_AT_ONCE]
+            for key, _ in some:
+                del self._seen[key]
+            try:
+                self._rows.saw([(app, id, seen) for (app, id), seen in some])
+            except StorageUnavailable as error:
+                log.warning("%d last-seen times were not stored: %s", len(some), error)

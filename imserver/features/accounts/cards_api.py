@@ -1,0 +1,122 @@
+"""Cards of people: find an account, and what the acting user sees of many."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.auth.attempts import TooManyFailures
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER
+from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
+from imserver.features.accounts.api import CHAPTER, NO_ACCOUNTS, Avatar, Login, Nickname, UserId
+from imserver.features.accounts.cards import CARDS, Card, NoFinding
+from imserver.features.accounts.friends import Relation
+from imserver.features.accounts.parts import accounts_of
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, about
+from imserver.http.operation import Resource, refuse
+from imserver.http.rates import too_many
+
+
+class FindRequest(Acting, kw_only=True):
+    """The identifier to search for."""
+
+    text: Annotated[Login, about("A complete phone number, e-mail address or user name.")]
+
+
+class CardsRequest(Acting, kw_only=True):
+    """The accounts to show."""
+
+    users: Annotated[list[UserId], about("Ids of accounts.", max_length=CARDS)]
+
+
+class CardShown(Struct):
+    """An account as the acting user sees it."""
+
+    user: UserId
+    nickname: Nickname
+    avatar: Avatar
+    name: Annotated[str, about("The user name; empty: none, or not shown to the acting user.")]
+    relation: Annotated[
+        Relation,
+        about(
+            "To the acting user. `incoming`: the account has asked to be a friend. `outgoing`: the acting "
+            "user has asked. `blocked`: the acting user has blocked the account."
+        ),
+    ]
+    presence: Annotated[Literal["online", "offline", ""], about("Empty: not shown to the acting user.")]
+    last_seen: Annotated[
+        int,
+        about("When the last connection ended, in Unix seconds; 0: unknown, online, or not shown."),
+    ]
+    bot: Annotated[bool, about("Whether a program writes, not a person.")]
+
+
+class CardsAnswer(Struct):
+    """The cards of the accounts that exist, ordered by id."""
+
+    cards: list[CardShown]
+
+
+_PRESENCE: Final[dict[bool | None, Literal["online", "offline", ""]]] = {
+    True: "online",
+    False: "offline",
+    None: "",
+}
+_CARD: Final = CardShown("2", "Bob", "", "bob", "friend", "offline", 1795155801, False)
+
+routes = Resource(
+    "accounts",
+    hot=False,
+    chapter=CHAPTER,
+    examples=(_CARD,),
+    refusals={
+        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+        NoAccounts: NO_ACCOUNTS,
+        NoFinding: refuse(errors.HTTP_NOT_ALLOWED, "Accounts of this app do not find each other"),
+        TooManyFailures: too_many,
+    },
+)
+
+
+@routes.post(
+    "/accounts/find",
+    ADMIN_OR_ACCOUNT,
+    problems=(errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_TOO_MANY_REQUESTS),
+    example={"user": "1", "text": "bob"},
+    user="optional",
+)
+def find(api: Api, call: Call, asked: FindRequest) -> CardShown:
+    """Find an account by its phone number, e-mail address or user name.
+
+    Only complete identifiers match. An account that is not findable, or has blocked the acting user, is
+    reported as unknown. An app may switch this off (`accounts.find`). Requests count by account and by
+    address.
+    """
+    return _card(accounts_of(api.services).cards.find(call.app, call.user, asked.text, call.request.host))
+
+
+@routes.post(
+    "/accounts/cards",
+    ADMIN_OR_MEMBER,
+    example={"user": "1", "users": ["2"]},
+    answer_example=CardsAnswer([_CARD]),
+    user="optional",
+)
+def cards(api: Api, call: Call, asked: CardsRequest) -> CardsAnswer:
+    """Show up to 100 accounts with their presence.
+
+    A user sees presence and user names of friends and of members of common conversations. Users who have
+    blocked the caller show neither. Accounts with `show_presence` off hide their presence, those with
+    `findable` off their user name. A back end that names no `user` sees all.
+    """
+    found = accounts_of(api.services).cards.show(call.app, call.user, asked.users)
+    return CardsAnswer(list(map(_card, found)))
+
+
+def _card(card: Card) -> CardShown:
+    account = card.account
+    shown = account.user, account.nickname, account.avatar, card.name
+    return CardShown(*shown, card.relation, _PRESENCE[card.online], card.last_seen, account.bot)

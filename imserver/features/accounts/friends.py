@@ -1,0 +1,180 @@
+"""Friends: requests, friendships and blocks between accounts of one app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final, Literal
+
+from imserver.cluster.nodes import ToFollowers
+from imserver.errors import ImserverError
+from imserver.features.accounts.rows import AccountStore, Relating, States
+from imserver.model import Signal, id_of
+from imserver.storage.contract import Contact, ListName
+from imserver.storage.statements import Condition
+
+ASKED: Final = "asked"
+FRIEND: Final = "friend"
+BLOCKED: Final = "blocked"
+STRANGERS: Final[States] = ("", "")
+
+
+Relation = Literal["", "self", "friend", "incoming", "outgoing", "blocked"]
+"""What an account is to another one; ``incoming``: it has asked the other one."""
+
+
+class FriendResult(StrEnum):
+    """The result of a change."""
+
+    FRIENDS = "friends"
+    """They are friends now."""
+    ASKED = "asked"
+    """The request is stored; the other may have blocked the user."""
+    DONE = "done"
+    ALREADY = "already"
+    """Nothing had to be changed."""
+    ABSENT = "absent"
+    """There was nothing to accept, decline or remove."""
+    AWAY = "away"
+    """One of the two has blocked the other."""
+
+
+class UnknownFriend(ImserverError):
+    """There is no such account in the app."""
+
+
+class Oneself(ImserverError):
+    """A user cannot be their own friend."""
+
+
+class TooManyFriends(ImserverError):
+    """One of the two has reached the limit ``accounts.friends``."""
+
+
+class Friends:
+    """Changes the relation between two accounts. Every method may switch and raise StorageUnavailable.
+
+    A user who is no account of the app has no lists. The connections of both users that follow the log
+    receive signals about changes that they may see; ``send``:
+    :meth:`imserver.messages.receipts.Signals.send`.
+    """
+
+    def __init__(self, accounts: AccountStore, limit: int, send: Callable[[ToFollowers], object]) -> None:
+        self._accounts = accounts
+        self._limit = limit
+        self._send = send
+
+    def change(
+        self, app: str, user: str, other: str, becoming: Relating, condition: Condition | None = None
+    ) -> FriendResult:
+        """Change the relation between two accounts; ``becoming`` is one of the functions below.
+
+        Raises Oneself, UnknownFriend (also if a change does not meet the condition) and TooManyFriends.
+        """
+        mine, theirs = id_of(user), id_of(other)
+        if not (mine and theirs):
+            raise UnknownFriend(other)
+        if mine == theirs:
+            raise Oneself(user)
+        states: tuple[States, States] = (STRANGERS, STRANGERS)
+
+        def change(before: States) -> tuple[States, str]:
+            nonlocal states
+            after, result = becoming(before)
+            states = before, after
+            return after, result
+
+        word = self._accounts.relate(app, mine, theirs, self._limit, change, condition)
+        if word == "unknown":
+            raise UnknownFriend(other)
+        if word == "full":
+            raise TooManyFriends(f"accounts.friends {self._limit}")
+        before, after = states
+        if relation_of(before) != relation_of(after):
+            self._changed(app, str(mine), str(theirs))
+        if relation_of(before[::-1]) != relation_of(after[::-1]):
+            self._changed(app, str(theirs), str(mine))
+        return FriendResult(word)
+
+    def _changed(self, app: str, user: str, other: str) -> None:
+        """Send a user the signal that the relation to another one has changed."""
+        self._send(ToFollowers(app, (user,), 0, Signal("contact", other, "", to=user)))
+
+    def listed(self, name: ListName, user: str, after: str, limit: int) -> tuple[int, list[Contact]]:
+        """The length of a list of an account, and a page of it after the user ``after``."""
+        id = id_of(user)
+        return self._accounts.contacts(name, id, id_of(after), limit) if id else (0, [])
+
+
+def relation_of(states: States) -> Relation:
+    """What the other one is to the user; ``states``: how the user relates to them, and they to the user."""
+    mine, theirs = states
+    if mine == FRIEND:
+        return "friend"
+    if mine == BLOCKED:
+        return "blocked"
+    return "outgoing" if mine == ASKED else "incoming" if theirs == ASKED else ""
+
+
+# Changes: a function from (relation of the user to the other, relation of the other to the user) to the new
+# pair and the result.
+
+
+def add(before: States) -> tuple[States, str]:
+    """Make two accounts friends without a request, as GoChat does."""
+    if FRIEND in before:
+        return before, FriendResult.ALREADY
+    return (before, FriendResult.AWAY) if BLOCKED in before else ((FRIEND, FRIEND), FriendResult.FRIENDS)
+
+
+def ask(before: States) -> tuple[States, str]:
+    """Ask to be a friend. If the other user has asked before, both are friends at once.
+
+    A request to a user who has blocked the requester has no effect. The result does not reveal that.
+    """
+    mine, theirs = before
+    if FRIEND in before or mine == ASKED:
+        return before, FriendResult.ALREADY
+    if mine == BLOCKED:
+        return before, FriendResult.AWAY
+    return (
+        ((FRIEND, FRIEND), FriendResult.FRIENDS) if theirs == ASKED else ((ASKED, theirs), FriendResult.ASKED)
+    )
+
+
+def accept(before: States) -> tuple[States, str]:
+    """Accept the request of a user."""
+    mine, theirs = before
+    if FRIEND in before:
+        return before, FriendResult.ALREADY
+    if theirs != ASKED or mine == BLOCKED:
+        return before, FriendResult.ABSENT
+    return (FRIEND, FRIEND), FriendResult.FRIENDS
+
+
+def decline(before: States) -> tuple[States, str]:
+    """Decline a request."""
+    mine, theirs = before
+    return ((mine, ""), FriendResult.DONE) if theirs == ASKED else (before, FriendResult.ABSENT)
+
+
+def remove(before: States) -> tuple[States, str]:
+    """End a friendship, or take back a request."""
+    mine, theirs = before
+    if FRIEND in before:
+        return ("", ""), FriendResult.DONE
+    return (("", theirs), FriendResult.DONE) if mine == ASKED else (before, FriendResult.ABSENT)
+
+
+def block(before: States) -> tuple[States, str]:
+    """Block a user. This ends a friendship and prevents a new one."""
+    mine, theirs = before
+    if mine == BLOCKED:
+        return before, FriendResult.ALREADY
+    return (BLOCKED, theirs if theirs == BLOCKED else ""), FriendResult.DONE
+
+
+def unblock(before: States) -> tuple[States, str]:
+    """Unblock a user."""
+    mine, theirs = before
+    return (("", theirs), FriendResult.DONE) if mine == BLOCKED else (before, FriendResult.ABSENT)

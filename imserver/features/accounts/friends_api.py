@@ -1,0 +1,167 @@
+"""Friends: ask, accept, decline, remove, block, unblock, and the lists of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.auth.principal import ADMIN_OR_ACCOUNT
+from imserver.features.accounts import friends as changes
+from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
+from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Nickname, UserId
+from imserver.features.accounts.friends import Oneself, TooManyFriends, UnknownFriend
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.rows import Relating
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, ActingPage, about
+from imserver.http.operation import Resource, refuse
+from imserver.http.wire import after, page_and_cursor
+from imserver.model import id_of
+
+ListName = Literal["friends", "incoming", "outgoing", "blocked"]
+
+
+class FriendsQuery(ActingPage):
+    """A page of one of a user's lists."""
+
+    list: Annotated[ListName, about("Friends, incoming requests, outgoing requests, or blocked users.")] = (
+        "friends"
+    )
+
+
+class FriendChange(Acting, kw_only=True):
+    """The acting user and another account."""
+
+    friend: Annotated[str, about("The other account.", min_length=1, max_length=255)]
+
+
+class FriendAnswer(Struct):
+    """The result."""
+
+    status: Annotated[
+        Literal["friends", "asked", "done", "already", "absent", "away"],
+        about(
+            "`friends`: the two are friends now. `asked`: the request was sent. `done`: the change was "
+            "made. `already`: nothing changed. `absent`: there was nothing to change. `away`: you have "
+            "blocked the other user."
+        ),
+    ]
+
+
+class FriendShown(Struct):
+    """A user on a list."""
+
+    user: UserId
+    nickname: Nickname
+    avatar: Avatar
+    since: field.Since
+
+
+class FriendsAnswer(Struct):
+    """A page of a list, ordered by id."""
+
+    count: Annotated[int, about("The number of entries, on all pages together.")]
+    friends: list[FriendShown]
+    next: field.Next
+
+
+_TWO: Final = {"user": "1", "friend": "2"}
+_DONE: Final = FriendAnswer("done")
+_NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_TOO_MANY_FRIENDS)
+
+routes = Resource(
+    "friends",
+    chapter="Friends, friend requests, blocks.",
+    hot=False,
+    examples=(_DONE,),
+    refusals={
+        Oneself: refuse(errors.HTTP_INVALID_REQUEST, "`friend` is the acting user"),
+        NoAccounts: NO_ACCOUNTS,
+        UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+        UnknownFriend: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
+        TooManyFriends: refuse(errors.HTTP_TOO_MANY_FRIENDS),
+    },
+)
+
+
+@routes.get(
+    "/friends",
+    ADMIN_OR_ACCOUNT,
+    problems=(errors.HTTP_UNKNOWN_ACCOUNT,),
+    example={"user": "1"},
+    answer_example=FriendsAnswer(1, [FriendShown("2", "Bob", "", 1795155802)], ""),
+)
+def friends(api: Api, call: Call, asked: FriendsQuery) -> FriendsAnswer:
+    """List friends and friend requests, page by page."""
+    accounts_of(api.services).accounts.known(call.app, call.user)
+    behind = after(asked.cursor) or ""
+    # A cursor that is not the id of an account begins at the first page.
+    behind = behind if id_of(behind) else ""
+    total, found = accounts_of(api.services).friends.listed(asked.list, call.user, behind, asked.limit + 1)
+    page, following = page_and_cursor(found, asked.limit, lambda contact: str(contact.id))
+    shown = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
+    return FriendsAnswer(total, shown, following)
+
+
+@routes.post(
+    "/friends/request",
+    ADMIN_OR_ACCOUNT,
+    problems=_NOT_CHANGED,
+    example=_TWO,
+    answer_example=FriendAnswer("asked"),
+)
+def request(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+    """Send a friend request.
+
+    Two users who send each other a request become friends. Blocked users do not learn that they
+    are blocked.
+    """
+    return _change(api, call, asked, changes.ask)
+
+
+@routes.post(
+    "/friends/accept",
+    ADMIN_OR_ACCOUNT,
+    problems=_NOT_CHANGED,
+    example=_TWO,
+    answer_example=FriendAnswer("friends"),
+)
+def accept(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+    """Accept a friend request."""
+    return _change(api, call, asked, changes.accept)
+
+
+@routes.post("/friends/decline", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+def decline(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+    """Decline a friend request."""
+    return _change(api, call, asked, changes.decline)
+
+
+@routes.post("/friends/remove", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+def remove(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+    """Remove a friend or withdraw a friend request."""
+    return _change(api, call, asked, changes.remove)
+
+
+@routes.post("/friends/block", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+def block(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+    """Block a user.
+
+    Ends a friendship. A blocked user cannot become a friend.
+    """
+    return _change(api, call, asked, changes.block)
+
+
+@routes.post("/friends/unblock", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+def unblock(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+    """Unblock a user."""
+    return _change(api, call, asked, changes.unblock)
+
+
+def _change(api: Api, call: Call, asked: FriendChange, becoming: Relating) -> FriendAnswer:
+    people = accounts_of(api.services)
+    people.accounts.rules_of(call.app)  # says so if the app has no accounts
+    return FriendAnswer(people.friends.change(call.app, call.user, asked.friend, becoming).value)

@@ -1,0 +1,88 @@
+"""The parts of accounts on one node."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from imserver.core.core import FeatureParts, Parts
+from imserver.features.accounts.accounts import Accounts
+from imserver.features.accounts.cards import Cards, LastSeen
+from imserver.features.accounts.friends import Friends
+from imserver.features.accounts.relations import AccountRelations
+from imserver.features.accounts.resets import Resets
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.tokens import AccountTokens
+
+
+class AccountParts(Struct, frozen=True):
+    """What routes and other features use."""
+
+    rows: AccountStore
+    tokens: AccountTokens
+    accounts: Accounts
+    friends: Friends
+    cards: Cards
+    resets: Resets
+    last_seen: LastSeen
+
+
+def accounts_of(core: Parts) -> AccountParts:
+    """The parts of accounts on a node."""
+    parts: AccountParts = core.features["accounts"].service
+    return parts
+
+
+def build_tokens(core: Parts) -> AccountTokens:
+    """Build what answers the core who holds a token."""
+    return AccountTokens(
+        core.config,
+        core.key_for("account tokens"),
+        AccountStore(core.store),
+        core.bot_rates,
+        core.tenants,
+        lambda: core.keys.demo,
+    )
+
+
+def build_relations(core: Parts) -> AccountRelations:
+    """Build what answers the core whom a user may reach and see."""
+    return AccountRelations(AccountStore(core.store), core.store, _tokens_of(core).wanted_in)
+
+
+def _tokens_of(core: Parts) -> AccountTokens:
+    tokens = core.accounts
+    assert isinstance(tokens, AccountTokens)
+    return tokens
+
+
+def build(core: Parts) -> FeatureParts:
+    """Build the rest, and join it to the core."""
+    config, rows, tokens, relations = core.config, AccountStore(core.store), _tokens_of(core), core.relations
+    assert isinstance(relations, AccountRelations)
+    attempt = None if core.cluster is None else core.cluster.registry.attempt
+    accounts = Accounts(
+        config,
+        tokens,
+        rows,
+        core.sessions.close,
+        lambda: core.keys.demo,
+        attempt,
+        core.erase_user,
+        core.webhooks.feeds,
+        core.logins.refused,
+    )
+    friends = Friends(rows, config.accounts.friends, core.signals.send)
+    cards = Cards(config, accounts, rows, relations, core.presence, attempt)
+    resets = Resets(config, accounts, rows, attempt, lambda: core.chat_page)
+    last_seen = LastSeen(rows, tokens.wanted_in)
+
+    def stop() -> None:
+        last_seen.flush()
+        resets.stop()
+        accounts.close()
+
+    return FeatureParts(
+        AccountParts(rows, tokens, accounts, friends, cards, resets, last_seen),
+        ended=(last_seen.ended,),
+        stop=stop,
+    )

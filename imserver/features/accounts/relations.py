@@ -1,0 +1,109 @@
+"""Relations of accounts: who may see whether a user is online, and who may reach a user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
+
+from imserver.features.accounts.friends import BLOCKED, FRIEND, STRANGERS
+from imserver.features.accounts.rows import AccountStore, States
+from imserver.model import id_of
+from imserver.storage.contract import Account
+from imserver.storage.statements import chunks
+from imserver.storage.store import Store
+
+_AT_ONCE: Final = 1000
+"""Accounts that are looked up together."""
+
+
+class AccountRelations:
+    """The answers to :class:`imserver.auth.relations.Relations` where users are accounts. Stateless.
+
+    Only accounts block others and hide their presence. So in an app without accounts (``wanted_in``)
+    everybody may do everything, and no question switches.
+
+    A bot acts for its owner: whoever has blocked the owner has blocked the bot, too. Only in a conversation
+    that it has with that user does it go on writing.
+    """
+
+    def __init__(self, rows: AccountStore, store: Store, wanted_in: Callable[[str], bool]) -> None:
+        self._rows = rows
+        self._store = store
+        self._wanted_in = wanted_in
+
+    def limits(self, app: str, by: str) -> bool:
+        """Whether anything in this app can be hidden from ``by``. Never switches."""
+        return by != "" and self._wanted_in(app)
+
+    # --- reaching -------------------------------------------------------------------------------------------
+
+    def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
+        """Those of ``users`` who have blocked ``by`` or its owner, in the order of their ids."""
+        return self._blocked_by(app, by, users, True) if self.limits(app, by) else []
+
+    def _blocked_by(self, app: str, by: str, users: Iterable[str], with_owner: bool) -> list[str]:
+        id, ids = id_of(by), {id_of(user) for user in users} - {0}
+        if not (id and ids):
+            return []
+        return [str(each) for each in sorted(self._rows.blocked_by(app, id, sorted(ids), with_owner))]
+
+    def may_reach(self, app: str, by: str, user: str) -> bool:
+        """Whether something of ``by`` may reach ``user``, wherever that is not a stored message."""
+        return not self.blocked_by(app, by, (user,))
+
+    def may_write(self, app: str, by: str, user: str) -> bool:
+        """Whether ``by`` may write to ``user``. The log decides the same about stored messages
+        (:meth:`imserver.storage.log.transaction.AppTransaction.append`).
+        """
+        if self.may_reach(app, by, user):
+            return True
+        goes_on = not self._blocked_by(app, by, (user,), False)
+        return goes_on and self._store.log().between(app, by, user) is not None
+
+    def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
+        """Users who have blocked ``by`` or its owner, at most ``limit``."""
+        id = id_of(by) if self.limits(app, by) else 0
+        return tuple(map(str, self._rows.blockers(app, id, limit))) if id else ()
+
+    # --- presence -------------------------------------------------------------------------------------------
+
+    def may_see_presence(self, app: str, by: str, user: str) -> bool:
+        """Whether ``by`` may know whether ``user`` is online."""
+        return user in self.visible(app, by, (user,))
+
+    def visible(self, app: str, by: str, users: Collection[str]) -> set[str]:
+        """Those of ``users`` of whom ``by`` may know whether they are online. Users without an account are
+        among them.
+        """
+        visible = set(users)
+        if not self.limits(app, by):
+            return visible
+        ids = sorted({id for user in visible if user != by and (id := id_of(user))})
+        for some in chunks(ids, _AT_ONCE):
+            accounts = self._rows.by_ids(app, some)
+            shown = [account for account in accounts if account.show_presence]
+            visible -= {account.user for account in accounts}
+            visible |= self.known(app, by, shown, self.states(by, shown))
+        return visible
+
+    def states(self, by: str, accounts: Sequence[Account]) -> dict[int, States]:
+        """Account id → how ``by`` and the account relate to each other. Empty for a back end."""
+        id = id_of(by)
+        return self._rows.relations(id, [each.id for each in accounts]) if id and accounts else {}
+
+    def known(self, app: str, by: str, accounts: Sequence[Account], states: dict[int, States]) -> set[str]:
+        """Those of these accounts that ``by`` knows: friends, and members of common conversations, but nobody
+        who has blocked ``by``. ``states``: from :meth:`states`.
+        """
+        if not by:
+            return {account.user for account in accounts}
+        friends, rest = set(), []
+        for account in accounts:
+            mine, theirs = states.get(account.id, STRANGERS)
+            if theirs == BLOCKED:
+                continue
+            if mine == FRIEND:
+                friends.add(account.user)
+            else:
+                rest.append(account.user)
+        return friends | self._store.log().sharing(app, by, rest) if rest else friends

@@ -1,0 +1,91 @@
+"""A password that was forgotten: reset by e-mail."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.auth.accounts import GOCHAT
+from imserver.auth.principal import ANYONE
+from imserver.features.accounts.accounts import UnknownReset
+from imserver.features.accounts.api import CHAPTER, REFUSALS, Login, NewPassword
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.resets import CODE_SECONDS, NoResets
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import about
+from imserver.http.operation import Resource, refuse
+
+
+class ResetRequest(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The account whose password to reset."""
+
+    login: Login
+    app: field.AccountApp = GOCHAT
+
+
+class ResetAsked(Struct):
+    """A mail is sent if an account with this identifier and an e-mail address exists."""
+
+    seconds: Annotated[int, about("For how long the code in the mail is valid.")]
+
+
+class ResetFinish(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The code of a mail, and the new password."""
+
+    code: Annotated[str, about("The code at the end of the link in the mail.", min_length=1, max_length=100)]
+    password: NewPassword
+    app: field.AccountApp = GOCHAT
+
+
+class ResetDone(Struct):
+    """The password was replaced. Log in with the new one."""
+
+
+routes = Resource(
+    "accounts",
+    hot=True,
+    chapter=CHAPTER,
+    problems=(errors.HTTP_NOT_ALLOWED, errors.HTTP_TOO_MANY_REQUESTS),
+    refusals={
+        **REFUSALS,
+        NoResets: refuse(errors.HTTP_NOT_IMPLEMENTED, "Passwords of this app are not reset by e-mail"),
+        UnknownReset: refuse(errors.HTTP_UNKNOWN_RESET),
+    },
+)
+
+
+@routes.post(
+    "/accounts/reset",
+    ANYONE,
+    status=202,
+    problems=(errors.HTTP_PASSWORDS_OFF, errors.HTTP_NOT_IMPLEMENTED),
+    example={"login": "ann@example.com"},
+    answer_example=ResetAsked(CODE_SECONDS),
+)
+def reset(api: Api, call: Call, asked: ResetRequest) -> ResetAsked:
+    """Ask for a mail that resets a forgotten password.
+
+    The mail has a link with a code. The answer is the same whether such an account exists or not. Each
+    request counts as a login of its address.
+    """
+    accounts_of(api.services).resets.request(call.app, asked.login, call.request.host)
+    return ResetAsked(CODE_SECONDS)
+
+
+@routes.post(
+    "/accounts/reset/finish",
+    ANYONE,
+    problems=(errors.HTTP_PASSWORDS_OFF, errors.HTTP_UNKNOWN_RESET),
+    example={"code": "kX3v…", "password": "battery staple"},
+    answer_example=ResetDone(),
+)
+def finish_reset(api: Api, call: Call, asked: ResetFinish) -> ResetDone:
+    """Set a new password with the code of a mail.
+
+    A code works once. All sessions and tokens of the account end.
+    """
+    accounts_of(api.services).resets.finish(call.app, asked.code, asked.password, call.request.host)
+    return ResetDone()

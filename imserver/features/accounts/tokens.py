@@ -1,0 +1,245 @@
+"""Tokens that the server makes for accounts and bots.
+
+- Account tokens: JSON Web Tokens as GoChat makes them, HS256 with the claims ``user_id`` and ``exp``.
+- Tokens of bots: ``bot_<account>_<secret>``, valid until they are replaced.
+
+This server adds two claims to account tokens: ``version``, the version of the account when the token was
+made, and ``device``, the number of the login that the token belongs to. A token of GoChat itself counts as
+version 1: it is valid with the same key until the account ends all its sessions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from secrets import token_urlsafe
+from time import time
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.auth.accounts import BOT_TOKEN_PREFIX, GOCHAT, AccountSession
+from imserver.auth.quotas import BotRates
+from imserver.auth.tenants import Tenants
+from imserver.auth.tokens import (
+    MAX_EXPIRES_AT,
+    MAX_TOKEN_CHARACTERS,
+    BadToken,
+    TokenExpired,
+    bytes_of,
+)
+from imserver.config.settings import PUBLIC_SIGN_KEY, AppAccountSettings, Config
+from imserver.features.accounts.rows import AccountStore
+from imserver.model import MAX_ID, id_of
+from imserver.storage.contract import Account
+
+_SECRET_BYTES: Final = 32
+_SECRET_CHARACTERS: Final = 43
+_ID_DIGITS: Final = 19
+
+
+class AccountClaims(Struct):
+    """The claims of a token.
+
+    ``exp``: Unix seconds. ``version``: version of the account. ``device``: login number (0: none).
+    """
+
+    user_id: int
+    exp: int | float
+    version: int = 0
+    nbf: int | float = 0
+    device: int = 0
+
+
+class KnownDevice(Struct, frozen=True):
+    """A device that has logged in to an account before, as a token proves. ``login``: number of that login.
+    Tokens of GoChat have none (0), so all devices of an account with such tokens count as one.
+    """
+
+    account: int
+    login: int
+
+
+class _Header(Struct):
+    alg: str
+
+
+_HEADER: Final = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=")
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(AccountClaims).decode
+_decode_header = msgspec.json.Decoder(_Header).decode
+
+
+def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) -> str:
+    """Make a token for a login of an account. ``expires_at``: Unix seconds."""
+    claims = {"user_id": id, "version": version, "exp": expires_at}
+    signed = _HEADER + b"." + _text(_encode({**claims, "device": device} if device else claims))
+    return (signed + b"." + _signature(signed, key)).decode()
+
+
+def read(token: str, key: bytes, now: float) -> AccountClaims:
+    """Verify ``token`` at Unix time ``now`` and return its claims. Raises BadToken.
+
+    Only HMAC-SHA256 is accepted, whatever algorithm the header names.
+    """
+    parts = token.split(".")
+    if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+        raise BadToken("this is not a token")
+    signed = f"{parts[0]}.{parts[1]}".encode()
+    if not hmac.compare_digest(_signature(signed, key), parts[2].encode()):
+        raise BadToken("the token was signed with another key")
+    try:
+        algorithm = _decode_header(bytes_of(parts[0])).alg
+        claims = _decode(bytes_of(parts[1]))
+    except (ValueError, RecursionError) as error:
+        raise BadToken(f"the token's claims are invalid: {error}") from None
+    if algorithm != "HS256":
+        raise BadToken("the token is not HS256")
+    if not claims.exp > now or claims.nbf > now:
+        raise TokenExpired("the token has expired, or is not valid yet")
+    if not 0 < claims.user_id <= MAX_ID:
+        raise BadToken("the token names no account")
+    claims.exp = int(min(claims.exp, MAX_EXPIRES_AT))
+    return claims
+
+
+def _signature(signed: bytes, key: bytes) -> bytes:
+    return _text(hmac.new(key, signed, hashlib.sha256).digest())
+
+
+def _text(content: bytes) -> bytes:
+    return urlsafe_b64encode(content).rstrip(b"=")
+
+
+def make_bot_secret() -> str:
+    """The secret part of a new token of a bot."""
+    return token_urlsafe(_SECRET_BYTES)
+
+
+def bot_token(id: int, secret: str) -> str:
+    """The token of the bot with this account."""
+    return f"{BOT_TOKEN_PREFIX}{id}_{secret}"
+
+
+def bot_hash(secret: str) -> str:
+    """The hash of a secret that is stored."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _no_bot(_id: int, _secret_hash: str) -> Account | None:
+    return None
+
+
+class AccountTokens:
+    """Makes and verifies the tokens of stored accounts. Only apps with accounts have any. The answers to
+    :class:`imserver.auth.accounts.AccountLookup` where users are accounts.
+
+    ``derived_key`` signs tokens unless the settings have another key. ``is_demo``: whether the server is in
+    demo mode. Only then is GoChat's public key accepted.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        derived_key: bytes,
+        accounts: AccountStore,
+        rates: BotRates,
+        tenants: Tenants,
+        is_demo: Callable[[], bool],
+    ) -> None:
+        self._accounts = accounts
+        self._rates = rates
+        self._tenants = tenants
+        self._is_demo = is_demo
+        self._sign_key = config.jwt.sign_key
+        self._derived_key = derived_key
+        self.bots: Callable[[int, str], Account | None] = _no_bot
+        """Who has a token of a bot: by the id of the account and the hash of the secret. It may switch, and
+        raise StorageUnavailable."""
+
+    def wanted_in(self, app: str) -> bool:
+        """Whether an app may have accounts. In demo mode the app of GoChat may, even without settings."""
+        tenant = self._tenants.get(self._tenants.resolve(app))
+        if tenant is None:
+            return app == GOCHAT and self._is_demo()
+        return tenant.wants_accounts(tenant.name)
+
+    def rules_of(self, app: str) -> AppAccountSettings:
+        """What an app demands of its accounts."""
+        tenant = self._tenants.get(self._tenants.resolve(app))
+        return AppAccountSettings() if tenant is None else tenant.accounts
+
+    def make(self, id: int, version: int, expires_at: int, device: int) -> str:
+        """Make a token for a login of an account. ``expires_at``: Unix seconds."""
+        return make(id, version, expires_at, self._key(), device)
+
+    def device_of(self, token: str) -> KnownDevice | None:
+        """The device of the login that an account token was made for. The token may have expired.
+
+        None: the token proves nothing. Never switches.
+        """
+        key = self._key()
+        if not token or key == PUBLIC_SIGN_KEY.encode():  # anybody could have signed it
+            return None
+        try:
+            claims = read(token, key, 0)
+        except BadToken:
+            return None
+        return KnownDevice(claims.user_id, claims.device)
+
+    def holder(self, token: str | bytes) -> AccountSession:
+        """Return the account and login that a token belongs to. May switch.
+
+        Raises BadToken if the token is invalid or no longer valid, and StorageUnavailable. A token without
+        ``device`` may come from GoChat. GoChat's account numbers are unique in its own app only, so such a
+        token is valid only there.
+        """
+        try:
+            text = token if isinstance(token, str) else token.decode("ascii")
+        except UnicodeDecodeError:
+            raise BadToken("this is not a token") from None
+        if text.startswith(BOT_TOKEN_PREFIX):
+            return self._bot(text)
+        claims = read(text, self._key(), time())
+        if claims.device:
+            known = self._accounts.by_device(claims.user_id, claims.device)
+            if known is None:
+                raise BadToken("the account does not exist, or the login has ended")
+            account, name = known[0], known[1].name
+        else:
+            found = self._accounts.by_id(self._tenants.resolve(GOCHAT), claims.user_id)
+            if found is None:
+                raise BadToken("the account does not exist")
+            account, name = found[0], ""
+        if account.version != claims.version:
+            raise BadToken("the account has ended its sessions")
+        if not self.wanted_in(account.app):
+            raise BadToken("the app has no accounts")
+        return AccountSession(account, text, int(claims.exp), name, claims.device)
+
+    def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
+        """The existing accounts of these users, in the order of their ids. May switch.
+
+        Raises StorageUnavailable.
+        """
+        return self._accounts.by_ids(app, sorted({id for user in users if (id := id_of(user))}))
+
+    def _bot(self, token: str) -> AccountSession:
+        """The bot that a token belongs to. May switch. Raises BadToken and StorageUnavailable."""
+        id, _, secret = token.removeprefix(BOT_TOKEN_PREFIX).partition("_")
+        if not (id.isdecimal() and len(id) <= _ID_DIGITS and len(secret) == _SECRET_CHARACTERS):
+            raise BadToken("this is not a token of a bot")
+        account = self.bots(min(int(id), MAX_ID), bot_hash(secret))
+        if account is None or not self.wanted_in(account.app):
+            raise BadToken("the bot does not exist, or its token was replaced")
+        self._rates.know(self._tenants.resolve(account.app), account.user)
+        return AccountSession(account, token, 0)
+
+    def _key(self) -> bytes:
+        if self._sign_key and (self._sign_key != PUBLIC_SIGN_KEY or self._is_demo()):
+            return self._sign_key.encode()
+        return self._derived_key

@@ -1,0 +1,12 @@
+"""Groups: members with roles, who invite, mute and remove others, and the options of a group.
+
+Membership itself, and what each member reads, are the message log's.
+"""
+
+from __future__ import annotations
+
+from imserver.feature import Feature
+from imserver.features.groups import api
+from imserver.features.groups.parts import build
+
+FEATURE = Feature("groups", build, operations=tuple(api.routes.rows))

@@ -1,0 +1,457 @@
+"""Groups: create, invite, join, leave, remove, rename, roles, mute, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import time
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.auth.attempts import TooManyFailures
+from imserver.auth.principal import ADMIN_OR_MEMBER
+from imserver.features.groups.groups import (
+    BadGroup,
+    Group,
+    NoMember,
+    NotAllowed,
+    TooManyMembers,
+    UnknownGroup,
+)
+from imserver.features.groups.parts import groups_of
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, ActingPage, about
+from imserver.http.operation import Refusals, Resource, refuse
+from imserver.http.rates import too_many
+from imserver.http.reply import ApiProblem
+from imserver.http.wire import after, page_and_cursor
+from imserver.model import id_of
+from imserver.storage.log.contract import OPTIONS, options_of
+
+_MAX_NAMED = 1000
+
+GroupId = Annotated[
+    str, about("The id of the group. Its conversation has the same id.", pattern="^[1-9][0-9]{0,18}$")
+]
+GroupName = Annotated[
+    str, about("The name of the group.", min_length=1, max_length=50, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
+]
+MemberId = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
+MemberIds = Annotated[
+    list[MemberId], about("Ids of users. With a user's token they must be accounts.", max_length=_MAX_NAMED)
+]
+Role = Annotated[Literal["owner", "admin", "member"], about("The role of the user in the group.")]
+OwnRole = Annotated[
+    Literal["owner", "admin", "member", ""],
+    about("The role of the acting user; empty for a back end that names no user."),
+]
+LowestRole = Literal["member", "admin"]
+History = Annotated[
+    Literal["since_joining", "all"],
+    about(
+        "What users who join from then on may read: messages since they joined, or all messages of the group."
+    ),
+]
+Invite = Annotated[LowestRole, about("The lowest role that may invite users.")]
+Rename = Annotated[LowestRole, about("The lowest role that may rename the group.")]
+Pin = Annotated[LowestRole, about("The lowest role that may pin messages.")]
+Bots = Annotated[
+    Literal["mentions", "all"],
+    about(
+        "What bots of the group receive from then on: messages that mention them, reply to theirs or have "
+        "one of their commands; or all messages."
+    ),
+]
+Until = Annotated[int, about("The end of the mute, in Unix seconds; 0: end it now.", ge=0, le=2**53)]
+
+
+class GroupCreate(Acting, kw_only=True):
+    """A new group. The acting user becomes its owner."""
+
+    name: GroupName
+    members: MemberIds = msgspec.field(default_factory=list)
+
+
+class GroupChange(Acting, kw_only=True):
+    """A group. A back end that names no `user` acts for itself and may do everything."""
+
+    group: GroupId
+
+
+class GroupOpen(GroupChange, kw_only=True):
+    """A group, and whether to open it."""
+
+    open: Annotated[bool, about("Whether anybody who knows its id may join.")]
+
+
+class GroupOptions(GroupChange, kw_only=True):
+    """Options of a group. Fields that you leave out do not change."""
+
+    history: History | UnsetType = UNSET
+    invite: Invite | UnsetType = UNSET
+    rename: Rename | UnsetType = UNSET
+    pin: Pin | UnsetType = UNSET
+    bots: Bots | UnsetType = UNSET
+
+
+class GroupMembers(GroupChange, kw_only=True):
+    """A group and users."""
+
+    members: MemberIds
+
+
+class GroupRename(GroupChange, kw_only=True):
+    """A group and its new name."""
+
+    name: GroupName
+
+
+class GroupRole(GroupChange, kw_only=True):
+    """A member and their new role."""
+
+    member: MemberId
+    role: Role
+
+
+class GroupMute(GroupChange, kw_only=True):
+    """A member, and the end of the mute."""
+
+    member: MemberId
+    until: Until
+
+
+class GroupMembersQuery(ActingPage, kw_only=True):
+    """Which group, and which page of its members."""
+
+    group: GroupId
+
+
+class GroupShown(Struct):
+    """A group."""
+
+    group: GroupId
+    name: str
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    role: OwnRole
+    muted_until: Annotated[int, about("The end of the acting user's mute, in Unix seconds; 0: not muted.")]
+    open: Annotated[bool, about("Whether anybody who knows its id may join.")] = False
+    history: History = "since_joining"
+    invite: Invite = "member"
+    rename: Rename = "admin"
+    pin: Pin = "admin"
+    bots: Bots = "mentions"
+
+
+class GroupsAnswer(Struct):
+    """A page of a user's groups, ordered by id."""
+
+    count: Annotated[int, about("The number of entries, on all pages together.")]
+    groups: list[GroupShown]
+    next: field.Next
+
+
+class GroupMemberShown(Struct):
+    """A member of a group."""
+
+    user: MemberId
+    role: Role
+    muted_until: Annotated[int, about("The end of the member's mute, in Unix seconds; 0: not muted.")]
+
+
+class GroupMembersAnswer(Struct):
+    """A page of the members of a group, ordered by id."""
+
+    count: Annotated[int, about("The number of entries, on all pages together.")]
+    members: list[GroupMemberShown]
+    next: field.Next
+
+
+class GroupAnswer(Struct):
+    """The users whose membership has changed."""
+
+    group: GroupId
+    users: list[MemberId]
+
+
+class DeletedGroup(Struct):
+    """The deleted group."""
+
+    group: GroupId
+    members: Annotated[int, about("The number of removed members.")]
+
+
+_NAMED_UNKNOWN: Final = 10
+"""The most users that a refusal names."""
+
+
+_NOT_MADE: Final = (errors.HTTP_TOO_MANY_MEMBERS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_NOT_ALLOWED)
+_UNKNOWN: Final = (errors.HTTP_UNKNOWN_GROUP,)
+_NOT_PERMITTED: Final = (*_UNKNOWN, errors.HTTP_ROLE_TOO_LOW)
+_NO_MEMBER: Final = (*_NOT_PERMITTED, errors.HTTP_UNKNOWN_MEMBER)
+_GROUP: Final = GroupShown("1", "tea", 1795155803, "owner", 0, False)
+_MEMBERS: Final = {"user": "1", "group": "1", "members": ["2"]}
+_CHANGED: Final = GroupAnswer("1", ["2"])
+
+REFUSALS: Final[Refusals] = {
+    BadGroup: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
+    UnknownGroup: refuse(errors.HTTP_UNKNOWN_GROUP),
+    NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
+    NoMember: refuse(errors.HTTP_UNKNOWN_MEMBER),
+    TooManyFailures: too_many,
+    TooManyMembers: refuse(errors.HTTP_TOO_MANY_MEMBERS),
+}
+"""Exceptions of groups → refusals."""
+
+routes = Resource(
+    "groups",
+    chapter="Stored member lists with stored messages.",
+    hot=False,
+    examples=(_GROUP, _CHANGED),
+    refusals=REFUSALS,
+)
+
+
+def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
+    """Check that users may become members of a group. Raises :class:`ApiProblem`.
+
+    In an app with accounts they have to exist. They must not have blocked the user who asks.
+    """
+    tenant = api.services.tenants.get(call.app)
+    if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
+        # A back end may name anybody as the user who asks.
+        wanted = dict.fromkeys([*users, call.user] if call.is_back_end and call.user else users)
+        known = groups_of(api.services).accounts_among(call.app, list(wanted))
+        if unknown := [user for user in wanted if user not in known and user != call.principal.user]:
+            named = ", ".join(f"`{user}`" for user in unknown[:_NAMED_UNKNOWN])
+            raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT, f"There is no account {named}")
+    if call.user and users and (blocked := api.services.relations.blocked_by(call.app, call.user, users)):
+        named = ", ".join(f"`{user}`" for user in blocked[:_NAMED_UNKNOWN])
+        raise ApiProblem(errors.HTTP_NOT_ALLOWED, f"`members`: not allowed for {named}")
+
+
+@routes.post(
+    "/groups/create",
+    ADMIN_OR_MEMBER,
+    status=201,
+    problems=(*_NOT_MADE, errors.HTTP_TOO_MANY_REQUESTS),
+    example={"user": "1", "name": "tea", "members": ["2"]},
+)
+def create(api: Api, call: Call, asked: GroupCreate) -> GroupShown:
+    """Create a group."""
+    _check_members(api, call, asked.members)
+    made = groups_of(api.services).create(
+        call.app, call.user, asked.name, asked.members, by_user=not call.is_back_end
+    )
+    return _shown(made)
+
+
+@routes.get("/groups", ADMIN_OR_MEMBER, example={"user": "1"}, answer_example=GroupsAnswer(1, [_GROUP], ""))
+def groups(api: Api, call: Call, asked: ActingPage) -> GroupsAnswer:
+    """List the groups of a user, page by page."""
+    behind = id_of(after(asked.cursor) or "")
+    total, found = groups_of(api.services).page(call.app, call.user, behind, asked.limit + 1)
+    page, following = page_and_cursor(found, asked.limit, lambda group: str(group.id))
+    return GroupsAnswer(total, [_shown(each) for each in page], following)
+
+
+@routes.get(
+    "/groups/show", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "1", "group": "1"}, user="optional"
+)
+def show(api: Api, call: Call, asked: GroupChange) -> GroupShown:
+    """Show a group and the acting user's role in it."""
+    return _shown(groups_of(api.services).show(call.app, id_of(asked.group), call.user))
+
+
+@routes.get(
+    "/groups/members",
+    ADMIN_OR_MEMBER,
+    problems=_UNKNOWN,
+    example={"user": "1", "group": "1"},
+    answer_example=GroupMembersAnswer(1, [GroupMemberShown("1", "owner", 0)], ""),
+    user="optional",
+)
+def members(api: Api, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswer:
+    """List the members of a group, page by page."""
+    group, behind = id_of(asked.group), after(asked.cursor) or ""
+    found = groups_of(api.services).members(call.app, group, call.user, behind, asked.limit + 1)
+    page, following = page_and_cursor(found, asked.limit, lambda row: row.user)
+    now = time()
+    shown = [
+        GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
+        for row in page
+    ]
+    return GroupMembersAnswer(groups_of(api.services).count(call.app, group), shown, following)
+
+
+@routes.post(
+    "/groups/invite",
+    ADMIN_OR_MEMBER,
+    problems=(*_NOT_PERMITTED, *_NOT_MADE),
+    example=_MEMBERS,
+    user="optional",
+)
+def invite(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
+    """Add users to a group.
+
+    For members, unless the group lets only admins invite. New members read earlier messages only where the
+    group's option `history` is `all`.
+    """
+    _check_members(api, call, asked.members)
+    new = groups_of(api.services).invite(call.app, id_of(asked.group), call.user, asked.members)
+    return GroupAnswer(asked.group, list(new))
+
+
+@routes.post("/groups/leave", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "2", "group": "1"})
+def leave(api: Api, call: Call, asked: GroupChange) -> GroupAnswer:
+    """Leave a group.
+
+    If the owner leaves, an admin becomes the owner, otherwise a member.
+    """
+    groups_of(api.services).leave(call.app, id_of(asked.group), call.user)
+    return GroupAnswer(asked.group, [call.user])
+
+
+@routes.post("/groups/remove", ADMIN_OR_MEMBER, problems=_NO_MEMBER, example=_MEMBERS, user="optional")
+def remove(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
+    """Remove members from a group.
+
+    Admins may remove members. The owner may remove anybody.
+    """
+    gone = groups_of(api.services).remove(call.app, id_of(asked.group), call.user, asked.members)
+    return GroupAnswer(asked.group, list(gone))
+
+
+@routes.post(
+    "/groups/delete",
+    ADMIN_OR_MEMBER,
+    problems=_NOT_PERMITTED,
+    example={"user": "1", "group": "1"},
+    answer_example=DeletedGroup("1", 2),
+    user="optional",
+)
+def delete(api: Api, call: Call, asked: GroupChange) -> DeletedGroup:
+    """Delete a group: remove all members.
+
+    For the owner. Links to the group end. Former members keep what they could read, as if they had left.
+    After an error, repeat it.
+    """
+    count = groups_of(api.services).delete(call.app, id_of(asked.group), call.user)
+    return DeletedGroup(asked.group, count)
+
+
+@routes.post(
+    "/groups/rename",
+    ADMIN_OR_MEMBER,
+    problems=_NOT_PERMITTED,
+    example={"user": "1", "group": "1", "name": "tea"},
+    user="optional",
+)
+def rename(api: Api, call: Call, asked: GroupRename) -> GroupShown:
+    """Rename a group.
+
+    For the owner and admins, and where the group allows it for members.
+    """
+    group = groups_of(api.services).rename(call.app, id_of(asked.group), call.user, asked.name)
+    return _shown(group)
+
+
+@routes.post(
+    "/groups/role",
+    ADMIN_OR_MEMBER,
+    problems=_NO_MEMBER,
+    example={"user": "1", "group": "1", "member": "2", "role": "admin"},
+    user="optional",
+)
+def set_role(api: Api, call: Call, asked: GroupRole) -> GroupAnswer:
+    """Change the role of a member.
+
+    For the owner. An owner who makes another member the owner becomes an admin.
+    """
+    group = id_of(asked.group)
+    groups_of(api.services).set_role(call.app, group, call.user, asked.member, asked.role)
+    return GroupAnswer(asked.group, [asked.member])
+
+
+@routes.post(
+    "/groups/mute",
+    ADMIN_OR_MEMBER,
+    problems=_NO_MEMBER,
+    example={"user": "1", "group": "1", "member": "2", "until": 1795159400},
+    user="optional",
+)
+def mute(api: Api, call: Call, asked: GroupMute) -> GroupAnswer:
+    """Mute a member for a time.
+
+    Admins may mute members. The owner may mute anybody.
+    """
+    groups_of(api.services).mute(call.app, id_of(asked.group), call.user, asked.member, asked.until)
+    return GroupAnswer(asked.group, [asked.member])
+
+
+def _shown(group: Group) -> GroupShown:
+    muted = group.muted_until if group.muted_until > time() else 0
+    shown = str(group.id), group.name, group.created, group.role, muted, group.open
+    return GroupShown(*shown, **options_of(group.options))  # type: ignore[arg-type]
+
+
+@routes.post(
+    "/groups/open",
+    ADMIN_OR_MEMBER,
+    problems=_NOT_PERMITTED,
+    example={"user": "1", "group": "1", "open": True},
+    answer_example=replace(_GROUP, open=True),
+    user="optional",
+)
+def set_open(api: Api, call: Call, asked: GroupOpen) -> GroupShown:
+    """Open a group to everybody, or close it.
+
+    For the owner and admins. Current members stay members.
+    """
+    changed = groups_of(api.services).set_open(call.app, id_of(asked.group), call.user, asked.open)
+    return _shown(changed)
+
+
+@routes.post(
+    "/groups/options",
+    ADMIN_OR_MEMBER,
+    problems=_NOT_PERMITTED,
+    example={"user": "1", "group": "1", "history": "all"},
+    answer_example=replace(_GROUP, history="all"),
+    user="optional",
+)
+def set_options(api: Api, call: Call, asked: GroupOptions) -> GroupShown:
+    """Change the options of a group.
+
+    For the owner and admins.
+    """
+    given = {name: value for name in OPTIONS if (value := getattr(asked, name)) is not UNSET}
+    changed = groups_of(api.services).set_options(call.app, id_of(asked.group), call.user, given)
+    return _shown(changed)
+
+
+@routes.post(
+    "/groups/join",
+    ADMIN_OR_MEMBER,
+    problems=(
+        *_UNKNOWN,
+        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.HTTP_TOO_MANY_MEMBERS,
+        errors.HTTP_TOO_MANY_REQUESTS,
+    ),
+    example={"user": "3", "group": "1"},
+    answer_example=replace(_GROUP, role="member", open=True),
+)
+def join(api: Api, call: Call, asked: GroupChange) -> GroupShown:
+    """Join an open group.
+
+    A group that is not open is reported as unknown.
+    """
+    _check_members(api, call, ())
+    joined = groups_of(api.services).join(
+        call.app, id_of(asked.group), call.user, by_user=not call.is_back_end
+    )
+    return _shown(joined)

@@ -1,0 +1,525 @@
+"""Groups: stored sets of members, with an owner and admins. Every change is an entry of the message log.
+
+Rights: a member leaves; an admin also changes options, mutes and removes members; the owner also removes
+and mutes admins, and gives roles. Options say who may invite, rename and pin, and what bots read. ``by``
+``""`` is a back end, which may do everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import time
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
+
+from imserver import errors
+from imserver.auth.attempts import Attempts, TooManyFailures
+from imserver.auth.identifiers import fits
+from imserver.auth.relations import Relations
+from imserver.errors import ImserverError
+from imserver.model import (
+    AskGroupMembers,
+    AskGroups,
+    CreateGroup,
+    InviteToGroup,
+    JoinGroup,
+    LeaveGroup,
+    Reply,
+)
+from imserver.storage.log.contract import (
+    FULL,
+    INVALID,
+    NOT_ALLOWED,
+    NOT_MEMBER,
+    UNKNOWN_CONVERSATION,
+    Change,
+    Conversation,
+    Ground,
+    GroupOption,
+    Membership,
+    Rejected,
+    Right,
+    options_of,
+)
+from imserver.storage.statements import Condition
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
+
+NAME_CHARACTERS: Final = 50
+OWNER: Final = "owner"
+ADMIN: Final = "admin"
+MEMBER: Final = "member"
+
+_RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
+_INVITING: Final = "only the owner and admins invite to this group"
+_OUTSIDER: Final = Rejected(UNKNOWN_CONVERSATION)
+
+
+class BadGroup(ImserverError):
+    """A field cannot be stored. The text names the field and the reason."""
+
+
+class UnknownGroup(ImserverError):
+    """The group does not exist, or the caller is no member; the error is the same."""
+
+
+class NotAllowed(ImserverError):
+    """The role of the member does not permit this."""
+
+
+class NoMember(ImserverError):
+    """A named user is no member of the group."""
+
+
+class TooManyMembers(ImserverError):
+    """The group would have more members than ``accounts.group_members`` allows."""
+
+
+class Group(Struct, frozen=True):
+    """A group, and the role of the caller (``""``: a back end)."""
+
+    id: int
+    name: str
+    created: int
+    """Unix seconds."""
+    role: str = ""
+    muted_until: int = 0
+    """Unix seconds."""
+    open: bool = False
+    """Anybody may join."""
+    options: int = 0
+    """See :func:`imserver.storage.log.contract.options_of`."""
+
+
+AccountsAmong = Callable[[str, Sequence[str]], set[str]]
+"""Answers which of these users of an app have accounts. May switch and raise StorageUnavailable."""
+
+
+class Groups:
+    """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
+
+    ``limit``: of the members of a group. ``made``: how many groups each user has created or joined lately.
+    Whoever adds users asks ``accounts_among`` first.
+    """
+
+    def __init__(self, store: Store, limit: int, made: Attempts, accounts_among: AccountsAmong) -> None:
+        self._store = store
+        self.limit = limit
+        self._made = made
+        self.accounts_among = accounts_among
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    def show(self, app: str, group: int, by: str) -> Group:
+        """One group. Allowed for members and back ends; an open group for anybody."""
+        found, own = self._seen(app, group, by, or_open=True)
+        return _group(found, own)
+
+    def role(self, app: str, group: int, by: str) -> str:
+        """The role of a member; ``""``: a back end."""
+        _, own = self._seen(app, group, by)
+        return "" if own is None else own.role
+
+    def page(self, app: str, user: str, after: int, limit: int) -> tuple[int, list[Group]]:
+        """The number of groups of a user, and a page of them in the order of their ids, after the id
+        ``after``.
+        """
+        log = self._store.log()
+        own = {
+            row.conversation: row
+            for row in log.memberships(app, user)
+            if row.left_id is None and row.kind_of_conversation == "group"
+        }
+        shown = sorted(id for id in own if id > after)[:limit]
+        return len(own), [_group(group, own[group.id]) for group in log.conversations(app, shown)]
+
+    def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[Membership]:
+        """Members in the order of their ids, after the id ``after``."""
+        self._seen(app, group, by)
+        return self._store.log().members(app, group, after, limit)
+
+    def ids(self, app: str, group: int, by: str) -> list[str]:
+        """All members."""
+        return [row.user for row in self.members(app, group, by, "", self.limit + 1)]
+
+    # --- changing -------------------------------------------------------------------------------------------
+
+    def create(self, app: str, owner: str, name: str, users: Sequence[str], by_user: bool = True) -> Group:
+        """Make a group of an owner and other users. ``by_user``: the owner makes it, not a back end.
+
+        Raises BadGroup, TooManyFailures and TooManyMembers.
+        """
+        _check_name(name)
+        others = [user for user in dict.fromkeys(users) if user != owner]
+        if len(others) + 1 > self.limit:
+            raise TooManyMembers(f"accounts.group_members {self.limit}")
+        if by_user:
+            self._made.take((app, owner))
+        made = _done(self._store.log().create(app, owner, name, others))
+        return self.show(app, made.conversation, owner)
+
+    def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
+        """Add members. Return the new ones. Raises BadGroup, NotAllowed and TooManyMembers."""
+        log = self._log_with(group)
+        right = _permitted(by, "invite", _INVITING)
+        return _done(log.join(app, group, users, by, most=self.limit, right=right)).users
+
+    def check_inviting(self, app: str, group: int, by: str) -> Group:
+        """The group, if a member or a back end may invite to it. Raises UnknownGroup and NotAllowed."""
+        found = self._seen(app, group, by)
+        own = found[1]
+        roles = {} if own is None else {by: own.role}
+        muted = {by} if own is not None and own.muted_until > time() else ()
+        ground = Ground(roles, found[0].open, found[0].options, muted)
+        refusal = _permitted(by, "invite", _INVITING)(ground)
+        if refusal is not None:
+            raise NotAllowed(refusal.detail)
+        return _group(*found)
+
+    def accept(
+        self, app: str, group: int, user: str, invited_by: str, condition: Condition, by_user: bool = True
+    ) -> bool:
+        """Add a user who has accepted the invitation of a member or (``""``) a back end.
+
+        ``by_user``: see :meth:`create`. False: the user is a member already. Raises UnknownGroup also if a
+        new member does not meet the condition, TooManyFailures, TooManyMembers, and NotAllowed if the member
+        may no longer invite.
+        """
+        right = _permitted(invited_by, "invite", _INVITING)
+        return bool(self._enter(app, group, user, right, by_user, invited_by, condition).users)
+
+    def count(self, app: str, group: int) -> int:
+        """The number of members."""
+        return self._store.log().count_members(app, group)
+
+    def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
+        """Add a user to an open group. ``by_user``: see :meth:`create`. Raises TooManyFailures and
+        TooManyMembers.
+        """
+        self._enter(app, group, user, _may_enter(user), by_user)
+        return self.show(app, group, user)
+
+    def _enter(
+        self,
+        app: str,
+        group: int,
+        user: str,
+        right: Right,
+        by_user: bool,
+        invited_by: str = "",
+        condition: Condition | None = None,
+    ) -> Change:
+        """Add a user who wants it. It counts for their limit if they were not a member."""
+        log = self._log_with(group)
+        if by_user:
+            self._made.take((app, user))
+        joined = None
+        try:
+            joined = log.join(
+                app,
+                group,
+                [user],
+                user,
+                most=self.limit,
+                right=right,
+                invited_by=invited_by,
+                condition=condition,
+            )
+            return _done(joined)
+        finally:
+            if by_user and not (isinstance(joined, Change) and joined.users):
+                self._made.forgive((app, user))
+
+    def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
+        """Open a group to everybody, or close it. Raises NotAllowed."""
+        right = _ranked(by, ADMIN, "only the owner and admins open and close a group")
+        _done(self._log_with(group).set_open(app, group, is_open, by, right=right))
+        return self.show(app, group, by)
+
+    def set_options(self, app: str, group: int, by: str, given: Mapping[GroupOption, str]) -> Group:
+        """Change options. Raises NotAllowed."""
+        right = _ranked(by, ADMIN, "only the owner and admins change options")
+        _done(self._log_with(group).set_options(app, group, given, by, right=right))
+        return self.show(app, group, by)
+
+    def leave(self, app: str, group: int, user: str) -> None:
+        """End a membership. If the owner leaves, the first admin becomes the owner, else the first member."""
+        log = self._log_with(group)
+        _done(log.leave(app, group, [user], user, heir=True, right=_ranked(user, MEMBER)))
+
+    def remove(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
+        """Remove members. Return those who were members. Raises BadGroup and NotAllowed."""
+        log = self._log_with(group)
+        return _done(log.leave(app, group, users, by, heir=True, right=_above(by, users))).users
+
+    def delete(self, app: str, group: int, by: str) -> int:
+        """Close the group, delete its invitations and remove all members. Return the number of those.
+
+        After an error, the owner or a back end may call it again. Raises NotAllowed.
+        """
+        log = self._log_with(group)
+        right = _ranked(by, OWNER, "only the owner deletes the group")
+        count = 0
+        while gone := _done(log.leave(app, group, None, by, right=right)).users:
+            count += len(gone)
+            if by in gone:  # the owner leaves last, and has no right to ask again
+                break
+        return count
+
+    def rename(self, app: str, group: int, by: str, name: str) -> Group:
+        """Rename a group. Raises BadGroup and NotAllowed."""
+        _check_name(name)
+        right = _permitted(by, "rename", "only the owner and admins rename this group")
+        _done(self._log_with(group).rename(app, group, name, by, right=right))
+        return self.show(app, group, by)
+
+    def set_role(self, app: str, group: int, by: str, user: str, role: str) -> None:
+        """Change the role of a member. An owner who makes another member the owner becomes an admin.
+
+        Raises NotAllowed and NoMember.
+        """
+        right = _gives_roles(by, user, role)
+        _done(self._log_with(group).set_member(app, group, user, role=role, by=by, right=right))
+
+    def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
+        """Mute a member until a Unix second; 0: end the mute. Raises NotAllowed and NoMember."""
+        right = _above(by, [user])
+        _done(self._log_with(group).set_member(app, group, user, muted_until=until, by=by, right=right))
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _seen(
+        self, app: str, group: int, by: str, or_open: bool = False
+    ) -> tuple[Conversation, Membership | None]:
+        """A group, and the membership of the caller (None: a back end; with ``or_open`` also anybody, if the
+        group is open). Raises UnknownGroup.
+        """
+        log = self._log_with(group)
+        own = log.member(app, group, by) if by else None
+        found = log.conversation(app, group)
+        if found is None or found.kind != "group" or (by and own is None and not (or_open and found.open)):
+            raise UnknownGroup(str(group))
+        return found, own
+
+    def _log_with(self, group: int) -> MessageLog:
+        """The message log. Raises UnknownGroup if there are no groups."""
+        if not self._store.has_database or not group:
+            raise UnknownGroup(str(group))
+        return self._store.log()
+
+
+def _group(found: Conversation, own: Membership | None) -> Group:
+    role, muted_until = ("", 0) if own is None else (own.role, own.muted_until)
+    return Group(found.id, found.name, found.created, role, muted_until, found.open, found.options)
+
+
+# --- rights: checked under the log's lock, with the roles in force there ------------------------------------
+
+
+def _ranked(by: str, least: str, words: str = "") -> Right:
+    """Require that the caller is a member with this role or a higher one."""
+
+    def right(ground: Ground) -> Rejected | None:
+        if not by:
+            return None
+        if by not in ground.roles:
+            return _OUTSIDER
+        return None if _RANK[ground.roles[by]] >= _RANK[least] else Rejected(NOT_ALLOWED, words)
+
+    return right
+
+
+def _permitted(by: str, option: GroupOption, words: str) -> Right:
+    """Require that the caller is not muted, and has at least the role that an option of the group demands."""
+
+    def right(ground: Ground) -> Rejected | None:
+        if by in ground.muted:
+            return Rejected(NOT_ALLOWED, "the member is muted")
+        return _ranked(by, options_of(ground.options)[option], words)(ground)
+
+    return right
+
+
+def _above(by: str, users: Sequence[str]) -> Right:
+    """Require that the caller is a member with a higher role than all named users."""
+
+    def right(ground: Ground) -> Rejected | None:
+        if not by:
+            return None
+        if by not in ground.roles:
+            return _OUTSIDER
+        own = _RANK[ground.roles[by]]
+        if all(_RANK[ground.roles[user]] < own for user in users if user in ground.roles):
+            return None
+        return Rejected(NOT_ALLOWED, "the member's role is not below that of whoever asks")
+
+    return right
+
+
+def _gives_roles(by: str, user: str, role: str) -> Right:
+    """Require that the caller is the owner. A group that has an owner keeps one."""
+    is_owner = _ranked(by, OWNER, "only the owner gives roles")
+
+    def right(ground: Ground) -> Rejected | None:
+        if ground.roles.get(user) == OWNER != role:
+            return is_owner(ground) or Rejected(NOT_ALLOWED, "a group has an owner: make another the owner")
+        return is_owner(ground)
+
+    return right
+
+
+def _may_enter(user: str) -> Right:
+    """Require that the group is open, or the user is a member."""
+    return lambda ground: None if ground.open or user in ground.roles else _OUTSIDER
+
+
+def _check_name(name: str) -> None:
+    if not fits(name, 1, NAME_CHARACTERS):
+        raise BadGroup(f"name: expected 1 to {NAME_CHARACTERS} characters that can be shown")
+
+
+def _done(change: Change | Rejected) -> Change:
+    if isinstance(change, Change):
+        return change
+    refusal = _REFUSALS.get(change.reason, UnknownGroup)
+    raise refusal(change.detail)
+
+
+_REFUSALS: Final[dict[str, type[ImserverError]]] = {
+    INVALID: BadGroup,
+    NOT_MEMBER: NoMember,
+    NOT_ALLOWED: NotAllowed,
+    FULL: TooManyMembers,
+}
+
+
+# --- commands of clients ------------------------------------------------------------------------------------
+
+
+class GroupView(Struct):
+    """A group as one of its members sees it. Its conversation has the same number."""
+
+    group: int
+    name: str
+    role: str
+    open: bool
+
+
+class GroupPage(Struct):
+    """Groups of a user in the order of their ids."""
+
+    groups: list[GroupView]
+    more: bool = field(name="hasMore")
+
+
+class GroupMemberView(Struct):
+    """A member of a group."""
+
+    user: str
+    role: str
+
+
+class GroupMemberPage(Struct):
+    """Members of a group in the order of their ids."""
+
+    members: list[GroupMemberView]
+    more: bool = field(name="hasMore")
+
+
+class ChangedMembersView(Struct):
+    """The users who are new in a group."""
+
+    group: int
+    users: tuple[str, ...]
+
+
+class _Stranger(ImserverError):
+    """A user who has no account, or has blocked the user who asks."""
+
+
+GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
+    BadGroup: errors.REPLY_BAD_PARAMETER,
+    UnknownGroup: errors.REPLY_NO_DATA,
+    NotAllowed: errors.REPLY_UNAUTHORIZED,
+    _Stranger: errors.REPLY_UNAUTHORIZED,
+    TooManyFailures: errors.CODE_LIMIT,
+    TooManyMembers: errors.CODE_LIMIT,
+}
+"""Exceptions of commands on groups → reply codes."""
+
+
+class GroupCommands:
+    """Carries out the commands of users on groups. Everything may switch.
+
+    As over HTTP, whoever creates a group or invites, and whoever is added, has an account.
+    """
+
+    def __init__(self, groups: Groups, relations: Relations) -> None:
+        self._groups = groups
+        self._relations = relations
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            CreateGroup: CommandRow(self.create, refusals=GROUP_REFUSALS),
+            AskGroups: CommandRow(self.ask),
+            AskGroupMembers: CommandRow(self.ask_members, refusals=GROUP_REFUSALS),
+            InviteToGroup: CommandRow(self.invite, refusals=GROUP_REFUSALS),
+            JoinGroup: CommandRow(self.join, refusals=GROUP_REFUSALS),
+            LeaveGroup: CommandRow(self.leave, refusals=GROUP_REFUSALS),
+        }
+
+    def create(self, connection: Connection, command: CreateGroup) -> Reply:
+        """Create a group of the user and others."""
+        app, user = app_and_user(connection)
+        self._check(app, user, command.members)
+        made = self._groups.create(app, user, command.name, command.members)
+        return Reply(errors.REPLY_OK, _view(made))
+
+    def ask(self, connection: Connection, command: AskGroups) -> Reply:
+        """A page of the user's groups."""
+        app, user = app_and_user(connection)
+        _, page = self._groups.page(app, user, command.after, command.limit + 1)
+        shown = [_view(each) for each in page[: command.limit]]
+        return Reply(errors.REPLY_OK, GroupPage(shown, len(page) > command.limit))
+
+    def ask_members(self, connection: Connection, command: AskGroupMembers) -> Reply:
+        """A page of the members of one of the user's groups."""
+        app, user = app_and_user(connection)
+        page = self._groups.members(app, command.group, user, command.after, command.limit + 1)
+        shown = [GroupMemberView(row.user, row.role) for row in page[: command.limit]]
+        return Reply(errors.REPLY_OK, GroupMemberPage(shown, len(page) > command.limit))
+
+    def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
+        """Add members to one of the user's groups."""
+        app, user = app_and_user(connection)
+        self._check(app, user, command.members)
+        users = self._groups.invite(app, command.group, user, command.members)
+        return Reply(errors.REPLY_OK, ChangedMembersView(command.group, users))
+
+    def join(self, connection: Connection, command: JoinGroup) -> Reply:
+        """Let the user join an open group."""
+        app, user = app_and_user(connection)
+        return Reply(errors.REPLY_OK, _view(self._groups.join(app, command.group, user)))
+
+    def leave(self, connection: Connection, command: LeaveGroup) -> Reply:
+        """Let the user leave a group."""
+        app, user = app_and_user(connection)
+        self._groups.leave(app, command.group, user)
+        return Reply(errors.REPLY_OK)
+
+    def _check(self, app: str, user: str, members: Sequence[str]) -> None:
+        """Raise :class:`_Stranger` unless all have accounts, and none of the members has blocked the user."""
+        users = {user, *members}
+        known = self._groups.accounts_among(app, tuple(users))
+        if users - known or self._relations.blocked_by(app, user, members):
+            raise _Stranger(user)
+
+
+def _view(group: Group) -> GroupView:
+    return GroupView(group.id, group.name, group.role, group.open)

@@ -1,0 +1,28 @@
+"""The parts of groups on one node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from imserver.auth.attempts import Attempts
+from imserver.core.core import FeatureParts, Parts
+from imserver.features.groups.groups import GroupCommands, Groups
+
+
+def groups_of(core: Parts) -> Groups:
+    """The groups of a node."""
+    groups: Groups = core.features["groups"].service
+    return groups
+
+
+def build(core: Parts) -> FeatureParts:
+    """Build them."""
+    limits = core.config.accounts
+    attempt = None if core.cluster is None else core.cluster.registry.attempt
+    made = Attempts(limits.groups_per_user, limits.rate_seconds, kind="groups", shared=attempt)
+
+    def accounts_among(app: str, users: Sequence[str]) -> set[str]:
+        return {account.user for account in core.accounts.those_of(app, users)}
+
+    groups = Groups(core.store, limits.group_members, made, accounts_among)
+    return FeatureParts(groups, GroupCommands(groups, core.relations).rows())

@@ -1,0 +1,9 @@
+"""Invitation links: a code with which others join a group, or become a friend of its maker."""
+
+from __future__ import annotations
+
+from imserver.feature import Feature
+from imserver.features.invitations import api
+from imserver.features.invitations.parts import build
+
+FEATURE = Feature("invitations", build, operations=tuple(api.routes.rows), uses=("accounts", "groups"))

@@ -1,0 +1,259 @@
+"""Invitation links: create, list, revoke, preview, accept."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.auth.accounts import GOCHAT
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE
+from imserver.features.accounts import api as accounts
+from imserver.features.accounts.api import Avatar, Nickname
+from imserver.features.accounts.friends import TooManyFriends
+from imserver.features.groups import api as groups
+from imserver.features.invitations.invitations import Blocked, TooManyInvitations, UnknownInvitation
+from imserver.features.invitations.parts import invitations_of
+from imserver.features.invitations.rows import Invitation
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, ActingPage, about
+from imserver.http.operation import Resource, refuse
+from imserver.http.reply import ApiProblem
+from imserver.http.wire import after, page_and_cursor
+from imserver.model import id_of
+
+_LONGEST: Final = 366 * 86400
+_WEEK: Final = 7 * 86400
+
+Code = Annotated[str, about("The code of the invitation. Put it into a link.", pattern="^[A-Za-z0-9_-]{22}$")]
+OfGroup = Annotated[
+    str, about("The id of a group; empty: an invitation to be a friend.", pattern="^([1-9][0-9]{0,18})?$")
+]
+Maker = Annotated[str, about("The user who made it; empty: a back end.")]
+Ends = Annotated[int, about("When it ends, in Unix seconds; 0: never.")]
+
+
+class InvitationCreate(Acting, kw_only=True):
+    """A new invitation: to a group or to be a friend, its lifetime and number of uses."""
+
+    group: OfGroup = ""
+    seconds: Annotated[
+        int, about("How long it is valid, at most 366 days; 0: without end.", ge=0, le=_LONGEST)
+    ] = _WEEK
+    uses: Annotated[int, about("How often it may be accepted; 0: any number.", ge=0, le=1_000_000)] = 0
+
+
+class InvitationsQuery(ActingPage, kw_only=True):
+    """A page of the invitations of a user, or to a group."""
+
+    group: OfGroup = ""
+
+
+class InvitationChange(Acting, kw_only=True):
+    """An invitation."""
+
+    code: Code
+
+
+class InvitationQuery(Struct, forbid_unknown_fields=True, kw_only=True):
+    """An invitation."""
+
+    app: field.AccountApp = GOCHAT
+    code: Code
+
+
+class InvitationShown(Struct):
+    """An invitation."""
+
+    code: Code
+    group: OfGroup
+    user: Maker
+    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    expires_at: Ends
+    uses: Annotated[int, about("How often it was accepted.")]
+    max_uses: Annotated[int, about("How often it may be accepted; 0: any number.")]
+
+
+class InvitationsAnswer(Struct):
+    """A page of invitations that have not ended."""
+
+    invitations: list[InvitationShown]
+    next: field.Next
+
+
+class InvitationPreview(Struct):
+    """The target of an invitation."""
+
+    code: Code
+    group: OfGroup
+    name: Annotated[str, about("The name of the group.")]
+    members: Annotated[int, about("The number of members of the group.")]
+    user: Maker
+    nickname: Nickname
+    avatar: Avatar
+    expires_at: Ends
+
+
+class InvitationRevoked(Struct):
+    """The invitation has ended."""
+
+    code: Code
+
+
+class InvitationAccepted(Struct):
+    """The result."""
+
+    status: Annotated[
+        Literal["joined", "friends", "already"],
+        about(
+            "`joined`: the user is a member of the group now. `friends`: the two are friends now. `already`: "
+            "nothing changed."
+        ),
+    ]
+    group: OfGroup
+    user: Maker
+
+
+_CODE: Final = "2yGkPpCm1hUoQbmJ0XjXzA"
+_INVITATION: Final = InvitationShown(_CODE, "1", "1", 1795155801, 1795760601, 0, 0)
+_UNKNOWN: Final = (errors.HTTP_UNKNOWN_INVITATION,)
+
+routes = Resource(
+    "invitations",
+    chapter="Links with which users join groups and find friends.",
+    hot=False,
+    examples=(_INVITATION,),
+    refusals={
+        **accounts.REFUSALS,
+        **groups.REFUSALS,
+        UnknownInvitation: refuse(errors.HTTP_UNKNOWN_INVITATION),
+        TooManyInvitations: refuse(errors.HTTP_TOO_MANY_INVITATIONS),
+        Blocked: refuse(errors.HTTP_NOT_ALLOWED, "You have blocked the user who made the invitation"),
+        TooManyFriends: refuse(errors.HTTP_TOO_MANY_FRIENDS),
+    },
+)
+
+
+@routes.post(
+    "/invitations/create",
+    ADMIN_OR_ACCOUNT,
+    status=201,
+    problems=(
+        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.HTTP_UNKNOWN_GROUP,
+        errors.HTTP_ROLE_TOO_LOW,
+        errors.HTTP_TOO_MANY_INVITATIONS,
+    ),
+    example={"user": "1", "group": "1", "seconds": 604800},
+    user="optional",
+)
+def create(api: Api, call: Call, asked: InvitationCreate) -> InvitationShown:
+    """Create an invitation to a group, or to be a friend.
+
+    Whoever knows its code may accept it. To a group it is valid while its maker may invite members.
+    """
+    group = id_of(asked.group)
+    if not (group or call.user):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
+    return _shown(invitations_of(api.services).create(call.app, call.user, group, asked.seconds, asked.uses))
+
+
+@routes.get(
+    "/invitations",
+    ADMIN_OR_ACCOUNT,
+    problems=(errors.HTTP_UNKNOWN_GROUP,),
+    example={"user": "1"},
+    answer_example=InvitationsAnswer([_INVITATION], ""),
+    user="optional",
+)
+def invitations(api: Api, call: Call, asked: InvitationsQuery) -> InvitationsAnswer:
+    """List the invitations of a user, or to a group, page by page.
+
+    The owner and admins of a group see all invitations to it, other members see their own.
+    """
+    if not (asked.group or call.user):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
+    behind = after(asked.cursor) or ""
+    group = id_of(asked.group)
+    found = invitations_of(api.services).page(call.app, call.user, group, behind, asked.limit + 1)
+    page, following = page_and_cursor(found, asked.limit, lambda invitation: invitation.code)
+    return InvitationsAnswer([_shown(each) for each in page], following)
+
+
+@routes.post(
+    "/invitations/revoke",
+    ADMIN_OR_ACCOUNT,
+    problems=_UNKNOWN,
+    example={"user": "1", "code": _CODE},
+    answer_example=InvitationRevoked(_CODE),
+    user="optional",
+)
+def revoke(api: Api, call: Call, asked: InvitationChange) -> InvitationRevoked:
+    """Revoke an invitation.
+
+    For its maker, and for the owner and admins of its group.
+    """
+    invitations_of(api.services).revoke(call.app, call.user, asked.code)
+    return InvitationRevoked(asked.code)
+
+
+@routes.get(
+    "/invitations/show",
+    ANYONE,
+    problems=(*_UNKNOWN, errors.HTTP_TOO_MANY_REQUESTS),
+    example={"code": _CODE},
+    answer_example=InvitationPreview(_CODE, "1", "tea", 3, "1", "Ann", "", 1795760601),
+)
+def show(api: Api, call: Call, asked: InvitationQuery) -> InvitationPreview:
+    """Show what an invitation is to, before the login.
+
+    Requests count by address.
+    """
+    found = invitations_of(api.services).preview(call.app, asked.code, call.request.host)
+    maker, invitation = found.maker, found.invitation
+    nickname, avatar = ("", "") if maker is None else (maker.nickname, maker.avatar)
+    return InvitationPreview(
+        invitation.code,
+        _group(invitation),
+        found.name,
+        found.members,
+        invitation.user,
+        nickname,
+        avatar,
+        invitation.expires_at,
+    )
+
+
+@routes.post(
+    "/invitations/accept",
+    ADMIN_OR_ACCOUNT,
+    problems=(
+        *_UNKNOWN,
+        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.HTTP_TOO_MANY_MEMBERS,
+        errors.HTTP_TOO_MANY_FRIENDS,
+        errors.HTTP_TOO_MANY_REQUESTS,
+    ),
+    example={"user": "2", "code": _CODE},
+    answer_example=InvitationAccepted("joined", "1", "1"),
+)
+def accept(api: Api, call: Call, asked: InvitationChange) -> InvitationAccepted:
+    """Accept an invitation.
+
+    The user joins the group, or becomes a friend of its maker without a request. A user whom the maker has
+    blocked gets the answer `unknown_invitation`.
+    """
+    done = invitations_of(api.services).accept(call.app, call.user, asked.code, by_user=not call.is_back_end)
+    return InvitationAccepted(done.status, _group(done.invitation), done.invitation.user)
+
+
+def _group(invitation: Invitation) -> str:
+    return str(invitation.group) if invitation.group else ""
+
+
+def _shown(each: Invitation) -> InvitationShown:
+    return InvitationShown(
+        each.code, _group(each), each.user, each.created, each.expires_at, each.uses, each.max_uses
+    )

@@ -1,0 +1,172 @@
+"""Invitation links: a code with which others join a group, or become a friend of its maker."""
+
+from __future__ import annotations
+
+from secrets import token_urlsafe
+from time import time
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from imserver.auth.attempts import AddressRate
+from imserver.auth.relations import Relations
+from imserver.config.settings import AccountSettings
+from imserver.errors import ImserverError
+from imserver.features.accounts import friends as changes
+from imserver.features.accounts.accounts import Accounts
+from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
+from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
+from imserver.features.invitations.rows import Invitation, InvitationStore, use
+from imserver.model import id_of
+from imserver.storage.contract import Account
+from imserver.storage.statements import Condition, Statements
+
+CODE_BYTES: Final = 16
+"""Random bytes of a code."""
+
+
+class UnknownInvitation(ImserverError):
+    """No such invitation; or it has expired, is used up, or its maker may no longer invite."""
+
+
+class TooManyInvitations(ImserverError):
+    """The maker has ``accounts.invitations`` invitations."""
+
+
+class Blocked(ImserverError):
+    """The user has blocked the maker of the invitation."""
+
+
+class Preview(Struct, frozen=True):
+    """What somebody with the code sees. ``name`` and ``members``: of the group."""
+
+    invitation: Invitation
+    maker: Account | None
+    """None: a back end, or a user without an account."""
+    name: str = ""
+    members: int = 0
+
+
+class Accepted(Struct, frozen=True):
+    """The result of accepting an invitation."""
+
+    status: Literal["joined", "friends", "already"]
+    invitation: Invitation
+
+
+class Invitations:
+    """Makes and accepts invitations. Every method may switch and raise StorageUnavailable.
+
+    ``by`` ``""``: a back end, which may invite to all groups. ``addresses`` limits previews.
+    """
+
+    def __init__(
+        self,
+        settings: AccountSettings,
+        rows: InvitationStore,
+        accounts: Accounts,
+        friends: Friends,
+        relations: Relations,
+        groups: Groups,
+        addresses: AddressRate,
+    ) -> None:
+        self._most = settings.invitations
+        self._rows = rows
+        self._accounts = accounts
+        self._friends = friends
+        self._relations = relations
+        self._groups = groups
+        self._addresses = addresses
+
+    def create(self, app: str, by: str, group: int, seconds: int, uses: int) -> Invitation:
+        """Invite to a group, or (``group`` 0) to be a friend. ``seconds`` and ``uses`` 0: no limit.
+
+        Raises UnknownGroup, NotAllowed, UnknownAccount and TooManyInvitations.
+        """
+        if group:
+            self._groups.check_inviting(app, group, by)
+        else:
+            self._accounts.known(app, by)
+        now = int(time())
+        code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
+        made = Invitation(code, app, by, group, now, expires_at, max_uses=uses)
+        if not self._rows.add(made, self._most, id_of(by)):
+            raise TooManyInvitations(f"accounts.invitations {self._most}")
+        return made
+
+    def page(self, app: str, by: str, group: int, after: str, limit: int) -> list[Invitation]:
+        """Invitations of a user. With ``group`` those to it; the owner, admins and back ends see all of it.
+
+        Raises UnknownGroup.
+        """
+        user = by if not group or self._groups.role(app, group, by) not in (OWNER, ADMIN, "") else None
+        return self._rows.page(app, user, group or None, int(time()), after, limit)
+
+    def revoke(self, app: str, by: str, code: str) -> None:
+        """End an invitation: one's own, or one to a group of which one is the owner or an admin.
+
+        Raises UnknownInvitation.
+        """
+        found = self._rows.get(app, code)
+        if found is None or not (by in ("", found.user) or self._may_end(app, by, found.group)):
+            raise UnknownInvitation(code)
+        self._rows.remove(app, code)
+
+    def preview(self, app: str, code: str, address: str) -> Preview:
+        """The target of an invitation. Raises UnknownInvitation and TooManyFailures."""
+        self._addresses.charge(app, address)
+        found = self._valid(app, code)
+        maker = self._accounts.get(app, found.user)
+        if not found.group:
+            return Preview(found, maker)
+        try:
+            group = self._groups.check_inviting(app, found.group, found.user)
+        except (UnknownGroup, NotAllowed):
+            raise UnknownInvitation(code) from None
+        return Preview(found, maker, group.name, self._groups.count(app, group.id))
+
+    def accept(self, app: str, user: str, code: str, by_user: bool = True) -> Accepted:
+        """Join the group, or become a friend of the maker. Members and friends do not use up an invitation.
+
+        ``by_user``: the user asks, not a back end. Raises UnknownInvitation, UnknownAccount, Blocked,
+        TooManyFailures, TooManyMembers and TooManyFriends.
+        """
+        self._accounts.known(app, user)
+        found = self._valid(app, code)
+        if not self._relations.may_reach(app, user, found.user):
+            raise UnknownInvitation(code)
+
+        def is_used(sql: Statements) -> bool:
+            return use(sql, app, code, int(time()))
+
+        try:
+            if not found.group:
+                return Accepted(self._befriend(app, user, found, is_used), found)
+            is_new = self._groups.accept(app, found.group, user, found.user, is_used, by_user)
+        except (UnknownGroup, NotAllowed, UnknownFriend):
+            raise UnknownInvitation(code) from None
+        return Accepted("joined" if is_new else "already", found)
+
+    def _befriend(
+        self, app: str, user: str, found: Invitation, condition: Condition
+    ) -> Literal["friends", "already"]:
+        try:
+            result = self._friends.change(app, user, found.user, changes.add, condition)
+        except Oneself:
+            return "already"
+        if result is FriendResult.AWAY:
+            raise Blocked(found.user)
+        return "friends" if result is FriendResult.FRIENDS else "already"
+
+    def _valid(self, app: str, code: str) -> Invitation:
+        """An invitation that has not ended. Raises UnknownInvitation."""
+        found = self._rows.get(app, code)
+        if found is None or 0 < found.expires_at <= time() or 0 < found.max_uses <= found.uses:
+            raise UnknownInvitation(code)
+        return found
+
+    def _may_end(self, app: str, by: str, group: int) -> bool:
+        try:
+            return bool(group) and self._groups.role(app, group, by) in (OWNER, ADMIN)
+        except UnknownGroup:
+            return False

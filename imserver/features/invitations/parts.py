@@ -1,0 +1,31 @@
+"""The parts of invitations on one node."""
+
+from __future__ import annotations
+
+from imserver.core.core import FeatureParts, Parts
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.groups.parts import groups_of
+from imserver.features.invitations.invitations import Invitations
+from imserver.features.invitations.rows import InvitationStore
+
+
+def invitations_of(core: Parts) -> Invitations:
+    """The invitations of a node."""
+    invitations: Invitations = core.features["invitations"].service
+    return invitations
+
+
+def build(core: Parts) -> FeatureParts:
+    """Build them."""
+    people = accounts_of(core)
+    return FeatureParts(
+        Invitations(
+            core.config.accounts,
+            InvitationStore(core.store),
+            people.accounts,
+            people.friends,
+            core.relations,
+            groups_of(core),
+            people.cards.addresses,
+        )
+    )

@@ -1,1 +1,0 @@
-"""Accounts, friends and groups of people."""

@@ -1,0 +1,41 @@
+"""Memberships and invitations of a deleted account, on a node with and without these features."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from imserver.config.settings import AccountSettings
+from imserver.features.accounts.parts import accounts_of
+from imserver.storage.statements import text_of
+from tests.security.node_harness import Harness, config
+from tests.security.test_bots import person
+
+REGISTRATION = AccountSettings(registration=True, registrations_per_address=0)
+
+
+@pytest.mark.parametrize("features", [None, ("accounts",), ("accounts", "groups")])
+def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
+    tmp_path: Path, features: tuple[str, ...] | None
+) -> None:
+    first = Harness(config(tmp_path, accounts=REGISTRATION))
+    ann, bob, eve = (person(first, name) for name in ("ann", "bob", "eve"))
+    group = int(ann.good("groups/create", name="tea", members=[bob.user, eve.user])["group"])
+    for one in (ann, bob):
+        one.good("invitations/create", group=str(group))
+        one.good("invitations/create")
+    first.close()
+    node = Harness(config(tmp_path, accounts=REGISTRATION, features=features))
+    parts = node.node.parts
+    log, before = parts.store.log(), parts.store.log().head("201")
+    assert ("groups" in parts.features) == (features != ("accounts",))
+    accounts_of(parts).accounts.remove("201", ann.user)
+    assert [row.left_id is None for row in log.memberships("201", ann.user)] == [False]
+    roles = {row.user: row.role for row in log.members("201", group, "", 10)}
+    assert roles == {bob.user: "owner", eve.user: "member"}
+    role, leaving = log.read("201", before, 10)
+    assert (role.kind, leaving.kind) == ("group", "leave")
+    assert json.loads(leaving.meta)["users"] == [ann.user]
+    rows = parts.store.rows("SELECT member FROM invitation WHERE app = %s", ("201",))
+    assert [text_of(user) for (user,) in rows] == [bob.user] * 2
+    node.close()
