@@ -1,6 +1,6 @@
 """An upgrade: what the release before has stored is there, and goes on, on each database.
 
-Each story is told in two halves. The first one runs against a server of the release before. Then that server
+Each story has two halves. The first one runs against a server of the release before. Then that server
 ends, the new one starts on the same database, Redis and data folder, and the second half runs.
 The old server is started from the history of the repository (:mod:`tests.integration.release`), because that
 takes two seconds, and a dump of its tables would not prove that clients go on with their tokens and cursors.
@@ -11,7 +11,7 @@ What the nodes of both releases are to each other is in ``test_upgrade_cluster.p
 import sqlite3
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -28,7 +28,7 @@ from tests.support import ROOT, Server, eventually
 
 from . import v1
 from .action import action_session
-from .cmd import CmdClient, cmd_client, command
+from .cmd import CmdClient, cmd_client, command, logged_in
 from .gochat import register
 from .protobuf import acked, chatting, pushed
 from .raw import Response, ask, request
@@ -40,7 +40,7 @@ from .test_bots import Account, bot_of, entry, person
 from .test_oauth import Browser
 from .test_uploads import picture
 
-pytestmark = [pytest.mark.full, pytest.mark.needs("redis-server")]
+pytestmark = [pytest.mark.full, pytest.mark.needs("redis-server"), pytest.mark.timeout(900)]
 
 ENGINES = ("sqlite", "postgresql", "mysql")
 KEY = "key-of-the-operator-0123456789"
@@ -53,11 +53,18 @@ KEPT = {"subscribe": "anybody", "history": "log"}
 class Site:
     """One server: first of the release before, then of this one, at the same addresses."""
 
-    def __init__(self, folder: Path, database: DatabaseServer | None, redis: RedisServer, old: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database: DatabaseServer | None,
+        redis: RedisServer,
+        provider: StandIn,
+        old: Path,
+    ) -> None:
         self._database = database
         url = "" if database is None else database.new_url()
         self._database_name = url.rpartition("/")[2].partition("?")[0]
-        self.provider = StandIn()
+        self.provider = provider
         login = {"kind": "oidc", "client_id": CLIENT, "client_secret": PROVIDER_SECRET, "register": True}
         ports = fixed_ports()
         self._config = {
@@ -75,7 +82,7 @@ class Site:
                 "staff": {
                     "account_tokens": "required",
                     "login_policy": "multi",
-                    "oauth": {"main": {**login, "issuer": self.provider.issuer}},
+                    "oauth": {"main": {**login, "issuer": provider.issuer}},
                 },
                 "hall": {"open": True, "login_policy": "multi", "channels": {"past": PAST}},
                 "signed": {"jwt": [{}]},
@@ -130,24 +137,15 @@ Story = Callable[[Site], Generator[None]]
 STORIES: list[Story] = []
 
 
-def story(told: Story) -> Story:
+def story(function: Story) -> Story:
     """A row of :data:`STORIES`. The server is upgraded where it yields."""
-    STORIES.append(told)
-    return told
+    STORIES.append(function)
+    return function
 
 
 def shown(account: Account, route: str, **query: Any) -> Any:
     """What an account reads."""
     return v1.good(account.address, route, key=account.token, app="staff", **query)
-
-
-@contextmanager
-def session(site: Site, user: str, app: str = "hall", **login: Any) -> Iterator[CmdClient]:
-    """A session of the cmd dialect; with a ``cursor``, all behind it comes."""
-    with cmd_client(site.ws) as one:
-        code, _, answer = one.ask_cmd("login", {"userID": user, "app": app, **login})
-        assert (code, answer) == (200, {"recovered": True} if "cursor" in login else None)
-        yield one
 
 
 # --- apps, keys, bans ---------------------------------------------------------------------------------------
@@ -179,7 +177,7 @@ def apps_keys_bans_and_tokens(site: Site) -> Generator[None]:
     with cmd_client(site.ws) as bad:
         bad.send(command("login", {"userID": "bad", "app": "hall"}))
         bad.closed(CLOSE_BANNED)
-    with session(site, "ann", "signed", serviceToken=token):
+    with logged_in(site.ws, "ann", "signed", serviceToken=token):
         pass
     site.good("apps/set", {"app": "made", "settings": {"max_channels": 8}})
     site.app("gone")
@@ -407,16 +405,16 @@ def ids_behind(one: CmdClient, last: int) -> list[int]:
 def clients_with_cursors(site: Site) -> Generator[None]:
     """A client of each dialect that has a cursor goes on behind it."""
     ids = [site.store("hall", "ann", "cur", str(number))["stored"]["id"] for number in range(5)]
-    with session(site, "cur", cursor=0) as one:
+    with logged_in(site.ws, "cur", "hall", cursor=0) as one:
         assert ids_behind(one, ids[2])[-1] == ids[2]
     page = site.good("messages/sync", app="hall", user="cur", after=0, limit=3)
     marks = site.good("messages/marks", app="hall", user="cur")
     yield
     ids += [site.store("hall", "ann", "cur", str(number))["stored"]["id"] for number in range(5, 8)]
     with (
-        session(site, "cur", cursor=ids[2]) as one,
+        logged_in(site.ws, "cur", "hall", cursor=ids[2]) as one,
         listening(site.http, "hall", "cur", cursor=ids[2]) as stream,
-        session(site, "cur") as synced,
+        logged_in(site.ws, "cur", "hall") as synced,
     ):
         assert ids_behind(one, ids[-1]) == ids[3:]
         assert [stream.stored()["id"] for _ in ids[3:]] == ids[3:]
@@ -515,7 +513,7 @@ def histories_of_channels(site: Site) -> Generator[None]:
     positions = {}
     for app, channel in with_history:
         publish(app, channel, "0")
-        with session(site, "ann", app) as one:
+        with logged_in(site.ws, "ann", app) as one:
             positions[app] = one.ask_cmd("subscribe", {"channel": channel})[2]
         publish(app, channel, "1", id=f"{app}-1")
     histories = [site.good("channels/history", app=app, channel=name) for app, name in with_history]
@@ -524,7 +522,7 @@ def histories_of_channels(site: Site) -> Generator[None]:
     for app, channel in with_history:
         assert publish(app, channel, "1", id=f"{app}-1")["status"] == "repeated"
         publish(app, channel, "2")
-        with session(site, "ann", app) as one:
+        with logged_in(site.ws, "ann", app) as one:
             position = {name: positions[app][name] for name in ("epoch", "offset")}
             again = one.ask_cmd("subscribe", {"channel": channel, **position})[2]
             assert (again["epoch"], again["recovered"]) == (position["epoch"], True)
@@ -540,11 +538,11 @@ def ids_of_pushes(site: Site) -> Generator[None]:
     """An id that was accepted is known behind the upgrade, live and stored."""
     live = {"app": "hall", "user": "ids", "text": "once", "id": "live-id"}
     stored = {**live, "user": "nobody", "id": "stored-id", "store": True}
-    with session(site, "ids"):
+    with logged_in(site.ws, "ids", "hall"):
         assert site.good("push", live)["results"][0]["status"] == "sent"
     answer = site.good("push", stored)
     yield
-    with session(site, "ids") as one:
+    with logged_in(site.ws, "ids", "hall") as one:
         assert site.good("push", live)["results"][0]["status"] == "repeated"
         one.no_push("msg")
     assert site.good("push", stored) == answer, "it is where it was"
@@ -553,24 +551,24 @@ def ids_of_pushes(site: Site) -> Generator[None]:
 # --- the tests ----------------------------------------------------------------------------------------------
 
 
-class Told:
+class StoryRun:
     """A story, and what went wrong in its first half."""
 
-    def __init__(self, tell: Story, site: Site) -> None:
-        self._parts = tell(site)
+    def __init__(self, begin: Story, site: Site) -> None:
+        self._halves = begin(site)
         self._failure: BaseException | None = None
         try:
-            next(self._parts)
+            next(self._halves)
         except (Exception, pytest.fail.Exception) as failure:
             self._failure = failure
 
     def go_on(self) -> None:
         if self._failure is not None:
             raise self._failure
-        assert next(self._parts, self) is self
+        assert next(self._halves, self) is self
 
     def close(self) -> None:
-        self._parts.close()
+        self._halves.close()
 
 
 @contextmanager
@@ -587,30 +585,29 @@ def database_of(engine: str) -> Iterator[DatabaseServer | None]:
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def told(
+def upgraded(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared_redis: RedisServer
-) -> Iterator[dict[Story, Told]]:
+) -> Iterator[dict[Story, StoryRun]]:
     """All stories; their server has been upgraded."""
     old = unpack(tmp_path_factory.mktemp("before"))
     with shared_redis.client() as client:
         client.flushall()
-    with database_of(request.param) as database:
-        site = Site(tmp_path_factory.mktemp("site"), database, shared_redis, old)
-        stories: dict[Story, Told] = {}
-        try:
-            stories = {each: Told(each, site) for each in STORIES}
-            site.upgrade()
-            yield stories
-        finally:
-            for each in stories.values():
-                each.close()
-            site.provider.stop()
-            site.stop()
+    with ExitStack() as stack:
+        database = stack.enter_context(database_of(request.param))
+        provider = StandIn()
+        stack.callback(provider.stop)
+        site = Site(tmp_path_factory.mktemp("site"), database, shared_redis, provider, old)
+        stack.callback(site.stop)
+        stories = {each: StoryRun(each, site) for each in STORIES}
+        for each in stories.values():
+            stack.callback(each.close)
+        site.upgrade()
+        yield stories
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_what_the_release_before_has_stored_goes_on(told: dict[Story, Told], story: Story) -> None:
-    told[story].go_on()
+def test_what_the_release_before_has_stored_goes_on(upgraded: dict[Story, StoryRun], story: Story) -> None:
+    upgraded[story].go_on()
 
 
 def test_settings_of_the_release_before_are_valid(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tests.support import ROOT, eventually
 
 from . import v1
 from .clusters import OTHER_RELEASE, Nodes, nodes_of
-from .cmd import CmdClient, cmd_client
+from .cmd import CmdClient, cmd_client, logged_in
 from .raw import CLOSE, TEXT, Ended
 from .release import environment_of, unpack
 from .test_upgrade import ENGINES, KEPT, PAST, database_of
@@ -109,8 +109,7 @@ def test_nodes_without_a_list_of_features_share_a_cluster_with_all_lists(
 @pytest.mark.parametrize("app", ["my_app", "50%"])
 def test_users_of_an_app_of_any_name_are_found_by_both(pair: Nodes, app: str, there: str) -> None:
     """The records of online users in Redis write such names in another way since."""
-    with cmd_client(pair.ws[there == "new"]) as ann:
-        assert ann.ask_cmd("login", {"userID": "ann", "app": app})[0] == 200
+    with logged_in(pair.ws[there == "new"], "ann", app) as ann:
         for http in pair.http:
             assert v1.good(http, "presence", app=app, user="ann")["users"][0]["online"]
             assert v1.good(http, "push", {"app": app, "user": "ann", "text": "hi"})["sent"] == 1
@@ -182,9 +181,7 @@ class CursorReader(Reader):
         self._cursor = 0
 
     def _log_in(self, one: CmdClient) -> list[Any]:
-        login = {"userID": "ann", "app": "hall", "cursor": self._cursor}
-        code, _, answer = one.ask_cmd("login", login)
-        assert (code, answer) == (200, {"recovered": True})
+        one.login("ann", "hall", cursor=self._cursor)
         return []
 
     def note(self, entry: Any) -> None:
@@ -200,7 +197,7 @@ class ChannelReader(Reader):
         self._position: dict[str, Any] = {}
 
     def _subscribe(self, one: CmdClient) -> list[Any]:
-        assert one.ask_cmd("login", {"userID": f"u {self._channel}", "app": "hall"})[0] == 200
+        one.login(f"u {self._channel}", "hall")
         code, _, answer = one.ask_cmd("subscribe", {"channel": self._channel, **self._position})
         assert code == 200, code
         if self._position:
