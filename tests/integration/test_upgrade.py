@@ -617,3 +617,18 @@ def test_settings_of_the_release_before_are_valid(tmp_path: Path) -> None:
     run(old, sys.executable, "-m", "imserver", "init", str(tmp_path))
     for file in (old / "config" / "default.yaml", written):
         run(ROOT, sys.executable, "-m", "imserver", "check-config", "--config", str(file))
+
+
+def test_a_backup_of_the_release_before_is_restored(tmp_path: Path) -> None:
+    old, data, copy = unpack(tmp_path / "before"), str(tmp_path / "data"), str(tmp_path / "copy.db")
+
+    def command(tree: Path, *arguments: str) -> str:
+        return run(tree, sys.executable, "-m", "imserver", *arguments, "--data-dir", data)
+
+    command(old, "app", "create", "copied")
+    command(old, "backup", copy)
+    command(old, "app", "create", "later")
+    command(ROOT, "restore", copy)
+    listed = command(ROOT, "app", "list")
+    assert "copied" in listed
+    assert "later" not in listed
