@@ -573,8 +573,13 @@ class ChannelMembers:
         if self._others is None or not nodes:
             return here, 0 if local is None else self.membership.users_of(local)
         query = ChannelUsersQuery(app, channel)
-        answers, _ = self._others.query("channel_users", query, nodes)
+        # Nodes of the version before have no list of features in their lease, and do not know this query.
+        older = [lease for lease in nodes if not lease.features]
+        answers, _ = self._others.query("channel_users", query, [each for each in nodes if each.features])
+        pages, _ = self._others.query("channel_members", ChannelMembersQuery(app, channel, "", most), older)
         shares = [self._users_here(query), *read(answers, UsersHere).values()]
+        for page in read(pages, MembersHere).values():
+            shares.append(UsersHere(page.total, [member.user for member in page.members]))
         return sum(share.total for share in shares), len({user for share in shares for user in share.users})
 
     def _users_here(self, query: ChannelUsersQuery) -> UsersHere:

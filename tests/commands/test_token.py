@@ -85,7 +85,7 @@ def test_a_secret_of_the_server_s_own_signs_and_a_server_takes_it(
     made = create(str(server.config_file))
     with cmd_client(server.ws) as one:
         assert one.ask_cmd("login", {"userID": "ann", "appID": 101})[0] == 1003
-        assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": made})[0] == 200
+        one.login("ann", 101, serviceToken=made)
     shown = run_cli("token", "secret", "-c", str(server.config_file), "--app", "101").stdout.strip()
     assert jwt.decode(made, shown, ["HS256"])["sub"] == "ann"
     secret = tmp_path / "server" / "data" / "secret"
@@ -172,7 +172,7 @@ def test_a_channel_token_lets_its_user_subscribe_to_its_channel(
     made = create(file, "--channel", "orders:17")
     with cmd_client(server.ws) as one:
         assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": made})[0] == 1003
-        assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": create(file)})[0] == 200
+        one.login("ann", 101, serviceToken=create(file))
         assert one.ask_cmd("subscribe", {"channel": "orders:17"})[0] == 1003
         assert one.ask_cmd("subscribe", {"channel": "orders:18", "token": made})[0] == 1003
         assert one.ask_cmd("subscribe", {"channel": "orders:17", "token": made})[0] == 200

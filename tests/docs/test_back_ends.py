@@ -19,7 +19,7 @@ from imserver.webhooks.requests import signature
 from tests import processes
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks, table_with
-from tests.integration.cmd import cmd_client, fresh, send_message
+from tests.integration.cmd import cmd_client, fresh, logged_in, login_code, send_message
 from tests.integration.receiver import Post, Receiver
 from tests.ports import free_ports
 from tests.support import HTTP_SERVERS, ROOT, eventually
@@ -49,8 +49,7 @@ def test_the_token_that_is_shown_lets_its_user_in(start_server: StartServer) -> 
     make = defined(TOKENS, "token")["session_token"]
     server = start_server(config={"apps": {"101": {"jwt": [{"algorithm": "HS256", "key": SECRET}]}}})
     for proof, code in ((make("ann", "101", SECRET), 200), (make("bob", "101", SECRET), 1003), ("", 1003)):
-        with cmd_client(server.ws) as one:
-            assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": proof})[0] == code
+        assert login_code(server.ws, "ann", 101, serviceToken=proof) == code
     claims = jwt.decode(make("ann", "101", SECRET, 60), SECRET, ["HS256"])
     assert abs(claims["exp"] - time.time() - 60) < 50
 
@@ -89,9 +88,7 @@ def test_what_a_server_sends_is_verified_and_shaped_as_it_is_shown(
         receiver.reply = reply
         webhook = {**receiver.settings, "authorise_url": f"{receiver.url}/authorise", "secret": SECRET}
         server = start_server(config={"apps": {"default": {"webhook": webhook}}}, http_server=http_server)
-        with cmd_client(server.ws) as one:
-            data = {"userID": "ann", "app": "default", "device": "phone", "serviceToken": "s3ss10n"}
-            assert one.ask_cmd("login", data)[0] == 200
+        with logged_in(server.ws, "ann", "default", device="phone", serviceToken="s3ss10n"):
             send_message(server.http, "default", "bob", "Your order has left", "order-17")
             events = {event["event"]: event for event in receiver.wait_for(3)}
         for name, example in shown.items():
@@ -115,8 +112,7 @@ def test_messages_are_reviewed_as_it_is_shown(start_server: StartServer, http_se
         webhook = {"secret": SECRET, "review_url": f"{receiver.url}/review", "review_seconds": 30}
         server = start_server(config={"apps": {"101": {"webhook": webhook}}}, http_server=http_server)
         stored = []
-        with cmd_client(server.ws) as one:
-            assert one.ask_cmd("login", {"userID": "ann", "appID": 101})[0] == 200
+        with logged_in(server.ws, "ann", 101) as one:
             for message, decision in zip(question["messages"], decisions, strict=True):
                 answer = json.dumps({"answers": [decision]}).encode()
                 receiver.reply = lambda _, answer=answer: (200, answer)  # type: ignore[misc]

@@ -14,7 +14,7 @@ from centrifuge import CentrifugeError, ReplyError
 
 from imserver.webhooks.requests import signature
 from imserver_client import Client, CommandRefused, Publication
-from tests.integration.cmd import CmdClient, cmd_client, command
+from tests.integration.cmd import cmd_client, command, logged_in
 from tests.integration.pusher import SHOP
 from tests.integration.pusher import Client as PusherClient
 from tests.integration.raw import CLOSE, Raw, text
@@ -605,15 +605,8 @@ def test_the_sdks_go_through_all_back_ends(asked: Server, back_end: BackEnd) -> 
 # --- clients of other dialects ------------------------------------------------------------------------------
 
 
-def logged_in(asked: Server, client: CmdClient, user: str) -> CmdClient:
-    proof = token(user, app="asked", seconds=60)
-    assert client.ask_cmd("login", {"userID": user, "app": "asked", "serviceToken": proof})[0] == 200
-    return client
-
-
 def test_a_back_end_is_asked_for_clients_of_the_cmd_dialect(asked: Server, back_end: BackEnd) -> None:
-    with cmd_client(asked.ws) as client:
-        ann = logged_in(asked, client, "ann")
+    with logged_in(asked.ws, "ann", "asked", serviceToken=token("ann", app="asked", seconds=60)) as ann:
         assert ann.ask_cmd("subscribe", {"channel": "asked:cmd"})[0] == 200
         (said,) = back_end.asked_for("subscribe")
         assert said.pop("client")

@@ -1,17 +1,19 @@
 """Clusters for tests: several server processes, each a node, with one real Redis and one folder of data."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.cluster.redis_server import RedisServer
-from tests.support import POLICIES, Address, Server, eventually, merged
+from tests.support import COMMAND, POLICIES, Address, Server, eventually, merged
 
 from .cmd import good
 from .raw import ask, bearer, request
+from .release import environment_of
 from .setting import stop
 
 _APPS_EACH = 30
@@ -22,6 +24,10 @@ APPS = {
 }
 """Apps beside the usual four, so that each test has one of its own of the policy that it wants."""
 _numbers = itertools.count()
+OTHER_RELEASE: Final = "IMSERVER_TESTS_OTHER_RELEASE"
+"""Environment: ``NUMBER:TREE``; every second node, from this number on, is started from that tree.
+
+So each test of clusters is a test of a cluster of two releases (``test_upgrade_cluster.py``)."""
 
 Launch = Callable[..., "Nodes"]
 """``cluster(number, section={…}, …)`` starts a cluster for one test."""
@@ -69,11 +75,12 @@ class Nodes:
 
     def _started(self, index: int, config: Mapping[str, Any], options: Mapping[str, Any]) -> Server:
         http_server = options.get("http_server", "wsgi" if index % 2 else "front")
-        server = Server(
-            self.folder / f"node{index}",
-            config=merged(self._config, config),
-            **{**options, "http_server": http_server},
-        )
+        options = {**options, "http_server": http_server}
+        number, _, other = os.environ.get(OTHER_RELEASE, "").partition(":")
+        if other and index % 2 == int(number):
+            # The constants that a command changes are in modules which that release may not have.
+            options |= {"environment": environment_of(Path(other)), "command": COMMAND}
+        server = Server(self.folder / f"node{index}", config=merged(self._config, config), **options)
         self.servers.append(server)
         return server
 

@@ -72,10 +72,12 @@ class CmdClient(Raw):
         assert (body["seq"], body["cmd"]) == (seq, cmd), body
         return body["response"]["code"], body["response"]["codeMsg"], body["response"]["data"]
 
-    def login(self, user: str, app: int, **data: Any) -> "CmdClient":
-        """Log in and check the 200."""
-        code = self.ask_cmd("login", {"userID": user, "appID": app, **data})
-        assert code == (200, "Success", None), code
+    def login(self, user: str, app: int | str, **data: Any) -> "CmdClient":
+        """Log in, by the number or the name of an app, and check the answer. With a ``cursor``, all behind it
+        must come."""
+        named = {"app" if isinstance(app, str) else "appID": app}
+        answer = self.ask_cmd("login", {"userID": user, **named, **data})
+        assert answer == (200, "Success", {"recovered": True} if "cursor" in data else None), answer
         return self
 
     def push(self, cmd: str = "", seconds: float = PATIENCE_SECONDS) -> Frame:
@@ -103,10 +105,19 @@ def cmd_client(address: Address, path: str = "/acc", **options: Any) -> Iterator
 
 
 @contextlib.contextmanager
-def logged_in(address: Address, user: str, app: int, **data: Any) -> Iterator[CmdClient]:
+def logged_in(address: Address, user: str, app: int | str, **data: Any) -> Iterator[CmdClient]:
     """A session."""
     with cmd_client(address) as one:
         yield one.login(user, app, **data)
+
+
+def login_code(address: Address, user: str, app: int | str, **data: Any) -> int:
+    """The code of the answer to a login on a connection of its own."""
+    with cmd_client(address) as one:
+        code, _, _ = one.ask_cmd(
+            "login", {"userID": user, "app" if isinstance(app, str) else "appID": app, **data}
+        )
+        return code
 
 
 def get(address: Address, path: str, **query: Any) -> Response:

@@ -15,7 +15,7 @@ from tests.support import Address, Server
 
 from . import v1
 from .clusters import nodes_of
-from .cmd import CmdClient, cmd_client
+from .cmd import CmdClient, logged_in
 from .sse import Listener
 
 KEY = "key-of-the-staff-0123456789"
@@ -51,10 +51,7 @@ class Account:
     @contextmanager
     def online(self, address: Address) -> Iterator[CmdClient]:
         """A connection that follows the log from its beginning."""
-        with cmd_client(address) as one:
-            login = {"userID": self.user, "app": "staff", "serviceToken": self.token, "cursor": 0}
-            code, _, data = one.ask_cmd("login", login)
-            assert (code, data) == (200, {"recovered": True})
+        with logged_in(address, self.user, "staff", serviceToken=self.token, cursor=0) as one:
             yield one
 
 

@@ -33,6 +33,7 @@ from .cmd import (
     is_online,
     json_request,
     logged_in,
+    login_code,
     pairs,
     post,
     push,
@@ -810,9 +811,7 @@ def test_the_token_of_a_page_holds_on_every_node(cluster: Launch) -> None:
         asked = bearer(request("/user/list?appID=101"), token)
         for http in nodes.http:
             assert good(ask(http, asked))["userList"] == [user]
-    with cmd_client(nodes.ws[1]) as client:
-        code, _, _ = client.ask_cmd("login", {"userID": "other", "appID": 101, "serviceToken": token})
-        assert code == 1003
+    assert login_code(nodes.ws[1], "other", 101, serviceToken=token) == 1003
 
 
 @pytest.mark.full

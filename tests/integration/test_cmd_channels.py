@@ -58,9 +58,7 @@ def token(user: str, **claims: Any) -> str:
 
 
 def log_in(client: CmdClient, user: str, app: str = "shop") -> CmdClient:
-    data = {"userID": user, "app": app, "serviceToken": token(user) if app == "shop" else ""}
-    assert client.ask_cmd("login", data)[0] == 200
-    return client
+    return client.login(user, app, serviceToken=token(user) if app == "shop" else "")
 
 
 def ask(client: CmdClient, cmd: str, channel: str, **data: Any) -> tuple[int, Any]:

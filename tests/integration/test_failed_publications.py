@@ -14,7 +14,7 @@ from tests.support import Server, eventually
 
 from . import pusher
 from .clusters import nodes_of
-from .cmd import cmd_client
+from .cmd import logged_in
 from .raw import Raw, Response, ask, open_socket, request, text
 from .v1 import call, good
 
@@ -199,8 +199,7 @@ def test_back_ends_get_a_temporary_error_and_their_repeats_are_accepted_once(
 
 def test_clients_get_a_temporary_error(place: tuple[Server, Away]) -> None:
     server, away = place
-    with cmd_client(server.ws) as cmd, Raw(server.ws) as centrifuge:
-        assert cmd.ask_cmd("login", {"userID": "ann", "app": "shop"})[0] == 200
+    with logged_in(server.ws, "ann", "shop") as cmd, Raw(server.ws) as centrifuge:
         assert cmd.ask_cmd("subscribe", {"channel": "news:clients"})[0] == 200
         centrifuge.upgrade("/connection/websocket")
         centrifuge.send(text('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"news:clients"}}'))
@@ -224,8 +223,7 @@ def test_clients_get_a_temporary_error(place: tuple[Server, Away]) -> None:
 def test_some_were_accepted_so_each_has_its_status(place: tuple[Server, Away]) -> None:
     server, away = place
     body = {"app": "shop", "channels": ["live:some", "news:some"], "text": "x", "id": "s1"}
-    with cmd_client(server.ws) as cmd:
-        assert cmd.ask_cmd("login", {"userID": "ann", "app": "shop"})[0] == 200
+    with logged_in(server.ws, "ann", "shop") as cmd:
         assert cmd.ask_cmd("subscribe", {"channel": "live:some"})[0] == 200
 
         def statuses() -> list[str]:

@@ -9,7 +9,7 @@ from tests.conftest import StartServer, _servers
 from tests.support import Server
 
 from .clusters import nodes_of
-from .cmd import CmdClient, cmd_client, fresh
+from .cmd import CmdClient, fresh, logged_in
 from .pusher import SHOP
 from .pusher import Client as PusherClient
 from .v1 import good, refused
@@ -58,11 +58,6 @@ def publish(server: Server, channel: str, text: str) -> None:
     assert found["status"] == "sent"
 
 
-def log_in(client: CmdClient, user: str) -> CmdClient:
-    assert client.ask_cmd("login", {"userID": user, "app": "shop"})[0] == 200
-    return client
-
-
 def subscribe(client: CmdClient, channel: str) -> int:
     return client.ask_cmd("subscribe", {"channel": channel})[0]
 
@@ -80,8 +75,11 @@ def test_a_channel_of_a_group_is_for_its_members_as_long_as_they_are(server: Ser
     ann, bob, eve = fresh("ann"), fresh("bob"), fresh("eve")
     group = group_of(server, ann, bob)
     club, own = f"club:{group}", f"group:{group}"
-    with cmd_client(server.ws) as a, cmd_client(server.ws) as b, cmd_client(server.ws) as e:
-        log_in(a, ann), log_in(b, bob), log_in(e, eve)
+    with (
+        logged_in(server.ws, ann, "shop") as a,
+        logged_in(server.ws, bob, "shop") as b,
+        logged_in(server.ws, eve, "shop") as e,
+    ):
         for channel in (club, own):
             assert (subscribe(a, channel), subscribe(b, channel)) == (200, 200)
             assert subscribe(e, channel) == 1003
@@ -107,8 +105,11 @@ def test_who_subscribes_receives_publications_in_place_of_pushes(server: Server)
     ann, bob = fresh("ann"), fresh("bob")
     group = group_of(server, ann, bob)
     own, of_group = f"user:{ann}", f"group:{group}"
-    with cmd_client(server.ws) as a, cmd_client(server.ws) as other, cmd_client(server.ws) as b:
-        log_in(a, ann), log_in(other, ann), log_in(b, bob)
+    with (
+        logged_in(server.ws, ann, "shop") as a,
+        logged_in(server.ws, ann, "shop") as other,
+        logged_in(server.ws, bob, "shop") as b,
+    ):
         assert (subscribe(a, own), subscribe(b, own), subscribe(a, of_group)) == (200, 1003, 200)
         publish(server, own, "hello")
         publish(server, of_group, "milk?")
@@ -173,8 +174,7 @@ def test_a_member_who_is_removed_by_another_node_is_unsubscribed(
     with nodes_of(tmp_path_factory.mktemp("groups"), 2, **CONFIG) as nodes:
         here, there = nodes.servers
         group = group_of(here, "ann", "bob")
-        with cmd_client(here.ws) as a, cmd_client(there.ws) as b:
-            log_in(a, "ann"), log_in(b, "bob")
+        with logged_in(here.ws, "ann", "shop") as a, logged_in(there.ws, "bob", "shop") as b:
             for client in (a, b):
                 assert subscribe(client, f"club:{group}") == subscribe(client, f"group:{group}") == 200
             publish(there, f"group:{group}", "milk?")

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from socket import create_server
-from typing import Any
 from urllib.parse import urlencode
 
 import jwt
@@ -18,6 +17,7 @@ from tests.processes import spawn
 from tests.support import Server, eventually
 from tests.tools import require
 
+from . import cmd
 from .cmd import cmd_client, code_of, command
 from .raw import ask, request
 from .setting import Launch
@@ -107,12 +107,7 @@ def wait_for_keys(server: Server, provider: Provider) -> None:
 
 def login_code(server: Server, token: str, user: str = USER) -> int:
     """The code of the answer to a login over WebSocket."""
-    with cmd_client(server.ws) as client:
-        return client.ask_cmd("login", login_data(token, user))[0]
-
-
-def login_data(token: str, user: str = USER) -> dict[str, Any]:
-    return {"userID": user, "appID": APP, "serviceToken": token}
+    return cmd.login_code(server.ws, user, APP, serviceToken=token)
 
 
 def http_code(server: Server, token: str) -> int:
@@ -142,8 +137,7 @@ def test_a_token_is_good_for_its_user_only(provider: Provider, server: Server) -
 def test_a_token_of_a_subscription_is_good_for_its_channel_only(provider: Provider, server: Server) -> None:
     token = provider.token("EdDSA", "news")
     assert login_code(server, token) == 1003
-    with cmd_client(server.ws) as client:
-        assert client.ask_cmd("login", login_data(provider.token("EdDSA")))[0] == 200
+    with cmd.logged_in(server.ws, USER, APP, serviceToken=provider.token("EdDSA")) as client:
         assert client.ask_cmd("subscribe", {"channel": "other", "token": token})[0] == 1003
         assert client.ask_cmd("subscribe", {"channel": "news", "token": token})[0] == 200
 
@@ -178,7 +172,7 @@ def test_an_issuer_that_hangs_fails_its_own_logins_only(
         token = jwt.encode(claims, "a secret that is long enough to be one", headers={"kid": "1"})
         wait_for_keys(server, provider)
         with cmd_client(server.ws) as client:
-            client.send(command("login", login_data(token)))
+            client.send(command("login", {"userID": USER, "appID": APP, "serviceToken": token}))
             asked, _ = hanging.accept()
             with asked:
                 assert login_code(server, provider.token("EdDSA")) == 200

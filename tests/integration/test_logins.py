@@ -20,7 +20,7 @@ from tests.support import Server, eventually
 
 from . import client, sse
 from .action import action_client, login_data
-from .cmd import CmdClient, cmd_client, fresh, get
+from .cmd import CmdClient, cmd_client, fresh, get, logged_in
 from .gochat import fresh_phone
 from .raw import Raw, ask, request, text
 from .setting import Launch
@@ -166,8 +166,7 @@ def test_a_token_is_in_no_log(own_server: Server) -> None:
 
 def test_without_tokens_a_connection_logs_in_once(own_server: Server) -> None:
     user = fresh()
-    with cmd_client(own_server.ws) as one:
-        one.login(user, 102)
+    with logged_in(own_server.ws, user, 102) as one:
         assert one.ask_cmd("login", {"userID": user, "appID": 102})[0] == 1009
 
 
@@ -198,8 +197,7 @@ def a_new_token_keeps_a_session_alive(own_server: Server) -> None:
         other = fresh()
         stranger = {"userID": other, "appID": 101, "serviceToken": token(other)}
         assert one.ask_cmd("login", stranger)[0] == 1009, "it may not become somebody else's"
-        with cmd_client(own_server.ws) as clock:
-            clock.login(user, 102)
+        with logged_in(own_server.ws, user, 102) as clock:
             deadline = time.monotonic() + 11.2
             while time.monotonic() < deadline:
                 clock.ask_cmd("ping")
@@ -272,8 +270,7 @@ def test_a_session_token_is_what_a_page_may_call_the_api_with_in_its_own_name(ow
 def test_keys_are_changed_while_everybody_stays(launch: Launch, http_server: str) -> None:
     one = launch(http_server, **settings())
     user = fresh()
-    with cmd_client(one.ws) as session:
-        session.ask_cmd("login", {"userID": user, "appID": 101, "serviceToken": token(user)})
+    with logged_in(one.ws, user, 101, serviceToken=token(user)) as session:
         changed = settings(
             **{
                 "101": {
@@ -320,12 +317,10 @@ def test_a_dialect_that_an_app_does_not_allow_is_refused(own_server: Server) -> 
 
 def test_an_app_that_is_full_closes_the_next_with_4005(own_server: Server) -> None:
     with (
-        cmd_client(own_server.ws) as one,
-        cmd_client(own_server.ws) as two,
+        logged_in(own_server.ws, fresh(), 104) as one,
+        logged_in(own_server.ws, fresh(), 104) as two,
         cmd_client(own_server.ws) as three,
     ):
-        one.login(fresh(), 104)
-        two.login(fresh(), 104)
         three.send(text(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": fresh(), "appID": 104}})))
         three.closed(4005)
         one.leave()
@@ -342,8 +337,7 @@ def test_an_app_that_is_full_closes_the_next_with_4005(own_server: Server) -> No
 
 
 def test_a_connection_above_the_rate_of_its_app_is_closed(own_server: Server) -> None:
-    with cmd_client(own_server.ws) as one:
-        one.login(fresh(), 105)
+    with logged_in(own_server.ws, fresh(), 105) as one:
         one.send(*[text('{"seq":"1","cmd":"ping"}')] * 100)
         while (found := one.frame()).opcode != 8:
             pass

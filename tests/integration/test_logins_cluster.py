@@ -12,7 +12,7 @@ from tests.support import Server, eventually
 
 from .client import listening
 from .clusters import Nodes, nodes_of
-from .cmd import cmd_client, command, fresh, good
+from .cmd import cmd_client, command, fresh, good, logged_in, login_code
 from .raw import CLOSE, ask, request
 from .receiver import Receiver
 
@@ -53,24 +53,19 @@ def events_of(harness: Harness, name: str, user: str) -> list[dict[str, Any]]:
     return [event for event in harness.receiver.events(name) if event["user"] == user]
 
 
-def login(ws: Any, user: str, app: int, proof: str = "") -> int:
-    with cmd_client(ws) as one:
-        return int(one.ask_cmd("login", {"userID": user, "appID": app, "serviceToken": proof})[0])
-
-
 def test_a_token_is_good_on_every_node(harness: Harness) -> None:
     user = fresh()
     proof = jwt.encode({"sub": user, "app": "101", "exp": time.time() + 60}, SECRET, "HS256")
     for ws in harness.nodes.ws:
-        assert login(ws, user, 101, proof) == 200
-        assert login(ws, fresh(), 101, proof) == 1003
+        assert login_code(ws, user, 101, serviceToken=proof) == 200
+        assert login_code(ws, fresh(), 101, serviceToken=proof) == 1003
 
 
 def test_a_secret_that_is_derived_is_the_same_on_every_node(harness: Harness) -> None:
     file = str(harness.nodes.servers[1].config_file)
     proof = create(file, app="103")
     for ws in harness.nodes.ws:
-        assert login(ws, "ann", 103, proof) == 200
+        assert login_code(ws, "ann", 103, serviceToken=proof) == 200
 
 
 @pytest.mark.full
@@ -78,8 +73,7 @@ def test_each_node_reports_its_own_connections_and_one_node_reports_who_is_absen
     first, second = harness.nodes.servers
     user = fresh()
     headers = [*KEY, ("Content-Type", "application/x-www-form-urlencoded")]
-    with cmd_client(second.ws) as one:
-        one.login(user, 102)
+    with logged_in(second.ws, user, 102):
         eventually(lambda: events_of(harness, "login", user))
         missing = fresh()
         for receiver in (user, missing):
@@ -92,9 +86,9 @@ def test_each_node_reports_its_own_connections_and_one_node_reports_who_is_absen
             )
         eventually(lambda: events_of(harness, "absent", missing))
     (connect,) = events_of(harness, "connect", user)
-    (logged_in,) = events_of(harness, "login", user)
+    (login,) = events_of(harness, "login", user)
     (absent,) = harness.receiver.events("absent")
-    assert connect["node"] == logged_in["node"] == named(second)
+    assert connect["node"] == login["node"] == named(second)
     assert absent["node"] in {named(first), named(second)}, (
         "the node that holds the lease of the feed delivers it"
     )
@@ -109,9 +103,7 @@ def named(server: Server) -> str:
 def test_who_is_replaced_from_another_node_is_reported_as_gone(harness: Harness) -> None:
     first, second = harness.nodes.servers
     user = fresh()
-    with cmd_client(first.ws) as one, cmd_client(second.ws) as two:
-        one.login(user, 102)
-        two.login(user, 102)
+    with logged_in(first.ws, user, 102) as one, logged_in(second.ws, user, 102):
         while (closed := one.frame()).opcode != CLOSE:
             pass  # those of an earlier test leave
         assert closed.close_code == 4500
@@ -121,9 +113,7 @@ def test_who_is_replaced_from_another_node_is_reported_as_gone(harness: Harness)
 
 def test_the_limit_of_an_app_holds_on_each_node(harness: Harness) -> None:
     first, second = harness.nodes.servers
-    with cmd_client(first.ws) as one, cmd_client(first.ws) as two, cmd_client(second.ws) as three:
-        one.login(fresh(), 104)
-        three.login(fresh(), 104)
+    with logged_in(first.ws, fresh(), 104), logged_in(second.ws, fresh(), 104), cmd_client(first.ws) as two:
         two.send(command("login", {"userID": fresh(), "appID": 104}))
         two.closed(4005)
 

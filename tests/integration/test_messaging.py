@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import Server
 
-from .cmd import CmdClient, cmd_client, logged_in
+from .cmd import CmdClient, logged_in
 from .setting import Launch
 
 
@@ -27,9 +27,8 @@ def send(one: CmdClient, to: str, text: str, **more: Any) -> dict[str, Any]:
 def test_a_message_is_stored_delivered_and_found_again(server: Server, app: int) -> None:
     with (
         logged_in(server.ws, "ann", app) as ann,
-        cmd_client(server.ws) as bob,
+        logged_in(server.ws, "bob", app, cursor=0) as bob,
     ):
-        assert bob.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": 0})[2] == {"recovered": True}
         first = send(ann, "bob", "hi", clientMsgID="a-1")
         assert send(ann, "bob", "hi", clientMsgID="a-1") == {**first, "repeated": True}
         assert ids(bob, 1) == [first["id"]]
@@ -46,8 +45,7 @@ def test_a_message_is_stored_delivered_and_found_again(server: Server, app: int)
 
 
 def test_recall_edit_and_hide(server: Server, app: int) -> None:
-    with logged_in(server.ws, "ann", app) as ann, cmd_client(server.ws) as bob:
-        bob.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": 0})
+    with logged_in(server.ws, "ann", app) as ann, logged_in(server.ws, "bob", app, cursor=0) as bob:
         first = send(ann, "bob", "helo")
         assert bob.ask_cmd("recall", {"id": first["id"]})[0] == 1003
         assert ann.ask_cmd("edit", {"id": first["id"], "text": "hello"})[0] == 200
@@ -88,8 +86,7 @@ def test_who_was_away_reads_neither_what_was_recalled_nor_what_was_corrected(
         for page in (history, synced):
             assert [shape(each) for each in page["messages"]] == wanted
         assert bob.ask_cmd("conversations", {})[2]["conversations"][0]["unread"] == 1
-    with cmd_client(server.ws) as again:
-        again.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": first["id"] - 1})
+    with logged_in(server.ws, "bob", app, cursor=first["id"] - 1) as again:
         assert [shape(again.push("message").json["response"]["data"]) for _ in wanted] == wanted
 
 
@@ -124,16 +121,14 @@ def test_what_was_acknowledged_is_there_after_the_server_has_ended(
         wanted = [send(ann, "bob", str(number), clientMsgID=str(number))["id"] for number in range(20)]
         server.stop(kill)
     server = launch(http_server, server={"data_dir": str(tmp_path)})
-    with logged_in(server.ws, "ann", 101) as ann, cmd_client(server.ws) as bob:
-        assert bob.ask_cmd("login", {"userID": "bob", "appID": 101, "cursor": 5})[2] == {"recovered": True}
+    with logged_in(server.ws, "ann", 101) as ann, logged_in(server.ws, "bob", 101, cursor=5) as bob:
         assert ids(bob, 15) == wanted[5:]
         assert send(ann, "bob", "0", clientMsgID="0")["repeated"] is True
         assert wanted == list(range(1, 21))
 
 
 def test_reactions_pins_and_forwarded_messages(server: Server, app: int) -> None:
-    with logged_in(server.ws, "ann", app) as ann, cmd_client(server.ws) as bob:
-        bob.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": 0})
+    with logged_in(server.ws, "ann", app) as ann, logged_in(server.ws, "bob", app, cursor=0) as bob:
         first = send(ann, "bob", "tea?", mentions=["bob"])
         id, at = first["id"], first["conversation"]
         done = ann.ask_cmd("react", {"id": id, "emoji": "👍"})[2]

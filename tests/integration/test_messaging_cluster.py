@@ -11,7 +11,7 @@ import pytest
 from tests.processes import pause
 
 from .clusters import Nodes, app_with, nodes_of
-from .cmd import CmdClient, cmd_client, command
+from .cmd import CmdClient, command, logged_in
 
 MESSAGES = 60
 
@@ -25,10 +25,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 def follower(stack: ExitStack, nodes: Nodes, number: int, user: str, app: int, cursor: int = 0) -> CmdClient:
     """A user on one of the nodes who is told what is stored."""
-    one = stack.enter_context(cmd_client(nodes.ws[number]))
-    code, _, data = one.ask_cmd("login", {"userID": user, "appID": app, "cursor": cursor})
-    assert (code, data) == (200, {"recovered": True})
-    return one
+    return stack.enter_context(logged_in(nodes.ws[number], user, app, cursor=cursor))
 
 
 def stream(one: CmdClient, count: int) -> list[int]:

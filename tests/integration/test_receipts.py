@@ -2,19 +2,16 @@
 
 from tests.support import Server
 
-from .cmd import CmdClient, cmd_client, logged_in
+from .cmd import logged_in
 from .setting import MULTI
 from .test_messaging import send
 
 
-def follower(one: CmdClient, user: str, app: int) -> CmdClient:
-    assert one.ask_cmd("login", {"userID": user, "appID": app, "cursor": 0})[2] == {"recovered": True}
-    return one
-
-
 def test_an_author_learns_what_was_received_and_read(server: Server, app: int) -> None:
-    with cmd_client(server.ws) as one, cmd_client(server.ws) as two:
-        ann, bob = follower(one, "ann", app), follower(two, "bob", app)
+    with (
+        logged_in(server.ws, "ann", app, cursor=0) as ann,
+        logged_in(server.ws, "bob", app, cursor=0) as bob,
+    ):
         sent = [send(ann, "bob", text) for text in ("one", "two")]
         where = sent[0]["conversation"]
         assert bob.ask_cmd("received", {"conversation": where, "id": sent[1]["id"]})[0] == 200
@@ -61,11 +58,10 @@ def test_who_was_away_learns_it_with_the_sync(server: Server, app: int) -> None:
 
 def test_the_users_other_devices_are_informed(server: Server) -> None:
     with (
-        cmd_client(server.ws) as one,
-        cmd_client(server.ws) as two,
+        logged_in(server.ws, "bob", MULTI, cursor=0) as phone,
+        logged_in(server.ws, "bob", MULTI, cursor=0) as desk,
         logged_in(server.ws, "ann", MULTI) as ann,
     ):
-        phone, desk = follower(one, "bob", MULTI), follower(two, "bob", MULTI)
         sent = send(ann, "bob", "one")
         for each in (phone, desk):
             each.push("message")

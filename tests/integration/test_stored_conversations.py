@@ -7,7 +7,7 @@ import pytest
 from tests.support import Server, eventually
 
 from .action import ActionClient, action_session
-from .cmd import cmd_client
+from .cmd import cmd_client, logged_in
 from .setting import Launch
 from .v1 import good
 
@@ -76,8 +76,7 @@ def test_many_missed_messages_arrive_in_order_before_new_ones(keeping: Server) -
 def test_clients_of_other_dialects_take_part(keeping: Server) -> None:
     with action_session(keeping.ws, "ann", 4, "bob") as ann, cmd_client(keeping.ws) as bob:
         ann.say("hi", "voice")
-        code, _, data = bob.ask_cmd("login", {"userID": "bob", "appID": 105, "cursor": 0})
-        assert (code, data) == (200, {"recovered": True})
+        bob.login("bob", 105, cursor=0)
         received = bob.push("message").json["response"]["data"]
         assert (received["from"], received["type"], received["text"]) == ("ann", "voice", "hi")
         code, _, back = bob.ask_cmd("send", {"to": "ann", "text": "back"})
@@ -91,8 +90,7 @@ def test_clients_of_other_dialects_take_part(keeping: Server) -> None:
 
 
 def test_absent_users_get_edited_messages_and_no_recalled_ones(keeping: Server) -> None:
-    with cmd_client(keeping.ws) as ann:
-        ann.ask_cmd("login", {"userID": "ann", "appID": 105})
+    with logged_in(keeping.ws, "ann", 105) as ann:
         secret, wrong = (
             ann.ask_cmd("send", {"to": "dan", "text": text})[2]["id"] for text in ("secret", "helo")
         )

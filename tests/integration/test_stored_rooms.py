@@ -14,7 +14,7 @@ import pytest
 from tests.support import Server, eventually
 
 from .action import ActionClient, action_client, action_session, command, login_data
-from .cmd import cmd_client
+from .cmd import logged_in
 from .receiver import Receiver
 from .setting import Launch
 from .v1 import good
@@ -238,11 +238,9 @@ def test_every_connection_in_the_room_receives_it_once_the_senders_too(keeping: 
 def test_members_of_another_dialect_receive_messages_live(keeping: Server, app: int) -> None:
     with (
         action_session(keeping.ws, "ann", 4, room=ROOM) as ann,
-        cmd_client(keeping.ws) as bob,
-        cmd_client(keeping.ws) as following,
+        logged_in(keeping.ws, "bob", 105) as bob,
+        logged_in(keeping.ws, "cid", 105, cursor=0) as following,
     ):
-        bob.login("bob", 105)
-        following.ask_cmd("login", {"userID": "cid", "appID": 105, "cursor": 0})
         joined = good(
             keeping.http,
             "channels/subscribe",

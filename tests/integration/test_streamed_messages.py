@@ -12,7 +12,7 @@ from tests.support import Address, Server
 
 from . import v1
 from .clusters import nodes_of
-from .cmd import CmdClient, cmd_client
+from .cmd import CmdClient, cmd_client, logged_in
 from .pusher import SHOP as PUSHER
 from .pusher import Client as PusherClient
 from .raw import Raw, text
@@ -61,7 +61,7 @@ def close(address: Address, stream: str, **fields: Any) -> Any:
 
 
 def log_in(client: CmdClient, user: str, channel: str) -> CmdClient:
-    assert client.ask_cmd("login", {"userID": user, "app": "shop"})[0] == 200
+    client.login(user, "shop")
     assert client.ask_cmd("subscribe", {"channel": channel})[0] == 200
     return client
 
@@ -98,8 +98,7 @@ def test_clients_of_the_cmd_dialect_receive_pieces_and_then_the_publication(serv
 
 def test_a_user_of_another_dialect_receives_the_end_as_an_ordinary_message(server: Server) -> None:
     channel = "team"
-    with cmd_client(server.ws) as ann, listening(server.http, "shop", "bob") as bob:
-        assert ann.ask_cmd("login", {"userID": "ann", "app": "shop"})[0] == 200
+    with logged_in(server.ws, "ann", "shop") as ann, listening(server.http, "shop", "bob") as bob:
         good(server.http, "channels/subscribe", {"app": "shop", "channel": channel, "users": ["ann", "bob"]})
         stream = open_stream(server.http, channel, text="a")
         append(server.http, (stream, 1, "b"))

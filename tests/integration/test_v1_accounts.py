@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .cmd import cmd_client
+from .cmd import cmd_client, logged_in
 from .gochat import fresh_phone
 from .protobuf import chatting
 from .raw import Response, ask, request
@@ -131,8 +131,7 @@ def test_friends_see_when_a_user_was_last_connected(launch: Launch, http_server:
         return shown["presence"], shown["last_seen"]
 
     assert card() == ("offline", 0)
-    with cmd_client(server.ws) as one:
-        one.login(user, 77, serviceToken=ann["token"])
+    with logged_in(server.ws, user, 77, serviceToken=ann["token"]) as one:
         assert card() == ("online", 0)
     eventually(lambda: card()[0] == "offline" and abs(card()[1] - time()) < 600)
 
@@ -225,8 +224,7 @@ def test_the_end_of_all_sessions_invalidates_tokens_and_closes_connections(
     body = {"phone": "1", "password": PASSWORD, "app": "77"}
     user = good(server.http, "accounts/register", body)["account"]["user"]
     token = good(server.http, "accounts/login", body)["token"]
-    with cmd_client(server.ws) as one:
-        one.login(user, 77, serviceToken=token)
+    with logged_in(server.ws, user, 77, serviceToken=token) as one:
         assert good(server.http, "accounts/logout", {"app": "77"}, key=token) == {"user": user}
         one.closed(4502)
     assert refused(server.http, "accounts/show", key=token, app="77")[:2] == (401, "token_invalid")
@@ -276,7 +274,7 @@ def test_nothing_of_a_deleted_account_stays_in_the_database(launch: Launch, http
     assert ask(server.http, upload).status == 201
     with cmd_client(server.ws) as one:
         token = {"serviceToken": ann["token"]}
-        assert one.ask_cmd("login", {"userID": user, "appID": 77, "cursor": 0, **token})[0] == 200
+        one.login(user, 77, cursor=0, **token)
         sent = one.ask_cmd("send", {"conversation": int(group["group"]), "text": "hi"})[2]
         assert one.ask_cmd("read", {"conversation": sent["conversation"], "id": sent["id"]})[0] == 200
         assert one.ask_cmd("hide", {"ids": [sent["id"]]})[0] == 200

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import Server, eventually, run_cli
 
-from .cmd import CmdClient, fresh, logged_in, number
+from .cmd import fresh, logged_in, login_code, number
 from .raw import Raw, ask, request
 from .setting import OPEN, Launch, stop
 from .v1 import call, good, refused
@@ -241,9 +241,7 @@ def test_secrets_are_taken_and_never_shown(keyed: Server) -> None:
     assert created["channels"]["orders"]["history_size"] == 5
     assert good(keyed.http, "apps/show", key=ADMIN, app=app) == created
     assert secret not in str(created)
-    with CmdClient(keyed.ws) as ann:
-        code, _, _ = ann.upgrade().ask_cmd("login", {"userID": fresh(), "appID": int(app)})
-        assert code == 1003, "its logins need a token"
+    assert login_code(keyed.ws, fresh(), int(app)) == 1003, "its logins need a token"
 
 
 @pytest.mark.parametrize(

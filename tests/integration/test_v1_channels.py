@@ -9,7 +9,7 @@ from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS
 from tests.conftest import StartServer, _servers
 from tests.support import Server
 
-from .cmd import CmdClient, cmd_client
+from .cmd import CmdClient, logged_in
 from .v1 import good, refused
 
 SHOP = {
@@ -93,8 +93,7 @@ def test_a_stored_channel_has_positions_in_the_log_and_keeps_everything(server: 
 
 
 def test_members_of_the_channel_receive_what_is_published(server: Server) -> None:
-    with cmd_client(server.ws) as ann:
-        assert ann.ask_cmd("login", {"userID": "ann", "app": "shop"})[0] == 200
+    with logged_in(server.ws, "ann", "shop") as ann:
         good(server.http, "channels/subscribe", {"app": "shop", "channel": "lobby", "users": ["ann"]})
         answer = good(
             server.http, "channels/broadcast", {"app": "shop", "channels": ["lobby", "empty"], "text": "hi"}
@@ -132,8 +131,7 @@ def test_a_repeated_broadcast_reaches_the_channels_that_have_not_accepted_it(ser
         return [each["status"] for each in results]
 
     assert statuses() == ["sent", "absent", "refused"]
-    with cmd_client(server.ws) as bob:
-        assert bob.ask_cmd("login", {"userID": "bob", "app": "shop"})[0] == 200
+    with logged_in(server.ws, "bob", "shop") as bob:
         good(server.http, "channels/subscribe", {"app": "shop", "channel": "hall", "users": ["bob"]})
         assert statuses() == ["repeated", "sent", "refused"]
         assert text_of(bob) == "123456"

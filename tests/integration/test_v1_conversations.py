@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import Server
 
-from .cmd import cmd_client, logged_in
+from .cmd import logged_in
 from .setting import Launch
 from .test_messaging import send
 from .test_v1_accounts import KEYS, Person
@@ -85,8 +85,7 @@ def test_conversations_come_page_by_page_whatever_is_hidden(server: Server, app:
 
 
 def test_reading_moves_on_and_informs_the_author(server: Server, app: int) -> None:
-    with cmd_client(server.ws) as one:
-        one.ask_cmd("login", {"userID": "ann", "appID": app, "cursor": 0})
+    with logged_in(server.ws, "ann", app, cursor=0) as one:
         sent = send(one, "bob", "hi")
         body = {"app": str(app), "user": "bob", "conversation": sent["conversation"], "id": sent["id"]}
         assert good(server.http, "messages/read", body) == {

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .cmd import CmdClient, cmd_client, fresh, logged_in
+from .cmd import CmdClient, fresh, logged_in
 from .raw import (
     BINARY,
     CLOSE,
@@ -128,8 +128,7 @@ def test_what_is_stored_among_others_keeps_its_order_and_is_stored_once(server: 
     kept = [answer["results"][0]["stored"]["id"] for answer in answers[:40] if answer["sent"]]
     assert kept == list(range(1, 37))
     assert [answer["error"]["code"] for answer in answers[40:] if "error" in answer] == ["id_reused"] * 18
-    with cmd_client(server.ws) as ann:
-        assert ann.ask_cmd("login", {"userID": "ann", "appID": app, "cursor": 0})[2] == {"recovered": True}
+    with logged_in(server.ws, "ann", app, cursor=0) as ann:
         assert [ann.push("message").json["response"]["data"]["id"] for _ in range(36)] == kept
         ann.no_push("message")
 

@@ -1,26 +1,15 @@
 """Pushes that are stored, by every way in which a back end sends: on both HTTP servers."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from tests.support import Server
 
-from .cmd import CmdClient, cmd_client, fresh, json_request
+from .cmd import CmdClient, fresh, json_request, logged_in
 from .raw import ask
 from .setting import MULTI
 from .v1 import call, good, refused
-
-
-@contextmanager
-def reader(server: Server, user: str, app: int, cursor: int = 0) -> Iterator[CmdClient]:
-    """A session that takes part in what is stored, and has all up to ``cursor``."""
-    with cmd_client(server.ws) as one:
-        code, _, data = one.ask_cmd("login", {"userID": user, "appID": app, "cursor": cursor})
-        assert (code, data) == (200, {"recovered": True})
-        yield one
 
 
 def received(one: CmdClient) -> dict[str, Any]:
@@ -36,19 +25,19 @@ def stored(answer: Any) -> list[dict[str, Any]]:
 
 def test_a_stored_push_reaches_online_users_now_and_others_later(server: Server, app: int) -> None:
     push = {"app": str(app), "users": ["ann", "bob"], "sender": "shop", "text": "hi", "store": True}
-    with reader(server, "ann", app) as ann:
+    with logged_in(server.ws, "ann", app, cursor=0) as ann:
         first, second = stored(good(server.http, "push", push))
         assert (first["id"], second["id"], first["seq"], second["seq"]) == (1, 2, 1, 1)
         heard = received(ann)
         assert (heard["id"], heard["from"], heard["to"], heard["text"]) == (1, "shop", "ann", "hi")
-    with reader(server, "bob", app) as bob:
+    with logged_in(server.ws, "bob", app, cursor=0) as bob:
         assert received(bob)["id"] == 2
 
 
 def test_without_a_sender_the_server_itself_says_it(server: Server, app: int) -> None:
     push = {"app": str(app), "user": "ann", "type": "order", "data": {"number": 17}, "store": True}
     (at,) = stored(good(server.http, "push", push))
-    with reader(server, "ann", app) as ann:
+    with logged_in(server.ws, "ann", app, cursor=0) as ann:
         heard = received(ann)
         assert (heard["id"], heard["from"], heard["to"]) == (at["id"], "", "ann")
         assert (heard["type"], heard["data"]) == ("order", {"number": 17})
@@ -59,7 +48,7 @@ def test_users_and_groups_have_channels_live_and_stored(server: Server, app: int
         server.http, "groups/create", {"app": str(app), "user": "ann", "name": "tea", "members": ["bob"]}
     )
     group = f"group:{made['group']}"
-    with reader(server, "ann", app, 1) as ann, reader(server, "bob", app, 1) as bob:
+    with logged_in(server.ws, "ann", app, cursor=1) as ann, logged_in(server.ws, "bob", app, cursor=1) as bob:
         everybody, of_ann = [ann, bob], [ann]
         for channel, reached in ((group, everybody), ("user:ann", of_ann)):
             body = {"app": str(app), "channel": channel, "text": "live"}
@@ -90,7 +79,7 @@ def test_a_push_to_a_group_is_stored_once_for_all_members(server: Server, app: i
     (first,) = stored(good(server.http, "push", {**push, "sender": "bob"}))
     (second,) = stored(good(server.http, "push", push))
     assert first["conversation"] == second["conversation"] == int(made["group"])
-    with reader(server, "ann", app) as ann:
+    with logged_in(server.ws, "ann", app, cursor=0) as ann:
         assert [received(ann)["kind"] for _ in range(3)] == ["group", "message", "message"]
     outside = {
         **push,
@@ -136,7 +125,7 @@ def test_a_stored_push_that_comes_again_under_its_id_is_stored_once(server: Serv
     assert (other.status, other.json["code"]) == (422, "id_reused")
     single = {"app": str(app), "user": "ann", "text": "shown", "store": True, "id": "order-17"}
     assert stored(good(server.http, "push", single)) == stored(good(server.http, "push", single))
-    with reader(server, "ann", app) as ann:
+    with logged_in(server.ws, "ann", app, cursor=0) as ann:
         assert [received(ann)["text"], received(ann)["clientMsgID"]] == ["once", "order-17"]
         ann.no_push("message")
 
@@ -151,8 +140,7 @@ def test_batches_store_too(server: Server, app: int) -> None:
 
 
 def test_sessions_that_take_no_part_receive_nothing_of_it(server: Server) -> None:
-    with cmd_client(server.ws) as plain:
-        plain.login(user := fresh(), MULTI)
+    with logged_in(server.ws, user := fresh(), MULTI) as plain:
         good(server.http, "push", {"app": str(MULTI), "user": user, "text": "kept", "store": True})
         plain.no_push()
 

@@ -8,7 +8,7 @@ import pytest
 from tests.support import Server
 
 from .clusters import nodes_of
-from .cmd import cmd_client
+from .cmd import logged_in
 from .protobuf import chatting
 from .receiver import Receiver
 from .setting import Launch
@@ -277,8 +277,7 @@ def test_where_nothing_can_be_stored_nothing_is(server: Server) -> None:
 
 
 def test_what_is_hidden_over_http_is_reported_to_the_users_connections(server: Server, app: int) -> None:
-    with cmd_client(server.ws) as one:
-        one.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": 0})
+    with logged_in(server.ws, "bob", app, cursor=0) as one:
         asked = {"app": str(app), "user": "ann", "to": "bob", "text": "hi"}
         sent = good(server.http, "messages/send", asked)
         one.push("message")

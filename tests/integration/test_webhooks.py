@@ -25,7 +25,7 @@ from tests.support import Server, eventually, with_constants
 
 from .action import action_session
 from .client import listening
-from .cmd import cmd_client, command, fresh, logged_in, send_message
+from .cmd import cmd_client, command, fresh, logged_in, login_code, send_message
 from .gochat import register
 from .protobuf import chatting
 from .raw import ask, request
@@ -420,10 +420,8 @@ def test_events_can_be_read_and_dead_ones_listed_without_a_receiver(launch: Laun
 
 def login(server: Server, app: int = 101, **data: Any) -> tuple[int, float]:
     """The code of a login, and the seconds it took."""
-    with cmd_client(server.ws) as one:
-        began = time.monotonic()
-        code = one.ask_cmd("login", {"userID": fresh(), "appID": app, **data})[0]
-        return code, time.monotonic() - began
+    began = time.monotonic()
+    return login_code(server.ws, fresh(), app, **data), time.monotonic() - began
 
 
 def test_a_back_end_decides_about_logins(asking: Asking) -> None:

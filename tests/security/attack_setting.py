@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.integration import client, protobuf
 from tests.integration.action import action_client, login_data
-from tests.integration.cmd import cmd_client
+from tests.integration.cmd import login_code
 from tests.integration.raw import PING, PONG, Address, Raw, frame, request
 
 ADMIN, OF_205, PUSH_OF_TOKENS = (f"key-{name}-of-the-attacks" for name in ("admin", "two-apps", "push"))
@@ -62,9 +62,7 @@ def session_token(app: str, user: str, secret: str = SECRET, seconds: float = 60
 
 def login(address: Address, app: str, user: str, token: str = "") -> int:
     """The code that a login of the cmd dialect is answered with."""
-    data = {"userID": user, "appID": int(app), "serviceToken": token}
-    with cmd_client(address) as one:
-        return one.ask_cmd("login", data)[0]
+    return login_code(address, user, int(app), serviceToken=token)
 
 
 def action_login(address: Address, user: str, token: str = "") -> int:

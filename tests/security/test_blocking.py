@@ -7,7 +7,7 @@ import pytest
 
 from imserver import errors
 from tests.integration.action import ActionClient, login_data
-from tests.integration.cmd import cmd_client
+from tests.integration.cmd import logged_in
 from tests.integration.gochat import form
 from tests.integration.protobuf import ACK, UP, acked, chatting, one, pushed, resuming
 from tests.integration.protobuf import refused as refused_chat
@@ -127,9 +127,7 @@ def test_a_protobuf_client_that_knows_refusals_is_refused(ann: Person, bob: Pers
 
 
 def test_a_cmd_client_is_refused(ann: Person, bob: Person) -> None:
-    with cmd_client(ann.server.ws) as client:
-        login = {"app": "gochat", "userID": bob.user, "serviceToken": bob.token, "cursor": 0}
-        assert client.ask_cmd("login", login)[0] == 200
+    with logged_in(ann.server.ws, bob.user, "gochat", serviceToken=bob.token, cursor=0) as client:
         for receiver, code, reason in (
             (ann.user, errors.REPLY_UNAUTHORIZED, "blocked"),
             (str(NOBODY), errors.REPLY_NO_DATA, "unknown_account"),
@@ -143,9 +141,8 @@ def test_who_has_blocked_somebody_does_not_see_them_typing(ann: Person, bob: Per
     with ExitStack() as stack:
         clients = {}
         for person in (ann, bob, Person(ann.server)):
-            clients[person.user] = client = stack.enter_context(cmd_client(ann.server.ws))
-            login = {"app": "gochat", "userID": person.user, "serviceToken": person.token}
-            assert client.ask_cmd("login", login)[0] == 200
+            session = logged_in(ann.server.ws, person.user, "gochat", serviceToken=person.token)
+            clients[person.user] = client = stack.enter_context(session)
             assert client.ask_cmd("sync", {"after": 0})[0] == 200
         *_, cid = clients
         for user in (bob.user, cid):

@@ -1,0 +1,57 @@
+"""The server as it was before its core and features were told apart, from the history of this repository."""
+
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support import ROOT, clean_environment
+from tests.tools import leave_out, require
+
+BEFORE: Final = "84b2fa58f800e3d5126cc585147bb55d317ce72a"
+"""The commit from which users upgrade. Its nodes put no list of features into their lease."""
+_FOLDERS: Final = ("imserver", "config", "templates", "static", "sdk/js")
+
+
+def unpack(folder: Path) -> Path:
+    """Write the tree of :data:`BEFORE` to a folder, and check that Python finds it there.
+
+    A tree without history (an archive, a shallow clone) cannot have the commit: the test is skipped, also
+    where the environment says ``CI=true``. In a whole clone it must be there.
+    """
+    git = [require("git"), "-C", str(ROOT)]
+    shallow = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True, check=False)
+    if shallow.stdout.strip() != b"false":
+        pytest.skip(f"this tree has no whole history, so the release before ({BEFORE[:8]}) is not in it")
+    archive = subprocess.run([*git, "archive", BEFORE, *_FOLDERS], capture_output=True, check=False)
+    if archive.returncode:
+        leave_out(f"the release before is not in this clone: {archive.stderr.decode()}")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    found = run(folder, sys.executable, "-c", "import imserver; print(imserver.__file__)")
+    assert Path(found) == folder / "imserver" / "__init__.py", found
+    return folder
+
+
+def run(tree: Path, *command: str) -> str:
+    """The output of a program that uses a tree."""
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tree,
+        env=clean_environment(**environment_of(tree)),
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def environment_of(tree: Path) -> dict[str, str]:
+    """The variables with which ``python -m imserver`` is that of a tree."""
+    return {"PYTHONPATH": str(tree)}
