@@ -26,7 +26,7 @@ from imserver.config.settings import Config, JwtSettings
 from imserver.errors import IssuerUnavailable
 from imserver.process import DataDirectory
 from imserver.terminal import fail, required_once
-from imserver.webhooks.requests import Outgoing
+from imserver.transport.outgoing import Outgoing
 
 _app_option = click.option("--app", "name", required=True, metavar="NAME", help="The app.")
 

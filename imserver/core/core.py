@@ -71,9 +71,9 @@ from imserver.transport.connection import Connection, ConnectionContext, Serve
 from imserver.transport.dispatch import CommandTable, Dispatcher
 from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
 from imserver.transport.outbox import Budget, Flusher
+from imserver.transport.outgoing import Outgoing
 from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import StreamPath
-from imserver.webhooks.requests import Outgoing
 from imserver.webhooks.webhooks import Webhooks
 
 if TYPE_CHECKING:

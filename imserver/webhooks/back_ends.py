@@ -18,7 +18,8 @@ from imserver.errors import ClientError, ImserverError
 from imserver.model import ClientFacts
 from imserver.protocol.forgiving import without_nulls
 from imserver.transport.connection import Connection
-from imserver.webhooks.requests import MAX_WAITING, Asking, Outgoing, Unreachable
+from imserver.transport.outgoing import Outgoing, Unreachable
+from imserver.webhooks.requests import MAX_WAITING, Asking
 
 T = TypeVar("T")
 BackEndCall = Literal["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"]

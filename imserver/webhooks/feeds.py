@@ -39,6 +39,7 @@ from imserver.storage.events import (
 from imserver.storage.log.contract import Entry
 from imserver.storage.statements import chunks
 from imserver.storage.store import Store
+from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
 from imserver.webhooks.events import EVENT_PREFIX, Outbound, Page, page_of
 from imserver.webhooks.requests import (
     BATCH_BYTES,
@@ -46,10 +47,7 @@ from imserver.webhooks.requests import (
     LONGEST_PAUSE_SECONDS,
     POST_SECONDS,
     REFUSED_PAUSE_SECONDS,
-    NothingListens,
-    Outgoing,
     Receiver,
-    Unreachable,
     WebhookCounts,
 )
 

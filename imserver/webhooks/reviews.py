@@ -18,14 +18,8 @@ from imserver.message_view import entry_view
 from imserver.model import MAX_TYPE_BYTES, Message
 from imserver.storage.log.contract import Draft
 from imserver.transport.connection import Connection
-from imserver.webhooks.requests import (
-    BATCH_BYTES,
-    BATCH_EVENTS,
-    MAX_WAITING,
-    Asking,
-    Outgoing,
-    Unreachable,
-)
+from imserver.transport.outgoing import Outgoing, Unreachable
+from imserver.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking
 
 log = logging.getLogger(__name__)
 

@@ -18,13 +18,13 @@ from imserver.storage.events import EventStore
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 from imserver.transport.gate import host_of
+from imserver.transport.outgoing import Outgoing
 from imserver.webhooks.back_ends import BackEndHook, BackEnds
 from imserver.webhooks.feeds import Feeds
 from imserver.webhooks.requests import (
     AuthoriseHook,
     Authoriser,
     LoginAnswer,
-    Outgoing,
     Receiver,
     WebhookCounts,
     WebhookQueue,

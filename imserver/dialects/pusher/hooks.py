@@ -10,7 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from imserver.config.settings import ChannelEvent
-from imserver.webhooks.requests import POST_SECONDS, Outgoing, Receiver, WebhookQueues
+from imserver.transport.outgoing import Outgoing
+from imserver.webhooks.requests import POST_SECONDS, Receiver, WebhookQueues
 from imserver.webhooks.webhooks import Webhooks
 
 _OCCUPANCY: Final = frozenset({"occupied", "vacated"})

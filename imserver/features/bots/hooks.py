@@ -34,6 +34,7 @@ from imserver.storage.events import EventStore
 from imserver.storage.log.bots import bots_of
 from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
+from imserver.transport.outgoing import Unreachable
 from imserver.webhooks.events import for_bot
 from imserver.webhooks.feeds import (
     CLOCK_SECONDS,
@@ -42,13 +43,7 @@ from imserver.webhooks.feeds import (
     RENEW_SECONDS,
     SAVE_SECONDS,
 )
-from imserver.webhooks.requests import (
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    POST_SECONDS,
-    Unreachable,
-    WebhookCounts,
-)
+from imserver.webhooks.requests import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, POST_SECONDS, WebhookCounts
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog

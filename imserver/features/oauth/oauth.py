@@ -50,7 +50,7 @@ from imserver.people.accounts import Accounts, Closed, check_device
 from imserver.people.attempts import TooManyFailures
 from imserver.people.identifiers import BadField
 from imserver.storage.contract import Account, AccountLink, Taken
-from imserver.webhooks.requests import Outgoing
+from imserver.transport.outgoing import Outgoing
 
 log: Final = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from imserver.features.uploads.uploads import Uploads, uploads_of
 from imserver.http.call import Api
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
-from imserver.webhooks.requests import Outgoing
+from imserver.transport.outgoing import Outgoing
 from imserver.webhooks.reviews import Reviews
 
 if TYPE_CHECKING:

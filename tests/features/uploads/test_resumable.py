@@ -20,7 +20,7 @@ from imserver.features.uploads.resumable import Checksum, ResumableUploads
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.storage.store import Store
-from imserver.webhooks.requests import Outgoing
+from imserver.transport.outgoing import Outgoing
 from imserver.webhooks.reviews import Reviews
 
 CONTENT = os.urandom(100_000)

@@ -17,7 +17,7 @@ from imserver.features.uploads import transfers, upload_rows
 from imserver.features.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.storage.store import Store
-from imserver.webhooks.requests import Outgoing
+from imserver.transport.outgoing import Outgoing
 from imserver.webhooks.reviews import Reviews
 from tests.integration.raw import Raw, ask, request
 from tests.support import Server, eventually

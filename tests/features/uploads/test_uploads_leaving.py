@@ -13,7 +13,7 @@ from imserver.features.uploads import uploads as module
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.transfers import GRACE_SECONDS, Pieces, TransferRefused
 from imserver.features.uploads.uploads import Uploads
-from imserver.webhooks.requests import Outgoing
+from imserver.transport.outgoing import Outgoing
 from imserver.webhooks.reviews import Reviews
 
 CONTENT = bytes(range(256)) * 1000
