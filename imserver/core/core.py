@@ -22,6 +22,7 @@ from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.quotas import BotRates
 from imserver.auth.relations import Relations
+from imserver.auth.reviews import Reviews
 from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
@@ -181,7 +182,7 @@ class Parts:
         registrar = None if self.cluster is None else self.cluster.registrar
         Occupancy(self.channels, self.table, self.webhooks, registrar)
         self.channel_consent = ChannelConsent(
-            self.webhooks.back_ends, self.webhooks.reviews, self.store, self.channels
+            self.webhooks.back_ends, self.reviews, self.store, self.channels
         )
         self.channel_commands = ChannelCommands(
             self.channels,
@@ -304,6 +305,7 @@ class Parts:
             lambda: self.registry.lease.node,
             self.store,
         )
+        self.reviews: Reviews = self.webhooks.reviews
         self.logins = Logins(
             self.tenants,
             self.page_tokens,
@@ -398,7 +400,7 @@ class Parts:
             store,
             self.logins,
             self.action_positions,
-            self.webhooks.reviews,
+            self.reviews,
             self.bot_rates,
             self.channels,
             node_messages,

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.quotas import BotRates
+from imserver.auth.reviews import ReviewDecision, Reviews, facts_of
 from imserver.channels.channels import Channels
 from imserver.channels.open_streams import OpenStreams
 from imserver.cluster.nodes import NodeMessages
@@ -70,7 +71,6 @@ from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.webhooks.feeds import Feeds
-from imserver.webhooks.reviews import ReviewDecision, Reviews, facts_of
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
@@ -162,7 +162,7 @@ class Messaging:
         if self._bot_rates.bots and not self._bot_rates.take(app, draft.sender):
             self._stored(app, connection, done, TooManyMessages("the bot has sent too many messages"))
             return
-        if app not in self._reviews.hooks:
+        if app not in self._reviews.apps:
             self.send(app, draft, done, connection)
             return
         then = partial(self._reviewed, app, draft, done, connection)

@@ -30,7 +30,7 @@ from imserver.webhooks.requests import (
     WebhookQueue,
     WebhookQueues,
 )
-from imserver.webhooks.reviews import ReviewHook, Reviews
+from imserver.webhooks.reviews import ReviewHook, ReviewRequests
 
 _encode = msgspec.json.Encoder().encode
 
@@ -74,7 +74,7 @@ class Webhooks:
         """Forms of other servers, in which back ends may also want events of channels."""
         self.feeds = Feeds(store, EventStore(store), outgoing, node, self.tally)
         self.authoriser = Authoriser(outgoing)
-        self.reviews = Reviews(outgoing, node)
+        self.reviews = ReviewRequests(outgoing, node)
         self.back_ends = BackEnds(outgoing, connection_id)
 
     def set(

@@ -32,7 +32,7 @@ from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandTable, Dispatcher
-from imserver.webhooks.reviews import Reviews
+from imserver.webhooks.reviews import ReviewRequests
 from tests.core.admitting import Admitting
 from tests.core.back_end import BackEnd
 from tests.transport.harness import Client, SocketHarness, until
@@ -69,8 +69,7 @@ class Bans:
 class Receiver:
     """In place of the webhooks: what they are told of messages."""
 
-    def __init__(self, reviews: Reviews) -> None:
-        self.reviews = reviews
+    def __init__(self) -> None:
         self.messages: list[tuple[str, str, Mapping[str, str]]] = []
 
     def message(self, app: str, sender: str, facts: Mapping[str, str]) -> None:
@@ -109,8 +108,8 @@ class Harness(SocketHarness):
         self._pushes = Pushes(ids, LocalReach(ids, self.delivery), self.metrics)
         self._stored_members = stored or {}
         self.back_end = BackEnd()
-        self.reviews = Reviews(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
-        self.webhooks: Any = Receiver(self.reviews)
+        self.reviews = ReviewRequests(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
+        self.webhooks: Any = Receiver()
         self.now = 1000.0
         self.pongs: Any = Mock()
         self.action_service = self._make_action_service(NotStoring())
@@ -176,6 +175,7 @@ class Harness(SocketHarness):
             lambda app: self._stored_members.get(app, {}),
             self.fanout.notice_members,
             messages,
+            self.reviews,
             self.webhooks,
             self.acks,
             NoRelations(),

@@ -37,6 +37,7 @@ def _build(core: Parts) -> FeatureParts:
         members,
         core.config.hub.notice_members,
         ActionMessages(core.messaging, core.store),
+        core.reviews,
         core.webhooks,
         acks,
         core.relations,

@@ -21,6 +21,7 @@ import gevent
 
 from imserver import errors
 from imserver.auth.relations import Relations
+from imserver.auth.reviews import Reviews
 from imserver.channels.channels import Channels
 from imserver.channels.members import ChannelRefused
 from imserver.dialects.action.acks import ActionAcks, unacked_of
@@ -243,6 +244,7 @@ class ActionService:
         members: Members,
         notice_members: int,
         messages: ActionMessages,
+        reviews: Reviews,
         webhooks: Webhooks,
         acks: ActionAcks,
         relations: Relations,
@@ -253,6 +255,7 @@ class ActionService:
         self._members = members
         self._notice_members = notice_members
         self._messages = messages
+        self._reviews = reviews
         self._webhooks = webhooks
         self._acks = acks
         self._relations = relations
@@ -348,10 +351,9 @@ class ActionService:
             return _BLOCKED
         to = {"room": room} if room else {"to": peer}
         kind, text = command.type, command.text
-        reviews = self._webhooks.reviews
-        if app in reviews.hooks:
+        if app in self._reviews.apps:
             facts = {"kind": "message", "sender": user, **to, "type": kind, "text": text}
-            decision = reviews.decide(app, facts)
+            decision = self._reviews.decide(app, facts)
             if decision.action == "reject":
                 return _rejected(decision.reason)
             if decision.action == "undecided":

@@ -123,8 +123,8 @@ def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
 
     Raises RequestRefused.
     """
-    reviews = api.services.webhooks.reviews
-    if not call.principal.user or call.app not in reviews.hooks:
+    reviews = api.services.reviews
+    if not call.principal.user or call.app not in reviews.apps:
         return text
     facts = {"kind": "message", "sender": call.principal.user, "to": to, "type": "text", "text": text}
     decision = reviews.decide(call.app, facts)

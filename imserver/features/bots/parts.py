@@ -76,7 +76,7 @@ def build(core: Parts) -> FeatureParts:
         core.accounts,
         core.relations,
         core.bot_rates,
-        core.webhooks.reviews,
+        core.reviews,
     )
     core.account_tokens.bots = rows.holder
     core.tenants.on_delete.append(streams.forget)
