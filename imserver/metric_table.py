@@ -343,7 +343,7 @@ METRICS: Final = (
     *counters("imserver", "metrics", _OWN),
     *_BACK_ENDS,
     *counters("imserver_webhook", "webhooks.tally", _WEBHOOKS),
-    *counters("imserver_authorise", "webhooks.authoriser", _AUTHORISE),
+    *counters("imserver_authorise", "webhooks.back_ends.authoriser", _AUTHORISE),
     *counters("imserver_review", "webhooks.reviews", _REVIEWS),
     *counters("imserver_back_end", "webhooks.back_ends", _DECISIONS),
     *counters("imserver_message_id", "dedupe", _MESSAGE_IDS),

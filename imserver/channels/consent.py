@@ -10,6 +10,13 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.auth.back_ends import (
+    BackEndCall,
+    BackEndDisconnect,
+    BackEndRefused,
+    BackEnds,
+    BackEndUnavailable,
+)
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.reviews import Reviews
 from imserver.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
@@ -18,13 +25,6 @@ from imserver.errors import StorageUnavailable
 from imserver.model import Event
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
-from imserver.webhooks.back_ends import (
-    BackEndCall,
-    BackEndDisconnect,
-    BackEndRefused,
-    BackEnds,
-    BackEndUnavailable,
-)
 
 T = TypeVar("T")
 USER_CHANNEL: Final = "user:"

@@ -18,8 +18,10 @@ from msgspec.structs import asdict, replace
 from imserver import __version__
 from imserver.auth.account_tokens import AccountTokens, PageTokens
 from imserver.auth.authority import AllowLists, Authority, Keys
+from imserver.auth.back_ends import BackEnds
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
+from imserver.auth.observer import Observer
 from imserver.auth.quotas import BotRates
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
@@ -75,6 +77,7 @@ from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.outgoing import Outgoing
 from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import StreamPath
+from imserver.webhooks.apps import WebhookApps
 from imserver.webhooks.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -181,9 +184,7 @@ class Parts:
         self.overview = self._make_overview()
         registrar = None if self.cluster is None else self.cluster.registrar
         Occupancy(self.channels, self.table, self.webhooks, registrar)
-        self.channel_consent = ChannelConsent(
-            self.webhooks.back_ends, self.reviews, self.store, self.channels
-        )
+        self.channel_consent = ChannelConsent(self.back_ends, self.reviews, self.store, self.channels)
         self.channel_commands = ChannelCommands(
             self.channels,
             self.logins,
@@ -241,6 +242,7 @@ class Parts:
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
         self.logins.prepare()
+        self.webhook_apps.prepare()
         for feature in self.features.values():
             feature.prepare()
 
@@ -306,12 +308,16 @@ class Parts:
             self.store,
         )
         self.reviews: Reviews = self.webhooks.reviews
+        self.back_ends: BackEnds = self.webhooks.back_ends
+        self.observer: Observer = self.webhooks
+        self.webhook_apps = WebhookApps(self.tenants, self.webhooks)
         self.logins = Logins(
             self.tenants,
             self.page_tokens,
             self.account_tokens,
             lambda: self.keys.demo,
-            self.webhooks,
+            self.back_ends,
+            self.observer,
             Issuers(outgoing),
             secret,
             self.context.connections,
@@ -404,7 +410,7 @@ class Parts:
             self.bot_rates,
             self.channels,
             node_messages,
-            self.webhooks.feeds,
+            self.observer,
         )
         self.notifications = Notifications(
             self.webhooks.feeds, self.presence, self.registry, store, self.account_store
@@ -434,7 +440,7 @@ class Parts:
             store,
             self.metrics,
             self.action_positions,
-            self.webhooks.feeds.events,
+            self.observer,
         )
         return messaging
 
@@ -458,7 +464,7 @@ class Parts:
             self.pending,
             self.store,
             self.request_ids,
-            self.webhooks.absent,
+            self.observer.absent,
         )
 
     def _make_accounts(self) -> None:
@@ -486,7 +492,7 @@ class Parts:
                 # Absences are deleted as at a login.
                 self.webhooks.feeds.events.forget_user,
             ),
-            self.webhooks.feeds,
+            self.observer,
             self.logins.refused,
         )
         self.resets = Resets(self.config, self.accounts, accounts, attempt)

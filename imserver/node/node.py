@@ -379,6 +379,7 @@ class Node:
         parts.page_tokens.reload(config)
         parts.allowed.learn(parts.tenants.all())
         parts.logins.reload()
+        parts.webhook_apps.reload(config)
         for feature in parts.features.values():
             feature.reload(config)
         self._apply_limits()

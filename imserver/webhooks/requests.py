@@ -14,6 +14,7 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
+from imserver.auth.back_ends import LoginAnswer
 from imserver.clock import retry_pause
 from imserver.logging import RateLimitedLog
 from imserver.transport.outgoing import ANSWER_BYTES, NO_HEADERS, NothingListens, Outgoing, Unreachable
@@ -271,17 +272,6 @@ class AuthoriseHook(Struct, frozen=True):
     app: str
     url: str
     secret: bytes
-
-
-class LoginAnswer(Struct, frozen=True):
-    """The answer of a back end. ``expires_at``: Unix second of the session's end (0: with its connection).
-
-    ``user``: the user, if the client gave none.
-    """
-
-    allow: bool = False
-    expires_at: int = 0
-    user: str = ""
 
 
 _decode = msgspec.json.Decoder(LoginAnswer).decode

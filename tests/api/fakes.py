@@ -147,7 +147,7 @@ class FakeNode:
             lambda: OWN_LEASE.node,
             AwayStore(),  # type: ignore[arg-type]
         )
-        self.reviews = self.webhooks.reviews
+        self.reviews, self.observer = self.webhooks.reviews, self.webhooks
         self.allowed = AllowLists()
         self.session_tokens: dict[str, Claims] = {}
         """Session token → what it is good for."""

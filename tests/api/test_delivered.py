@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from imserver.auth.rules import EVENTS
 from imserver.auth.tokens import Claims
 from imserver.config.settings import KeySettings
+from imserver.webhooks.apps import EVENTS
 from imserver.webhooks.requests import Receiver
 from tests.transport.harness import until
 

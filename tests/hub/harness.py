@@ -6,6 +6,7 @@ from unittest.mock import Mock
 
 from msgspec import json
 
+from imserver.auth.observer import NoObserver
 from imserver.auth.relations import NoRelations
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
@@ -66,8 +67,8 @@ class Bans:
         self.seconds.update({(app, user): seconds for user in users})
 
 
-class Receiver:
-    """In place of the webhooks: what they are told of messages."""
+class Observed(NoObserver):
+    """Hears of messages."""
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, str, Mapping[str, str]]] = []
@@ -109,7 +110,7 @@ class Harness(SocketHarness):
         self._stored_members = stored or {}
         self.back_end = BackEnd()
         self.reviews = ReviewRequests(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
-        self.webhooks: Any = Receiver()
+        self.observer: Any = Observed()
         self.now = 1000.0
         self.pongs: Any = Mock()
         self.action_service = self._make_action_service(NotStoring())
@@ -176,7 +177,7 @@ class Harness(SocketHarness):
             self.fanout.notice_members,
             messages,
             self.reviews,
-            self.webhooks,
+            self.observer,
             self.acks,
             NoRelations(),
         )

@@ -131,7 +131,7 @@ def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harnes
 
 
 def test_a_bot_is_never_absent(harness: Harness) -> None:
-    made = BotStore(harness.store).add(Account(0, APP, ""), 0, "hash", 0, False)
+    made = BotStore(harness.store).add(Account(0, APP, ""), 0, "hash", 0, None)
     assert made is not None
     bot = made.account.user
     group = harness.store.log().create(APP, "ann", "tea", [bot, "zoe"]).conversation

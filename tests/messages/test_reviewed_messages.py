@@ -223,7 +223,7 @@ def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
             "type": "text",
             "text": "rude",
         }
-        assert [facts["text"] for _, _, facts in harness.webhooks.messages] == ["***", "hi"]
+        assert [facts["text"] for _, _, facts in harness.observer.messages] == ["***", "hi"]
 
 
 def test_a_stored_conversation_is_reviewed() -> None:

@@ -38,7 +38,7 @@ def _build(core: Parts) -> FeatureParts:
         core.config.hub.notice_members,
         ActionMessages(core.messaging, core.store),
         core.reviews,
-        core.webhooks,
+        core.observer,
         acks,
         core.relations,
     )

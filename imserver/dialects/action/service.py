@@ -20,6 +20,7 @@ from typing import Final
 import gevent
 
 from imserver import errors
+from imserver.auth.observer import Observer
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
 from imserver.channels.channels import Channels
@@ -41,7 +42,6 @@ from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head
-from imserver.webhooks.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ class ActionService:
         notice_members: int,
         messages: ActionMessages,
         reviews: Reviews,
-        webhooks: Webhooks,
+        observer: Observer,
         acks: ActionAcks,
         relations: Relations,
     ) -> None:
@@ -256,7 +256,7 @@ class ActionService:
         self._notice_members = notice_members
         self._messages = messages
         self._reviews = reviews
-        self._webhooks = webhooks
+        self._observer = observer
         self._acks = acks
         self._relations = relations
         channels.on_left.append(self.left)
@@ -366,7 +366,7 @@ class ActionService:
                 return _NOT_STORED
         elif peer:
             self._acks.reach(app, peer, event)
-        self._webhooks.message(app, user, {**to, "type": kind, "text": text})
+        self._observer.message(app, user, {**to, "type": kind, "text": text})
         return _OK
 
     def ack(self, connection: Connection, command: AckNumber) -> Reply:

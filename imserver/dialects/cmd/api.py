@@ -138,13 +138,13 @@ def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
 def _report_message(api: Api, app: str, sender: str, to: str, msg_id: str, text: str) -> None:
     """Report a user's message to the back end. Pushes of the back end are not reported."""
     facts = {"message": msg_id, "to": to, "type": "text", "text": text}
-    api.services.webhooks.message(app, sender, facts)
+    api.services.observer.message(app, sender, facts)
 
 
 def _report_absent(api: Api, app: str, targets: Iterable[UserPush], sender: str = "") -> None:
     """Report pushes to users who are offline. May switch."""
     pushes = [(each.user, Event("msg", sender, each.text, each.msg_id)) for each in targets if each.user]
-    api.services.webhooks.absent(app, pushes)
+    api.services.observer.absent(app, pushes)
 
 
 # --- many at once -------------------------------------------------------------------------------------------

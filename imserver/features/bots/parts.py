@@ -52,7 +52,7 @@ def build(core: Parts) -> FeatureParts:
         core.accounts,
         core.sessions.close,
         store,
-        core.webhooks.feeds,
+        core.observer,
         hook_rows,
         requests,
         hooks.changed,
