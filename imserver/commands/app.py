@@ -17,7 +17,7 @@ from imserver.config.settings import ChannelSettings, ProviderSettings, TenantSe
 from imserver.config.values import fold
 from imserver.errors import MediaUnavailable
 from imserver.node.feature_list import load_features
-from imserver.storage.events import EventStore
+from imserver.storage import dead_events
 from imserver.terminal import fail, read_text, table
 
 _SHOWN_EVENTS: Final = 1000
@@ -155,14 +155,14 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
     with opened(path, data_dir) as (_, store, tenants):
         if tenants.get(name) is None:
             fail(f"app {name} does not exist")
-        feed, app_name = EventStore(store), tenants.resolve(name)
+        app_name = tenants.resolve(name)
         if replay is not None:
-            count = feed.replay(app_name, "" if replay == "all" else replay)
+            count = dead_events.replay(store, app_name, "" if replay == "all" else replay)
             if not count and replay != "all":
                 fail(f"app {name} has no dead event {replay}")
             click.echo(f"{count} events are sent again")
             return
-        rows = feed.list_retries(app_name, dead, 0, _SHOWN_EVENTS)
+        rows = dead_events.list_retries(store, app_name, dead, 0, _SHOWN_EVENTS)
     shown = [(row.event, row.user, str(row.attempts), day(row.first_failed)) for row in rows]
     click.echo(table(("event", "user", "attempts", "first failed"), shown))
 

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 import click
 
-from imserver.auth import rules
+from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
 from imserver.config.load import load_config
-from imserver.config.settings import Config
+from imserver.config.settings import Config, TenantSettings
 from imserver.errors import StartError, StorageUnavailable
+from imserver.node.feature_list import load_features, objection_of
 from imserver.storage.store import Store
 from imserver.terminal import fail
 
@@ -35,6 +36,15 @@ def load_settings(path: str | None, data_dir: str | None) -> Config:
     return load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
 
 
+def _objection_of(config: Config) -> AppObjection:
+    """The check of the core and all features, which are imported when an app is first checked."""
+
+    def objection(name: str, settings: TenantSettings) -> str:
+        return objection_of(load_features(config))(name, settings)
+
+    return objection
+
+
 @contextmanager
 def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Store, Tenants]]:
     """The settings, and what is stored under them.
@@ -49,7 +59,7 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
         folder = Path(settings.server.data_dir)
         existed = folder.exists()
         store = Store(settings.storage, settings.server.data_dir, threaded=False)
-        tenants = Tenants(settings, store, None, rules.objection)
+        tenants = Tenants(settings, store, None, _objection_of(settings))
         store.start()
         yield settings, store, tenants
         if folder.exists() and not existed:

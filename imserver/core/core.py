@@ -489,8 +489,6 @@ class Parts:
                 invitations.forget,
                 lambda app, user: store.log().forget(app, user),
                 self.messaging.pongs.forget,
-                # Absences are deleted as at a login.
-                self.webhooks.feeds.events.forget_user,
             ),
             self.observer,
             self.logins.refused,

@@ -12,6 +12,7 @@ from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import SECTIONS, Places, fold
 from imserver.errors import StartError
 from imserver.feature import Feature, settings_of
+from imserver.webhooks import apps
 
 CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
@@ -84,7 +85,7 @@ def objection_of(features: Iterable[Feature]) -> AppObjection:
     """
     features = tuple(features)
     present = {feature.name for feature in features}
-    checks = [rules.objection, *(each.objection for each in features if each.objection)]
+    checks = [rules.objection, apps.objection, *(each.objection for each in features if each.objection)]
 
     def objection(name: str, settings: TenantSettings) -> str:
         for absent in _absent(settings, TenantSettings(), present):

@@ -27,13 +27,13 @@ from gevent.event import Event as Signal
 from imserver.clock import retry_pause, until_beat
 from imserver.errors import StorageUnavailable
 from imserver.logging import RateLimitedLog
+from imserver.storage.dead_events import RetryRow
 from imserver.storage.events import (
     KEEP_SECONDS,
     EventStore,
     FeedRow,
     NewEvent,
     NotOwner,
-    RetryRow,
     StoredEvent,
 )
 from imserver.storage.log.contract import Entry

@@ -16,6 +16,7 @@ from imserver.http.form import cursor as cursor_of
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
+from imserver.storage import dead_events
 from imserver.webhooks.events import page_of
 
 MOST_EVENTS: Final = 1000
@@ -143,7 +144,7 @@ def dead(api: Api, call: Call, asked: DeadQuery) -> DeadAnswer:
     """List the events that the webhook of an app did not take for three days."""
     behind = after(asked.cursor)
     number = 0 if behind is None else _number("cursor", behind)
-    found = api.services.webhooks.feeds.events.list_retries(call.app, True, number, asked.limit + 1)
+    found = dead_events.list_retries(api.services.store, call.app, True, number, asked.limit + 1)
     rows, following = page_and_cursor(found, asked.limit, lambda row: str(row.number))
     shown = [
         DeadEvent(row.event, row.user, row.attempts, row.first_failed, msgspec.Raw(row.body)) for row in rows
@@ -159,7 +160,7 @@ def dead(api: Api, call: Call, asked: DeadQuery) -> DeadAnswer:
 )
 def replay(api: Api, call: Call, asked: ReplayRequest) -> ReplayAnswer:
     """Send dead events again, for up to three days."""
-    return ReplayAnswer(api.services.webhooks.feeds.events.replay(call.app, asked.id))
+    return ReplayAnswer(dead_events.replay(api.services.store, call.app, asked.id))
 
 
 def _positions(cursor: str) -> tuple[int, int]:
