@@ -31,7 +31,6 @@ from imserver.channels.channels import Channels
 from imserver.channels.commands import ChannelCommands
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
-from imserver.channels.occupancy import Occupancy
 from imserver.channels.stored import ChannelLog
 from imserver.channels.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.cluster.history import LocalHistory
@@ -44,7 +43,6 @@ from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
 from imserver.messages.annotations import AnnotationCommands
 from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
-from imserver.messages.notifications import Notifications
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.metrics import Metrics, resident_bytes
@@ -78,6 +76,8 @@ from imserver.transport.outgoing import Outgoing
 from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import StreamPath
 from imserver.webhooks.apps import WebhookApps
+from imserver.webhooks.notifications import Notifications
+from imserver.webhooks.occupancy import Occupancy
 from imserver.webhooks.webhooks import Webhooks
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from imserver.channels import occupancy
-from imserver.channels.occupancy import Occupancy
 from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
+from imserver.webhooks import occupancy
+from imserver.webhooks.occupancy import Occupancy
 from imserver.webhooks.webhooks import Webhooks
 from tests.core.back_end import AwayStore, BackEnd
 from tests.hub.harness import Harness

@@ -6,9 +6,9 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.channels import occupancy
-from imserver.channels.occupancy import Occupancy
 from imserver.transport.connection import Connection
+from imserver.webhooks import occupancy
+from imserver.webhooks.occupancy import Occupancy
 from imserver.webhooks.requests import Receiver
 from imserver.webhooks.webhooks import Webhooks
 from tests.core.back_end import AwayStore, BackEnd

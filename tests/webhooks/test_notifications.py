@@ -11,12 +11,12 @@ import pytest
 
 from imserver.errors import StorageUnavailable
 from imserver.features.bots.rows import BotStore
-from imserver.messages import notifications as module
-from imserver.messages.notifications import Notifications
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
 from imserver.webhooks import feeds
+from imserver.webhooks import notifications as module
+from imserver.webhooks.notifications import Notifications
 from imserver.webhooks.requests import Receiver
 from tests.core.back_end import BackEnd
 from tests.support import CountingSignal
