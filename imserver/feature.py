@@ -11,7 +11,7 @@ from msgspec import Struct
 from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config
 from imserver.config.values import Places, convert_section
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import FeatureParts, Hooks, Parts
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Route
 from imserver.http.operation import Operation
@@ -48,6 +48,7 @@ class Feature(Struct, frozen=True):
     problem and the id of the request; None: the client wants no page. ``preload`` imports what a node would
     import later: before a process forks, so that nodes share the memory. ``uses``: names of features that it
     needs; they come before it in the list.
+    ``hooks`` answers questions of the core (:class:`imserver.core.core.Answering`).
     ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
     Everything is called in the order of the list of features.
     """
@@ -66,6 +67,7 @@ class Feature(Struct, frozen=True):
     preload: Callable[[], object] = _nothing
     uses: tuple[str, ...] = ()
     settings: type[Struct] | None = None
+    hooks: Callable[[Parts], Hooks] | None = None
 
 
 _Settings = TypeVar("_Settings", bound=Struct)

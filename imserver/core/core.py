@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from gevent.hub import get_hub
 from msgspec import Struct
@@ -18,13 +18,13 @@ from msgspec.structs import asdict, replace
 from imserver import __version__
 from imserver.auth.account_tokens import AccountTokens, PageTokens
 from imserver.auth.authority import AllowLists, Authority, Keys
-from imserver.auth.back_ends import BackEnds
+from imserver.auth.back_ends import BackEnds, NoBackEnds
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
-from imserver.auth.observer import Observer
+from imserver.auth.observer import NoObserver, Observer
 from imserver.auth.quotas import BotRates
 from imserver.auth.relations import Relations
-from imserver.auth.reviews import Reviews
+from imserver.auth.reviews import NoReviews, Reviews
 from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
@@ -75,10 +75,6 @@ from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.outgoing import Outgoing
 from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import StreamPath
-from imserver.webhooks.apps import WebhookApps
-from imserver.webhooks.notifications import Notifications
-from imserver.webhooks.occupancy import Occupancy
-from imserver.webhooks.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from imserver.core.cluster import Cluster
@@ -115,6 +111,7 @@ class FeatureParts(Struct, frozen=True):
     ``run``: functions of greenlets, from the start of the node until they are killed. ``drain``: called when
     the servers have drained, before the connections of clients end. ``erasure``: of what is more than rows.
     ``counters``: numbers since the start, for the state of the node.
+    ``finish``: called when all connections have ended, while the greenlets of the node still run.
     ``stop``: called at the end of the node, before its store is closed.
     """
 
@@ -133,17 +130,50 @@ class FeatureParts(Struct, frozen=True):
     drain: Callable[[], object] = _nothing
     erasure: Erasure | None = None
     counters: Struct | None = None
+    finish: Callable[[], object] = _nothing
     stop: Callable[[], object] = _nothing
+
+
+class Hooks(Struct, frozen=True):
+    """Who reviews messages, decides about clients and hears what happens."""
+
+    reviews: Reviews
+    back_ends: BackEnds
+    observer: Observer
+
+
+NO_HOOKS: Final = Hooks(NoReviews(), NoBackEnds(), NoObserver())
+
+_Answers = TypeVar("_Answers")
+
+
+class Answering(Protocol):
+    """What :class:`Parts` reads of the row of a feature: who answers the questions of the core.
+
+    The core calls the first function for each question, with the parts that it has built so far.
+    """
+
+    @property
+    def hooks(self) -> Callable[[Parts], Hooks] | None:
+        """Who speaks for the back ends of apps. There are connections, apps and the store, but no logins."""
 
 
 class Parts:
     """All parts of a node below its HTTP API, as attributes. Each part owns its state.
 
-    ``objection`` checks the settings of an app for the core and all features.
+    ``objection`` checks the settings of an app for the core and all features. ``answering``: the rows of the
+    features, in their order.
     """
 
-    def __init__(self, config: Config, request_log: RequestLog, objection: AppObjection) -> None:
+    def __init__(
+        self,
+        config: Config,
+        request_log: RequestLog,
+        objection: AppObjection,
+        answering: Sequence[Answering] = (),
+    ) -> None:
         self._objection = objection
+        self._answering = answering
         self.features: dict[str, FeatureParts] = {}
         """Name of a feature → its parts."""
         self.metric_rows: list[Callable[[], Iterable[Metric]]] = []
@@ -182,8 +212,6 @@ class Parts:
         self.messaging = self._make_messaging()
         self._make_accounts()
         self.overview = self._make_overview()
-        registrar = None if self.cluster is None else self.cluster.registrar
-        Occupancy(self.channels, self.table, self.webhooks, registrar)
         self.channel_consent = ChannelConsent(self.back_ends, self.reviews, self.store, self.channels)
         self.channel_commands = ChannelCommands(
             self.channels,
@@ -242,7 +270,6 @@ class Parts:
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
         self.logins.prepare()
-        self.webhook_apps.prepare()
         for feature in self.features.values():
             feature.prepare()
 
@@ -287,8 +314,12 @@ class Parts:
         self._choose_services(secret)
         self.tenants.on_delete.append(self.sessions.close_app)
 
+    def _answer(self, functions: Iterable[Callable[[Parts], _Answers] | None]) -> _Answers | None:
+        """The answers of the first feature that has any."""
+        return next((function(self) for function in functions if function is not None), None)
+
     def _make_logins(self, secret: bytes) -> None:
-        """Build authentication, login rules and webhooks."""
+        """Build authentication and login rules."""
         self.account_store = AccountStore(self.store)
         self.bot_rates = BotRates(self.config.limits.bot_rate)
         self.account_tokens = AccountTokens(
@@ -301,16 +332,8 @@ class Parts:
         )
         self.page_tokens = PageTokens(self.config, secret)
         self.outgoing = outgoing = Outgoing()
-        self.webhooks = Webhooks(
-            outgoing,
-            self.table.id_of,
-            lambda: self.registry.lease.node,
-            self.store,
-        )
-        self.reviews: Reviews = self.webhooks.reviews
-        self.back_ends: BackEnds = self.webhooks.back_ends
-        self.observer: Observer = self.webhooks
-        self.webhook_apps = WebhookApps(self.tenants, self.webhooks)
+        hooks = self._answer(each.hooks for each in self._answering) or NO_HOOKS
+        self.reviews, self.back_ends, self.observer = hooks.reviews, hooks.back_ends, hooks.observer
         self.logins = Logins(
             self.tenants,
             self.page_tokens,
@@ -411,9 +434,6 @@ class Parts:
             self.channels,
             node_messages,
             self.observer,
-        )
-        self.notifications = Notifications(
-            self.webhooks.feeds, self.presence, self.registry, store, self.account_store
         )
         signals = Signals(
             self.hub,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Final
 
@@ -12,12 +12,12 @@ from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import SECTIONS, Places, fold
 from imserver.errors import StartError
 from imserver.feature import Feature, settings_of
-from imserver.webhooks import apps
 
 CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
 
 FEATURES: Final = (
+    "imserver.webhooks",
     "imserver.dialects.client",
     "imserver.dialects.action",
     "imserver.dialects.protobuf",
@@ -33,6 +33,8 @@ whose parameter (``chosen_by``) a client names serves it."""
 
 GROUP: Final = "imserver.features"
 """The entry points of features of other distributions: name of the feature → its ``FEATURE``."""
+_KEYS: Final[Mapping[str, tuple[str, ...]]] = {"webhooks": ("webhook", "back_ends")}
+"""Name of a feature → its keys in the settings, if there are others than its name."""
 _NO_FEATURE: Final = "the setting features leaves this feature out"
 
 
@@ -85,7 +87,7 @@ def objection_of(features: Iterable[Feature]) -> AppObjection:
     """
     features = tuple(features)
     present = {feature.name for feature in features}
-    checks = [rules.objection, apps.objection, *(each.objection for each in features if each.objection)]
+    checks = [rules.objection, *(each.objection for each in features if each.objection)]
 
     def objection(name: str, settings: TenantSettings) -> str:
         for absent in _absent(settings, TenantSettings(), present):
@@ -121,10 +123,12 @@ def check(config: Config, places: Places) -> None:
 def _absent(
     settings: Config | TenantSettings, defaults: Config | TenantSettings, present: set[str]
 ) -> Iterator[str]:
-    """Names of absent features whose settings, under the key of that name, are given."""
+    """The keys of absent features that are given."""
     for name in map(_name, FEATURES):
-        if name not in present and getattr(settings, name, None) != getattr(defaults, name, None):
-            yield name
+        if name not in present:
+            for key in _KEYS.get(name, (name,)):
+                if getattr(settings, key, None) != getattr(defaults, key, None):
+                    yield key
 
 
 def _name(package: str) -> str:

@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 _GC_THRESHOLDS = (50_000, 20, 100)
 _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
-_WEBHOOK_SECONDS = 2.0
-"""Time limit for sending the last webhook events."""
 _KILL_SECONDS = 5.0
 """Time limit for ending the periodic work."""
 _KEPT_SECONDS = 1.0
@@ -104,8 +102,8 @@ class Node:
         listeners: Mapping[str, socket.socket] | None = None,
     ) -> None:
         features = load_features(config)
-        self.parts = Parts(config, request_log, objection_of(features))
         self._features = (*load_core(), *features)
+        self.parts = Parts(config, request_log, objection_of(features), self._features)
         self._names = [feature.name for feature in features]
         self._only_local = False
         """Whether other nodes reach this one from the same machine only."""
@@ -128,6 +126,7 @@ class Node:
             Stage("accounts", stop=parts.accounts.close),
             Stage("resets", stop=parts.resets.stop),
             Stage("last seen", stop=parts.last_seen.flush),
+            Stage("requests to the outside", stop=parts.outgoing.close),
             Stage("request log", stop=parts.request_log.flush),
             Stage("pending pushes", drain=parts.pending.pass_on),
             Stage("connections", drain=self._close_clients, stop=parts.poller.close),
@@ -139,7 +138,7 @@ class Node:
             Stage("servers", start=self._listen, drain=self._drain_servers, stop=self.servers.close),
             self._periodic_work(),
             self._garbage_collector(),
-            Stage("webhooks", stop=lambda: parts.webhooks.stop(_WEBHOOK_SECONDS)),
+            *(Stage(f"end of {name}", stop=feature.finish) for name, feature in parts.features.items()),
         )
 
     def _periodic_work(self) -> Stage:
@@ -157,8 +156,6 @@ class Node:
             parts.pending.run,
             parts.messaging.follower.run,
             parts.retention.run,
-            parts.webhooks.feeds.run,
-            parts.notifications.run,
             *([parts.channels.run] if parts.config.clustered else []),
             parts.streamed_messages.run,
             *(run for feature in parts.features.values() for run in feature.run),
@@ -379,7 +376,6 @@ class Node:
         parts.page_tokens.reload(config)
         parts.allowed.learn(parts.tenants.all())
         parts.logins.reload()
-        parts.webhook_apps.reload(config)
         for feature in parts.features.values():
             feature.reload(config)
         self._apply_limits()

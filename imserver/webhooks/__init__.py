@@ -1,1 +1,33 @@
-"""Webhooks: events for back ends, and their consent to logins."""
+"""Webhooks: the back ends of apps hear what happens, review messages, and decide about clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from imserver.feature import Feature
+from imserver.webhooks import api, parts
+from imserver.webhooks.apps import objection
+from imserver.webhooks.parts import webhooks_of
+from imserver.webhooks.webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from imserver.metric_table import Metric
+
+__all__ = ["FEATURE", "Webhooks", "webhooks_of"]
+
+
+def _metrics() -> Sequence[Metric]:
+    from imserver.webhooks.metrics import METRICS
+
+    return METRICS
+
+
+FEATURE = Feature(
+    "webhooks",
+    parts.build,
+    objection=objection,
+    operations=tuple(api.routes.rows),
+    metrics=_metrics,
+    hooks=parts.hooks,
+)

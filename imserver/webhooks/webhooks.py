@@ -201,7 +201,6 @@ class Webhooks:
         self.feeds.stop(seconds)
         for queues in (self._queues, *(form.queues for form in self.forms)):
             queues.stop(deadline)
-        self.outgoing.close()
 
 
 def _push_facts(user: str, event: Event) -> dict[str, Any]:

@@ -147,6 +147,7 @@ class FakeNode:
             lambda: OWN_LEASE.node,
             AwayStore(),  # type: ignore[arg-type]
         )
+        self.features["webhooks"] = SimpleNamespace(service=self.webhooks)
         self.reviews, self.observer = self.webhooks.reviews, self.webhooks
         self.allowed = AllowLists()
         self.session_tokens: dict[str, Claims] = {}

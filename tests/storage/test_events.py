@@ -161,6 +161,13 @@ def test_only_the_newest_dead_events_are_kept(
     assert [row.event for row in list_retries(store, APP, True, 0, 10)] == ["log-2", "log-3", "log-4"]
 
 
+def test_the_absences_of_an_erased_user_go(store: Store, events: EventStore) -> None:
+    events.claim({APP: None}, "one", 10)
+    events.note(APP, "one", 5, [absence("ann"), absence("bob")])
+    store.delete_rows_of_user(APP, "ann", frozenset())
+    assert [each.user for each in events.due_absences(APP, 2000, 10)[0]] == ["bob"]
+
+
 def test_an_absence_is_reported_once_until_the_user_was_online(events: EventStore) -> None:
     events.claim({APP: None}, "one", 10)
     events.note(APP, "one", 5, [absence("ann"), absence("bob", due=3000), absence("ann", 2)])

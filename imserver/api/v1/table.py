@@ -17,7 +17,6 @@ from imserver.api.v1 import (
     cards,
     channels,
     conversations,
-    feeds,
     friends,
     groups,
     invitations,
@@ -54,7 +53,6 @@ _SINGLE: Final = (
     *messages.routes.rows,
     *presence.sessions.rows,
     *apps.routes.rows,
-    *feeds.routes.rows,
 )
 
 # --- batches ------------------------------------------------------------------------------------------------

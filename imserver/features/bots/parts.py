@@ -12,6 +12,7 @@ from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore
 from imserver.people.attempts import AddressRate
+from imserver.webhooks import webhooks_of
 
 
 class BotParts(Struct, frozen=True):
@@ -32,18 +33,19 @@ def bots_of(core: Parts) -> BotParts:
 
 def build(core: Parts) -> FeatureParts:
     """Build them, and join them to the core."""
+    webhooks = webhooks_of(core)
     store, rows, hook_rows = core.store, BotStore(core.store), HookStore(core.store)
     requests = PublicRequests(core.config.bots.allow_loopback)
     hooks = BotHooks(
         store,
         hook_rows,
-        core.webhooks.feeds.events,
+        webhooks.feeds.events,
         requests,
         core.messaging,
         core.bot_rates,
         core.sessions,
         core.registry,
-        core.webhooks.tally,
+        webhooks.tally,
     )
     bots = Bots(
         core.config.accounts,

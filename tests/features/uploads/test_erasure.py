@@ -9,7 +9,7 @@ from imserver.features.uploads import uploads_of
 from imserver.storage.contract import Account
 from tests.security.node_harness import ALL, Harness, config
 
-WITHOUT = ("action", "protobuf", "pusher")
+WITHOUT = ("webhooks", "action", "protobuf", "pusher")
 
 
 def upload(harness: Harness) -> Any:

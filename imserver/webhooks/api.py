@@ -18,6 +18,7 @@ from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
 from imserver.storage import dead_events
 from imserver.webhooks.events import page_of
+from imserver.webhooks.parts import webhooks_of
 
 MOST_EVENTS: Final = 1000
 _PAGE_BYTES: Final = 1 << 20
@@ -115,15 +116,15 @@ def log(api: Api, call: Call, asked: LogQuery) -> EventsAnswer:
     """
     entry_id, event_id = _positions(asked.after)
     services = api.services
-    feed = services.webhooks.feeds.feeds.get(call.app)
+    feeds = webhooks_of(services).feeds
+    feed = feeds.feeds.get(call.app)
     if feed is None:
         raise ApiProblem(
             errors.HTTP_INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`"
         )
     entries = services.store.log().read(call.app, entry_id, asked.limit)
-    rows = services.webhooks.feeds.events.read(call.app, event_id, asked.limit)
-    node = services.webhooks.feeds.node()
-    page = page_of(call.app, entries, rows, node, feed.receiver.events, asked.limit, _PAGE_BYTES)
+    rows = feeds.events.read(call.app, event_id, asked.limit)
+    page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, asked.limit, _PAGE_BYTES)
     if page.is_full:
         entry_id, event_id = max(entry_id, page.last_entry), max(event_id, page.last_row)
     else:
