@@ -12,8 +12,8 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from imserver.message_view import entry_view
-from imserver.storage.events import StoredEvent
 from imserver.storage.log.contract import Entry
+from imserver.webhooks.event_rows import StoredEvent
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode

@@ -28,7 +28,11 @@ from imserver.clock import retry_pause, until_beat
 from imserver.errors import StorageUnavailable
 from imserver.logging import RateLimitedLog
 from imserver.storage.dead_events import RetryRow
-from imserver.storage.events import (
+from imserver.storage.log.contract import Entry
+from imserver.storage.statements import chunks
+from imserver.storage.store import Store
+from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
+from imserver.webhooks.event_rows import (
     KEEP_SECONDS,
     EventStore,
     FeedRow,
@@ -36,10 +40,6 @@ from imserver.storage.events import (
     NotOwner,
     StoredEvent,
 )
-from imserver.storage.log.contract import Entry
-from imserver.storage.statements import chunks
-from imserver.storage.store import Store
-from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
 from imserver.webhooks.events import EVENT_PREFIX, Outbound, Page, page_of
 from imserver.webhooks.requests import (
     BATCH_BYTES,

@@ -17,9 +17,9 @@ from imserver.message_view import entry_view
 from imserver.people.accounts import account_id
 from imserver.sessions.presence import Presence
 from imserver.storage.accounts import AccountStore
-from imserver.storage.events import Absence, NewEvent, NotOwner
 from imserver.storage.log.contract import Conversation, ConversationSummary, Entry
 from imserver.storage.store import Store
+from imserver.webhooks.event_rows import Absence, NewEvent, NotOwner
 from imserver.webhooks.feeds import PAGE, Feed, Feeds, LogWindow
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from imserver.config.settings import ChannelEvent, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.model import Event
 from imserver.storage.contract import RecordEvent
-from imserver.storage.events import EventStore, NewEvent, add_events
 from imserver.storage.log.contract import Entry
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
@@ -23,6 +22,7 @@ from imserver.transport.connection import Connection
 from imserver.transport.gate import host_of
 from imserver.transport.outgoing import Outgoing
 from imserver.webhooks.back_ends import BackEndRequests
+from imserver.webhooks.event_rows import EventStore, NewEvent, add_events
 from imserver.webhooks.feeds import Feeds
 from imserver.webhooks.requests import (
     Receiver,

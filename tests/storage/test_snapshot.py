@@ -8,10 +8,10 @@ import pytest
 from imserver.storage.accounts import AccountStore, States
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.contract import Account
-from imserver.storage.events import EventStore, NewEvent
 from imserver.storage.log.contract import Appended, Change, Draft
 from imserver.storage.statements import PooledStatements, Row
 from imserver.storage.store import Store
+from imserver.webhooks.event_rows import EventStore, NewEvent
 
 from .conftest import OpenStore
 

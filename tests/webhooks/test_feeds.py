@@ -13,10 +13,10 @@ from msgspec import json
 from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
 from imserver.storage.dead_events import list_retries, replay
-from imserver.storage.events import EventStore, StoredEvent
 from imserver.storage.log.contract import Draft, Entry
 from imserver.storage.store import Store
 from imserver.webhooks import feeds as module
+from imserver.webhooks.event_rows import EventStore, StoredEvent
 from imserver.webhooks.events import page_of
 from imserver.webhooks.feeds import Feed, Feeds
 from imserver.webhooks.requests import Receiver, WebhookCounts

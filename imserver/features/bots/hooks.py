@@ -30,11 +30,11 @@ from imserver.messages.messaging import Messaging, make_draft
 from imserver.model import Send
 from imserver.protocol.forgiving import Refused
 from imserver.sessions.sessions import Sessions
-from imserver.storage.events import EventStore
 from imserver.storage.log.bots import bots_of
 from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
 from imserver.transport.outgoing import Unreachable
+from imserver.webhooks.event_rows import EventStore
 from imserver.webhooks.events import for_bot
 from imserver.webhooks.feeds import (
     CLOCK_SECONDS,
