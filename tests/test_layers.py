@@ -32,7 +32,7 @@ LAYERS = (
     ("supervisor",),
     ("wsgi",),
     ("node",),
-    ("dialects", "features", "webhooks"),
+    ("dialects", "features"),
     ("feature",),
     ("api",),
     ("http",),

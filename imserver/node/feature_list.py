@@ -17,7 +17,7 @@ CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
 
 FEATURES: Final = (
-    "imserver.webhooks",
+    "imserver.features.webhooks",
     "imserver.dialects.client",
     "imserver.dialects.action",
     "imserver.dialects.protobuf",

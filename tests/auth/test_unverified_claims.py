@@ -20,13 +20,13 @@ from imserver.dialects.centrifuge.claims import ConnectionClaims, ConnectionRequ
 from imserver.dialects.centrifuge.commands import CentrifugeLogin, RefreshLogin
 from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
+from imserver.features.webhooks.apps import WebhookApps
+from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.model import ClientFacts, Reply
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import GatePolicy, Origins
 from imserver.transport.proxies import TrustedProxies
-from imserver.webhooks.apps import WebhookApps
-from imserver.webhooks.webhooks import Webhooks
 from tests.auth.test_issuers import KEYS, ROW, jwk, web
 from tests.core.back_end import AwayStore, BackEnd
 from tests.core.login_harness import ASK, JWT, SECRET, Apps

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from imserver.config.settings import StorageSettings
+from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.process import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Appended, Draft
 from imserver.storage.store import Store
-from imserver.webhooks.event_rows import EventStore, NewEvent
 from tests.support import run_cli
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -12,12 +12,12 @@ from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
 from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
+from imserver.features.webhooks.apps import WebhookApps
+from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.transport.connection import Connection
 from imserver.transport.gate import GatePolicy, Origins
 from imserver.transport.proxies import TrustedProxies
-from imserver.webhooks.apps import WebhookApps
-from imserver.webhooks.webhooks import Webhooks
 from tests.core.back_end import AwayStore, BackEnd
 from tests.transport.harness import SocketHarness
 

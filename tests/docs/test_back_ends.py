@@ -14,8 +14,8 @@ import jwt
 import pytest
 
 from imserver.config.settings import WebhookEvent
+from imserver.features.webhooks import requests, reviews
 from imserver.transport.outgoing import signature
-from imserver.webhooks import requests, reviews
 from tests import processes
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks, table_with

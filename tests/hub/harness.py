@@ -19,6 +19,7 @@ from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionService
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.errors import StorageUnavailable
+from imserver.features.webhooks.reviews import ReviewRequests
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -33,7 +34,6 @@ from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandTable, Dispatcher
-from imserver.webhooks.reviews import ReviewRequests
 from tests.core.admitting import Admitting
 from tests.core.back_end import BackEnd
 from tests.transport.harness import Client, SocketHarness, until

@@ -7,16 +7,16 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.dead_events import RetryRow, list_retries, replay
-from imserver.storage.log.contract import Draft
-from imserver.storage.store import Store
-from imserver.webhooks.event_rows import (
+from imserver.features.webhooks.event_rows import (
     Absence,
     EventStore,
     FeedHead,
     NewEvent,
     NotOwner,
 )
+from imserver.storage.dead_events import RetryRow, list_retries, replay
+from imserver.storage.log.contract import Draft
+from imserver.storage.store import Store
 
 from .conftest import OpenStore
 
@@ -154,7 +154,7 @@ def test_the_first_waiting_event_of_each_user_is_tried(store: Store, events: Eve
 def test_only_the_newest_dead_events_are_kept(
     store: Store, events: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.webhooks.event_rows.MAX_RETRIES", 3)
+    monkeypatch.setattr("imserver.features.webhooks.event_rows.MAX_RETRIES", 3)
     events.claim({APP: None}, "one", 10)
     rows = [RetryRow(0, f"log-{number}", "ann", 1, 1, b"x") for number in range(5)]
     events.advance(APP, "one", 1, 0, rows, dead=True)
@@ -248,7 +248,7 @@ def test_leases_of_many_apps_are_renewed_by_few_statements(store: Store, events:
 
 
 def test_events_that_wait_are_bounded_in_bytes(events: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.webhooks.event_rows.MAX_WAITING_BYTES", 100)
+    monkeypatch.setattr("imserver.features.webhooks.event_rows.MAX_WAITING_BYTES", 100)
     large = NewEvent(APP, "ann", "absent", b'"%b"' % (b"x" * 90))
     adding = [gevent.spawn(events.append, [large]) for _ in range(3)]
     gevent.joinall(adding)

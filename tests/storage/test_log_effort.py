@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from imserver.config.settings import StorageSettings
+from imserver.features.webhooks.event_rows import EventStore
+from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds, LogWindow
+from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Appended, Draft
@@ -15,9 +18,6 @@ from imserver.storage.log.message_log import MessageLog
 from imserver.storage.log.sqlite import SqliteDriver
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
-from imserver.webhooks.event_rows import EventStore
-from imserver.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds, LogWindow
-from imserver.webhooks.requests import Receiver, WebhookCounts
 
 APP = "gochat"
 _numbers = count()

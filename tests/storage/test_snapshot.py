@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.storage.accounts import AccountStore, States
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Appended, Change, Draft
 from imserver.storage.statements import PooledStatements, Row
 from imserver.storage.store import Store
-from imserver.webhooks.event_rows import EventStore, NewEvent
 
 from .conftest import OpenStore
 

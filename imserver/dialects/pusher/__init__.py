@@ -9,7 +9,7 @@ from imserver.dialects.pusher.hooks import PusherHooks
 from imserver.dialects.pusher.service import NAME, PusherService
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.feature import Feature
-from imserver.webhooks import webhooks_of
+from imserver.features.webhooks import webhooks_of
 
 
 def _build(core: Parts) -> FeatureParts:

@@ -24,6 +24,21 @@ from imserver.dialects.cmd.wire import STORED_COMMANDS
 from imserver.errors import StorageUnavailable
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotHook, HookStore
+from imserver.features.webhooks.event_json import for_bot
+from imserver.features.webhooks.event_rows import EventStore
+from imserver.features.webhooks.feeds import (
+    CLOCK_SECONDS,
+    LEASE_SECONDS,
+    MISCONFIGURED,
+    RENEW_SECONDS,
+    SAVE_SECONDS,
+)
+from imserver.features.webhooks.requests import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    POST_SECONDS,
+    WebhookCounts,
+)
 from imserver.logging import RateLimitedLog
 from imserver.messages.log_subscriptions import users_of
 from imserver.messages.messaging import Messaging, make_draft
@@ -34,16 +49,6 @@ from imserver.storage.log.bots import bots_of
 from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
 from imserver.transport.outgoing import Unreachable
-from imserver.webhooks.event_rows import EventStore
-from imserver.webhooks.events import for_bot
-from imserver.webhooks.feeds import (
-    CLOCK_SECONDS,
-    LEASE_SECONDS,
-    MISCONFIGURED,
-    RENEW_SECONDS,
-    SAVE_SECONDS,
-)
-from imserver.webhooks.requests import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, POST_SECONDS, WebhookCounts
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog

@@ -11,8 +11,8 @@ from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots,
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore
+from imserver.features.webhooks import webhooks_of
 from imserver.people.attempts import AddressRate
-from imserver.webhooks import webhooks_of
 
 
 class BotParts(Struct, frozen=True):

@@ -22,10 +22,10 @@ from imserver.dialects.centrifuge.service import (
 )
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, SubscribeResult
 from imserver.errors import StorageUnavailable
+from imserver.features.webhooks.back_ends import BackEndRequests
 from imserver.model import Reply
 from imserver.transport.connection import CLOSING, OPEN, Connection
 from imserver.transport.gate import Head
-from imserver.webhooks.back_ends import BackEndRequests
 from tests.hub.harness import Harness
 from tests.transport.harness import Client
 

@@ -16,8 +16,8 @@ from imserver.errors import StorageUnavailable
 from imserver.features.bots import hooks as module
 from imserver.features.bots.hooks import BotHooks, messages_of
 from imserver.features.bots.parts import bots_of
+from imserver.features.webhooks import webhooks_of
 from imserver.storage.log.contract import Draft
-from imserver.webhooks import webhooks_of
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
 from tests.security.node_harness import ADMIN, Harness, config

@@ -15,10 +15,10 @@ from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from imserver.auth.reviews import ALLOWED, UNDECIDED, ReviewDecision, Then
+from imserver.features.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking
 from imserver.model import MAX_TYPE_BYTES
 from imserver.transport.connection import Connection
 from imserver.transport.outgoing import Outgoing, Unreachable
-from imserver.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking
 
 log = logging.getLogger(__name__)
 

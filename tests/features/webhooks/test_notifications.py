@@ -11,17 +11,17 @@ import pytest
 
 from imserver.errors import StorageUnavailable
 from imserver.features.bots.rows import BotStore
+from imserver.features.webhooks import feeds
+from imserver.features.webhooks import notifications as module
+from imserver.features.webhooks.notifications import Notifications
+from imserver.features.webhooks.requests import Receiver
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
-from imserver.webhooks import feeds
-from imserver.webhooks import notifications as module
-from imserver.webhooks.notifications import Notifications
-from imserver.webhooks.requests import Receiver
 from tests.core.back_end import BackEnd
+from tests.features.webhooks.test_feeds import APP, EVENTS, Node, quick
 from tests.support import CountingSignal
 from tests.transport.harness import until
-from tests.webhooks.test_feeds import APP, EVENTS, Node, quick
 
 __all__ = ["quick"]
 

@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from imserver.features.webhooks.event_rows import StoredEvent
 from imserver.message_view import entry_view
 from imserver.storage.log.contract import Entry
-from imserver.webhooks.event_rows import StoredEvent
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode

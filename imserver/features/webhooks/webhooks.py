@@ -13,6 +13,16 @@ import msgspec
 from imserver import errors
 from imserver.config.settings import ChannelEvent, TenantSettings
 from imserver.errors import StorageUnavailable
+from imserver.features.webhooks.back_ends import BackEndRequests
+from imserver.features.webhooks.event_rows import EventStore, NewEvent, add_events
+from imserver.features.webhooks.feeds import Feeds
+from imserver.features.webhooks.requests import (
+    Receiver,
+    WebhookCounts,
+    WebhookQueue,
+    WebhookQueues,
+)
+from imserver.features.webhooks.reviews import ReviewRequests
 from imserver.model import Event
 from imserver.storage.contract import RecordEvent
 from imserver.storage.log.contract import Entry
@@ -21,16 +31,6 @@ from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 from imserver.transport.gate import host_of
 from imserver.transport.outgoing import Outgoing
-from imserver.webhooks.back_ends import BackEndRequests
-from imserver.webhooks.event_rows import EventStore, NewEvent, add_events
-from imserver.webhooks.feeds import Feeds
-from imserver.webhooks.requests import (
-    Receiver,
-    WebhookCounts,
-    WebhookQueue,
-    WebhookQueues,
-)
-from imserver.webhooks.reviews import ReviewRequests
 
 _encode = msgspec.json.Encoder().encode
 

@@ -8,9 +8,9 @@ from msgspec import json
 
 from imserver.auth.reviews import ALLOWED, UNDECIDED, ReviewDecision, facts_of
 from imserver.config.settings import TenantSettings, WebhookSettings
+from imserver.features.webhooks import requests, reviews
+from imserver.features.webhooks.reviews import ReviewHook, ReviewRequests
 from imserver.storage.log.contract import Draft
-from imserver.webhooks import requests, reviews
-from imserver.webhooks.reviews import ReviewHook, ReviewRequests
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.core.login_harness import LoginHarness
 from tests.transport.harness import until

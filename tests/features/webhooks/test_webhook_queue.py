@@ -9,9 +9,9 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.features.webhooks import requests as module
+from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
 from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
-from imserver.webhooks import requests as module
-from imserver.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
 from tests.core.back_end import REFUSED, BackEnd
 from tests.transport.harness import turn, until
 

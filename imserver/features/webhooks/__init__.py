@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imserver.feature import Feature
-from imserver.webhooks import api, parts
-from imserver.webhooks.apps import objection
-from imserver.webhooks.parts import webhooks_of
-from imserver.webhooks.webhooks import Webhooks
+from imserver.features.webhooks import api, parts
+from imserver.features.webhooks.apps import objection
+from imserver.features.webhooks.parts import webhooks_of
+from imserver.features.webhooks.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from imserver.metric_table import Metric
@@ -18,7 +18,7 @@ __all__ = ["FEATURE", "Webhooks", "webhooks_of"]
 
 
 def _metrics() -> Sequence[Metric]:
-    from imserver.webhooks.metrics import METRICS
+    from imserver.features.webhooks.metrics import METRICS
 
     return METRICS
 

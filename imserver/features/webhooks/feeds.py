@@ -26,13 +26,8 @@ from gevent.event import Event as Signal
 
 from imserver.clock import retry_pause, until_beat
 from imserver.errors import StorageUnavailable
-from imserver.logging import RateLimitedLog
-from imserver.storage.dead_events import RetryRow
-from imserver.storage.log.contract import Entry
-from imserver.storage.statements import chunks
-from imserver.storage.store import Store
-from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
-from imserver.webhooks.event_rows import (
+from imserver.features.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
+from imserver.features.webhooks.event_rows import (
     KEEP_SECONDS,
     EventStore,
     FeedRow,
@@ -40,8 +35,7 @@ from imserver.webhooks.event_rows import (
     NotOwner,
     StoredEvent,
 )
-from imserver.webhooks.events import EVENT_PREFIX, Outbound, Page, page_of
-from imserver.webhooks.requests import (
+from imserver.features.webhooks.requests import (
     BATCH_BYTES,
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -50,6 +44,12 @@ from imserver.webhooks.requests import (
     Receiver,
     WebhookCounts,
 )
+from imserver.logging import RateLimitedLog
+from imserver.storage.dead_events import RetryRow
+from imserver.storage.log.contract import Entry
+from imserver.storage.statements import chunks
+from imserver.storage.store import Store
+from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
 
 log = logging.getLogger(__name__)
 

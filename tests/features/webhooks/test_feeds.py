@@ -12,14 +12,14 @@ from msgspec import json
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
+from imserver.features.webhooks import feeds as module
+from imserver.features.webhooks.event_json import page_of
+from imserver.features.webhooks.event_rows import EventStore, StoredEvent
+from imserver.features.webhooks.feeds import Feed, Feeds
+from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.storage.dead_events import list_retries, replay
 from imserver.storage.log.contract import Draft, Entry
 from imserver.storage.store import Store
-from imserver.webhooks import feeds as module
-from imserver.webhooks.event_rows import EventStore, StoredEvent
-from imserver.webhooks.events import page_of
-from imserver.webhooks.feeds import Feed, Feeds
-from imserver.webhooks.requests import Receiver, WebhookCounts
 from tests.core.back_end import REFUSED, BackEnd, Post
 from tests.support import CountingSignal
 from tests.transport.harness import until

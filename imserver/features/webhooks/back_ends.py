@@ -23,12 +23,12 @@ from imserver.auth.back_ends import (
 )
 from imserver.config.settings import BackEndSettings
 from imserver.errors import ClientError
+from imserver.features.webhooks.requests import MAX_WAITING, Asking, AuthoriseHook, Authoriser
 from imserver.model import ClientFacts
 from imserver.protocol.forgiving import without_nulls
 from imserver.transport.connection import Connection
 from imserver.transport.gate import host_of
 from imserver.transport.outgoing import Outgoing, Unreachable
-from imserver.webhooks.requests import MAX_WAITING, Asking, AuthoriseHook, Authoriser
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode

@@ -9,6 +9,8 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.principal import ADMIN
+from imserver.features.webhooks.event_json import page_of
+from imserver.features.webhooks.parts import webhooks_of
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import about
@@ -17,8 +19,6 @@ from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
 from imserver.storage import dead_events
-from imserver.webhooks.events import page_of
-from imserver.webhooks.parts import webhooks_of
 
 MOST_EVENTS: Final = 1000
 _PAGE_BYTES: Final = 1 << 20

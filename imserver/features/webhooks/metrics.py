@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from typing import Any, Final
 
+from imserver.features.webhooks.parts import webhooks_of
 from imserver.metric_table import Metric, Read, counter, gauge
-from imserver.webhooks.parts import webhooks_of
 
 _EVENTS: Final = {
     "delivered": "Events that back ends and URLs of bots accepted",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from imserver.core.core import FeatureParts, Hooks, Parts
-from imserver.webhooks.apps import WebhookApps
-from imserver.webhooks.notifications import Notifications
-from imserver.webhooks.occupancy import Occupancy
-from imserver.webhooks.webhooks import Webhooks
+from imserver.features.webhooks.apps import WebhookApps
+from imserver.features.webhooks.notifications import Notifications
+from imserver.features.webhooks.occupancy import Occupancy
+from imserver.features.webhooks.webhooks import Webhooks
 
 _LAST_SECONDS: Final = 2.0
 """Time limit for sending the last events."""

@@ -10,10 +10,10 @@ from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey
 from imserver.config.settings import ChannelEvent, Config, TenantSettings, WebhookEvent
 from imserver.errors import StartError
-from imserver.webhooks.back_ends import BackEndHook
-from imserver.webhooks.requests import AuthoriseHook, Receiver
-from imserver.webhooks.reviews import ReviewHook
-from imserver.webhooks.webhooks import Webhooks
+from imserver.features.webhooks.back_ends import BackEndHook
+from imserver.features.webhooks.requests import AuthoriseHook, Receiver
+from imserver.features.webhooks.reviews import ReviewHook
+from imserver.features.webhooks.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.config.settings import TenantSettings, WebhookSettings
+from imserver.features.webhooks import requests as authorise
 from imserver.model import Event
-from imserver.webhooks import requests as authorise
 from tests.core.login_harness import ASK, HOOK, JWT, LoginHarness, token_for
 from tests.transport.harness import until
 
