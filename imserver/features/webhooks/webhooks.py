@@ -51,8 +51,8 @@ class Webhooks:
     """Owner of the queues, one for each app with a webhook, and of the connections of these apps.
 
     Events of connections and live messages wait in memory; durable ones go to the ``feeds``. Only
-    :meth:`absent`, :meth:`undelivered`, :meth:`expire` and :meth:`stop` switch. An app without a webhook costs
-    one look-up.
+    :meth:`absent`, :meth:`undelivered`, :meth:`expire` and :meth:`stop` switch. An app without a webhook
+    costs one look-up.
     """
 
     def __init__(
