@@ -238,9 +238,10 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
 
 def _check_production(path: str | None) -> None:
     from imserver.commands import production
-    from imserver.opened import opened
+    from imserver.node.feature_list import objection_for
+    from imserver.offline import opened
 
-    with opened(path, None) as (settings, store, tenants):
+    with opened(path, None, objection_for) as (settings, store, tenants):
         deployment = production.Deployment(
             settings,
             path or settings_file(os.environ) or "",

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
-from imserver.auth.accounts import AccountLookup
-from imserver.auth.relations import Relations
 from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config
 from imserver.config.values import Places, convert_section
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Answers, FeatureParts, Parts
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Route
 from imserver.http.operation import Operation
@@ -50,7 +48,7 @@ class Feature(Struct, frozen=True):
     problem and the id of the request; None: the client wants no page. ``preload`` imports what a node would
     import later: before a process forks, so that nodes share the memory. ``uses``: names of features that it
     needs; they come before it in the list.
-    ``accounts`` and ``relations`` answer questions of the core (:class:`imserver.core.core.Answering`).
+    ``answers``: who answers questions of the core.
     ``commands``: name of a command of ``imserver`` → its module, which only the command imports, its
     attribute there, and one line of help; only for features of this server.
     ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
@@ -72,8 +70,7 @@ class Feature(Struct, frozen=True):
     uses: tuple[str, ...] = ()
     settings: type[Struct] | None = None
     commands: Mapping[str, tuple[str, str, str]] = {}
-    accounts: Callable[[Parts], AccountLookup] | None = None
-    relations: Callable[[Parts], Relations] | None = None
+    answers: Answers = Answers()
 
 
 _Settings = TypeVar("_Settings", bound=Struct)

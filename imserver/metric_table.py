@@ -288,49 +288,14 @@ _OWN = {
     "slow_readers": "Connections closed because they did not read",
 }
 
-_BACK_ENDS = (
+_LOGINS = (
     counter(
         "imserver_logins_denied_total",
         "Refused logins, by reason",
         "metrics.denials",
         "reason",
     ),
-    gauge(
-        "imserver_webhook_waiting",
-        "Events that wait to be sent to back ends and bots",
-        "webhooks.tally.waiting",
-    ),
-    gauge("imserver_webhook_waiting_bytes", "Bytes of these events", "webhooks.tally.waiting_bytes"),
-    gauge(
-        "imserver_webhook_backlog",
-        "Durable events, and entries of logs, that this node has to deliver",
-        "webhooks.feeds.backlog",
-    ),
 )
-
-_WEBHOOKS = {
-    "delivered": "Events that back ends and URLs of bots accepted",
-    "failures": "Requests to them that failed",
-    "dropped": "Events dropped before they were accepted",
-}
-
-_AUTHORISE = {
-    "asked": "Logins for which a back end was asked",
-    "refused": "Logins that back ends refused",
-    "undecided": "Logins refused because the back end did not answer in time",
-}
-
-_REVIEWS = {
-    "asked": "Messages and files for which a back end was asked",
-    "replaced": "Messages that back ends replaced",
-    "rejected": "Messages and files that back ends rejected",
-    "undecided": "Messages and files that no back end reviewed in time",
-}
-
-_DECISIONS = {
-    "asked": "Decisions about clients, and calls of their methods, for which a back end was asked",
-    "failed": "Those without a valid answer in time",
-}
 
 _MESSAGE_IDS = {
     "repeats": "Pushes with a message id that was accepted before, on this node",
@@ -341,11 +306,7 @@ METRICS: Final = (
     *_PROCESS,
     *_CONNECTIONS,
     *counters("imserver", "metrics", _OWN),
-    *_BACK_ENDS,
-    *counters("imserver_webhook", "webhooks.tally", _WEBHOOKS),
-    *counters("imserver_authorise", "webhooks.authoriser", _AUTHORISE),
-    *counters("imserver_review", "webhooks.reviews", _REVIEWS),
-    *counters("imserver_back_end", "webhooks.back_ends", _DECISIONS),
+    *_LOGINS,
     *counters("imserver_message_id", "dedupe", _MESSAGE_IDS),
     *CLUSTER_METRICS,
 )

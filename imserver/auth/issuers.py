@@ -23,7 +23,7 @@ from imserver.auth.tokens import BadToken, Claims, Key, key_of_jwk, read_issued,
 from imserver.config.settings import JwtSettings
 from imserver.config.values import ISSUER_URL
 from imserver.errors import IssuerUnavailable
-from imserver.webhooks.requests import Outgoing, Unreachable
+from imserver.transport.outgoing import Outgoing, Unreachable
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Logins: the decision about each, in every dialect; its webhooks; the end of its session.
+"""Logins: the decision about each, in every dialect; the end of its session.
 
 This module checks what depends on the app: existence, login rule, dialects, origins, token, connection quota
 and back end. Login policies and bans belong to :mod:`imserver.sessions.sessions`.
@@ -13,8 +13,10 @@ from typing import Final
 
 from imserver import errors
 from imserver.auth.accounts import AccountLookup
+from imserver.auth.back_ends import BackEnds
 from imserver.auth.channel_tokens import ChannelClaims, read_channel_token
 from imserver.auth.issuers import Issuers
+from imserver.auth.observer import Observer
 from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.quotas import ConnectionQuota, Expiry
 from imserver.auth.rules import (
@@ -31,14 +33,14 @@ from imserver.auth.rules import (
     LoginDecision,
     LoginRequest,
     Rule,
-    Secrets,
-    load_secrets,
+    load_app_keys,
 )
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import (
     BadKey,
     BadToken,
     Claims,
+    Key,
     TokenExpired,
     app_named_by,
     read_bare_token,
@@ -51,8 +53,6 @@ from imserver.metrics import Metrics
 from imserver.model import ACTION_PREFIX, is_of_device
 from imserver.transport.connection import OPEN, Connection, Encoding
 from imserver.transport.gate import Origins, host_name
-from imserver.webhooks.requests import AuthoriseHook
-from imserver.webhooks.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ class Logins:
         pages: PageTokens,
         accounts: AccountLookup,
         is_demo: Callable[[], bool],
-        webhooks: Webhooks,
+        back_ends: BackEnds,
+        observer: Observer,
         issuers: Issuers,
         secret: bytes,
         connections: set[Connection],
@@ -88,7 +89,8 @@ class Logins:
         self._pages = pages
         self._accounts = accounts
         self._is_demo = is_demo
-        self._webhooks = webhooks
+        self._back_ends = back_ends
+        self._observer = observer
         self._issuers = issuers
         self._logged = OncePerMinute(MAX_REFUSALS_LOGGED)
         self._secret = secret
@@ -140,7 +142,7 @@ class Logins:
         app = rule.name
         if rule.closed:
             return self._denied("closed", NOT_ALLOWED, app, user, request)
-        if rule.broken:
+        if rule.broken or (rule.asks_back_end and not self._back_ends.is_ready(app)):
             return self._denied("key", UNDECIDED, app, user, request)
         if rule.dialects and dialect not in rule.dialects:
             return self._denied("dialect", WRONG_DIALECT, app, user, request)
@@ -156,8 +158,8 @@ class Logins:
             return UNDECIDED
         if self._quota.full(rule.name, rule.tenant.max_connections, request):
             return self._denied("limit", APP_FULL, app, user, request)
-        if rule.asked is not None:
-            decision = self._ask_back_end(rule.asked, decision, user, token, dialect, request, device)
+        if rule.by_back_end:
+            decision = self._ask_back_end(app, decision, user, token, dialect, request, device)
             if decision.ok and self._quota.full(rule.name, rule.tenant.max_connections, request):
                 return self._denied("limit", APP_FULL, app, user, request)
         if decision.ok and isinstance(request, Connection) and request.state == OPEN:
@@ -357,7 +359,7 @@ class Logins:
 
     def _ask_back_end(
         self,
-        asked: AuthoriseHook,
+        app: str,
         decision: LoginDecision,
         user: str,
         token: str,
@@ -365,11 +367,11 @@ class Logins:
         request: LoginRequest,
         device: str,
     ) -> LoginDecision:
-        answer = self._webhooks.authorise(asked, user or decision.user, token, dialect, request.peer, device)
+        answer = self._back_ends.authorise(app, user or decision.user, token, dialect, request.peer, device)
         if answer is None:
-            return self._denied("undecided", UNDECIDED, asked.app, user, request)
+            return self._denied("undecided", UNDECIDED, app, user, request)
         if not answer.allow:
-            return self._denied("back end", NOT_ALLOWED, asked.app, user, request)
+            return self._denied("back end", NOT_ALLOWED, app, user, request)
         times = [each for each in (decision.expires_at, answer.expires_at) if each]
         known = user or decision.user or answer.user
         return LoginDecision(
@@ -423,12 +425,12 @@ class Logins:
             self._expiry.end_at(connection, decision.expires_at)
         rule = self._rules.get(connection.app or "")
         if rule is None or (
-            rule.quiet and not self._webhooks.known and type(connection.encoding) is Encoding
+            rule.quiet and not self._observer.known and type(connection.encoding) is Encoding
         ):
             return
         self._quota.take(rule.name, rule.tenant.max_connections, connection)
         rule.limit(connection)
-        self._webhooks.began(connection)
+        self._observer.began(connection)
 
     def ended(self, connection: Connection, code: int) -> None:
         """Release everything of a closed connection, with or without a session. Never switches."""
@@ -436,8 +438,8 @@ class Logins:
             self._expiry.forget(connection)
         if self._quota.taken:
             self._quota.leave(connection)
-        if self._webhooks.known:
-            self._webhooks.ended(connection, code)
+        if self._observer.known:
+            self._observer.ended(connection, code)
 
     def expire(self) -> None:
         """End the sessions whose token has expired. Called once per second."""
@@ -452,7 +454,7 @@ class Logins:
         """
         for tenant in self._tenants.all():
             try:
-                self._take(self._rule(tenant, load_secrets(tenant.name, tenant, self._secret)))
+                self._take(self._rule(tenant, load_app_keys(tenant.name, tenant, self._secret)))
             except BadKey as bad:
                 raise errors.StartError(f"apps.{tenant.name}.{bad}") from None
         self._update_gate()
@@ -461,7 +463,6 @@ class Logins:
         """Load all keys again, also from files, after the apps were reloaded (SIGHUP)."""
         tenants = {tenant.name: tenant for tenant in self._tenants.all()}
         for name in self._rules.keys() - tenants.keys():
-            self._forget_hooks(name)
             del self._rules[name]
         for tenant in tenants.values():
             self._compile(tenant)
@@ -473,13 +474,9 @@ class Logins:
         self._update_gate()
 
     def deleted(self, app: str) -> None:
-        """An app was deleted: nobody logs in to it, and its back end is sent nothing more."""
-        self._forget_hooks(app)
+        """An app was deleted: nobody logs in to it."""
         if self._rules.pop(app, None) is not None:
             self._update_gate()
-
-    def _forget_hooks(self, app: str) -> None:
-        self._webhooks.set(app, None)
 
     def _learn(self, app: str) -> Rule | None:
         """Compile the rule of an app on first use; None if the app does not exist."""
@@ -490,15 +487,16 @@ class Logins:
         """Compile the rule of an app. If its keys are invalid, its earlier keys stay; without any, it is
         closed."""
         try:
-            secrets = load_secrets(tenant.name, tenant, self._secret)
+            keys = load_app_keys(tenant.name, tenant, self._secret)
         except BadKey as bad:
             log.error("apps.%s.%s", tenant.name, bad)
             known = self._rules.get(tenant.name)
-            secrets = Secrets() if known is None else known.secrets
-        return self._take(self._rule(tenant, secrets))
+            keys = () if known is None else known.keys
+        return self._take(self._rule(tenant, keys))
 
-    def _rule(self, tenant: Tenant, secrets: Secrets) -> Rule:
-        return Rule(tenant, secrets, self._is_demo(), bool(self._entrances_of(tenant)))
+    def _rule(self, tenant: Tenant, keys: tuple[Key, ...]) -> Rule:
+        has_entrance, is_observed = bool(self._entrances_of(tenant)), self._observer.observes(tenant)
+        return Rule(tenant, keys, self._is_demo(), has_entrance, is_observed)
 
     def _entrances_of(self, tenant: Tenant) -> str:
         return "; ".join(filter(None, (entrance(tenant) for entrance in self.entrances)))
@@ -510,7 +508,6 @@ class Logins:
             for connection in self._connections:
                 if connection.app == rule.name:
                     self._quota.take(rule.name, rule.tenant.max_connections, connection)
-        self._webhooks.set(rule.name, rule.receiver, rule.review, rule.back_ends)
         return rule
 
     def _update_gate(self) -> None:
@@ -528,7 +525,7 @@ def _who_may_log_in(rule: Rule, entrances: str) -> str:
     proofs = {
         "a session token (jwt)": rule.keys or rule.issuers,
         "an account": rule.accounts,
-        "its back end": rule.asked,
+        "its back end": rule.by_back_end,
         "the back end of back_ends.connect (clients of Centrifugo)": rule.tenant.back_ends.connect,
     }
     return "a login needs " + " or ".join(name for name, wanted in proofs.items() if wanted)

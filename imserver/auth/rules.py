@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol, get_args
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
@@ -11,25 +11,17 @@ from imserver import errors
 from imserver.auth.quotas import LimitedEncoding
 from imserver.auth.tokens import BadKey, Claims, Key, load_keys, read_key_file
 from imserver.config.settings import (
-    ChannelEvent,
     Config,
     TenantSettings,
-    WebhookEvent,
 )
 from imserver.config.values import MAKE_SECRET, Places, is_placeholder
 from imserver.errors import StartError
 from imserver.model import SYSTEM_PREFIX
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.gate import listed_host
-from imserver.webhooks.back_ends import BackEndHook
-from imserver.webhooks.requests import AuthoriseHook, Receiver
-from imserver.webhooks.reviews import ReviewHook
 
 if TYPE_CHECKING:
     from imserver.auth.tenants import Tenant
-
-EVENTS: Final = frozenset(get_args(WebhookEvent)) - frozenset(get_args(ChannelEvent))
-"""Webhook events that a back end receives if its app selects none. Those of channels are too many."""
 
 
 class LoginDecision(Struct, frozen=True, gc=False):
@@ -86,25 +78,15 @@ Entrance = Callable[["Tenant"], str]
 """Another way into an app than a login: who uses it, and what for; ``""`` if the app does not have it."""
 
 
-class Secrets(Struct, frozen=True):
-    """Keys from an app's settings: for tokens and for the webhook's signature."""
-
-    keys: tuple[Key, ...] = ()
-    webhook: bytes = b""
-
-
-def load_secrets(name: str, settings: TenantSettings, secret: bytes) -> Secrets:
-    """Load the keys of the app ``name``. Reads key files.
+def load_app_keys(name: str, settings: TenantSettings, secret: bytes) -> tuple[Key, ...]:
+    """Load the keys of the app ``name`` for session tokens. Reads key files.
 
     Raises :class:`imserver.auth.tokens.BadKey`. Its text begins with the name of the setting.
     """
     try:
-        keys = load_keys(settings.jwt, secret, name)
+        return load_keys(settings.jwt, secret, name)
     except BadKey as bad:
         raise BadKey(f"jwt: {bad}") from None
-    is_asked = settings.webhook.urls or settings.back_ends.urls
-    webhook = secret_in("webhook", settings.webhook) if is_asked else b""
-    return Secrets(keys, webhook)
 
 
 class SecretSettings(Protocol):
@@ -137,8 +119,9 @@ class Rule:
     """What an app requires of a login. Owner of the encodings with its message rate.
 
     ``open``: anybody may log in. ``closed``: nobody may, because the app has no login rule. ``plain``: open
-    and without further checks. ``quiet``: plain, and no webhook receives its events. ``broken``: it requires
-    tokens or a webhook, but their keys are missing. ``accounts``: account tokens are accepted; a token is
+    and without further checks. ``quiet``: plain, and nobody observes its logins. ``broken``: it requires
+    tokens, but their keys are missing. ``by_back_end``: its back end decides about logins.
+    ``asks_back_end``: its back end is asked anything. ``accounts``: account tokens are accepted; a token is
     required. ``only_accounts``: all users are accounts. ``issuers``: the entries of ``jwt`` with an issuer.
     ``user_bytes``: length of the longest user id. ``origins`` None: the node's own policy applies.
     ``has_entrance``: see :data:`Entrance`.
@@ -148,9 +131,9 @@ class Rule:
         "_encodings",
         "accounts",
         "any_origin",
-        "asked",
-        "back_ends",
+        "asks_back_end",
         "broken",
+        "by_back_end",
         "closed",
         "dialects",
         "issuers",
@@ -161,20 +144,23 @@ class Rule:
         "origins",
         "plain",
         "quiet",
-        "receiver",
-        "review",
-        "secrets",
         "tenant",
         "user_bytes",
     )
 
-    def __init__(self, tenant: Tenant, secrets: Secrets, demo: bool, has_entrance: bool = False) -> None:
+    def __init__(
+        self,
+        tenant: Tenant,
+        keys: tuple[Key, ...],
+        demo: bool,
+        has_entrance: bool = False,
+        is_observed: bool = False,
+    ) -> None:
         webhook = tenant.webhook
         self.tenant = tenant
         self.name = tenant.name
         self.user_bytes = tenant.user_bytes_of(tenant.name)
-        self.secrets = secrets
-        self.keys = secrets.keys
+        self.keys = keys
         self.accounts = tenant.wants_accounts(tenant.name)
         self.only_accounts = self.accounts and not (
             demo or tenant.jwt or has_entrance or tenant.back_ends.connect
@@ -182,53 +168,18 @@ class Rule:
         self.open = (tenant.open or demo) and not (tenant.has_login_rule or tenant.back_ends.connect)
         self.closed = not (self.open or tenant.has_login_rule)
         self.issuers = tuple(row for row in tenant.jwt if row.issuer)
-        self.broken = bool(len(tenant.jwt) > len(self.issuers) and not secrets.keys) or bool(
-            (webhook.authorise_url or webhook.review_url or tenant.back_ends.urls) and not secrets.webhook
-        )
+        self.broken = len(tenant.jwt) > len(self.issuers) and not keys
+        self.by_back_end = bool(webhook.authorise_url)
+        self.asks_back_end = bool(webhook.authorise_url or webhook.review_url or tenant.back_ends.urls)
         self.dialects = frozenset(tenant.dialects)
         self.any_origin = tenant.origin_policy == "any"
         has_origins = tenant.origins or tenant.origin_policy
         self.origins = frozenset(map(listed_host, tenant.origins)) if has_origins else None
-        self._set_hooks(tenant, secrets)
         self.plain = self.open and not (
-            tenant.dialects or tenant.max_connections or tenant.messages_per_second
+            tenant.dialects or tenant.max_connections or tenant.messages_per_second or self.asks_back_end
         )
-        self.quiet = self.plain and self.receiver is None
+        self.quiet = self.plain and not is_observed
         self._encodings: dict[Encoding, LimitedEncoding] = {}
-
-    def _set_hooks(self, tenant: Tenant, secrets: Secrets) -> None:
-        """Set which URLs of the app are called, with their secrets. None: not called."""
-        webhook = tenant.webhook
-        self.asked = (
-            AuthoriseHook(tenant.name, webhook.authorise_url, secrets.webhook)
-            if webhook.authorise_url
-            else None
-        )
-        self.receiver = (
-            Receiver(
-                tenant.name,
-                webhook.url,
-                secrets.webhook,
-                frozenset(webhook.events) or EVENTS,
-                webhook.absent_seconds,
-            )
-            if (webhook.url and secrets.webhook) or (webhook.events and not webhook.url)
-            else None
-        )
-        self.review = (
-            ReviewHook(
-                tenant.name,
-                webhook.review_url,
-                secrets.webhook,
-                webhook.review_seconds,
-                webhook.review_failure == "allow",
-            )
-            if webhook.review_url
-            else None
-        )
-        self.back_ends = (
-            BackEndHook(tenant.name, tenant.back_ends, secrets.webhook) if tenant.back_ends.urls else None
-        )
 
     def limit(self, connection: Connection) -> None:
         """Apply the message rate of the app to the connection, in place of any other app's."""
@@ -269,7 +220,7 @@ def objection(name: str, settings: TenantSettings) -> str:
                     "channels: an app of the client dialect has no message log: no stored history, no groups"
                 )
     try:
-        load_secrets(name, settings, b"")
+        load_app_keys(name, settings, b"")
     except BadKey as bad:
         return str(bad)
     return ""

@@ -10,21 +10,21 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.auth.channel_tokens import ChannelClaims
-from imserver.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
-from imserver.channels.members import ChannelRefused, check_name, group_in
-from imserver.errors import StorageUnavailable
-from imserver.model import Event
-from imserver.storage.store import Store
-from imserver.transport.connection import OPEN, Connection
-from imserver.webhooks.back_ends import (
+from imserver.auth.back_ends import (
     BackEndCall,
     BackEndDisconnect,
     BackEndRefused,
     BackEnds,
     BackEndUnavailable,
 )
-from imserver.webhooks.reviews import Reviews
+from imserver.auth.channel_tokens import ChannelClaims
+from imserver.auth.reviews import Reviews
+from imserver.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
+from imserver.channels.members import ChannelRefused, check_name, group_in
+from imserver.errors import StorageUnavailable
+from imserver.model import Event
+from imserver.storage.store import Store
+from imserver.transport.connection import OPEN, Connection
 
 T = TypeVar("T")
 USER_CHANNEL: Final = "user:"
@@ -110,7 +110,7 @@ class ChannelConsent:
     def review(self, connection: Connection, channel: str, event: Event) -> Event:
         """What is published of an event of a client in an app whose back end reviews messages."""
         app, user = connection.app or "", connection.user
-        if app not in self._reviews.hooks:
+        if app not in self._reviews.apps:
             return event
         facts: dict[str, Any] = {
             "kind": "message",

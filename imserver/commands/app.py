@@ -15,9 +15,9 @@ from imserver.config.load import dump_app, read_value
 from imserver.config.settings import ChannelSettings, ProviderSettings, TenantSettings
 from imserver.config.values import fold
 from imserver.errors import MediaUnavailable
-from imserver.node.feature_list import load_features
-from imserver.opened import day, opened, settings_options
-from imserver.storage.events import EventStore
+from imserver.node.feature_list import load_features, objection_for
+from imserver.offline import day, opened, settings_options
+from imserver.storage import dead_events
 from imserver.terminal import fail, read_text, table
 
 _SHOWN_EVENTS: Final = 1000
@@ -51,7 +51,7 @@ def app() -> None:
 @click.argument("settings", nargs=-1, metavar="[SETTING=VALUE]...")
 def create(path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...]) -> None:
     """Create an app."""
-    with opened(path, data_dir) as (_, _, tenants):
+    with opened(path, data_dir, objection_for) as (_, _, tenants):
         if not tenants.register(name, **_fields(settings, {})):
             fail(f"app {name} already exists")
     click.echo(f"app {name} created")
@@ -61,7 +61,7 @@ def create(path: str | None, data_dir: str | None, name: str, settings: tuple[st
 @settings_options
 def list_apps(path: str | None, data_dir: str | None) -> None:
     """List all apps."""
-    with opened(path, data_dir) as (_, _, tenants):
+    with opened(path, data_dir, objection_for) as (_, _, tenants):
         rows = [
             (
                 each.name,
@@ -79,7 +79,7 @@ def list_apps(path: str | None, data_dir: str | None) -> None:
 @click.argument("name")
 def show(path: str | None, data_dir: str | None, name: str) -> None:
     """Print an app's settings as YAML; secrets are hidden."""
-    with opened(path, data_dir) as (_, _, tenants):
+    with opened(path, data_dir, objection_for) as (_, _, tenants):
         tenant = tenants.get(name)
     if tenant is None:
         fail(f"app {name} does not exist")
@@ -98,7 +98,7 @@ def change(
 
     Apps of the configuration file are changed in that file.
     """
-    with opened(path, data_dir) as (_, _, tenants):
+    with opened(path, data_dir, objection_for) as (_, _, tenants):
         before = tenants.get(name)
         plain = {} if before is None else msgspec.to_builtins(before)
         whole = [each for each in unset if "." not in each]
@@ -117,7 +117,7 @@ def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None
     servers close its sessions with 4506. Apps of the configuration file are removed there. An app
     with aliases cannot be deleted. This cannot be undone.
     """
-    with opened(path, data_dir) as (settings, store, tenants):
+    with opened(path, data_dir, objection_for) as (settings, store, tenants):
         found = app_contents(tenants, store, name)
         goes = ", ".join(f"{number} {what}" for what, number in msgspec.structs.asdict(found).items())
         click.echo(f"Deleting the app {name} also deletes {goes}.", err=True)
@@ -152,17 +152,17 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
 
     Without --dead it lists the oldest 1000 that are still tried again.
     """
-    with opened(path, data_dir) as (_, store, tenants):
+    with opened(path, data_dir, objection_for) as (_, store, tenants):
         if tenants.get(name) is None:
             fail(f"app {name} does not exist")
-        feed, app_name = EventStore(store), tenants.resolve(name)
+        app_name = tenants.resolve(name)
         if replay is not None:
-            count = feed.replay(app_name, "" if replay == "all" else replay)
+            count = dead_events.replay(store, app_name, "" if replay == "all" else replay)
             if not count and replay != "all":
                 fail(f"app {name} has no dead event {replay}")
             click.echo(f"{count} events are sent again")
             return
-        rows = feed.list_retries(app_name, dead, 0, _SHOWN_EVENTS)
+        rows = dead_events.list_retries(store, app_name, dead, 0, _SHOWN_EVENTS)
     shown = [(row.event, row.user, str(row.attempts), day(row.first_failed)) for row in rows]
     click.echo(table(("event", "user", "attempts", "first failed"), shown))
 

@@ -8,7 +8,7 @@ import click
 
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.opened import load_settings, settings_options
+from imserver.offline import load_settings, settings_options
 from imserver.process import DataDirectory
 from imserver.storage import backup as copies
 from imserver.storage.address import DatabaseAddress, database_address

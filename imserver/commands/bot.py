@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from imserver.opened import day
+from imserver.offline import day
 from imserver.terminal import fail, read_key, server_address, table
 from imserver_client import Api, ClientError, RequestRefused
 

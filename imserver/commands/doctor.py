@@ -24,7 +24,7 @@ from imserver.cluster.redis.connection import address_of, connection_to
 from imserver.cluster.registry import advertised_address
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.opened import load_settings, settings_options
+from imserver.offline import load_settings, settings_options
 from imserver.process import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.database import probe

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gevent.hub import get_hub
 from msgspec import Struct
@@ -18,18 +18,20 @@ from msgspec.structs import asdict, replace
 from imserver import __version__
 from imserver.auth.accounts import AccountLookup, NoAccountLookup
 from imserver.auth.authority import AllowLists, Authority, Keys
+from imserver.auth.back_ends import BackEnds, NoBackEnds
 from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
+from imserver.auth.observer import NoObserver, Observer
 from imserver.auth.page_tokens import PageTokens
 from imserver.auth.quotas import BotRates
 from imserver.auth.relations import NoRelations, Relations
+from imserver.auth.reviews import NoReviews, Reviews
 from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
 from imserver.channels.commands import ChannelCommands
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
-from imserver.channels.occupancy import Occupancy
 from imserver.channels.stored import ChannelLog
 from imserver.channels.streamed_messages import ChannelStreams, StreamedMessages
 from imserver.cluster.history import LocalHistory
@@ -42,7 +44,6 @@ from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
 from imserver.messages.annotations import AnnotationCommands
 from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
-from imserver.messages.notifications import Notifications
 from imserver.messages.receipts import Receipts, Signals
 from imserver.messages.retention import Retention
 from imserver.metrics import Metrics, resident_bytes
@@ -62,10 +63,9 @@ from imserver.transport.connection import Connection, ConnectionContext, Serve
 from imserver.transport.dispatch import CommandTable, Dispatcher
 from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
 from imserver.transport.outbox import Budget, Flusher
+from imserver.transport.outgoing import Outgoing
 from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import StreamPath
-from imserver.webhooks.requests import Outgoing
-from imserver.webhooks.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from imserver.core.cluster import Cluster
@@ -102,6 +102,7 @@ class FeatureParts(Struct, frozen=True):
     ``run``: functions of greenlets, from the start of the node until they are killed. ``drain``: called when
     the servers have drained, before the connections of clients end. ``erasure``: of what is more than rows.
     ``counters``: numbers since the start, for the state of the node.
+    ``finish``: called when all connections have ended, while the greenlets of the node still run.
     ``stop``: called at the end of the node, before its store is closed.
     """
 
@@ -120,32 +121,43 @@ class FeatureParts(Struct, frozen=True):
     drain: Callable[[], object] = _nothing
     erasure: Erasure | None = None
     counters: Struct | None = None
+    finish: Callable[[], object] = _nothing
     stop: Callable[[], object] = _nothing
 
 
-_Answers = TypeVar("_Answers")
+class Hooks(Struct, frozen=True):
+    """Who reviews messages, decides about clients and hears what happens."""
+
+    reviews: Reviews
+    back_ends: BackEnds
+    observer: Observer
 
 
-class Answering(Protocol):
-    """What :class:`Parts` reads of the row of a feature: who answers the questions of the core.
+NO_HOOKS: Final = Hooks(NoReviews(), NoBackEnds(), NoObserver())
 
-    The core calls the first function for each question, with the parts that it has built so far.
+_Answer = TypeVar("_Answer")
+
+
+class Answers(Struct, frozen=True):
+    """Who answers the questions of the core. None: this feature does not answer.
+
+    The core calls the first function for each question, with the parts that it has built so far. Where nobody
+    answers, the core has an answer of its own.
+    ``accounts``: who holds a token of an account, and which users are accounts. ``relations``: whether a user
+    may reach another, and see that they are online; ``accounts`` is built. ``hooks``: who speaks for the back
+    ends of apps; connections, apps and the store are built, logins are not.
     """
 
-    @property
-    def accounts(self) -> Callable[[Parts], AccountLookup] | None:
-        """Who holds a token of an account, and which users are accounts."""
-
-    @property
-    def relations(self) -> Callable[[Parts], Relations] | None:
-        """Whether a user may reach another, and see that they are online. ``accounts`` is built."""
+    accounts: Callable[[Parts], AccountLookup] | None = None
+    relations: Callable[[Parts], Relations] | None = None
+    hooks: Callable[[Parts], Hooks] | None = None
 
 
 class Parts:
     """All parts of a node below its HTTP API, as attributes. Each part owns its state.
 
-    ``objection`` checks the settings of an app for the core and all features. ``answering``: the rows of the
-    features, in their order.
+    ``objection`` checks the settings of an app for the core and all features. ``answers``: those of
+    the features, in their order.
     """
 
     def __init__(
@@ -153,10 +165,10 @@ class Parts:
         config: Config,
         request_log: RequestLog,
         objection: AppObjection,
-        answering: Sequence[Answering] = (),
+        answers: Sequence[Answers] = (),
     ) -> None:
         self._objection = objection
-        self._answering = answering
+        self._answers = answers
         self.features: dict[str, FeatureParts] = {}
         """Name of a feature → its parts."""
         self.metric_rows: list[Callable[[], Iterable[Metric]]] = []
@@ -197,11 +209,7 @@ class Parts:
         self.messaging = self._make_messaging()
         self.temporary_values = LocalValues() if self.cluster is None else self.cluster.registry
         self.overview = self._make_overview()
-        registrar = None if self.cluster is None else self.cluster.registrar
-        Occupancy(self.channels, self.table, self.webhooks, registrar)
-        self.channel_consent = ChannelConsent(
-            self.webhooks.back_ends, self.webhooks.reviews, self.store, self.channels
-        )
+        self.channel_consent = ChannelConsent(self.back_ends, self.reviews, self.store, self.channels)
         self.channel_commands = ChannelCommands(
             self.channels,
             self.logins,
@@ -264,8 +272,6 @@ class Parts:
         self.store.delete_rows_of_user(app, user, tables_of(self.erasures))
         self.store.log().erase_user(app, user)
         self.messaging.pongs.forget(app, user)
-        # Absences are deleted as at a login.
-        self.webhooks.feeds.events.forget_user(app, user)
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -307,34 +313,31 @@ class Parts:
         self.ids = ConnectionIds(secret, new_birth())
         self.table = ConnectionTable(self.hub, self.ids)
         self._make_logins(secret)
-        self.relations: Relations = self._answer(each.relations for each in self._answering) or NoRelations()
+        self.relations: Relations = self._answer(each.relations for each in self._answers) or NoRelations()
         self._choose_services(secret)
         self.tenants.on_delete.append(self.sessions.close_app)
 
-    def _answer(self, functions: Iterable[Callable[[Parts], _Answers] | None]) -> _Answers | None:
+    def _answer(self, functions: Iterable[Callable[[Parts], _Answer] | None]) -> _Answer | None:
         """The answers of the first feature that has any."""
         return next((function(self) for function in functions if function is not None), None)
 
     def _make_logins(self, secret: bytes) -> None:
-        """Build authentication, login rules and webhooks."""
+        """Build authentication and login rules."""
         self.bot_rates = BotRates(self.config.limits.bot_rate)
         self.accounts: AccountLookup = (
-            self._answer(each.accounts for each in self._answering) or NoAccountLookup()
+            self._answer(each.accounts for each in self._answers) or NoAccountLookup()
         )
         self.page_tokens = PageTokens(self.config, secret)
         self.outgoing = outgoing = Outgoing()
-        self.webhooks = Webhooks(
-            outgoing,
-            self.table.id_of,
-            lambda: self.registry.lease.node,
-            self.store,
-        )
+        hooks = self._answer(each.hooks for each in self._answers) or NO_HOOKS
+        self.reviews, self.back_ends, self.observer = hooks.reviews, hooks.back_ends, hooks.observer
         self.logins = Logins(
             self.tenants,
             self.page_tokens,
             self.accounts,
             lambda: self.keys.demo,
-            self.webhooks,
+            self.back_ends,
+            self.observer,
             Issuers(outgoing),
             secret,
             self.context.connections,
@@ -421,14 +424,11 @@ class Parts:
             store,
             self.logins,
             self.action_positions,
-            self.webhooks.reviews,
+            self.reviews,
             self.bot_rates,
             self.channels,
             node_messages,
-            self.webhooks.feeds,
-        )
-        self.notifications = Notifications(
-            self.webhooks.feeds, self.presence, self.registry, store, self.accounts
+            self.observer,
         )
         signals = Signals(
             self.hub,
@@ -455,7 +455,7 @@ class Parts:
             store,
             self.metrics,
             self.action_positions,
-            self.webhooks.feeds.events,
+            self.observer,
         )
         return messaging
 
@@ -479,7 +479,7 @@ class Parts:
             self.pending,
             self.store,
             self.request_ids,
-            self.webhooks.absent,
+            self.observer.absent,
         )
 
     def _make_streams(self, others: OtherNodes | None) -> None:

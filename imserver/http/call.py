@@ -1,4 +1,4 @@
-"""Answering of requests: the row that declares a route, and the call that its function gets.
+"""Answers requests: the row that declares a route, and the call that its function gets.
 
 Both servers call :func:`answer`: it identifies the principal, checks its permission, reads the parameters,
 and runs the function.

@@ -16,7 +16,9 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.login import Logins
+from imserver.auth.observer import Observer
 from imserver.auth.quotas import BotRates
+from imserver.auth.reviews import ReviewDecision, Reviews, facts_of
 from imserver.channels.channels import Channels
 from imserver.channels.open_streams import OpenStreams
 from imserver.cluster.nodes import NodeMessages
@@ -69,8 +71,6 @@ from imserver.storage.log.rows import decode_meta
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
-from imserver.webhooks.feeds import Feeds
-from imserver.webhooks.reviews import ReviewDecision, Reviews, facts_of
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
@@ -99,7 +99,7 @@ class Messaging:
     """Sends drafts, and listens to the log. Owner of the parts that deliver entries.
 
     ``reviews`` asks the back ends of apps about what users send. ``node_messages`` reaches the other nodes;
-    None on a node that is alone. ``feeds`` report entries to back ends.
+    None on a node that is alone. ``observer`` hears of stored entries.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Messaging:
         bot_rates: BotRates,
         channels: Channels,
         node_messages: NodeMessages | None,
-        feeds: Feeds | None = None,
+        observer: Observer,
     ) -> None:
         self._store = store
         self._logins = logins
@@ -124,7 +124,7 @@ class Messaging:
         self._reviews = reviews
         self._bot_rates = bot_rates
         self._node_messages = node_messages
-        self._feeds = feeds
+        self._observer = observer
         self.log_subscriptions = LogSubscriptions()
         self.pongs = PongTracker(positions)
         self.ack_tracker = AckTracker(self.pongs)
@@ -162,7 +162,7 @@ class Messaging:
         if self._bot_rates.bots and not self._bot_rates.take(app, draft.sender):
             self._stored(app, connection, done, TooManyMessages("the bot has sent too many messages"))
             return
-        if app not in self._reviews.hooks:
+        if app not in self._reviews.apps:
             self.send(app, draft, done, connection)
             return
         then = partial(self._reviewed, app, draft, done, connection)
@@ -219,8 +219,8 @@ class Messaging:
         """See :class:`imserver.storage.log.writer.LogListener`."""
         if self._node_messages is not None:
             self._node_messages.broadcast_entries(app, first, last, entries)
-        if self._feeds is not None and app in self._feeds.feeds:
-            self._feeds.committed(app, first, last, entries)
+        if app in self._observer.apps:
+            self._observer.committed(app, first, last, entries)
         self.deliverer.widest.pop(app, None)
         self.follower.committed(app, first, last, entries)
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import gevent
 
+from imserver.auth.observer import Observer
 from imserver.config.settings import StorageSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.storage.action_positions import ActionPositions
-from imserver.storage.events import EventStore
 from imserver.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 class Retention:
     """Runs every ``storage.expire_seconds``. ``settings_of`` gives the settings of an app. Positions of the
-    action dialect expire with the entries. Entries that the receiver of an app's events has not got are kept
-    until its feed gives them up, after three days."""
+    action dialect expire with the entries. Entries that the
+    observer needs stay."""
 
     def __init__(
         self,
@@ -33,14 +33,14 @@ class Retention:
         store: Store,
         metrics: Metrics,
         positions: ActionPositions,
-        events: EventStore,
+        observer: Observer,
     ) -> None:
         self._settings = settings
         self._settings_of = settings_of
         self._store = store
         self._metrics = metrics
         self._positions = positions
-        self._events = events
+        self._observer = observer
 
     def run(self) -> None:
         """Greenlet: delete what has expired, until it is killed."""
@@ -61,7 +61,7 @@ class Retention:
         for app in stored.apps():
             seconds, most = self.limits_of(app)
             if seconds or most:
-                upto = self._events.undelivered(app)
+                upto = self._observer.undelivered(app)
                 some = stored.expire(app, older_than_seconds=seconds, more_than=most, upto=upto)
                 if some:
                     log.info("%d entries of app %s have expired", some, app)
@@ -69,7 +69,7 @@ class Retention:
                 deleted += some
         for app in sorted(self._positions.written):
             self._positions.expire(app, stored.floor(app))
-        self._events.expire()
+        self._observer.expire()
         return deleted
 
     def limits_of(self, app: str) -> tuple[float, int]:

@@ -17,6 +17,7 @@ CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
 
 FEATURES: Final = (
+    "imserver.features.webhooks",
     "imserver.features.accounts",
     "imserver.features.groups",
     "imserver.features.invitations",
@@ -35,7 +36,10 @@ whose parameter (``chosen_by``) a client names serves it."""
 
 GROUP: Final = "imserver.features"
 """The entry points of features of other distributions: name of the feature → its ``FEATURE``."""
-_KEYS: Final[Mapping[str, tuple[str, ...]]] = {"accounts": ("accounts", "account_tokens", "smtp")}
+_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "webhooks": ("webhook", "back_ends"),
+    "accounts": ("accounts", "account_tokens", "smtp"),
+}
 """Name of a feature → its keys in the settings, if there are others than its name."""
 _NO_FEATURE: Final = "the setting features leaves this feature out"
 
@@ -95,6 +99,15 @@ def objection_of(features: Iterable[Feature]) -> AppObjection:
         for absent in _absent(settings, TenantSettings(), present):
             return f"{absent}: {_NO_FEATURE}"
         return next(filter(None, (check(name, settings) for check in checks)), "")
+
+    return objection
+
+
+def objection_for(config: Config) -> AppObjection:
+    """The check of the core and the features of a configuration, imported when an app is first checked."""
+
+    def objection(name: str, settings: TenantSettings) -> str:
+        return objection_of(load_features(config))(name, settings)
 
     return objection
 

@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 _GC_THRESHOLDS = (50_000, 20, 100)
 _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
-_WEBHOOK_SECONDS = 2.0
-"""Time limit for sending the last webhook events."""
 _KILL_SECONDS = 5.0
 """Time limit for ending the periodic work."""
 _KEPT_SECONDS = 1.0
@@ -105,7 +103,7 @@ class Node:
     ) -> None:
         features = load_features(config)
         self._features = (*load_core(), *features)
-        self.parts = Parts(config, request_log, objection_of(features), self._features)
+        self.parts = Parts(config, request_log, objection_of(features), [each.answers for each in features])
         self._names = [feature.name for feature in features]
         self._only_local = False
         """Whether other nodes reach this one from the same machine only."""
@@ -125,6 +123,7 @@ class Node:
             Stage("data folder", stop=parts.data.stop),
             Stage("store", setup=parts.store.start, stop=parts.store.close),
             *(Stage(name, stop=feature.stop) for name, feature in parts.features.items()),
+            Stage("requests to the outside", stop=parts.outgoing.close),
             Stage("request log", stop=parts.request_log.flush),
             Stage("pending pushes", drain=parts.pending.pass_on),
             Stage("connections", drain=self._close_clients, stop=parts.poller.close),
@@ -136,7 +135,7 @@ class Node:
             Stage("servers", start=self._listen, drain=self._drain_servers, stop=self.servers.close),
             self._periodic_work(),
             self._garbage_collector(),
-            Stage("webhooks", stop=lambda: parts.webhooks.stop(_WEBHOOK_SECONDS)),
+            *(Stage(f"end of {name}", stop=feature.finish) for name, feature in parts.features.items()),
         )
 
     def _periodic_work(self) -> Stage:
@@ -154,8 +153,6 @@ class Node:
             parts.pending.run,
             parts.messaging.follower.run,
             parts.retention.run,
-            parts.webhooks.feeds.run,
-            parts.notifications.run,
             *([parts.channels.run] if parts.config.clustered else []),
             parts.streamed_messages.run,
             *(run for feature in parts.features.values() for run in feature.run),

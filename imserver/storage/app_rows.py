@@ -57,6 +57,7 @@ Not here: ``app``, ``log`` and ``event_feed``, whose rows stay.
 
 OF_USERS: Final[dict[str, tuple[str, ...]]] = {
     "invitation": ("DELETE FROM invitation WHERE app = %s AND member = %s",),
+    "absence": ("DELETE FROM absence WHERE app = %s AND member = %s",),
     "upload": (
         'DELETE FROM upload WHERE app = %s AND "user" = %s',
         # With the total of the app, which the next upload counts anew.

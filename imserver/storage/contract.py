@@ -5,12 +5,18 @@ Importing this loads no database driver.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from msgspec import Struct, json
 
 from imserver.errors import ImserverError
+
+if TYPE_CHECKING:
+    from imserver.storage.statements import PooledStatements
+
+RecordEvent = Callable[["PooledStatements", str, str, Mapping[str, Any]], object]
+"""Stores an event in the caller's transaction: its app, the user whose events stay in order, its fields."""
 
 
 class AppRow(Struct, frozen=True):

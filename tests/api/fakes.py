@@ -22,6 +22,7 @@ from imserver.cluster.registry import Lease
 from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSettings
 from imserver.features.bots.bots import UnknownHook
 from imserver.features.oauth.oauth import UnknownLogin
+from imserver.features.webhooks.webhooks import Webhooks
 from imserver.http.call import Api, answer
 from imserver.metrics import Metrics
 from imserver.model import Event
@@ -31,7 +32,6 @@ from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import ClosedSessions
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.proxies import TrustedProxies
-from imserver.webhooks.webhooks import Webhooks
 from tests.core.back_end import AwayStore, BackEnd
 from tests.dialects.pusher.harness import apps_of
 from tests.features import COMMANDS, ROUTES, document
@@ -159,6 +159,8 @@ class FakeNode:
             lambda: OWN_LEASE.node,
             AwayStore(),  # type: ignore[arg-type]
         )
+        self.features["webhooks"] = SimpleNamespace(service=self.webhooks)
+        self.reviews, self.observer = self.webhooks.reviews, self.webhooks
         self.allowed = AllowLists()
         self.session_tokens: dict[str, Claims] = {}
         """Session token → what it is good for."""

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from imserver.auth.rules import EVENTS
 from imserver.auth.tokens import Claims
 from imserver.config.settings import KeySettings
-from imserver.webhooks.requests import Receiver
+from imserver.features.webhooks.apps import EVENTS
+from imserver.features.webhooks.requests import Receiver
 from tests.transport.harness import until
 
 from .fakes import FakeNode, with_keys

@@ -23,7 +23,7 @@ from imserver.auth.issuers import (
 from imserver.auth.tokens import BadToken, Claims
 from imserver.config.settings import JwtSettings
 from imserver.errors import IssuerUnavailable
-from imserver.webhooks.requests import Unreachable
+from imserver.transport.outgoing import Unreachable
 from tests.support import Clock
 
 NOW = 1_800_000_000

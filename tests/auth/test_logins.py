@@ -9,10 +9,12 @@ from typing import Any
 import jwt
 import pytest
 
-from imserver.config.settings import JwtSettings, TenantSettings
+from imserver.auth.back_ends import NoBackEnds
+from imserver.auth.rules import UNDECIDED
+from imserver.config.settings import BackEndSettings, JwtSettings, TenantSettings, WebhookSettings
 from imserver.errors import StartError
 from imserver.transport.connection import OPEN
-from tests.core.login_harness import JWT, SECRET, LoginHarness, token_for
+from tests.core.login_harness import ASK, JWT, SECRET, LoginHarness, token_for
 from tests.integration.raw import text
 from tests.transport.harness import until
 
@@ -371,3 +373,20 @@ def test_a_refused_login_is_counted_and_logged_with_its_reason(caplog: pytest.Lo
 def test_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     tokens = [jwt.encode({"sub": "ann"}, "y" * 32, headers={"kid": f"k{number}"}) for number in range(150)]
     assert len(refusals(caplog, "1", tokens)) == 100
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TenantSettings(webhook=ASK),
+        TenantSettings(jwt=JWT, webhook=ASK),
+        TenantSettings(open=True, webhook=WebhookSettings(secret="s" * 16, review_url="http://back.end/")),
+        TenantSettings(open=True, webhook=ASK, back_ends=BackEndSettings(publish="http://back.end/")),
+    ],
+)
+def test_where_nobody_asks_back_ends_an_app_that_has_one_admits_nobody(settings: TenantSettings) -> None:
+    with LoginHarness({"101": settings}) as harness:
+        harness.logins._back_ends = NoBackEnds()
+        decision = harness.logins.check("101", "ann", token_for("ann"), "cmd", harness.login_request())
+        assert decision == UNDECIDED
+        assert harness.metrics.denials["key"] == 1

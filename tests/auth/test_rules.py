@@ -10,12 +10,12 @@ import pytest
 
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.quotas import LimitedEncoding
-from imserver.auth.rules import Rule, load_secrets, objection
+from imserver.auth.rules import Rule, load_app_keys, objection
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadKey, BadToken, make_token, read_token
 from imserver.channels.channels import Subscribed
 from imserver.config.load import load_config
-from imserver.config.settings import ChannelSettings, JwtSettings, TenantSettings, WebhookSettings
+from imserver.config.settings import ChannelSettings, JwtSettings, TenantSettings
 from imserver.config.values import ConfigError
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.wire import CmdDialect
@@ -30,7 +30,8 @@ PLACEHOLDER = "replace-me: openssl rand -hex 32"
 
 def rule(**settings: Any) -> Rule:
     tenant = Tenant(name="101", **settings)
-    return Rule(tenant, load_secrets("101", tenant, b"server"), demo=True)
+    keys = load_app_keys("101", tenant, b"server")
+    return Rule(tenant, keys, demo=True, is_observed=bool(tenant.webhook.url))
 
 
 def test_an_app_that_demands_nothing_is_plain_and_quiet() -> None:
@@ -38,7 +39,8 @@ def test_an_app_that_demands_nothing_is_plain_and_quiet() -> None:
     assert one.plain
     assert one.quiet
     assert one.origins is None
-    assert one.receiver is one.asked is None
+    assert not one.by_back_end
+    assert not one.asks_back_end
 
 
 @pytest.mark.parametrize(
@@ -61,21 +63,6 @@ def test_an_app_that_only_wants_events_is_plain() -> None:
     one = rule(webhook=HOOK)
     assert one.plain
     assert not one.quiet
-    assert one.receiver is not None
-    assert one.receiver.events == {"connect", "disconnect", "login", "message", "group", "account", "absent"}
-
-
-def test_secrets_may_be_in_files(tmp_path: Path) -> None:
-    file = tmp_path / "secret"
-    file.write_text(" the secret\n")
-    hook = WebhookSettings(
-        "http://x/", secret_file=str(file), authorise_url="http://y/", review_url="http://z/"
-    )
-    one = rule(webhook=hook)
-    assert one.receiver is not None
-    assert one.asked is not None
-    assert one.review is not None
-    assert one.receiver.secret == one.asked.secret == one.review.secret == b"the secret"
 
 
 @pytest.mark.parametrize(
@@ -86,11 +73,6 @@ def test_secrets_may_be_in_files(tmp_path: Path) -> None:
         (TenantSettings(jwt=(JwtSettings(),)), ""),
         (TenantSettings(jwt=(JwtSettings("HS256", "short"),)), "jwt: "),
         (TenantSettings(jwt=(JwtSettings("HS256", PLACEHOLDER),)), "jwt: this secret is a placeholder"),
-        (TenantSettings(webhook=WebhookSettings("http://x/", PLACEHOLDER)), "webhook.secret: this is a"),
-        (TenantSettings(webhook=WebhookSettings("http://x/")), "webhook.secret: "),
-        (TenantSettings(webhook=WebhookSettings(secret_file="/no/file")), ""),
-        (TenantSettings(webhook=WebhookSettings("http://x/", secret_file="/no/file")), "webhook: /no/file"),
-        (TenantSettings(webhook=WebhookSettings("http://x/", "a", "b")), "webhook: "),
     ],
 )
 def test_what_cannot_be_is_reported(settings: TenantSettings, why: str) -> None:
@@ -99,7 +81,7 @@ def test_what_cannot_be_is_reported(settings: TenantSettings, why: str) -> None:
     assert bool(found) == bool(why)
     if why:
         with pytest.raises(BadKey):
-            load_secrets("101", settings, b"server")
+            load_app_keys("101", settings, b"server")
 
 
 def test_an_app_of_the_client_dialect_has_no_stored_history() -> None:
@@ -154,7 +136,7 @@ def test_a_key_is_replaced_while_tokens_of_both_are_accepted(tmp_path: Path, nam
     for rows, accepted in (([old], [True, False]), ([old, new], [True, True]), ([new], [False, True])):
         listed = [{"key": row.key, **({"kid": row.kid} if row.kid else {})} for row in rows]
         file.write_text(json.dumps({"apps": {"101": {"jwt": listed}}}))
-        keys = load_secrets("101", load_config(str(file), environ={}).apps["101"], b"server").keys
+        keys = load_app_keys("101", load_config(str(file), environ={}).apps["101"], b"server")
         for token, is_accepted in zip(tokens, accepted, strict=True):
             if is_accepted:
                 assert read_token(token, keys, 0).user == "ann"

@@ -21,12 +21,13 @@ from imserver.dialects.centrifuge.commands import CentrifugeLogin, RefreshLogin
 from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
 from imserver.features.accounts import tokens as account_tokens
+from imserver.features.webhooks.apps import WebhookApps
+from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.model import ClientFacts, Reply
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import GatePolicy, Origins
 from imserver.transport.proxies import TrustedProxies
-from imserver.webhooks.webhooks import Webhooks
 from tests.auth.test_issuers import KEYS, ROW, jwk, web
 from tests.core.back_end import AwayStore, BackEnd
 from tests.core.login_harness import ASK, JWT, SECRET, Apps
@@ -133,11 +134,14 @@ class ClaimsHarness(CentrifugeHarness):
             lambda: "node:1",
             AwayStore(),  # type: ignore[arg-type]
         )
+        apps: Any = Apps(**{APP: rule.settings, OTHER_APP: rule.settings})
+        WebhookApps(apps, webhooks).prepare()
         logins = Logins(
-            Apps(**{APP: rule.settings, OTHER_APP: rule.settings}),  # type: ignore[arg-type]
+            apps,
             SimpleNamespace(fits=lambda *_: False),  # type: ignore[arg-type]
             SimpleNamespace(holder=self._holder),  # type: ignore[arg-type]
             lambda: rule.demo,
+            webhooks.back_ends,
             webhooks,
             Issuers(web(jwk("EdDSA", "1"))),  # type: ignore[arg-type]
             b"server",

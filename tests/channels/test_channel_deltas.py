@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from msgspec import json
 from msgspec.structs import replace
 
+from imserver.auth.back_ends import NoBackEnds
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.channels.channels import Subscribed
 from imserver.channels.streamed_messages import Piece
@@ -19,7 +19,6 @@ from imserver.hub.hub import LocalChannel
 from imserver.model import ChannelPart, Event, Subscribe
 from imserver.protocol import fossil
 from imserver.transport.connection import Connection
-from imserver.webhooks.back_ends import BackEnds
 from tests.channels.test_streamed_messages import streams_of
 from tests.core.cluster_harness import MULTI
 from tests.core.messaging_harness import Node
@@ -56,9 +55,7 @@ class Reader:
         harness.channels.answered(self.connection, PRICES, found)
         command = Subscribe(PRICES, recover=since is not None, recoverable=True, delta=delta)
         self.result: Any = (
-            CentrifugeAnswers(BackEnds(Mock(), Mock()))
-            .subscribed(self.connection, command, ChannelClaims(), found)
-            .data
+            CentrifugeAnswers(NoBackEnds()).subscribed(self.connection, command, ChannelClaims(), found).data
         )
         for publication in json.decode(json.encode(self.result)).get("publications", []):
             self._take(publication)

@@ -9,7 +9,7 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
-from imserver.webhooks.requests import NothingListens, Unreachable
+from imserver.transport.outgoing import NothingListens, Unreachable
 
 
 class Post(NamedTuple):

@@ -12,11 +12,12 @@ from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenant
 from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
+from imserver.features.webhooks.apps import WebhookApps
+from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.transport.connection import Connection
 from imserver.transport.gate import GatePolicy, Origins
 from imserver.transport.proxies import TrustedProxies
-from imserver.webhooks.webhooks import Webhooks
 from tests.core.back_end import AwayStore, BackEnd
 from tests.transport.harness import SocketHarness
 
@@ -36,6 +37,8 @@ class Apps:
 
     def __init__(self, **settings: TenantSettings) -> None:
         self.tenants: dict[str, Tenant] = {}
+        self.on_change: list[Any] = []
+        self.on_delete: list[Any] = []
         for name, one in settings.items():
             self.put(name, one)
 
@@ -70,6 +73,8 @@ class LoginHarness(SocketHarness):
             lambda: "node:1",
             AwayStore(),  # type: ignore[arg-type]
         )
+        self.webhook_apps = WebhookApps(self.apps, self.webhooks)  # type: ignore[arg-type]
+        self.webhook_apps.prepare()
         self.origins = Origins(
             TrustedProxies(()), GatePolicy(any_origin=any_origin, origins=("friend.example",))
         )
@@ -78,6 +83,7 @@ class LoginHarness(SocketHarness):
             SimpleNamespace(fits=self.may_login),  # type: ignore[arg-type]
             self.accounts,
             lambda: self.demo,
+            self.webhooks.back_ends,
             self.webhooks,
             Issuers(self.back_end),  # type: ignore[arg-type]
             b"server",
@@ -97,7 +103,9 @@ class LoginHarness(SocketHarness):
 
     def change(self, name: str, settings: TenantSettings) -> None:
         """Change an app as somebody does at run time."""
-        self.logins.changed(self.apps.put(name, settings))
+        tenant = self.apps.put(name, settings)
+        self.webhook_apps.changed(tenant)
+        self.logins.changed(tenant)
 
     def login_request(self, origin: str = "") -> Connection:
         """A connection that wants to log in."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import json
 
+from imserver.auth.observer import NoObserver
 from imserver.auth.quotas import BotRates
 from imserver.auth.relations import NoRelations
 from imserver.channels.stored import ChannelLog
@@ -48,6 +49,7 @@ class Node(Harness):
             BotRates(0),
             self.channels,
             node_messages,
+            NoObserver(),
         )
         self.log.listen(self.messaging)
         self.signals = Signals(

@@ -14,8 +14,8 @@ import jwt
 import pytest
 
 from imserver.config.settings import WebhookEvent
-from imserver.webhooks import requests, reviews
-from imserver.webhooks.requests import signature
+from imserver.features.webhooks import requests, reviews
+from imserver.transport.outgoing import signature
 from tests import processes
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks, table_with

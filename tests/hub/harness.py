@@ -6,6 +6,7 @@ from unittest.mock import Mock
 
 from msgspec import json
 
+from imserver.auth.observer import NoObserver
 from imserver.auth.relations import NoRelations
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
@@ -18,6 +19,7 @@ from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionService
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.errors import StorageUnavailable
+from imserver.features.webhooks.reviews import ReviewRequests
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -32,7 +34,6 @@ from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
 from imserver.transport.connection import Connection
 from imserver.transport.dispatch import CommandTable, Dispatcher
-from imserver.webhooks.reviews import Reviews
 from tests.core.admitting import Admitting
 from tests.core.back_end import BackEnd
 from tests.transport.harness import Client, SocketHarness, until
@@ -66,11 +67,10 @@ class Bans:
         self.seconds.update({(app, user): seconds for user in users})
 
 
-class Receiver:
-    """In place of the webhooks: what they are told of messages."""
+class Observed(NoObserver):
+    """Hears of messages."""
 
-    def __init__(self, reviews: Reviews) -> None:
-        self.reviews = reviews
+    def __init__(self) -> None:
         self.messages: list[tuple[str, str, Mapping[str, str]]] = []
 
     def message(self, app: str, sender: str, facts: Mapping[str, str]) -> None:
@@ -109,8 +109,8 @@ class Harness(SocketHarness):
         self._pushes = Pushes(ids, LocalReach(ids, self.delivery), self.metrics)
         self._stored_members = stored or {}
         self.back_end = BackEnd()
-        self.reviews = Reviews(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
-        self.webhooks: Any = Receiver(self.reviews)
+        self.reviews = ReviewRequests(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
+        self.observer: Any = Observed()
         self.now = 1000.0
         self.pongs: Any = Mock()
         self.action_service = self._make_action_service(NotStoring())
@@ -176,7 +176,8 @@ class Harness(SocketHarness):
             lambda app: self._stored_members.get(app, {}),
             self.fanout.notice_members,
             messages,
-            self.webhooks,
+            self.reviews,
+            self.observer,
             self.acks,
             NoRelations(),
         )

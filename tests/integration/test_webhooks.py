@@ -67,7 +67,7 @@ def asking_in(folder: Path, http_server: str, **options: Any) -> Iterator[Asking
 @pytest.fixture(scope="module")
 def asking_server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
     """The back end has time for an answer, on a busy machine too."""
-    patient = with_constants({"imserver.webhooks.requests.ASK_SECONDS": 30.0})
+    patient = with_constants({"imserver.features.webhooks.requests.ASK_SECONDS": 30.0})
     with asking_in(tmp_path_factory.mktemp("asking"), http_server, command=patient) as one:
         yield one
 

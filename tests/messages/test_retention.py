@@ -6,6 +6,7 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.auth.observer import NoObserver
 from imserver.config.settings import StorageSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.messages.retention import Retention
@@ -21,7 +22,7 @@ APPS = {
 
 
 POSITIONS: Any = SimpleNamespace(written=())
-EVENTS: Any = SimpleNamespace(undelivered=lambda _app: None, expire=lambda: None)
+OBSERVER = NoObserver()
 
 
 class Asked:
@@ -48,7 +49,8 @@ class Asked:
 
 def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
     log, metrics = Asked(), Metrics()
-    assert Retention(StorageSettings(), APPS.get, MemoryStore(log), metrics, POSITIONS, EVENTS).expire() == 10
+    retention = Retention(StorageSettings(), APPS.get, MemoryStore(log), metrics, POSITIONS, OBSERVER)
+    assert retention.expire() == 10
     assert log.asked == [("few", 0, 3), ("old", 60, 0)]
     assert metrics.expired == 10
     log.asked.clear()
@@ -58,7 +60,7 @@ def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
         MemoryStore(log),
         metrics,
         POSITIONS,
-        EVENTS,
+        OBSERVER,
     ).expire()
     assert log.asked == [("all", 9, 7), ("few", 9, 3), ("old", 60, 7), ("unknown", 9, 7)]
 
@@ -66,7 +68,7 @@ def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
 def test_without_a_database_nothing_expires() -> None:
     assert (
         Retention(
-            StorageSettings(keep_messages=1), APPS.get, MemoryStore(None), Metrics(), POSITIONS, EVENTS
+            StorageSettings(keep_messages=1), APPS.get, MemoryStore(None), Metrics(), POSITIONS, OBSERVER
         ).expire()
         == 0
     )
@@ -76,7 +78,7 @@ def test_it_looks_again_after_the_database_was_away(caplog: pytest.LogCaptureFix
     log = Asked()
     log.away = True
     retention = Retention(
-        StorageSettings(expire_seconds=0.001), APPS.get, MemoryStore(log), Metrics(), POSITIONS, EVENTS
+        StorageSettings(expire_seconds=0.001), APPS.get, MemoryStore(log), Metrics(), POSITIONS, OBSERVER
     )
     running = gevent.spawn(retention.run)
     until(lambda: log.looks >= 3)

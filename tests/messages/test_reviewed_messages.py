@@ -10,8 +10,8 @@ from imserver.dialects.action.commands import Say
 from imserver.dialects.action.service import ActionMessages
 from imserver.dialects.action.wire import ActionDialect
 from imserver.errors import ReviewUnavailable
+from imserver.features.webhooks.reviews import ReviewHook
 from imserver.storage.log.contract import Draft
-from imserver.webhooks.reviews import ReviewHook
 from tests.core.back_end import Answer, Post
 from tests.core.messaging_harness import APP, Node
 from tests.dialects.action.test_service import connect, login, received
@@ -223,7 +223,7 @@ def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
             "type": "text",
             "text": "rude",
         }
-        assert [facts["text"] for _, _, facts in harness.webhooks.messages] == ["***", "hi"]
+        assert [facts["text"] for _, _, facts in harness.observer.messages] == ["***", "hi"]
 
 
 def test_a_stored_conversation_is_reviewed() -> None:

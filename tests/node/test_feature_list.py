@@ -36,9 +36,17 @@ def test_the_manual_names_all_features() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("features: [push]\n", "line 1: features: there is no feature 'push'; there are accounts, "),
+        (
+            "features: [push]\n",
+            "line 1: features: there is no feature 'push'; there are webhooks, ",
+        ),
         ("features: [storage]\n", "line 1: features: there is no feature 'storage'; a section of the core's"),
         ("features: [oauth]\n", "line 1: features: oauth needs pages"),
+        ("features: [pusher]\n", "line 1: features: pusher needs webhooks"),
+        (
+            "features: [action]\napps:\n  shop:\n    webhook: {url: 'http://x/', secret: s}\n",
+            "line 4: apps.shop.webhook: the setting features leaves this feature out",
+        ),
         (
             "features: [action]\napps:\n  shop:\n    pusher: {app_id: a, key: k, secret: ssssssssssssssss}\n",
             "line 4: apps.shop.pusher: the setting features leaves this feature out",
@@ -72,7 +80,7 @@ def offer(folder: Path, distribution: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("offers", "said"),
     [
-        ({}, "line 1: features: there is no feature 'lamp'; there are accounts, "),
+        ({}, "line 1: features: there is no feature 'lamp'; there are webhooks, accounts, "),
         ({"one": "json:dumps", "two": "json:dumps"}, "is offered by several distributions: one, two"),
         ({"one": "no_such_module:FEATURE"}, "of one cannot be loaded: ModuleNotFoundError("),
         ({"one": "leaving:FEATURE"}, "of one cannot be loaded: SystemExit("),

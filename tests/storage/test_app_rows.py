@@ -4,8 +4,8 @@ from sqlalchemy import inspect
 
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload, Usage
+from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.storage.app_rows import TABLES
-from imserver.storage.events import EventStore, NewEvent
 from imserver.storage.log.contract import Draft
 from imserver.storage.statements import PooledStatements
 

@@ -24,7 +24,7 @@ def test_without_a_database_there_are_no_webhooks(open_store: OpenStore) -> None
 def test_webhooks_end_with_the_account_of_their_bot(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
     rows, accounts = HookStore(store), AccountStore(store)
-    made = BotStore(store).add(Account(0, "shop", "", "x", ""), 0, HASH, 1, False)
+    made = BotStore(store).add(Account(0, "shop", "", "x", ""), 0, HASH, 1, None)
     assert made is not None
     id = made.account.id
     one = IncomingHook(id, "shop", 7, 1000)
@@ -50,6 +50,6 @@ def test_no_bot_is_made_after_the_deletion_of_its_owner(url: str, open_store: Op
     store = open_store(url)
     accounts, bots = AccountStore(store), BotStore(store)
     owner = accounts.add(Account(0, "shop", "138"), "a hash")
-    assert bots.add(Account(0, "shop", "", "x", ""), owner.id, HASH, 2, False)
+    assert bots.add(Account(0, "shop", "", "x", ""), owner.id, HASH, 2, None)
     assert accounts.remove("shop", owner.id)
-    assert bots.add(Account(0, "shop", "", "y", ""), owner.id, HASH, 2, False) is None
+    assert bots.add(Account(0, "shop", "", "y", ""), owner.id, HASH, 2, None) is None

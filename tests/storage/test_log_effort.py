@@ -9,15 +9,15 @@ import pytest
 
 from imserver.config.settings import StorageSettings
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.webhooks.event_rows import EventStore
+from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds, LogWindow
+from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.storage.contract import Account
-from imserver.storage.events import EventStore
 from imserver.storage.log.contract import Appended, Draft
 from imserver.storage.log.message_log import MessageLog
 from imserver.storage.log.sqlite import SqliteDriver
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
-from imserver.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds, LogWindow
-from imserver.webhooks.requests import Receiver, WebhookCounts
 
 APP = "gochat"
 _numbers = count()

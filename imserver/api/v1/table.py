@@ -15,7 +15,6 @@ from imserver.api.v1 import (
     apps,
     channels,
     conversations,
-    feeds,
     messages,
     presence,
     publisher,
@@ -42,7 +41,6 @@ _SINGLE: Final = (
     *messages.routes.rows,
     *presence.sessions.rows,
     *apps.routes.rows,
-    *feeds.routes.rows,
 )
 
 # --- batches ------------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ def _build(core: Parts) -> FeatureParts:
         members,
         core.config.hub.notice_members,
         ActionMessages(core.messaging, core.store),
-        core.webhooks,
+        core.reviews,
+        core.observer,
         acks,
         core.relations,
     )

@@ -20,7 +20,9 @@ from typing import Final
 import gevent
 
 from imserver import errors
+from imserver.auth.observer import Observer
 from imserver.auth.relations import Relations
+from imserver.auth.reviews import Reviews
 from imserver.channels.channels import Channels
 from imserver.channels.members import ChannelRefused
 from imserver.dialects.action.acks import ActionAcks, unacked_of
@@ -40,7 +42,6 @@ from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head
-from imserver.webhooks.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -243,7 +244,8 @@ class ActionService:
         members: Members,
         notice_members: int,
         messages: ActionMessages,
-        webhooks: Webhooks,
+        reviews: Reviews,
+        observer: Observer,
         acks: ActionAcks,
         relations: Relations,
     ) -> None:
@@ -253,7 +255,8 @@ class ActionService:
         self._members = members
         self._notice_members = notice_members
         self._messages = messages
-        self._webhooks = webhooks
+        self._reviews = reviews
+        self._observer = observer
         self._acks = acks
         self._relations = relations
         channels.on_left.append(self.left)
@@ -348,10 +351,9 @@ class ActionService:
             return _BLOCKED
         to = {"room": room} if room else {"to": peer}
         kind, text = command.type, command.text
-        reviews = self._webhooks.reviews
-        if app in reviews.hooks:
+        if app in self._reviews.apps:
             facts = {"kind": "message", "sender": user, **to, "type": kind, "text": text}
-            decision = reviews.decide(app, facts)
+            decision = self._reviews.decide(app, facts)
             if decision.action == "reject":
                 return _rejected(decision.reason)
             if decision.action == "undecided":
@@ -364,7 +366,7 @@ class ActionService:
                 return _NOT_STORED
         elif peer:
             self._acks.reach(app, peer, event)
-        self._webhooks.message(app, user, {**to, "type": kind, "text": text})
+        self._observer.message(app, user, {**to, "type": kind, "text": text})
         return _OK
 
     def ack(self, connection: Connection, command: AckNumber) -> Reply:

@@ -12,7 +12,7 @@ from imserver.feature import Feature
 
 
 def _build(core: Parts) -> FeatureParts:
-    answers = CentrifugeAnswers(core.webhooks.back_ends)
+    answers = CentrifugeAnswers(core.back_ends)
     core.channel_commands.answers[NAME] = answers
     service = CentrifugeService(
         core.sessions,
@@ -21,7 +21,7 @@ def _build(core: Parts) -> FeatureParts:
         core.channel_commands,
         core.channel_consent,
         answers,
-        core.webhooks.back_ends,
+        core.back_ends,
         core.connections,
         core.queries,
         core.messaging.catch_up,

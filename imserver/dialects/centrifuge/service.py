@@ -19,6 +19,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver import __version__, errors
+from imserver.auth.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login import Logins
 from imserver.auth.rules import LoginDecision
@@ -83,7 +84,6 @@ from imserver.transport.connection import OPEN, Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
 from imserver.transport.gate import Head
 from imserver.transport.stream import Stream
-from imserver.webhooks.back_ends import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable
 
 NAME: Final = "centrifuge"
 VERSION: Final = f"imserver {__version__}"

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
+from imserver.auth.observer import Observer
 from imserver.auth.principal import (
     ADMIN,
     ANYONE,
@@ -21,6 +22,7 @@ from imserver.auth.principal import (
     READ_OR_VISITOR,
 )
 from imserver.auth.relations import Relations
+from imserver.auth.reviews import Reviews
 from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
 from imserver.clock import serve_others
@@ -52,7 +54,6 @@ from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
 from imserver.storage.log.contract import BLOCKED
 from imserver.transport.exchange import HttpResponse
-from imserver.webhooks.webhooks import Webhooks
 
 _ANSWERS: Final = {
     Outcome.SENT: SENT,
@@ -73,14 +74,23 @@ class SendApi(Struct, frozen=True):
 
     pushes: Pushes
     relations: Relations
-    webhooks: Webhooks
+    reviews: Reviews
+    observer: Observer
     tenants: Tenants
     rates: MessageRates
     limits: Limits
 
 
 def _send_api(core: Parts, api: Api) -> SendApi:
-    return SendApi(core.pushes, core.relations, core.webhooks, core.tenants, api.message_rates, api.limits)
+    return SendApi(
+        core.pushes,
+        core.relations,
+        core.reviews,
+        core.observer,
+        core.tenants,
+        api.message_rates,
+        api.limits,
+    )
 
 
 def send_message(api: SendApi, call: Call) -> HttpResponse:
@@ -146,8 +156,8 @@ def _reviewed(api: SendApi, call: Call, to: str, text: str) -> str:
 
     Raises RequestRefused.
     """
-    reviews = api.webhooks.reviews
-    if not call.principal.user or call.app not in reviews.hooks:
+    reviews = api.reviews
+    if not call.principal.user or call.app not in reviews.apps:
         return text
     facts = {"kind": "message", "sender": call.principal.user, "to": to, "type": "text", "text": text}
     decision = reviews.decide(call.app, facts)
@@ -161,13 +171,13 @@ def _reviewed(api: SendApi, call: Call, to: str, text: str) -> str:
 def _report_message(api: SendApi, app: str, sender: str, to: str, msg_id: str, text: str) -> None:
     """Report a user's message to the back end. Pushes of the back end are not reported."""
     facts = {"message": msg_id, "to": to, "type": "text", "text": text}
-    api.webhooks.message(app, sender, facts)
+    api.observer.message(app, sender, facts)
 
 
 def _report_absent(api: SendApi, app: str, targets: Iterable[UserPush], sender: str = "") -> None:
     """Report pushes to users who are offline. May switch."""
     pushes = [(each.user, Event("msg", sender, each.text, each.msg_id)) for each in targets if each.user]
-    api.webhooks.absent(app, pushes)
+    api.observer.absent(app, pushes)
 
 
 # --- many at once -------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from imserver.dialects.pusher.hooks import PusherHooks
 from imserver.dialects.pusher.service import NAME, PusherService
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.feature import Feature
+from imserver.features.webhooks import webhooks_of
 
 
 def _build(core: Parts) -> FeatureParts:
-    hooks = PusherHooks(core.webhooks)
+    hooks = PusherHooks(webhooks_of(core))
     apps = PusherApps(core.tenants, hooks, core.channels.names)
     core.logins.entrances.append(entrance)
     service = PusherService(
@@ -34,4 +35,4 @@ def _build(core: Parts) -> FeatureParts:
     )
 
 
-FEATURE = Feature(NAME, _build, (PusherDialect(),), api.ROUTES, objection)
+FEATURE = Feature(NAME, _build, (PusherDialect(),), api.ROUTES, objection, uses=("webhooks",))

@@ -10,8 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from imserver.config.settings import ChannelEvent
-from imserver.webhooks.requests import POST_SECONDS, Outgoing, Receiver, WebhookQueues
-from imserver.webhooks.webhooks import Webhooks
+from imserver.features.webhooks.requests import POST_SECONDS, Receiver, WebhookQueues
+from imserver.features.webhooks.webhooks import Webhooks
+from imserver.transport.outgoing import Outgoing
 
 _OCCUPANCY: Final = frozenset({"occupied", "vacated"})
 _encode = msgspec.json.Encoder().encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from imserver.core.core import Answers
 from imserver.feature import Feature
 from imserver.features.accounts import api, cards_api, friends_api, parts, resets_api
 
@@ -10,6 +11,5 @@ FEATURE = Feature(
     parts.build,
     operations=(*api.routes.rows, *resets_api.routes.rows, *cards_api.routes.rows, *friends_api.routes.rows),
     commands={"account": ("imserver.features.accounts.command", "account", "Import accounts of users.")},
-    accounts=parts.build_tokens,
-    relations=parts.build_relations,
+    answers=Answers(accounts=parts.build_tokens, relations=parts.build_relations),
 )

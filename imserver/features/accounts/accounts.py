@@ -16,6 +16,7 @@ from typing import Any, Final
 from imserver.auth.accounts import AccountSession
 from imserver.auth.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.auth.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
+from imserver.auth.observer import NoObserver, Observer
 from imserver.config.settings import AppAccountSettings, Config
 from imserver.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
@@ -29,9 +30,9 @@ from imserver.storage.contract import (
     Account,
     Device,
     Identifier,
+    RecordEvent,
     Taken,
 )
-from imserver.webhooks.feeds import Feeds
 
 DEVICE_CHARACTERS: Final = 64
 
@@ -118,7 +119,7 @@ class Accounts:
 
     ``close_sessions`` is :meth:`imserver.sessions.sessions.Sessions.close`. ``is_demo``: whether the
     server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
-    ``erase`` is called before and after the deletion of an account. ``feeds`` report changes to back ends,
+    ``erase`` is called before and after the deletion of an account. ``observer`` hears of changes,
     ``refused`` counts refused logins.
     """
 
@@ -131,7 +132,7 @@ class Accounts:
         is_demo: Callable[[], bool],
         attempt: Shared | None = None,
         erase: Erase | None = None,
-        feeds: Feeds | None = None,
+        observer: Observer | None = None,
         refused: Refused | None = None,
     ) -> None:
         settings = config.accounts
@@ -153,16 +154,16 @@ class Accounts:
         self._by_device = Attempts(settings.failures, failing, kind="device", shared=attempt)
         self._seconds = int(config.jwt.expire_time * 3600)
         self._erase_elsewhere = erase
-        self._feeds = feeds
+        self._observer = observer or NoObserver()
 
     @property
     def registration_is_open(self) -> bool:
         """Whether anybody may register, in apps with accounts."""
         return self._is_demo() if self._registration is None else self._registration
 
-    def _reports(self, app: str) -> bool:
-        """Whether the back end of an app wants events about accounts."""
-        return self._feeds is not None and self._feeds.wants(app, "account")
+    def _record(self, app: str) -> RecordEvent | None:
+        """What stores events about accounts of an app; None: nobody wants them."""
+        return self._observer.recorder(app, "account")
 
     # --- registering and logging in -------------------------------------------------------------------------
 
@@ -197,7 +198,7 @@ class Accounts:
         check_password(password)
         self.require_free(app, given, 0)
         new = Account(0, app, given["phone"], nickname, avatar, email=given["email"], name=given["name"])
-        return self._accounts.add(new, self._passwords.hash(password), self._reports(app))
+        return self._accounts.add(new, self._passwords.hash(password), self._record(app))
 
     def rules_of(self, app: str) -> AppAccountSettings:
         """Which identifiers accounts of an app have, and whether they find each other by them.
@@ -367,7 +368,7 @@ class Accounts:
 
     def add_linked(self, new: Account, provider: str, subject: str) -> Account:
         """Make an account for an identity at a provider. Raises Taken if the identity has one."""
-        return self._accounts.add_linked(new, provider, subject, self._reports(new.app))
+        return self._accounts.add_linked(new, provider, subject, self._record(new.app))
 
     def confirmed(self, app: str, user: str, password: str, address: str, token: str) -> Account:
         """The account of a user, if the password is right or the account logs in without one. ``token``: that
@@ -409,7 +410,7 @@ class Accounts:
         Raises BadField, NoAccounts and UnknownAccount.
         """
         check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
-        changed = self._accounts.change(app, id_of(user), fields, self._reports(app))
+        changed = self._accounts.change(app, id_of(user), fields, self._record(app))
         if changed is None:
             raise self._unknown(app, user)
         return changed
@@ -437,7 +438,7 @@ class Accounts:
             self._registrations.charge(app, address)
             self.confirmed(app, user, password, address, token)
         self.require_free(app, fields, account.id)
-        changed = self._accounts.change(app, account.id, fields, self._reports(app))
+        changed = self._accounts.change(app, account.id, fields, self._record(app))
         if changed is None:
             raise UnknownAccount(user)
         return changed
@@ -459,7 +460,7 @@ class Accounts:
                 before = self._known(app, user)[1]
         hashed = self._passwords.hash(new)
         while not self._accounts.set_password(
-            account.id, before, hashed, ends_sessions=True, report=self._reports(app)
+            account.id, before, hashed, ends_sessions=True, record=self._record(app)
         ):
             # The password was changed meanwhile: only a back end may continue without the old one.
             if old is not None:
@@ -493,7 +494,7 @@ class Accounts:
         if not id:
             raise UnknownReset
         hashed = self._passwords.hash(password)
-        if not self._accounts.use_reset(app, code, int(time()), hashed, self._reports(app)):
+        if not self._accounts.use_reset(app, code, int(time()), hashed, self._record(app)):
             raise UnknownReset
         self._close_sessions(app, [str(id)], None)
 
@@ -517,7 +518,7 @@ class Accounts:
     def log_out(self, app: str, user: str) -> None:
         """End all sessions of an account: invalidate tokens, close connections. Raises NoAccounts and
         UnknownAccount."""
-        if not self._accounts.end_sessions(app, id_of(user), self._reports(app)):
+        if not self._accounts.end_sessions(app, id_of(user), self._record(app)):
             raise self._unknown(app, user)
         self._close_sessions(app, [user], None)
 
@@ -549,7 +550,7 @@ class Accounts:
         """
         account = self.known(app, user)
         self._erase(account)
-        if not self._accounts.remove(app, account.id, self._reports(app)):
+        if not self._accounts.remove(app, account.id, self._record(app)):
             raise UnknownAccount(user)
         self._close_sessions(app, [user], None)
         try:

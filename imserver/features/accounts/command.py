@@ -12,7 +12,7 @@ from rich.progress import Progress
 from imserver.auth.accounts import GOCHAT
 from imserver.features.accounts.account_import import BadImport, accounts_of, read_rows, store
 from imserver.features.accounts.rows import AccountStore
-from imserver.opened import opened, settings_options
+from imserver.offline import opened, settings_options
 from imserver.storage.log.rows import continue_after
 from imserver.terminal import fail
 

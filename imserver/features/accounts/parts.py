@@ -68,7 +68,7 @@ def build(core: Parts) -> FeatureParts:
         lambda: core.keys.demo,
         attempt,
         core.erase_user,
-        core.webhooks.feeds,
+        core.observer,
         core.logins.refused,
     )
     friends = Friends(rows, config.accounts.friends, core.signals.send)

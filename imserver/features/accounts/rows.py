@@ -11,7 +11,6 @@ from secrets import token_hex
 from time import time
 from typing import Any, Final
 
-from msgspec import json
 from msgspec.structs import replace
 
 from imserver.storage.contract import (
@@ -22,9 +21,9 @@ from imserver.storage.contract import (
     Identifier,
     Imported,
     ListName,
+    RecordEvent,
     Taken,
 )
-from imserver.storage.events import NewEvent, add_events
 from imserver.storage.statements import Condition, PooledStatements, Row, marks_of, text_of
 from imserver.storage.store import Store
 
@@ -75,24 +74,26 @@ class AccountStore:
 
     # --- accounts -------------------------------------------------------------------------------------------
 
-    def add(self, new: Account, password: str, report: bool = False) -> Account:
+    def add(self, new: Account, password: str, record: RecordEvent | None = None) -> Account:
         """Store an account and return it with its id. ``password`` is a hash. Raises Taken.
 
-        ``report``, here and below: add an event for the back end of the app in the same transaction.
+        ``record``, here and below: stores an event about the account in the same transaction.
         """
         made = replace(new, created=int(time()))
 
         def work(sql: PooledStatements) -> Account:
-            return add_account(sql, made, password, report)
+            return add_account(sql, made, password, record)
 
         return self._store.write(work)
 
-    def add_linked(self, new: Account, provider: str, subject: str, report: bool = False) -> Account:
+    def add_linked(
+        self, new: Account, provider: str, subject: str, record: RecordEvent | None = None
+    ) -> Account:
         """Store an account without a password that is linked with an identity. Raises Taken."""
         made = replace(new, created=int(time()))
 
         def work(sql: PooledStatements) -> Account:
-            added = add_account(sql, made, "", report)
+            added = add_account(sql, made, "", record)
             add_link(sql, made.app, added.id, provider, subject, made.created)
             return added
 
@@ -134,7 +135,9 @@ class AccountStore:
         rows = self._store.rows(statement, (app, after, limit))
         return list(map(_account, rows))
 
-    def change(self, app: str, id: int, fields: Mapping[Any, Any], report: bool = False) -> Account | None:
+    def change(
+        self, app: str, id: int, fields: Mapping[Any, Any], record: RecordEvent | None = None
+    ) -> Account | None:
         """Change the given fields of an account; None if the account does not exist.
 
         An identifier ``""`` is removed. Raises Taken if another account has one of the identifiers.
@@ -156,13 +159,18 @@ class AccountStore:
                 _forget_resets(sql, id)
             found = _by_id(sql, app, id)
             if found is not None:
-                _report(sql, report, "changed", found[0])
+                _report(sql, record, "changed", found[0])
             return None if found is None else found[0]
 
         return self._store.write_or(None, work)
 
     def set_password(
-        self, id: int, before: str, password: str, ends_sessions: bool = False, report: bool = False
+        self,
+        id: int,
+        before: str,
+        password: str,
+        ends_sessions: bool = False,
+        record: RecordEvent | None = None,
     ) -> bool:
         """Replace the password hash ``before``; False if the hash has changed meanwhile."""
 
@@ -174,8 +182,8 @@ class AccountStore:
             if changed and ends_sessions:
                 _forget_devices(sql, id)
                 _forget_resets(sql, id)
-            if changed and report:
-                _report_by_id(sql, "password", None, id)
+            if changed and record is not None:
+                _report_by_id(sql, record, "password", None, id)
             return changed
 
         return self._store.write(work)
@@ -205,7 +213,9 @@ class AccountStore:
         rows = self._store.rows(_RESET, (code, now, app))
         return rows[0][0] if rows else 0
 
-    def use_reset(self, app: str, code: str, now: int, password: str, report: bool = False) -> bool:
+    def use_reset(
+        self, app: str, code: str, now: int, password: str, record: RecordEvent | None = None
+    ) -> bool:
         """Replace the password hash of the account of a code, and invalidate its tokens and codes.
 
         False if the code does not exist, or has expired.
@@ -222,13 +232,13 @@ class AccountStore:
             )
             _forget_devices(sql, id)
             _forget_resets(sql, id)
-            if report:
-                _report_by_id(sql, "password", None, id)
+            if record is not None:
+                _report_by_id(sql, record, "password", None, id)
             return True
 
         return self._store.write_or(False, work)
 
-    def end_sessions(self, app: str, id: int, report: bool = False) -> bool:
+    def end_sessions(self, app: str, id: int, record: RecordEvent | None = None) -> bool:
         """Invalidate all tokens of an account; False if it does not exist."""
 
         def work(sql: PooledStatements) -> bool:
@@ -236,18 +246,18 @@ class AccountStore:
             ended = sql.execute(statement, (id, app)) == 1
             if ended:
                 _forget_devices(sql, id)
-            if ended and report:
-                _report_by_id(sql, "logged_out", app, id)
+            if ended and record is not None:
+                _report_by_id(sql, record, "logged_out", app, id)
             return ended
 
         return self._store.write_or(False, work)
 
-    def remove(self, app: str, id: int, report: bool = False) -> bool:
+    def remove(self, app: str, id: int, record: RecordEvent | None = None) -> bool:
         """Delete an account and its relations; False if it does not exist."""
 
         def work(sql: PooledStatements) -> bool:
-            if report:
-                _report_by_id(sql, "removed", app, id)
+            if record is not None:
+                _report_by_id(sql, record, "removed", app, id)
             if sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app)) != 1:
                 return False
             sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
@@ -451,12 +461,12 @@ class AccountStore:
         return self._store.read_or(nothing, work)
 
 
-def add_account(sql: PooledStatements, new: Account, password: str, report: bool) -> Account:
+def add_account(sql: PooledStatements, new: Account, password: str, record: RecordEvent | None) -> Account:
     """Store an account, and return it with its id. Raises Taken."""
     with _taken():
         id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(10)}", _row(new, password))
     added = replace(new, id=id)
-    _report(sql, report, "registered", added)
+    _report(sql, record, "registered", added)
     return added
 
 
@@ -515,22 +525,22 @@ def _linked(
     return None
 
 
-def _report(sql: PooledStatements, wanted: bool, change: str, account: Account) -> None:
-    """Add an event about an account, if it is wanted."""
-    if wanted:
+def _report(sql: PooledStatements, record: RecordEvent | None, change: str, account: Account) -> None:
+    """Store an event about an account, if it is wanted."""
+    if record is not None:
         facts = {
             "user": account.user,
             "change": change,
             "nickname": account.nickname,
             "avatar": account.avatar,
         }
-        add_events(sql, [NewEvent(account.app, account.user, "account", json.encode(facts))])
+        record(sql, account.app, account.user, facts)
 
 
-def _report_by_id(sql: PooledStatements, change: str, app: str | None, id: int) -> None:
+def _report_by_id(sql: PooledStatements, record: RecordEvent, change: str, app: str | None, id: int) -> None:
     found = _by_id(sql, app, id)
     if found is not None:
-        _report(sql, True, change, found[0])
+        _report(sql, record, change, found[0])
 
 
 def _row(new: Account, password: str) -> Row:

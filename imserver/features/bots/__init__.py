@@ -10,5 +10,5 @@ FEATURE = Feature(
     parts.build,
     routes=hooks_api.ROUTES,
     operations=(*api.routes.rows, *hooks_api.routes.rows, *answers_api.routes.rows),
-    uses=("accounts", "groups"),
+    uses=("webhooks", "accounts", "groups"),
 )

@@ -16,6 +16,7 @@ from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.quotas import BotRates
 from imserver.auth.relations import Relations
+from imserver.auth.reviews import Reviews
 from imserver.channels.members import ChannelRefused
 from imserver.channels.open_streams import OpenStream
 from imserver.channels.streamed_messages import (
@@ -51,7 +52,6 @@ from imserver.storage.log.contract import (
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
-from imserver.webhooks.reviews import Reviews
 
 MOST_STREAMS: Final = 100
 """Open streams of one bot on a node."""
@@ -197,7 +197,7 @@ class StreamedAnswers:
             return Rejected(INVALID, "`to`, `conversation`: expected one of them, not the sender")
         if not self._bots.get(app, [id_of(user)]):
             return Rejected(NOT_BOT, "only bots stream answers")
-        if not is_back_end and app in self._reviews.hooks:
+        if not is_back_end and app in self._reviews.apps:
             return Rejected(REJECTED, "messages are reviewed here, so only a back end streams them")
         found = self._peer(app, user, conversation) if conversation else to
         if isinstance(found, Rejected):

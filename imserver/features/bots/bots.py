@@ -17,6 +17,7 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.attempts import AddressRate
 from imserver.auth.identifiers import BadField, checked, fits
+from imserver.auth.observer import Observer
 from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
 from imserver.features.accounts.accounts import (
@@ -35,7 +36,6 @@ from imserver.storage.contract import Account, Bot, BotCommand
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
-from imserver.webhooks.feeds import Feeds
 
 MOST_COMMANDS: Final = 50
 COMMAND_PATTERN: Final = "[a-z0-9_]{1,32}"
@@ -78,7 +78,7 @@ class Bots:
         accounts: Accounts,
         close_sessions: SessionCloser,
         store: Store,
-        feeds: Feeds,
+        observer: Observer,
         hooks: HookStore,
         requests: PublicRequests,
         hook_changed: Callable[[], None],
@@ -89,7 +89,7 @@ class Bots:
         self._accounts = accounts
         self._close_sessions = close_sessions
         self._store = store
-        self._feeds = feeds
+        self._observer = observer
         self._hooks = hooks
         self._requests = requests
         self._hook_changed = hook_changed
@@ -108,9 +108,9 @@ class Bots:
             raise UnknownAccount(by)
         if name:
             self._accounts.require_free(app, {"name": name}, 0)
-        secret, report = make_bot_secret(), self._feeds.wants(app, "account")
+        secret, record = make_bot_secret(), self._observer.recorder(app, "account")
         account = Account(0, app, "", nickname, avatar, name=name)
-        made = self._rows.add(account, 0 if owner is None else owner.id, bot_hash(secret), self._most, report)
+        made = self._rows.add(account, 0 if owner is None else owner.id, bot_hash(secret), self._most, record)
         if made is None:
             if by:
                 self._accounts.known(app, by)

@@ -24,31 +24,31 @@ from imserver.dialects.cmd.wire import STORED_COMMANDS
 from imserver.errors import StorageUnavailable
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotHook, HookStore
-from imserver.logging import RateLimitedLog
-from imserver.messages.log_subscriptions import users_of
-from imserver.messages.messaging import Messaging, make_draft
-from imserver.model import Send
-from imserver.protocol.forgiving import Refused
-from imserver.sessions.sessions import Sessions
-from imserver.storage.events import EventStore
-from imserver.storage.log.bots import bots_of
-from imserver.storage.log.contract import Entry
-from imserver.storage.store import Store
-from imserver.webhooks.events import for_bot
-from imserver.webhooks.feeds import (
+from imserver.features.webhooks.event_json import for_bot
+from imserver.features.webhooks.event_rows import EventStore
+from imserver.features.webhooks.feeds import (
     CLOCK_SECONDS,
     LEASE_SECONDS,
     MISCONFIGURED,
     RENEW_SECONDS,
     SAVE_SECONDS,
 )
-from imserver.webhooks.requests import (
+from imserver.features.webhooks.requests import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     POST_SECONDS,
-    Unreachable,
     WebhookCounts,
 )
+from imserver.logging import RateLimitedLog
+from imserver.messages.log_subscriptions import users_of
+from imserver.messages.messaging import Messaging, make_draft
+from imserver.model import Send
+from imserver.protocol.forgiving import Refused
+from imserver.sessions.sessions import Sessions
+from imserver.storage.log.bots import bots_of
+from imserver.storage.log.contract import Entry
+from imserver.storage.store import Store
+from imserver.transport.outgoing import Unreachable
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog

@@ -13,8 +13,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TYPE_CHECKING, Any, Final
 
 from imserver.errors import ImserverError
+from imserver.transport.outgoing import Outgoing, Unreachable
 from imserver.transport.proxies import is_loopback
-from imserver.webhooks.requests import Outgoing, Unreachable
 
 if TYPE_CHECKING:
     import socket

@@ -14,6 +14,7 @@ from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore
 from imserver.features.groups.parts import groups_of
+from imserver.features.webhooks import webhooks_of
 
 
 class BotParts(Struct, frozen=True):
@@ -35,18 +36,19 @@ def bots_of(core: Parts) -> BotParts:
 def build(core: Parts) -> FeatureParts:
     """Build them, and join them to the core."""
     people = accounts_of(core)
+    webhooks = webhooks_of(core)
     store, rows, hook_rows = core.store, BotStore(core.store), HookStore(core.store)
     requests = PublicRequests(core.config.bots.allow_loopback)
     hooks = BotHooks(
         store,
         hook_rows,
-        core.webhooks.feeds.events,
+        webhooks.feeds.events,
         requests,
         core.messaging,
         core.bot_rates,
         core.sessions,
         core.registry,
-        core.webhooks.tally,
+        webhooks.tally,
     )
     bots = Bots(
         core.config.accounts,
@@ -55,7 +57,7 @@ def build(core: Parts) -> FeatureParts:
         people.accounts,
         core.sessions.close,
         store,
-        core.webhooks.feeds,
+        core.observer,
         hook_rows,
         requests,
         hooks.changed,
@@ -79,7 +81,7 @@ def build(core: Parts) -> FeatureParts:
         people.accounts,
         core.relations,
         core.bot_rates,
-        core.webhooks.reviews,
+        core.reviews,
     )
     people.tokens.bots = rows.holder
     core.tenants.on_delete.append(streams.forget)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.features.accounts.rows import accounts_in, add_account
-from imserver.storage.contract import Account, Bot, BotCommand, commands_of
+from imserver.storage.contract import Account, Bot, BotCommand, RecordEvent, commands_of
 from imserver.storage.statements import PooledStatements, Row, Statements, marks_of, text_of
 from imserver.storage.store import Store
 
@@ -53,11 +53,13 @@ class BotStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def add(self, new: Account, owner: int, token_hash: str, most: int, report: bool) -> Bot | None:
+    def add(
+        self, new: Account, owner: int, token_hash: str, most: int, record: RecordEvent | None
+    ) -> Bot | None:
         """Store a bot with its account; None if its owner (0: the back end, without a limit) has ``most``, or
         does not exist any more.
 
-        ``report``: as in AccountStore. Raises Taken.
+        ``record``: as in AccountStore. Raises Taken.
         """
         made = replace(new, created=int(time()), bot=True)
 
@@ -69,7 +71,7 @@ class BotStore:
                 count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s"
                 if sql.query(count, (made.app, owner))[0][0] >= most:
                     return None
-            account = add_account(sql, made, _NO_PASSWORD, report)
+            account = add_account(sql, made, _NO_PASSWORD, record)
             sql.execute(
                 "INSERT INTO bot (id, app, owner, token_hash, commands, hook_url, hook_secret) "
                 f"VALUES {marks_of(7)}",

@@ -50,7 +50,7 @@ from imserver.features.oauth.providers import (
 )
 from imserver.logging import RateLimitedLog
 from imserver.storage.contract import Account, AccountLink, Taken
-from imserver.webhooks.requests import Outgoing
+from imserver.transport.outgoing import Outgoing
 
 log: Final = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from imserver.config.settings import ProviderSettings
 from imserver.config.values import ISSUER_URL
 from imserver.errors import ImserverError, IssuerUnavailable
 from imserver.storage.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS, SUBJECT_BYTES
-from imserver.webhooks.requests import Outgoing, Unreachable
+from imserver.transport.outgoing import Outgoing, Unreachable
 
 SECONDS: Final = 10.0
 """Time limit for all requests to a provider during one step."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from imserver.auth.reviews import NoReviews
 from imserver.config.settings import Config
 from imserver.core.core import FeatureParts, Parts
 from imserver.feature import Feature
@@ -14,8 +15,6 @@ from imserver.features.uploads.uploads import Uploads, uploads_of
 from imserver.http.call import Api
 from imserver.storage.contract import Erasure
 from imserver.storage.store import Store
-from imserver.webhooks.requests import Outgoing
-from imserver.webhooks.reviews import Reviews
 
 if TYPE_CHECKING:
     from imserver.metric_table import Metric
@@ -25,7 +24,7 @@ __all__ = ["FEATURE", "Uploads", "uploads_of"]
 
 def _build(core: Parts) -> FeatureParts:
     config = core.config
-    uploads = Uploads(config.uploads, config.server.data_dir, core.store, core.webhooks.reviews)
+    uploads = Uploads(config.uploads, config.server.data_dir, core.store, core.reviews)
     return FeatureParts(uploads, erasure=uploads.erasure, counters=uploads.counters, stop=uploads.close)
 
 
@@ -44,7 +43,7 @@ def _metrics() -> Sequence[Metric]:
 
 @contextmanager
 def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
-    reviews = Reviews(Outgoing(), str)  # nothing is reviewed here
+    reviews = NoReviews()
     with closing(Uploads(config.uploads, config.server.data_dir, store, reviews)) as uploads:
         yield uploads.erasure
 

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.attempts import Attempts, TooManyFailures, network_of
+from imserver.auth.reviews import Reviews
 from imserver.config.settings import UploadSettings
 from imserver.core.core import Parts
 from imserver.errors import MediaUnavailable, StorageUnavailable
@@ -42,7 +43,6 @@ from imserver.storage import app_rows
 from imserver.storage.contract import Erasure
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
-from imserver.webhooks.reviews import Reviews
 
 log = logging.getLogger(__name__)
 
@@ -313,7 +313,7 @@ class Uploads:
         if source is not path or not sha256:
             row = replace(row, sha256=self.on_disk(_sha256_of, source))
         self._demand(MediaType(row.kind, row.type), offer)
-        if offer.by_user and offer.app in self._reviews.hooks:
+        if offer.by_user and offer.app in self._reviews.apps:
             self._review(row)
         self._save(row, source, _beside(path, _THUMBNAIL))
         return row

@@ -372,11 +372,11 @@ def test_messages_to_a_stored_channel_are_stored_in_an_app_that_stores_no_others
         page = node.channels.history(APP, "news:1", limit=-1)
         assert [each.text for each in page.publications] == ["one", "two", "three"]
         # The log's feed reports them.
-        assert node.webhooks.messages == []
+        assert node.observer.messages == []
         assert ann.login("ann", "bob") == 200
         assert ann.say("to bob") == 200
         bob.receives("one", "two", "three", "to bob")
-        assert [facts["text"] for _, _, facts in node.webhooks.messages] == ["to bob"]
+        assert [facts["text"] for _, _, facts in node.observer.messages] == ["to bob"]
 
 
 def said(seq: str, text: str) -> bytes:

@@ -172,7 +172,7 @@ def test_messages_are_reported_to_listeners() -> None:
         assert ask(client, "sendmsg", "2", msgType="text", message="hi") == 200
         assert login(client, "3", "ann", room="r") == 200
         assert ask(client, "sendmsg", "4", msgType="image", message="/a.png") == 200
-    assert harness.webhooks.messages == [
+    assert harness.observer.messages == [
         ("action:1", "ann", {"to": "bob", "type": "text", "text": "hi"}),
         ("action:1", "ann", {"room": "r", "type": "image", "text": "/a.png"}),
     ]

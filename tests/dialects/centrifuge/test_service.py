@@ -22,10 +22,10 @@ from imserver.dialects.centrifuge.service import (
 )
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, SubscribeResult
 from imserver.errors import StorageUnavailable
+from imserver.features.webhooks.back_ends import BackEndRequests
 from imserver.model import Reply
 from imserver.transport.connection import CLOSING, OPEN, Connection
 from imserver.transport.gate import Head
-from imserver.webhooks.back_ends import BackEnds
 from tests.hub.harness import Harness
 from tests.transport.harness import Client
 
@@ -41,7 +41,7 @@ class CentrifugeHarness(Harness):
             self.sessions._logins = logins
             logins.bare_dialects.add("centrifuge")
         self.catch_up = Mock()
-        back_ends = BackEnds(self.back_end, self.table.id_of)  # type: ignore[arg-type]
+        back_ends = BackEndRequests(self.back_end, self.table.id_of, str)  # type: ignore[arg-type]
         consent = ChannelConsent(back_ends, Mock(hooks={}), Mock(), self.channels)
         self.centrifuge = CentrifugeService(
             self.sessions,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from imserver.channels import occupancy
-from imserver.channels.occupancy import Occupancy
 from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
-from imserver.webhooks.webhooks import Webhooks
+from imserver.features.webhooks import occupancy
+from imserver.features.webhooks.occupancy import Occupancy
+from imserver.features.webhooks.webhooks import Webhooks
 from tests.core.back_end import AwayStore, BackEnd
 from tests.hub.harness import Harness
 from tests.support import until

@@ -268,8 +268,8 @@ def test_who_has_blocked_the_owner_has_blocked_the_bot(url: str, open_store: Ope
     accounts = kept(store)
     ann, bob, cid = (new(accounts, phone) for phone in "123")
     stranger = new(accounts, "1", "shop")
-    bot = BotStore(store).add(Account(0, "gochat", "4"), bob.id, "a hash", 1, False)
-    of_all = BotStore(store).add(Account(0, "gochat", "5"), 0, "a hash", 1, False)
+    bot = BotStore(store).add(Account(0, "gochat", "4"), bob.id, "a hash", 1, None)
+    of_all = BotStore(store).add(Account(0, "gochat", "5"), 0, "a hash", 1, None)
     assert bot is not None
     assert of_all is not None
     for one, other in ((ann, bob), (cid, bot.account)):

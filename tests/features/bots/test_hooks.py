@@ -16,6 +16,7 @@ from imserver.errors import StorageUnavailable
 from imserver.features.bots import hooks as module
 from imserver.features.bots.hooks import BotHooks, messages_of
 from imserver.features.bots.parts import bots_of
+from imserver.features.webhooks import webhooks_of
 from imserver.storage.log.contract import Draft
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
@@ -208,10 +209,10 @@ def test_a_refused_event_is_dropped(node: Harness, receivers: Receivers) -> None
     dan = person(node, "dan")
     bot, url = hooked(dan, "choosy")
     receivers.replies[url] = lambda post: (400 if post.json["text"] == "bad" else 200, b"")
-    dropped = node.node.parts.webhooks.tally.dropped
+    dropped = webhooks_of(node.node.parts).tally.dropped
     say(dan, bot, "bad", "good")
     until(lambda: receivers.texts(url) == ["bad", "good"])
-    assert node.node.parts.webhooks.tally.dropped == dropped + 1
+    assert webhooks_of(node.node.parts).tally.dropped == dropped + 1
 
 
 def test_after_a_day_an_event_is_dropped(

@@ -10,7 +10,7 @@ from imserver.features.uploads import uploads_of
 from imserver.storage.contract import Account
 from tests.security.node_harness import ALL, Harness, config
 
-WITHOUT = ("accounts", "action", "pusher")
+WITHOUT = ("webhooks", "accounts", "action", "pusher")
 
 
 def upload(harness: Harness) -> Any:

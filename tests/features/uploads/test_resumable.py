@@ -12,6 +12,7 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.auth.reviews import NoReviews
 from imserver.config.settings import StorageSettings, UploadSettings
 from imserver.errors import HttpProblem, StorageUnavailable
 from imserver.features.uploads import resumable
@@ -20,8 +21,6 @@ from imserver.features.uploads.resumable import Checksum, ResumableUploads
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.storage.store import Store
-from imserver.webhooks.requests import Outgoing
-from imserver.webhooks.reviews import Reviews
 
 CONTENT = os.urandom(100_000)
 OFFER = Offer("101", "ann", "a.bin", "", len(CONTENT), "192.0.2.1")
@@ -38,7 +37,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def node(tmp_path: Path, store: Store) -> Uploads:
     """What a node has; all share a folder and a database."""
-    return Uploads(SETTINGS, str(tmp_path), store, Reviews(Outgoing(), str))
+    return Uploads(SETTINGS, str(tmp_path), store, NoReviews())
 
 
 @pytest.fixture

@@ -12,13 +12,12 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.auth.reviews import NoReviews
 from imserver.config.settings import StorageSettings, UploadSettings
 from imserver.features.uploads import transfers, upload_rows
 from imserver.features.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.storage.store import Store
-from imserver.webhooks.requests import Outgoing
-from imserver.webhooks.reviews import Reviews
 from tests.integration.raw import Raw, ask, request
 from tests.support import Server, eventually
 
@@ -100,7 +99,7 @@ def uploads(tmp_path: Path, store: Store) -> Iterator[Uploads]:
     settings = UploadSettings(
         min_free_bytes=0, quota_bytes=0, quota_app_bytes=1000, daily_address_bytes=700, thumbnail_pixels=1
     )
-    one = Uploads(settings, str(tmp_path), store, Reviews(Outgoing(), str))
+    one = Uploads(settings, str(tmp_path), store, NoReviews())
     yield one
     one.close()
 

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 
 from imserver import errors
+from imserver.auth.reviews import NoReviews
 from imserver.config.settings import UploadSettings
 from imserver.features.uploads import transfers
 from imserver.features.uploads import uploads as module
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.transfers import GRACE_SECONDS, Pieces, TransferRefused
 from imserver.features.uploads.uploads import Uploads
-from imserver.webhooks.requests import Outgoing
-from imserver.webhooks.reviews import Reviews
 
 CONTENT = bytes(range(256)) * 1000
 ROW = Upload("a" * 32, "101", "u", "file", "application/octet-stream", "", len(CONTENT), "", 0)
@@ -33,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def uploads(tmp_path: Path, clock: list[float]) -> Iterator[Uploads]:
     settings = UploadSettings(at_once=2)
     store: Any = None  # nothing is asked of it
-    one = Uploads(settings, str(tmp_path), store, Reviews(Outgoing(), str))
+    one = Uploads(settings, str(tmp_path), store, NoReviews())
     kept = tmp_path / "uploads" / "aa" / ROW.id
     kept.parent.mkdir(parents=True)
     kept.write_bytes(CONTENT)

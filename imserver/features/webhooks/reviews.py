@@ -14,18 +14,11 @@ import msgspec
 from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from imserver.message_view import entry_view
-from imserver.model import MAX_TYPE_BYTES, Message
-from imserver.storage.log.contract import Draft
+from imserver.auth.reviews import ALLOWED, UNDECIDED, ReviewDecision, Then
+from imserver.features.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking
+from imserver.model import MAX_TYPE_BYTES
 from imserver.transport.connection import Connection
-from imserver.webhooks.requests import (
-    BATCH_BYTES,
-    BATCH_EVENTS,
-    MAX_WAITING,
-    Asking,
-    Outgoing,
-    Unreachable,
-)
+from imserver.transport.outgoing import Outgoing, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -52,24 +45,6 @@ class ReviewHook(Struct, frozen=True):
     secret: bytes
     seconds: float
     allows_failure: bool
-
-
-class ReviewDecision(Struct, frozen=True):
-    """What becomes of a message. ``replace``: with this ``type`` and ``body``, text or JSON. ``reject``: for
-    this ``reason``. ``undecided``: there is no valid answer, and the sender may try again."""
-
-    action: Literal["allow", "replace", "reject", "undecided"]
-    type: str = ""
-    body: bytes = b""
-    reason: str = ""
-    is_text: bool = False
-
-
-ALLOWED: Final = ReviewDecision("allow")
-UNDECIDED: Final = ReviewDecision("undecided")
-
-Then = Callable[[ReviewDecision], None]
-"""Gets the decision; called once, and must not switch."""
 
 
 class _Answer(Struct):
@@ -115,18 +90,18 @@ class _Batch:
         self.size = 0
 
 
-class Reviews:
+class ReviewRequests:
     """Asks back ends about messages. Owner of the messages that wait for a decision.
 
     Messages of one app that wait at the same time are asked about in one request; its time begins with the
     first of them. Those of one connection get their decisions in their order. An app without a ``review_url``
-    costs one look-up in :attr:`hooks`. ``node`` names this node.
+    costs one look-up in :attr:`apps`. ``node`` names this node.
     """
 
     def __init__(self, outgoing: Outgoing, node: Callable[[], str]) -> None:
         self._asking = Asking(outgoing, "review_url")
         self._node = node
-        self.hooks: dict[str, ReviewHook] = {}
+        self.apps: dict[str, ReviewHook] = {}
         """App → its hook. Do not change it."""
         self._open: dict[str, _Batch] = {}
         """App → the request that has not been sent yet."""
@@ -142,9 +117,9 @@ class Reviews:
     def set(self, app: str, hook: ReviewHook | None) -> None:
         """Set who reviews the messages of an app; None: nobody."""
         if hook is None:
-            self.hooks.pop(app, None)
+            self.apps.pop(app, None)
         else:
-            self.hooks[app] = hook
+            self.apps[app] = hook
 
     def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
         """Ask about a message and wait for the decision. Switches."""
@@ -159,7 +134,7 @@ class Reviews:
 
         If too many of these wait, it is undecided at once. The app must have a hook. Never switches.
         """
-        hook = self.hooks[app]
+        hook = self.apps[app]
         question = _Question(facts, then, connection)
         if connection is not None and not self._queue(question, connection):
             self.undecided += 1
@@ -319,15 +294,3 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
     if len(body) > CONTENT_BYTES:
         raise ValueError(f"it has more than {CONTENT_BYTES} bytes")
     return ReviewDecision("replace", kind, body, is_text=answer.data is UNSET)
-
-
-def facts_of(draft: Draft) -> dict[str, Any]:
-    """The fields of a draft that the back end receives."""
-    seen = entry_view(Message(0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body))
-    facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
-    to = {"to": draft.to_user, "conversation": draft.conversation, "room": draft.room}
-    facts |= {name: value for name, value in to.items() if value}
-    payload = {"type": seen.type, "text": seen.text, "data": seen.data, "base64": seen.base64}
-    facts |= {name: value for name, value in payload.items() if value is not None}
-    more = {"client_msg_id": draft.client_msg_id, "about": draft.about, "meta": Raw(draft.meta)}
-    return facts | {name: value for name, value in more.items() if value}

@@ -1,8 +1,8 @@
-"""Webhooks: events about users for the back end of an app, and the authorisation of logins."""
+"""Webhooks: events about users for the back end of an app, and who is asked about them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import count
 from secrets import token_hex
 from time import monotonic, time
@@ -11,26 +11,26 @@ from typing import Any, Protocol
 import msgspec
 
 from imserver import errors
-from imserver.config.settings import ChannelEvent
+from imserver.config.settings import ChannelEvent, TenantSettings
 from imserver.errors import StorageUnavailable
-from imserver.model import Event
-from imserver.storage.events import EventStore
-from imserver.storage.store import Store
-from imserver.transport.connection import Connection
-from imserver.transport.gate import host_of
-from imserver.webhooks.back_ends import BackEndHook, BackEnds
-from imserver.webhooks.feeds import Feeds
-from imserver.webhooks.requests import (
-    AuthoriseHook,
-    Authoriser,
-    LoginAnswer,
-    Outgoing,
+from imserver.features.webhooks.back_ends import BackEndRequests
+from imserver.features.webhooks.event_rows import EventStore, NewEvent, add_events
+from imserver.features.webhooks.feeds import Feeds
+from imserver.features.webhooks.requests import (
     Receiver,
     WebhookCounts,
     WebhookQueue,
     WebhookQueues,
 )
-from imserver.webhooks.reviews import ReviewHook, Reviews
+from imserver.features.webhooks.reviews import ReviewRequests
+from imserver.model import Event
+from imserver.storage.contract import RecordEvent
+from imserver.storage.log.contract import Entry
+from imserver.storage.statements import PooledStatements
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection
+from imserver.transport.gate import host_of
+from imserver.transport.outgoing import Outgoing
 
 _encode = msgspec.json.Encoder().encode
 
@@ -51,7 +51,8 @@ class Webhooks:
     """Owner of the queues, one for each app with a webhook, and of the connections of these apps.
 
     Events of connections and live messages wait in memory; durable ones go to the ``feeds``. Only
-    :meth:`absent`, :meth:`authorise` and :meth:`stop` switch. An app without a webhook costs one look-up.
+    :meth:`absent`, :meth:`undelivered`, :meth:`expire` and :meth:`stop` switch. An app without a webhook
+    costs one look-up.
     """
 
     def __init__(
@@ -73,28 +74,20 @@ class Webhooks:
         self.forms: list[WebhookForm] = []
         """Forms of other servers, in which back ends may also want events of channels."""
         self.feeds = Feeds(store, EventStore(store), outgoing, node, self.tally)
-        self.authoriser = Authoriser(outgoing)
-        self.reviews = Reviews(outgoing, node)
-        self.back_ends = BackEnds(outgoing, connection_id)
+        self.apps: Container[str] = self.feeds.feeds
+        self.reviews = ReviewRequests(outgoing, node)
+        self.back_ends = BackEndRequests(outgoing, connection_id, node)
 
-    def set(
-        self,
-        app: str,
-        receiver: Receiver | None,
-        review: ReviewHook | None = None,
-        back_ends: BackEndHook | None = None,
-    ) -> None:
-        """Set the receiver of an app, also for waiting events, who reviews its messages, and who decides for
-        its clients.
-
-        Without a receiver waiting events are dropped.
-        """
-        self.reviews.set(app, review)
-        self.back_ends.set(app, back_ends)
+    def set(self, app: str, receiver: Receiver | None) -> None:
+        """Set the receiver of an app, also for waiting events. Without one they are dropped."""
         self.feeds.set(app, receiver)
         self._queues.set(app, receiver)
 
     # --- what happens ---------------------------------------------------------------------------------------
+
+    def observes(self, settings: TenantSettings) -> bool:
+        """Whether the back end of an app with these settings hears events. Never switches."""
+        return bool(settings.webhook.url or settings.webhook.events)
 
     def began(self, connection: Connection) -> None:
         """A connection is a session now, or has logged in again."""
@@ -162,6 +155,29 @@ class Webhooks:
                 for _, each in facts:
                     self._add(queue, "absent", each)
 
+    def committed(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
+        """This node's transaction stored these entries of an app that has a feed. Never switches."""
+        self.feeds.committed(app, first, last, entries)
+
+    def recorder(self, app: str, kind: str) -> RecordEvent | None:
+        """The function that stores an event of this kind; None: the back end does not want it."""
+        if not self.feeds.wants(app, kind):
+            return None
+
+        def record(sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]) -> None:
+            add_events(sql, [NewEvent(app, user, kind, _encode(facts))])
+
+        return record
+
+    def undelivered(self, app: str) -> int | None:
+        """The position in the log up to which the receiver of an app has everything. It gets the rest within
+        three days; then all may expire (None). Switches. Raises StorageUnavailable."""
+        return self.feeds.events.undelivered(app)
+
+    def expire(self) -> None:
+        """Delete events that are older than any attempt. Switches. Raises StorageUnavailable."""
+        self.feeds.events.expire()
+
     def _facts(self, connection: Connection) -> dict[str, Any]:
         return {
             "user": connection.user,
@@ -178,25 +194,6 @@ class Webhooks:
             head = {"id": number, "event": event, "app": receiver.app, "time": int(time())}
             queue.add(_encode({**head, "node": self._node(), **facts}))
 
-    # --- asking ---------------------------------------------------------------------------------------------
-
-    def authorise(
-        self, where: AuthoriseHook, user: str, token: str, dialect: str, peer: str, device: str
-    ) -> LoginAnswer | None:
-        """Ask an app's back end about a login; None: no valid answer. Waits up to 2 s."""
-        facts = {
-            "event": "authorise",
-            "app": where.app,
-            "time": int(time()),
-            "node": self._node(),
-            "user": user,
-            "device": device,
-            "dialect": dialect,
-            "token": token,
-            "address": host_of(peer),
-        }
-        return self.authoriser.ask(where, facts)
-
     # --- at the end -----------------------------------------------------------------------------------------
 
     def stop(self, seconds: float) -> None:
@@ -205,7 +202,6 @@ class Webhooks:
         self.feeds.stop(seconds)
         for queues in (self._queues, *(form.queues for form in self.forms)):
             queues.stop(deadline)
-        self.outgoing.close()
 
 
 def _push_facts(user: str, event: Event) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""What the commands have in common: the store of the settings, and one line for what goes wrong."""
+"""What commands without a node have in common: the store of the settings, and one line for each error."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from imserver.auth import rules
+from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
 from imserver.config.load import load_config
 from imserver.config.settings import Config
@@ -36,8 +37,12 @@ def load_settings(path: str | None, data_dir: str | None) -> Config:
 
 
 @contextmanager
-def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Store, Tenants]]:
-    """The settings, and what is stored under them.
+def opened(
+    path: str | None,
+    data_dir: str | None,
+    objection_for: Callable[[Config], AppObjection] = lambda _: rules.objection,
+) -> Iterator[tuple[Config, Store, Tenants]]:
+    """The settings, and what is stored under them. ``objection_for``: who checks the settings of apps.
 
     What goes wrong inside is said in one line, and ends the command with status 1.
     """
@@ -49,7 +54,7 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
         folder = Path(settings.server.data_dir)
         existed = folder.exists()
         store = Store(settings.storage, settings.server.data_dir, threaded=False)
-        tenants = Tenants(settings, store, None, rules.objection)
+        tenants = Tenants(settings, store, None, objection_for(settings))
         store.start()
         yield settings, store, tenants
         if folder.exists() and not existed:

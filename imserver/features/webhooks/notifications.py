@@ -13,13 +13,13 @@ import msgspec
 from imserver.auth.accounts import AccountLookup
 from imserver.cluster.registry import Registry
 from imserver.errors import StorageUnavailable
+from imserver.features.webhooks.event_rows import Absence, NewEvent, NotOwner
+from imserver.features.webhooks.feeds import PAGE, Feed, Feeds, LogWindow
 from imserver.logging import RateLimitedLog
 from imserver.message_view import entry_view
 from imserver.sessions.presence import Presence
-from imserver.storage.events import Absence, NewEvent, NotOwner
 from imserver.storage.log.contract import Conversation, ConversationSummary, Entry
 from imserver.storage.store import Store
-from imserver.webhooks.feeds import PAGE, Feed, Feeds, LogWindow
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.errors import ImserverError, StorageUnavailable
+from imserver.storage.dead_events import RETRY_COLUMNS, RetryRow, retry_of
 from imserver.storage.statements import CLOCK, Row, Statements, chunks, marks_of, text_of
 from imserver.storage.store import Store
 
@@ -42,7 +43,6 @@ NOW: Final = {
 }
 """The clock of the database in whole Unix seconds. CAST alone rounds on PostgreSQL and MySQL."""
 _FEED: Final = "last_id, entry_id, event_id, noted_id, owner"
-_RETRY: Final = "number, event, member, attempts, first_failed, body"
 
 
 class NotOwner(ImserverError):
@@ -85,21 +85,6 @@ class FeedHead(Struct, frozen=True):
     entries: int
     events: int
     has_retries: bool
-
-
-class RetryRow(Struct, frozen=True):
-    """An event that the receiver refused, or that waits behind such a one of the same user.
-
-    ``event`` is its id, ``body`` what is sent. ``first_failed``: when it was put aside, Unix seconds; 0: not
-    tried yet since a replay.
-    """
-
-    number: int
-    event: str
-    user: str
-    attempts: int
-    first_failed: int
-    body: bytes
 
 
 class Absence(Struct, frozen=True):
@@ -321,11 +306,11 @@ class EventStore:
         """The first waiting event of each user, as far as it is to be tried now."""
         first = "SELECT min(number) AS n FROM event_retry WHERE app = %s AND dead = 0 GROUP BY member"
         statement = (
-            f"SELECT {_RETRY} FROM event_retry JOIN ({first}) f ON f.n = number "
+            f"SELECT {RETRY_COLUMNS} FROM event_retry JOIN ({first}) f ON f.n = number "
             "WHERE next_try <= %s ORDER BY number LIMIT %s"
         )
         rows = self._store.rows(statement, (app, now, limit))
-        return list(map(_retry, rows))
+        return list(map(retry_of, rows))
 
     def end_retry(self, row: RetryRow) -> None:
         """The receiver has taken it."""
@@ -341,26 +326,6 @@ class EventStore:
         )
         self._store.write(lambda sql: sql.execute(statement, (now + seconds, first, int(dead), row.number)))
         return dead
-
-    def list_retries(self, app: str, dead: bool, after: int, limit: int) -> list[RetryRow]:
-        """The dead events of an app, or those that wait, behind a number."""
-        statement = (
-            f"SELECT {_RETRY} FROM event_retry WHERE app = %s AND dead = %s AND number > %s "
-            "ORDER BY number LIMIT %s"
-        )
-        values = (app, int(dead), after, limit)
-        rows = self._store.rows(statement, values)
-        return list(map(_retry, rows))
-
-    def replay(self, app: str, event: str = "") -> int:
-        """Try dead events again, for three days more: one, or (``""``) all; how many."""
-        one = " AND event = %s" if event else ""
-        statement = (
-            "UPDATE event_retry SET dead = 0, attempts = 0, next_try = 0, first_failed = 0 "
-            f"WHERE app = %s AND dead = 1{one}"
-        )
-        values = (app, event) if event else (app,)
-        return self._store.execute(statement, values)
 
     # --- users to be notified -------------------------------------------------------------------------------
 
@@ -438,11 +403,6 @@ class EventStore:
                     )
 
         self._store.write_or(None, work)
-
-    def forget_user(self, app: str, user: str) -> None:
-        """Delete all absences of a user who was removed."""
-        statement = "DELETE FROM absence WHERE app = %s AND member = %s"
-        self._store.execute(statement, (app, user))
 
 
 def add_events(sql: Statements, events: Sequence[NewEvent]) -> dict[str, int]:
@@ -552,8 +512,3 @@ def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) 
         )
         upto = sql.query(oldest, (app, count - MAX_RETRIES - 1))[0][0]
         sql.execute("DELETE FROM event_retry WHERE app = %s AND dead = 1 AND number <= %s", (app, upto))
-
-
-def _retry(row: Row) -> RetryRow:
-    number, event, user, attempts, first_failed, body = row
-    return RetryRow(number, text_of(event), text_of(user), attempts, first_failed, bytes(body))

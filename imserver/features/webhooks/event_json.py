@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from imserver.features.webhooks.event_rows import StoredEvent
 from imserver.message_view import entry_view
-from imserver.storage.events import StoredEvent
 from imserver.storage.log.contract import Entry
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -6,17 +6,11 @@ import gevent
 import pytest
 from msgspec import json
 
+from imserver.auth.reviews import ALLOWED, UNDECIDED, ReviewDecision, facts_of
 from imserver.config.settings import TenantSettings, WebhookSettings
+from imserver.features.webhooks import requests, reviews
+from imserver.features.webhooks.reviews import ReviewHook, ReviewRequests
 from imserver.storage.log.contract import Draft
-from imserver.webhooks import requests, reviews
-from imserver.webhooks.reviews import (
-    ALLOWED,
-    UNDECIDED,
-    ReviewDecision,
-    ReviewHook,
-    Reviews,
-    facts_of,
-)
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.core.login_harness import LoginHarness
 from tests.transport.harness import until
@@ -44,7 +38,7 @@ class Asked:
 
     def __init__(self, **more: Any) -> None:
         self.back_end = BackEnd(allow_all)
-        self.reviews = Reviews(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
+        self.reviews = ReviewRequests(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
         self.reviews.set(APP, hook(**more))
         self.decisions: list[tuple[str, ReviewDecision]] = []
 
@@ -348,7 +342,7 @@ def test_the_settings_of_an_app_say_who_reviews_its_messages() -> None:
         secret="hook secret", review_url="http://back.end/", review_seconds=0.5, review_failure="allow"
     )
     with LoginHarness({APP: TenantSettings(webhook=settings), "102": TenantSettings()}) as harness:
-        hooks = harness.webhooks.reviews.hooks
+        hooks = harness.webhooks.reviews.apps
         assert hooks == {APP: ReviewHook(APP, "http://back.end/", b"hook secret", 0.5, True)}
         harness.change(
             "102", TenantSettings(webhook=WebhookSettings(secret="s" * 32, review_url="http://x/"))

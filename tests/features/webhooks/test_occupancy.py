@@ -6,11 +6,11 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.channels import occupancy
-from imserver.channels.occupancy import Occupancy
+from imserver.features.webhooks import occupancy
+from imserver.features.webhooks.occupancy import Occupancy
+from imserver.features.webhooks.requests import Receiver
+from imserver.features.webhooks.webhooks import Webhooks
 from imserver.transport.connection import Connection
-from imserver.webhooks.requests import Receiver
-from imserver.webhooks.webhooks import Webhooks
 from tests.core.back_end import AwayStore, BackEnd
 from tests.core.cluster_harness import MULTI, Several
 from tests.hub.harness import Harness

@@ -9,15 +9,9 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.webhooks import requests as module
-from imserver.webhooks.requests import (
-    NothingListens,
-    Outgoing,
-    Receiver,
-    Unreachable,
-    WebhookCounts,
-    WebhookQueue,
-)
+from imserver.features.webhooks import requests as module
+from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
+from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
 from tests.core.back_end import REFUSED, BackEnd
 from tests.transport.harness import turn, until
 

@@ -12,9 +12,9 @@ import gevent
 
 from imserver.channels.channels import Channels
 from imserver.channels.registrar import Registrar
+from imserver.features.webhooks.webhooks import Webhooks
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
-from imserver.webhooks.webhooks import Webhooks
 
 VACATED_SECONDS: Final = 3.0
 """A channel without subscribers for this long is reported as vacated: clients reconnect."""

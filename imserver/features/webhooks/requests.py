@@ -1,156 +1,26 @@
-"""Requests to back ends: signed HTTP, the queue of an app's events, and the authorisation of logins."""
+"""Requests to back ends: the queue of an app's events, and the authorisation of logins."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from secrets import token_hex
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import gevent
 import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver import __version__
+from imserver.auth.back_ends import LoginAnswer
 from imserver.clock import retry_pause
-from imserver.errors import ImserverError
 from imserver.logging import RateLimitedLog
-
-if TYPE_CHECKING:
-    from urllib3 import PoolManager
-
+from imserver.transport.outgoing import ANSWER_BYTES, NO_HEADERS, NothingListens, Outgoing, Unreachable
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 0.02
-
-SIGNATURE_HEADER: Final = "Imserver-Signature"
-DELIVERY_HEADER: Final = "Imserver-Delivery"
-ANSWER_BYTES: Final = 65536
-"""Longest answer that is read; a longer one counts as no answer."""
-_USER_AGENT: Final = f"imserver/{__version__}"
-_NO_HEADERS: Final[Mapping[str, str]] = {}
-_HOSTS: Final = 64
-_CONNECTIONS: Final = 64
-"""Idle connections to one host."""
-
-
-class Unreachable(ImserverError):
-    """There was no complete answer in time; the text says why."""
-
-
-class NothingListens(Unreachable):
-    """The connection was refused: no program listens at the address."""
-
-
-def signature(secret: bytes, body: bytes, timestamp: int) -> str:
-    """The header ``Imserver-Signature`` for a body that is sent at this Unix second.
-
-    HMAC-SHA256 of ``<timestamp>.<body>``: the receiver can check that the server wrote it, and when.
-    """
-    signed = hmac.digest(secret, b"%d.%b" % (timestamp, body), hashlib.sha256)
-    return f"t={timestamp},v1={signed.hex()}"
-
-
-class Outgoing:
-    """Owner of the connections to back ends, which are reused. One per node."""
-
-    def __init__(self) -> None:
-        self._connections: PoolManager | None = None
-
-    def post(
-        self,
-        url: str,
-        secret: bytes,
-        body: bytes,
-        timestamp: int,
-        delivery: str,
-        seconds: float,
-        answer_bytes: int = ANSWER_BYTES,
-        headers: Mapping[str, str] = _NO_HEADERS,
-    ) -> tuple[int, bytes]:
-        """Send signed JSON with ``headers``, and wait at most ``seconds`` for the answer: status and body.
-
-        Switches. Redirections are not followed. Raises :class:`Unreachable`.
-        """
-        own = {SIGNATURE_HEADER: signature(secret, body, timestamp), DELIVERY_HEADER: delivery}
-        headers = {**headers, **own}
-        return self.send(url, headers, body, seconds, answer_bytes)
-
-    def send(
-        self,
-        url: str,
-        headers: dict[str, str],
-        body: bytes,
-        seconds: float,
-        answer_bytes: int = ANSWER_BYTES,
-    ) -> tuple[int, bytes]:
-        """Send JSON with these ``headers``. Waits and raises like :meth:`post`."""
-        headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT, **headers}
-        return self._exchange("POST", url, body, headers, seconds, answer_bytes)
-
-    def get(self, url: str, seconds: float, headers: Mapping[str, str] = _NO_HEADERS) -> tuple[int, bytes]:
-        """Read a document: status and body. Waits and raises like :meth:`post`."""
-        headers = {"Accept": "application/json", "User-Agent": _USER_AGENT, **headers}
-        return self._exchange("GET", url, None, headers, seconds, ANSWER_BYTES)
-
-    def _exchange(
-        self,
-        method: str,
-        url: str,
-        body: bytes | None,
-        headers: dict[str, str],
-        seconds: float,
-        answer_bytes: int,
-    ) -> tuple[int, bytes]:
-        timeout = gevent.Timeout(seconds)
-        try:
-            with timeout:
-                return self._request(method, url, body, headers, answer_bytes)
-        except gevent.Timeout as over:
-            if over is not timeout:
-                raise
-            raise Unreachable(f"no answer within {seconds:g} s") from None
-
-    def _request(
-        self, method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
-    ) -> tuple[int, bytes]:
-        # Loaded here to save memory in nodes without webhooks.
-        from urllib3.exceptions import HTTPError
-
-        if self._connections is None:
-            self._connections = self._manager()
-        try:
-            answer = self._connections.urlopen(
-                method, url, body=body, headers=headers, redirect=False, preload_content=False
-            )
-            try:
-                content = answer.read(answer_bytes + 1, decode_content=False)
-                if len(content) > answer_bytes:
-                    raise Unreachable(f"the answer has more than {answer_bytes} bytes")
-            except BaseException:
-                answer.close()
-                raise
-            answer.release_conn()
-        except (HTTPError, OSError, ValueError) as error:
-            kind = NothingListens if isinstance(error.__cause__, ConnectionRefusedError) else Unreachable
-            raise kind(f"{type(error).__name__}: {error}") from None
-        return answer.status, content
-
-    def _manager(self) -> PoolManager:
-        from urllib3 import PoolManager
-
-        return PoolManager(_HOSTS, maxsize=_CONNECTIONS, retries=False)
-
-    def close(self) -> None:
-        """End the idle connections."""
-        if self._connections is not None:
-            self._connections.clear()
-
 
 BATCH_EVENTS: Final = 100
 BATCH_BYTES: Final = 262144
@@ -363,7 +233,7 @@ class Asking:
         body: Callable[[], bytes],
         seconds: float,
         answer_bytes: int = ANSWER_BYTES,
-        headers: Mapping[str, str] = _NO_HEADERS,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> tuple[int, bytes]:
         """Wait for a turn, call ``body``, send what it returns, and wait for the answer: status and body.
 
@@ -402,17 +272,6 @@ class AuthoriseHook(Struct, frozen=True):
     app: str
     url: str
     secret: bytes
-
-
-class LoginAnswer(Struct, frozen=True):
-    """The answer of a back end. ``expires_at``: Unix second of the session's end (0: with its connection).
-
-    ``user``: the user, if the client gave none.
-    """
-
-    allow: bool = False
-    expires_at: int = 0
-    user: str = ""
 
 
 _decode = msgspec.json.Decoder(LoginAnswer).decode

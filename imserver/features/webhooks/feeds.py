@@ -26,32 +26,30 @@ from gevent.event import Event as Signal
 
 from imserver.clock import retry_pause, until_beat
 from imserver.errors import StorageUnavailable
-from imserver.logging import RateLimitedLog
-from imserver.storage.events import (
+from imserver.features.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
+from imserver.features.webhooks.event_rows import (
     KEEP_SECONDS,
     EventStore,
     FeedRow,
     NewEvent,
     NotOwner,
-    RetryRow,
     StoredEvent,
 )
-from imserver.storage.log.contract import Entry
-from imserver.storage.statements import chunks
-from imserver.storage.store import Store
-from imserver.webhooks.events import EVENT_PREFIX, Outbound, Page, page_of
-from imserver.webhooks.requests import (
+from imserver.features.webhooks.requests import (
     BATCH_BYTES,
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     POST_SECONDS,
     REFUSED_PAUSE_SECONDS,
-    NothingListens,
-    Outgoing,
     Receiver,
-    Unreachable,
     WebhookCounts,
 )
+from imserver.logging import RateLimitedLog
+from imserver.storage.dead_events import RetryRow
+from imserver.storage.log.contract import Entry
+from imserver.storage.statements import chunks
+from imserver.storage.store import Store
+from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,14 @@ from msgspec import json
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
-from imserver.storage.events import EventStore, StoredEvent
+from imserver.features.webhooks import feeds as module
+from imserver.features.webhooks.event_json import page_of
+from imserver.features.webhooks.event_rows import EventStore, StoredEvent
+from imserver.features.webhooks.feeds import Feed, Feeds
+from imserver.features.webhooks.requests import Receiver, WebhookCounts
+from imserver.storage.dead_events import list_retries, replay
 from imserver.storage.log.contract import Draft, Entry
 from imserver.storage.store import Store
-from imserver.webhooks import feeds as module
-from imserver.webhooks.events import page_of
-from imserver.webhooks.feeds import Feed, Feeds
-from imserver.webhooks.requests import Receiver, WebhookCounts
 from tests.core.back_end import REFUSED, BackEnd, Post
 from tests.support import CountingSignal
 from tests.transport.harness import until
@@ -357,17 +358,16 @@ def test_after_three_days_events_are_dead_and_can_be_replayed(
     node = start(back_end)
     node.send("ann", "a", "b")
     node.feeds.add(APP, "account", [("ann", {"change": "changed"})])
-    events = node.feeds.events
-    until(lambda: len(events.list_retries(APP, True, 0, 10)) == 3)
-    dead = events.list_retries(APP, True, 0, 10)
+    until(lambda: len(list_retries(node.store, APP, True, 0, 10)) == 3)
+    dead = list_retries(node.store, APP, True, 0, 10)
     assert sorted(row.event for row in dead) == ["event-1", "log-1", "log-2"]
     down = False
     back_end.posts.clear()
-    assert events.replay(APP, "log-2") == 1
+    assert replay(node.store, APP, "log-2") == 1
     until(lambda: texts(back_end) == ["b"])
-    assert events.replay(APP) == 2
+    assert replay(node.store, APP) == 2
     until(lambda: len(back_end.events) == 3)
-    until(lambda: not events.list_retries(APP, True, 0, 10))
+    until(lambda: not list_retries(node.store, APP, True, 0, 10))
 
 
 def test_entries_that_the_receiver_has_not_got_do_not_expire(start: StartNode) -> None:
@@ -537,11 +537,10 @@ def test_only_events_that_are_old_enough_are_dead(start: StartNode, monkeypatch:
     long_ago = int(time.time()) - 4 * 86400
     node.store.write(lambda sql: sql.execute("UPDATE message SET stored_at = %s WHERE id = 1", (long_ago,)))
     back_end.open.set()
-    events = node.feeds.events
-    until(lambda: events.list_retries(APP, True, 0, 10))
+    until(lambda: list_retries(node.store, APP, True, 0, 10))
     down = False
     until(lambda: node.tally.delivered == 2)
-    assert [row.event for row in events.list_retries(APP, True, 0, 10)] == ["log-1"]
+    assert [row.event for row in list_retries(node.store, APP, True, 0, 10)] == ["log-1"]
     assert texts(back_end)[-1] == "young"
 
 

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+from time import time
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from imserver.auth.back_ends import (
+    BackEndCall,
+    BackEndDisconnect,
+    BackEndRefused,
+    BackEndUnavailable,
+    LoginAnswer,
+)
 from imserver.config.settings import BackEndSettings
-from imserver.errors import ClientError, ImserverError
+from imserver.errors import ClientError
+from imserver.features.webhooks.requests import MAX_WAITING, Asking, AuthoriseHook, Authoriser
 from imserver.model import ClientFacts
 from imserver.protocol.forgiving import without_nulls
 from imserver.transport.connection import Connection
-from imserver.webhooks.requests import MAX_WAITING, Asking, Outgoing, Unreachable
+from imserver.transport.gate import host_of
+from imserver.transport.outgoing import Outgoing, Unreachable
 
 T = TypeVar("T")
-BackEndCall = Literal["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"]
 _encode = msgspec.json.Encoder().encode
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,8190}[!-~])?")
 """What a client may set: ASCII without control characters, which could begin another header."""
@@ -33,26 +42,6 @@ class BackEndHook(Struct, frozen=True):
     app: str
     settings: BackEndSettings
     secret: bytes
-
-
-class BackEndDisconnect(Struct):
-    """The code and reason with which a connection has to end."""
-
-    code: Annotated[int, Meta(ge=3000, le=4999)]
-    reason: str = ""
-
-
-class BackEndUnavailable(ImserverError):
-    """There is no valid answer: the client may try again."""
-
-
-class BackEndRefused(ImserverError):
-    """The answer is an ``error`` for the client, or that its connection ends."""
-
-    def __init__(self, error: ClientError | None, disconnect: BackEndDisconnect | None = None) -> None:
-        super().__init__("" if error is None else error.message)
-        self.error = error
-        self.disconnect = disconnect
 
 
 class _Error(Struct):
@@ -78,14 +67,20 @@ _NOTHING_MEANS: Final[Mapping[BackEndCall, bytes]] = {
 """What an answer without result, error and disconnect stands for, if it does not allow."""
 
 
-class BackEnds:
+class BackEndRequests:
     """Asks the back ends of apps. Owner of the counters. A slow back end delays only who asks it.
 
     An app without ``back_ends`` costs one look-up in :attr:`hooks`.
     """
 
-    def __init__(self, outgoing: Outgoing, connection_id: Callable[[Connection], str]) -> None:
+    def __init__(
+        self, outgoing: Outgoing, connection_id: Callable[[Connection], str], node: Callable[[], str]
+    ) -> None:
         self._connection_id = connection_id
+        self._node = node
+        self._authorise: dict[str, AuthoriseHook] = {}
+        self._ready: set[str] = set()
+        self.authoriser = Authoriser(outgoing)
         self._asking = {call: Asking(outgoing, f"back_ends.{call}") for call in get_args(BackEndCall)}
         self.hooks: dict[str, BackEndHook] = {}
         """App → its hook. Do not change it."""
@@ -93,12 +88,51 @@ class BackEnds:
         self.failed = 0
         """Without a valid answer in time."""
 
-    def set(self, app: str, hook: BackEndHook | None) -> None:
-        """Set who decides for the clients of an app; None: nobody."""
+    def set(
+        self,
+        app: str,
+        hook: BackEndHook | None,
+        authorise: AuthoriseHook | None = None,
+        is_ready: bool = False,
+    ) -> None:
+        """Set who decides for the clients of an app, and about its logins; None: nobody. ``is_ready``: all
+        its hooks, also that of reviews, have a usable secret."""
         if hook is None:
             self.hooks.pop(app, None)
         else:
             self.hooks[app] = hook
+        if authorise is None:
+            self._authorise.pop(app, None)
+        else:
+            self._authorise[app] = authorise
+        if is_ready:
+            self._ready.add(app)
+        else:
+            self._ready.discard(app)
+
+    def is_ready(self, app: str) -> bool:
+        """Whether the back end of an app can be asked: requests are signed with its secret."""
+        return app in self._ready
+
+    def authorise(
+        self, app: str, user: str, token: str, dialect: str, peer: str, device: str
+    ) -> LoginAnswer | None:
+        """Ask about a login; None: no valid answer. Waits up to :data:`ASK_SECONDS`."""
+        where = self._authorise.get(app)
+        if where is None:
+            return None
+        facts = {
+            "event": "authorise",
+            "app": where.app,
+            "time": int(time()),
+            "node": self._node(),
+            "user": user,
+            "device": device,
+            "dialect": dialect,
+            "token": token,
+            "address": host_of(peer),
+        }
+        return self.authoriser.ask(where, facts)
 
     def has(self, app: str, call: BackEndCall) -> bool:
         """Whether a back end of the app is asked this. Never switches."""

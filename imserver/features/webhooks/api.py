@@ -9,6 +9,8 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.principal import ADMIN
+from imserver.features.webhooks.event_json import page_of
+from imserver.features.webhooks.parts import webhooks_of
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import about
@@ -16,7 +18,7 @@ from imserver.http.form import cursor as cursor_of
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
-from imserver.webhooks.events import page_of
+from imserver.storage import dead_events
 
 MOST_EVENTS: Final = 1000
 _PAGE_BYTES: Final = 1 << 20
@@ -114,15 +116,15 @@ def log(api: Api, call: Call, asked: LogQuery) -> EventsAnswer:
     """
     entry_id, event_id = _positions(asked.after)
     services = api.services
-    feed = services.webhooks.feeds.feeds.get(call.app)
+    feeds = webhooks_of(services).feeds
+    feed = feeds.feeds.get(call.app)
     if feed is None:
         raise ApiProblem(
             errors.HTTP_INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`"
         )
     entries = services.store.log().read(call.app, entry_id, asked.limit)
-    rows = services.webhooks.feeds.events.read(call.app, event_id, asked.limit)
-    node = services.webhooks.feeds.node()
-    page = page_of(call.app, entries, rows, node, feed.receiver.events, asked.limit, _PAGE_BYTES)
+    rows = feeds.events.read(call.app, event_id, asked.limit)
+    page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, asked.limit, _PAGE_BYTES)
     if page.is_full:
         entry_id, event_id = max(entry_id, page.last_entry), max(event_id, page.last_row)
     else:
@@ -143,7 +145,7 @@ def dead(api: Api, call: Call, asked: DeadQuery) -> DeadAnswer:
     """List the events that the webhook of an app did not take for three days."""
     behind = after(asked.cursor)
     number = 0 if behind is None else _number("cursor", behind)
-    found = api.services.webhooks.feeds.events.list_retries(call.app, True, number, asked.limit + 1)
+    found = dead_events.list_retries(api.services.store, call.app, True, number, asked.limit + 1)
     rows, following = page_and_cursor(found, asked.limit, lambda row: str(row.number))
     shown = [
         DeadEvent(row.event, row.user, row.attempts, row.first_failed, msgspec.Raw(row.body)) for row in rows
@@ -159,7 +161,7 @@ def dead(api: Api, call: Call, asked: DeadQuery) -> DeadAnswer:
 )
 def replay(api: Api, call: Call, asked: ReplayRequest) -> ReplayAnswer:
     """Send dead events again, for up to three days."""
-    return ReplayAnswer(api.services.webhooks.feeds.events.replay(call.app, asked.id))
+    return ReplayAnswer(dead_events.replay(api.services.store, call.app, asked.id))
 
 
 def _positions(cursor: str) -> tuple[int, int]:

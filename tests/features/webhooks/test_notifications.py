@@ -12,17 +12,17 @@ import pytest
 from imserver.errors import StorageUnavailable
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotStore
-from imserver.messages import notifications as module
-from imserver.messages.notifications import Notifications
+from imserver.features.webhooks import feeds
+from imserver.features.webhooks import notifications as module
+from imserver.features.webhooks.notifications import Notifications
+from imserver.features.webhooks.requests import Receiver
 from imserver.model import id_of
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
-from imserver.webhooks import feeds
-from imserver.webhooks.requests import Receiver
 from tests.core.back_end import BackEnd
+from tests.features.webhooks.test_feeds import APP, EVENTS, Node, quick
 from tests.support import CountingSignal
 from tests.transport.harness import until
-from tests.webhooks.test_feeds import APP, EVENTS, Node, quick
 
 __all__ = ["quick"]
 
@@ -133,7 +133,7 @@ def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harnes
 
 
 def test_a_bot_is_never_absent(harness: Harness) -> None:
-    made = BotStore(harness.store).add(Account(0, APP, ""), 0, "hash", 0, False)
+    made = BotStore(harness.store).add(Account(0, APP, ""), 0, "hash", 0, None)
     assert made is not None
     bot = made.account.user
     group = harness.store.log().create(APP, "ann", "tea", [bot, "zoe"]).conversation

@@ -7,14 +7,14 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.events import (
+from imserver.features.webhooks.event_rows import (
     Absence,
     EventStore,
     FeedHead,
     NewEvent,
     NotOwner,
-    RetryRow,
 )
+from imserver.storage.dead_events import RetryRow, list_retries, replay
 from imserver.storage.log.contract import Draft
 from imserver.storage.store import Store
 
@@ -121,7 +121,7 @@ def test_events_that_are_added_to_an_abandoned_feed_are_the_first_of_the_next_ow
     assert (row.entry_id, row.event_id, row.last_id, row.owner) == (2, 1, 3, "two")
 
 
-def test_the_first_waiting_event_of_each_user_is_tried(events: EventStore) -> None:
+def test_the_first_waiting_event_of_each_user_is_tried(store: Store, events: EventStore) -> None:
     events.claim({APP: None}, "one", 10)
     aside = [
         RetryRow(0, "log-1", "ann", 1, 100, b"1"),
@@ -142,21 +142,30 @@ def test_the_first_waiting_event_of_each_user_is_tried(events: EventStore) -> No
     assert (later.event, later.attempts, later.first_failed) == ("log-3", 2, 500)
     assert events.put_off(later, 500 + 3 * 86400, 50), "it is dead"
     assert [row.event for row in events.due_retries(APP, 2**40, 10)] == ["log-2", "log-4"]
-    (dead,) = events.list_retries(APP, True, 0, 10)
+    (dead,) = list_retries(store, APP, True, 0, 10)
     assert (dead.event, dead.body) == ("log-3", b"3")
-    assert events.list_retries(APP, True, dead.number, 10) == []
-    assert events.replay(APP, "log-2") == 0, "it is not dead"
-    assert events.replay("other") == 0
-    assert events.replay(APP, "log-3") == 1
+    assert list_retries(store, APP, True, dead.number, 10) == []
+    assert replay(store, APP, "log-2") == 0, "it is not dead"
+    assert replay(store, "other") == 0
+    assert replay(store, APP, "log-3") == 1
     assert [row.event for row in events.due_retries(APP, 1, 10)] == ["log-2", "log-3"]
 
 
-def test_only_the_newest_dead_events_are_kept(events: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.storage.events.MAX_RETRIES", 3)
+def test_only_the_newest_dead_events_are_kept(
+    store: Store, events: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.features.webhooks.event_rows.MAX_RETRIES", 3)
     events.claim({APP: None}, "one", 10)
     rows = [RetryRow(0, f"log-{number}", "ann", 1, 1, b"x") for number in range(5)]
     events.advance(APP, "one", 1, 0, rows, dead=True)
-    assert [row.event for row in events.list_retries(APP, True, 0, 10)] == ["log-2", "log-3", "log-4"]
+    assert [row.event for row in list_retries(store, APP, True, 0, 10)] == ["log-2", "log-3", "log-4"]
+
+
+def test_the_absences_of_an_erased_user_go(store: Store, events: EventStore) -> None:
+    events.claim({APP: None}, "one", 10)
+    events.note(APP, "one", 5, [absence("ann"), absence("bob")])
+    store.delete_rows_of_user(APP, "ann", frozenset())
+    assert [each.user for each in events.due_absences(APP, 2000, 10)[0]] == ["bob"]
 
 
 def test_an_absence_is_reported_once_until_the_user_was_online(events: EventStore) -> None:
@@ -239,7 +248,7 @@ def test_leases_of_many_apps_are_renewed_by_few_statements(store: Store, events:
 
 
 def test_events_that_wait_are_bounded_in_bytes(events: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.storage.events.MAX_WAITING_BYTES", 100)
+    monkeypatch.setattr("imserver.features.webhooks.event_rows.MAX_WAITING_BYTES", 100)
     large = NewEvent(APP, "ann", "absent", b'"%b"' % (b"x" * 90))
     adding = [gevent.spawn(events.append, [large]) for _ in range(3)]
     gevent.joinall(adding)

@@ -7,8 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.config.settings import TenantSettings, WebhookSettings
+from imserver.features.webhooks import requests as authorise
 from imserver.model import Event
-from imserver.webhooks import requests as authorise
 from tests.core.login_harness import ASK, HOOK, JWT, LoginHarness, token_for
 from tests.transport.harness import until
 
@@ -242,7 +242,7 @@ def test_only_a_clear_yes_lets_anybody_in(reply: Any, expected: tuple[int, int])
         harness.back_end.reply = lambda _: reply
         connection = harness.login_request()
         assert codes(harness.begin(connection, "ann")) == expected
-        counters = harness.webhooks.authoriser
+        counters = harness.webhooks.back_ends.authoriser
         assert (counters.asked, counters.refused, counters.undecided) == (
             1,
             int(expected[0] == 1003),
@@ -268,7 +268,7 @@ def test_the_turn_counts_as_waiting_and_the_line_is_bounded(monkeypatch: pytest.
         gevent.joinall(logins, timeout=60)
         assert all(codes(login.value) == (1004, 1011) for login in logins)
         assert harness.back_end.most_busy == 2
-        assert harness.webhooks.authoriser.undecided == 8
+        assert harness.webhooks.back_ends.authoriser.undecided == 8
         harness.back_end.open.set()
         harness.back_end.reply = lambda _: (200, b'{"allow":true}')
         assert harness.begin(harness.login_request(), "ann").ok, "nothing is left of the line"

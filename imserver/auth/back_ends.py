@@ -1,0 +1,109 @@
+"""What the core asks the back end of an app about its clients: may they log in, subscribe, publish."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Protocol, TypeVar
+
+from msgspec import Meta, Struct
+
+from imserver.errors import ClientError, ImserverError
+from imserver.model import ClientFacts
+from imserver.transport.connection import Connection
+
+T = TypeVar("T")
+BackEndCall = Literal["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"]
+
+
+class LoginAnswer(Struct, frozen=True):
+    """The answer of a back end. ``expires_at``: Unix second of the session's end (0: with its connection).
+
+    ``user``: the user, if the client gave none.
+    """
+
+    allow: bool = False
+    expires_at: int = 0
+    user: str = ""
+
+
+class BackEndDisconnect(Struct):
+    """The code and reason with which a connection has to end."""
+
+    code: Annotated[int, Meta(ge=3000, le=4999)]
+    reason: str = ""
+
+
+class BackEndUnavailable(ImserverError):
+    """There is no valid answer: the client may try again."""
+
+
+class BackEndRefused(ImserverError):
+    """The answer is an ``error`` for the client, or that its connection ends."""
+
+    def __init__(self, error: ClientError | None, disconnect: BackEndDisconnect | None = None) -> None:
+        super().__init__("" if error is None else error.message)
+        self.error = error
+        self.disconnect = disconnect
+
+
+class BackEnds(Protocol):
+    """Asks the back ends of apps about their clients."""
+
+    def is_ready(self, app: str) -> bool:
+        """Whether the back end that the settings of an app name can be asked. Never switches."""
+
+    def authorise(
+        self, app: str, user: str, token: str, dialect: str, peer: str, device: str
+    ) -> LoginAnswer | None:
+        """Ask about a login; None: no valid answer. Waits up to two seconds."""
+
+    def has(self, app: str, call: BackEndCall) -> bool:
+        """Whether a back end of the app is asked this. Never switches."""
+
+    def facts_of(self, app: str, transport: str, headers: Mapping[str, str]) -> ClientFacts | None:
+        """What requests say of a new client with these ``headers`` (by names in lower case).
+
+        None: the app has no back end. Never switches.
+        """
+
+    def add_headers(self, app: str, facts: ClientFacts, given: Mapping[str, str]) -> None:
+        """Add the headers set in the SDK of a client, as far as requests repeat them. Never switches."""
+
+    def ask(
+        self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]
+    ) -> T:
+        """Ask for a connection, and return the result, which is a ``kind``. Switches.
+
+        Raises :class:`BackEndUnavailable` and :class:`BackEndRefused`.
+        """
+
+
+class NoBackEnds:
+    """Nobody answers: what needs a decision of a back end is refused. Never switches."""
+
+    def is_ready(self, app: str) -> bool:
+        """No."""
+        return False
+
+    def authorise(
+        self, app: str, user: str, token: str, dialect: str, peer: str, device: str
+    ) -> LoginAnswer | None:
+        """No answer."""
+        return None
+
+    def has(self, app: str, call: BackEndCall) -> bool:
+        """No."""
+        return False
+
+    def facts_of(self, app: str, transport: str, headers: Mapping[str, str]) -> ClientFacts | None:
+        """Nothing."""
+        return None
+
+    def add_headers(self, app: str, facts: ClientFacts, given: Mapping[str, str]) -> None:
+        """Nothing."""
+
+    def ask(
+        self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]
+    ) -> T:
+        """No answer."""
+        raise BackEndUnavailable("this node asks no back ends")

@@ -1,0 +1,89 @@
+"""What the core asks about a message: may it be sent, and with which content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from typing import Any, Final, Literal, Protocol
+
+from msgspec import Raw, Struct
+
+from imserver.message_view import entry_view
+from imserver.model import Message
+from imserver.storage.log.contract import Draft
+from imserver.transport.connection import Connection
+
+
+class ReviewDecision(Struct, frozen=True):
+    """What becomes of a message. ``replace``: with this ``type`` and ``body``, text or JSON. ``reject``: for
+    this ``reason``. ``undecided``: there is no valid answer, and the sender may try again."""
+
+    action: Literal["allow", "replace", "reject", "undecided"]
+    type: str = ""
+    body: bytes = b""
+    reason: str = ""
+    is_text: bool = False
+
+
+ALLOWED: Final = ReviewDecision("allow")
+UNDECIDED: Final = ReviewDecision("undecided")
+
+Then = Callable[[ReviewDecision], None]
+"""Gets the decision; called once, and must not switch."""
+
+
+class Reviews(Protocol):
+    """Reviews what users send, before it is stored or delivered.
+
+    An app without reviews costs one look-up in :attr:`apps`; only the apps there may be asked about.
+    """
+
+    @property
+    def apps(self) -> Container[str]:
+        """The apps whose messages are reviewed. Never switches."""
+
+    def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
+        """Ask about a message and wait for the decision. Switches."""
+
+    def review(
+        self, app: str, facts: Mapping[str, Any], then: Then, connection: Connection | None = None
+    ) -> None:
+        """Ask about a message; ``then`` gets the decision, after those of earlier messages of ``connection``.
+
+        Never switches.
+        """
+
+    def pass_by(self, then: Then, connection: Connection) -> None:
+        """Allow something that is not reviewed, after all earlier messages of ``connection`` have their
+        decisions. Never switches."""
+
+
+class NoReviews:
+    """Nobody reviews: everything is allowed at once."""
+
+    apps: Container[str] = ()
+
+    def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
+        """Allow it."""
+        return ALLOWED
+
+    def review(
+        self, app: str, facts: Mapping[str, Any], then: Then, connection: Connection | None = None
+    ) -> None:
+        """Allow it."""
+        then(ALLOWED)
+
+    def pass_by(self, then: Then, connection: Connection) -> None:
+        """Allow it."""
+        then(ALLOWED)
+
+
+def facts_of(draft: Draft) -> dict[str, Any]:
+    """The fields of a draft that a review is about."""
+    seen = entry_view(Message(0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body))
+    facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
+    to = {"to": draft.to_user, "conversation": draft.conversation, "room": draft.room}
+    facts |= {name: value for name, value in to.items() if value}
+    payload = {"type": seen.type, "text": seen.text, "data": seen.data, "base64": seen.base64}
+    facts |= {name: value for name, value in payload.items() if value is not None}
+    more = {"client_msg_id": draft.client_msg_id, "about": draft.about, "meta": Raw(draft.meta)}
+    return facts | {name: value for name, value in more.items() if value}

@@ -1,0 +1,34 @@
+"""Webhooks: the back ends of apps hear what happens, review messages, and decide about clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from imserver.core.core import Answers
+from imserver.feature import Feature
+from imserver.features.webhooks import api, parts
+from imserver.features.webhooks.apps import objection
+from imserver.features.webhooks.parts import webhooks_of
+from imserver.features.webhooks.webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from imserver.metric_table import Metric
+
+__all__ = ["FEATURE", "Webhooks", "webhooks_of"]
+
+
+def _metrics() -> Sequence[Metric]:
+    from imserver.features.webhooks.metrics import METRICS
+
+    return METRICS
+
+
+FEATURE = Feature(
+    "webhooks",
+    parts.build,
+    objection=objection,
+    operations=tuple(api.routes.rows),
+    metrics=_metrics,
+    answers=Answers(hooks=parts.hooks),
+)

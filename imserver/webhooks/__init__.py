@@ -1,1 +1,0 @@
-"""Webhooks: events for back ends, and their consent to logins."""

@@ -1,0 +1,64 @@
+"""What the settings of apps come to: who hears events, reviews messages, decides about logins."""
+
+from pathlib import Path
+
+import pytest
+
+from imserver.config.settings import BackEndSettings, TenantSettings, WebhookSettings
+from imserver.features.webhooks.apps import EVENTS, objection, receiver_of, review_of, secret_of
+from tests.core.login_harness import HOOK, LoginHarness
+
+PLACEHOLDER = "replace-me: openssl rand -hex 32"
+
+
+def test_a_back_end_that_selects_no_events_receives_those_of_connections_and_messages() -> None:
+    receiver = receiver_of("101", TenantSettings(webhook=HOOK), b"s")
+    assert receiver is not None
+    assert receiver.events == EVENTS
+    assert {"connect", "disconnect", "login", "message", "group", "account", "absent"} == EVENTS
+
+
+def test_without_a_secret_nothing_is_sent_but_a_back_end_may_read_its_events() -> None:
+    assert receiver_of("101", TenantSettings(webhook=HOOK), b"") is None
+    receiver = receiver_of("101", TenantSettings(webhook=WebhookSettings(events=("absent",))), b"")
+    assert receiver is not None
+    assert receiver.events == {"absent"}
+    assert receiver_of("101", TenantSettings(), b"") is review_of("101", TenantSettings(), b"") is None
+
+
+def test_the_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(" the secret\n")
+    hook = WebhookSettings("http://x/", secret_file=str(file))
+    assert secret_of(TenantSettings(webhook=hook)) == b"the secret"
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (TenantSettings(), ""),
+        (TenantSettings(webhook=HOOK), ""),
+        (TenantSettings(webhook=WebhookSettings("http://x/", PLACEHOLDER)), "webhook.secret: this is a"),
+        (TenantSettings(webhook=WebhookSettings("http://x/")), "webhook.secret: "),
+        (TenantSettings(webhook=WebhookSettings(secret_file="/no/file")), ""),
+        (TenantSettings(webhook=WebhookSettings("http://x/", secret_file="/no/file")), "webhook: /no/file"),
+        (TenantSettings(webhook=WebhookSettings("http://x/", "a", "b")), "webhook: "),
+        (TenantSettings(back_ends=BackEndSettings(rpc="http://x/")), "webhook.secret: "),
+    ],
+)
+def test_what_cannot_be_is_reported(settings: TenantSettings, why: str) -> None:
+    found = objection("101", settings)
+    assert found.startswith(why)
+    assert bool(found) == bool(why)
+
+
+def test_a_changed_app_keeps_its_secret_if_the_new_one_cannot_be_used() -> None:
+    with LoginHarness({"101": TenantSettings(webhook=HOOK)}) as harness:
+        assert harness.webhooks.back_ends.is_ready("101")
+        harness.change("101", TenantSettings(webhook=WebhookSettings("http://x/", secret_file="/no/file")))
+        assert harness.webhooks.back_ends.is_ready("101")
+        harness.webhook_apps.deleted("101")
+        assert not harness.webhooks.back_ends.is_ready("101")
+        harness.change("101", TenantSettings(webhook=WebhookSettings("http://x/", secret_file="/no/file")))
+        assert not harness.webhooks.back_ends.is_ready("101")
+        assert not harness.webhooks.has_receiver("101")
