@@ -110,8 +110,11 @@ class FakeNode:
                         rules_of=lambda _app: _ACCOUNT_RULES,
                     ),
                     resets=SimpleNamespace(offered_in=lambda _app: False),
+                    cards=None,
+                    friends=None,
                 )
             ),
+            **dict.fromkeys(("groups", "invitations"), SimpleNamespace(service=None)),
             "uploads": SimpleNamespace(service=SimpleNamespace()),
             "bots": SimpleNamespace(
                 service=SimpleNamespace(

@@ -12,7 +12,9 @@ from imserver.auth.attempts import TooManyFailures
 from imserver.auth.authority import bearer
 from imserver.auth.identifiers import LOGIN_CHARACTERS, NAME_PATTERN, BadField, split
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER, ANYONE, ANYONE_OR_ADMIN
+from imserver.core.core import Parts
 from imserver.features.accounts.accounts import (
+    Accounts,
     Closed,
     NoAccounts,
     PasswordsOff,
@@ -23,6 +25,7 @@ from imserver.features.accounts.accounts import (
 )
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.passwords import Overloaded
+from imserver.features.accounts.resets import Resets
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, about
@@ -30,6 +33,7 @@ from imserver.http.operation import Refusals, Resource, one_of, refuse
 from imserver.http.rates import too_many
 from imserver.http.reply import ApiProblem
 from imserver.model import is_of_device
+from imserver.sessions.presence import Presence
 from imserver.storage.contract import EMAIL_BYTES, IDENTIFIERS, Account, Identifier, Taken
 
 _SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -231,7 +235,6 @@ _ACTING: Final = {"app": "gochat", "user": "1"}
 _DONE: Final = AccountDone("1")
 _UNKNOWN: Final = (errors.HTTP_UNKNOWN_ACCOUNT,)
 
-
 NO_ACCOUNTS: Final = refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts")
 
 REFUSALS: Final[Refusals] = {
@@ -248,12 +251,31 @@ REFUSALS: Final[Refusals] = {
 }
 """Exceptions of accounts → refusals."""
 
+
+class AccountApi(Struct, frozen=True):
+    """What the routes use."""
+
+    accounts: Accounts
+    resets: Resets
+    presence: Presence
+
+
+def _api(core: Parts, _: Api) -> AccountApi:
+    people = accounts_of(core)
+    return AccountApi(people.accounts, people.resets, core.presence)
+
+
 CHAPTER: Final = (
     "Users who register with an identifier and a password. Use the account's own token, or an API key with "
     "the scope `admin`."
 )
 routes = Resource(
-    "accounts", hot=False, chapter=CHAPTER, examples=(_ACCOUNT, _SESSION, _DONE), refusals=REFUSALS
+    "accounts",
+    service=_api,
+    hot=False,
+    chapter=CHAPTER,
+    examples=(_ACCOUNT, _SESSION, _DONE),
+    refusals=REFUSALS,
 )
 
 
@@ -271,14 +293,14 @@ routes = Resource(
     rules={"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]},
     example={"phone": "13800000001", "name": "ann", "password": "correct horse", "nickname": "Ann"},
 )
-def register(api: Api, call: Call, asked: Registration) -> SessionAnswer:
+def register(api: AccountApi, call: Call, asked: Registration) -> SessionAnswer:
     """Register an account and log in.
 
     Anybody may register while `accounts.registration` is on. A back end with an admin key always may. The
     app must use accounts (`account_tokens`); its setting `accounts` says which identifiers. The answer
     `login_taken` does not say which of them belongs to another account.
     """
-    accounts = accounts_of(api.services).accounts
+    accounts = api.accounts
     check_device(asked.device)
     given = _given(asked)
     if asked.login is not UNSET:
@@ -312,7 +334,7 @@ def register(api: Api, call: Call, asked: Registration) -> SessionAnswer:
     rules=one_of("login", "phone"),
     example={"login": "13800000001", "password": "correct horse"},
 )
-def login(api: Api, call: Call, asked: AccountLogin) -> SessionAnswer:
+def login(api: AccountApi, call: Call, asked: AccountLogin) -> SessionAnswer:
     """Log in with the password and get a token.
 
     `login` is any identifier of the account. The answer does not say which of the two was wrong. After too
@@ -320,7 +342,7 @@ def login(api: Api, call: Call, asked: AccountLogin) -> SessionAnswer:
     token of the account as `Authorization: Bearer`, even an expired one, cannot be locked out by others: only
     its own failures count for it.
     """
-    accounts = accounts_of(api.services).accounts
+    accounts = api.accounts
     check_device(asked.device)
     text = asked.phone if asked.login is UNSET else asked.login
     if text is UNSET or UNSET not in (asked.phone, asked.login):
@@ -343,42 +365,42 @@ def login(api: Api, call: Call, asked: AccountLogin) -> SessionAnswer:
     answer_example=RulesAnswer(True, ["phone", "email", "name"], True, True, False),
     problems=(errors.HTTP_NOT_ALLOWED,),
 )
-def rules(api: Api, call: Call, asked: RulesQuery) -> RulesAnswer:
+def rules(api: AccountApi, call: Call, asked: RulesQuery) -> RulesAnswer:
     """Show what an app demands of its accounts.
 
     For the form with which users register.
     """
-    accounts = accounts_of(api.services).accounts
+    accounts = api.accounts
     of_app = accounts.rules_of(call.app)
     return RulesAnswer(
         accounts.registration_is_open,
         list(of_app.identifiers),
         of_app.find,
         of_app.passwords,
-        accounts_of(api.services).resets.offered_in(call.app),
+        api.resets.offered_in(call.app),
     )
 
 
 @routes.get("/accounts/show", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"of": "1"}, user="optional")
-def show(api: Api, call: Call, asked: AccountQuery) -> AccountShown:
+def show(api: AccountApi, call: Call, asked: AccountQuery) -> AccountShown:
     """Show the profile of an account.
 
     Identifiers and settings are shown only to the account itself and to back ends.
     """
     if not (asked.of or call.user):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `of`: name the account")
-    account = accounts_of(api.services).accounts.get(call.app, asked.of or call.user)
+    account = api.accounts.get(call.app, asked.of or call.user)
     if account is None:
         raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT)
     return _shown(account, call.is_back_end or account.user == call.user)
 
 
 @routes.post("/accounts/set", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example={"user": "1", "nickname": "Ann"})
-def change(api: Api, call: Call, asked: AccountSet) -> AccountShown:
+def change(api: AccountApi, call: Call, asked: AccountSet) -> AccountShown:
     """Change the profile of an account."""
     names = ("nickname", "avatar", "findable", "show_presence")
     given = {name: value for name in names if (value := getattr(asked, name)) is not UNSET}
-    return _shown(accounts_of(api.services).accounts.change(call.app, call.user, given), True)
+    return _shown(api.accounts.change(call.app, call.user, given), True)
 
 
 @routes.post(
@@ -393,13 +415,13 @@ def change(api: Api, call: Call, asked: AccountSet) -> AccountShown:
     example={"user": "1", "email": "ann@example.com", "password": "correct horse"},
     answer_example=_ACCOUNT,
 )
-def set_identifiers(api: Api, call: Call, asked: IdentifiersSet) -> AccountShown:
+def set_identifiers(api: AccountApi, call: Call, asked: IdentifiersSet) -> AccountShown:
     """Change the identifiers of an account.
 
     One has to remain. A user's requests count as registrations and logins of their address.
     """
     password = None if call.is_back_end else asked.password
-    accounts = accounts_of(api.services).accounts
+    accounts = api.accounts
     changed = accounts.change_identifiers(
         call.app, call.user, _given(asked), password, call.request.host, token_of(call)
     )
@@ -417,25 +439,23 @@ def set_identifiers(api: Api, call: Call, asked: IdentifiersSet) -> AccountShown
     ),
     example={"user": "1", "password": "battery staple", "old_password": "correct horse"},
 )
-def set_password(api: Api, call: Call, asked: PasswordSet) -> AccountDone:
+def set_password(api: AccountApi, call: Call, asked: PasswordSet) -> AccountDone:
     """Change a password.
 
     This ends all sessions of the account.
     """
     old = None if call.is_back_end else asked.old_password
-    accounts_of(api.services).accounts.change_password(
-        call.app, call.user, old, asked.password, call.request.host, token_of(call)
-    )
+    api.accounts.change_password(call.app, call.user, old, asked.password, call.request.host, token_of(call))
     return AccountDone(call.user)
 
 
 @routes.post("/accounts/logout", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example=_ACTING)
-def log_out(api: Api, call: Call, _asked: Acting) -> AccountDone:
+def log_out(api: AccountApi, call: Call, _asked: Acting) -> AccountDone:
     """Log an account out on all devices.
 
     All its tokens become invalid. Its connections are closed with 4502.
     """
-    accounts_of(api.services).accounts.log_out(call.app, call.user)
+    api.accounts.log_out(call.app, call.user)
     return AccountDone(call.user)
 
 
@@ -450,13 +470,13 @@ def log_out(api: Api, call: Call, _asked: Acting) -> AccountDone:
     ),
     example={**_ACTING, "password": "correct horse"},
 )
-def delete(api: Api, call: Call, asked: AccountDelete) -> AccountDone:
+def delete(api: AccountApi, call: Call, asked: AccountDelete) -> AccountDone:
     """Delete an account.
 
     This deletes its profile, friends, memberships, files and marks. Its messages remain in the
     conversations of others. A user's requests count as logins of their address.
     """
-    accounts = accounts_of(api.services).accounts
+    accounts = api.accounts
     if not call.is_back_end:
         accounts.confirmed(call.app, call.user, asked.password, call.request.host, token_of(call))
     accounts.remove(call.app, call.user)
@@ -499,13 +519,13 @@ def session_answer(session: AccountSession) -> SessionAnswer:
     example={"user": "1"},
     answer_example=DevicesAnswer([DeviceShown("4711", "phone", 1795155801, 1797747801, True, True)]),
 )
-def devices(api: Api, call: Call, _asked: Acting) -> DevicesAnswer:
+def devices(api: AccountApi, call: Call, _asked: Acting) -> DevicesAnswer:
     """List the devices on which an account is logged in.
 
     Each login with a password is listed until its token expires. Tokens issued by GoChat are not listed.
     """
-    found = accounts_of(api.services).accounts.devices(call.app, call.user)
-    sessions = api.services.presence.sessions(call.app, [call.user]).sessions[0] if found else []
+    found = api.accounts.devices(call.app, call.user)
+    sessions = api.presence.sessions(call.app, [call.user]).sessions[0] if found else []
     online = [session.device for session in sessions]
     shown = [
         DeviceShown(
@@ -528,10 +548,10 @@ def devices(api: Api, call: Call, _asked: Acting) -> DevicesAnswer:
     example={"user": "1", "device": "4711"},
     answer_example=AccountDone("1"),
 )
-def end_device(api: Api, call: Call, asked: DeviceEnd) -> AccountDone:
+def end_device(api: AccountApi, call: Call, asked: DeviceEnd) -> AccountDone:
     """Log an account out on one device.
 
     Its token becomes invalid. Connections of the account on devices with this name are closed with 4502.
     """
-    accounts_of(api.services).accounts.log_out_device(call.app, call.user, int(asked.device))
+    api.accounts.log_out_device(call.app, call.user, int(asked.device))
     return AccountDone(call.user)

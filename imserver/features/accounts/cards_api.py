@@ -11,10 +11,10 @@ from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER
 from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
 from imserver.features.accounts.api import CHAPTER, NO_ACCOUNTS, Avatar, Login, Nickname, UserId
-from imserver.features.accounts.cards import CARDS, Card, NoFinding
+from imserver.features.accounts.cards import CARDS, Card, Cards, NoFinding
 from imserver.features.accounts.friends import Relation
 from imserver.features.accounts.parts import accounts_of
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import Acting, about
 from imserver.http.operation import Resource, refuse
 from imserver.http.rates import too_many
@@ -69,6 +69,7 @@ _CARD: Final = CardShown("2", "Bob", "", "bob", "friend", "offline", 1795155801,
 
 routes = Resource(
     "accounts",
+    service=lambda core, _: accounts_of(core).cards,
     hot=False,
     chapter=CHAPTER,
     examples=(_CARD,),
@@ -88,14 +89,14 @@ routes = Resource(
     example={"user": "1", "text": "bob"},
     user="optional",
 )
-def find(api: Api, call: Call, asked: FindRequest) -> CardShown:
+def find(cards: Cards, call: Call, asked: FindRequest) -> CardShown:
     """Find an account by its phone number, e-mail address or user name.
 
     Only complete identifiers match. An account that is not findable, or has blocked the acting user, is
     reported as unknown. An app may switch this off (`accounts.find`). Requests count by account and by
     address.
     """
-    return _card(accounts_of(api.services).cards.find(call.app, call.user, asked.text, call.request.host))
+    return _card(cards.find(call.app, call.user, asked.text, call.request.host))
 
 
 @routes.post(
@@ -105,14 +106,14 @@ def find(api: Api, call: Call, asked: FindRequest) -> CardShown:
     answer_example=CardsAnswer([_CARD]),
     user="optional",
 )
-def cards(api: Api, call: Call, asked: CardsRequest) -> CardsAnswer:
+def cards(cards: Cards, call: Call, asked: CardsRequest) -> CardsAnswer:
     """Show up to 100 accounts with their presence.
 
     A user sees presence and user names of friends and of members of common conversations. Users who have
     blocked the caller show neither. Accounts with `show_presence` off hide their presence, those with
     `findable` off their user name. A back end that names no `user` sees all.
     """
-    found = accounts_of(api.services).cards.show(call.app, call.user, asked.users)
+    found = cards.show(call.app, call.user, asked.users)
     return CardsAnswer(list(map(_card, found)))
 
 

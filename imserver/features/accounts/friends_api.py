@@ -9,13 +9,13 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.features.accounts import friends as changes
-from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
+from imserver.features.accounts.accounts import Accounts, NoAccounts, UnknownAccount
 from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Nickname, UserId
-from imserver.features.accounts.friends import Oneself, TooManyFriends, UnknownFriend
+from imserver.features.accounts.friends import Friends, Oneself, TooManyFriends, UnknownFriend
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.rows import Relating
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import Acting, ActingPage, about
 from imserver.http.operation import Resource, refuse
 from imserver.http.wire import after, page_and_cursor
@@ -72,8 +72,17 @@ _TWO: Final = {"user": "1", "friend": "2"}
 _DONE: Final = FriendAnswer("done")
 _NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_TOO_MANY_FRIENDS)
 
+
+class FriendApi(Struct, frozen=True):
+    """What the routes use."""
+
+    accounts: Accounts
+    friends: Friends
+
+
 routes = Resource(
     "friends",
+    service=lambda core, _: FriendApi(accounts_of(core).accounts, accounts_of(core).friends),
     chapter="Friends, friend requests, blocks.",
     hot=False,
     examples=(_DONE,),
@@ -94,13 +103,13 @@ routes = Resource(
     example={"user": "1"},
     answer_example=FriendsAnswer(1, [FriendShown("2", "Bob", "", 1795155802)], ""),
 )
-def friends(api: Api, call: Call, asked: FriendsQuery) -> FriendsAnswer:
+def friends(api: FriendApi, call: Call, asked: FriendsQuery) -> FriendsAnswer:
     """List friends and friend requests, page by page."""
-    accounts_of(api.services).accounts.known(call.app, call.user)
+    api.accounts.known(call.app, call.user)
     behind = after(asked.cursor) or ""
     # A cursor that is not the id of an account begins at the first page.
     behind = behind if id_of(behind) else ""
-    total, found = accounts_of(api.services).friends.listed(asked.list, call.user, behind, asked.limit + 1)
+    total, found = api.friends.listed(asked.list, call.user, behind, asked.limit + 1)
     page, following = page_and_cursor(found, asked.limit, lambda contact: str(contact.id))
     shown = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
     return FriendsAnswer(total, shown, following)
@@ -113,7 +122,7 @@ def friends(api: Api, call: Call, asked: FriendsQuery) -> FriendsAnswer:
     example=_TWO,
     answer_example=FriendAnswer("asked"),
 )
-def request(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+def request(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
     """Send a friend request.
 
     Two users who send each other a request become friends. Blocked users do not learn that they
@@ -129,25 +138,25 @@ def request(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
     example=_TWO,
     answer_example=FriendAnswer("friends"),
 )
-def accept(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+def accept(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
     """Accept a friend request."""
     return _change(api, call, asked, changes.accept)
 
 
 @routes.post("/friends/decline", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
-def decline(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+def decline(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
     """Decline a friend request."""
     return _change(api, call, asked, changes.decline)
 
 
 @routes.post("/friends/remove", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
-def remove(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+def remove(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
     """Remove a friend or withdraw a friend request."""
     return _change(api, call, asked, changes.remove)
 
 
 @routes.post("/friends/block", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
-def block(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+def block(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
     """Block a user.
 
     Ends a friendship. A blocked user cannot become a friend.
@@ -156,12 +165,11 @@ def block(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
 
 
 @routes.post("/friends/unblock", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
-def unblock(api: Api, call: Call, asked: FriendChange) -> FriendAnswer:
+def unblock(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
     """Unblock a user."""
     return _change(api, call, asked, changes.unblock)
 
 
-def _change(api: Api, call: Call, asked: FriendChange, becoming: Relating) -> FriendAnswer:
-    people = accounts_of(api.services)
-    people.accounts.rules_of(call.app)  # says so if the app has no accounts
-    return FriendAnswer(people.friends.change(call.app, call.user, asked.friend, becoming).value)
+def _change(api: FriendApi, call: Call, asked: FriendChange, becoming: Relating) -> FriendAnswer:
+    api.accounts.rules_of(call.app)  # says so if the app has no accounts
+    return FriendAnswer(api.friends.change(call.app, call.user, asked.friend, becoming).value)

@@ -12,9 +12,9 @@ from imserver.auth.principal import ANYONE
 from imserver.features.accounts.accounts import UnknownReset
 from imserver.features.accounts.api import CHAPTER, REFUSALS, Login, NewPassword
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.resets import CODE_SECONDS, NoResets
+from imserver.features.accounts.resets import CODE_SECONDS, NoResets, Resets
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import about
 from imserver.http.operation import Resource, refuse
 
@@ -46,6 +46,7 @@ class ResetDone(Struct):
 
 routes = Resource(
     "accounts",
+    service=lambda core, _: accounts_of(core).resets,
     hot=True,
     chapter=CHAPTER,
     problems=(errors.HTTP_NOT_ALLOWED, errors.HTTP_TOO_MANY_REQUESTS),
@@ -65,13 +66,13 @@ routes = Resource(
     example={"login": "ann@example.com"},
     answer_example=ResetAsked(CODE_SECONDS),
 )
-def reset(api: Api, call: Call, asked: ResetRequest) -> ResetAsked:
+def reset(resets: Resets, call: Call, asked: ResetRequest) -> ResetAsked:
     """Ask for a mail that resets a forgotten password.
 
     The mail has a link with a code. The answer is the same whether such an account exists or not. Each
     request counts as a login of its address.
     """
-    accounts_of(api.services).resets.request(call.app, asked.login, call.request.host)
+    resets.request(call.app, asked.login, call.request.host)
     return ResetAsked(CODE_SECONDS)
 
 
@@ -82,10 +83,10 @@ def reset(api: Api, call: Call, asked: ResetRequest) -> ResetAsked:
     example={"code": "kX3v…", "password": "battery staple"},
     answer_example=ResetDone(),
 )
-def finish_reset(api: Api, call: Call, asked: ResetFinish) -> ResetDone:
+def finish_reset(resets: Resets, call: Call, asked: ResetFinish) -> ResetDone:
     """Set a new password with the code of a mail.
 
     A code works once. All sessions and tokens of the account end.
     """
-    accounts_of(api.services).resets.finish(call.app, asked.code, asked.password, call.request.host)
+    resets.finish(call.app, asked.code, asked.password, call.request.host)
     return ResetDone()

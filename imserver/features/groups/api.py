@@ -13,9 +13,12 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_MEMBER
+from imserver.auth.relations import Relations
+from imserver.auth.tenants import Tenants
 from imserver.features.groups.groups import (
     BadGroup,
     Group,
+    Groups,
     NoMember,
     NotAllowed,
     TooManyMembers,
@@ -23,7 +26,7 @@ from imserver.features.groups.groups import (
 )
 from imserver.features.groups.parts import groups_of
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import Acting, ActingPage, about
 from imserver.http.operation import Refusals, Resource, refuse
 from imserver.http.rates import too_many
@@ -206,8 +209,18 @@ REFUSALS: Final[Refusals] = {
 }
 """Exceptions of groups → refusals."""
 
+
+class GroupApi(Struct, frozen=True):
+    """What the routes use."""
+
+    groups: Groups
+    tenants: Tenants
+    relations: Relations
+
+
 routes = Resource(
     "groups",
+    service=lambda core, _: GroupApi(groups_of(core), core.tenants, core.relations),
     chapter="Stored member lists with stored messages.",
     hot=False,
     examples=(_GROUP, _CHANGED),
@@ -215,20 +228,20 @@ routes = Resource(
 )
 
 
-def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
+def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> None:
     """Check that users may become members of a group. Raises :class:`ApiProblem`.
 
     In an app with accounts they have to exist. They must not have blocked the user who asks.
     """
-    tenant = api.services.tenants.get(call.app)
+    tenant = api.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
         # A back end may name anybody as the user who asks.
         wanted = dict.fromkeys([*users, call.user] if call.is_back_end and call.user else users)
-        known = groups_of(api.services).accounts_among(call.app, list(wanted))
+        known = api.groups.accounts_among(call.app, list(wanted))
         if unknown := [user for user in wanted if user not in known and user != call.principal.user]:
             named = ", ".join(f"`{user}`" for user in unknown[:_NAMED_UNKNOWN])
             raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT, f"There is no account {named}")
-    if call.user and users and (blocked := api.services.relations.blocked_by(call.app, call.user, users)):
+    if call.user and users and (blocked := api.relations.blocked_by(call.app, call.user, users)):
         named = ", ".join(f"`{user}`" for user in blocked[:_NAMED_UNKNOWN])
         raise ApiProblem(errors.HTTP_NOT_ALLOWED, f"`members`: not allowed for {named}")
 
@@ -240,20 +253,18 @@ def _check_members(api: Api, call: Call, users: Sequence[str]) -> None:
     problems=(*_NOT_MADE, errors.HTTP_TOO_MANY_REQUESTS),
     example={"user": "1", "name": "tea", "members": ["2"]},
 )
-def create(api: Api, call: Call, asked: GroupCreate) -> GroupShown:
+def create(api: GroupApi, call: Call, asked: GroupCreate) -> GroupShown:
     """Create a group."""
     _check_members(api, call, asked.members)
-    made = groups_of(api.services).create(
-        call.app, call.user, asked.name, asked.members, by_user=not call.is_back_end
-    )
+    made = api.groups.create(call.app, call.user, asked.name, asked.members, by_user=not call.is_back_end)
     return _shown(made)
 
 
 @routes.get("/groups", ADMIN_OR_MEMBER, example={"user": "1"}, answer_example=GroupsAnswer(1, [_GROUP], ""))
-def groups(api: Api, call: Call, asked: ActingPage) -> GroupsAnswer:
+def groups(api: GroupApi, call: Call, asked: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
     behind = id_of(after(asked.cursor) or "")
-    total, found = groups_of(api.services).page(call.app, call.user, behind, asked.limit + 1)
+    total, found = api.groups.page(call.app, call.user, behind, asked.limit + 1)
     page, following = page_and_cursor(found, asked.limit, lambda group: str(group.id))
     return GroupsAnswer(total, [_shown(each) for each in page], following)
 
@@ -261,9 +272,9 @@ def groups(api: Api, call: Call, asked: ActingPage) -> GroupsAnswer:
 @routes.get(
     "/groups/show", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "1", "group": "1"}, user="optional"
 )
-def show(api: Api, call: Call, asked: GroupChange) -> GroupShown:
+def show(api: GroupApi, call: Call, asked: GroupChange) -> GroupShown:
     """Show a group and the acting user's role in it."""
-    return _shown(groups_of(api.services).show(call.app, id_of(asked.group), call.user))
+    return _shown(api.groups.show(call.app, id_of(asked.group), call.user))
 
 
 @routes.get(
@@ -274,17 +285,17 @@ def show(api: Api, call: Call, asked: GroupChange) -> GroupShown:
     answer_example=GroupMembersAnswer(1, [GroupMemberShown("1", "owner", 0)], ""),
     user="optional",
 )
-def members(api: Api, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswer:
+def members(api: GroupApi, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswer:
     """List the members of a group, page by page."""
     group, behind = id_of(asked.group), after(asked.cursor) or ""
-    found = groups_of(api.services).members(call.app, group, call.user, behind, asked.limit + 1)
+    found = api.groups.members(call.app, group, call.user, behind, asked.limit + 1)
     page, following = page_and_cursor(found, asked.limit, lambda row: row.user)
     now = time()
     shown = [
         GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
         for row in page
     ]
-    return GroupMembersAnswer(groups_of(api.services).count(call.app, group), shown, following)
+    return GroupMembersAnswer(api.groups.count(call.app, group), shown, following)
 
 
 @routes.post(
@@ -294,34 +305,34 @@ def members(api: Api, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswe
     example=_MEMBERS,
     user="optional",
 )
-def invite(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
+def invite(api: GroupApi, call: Call, asked: GroupMembers) -> GroupAnswer:
     """Add users to a group.
 
     For members, unless the group lets only admins invite. New members read earlier messages only where the
     group's option `history` is `all`.
     """
     _check_members(api, call, asked.members)
-    new = groups_of(api.services).invite(call.app, id_of(asked.group), call.user, asked.members)
+    new = api.groups.invite(call.app, id_of(asked.group), call.user, asked.members)
     return GroupAnswer(asked.group, list(new))
 
 
 @routes.post("/groups/leave", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "2", "group": "1"})
-def leave(api: Api, call: Call, asked: GroupChange) -> GroupAnswer:
+def leave(api: GroupApi, call: Call, asked: GroupChange) -> GroupAnswer:
     """Leave a group.
 
     If the owner leaves, an admin becomes the owner, otherwise a member.
     """
-    groups_of(api.services).leave(call.app, id_of(asked.group), call.user)
+    api.groups.leave(call.app, id_of(asked.group), call.user)
     return GroupAnswer(asked.group, [call.user])
 
 
 @routes.post("/groups/remove", ADMIN_OR_MEMBER, problems=_NO_MEMBER, example=_MEMBERS, user="optional")
-def remove(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
+def remove(api: GroupApi, call: Call, asked: GroupMembers) -> GroupAnswer:
     """Remove members from a group.
 
     Admins may remove members. The owner may remove anybody.
     """
-    gone = groups_of(api.services).remove(call.app, id_of(asked.group), call.user, asked.members)
+    gone = api.groups.remove(call.app, id_of(asked.group), call.user, asked.members)
     return GroupAnswer(asked.group, list(gone))
 
 
@@ -333,13 +344,13 @@ def remove(api: Api, call: Call, asked: GroupMembers) -> GroupAnswer:
     answer_example=DeletedGroup("1", 2),
     user="optional",
 )
-def delete(api: Api, call: Call, asked: GroupChange) -> DeletedGroup:
+def delete(api: GroupApi, call: Call, asked: GroupChange) -> DeletedGroup:
     """Delete a group: remove all members.
 
     For the owner. Links to the group end. Former members keep what they could read, as if they had left.
     After an error, repeat it.
     """
-    count = groups_of(api.services).delete(call.app, id_of(asked.group), call.user)
+    count = api.groups.delete(call.app, id_of(asked.group), call.user)
     return DeletedGroup(asked.group, count)
 
 
@@ -350,12 +361,12 @@ def delete(api: Api, call: Call, asked: GroupChange) -> DeletedGroup:
     example={"user": "1", "group": "1", "name": "tea"},
     user="optional",
 )
-def rename(api: Api, call: Call, asked: GroupRename) -> GroupShown:
+def rename(api: GroupApi, call: Call, asked: GroupRename) -> GroupShown:
     """Rename a group.
 
     For the owner and admins, and where the group allows it for members.
     """
-    group = groups_of(api.services).rename(call.app, id_of(asked.group), call.user, asked.name)
+    group = api.groups.rename(call.app, id_of(asked.group), call.user, asked.name)
     return _shown(group)
 
 
@@ -366,13 +377,13 @@ def rename(api: Api, call: Call, asked: GroupRename) -> GroupShown:
     example={"user": "1", "group": "1", "member": "2", "role": "admin"},
     user="optional",
 )
-def set_role(api: Api, call: Call, asked: GroupRole) -> GroupAnswer:
+def set_role(api: GroupApi, call: Call, asked: GroupRole) -> GroupAnswer:
     """Change the role of a member.
 
     For the owner. An owner who makes another member the owner becomes an admin.
     """
     group = id_of(asked.group)
-    groups_of(api.services).set_role(call.app, group, call.user, asked.member, asked.role)
+    api.groups.set_role(call.app, group, call.user, asked.member, asked.role)
     return GroupAnswer(asked.group, [asked.member])
 
 
@@ -383,12 +394,12 @@ def set_role(api: Api, call: Call, asked: GroupRole) -> GroupAnswer:
     example={"user": "1", "group": "1", "member": "2", "until": 1795159400},
     user="optional",
 )
-def mute(api: Api, call: Call, asked: GroupMute) -> GroupAnswer:
+def mute(api: GroupApi, call: Call, asked: GroupMute) -> GroupAnswer:
     """Mute a member for a time.
 
     Admins may mute members. The owner may mute anybody.
     """
-    groups_of(api.services).mute(call.app, id_of(asked.group), call.user, asked.member, asked.until)
+    api.groups.mute(call.app, id_of(asked.group), call.user, asked.member, asked.until)
     return GroupAnswer(asked.group, [asked.member])
 
 
@@ -406,12 +417,12 @@ def _shown(group: Group) -> GroupShown:
     answer_example=replace(_GROUP, open=True),
     user="optional",
 )
-def set_open(api: Api, call: Call, asked: GroupOpen) -> GroupShown:
+def set_open(api: GroupApi, call: Call, asked: GroupOpen) -> GroupShown:
     """Open a group to everybody, or close it.
 
     For the owner and admins. Current members stay members.
     """
-    changed = groups_of(api.services).set_open(call.app, id_of(asked.group), call.user, asked.open)
+    changed = api.groups.set_open(call.app, id_of(asked.group), call.user, asked.open)
     return _shown(changed)
 
 
@@ -423,13 +434,13 @@ def set_open(api: Api, call: Call, asked: GroupOpen) -> GroupShown:
     answer_example=replace(_GROUP, history="all"),
     user="optional",
 )
-def set_options(api: Api, call: Call, asked: GroupOptions) -> GroupShown:
+def set_options(api: GroupApi, call: Call, asked: GroupOptions) -> GroupShown:
     """Change the options of a group.
 
     For the owner and admins.
     """
     given = {name: value for name in OPTIONS if (value := getattr(asked, name)) is not UNSET}
-    changed = groups_of(api.services).set_options(call.app, id_of(asked.group), call.user, given)
+    changed = api.groups.set_options(call.app, id_of(asked.group), call.user, given)
     return _shown(changed)
 
 
@@ -445,13 +456,11 @@ def set_options(api: Api, call: Call, asked: GroupOptions) -> GroupShown:
     example={"user": "3", "group": "1"},
     answer_example=replace(_GROUP, role="member", open=True),
 )
-def join(api: Api, call: Call, asked: GroupChange) -> GroupShown:
+def join(api: GroupApi, call: Call, asked: GroupChange) -> GroupShown:
     """Join an open group.
 
     A group that is not open is reported as unknown.
     """
     _check_members(api, call, ())
-    joined = groups_of(api.services).join(
-        call.app, id_of(asked.group), call.user, by_user=not call.is_back_end
-    )
+    joined = api.groups.join(call.app, id_of(asked.group), call.user, by_user=not call.is_back_end)
     return _shown(joined)

@@ -13,11 +13,16 @@ from imserver.features.accounts import api as accounts
 from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.accounts.friends import TooManyFriends
 from imserver.features.groups import api as groups
-from imserver.features.invitations.invitations import Blocked, TooManyInvitations, UnknownInvitation
+from imserver.features.invitations.invitations import (
+    Blocked,
+    Invitations,
+    TooManyInvitations,
+    UnknownInvitation,
+)
 from imserver.features.invitations.parts import invitations_of
 from imserver.features.invitations.rows import Invitation
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import Acting, ActingPage, about
 from imserver.http.operation import Resource, refuse
 from imserver.http.reply import ApiProblem
@@ -122,6 +127,7 @@ _UNKNOWN: Final = (errors.HTTP_UNKNOWN_INVITATION,)
 
 routes = Resource(
     "invitations",
+    service=lambda core, _: invitations_of(core),
     chapter="Links with which users join groups and find friends.",
     hot=False,
     examples=(_INVITATION,),
@@ -149,7 +155,7 @@ routes = Resource(
     example={"user": "1", "group": "1", "seconds": 604800},
     user="optional",
 )
-def create(api: Api, call: Call, asked: InvitationCreate) -> InvitationShown:
+def create(invitations: Invitations, call: Call, asked: InvitationCreate) -> InvitationShown:
     """Create an invitation to a group, or to be a friend.
 
     Whoever knows its code may accept it. To a group it is valid while its maker may invite members.
@@ -157,7 +163,7 @@ def create(api: Api, call: Call, asked: InvitationCreate) -> InvitationShown:
     group = id_of(asked.group)
     if not (group or call.user):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
-    return _shown(invitations_of(api.services).create(call.app, call.user, group, asked.seconds, asked.uses))
+    return _shown(invitations.create(call.app, call.user, group, asked.seconds, asked.uses))
 
 
 @routes.get(
@@ -168,7 +174,7 @@ def create(api: Api, call: Call, asked: InvitationCreate) -> InvitationShown:
     answer_example=InvitationsAnswer([_INVITATION], ""),
     user="optional",
 )
-def invitations(api: Api, call: Call, asked: InvitationsQuery) -> InvitationsAnswer:
+def invitations(invitations: Invitations, call: Call, asked: InvitationsQuery) -> InvitationsAnswer:
     """List the invitations of a user, or to a group, page by page.
 
     The owner and admins of a group see all invitations to it, other members see their own.
@@ -177,7 +183,7 @@ def invitations(api: Api, call: Call, asked: InvitationsQuery) -> InvitationsAns
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
     behind = after(asked.cursor) or ""
     group = id_of(asked.group)
-    found = invitations_of(api.services).page(call.app, call.user, group, behind, asked.limit + 1)
+    found = invitations.page(call.app, call.user, group, behind, asked.limit + 1)
     page, following = page_and_cursor(found, asked.limit, lambda invitation: invitation.code)
     return InvitationsAnswer([_shown(each) for each in page], following)
 
@@ -190,12 +196,12 @@ def invitations(api: Api, call: Call, asked: InvitationsQuery) -> InvitationsAns
     answer_example=InvitationRevoked(_CODE),
     user="optional",
 )
-def revoke(api: Api, call: Call, asked: InvitationChange) -> InvitationRevoked:
+def revoke(invitations: Invitations, call: Call, asked: InvitationChange) -> InvitationRevoked:
     """Revoke an invitation.
 
     For its maker, and for the owner and admins of its group.
     """
-    invitations_of(api.services).revoke(call.app, call.user, asked.code)
+    invitations.revoke(call.app, call.user, asked.code)
     return InvitationRevoked(asked.code)
 
 
@@ -206,12 +212,12 @@ def revoke(api: Api, call: Call, asked: InvitationChange) -> InvitationRevoked:
     example={"code": _CODE},
     answer_example=InvitationPreview(_CODE, "1", "tea", 3, "1", "Ann", "", 1795760601),
 )
-def show(api: Api, call: Call, asked: InvitationQuery) -> InvitationPreview:
+def show(invitations: Invitations, call: Call, asked: InvitationQuery) -> InvitationPreview:
     """Show what an invitation is to, before the login.
 
     Requests count by address.
     """
-    found = invitations_of(api.services).preview(call.app, asked.code, call.request.host)
+    found = invitations.preview(call.app, asked.code, call.request.host)
     maker, invitation = found.maker, found.invitation
     nickname, avatar = ("", "") if maker is None else (maker.nickname, maker.avatar)
     return InvitationPreview(
@@ -239,13 +245,13 @@ def show(api: Api, call: Call, asked: InvitationQuery) -> InvitationPreview:
     example={"user": "2", "code": _CODE},
     answer_example=InvitationAccepted("joined", "1", "1"),
 )
-def accept(api: Api, call: Call, asked: InvitationChange) -> InvitationAccepted:
+def accept(invitations: Invitations, call: Call, asked: InvitationChange) -> InvitationAccepted:
     """Accept an invitation.
 
     The user joins the group, or becomes a friend of its maker without a request. A user whom the maker has
     blocked gets the answer `unknown_invitation`.
     """
-    done = invitations_of(api.services).accept(call.app, call.user, asked.code, by_user=not call.is_back_end)
+    done = invitations.accept(call.app, call.user, asked.code, by_user=not call.is_back_end)
     return InvitationAccepted(done.status, _group(done.invitation), done.invitation.user)
 
 

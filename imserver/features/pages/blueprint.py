@@ -21,11 +21,16 @@ from flask import Blueprint, Response, abort, jsonify, request, send_from_direct
 from werkzeug.wrappers import Response as AnyResponse
 
 from imserver import assets
+from imserver.auth.authority import Authority, Keys
+from imserver.auth.login import Logins
+from imserver.auth.page_tokens import PageTokens
 from imserver.auth.principal import VISITOR, may
+from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import Claims
+from imserver.cluster.nodes import Overview
 from imserver.cluster.registry import Lease
 from imserver.config.addresses import check, websocket_address
-from imserver.config.settings import DEFAULT_APP
+from imserver.config.settings import DEFAULT_APP, Config
 from imserver.core.core import Parts
 from imserver.errors import (
     HTTP_ISSUER_UNAVAILABLE,
@@ -38,6 +43,7 @@ from imserver.errors import (
     IssuerUnavailable,
 )
 from imserver.features.pages import installable
+from imserver.features.pages.address import Ports
 from imserver.features.pages.text import HEADERS, named_in_rooms, policy
 from imserver.features.pages.visitors import (
     Seen,
@@ -61,8 +67,8 @@ if TYPE_CHECKING:
 class Gateway:
     """Recommends a node. Stateless; never blocks."""
 
-    def __init__(self, node: Parts, seen: Seen) -> None:
-        self._node = node
+    def __init__(self, overview: Overview, seen: Seen) -> None:
+        self._overview = overview
         self._seen = seen
 
     def answer(self) -> Response:
@@ -72,7 +78,7 @@ class Gateway:
         """
         if request.method == "OPTIONS":
             return to_response(PREFLIGHT)
-        live = [lease for lease in self._node.overview.leases().values() if not lease.draining]
+        live = [lease for lease in self._overview.leases().values() if not lease.draining]
         if not live:
             abort(HTTP_NOT_READY.status)
         lease = less_loaded([lease for lease in live if websocket_address(lease.public_ws_url)])
@@ -127,17 +133,19 @@ _ACCOUNTS_APP: Final = "gochat"
 _SDK_PATH: Final = "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js'):name>"
 
 
-def create_pages(node: Parts, document: Callable[[], bytes]) -> Blueprint:
+def create_pages(core: Parts, document: Callable[[], bytes]) -> Blueprint:
     """The blueprint of all pages of a node. ``document`` makes the OpenAPI document.
 
     Raises :class:`imserver.config.values.ConfigError` if an address in the configuration is invalid.
     """
-    check(node.config)
+    config = core.config
+    check(config)
     for suffix, kind in _MIME_TYPES.items():
         mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
     pages = Blueprint("pages", __name__, static_folder=None)
-    seen = Seen(node)
-    chat, gateway = _Chat(node, seen), Gateway(node, seen)
+    seen = Seen(config.app, core.proxies, lambda: Ports(core.http_port, core.ws_port))
+    chat = _Chat(config, core.keys, core.tenants, core.logins, core.page_tokens, core.authority, seen)
+    gateway = Gateway(core.overview, seen)
 
     @cache
     def references() -> Reference:
@@ -174,10 +182,24 @@ def create_pages(node: Parts, document: Callable[[], bytes]) -> Blueprint:
 class _Chat:
     """The chat pages. Owner of the names given to visitors. Never blocks."""
 
-    def __init__(self, node: Parts, seen: Seen) -> None:
-        self._node = node
+    def __init__(
+        self,
+        config: Config,
+        keys: Keys,
+        tenants: Tenants,
+        logins: Logins,
+        page_tokens: PageTokens,
+        authority: Authority,
+        seen: Seen,
+    ) -> None:
+        self._config = config
+        self._keys = keys
+        self._tenants = tenants
+        self._logins = logins
+        self._page_tokens = page_tokens
+        self._authority = authority
         self._seen = seen
-        apps = node.config.apps
+        apps = config.apps
         rooms = [name for name in apps if name.isdecimal()]
         self._rooms = [*rooms, DEFAULT_APP] if DEFAULT_APP in apps else rooms
 
@@ -205,7 +227,7 @@ class _Chat:
 
     def start(self) -> AnyResponse:
         """``GET /``: what runs here, with links. Names of apps are shown in demo mode only."""
-        node, demo = self._node, self._node.keys.demo
+        demo = self._keys.demo
         language = language_of_visitor()
         asked = parameter("lang") or None
         pages = [
@@ -223,7 +245,7 @@ class _Chat:
             if demo:
                 # DEFAULT_APP is the last room.
                 app = room = self._rooms[-1] if self._rooms[-1] == DEFAULT_APP else room
-            if node.logins.is_open(room):
+            if self._logins.is_open(room):
                 chat = url_for(
                     "pages.home", appID=room if demo else None, lang=asked or named_in_rooms(language[0])
                 )
@@ -233,21 +255,21 @@ class _Chat:
             *language,
             data={},
             demo=demo,
-            insecure=node.config.server.insecure,
+            insecure=self._config.server.insecure,
             links=links,
             app=app,
-            apps=node.tenants.names() if demo else (),
+            apps=self._tenants.names() if demo else (),
             http=self._seen.http(),
         )
 
     def _has_messages(self) -> bool:
-        node = self._node
-        return node.tenants.get(_ACCOUNTS_APP) is not None and not node.logins.is_closed(_ACCOUNTS_APP)
+        return self._tenants.get(_ACCOUNTS_APP) is not None and not self._logins.is_closed(_ACCOUNTS_APP)
 
     def _has_channels(self) -> bool:
         """Whether the page of channels needs no token."""
-        node = self._node
-        return any(node.tenants.get(app) is not None and node.logins.is_open(app) for app in self._rooms[-1:])
+        return any(
+            self._tenants.get(app) is not None and self._logins.is_open(app) for app in self._rooms[-1:]
+        )
 
     def index(self) -> AnyResponse:
         """``GET /home/index``, the page of two originals: a room, or a conversation with one user."""
@@ -268,7 +290,7 @@ class _Chat:
             room = self._rooms[0]
         language = language_asked_for() if room.isdecimal() else language_of_visitor()
         text = {key: text for key, text in language[1].items() if not key.startswith(_OTHER_TEXTS)}
-        notices = self._node.config.hub.notice_members
+        notices = self._config.hub.notice_members
         http = self._seen.addresses().http
         data = {
             "app": int(room) if room.isdecimal() else room,
@@ -289,7 +311,7 @@ class _Chat:
 
     def _is_named_room(self, app: str) -> bool:
         """Whether an app that is not listed has a chat page for visitors who name it."""
-        return ":" not in app and app != _ACCOUNTS_APP and self._node.tenants.get(app) is not None
+        return ":" not in app and app != _ACCOUNTS_APP and self._tenants.get(app) is not None
 
     def room(self) -> AnyResponse:
         """``GET /home/room?uid=[&groups_id=]``: a conversation with all users in a room of the action
@@ -304,12 +326,12 @@ class _Chat:
         The address names the user, and has their token if the app requires one. A message to :data:`_NOBODY`
         reaches nobody.
         """
-        node, tenants = self._node, self._node.tenants
+        tenants = self._tenants
         language = language_asked_for()
         app = parameter("appid") or parameter("appname")
         if tenants.get(f"{ACTION_PREFIX}{app}") is None:
             app = "1"
-        if node.logins.is_closed(f"{ACTION_PREFIX}{app}"):
+        if self._logins.is_closed(f"{ACTION_PREFIX}{app}"):
             abort(HTTP_NOT_ALLOWED.status)
         resolved = tenants.resolve(f"{ACTION_PREFIX}{app}")
         tenant = tenants.get(resolved)
@@ -368,12 +390,12 @@ class _Chat:
         Visitors of an open app need no token and get none. 404 if the app does not exist, or has no name in
         the cmd dialect.
         """
-        node, app = self._node, parameter("appid") or next(reversed(self._rooms), "")
-        if ":" in app or node.tenants.get(app) is None:
+        app = parameter("appid") or next(reversed(self._rooms), "")
+        if ":" in app or self._tenants.get(app) is None:
             abort(HTTP_NOT_FOUND.status)
-        resolved = node.tenants.resolve(app)
+        resolved = self._tenants.resolve(app)
         language = language_of_visitor()
-        if node.logins.is_open(resolved):
+        if self._logins.is_open(resolved):
             user, token = pick_name(language[0]), ""
         else:
             user, token = self._holder(resolved).user, parameter("token")
@@ -383,7 +405,7 @@ class _Chat:
             "user": user,
             "token": token,
             "publishUrl": f"{self._seen.http()}/api/v1/channels/publish",
-            "demo": node.keys.demo,
+            "demo": self._keys.demo,
         }
         return self._render(
             "channels.html",
@@ -393,7 +415,7 @@ class _Chat:
             app=app,
             query={name: parameter(name.lower()) or None for name in ("appID", "channel", "token")},
             has_messages=self._has_messages(),
-            has_chat=bool(self._rooms) and node.logins.is_open(self._rooms[0]),
+            has_chat=bool(self._rooms) and self._logins.is_open(self._rooms[0]),
         )
 
     def _pass(self, room: str, language: str) -> dict[str, Any]:
@@ -402,14 +424,13 @@ class _Chat:
         Visitors of an open app get a new token. Otherwise the address must have a session token (``token=``),
         which is not renewed.
         """
-        node = self._node
-        app = node.tenants.resolve(room)
-        if node.logins.is_open(app):
+        app = self._tenants.resolve(room)
+        if self._logins.is_open(app):
             name = pick_name(language)
             return {
                 "user": name,
-                "token": node.page_tokens.make(app, name),
-                "tokenSeconds": node.config.api.page_token_seconds,
+                "token": self._page_tokens.make(app, name),
+                "tokenSeconds": self._config.api.page_token_seconds,
                 "tokenUrl": url_for("pages.token"),
             }
         holder = self._holder(app)
@@ -419,7 +440,7 @@ class _Chat:
     def _holder(self, app: str) -> Claims:
         """Whom the token in the address names. Ends the request if the app does not accept it."""
         try:
-            holder = self._node.logins.session_of(parameter("token"))
+            holder = self._logins.session_of(parameter("token"))
         except IssuerUnavailable:
             abort(HTTP_ISSUER_UNAVAILABLE.status)
         if holder is None or holder.app != app:
@@ -428,15 +449,15 @@ class _Chat:
 
     def renew_token(self) -> AnyResponse:
         """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page token): a fresh token."""
-        node, asked = self._node, as_request()
-        visitor = node.authority.identify(VISITOR, asked.headers, asked.host)
-        if not may(visitor, VISITOR, node.tenants.resolve(parameter("appid"))):
+        http_request = as_request()
+        visitor = self._authority.identify(VISITOR, http_request.headers, http_request.host)
+        if not may(visitor, VISITOR, self._tenants.resolve(parameter("appid"))):
             abort(HTTP_UNAUTHORIZED.status)
         if parameter("userid") != visitor.user:
             abort(HTTP_UNAUTHORIZED.status)
         answer = jsonify(
-            token=node.page_tokens.make(visitor.app, visitor.user),
-            seconds=node.config.api.page_token_seconds,
+            token=self._page_tokens.make(visitor.app, visitor.user),
+            seconds=self._config.api.page_token_seconds,
         )
         answer.headers["Cache-Control"] = "no-store"
         return answer

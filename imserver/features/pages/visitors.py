@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections.abc import Callable
 from typing import Any, Final
 
 from flask import Response, abort, request, url_for
 
 from imserver.config.addresses import is_host, parse_configured
-from imserver.core.core import Parts
+from imserver.config.settings import AppSettings
 from imserver.errors import HTTP_BAD_REQUEST
 from imserver.features.pages.address import Addresses, Ports, resolve
 from imserver.features.pages.text import LANGUAGES, TEXT, choose_language, html_of
+from imserver.transport.proxies import TrustedProxies
 
 _FIGURES: Final = """
 黄帝 炎帝 蚩尤 仓颉 嫘祖 后羿 神农 伏羲 女娲 祝融 共工 大禹 伯益 皋陶 商汤 伊尹 武丁
@@ -75,12 +77,14 @@ def pick_name(language: str) -> str:
 class Seen:
     """The addresses of this server in the current request. Stateless.
 
+    ``ports`` is called at each request, because the pages are made before the node listens.
+
     Raises :class:`.ConfigError` if ``app.http_url`` or ``app.websocket_url`` is not an address.
     """
 
-    def __init__(self, node: Parts) -> None:
-        self._node = node
-        app = node.config.app
+    def __init__(self, app: AppSettings, proxies: TrustedProxies, ports: Callable[[], Ports]) -> None:
+        self._proxies = proxies
+        self._ports = ports
         self._websocket = parse_configured("app.websocket_url", app.websocket_url)
         self._http = parse_configured("app.http_url", app.http_url)
 
@@ -89,7 +93,7 @@ class Seen:
         host = self._forwarded("Host") or request.headers.get("Host", "")
         if not is_host(host):
             abort(HTTP_BAD_REQUEST.status)
-        return resolve(host, Ports(self._node.http_port, self._node.ws_port), self._websocket, self._http)
+        return resolve(host, self._ports(), self._websocket, self._http)
 
     def http(self) -> str:
         """The address of the HTTP interface, without a path."""
@@ -112,7 +116,7 @@ class Seen:
 
     def _forwarded(self, name: str) -> str:
         """A header that a trusted proxy adds to a forwarded request."""
-        if not self._node.proxies.trusts(request.remote_addr or ""):
+        if not self._proxies.trusts(request.remote_addr or ""):
             return ""
         return request.headers.get(f"X-Forwarded-{name}", "").split(",")[0].strip()
 
