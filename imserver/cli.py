@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from imserver import assets, errors
-from imserver.config.load import dump_config, load_with_places, settings_file
+from imserver.config.load import dump_config, settings_file
 from imserver.config.settings import Config
 from imserver.terminal import fail, given_once, read_key, server_address, table
 from imserver.version import full_version
@@ -145,7 +145,7 @@ def serve(
     def read_config() -> Config:
         from imserver.node import feature_list
 
-        settings, places = load_with_places(path, overrides=overrides)
+        settings, places = feature_list.load_with_places(path, overrides=overrides)
         feature_list.check(settings, places)
         return settings
 
@@ -207,7 +207,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     from imserver.supervisor.slot import check_ports
 
     try:
-        settings, places = load_with_places(path)
+        settings, places = feature_list.load_with_places(path)
         settings, _ = plan_processes(settings)
         feature_list.check(settings, places)
         check_ports(settings)

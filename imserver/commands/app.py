@@ -12,6 +12,7 @@ import msgspec
 
 from imserver.auth.app_deletion import app_contents, delete_app
 from imserver.commands.opened import day, opened, settings_options
+from imserver.config.declared import plain
 from imserver.config.load import dump_app, read_value
 from imserver.config.settings import ChannelSettings, ProviderSettings, TenantSettings
 from imserver.config.values import fold
@@ -100,9 +101,9 @@ def change(
     """
     with opened(path, data_dir) as (_, _, tenants):
         before = tenants.get(name)
-        plain = {} if before is None else msgspec.to_builtins(before)
+        given = {} if before is None else plain(before)
         whole = [each for each in unset if "." not in each]
-        tenant = tenants.change(name, _fields(settings, plain, unset), whole)
+        tenant = tenants.change(name, _fields(settings, given, unset), whole)
     click.echo(dump_app(tenant), nl=False)
 
 

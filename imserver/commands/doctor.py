@@ -23,6 +23,7 @@ from msgspec import Struct
 from imserver.cluster.redis.connection import address_of, connection_to
 from imserver.cluster.registry import advertised_address
 from imserver.commands.opened import load_settings, settings_options
+from imserver.config.declared import marked
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.process import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
@@ -449,9 +450,7 @@ def _hosts(config: Config) -> list[tuple[str, str]]:
         ("uploads.s3_url", config.uploads.s3_url),
     ]
     for name, app in config.apps.items():
-        urls += [(f"apps.{name}.webhook.{key}", url) for key, url in app.webhook.urls.items()]
-        urls += [(f"apps.{name}.back_ends.{key}", url) for key, url in app.back_ends.urls.items()]
-        urls.append((f"apps.{name}.pusher.webhook_url", app.pusher.webhook_url))
+        urls += [(f"apps.{name}.{setting}", url) for setting, url in marked(app, "url")]
         urls += [(f"apps.{name}.jwt[{n}]", row.jwks_url or row.issuer) for n, row in enumerate(app.jwt)]
         urls += [(f"apps.{name}.oauth.{key}.issuer", row.issuer) for key, row in app.oauth.items()]
     found = [(name, host) for name, url in urls if (host := urlsplit(url).hostname)]

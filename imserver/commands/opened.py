@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
-from imserver.auth import rules
 from imserver.auth.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
-from imserver.config.load import load_config
 from imserver.config.settings import Config
 from imserver.errors import StartError, StorageUnavailable
+from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of
 from imserver.storage.store import Store
 from imserver.terminal import fail
 
@@ -49,7 +48,8 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
         folder = Path(settings.server.data_dir)
         existed = folder.exists()
         store = Store(settings.storage, settings.server.data_dir, threaded=False)
-        tenants = Tenants(settings, store, None, rules.objection)
+        features = load_features(settings)
+        tenants = Tenants(settings, store, None, objection_of(features), declarations_of(features))
         store.start()
         yield settings, store, tenants
         if folder.exists() and not existed:

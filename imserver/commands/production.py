@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from imserver.cluster.redis.connection import address_of
+from imserver.config.declared import marked
 from imserver.config.load import has_secrets
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import short_sign_key
@@ -37,8 +38,7 @@ class Deployment(Struct, frozen=True):
     @property
     def demo(self) -> bool:
         """Whether anybody may do everything."""
-        has_secret = any(app.jwt or app.pusher.key for app in self.apps.values())
-        return self.config.demo and not self.keyed and not has_secret
+        return self.config.demo and not self.keyed and not any(app.ends_demo for app in self.apps.values())
 
 
 Finding = tuple[str, str]
@@ -144,11 +144,10 @@ def readable_files(it: Deployment) -> Iterator[Finding]:
     if config.storage.url and database is not None:
         files["storage.url"] = str(database)
     for name, app in it.apps.items():
-        files[f"apps.{name}.webhook.secret_file"] = app.webhook.secret_file
-        files[f"apps.{name}.pusher.secret_file"] = app.pusher.secret_file
-        for number, row in enumerate(app.jwt):
-            if row.algorithm == "HS256":
-                files[f"apps.{name}.jwt[{number}].key_file"] = row.key_file
+        public = {f"jwt[{number}].key_file" for number, row in enumerate(app.jwt) if row.algorithm != "HS256"}
+        for setting, file in marked(app, "file"):
+            if setting not in public:
+                files[f"apps.{name}.{setting}"] = file
     for setting, file in files.items():
         if file and _world_readable(Path(file)):
             yield setting, f"{file} is readable by every user of this machine; run: chmod o-rwx {file}"
@@ -189,10 +188,7 @@ def cluster_listener(it: Deployment) -> Iterator[Finding]:
 
 def webhooks(it: Deployment) -> Iterator[Finding]:
     for name, app in it.apps.items():
-        urls = {f"webhook.{key}": text for key, text in app.webhook.urls.items()}
-        urls["pusher.webhook_url"] = app.pusher.webhook_url
-        urls |= {f"back_ends.{key}": text for key, text in app.back_ends.urls.items()}
-        for key, text in urls.items():
+        for key, text in marked(app, "url"):
             url = urlsplit(text)
             if url.scheme == "http" and not is_loopback(url.hostname or ""):
                 yield f"apps.{name}.{key}", "users' data is sent unencrypted; use https://"

@@ -35,6 +35,7 @@ from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries, OtherNodes, Overview, StateQuery, ToFollowers, ToLog
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
+from imserver.config.values import CORE, Declarations
 from imserver.hub.expiry import Check, Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -135,11 +136,19 @@ class FeatureParts(Struct, frozen=True):
 class Parts:
     """All parts of a node below its HTTP API, as attributes. Each part owns its state.
 
-    ``objection`` checks the settings of an app for the core and all features.
+    ``objection`` checks the settings of an app for the core and all features. ``declared``: which settings
+    there are.
     """
 
-    def __init__(self, config: Config, request_log: RequestLog, objection: AppObjection) -> None:
+    def __init__(
+        self,
+        config: Config,
+        request_log: RequestLog,
+        objection: AppObjection,
+        declared: Declarations = CORE,
+    ) -> None:
         self._objection = objection
+        self.declared = declared
         self.features: dict[str, FeatureParts] = {}
         """Name of a feature → its parts."""
         self.metric_rows: list[Callable[[], Iterable[Metric]]] = []
@@ -268,7 +277,7 @@ class Parts:
         self.hub = Hub(policies, self.context.connections, self._forgotten)
         self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
-        self.tenants = Tenants(config, self.store, self.hub, self._objection)
+        self.tenants = Tenants(config, self.store, self.hub, self._objection, self.declared)
         self.keys = Keys(config, self.tenants.resolve)
         self.proxies = TrustedProxies(config.server.trusted_proxies)
         self.origins = Origins(self.proxies, self.gate_policy(config))

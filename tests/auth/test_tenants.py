@@ -20,7 +20,7 @@ from imserver.errors import StorageUnavailable
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
 from imserver.hub.hub import Hub
-from imserver.node.feature_list import load_features, objection_of
+from imserver.node.feature_list import declarations_of, load_features, objection_of
 from imserver.storage.store import Store
 
 Make = Callable[..., "Node"]
@@ -32,8 +32,10 @@ class Node:
     def __init__(self, folder: Path, config: Config) -> None:
         self.store = Store(StorageSettings(), str(folder), threaded=False)
         self.hub = Hub({}, set(), lambda connection: None)
-        objection = objection_of(load_features(config))
-        self.tenants = Tenants(config, self.store, self.hub, objection)
+        features = load_features(config)
+        self.tenants = Tenants(
+            config, self.store, self.hub, objection_of(features), declarations_of(features)
+        )
         self.heard: list[Tenant] = []
         self.tenants.on_change.append(self.heard.append)
         self.store.start()

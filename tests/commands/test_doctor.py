@@ -23,7 +23,6 @@ from imserver.config.settings import (
     LimitSettings,
     ListenSettings,
     ProviderSettings,
-    PusherSettings,
     RedisSettings,
     ServerSettings,
     SmtpSettings,
@@ -31,6 +30,7 @@ from imserver.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
+from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
 from tests.support import run_cli
@@ -161,7 +161,7 @@ def test_every_host_of_the_settings_is_looked_up(tmp_path: Path) -> None:
         jwt=(JwtSettings(issuer="https://one.invalid"), JwtSettings(issuer="https://two.invalid")),
         oauth={"work": ProviderSettings("oidc", "id", issuer="https://three.invalid")},
         back_ends=BackEndSettings(publish="https://four.invalid/publish"),
-        pusher=PusherSettings(webhook_url="https://five.invalid/"),
+        of_features=(PusherOfApp(PusherSettings(webhook_url="https://five.invalid/")),),
     )
     found = by_name(config(tmp_path, apps={"shop": app}, smtp=SmtpSettings("six.invalid")))
     assert {name: finding.meaning for name, finding in found.items() if ".invalid" in name} == {

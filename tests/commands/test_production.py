@@ -23,7 +23,6 @@ from imserver.config.settings import (
     LimitSettings,
     ListenSettings,
     ProviderSettings,
-    PusherSettings,
     RedisSettings,
     ServerSettings,
     StorageSettings,
@@ -31,6 +30,7 @@ from imserver.config.settings import (
     UploadSettings,
     WebhookSettings,
 )
+from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
 from tests.support import run_cli
 
 KEY = KeySettings("a-key-that-is-long-enough", ("admin",))
@@ -42,6 +42,7 @@ CLOSED = Config(
     accounts=AccountSettings(registration=False),
 )
 """Settings of which nothing is open."""
+PUSHER = PusherOfApp(PusherSettings("7", "key", "s" * 20))
 GITHUB = ProviderSettings("github", "id", "secret")
 REMOTE = {"redis": RedisSettings(url="rediss://:password@10.0.0.9:6379/0")}
 SHARED = {
@@ -152,7 +153,11 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         {"apps": app(back_ends=BackEndSettings(publish="http://shop.example.org/publish"))},
         ["apps.101.back_ends.publish"],
     ),
-    ("demo_mode", {"api": {"keys": ()}, "apps": app(pusher=PusherSettings("key", "s" * 20))}, []),
+    (
+        "demo_mode",
+        {"api": {"keys": ()}, "apps": app(of_features=(PUSHER,))},
+        [],
+    ),
     ("debugging", {"debug": DebugSettings(echo_path="/echo")}, ["debug.echo_path"]),
     ("debugging", {"bots": BotSettings(allow_loopback=True)}, ["bots.allow_loopback"]),
     ("cluster_listener", {"cluster": ClusterSettings(bind="0.0.0.0")}, []),
@@ -197,8 +202,8 @@ def test_files_that_everybody_may_read_are_found(tmp_path: Path) -> None:
         "server.secret_file",
         "configuration file",
         "storage.url",
-        "apps.101.webhook.secret_file",
         "apps.101.jwt[0].key_file",
+        "apps.101.webhook.secret_file",
     ]
     for file in files.values():
         file.chmod(0o700 if file.is_dir() else 0o640)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imserver.config.load import load_with_places
 from imserver.errors import StartError
 from imserver.node import feature_list
 from tests.conftest import StartServer
@@ -82,5 +81,5 @@ def test_wrong_settings_of_the_feature_are_refused_with_their_line(
     file = tmp_path / "my.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(StartError) as caught:
-        feature_list.check(*load_with_places(str(file), {}))
+        feature_list.check(*feature_list.load_with_places(str(file), {}))
     assert said in str(caught.value)

@@ -3,19 +3,21 @@
 from imserver import metric_table
 from imserver.api.v1 import table
 from imserver.config.settings import Config
-from imserver.node.feature_list import load_core, load_features
+from imserver.node.feature_list import declarations_of, load_core, load_features
 
 FEATURES = (*load_core(), *load_features(Config()))
 """Rows, those of the core among them."""
-_OF_FEATURES = tuple(row for feature in FEATURES for row in feature.operations)
-OPERATIONS = (*table.OPERATIONS, *(row for row in _OF_FEATURES if row.function is not None))
-DOCUMENTED = (*table.OPERATIONS, *_OF_FEATURES)
-COMMANDS = table.commands_of(_OF_FEATURES)
+DECLARED = declarations_of(FEATURES)
+DOCUMENTED = (
+    *table.operations_of(DECLARED),
+    *(row for feature in FEATURES for row in feature.operations),
+)
+OPERATIONS = tuple(row for row in DOCUMENTED if row.function is not None)
+COMMANDS = table.commands_of(DOCUMENTED)
 ROUTES = (
-    *table.ROUTES,
-    *table.routes_of(_OF_FEATURES),
+    *table.routes_of(DOCUMENTED),
     *(row for feature in FEATURES for row in feature.routes),
 )
 DIALECTS = tuple(dialect for feature in FEATURES for dialect in feature.dialects)
 METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in feature.metrics()))
-document = table.document_of(_OF_FEATURES)
+document = table.document_of(DOCUMENTED)

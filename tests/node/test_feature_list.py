@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from imserver import assets
-from imserver.config.load import load_with_places
-from imserver.config.settings import Config, PusherSettings, TenantSettings
+from imserver.config.settings import Config
+from imserver.config.values import ConfigError, Places
 from imserver.errors import StartError
 from imserver.node import feature_list
-from imserver.node.feature_list import load_features, objection_of
+from imserver.node.feature_list import declarations_of, load_features, load_with_places
 
 NAMES = [feature.name for feature in load_features(Config())]
 
@@ -96,6 +96,20 @@ def test_a_feature_that_is_named_twice_is_loaded_once(
 
 
 def test_an_app_made_at_run_time_has_no_settings_of_absent_features() -> None:
-    settings = TenantSettings(pusher=PusherSettings(app_id="7", key="k", secret="s" * 16))
-    assert objection_of(load_features(Config(features=())))("shop", settings).startswith("pusher: ")
-    assert not objection_of(load_features(Config()))("shop", settings)
+    given = {"pusher": {"app_id": "7", "key": "k", "secret": "s" * 16}}
+    absent, present = (declarations_of(load_features(Config(features=each))) for each in ((), None))
+    assert present.given_fields(given, Places("app shop"))["pusher"]["key"] == "k"
+    with pytest.raises(ConfigError, match=r"^app shop: pusher: the setting features "):
+        absent.given_fields(given, Places("app shop"))
+
+
+def test_the_keys_of_features_are_those_that_they_declare() -> None:
+    declared: dict[str, tuple[str, ...]] = {}
+    for feature in load_features(Config()):
+        keys = [feature.name] if feature.settings is not None else []
+        keys += [f"{name}.{key}" for name, kind in feature.sections.items() for key in kind.__struct_fields__]
+        if feature.app_settings is not None:
+            keys += [f"apps.*.{key}" for key in feature.app_settings.__struct_fields__]
+        if keys:
+            declared[feature.name] = tuple(keys)
+    assert declared == feature_list.KEYS

@@ -1,0 +1,135 @@
+"""What declarations of settings say besides types, limits and defaults, and how values are read by it.
+
+A setting is a field of a struct. A mark is an entry of ``extra`` in the :class:`msgspec.Meta` of its type:
+
+- ``secret``: the value is never shown. False: it may be shown, although its name sounds like a secret.
+- ``file``: the setting names a file with a secret, so only the configuration file may have it.
+- ``url``: the server sends requests to this address.
+- ``unique``: no two apps have the same value.
+- ``ends_demo``: an app with this setting ends demo mode, because its users or back end prove who they are.
+- ``omit``: an answer of ``/api/v1`` leaves out the default.
+- ``number``, ``auto``: spellings, see :mod:`imserver.config.values`.
+- ``api``: limits that requests of ``/api/v1`` have besides, as arguments of :class:`msgspec.Meta`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+Secret = Annotated[str, Meta(extra={"secret": True})]
+SecretFile = Annotated[str, Meta(extra={"file": True})]
+Url = Annotated[str, Meta(extra={"url": True, "api": {"pattern": "^https?://"}})]
+
+
+def about(text: str, *, api: dict[str, Any] | None = None, **marks: Any) -> Meta:
+    """The description of a setting of an app in ``/api/v1``, and its marks."""
+    extra = marks if api is None else {**marks, "api": api}
+    return Meta(description=text, extra=extra or None)
+
+
+HIDDEN: Final = "(hidden)"
+"""Stands for a secret."""
+OF_FEATURES: Final = "of_features"
+"""The field of a struct with the settings of features, which its other fields do not declare."""
+_NOT_SETTINGS: Final = frozenset({OF_FEATURES, "warnings"})
+_SECRET_NAME: Final = re.compile("key|secret|password|token", re.IGNORECASE)
+
+Settings = TypeVar("Settings", bound=Struct)
+
+
+@cache
+def hints_of(kind: type[Struct]) -> dict[str, Any]:
+    """Name of a setting → its type, of a struct of settings."""
+    return {
+        name: hint
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+        if name not in _NOT_SETTINGS and name in kind.__struct_fields__
+    }
+
+
+def marks_of(hint: Any) -> dict[str, Any]:
+    """The marks of a type."""
+    marks: dict[str, Any] = {}
+    if get_origin(hint) is Annotated:
+        for each in hint.__metadata__:
+            if isinstance(each, Meta) and each.extra:
+                marks |= each.extra
+    return marks
+
+
+def bare(hint: Any) -> Any:
+    """A type without its annotations."""
+    return hint.__origin__ if get_origin(hint) is Annotated else hint
+
+
+def struct_in(hint: Any) -> type[Struct] | None:
+    """The struct that a type is, or that its items or values are; None if there is none."""
+    inner = bare(hint)
+    if get_origin(inner) in (tuple, list):
+        inner = bare(get_args(inner)[0])
+    elif get_origin(inner) is dict:
+        inner = bare(get_args(inner)[1])
+    return inner if isinstance(inner, type) and issubclass(inner, Struct) else None
+
+
+def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Name and value of the settings with a mark that are given, with those of features."""
+    for name, hint in hints_of(type(settings)).items():
+        value = getattr(settings, name)
+        if not value:
+            continue
+        where = f"{above}{name}"
+        if marks_of(hint).get(mark):
+            yield where, value
+        elif struct_in(hint) is None:
+            continue
+        elif isinstance(value, Struct):
+            yield from marked(value, mark, f"{where}.")
+        elif isinstance(value, dict):
+            for key, each in value.items():
+                yield from marked(each, mark, f"{where}.{key}.")
+        else:
+            for number, each in enumerate(value):
+                yield from marked(each, mark, f"{where}[{number}].")
+    for section, values in _of_features(settings):
+        yield from marked(values, mark, f"{above}{section}." if section else above)
+
+
+def plain(settings: Struct, hide: bool = False, kind: type[Struct] | None = None) -> dict[str, Any]:
+    """The settings as plain values, as the configuration file has them.
+
+    ``hide``: without secrets. ``kind``: the base of their type whose fields are settings.
+    """
+    hints = hints_of(kind or type(settings))
+    written = {name: _plain(getattr(settings, name), hint, hide) for name, hint in hints.items()}
+    for section, values in _of_features(settings):
+        inner = written.setdefault(section, {}) if section else written
+        for name, value in plain(values, hide).items():
+            hint = hints_of(type(values))[name]
+            by_name = section and "secret" not in marks_of(hint) and _SECRET_NAME.search(name)
+            inner[name] = HIDDEN if hide and by_name and isinstance(value, str) and value else value
+    return written
+
+
+def _plain(value: Any, hint: Any, hide: bool) -> Any:
+    if struct_in(hint) is None:
+        if hide and value and marks_of(hint).get("secret"):
+            return HIDDEN
+        return msgspec.to_builtins(value, builtin_types=())
+    if isinstance(value, Struct):
+        return plain(value, hide)
+    if isinstance(value, dict):
+        return {name: plain(each, hide) for name, each in value.items()}
+    return [plain(each, hide) for each in value]
+
+
+def _of_features(settings: Struct) -> Iterator[tuple[str, Struct]]:
+    """Section (``""``: the keys stand among the others) and struct."""
+    for each in getattr(settings, OF_FEATURES, ()):
+        yield each if isinstance(each, tuple) else ("", each)
