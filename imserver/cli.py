@@ -179,7 +179,11 @@ def _serve(read_config: Callable[[], Config]) -> int:
 
 @main.command("check-config")
 @_config_option
-@click.option("--defaults", is_flag=True, help="Print the manual of all settings instead.")
+@click.option(
+    "--defaults",
+    is_flag=True,
+    help="Print the manual of all settings instead; with a file, of those of its features.",
+)
 @click.option(
     "--production",
     is_flag=True,
@@ -194,10 +198,10 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     With --production, print one line for each setting that a careful operator would change before strangers
     reach the server. API keys and apps in the database are taken into account.
     """
-    if defaults:
-        click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
-        return
     path = path if file is None else file
+    if defaults:
+        click.echo(_manual(path), nl=False)
+        return
     from imserver.cluster.redis.connection import address_of
     from imserver.config import addresses
     from imserver.node import feature_list, http_servers  # as for serve
@@ -224,6 +228,21 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
         _check_production(path)
     else:
         click.echo(dump_config(settings), nl=False)
+
+
+def _manual(path: str | None) -> str:
+    """The manual; with a file, without the features that it leaves out."""
+    text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
+    if path is None:
+        return text
+    from imserver.config.manual import manual_without
+    from imserver.node import feature_list
+
+    try:
+        features = feature_list.load_config(path).features
+    except errors.StartError as error:
+        fail(error)
+    return text if features is None else manual_without(text, feature_list.absent_keys(features))
 
 
 def _check_production(path: str | None) -> None:

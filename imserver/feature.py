@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from imserver.auth.rules import AppObjection
-from imserver.config.settings import Config
+from imserver.config.settings import Config, Finding
 from imserver.config.values import Places
 from imserver.core.core import FeatureParts, Parts
 from imserver.errors import HttpProblem
@@ -28,6 +28,10 @@ def _nothing() -> None:
     pass
 
 
+def _no_findings(_config: Config, _shared: bool) -> Iterable[Finding]:
+    return ()
+
+
 def _no_metrics() -> Sequence[Metric]:
     return ()
 
@@ -42,6 +46,8 @@ class Feature(Struct, frozen=True):
     settings of an app. (``settings_of`` and ``app_settings_of`` of :mod:`imserver.config.settings` read
     them.)
     ``check``: raises StartError if settings of the node contradict each other or those of apps.
+    ``findings``: for ``check-config --production``; the second argument says whether nodes on several
+    machines share what they store.
     ``objection``: checks its settings of an app beyond types.
     ``operations``: its part of ``/api/v1``, which the document, batches and the router get. Their functions
     get :class:`imserver.http.call.Api` first. Those without a function are answered by its views.
@@ -73,3 +79,4 @@ class Feature(Struct, frozen=True):
     sections: Mapping[str, type[Struct]] = {}
     app_settings: type[Struct] | None = None
     check: Callable[[Config, Places], object] | None = None
+    findings: Callable[[Config, bool], Iterable[Finding]] = _no_findings

@@ -13,12 +13,20 @@ from hypothesis import strategies as st
 
 from imserver import assets
 from imserver.config.load import _parse, dump_config
+from imserver.config.manual import manual_without
 from imserver.config.settings import Config, KeySettings
 from imserver.config.values import ConfigError
 from imserver.dialects.pusher.settings import pusher_of
 from imserver.errors import StartError
 from imserver.node import feature_list
-from imserver.node.feature_list import load_config, load_with_places
+from imserver.node.feature_list import (
+    KEYS,
+    absent_keys,
+    declarations_of,
+    load_config,
+    load_features,
+    load_with_places,
+)
 from tests.features import DECLARED
 
 ORIGINAL_APP_YAML = """\
@@ -78,16 +86,43 @@ def test_the_manual_shows_the_defaults_of_the_code() -> None:
     assert load_config(str(assets.DEFAULT_CONFIG), {}) == DEFAULTS
 
 
-def test_the_manual_has_every_setting_in_the_order_of_the_code_and_no_other() -> None:
-    document = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
-    written = [
+def written_in(document: dict[str, Any]) -> list[str]:
+    return [
         name
         for section, content in document.items()
         for name in (
             [section] if section in ("features", "apps") else [f"{section}.{key}" for key in content]
         )
     ]
-    assert written == list(DECLARED.rows)
+
+
+def test_the_manual_has_every_setting_in_the_order_of_the_code_and_no_other() -> None:
+    document = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
+    assert written_in(document) == list(DECLARED.rows)
+
+
+@pytest.mark.parametrize(
+    "names", [(), *((name,) for name in KEYS)], ids=lambda names: names[0] if names else "none"
+)
+def test_the_manual_of_some_features_has_their_settings_and_no_other(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    if names == ("oauth",):
+        names = ("pages", "oauth")
+    features = load_features(Config(features=names))
+    text = manual_without(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), absent_keys(names))
+    rows = list(declarations_of(features).rows)
+    assert written_in(yaml.safe_load(text)) == rows
+    file = tmp_path / "my.yaml"
+    file.write_text(text.replace("\nfeatures:", f"\nfeatures: [{', '.join(names)}]"), encoding="utf-8")
+    assert load_config(str(file), {}).features == names
+    entries = {key.removeprefix("apps.*.") for key in absent_keys(names) if key.startswith("apps.")}
+    assert not [line for line in text.splitlines() if line.startswith("#   ") and line.split()[1] in entries]
+
+
+def test_the_manual_without_nothing_is_the_manual() -> None:
+    text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
+    assert manual_without(text, ()) == text
 
 
 def test_the_manual_explains_every_setting() -> None:

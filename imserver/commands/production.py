@@ -14,8 +14,9 @@ from msgspec import Struct
 from imserver.cluster.redis.connection import address_of
 from imserver.config.declared import marked
 from imserver.config.load import has_secrets
-from imserver.config.settings import Config, TenantSettings
+from imserver.config.settings import Config, Finding, TenantSettings
 from imserver.config.values import short_sign_key
+from imserver.node.feature_list import load_features
 from imserver.storage.address import database_address
 
 WIDE_PREFIX: Final = {4: 24, 6: 64}
@@ -39,10 +40,6 @@ class Deployment(Struct, frozen=True):
     def demo(self) -> bool:
         """Whether anybody may do everything."""
         return self.config.demo and not self.keyed and not any(app.ends_demo for app in self.apps.values())
-
-
-Finding = tuple[str, str]
-"""The setting that changes it, and what is open."""
 
 
 def demo_mode(it: Deployment) -> Iterator[Finding]:
@@ -123,7 +120,6 @@ def rates(it: Deployment) -> Iterator[Finding]:
         "api.requests_per_second": it.config.api.requests_per_second,
         "accounts.registrations_per_address": accounts.registrations_per_address,
         "accounts.logins_per_address": accounts.logins_per_address,
-        "uploads.quota_bytes": it.config.uploads.quota_bytes,
     }
     for setting, limit in unlimited.items():
         if not limit:
@@ -155,16 +151,18 @@ def readable_files(it: Deployment) -> Iterator[Finding]:
 
 def shared_storage(it: Deployment) -> Iterator[Finding]:
     config = it.config
-    if not config.clustered or (
-        is_loopback(config.cluster.advertise or "127.0.0.1") and _redis_is_local(config)
-    ):
+    if not _on_several_machines(config):
         return
     if database_address(config.storage, config.server.data_dir).engine == "sqlite":
         yield "storage.url", "nodes on several machines cannot share SQLite; use PostgreSQL or MySQL"
-    if not (config.uploads.directory or config.uploads.s3_url):
-        yield "uploads.directory", "nodes on several machines need a shared folder or uploads.s3_url"
     if not config.server.secret_file:
         yield "server.secret_file", "nodes on several machines need the same secret; name a file"
+
+
+def _on_several_machines(config: Config) -> bool:
+    """Whether the nodes of a cluster may be on several machines."""
+    only_here = is_loopback(config.cluster.advertise or "127.0.0.1")
+    return config.clustered and not (only_here and _redis_is_local(config))
 
 
 def redis(it: Deployment) -> Iterator[Finding]:
@@ -197,8 +195,11 @@ def webhooks(it: Deployment) -> Iterator[Finding]:
 def debugging(it: Deployment) -> Iterator[Finding]:
     if it.config.debug.echo_path:
         yield "debug.echo_path", "anybody may open echo connections; leave it empty"
-    if it.config.bots.allow_loopback:
-        yield "bots.allow_loopback", "owners of bots can send requests to this machine; set it to false"
+
+
+def features(it: Deployment) -> Iterator[Finding]:
+    for feature in load_features(it.config):
+        yield from feature.findings(it.config, _on_several_machines(it.config))
 
 
 CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
@@ -218,6 +219,7 @@ CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
     cluster_listener,
     webhooks,
     debugging,
+    features,
 )
 
 

@@ -120,7 +120,6 @@ class WebSocketSettings(Struct, frozen=True):
     pong_seconds: Duration = 20.0
     client_ping_seconds: Duration = 25.0
     client_silent_seconds: Duration = 75.0
-    protobuf_silent_seconds: Duration = 600.0
     heartbeat_seconds: Duration = 360.0
     sweep_seconds: Duration = 30.0
     close_seconds: Duration = 5.0
@@ -132,6 +131,10 @@ class HubSettings(Struct, frozen=True):
     notice_members: Count = 1000
     flush_connections: Amount = 256
     readers: Amount = 64
+
+
+Finding = tuple[str, str]
+"""A setting that a careful operator would change, and what is open."""
 
 
 class JwtSettings(Struct, frozen=True):
@@ -541,7 +544,6 @@ class AccountSettings(Struct, frozen=True):
     devices: Amount = 100
     friends: Amount = 5000
     invitations: Amount = 100
-    bots: Amount = 50
     group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000
 
 
@@ -561,36 +563,6 @@ class AccountTokenSettings(Struct, frozen=True):
 
     sign_key: Secret = ""
     expire_time: Annotated[float, Meta(gt=0, le=1_000_000)] = 720.0
-
-
-MediaKind = Literal["picture", "voice", "video", "file"]
-
-
-class UploadSettings(Struct, frozen=True):
-    """Section ``uploads``: files that users send, stored in a directory or an S3 bucket."""
-
-    max_bytes: Amount = 104857600
-    kinds: tuple[MediaKind, ...] = ("picture", "voice", "video", "file")
-    picture_bytes: Amount = 20971520
-    voice_bytes: Amount = 20971520
-    quota_bytes: Count = 1073741824
-    quota_app_bytes: Count = 107374182400
-    daily_address_bytes: Count = 10737418240
-    min_free_bytes: Count = 536870912
-    at_once: Amount = 64
-    at_once_per_user: Amount = 8
-    at_once_per_address: Amount = 32
-    min_bytes_per_second: Count = 1024
-    seconds: Duration = 600.0
-    thumbnail_pixels: Annotated[int, Meta(ge=0, le=2048)] = 320
-    directory: str = ""
-    s3_url: str = ""
-    s3_bucket: str = ""
-    s3_region: Text = "us-east-1"
-    s3_prefix: str = ""
-    s3_access_key: Annotated[str, Meta(extra={"secret": False})] = ""
-    s3_secret_key: Secret = ""
-    s3_seconds: Duration = 30.0
 
 
 class RedisSettings(Struct, frozen=True):
@@ -621,24 +593,6 @@ class ClusterSettings(Struct, frozen=True):
 
 DEFAULT_APP: Final = "default"
 """The app for clients of our own."""
-
-
-class BotSettings(Struct, frozen=True):
-    """Section ``bots``: webhooks of bots, whose URLs users give.
-
-    ``allow_loopback``: they may be on this machine, also with http. For development.
-    """
-
-    allow_loopback: bool = False
-
-
-class CentrifugeSettings(Struct, frozen=True):
-    """Section ``centrifuge``: clients of Centrifugo.
-
-    ``app``: their app on ``/connection/websocket``, and of API requests with a key for all apps.
-    """
-
-    app: AppName = DEFAULT_APP
 
 
 def _initial_apps() -> dict[str, TenantSettings]:
@@ -674,14 +628,11 @@ class Config(Struct, frozen=True):
     log: LogSettings = LogSettings()
     debug: DebugSettings = DebugSettings()
     storage: StorageSettings = StorageSettings()
-    uploads: UploadSettings = UploadSettings()
     accounts: AccountSettings = AccountSettings()
     smtp: SmtpSettings = SmtpSettings()
     jwt: AccountTokenSettings = AccountTokenSettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()
-    bots: BotSettings = BotSettings()
-    centrifuge: CentrifugeSettings = CentrifugeSettings()
     of_features: tuple[tuple[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
 

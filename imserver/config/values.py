@@ -590,7 +590,7 @@ def _check_apps(config: Config, places: Places) -> None:
 
 
 def _check_urls(config: Config, places: Places) -> None:
-    """Where the database, Redis and the bucket are."""
+    """Where the database and Redis are."""
     scheme, colon, rest = config.storage.url.partition(
         ":///" if config.storage.url.startswith("sqlite") else "://"
     )
@@ -611,12 +611,6 @@ def _check_urls(config: Config, places: Places) -> None:
                 f"{places.of('smtp.host')} needs app.http_url with http:// or https://: links in mails begin "
                 "with it"
             )
-    uploads = config.uploads
-    if uploads.s3_url and not HTTP_URL.match(uploads.s3_url):
-        raise places.wrong("uploads.s3_url", "expected an http:// or https:// address")
-    if uploads.s3_url and not (uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key):
-        needed = "uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
-        raise ConfigError(f"{places.of('uploads.s3_url')} needs {needed}")
 
 
 def _is_ipv4(text: str) -> bool:

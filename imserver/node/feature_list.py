@@ -33,7 +33,11 @@ FEATURES: Final = (
 whose parameter (``chosen_by``) a client names serves it."""
 
 KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "protobuf": ("websocket.protobuf_silent_seconds",),
+    "centrifuge": ("centrifuge",),
     "pusher": ("apps.*.pusher",),
+    "bots": ("bots", "accounts.bots"),
+    "uploads": ("uploads",),
 }
 """Name of a feature → its sections, its keys in sections of others, its keys in the settings of an app
 (``apps.*.key``). By them a node without the feature refuses its settings, and need not import it."""
@@ -90,7 +94,6 @@ def _load_other(name: str) -> Feature:
 def declarations_of(features: Iterable[Feature]) -> Declarations:
     """All settings of a node with these features."""
     features = tuple(features)
-    present = {feature.name for feature in features}
     sections: list[tuple[str, Any]] = []
     for feature in features:
         if feature.settings is not None:
@@ -99,8 +102,14 @@ def declarations_of(features: Iterable[Feature]) -> Declarations:
     return Declarations(
         sections,
         [feature.app_settings for feature in features if feature.app_settings is not None],
-        [key for name, keys in KEYS.items() if name not in present for key in keys],
+        absent_keys(feature.name for feature in features),
     )
+
+
+def absent_keys(present: Iterable[str]) -> list[str]:
+    """The settings of features of this server that are not ``present``; see :data:`KEYS`."""
+    names = set(present)
+    return [key for name, keys in KEYS.items() if name not in names for key in keys]
 
 
 def load_with_places(

@@ -112,7 +112,7 @@ class FakeNode:
             "oauth": SimpleNamespace(
                 service=SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login)
             ),
-            "centrifuge": SimpleNamespace(service=SimpleNamespace(services=self)),
+            "centrifuge": SimpleNamespace(service=SimpleNamespace(services=self, app="default")),
             "pusher": SimpleNamespace(service=SimpleNamespace(apps=apps_of())),
         }
         self.apps: dict[str, Any] = {}

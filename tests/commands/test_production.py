@@ -14,7 +14,6 @@ from imserver.config.settings import (
     AccountSettings,
     ApiSettings,
     BackEndSettings,
-    BotSettings,
     ClusterSettings,
     Config,
     DebugSettings,
@@ -27,10 +26,10 @@ from imserver.config.settings import (
     ServerSettings,
     StorageSettings,
     TenantSettings,
-    UploadSettings,
     WebhookSettings,
 )
 from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
+from tests.features import sections
 from tests.support import run_cli
 
 KEY = KeySettings("a-key-that-is-long-enough", ("admin",))
@@ -47,7 +46,7 @@ GITHUB = ProviderSettings("github", "id", "secret")
 REMOTE = {"redis": RedisSettings(url="rediss://:password@10.0.0.9:6379/0")}
 SHARED = {
     "storage": StorageSettings(url="postgresql://im:password@10.0.0.9/im"),
-    "uploads": UploadSettings(directory="/srv/uploads"),
+    "uploads": {"directory": "/srv/uploads"},
     "server": {"secret_file": "/nonexistent/secret"},
 }
 
@@ -59,7 +58,11 @@ def changed(changes: Mapping[str, Any]) -> Config:
         if isinstance(value, dict) and section != "apps"
         else value
         for section, value in changes.items()
+        if hasattr(CLOSED, section)
     }
+    replaced["of_features"] = sections(
+        **{name: each for name, each in changes.items() if isinstance(each, dict)}
+    )
     return msgspec.structs.replace(CLOSED, **replaced)
 
 
@@ -117,9 +120,9 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         {"accounts": {"registrations_per_address": 0, "logins_per_address": 0}},
         ["accounts.registrations_per_address", "accounts.logins_per_address"],
     ),
-    ("rates", {"uploads": {"quota_bytes": 0}}, ["uploads.quota_bytes"]),
+    ("features", {"uploads": {"quota_bytes": 0}}, ["uploads.quota_bytes"]),
     ("shared_storage", {**REMOTE, **SHARED, "storage": {"url": ""}}, ["storage.url"]),
-    ("shared_storage", {**REMOTE, **SHARED, "uploads": {"directory": ""}}, ["uploads.directory"]),
+    ("features", {**REMOTE, **SHARED, "uploads": {"directory": ""}}, ["uploads.directory"]),
     ("shared_storage", {**REMOTE, **SHARED, "server": {"secret_file": ""}}, ["server.secret_file"]),
     ("shared_storage", {"redis": RedisSettings(addr="127.0.0.1:6379")}, []),
     (
@@ -159,7 +162,7 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         [],
     ),
     ("debugging", {"debug": DebugSettings(echo_path="/echo")}, ["debug.echo_path"]),
-    ("debugging", {"bots": BotSettings(allow_loopback=True)}, ["bots.allow_loopback"]),
+    ("features", {"bots": {"allow_loopback": True}}, ["bots.allow_loopback"]),
     ("cluster_listener", {"cluster": ClusterSettings(bind="0.0.0.0")}, []),
 ]
 

@@ -1,5 +1,10 @@
 """What the core and all features bring, for tests that go through all of it."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
 from imserver import metric_table
 from imserver.api.v1 import table
 from imserver.config.settings import Config
@@ -21,3 +26,16 @@ ROUTES = (
 DIALECTS = tuple(dialect for feature in FEATURES for dialect in feature.dialects)
 METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in feature.metrics()))
 document = table.document_of(DOCUMENTED)
+
+
+def sections(**given: Mapping[str, Any]) -> tuple[tuple[str, Struct], ...]:
+    """``Config.of_features`` with all features: the defaults, and some settings of sections."""
+    return tuple(
+        (
+            name,
+            kind(
+                **{key: value for key, value in given.get(name, {}).items() if key in kind.__struct_fields__}
+            ),
+        )
+        for name, kind in DECLARED.sections
+    )

@@ -71,6 +71,8 @@ class CentrifugeApi(Struct, frozen=True):
 
     services: Parts
     emulation: Emulation
+    app: str
+    """The app of keys for all apps."""
 
 
 class MethodFailed(Exception):
@@ -466,7 +468,7 @@ def _read(decode: Callable[[bytes], Any], api: CentrifugeApi, call: Call) -> Non
     if apps is not None and len(apps) == 1:
         (call.app,) = apps
     else:
-        call.app = api.services.tenants.resolve(api.services.config.centrifuge.app)
+        call.app = api.services.tenants.resolve(api.app)
 
 
 def _read_commands(decode: Callable[[bytes], list[Any]], api: CentrifugeApi, call: Call) -> None:

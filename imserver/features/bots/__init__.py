@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from imserver.feature import Feature
 from imserver.features.bots import answers_api, api, hooks_api, parts
+from imserver.features.bots.settings import BotLimits, BotSettings, findings
 
 FEATURE = Feature(
     "bots",
     parts.build,
     routes=hooks_api.ROUTES,
     operations=(*api.routes.rows, *hooks_api.routes.rows, *answers_api.routes.rows),
+    settings=BotSettings,
+    sections={"accounts": BotLimits},
+    findings=findings,
 )

@@ -16,10 +16,10 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.account_tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
-from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
 from imserver.features.bots.outbound import BadUrl, PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
+from imserver.features.bots.settings import BotLimits
 from imserver.model import AskBotCommands, Reply
 from imserver.people.accounts import (
     Accounts,
@@ -73,7 +73,7 @@ class Bots:
 
     def __init__(
         self,
-        settings: AccountSettings,
+        settings: BotLimits,
         tokens: AccountTokens,
         rows: BotStore,
         accounts: Accounts,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from msgspec import Struct
 
 from imserver.channels.streamed_messages import StreamedMessages
+from imserver.config.settings import settings_of
 from imserver.core.core import FeatureParts, Parts
 from imserver.features.bots.answers import AnswerCommands, ConversationStreams, StreamedAnswers
 from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore
+from imserver.features.bots.settings import BotLimits, BotSettings
 from imserver.people.attempts import AddressRate
 
 
@@ -33,7 +35,7 @@ def bots_of(core: Parts) -> BotParts:
 def build(core: Parts) -> FeatureParts:
     """Build them, and join them to the core."""
     store, rows, hook_rows = core.store, BotStore(core.store), HookStore(core.store)
-    requests = PublicRequests(core.config.bots.allow_loopback)
+    requests = PublicRequests(settings_of(core.config, BotSettings).allow_loopback)
     hooks = BotHooks(
         store,
         hook_rows,
@@ -46,7 +48,7 @@ def build(core: Parts) -> FeatureParts:
         core.webhooks.tally,
     )
     bots = Bots(
-        core.config.accounts,
+        settings_of(core.config, BotLimits),
         core.account_tokens,
         rows,
         core.accounts,

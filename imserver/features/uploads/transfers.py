@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, Self
 import gevent
 
 from imserver import errors
-from imserver.config.settings import UploadSettings
 from imserver.errors import HttpProblem, ImserverError
+from imserver.features.uploads.settings import UploadSettings
 from imserver.people.attempts import network_of
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.config.settings import UploadSettings
 from imserver.core.core import Parts
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.features.uploads import upload_rows
@@ -36,6 +35,7 @@ from imserver.features.uploads.media import (
     PictureWorker,
     type_of,
 )
+from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.people.attempts import Attempts, TooManyFailures, network_of
 from imserver.storage import app_rows

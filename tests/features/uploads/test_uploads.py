@@ -12,8 +12,9 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.config.settings import StorageSettings, UploadSettings
+from imserver.config.settings import StorageSettings
 from imserver.features.uploads import transfers, upload_rows
+from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.storage.store import Store

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from imserver import errors
-from imserver.config.settings import UploadSettings
 from imserver.features.uploads import transfers
 from imserver.features.uploads import uploads as module
 from imserver.features.uploads.contract import Upload
+from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import GRACE_SECONDS, Pieces, TransferRefused
 from imserver.features.uploads.uploads import Uploads
 from imserver.webhooks.requests import Outgoing
