@@ -84,7 +84,7 @@ class Tenants:
         objection: Objection,
         declared: Declarations = CORE,
     ) -> None:
-        self._declared = declared
+        self.declared = declared
         self._defaults = plain(declared.app_of({}))
         self._store = store
         self._hub = hub
@@ -210,8 +210,8 @@ class Tenants:
         """Merge ``fields`` into ``before`` for storage. Raises BadTenant if the result is invalid."""
         where = f"app {name}"
         try:
-            given = self._declared.given_fields(fields, Places(where))
-            settings = self._declared.app_of({**before, **given})
+            given = self.declared.given_fields(fields, Places(where))
+            settings = self.declared.app_of({**before, **given})
             check_tenant(settings, Places(where))
         except ConfigError as error:
             raise BadTenant(str(error)) from None
@@ -261,7 +261,7 @@ class Tenants:
 
     def _completed(self, settings: TenantSettings) -> TenantSettings:
         """The settings with those of all features, in their order."""
-        kinds = self._declared.app_kinds
+        kinds = self.declared.app_kinds
         return msgspec.structs.replace(
             settings, of_features=tuple(app_settings_of(settings, kind) for kind in kinds)
         )
@@ -270,10 +270,10 @@ class Tenants:
         """Decode stored settings. Settings that no feature of this node knows, or only a newer release, are
         ignored."""
         try:
-            return self._declared.app_of(row.settings)
+            return self.declared.app_of(row.settings)
         except msgspec.ValidationError as error:
             log.error("app %s: its settings in the database are invalid and ignored: %s", row.name, error)
-            return self._declared.app_of({})
+            return self.declared.app_of({})
 
     def _learn(self, changes: Changes) -> None:
         for row in changes.apps:

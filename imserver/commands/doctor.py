@@ -454,7 +454,6 @@ def _hosts(config: Config) -> list[tuple[str, str]]:
     for name, app in config.apps.items():
         urls += [(f"apps.{name}.{setting}", url) for setting, url in marked(app, "url")]
         urls += [(f"apps.{name}.jwt[{n}]", row.jwks_url or row.issuer) for n, row in enumerate(app.jwt)]
-        urls += [(f"apps.{name}.oauth.{key}.issuer", row.issuer) for key, row in app.oauth.items()]
     found = [(name, host) for name, url in urls if (host := urlsplit(url).hostname)]
     if config.smtp.host:
         found.append(("smtp.host", config.smtp.host))

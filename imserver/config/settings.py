@@ -322,30 +322,6 @@ class AppAccountSettings(Struct, frozen=True):
     ] = ""
 
 
-class ProviderSettings(Struct, frozen=True):
-    """A provider with which accounts log in.
-
-    ``issuer``: address of an OpenID Connect provider, or of a GitHub Enterprise Server. ``scopes``: instead
-    of those that show who the user is. ``register``: whether the first login makes an account.
-    """
-
-    kind: Annotated[
-        Literal["oidc", "github", "wechat", "wechat_official"],
-        about(
-            "`oidc`: any OpenID Connect provider. `wechat`: the QR code for websites. `wechat_official`: the "
-            "page of an official account."
-        ),
-    ]
-    client_id: Annotated[Text, about("The id that the provider has given to the app.")]
-    client_secret: Annotated[Secret, about("The secret of the `client_id`.")] = ""
-    issuer: Annotated[str, about("The address of an `oidc` provider, or of a GitHub Enterprise Server.")] = ""
-    scopes: Annotated[
-        tuple[Text, ...], about("Scopes to ask for; an empty list: those that show the user.")
-    ] = ()
-    register: Annotated[bool, about("Whether the first login makes an account.")] = False
-    title: Annotated[str, about("The name to show; empty: that of the entry.")] = ""
-
-
 MAX_USER_BYTES: Final = 255
 """Longest user id of any app, in bytes of UTF-8."""
 
@@ -400,12 +376,6 @@ class TenantSettings(Struct, frozen=True):
         about("Whether a login needs the token of an account of the app, or one of `jwt`."),
     ] = ""
     accounts: AppAccountSettings = AppAccountSettings()
-    oauth: Annotated[
-        dict[
-            Annotated[Text, Meta(extra={"api": {"pattern": "^[a-z0-9][a-z0-9_-]{0,31}$"}})], ProviderSettings
-        ],
-        about("Name → provider with which accounts log in."),
-    ] = field(default_factory=dict)
     webhook: WebhookSettings = WebhookSettings()
     back_ends: BackEndSettings = BackEndSettings()
     max_connections: Annotated[AppCount, about("The maximum number of sessions on a node; 0: no limit.")] = 0

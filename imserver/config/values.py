@@ -370,9 +370,6 @@ _OWN_HEADER: Final = re.compile(
 )
 """Headers that a request to a back end has of its own, or that are about one connection only."""
 
-_PROVIDER: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-"""Names of providers, which are segments of paths."""
-
 EITHER_SECRET: Final = "expected either secret or secret_file: requests are signed with it"
 _RESERVED_PATHS: Final = ("/acc", "/ws", "/connection/websocket", "/health", "/ready")
 
@@ -419,7 +416,6 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
         raise places.wrong(app + "accounts", "expected at least one of phone, email and name")
     if tenant.accounts.reset_url and not HTTP_URL.match(tenant.accounts.reset_url):
         raise places.wrong(f"{app}accounts.reset_url", "expected an http:// or https:// address")
-    _check_providers(tenant, places, app)
     _check_channels(tenant, places, app)
     webhook, back_ends = tenant.webhook, tenant.back_ends
     urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
@@ -438,18 +434,6 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
     if both := [header for header in back_ends.emulated_headers if header.lower() in trusted]:
         setting = f"{app}back_ends.emulated_headers"
         raise places.wrong(setting, f"{both[0]} is in headers, so clients must not set it")
-
-
-def _check_providers(tenant: TenantSettings, places: Places, app: str) -> None:
-    for name, row in tenant.oauth.items():
-        setting = f"{app}oauth.{name}"
-        if not _PROVIDER.fullmatch(name):
-            raise places.wrong(setting, "expected a name of 1 to 32 lower-case letters, digits, _ or -")
-        if row.kind == "oidc" and not row.issuer:
-            raise places.wrong(setting, "kind oidc needs an issuer")
-        if row.kind != "oidc" and not row.client_secret:
-            raise places.wrong(setting, f"kind {row.kind} needs a client_secret")
-        _check_https(row.issuer, f"{setting}.issuer", places)
 
 
 def _check_channels(tenant: TenantSettings, places: Places, app: str) -> None:
@@ -565,13 +549,6 @@ def _check_apps(config: Config, places: Places) -> None:
                 "control characters, and no blank at an end"
             )
         check_tenant(tenant, places, f"apps.{name}.")
-        if tenant.oauth and not tenant.wants_accounts(name):
-            raise ConfigError(f"{places.of(f'apps.{name}.oauth')} needs account_tokens: required")
-        if tenant.oauth and not HTTP_URL.match(config.app.http_url):
-            raise ConfigError(
-                f"{places.of(f'apps.{name}.oauth')} needs app.http_url with http:// or https://: providers "
-                "send browsers back to it"
-            )
         if tenant.same_as and (tenant.same_as not in config.apps or config.apps[tenant.same_as].same_as):
             raise places.wrong(
                 f"apps.{name}.same_as",

@@ -37,6 +37,7 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "centrifuge": ("centrifuge",),
     "pusher": ("apps.*.pusher",),
     "bots": ("bots", "accounts.bots"),
+    "oauth": ("apps.*.oauth",),
     "uploads": ("uploads",),
 }
 """Name of a feature → its sections, its keys in sections of others, its keys in the settings of an app

@@ -21,7 +21,6 @@ from imserver.config.settings import (
     KeySettings,
     LimitSettings,
     ListenSettings,
-    ProviderSettings,
     RedisSettings,
     ServerSettings,
     StorageSettings,
@@ -29,6 +28,7 @@ from imserver.config.settings import (
     WebhookSettings,
 )
 from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
+from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
 from tests.features import sections
 from tests.support import run_cli
 
@@ -217,7 +217,7 @@ def test_files_that_everybody_may_read_are_found(tmp_path: Path) -> None:
     "changes",
     [
         {"smtp": {"password": "secret"}},
-        {"apps": app(open=False, jwt=(JwtSettings(),), oauth={"github": GITHUB})},
+        {"apps": app(open=False, jwt=(JwtSettings(),), of_features=(OAuthOfApp({"github": GITHUB}),))},
         {"uploads": {"s3_secret_key": "secret"}},
     ],
     ids=["mail", "provider", "bucket"],

@@ -7,6 +7,7 @@ from imserver.feature import Feature
 from imserver.features.oauth import api, callback
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.oauth import OAuth
+from imserver.features.oauth.settings import OAuthOfApp, check, objection
 
 
 def _build(core: Parts) -> FeatureParts:
@@ -16,4 +17,13 @@ def _build(core: Parts) -> FeatureParts:
     return FeatureParts(oauth)
 
 
-FEATURE = Feature("oauth", _build, routes=callback.ROUTES, operations=tuple(api.routes.rows), uses=("pages",))
+FEATURE = Feature(
+    "oauth",
+    _build,
+    routes=callback.ROUTES,
+    objection=objection,
+    operations=tuple(api.routes.rows),
+    uses=("pages",),
+    app_settings=OAuthOfApp,
+    check=check,
+)
