@@ -31,7 +31,6 @@ PUBLIC_SIGN_KEY: Final = "gooooIM"
 
 LoginPolicy = Literal["newest", "multi", "single", "refuse"]
 OriginPolicy = Literal["", "any", "same_host"]
-DialectName = Literal["cmd", "client", "action", "protobuf", "pusher", "sse", "centrifuge"]
 Scope = Literal["push", "read", "admin"]
 TokenAlgorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -353,7 +352,7 @@ class TenantSettings(Struct, frozen=True):
     open: Annotated[bool, about("Whether anybody may log in as any user if the app has no login rule.")] = (
         False
     )
-    dialects: Annotated[tuple[DialectName, ...], about("Dialects that may log in; an empty list: all.")] = ()
+    dialects: Annotated[tuple[Text, ...], about("Dialects that may log in; an empty list: all.")] = ()
     origins: Annotated[
         tuple[Text, ...], about("Hosts whose pages may connect, in addition to the server's own.")
     ] = ()

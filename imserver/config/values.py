@@ -99,7 +99,8 @@ class Declarations:
 
     ``sections``: name of a section and struct with its keys, in the order of the features. Several structs
     may have keys of one section. ``app_kinds``: structs with keys of an app. ``absent``: names of settings of
-    features that this node does not have: ``section``, ``section.key`` or ``apps.*.key``.
+    features that this node does not have: ``section``, ``section.key`` or ``apps.*.key``. ``dialects``: names
+    of those of the node, which the setting of an app may have; ``()``: any.
     """
 
     def __init__(
@@ -107,7 +108,9 @@ class Declarations:
         sections: Iterable[tuple[str, type[msgspec.Struct]]] = (),
         app_kinds: Iterable[type[msgspec.Struct]] = (),
         absent: Iterable[str] = (),
+        dialects: Iterable[str] = (),
     ) -> None:
+        self.dialects = tuple(dict.fromkeys(dialects))
         self.sections = tuple(sections)
         self.app_kinds = tuple(app_kinds)
         self._absent = {fold(name): name for name in absent}
@@ -169,7 +172,13 @@ class Declarations:
                 inner = f"{above}.{key}" if above else str(key)
                 places.note(inner, fields, key)
                 raise places.wrong(inner, NO_FEATURE)
-        return _shape_fields(self.app_hints, fields, above, places)
+        shaped = _shape_fields(self.app_hints, fields, above, places)
+        for number, dialect in enumerate(shaped.get("dialects", ()) if self.dialects else ()):
+            if dialect not in self.dialects:
+                inner = f"{above}.dialects[{number}]" if above else f"dialects[{number}]"
+                expected = ", ".join(sorted(self.dialects))
+                raise places.wrong(inner, f"expected one of {expected}; got {dialect!r}")
+        return shaped
 
     def app_of(self, fields: Mapping[str, Any]) -> TenantSettings:
         """The settings of an app from plain values. What nothing declares is ignored.

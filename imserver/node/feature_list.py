@@ -104,6 +104,7 @@ def declarations_of(features: Iterable[Feature]) -> Declarations:
         sections,
         [feature.app_settings for feature in features if feature.app_settings is not None],
         absent_keys(feature.name for feature in features),
+        [dialect.name for feature in (*load_core(), *features) for dialect in feature.dialects],
     )
 
 

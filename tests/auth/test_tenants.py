@@ -16,6 +16,7 @@ from imserver.auth.tenants import (
 )
 from imserver.config.settings import Config, LimitSettings, StorageSettings, TenantSettings
 from imserver.config.values import APP_CHARACTERS, valid_name
+from imserver.dialects.pusher.settings import pusher_of
 from imserver.errors import StorageUnavailable
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
@@ -277,6 +278,23 @@ def test_settings_of_a_newer_release_are_passed_over(node: Make) -> None:
     tenant = one.tenants.get("own")
     assert tenant is not None
     assert tenant.max_channels == 1
+
+
+def test_settings_of_an_absent_feature_are_passed_over_and_stay_stored(node: Make) -> None:
+    apps = {"demo": TenantSettings()}
+    one = node(Config(apps=apps))
+    assert one.tenants.register("own", pusher=PUSHER)
+    two = node(Config(apps=apps, features=()))
+    tenant = two.tenants.find("own")
+    assert tenant is not None
+    assert not tenant.ends_demo
+    assert two.tenants.change("own", {"max_channels": 3}).max_channels == 3
+    with pytest.raises(BadTenant, match="pusher: the setting features leaves this feature out"):
+        two.tenants.change("own", {"pusher": PUSHER})
+    three = node(Config(apps=apps)).tenants.find("own")
+    assert three is not None
+    assert pusher_of(three).key == PUSHER["key"]
+    assert three.max_channels == 3
 
 
 def test_settings_that_make_no_sense_any_more_hurt_only_their_app(

@@ -1,5 +1,6 @@
 """The setting ``features``: which features a node has, and what it says of the settings of others."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,35 @@ def test_the_keys_of_features_are_those_that_they_declare() -> None:
         if keys:
             declared[feature.name] = tuple(keys)
     assert declared == feature_list.KEYS
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("IMSERVER_UPLOADS_MAX_BYTES", "uploads: the setting features leaves this feature out"),
+        ("IMSERVER_ACCOUNTS_BOTS", "accounts.bots: the setting features leaves this feature out"),
+    ],
+)
+def test_a_variable_of_an_absent_feature_is_refused(variable: str, said: str) -> None:
+    environment = {"IMSERVER_FEATURES": "[action]", variable: "1"}
+    with pytest.raises(ConfigError) as caught:
+        load_with_places(os.devnull, environment)
+    assert str(caught.value) == f"{variable}: {said}"
+    config, _ = load_with_places(os.devnull, {variable: "1"})
+    assert dict(config.of_features)["uploads"].max_bytes in (1, 104857600)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("features: [action]\nuploads: {max_bytes: 1}\n", "line 2: uploads: the setting features leaves"),
+        ("features: []\nwebsocket:\n  protobuf_silent_seconds: 1\n", "line 3: websocket.protobuf_silent"),
+        ("features: []\napps: {a: {dialects: [cmd, pusher]}}\n", "line 2: apps.a.dialects[1]: expected one"),
+    ],
+)
+def test_sections_keys_and_dialects_of_absent_features_are_refused(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(tmp_path, text)
+    assert said in str(caught.value)

@@ -6,14 +6,15 @@ from functools import cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct, structs
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from msgspec.structs import asdict
 
 from imserver import errors
-from imserver.api.v1.app_shapes import given_fields, shown_fields
+from imserver.api.v1.app_shapes import Field, given_fields, shown_fields
 from imserver.auth import app_deletion
 from imserver.auth.principal import ADMIN
 from imserver.auth.tenants import BadTenant, Tenant, TooManyTenants, UnknownTenant
+from imserver.config.declared import hints_of
 from imserver.config.settings import ChannelSettings, LoginPolicy, TenantSettings
 from imserver.config.values import Declarations
 from imserver.http import field
@@ -108,12 +109,12 @@ class Shapes(Struct, frozen=True):
 
 
 @cache
-def shapes_of(of_features: tuple[type[Struct], ...]) -> Shapes:
+def shapes_of(declared: Declarations) -> Shapes:
     """The shapes with the settings of the core, and those of an app that features declare."""
-    kinds: tuple[type[Struct], ...] = (TenantSettings, *of_features)
+    kinds: tuple[type[Struct], ...] = (TenantSettings, *declared.app_kinds)
     given = msgspec.defstruct(
         "AppSettingsGiven",
-        [each for kind in kinds for each in given_fields(kind)],
+        [_limited(each, declared) for kind in kinds for each in given_fields(kind)],
         namespace={"__doc__": _GIVEN},
         forbid_unknown_fields=True,
         omit_defaults=True,
@@ -146,6 +147,15 @@ _RESOLVED: Final = (
     ("max_user_bytes", Annotated[int, about("The longest user id, in bytes of UTF-8.")]),
 )
 """Settings whose default depends on the app: an answer has what holds for it."""
+
+
+def _limited(field: Field, declared: Declarations) -> Field:
+    """A field of a request; of dialects it may name those of the node."""
+    if field[0] != "dialects" or not declared.dialects:
+        return field
+    dialect: Any = Literal[tuple(declared.dialects)]
+    described = hints_of(TenantSettings)["dialects"].__metadata__
+    return ("dialects", Annotated[list[dialect], *described] | UnsetType, UNSET)
 
 
 def _extend(base: type[Struct], *fields: Any, **options: Any) -> type[Struct]:
@@ -284,12 +294,12 @@ def _fields(settings: Struct) -> dict[str, Any]:
 
 
 def _shapes(api: Api) -> Shapes:
-    return shapes_of(api.services.declared.app_kinds)
+    return shapes_of(api.services.declared)
 
 
 def operations(declared: Declarations) -> tuple[Operation, ...]:
     """The operations of a node, with the settings that its features declare."""
-    shapes = shapes_of(declared.app_kinds)
+    shapes = shapes_of(declared)
     settings = structs.replace(
         declared.app_of({}),
         login_policy="single",
