@@ -16,7 +16,7 @@ A setting is a field of a struct. A mark is an entry of ``extra`` in the :class:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
@@ -107,27 +107,30 @@ def plain(settings: Struct, hide: bool = False, kind: type[Struct] | None = None
 
     ``hide``: without secrets. ``kind``: the base of their type whose fields are settings.
     """
-    hints = hints_of(kind or type(settings))
-    written = {name: _plain(getattr(settings, name), hint, hide) for name, hint in hints.items()}
+    written = _plain_fields(settings, hints_of(kind or type(settings)), hide, False)
     for section, values in _of_features(settings):
         inner = written.setdefault(section, {}) if section else written
-        for name, value in plain(values, hide).items():
-            hint = hints_of(type(values))[name]
-            by_name = section and "secret" not in marks_of(hint) and _SECRET_NAME.search(name)
-            inner[name] = HIDDEN if hide and by_name and isinstance(value, str) and value else value
+        # A feature of another distribution may not have marked its secrets.
+        inner |= _plain_fields(values, hints_of(type(values)), hide, bool(section))
     return written
 
 
-def _plain(value: Any, hint: Any, hide: bool) -> Any:
-    if struct_in(hint) is None:
-        if hide and value and marks_of(hint).get("secret"):
-            return HIDDEN
-        return msgspec.to_builtins(value, builtin_types=())
+def _plain_fields(settings: Struct, hints: Mapping[str, Any], hide: bool, by_name: bool) -> dict[str, Any]:
+    return {name: _plain(getattr(settings, name), name, hint, hide, by_name) for name, hint in hints.items()}
+
+
+def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
+    """``by_name``: also what only its name calls a secret is one."""
+    named = by_name and not isinstance(value, int | float) and _SECRET_NAME.search(name) is not None
+    if hide and value and marks_of(hint).get("secret", named):
+        return HIDDEN
     if isinstance(value, Struct):
-        return plain(value, hide)
+        return plain(value, hide) | _plain_fields(value, hints_of(type(value)), hide, by_name)
     if isinstance(value, dict):
-        return {name: plain(each, hide) for name, each in value.items()}
-    return [plain(each, hide) for each in value]
+        return {key: _plain(each, str(key), type(each), hide, by_name) for key, each in value.items()}
+    if struct_in(hint) is not None:
+        return [_plain(each, "", type(each), hide, by_name) for each in value]
+    return msgspec.to_builtins(value, builtin_types=())
 
 
 def _of_features(settings: Struct) -> Iterator[tuple[str, Struct]]:

@@ -109,7 +109,7 @@ def load_with_places(
     for name in given:
         places.forget(name)
     values |= given
-    config = _build(values, tuple(warnings), declared)
+    config = _build(values, tuple(warnings), declared, places)
     check_config(config, places)
     if weak := short_sign_key(config):
         weak = f"{places.of('jwt.sign_key')}: {weak}"
@@ -293,7 +293,9 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
 # --- complete settings --------------------------------------------------------------------------------------
 
 
-def _build(values: Mapping[str, Any], warnings: tuple[str, ...], declared: Declarations) -> Config:
+def _build(
+    values: Mapping[str, Any], warnings: tuple[str, ...], declared: Declarations, places: Places
+) -> Config:
     parts: dict[str, Any] = {"warnings": warnings}
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
@@ -303,7 +305,8 @@ def _build(values: Mapping[str, Any], warnings: tuple[str, ...], declared: Decla
         else:
             parts[section] = value
     parts["of_features"] = tuple(
-        (section, _taken(kind(), sections.get(section, {}))) for section, kind in declared.sections
+        (section, _made(kind, section, sections.get(section, {}), places))
+        for section, kind in declared.sections
     )
     defaults = Config()
     for section, given in sections.items():
@@ -316,6 +319,17 @@ def _build(values: Mapping[str, Any], warnings: tuple[str, ...], declared: Decla
             for name, tenant in defaults.apps.items()
         }
     return Config(**parts)
+
+
+def _made(
+    kind: type[msgspec.Struct], section: str, given: Mapping[str, Any], places: Places
+) -> msgspec.Struct:
+    """The settings that a feature declares in a section."""
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    for field in fields.values():
+        if field.required and field.name not in given:
+            raise places.wrong(section, f"{field.name} is missing")
+    return kind(**{name: value for name, value in given.items() if name in fields})
 
 
 def _taken(settings: _Settings, given: Mapping[str, Any]) -> _Settings:

@@ -114,15 +114,15 @@ class Declarations:
         self.sections = tuple(sections)
         self.app_kinds = tuple(app_kinds)
         self._absent = {fold(name): name for name in absent}
-        hints: dict[str, Any] = {}
-        for kind in (TenantSettings, *self.app_kinds):
-            hints |= hints_of(kind)
-        self.app_hints: Mapping[str, Any] = hints
+        of_apps = [hint for kind in (TenantSettings, *self.app_kinds) for hint in hints_of(kind).items()]
+        self.app_hints: Mapping[str, Any] = dict(of_apps)
         """Name of a setting of an app → its type."""
-        self.rows: Mapping[str, Row] = {row.name: row for row in self._declared_rows()}
+        rows = tuple(self._declared_rows())
+        self.rows: Mapping[str, Row] = {row.name: row for row in rows}
         """Canonical name → setting, in the order of the manual."""
         self.by_folded: Mapping[str, Row] = {fold(name): row for name, row in self.rows.items()}
         """Folded ``section.key`` → setting."""
+        _check_once([*(row.name for row in rows), *(f"apps.*.{name}" for name, _ in of_apps)])
         names = [name.partition(".")[0] for name in self.rows]
         self.names: Mapping[str, str] = {fold(name): name for name in names}
         """Folded name of a section → its name."""
@@ -210,6 +210,14 @@ class Declarations:
             if folded == name.replace(".", "") or ("." not in name and folded.startswith(name)):
                 return written
         return ""
+
+
+def _check_once(names: Iterable[str]) -> None:
+    known: set[str] = set()
+    for name in names:
+        if fold(name) in known:
+            raise StartError(f"the setting {name} is declared twice")
+        known.add(fold(name))
 
 
 def _rows_of(section: str, kind: type[msgspec.Struct]) -> Iterator[Row]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, Final
 
+from msgspec.structs import fields
+
 from imserver.auth import rules
 from imserver.auth.rules import AppObjection
 from imserver.config import load
@@ -95,6 +97,10 @@ def _load_other(name: str) -> Feature:
 def declarations_of(features: Iterable[Feature]) -> Declarations:
     """All settings of a node with these features."""
     features = tuple(features)
+    for feature in features:
+        kind = feature.app_settings
+        if kind is not None and any(field.required for field in fields(kind)):
+            raise StartError(f"the feature {feature.name!r}: settings of an app have defaults")
     sections: list[tuple[str, Any]] = []
     for feature in features:
         if feature.settings is not None:

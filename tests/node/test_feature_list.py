@@ -2,13 +2,18 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from imserver import assets
-from imserver.config.settings import Config
+from imserver.config.load import dump_config, load_config
+from imserver.config.settings import Config, HubSettings, settings_of
 from imserver.config.values import ConfigError, Places
+from imserver.core.core import FeatureParts
 from imserver.errors import StartError
+from imserver.feature import Feature
 from imserver.node import feature_list
 from imserver.node.feature_list import declarations_of, load_features, load_with_places
 
@@ -146,3 +151,62 @@ def test_sections_keys_and_dialects_of_absent_features_are_refused(
     with pytest.raises(ConfigError) as caught:
         check(tmp_path, text)
     assert said in str(caught.value)
+
+
+class Lamp(Struct, frozen=True):
+    """A section of a feature of another distribution."""
+
+    room: str
+    brightness: int = 3
+    bulb_password: str = ""
+    tokens: tuple[str, ...] = ()
+    token_seconds: int = 60
+    doors: dict[str, str] = {}
+
+
+class LampOfApp(Struct, frozen=True):
+    """Its settings of an app."""
+
+    max_channels: int = 1
+
+
+class LampOfAppWithoutDefault(Struct, frozen=True):
+    """Settings of an app that every app would need."""
+
+    colour: str
+
+
+def lamp(**fields: Any) -> Feature:
+    return Feature("lamp", lambda _parts: FeatureParts(), **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"app_settings": LampOfApp}, "the setting apps.*.max_channels is declared twice"),
+        ({"app_settings": LampOfAppWithoutDefault}, "settings of an app have defaults"),
+        ({"sections": {"hub": HubSettings}}, "the setting hub.notice_members is declared twice"),
+    ],
+)
+def test_a_feature_declares_nothing_that_is_declared(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(StartError) as caught:
+        declarations_of([lamp(**fields)])
+    assert said in str(caught.value)
+
+
+def test_the_section_of_a_feature_of_another_distribution(tmp_path: Path) -> None:
+    def load(text: str, **environment: str) -> Config:
+        file = tmp_path / "my.yaml"
+        file.write_text(text)
+        return load_config(
+            str(file), environment, None, lambda _names: declarations_of([lamp(settings=Lamp)])
+        )
+
+    secrets = "bulb_password: p4ss, tokens: [p4ss], doors: {key: p4ss}"
+    config = load(f"lamp: {{room: hall, {secrets}}}", IMSERVER_LAMP_BRIGHTNESS="7")
+    assert settings_of(config, Lamp).brightness == 7
+    shown = dump_config(config)
+    assert "p4ss" not in shown
+    assert "token_seconds: 60" in shown
+    with pytest.raises(ConfigError, match=r"lamp: room is missing$"):
+        load("lamp: {brightness: 1}")
