@@ -44,6 +44,18 @@ _NOT_INSTALLED: Final = {
 }
 """Package that a command needs besides the server → what to do."""
 
+SETTING_OF_OPTION: Final = {
+    "host": "server.host",
+    "http_port": "app.http_port",
+    "ws_port": "app.websocket_port",
+    "rpc_port": "app.rpc_port",
+    "data_dir": "server.data_dir",
+    "http": "server.http",
+    "processes": "server.processes",
+    "insecure": "server.insecure",
+}
+"""Options of serve → settings, which check their values."""
+
 _STATUS_SECONDS: Final = 10
 
 
@@ -131,16 +143,16 @@ def serve(
 ) -> None:
     """Run the server in the foreground until SIGTERM or Ctrl-C."""
     given = {
-        "server.host": host,
-        "app.http_port": http_port,
-        "app.websocket_port": ws_port,
-        "app.rpc_port": rpc_port,
-        "server.data_dir": data_dir,
-        "server.http": http,
-        "server.processes": int(processes) if processes and processes.isdecimal() else processes,
-        "server.insecure": insecure or None,
+        "host": host,
+        "http_port": http_port,
+        "ws_port": ws_port,
+        "rpc_port": rpc_port,
+        "data_dir": data_dir,
+        "http": http,
+        "processes": int(processes) if processes and processes.isdecimal() else processes,
+        "insecure": insecure or None,
     }
-    overrides = {name: value for name, value in given.items() if value is not None}
+    overrides = {SETTING_OF_OPTION[name]: value for name, value in given.items() if value is not None}
 
     def read_config() -> Config:
         from imserver.node import feature_list

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 from msgspec import inspect
 
-from imserver.config.declared import marked, plain
+from imserver.config.declared import hints_of, marked, plain
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import (
     AUTO,
@@ -310,7 +310,7 @@ def _build(
     )
     defaults = Config()
     for section, given in sections.items():
-        if hasattr(defaults, section):
+        if section in hints_of(Config):
             parts[section] = _taken(getattr(defaults, section), given)
     if "apps" not in parts:
         of_features = declared.app_of({}).of_features
