@@ -271,7 +271,7 @@ def _from_environment(
 
 
 def _from_text(row: Row, text: str, variable: str) -> Any:
-    """Convert a variable's text to its setting's type. Lists and mappings are YAML."""
+    """Convert a variable's text to its setting's type. Lists, mappings and groups are YAML."""
     kind = row.type.type if isinstance(row.type, inspect.Metadata) else row.type
     if isinstance(kind, inspect.StrType | inspect.LiteralType):
         return text
@@ -279,11 +279,11 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
         if not text.strip():
             return None
         kind = next(each for each in kind.types if not isinstance(each, inspect.NoneType))
-    if isinstance(kind, inspect.VarTupleType | inspect.DictType):
+    wanted = {inspect.IntType: int, inspect.FloatType: float, inspect.BoolType: bool}.get(type(kind))
+    if wanted is None:
         return read_value(text, variable)
     if text.strip() == AUTO:
         return AUTO  # the setting decides whether it has this value
-    wanted: type = {inspect.IntType: int, inspect.FloatType: float, inspect.BoolType: bool}[type(kind)]
     try:
         return msgspec.convert(text.strip(), wanted, strict=False)
     except msgspec.ValidationError:

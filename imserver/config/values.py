@@ -113,6 +113,8 @@ class Declarations:
         self.dialects = tuple(dict.fromkeys(dialects))
         self.sections = tuple(sections)
         self.app_kinds = tuple(app_kinds)
+        self._app_defaults = [(kind, kind()) for kind in self.app_kinds]
+        """Most apps share them."""
         self._absent = {fold(name): name for name in absent}
         of_apps = [hint for kind in (TenantSettings, *self.app_kinds) for hint in hints_of(kind).items()]
         self.app_hints: Mapping[str, Any] = dict(of_apps)
@@ -187,7 +189,10 @@ class Declarations:
         """
         return msgspec.structs.replace(
             msgspec.convert(fields, TenantSettings),
-            of_features=tuple(msgspec.convert(fields, kind) for kind in self.app_kinds),
+            of_features=tuple(
+                default if fields.keys().isdisjoint(kind.__struct_fields__) else msgspec.convert(fields, kind)
+                for kind, default in self._app_defaults
+            ),
         )
 
     def given_fields(self, given: Mapping[str, Any], places: Places) -> dict[str, Any]:
