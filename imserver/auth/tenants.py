@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -238,13 +239,13 @@ class Tenants:
 
     def _taken(self, name: str, settings: TenantSettings) -> str:
         """Why an app cannot have these settings because another one has them; ``""`` if it can."""
-        unique = dict(marked(settings, "unique"))
-        for other in self.all() if unique else ():
-            if other.name == name:
-                continue
-            for setting, value in marked(other, "unique"):
-                if unique.get(setting) == value:
-                    return f"{setting}: another app has this {setting.rpartition('.')[2].rpartition('_')[2]}"
+        for number, part in enumerate(settings.of_features):
+            for setting, value in marked(part, "unique"):
+                value_of = attrgetter(setting)
+                for other in self.all():
+                    if other.name != name and value_of(other.of_features[number]) == value:
+                        what = setting.rpartition(".")[2].rpartition("_")[2]
+                        return f"{setting}: another app has this {what}"
         return ""
 
     def _given(self, tenant: Tenant) -> dict[str, Any]:

@@ -6,7 +6,7 @@ A setting is a field of a struct. A mark is an entry of ``extra`` in the :class:
 - ``file``: the setting names a file with a secret, so only the configuration file may have it.
 - ``url``: the server sends requests to this address.
 - ``free_bytes``: so many bytes must stay free on the disk of the data folder.
-- ``unique``: no two apps have the same value.
+- ``unique``: no two apps have the same value. It is a setting that a feature declares, in groups only.
 - ``ends_demo``: an app with this setting ends demo mode, because its users or back end prove who they are.
 - ``omit``: an answer of ``/api/v1`` leaves out the default.
 - ``number``, ``auto``: spellings, see :mod:`imserver.config.values`.
@@ -81,15 +81,13 @@ def struct_in(hint: Any) -> type[Struct] | None:
 
 def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, Any]]:
     """Name and value of the settings with a mark that are given, with those of features."""
-    for name, hint in hints_of(type(settings)).items():
+    for name, whole in _fields_with(type(settings), mark):
         value = getattr(settings, name)
+        where = f"{above}{name}"
         if not value:
             continue
-        where = f"{above}{name}"
-        if marks_of(hint).get(mark):
+        if whole:
             yield where, value
-        elif struct_in(hint) is None:
-            continue
         elif isinstance(value, Struct):
             yield from marked(value, mark, f"{where}.")
         elif isinstance(value, dict):
@@ -100,6 +98,19 @@ def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, 
                 yield from marked(each, mark, f"{where}[{number}].")
     for section, values in _of_features(settings):
         yield from marked(values, mark, f"{above}{section}." if section else above)
+
+
+@cache
+def _fields_with(kind: type[Struct], mark: str) -> tuple[tuple[str, bool], ...]:
+    """The fields with a mark, and whether they have it themselves: else something in them has it."""
+    found = []
+    for name, hint in hints_of(kind).items():
+        inner = struct_in(hint)
+        if marks_of(hint).get(mark):
+            found.append((name, True))
+        elif inner is not None and (OF_FEATURES in inner.__struct_fields__ or _fields_with(inner, mark)):
+            found.append((name, False))
+    return tuple(found)
 
 
 def plain(settings: Struct, hide: bool = False, kind: type[Struct] | None = None) -> dict[str, Any]:

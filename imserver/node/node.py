@@ -236,7 +236,7 @@ class Node:
 
     def _learn_app(self, tenant: Tenant) -> None:
         """Apply a new or changed app. The secret of a stored app ends demo mode."""
-        if tenant.ends_demo and tenant.stored and self.parts.keys.close():
+        if tenant.stored and tenant.ends_demo and self.parts.keys.close():
             self._demo_ended()
 
     def _demo_ended(self) -> None:
