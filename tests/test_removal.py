@@ -98,7 +98,8 @@ def groups_in(kind: type[Struct]) -> Iterator[str]:
 def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, absent: tuple[str, ...]) -> None:
     removed = [import_module(package).FEATURE for package in absent]
     names = {feature.name for feature in removed}
-    removed += [feature for feature in ALL if not names.isdisjoint(feature.uses)]
+    users = [feature for feature in ALL if not names.isdisjoint(feature.uses)]
+    removed += [feature for feature in users if feature.name not in names]
     rest = [feature.name for feature in ALL if feature not in removed and feature not in load_core()]
     command = (sys.executable, "-c", WITHOUT.format(packages=absent))
     server = start_server(command=command, config={"features": rest, "apps": {"7": {"open": True}}})
