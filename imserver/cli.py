@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from imserver import assets, errors
-from imserver.config.load import dump_config, load_with_places, settings_file
+from imserver.config.load import dump_config, settings_file
 from imserver.config.settings import Config
 from imserver.terminal import fail, given_once, read_key, server_address, table
 from imserver.version import full_version
@@ -42,6 +42,18 @@ _NOT_INSTALLED: Final = {
     ),
 }
 """Package that a command needs besides the server → what to do."""
+
+SETTING_OF_OPTION: Final = {
+    "host": "server.host",
+    "http_port": "app.http_port",
+    "ws_port": "app.websocket_port",
+    "rpc_port": "app.rpc_port",
+    "data_dir": "server.data_dir",
+    "http": "server.http",
+    "processes": "server.processes",
+    "insecure": "server.insecure",
+}
+"""Options of serve → settings, which check their values."""
 
 _STATUS_SECONDS: Final = 10
 
@@ -141,21 +153,21 @@ def serve(
 ) -> None:
     """Run the server in the foreground until SIGTERM or Ctrl-C."""
     given = {
-        "server.host": host,
-        "app.http_port": http_port,
-        "app.websocket_port": ws_port,
-        "app.rpc_port": rpc_port,
-        "server.data_dir": data_dir,
-        "server.http": http,
-        "server.processes": int(processes) if processes and processes.isdecimal() else processes,
-        "server.insecure": insecure or None,
+        "host": host,
+        "http_port": http_port,
+        "ws_port": ws_port,
+        "rpc_port": rpc_port,
+        "data_dir": data_dir,
+        "http": http,
+        "processes": int(processes) if processes and processes.isdecimal() else processes,
+        "insecure": insecure or None,
     }
-    overrides = {name: value for name, value in given.items() if value is not None}
+    overrides = {SETTING_OF_OPTION[name]: value for name, value in given.items() if value is not None}
 
     def read_config() -> Config:
         from imserver.node import feature_list
 
-        settings, places = load_with_places(path, overrides=overrides)
+        settings, places = feature_list.load_with_places(path, overrides=overrides)
         feature_list.check(settings, places)
         return settings
 
@@ -189,7 +201,11 @@ def _serve(read_config: Callable[[], Config]) -> int:
 
 @main.command("check-config")
 @_config_option
-@click.option("--defaults", is_flag=True, help="Print the manual of all settings instead.")
+@click.option(
+    "--defaults",
+    is_flag=True,
+    help="Print the manual of all settings instead; with a file, of those of its features.",
+)
 @click.option(
     "--production",
     is_flag=True,
@@ -204,10 +220,10 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     With --production, print one line for each setting that a careful operator would change before strangers
     reach the server. API keys and apps in the database are taken into account.
     """
-    if defaults:
-        click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
-        return
     path = path if file is None else file
+    if defaults:
+        click.echo(_manual(path), nl=False)
+        return
     from imserver.cluster.redis.connection import address_of
     from imserver.config import addresses
     from imserver.node import feature_list, http_servers  # as for serve
@@ -217,7 +233,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     from imserver.supervisor.slot import check_ports
 
     try:
-        settings, places = load_with_places(path)
+        settings, places = feature_list.load_with_places(path)
         settings, _ = plan_processes(settings)
         feature_list.check(settings, places)
         check_ports(settings)
@@ -236,12 +252,26 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
         click.echo(dump_config(settings), nl=False)
 
 
+def _manual(path: str | None) -> str:
+    """The manual; with a file, without the features that it leaves out."""
+    text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
+    if path is None:
+        return text
+    from imserver.config.manual import manual_without
+    from imserver.node import feature_list
+
+    try:
+        features = feature_list.load_config(path).features
+    except errors.StartError as error:
+        fail(error)
+    return text if features is None else manual_without(text, feature_list.absent_keys(features))
+
+
 def _check_production(path: str | None) -> None:
     from imserver.commands import production
-    from imserver.node.feature_list import objection_for
     from imserver.offline import opened
 
-    with opened(path, None, objection_for) as (settings, store, tenants):
+    with opened(path, None) as (settings, store, tenants):
         deployment = production.Deployment(
             settings,
             path or settings_file(os.environ) or "",

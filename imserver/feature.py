@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from imserver.auth.rules import AppObjection
-from imserver.config.settings import Config
-from imserver.config.values import Places, convert_section
+from imserver.config.settings import Config, Finding
+from imserver.config.values import Places
 from imserver.core.core import Answers, FeatureParts, Parts
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Route
@@ -28,6 +28,10 @@ def _nothing() -> None:
     pass
 
 
+def _no_findings(_config: Config, _shared: bool) -> Iterable[Finding]:
+    return ()
+
+
 def _no_metrics() -> Sequence[Metric]:
     return ()
 
@@ -37,8 +41,14 @@ class Feature(Struct, frozen=True):
 
     ``build`` makes its parts from those of the core, once for each node. It may raise StartError.
     ``dialects``: served on their paths. ``routes``: each names the service that its functions get first.
-    ``settings``: the struct of its section in the settings, which :func:`settings_of` reads; for features
-    of other distributions. ``objection``: checks what it needs of an app's settings.
+    ``settings``: the struct of its section in the settings, which has its name. ``sections``: name of another
+    section → struct with its keys there. ``app_settings``: the struct whose fields are its keys in the
+    settings of an app. (``settings_of`` and ``app_settings_of`` of :mod:`imserver.config.settings` read
+    them.)
+    ``check``: raises StartError if settings of the node contradict each other or those of apps.
+    ``findings``: for ``check-config --production``; the second argument says whether nodes on several
+    machines share what they store.
+    ``objection``: checks its settings of an app beyond types.
     ``operations``: its part of ``/api/v1``, which the document, batches and the router get. Those without a
     function are answered by its views.
     ``views`` makes Flask's blueprints, at the first request that the front server does not answer.
@@ -71,14 +81,7 @@ class Feature(Struct, frozen=True):
     settings: type[Struct] | None = None
     commands: Mapping[str, tuple[str, str, str]] = {}
     answers: Answers = Answers()
-
-
-_Settings = TypeVar("_Settings", bound=Struct)
-
-
-def settings_of(config: Config, name: str, kind: type[_Settings], places: Places | None = None) -> _Settings:
-    """The section ``name`` of the settings, read into the struct of a feature; its defaults if there is none.
-
-    Raises :class:`imserver.errors.StartError` with the place of what is wrong.
-    """
-    return convert_section(kind, config.of_features.get(name), name, places or Places("configuration"))
+    sections: Mapping[str, type[Struct]] = {}
+    app_settings: type[Struct] | None = None
+    check: Callable[[Config, Places], object] | None = None
+    findings: Callable[[Config, bool], Iterable[Finding]] = _no_findings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
-from imserver.auth import rules
-from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
-from imserver.config.load import load_config
 from imserver.config.settings import Config
 from imserver.errors import StartError, StorageUnavailable
+from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of
 from imserver.storage.store import Store
 from imserver.terminal import fail
 
@@ -37,12 +35,8 @@ def load_settings(path: str | None, data_dir: str | None) -> Config:
 
 
 @contextmanager
-def opened(
-    path: str | None,
-    data_dir: str | None,
-    objection_for: Callable[[Config], AppObjection] = lambda _: rules.objection,
-) -> Iterator[tuple[Config, Store, Tenants]]:
-    """The settings, and what is stored under them. ``objection_for``: who checks the settings of apps.
+def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Store, Tenants]]:
+    """The settings, and what is stored under them.
 
     What goes wrong inside is said in one line, and ends the command with status 1.
     """
@@ -54,7 +48,8 @@ def opened(
         folder = Path(settings.server.data_dir)
         existed = folder.exists()
         store = Store(settings.storage, settings.server.data_dir, threaded=False)
-        tenants = Tenants(settings, store, None, objection_for(settings))
+        features = load_features(settings)
+        tenants = Tenants(settings, store, None, objection_of(features), declarations_of(features))
         store.start()
         yield settings, store, tenants
         if folder.exists() and not existed:

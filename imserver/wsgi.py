@@ -19,7 +19,6 @@ from gevent.lock import BoundedSemaphore
 
 from imserver import errors
 from imserver.api.routes import routes_at, unread_body_limit
-from imserver.config.load import load_with_places
 from imserver.logging import open_logs
 from imserver.node import feature_list
 from imserver.node.flask_app import create_app
@@ -54,7 +53,7 @@ def _node() -> Node:
 
 
 def _built() -> Node:
-    settings, places = load_with_places()
+    settings, places = feature_list.load_with_places()
     feature_list.check(settings, places)
     logs = open_logs(settings)
     # The worker's own request lines have queries, which may contain tokens.

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import get_args, get_type_hints
 
 import click
 import pytest
@@ -18,7 +19,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from imserver import __version__, assets, errors
-from imserver.cli import main
+from imserver.cli import SETTING_OF_OPTION, main
+from imserver.config.settings import ServerSettings
+from imserver.config.values import CORE
 from imserver.version import full_version
 
 from .conftest import StartServer
@@ -430,3 +433,21 @@ def test_a_broken_settings_file_leaves_no_traces(tmp_path: Path) -> None:
     file.write_text("app: {log_file: x.log", encoding="utf-8")
     refused("serve", "--config", str(file))
     assert os.listdir(tmp_path) == ["my.yaml"]
+
+
+def test_the_options_of_serve_are_settings() -> None:
+    options = {option.name: option for option in main.commands["serve"].params if option.name != "path"}
+    assert options.keys() == SETTING_OF_OPTION.keys()
+    assert set(SETTING_OF_OPTION.values()) <= CORE.rows.keys()
+    choices = get_args(get_type_hints(ServerSettings)["http"])
+    assert isinstance(options["http"].type, click.Choice)
+    assert tuple(options["http"].type.choices) == choices
+
+
+def test_the_manual_of_a_file_has_the_settings_of_its_features(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("features: [uploads]\n", encoding="utf-8")
+    manual = yaml.safe_load(run_cli("check-config", "--defaults", "-c", str(file)).stdout)
+    assert "uploads" in manual
+    assert manual.keys().isdisjoint({"bots", "centrifuge"})
+    assert "protobuf_silent_seconds" not in manual["websocket"]

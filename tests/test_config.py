@@ -1,6 +1,7 @@
 """Settings: the manual, the file, the environment, the command line, and what is said about mistakes."""
 
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imserver import assets
-from imserver.config import values
-from imserver.config.load import _parse, dump_config, load_config
-from imserver.config.settings import Config, KeySettings, TenantSettings
-from imserver.config.values import ConfigError, Places
+from imserver.config.load import _parse, dump_config
+from imserver.config.manual import manual_without
+from imserver.config.settings import Config, KeySettings
+from imserver.config.values import ConfigError
+from imserver.dialects.pusher.settings import pusher_of
+from imserver.errors import StartError
+from imserver.node import feature_list
+from imserver.node.feature_list import (
+    KEYS,
+    absent_keys,
+    declarations_of,
+    load_config,
+    load_features,
+    load_with_places,
+)
+from tests.features import DECLARED
 
 ORIGINAL_APP_YAML = """\
 app:
@@ -35,6 +48,7 @@ redis:
 """
 
 Load = Callable[..., Config]
+DEFAULTS = load_config(os.devnull, {})
 
 
 @pytest.fixture
@@ -44,7 +58,9 @@ def load(tmp_path: Path) -> Load:
     def load(text: str, environ: dict[str, str] | None = None, **overrides: Any) -> Config:
         file = tmp_path / "my.yaml"
         file.write_text(text, encoding="utf-8")
-        return load_config(str(file), environ or {}, overrides)
+        settings, places = load_with_places(str(file), environ or {}, overrides)
+        feature_list.check(settings, places)
+        return settings
 
     return load
 
@@ -54,7 +70,7 @@ def complaint(load: Load, tmp_path: Path) -> Callable[..., str]:
     """What is said about a file; its folder is left out."""
 
     def complaint(text: str, environ: dict[str, str] | None = None) -> str:
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(StartError) as caught:
             load(text, environ)
         said = str(caught.value)
         assert "\n" not in said
@@ -67,19 +83,48 @@ def complaint(load: Load, tmp_path: Path) -> Callable[..., str]:
 
 
 def test_the_manual_shows_the_defaults_of_the_code() -> None:
-    assert load_config(str(assets.DEFAULT_CONFIG), {}) == Config()
+    assert load_config(str(assets.DEFAULT_CONFIG), {}) == DEFAULTS
 
 
-def test_the_manual_has_every_setting_in_the_order_of_the_code_and_no_other() -> None:
-    document = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
-    written = [
+def written_in(document: dict[str, Any]) -> list[str]:
+    return [
         name
         for section, content in document.items()
         for name in (
             [section] if section in ("features", "apps") else [f"{section}.{key}" for key in content]
         )
     ]
-    assert written == list(values.ROWS)
+
+
+def test_the_manual_has_every_setting_in_the_order_of_the_code_and_no_other() -> None:
+    document = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
+    assert written_in(document) == list(DECLARED.rows)
+
+
+@pytest.mark.parametrize(
+    "names", [(), *((name,) for name in KEYS)], ids=lambda names: names[0] if names else "none"
+)
+def test_the_manual_of_some_features_has_their_settings_and_no_other(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    if names == ("oauth",):
+        names = ("pages", "oauth")
+    if names == ("oauth",):
+        names = ("pages", "oauth")
+    features = load_features(Config(features=names))
+    text = manual_without(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), absent_keys(names))
+    rows = list(declarations_of(features).rows)
+    assert written_in(yaml.safe_load(text)) == rows
+    file = tmp_path / "my.yaml"
+    file.write_text(text.replace("\nfeatures:", f"\nfeatures: [{', '.join(names)}]"), encoding="utf-8")
+    assert load_config(str(file), {}).features == names
+    entries = {key.removeprefix("apps.*.") for key in absent_keys(names) if key.startswith("apps.")}
+    assert not [line for line in text.splitlines() if line.startswith("#   ") and line.split()[1] in entries]
+
+
+def test_the_manual_without_nothing_is_the_manual() -> None:
+    text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
+    assert manual_without(text, ()) == text
 
 
 def test_the_manual_explains_every_setting() -> None:
@@ -158,7 +203,7 @@ def test_the_originals_other_spelling_of_min_idle_conns_is_accepted(load: Load) 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "app:\n", "---\n"])
 def test_a_file_that_sets_nothing_changes_nothing(load: Load, text: str) -> None:
-    assert load(text) == Config()
+    assert load(text) == DEFAULTS
 
 
 def test_a_setting_keeps_its_neighbours(load: Load) -> None:
@@ -173,7 +218,7 @@ def test_a_mapping_or_list_replaces_the_default_as_a_whole(load: Load) -> None:
             "shop:", "shop: {}"
         )
     )
-    assert got.apps == {"7": TenantSettings("multi"), "shop": TenantSettings()}
+    assert got.apps == {"7": DECLARED.app_of({"login_policy": "multi"}), "shop": DECLARED.app_of({})}
     assert got.server.trusted_proxies == ()
 
 
@@ -448,7 +493,7 @@ def test_two_apps_have_two_names_in_pushers_protocol(
 def test_the_secret_of_pushers_protocol_ends_demo_mode_and_is_not_printed(load: Load) -> None:
     settings = load("apps: {shop: {pusher: {app_id: 7, key: k, secret: ssssssssssssssss}}}")
     assert not settings.demo
-    assert settings.apps["shop"].pusher.app_id == "7"
+    assert pusher_of(settings.apps["shop"]).app_id == "7"
     assert "ssss" not in dump_config(settings)
 
 
@@ -486,7 +531,7 @@ def test_a_setting_of_a_variable_does_not_name_a_line_of_the_file(complaint: Cal
 def test_no_text_in_a_file_gives_anything_but_settings_or_one_clear_line(text: str) -> None:
     said = ""
     try:
-        _parse(text, Places("x"), {})
+        _parse(text, "x")
     except ConfigError as error:
         said = str(error)
     assert "\n" not in said
@@ -526,7 +571,7 @@ def test_variables_are_read_as_their_settings_type(load: Load) -> None:
     assert (got.app.log_file, got.app.http_port, got.limits.login_seconds) == ("12", 80, 1.5)
     assert (got.websocket.deflate, got.log.requests, got.server.http) == (True, False, "wsgi")
     assert got.server.origins == ("a.example", "b.example")
-    assert got.apps == {"9": TenantSettings("refuse")}
+    assert got.apps == {"9": DECLARED.app_of({"login_policy": "refuse"})}
     assert got.api.keys == (KeySettings("key-of-the-tests-1234", ("push",)),)
     assert got.warnings == ()
 
@@ -580,5 +625,5 @@ def test_a_mistake_on_the_command_line_is_named() -> None:
 
 
 def test_no_two_settings_share_a_variable_or_a_folded_name() -> None:
-    assert len(values.BY_FOLDED) == len(values.ROWS)
-    assert len({folded.replace(".", "") for folded in values.BY_FOLDED}) == len(values.ROWS)
+    assert len(DECLARED.by_folded) == len(DECLARED.rows)
+    assert len({folded.replace(".", "") for folded in DECLARED.by_folded}) == len(DECLARED.rows)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from imserver.config.load import load_config
-from imserver.config.settings import Config
+from imserver.config.settings import Config, settings_of
 from imserver.config.values import ConfigError
+from imserver.dialects.protobuf.settings import ProtobufSettings
+from imserver.node.feature_list import load_config
 
 ORIGINAL = """\
 app:
@@ -68,7 +69,7 @@ def test_keys_that_are_spelled_as_ours_are_ours(file: Path) -> None:
     assert settings.app.salt == "gogogoChat"
     assert settings.redis.addr == "127.0.0.1:6379"
     assert settings.log.level == "debug"
-    assert settings.websocket.protobuf_silent_seconds == 500
+    assert settings_of(settings, ProtobufSettings).protobuf_silent_seconds == 500
 
 
 @pytest.mark.parametrize("text", ["mysql: {dns: x}", "app: {worker_pool_size: 10}", "etcd: {timeout: 5}"])
@@ -76,7 +77,7 @@ def test_what_it_leaves_out_has_the_default_of_the_original(file: Path, text: st
     settings = load(file, text)
     assert listens(settings) == [(9090, "", "protobuf"), (9091, "", "protobuf")]
     assert settings.app.rpc_port == 9092
-    assert settings.websocket.protobuf_silent_seconds == 600
+    assert settings_of(settings, ProtobufSettings).protobuf_silent_seconds == 600
 
 
 @pytest.mark.parametrize("text", ["", "app:\n  httpPort: 8080\n  rpcPort: 9001\n", "log:\n  level: info\n"])
@@ -87,7 +88,7 @@ def test_a_file_of_another_form_is_read_as_ever(file: Path, text: str) -> None:
 
 def test_numbers_in_quotes_are_numbers_as_in_the_original(file: Path) -> None:
     settings = load(file, "app: {heartbeattime: '30', rpc-port: '9192'}\njwt: {expire_time: '24'}")
-    assert settings.websocket.protobuf_silent_seconds == 30
+    assert settings_of(settings, ProtobufSettings).protobuf_silent_seconds == 30
     assert (settings.app.rpc_port, settings.jwt.expire_time) == (9192, 24)
 
 

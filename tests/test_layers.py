@@ -29,11 +29,10 @@ LAYERS = (
     ("cli",),
     ("commands",),
     ("supervisor",),
-    ("wsgi",),
+    ("offline", "wsgi"),
     ("node",),
     ("dialects", "features"),
     ("feature",),
-    ("offline",),
     ("terminal",),
     ("api",),
     ("http",),
@@ -94,7 +93,10 @@ def modules() -> Iterator[Path]:
 
 
 def layer_of(module: Path) -> str:
-    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    parts = module.relative_to(PACKAGE).parts
+    # The command line imports the commands of features; a node never does.
+    of_feature = parts[0] == "features" and parts[-1] == "command.py"
+    return "commands" if of_feature else parts[0].removesuffix(".py")
 
 
 @cache

@@ -5,19 +5,27 @@ has its tests elsewhere.
 """
 
 import json
+import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
+from typing import Any
 
 import pytest
+import yaml
+from msgspec import Struct
 
-from imserver.node.feature_list import FEATURES, load_core
+from imserver.api.v1.app_shapes import given_group, shown_entry, shown_group
+from imserver.config.declared import hints_of, struct_in
+from imserver.feature import Feature
+from imserver.node.feature_list import FEATURES, declarations_of, load_core
 from tests.conftest import StartServer
 from tests.features import DIALECTS
 from tests.features import FEATURES as ALL
 from tests.integration.cmd import logged_in
 from tests.integration.raw import ask, handshake, request
 from tests.integration.v1 import good
-from tests.support import Server
+from tests.support import ROOT, Server, clean_environment
 
 WITHOUT = """
 from gevent import monkey; monkey.patch_all()
@@ -47,6 +55,45 @@ def check_core(server: Server) -> None:
     assert server.get("/api/v1/openapi.json")[0] == 200
 
 
+def check_settings(
+    server: Server, removed: list[Feature], described: dict[str, Any], command: tuple[str, ...]
+) -> None:
+    """The manual and the document name no setting and no dialect of absent features."""
+    done = subprocess.run(
+        [*command, "check-config", "--defaults", "-c", str(server.config_file)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=clean_environment(),
+        cwd=ROOT,
+    )
+    names = {feature.name for feature in removed}
+    rest = declarations_of([feature for feature in ALL if feature.name not in names])
+    own = declarations_of(removed)
+    written = yaml.safe_load(done.stdout)
+    assert written.keys() == set(rest.names.values())
+    for name in own.rows.keys() - rest.rows.keys():
+        section, _, key = name.partition(".")
+        assert key not in (written.get(section) or ()), name
+    keys = own.app_hints.keys() - rest.app_hints.keys()
+    entries = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("#   ")}
+    assert keys.isdisjoint(entries)
+    schemas = described["components"]["schemas"]
+    given = schemas["AppSettingsGiven"]["properties"]
+    assert given.keys() == schemas["AppShown"]["properties"].keys() - {"app", "configured"}
+    assert given.keys() == rest.app_hints.keys()
+    assert set(given["dialects"]["items"]["enum"]) == set(rest.dialects)
+    shapes = {name for kind in own.app_kinds if kind not in rest.app_kinds for name in groups_in(kind)}
+    assert schemas.keys().isdisjoint(shapes)
+
+
+def groups_in(kind: type[Struct]) -> Iterator[str]:
+    """Names of the shapes of the structs in the settings of an app."""
+    for hint in hints_of(kind).values():
+        if inner := struct_in(hint):
+            yield from (shape(inner).__name__ for shape in (given_group, shown_group, shown_entry))
+
+
 @pytest.mark.parametrize("absent", [*((package,) for package in FEATURES), FEATURES], ids="+".join)
 def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, absent: tuple[str, ...]) -> None:
     removed = [import_module(package).FEATURE for package in absent]
@@ -70,6 +117,7 @@ def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, abs
     assert described["paths"].keys().isdisjoint(row.path for row in operations)
     tags = {row.tag for row in operations} - {row.tag for feature in kept for row in feature.operations}
     assert {tag["name"] for tag in described["tags"]}.isdisjoint(tags)
+    check_settings(server, removed, described, command)
     metrics = server.get("/metrics")[1].decode()
     assert [row.name for feature in removed for row in feature.metrics() if row.name in metrics] == []
     gone = [dialect for feature in removed for dialect in feature.dialects]

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 
-from imserver.config.settings import Config, LoginPolicy, PusherSettings, TenantSettings
+from imserver.config.declared import marked, plain
+from imserver.config.settings import Config, LoginPolicy, TenantSettings, app_settings_of
 from imserver.config.values import (
     APP_CHARACTERS,
+    CORE,
     ConfigError,
+    Declarations,
     Places,
     check_tenant,
     fold,
-    given_fields,
     valid_name,
 )
 from imserver.hub.hub import Hub
@@ -34,8 +37,6 @@ SETTINGS_BYTES: Final = 32768
 Objection = Callable[[str, TenantSettings], str]
 """(name, settings) → an error that the configuration check cannot find; ``""``: none."""
 
-_DEFAULTS: Final = TenantSettings()
-_FIELDS: Final = TenantSettings.__struct_fields__
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +72,21 @@ class Tenant(TenantSettings, frozen=True, kw_only=True):
 
 
 class Tenants:
-    """All apps by name. Owner of the tenants; opens apps in the hub."""
+    """All apps by name. Owner of the tenants; opens apps in the hub.
 
-    def __init__(self, config: Config, store: Store, hub: Hub | None, objection: Objection) -> None:
+    ``declared``: which settings an app may have.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        hub: Hub | None,
+        objection: Objection,
+        declared: Declarations = CORE,
+    ) -> None:
+        self.declared = declared
+        self._defaults = plain(declared.app_of({}))
         self._store = store
         self._hub = hub
         self._objection = objection
@@ -93,7 +106,8 @@ class Tenants:
         self._limit = config.limits.registered_apps
         before = self._configured
         self._configured = {
-            name: _tenant(name, settings, configured=True) for name, settings in config.apps.items()
+            name: _tenant(name, self._completed(settings), configured=True)
+            for name, settings in config.apps.items()
         }
         for name in {**before, **self._configured}:
             tenant = self.get(name)
@@ -164,8 +178,8 @@ class Tenants:
             raise UnknownTenant(name)
         if tenant.configured:
             raise BadTenant(f"app {name}: is defined in the configuration; change it there")
-        dropped = tuple(_field_named(each, name) for each in unset)
-        before = {key: value for key, value in _given(tenant).items() if key not in dropped}
+        dropped = tuple(self._field_named(each, name) for each in unset)
+        before = {key: value for key, value in self._given(tenant).items() if key not in dropped}
         changed = self._checked(name, before, fields)
         if not self._store.change_app(name, changed, dropped):
             raise UnknownTenant(name)
@@ -197,17 +211,16 @@ class Tenants:
         """Merge ``fields`` into ``before`` for storage. Raises BadTenant if the result is invalid."""
         where = f"app {name}"
         try:
-            given = given_fields(TenantSettings, fields, Places(where))
-            settings = msgspec.convert({**before, **given}, TenantSettings)
+            given = self.declared.given_fields(fields, Places(where))
+            settings = self.declared.app_of({**before, **given})
             check_tenant(settings, Places(where))
         except ConfigError as error:
             raise BadTenant(str(error)) from None
-        files = (settings.webhook.secret_file, settings.pusher.secret_file)
-        if any(files) or any(row.key_file for row in settings.jwt):
+        if any(marked(settings, "file")):
             # Whoever may change apps could read any file with them, and other nodes may not have the file.
             raise BadTenant(f"{where}: only the configuration file may name files of keys and secrets")
         wrong = self._objection(name, settings) or self._aliasing(name, settings.same_as)
-        if wrong := wrong or self._taken(name, settings.pusher):
+        if wrong := wrong or self._taken(name, settings):
             raise BadTenant(f"{where}: {wrong}")
         if len(msgspec.json.encode({**before, **given})) > SETTINGS_BYTES:
             raise BadTenant(f"{where}: more than {SETTINGS_BYTES} bytes of settings")
@@ -224,14 +237,44 @@ class Tenants:
             return "same_as: other apps are aliases of this one"
         return ""
 
-    def _taken(self, name: str, pusher: PusherSettings) -> str:
-        """Why an app cannot have these names in Pusher's protocol; ``""`` if it can."""
-        for other in self.all() if pusher.key else ():
-            if other.name != name and pusher.key == other.pusher.key:
-                return "pusher.key: another app has this key"
-            if other.name != name and pusher.app_id == other.pusher.app_id:
-                return "pusher.app_id: another app has this id"
+    def _taken(self, name: str, settings: TenantSettings) -> str:
+        """Why an app cannot have these settings because another one has them; ``""`` if it can."""
+        for number, part in enumerate(settings.of_features):
+            for setting, value in marked(part, "unique"):
+                value_of = attrgetter(setting)
+                for other in self.all():
+                    if other.name != name and value_of(other.of_features[number]) == value:
+                        what = setting.rpartition(".")[2].rpartition("_")[2]
+                        return f"{setting}: another app has this {what}"
         return ""
+
+    def _given(self, tenant: Tenant) -> dict[str, Any]:
+        """The settings that differ from the defaults, as plain values."""
+        written = plain(tenant, kind=TenantSettings)
+        return {name: value for name, value in written.items() if value != self._defaults[name]}
+
+    def _field_named(self, written: str, name: str) -> str:
+        """The canonical name of a setting. Raises BadTenant if it does not exist."""
+        for field in self._defaults:
+            if fold(field) == fold(written):
+                return field
+        raise BadTenant(f"app {name}: unknown key {written!r}")
+
+    def _completed(self, settings: TenantSettings) -> TenantSettings:
+        """The settings with those of all features, in their order."""
+        kinds = self.declared.app_kinds
+        return msgspec.structs.replace(
+            settings, of_features=tuple(app_settings_of(settings, kind) for kind in kinds)
+        )
+
+    def _settings(self, row: AppRow) -> TenantSettings:
+        """Decode stored settings. Settings that no feature of this node knows, or only a newer release, are
+        ignored."""
+        try:
+            return self.declared.app_of(row.settings)
+        except msgspec.ValidationError as error:
+            log.error("app %s: its settings in the database are invalid and ignored: %s", row.name, error)
+            return self.declared.app_of({})
 
     def _learn(self, changes: Changes) -> None:
         for row in changes.apps:
@@ -241,7 +284,7 @@ class Tenants:
             if row.deleted:
                 continue
             self._created[row.name] = row.created
-            self._stored[row.name] = tenant = _tenant(row.name, _settings(row), stored=True)
+            self._stored[row.name] = tenant = _tenant(row.name, self._settings(row), stored=True)
             if row.name not in self._configured:
                 self._count(tenant)
 
@@ -267,28 +310,5 @@ class Tenants:
 
 
 def _tenant(name: str, settings: TenantSettings, *, stored: bool = False, configured: bool = False) -> Tenant:
-    fields = {field: getattr(settings, field) for field in _FIELDS}
+    fields = {field: getattr(settings, field) for field in TenantSettings.__struct_fields__}
     return Tenant(**fields, name=name, stored=stored, configured=configured)
-
-
-def _settings(row: AppRow) -> TenantSettings:
-    """Decode stored settings. Settings that only a newer release knows are ignored."""
-    try:
-        return msgspec.convert(row.settings, TenantSettings)
-    except msgspec.ValidationError as error:
-        log.error("app %s: its settings in the database are invalid and ignored: %s", row.name, error)
-        return TenantSettings()
-
-
-def _given(tenant: Tenant) -> dict[str, Any]:
-    """The settings that differ from the defaults, as plain values."""
-    plain = msgspec.to_builtins(tenant)
-    return {field: plain[field] for field in _FIELDS if getattr(tenant, field) != getattr(_DEFAULTS, field)}
-
-
-def _field_named(written: str, name: str) -> str:
-    """The canonical name of a setting. Raises BadTenant if it does not exist."""
-    for field in _FIELDS:
-        if fold(field) == fold(written):
-            return field
-    raise BadTenant(f"app {name}: unknown key {written!r}")

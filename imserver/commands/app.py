@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 import click
 import msgspec
 
 from imserver.auth.app_deletion import app_contents, delete_app
+from imserver.config.declared import bare, hints_of, marks_of, plain, struct_in
 from imserver.config.load import dump_app, read_value
-from imserver.config.settings import ChannelSettings, ProviderSettings, TenantSettings
+from imserver.config.settings import JwtSettings
 from imserver.config.values import fold
 from imserver.errors import MediaUnavailable
-from imserver.node.feature_list import load_features, objection_for
+from imserver.node.feature_list import load_features
 from imserver.offline import day, opened, settings_options
 from imserver.storage import dead_events
 from imserver.terminal import fail, read_text, table
 
 _SHOWN_EVENTS: Final = 1000
-_SECRETS: Final = re.compile(r"(webhook|pusher)\.secret|oauth\..+\.clientsecret")
-"""Folded names of settings that are one secret."""
-_SPELLINGS: Final = {fold(name): name for name in TenantSettings.__struct_fields__}
-_NAMED: Final = {
-    "channels": frozenset(map(fold, ChannelSettings.__struct_fields__)),
-    "oauth": frozenset(map(fold, ProviderSettings.__struct_fields__)),
-    "roommembers": frozenset[str](),
-}
-"""Folded names of settings that have rows with names of their own → the options of a row."""
 
 
 @click.group()
@@ -39,9 +30,9 @@ def app() -> None:
     Settings are those of an entry of the section apps (see: imserver check-config --defaults), with values as
     in the file: max_connections=5000, origins=[example.org], webhook.url=https://example.org/hook
 
-    SETTING=@FILE reads the value from a file, SETTING=@- from standard input. Secrets (webhook.secret,
-    pusher.secret, client_secret of oauth, keys of jwt) are read in this way only, because other users of the
-    machine can see the arguments of a command.
+    SETTING=@FILE reads the value from a file, SETTING=@- from standard input. Secrets, such as webhook.secret
+    and the keys of jwt, are read in this way only, because other users of the machine can see the arguments
+    of a command.
     """
 
 
@@ -51,8 +42,8 @@ def app() -> None:
 @click.argument("settings", nargs=-1, metavar="[SETTING=VALUE]...")
 def create(path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...]) -> None:
     """Create an app."""
-    with opened(path, data_dir, objection_for) as (_, _, tenants):
-        if not tenants.register(name, **_fields(settings, {})):
+    with opened(path, data_dir) as (_, _, tenants):
+        if not tenants.register(name, **_fields(settings, {}, tenants.declared.app_hints)):
             fail(f"app {name} already exists")
     click.echo(f"app {name} created")
 
@@ -61,7 +52,7 @@ def create(path: str | None, data_dir: str | None, name: str, settings: tuple[st
 @settings_options
 def list_apps(path: str | None, data_dir: str | None) -> None:
     """List all apps."""
-    with opened(path, data_dir, objection_for) as (_, _, tenants):
+    with opened(path, data_dir) as (_, _, tenants):
         rows = [
             (
                 each.name,
@@ -79,7 +70,7 @@ def list_apps(path: str | None, data_dir: str | None) -> None:
 @click.argument("name")
 def show(path: str | None, data_dir: str | None, name: str) -> None:
     """Print an app's settings as YAML; secrets are hidden."""
-    with opened(path, data_dir, objection_for) as (_, _, tenants):
+    with opened(path, data_dir) as (_, _, tenants):
         tenant = tenants.get(name)
     if tenant is None:
         fail(f"app {name} does not exist")
@@ -98,11 +89,11 @@ def change(
 
     Apps of the configuration file are changed in that file.
     """
-    with opened(path, data_dir, objection_for) as (_, _, tenants):
+    with opened(path, data_dir) as (_, _, tenants):
         before = tenants.get(name)
-        plain = {} if before is None else msgspec.to_builtins(before)
+        given = {} if before is None else plain(before)
         whole = [each for each in unset if "." not in each]
-        tenant = tenants.change(name, _fields(settings, plain, unset), whole)
+        tenant = tenants.change(name, _fields(settings, given, tenants.declared.app_hints, unset), whole)
     click.echo(dump_app(tenant), nl=False)
 
 
@@ -117,7 +108,7 @@ def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None
     servers close its sessions with 4506. Apps of the configuration file are removed there. An app
     with aliases cannot be deleted. This cannot be undone.
     """
-    with opened(path, data_dir, objection_for) as (settings, store, tenants):
+    with opened(path, data_dir) as (settings, store, tenants):
         found = app_contents(tenants, store, name)
         goes = ", ".join(f"{number} {what}" for what, number in msgspec.structs.asdict(found).items())
         click.echo(f"Deleting the app {name} also deletes {goes}.", err=True)
@@ -152,7 +143,7 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
 
     Without --dead it lists the oldest 1000 that are still tried again.
     """
-    with opened(path, data_dir, objection_for) as (_, store, tenants):
+    with opened(path, data_dir) as (_, store, tenants):
         if tenants.get(name) is None:
             fail(f"app {name} does not exist")
         app_name = tenants.resolve(name)
@@ -167,7 +158,13 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
     click.echo(table(("event", "user", "attempts", "first failed"), shown))
 
 
-def _fields(written: Sequence[str], before: Mapping[str, Any], unset: Sequence[str] = ()) -> dict[str, Any]:
+Hints = Mapping[str, Any]
+"""Name of a setting of an app → its type."""
+
+
+def _fields(
+    written: Sequence[str], before: Mapping[str, Any], hints: Hints, unset: Sequence[str] = ()
+) -> dict[str, Any]:
     """What was written as ``setting=value``. A name with dots changes one field of what was there before;
     ``unset`` resets it."""
     fields: dict[str, Any] = {}
@@ -175,26 +172,33 @@ def _fields(written: Sequence[str], before: Mapping[str, Any], unset: Sequence[s
         setting, equals, value = each.partition("=")
         if not equals:
             fail(f"{each}: expected SETTING=VALUE")
-        *above, name = _path(setting)
-        _whole(fields, before, above)[name] = _value(setting, value)
+        *above, name = _path(setting, hints)
+        _whole(fields, before, above)[name] = _value(setting, value, hints)
     for setting in unset:
-        *above, name = _path(setting)
+        *above, name = _path(setting, hints)
         if above and _whole(fields, before, above).pop(name, None) is None:
             fail(f"{setting} is not set")
     return fields
 
 
-def _path(setting: str) -> list[str]:
+def _spelled(name: str, names: Iterable[str]) -> str:
+    """The name as it is declared; as it was written if nothing declares it."""
+    return next((each for each in names if fold(each) == fold(name)), name)
+
+
+def _path(setting: str, hints: Hints) -> list[str]:
     """The names in a setting with dots. Namespaces, rooms and providers may have dots in their own names."""
     name, _, inner = setting.partition(".")
     if not inner:
         return [name]
-    name = _SPELLINGS.get(fold(name), name)  # as the fields of before are spelled
-    known = _NAMED.get(fold(name))
-    if known is None:
+    name = _spelled(name, hints)  # as the fields of before are spelled
+    hint = hints.get(name)
+    if get_origin(bare(hint)) is not dict:
         return [name, *inner.split(".")]
+    row = struct_in(hint)
+    options = {} if row is None else hints_of(row)
     own, _, option = inner.rpartition(".")
-    return [name, own, option] if own and fold(option) in known else [name, inner]
+    return [name, own, option] if own and _spelled(option, options) in options else [name, inner]
 
 
 def _whole(fields: dict[str, Any], before: Mapping[str, Any], above: Sequence[str]) -> dict[str, Any]:
@@ -206,11 +210,11 @@ def _whole(fields: dict[str, Any], before: Mapping[str, Any], above: Sequence[st
     return fields
 
 
-def _value(setting: str, written: str) -> Any:
+def _value(setting: str, written: str, hints: Hints) -> Any:
     """The value of one ``setting=written``; ``@file`` and ``@-`` name where it is read from."""
     text = read_text(written[1:]) if written.startswith("@") else written
-    value = text.strip() if _SECRETS.fullmatch(fold(setting)) else read_value(text, setting)
-    if text is written and _has_secret(setting, value):
+    value = text.strip() if _is_secret(setting, hints) else read_value(text, setting)
+    if text is written and _has_secret(setting, value, hints):
         fail(
             f"{setting}: other users of this machine can see the arguments of a command: "
             f"write the value to a file and give {setting}=@FILE, or {setting}=@- for standard input"
@@ -218,19 +222,31 @@ def _value(setting: str, written: str) -> Any:
     return value
 
 
-def _has_secret(setting: str, value: Any) -> bool:
+def _is_secret(setting: str, hints: Hints) -> bool:
+    """Whether a setting with dots is one secret."""
+    *above, name = _path(setting, hints)
+    row = struct_in(hints.get(above[0])) if above else None
+    if row is None:
+        return False
+    return bool(marks_of(hints_of(row).get(_spelled(name, hints_of(row)))).get("secret"))
+
+
+def _has_secret(setting: str, value: Any, hints: Hints) -> bool:
     """Whether a value holds a secret. The ``key`` of algorithms that are not HMAC is a public one."""
-    name = fold(setting)
-    if _SECRETS.fullmatch(name):
+    if _is_secret(setting, hints):
         return bool(value)
-    if name != "jwt":
-        return name.startswith(("webhook", "pusher", "oauth")) and _names_secret(value)
+    kind = struct_in(hints.get(_spelled(_path(setting, hints)[0], hints)))
+    if kind is None:
+        return False
+    if kind is not JwtSettings:
+        marks = {fold(name): marks_of(hint) for name, hint in hints_of(kind).items()}
+        return _names_secret(value, {name for name, each in marks.items() if each.get("secret")})
     rows = value if isinstance(value, list) else []
     folded = [{fold(key): each for key, each in row.items()} for row in rows if isinstance(row, dict)]
     return any("key" in row and str(row.get("algorithm", "HS")).startswith("HS") for row in folded)
 
 
-def _names_secret(value: Any) -> bool:
+def _names_secret(value: Any, secrets: Set[str]) -> bool:
     """Whether a field in a value, at any depth, is a secret."""
     fields = value.items() if isinstance(value, dict) else ()
-    return any((fold(key).endswith("secret") and bool(each)) or _names_secret(each) for key, each in fields)
+    return any((fold(key) in secrets and bool(each)) or _names_secret(each, secrets) for key, each in fields)

@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from imserver.cluster.redis.connection import address_of, connection_to
 from imserver.cluster.registry import advertised_address
+from imserver.config.declared import marked
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.offline import load_settings, settings_options
@@ -352,13 +353,15 @@ def _disk(config: Config) -> Findings:
         )
         return
     free = shutil.disk_usage(folder).free
-    wanted = max(MIN_FREE_BYTES, config.uploads.min_free_bytes)
+    limits = dict(marked(config, "free_bytes"))
+    wanted = max([MIN_FREE_BYTES, *limits.values()])
+    before = "".join(f"{name} applies, then " for name in limits)
     yield _finding(
         free < wanted,
         "disk space",
         f"{_size(free)} free for {config.server.data_dir}",
-        f"below {_size(wanted)}: uploads are refused, then messages",
-        "enlarge the volume, or set storage.keep_seconds and uploads.quota_app_bytes",
+        f"below {_size(wanted)}: {before}messages are refused",
+        "enlarge the volume, or set storage.keep_seconds and limits of what users store",
     )
     if not os.access(folder, os.W_OK):
         user, missing = os.geteuid(), folder != wanted_folder
@@ -446,14 +449,11 @@ def _hosts(config: Config) -> list[tuple[str, str]]:
     urls = [
         *_public_urls(config),
         ("storage.url", config.storage.url),
-        ("uploads.s3_url", config.uploads.s3_url),
+        *((name, url) for name, url in marked(config, "url") if not name.startswith("apps.")),
     ]
     for name, app in config.apps.items():
-        urls += [(f"apps.{name}.webhook.{key}", url) for key, url in app.webhook.urls.items()]
-        urls += [(f"apps.{name}.back_ends.{key}", url) for key, url in app.back_ends.urls.items()]
-        urls.append((f"apps.{name}.pusher.webhook_url", app.pusher.webhook_url))
+        urls += [(f"apps.{name}.{setting}", url) for setting, url in marked(app, "url")]
         urls += [(f"apps.{name}.jwt[{n}]", row.jwks_url or row.issuer) for n, row in enumerate(app.jwt)]
-        urls += [(f"apps.{name}.oauth.{key}.issuer", row.issuer) for key, row in app.oauth.items()]
     found = [(name, host) for name, url in urls if (host := urlsplit(url).hostname)]
     if config.smtp.host:
         found.append(("smtp.host", config.smtp.host))

@@ -8,7 +8,6 @@ from typing import Final
 
 import click
 
-from imserver.node.feature_list import objection_for
 from imserver.offline import day, opened, settings_options
 from imserver.storage.contract import KeyRow
 from imserver.terminal import fail, table
@@ -58,7 +57,7 @@ def create(
     if not note.isprintable():
         fail("--note: expected one line of printable text")
     secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
-    with opened(path, data_dir, objection_for) as (settings, store, tenants):
+    with opened(path, data_dir) as (settings, store, tenants):
         for name in apps:
             if tenants.get(name) is None:
                 fail(f"--app {name}: this app does not exist")
@@ -90,7 +89,7 @@ def create(
 @settings_options
 def list_keys(path: str | None, data_dir: str | None) -> None:
     """List all keys, the revoked ones too."""
-    with opened(path, data_dir, objection_for) as (settings, store, _):
+    with opened(path, data_dir) as (settings, store, _):
         rows = store.keys()
     body = [
         (
@@ -124,7 +123,7 @@ def revoke(path: str | None, data_dir: str | None, name: str) -> None:
     """Revoke the key with this id. This cannot be undone."""
     if name.startswith(_CONFIGURED):
         fail(f"{name} is a key of the settings: remove it from api.keys, then send SIGHUP to running servers")
-    with opened(path, data_dir, objection_for) as (_, store, _):
+    with opened(path, data_dir) as (_, store, _):
         revoked = store.revoke_key(name) if store.place.exists else None
     if revoked is None:
         fail(f"no key has the id {name}")

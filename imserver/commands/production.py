@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from imserver.cluster.redis.connection import address_of
+from imserver.config.declared import marked
 from imserver.config.load import has_secrets
-from imserver.config.settings import Config, TenantSettings
+from imserver.config.settings import Config, Finding, TenantSettings
 from imserver.config.values import short_sign_key
+from imserver.node.feature_list import load_features
 from imserver.storage.address import database_address
 
 WIDE_PREFIX: Final = {4: 24, 6: 64}
@@ -37,12 +39,7 @@ class Deployment(Struct, frozen=True):
     @property
     def demo(self) -> bool:
         """Whether anybody may do everything."""
-        has_secret = any(app.jwt or app.pusher.key for app in self.apps.values())
-        return self.config.demo and not self.keyed and not has_secret
-
-
-Finding = tuple[str, str]
-"""The setting that changes it, and what is open."""
+        return self.config.demo and not self.keyed and not any(app.ends_demo for app in self.apps.values())
 
 
 def demo_mode(it: Deployment) -> Iterator[Finding]:
@@ -123,7 +120,6 @@ def rates(it: Deployment) -> Iterator[Finding]:
         "api.requests_per_second": it.config.api.requests_per_second,
         "accounts.registrations_per_address": accounts.registrations_per_address,
         "accounts.logins_per_address": accounts.logins_per_address,
-        "uploads.quota_bytes": it.config.uploads.quota_bytes,
     }
     for setting, limit in unlimited.items():
         if not limit:
@@ -144,11 +140,10 @@ def readable_files(it: Deployment) -> Iterator[Finding]:
     if config.storage.url and database is not None:
         files["storage.url"] = str(database)
     for name, app in it.apps.items():
-        files[f"apps.{name}.webhook.secret_file"] = app.webhook.secret_file
-        files[f"apps.{name}.pusher.secret_file"] = app.pusher.secret_file
-        for number, row in enumerate(app.jwt):
-            if row.algorithm == "HS256":
-                files[f"apps.{name}.jwt[{number}].key_file"] = row.key_file
+        public = {f"jwt[{number}].key_file" for number, row in enumerate(app.jwt) if row.algorithm != "HS256"}
+        for setting, file in marked(app, "file"):
+            if setting not in public:
+                files[f"apps.{name}.{setting}"] = file
     for setting, file in files.items():
         if file and _world_readable(Path(file)):
             yield setting, f"{file} is readable by every user of this machine; run: chmod o-rwx {file}"
@@ -156,16 +151,18 @@ def readable_files(it: Deployment) -> Iterator[Finding]:
 
 def shared_storage(it: Deployment) -> Iterator[Finding]:
     config = it.config
-    if not config.clustered or (
-        is_loopback(config.cluster.advertise or "127.0.0.1") and _redis_is_local(config)
-    ):
+    if not _on_several_machines(config):
         return
     if database_address(config.storage, config.server.data_dir).engine == "sqlite":
         yield "storage.url", "nodes on several machines cannot share SQLite; use PostgreSQL or MySQL"
-    if not (config.uploads.directory or config.uploads.s3_url):
-        yield "uploads.directory", "nodes on several machines need a shared folder or uploads.s3_url"
     if not config.server.secret_file:
         yield "server.secret_file", "nodes on several machines need the same secret; name a file"
+
+
+def _on_several_machines(config: Config) -> bool:
+    """Whether the nodes of a cluster may be on several machines."""
+    only_here = is_loopback(config.cluster.advertise or "127.0.0.1")
+    return config.clustered and not (only_here and _redis_is_local(config))
 
 
 def redis(it: Deployment) -> Iterator[Finding]:
@@ -189,10 +186,7 @@ def cluster_listener(it: Deployment) -> Iterator[Finding]:
 
 def webhooks(it: Deployment) -> Iterator[Finding]:
     for name, app in it.apps.items():
-        urls = {f"webhook.{key}": text for key, text in app.webhook.urls.items()}
-        urls["pusher.webhook_url"] = app.pusher.webhook_url
-        urls |= {f"back_ends.{key}": text for key, text in app.back_ends.urls.items()}
-        for key, text in urls.items():
+        for key, text in marked(app, "url"):
             url = urlsplit(text)
             if url.scheme == "http" and not is_loopback(url.hostname or ""):
                 yield f"apps.{name}.{key}", "users' data is sent unencrypted; use https://"
@@ -201,8 +195,11 @@ def webhooks(it: Deployment) -> Iterator[Finding]:
 def debugging(it: Deployment) -> Iterator[Finding]:
     if it.config.debug.echo_path:
         yield "debug.echo_path", "anybody may open echo connections; leave it empty"
-    if it.config.bots.allow_loopback:
-        yield "bots.allow_loopback", "owners of bots can send requests to this machine; set it to false"
+
+
+def features(it: Deployment) -> Iterator[Finding]:
+    for feature in load_features(it.config):
+        yield from feature.findings(it.config, _on_several_machines(it.config))
 
 
 CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
@@ -222,6 +219,7 @@ CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
     cluster_listener,
     webhooks,
     debugging,
+    features,
 )
 
 

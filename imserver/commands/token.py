@@ -23,7 +23,6 @@ from imserver.auth.tokens import (
 )
 from imserver.config.settings import Config, JwtSettings
 from imserver.errors import IssuerUnavailable
-from imserver.node.feature_list import objection_for
 from imserver.offline import opened, settings_options
 from imserver.process import DataDirectory
 from imserver.terminal import fail, required_once
@@ -61,7 +60,7 @@ def create(
 ) -> None:
     """Create a session token for USER and print it."""
     user = required_once("USER", user, option)
-    with opened(path, data_dir, objection_for) as (settings, _, tenants):
+    with opened(path, data_dir) as (settings, _, tenants):
         tenant = _tenant(tenants, name)
         row = _row(tenant, kid)
         longest = tenant.user_bytes_of(tenant.name)
@@ -92,7 +91,7 @@ def secret(path: str | None, data_dir: str | None, option: str | None, app: str 
     It is derived from the server's secret, so it is the same on all nodes. The app's back end signs with it.
     """
     name = required_once("APP", app, option)
-    with opened(path, data_dir, objection_for) as (settings, _, tenants):
+    with opened(path, data_dir) as (settings, _, tenants):
         tenant = _tenant(tenants, name)
         row = next((row for row in tenant.jwt if not (row.key or row.key_file)), None)
         if row is None:
@@ -112,7 +111,7 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
     """
     if shown == "-":
         shown = sys.stdin.read().strip()
-    with opened(path, data_dir, objection_for) as (settings, _, tenants):
+    with opened(path, data_dir) as (settings, _, tenants):
         tenant = _tenant(tenants, name)
         if not tenant.jwt:
             fail(f"app {tenant.name} has no key for session tokens (setting jwt)")

@@ -7,31 +7,29 @@ Keys are compared without underscores, dashes and letter case, so the original s
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from msgspec import inspect
 
+from imserver.config.declared import hints_of, marked, plain
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import (
     AUTO,
-    BY_FOLDED,
-    HIDDEN,
-    ROWS,
-    SECTIONS,
+    CORE,
+    NO_FEATURE,
     ConfigError,
+    Declarations,
     Places,
     Row,
     check_config,
-    convert,
     fold,
     hide_secrets,
-    nearest,
     short_sign_key,
 )
+from imserver.errors import StartError
 
 if TYPE_CHECKING:
     from imserver.config.originals import AppIni, GochatYaml
@@ -44,31 +42,42 @@ DEFAULT_FILE: Final = "imserver.yaml"
 #: API key for the command line's requests to a server
 ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
-_SECRET: Final = re.compile("key|secret|password|token", re.IGNORECASE)
-
 #: suffix of the original configuration file of the client dialect, which is not YAML
 INI_SUFFIX: Final = ".ini"
+
+
+_Settings = TypeVar("_Settings", bound=msgspec.Struct)
+
+Declare = Callable[[tuple[str, ...] | None], Declarations]
+"""Returns what the core and these features declare (None: all features). Raises StartError."""
+
+
+def core_alone(_features: tuple[str, ...] | None) -> Declarations:
+    """What the core declares."""
+    return CORE
 
 
 def load_config(
     path: str | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    declare: Declare = core_alone,
 ) -> Config:
     """Read and check all settings.
 
     ``path``: a YAML file with this server's keys or those of an original's ``app.yaml``, or ``conf/app.ini``
     of the client dialect's original (None: see :func:`settings_file`). ``environ``: the environment (None:
-    the process's). ``overrides``: the command line as ``{"app.http_port": 8080}``. Raises
-    :class:`ConfigError` with a one-line message.
+    the process's). ``overrides``: the command line as ``{"app.http_port": 8080}``. ``declare``: which
+    settings the features have that the settings name. Raises :class:`ConfigError` with a one-line message.
     """
-    return load_with_places(path, environ, overrides)[0]
+    return load_with_places(path, environ, overrides, declare)[0]
 
 
 def load_with_places(
     path: str | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    declare: Declare = core_alone,
 ) -> tuple[Config, Places]:
     """The settings, and where those of the file were written; see :func:`load_config`."""
     environ = os.environ if environ is None else environ
@@ -76,26 +85,31 @@ def load_with_places(
     places = Places(path or "configuration")
     warnings: list[str] = []
     original: AppIni | GochatYaml | None = None
-    values: dict[str, Any] = {}
-    others: dict[str, Any] = {}
+    document: Any = {}
     if path is not None and path.lower().endswith(INI_SUFFIX):
         from imserver.config.originals import read_app_ini
 
         original = read_app_ini(_text_of(path), path)
-        values = {name: convert(ROWS[name], value, places) for name, value in original.values().items()}
     elif path is not None:
-        values, original = _parse(_text_of(path), places, others)
-    given = _from_environment(environ, warnings)
+        document, original = _parse(_text_of(path), path)
+    declared = _declare(document, environ, places, declare)
+    values = _read_document(document, places, declared)
+    if original is not None:
+        made = {
+            name: declared.convert(declared.rows[name], value, places)
+            for name, value in original.values.items()
+            if name in declared.rows  # else its feature is absent
+        }
+        values = made | values
+    given = _from_environment(environ, warnings, declared)
     line = Places("command line")
-    given |= {name: convert(ROWS[name], value, line) for name, value in (overrides or {}).items()}
+    given |= {
+        name: declared.convert(declared.rows[name], value, line) for name, value in (overrides or {}).items()
+    }
     for name in given:
         places.forget(name)
     values |= given
-    for name in others:
-        if name not in (values.get("features") or ()):
-            where, _, _ = places.of(name).rpartition(":")
-            raise _unknown(name, where)
-    config = _build(values, tuple(warnings), others)
+    config = _build(values, tuple(warnings), declared, places)
     check_config(config, places)
     if weak := short_sign_key(config):
         weak = f"{places.of('jwt.sign_key')}: {weak}"
@@ -106,6 +120,24 @@ def load_with_places(
     return config, places
 
 
+def _declare(document: Any, environ: Mapping[str, str], places: Places, declare: Declare) -> Declarations:
+    """What the features declare that the environment or the file names."""
+    row = CORE.rows["features"]
+    features: tuple[str, ...] | None = None
+    for written, content in document.items():
+        if fold(written) == row.name:
+            places.note(row.name, document, written)
+            features = CORE.convert(row, content, places)
+    variable = f"{ENVIRONMENT_PREFIX}{row.name.upper()}"
+    if variable in environ:
+        places.forget(row.name)
+        features = CORE.convert(row, _from_text(row, environ[variable], variable), Places(variable))
+    try:
+        return declare(features)
+    except StartError as error:
+        raise places.wrong(row.name, str(error)) from None
+
+
 def settings_file(environ: Mapping[str, str]) -> str | None:
     """The settings file if the command line names none: that of IMSERVER_CONFIG, else :data:`DEFAULT_FILE` if
     the current directory has it, else None."""
@@ -114,68 +146,23 @@ def settings_file(environ: Mapping[str, str]) -> str | None:
 
 def dump_config(config: Config) -> str:
     """Format the settings as YAML for :func:`load_config`. Keys and passwords are hidden."""
-    document = msgspec.to_builtins(config, builtin_types=())
-    del document["warnings"]
-    document |= _without_secrets(document.pop("of_features"))
-    _hide(_secrets(document))
-    from imserver.config import yaml
-
-    return hide_secrets(yaml.write(document))
-
-
-def _without_secrets(value: Any) -> Any:
-    """The settings of features from other distributions: whatever its name calls a secret is hidden."""
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: HIDDEN if each and _SECRET.search(str(name)) else _without_secrets(each)
-        for name, each in value.items()
-    }
-
-
-def has_secrets(config: Config) -> bool:
-    """Whether the settings themselves have a secret; the files that they name do not count."""
-    document = msgspec.to_builtins(config, builtin_types=())
-    urls = config.storage.url + config.redis.url
-    return "@" in urls or any(mapping[name] for mapping, name in _secrets(document))
+    return _dump(plain(config, hide=True))
 
 
 def dump_app(settings: TenantSettings) -> str:
     """Format the settings of an app as YAML. Keys and secrets are hidden."""
-    plain = msgspec.to_builtins(settings, builtin_types=())
-    document = {name: plain[name] for name in TenantSettings.__struct_fields__}
-    _hide(_secrets_of(document))
+    return _dump(plain(settings, hide=True, kind=TenantSettings))
+
+
+def _dump(document: dict[str, Any]) -> str:
     from imserver.config import yaml
 
     return hide_secrets(yaml.write(document))
 
 
-def _secrets(document: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    """The places of secrets in all settings: mapping and key."""
-    return [
-        *((row, "key") for row in document["api"]["keys"]),
-        (document["jwt"], "sign_key"),
-        (document["uploads"], "s3_secret_key"),
-        (document["redis"], "password"),
-        (document["smtp"], "password"),
-        *(place for app in document["apps"].values() for place in _secrets_of(app)),
-    ]
-
-
-def _secrets_of(app: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    """The places of secrets in the settings of an app: mapping and key."""
-    return [
-        *((row, "key") for row in app["jwt"]),
-        *((row, "client_secret") for row in app["oauth"].values()),
-        (app["webhook"], "secret"),
-        (app["pusher"], "secret"),
-    ]
-
-
-def _hide(places: list[tuple[dict[str, Any], str]]) -> None:
-    for mapping, name in places:
-        if mapping[name]:
-            mapping[name] = HIDDEN
+def has_secrets(config: Config) -> bool:
+    """Whether the settings themselves have a secret; the files that they name do not count."""
+    return "@" in config.storage.url + config.redis.url or any(marked(config, "secret"))
 
 
 def read_value(text: str, where: str) -> Any:
@@ -202,10 +189,8 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _parse(text: str, places: Places, others: dict[str, Any]) -> tuple[dict[str, Any], GochatYaml | None]:
-    """The settings of a file, and its content in the form of another server. ``others``: gets the sections
-    that the core does not know."""
-    path = places.source
+def _parse(text: str, path: str) -> tuple[Any, GochatYaml | None]:
+    """The sections of a file, and its content in the form of another server."""
     document: Any = read_value(text, path)
     if document is None:
         return {}, None
@@ -214,72 +199,79 @@ def _parse(text: str, places: Places, others: dict[str, Any]) -> tuple[dict[str,
     from imserver.config.originals import take_gochat
 
     original = take_gochat(document, path)
-    values = _read_document(document, places, others)
-    if original is not None:
-        made = {name: convert(ROWS[name], value, places) for name, value in original.values.items()}
-        values = made | values
-    return values, original
+    return document, original
 
 
-def _read_document(document: Any, places: Places, others: dict[str, Any]) -> dict[str, Any]:
+def _read_document(document: Any, places: Places, declared: Declarations) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for written, content in document.items():
         where = f"{places.source}, line {document.lines[written]}"
-        section = SECTIONS.get(fold(written))
+        section = declared.names.get(fold(written))
         if section is None:
-            places.note(str(written), document, written)
-            others[str(written)] = content
-            continue
-        if section in ROWS:
+            if declared.is_absent(str(written)):
+                raise ConfigError(f"{where}: {written}: {NO_FEATURE}")
+            raise _unknown(written, where, declared)
+        if section in declared.rows:
             places.note(section, document, written)
-            _set(values, ROWS[section], content, places)
+            _set(values, declared, declared.rows[section], content, places)
         elif _is_mapping(content):
-            _read_section(values, str(written), content, places)
+            _read_section(values, str(written), content, places, declared)
         elif content is not None:
             raise ConfigError(f"{where}: {section}: expected settings, got {type(content).__name__}")
     return values
 
 
-def _read_section(values: dict[str, Any], written: str, content: Any, places: Places) -> None:
+def _read_section(
+    values: dict[str, Any], written: str, content: Any, places: Places, declared: Declarations
+) -> None:
     for key, value in content.items():
-        row = BY_FOLDED.get(fold(f"{written}.{key}"))
+        name = f"{written}.{key}"
+        row = declared.by_folded.get(fold(name))
         if row is None:
-            raise _unknown(f"{written}.{key}", f"{places.source}, line {content.lines[key]}")
+            where = f"{places.source}, line {content.lines[key]}"
+            if declared.is_absent(name):
+                raise ConfigError(f"{where}: {name}: {NO_FEATURE}")
+            raise _unknown(name, where, declared)
         places.note(row.name, content, key)
-        _set(values, row, value, places)
+        _set(values, declared, row, value, places)
 
 
-def _unknown(written: Hashable, where: str) -> ConfigError:
+def _unknown(written: Hashable, where: str, declared: Declarations) -> ConfigError:
     return ConfigError(
-        f"{where}: unknown key {str(written)!r}; the nearest known key is {nearest(written)!r}"
+        f"{where}: unknown key {str(written)!r}; the nearest known key is {declared.nearest(written)!r}"
     )
 
 
-def _set(values: dict[str, Any], row: Row, value: Any, places: Places) -> None:
+def _set(values: dict[str, Any], declared: Declarations, row: Row, value: Any, places: Places) -> None:
     if row.name in values:
         raise ConfigError(f"{places.of(row.name)} is given twice, in two spellings")
-    values[row.name] = convert(row, value, places)
+    values[row.name] = declared.convert(row, value, places)
 
 
 # --- environment --------------------------------------------------------------------------------------------
 
 
-def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> dict[str, Any]:
-    by_variable = {folded.replace(".", ""): row for folded, row in BY_FOLDED.items()}
+def _from_environment(
+    environ: Mapping[str, str], warnings: list[str], declared: Declarations
+) -> dict[str, Any]:
+    by_variable = {folded.replace(".", ""): row for folded, row in declared.by_folded.items()}
     values: dict[str, Any] = {}
     for variable in sorted(environ):
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in (ENVIRONMENT_FILE, ENVIRONMENT_KEY):
             continue
-        row = by_variable.get(fold(variable.removeprefix(ENVIRONMENT_PREFIX)))
-        if row is None:
-            warnings.append(f"environment: {variable} is not a setting and has no effect")
+        name = variable.removeprefix(ENVIRONMENT_PREFIX)
+        row = by_variable.get(fold(name))
+        if row is not None:
+            _set(values, declared, row, _from_text(row, environ[variable], variable), Places(variable))
+        elif absent := declared.absent_variable(name):
+            raise ConfigError(f"{variable}: {absent}: {NO_FEATURE}")
         else:
-            _set(values, row, _from_text(row, environ[variable], variable), Places(variable))
+            warnings.append(f"environment: {variable} is not a setting and has no effect")
     return values
 
 
 def _from_text(row: Row, text: str, variable: str) -> Any:
-    """Convert a variable's text to its setting's type. Lists and mappings are YAML."""
+    """Convert a variable's text to its setting's type. Lists, mappings and groups are YAML."""
     kind = row.type.type if isinstance(row.type, inspect.Metadata) else row.type
     if isinstance(kind, inspect.StrType | inspect.LiteralType):
         return text
@@ -287,11 +279,11 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
         if not text.strip():
             return None
         kind = next(each for each in kind.types if not isinstance(each, inspect.NoneType))
-    if isinstance(kind, inspect.VarTupleType | inspect.DictType):
+    wanted = {inspect.IntType: int, inspect.FloatType: float, inspect.BoolType: bool}.get(type(kind))
+    if wanted is None:
         return read_value(text, variable)
     if text.strip() == AUTO:
         return AUTO  # the setting decides whether it has this value
-    wanted: type = {inspect.IntType: int, inspect.FloatType: float, inspect.BoolType: bool}[type(kind)]
     try:
         return msgspec.convert(text.strip(), wanted, strict=False)
     except msgspec.ValidationError:
@@ -301,8 +293,10 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
 # --- complete settings --------------------------------------------------------------------------------------
 
 
-def _build(values: Mapping[str, Any], warnings: tuple[str, ...], others: dict[str, Any]) -> Config:
-    parts: dict[str, Any] = {"warnings": warnings, "of_features": others}
+def _build(
+    values: Mapping[str, Any], warnings: tuple[str, ...], declared: Declarations, places: Places
+) -> Config:
+    parts: dict[str, Any] = {"warnings": warnings}
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         section, _, key = name.partition(".")
@@ -310,7 +304,35 @@ def _build(values: Mapping[str, Any], warnings: tuple[str, ...], others: dict[st
             sections.setdefault(section, {})[key] = value
         else:
             parts[section] = value
+    parts["of_features"] = tuple(
+        (section, _made(kind, section, sections.get(section, {}), places))
+        for section, kind in declared.sections
+    )
     defaults = Config()
     for section, given in sections.items():
-        parts[section] = msgspec.structs.replace(getattr(defaults, section), **given)
+        if section in hints_of(Config):
+            parts[section] = _taken(getattr(defaults, section), given)
+    if "apps" not in parts:
+        of_features = declared.app_of({}).of_features
+        parts["apps"] = {
+            name: msgspec.structs.replace(tenant, of_features=of_features)
+            for name, tenant in defaults.apps.items()
+        }
     return Config(**parts)
+
+
+def _made(
+    kind: type[msgspec.Struct], section: str, given: Mapping[str, Any], places: Places
+) -> msgspec.Struct:
+    """The settings that a feature declares in a section."""
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    for field in fields.values():
+        if field.required and field.name not in given:
+            raise places.wrong(section, f"{field.name} is missing")
+    return kind(**{name: value for name, value in given.items() if name in fields})
+
+
+def _taken(settings: _Settings, given: Mapping[str, Any]) -> _Settings:
+    """The settings with those of the given ones that they declare."""
+    fields = {name: value for name, value in given.items() if name in settings.__struct_fields__}
+    return msgspec.structs.replace(settings, **fields)

@@ -47,6 +47,7 @@ class AppIni(Struct, frozen=True):
     endpoints: str
     unknown: tuple[str, ...] = ()
 
+    @property
     def values(self) -> dict[str, Any]:
         """The settings of the file, in this server's form."""
         return {

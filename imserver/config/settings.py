@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, field
 
+from imserver.config.declared import Secret, SecretFile, Settings, Url, about, marked
+
 _LONGEST_SECONDS: Final = 1_000_000_000.0
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -21,12 +23,14 @@ Processes = Annotated[int, Meta(ge=0, extra={"auto": True})]
 #: The name of an app is a string; files may also write a number such as 101.
 AppName = Annotated[str, Meta(min_length=1, extra={"number": True})]
 
+#: A number of an app; ``/api/v1`` has the limit of its generated clients.
+AppCount = Annotated[int, Meta(ge=0, extra={"api": {"le": 2**31 - 1}})]
+
 PUBLIC_SIGN_KEY: Final = "gooooIM"
 """The default key with which GoChat signs tokens, which is public."""
 
 LoginPolicy = Literal["newest", "multi", "single", "refuse"]
 OriginPolicy = Literal["", "any", "same_host"]
-DialectName = Literal["cmd", "client", "action", "protobuf", "pusher", "sse", "centrifuge"]
 Scope = Literal["push", "read", "admin"]
 TokenAlgorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -115,7 +119,6 @@ class WebSocketSettings(Struct, frozen=True):
     pong_seconds: Duration = 20.0
     client_ping_seconds: Duration = 25.0
     client_silent_seconds: Duration = 75.0
-    protobuf_silent_seconds: Duration = 600.0
     heartbeat_seconds: Duration = 360.0
     sweep_seconds: Duration = 30.0
     close_seconds: Duration = 5.0
@@ -129,8 +132,12 @@ class HubSettings(Struct, frozen=True):
     readers: Amount = 64
 
 
+Finding = tuple[str, str]
+"""A setting that a careful operator would change, and what is open."""
+
+
 class JwtSettings(Struct, frozen=True):
-    """An entry of an app's ``jwt``: a key for session tokens, or an issuer.
+    """A key that may sign session tokens of the app, or an OpenID Connect issuer.
 
     ``key`` or the content of ``key_file``: a secret for HS256, HS384 and HS512, a public key as PEM for the
     other algorithms.
@@ -142,13 +149,19 @@ class JwtSettings(Struct, frozen=True):
     """
 
     algorithm: TokenAlgorithm = "HS256"
-    key: str = ""
-    key_file: str = ""
-    kid: str = ""
-    issuer: str = ""
-    audience: str = ""
-    jwks_url: str = ""
-    user_claim: Text = "sub"
+    key: Annotated[Secret, about("HS256, HS384, HS512: the secret. Otherwise: the public key as PEM.")] = ""
+    key_file: SecretFile = ""
+    kid: Annotated[str, about("The `kid` in the header of its tokens. Without it every token is tried.")] = ""
+    issuer: Annotated[
+        str, about("The URL of an OpenID Connect issuer. The server fetches its keys.", omit=True)
+    ] = ""
+    audience: Annotated[
+        str, about("The `aud` of the issuer's tokens. Required with `issuer`.", omit=True)
+    ] = ""
+    jwks_url: Annotated[
+        str, about("The URL of the issuer's keys. Default: from its discovery document.", omit=True)
+    ] = ""
+    user_claim: Annotated[Text, about("The claim that holds the user id.", omit=True)] = "sub"
 
 
 ChannelEvent = Literal["occupied", "vacated", "joined", "left"]
@@ -158,22 +171,31 @@ WebhookEvent = Literal[
 
 
 class WebhookSettings(Struct, frozen=True):
-    """An app's ``webhook``: where its back end is notified, decides about logins and reviews messages.
+    """Where the server posts events of the app, and asks whether to allow a login or a message.
 
     ``secret``, or the content of ``secret_file``, signs what is sent. ``events`` without ``url``: the back
     end reads them from ``/api/v1/events/log``. ``review_seconds``: time for a review; ``review_failure``:
     what happens to a message that was not reviewed in this time.
     """
 
-    url: str = ""
-    secret: str = ""
-    secret_file: str = ""
-    events: tuple[WebhookEvent, ...] = ()
-    authorise_url: str = ""
-    absent_seconds: Annotated[float, Meta(ge=0, le=86400)] = 10.0
-    review_url: str = ""
-    review_seconds: Annotated[float, Meta(ge=0.1, le=30)] = 2.0
-    review_failure: Literal["reject", "allow"] = "reject"
+    url: Annotated[Url, about("The URL to which the server posts events.")] = ""
+    secret: Annotated[Secret, about("The secret that signs requests to the back end.")] = ""
+    secret_file: SecretFile = ""
+    events: Annotated[tuple[WebhookEvent, ...], about("The events to post.")] = ()
+    authorise_url: Annotated[
+        Url, about("The URL that the server asks at each login whether to allow it.")
+    ] = ""
+    absent_seconds: Annotated[
+        float,
+        Meta(ge=0, le=86400),
+        about("The seconds for which a receiver of a stored message has to be offline before `absent`."),
+    ] = 10.0
+    review_url: Annotated[Url, about("The URL that the server asks about each message of a user.")] = ""
+    review_seconds: Annotated[float, Meta(ge=0.1, le=30), about("Time for a review, in seconds.")] = 2.0
+    review_failure: Annotated[
+        Literal["reject", "allow"],
+        about("What happens to a message that was not reviewed in this time."),
+    ] = "reject"
 
     @property
     def signed(self) -> bool:
@@ -188,22 +210,30 @@ class WebhookSettings(Struct, frozen=True):
 
 
 class BackEndSettings(Struct, frozen=True):
-    """An app's ``back_ends``: the addresses that decide for its clients, in the form of Centrifugo's proxies.
+    """The URLs that decide for clients, in the form of Centrifugo's proxies. `webhook.secret` signs.
 
-    Requests are signed with ``webhook.secret``. ``headers``: which headers of a client's first request they
-    repeat. ``emulated_headers``: which headers that the SDK of a client has set they repeat; any client can
-    forge them. ``seconds``: time for an answer.
+    ``headers``: which headers of a client's first request they repeat. ``emulated_headers``: which headers
+    that the SDK of a client has set they repeat; any client can forge them. ``seconds``: time for an answer.
     """
 
-    connect: str = ""
-    refresh: str = ""
-    subscribe: str = ""
-    publish: str = ""
-    sub_refresh: str = ""
-    rpc: str = ""
-    headers: tuple[Text, ...] = ()
-    emulated_headers: tuple[Text, ...] = ()
-    seconds: Annotated[float, Meta(ge=0.1, le=30)] = 2.0
+    connect: Annotated[Url, about("Logs in clients of Centrifugo without a token.")] = ""
+    refresh: Annotated[Url, about("Renews the sessions of clients of Centrifugo at their end.")] = ""
+    subscribe: Annotated[Url, about("Decides about channels with `subscribe` `back_end`.")] = ""
+    publish: Annotated[Url, about("Decides about channels with `publish` `back_end`.")] = ""
+    sub_refresh: Annotated[Url, about("Renews the subscriptions of clients of Centrifugo at their end.")] = ""
+    rpc: Annotated[Url, about("Answers the methods of `rpc` that the server does not have.")] = ""
+    headers: Annotated[
+        tuple[Text, ...],
+        about("Headers of a client's first request that requests to the back end repeat."),
+    ] = ()
+    emulated_headers: Annotated[
+        tuple[Text, ...],
+        about(
+            "Headers set in a client's SDK of Centrifugo that requests to the back end repeat. Clients can "
+            "forge them."
+        ),
+    ] = ()
+    seconds: Annotated[float, Meta(ge=0.1, le=30), about("Time for an answer, in seconds.")] = 2.0
 
     @property
     def urls(self) -> dict[str, str]:
@@ -213,10 +243,7 @@ class BackEndSettings(Struct, frozen=True):
 
 
 class ChannelSettings(Struct, frozen=True):
-    """An entry of ``channels`` of an app: the options of a namespace, or of all others (``"*"``).
-
-    The descriptions are those of ``/api/v1``.
-    """
+    """The options of the channels of a namespace."""
 
     subscribe: Annotated[
         Literal["", "nobody", "token", "members", "anybody", "back_end"],
@@ -272,58 +299,26 @@ class ChannelSettings(Struct, frozen=True):
         return self.history_size > 0 or self.history != ""
 
 
-class PusherSettings(Struct, frozen=True):
-    """An app's ``pusher``: its names in Pusher's protocol and HTTP API, and their limits.
-
-    ``key``: names the app to clients, who send it openly. ``secret``, or the content of ``secret_file``,
-    signs subscriptions, requests and webhooks. Without a ``key`` the app does not speak this protocol.
-    """
-
-    app_id: Annotated[str, Meta(extra={"number": True})] = ""
-    key: str = ""
-    secret: str = ""
-    secret_file: str = ""
-    webhook_url: str = ""
-    activity_seconds: Annotated[int, Meta(ge=1, le=86400)] = 120
-    client_events_per_second: Count = 10
-    event_bytes: Amount = 10240
-    presence_members: Count = 100
-    subscription_count: bool = False
-
-    @property
-    def signed(self) -> bool:
-        """Whether there is a secret."""
-        return bool(self.secret or self.secret_file)
-
-
 class AppAccountSettings(Struct, frozen=True):
-    """An app's ``accounts``: the kinds of identifiers of which an account has at least one, and whether
-    accounts find each other by them.
+    """What the app demands of its accounts.
 
-    ``passwords`` False: accounts log in with a provider of ``oauth`` only. ``reset_url``: the page that the
-    mail for a forgotten password names; ``""``: the messages page, which only ``gochat`` has.
+    ``passwords`` False: accounts log in with a provider only.
     """
 
-    identifiers: tuple[Literal["phone", "email", "name"], ...] = ("phone", "email", "name")
-    find: bool = True
-    passwords: bool = True
-    reset_url: str = ""
-
-
-class ProviderSettings(Struct, frozen=True):
-    """An entry of ``oauth`` of an app: a provider with which its users log in.
-
-    ``issuer``: address of an OpenID Connect provider, or of a GitHub Enterprise Server. ``scopes``: instead
-    of those that show who the user is. ``register``: whether the first login makes an account.
-    """
-
-    kind: Literal["oidc", "github", "wechat", "wechat_official"]
-    client_id: Text
-    client_secret: str = ""
-    issuer: str = ""
-    scopes: tuple[Text, ...] = ()
-    register: bool = False
-    title: str = ""
+    identifiers: Annotated[
+        tuple[Literal["phone", "email", "name"], ...],
+        about("Kinds of identifiers; an account has at least one of them.", api={"min_length": 1}),
+    ] = ("phone", "email", "name")
+    find: Annotated[bool, about("Whether accounts find each other by their identifiers.")] = True
+    passwords: Annotated[bool, about("Whether accounts log in with a password.")] = True
+    reset_url: Annotated[
+        str,
+        about(
+            "The page that the mail for a forgotten password links to. Empty: no page; in `gochat` the "
+            "messages page.",
+            api={"pattern": "^(https?://.+)?$", "max_length": 1000},
+        ),
+    ] = ""
 
 
 MAX_USER_BYTES: Final = 255
@@ -333,32 +328,95 @@ MAX_USER_BYTES: Final = 255
 class TenantSettings(Struct, frozen=True):
     """An entry of section ``apps``.
 
-    ``login_policy`` ``""`` and ``max_user_bytes`` 0: the default for an app of this name.
+    ``login_policy`` ``""`` and ``max_user_bytes`` 0: the default for an app of this name. ``of_features``:
+    structs with the settings that features declare (:func:`app_settings_of`); in the file
+    their keys stand among these.
     """
 
-    login_policy: Literal["", "newest", "multi", "single", "refuse"] = ""
-    same_as: Annotated[str, Meta(extra={"number": True})] = ""
-    open: bool = False
-    dialects: tuple[DialectName, ...] = ()
-    origins: tuple[Text, ...] = ()
-    origin_policy: OriginPolicy = ""
-    api_allow_from: tuple[Text, ...] = ()
-    jwt: tuple[JwtSettings, ...] = ()
-    account_tokens: Literal["", "required", "ignored"] = ""
+    login_policy: Annotated[
+        Literal["", "newest", "multi", "single", "refuse"],
+        about(
+            "What happens when a user logs in again. `newest`: only the latest session receives "
+            "messages for the user. `multi`: all sessions do. `single`: the older session on the same "
+            "device is closed. `refuse`: a second login on the same device is refused."
+        ),
+    ] = ""
+    same_as: Annotated[
+        str,
+        about(
+            "The app of which this is an alias; empty: this is not an alias.",
+            number=True,
+            api={"min_length": 1},
+        ),
+    ] = ""
+    open: Annotated[bool, about("Whether anybody may log in as any user if the app has no login rule.")] = (
+        False
+    )
+    dialects: Annotated[tuple[Text, ...], about("Dialects that may log in; an empty list: all.")] = ()
+    origins: Annotated[
+        tuple[Text, ...], about("Hosts whose pages may connect, in addition to the server's own.")
+    ] = ()
+    origin_policy: Annotated[
+        OriginPolicy, about("The pages that may connect; empty: the server's setting.")
+    ] = ""
+    api_allow_from: Annotated[
+        tuple[Text, ...],
+        about(
+            "Addresses and networks that may push and read without a key, on the routes of the original "
+            "servers (`/user/…`, and `/api/…` except `/api/v1`)."
+        ),
+    ] = ()
+    jwt: Annotated[
+        tuple[JwtSettings, ...],
+        about("With at least one key, a login needs a session token.", ends_demo=True),
+    ] = ()
+    account_tokens: Annotated[
+        Literal["", "required", "ignored"],
+        about("Whether a login needs the token of an account of the app, or one of `jwt`."),
+    ] = ""
     accounts: AppAccountSettings = AppAccountSettings()
-    oauth: dict[Text, ProviderSettings] = field(default_factory=dict)
     webhook: WebhookSettings = WebhookSettings()
     back_ends: BackEndSettings = BackEndSettings()
-    pusher: PusherSettings = PusherSettings()
-    max_connections: Count = 0
-    messages_per_second: Seconds = 0.0
-    max_channels: Count = 0
-    channels: dict[Text, ChannelSettings] = field(default_factory=dict)
-    keep_seconds: Seconds = 0.0
-    keep_messages: Count = 0
-    room_members: dict[Text, tuple[Text, ...]] = field(default_factory=dict)
-    keep_talks: bool = False
-    max_user_bytes: Annotated[int, Meta(ge=0, le=MAX_USER_BYTES)] = 0
+    max_connections: Annotated[AppCount, about("The maximum number of sessions on a node; 0: no limit.")] = 0
+    messages_per_second: Annotated[
+        Annotated[float, Meta(ge=0, le=_LONGEST_SECONDS)],
+        about(
+            "The maximum number of messages and commands per second of a connection; 0: no limit.",
+            api={"le": 1_000_000},
+        ),
+    ] = 0.0
+    max_channels: Annotated[
+        AppCount, about("The maximum number of channels with subscribers on a node; 0: no limit.")
+    ] = 0
+    channels: Annotated[
+        dict[
+            Annotated[Text, Meta(extra={"api": {"max_length": 64, "pattern": "^[^:]+$"}})],
+            ChannelSettings,
+        ],
+        about("Namespace of channels → its options; `*`: of all channels without a row of their own."),
+    ] = field(default_factory=dict)
+    keep_seconds: Annotated[
+        Seconds, about("The longest age of stored messages in seconds; 0: the server's setting.")
+    ] = 0.0
+    keep_messages: Annotated[
+        AppCount, about("The maximum number of stored messages; 0: the server's setting.")
+    ] = 0
+    room_members: Annotated[
+        dict[Annotated[Text, Meta(extra={"api": {"max_length": 255}})], tuple[Text, ...]],
+        about("Rooms of the action dialect, with the users who belong to them."),
+    ] = field(default_factory=dict)
+    keep_talks: Annotated[bool, about("Whether messages of the `action` dialect are stored.")] = False
+    max_user_bytes: Annotated[
+        int,
+        Meta(ge=0, le=MAX_USER_BYTES),
+        about("The longest user id, in bytes of UTF-8; 0: the usual limit of an app of this name."),
+    ] = 0
+    of_features: tuple[Any, ...] = ()
+
+    @property
+    def ends_demo(self) -> bool:
+        """Whether the app demands a proof of its users or its back end, so that demo mode ends."""
+        return any(marked(self, "ends_demo"))
 
     def policy_of(self, name: str) -> LoginPolicy:
         """The login policy of the app ``name`` with these settings."""
@@ -388,7 +446,7 @@ def usual_policy(name: str) -> LoginPolicy:
 class KeySettings(Struct, frozen=True):
     """An entry of ``api.keys``: a key of a back end, its scopes, and its apps (none: all)."""
 
-    key: Text
+    key: Annotated[Text, Meta(extra={"secret": True})]
     scopes: tuple[Scope, ...]
     apps: tuple[AppName, ...] = ()
 
@@ -455,7 +513,6 @@ class AccountSettings(Struct, frozen=True):
     devices: Amount = 100
     friends: Amount = 5000
     invitations: Amount = 100
-    bots: Amount = 50
     group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000
 
 
@@ -466,45 +523,15 @@ class SmtpSettings(Struct, frozen=True):
     port: Annotated[int, Meta(ge=1, le=65535)] = 587
     tls: Literal["starttls", "tls", "none"] = "starttls"
     user: str = ""
-    password: str = ""
+    password: Secret = ""
     sender: str = ""
 
 
 class AccountTokenSettings(Struct, frozen=True):
     """Section ``jwt``: GoChat's settings for account tokens, under their original names."""
 
-    sign_key: str = ""
+    sign_key: Secret = ""
     expire_time: Annotated[float, Meta(gt=0, le=1_000_000)] = 720.0
-
-
-MediaKind = Literal["picture", "voice", "video", "file"]
-
-
-class UploadSettings(Struct, frozen=True):
-    """Section ``uploads``: files that users send, stored in a directory or an S3 bucket."""
-
-    max_bytes: Amount = 104857600
-    kinds: tuple[MediaKind, ...] = ("picture", "voice", "video", "file")
-    picture_bytes: Amount = 20971520
-    voice_bytes: Amount = 20971520
-    quota_bytes: Count = 1073741824
-    quota_app_bytes: Count = 107374182400
-    daily_address_bytes: Count = 10737418240
-    min_free_bytes: Count = 536870912
-    at_once: Amount = 64
-    at_once_per_user: Amount = 8
-    at_once_per_address: Amount = 32
-    min_bytes_per_second: Count = 1024
-    seconds: Duration = 600.0
-    thumbnail_pixels: Annotated[int, Meta(ge=0, le=2048)] = 320
-    directory: str = ""
-    s3_url: str = ""
-    s3_bucket: str = ""
-    s3_region: Text = "us-east-1"
-    s3_prefix: str = ""
-    s3_access_key: str = ""
-    s3_secret_key: str = ""
-    s3_seconds: Duration = 30.0
 
 
 class RedisSettings(Struct, frozen=True):
@@ -513,7 +540,7 @@ class RedisSettings(Struct, frozen=True):
     url: str = ""
     addr: str = ""
     username: str = ""
-    password: str = ""
+    password: Secret = ""
     db: Count = 0
     pool_size: Amount = 30
     min_idle_conns: Count = 30
@@ -537,24 +564,6 @@ DEFAULT_APP: Final = "default"
 """The app for clients of our own."""
 
 
-class BotSettings(Struct, frozen=True):
-    """Section ``bots``: webhooks of bots, whose URLs users give.
-
-    ``allow_loopback``: they may be on this machine, also with http. For development.
-    """
-
-    allow_loopback: bool = False
-
-
-class CentrifugeSettings(Struct, frozen=True):
-    """Section ``centrifuge``: clients of Centrifugo.
-
-    ``app``: their app on ``/connection/websocket``, and of API requests with a key for all apps.
-    """
-
-    app: AppName = DEFAULT_APP
-
-
 def _initial_apps() -> dict[str, TenantSettings]:
     rooms: dict[str, tuple[str, ...]] = {"1": ("1", "2")}
     plain, action = TenantSettings(), TenantSettings(room_members=rooms)
@@ -572,7 +581,8 @@ def _initial_apps() -> dict[str, TenantSettings]:
 class Config(Struct, frozen=True):
     """All checked settings of a node. ``warnings``: for the log; they do not prevent the start.
 
-    ``of_features``: name of a feature from another distribution → its section, as it was written.
+    ``of_features``: name of a section, and a struct with keys in it that a feature declares
+    (:func:`settings_of`).
     """
 
     app: AppSettings = AppSettings()
@@ -587,15 +597,12 @@ class Config(Struct, frozen=True):
     log: LogSettings = LogSettings()
     debug: DebugSettings = DebugSettings()
     storage: StorageSettings = StorageSettings()
-    uploads: UploadSettings = UploadSettings()
     accounts: AccountSettings = AccountSettings()
     smtp: SmtpSettings = SmtpSettings()
     jwt: AccountTokenSettings = AccountTokenSettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()
-    bots: BotSettings = BotSettings()
-    centrifuge: CentrifugeSettings = CentrifugeSettings()
-    of_features: dict[str, Any] = {}
+    of_features: tuple[tuple[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -606,9 +613,25 @@ class Config(Struct, frozen=True):
         """
         secret = self.jwt.sign_key not in ("", PUBLIC_SIGN_KEY)
         apps = self.apps.values()
-        return not (self.api.keys or secret or any(tenant.jwt or tenant.pusher.key for tenant in apps))
+        return not (self.api.keys or secret or any(tenant.ends_demo for tenant in apps))
 
     @property
     def clustered(self) -> bool:
         """Whether Redis is configured, so this node belongs to a cluster, even if it is the only one."""
         return bool(self.redis.url or self.redis.addr)
+
+
+def settings_of(config: Config, kind: type[Settings]) -> Settings:
+    """The settings of a node that ``kind`` declares; the defaults if no feature of the node has it."""
+    for _, settings in config.of_features:
+        if type(settings) is kind:
+            return settings
+    return kind()
+
+
+def app_settings_of(tenant: TenantSettings, kind: type[Settings]) -> Settings:
+    """The settings of an app that ``kind`` declares; the defaults if no feature of the node has it."""
+    for settings in tenant.of_features:
+        if type(settings) is kind:
+            return settings
+    return kind()

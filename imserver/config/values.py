@@ -6,25 +6,21 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any, Final, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 from msgspec import inspect
 
+from imserver.config.declared import HIDDEN, bare, hints_of, marked, plain
 from imserver.config.settings import (
     PUBLIC_SIGN_KEY,
+    AppName,
     Config,
     JwtSettings,
-    PusherSettings,
     TenantSettings,
 )
 from imserver.errors import StartError
 
-T = TypeVar("T", bound=msgspec.Struct)
-
-
-HIDDEN: Final = "(hidden)"
-"""Stands for a secret."""
 _USER_INFO: Final = re.compile(r"(://[^:@/\s]*:)[^/\s]*@")
 """User and password of a URL, up to the last @ before the path."""
 _QUERY: Final = re.compile(r"([?&][\w-]*(?:key|password|secret|token)=)[^&\s\"']*", re.IGNORECASE)
@@ -82,9 +78,10 @@ def _is_within(name: str, whole: str) -> bool:
 
 
 class Row(NamedTuple):
-    """A setting: its canonical name (``section.key``) and its type in msgspec's description."""
+    """A setting: its canonical name (``section.key``) and its type, also in msgspec's description."""
 
     name: str
+    hint: Any
     type: inspect.Type
 
 
@@ -93,35 +90,152 @@ def fold(name: object) -> str:
     return str(name).replace("_", "").replace("-", "").lower()
 
 
-def _declared_rows() -> Iterator[Row]:
-    described = inspect.type_info(Config)
-    assert isinstance(described, inspect.StructType)
-    for section in described.fields:
-        if isinstance(section.type, inspect.StructType):
-            for field in section.type.fields:
-                yield Row(f"{section.name}.{field.name}", field.type)
-        elif section.name not in ("warnings", "of_features"):
-            yield Row(section.name, section.type)
+NO_FEATURE: Final = "the setting features leaves this feature out"
+"""What is said about settings of absent features."""
 
 
-#: canonical name -> setting, in the order of the manual
-ROWS: Final[dict[str, Row]] = {row.name: row for row in _declared_rows()}
-#: folded ``section.key`` -> setting
-BY_FOLDED: Final[dict[str, Row]] = {fold(name): row for name, row in ROWS.items()}
-#: folded name of a section -> its name
-SECTIONS: Final[dict[str, str]] = {fold(name.partition(".")[0]): name.partition(".")[0] for name in ROWS}
+class Declarations:
+    """All settings of a node: those of the core, and those of its features.
+
+    ``sections``: name of a section and struct with its keys, in the order of the features. Several structs
+    may have keys of one section. ``app_kinds``: structs with keys of an app. ``absent``: names of settings of
+    features that this node does not have: ``section``, ``section.key`` or ``apps.*.key``. ``dialects``: names
+    of those of the node, which the setting of an app may have; ``()``: any.
+    """
+
+    def __init__(
+        self,
+        sections: Iterable[tuple[str, type[msgspec.Struct]]] = (),
+        app_kinds: Iterable[type[msgspec.Struct]] = (),
+        absent: Iterable[str] = (),
+        dialects: Iterable[str] = (),
+    ) -> None:
+        self.dialects = tuple(dict.fromkeys(dialects))
+        self.sections = tuple(sections)
+        self.app_kinds = tuple(app_kinds)
+        self._app_defaults = [(kind, kind()) for kind in self.app_kinds]
+        """Most apps share them."""
+        self._absent = {fold(name): name for name in absent}
+        of_apps = [
+            (name, hint)
+            for kind in (TenantSettings, *self.app_kinds)
+            for name, hint in hints_of(kind).items()
+            if fold(f"apps.*.{name}") not in self._absent
+        ]
+        self.app_hints: Mapping[str, Any] = dict(of_apps)
+        """Name of a setting of an app → its type."""
+        rows = tuple(row for row in self._declared_rows() if not self.is_absent(row.name.partition(".")[0]))
+        self.rows: Mapping[str, Row] = {row.name: row for row in rows}
+        """Canonical name → setting, in the order of the manual."""
+        self.by_folded: Mapping[str, Row] = {fold(name): row for name, row in self.rows.items()}
+        """Folded ``section.key`` → setting."""
+        _check_once([*(row.name for row in rows), *(f"apps.*.{name}" for name, _ in of_apps)])
+        names = [name.partition(".")[0] for name in self.rows]
+        self.names: Mapping[str, str] = {fold(name): name for name in names}
+        """Folded name of a section → its name."""
+
+    def _declared_rows(self) -> Iterator[Row]:
+        of_features: dict[str, list[type[msgspec.Struct]]] = {}
+        for name, kind in self.sections:
+            of_features.setdefault(name, []).append(kind)
+        for name, hint in hints_of(Config).items():
+            described = inspect.type_info(hint)
+            if isinstance(described, inspect.StructType):
+                for kind in (described.cls, *of_features.pop(name, ())):
+                    yield from _rows_of(name, kind)
+            else:
+                yield Row(name, hint, described)
+        for name, kinds in of_features.items():
+            for kind in kinds:
+                yield from _rows_of(name, kind)
+
+    def nearest(self, written: object) -> str:
+        """The known section or setting with the most similar name."""
+        folded = fold(written)
+        names = {fold(name): name for name in (*self.rows, *self.names.values())}
+        if "." not in folded:
+            names |= {key.partition(".")[2]: name for key, name in names.items() if "." in key}
+        return names[_closest(folded, names)]
+
+    def convert(self, row: Row, value: Any, places: Places) -> Any:
+        """Convert a value to the type of its setting. Raises ConfigError, which names place and setting."""
+        if row.name == "apps" and isinstance(value, dict):
+            return {name: self.app_of(fields) for name, fields in self._shape_apps(value, places).items()}
+        return msgspec.convert(_shape(row.hint, value, row.name, places), row.hint)
+
+    def _shape_apps(self, value: dict[Any, Any], places: Places) -> dict[str, dict[str, Any]]:
+        shaped = _shape_dict(dict[AppName, Any], value, "apps", places)  # the names
+        for name, fields in shaped.items():
+            above = f"apps.{name}"
+            if isinstance(fields, dict):
+                shaped[name] = self._shape_app(fields, above, places)
+            else:
+                _check_type(TenantSettings, fields, above, places)
+        return shaped
+
+    def _shape_app(self, fields: dict[Any, Any], above: str, places: Places) -> dict[str, Any]:
+        for key in fields:
+            if fold(f"apps.*.{key}") in self._absent:
+                inner = f"{above}.{key}" if above else str(key)
+                places.note(inner, fields, key)
+                raise places.wrong(inner, NO_FEATURE)
+        shaped = _shape_fields(self.app_hints, fields, above, places)
+        for number, dialect in enumerate(shaped.get("dialects", ()) if self.dialects else ()):
+            if dialect not in self.dialects:
+                inner = f"{above}.dialects[{number}]" if above else f"dialects[{number}]"
+                expected = ", ".join(sorted(self.dialects))
+                raise places.wrong(inner, f"expected one of {expected}; got {dialect!r}")
+        return shaped
+
+    def app_of(self, fields: Mapping[str, Any]) -> TenantSettings:
+        """The settings of an app from plain values. What nothing declares is ignored.
+
+        Raises :class:`msgspec.ValidationError`.
+        """
+        return msgspec.structs.replace(
+            msgspec.convert(fields, TenantSettings),
+            of_features=tuple(
+                default if fields.keys().isdisjoint(kind.__struct_fields__) else msgspec.convert(fields, kind)
+                for kind, default in self._app_defaults
+            ),
+        )
+
+    def given_fields(self, given: Mapping[str, Any], places: Places) -> dict[str, Any]:
+        """Check the given settings of an app. Returns them under their canonical names, as plain values.
+
+        Raises ConfigError, which names the place and the setting.
+        """
+        shaped = self._shape_app(dict(given), "", places)
+        written = plain(self.app_of(shaped))
+        return {name: written[name] for name in shaped}
+
+    def is_absent(self, written: str) -> bool:
+        """Whether a section, or a key in it, is that of a feature that this node does not have."""
+        return fold(written) in self._absent
+
+    def absent_variable(self, variable: str) -> str:
+        """The absent section or key that a variable of the environment names; ``""``: none."""
+        folded = fold(variable)
+        for name, written in self._absent.items():
+            if folded == name.replace(".", "") or ("." not in name and folded.startswith(name)):
+                return written
+        return ""
 
 
-def nearest(written: object) -> str:
-    """The known section or setting with the most similar name."""
-    folded = fold(written)
-    names = {fold(name): name for name in (*ROWS, *SECTIONS.values())}
-    if "." not in folded:
-        names |= {key.partition(".")[2]: name for key, name in names.items() if "." in key}
-    return names[_closest(folded, names)]
+def _check_once(names: Iterable[str]) -> None:
+    known: set[str] = set()
+    for name in names:
+        if fold(name) in known:
+            raise StartError(f"the setting {name} is declared twice")
+        known.add(fold(name))
 
 
-def _closest(folded: str, known: dict[str, Any]) -> str:
+def _rows_of(section: str, kind: type[msgspec.Struct]) -> Iterator[Row]:
+    for key, hint in hints_of(kind).items():
+        yield Row(f"{section}.{key}", hint, inspect.type_info(hint))
+
+
+def _closest(folded: str, known: Iterable[str]) -> str:
     import difflib  # only for messages
 
     return max(known, key=lambda name: difflib.SequenceMatcher(None, folded, name).ratio())
@@ -129,29 +243,6 @@ def _closest(folded: str, known: dict[str, Any]) -> str:
 
 AUTO: Final = "auto"
 """The word for 0 in settings that may be computed."""
-
-
-def convert(row: Row, value: Any, places: Places) -> Any:
-    """Convert a value to the type of its setting. Raises ConfigError, which names place and setting."""
-    section, _, key = row.name.partition(".")
-    hint = _hints(Config)[section]
-    if key:
-        hint = _hints(hint)[key]
-    return msgspec.convert(_shape(hint, value, row.name, places), hint)
-
-
-_Section = TypeVar("_Section")
-
-
-def convert_section(kind: type[_Section], value: Any, name: str, places: Places) -> _Section:
-    """Convert the section ``name`` of a feature to its struct ``kind``. Raises ConfigError."""
-    return msgspec.convert(_shape(kind, {} if value is None else value, name, places), kind)
-
-
-@cache
-def _hints(struct: type) -> dict[str, Any]:
-    """The types of the fields of a struct."""
-    return get_type_hints(struct, include_extras=True)
 
 
 @cache
@@ -173,7 +264,7 @@ def _shape(hint: Any, value: Any, name: str, places: Places) -> Any:
         choices = ", ".join(str(choice) or "(empty)" for choice in kind.values)
         raise places.wrong(name, f"expected one of {choices}; got {value!r}")
     if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
-        item_hint = get_args(hint)[0]
+        item_hint = get_args(bare(hint))[0]
         for i, item in enumerate(value):
             places.note_item(f"{name}[{i}]", item)
         return [_shape(item_hint, item, f"{name}[{i}]", places) for i, item in enumerate(value)]
@@ -186,7 +277,7 @@ def _shape(hint: Any, value: Any, name: str, places: Places) -> Any:
 
 
 def _shape_dict(hint: Any, value: dict[Any, Any], name: str, places: Places) -> dict[Any, Any]:
-    key_hint, value_hint = get_args(hint)
+    key_hint, value_hint = get_args(bare(hint))
     shaped: dict[Any, Any] = {}
     for key, item in value.items():
         inner = f"{name}.{key}"
@@ -200,8 +291,20 @@ def _shape_dict(hint: Any, value: dict[Any, Any], name: str, places: Places) -> 
     return shaped
 
 
-def _shape_struct(struct: type, value: dict[Any, Any], name: str, places: Places) -> dict[str, Any]:
-    fields = {fold(field): field for field in _hints(struct)}
+def _shape_struct(
+    struct: type[msgspec.Struct], value: dict[Any, Any], name: str, places: Places
+) -> dict[str, Any]:
+    shaped = _shape_fields(hints_of(struct), value, name, places)
+    for required in msgspec.structs.fields(struct):
+        if required.required and required.name not in shaped:
+            raise places.wrong(name, f"{required.name} is missing")
+    return shaped
+
+
+def _shape_fields(
+    hints: Mapping[str, Any], value: dict[Any, Any], name: str, places: Places
+) -> dict[str, Any]:
+    fields = {fold(field): field for field in hints}
     shaped: dict[str, Any] = {}
     above = f"{name}." if name else ""
     for key, item in value.items():
@@ -216,10 +319,7 @@ def _shape_struct(struct: type, value: dict[Any, Any], name: str, places: Places
             )
         if field in shaped:
             raise ConfigError(f"{places.of(inner)} is given twice, in two spellings")
-        shaped[field] = _shape(_hints(struct)[field], item, inner, places)
-    for required in msgspec.structs.fields(struct):
-        if required.required and required.name not in shaped:
-            raise places.wrong(name, f"{required.name} is missing")
+        shaped[field] = _shape(hints[field], item, inner, places)
     return shaped
 
 
@@ -240,14 +340,8 @@ _SECRETS: Final = ("key", "secret", "password")
 """How the names of settings end whose values are not shown."""
 
 
-def given_fields(kind: type[T], given: Mapping[str, Any], places: Places) -> dict[str, Any]:
-    """Check the given fields of a settings struct. Returns them under their canonical names, as plain values.
-
-    Raises ConfigError, which names the place and the field.
-    """
-    shaped = _shape_struct(kind, dict(given), "", places)
-    plain = msgspec.to_builtins(msgspec.convert(shaped, kind))
-    return {name: plain[name] for name in shaped}
+CORE: Final = Declarations()
+"""The settings of a node without features."""
 
 
 APP_CHARACTERS: Final = 191
@@ -293,7 +387,7 @@ ISSUER_URL: Final = re.compile(
 )
 """Keys fetched over a network without TLS could be forged."""
 
-_HTTP_URL: Final = re.compile(r"https?://[^/]")
+HTTP_URL: Final = re.compile(r"https?://[^/]")
 
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _OWN_HEADER: Final = re.compile(
@@ -303,13 +397,7 @@ _OWN_HEADER: Final = re.compile(
 )
 """Headers that a request to a back end has of its own, or that are about one connection only."""
 
-_PUSHER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
-"""Keys and ids of Pusher apps, which are segments of paths."""
-
-_PROVIDER: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-"""Names of providers, which are segments of paths."""
-
-_EITHER_SECRET: Final = "expected either secret or secret_file: requests are signed with it"
+EITHER_SECRET: Final = "expected either secret or secret_file: requests are signed with it"
 _RESERVED_PATHS: Final = ("/acc", "/ws", "/connection/websocket", "/health", "/ready")
 
 
@@ -353,17 +441,16 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
         raise places.wrong(app + "jwt", "two entries have the same kid")
     if not tenant.accounts.identifiers:
         raise places.wrong(app + "accounts", "expected at least one of phone, email and name")
-    if tenant.accounts.reset_url and not _HTTP_URL.match(tenant.accounts.reset_url):
+    if tenant.accounts.reset_url and not HTTP_URL.match(tenant.accounts.reset_url):
         raise places.wrong(f"{app}accounts.reset_url", "expected an http:// or https:// address")
-    _check_providers(tenant, places, app)
     _check_channels(tenant, places, app)
     webhook, back_ends = tenant.webhook, tenant.back_ends
     urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
     urls |= {f"back_ends.{key}": url for key, url in back_ends.urls.items()}
     if urls and bool(webhook.secret) == bool(webhook.secret_file):
-        raise places.wrong(f"{app}webhook", _EITHER_SECRET)
+        raise places.wrong(f"{app}webhook", EITHER_SECRET)
     for key, url in urls.items():
-        if not _HTTP_URL.match(url):
+        if not HTTP_URL.match(url):
             raise places.wrong(f"{app}{key}", f"expected an http:// or https:// address, got {url!r}")
     for option in ("headers", "emulated_headers"):
         for header in getattr(back_ends, option):
@@ -374,38 +461,6 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
     if both := [header for header in back_ends.emulated_headers if header.lower() in trusted]:
         setting = f"{app}back_ends.emulated_headers"
         raise places.wrong(setting, f"{both[0]} is in headers, so clients must not set it")
-    _check_pusher(tenant.pusher, f"{app}pusher", places)
-
-
-def _check_pusher(pusher: PusherSettings, setting: str, places: Places) -> None:
-    if not pusher.key:
-        if pusher != PusherSettings():
-            raise places.wrong(setting, "expected app_id, key, and secret or secret_file")
-        return
-    for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):
-        if not _PUSHER_NAME.fullmatch(value):
-            raise places.wrong(
-                f"{setting}.{name}",
-                f"expected 1 to 100 letters, digits, dots, dashes or underscores, got {value!r}",
-            )
-    if bool(pusher.secret) == bool(pusher.secret_file):
-        raise places.wrong(setting, _EITHER_SECRET)
-    if pusher.webhook_url and not _HTTP_URL.match(pusher.webhook_url):
-        raise places.wrong(
-            f"{setting}.webhook_url", f"expected an http:// or https:// address, got {pusher.webhook_url!r}"
-        )
-
-
-def _check_providers(tenant: TenantSettings, places: Places, app: str) -> None:
-    for name, row in tenant.oauth.items():
-        setting = f"{app}oauth.{name}"
-        if not _PROVIDER.fullmatch(name):
-            raise places.wrong(setting, "expected a name of 1 to 32 lower-case letters, digits, _ or -")
-        if row.kind == "oidc" and not row.issuer:
-            raise places.wrong(setting, "kind oidc needs an issuer")
-        if row.kind != "oidc" and not row.client_secret:
-            raise places.wrong(setting, f"kind {row.kind} needs a client_secret")
-        _check_https(row.issuer, f"{setting}.issuer", places)
 
 
 def _check_channels(tenant: TenantSettings, places: Places, app: str) -> None:
@@ -521,26 +576,17 @@ def _check_apps(config: Config, places: Places) -> None:
                 "control characters, and no blank at an end"
             )
         check_tenant(tenant, places, f"apps.{name}.")
-        if tenant.oauth and not tenant.wants_accounts(name):
-            raise ConfigError(f"{places.of(f'apps.{name}.oauth')} needs account_tokens: required")
-        if tenant.oauth and not _HTTP_URL.match(config.app.http_url):
-            raise ConfigError(
-                f"{places.of(f'apps.{name}.oauth')} needs app.http_url with http:// or https://: providers "
-                "send browsers back to it"
-            )
         if tenant.same_as and (tenant.same_as not in config.apps or config.apps[tenant.same_as].same_as):
             raise places.wrong(
                 f"apps.{name}.same_as",
                 f"expected a configured app that is not an alias, got {tenant.same_as!r}",
             )
-    for field in ("key", "app_id"):
-        owners: dict[str, str] = {}
-        for name, tenant in config.apps.items():
-            value: str = getattr(tenant.pusher, field)
-            if value and owners.setdefault(value, name) != name:
-                raise places.wrong(
-                    f"apps.{name}.pusher.{field}", f"{value!r} is already used by the app {owners[value]}"
-                )
+    owners: dict[tuple[str, Any], str] = {}
+    for name, tenant in config.apps.items():
+        for setting, value in marked(tenant, "unique"):
+            if owners.setdefault((setting, value), name) != name:
+                owner = owners[setting, value]
+                raise places.wrong(f"apps.{name}.{setting}", f"{value!r} is already used by the app {owner}")
     if config.jwt.sign_key == PUBLIC_SIGN_KEY and not config.demo:
         raise ConfigError(
             f"{places.of('jwt.sign_key')} is the default of GoChat, which is public: choose another, or none"
@@ -548,7 +594,7 @@ def _check_apps(config: Config, places: Places) -> None:
 
 
 def _check_urls(config: Config, places: Places) -> None:
-    """Where the database, Redis and the bucket are."""
+    """Where the database and Redis are."""
     scheme, colon, rest = config.storage.url.partition(
         ":///" if config.storage.url.startswith("sqlite") else "://"
     )
@@ -563,18 +609,12 @@ def _check_urls(config: Config, places: Places) -> None:
     if config.smtp.host:
         if not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", config.smtp.sender):
             raise places.wrong("smtp.sender", "expected the e-mail address of the sender")
-        if not _HTTP_URL.match(config.app.http_url):
+        if not HTTP_URL.match(config.app.http_url):
             # A link made of the Host of a request could lead to an attacker.
             raise ConfigError(
                 f"{places.of('smtp.host')} needs app.http_url with http:// or https://: links in mails begin "
                 "with it"
             )
-    uploads = config.uploads
-    if uploads.s3_url and not _HTTP_URL.match(uploads.s3_url):
-        raise places.wrong("uploads.s3_url", "expected an http:// or https:// address")
-    if uploads.s3_url and not (uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key):
-        needed = "uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
-        raise ConfigError(f"{places.of('uploads.s3_url')} needs {needed}")
 
 
 def _is_ipv4(text: str) -> bool:

@@ -38,6 +38,7 @@ from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries, OtherNodes, Overview, StateQuery, ToFollowers, ToLog
 from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
 from imserver.config.settings import Config
+from imserver.config.values import CORE, Declarations
 from imserver.hub.expiry import Check, Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -156,8 +157,8 @@ class Answers(Struct, frozen=True):
 class Parts:
     """All parts of a node below its HTTP API, as attributes. Each part owns its state.
 
-    ``objection`` checks the settings of an app for the core and all features. ``answers``: those of
-    the features, in their order.
+    ``objection`` checks the settings of an app for the core and all features. ``declared``: which settings
+    there are. ``answers``: those of the features, in their order.
     """
 
     def __init__(
@@ -165,10 +166,12 @@ class Parts:
         config: Config,
         request_log: RequestLog,
         objection: AppObjection,
+        declared: Declarations = CORE,
         answers: Sequence[Answers] = (),
     ) -> None:
         self._objection = objection
         self._answers = answers
+        self.declared = declared
         self.features: dict[str, FeatureParts] = {}
         """Name of a feature → its parts."""
         self.metric_rows: list[Callable[[], Iterable[Metric]]] = []
@@ -304,7 +307,7 @@ class Parts:
         self.hub = Hub(policies, self.context.connections, self._forgotten)
         self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
-        self.tenants = Tenants(config, self.store, self.hub, self._objection)
+        self.tenants = Tenants(config, self.store, self.hub, self._objection, self.declared)
         self.keys = Keys(config, self.tenants.resolve)
         self.proxies = TrustedProxies(config.server.trusted_proxies)
         self.origins = Origins(self.proxies, self.gate_policy(config))

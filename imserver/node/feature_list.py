@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
+
+from msgspec.structs import fields
 
 from imserver.auth import rules
 from imserver.auth.rules import AppObjection
+from imserver.config import load
 from imserver.config.settings import Config, TenantSettings
-from imserver.config.values import SECTIONS, Places, fold
+from imserver.config.values import CORE as CORE_SETTINGS
+from imserver.config.values import Declarations, Places, fold
 from imserver.errors import StartError
-from imserver.feature import Feature, settings_of
+from imserver.feature import Feature
 
 CORE: Final = ("imserver.dialects.cmd", "imserver.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
@@ -34,14 +38,22 @@ FEATURES: Final = (
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
 whose parameter (``chosen_by``) a client names serves it."""
 
+KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "webhooks": ("apps.*.webhook", "apps.*.back_ends"),
+    "accounts": ("accounts", "smtp", "apps.*.accounts", "apps.*.account_tokens"),
+    "protobuf": ("websocket.protobuf_silent_seconds",),
+    "centrifuge": ("centrifuge",),
+    "pusher": ("apps.*.pusher",),
+    "bots": ("bots", "accounts.bots"),
+    "oauth": ("apps.*.oauth",),
+    "uploads": ("uploads",),
+}
+"""Name of a feature → its sections, its keys in sections of others, its keys in the settings of an app
+(``apps.*.key``). By them a node without the feature refuses its settings, and need not import it. Some are
+declared by the core, whose login rules read them."""
+
 GROUP: Final = "imserver.features"
 """The entry points of features of other distributions: name of the feature → its ``FEATURE``."""
-_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "webhooks": ("webhook", "back_ends"),
-    "accounts": ("accounts", "account_tokens", "smtp"),
-}
-"""Name of a feature → its keys in the settings, if there are others than its name."""
-_NO_FEATURE: Final = "the setting features leaves this feature out"
 
 
 def load_core() -> tuple[Feature, ...]:
@@ -52,7 +64,10 @@ def load_core() -> tuple[Feature, ...]:
 def load_features(config: Config) -> tuple[Feature, ...]:
     """Import the features that a node with this configuration has (setting ``features``): those of this
     server in their order, then those of other distributions. Raises StartError."""
-    wanted = config.features
+    return _load(config.features)
+
+
+def _load(wanted: tuple[str, ...] | None) -> tuple[Feature, ...]:
     own = [package for package in FEATURES if wanted is None or _name(package) in wanted]
     names = set(map(_name, FEATURES))
     return (
@@ -66,7 +81,7 @@ def _load_other(name: str) -> Feature:
     from importlib.metadata import entry_points  # for these features only
 
     found = entry_points(group=GROUP, name=name)
-    if fold(name) in SECTIONS:
+    if fold(name) in CORE_SETTINGS.names:
         raise StartError(f"there is no feature {name!r}; a section of the core's settings has this name")
     offers = ", ".join(sorted(entry.dist.name for entry in found if entry.dist is not None))
     if not found:
@@ -86,64 +101,76 @@ def _load_other(name: str) -> Feature:
     return feature
 
 
-def objection_of(features: Iterable[Feature]) -> AppObjection:
-    """A function that checks the settings of an app for the core and ``features``.
-
-    It refuses settings of features that are absent, and reads files of keys.
-    """
+def declarations_of(features: Iterable[Feature]) -> Declarations:
+    """All settings of a node with these features."""
     features = tuple(features)
-    present = {feature.name for feature in features}
+    for feature in features:
+        kind = feature.app_settings
+        if kind is not None and any(field.required for field in fields(kind)):
+            raise StartError(f"the feature {feature.name!r}: settings of an app have defaults")
+    sections: list[tuple[str, Any]] = []
+    for feature in features:
+        if feature.settings is not None:
+            sections.append((feature.name, feature.settings))
+        sections += feature.sections.items()
+    return Declarations(
+        sections,
+        [feature.app_settings for feature in features if feature.app_settings is not None],
+        absent_keys(feature.name for feature in features),
+        [dialect.name for feature in (*load_core(), *features) for dialect in feature.dialects],
+    )
+
+
+def absent_keys(present: Iterable[str]) -> list[str]:
+    """The settings of features of this server that are not ``present``; see :data:`KEYS`."""
+    names = set(present)
+    return [key for name, keys in KEYS.items() if name not in names for key in keys]
+
+
+def load_with_places(
+    path: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Config, Places]:
+    """The settings of the core and of the features that they name; see
+    :func:`imserver.config.load.load_config`."""
+    return load.load_with_places(path, environ, overrides, lambda wanted: declarations_of(_load(wanted)))
+
+
+def load_config(
+    path: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """The settings of :func:`load_with_places`."""
+    return load_with_places(path, environ, overrides)[0]
+
+
+def objection_of(features: Iterable[Feature]) -> AppObjection:
+    """A function that checks the settings of an app for the core and ``features``. It reads files of keys."""
     checks = [rules.objection, *(each.objection for each in features if each.objection)]
 
     def objection(name: str, settings: TenantSettings) -> str:
-        for absent in _absent(settings, TenantSettings(), present):
-            return f"{absent}: {_NO_FEATURE}"
         return next(filter(None, (check(name, settings) for check in checks)), "")
 
     return objection
 
 
-def objection_for(config: Config) -> AppObjection:
-    """The check of the core and the features of a configuration, imported when an app is first checked."""
-
-    def objection(name: str, settings: TenantSettings) -> str:
-        return objection_of(load_features(config))(name, settings)
-
-    return objection
-
-
 def check(config: Config, places: Places) -> None:
-    """Check the setting ``features``, and all apps in the configuration.
+    """Check the setting ``features``, and what features demand of settings and of apps in the configuration.
 
-    Raises StartError, with the place of the setting, also for settings of features that are absent.
+    Raises StartError, with the place of the setting.
     """
-    try:
-        features = load_features(config)
-    except StartError as error:
-        raise places.wrong("features", str(error)) from None
+    features = load_features(config)
     present = {each.name for each in features}
     for feature in features:
         for used in feature.uses:
             if used not in present:
                 raise places.wrong("features", f"{feature.name} needs {used}")
-        if feature.settings is not None:
-            settings_of(config, feature.name, feature.settings, places)
-        elif feature.name in config.of_features:
-            raise places.wrong(feature.name, "this feature has no settings")
-    for absent in _absent(config, Config(), present):
-        raise places.wrong(absent, _NO_FEATURE)
     rules.check_apps(config, places, objection_of(features))
-
-
-def _absent(
-    settings: Config | TenantSettings, defaults: Config | TenantSettings, present: set[str]
-) -> Iterator[str]:
-    """The keys of absent features that are given."""
-    for name in map(_name, FEATURES):
-        if name not in present:
-            for key in _KEYS.get(name, (name,)):
-                if getattr(settings, key, None) != getattr(defaults, key, None):
-                    yield key
+    for feature in features:
+        if feature.check is not None:
+            feature.check(config, places)
 
 
 def _name(package: str) -> str:

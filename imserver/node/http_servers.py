@@ -14,12 +14,12 @@ from gevent.hub import get_hub
 from msgspec.structs import replace
 
 from imserver.api.routes import fast_routes, routes_at, unread_body_limit
-from imserver.api.v1 import table
 from imserver.api.v1.publisher import Publisher
 from imserver.api.v1.push import push_api
-from imserver.api.v1.table import commands_of, document_of, routes_of
+from imserver.api.v1.table import commands_of, document_of, operations_of, routes_of
 from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
+from imserver.config.values import CORE
 from imserver.core.core import Parts
 from imserver.dialects.sse.wire import SseDialect
 from imserver.errors import StartError
@@ -125,11 +125,12 @@ class Servers:
         self.features = features
         self._streamed = tuple(each.streamed for each in features if each.streamed is not None)
         refuse_shared(features)
-        operations = [row for feature in features for row in feature.operations]
+        operations = list(operations_of(parts.declared))
+        operations += [row for feature in features for row in feature.operations]
         routes = [row for feature in features for row in feature.routes]
         self.api = Api(
             parts,
-            (*table.ROUTES, *routes_of(operations), *routes),
+            (*routes_of(operations), *routes),
             commands_of(operations),
             document_of(operations),
         )
@@ -269,7 +270,7 @@ class Servers:
 
 def refuse_shared(features: Iterable[Feature]) -> None:
     """Raise StartError if a feature would answer in place of the core or of a feature before it."""
-    owners = dict.fromkeys(_answered((), table.ROUTES), "the core")
+    owners = dict.fromkeys(_answered((), operations_of(CORE)), "the core")
     for feature in features:
         for each in _answered(feature.dialects, (*feature.routes, *feature.operations)):
             if each in owners:

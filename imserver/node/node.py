@@ -22,7 +22,7 @@ from imserver.core.core import Parts
 from imserver.errors import StartError
 from imserver.hub.expiry import Pings
 from imserver.logging import RequestLog
-from imserver.node.feature_list import load_core, load_features, objection_of
+from imserver.node.feature_list import declarations_of, load_core, load_features, objection_of
 from imserver.node.http_servers import Application, Servers, bind_all, refuse_open_demo
 from imserver.process import connection_limit
 from imserver.storage.contract import Changes
@@ -103,7 +103,13 @@ class Node:
     ) -> None:
         features = load_features(config)
         self._features = (*load_core(), *features)
-        self.parts = Parts(config, request_log, objection_of(features), [each.answers for each in features])
+        self.parts = Parts(
+            config,
+            request_log,
+            objection_of(features),
+            declarations_of(features),
+            [each.answers for each in features],
+        )
         self._names = [feature.name for feature in features]
         self._only_local = False
         """Whether other nodes reach this one from the same machine only."""
@@ -230,8 +236,7 @@ class Node:
 
     def _learn_app(self, tenant: Tenant) -> None:
         """Apply a new or changed app. The secret of a stored app ends demo mode."""
-        has_secret = tenant.jwt or tenant.pusher.key
-        if has_secret and tenant.stored and self.parts.keys.close():
+        if tenant.stored and tenant.ends_demo and self.parts.keys.close():
             self._demo_ended()
 
     def _demo_ended(self) -> None:

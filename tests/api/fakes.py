@@ -26,6 +26,7 @@ from imserver.features.webhooks.webhooks import Webhooks
 from imserver.http.call import Api, answer
 from imserver.metrics import Metrics
 from imserver.model import Event
+from imserver.node.feature_list import declarations_of, load_features
 from imserver.push.idempotency import Dedupe, MessageIds
 from imserver.push.push import LocalReach, Pushes
 from imserver.sessions.presence import Presence
@@ -131,7 +132,8 @@ class FakeNode:
         self.apps: dict[str, Any] = {}
         """Apps that somebody is connected to: of the hub, not of the users who count as online."""
         store: Any = SimpleNamespace(on_changes=[], look=lambda: None)
-        self.tenants = Tenants(self.config, store, None, objection)
+        self.declared = declarations_of(load_features(Config()))
+        self.tenants = Tenants(self.config, store, None, objection, self.declared)
         self.keys = Keys(self.config, self.tenants.resolve)
         config = self.config.api
         self.dedupe = Dedupe(config.dedupe_ids, config.dedupe_seconds, shared=self.keys.demo)

@@ -14,13 +14,13 @@ from imserver.auth.rules import Rule, load_app_keys, objection
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadKey, BadToken, make_token, read_token
 from imserver.channels.channels import Subscribed
-from imserver.config.load import load_config
 from imserver.config.settings import ChannelSettings, JwtSettings, TenantSettings
 from imserver.config.values import ConfigError
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.hub.hub import App, LocalChannel
 from imserver.model import Subscribe
+from imserver.node.feature_list import load_config
 from imserver.transport.connection import Encoding
 from tests.core.login_harness import ASK, HOOK, JWT
 from tests.support import run_cli

@@ -16,11 +16,12 @@ from imserver.auth.tenants import (
 )
 from imserver.config.settings import Config, LimitSettings, StorageSettings, TenantSettings
 from imserver.config.values import APP_CHARACTERS, valid_name
+from imserver.dialects.pusher.settings import pusher_of
 from imserver.errors import StorageUnavailable
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
 from imserver.hub.hub import Hub
-from imserver.node.feature_list import load_features, objection_of
+from imserver.node.feature_list import declarations_of, load_features, objection_of
 from imserver.storage.store import Store
 
 Make = Callable[..., "Node"]
@@ -32,8 +33,10 @@ class Node:
     def __init__(self, folder: Path, config: Config) -> None:
         self.store = Store(StorageSettings(), str(folder), threaded=False)
         self.hub = Hub({}, set(), lambda connection: None)
-        objection = objection_of(load_features(config))
-        self.tenants = Tenants(config, self.store, self.hub, objection)
+        features = load_features(config)
+        self.tenants = Tenants(
+            config, self.store, self.hub, objection_of(features), declarations_of(features)
+        )
         self.heard: list[Tenant] = []
         self.tenants.on_change.append(self.heard.append)
         self.store.start()
@@ -275,6 +278,23 @@ def test_settings_of_a_newer_release_are_passed_over(node: Make) -> None:
     tenant = one.tenants.get("own")
     assert tenant is not None
     assert tenant.max_channels == 1
+
+
+def test_settings_of_an_absent_feature_are_passed_over_and_stay_stored(node: Make) -> None:
+    apps = {"demo": TenantSettings()}
+    one = node(Config(apps=apps))
+    assert one.tenants.register("own", pusher=PUSHER)
+    two = node(Config(apps=apps, features=()))
+    tenant = two.tenants.find("own")
+    assert tenant is not None
+    assert not tenant.ends_demo
+    assert two.tenants.change("own", {"max_channels": 3}).max_channels == 3
+    with pytest.raises(BadTenant, match="pusher: the setting features leaves this feature out"):
+        two.tenants.change("own", {"pusher": PUSHER})
+    three = node(Config(apps=apps)).tenants.find("own")
+    assert three is not None
+    assert pusher_of(three).key == PUSHER["key"]
+    assert three.max_channels == 3
 
 
 def test_settings_that_make_no_sense_any_more_hurt_only_their_app(

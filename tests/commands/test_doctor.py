@@ -22,8 +22,6 @@ from imserver.config.settings import (
     JwtSettings,
     LimitSettings,
     ListenSettings,
-    ProviderSettings,
-    PusherSettings,
     RedisSettings,
     ServerSettings,
     SmtpSettings,
@@ -31,6 +29,8 @@ from imserver.config.settings import (
     TenantSettings,
     WebhookSettings,
 )
+from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
+from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
 from tests.support import run_cli
@@ -159,9 +159,11 @@ def test_an_unknown_host_is_named_with_its_setting(tmp_path: Path) -> None:
 def test_every_host_of_the_settings_is_looked_up(tmp_path: Path) -> None:
     app = TenantSettings(
         jwt=(JwtSettings(issuer="https://one.invalid"), JwtSettings(issuer="https://two.invalid")),
-        oauth={"work": ProviderSettings("oidc", "id", issuer="https://three.invalid")},
         back_ends=BackEndSettings(publish="https://four.invalid/publish"),
-        pusher=PusherSettings(webhook_url="https://five.invalid/"),
+        of_features=(
+            PusherOfApp(PusherSettings(webhook_url="https://five.invalid/")),
+            OAuthOfApp({"work": ProviderSettings("oidc", "id", issuer="https://three.invalid")}),
+        ),
     )
     found = by_name(config(tmp_path, apps={"shop": app}, smtp=SmtpSettings("six.invalid")))
     assert {name: finding.meaning for name, finding in found.items() if ".invalid" in name} == {

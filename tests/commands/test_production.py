@@ -14,7 +14,6 @@ from imserver.config.settings import (
     AccountSettings,
     ApiSettings,
     BackEndSettings,
-    BotSettings,
     ClusterSettings,
     Config,
     DebugSettings,
@@ -22,15 +21,15 @@ from imserver.config.settings import (
     KeySettings,
     LimitSettings,
     ListenSettings,
-    ProviderSettings,
-    PusherSettings,
     RedisSettings,
     ServerSettings,
     StorageSettings,
     TenantSettings,
-    UploadSettings,
     WebhookSettings,
 )
+from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
+from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
+from tests.features import sections
 from tests.support import run_cli
 
 KEY = KeySettings("a-key-that-is-long-enough", ("admin",))
@@ -42,11 +41,12 @@ CLOSED = Config(
     accounts=AccountSettings(registration=False),
 )
 """Settings of which nothing is open."""
+PUSHER = PusherOfApp(PusherSettings("7", "key", "s" * 20))
 GITHUB = ProviderSettings("github", "id", "secret")
 REMOTE = {"redis": RedisSettings(url="rediss://:password@10.0.0.9:6379/0")}
 SHARED = {
     "storage": StorageSettings(url="postgresql://im:password@10.0.0.9/im"),
-    "uploads": UploadSettings(directory="/srv/uploads"),
+    "uploads": {"directory": "/srv/uploads"},
     "server": {"secret_file": "/nonexistent/secret"},
 }
 
@@ -58,7 +58,11 @@ def changed(changes: Mapping[str, Any]) -> Config:
         if isinstance(value, dict) and section != "apps"
         else value
         for section, value in changes.items()
+        if hasattr(CLOSED, section)
     }
+    replaced["of_features"] = sections(
+        **{name: each for name, each in changes.items() if isinstance(each, dict)}
+    )
     return msgspec.structs.replace(CLOSED, **replaced)
 
 
@@ -116,9 +120,9 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         {"accounts": {"registrations_per_address": 0, "logins_per_address": 0}},
         ["accounts.registrations_per_address", "accounts.logins_per_address"],
     ),
-    ("rates", {"uploads": {"quota_bytes": 0}}, ["uploads.quota_bytes"]),
+    ("features", {"uploads": {"quota_bytes": 0}}, ["uploads.quota_bytes"]),
     ("shared_storage", {**REMOTE, **SHARED, "storage": {"url": ""}}, ["storage.url"]),
-    ("shared_storage", {**REMOTE, **SHARED, "uploads": {"directory": ""}}, ["uploads.directory"]),
+    ("features", {**REMOTE, **SHARED, "uploads": {"directory": ""}}, ["uploads.directory"]),
     ("shared_storage", {**REMOTE, **SHARED, "server": {"secret_file": ""}}, ["server.secret_file"]),
     ("shared_storage", {"redis": RedisSettings(addr="127.0.0.1:6379")}, []),
     (
@@ -152,9 +156,13 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         {"apps": app(back_ends=BackEndSettings(publish="http://shop.example.org/publish"))},
         ["apps.101.back_ends.publish"],
     ),
-    ("demo_mode", {"api": {"keys": ()}, "apps": app(pusher=PusherSettings("key", "s" * 20))}, []),
+    (
+        "demo_mode",
+        {"api": {"keys": ()}, "apps": app(of_features=(PUSHER,))},
+        [],
+    ),
     ("debugging", {"debug": DebugSettings(echo_path="/echo")}, ["debug.echo_path"]),
-    ("debugging", {"bots": BotSettings(allow_loopback=True)}, ["bots.allow_loopback"]),
+    ("features", {"bots": {"allow_loopback": True}}, ["bots.allow_loopback"]),
     ("cluster_listener", {"cluster": ClusterSettings(bind="0.0.0.0")}, []),
 ]
 
@@ -197,8 +205,8 @@ def test_files_that_everybody_may_read_are_found(tmp_path: Path) -> None:
         "server.secret_file",
         "configuration file",
         "storage.url",
-        "apps.101.webhook.secret_file",
         "apps.101.jwt[0].key_file",
+        "apps.101.webhook.secret_file",
     ]
     for file in files.values():
         file.chmod(0o700 if file.is_dir() else 0o640)
@@ -209,7 +217,7 @@ def test_files_that_everybody_may_read_are_found(tmp_path: Path) -> None:
     "changes",
     [
         {"smtp": {"password": "secret"}},
-        {"apps": app(open=False, jwt=(JwtSettings(),), oauth={"github": GITHUB})},
+        {"apps": app(open=False, jwt=(JwtSettings(),), of_features=(OAuthOfApp({"github": GITHUB}),))},
         {"uploads": {"s3_secret_key": "secret"}},
     ],
     ids=["mail", "provider", "bucket"],

@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from imserver import assets
-from imserver.config.values import BY_FOLDED, fold
+from imserver.config.values import fold
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
+from tests.features import DECLARED
 from tests.integration.cmd import fresh, get, logged_in, post
 from tests.support import ROOT, Server, clean_environment, eventually
 from tests.test_packaging import SOURCES
@@ -134,7 +135,7 @@ def test_what_a_service_depends_on_and_mounts_exists() -> None:
 
 
 def test_the_variables_of_a_node_are_settings() -> None:
-    known = {folded.replace(".", "") for folded in BY_FOLDED}
+    known = {folded.replace(".", "") for folded in DECLARED.by_folded}
     for service in OURS:
         for name in environment(service):
             assert fold(name.removeprefix("IMSERVER_")) in known, name

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,13 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imserver.config.load import load_with_places
 from imserver.errors import StartError
 from imserver.node import feature_list
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks
 from tests.integration.raw import TEXT, Raw, frame
-from tests.support import ROOT, clean_environment
+from tests.support import ROOT, Server, clean_environment, eventually
 from tests.test_packaging import build
 
 GUIDE = ROOT / "docs" / "guides" / "write-a-feature.md"
@@ -67,6 +67,26 @@ def test_the_guide_does_what_it_says(installed: Path, start_server: StartServer)
     assert re.search(rb"^imserver_lines_told_total\{.*\} 2$", server.get("/metrics")[1], re.MULTILINE)
 
 
+def greeting(server: Server) -> str:
+    with Raw(server.ws) as client:
+        client.upgrade("/lines")
+        return client.frame().text
+
+
+def test_its_settings_come_from_the_file_the_environment_and_sighup(
+    installed: Path, start_server: StartServer
+) -> None:
+    config = yaml.safe_load(only("yaml").text)
+    paths = {"PYTHONPATH": f"{ROOT}:{installed}"}
+    server = start_server(config=config, environment=paths)
+    assert greeting(server) == "Welcome."
+    server.configure({**config, "lines": {"greeting": "Hello."}})
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: greeting(server) == "Hello.")
+    server = start_server(config=config, environment={**paths, "IMSERVER_LINES_GREETING": "Good day."})
+    assert greeting(server) == "Good day."
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -82,5 +102,5 @@ def test_wrong_settings_of_the_feature_are_refused_with_their_line(
     file = tmp_path / "my.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(StartError) as caught:
-        feature_list.check(*load_with_places(str(file), {}))
+        feature_list.check(*feature_list.load_with_places(str(file), {}))
     assert said in str(caught.value)

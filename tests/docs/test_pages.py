@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from imserver import assets, errors
-from imserver.config.settings import PusherSettings
-from imserver.config.values import BY_FOLDED, fold
+from imserver.config.values import fold
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge import wire as centrifuge
 from imserver.dialects.centrifuge.api import METHODS
 from imserver.dialects.cmd.wire import COMMANDS
 from imserver.dialects.pusher import wire as pusher
+from imserver.dialects.pusher.settings import PusherSettings
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
-from tests.features import METRICS, ROUTES
+from tests.features import DECLARED, METRICS, ROUTES
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
@@ -155,7 +155,7 @@ def test_the_map_names_every_module_of_a_service(folder: str) -> None:
 def test_every_setting_that_is_named_exists(page: Path) -> None:
     for section, key in re.findall(rf"`({SECTIONS})\.(\w+)`", prose(page)):
         assert key in DEFAULTS[section] or key in ("py", "yaml"), f"{page.name}: {section}.{key}"
-    known = {folded.replace(".", "") for folded in BY_FOLDED} | {"config", "key"}
+    known = {folded.replace(".", "") for folded in DECLARED.by_folded} | {"config", "key"}
     for name in re.findall(r"\bIMSERVER_([A-Z_]+)\b", page.read_text(encoding="utf-8")):
         assert fold(name) in known, f"{page.name}: IMSERVER_{name}"
 

@@ -1,23 +1,43 @@
 """What the core and all features bring, for tests that go through all of it."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
 from imserver import metric_table
 from imserver.api.v1 import table
 from imserver.config.settings import Config
-from imserver.node.feature_list import load_core, load_features
+from imserver.node.feature_list import declarations_of, load_core, load_features
 
 FEATURES = (*load_core(), *load_features(Config()))
 """Rows, those of the core among them."""
-_OF_FEATURES = tuple(row for feature in FEATURES for row in feature.operations)
-OPERATIONS = (*table.OPERATIONS, *(row for row in _OF_FEATURES if row.function is not None))
-DOCUMENTED = (*table.OPERATIONS, *_OF_FEATURES)
-COMMANDS = table.commands_of(_OF_FEATURES)
+DECLARED = declarations_of(FEATURES)
+DOCUMENTED = (
+    *table.operations_of(DECLARED),
+    *(row for feature in FEATURES for row in feature.operations),
+)
+OPERATIONS = tuple(row for row in DOCUMENTED if row.function is not None)
+COMMANDS = table.commands_of(DOCUMENTED)
 ROUTES = (
-    *table.ROUTES,
-    *table.routes_of(_OF_FEATURES),
+    *table.routes_of(DOCUMENTED),
     *(row for feature in FEATURES for row in feature.routes),
 )
 FEATURE_OF = {(row.method, row.path): feature.name for feature in FEATURES for row in feature.routes}
 """Method and path of a route → the feature that brings it."""
 DIALECTS = tuple(dialect for feature in FEATURES for dialect in feature.dialects)
 METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in feature.metrics()))
-document = table.document_of(_OF_FEATURES)
+document = table.document_of(DOCUMENTED)
+
+
+def sections(**given: Mapping[str, Any]) -> tuple[tuple[str, Struct], ...]:
+    """``Config.of_features`` with all features: the defaults, and some settings of sections."""
+    return tuple(
+        (
+            name,
+            kind(
+                **{key: value for key, value in given.get(name, {}).items() if key in kind.__struct_fields__}
+            ),
+        )
+        for name, kind in DECLARED.sections
+    )

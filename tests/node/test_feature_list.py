@@ -1,15 +1,21 @@
 """The setting ``features``: which features a node has, and what it says of the settings of others."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from imserver import assets
-from imserver.config.load import load_with_places
-from imserver.config.settings import Config, PusherSettings, TenantSettings
+from imserver.config.load import dump_config, load_config
+from imserver.config.settings import Config, HubSettings, settings_of
+from imserver.config.values import ConfigError, Places
+from imserver.core.core import FeatureParts
 from imserver.errors import StartError
+from imserver.feature import Feature
 from imserver.node import feature_list
-from imserver.node.feature_list import load_features, objection_of
+from imserver.node.feature_list import declarations_of, load_features, load_with_places
 
 NAMES = [feature.name for feature in load_features(Config())]
 
@@ -57,7 +63,7 @@ def test_the_manual_names_all_features() -> None:
         ),
         (
             "features: []\naccounts: {friends: 7}\n",
-            "my.yaml: accounts: the setting features leaves this feature out",
+            "line 2: accounts: the setting features leaves this feature out",
         ),
     ],
 )
@@ -112,6 +118,113 @@ def test_a_feature_that_is_named_twice_is_loaded_once(
 
 
 def test_an_app_made_at_run_time_has_no_settings_of_absent_features() -> None:
-    settings = TenantSettings(pusher=PusherSettings(app_id="7", key="k", secret="s" * 16))
-    assert objection_of(load_features(Config(features=())))("shop", settings).startswith("pusher: ")
-    assert not objection_of(load_features(Config()))("shop", settings)
+    given = {"pusher": {"app_id": "7", "key": "k", "secret": "s" * 16}}
+    absent, present = (declarations_of(load_features(Config(features=each))) for each in ((), None))
+    assert present.given_fields(given, Places("app shop"))["pusher"]["key"] == "k"
+    with pytest.raises(ConfigError, match=r"^app shop: pusher: the setting features "):
+        absent.given_fields(given, Places("app shop"))
+
+
+def test_the_keys_of_features_are_those_that_they_declare() -> None:
+    declared: dict[str, tuple[str, ...]] = {}
+    for feature in load_features(Config()):
+        keys = [feature.name] if feature.settings is not None else []
+        keys += [f"{name}.{key}" for name, kind in feature.sections.items() for key in kind.__struct_fields__]
+        if feature.app_settings is not None:
+            keys += [f"apps.*.{key}" for key in feature.app_settings.__struct_fields__]
+        if keys:
+            declared[feature.name] = tuple(keys)
+    of_the_core = {"webhooks": ("apps.*.webhook", "apps.*.back_ends")}
+    of_the_core["accounts"] = ("accounts", "smtp", "apps.*.accounts", "apps.*.account_tokens")
+    assert {**of_the_core, **declared} == feature_list.KEYS
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("IMSERVER_UPLOADS_MAX_BYTES", "uploads: the setting features leaves this feature out"),
+        ("IMSERVER_ACCOUNTS_BOTS", "accounts: the setting features leaves this feature out"),
+    ],
+)
+def test_a_variable_of_an_absent_feature_is_refused(variable: str, said: str) -> None:
+    environment = {"IMSERVER_FEATURES": "[action]", variable: "1"}
+    with pytest.raises(ConfigError) as caught:
+        load_with_places(os.devnull, environment)
+    assert str(caught.value) == f"{variable}: {said}"
+    config, _ = load_with_places(os.devnull, {variable: "1"})
+    assert dict(config.of_features)["uploads"].max_bytes in (1, 104857600)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("features: [action]\nuploads: {max_bytes: 1}\n", "line 2: uploads: the setting features leaves"),
+        ("features: []\nwebsocket:\n  protobuf_silent_seconds: 1\n", "line 3: websocket.protobuf_silent"),
+        ("features: []\napps: {a: {dialects: [cmd, pusher]}}\n", "line 2: apps.a.dialects[1]: expected one"),
+    ],
+)
+def test_sections_keys_and_dialects_of_absent_features_are_refused(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(tmp_path, text)
+    assert said in str(caught.value)
+
+
+class Lamp(Struct, frozen=True):
+    """A section of a feature of another distribution."""
+
+    room: str
+    brightness: int = 3
+    bulb_password: str = ""
+    tokens: tuple[str, ...] = ()
+    token_seconds: int = 60
+    doors: dict[str, str] = {}
+
+
+class LampOfApp(Struct, frozen=True):
+    """Its settings of an app."""
+
+    max_channels: int = 1
+
+
+class LampOfAppWithoutDefault(Struct, frozen=True):
+    """Settings of an app that every app would need."""
+
+    colour: str
+
+
+def lamp(**fields: Any) -> Feature:
+    return Feature("lamp", lambda _parts: FeatureParts(), **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"app_settings": LampOfApp}, "the setting apps.*.max_channels is declared twice"),
+        ({"app_settings": LampOfAppWithoutDefault}, "settings of an app have defaults"),
+        ({"sections": {"hub": HubSettings}}, "the setting hub.notice_members is declared twice"),
+    ],
+)
+def test_a_feature_declares_nothing_that_is_declared(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(StartError) as caught:
+        declarations_of([lamp(**fields)])
+    assert said in str(caught.value)
+
+
+def test_the_section_of_a_feature_of_another_distribution(tmp_path: Path) -> None:
+    def load(text: str, **environment: str) -> Config:
+        file = tmp_path / "my.yaml"
+        file.write_text(text)
+        return load_config(
+            str(file), environment, None, lambda _names: declarations_of([lamp(settings=Lamp)])
+        )
+
+    secrets = "bulb_password: p4ss, tokens: [p4ss], doors: {key: p4ss}"
+    config = load(f"lamp: {{room: hall, {secrets}}}", IMSERVER_LAMP_BRIGHTNESS="7")
+    assert settings_of(config, Lamp).brightness == 7
+    shown = dump_config(config)
+    assert "p4ss" not in shown
+    assert "token_seconds: 60" in shown
+    with pytest.raises(ConfigError, match=r"lamp: room is missing$"):
+        load("lamp: {brightness: 1}")

@@ -19,12 +19,12 @@ from imserver.config.settings import (
     Config,
     JwtSettings,
     KeySettings,
-    PusherSettings,
     ServerSettings,
     StorageSettings,
     TenantSettings,
     WebhookSettings,
 )
+from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.parts import bots_of
 from imserver.http.call import Route, answer
@@ -47,8 +47,14 @@ APPS: Final = {
     **{f"{family}202": replace(RULED, api_allow_from=()) for family in FAMILIES},
     **{f"{family}203": TenantSettings(same_as=f"{family}201") for family in FAMILIES},
     **{f"{family}204": OPEN for family in FAMILIES},
-    "201": replace(RULED, pusher=PusherSettings("id201", "key201", PUSHER_SECRETS["201"])),
-    "202": replace(RULED, api_allow_from=(), pusher=PusherSettings("id202", "key202", PUSHER_SECRETS["202"])),
+    "201": replace(
+        RULED, of_features=(PusherOfApp(PusherSettings("id201", "key201", PUSHER_SECRETS["201"])),)
+    ),
+    "202": replace(
+        RULED,
+        api_allow_from=(),
+        of_features=(PusherOfApp(PusherSettings("id202", "key202", PUSHER_SECRETS["202"])),),
+    ),
     **{f"{family}206": TenantSettings(same_as=f"{family}204") for family in FAMILIES},
     "205": TenantSettings(),
     "207": TenantSettings(webhook=WebhookSettings(secret="x" * 20, authorise_url="http://127.0.0.1:1/")),

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.principal import PUSH_OR_USER
-from imserver.config.settings import ApiSettings, PusherSettings
+from imserver.config.settings import ApiSettings
 from imserver.dialects.centrifuge.api import ROUTES as CENTRIFUGO
 from imserver.dialects.client import api as client
 from imserver.dialects.protobuf.api import NO_TOKEN
@@ -76,7 +76,7 @@ def harnesses() -> Iterator[tuple[Harness, Harness]]:
     with tempfile.TemporaryDirectory() as keyed, tempfile.TemporaryDirectory() as demo:
         settings = config(Path(demo), api=ApiSettings())
         settings = replace(
-            settings, apps={n: replace(t, jwt=(), pusher=PusherSettings()) for n, t in settings.apps.items()}
+            settings, apps={n: replace(t, jwt=(), of_features=()) for n, t in settings.apps.items()}
         )
         both = Harness(config(Path(keyed))), Harness(settings)
         try:

@@ -12,12 +12,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from imserver.api.routes import fast_routes
-from imserver.config.settings import AccountSettings, AppAccountSettings, AppSettings, ProviderSettings
+from imserver.config.settings import AccountSettings, AppAccountSettings, AppSettings
 from imserver.errors import StorageUnavailable
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.oauth import oauth as logins
 from imserver.features.oauth import providers as protocols
 from imserver.features.oauth.oauth import oauth_of
+from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
 from imserver.storage.contract import Account
 from imserver.transport.exchange import HttpRequest, header_block, row_of
 
@@ -55,8 +56,12 @@ def node(tmp_path_factory: pytest.TempPathFactory, provider: StandIn) -> Iterato
     ruled = replace(RULED, api_allow_from=())
     apps = {
         **APPS,
-        "201": replace(ruled, oauth=providers(True)),
-        "202": replace(ruled, oauth=providers(False), accounts=AppAccountSettings(passwords=False)),
+        "201": replace(ruled, of_features=(OAuthOfApp(providers(True)),)),
+        "202": replace(
+            ruled,
+            of_features=(OAuthOfApp(providers(False)),),
+            accounts=AppAccountSettings(passwords=False),
+        ),
     }
     harness = Harness(
         config(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -24,6 +24,7 @@ from imserver.api.v1 import (
 )
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.auth.principal import ANY_KEY, ANYONE
+from imserver.config.values import Declarations
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import about
 from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of, run
@@ -31,27 +32,15 @@ from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers
 from imserver.http.wire import reply
 from imserver.transport.exchange import HttpResponse
 
-_SINGLE: Final = (
-    *push.routes.rows,
-    *presence.routes.rows,
-    *channels.routes.rows,
-    *streamed.routes.rows,
-    *subscribers.routes.rows,
-    *conversations.routes.rows,
-    *messages.routes.rows,
-    *presence.sessions.rows,
-    *apps.routes.rows,
-)
-
 # --- batches ------------------------------------------------------------------------------------------------
 
 
-def commands_of(more: Iterable[Operation]) -> dict[str, Route]:
-    """What a batch may contain, by name: operations of the core, and ``more``, those of features."""
+def commands_of(operations: Iterable[Operation]) -> dict[str, Route]:
+    """What a batch may contain, by name, of these operations."""
     return {
         row.path.removeprefix(f"{PREFIX}/"): route_of(row)
-        for row in (*_SINGLE, *more)
-        if row.method == "POST" and row.function is not None
+        for row in operations
+        if row.method == "POST" and row.function is not None and row not in _batches.rows
     }
 
 
@@ -180,9 +169,9 @@ def described(api: Api) -> bytes:
     return api.document(api.limits.batch_targets, api.keys.demo)
 
 
-def document_of(more: Iterable[Operation]) -> Callable[[int, bool], bytes]:
-    """Make the function that writes the document, with the operations of features (``more``)."""
-    documented = (*OPERATIONS, *more)
+def document_of(operations: Iterable[Operation]) -> Callable[[int, bool], bytes]:
+    """Make the function that writes the document of these operations."""
+    documented = tuple(operations)
 
     @lru_cache(maxsize=2)
     def write(batch_targets: int, demo: bool) -> bytes:
@@ -194,18 +183,24 @@ def document_of(more: Iterable[Operation]) -> Callable[[int, bool], bytes]:
     return write
 
 
-OPERATIONS: Final[tuple[Operation, ...]] = (
-    *_SINGLE,
-    *_batches.rows,
-    *publisher.routes.rows,
-    *_document.rows,
-)
-"""What :func:`imserver.http.call.answer` answers, of the core."""
+def operations_of(declared: Declarations) -> tuple[Operation, ...]:
+    """The operations of the core, on a node with these settings of apps."""
+    return (
+        *push.routes.rows,
+        *presence.routes.rows,
+        *channels.routes.rows,
+        *streamed.routes.rows,
+        *subscribers.routes.rows,
+        *conversations.routes.rows,
+        *messages.routes.rows,
+        *presence.sessions.rows,
+        *apps.operations(declared),
+        *_batches.rows,
+        *publisher.routes.rows,
+        *_document.rows,
+    )
 
 
 def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
     """The routes of operations that have a function."""
     return tuple(route_of(row) for row in operations if row.function is not None)
-
-
-ROUTES: Final = routes_of(OPERATIONS)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from imserver.config.settings import settings_of
 from imserver.core.core import FeatureParts, Parts
 from imserver.dialects.centrifuge import api, streams
 from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
+from imserver.dialects.centrifuge.settings import CentrifugeSettings
 from imserver.dialects.centrifuge.streams import FallbackStreams
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.feature import Feature
 
 
 def _build(core: Parts) -> FeatureParts:
+    settings = settings_of(core.config, CentrifugeSettings)
     answers = CentrifugeAnswers(core.back_ends)
     core.channel_commands.answers[NAME] = answers
     service = CentrifugeService(
@@ -25,7 +28,7 @@ def _build(core: Parts) -> FeatureParts:
         core.connections,
         core.queries,
         core.messaging.catch_up,
-        core.config.centrifuge.app,
+        settings.app,
         core.config.websocket.client_ping_seconds,
     )
     others = None if core.cluster is None else core.cluster.others
@@ -43,4 +46,5 @@ FEATURE = Feature(
     _build,
     (CentrifugeDialect(), CentrifugeProtobufDialect()),
     (*api.ROUTES, *streams.ROUTES),
+    settings=CentrifugeSettings,
 )

@@ -33,7 +33,7 @@ from imserver.channels.stored import Published
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import Position
 from imserver.cluster.registry import Lease
-from imserver.config.settings import ChannelSettings
+from imserver.config.settings import ChannelSettings, settings_of
 from imserver.core.core import Parts
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.service import (
@@ -45,6 +45,7 @@ from imserver.dialects.centrifuge.service import (
     infos_of_members,
     presence_stats,
 )
+from imserver.dialects.centrifuge.settings import CentrifugeSettings
 from imserver.dialects.centrifuge.wire import MAX_OFFSET, ClientView, HistoryResult
 from imserver.errors import Unavailable
 from imserver.http.call import Api, Call, Route
@@ -92,7 +93,7 @@ def _api(core: Parts, _: Api) -> CentrifugeApi:
         core.sessions,
         core.channels,
         core.tenants,
-        core.config.centrifuge.app,
+        settings_of(core.config, CentrifugeSettings).app,
         core.lease,
         core.started_at,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from imserver.config.settings import settings_of
 from imserver.core.core import FeatureParts, Parts
 from imserver.dialects.protobuf import api
 from imserver.dialects.protobuf.service import ProtobufService
+from imserver.dialects.protobuf.settings import ProtobufSettings
 from imserver.dialects.protobuf.uplink import ProtobufUplink
 from imserver.dialects.protobuf.wire import NAME, PLAIN
 from imserver.feature import Feature
@@ -20,9 +22,16 @@ def _build(core: Parts) -> FeatureParts:
         api.GoChatApi(core.tenants, people.accounts, people.friends, groups_of(core), core.relations),
         service.rows(),
         ended=(service.ended,),
-        silent_seconds={NAME: core.config.websocket.protobuf_silent_seconds},
+        silent_seconds={NAME: settings_of(core.config, ProtobufSettings).protobuf_silent_seconds},
         checks={NAME: service.check_token},
     )
 
 
-FEATURE = Feature(NAME, _build, (PLAIN,), api.ROUTES, uses=("accounts", "groups"))
+FEATURE = Feature(
+    NAME,
+    _build,
+    (PLAIN,),
+    api.ROUTES,
+    uses=("accounts", "groups"),
+    sections={"websocket": ProtobufSettings},
+)

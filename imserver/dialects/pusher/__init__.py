@@ -7,6 +7,7 @@ from imserver.dialects.pusher import api
 from imserver.dialects.pusher.apps import PusherApps, entrance, objection
 from imserver.dialects.pusher.hooks import PusherHooks
 from imserver.dialects.pusher.service import NAME, PusherService
+from imserver.dialects.pusher.settings import PusherOfApp
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.feature import Feature
 from imserver.features.webhooks import webhooks_of
@@ -35,4 +36,12 @@ def _build(core: Parts) -> FeatureParts:
     )
 
 
-FEATURE = Feature(NAME, _build, (PusherDialect(),), api.ROUTES, objection, uses=("webhooks",))
+FEATURE = Feature(
+    NAME,
+    _build,
+    (PusherDialect(),),
+    api.ROUTES,
+    objection,
+    uses=("webhooks",),
+    app_settings=PusherOfApp,
+)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -21,9 +22,10 @@ from imserver.auth.rules import secret_in
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey
 from imserver.channels.members import ChannelNames
-from imserver.config.settings import ChannelSettings, Config, PusherSettings, TenantSettings
-from imserver.config.values import MAKE_SECRET
+from imserver.config.settings import ChannelSettings, Config, TenantSettings
+from imserver.config.values import EITHER_SECRET, HTTP_URL, MAKE_SECRET
 from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
+from imserver.dialects.pusher.settings import PusherSettings, pusher_of
 from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
 from imserver.errors import StartError
 
@@ -93,9 +95,10 @@ def secret_of(settings: TenantSettings) -> bytes:
 
     Raises :class:`imserver.auth.tokens.BadKey`.
     """
-    if not settings.pusher.key:
+    pusher = pusher_of(settings)
+    if not pusher.key:
         return b""
-    secret = secret_in("pusher", settings.pusher)
+    secret = secret_in("pusher", pusher)
     if len(secret) < MIN_SECRET_BYTES:
         # Each client has signatures and could try secrets on them.
         raise BadKey(
@@ -105,8 +108,14 @@ def secret_of(settings: TenantSettings) -> bytes:
     return secret
 
 
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+"""Keys and ids of apps, which are segments of paths."""
+
+
 def objection(_name: str, settings: TenantSettings) -> str:
-    """Why the secret of an app cannot be used; ``""`` if it can."""
+    """What is wrong with the settings of an app; ``""``: nothing. Reads the file of the secret."""
+    if wrong := _names_objection(pusher_of(settings)):
+        return wrong
     try:
         secret_of(settings)
     except BadKey as bad:
@@ -114,9 +123,24 @@ def objection(_name: str, settings: TenantSettings) -> str:
     return ""
 
 
+def _names_objection(pusher: PusherSettings) -> str:
+    if not pusher.key:
+        unset = pusher == PusherSettings()
+        return "" if unset else "pusher: expected app_id, key, and secret or secret_file"
+    for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):
+        if not _NAME.fullmatch(value):
+            expected = "1 to 100 letters, digits, dots, dashes or underscores"
+            return f"pusher.{name}: expected {expected}, got {value!r}"
+    if bool(pusher.secret) == bool(pusher.secret_file):
+        return f"pusher: {EITHER_SECRET}"
+    if pusher.webhook_url and not HTTP_URL.match(pusher.webhook_url):
+        return f"pusher.webhook_url: expected an http:// or https:// address, got {pusher.webhook_url!r}"
+    return ""
+
+
 def entrance(tenant: Tenant) -> str:
     """Who uses an app with this protocol, for the start of the server."""
-    if not tenant.pusher.key:
+    if not pusher_of(tenant).key:
         return ""
     return "anybody with its pusher.key may connect; only its back end makes them users"
 
@@ -167,8 +191,9 @@ class PusherApps:
         self.set(app, None)
 
     def _take(self, tenant: Tenant, secret: bytes) -> None:
-        speaks = tenant.pusher.key and secret and not tenant.same_as
-        self.set(tenant.name, PusherApp(tenant.name, secret, tenant.pusher) if speaks else None)
+        settings = pusher_of(tenant)
+        speaks = settings.key and secret and not tenant.same_as
+        self.set(tenant.name, PusherApp(tenant.name, secret, settings) if speaks else None)
 
     def set(self, app: str, pusher: PusherApp | None) -> None:
         """Set or remove (None) an app. If two apps have the same names, the first by name keeps them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from imserver.feature import Feature
 from imserver.features.bots import answers_api, api, hooks_api, parts
+from imserver.features.bots.settings import BotLimits, BotSettings, findings
 
 FEATURE = Feature(
     "bots",
@@ -11,4 +12,7 @@ FEATURE = Feature(
     routes=hooks_api.ROUTES,
     operations=(*api.routes.rows, *hooks_api.routes.rows, *answers_api.routes.rows),
     uses=("webhooks", "accounts", "groups"),
+    settings=BotSettings,
+    sections={"accounts": BotLimits},
+    findings=findings,
 )

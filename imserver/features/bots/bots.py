@@ -18,7 +18,6 @@ from imserver import errors
 from imserver.auth.attempts import AddressRate
 from imserver.auth.identifiers import BadField, checked, fits
 from imserver.auth.observer import Observer
-from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
 from imserver.features.accounts.accounts import (
     Accounts,
@@ -30,6 +29,7 @@ from imserver.features.accounts.accounts import (
 from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
 from imserver.features.bots.outbound import BadUrl, PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
+from imserver.features.bots.settings import BotLimits
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.model import AskBotCommands, Reply, id_of
 from imserver.storage.contract import Account, Bot, BotCommand
@@ -72,7 +72,7 @@ class Bots:
 
     def __init__(
         self,
-        settings: AccountSettings,
+        settings: BotLimits,
         tokens: AccountTokens,
         rows: BotStore,
         accounts: Accounts,

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from imserver.auth.attempts import AddressRate
 from imserver.channels.streamed_messages import StreamedMessages
+from imserver.config.settings import settings_of
 from imserver.core.core import FeatureParts, Parts
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.answers import AnswerCommands, ConversationStreams, StreamedAnswers
@@ -13,6 +14,7 @@ from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots,
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore
+from imserver.features.bots.settings import BotLimits, BotSettings
 from imserver.features.groups.parts import groups_of
 from imserver.features.webhooks import webhooks_of
 
@@ -38,7 +40,7 @@ def build(core: Parts) -> FeatureParts:
     people = accounts_of(core)
     webhooks = webhooks_of(core)
     store, rows, hook_rows = core.store, BotStore(core.store), HookStore(core.store)
-    requests = PublicRequests(core.config.bots.allow_loopback)
+    requests = PublicRequests(settings_of(core.config, BotSettings).allow_loopback)
     hooks = BotHooks(
         store,
         hook_rows,
@@ -51,7 +53,7 @@ def build(core: Parts) -> FeatureParts:
         webhooks.tally,
     )
     bots = Bots(
-        core.config.accounts,
+        settings_of(core.config, BotLimits),
         people.tokens,
         rows,
         people.accounts,

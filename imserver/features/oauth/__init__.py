@@ -8,6 +8,7 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.oauth import api, callback
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.oauth import OAuth
+from imserver.features.oauth.settings import OAuthOfApp, check, objection
 
 
 def _build(core: Parts) -> FeatureParts:
@@ -19,5 +20,12 @@ def _build(core: Parts) -> FeatureParts:
 
 
 FEATURE = Feature(
-    "oauth", _build, routes=callback.ROUTES, operations=tuple(api.routes.rows), uses=("pages", "accounts")
+    "oauth",
+    _build,
+    routes=callback.ROUTES,
+    objection=objection,
+    operations=tuple(api.routes.rows),
+    uses=("pages", "accounts"),
+    app_settings=OAuthOfApp,
+    check=check,
 )

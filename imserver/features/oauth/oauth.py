@@ -34,7 +34,7 @@ from imserver.auth.attempts import TooManyFailures
 from imserver.auth.identifiers import BadField
 from imserver.auth.tenants import Tenants
 from imserver.cluster.registry import TemporaryValues
-from imserver.config.settings import Config, ProviderSettings
+from imserver.config.settings import Config
 from imserver.core.core import Parts
 from imserver.errors import ImserverError, LoginRefusal
 from imserver.features.accounts.accounts import Accounts, Closed, check_device
@@ -48,6 +48,7 @@ from imserver.features.oauth.providers import (
     ProviderRefused,
     ProviderUnavailable,
 )
+from imserver.features.oauth.settings import ProviderSettings, providers_of
 from imserver.logging import RateLimitedLog
 from imserver.storage.contract import Account, AccountLink, Taken
 from imserver.transport.outgoing import Outgoing
@@ -183,7 +184,7 @@ class OAuth:
         """The providers of an app by name. Raises NoAccounts."""
         self._accounts.rules_of(app)
         tenant = self._tenants.get(app)
-        return {} if tenant is None else tenant.oauth
+        return {} if tenant is None else providers_of(tenant)
 
     def _provider(self, app: str, name: str) -> tuple[ProviderSettings, Provider]:
         settings = self.settings_of(app).get(name)

@@ -23,9 +23,9 @@ from msgspec import Struct
 from imserver.auth.identifiers import UNSHOWABLE
 from imserver.auth.issuers import Issuer
 from imserver.auth.tokens import BadToken, bytes_of, unverified, verified_payload
-from imserver.config.settings import ProviderSettings
 from imserver.config.values import ISSUER_URL
 from imserver.errors import ImserverError, IssuerUnavailable
+from imserver.features.oauth.settings import ProviderSettings
 from imserver.storage.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS, SUBJECT_BYTES
 from imserver.transport.outgoing import Outgoing, Unreachable
 

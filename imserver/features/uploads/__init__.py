@@ -7,10 +7,11 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from imserver.auth.reviews import NoReviews
-from imserver.config.settings import Config
+from imserver.config.settings import Config, settings_of
 from imserver.core.core import FeatureParts, Parts
 from imserver.feature import Feature
 from imserver.features.uploads.api import OPERATIONS, is_streamed
+from imserver.features.uploads.settings import UploadSettings, check, findings
 from imserver.features.uploads.uploads import Uploads, uploads_of
 from imserver.http.call import Api
 from imserver.storage.contract import Erasure
@@ -24,7 +25,7 @@ __all__ = ["FEATURE", "Uploads", "uploads_of"]
 
 def _build(core: Parts) -> FeatureParts:
     config = core.config
-    uploads = Uploads(config.uploads, config.server.data_dir, core.store, core.reviews)
+    uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, core.store, core.reviews)
     return FeatureParts(uploads, erasure=uploads.erasure, counters=uploads.counters, stop=uploads.close)
 
 
@@ -43,8 +44,8 @@ def _metrics() -> Sequence[Metric]:
 
 @contextmanager
 def _erasing(config: Config, store: Store) -> Iterator[Erasure]:
-    reviews = NoReviews()
-    with closing(Uploads(config.uploads, config.server.data_dir, store, reviews)) as uploads:
+    settings = settings_of(config, UploadSettings)
+    with closing(Uploads(settings, config.server.data_dir, store, NoReviews())) as uploads:
         yield uploads.erasure
 
 
@@ -56,4 +57,7 @@ FEATURE = Feature(
     streamed=is_streamed,
     metrics=_metrics,
     erasing=_erasing,
+    settings=UploadSettings,
+    check=check,
+    findings=findings,
 )

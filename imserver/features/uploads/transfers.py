@@ -17,8 +17,8 @@ import gevent
 
 from imserver import errors
 from imserver.auth.attempts import network_of
-from imserver.config.settings import UploadSettings
 from imserver.errors import HttpProblem, ImserverError
+from imserver.features.uploads.settings import UploadSettings
 
 if TYPE_CHECKING:
     from greenlet import greenlet

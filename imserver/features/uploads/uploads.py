@@ -24,7 +24,6 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.attempts import Attempts, TooManyFailures, network_of
 from imserver.auth.reviews import Reviews
-from imserver.config.settings import UploadSettings
 from imserver.core.core import Parts
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.features.uploads import upload_rows
@@ -38,6 +37,7 @@ from imserver.features.uploads.media import (
     PictureWorker,
     type_of,
 )
+from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.storage import app_rows
 from imserver.storage.contract import Erasure

@@ -1,32 +1,50 @@
-"""The shapes of apps have every setting of an app."""
+"""The shapes of apps have every setting of an app, also of features."""
 
-import pytest
+from collections.abc import Iterator
+
 from msgspec import Struct
 
-from imserver.api.v1 import apps
-from imserver.config import settings
+from imserver.api.v1.app_shapes import given_entry, given_group, shown_entry, shown_group
+from imserver.api.v1.apps import shapes_of
+from imserver.config.declared import hints_of, marks_of, struct_in
+from imserver.config.settings import TenantSettings
+from imserver.config.values import CORE
+from tests.features import DECLARED
 
-FILES = {"key_file", "secret_file"}
-"""Files of the server are named in its configuration only."""
-SECRETS = {"key", "secret", "client_secret"}
+KINDS = (TenantSettings, *DECLARED.app_kinds)
 
 
-@pytest.mark.parametrize(
-    ("declared", "given", "shown", "left_out"),
-    [
-        (settings.TenantSettings, apps.AppSettingsGiven, apps.AppShown, set()),
-        (settings.JwtSettings, apps.TokenKey, apps.TokenKeyShown, SECRETS),
-        (settings.AppAccountSettings, apps.AccountRules, apps.AccountRulesShown, set()),
-        (settings.ProviderSettings, apps.LoginProvider, apps.LoginProviderShown, SECRETS),
-        (settings.WebhookSettings, apps.Webhook, apps.WebhookShown, SECRETS),
-        (settings.BackEndSettings, apps.BackEndAddresses, apps.BackEndsShown, set()),
-        (settings.PusherSettings, apps.PusherNames, apps.PusherShown, {"secret"}),
-    ],
-    ids=lambda each: each.__name__ if isinstance(each, type) else "",
-)
-def test_every_setting_of_an_app_can_be_given_and_is_shown(
-    declared: type[Struct], given: type[Struct], shown: type[Struct], left_out: set[str]
-) -> None:
-    names = set(declared.__struct_fields__) - FILES
-    assert set(given.__struct_fields__) == names
-    assert set(shown.__struct_fields__) - {"app", "configured", "signed"} == names - left_out
+def groups(kinds: tuple[type[Struct], ...]) -> Iterator[type[Struct]]:
+    """The structs within the settings of an app."""
+    for kind in kinds:
+        for hint in hints_of(kind).values():
+            if inner := struct_in(hint):
+                yield inner
+                yield from groups((inner,))
+
+
+def test_every_setting_of_an_app_can_be_given_and_is_shown() -> None:
+    names = [name for kind in KINDS for name in hints_of(kind)]
+    shapes = shapes_of(DECLARED)
+    assert shapes.settings == set(names)
+    assert set(shapes.shown.__struct_fields__) == {"app", "configured", *names}
+
+
+def test_secrets_are_not_shown_and_files_not_given() -> None:
+    found = set(groups(KINDS))
+    assert len(found) > 6
+    for kind in found:
+        marks = {name: marks_of(hint) for name, hint in hints_of(kind).items()}
+        files = {name for name, each in marks.items() if each.get("file")}
+        secrets = {name for name, each in marks.items() if each.get("secret")}
+        assert {
+            name for name in marks if name.endswith(("secret", "secret_file", "key_file"))
+        } <= files | secrets
+        for given in (given_group(kind), given_entry(kind)):
+            assert set(given.__struct_fields__) == set(marks) - files
+        for shown in (shown_group(kind), shown_entry(kind)):
+            assert set(shown.__struct_fields__) - {"signed"} == set(marks) - files - secrets
+
+
+def test_a_node_without_features_has_the_settings_of_the_core() -> None:
+    assert shapes_of(CORE).settings == set(hints_of(TenantSettings))

@@ -8,10 +8,10 @@ from unittest.mock import Mock
 import pytest
 
 from imserver.channels.members import ChannelRefused
-from imserver.config.settings import PusherSettings
 from imserver.dialects.pusher.apps import PusherApp
 from imserver.dialects.pusher.commands import PusherSubscribe, PusherUnsubscribe
 from imserver.dialects.pusher.service import PusherService
+from imserver.dialects.pusher.settings import PusherSettings
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.transport.connection import OPEN, Connection
 from tests.dialects.pusher.harness import Hooks, apps_of

@@ -11,7 +11,7 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.cluster.registry import Lease, SoloRegistry
-from imserver.config.settings import AccountSettings, BotSettings
+from imserver.config.settings import AccountSettings
 from imserver.errors import StorageUnavailable
 from imserver.features.bots import hooks as module
 from imserver.features.bots.hooks import BotHooks, messages_of
@@ -20,6 +20,7 @@ from imserver.features.webhooks import webhooks_of
 from imserver.storage.log.contract import Draft
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
+from tests.features import sections
 from tests.security.node_harness import ADMIN, Harness, config
 from tests.security.test_bots import Asking, bot_of, person
 from tests.support import ROOT, CountingSignal
@@ -58,7 +59,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     accounts = AccountSettings(registration=True, registrations_per_address=0)
     folder = Path(tmp_path_factory.mktemp("bot hooks"))
-    harness = Harness(config(folder, accounts=accounts, bots=BotSettings(allow_loopback=True)))
+    harness = Harness(config(folder, accounts=accounts, of_features=sections(bots={"allow_loopback": True})))
     yield harness
     harness.close()
 

@@ -13,11 +13,12 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.reviews import NoReviews
-from imserver.config.settings import StorageSettings, UploadSettings
+from imserver.config.settings import StorageSettings
 from imserver.errors import HttpProblem, StorageUnavailable
 from imserver.features.uploads import resumable
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.resumable import Checksum, ResumableUploads
+from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.storage.store import Store

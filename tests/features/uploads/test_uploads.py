@@ -13,8 +13,9 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.reviews import NoReviews
-from imserver.config.settings import StorageSettings, UploadSettings
+from imserver.config.settings import StorageSettings
 from imserver.features.uploads import transfers, upload_rows
+from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.storage.store import Store

@@ -8,10 +8,10 @@ import pytest
 
 from imserver import errors
 from imserver.auth.reviews import NoReviews
-from imserver.config.settings import UploadSettings
 from imserver.features.uploads import transfers
 from imserver.features.uploads import uploads as module
 from imserver.features.uploads.contract import Upload
+from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import GRACE_SECONDS, Pieces, TransferRefused
 from imserver.features.uploads.uploads import Uploads
 

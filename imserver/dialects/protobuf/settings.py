@@ -1,0 +1,13 @@
+"""The settings of the protobuf dialect."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from imserver.config.settings import Duration
+
+
+class ProtobufSettings(Struct, frozen=True):
+    """Keys of section ``websocket``. A session without traffic for so many seconds is closed."""
+
+    protobuf_silent_seconds: Duration = 600.0

@@ -1,0 +1,88 @@
+"""The providers with which users of an app log in."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct, field
+
+from imserver.config.declared import Secret, about
+from imserver.config.settings import Config, TenantSettings, Text, app_settings_of
+from imserver.config.values import HTTP_URL, ISSUER_URL, ConfigError, Places
+
+
+class ProviderSettings(Struct, frozen=True):
+    """A provider with which accounts log in.
+
+    ``issuer``: address of an OpenID Connect provider, or of a GitHub Enterprise Server. ``scopes``: instead
+    of those that show who the user is. ``register``: whether the first login makes an account.
+    """
+
+    kind: Annotated[
+        Literal["oidc", "github", "wechat", "wechat_official"],
+        about(
+            "`oidc`: any OpenID Connect provider. `wechat`: the QR code for websites. `wechat_official`: the "
+            "page of an official account."
+        ),
+    ]
+    client_id: Annotated[Text, about("The id that the provider has given to the app.")]
+    client_secret: Annotated[Secret, about("The secret of the `client_id`.")] = ""
+    issuer: Annotated[
+        str, about("The address of an `oidc` provider, or of a GitHub Enterprise Server.", url=True)
+    ] = ""
+    scopes: Annotated[
+        tuple[Text, ...], about("Scopes to ask for; an empty list: those that show the user.")
+    ] = ()
+    register: Annotated[bool, about("Whether the first login makes an account.")] = False
+    title: Annotated[str, about("The name to show; empty: that of the entry.")] = ""
+
+
+class OAuthOfApp(Struct, frozen=True):
+    """The keys of an app."""
+
+    oauth: Annotated[
+        dict[
+            Annotated[Text, Meta(extra={"api": {"pattern": "^[a-z0-9][a-z0-9_-]{0,31}$"}})], ProviderSettings
+        ],
+        about("Name → provider with which accounts log in."),
+    ] = field(default_factory=dict)
+
+
+def providers_of(tenant: TenantSettings) -> dict[str, ProviderSettings]:
+    """The providers of an app by name."""
+    return app_settings_of(tenant, OAuthOfApp).oauth
+
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+"""Names of providers, which are segments of paths."""
+
+
+def objection(_name: str, settings: TenantSettings) -> str:
+    """What is wrong with the providers of an app; ``""``: nothing."""
+    for name, row in providers_of(settings).items():
+        setting = f"oauth.{name}"
+        if not _NAME.fullmatch(name):
+            return f"{setting}: expected a name of 1 to 32 lower-case letters, digits, _ or -"
+        if row.kind == "oidc" and not row.issuer:
+            return f"{setting}: kind oidc needs an issuer"
+        if row.kind != "oidc" and not row.client_secret:
+            return f"{setting}: kind {row.kind} needs a client_secret"
+        if row.issuer and not ISSUER_URL.match(row.issuer):
+            expected = "an https:// address (http:// only to this machine)"
+            return f"{setting}.issuer: expected {expected}, got {row.issuer!r}"
+    return ""
+
+
+def check(config: Config, places: Places) -> None:
+    """Check that apps with providers have accounts, and an address for browsers. Raises ConfigError."""
+    for name, tenant in config.apps.items():
+        if not providers_of(tenant):
+            continue
+        setting = places.of(f"apps.{name}.oauth")
+        if not tenant.wants_accounts(name):
+            raise ConfigError(f"{setting} needs account_tokens: required")
+        if not HTTP_URL.match(config.app.http_url):
+            raise ConfigError(
+                f"{setting} needs app.http_url with http:// or https://: providers send browsers back to it"
+            )
