@@ -64,8 +64,6 @@ class Api:
         document: Callable[[int, bool], bytes],
     ) -> None:
         config = core.config
-        self.services = core
-        """For functions of routes without a service of their own."""
         self.authority = core.authority
         self.keys = core.keys
         self.tenants = core.tenants
@@ -88,7 +86,7 @@ class Api:
         """The route with its service, which is made here unless another route has it already."""
         make = route.service
         if make is None:
-            return Endpoint(route, self)
+            return Endpoint(route, None)
         if make not in self._services:
             self._services[make] = make(self._core, self)
         return Endpoint(route, self._services[make])
@@ -206,7 +204,8 @@ class Route(Struct, frozen=True):
     ``user``: for which user.
 
     ``service`` makes what the functions of the row (``function``, ``read``, ``app_of``, ``signer``) get
-    first; None: :class:`Api`. ``signer``: finds who has signed a request, if the row needs ``SIGNED``.
+    first; None: there is none of them. ``signer``: finds who has signed a request, if the row needs
+    ``SIGNED``.
 
     ``function`` answers it; None: it has its own view, and the row only its rules. ``hot``: the front server
     answers it. ``read`` or, without the service, ``reader``: reads the request, sets ``call.asked`` and

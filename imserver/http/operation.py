@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from inspect import cleandoc, signature
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, get_type_hints, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -185,34 +185,10 @@ class Resource(Generic[S]):
     feature is about; :mod:`imserver.http.openapi` has those of the core.
     """
 
-    @overload
-    def __init__(
-        self: Resource[Api],
-        tag: str,
-        service: None = None,
-        hot: bool = True,
-        problems: tuple[HttpProblem, ...] = (),
-        refusals: Refusals | None = None,
-        examples: tuple[Struct, ...] = (),
-        chapter: str = "",
-    ) -> None: ...
-
-    @overload
     def __init__(
         self,
         tag: str,
         service: Callable[[Parts, Api], S],
-        hot: bool = True,
-        problems: tuple[HttpProblem, ...] = (),
-        refusals: Refusals | None = None,
-        examples: tuple[Struct, ...] = (),
-        chapter: str = "",
-    ) -> None: ...
-
-    def __init__(
-        self,
-        tag: str,
-        service: MakeService | None = None,
         hot: bool = True,
         problems: tuple[HttpProblem, ...] = (),
         refusals: Refusals | None = None,

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec import Struct
-from msgspec.structs import replace
 
 from imserver.auth.principal import ANYONE
 from imserver.config.settings import Config
@@ -85,8 +84,3 @@ def test_new_limits_reach_services(api: Api) -> None:
     before = ask(api, "POST", "/greetings/most")
     api.reload(LIMITED)
     assert (before, ask(api, "POST", "/greetings/most")) == (Config().limits.batch_targets, 3)
-
-
-def test_the_first_argument_is_the_api_where_no_service_is_named(api: Api) -> None:
-    plain = replace(route_of(routes.rows[0]), service=None)
-    assert api.bind(plain).service is api

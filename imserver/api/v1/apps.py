@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any, Final, Literal
 
@@ -13,16 +14,19 @@ from imserver import errors
 from imserver.api.v1.app_shapes import Field, given_fields, shown_fields
 from imserver.auth import app_deletion
 from imserver.auth.principal import ADMIN
-from imserver.auth.tenants import BadTenant, Tenant, TooManyTenants, UnknownTenant
+from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants, UnknownTenant
 from imserver.config.declared import hints_of
-from imserver.config.settings import ChannelSettings, LoginPolicy, TenantSettings
+from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
 from imserver.config.values import Declarations
+from imserver.core.core import Parts
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import about
 from imserver.http.operation import PREFIX, Link, Operation, Resource, refuse
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import page_of
+from imserver.storage.contract import Erasure
+from imserver.storage.store import Store
 
 NewApp = Annotated[
     str,
@@ -181,8 +185,25 @@ def _shown(tenant: Tenant, shapes: Shapes) -> AppShown:
     return shown
 
 
+class AppApi(Struct, frozen=True):
+    """What the routes of apps use. ``erasures``: those of all features."""
+
+    tenants: Tenants
+    store: Store
+    erasures: Callable[[], tuple[Erasure, ...]]
+    storage: StorageSettings
+    shapes: Shapes
+
+
+def _app_api(core: Parts, _: Api) -> AppApi:
+    return AppApi(
+        core.tenants, core.store, lambda: core.erasures, core.config.storage, shapes_of(core.declared)
+    )
+
+
 routes = Resource(
     "apps",
+    _app_api,
     refusals={
         BadTenant: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
         TooManyTenants: refuse(errors.HTTP_TOO_MANY_APPS),
@@ -192,12 +213,12 @@ routes = Resource(
 
 
 @routes.get("/apps", ADMIN, example={"limit": 100})
-def list_apps(api: Api, call: Call, asked: AppsQuery) -> AppsAnswer:
+def list_apps(api: AppApi, call: Call, asked: AppsQuery) -> AppsAnswer:
     """List the apps that the key reaches, page by page."""
-    tenants = api.services.tenants
+    tenants = api.tenants
     names = [name for name in tenants.names() if call.principal.reaches(tenants.resolve(name))]
     page, following = page_of(names, asked.cursor, asked.limit)
-    shapes = _shapes(api)
+    shapes = api.shapes
     shown = [_shown(tenant, shapes) for tenant in map(tenants.get, page) if tenant is not None]
     return AppsAnswer(len(names), shown, following)
 
@@ -209,12 +230,12 @@ def list_apps(api: Api, call: Call, asked: AppsQuery) -> AppsAnswer:
     problems=(errors.HTTP_UNKNOWN_APP,),
     example={"app": "shop"},
 )
-def show_app(api: Api, call: Call, asked: AppQuery) -> AppShown:
+def show_app(api: AppApi, call: Call, asked: AppQuery) -> AppShown:
     """Show the settings of an app."""
-    tenant = api.services.tenants.find(asked.app)
+    tenant = api.tenants.find(asked.app)
     if tenant is None:
         raise ApiProblem(errors.HTTP_UNKNOWN_APP)
-    return _shown(tenant, _shapes(api))
+    return _shown(tenant, api.shapes)
 
 
 @routes.post(
@@ -229,17 +250,17 @@ def show_app(api: Api, call: Call, asked: AppQuery) -> AppShown:
         "settings": {"login_policy": "single", "origins": ["shop.example.com"]},
     },
 )
-def create_app(api: Api, call: Call, asked: AppCreate) -> AppShown:
+def create_app(api: AppApi, call: Call, asked: AppCreate) -> AppShown:
     """Create an app and store it in the database.
 
     The app works on this node at once, on all others within two seconds.
     """
-    tenants = api.services.tenants
+    tenants = api.tenants
     created = tenants.register(asked.app, **_fields(asked.settings))
     tenant = tenants.find(asked.app)
     if not created or tenant is None:
         raise ApiProblem(errors.HTTP_APP_EXISTS)
-    return _shown(tenant, _shapes(api))
+    return _shown(tenant, api.shapes)
 
 
 @routes.post(
@@ -249,15 +270,15 @@ def create_app(api: Api, call: Call, asked: AppCreate) -> AppShown:
     problems=(errors.HTTP_UNKNOWN_APP, errors.HTTP_APP_CONFIGURED),
     example={"app": "shop", "settings": {"max_channels": 100}, "unset": ["origins"]},
 )
-def set_app(api: Api, call: Call, asked: AppSet) -> AppShown:
+def set_app(api: AppApi, call: Call, asked: AppSet) -> AppShown:
     """Change the settings of an app that was created at run time.
 
     Current sessions are not ended.
     """
-    shapes = _shapes(api)
+    shapes = api.shapes
     if unknown := [name for name in asked.unset if name not in shapes.settings]:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`unset`: there is no setting `{unknown[0][:100]}`")
-    tenants = api.services.tenants
+    tenants = api.tenants
     tenant = tenants.find(asked.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(errors.HTTP_APP_CONFIGURED)
@@ -272,7 +293,7 @@ def set_app(api: Api, call: Call, asked: AppSet) -> AppShown:
     example={"app": "shop", "confirm": "shop"},
     answer_example={"app": "shop", "keys": 1, "accounts": 20, "messages": 1200, "uploads": 3, "groups": 2},
 )
-def delete_app(api: Api, call: Call, asked: AppDelete) -> AppDeleted:
+def delete_app(api: AppApi, call: Call, asked: AppDelete) -> AppDeleted:
     """Delete an app that was created at run time, with its accounts, groups, messages and files.
 
     All nodes close its sessions with 4506 within `storage.look_seconds`. Rows and files are deleted after
@@ -281,23 +302,16 @@ def delete_app(api: Api, call: Call, asked: AppDelete) -> AppDeleted:
     """
     if asked.confirm != asked.app:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`confirm`: repeat the name of the app")
-    parts = api.services
-    tenant = parts.tenants.find(asked.app)
+    tenant = api.tenants.find(asked.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(errors.HTTP_APP_CONFIGURED)
-    found = app_deletion.delete_app(
-        parts.tenants, parts.store, parts.erasures, asked.app, parts.config.storage
-    )
+    found = app_deletion.delete_app(api.tenants, api.store, api.erasures(), asked.app, api.storage)
     return AppDeleted(asked.app, **msgspec.structs.asdict(found))
 
 
 def _fields(settings: Struct) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(settings)
     return fields
-
-
-def _shapes(api: Api) -> Shapes:
-    return shapes_of(api.services.declared)
 
 
 def operations(declared: Declarations) -> tuple[Operation, ...]:

@@ -187,7 +187,7 @@ def _request(head: Head, host: str) -> HttpRequest:
     return HttpRequest(head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host)
 
 
-routes = Resource("events", hot=False)
+routes = Resource("events", lambda _, api: api, hot=False)
 
 
 routes.elsewhere(

@@ -196,7 +196,7 @@ routes = Resource(
     chapter=_CHAPTER,
 )
 """What :func:`imserver.http.call.answer` answers."""
-streams = Resource("uploads", hot=False, chapter=_CHAPTER)
+streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER)
 """What the views of this package answer."""
 
 

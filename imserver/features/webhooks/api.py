@@ -10,15 +10,17 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.principal import ADMIN
 from imserver.features.webhooks.event_json import page_of
+from imserver.features.webhooks.feeds import Feeds
 from imserver.features.webhooks.parts import webhooks_of
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Call
 from imserver.http.field import about
 from imserver.http.form import cursor as cursor_of
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
 from imserver.storage import dead_events
+from imserver.storage.store import Store
 
 MOST_EVENTS: Final = 1000
 _PAGE_BYTES: Final = 1 << 20
@@ -99,7 +101,15 @@ _EVENT: Final = {
     "stored": {"id": 7, "conversation": 1, "seq": 3},
 }
 
-routes = Resource("events", hot=False)
+
+class EventApi(Struct, frozen=True):
+    """What the routes of durable events use."""
+
+    feeds: Feeds
+    store: Store
+
+
+routes = Resource("events", lambda core, _: EventApi(webhooks_of(core).feeds, core.store), hot=False)
 
 
 @routes.get(
@@ -108,21 +118,20 @@ routes = Resource("events", hot=False)
     example={"app": "101", "limit": 1},
     answer_example=EventsAnswer([_EVENT], "Ny4w", True),
 )
-def log(api: Api, call: Call, asked: LogQuery) -> EventsAnswer:
+def log(api: EventApi, call: Call, asked: LogQuery) -> EventsAnswer:
     """Read the durable events of an app after a cursor.
 
     They are the durable events of the app's webhook. With `webhook.events` and no `webhook.url` an app has
     them, too. Messages and groups stay as long as stored messages do, other events for four days.
     """
     entry_id, event_id = _positions(asked.after)
-    services = api.services
-    feeds = webhooks_of(services).feeds
+    feeds = api.feeds
     feed = feeds.feeds.get(call.app)
     if feed is None:
         raise ApiProblem(
             errors.HTTP_INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`"
         )
-    entries = services.store.log().read(call.app, entry_id, asked.limit)
+    entries = api.store.log().read(call.app, entry_id, asked.limit)
     rows = feeds.events.read(call.app, event_id, asked.limit)
     page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, asked.limit, _PAGE_BYTES)
     if page.is_full:
@@ -141,11 +150,11 @@ def log(api: Api, call: Call, asked: LogQuery) -> EventsAnswer:
     example={"app": "101"},
     answer_example=DeadAnswer([DeadEvent("log-7", "ann", 870, 1795155801, _EVENT)], ""),
 )
-def dead(api: Api, call: Call, asked: DeadQuery) -> DeadAnswer:
+def dead(api: EventApi, call: Call, asked: DeadQuery) -> DeadAnswer:
     """List the events that the webhook of an app did not take for three days."""
     behind = after(asked.cursor)
     number = 0 if behind is None else _number("cursor", behind)
-    found = dead_events.list_retries(api.services.store, call.app, True, number, asked.limit + 1)
+    found = dead_events.list_retries(api.store, call.app, True, number, asked.limit + 1)
     rows, following = page_and_cursor(found, asked.limit, lambda row: str(row.number))
     shown = [
         DeadEvent(row.event, row.user, row.attempts, row.first_failed, msgspec.Raw(row.body)) for row in rows
@@ -159,9 +168,9 @@ def dead(api: Api, call: Call, asked: DeadQuery) -> DeadAnswer:
     example={"app": "101", "id": "log-7"},
     answer_example=ReplayAnswer(1),
 )
-def replay(api: Api, call: Call, asked: ReplayRequest) -> ReplayAnswer:
+def replay(api: EventApi, call: Call, asked: ReplayRequest) -> ReplayAnswer:
     """Send dead events again, for up to three days."""
-    return ReplayAnswer(dead_events.replay(api.services.store, call.app, asked.id))
+    return ReplayAnswer(dead_events.replay(api.store, call.app, asked.id))
 
 
 def _positions(cursor: str) -> tuple[int, int]:
