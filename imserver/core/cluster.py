@@ -86,6 +86,7 @@ class Cluster:
         self.registry = registry = RedisRegistry(
             config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds, tenants.created
         )
+        self.values, self.attempt = registry, registry.attempt
         self.message_ids = MessageIds(dedupe, registry)
         self.rpc = Rpc(
             secret,

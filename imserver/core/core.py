@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from gevent.hub import get_hub
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
@@ -28,42 +27,34 @@ from imserver.auth.relations import NoRelations, Relations
 from imserver.auth.reviews import NoReviews, Reviews
 from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import Tenants
-from imserver.channels.channels import Channels
 from imserver.channels.commands import ChannelCommands
-from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
 from imserver.channels.stored import ChannelLog
 from imserver.channels.streamed_messages import ChannelStreams, StreamedMessages
-from imserver.cluster.history import LocalHistory
-from imserver.cluster.nodes import NodeQueries, OtherNodes, Overview, StateQuery, ToFollowers, ToLog
-from imserver.cluster.registry import Lease, LocalValues, Registry, SoloRegistry
+from imserver.cluster.nodes import NodeQueries, Overview, StateQuery
+from imserver.cluster.registry import Lease, Registry, TemporaryValues
 from imserver.config.settings import Config
 from imserver.config.values import CORE, Declarations
-from imserver.hub.expiry import Check, Sweep
+from imserver.core.alone import Alone
+from imserver.core.network import build_network
+from imserver.core.stored_messages import build_stored_messages
+from imserver.hub.expiry import Check
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.logging import RequestLog
-from imserver.messages.annotations import AnnotationCommands
-from imserver.messages.messaging import MessageCommands, MessageSearch, Messaging
-from imserver.messages.receipts import Receipts, Signals
-from imserver.messages.retention import Retention
 from imserver.metrics import Metrics, resident_bytes
-from imserver.process import DataDirectory, connection_limit, derive_key, openable_files
+from imserver.process import DataDirectory, derive_key
 from imserver.protocol.dialect import Dialect
-from imserver.push.idempotency import Dedupe, MessageIds, RequestIds
+from imserver.push.idempotency import Dedupe, RequestIds
 from imserver.push.publish import PendingPushes, Publishing
-from imserver.push.push import Delivery, LocalReach, Pushes
+from imserver.push.push import Delivery
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
-from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
-from imserver.storage.action_positions import ActionPositions
 from imserver.storage.contract import Erasure, tables_of
 from imserver.storage.store import Store
-from imserver.transport import poller
-from imserver.transport.connection import Connection, ConnectionContext, Serve
+from imserver.transport.connection import Connection, Serve
 from imserver.transport.dispatch import CommandTable, Dispatcher
 from imserver.transport.gate import Gate, GatePolicy, Opened, Origins
-from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.outgoing import Outgoing
 from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import StreamPath
@@ -209,8 +200,7 @@ class Parts:
         config = self.config
         self._build_core()
         self._make_publishing()
-        self.messaging = self._make_messaging()
-        self.temporary_values = LocalValues() if self.cluster is None else self.cluster.registry
+        self._make_messaging()
         self.overview = self._make_overview()
         self.channel_consent = ChannelConsent(self.back_ends, self.reviews, self.store, self.channels)
         self.channel_commands = ChannelCommands(
@@ -220,18 +210,9 @@ class Parts:
             {},
             self.table,
         )
-        others = None if self.cluster is None else self.cluster.others
-        self._make_streams(others)
+        self._make_streams()
         self.dispatcher = self._make_dispatcher()
         self.gate = Gate(self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
-        self.sweep = Sweep(
-            self.context,
-            self.metrics,
-            config.websocket.heartbeat_seconds,
-            config.limits.login_seconds,
-            config.websocket.ping_seconds,
-            config.websocket.pong_seconds,
-        )
         self.on_ended = (
             self.messaging.catch_up.ended,
             self.channels.ended,
@@ -284,23 +265,12 @@ class Parts:
 
     def _build_core(self) -> None:
         """Build connections, logins, and the services that locate sessions, users and channels."""
-        config, limits = self.config, self.config.limits
-        self.max_connections = connection_limit(config)
-        log.info("this process may open %d files", openable_files())
+        config = self.config
         self.data.start()
-        loop = get_hub().loop
         self._secret = secret = self.data.secret(config.server.secret_file)
-        self.poller = poller.make(loop, config.hub.readers)
-        self.flusher = Flusher(
-            loop,
-            config.hub.flush_connections,
-            limits.outbox_bytes,
-            limits.outbox_seconds,
-            Budget(limits.node_outbox_bytes),
-        )
-        self.context = ConnectionContext(
-            self.poller, self.flusher, self._ended, config.websocket.close_seconds, self._ponged
-        )
+        network = build_network(config, self.metrics, self._ended, self._ponged)
+        self.max_connections, self.sweep = network.max_connections, network.sweep
+        self.poller, self.flusher, self.context = network.poller, network.flusher, network.context
         policies = {
             name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
         }
@@ -354,42 +324,9 @@ class Parts:
         self.authority = Authority(self.keys, self.page_tokens, self.logins, self.accounts, self.allowed)
 
     def _choose_services(self, secret: bytes) -> None:
-        """Choose the services of a single node or of a cluster."""
-        self.sessions: Sessions
-        self.presence: Presence
-        self.pushes: Pushes
-        self.message_ids: MessageIds
-        self.registry: Registry
-        self.channels: Channels
-        self.connections: Connections
-        channel_log = ChannelLog(self.store, lambda app: self.messaging.follower.follow(app), self.metrics)
-        if not self.config.clustered:
-            # The services use the hub. The registry only holds the lease, for operators.
-            self.registry = SoloRegistry()
-            self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins, self.store)
-            self.message_ids = MessageIds(self.dedupe)
-            self.pushes = Pushes(self.message_ids, LocalReach(self.message_ids, self.delivery), self.metrics)
-            history = LocalHistory(self.config.limits.history_bytes, self.hub.member_count)
-            self.tenants.on_delete.append(history.forget)
-            self.channels = Channels(
-                self.hub, self.fanout, self.metrics, self.table, self.tenants.get, history, channel_log
-            )
-            self.connections = Connections(
-                self.table,
-                self.channels,
-                self.hub,
-                self.fanout,
-                self.queries,
-                self.registry,
-            )
-            self.presence = Presence(self.hub, self.table, self.registry)
-            return
-        # Imported here: Redis and zerorpc cost memory that a single node saves.
-        from imserver.core.cluster import Cluster
-
-        cluster = Cluster(
-            self.config,
-            secret,
+        """Build the services that find users, channels and ids: of a node alone, or of a cluster node."""
+        config = self.config
+        parts = (
             self.store,
             self.queries,
             self.table,
@@ -400,13 +337,26 @@ class Parts:
             self.metrics,
             self.logins,
             self.tenants,
-            channel_log,
+            ChannelLog(self.store, lambda app: self.messaging.follower.follow(app), self.metrics),
         )
-        self.cluster = cluster
-        self.message_ids = cluster.message_ids
-        self.registry = cluster.registry
-        self.sessions, self.presence, self.pushes = cluster.sessions, cluster.presence, cluster.pushes
-        self.channels, self.connections = cluster.channels, cluster.connections
+        services: Alone | Cluster
+        if config.clustered:
+            # Imported here: Redis and zerorpc cost memory that a single node saves.
+            from imserver.core.cluster import Cluster
+
+            services = self.cluster = Cluster(config, secret, *parts)
+        else:
+            services = Alone(config.limits.history_bytes, *parts)
+        self.registry: Registry = services.registry
+        self.message_ids, self.pushes = services.message_ids, services.pushes
+        self.sessions: Sessions = services.sessions
+        self.presence, self.channels = services.presence, services.channels
+        self.connections = services.connections
+        self.node_messages, self.others, self.rpc = services.node_messages, services.others, services.rpc
+        """None on a node alone."""
+        self.attempt = services.attempt
+        """Counts attempts on all nodes together; None on a node alone."""
+        self.temporary_values: TemporaryValues = services.values
 
     def _database_objection(self, database: str) -> str:
         return "" if self.cluster is None else self.cluster.database.objection(database)
@@ -415,52 +365,26 @@ class Parts:
         if self.cluster is not None:
             self.cluster.registry.report_database(database)
 
-    def _make_messaging(self) -> Messaging:
-        """Build everything for stored messages except the commands."""
-        store = self.store
-        node_messages = None if self.cluster is None else self.cluster.node_messages
-        self.action_positions = ActionPositions(store)
-        messaging = Messaging(
-            self.hub,
-            self.fanout,
-            self.metrics,
-            store,
-            self.logins,
-            self.action_positions,
-            self.reviews,
-            self.bot_rates,
-            self.channels,
-            node_messages,
-            self.observer,
-        )
-        signals = Signals(
-            self.hub,
-            self.fanout,
-            messaging.log_subscriptions.followers,
-            store,
-            self.relations,
-            messaging.streams,
-            node_messages,
-        )
-        if node_messages is not None:
-            node_messages.handle(
-                {
-                    ToLog: lambda m: messaging.follower.committed(m.app, m.first, m.last, m.entries),
-                    ToFollowers: signals.deliver,
-                }
-            )
-        self.signals = signals
-        self.receipts = Receipts(signals, store)
-        self.message_search = MessageSearch(store)
-        self.retention = Retention(
+    def _make_messaging(self) -> None:
+        """Build the services for stored messages."""
+        self.stored_messages = stored = build_stored_messages(
             self.config.storage,
-            self.tenants.get,
-            store,
+            self.store,
+            self.hub,
+            self.fanout,
             self.metrics,
-            self.action_positions,
+            self.logins,
+            self.sessions,
+            self.channels,
+            self.tenants,
+            self.relations,
+            self.reviews,
             self.observer,
+            self.bot_rates,
+            self.node_messages,
         )
-        return messaging
+        self.messaging, self.signals, self.receipts = stored.messaging, stored.signals, stored.receipts
+        self.message_search, self.retention = stored.search, stored.retention
 
     def _make_publishing(self) -> None:
         """Build the services that push to all kinds of targets, and the pending pushes."""
@@ -470,7 +394,7 @@ class Parts:
             self.presence,
             limits.pending_pushes,
             limits.pending_bytes,
-            node_messages=None if self.cluster is None else self.cluster.node_messages,
+            node_messages=self.node_messages,
         )
         # After the sessions were closed: what they have not acknowledged becomes pending pushes.
         self.tenants.on_delete.append(self.pending.forget)
@@ -485,25 +409,15 @@ class Parts:
             self.observer.absent,
         )
 
-    def _make_streams(self, others: OtherNodes | None) -> None:
+    def _make_streams(self) -> None:
         """Build streamed messages in channels."""
         limits = self.config.limits
         in_channels = ChannelStreams(self.channels, self.hub, self.connections)
-        self.streamed_messages = StreamedMessages(in_channels, self.table, self.queries, limits, others)
+        self.streamed_messages = StreamedMessages(in_channels, self.table, self.queries, limits, self.others)
         self.tenants.on_delete.append(self.streamed_messages.forget)
 
     def _make_dispatcher(self) -> Dispatcher:
-        messages = MessageCommands(
-            self.sessions, self.messaging, self.receipts, self.message_search, self.store
-        )
-        services = (
-            self.sessions,
-            messages,
-            AnnotationCommands(self.store),
-            self.receipts,
-            self.signals,
-            self.channel_commands,
-        )
+        services = (self.sessions, *self.stored_messages.commands, self.channel_commands)
         return Dispatcher((service.rows() for service in services), self.metrics)
 
     def _make_overview(self) -> Overview:
@@ -516,9 +430,8 @@ class Parts:
 
             return render(self, self.lease().node, (row for rows in self.metric_rows for row in rows()))
 
-        rpc = None if self.cluster is None else self.cluster.rpc
         seconds = self.config.cluster.rpc_seconds
-        overview = Overview(own_state, own_metrics, self.lease, self.registry, rpc, seconds)
+        overview = Overview(own_state, own_metrics, self.lease, self.registry, self.rpc, seconds)
         overview.add_to(self.queries)
         return overview
 

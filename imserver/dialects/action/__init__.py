@@ -23,7 +23,7 @@ def _build(core: Parts) -> FeatureParts:
         core.messaging.pongs,
         core.metrics,
         core.config.limits.node_outbox_bytes,
-        None if core.cluster is None else core.cluster.node_messages,
+        core.node_messages,
     )
     if core.cluster is not None:
         core.cluster.rerouting.on_unreached.append(acks.unreached)

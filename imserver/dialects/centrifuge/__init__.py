@@ -31,9 +31,8 @@ def _build(core: Parts) -> FeatureParts:
         settings.app,
         core.config.websocket.client_ping_seconds,
     )
-    others = None if core.cluster is None else core.cluster.others
     return FeatureParts(
-        Emulation(core.table, core.queries, others),
+        Emulation(core.table, core.queries, core.others),
         service.rows(),
         {NAME: service.opened},
         checks={NAME: service.check_ends},

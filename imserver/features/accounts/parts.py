@@ -59,7 +59,7 @@ def build(core: Parts) -> FeatureParts:
     """Build the rest, and join it to the core."""
     config, rows, tokens, relations = core.config, AccountStore(core.store), _tokens_of(core), core.relations
     assert isinstance(relations, AccountRelations)
-    attempt = None if core.cluster is None else core.cluster.registry.attempt
+    attempt = core.attempt
     accounts = Accounts(
         config,
         tokens,

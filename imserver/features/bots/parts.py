@@ -64,16 +64,14 @@ def build(core: Parts) -> FeatureParts:
         requests,
         hooks.changed,
     )
-    cluster = core.cluster
-    attempt = None if cluster is None else cluster.registry.attempt
-    rate = AddressRate(ADDRESS_REQUESTS, ADDRESS_SECONDS, "hook", attempt)
+    rate = AddressRate(ADDRESS_REQUESTS, ADDRESS_SECONDS, "hook", core.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
     streams = StreamedMessages(
         ConversationStreams(core.messaging, core.signals, store, core.relations),
         core.table,
         core.queries,
         core.config.limits,
-        None if cluster is None else cluster.others,
+        core.others,
     )
     answers = StreamedAnswers(
         streams,

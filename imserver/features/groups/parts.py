@@ -18,8 +18,7 @@ def groups_of(core: Parts) -> Groups:
 def build(core: Parts) -> FeatureParts:
     """Build them."""
     limits = core.config.accounts
-    attempt = None if core.cluster is None else core.cluster.registry.attempt
-    made = Attempts(limits.groups_per_user, limits.rate_seconds, kind="groups", shared=attempt)
+    made = Attempts(limits.groups_per_user, limits.rate_seconds, kind="groups", shared=core.attempt)
 
     def accounts_among(app: str, users: Sequence[str]) -> set[str]:
         return {account.user for account in core.accounts.those_of(app, users)}
