@@ -187,8 +187,8 @@ def test_every_module_that_is_named_exists(page: Path) -> None:
     operations = {row.path.removeprefix("/api/v1/") for row in ROUTES}
     named = re.findall(rf"`((?:imserver|tests)/[\w/.]+|(?:{folders})/[\w/]*(?:\.py)?)`", prose(page))
     for path in set(named) - operations:
-        found = [ROOT / base / path.rstrip("/") for base in (".", "imserver")]
-        assert any(each.exists() or each.with_suffix(".py").exists() for each in found), f"{page.name}: {path}"
+        both = [ROOT / base / path.rstrip("/") for base in (".", "imserver")]
+        assert any(each.exists() or each.with_suffix(".py").exists() for each in both), f"{page.name}: {path}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
