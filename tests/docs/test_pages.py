@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ from imserver.dialects.centrifuge.api import METHODS
 from imserver.dialects.cmd.wire import COMMANDS
 from imserver.dialects.pusher import wire as pusher
 from imserver.dialects.pusher.settings import PusherSettings
+from imserver.node.feature_list import CORE, FEATURES
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
 from tests.features import DECLARED, METRICS, ROUTES
 from tests.support import ROOT
@@ -144,11 +146,49 @@ def test_the_map_names_every_package_and_top_level_module() -> None:
     assert {name for row in rows for name in row["module"].split(", ")} == modules | packages | beside
 
 
-@pytest.mark.parametrize("folder", ["channels", "core", "messages", "node", "push", "sessions"])
-def test_the_map_names_every_module_of_a_service(folder: str) -> None:
+FOLDERS = sorted(
+    {
+        path.parent.relative_to(ROOT / "imserver").as_posix()
+        for path in ROOT.glob("imserver/**/*.py")
+        if path.name != "__init__.py"
+    }
+    - {"."}
+)
+OF_SETS = ("api/v1", "cluster/redis", "cluster/rpc", "storage/log", "storage/migrations")
+"""Folders that the map describes as a whole."""
+USUAL = {"api", "commands", "metrics", "parts", "rows", "service", "settings", "wire"}
+"""Modules that the map explains once, for all dialects and features."""
+
+
+@pytest.mark.parametrize("folder", [name for name in FOLDERS if not name.startswith(OF_SETS)])
+def test_the_map_names_every_module_of_a_folder(folder: str) -> None:
     (row,) = re.findall(rf"^\| `{folder}/` \|.*", ARCHITECTURE.read_text(encoding="utf-8"), re.MULTILINE)
     modules = {path.stem for path in (ROOT / "imserver" / folder).glob("*.py")} - {"__init__"}
-    assert [name for name in modules if f"`{name}`" not in row] == []
+    if folder.startswith(("dialects/", "features/")):
+        modules -= USUAL
+    assert [name for name in sorted(modules) if f"`{name}`" not in row] == []
+
+
+def test_the_table_of_features_says_what_each_uses() -> None:
+    rows = table_with(ARCHITECTURE, "folder", "besides", "uses")
+    listed = {row["folder"].rstrip("/"): row["uses"] for row in rows}
+    assert listed == {
+        package.removeprefix("imserver.").replace(".", "/"): ", ".join(import_module(package).FEATURE.uses)
+        for package in (*CORE, *FEATURES)
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_module_that_is_named_exists(page: Path) -> None:
+    """Words of the form `folder/…` are modules, folders, or operations of /api/v1."""
+    if page.parent.name == "decisions":
+        return  # they name what there was when they were made
+    folders = "|".join(path.parent.name for path in ROOT.glob("imserver/*/__init__.py"))
+    operations = {row.path.removeprefix("/api/v1/") for row in ROUTES}
+    named = re.findall(rf"`((?:imserver|tests)/[\w/.]+|(?:{folders})/[\w/]*(?:\.py)?)`", prose(page))
+    for path in set(named) - operations:
+        both = [ROOT / base / path.rstrip("/") for base in (".", "imserver")]
+        assert any(each.exists() or each.with_suffix(".py").exists() for each in both), f"{page.name}: {path}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

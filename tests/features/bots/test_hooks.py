@@ -386,6 +386,8 @@ def test_another_node_continues_after_one_that_stopped_and_one_that_was_killed(
     replaced.wait()
     try:
         one.stop()
+        one._news.set()  # its greenlet ends: below, another one runs in its place
+        until(lambda: not one._news.is_set())
         running = gevent.spawn(two.run)
         say(ida, bot, "2")
         until(lambda: posted("1", "2"))
