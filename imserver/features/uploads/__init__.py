@@ -35,6 +35,10 @@ def _views(core: Parts, api: Api) -> Iterable[Any]:
     return create_upload_view(uploads_of(core), api), create_tus_view(uploads_of(core), api)
 
 
+def _preload() -> None:
+    from imserver.features.uploads import tus, views  # noqa: F401
+
+
 def _metrics() -> Sequence[Metric]:
     from imserver.features.uploads.metrics import METRICS
 
@@ -56,4 +60,5 @@ FEATURE = Feature(
     streamed=is_streamed,
     metrics=_metrics,
     erasing=_erasing,
+    preload=_preload,
 )
