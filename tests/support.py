@@ -231,8 +231,8 @@ class Server:
 def with_constants(values: Mapping[str, float]) -> tuple[str, ...]:
     """A command for :class:`Server` in which constants (``module.NAME``) have other values.
 
-    For times that no setting has. A module that imports the name from there has the new value, too. A constant
-    that is not there is an error.
+    For times that no setting has. A module that imports the name from there has the new value, too. An absent
+    constant is an error.
     """
     lines = ["from gevent import monkey; monkey.patch_all()"]
     for name, value in values.items():
