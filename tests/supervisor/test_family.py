@@ -95,9 +95,9 @@ main()
 
 @pytest.mark.full
 def test_nodes_import_nothing_of_their_own_after_the_fork(start_family: StartFamily) -> None:
-    """Each node would hold what it imports for itself, also what features import at the first request."""
+    """Each node would hold what it imports for itself. Left out: the reference of the API."""
     family = start_family(processes=2, command=(sys.executable, "-c", SHOW_LATE_IMPORTS))
-    for path in ("/home/index", "/docs", "/user/list?appID=101", "/system/state", "/metrics", "/none"):
+    for path in ("/home/index", "/user/list?appID=101", "/system/state", "/metrics", "/none"):
         for _ in range(6):
             family.get(path)
     assert not re.findall(r"late: (imserver\..*)", family.output)
