@@ -231,12 +231,13 @@ class Server:
 def with_constants(values: Mapping[str, float]) -> tuple[str, ...]:
     """A command for :class:`Server` in which constants (``module.NAME``) have other values.
 
-    For times that no setting has. A module that imports the name from there has the new value, too.
+    For times that no setting has. A module that imports the name from there has the new value, too. An absent
+    constant is an error.
     """
     lines = ["from gevent import monkey; monkey.patch_all()"]
     for name, value in values.items():
         module, _, constant = name.rpartition(".")
-        lines.append(f"import {module}; {module}.{constant} = {value}")
+        lines.append(f"import {module}; {module}.{constant}; {module}.{constant} = {value}")
     return sys.executable, "-c", "\n".join([*lines, "from imserver.cli import main", "main()"])
 
 

@@ -285,6 +285,7 @@ _LAZY_MODULES = (
     "imserver.http.form",
     "imserver.node.flask_app",
     "imserver.metric_table",
+    "imserver.transport.one_request",
 )
 
 
@@ -310,3 +311,4 @@ def preload_modules(config: Config) -> None:
     mimetypes.init()
     for feature in (*load_core(), *load_features(config)):
         feature.preload()
+        feature.metrics()

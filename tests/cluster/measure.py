@@ -60,7 +60,7 @@ class Worker:
     def peers(self, leases: list[dict[str, Any]]) -> None:
         self.leases = [Lease(**lease) for lease in leases if lease["epoch"] != self.rpc.epoch]
 
-    def dial(self) -> None:
+    def connect_to(self) -> None:
         for lease in self.leases:
             self.rpc.send(lease, b"hello")
             self.rpc.query(lease, "hello", b"")

@@ -44,7 +44,7 @@ def hooked(launch: Launch, http_server: str, receiver: Receiver, **more: Any) ->
     """A server whose apps tell the receiver of everything. At its end, the receiver has time to take it."""
     webhook = {"webhook": receiver.settings}
     apps = {"101": webhook, "102": {}, "action:1": webhook, "system:shop": webhook, **more}
-    patient = with_constants({"imserver.node.node._WEBHOOK_SECONDS": 30.0})
+    patient = with_constants({"imserver.features.webhooks.parts._LAST_SECONDS": 30.0})
     return launch(http_server, patient, apps=apps, websocket={"close_seconds": 0.1})
 
 

@@ -76,6 +76,33 @@ def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(
     assert not any("eventpoll" in link or "eventfd" in link for link in links)
 
 
+SHOW_LATE_IMPORTS = """
+from gevent import monkey; monkey.patch_all()
+import sys
+from imserver.cli import main
+from imserver.supervisor import supervisor
+preload = supervisor.preload_modules
+class Late:
+    def find_spec(name, path, target=None):
+        print("late:", name, flush=True)
+def preload_for_the_test(config):
+    preload(config)
+    sys.meta_path.insert(0, Late)
+supervisor.preload_modules = preload_for_the_test
+main()
+"""
+
+
+@pytest.mark.full
+def test_nodes_import_nothing_of_their_own_after_the_fork(start_family: StartFamily) -> None:
+    """Each node would hold what it imports for itself. Left out: the reference of the API."""
+    family = start_family(processes=2, command=(sys.executable, "-c", SHOW_LATE_IMPORTS))
+    for path in ("/home/index", "/user/list?appID=101", "/system/state", "/metrics", "/none"):
+        for _ in range(6):
+            family.get(path)
+    assert not re.findall(r"late: (imserver\..*)", family.output)
+
+
 @pytest.mark.full
 def test_signals_during_the_start_wait_until_the_nodes_serve(start_family: StartFamily) -> None:
     family = start_family(processes=2, command=(sys.executable, "-c", SIGNALS_DURING_THE_START))
@@ -198,7 +225,7 @@ def test_a_node_whose_loop_hangs_is_killed_and_the_others_serve_meanwhile(start_
 HANG_AT_SIGUSR2 = """
 from gevent import monkey; monkey.patch_all()
 from imserver import cli
-    from imserver.node import serve as serving
+from imserver.node import serve as serving
 def spin_for_the_test(self):
     while True: pass
 serving._Signals._dump = spin_for_the_test

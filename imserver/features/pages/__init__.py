@@ -30,9 +30,9 @@ def _refusal(problem: HttpProblem, request_id: str) -> Any:
 
 
 def _preload() -> None:
-    from imserver.features.pages.text import precompile
+    from imserver.features.pages import blueprint, text  # noqa: F401
 
-    precompile()
+    text.precompile()
 
 
 FEATURE = Feature("pages", _build, views=_views, refusal=_refusal, preload=_preload)

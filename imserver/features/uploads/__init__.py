@@ -36,6 +36,10 @@ def _views(core: Parts, api: Api) -> Iterable[Any]:
     return create_upload_view(uploads_of(core), api), create_tus_view(uploads_of(core), api)
 
 
+def _preload() -> None:
+    from imserver.features.uploads import tus, views  # noqa: F401
+
+
 def _metrics() -> Sequence[Metric]:
     from imserver.features.uploads.metrics import METRICS
 
@@ -60,4 +64,5 @@ FEATURE = Feature(
     settings=UploadSettings,
     check=check,
     findings=findings,
+    preload=_preload,
 )
