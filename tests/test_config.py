@@ -316,6 +316,22 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
             "my.yaml, line 2: apps.gochat.oauth needs app.http_url with http:// or https://: providers send ",
         ),
         (
+            "apps: {a: {accounts: {identifiers: []}}}",
+            "my.yaml, line 1: apps.a.accounts: expected at least one of phone, email and name",
+        ),
+        (
+            "apps:\n  a:\n    accounts:\n      reset_url: shop.example.com",
+            "my.yaml, line 4: apps.a.accounts.reset_url: expected an http:// or https:// address",
+        ),
+        (
+            "smtp: {host: smtp.example.com, sender: nobody}",
+            "my.yaml, line 1: smtp.sender: expected the e-mail address of the sender",
+        ),
+        (
+            "app: {http_url: im.example.com}\nsmtp: {host: smtp.example.com, sender: im@example.com}",
+            "my.yaml, line 2: smtp.host needs app.http_url with http:// or https://: links in mails ",
+        ),
+        (
             "api: {keys: [{key: nineteen characters, scopes: [push]}]}",
             "my.yaml, line 1: api.keys[0].key: expected at least 20 characters, got 19; "
             "make one with 'imserver key create push' or 'openssl rand -hex 32'",

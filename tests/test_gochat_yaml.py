@@ -144,6 +144,12 @@ def test_a_closed_registration_is_reported_unless_it_was_set(
         assert found == (reported and not is_demo)
 
 
+def test_a_node_without_accounts_gets_no_advice_about_registration(file: Path) -> None:
+    own_key = ORIGINAL.replace("gooooIM", "a key of our own, long enough to be one")
+    warnings = load(file, f"{own_key}features: []\n").warnings
+    assert not any("accounts.registration" in warning for warning in warnings)
+
+
 def test_levels_that_are_none_here_log_what_matters(file: Path) -> None:
     assert load(file, "log: {target: console, level: error}").log.level == "info"
 

@@ -455,8 +455,7 @@ def _hosts(config: Config) -> list[tuple[str, str]]:
         urls += [(f"apps.{name}.{setting}", url) for setting, url in marked(app, "url")]
         urls += [(f"apps.{name}.jwt[{n}]", row.jwks_url or row.issuer) for n, row in enumerate(app.jwt)]
     found = [(name, host) for name, url in urls if (host := urlsplit(url).hostname)]
-    if config.smtp.host:
-        found.append(("smtp.host", config.smtp.host))
+    found += marked(config, "host")
     if config.clustered:
         found += [("redis.url", host) for host, _ in address_of(config.redis).hosts]
     return list({host: (name, host) for name, host in found}.values())

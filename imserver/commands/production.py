@@ -112,23 +112,16 @@ def page_tokens(it: Deployment) -> Iterator[Finding]:
 
 
 def rates(it: Deployment) -> Iterator[Finding]:
-    limits, accounts = it.config.limits, it.config.accounts
+    limits = it.config.limits
     unlimited = {
         "limits.max_connections_per_address": limits.max_connections_per_address,
         "limits.messages_per_second": limits.messages_per_second,
         "limits.login_seconds": limits.login_seconds,
         "api.requests_per_second": it.config.api.requests_per_second,
-        "accounts.registrations_per_address": accounts.registrations_per_address,
-        "accounts.logins_per_address": accounts.logins_per_address,
     }
     for setting, limit in unlimited.items():
         if not limit:
             yield setting, "0 means no limit; set one"
-
-
-def registration(it: Deployment) -> Iterator[Finding]:
-    if it.config.accounts.registration:
-        yield "accounts.registration", "anybody may register an account; set false if back ends do it"
 
 
 def readable_files(it: Deployment) -> Iterator[Finding]:
@@ -207,7 +200,6 @@ CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
     sign_key,
     insecure_flag,
     open_apps,
-    registration,
     encryption,
     wide_networks,
     any_origin,

@@ -5,6 +5,7 @@ A setting is a field of a struct. A mark is an entry of ``extra`` in the :class:
 - ``secret``: the value is never shown. False: it may be shown, although its name sounds like a secret.
 - ``file``: the setting names a file with a secret, so only the configuration file may have it.
 - ``url``: the server sends requests to this address.
+- ``host``: the server connects to this host.
 - ``free_bytes``: so many bytes must stay free on the disk of the data folder.
 - ``unique``: no two apps have the same value. It is a setting that a feature declares, in groups only.
 - ``ends_demo``: an app with this setting ends demo mode, because its users or back end prove who they are.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from imserver.config.declared import plain
 from imserver.config.settings import Config
 from imserver.config.values import ConfigError, fold
 from imserver.config.yaml import Mapping
@@ -221,7 +222,8 @@ class GochatYaml(Struct, frozen=True):
             )
         if self.logs_to_file and not config.app.log_file:
             yield f"{self.where}: log.target is file, but no file is named: set app.log_file"
-        if not config.demo and config.accounts.registration is None:
+        # Without accounts, nothing declares this key.
+        if not config.demo and plain(config)["accounts"].get("registration", False) is None:
             yield (
                 f"{self.where}: POST /register is closed, because the server is not in demo mode: set "
                 "accounts.registration: true"

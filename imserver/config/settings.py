@@ -299,28 +299,6 @@ class ChannelSettings(Struct, frozen=True):
         return self.history_size > 0 or self.history != ""
 
 
-class AppAccountSettings(Struct, frozen=True):
-    """What the app demands of its accounts.
-
-    ``passwords`` False: accounts log in with a provider only.
-    """
-
-    identifiers: Annotated[
-        tuple[Literal["phone", "email", "name"], ...],
-        about("Kinds of identifiers; an account has at least one of them.", api={"min_length": 1}),
-    ] = ("phone", "email", "name")
-    find: Annotated[bool, about("Whether accounts find each other by their identifiers.")] = True
-    passwords: Annotated[bool, about("Whether accounts log in with a password.")] = True
-    reset_url: Annotated[
-        str,
-        about(
-            "The page that the mail for a forgotten password links to. Empty: no page; in `gochat` the "
-            "messages page.",
-            api={"pattern": "^(https?://.+)?$", "max_length": 1000},
-        ),
-    ] = ""
-
-
 MAX_USER_BYTES: Final = 255
 """Longest user id of any app, in bytes of UTF-8."""
 
@@ -374,7 +352,6 @@ class TenantSettings(Struct, frozen=True):
         Literal["", "required", "ignored"],
         about("Whether a login needs the token of an account of the app, or one of `jwt`."),
     ] = ""
-    accounts: AppAccountSettings = AppAccountSettings()
     webhook: WebhookSettings = WebhookSettings()
     back_ends: BackEndSettings = BackEndSettings()
     max_connections: Annotated[AppCount, about("The maximum number of sessions on a node; 0: no limit.")] = 0
@@ -495,36 +472,14 @@ class StorageSettings(Struct, frozen=True):
     expire_seconds: Annotated[float, Meta(gt=0, le=86400)] = 60.0
 
 
-class AccountSettings(Struct, frozen=True):
-    """Section ``accounts``: registration and limits of accounts. ``registration`` None: open while there is
-    no API key."""
+class RateSettings(Struct, frozen=True):
+    """Section ``accounts``: the seconds within which attempts of users are counted.
 
-    registration: bool | None = None
-    failures: Amount = 10
-    failures_per_account: Amount = 100
-    failures_per_address: Amount = 100
-    failure_seconds: Duration = 900.0
-    registrations_per_address: Count = 100
-    logins_per_address: Count = 1000
-    finds_per_account: Amount = 100
-    finds_per_address: Count = 1000
-    groups_per_user: Amount = 200
+    Several features count by them (registrations, searches, groups), and each may be absent, so none of them
+    declares this key. Features declare the other keys of the section.
+    """
+
     rate_seconds: Duration = 3600.0
-    devices: Amount = 100
-    friends: Amount = 5000
-    invitations: Amount = 100
-    group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000
-
-
-class SmtpSettings(Struct, frozen=True):
-    """Section ``smtp``: the server that takes mail to users. Without a ``host`` no mail is sent."""
-
-    host: str = ""
-    port: Annotated[int, Meta(ge=1, le=65535)] = 587
-    tls: Literal["starttls", "tls", "none"] = "starttls"
-    user: str = ""
-    password: Secret = ""
-    sender: str = ""
 
 
 class AccountTokenSettings(Struct, frozen=True):
@@ -597,8 +552,7 @@ class Config(Struct, frozen=True):
     log: LogSettings = LogSettings()
     debug: DebugSettings = DebugSettings()
     storage: StorageSettings = StorageSettings()
-    accounts: AccountSettings = AccountSettings()
-    smtp: SmtpSettings = SmtpSettings()
+    accounts: RateSettings = RateSettings()
     jwt: AccountTokenSettings = AccountTokenSettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()

@@ -124,7 +124,7 @@ class Declarations:
         ]
         self.app_hints: Mapping[str, Any] = dict(of_apps)
         """Name of a setting of an app → its type."""
-        rows = tuple(row for row in self._declared_rows() if not self.is_absent(row.name.partition(".")[0]))
+        rows = tuple(self._declared_rows())
         self.rows: Mapping[str, Row] = {row.name: row for row in rows}
         """Canonical name → setting, in the order of the manual."""
         self.by_folded: Mapping[str, Row] = {fold(name): row for name, row in self.rows.items()}
@@ -439,10 +439,6 @@ def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
     kids = [row.kid for row in tenant.jwt if row.kid]
     if len(set(kids)) != len(kids):
         raise places.wrong(app + "jwt", "two entries have the same kid")
-    if not tenant.accounts.identifiers:
-        raise places.wrong(app + "accounts", "expected at least one of phone, email and name")
-    if tenant.accounts.reset_url and not HTTP_URL.match(tenant.accounts.reset_url):
-        raise places.wrong(f"{app}accounts.reset_url", "expected an http:// or https:// address")
     _check_channels(tenant, places, app)
     webhook, back_ends = tenant.webhook, tenant.back_ends
     urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
@@ -606,15 +602,6 @@ def _check_urls(config: Config, places: Places) -> None:
     scheme = config.redis.url.partition("://")[0]
     if config.redis.url and scheme not in REDIS_SCHEMES:
         raise places.wrong("redis.url", f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}")
-    if config.smtp.host:
-        if not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", config.smtp.sender):
-            raise places.wrong("smtp.sender", "expected the e-mail address of the sender")
-        if not HTTP_URL.match(config.app.http_url):
-            # A link made of the Host of a request could lead to an attacker.
-            raise ConfigError(
-                f"{places.of('smtp.host')} needs app.http_url with http:// or https://: links in mails begin "
-                "with it"
-            )
 
 
 def _is_ipv4(text: str) -> bool:

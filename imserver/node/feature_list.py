@@ -40,7 +40,24 @@ whose parameter (``chosen_by``) a client names serves it."""
 
 KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "webhooks": ("apps.*.webhook", "apps.*.back_ends"),
-    "accounts": ("accounts", "smtp", "apps.*.accounts", "apps.*.account_tokens"),
+    "accounts": (
+        "accounts.registration",
+        "accounts.failures",
+        "accounts.failures_per_account",
+        "accounts.failures_per_address",
+        "accounts.failure_seconds",
+        "accounts.registrations_per_address",
+        "accounts.logins_per_address",
+        "accounts.finds_per_account",
+        "accounts.finds_per_address",
+        "accounts.devices",
+        "accounts.friends",
+        "smtp",
+        "apps.*.accounts",
+        "apps.*.account_tokens",
+    ),
+    "groups": ("accounts.groups_per_user", "accounts.group_members"),
+    "invitations": ("accounts.invitations",),
     "protobuf": ("websocket.protobuf_silent_seconds",),
     "centrifuge": ("centrifuge",),
     "pusher": ("apps.*.pusher",),
@@ -48,9 +65,9 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "oauth": ("apps.*.oauth",),
     "uploads": ("uploads",),
 }
-"""Name of a feature → its sections, its keys in sections of others, its keys in the settings of an app
-(``apps.*.key``). By them a node without the feature refuses its settings, and need not import it. Some are
-declared by the core, whose login rules read them."""
+"""Name of a feature → its sections, its keys in sections that others have, too, its keys in the settings of
+an app (``apps.*.key``). By them a node without the feature refuses its settings, and need not import it. Some
+are declared by the core, whose login rules read them."""
 
 GROUP: Final = "imserver.features"
 """The entry points of features of other distributions: name of the feature → its ``FEATURE``."""

@@ -24,13 +24,13 @@ from imserver.config.settings import (
     ListenSettings,
     RedisSettings,
     ServerSettings,
-    SmtpSettings,
     StorageSettings,
     TenantSettings,
     WebhookSettings,
 )
 from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
 from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
+from tests.features import sections
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
 from tests.support import run_cli
@@ -165,7 +165,7 @@ def test_every_host_of_the_settings_is_looked_up(tmp_path: Path) -> None:
             OAuthOfApp({"work": ProviderSettings("oidc", "id", issuer="https://three.invalid")}),
         ),
     )
-    found = by_name(config(tmp_path, apps={"shop": app}, smtp=SmtpSettings("six.invalid")))
+    found = by_name(config(tmp_path, apps={"shop": app}, of_features=sections(smtp={"host": "six.invalid"})))
     assert {name: finding.meaning for name, finding in found.items() if ".invalid" in name} == {
         "DNS one.invalid": "apps.shop.jwt[0] names it",
         "DNS two.invalid": "apps.shop.jwt[1] names it",

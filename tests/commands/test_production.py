@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from imserver.cli import main
 from imserver.commands.production import CHECKS, Deployment, findings
 from imserver.config.settings import (
-    AccountSettings,
     ApiSettings,
     BackEndSettings,
     ClusterSettings,
@@ -38,7 +37,6 @@ CLOSED = Config(
     apps={"101": TenantSettings(jwt=(JwtSettings(),))},
     api=ApiSettings(keys=(KEY,), requests_per_second=100),
     limits=LimitSettings(max_connections_per_address=100, messages_per_second=10, login_seconds=10),
-    accounts=AccountSettings(registration=False),
 )
 """Settings of which nothing is open."""
 PUSHER = PusherOfApp(PusherSettings("7", "key", "s" * 20))
@@ -53,8 +51,13 @@ SHARED = {
 
 def changed(changes: Mapping[str, Any]) -> Config:
     """:data:`CLOSED` with other values: whole sections, or some of their settings."""
+
+    def replaced_in(settings: Any, value: Mapping[str, Any]) -> Any:
+        own = {key: each for key, each in value.items() if hasattr(settings, key)}  # others are of features
+        return msgspec.structs.replace(settings, **own)
+
     replaced = {
-        section: msgspec.structs.replace(getattr(CLOSED, section), **value)
+        section: replaced_in(getattr(CLOSED, section), value)
         if isinstance(value, dict) and section != "apps"
         else value
         for section, value in changes.items()
@@ -85,7 +88,7 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("sign_key", {"jwt": {"sign_key": "s" * 32}}, []),
     ("insecure_flag", {"server": {"insecure": True}}, ["server.insecure"]),
     ("open_apps", {"apps": app(open=True)}, ["apps.101.open"]),
-    ("registration", {"accounts": {"registration": True}}, ["accounts.registration"]),
+    ("features", {"accounts": {"registration": True}}, ["accounts.registration"]),
     ("encryption", {"server": {"host": "10.0.0.5"}}, ["server.trusted_proxies"]),
     ("encryption", {"server": {"host": "0.0.0.0"}}, ["server.trusted_proxies"]),
     ("encryption", {"server": {"host": "10.0.0.5", "trusted_proxies": ("10.0.0.2",)}}, []),
@@ -116,7 +119,7 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         ],
     ),
     (
-        "rates",
+        "features",
         {"accounts": {"registrations_per_address": 0, "logins_per_address": 0}},
         ["accounts.registrations_per_address", "accounts.logins_per_address"],
     ),

@@ -1,6 +1,7 @@
 """The setting ``features``: which features a node has, and what it says of the settings of others."""
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import pytest
 from msgspec import Struct
 
 from imserver import assets
+from imserver.config.declared import hints_of
 from imserver.config.load import dump_config, load_config
 from imserver.config.settings import Config, HubSettings, settings_of
 from imserver.config.values import ConfigError, Places
 from imserver.core.core import FeatureParts
 from imserver.errors import StartError
 from imserver.feature import Feature
+from imserver.features.groups.settings import GroupLimits
 from imserver.node import feature_list
 from imserver.node.feature_list import declarations_of, load_features, load_with_places
 
@@ -63,7 +66,7 @@ def test_the_manual_names_all_features() -> None:
         ),
         (
             "features: []\naccounts: {friends: 7}\n",
-            "line 2: accounts: the setting features leaves this feature out",
+            "line 2: accounts.friends: the setting features leaves this feature out",
         ),
     ],
 )
@@ -73,6 +76,16 @@ def test_unknown_features_and_settings_of_absent_ones_are_refused(
     with pytest.raises(StartError) as caught:
         check(tmp_path, text)
     assert said in str(caught.value)
+
+
+def test_groups_without_accounts_have_their_limits(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("features: [groups]\naccounts: {group_members: 7, rate_seconds: 60}\n")
+    config, _ = load_with_places(str(file), {})
+    assert settings_of(config, GroupLimits) == GroupLimits(group_members=7)
+    assert config.accounts.rate_seconds == 60
+    with pytest.raises(ConfigError, match=r"accounts\.devices: the setting features leaves"):
+        load_with_places(str(file), {"IMSERVER_ACCOUNTS_DEVICES": "3"})
 
 
 def offer(folder: Path, distribution: str, value: str) -> None:
@@ -126,24 +139,32 @@ def test_an_app_made_at_run_time_has_no_settings_of_absent_features() -> None:
 
 
 def test_the_keys_of_features_are_those_that_they_declare() -> None:
+    features = load_features(Config())
+    owners = Counter([*hints_of(Config), *(name for name, _ in declarations_of(features).sections)])
     declared: dict[str, tuple[str, ...]] = {}
-    for feature in load_features(Config()):
+    for feature in features:
         keys = [feature.name] if feature.settings is not None else []
-        keys += [f"{name}.{key}" for name, kind in feature.sections.items() for key in kind.__struct_fields__]
+        for name, kind in feature.sections.items():
+            alone = owners[name] == 1
+            keys += [name] if alone else [f"{name}.{key}" for key in kind.__struct_fields__]
         if feature.app_settings is not None:
             keys += [f"apps.*.{key}" for key in feature.app_settings.__struct_fields__]
         if keys:
             declared[feature.name] = tuple(keys)
-    of_the_core = {"webhooks": ("apps.*.webhook", "apps.*.back_ends")}
-    of_the_core["accounts"] = ("accounts", "smtp", "apps.*.accounts", "apps.*.account_tokens")
-    assert {**of_the_core, **declared} == feature_list.KEYS
+    of_the_core = {
+        "webhooks": ("apps.*.webhook", "apps.*.back_ends"),
+        "accounts": ("apps.*.account_tokens",),
+    }
+    for name, rest in of_the_core.items():
+        declared[name] = declared.get(name, ()) + rest
+    assert declared == feature_list.KEYS
 
 
 @pytest.mark.parametrize(
     ("variable", "said"),
     [
         ("IMSERVER_UPLOADS_MAX_BYTES", "uploads: the setting features leaves this feature out"),
-        ("IMSERVER_ACCOUNTS_BOTS", "accounts: the setting features leaves this feature out"),
+        ("IMSERVER_ACCOUNTS_BOTS", "accounts.bots: the setting features leaves this feature out"),
     ],
 )
 def test_a_variable_of_an_absent_feature_is_refused(variable: str, said: str) -> None:

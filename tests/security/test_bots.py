@@ -10,7 +10,7 @@ import pytest
 from imserver.auth import quotas
 from imserver.auth.quotas import BotRates
 from imserver.channels import streamed_messages
-from imserver.config.settings import AccountSettings, LimitSettings
+from imserver.config.settings import LimitSettings
 from tests.features import sections
 
 from .node_harness import ADMIN, Harness, config
@@ -21,14 +21,13 @@ PASSWORD = "correct horse"
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """A node with keys, where a person has at most three bots, which send a message in 1,000 s."""
-    accounts = AccountSettings(registration=True, registrations_per_address=0)
+    accounts = {"registration": True, "registrations_per_address": 0, "bots": 3}
     folder = Path(tmp_path_factory.mktemp("bots"))
     harness = Harness(
         config(
             folder,
-            accounts=accounts,
             limits=LimitSettings(bot_rate=0.001),
-            of_features=sections(accounts={"bots": 3}),
+            of_features=sections(accounts=accounts),
         )
     )
     yield harness

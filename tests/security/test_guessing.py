@@ -12,7 +12,6 @@ from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import (
     PUBLIC_SIGN_KEY,
-    AccountSettings,
     Config,
     StorageSettings,
     TenantSettings,
@@ -20,11 +19,13 @@ from imserver.config.settings import (
 from imserver.features.accounts.accounts import Accounts, NoAccounts, WrongLogin
 from imserver.features.accounts.passwords import MAX_WAITING, Overloaded
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import AccountSettings
 from imserver.features.accounts.tokens import AccountTokens
 from imserver.storage.contract import Taken
 from imserver.storage.store import Store
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
+from tests.features import sections
 from tests.integration.gochat import form, fresh_phone, said
 from tests.integration.v1 import call, good
 
@@ -40,11 +41,16 @@ def guess(accounts: Accounts, address: str, earlier: str = "") -> None:
 def accounts(tmp_path: Path) -> Any:
     store = Store(StorageSettings(), str(tmp_path))
     store.start()
-    settings = AccountSettings(
-        failures=3, failures_per_account=6, failures_per_address=12, logins_per_address=40
+    of_features = sections(
+        accounts={
+            "failures": 3,
+            "failures_per_account": 6,
+            "failures_per_address": 12,
+            "logins_per_address": 40,
+        }
     )
     apps = {name: TenantSettings(account_tokens="required") for name in ("gochat", "shop")}
-    config, kept = Config(accounts=settings, apps=apps), AccountStore(store)
+    config, kept = Config(of_features=of_features, apps=apps), AccountStore(store)
     tokens = AccountTokens(
         config,
         bytes(32),

@@ -9,10 +9,9 @@ from msgspec import json
 
 from imserver.auth.attempts import AddressRate
 from imserver.auth.quotas import TokenBucket
-from imserver.config.settings import AccountSettings
 from imserver.features.bots.parts import bots_of
 from imserver.storage.log.bots import MOST_BOTS
-from tests.features import ROUTES
+from tests.features import ROUTES, sections
 
 from .node_harness import ADMIN, Harness, config
 from .test_bots import Asking, person
@@ -24,8 +23,8 @@ MULTIPART = {"content-type": "multipart/form-data; boundary=x"}
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    accounts = AccountSettings(registration=True, registrations_per_address=0)
-    harness = Harness(config(Path(tmp_path_factory.mktemp("hooks")), accounts=accounts))
+    of_features = sections(accounts={"registration": True, "registrations_per_address": 0})
+    harness = Harness(config(Path(tmp_path_factory.mktemp("hooks")), of_features=of_features))
     yield harness
     harness.close()
 

@@ -12,15 +12,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from imserver.api.routes import fast_routes
-from imserver.config.settings import AccountSettings, AppAccountSettings, AppSettings
+from imserver.config.settings import AppSettings
 from imserver.errors import StorageUnavailable
 from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from imserver.features.oauth import oauth as logins
 from imserver.features.oauth import providers as protocols
 from imserver.features.oauth.oauth import oauth_of
 from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
 from imserver.storage.contract import Account
 from imserver.transport.exchange import HttpRequest, header_block, row_of
+from tests.features import sections
 
 from .node_harness import ADMIN, APPS, RULED, Harness, config
 from .providers import CLIENT, GITHUB_USER, SECRET, StandIn
@@ -59,8 +61,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, provider: StandIn) -> Iterato
         "201": replace(ruled, of_features=(OAuthOfApp(providers(True)),)),
         "202": replace(
             ruled,
-            of_features=(OAuthOfApp(providers(False)),),
-            accounts=AppAccountSettings(passwords=False),
+            of_features=(OAuthOfApp(providers(False)), AccountsOfApp(AppAccountSettings(passwords=False))),
         ),
     }
     harness = Harness(
@@ -68,8 +69,13 @@ def node(tmp_path_factory: pytest.TempPathFactory, provider: StandIn) -> Iterato
             Path(tmp_path_factory.mktemp("oauth")),
             apps=apps,
             app=AppSettings(http_url=HOME),
-            accounts=AccountSettings(
-                registration=True, logins_per_address=0, failures=FAILURES, failure_seconds=86_400
+            of_features=sections(
+                accounts={
+                    "registration": True,
+                    "logins_per_address": 0,
+                    "failures": FAILURES,
+                    "failure_seconds": 86_400,
+                }
             ),
         )
     )

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from imserver.config.settings import AccountSettings, AppAccountSettings
 from imserver.errors import StorageUnavailable
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
+from tests.features import sections
 
 from .node_harness import ADMIN, APPS, RULED, Harness, config
 
@@ -23,17 +24,19 @@ GROUPS = 8
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """A node with keys. The accounts of 202 have e-mail addresses only and do not find each other."""
-    apps = {**APPS, "202": replace(RULED, api_allow_from=(), accounts=RULES)}
-    accounts = AccountSettings(
-        registration=True,
-        failures=3,
-        finds_per_account=FINDS,
-        registrations_per_address=0,
-        invitations=3,
-        groups_per_user=GROUPS,
-        group_members=3,
+    apps = {**APPS, "202": replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(RULES),))}
+    of_features = sections(
+        accounts={
+            "registration": True,
+            "failures": 3,
+            "finds_per_account": FINDS,
+            "registrations_per_address": 0,
+            "invitations": 3,
+            "groups_per_user": GROUPS,
+            "group_members": 3,
+        }
     )
-    harness = Harness(config(Path(tmp_path_factory.mktemp("people")), apps=apps, accounts=accounts))
+    harness = Harness(config(Path(tmp_path_factory.mktemp("people")), apps=apps, of_features=of_features))
     yield harness
     harness.close()
 

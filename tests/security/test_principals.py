@@ -15,12 +15,12 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.auth.login import MAX_REFUSALS_LOGGED
-from imserver.config.settings import AccountSettings, ApiSettings, KeySettings, TenantSettings
+from imserver.config.settings import ApiSettings, KeySettings, TenantSettings
 from imserver.dialects.protobuf.api import BAD_PARAMETER, NO_TOKEN
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.parts import accounts_of
 from imserver.storage.contract import AppRow, Changes, KeyRow
-from tests.features import ROUTES
+from tests.features import ROUTES, sections
 
 from .node_harness import ALL, PUSH, SECRET, Harness, config, key
 
@@ -29,7 +29,7 @@ FOREIGN = key("admin", "push", apps=("205", "206", "301"))
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[Harness]:
-    settings = config(tmp_path, accounts=AccountSettings(registration=True))
+    settings = config(tmp_path, of_features=sections(accounts={"registration": True}))
     one = Harness(replace(settings, api=ApiSettings(keys=(*settings.api.keys, FOREIGN))))
     yield one
     one.close()
@@ -122,7 +122,8 @@ def test_a_token_that_names_no_login_is_one_of_gochat(harness: Harness) -> None:
 def test_registration_is_off_once_there_are_keys_unless_it_is_set(demo: Harness, tmp_path: Path) -> None:
     def accounts(registration: bool | None, is_demo: bool) -> Accounts:
         node = demo.node
-        settings = replace(node.parts.config, accounts=AccountSettings(registration=registration))
+        of_features = sections(accounts={"registration": registration})
+        settings = replace(node.parts.config, of_features=of_features)
         people = accounts_of(node.parts)
         return Accounts(settings, people.tokens, people.rows, lambda *_: 0, lambda: is_demo)
 

@@ -26,7 +26,6 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.principal import Need
-from imserver.config.settings import AccountSettings
 from imserver.dialects.action.commands import Say
 from imserver.dialects.action.service import ActionState
 from imserver.dialects.cmd import api as cmd
@@ -42,7 +41,7 @@ from imserver.http.operation import Operation
 from imserver.model import CreateGroup, Event, InviteToGroup, OpenAnswer, Pin, React, Reply, Send, Typing
 from imserver.storage.contract import Account
 from imserver.transport.connection import Connection, Encoding
-from tests.features import DOCUMENTED, ROUTES
+from tests.features import DOCUMENTED, ROUTES, sections
 from tests.support import until
 
 from .node_harness import ALL, Harness, config
@@ -485,9 +484,11 @@ NO_ROW: Final[dict[str, str]] = {
 def harness() -> Iterator[Harness]:
     """A node where all apps that matter have accounts, without limits that would end a test."""
     many = 100_000
-    accounts = AccountSettings(registration=True, finds_per_account=many, finds_per_address=many)
+    of_features = sections(
+        accounts={"registration": True, "finds_per_account": many, "finds_per_address": many}
+    )
     with tempfile.TemporaryDirectory() as folder:
-        made = Harness(config(Path(folder), accounts=accounts))
+        made = Harness(config(Path(folder), of_features=of_features))
         try:
             yield made
         finally:

@@ -8,16 +8,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from imserver.config.settings import (
-    AccountSettings,
-    AppAccountSettings,
-    AppSettings,
-    SmtpSettings,
-    TenantSettings,
-)
+from imserver.config.settings import AppSettings, TenantSettings
 from imserver.features.accounts import resets
 from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings, SmtpSettings
 from imserver.storage.contract import Account
+from tests.features import sections
 from tests.support import until
 
 from .mail import Sink
@@ -49,18 +45,28 @@ def sink() -> Iterator[Sink]:
 def node(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterator[Harness]:
     """201 has a page of its own for resets; in 202 there are no passwords."""
     ruled = replace(RULED, api_allow_from=())
+    no_passwords = AppAccountSettings(passwords=False, reset_url=SHOP)
     harness = Harness(
         config(
             Path(tmp_path_factory.mktemp("resets")),
             app=AppSettings(http_url=HOME + "/"),
             apps={
                 **APPS,
-                "201": replace(ruled, accounts=AppAccountSettings(reset_url=SHOP)),
-                "202": replace(ruled, accounts=AppAccountSettings(passwords=False, reset_url=SHOP)),
+                "201": replace(ruled, of_features=(AccountsOfApp(AppAccountSettings(reset_url=SHOP)),)),
+                "202": replace(ruled, of_features=(AccountsOfApp(no_passwords),)),
                 "208": TenantSettings(account_tokens="required"),
             },
-            accounts=AccountSettings(registration=True, logins_per_address=30),
-            smtp=SmtpSettings("127.0.0.1", sink.port, "none", "im", "secret", "im@example.com"),
+            of_features=sections(
+                accounts={"registration": True, "logins_per_address": 30},
+                smtp={
+                    "host": "127.0.0.1",
+                    "port": sink.port,
+                    "tls": "none",
+                    "user": "im",
+                    "password": "secret",
+                    "sender": "im@example.com",
+                },
+            ),
         )
     )
     yield harness
@@ -155,9 +161,8 @@ def test_another_page_is_named_where_the_app_says_so(node: Harness, sink: Sink) 
 
 
 def test_a_node_without_pages_sends_no_link_to_one(tmp_path: Path) -> None:
-    harness = Harness(
-        config(tmp_path, features=("accounts",), smtp=SmtpSettings("127.0.0.1", 1, sender="im@example.com"))
-    )
+    of_features = sections(smtp={"host": "127.0.0.1", "port": 1, "sender": "im@example.com"})
+    harness = Harness(config(tmp_path, features=("accounts",), of_features=of_features))
     try:
         status, answer = harness.call("POST", ASK, {"app": "gochat", "login": "ann"})
         assert (status, answer["code"]) == (501, "not_implemented")

@@ -5,11 +5,24 @@ from __future__ import annotations
 from imserver.core.core import Answers
 from imserver.feature import Feature
 from imserver.features.accounts import api, cards_api, friends_api, parts, resets_api
+from imserver.features.accounts.settings import (
+    AccountSettings,
+    AccountsOfApp,
+    SmtpSettings,
+    check,
+    findings,
+    objection,
+)
 
 FEATURE = Feature(
     "accounts",
     parts.build,
+    objection=objection,
     operations=(*api.routes.rows, *resets_api.routes.rows, *cards_api.routes.rows, *friends_api.routes.rows),
     commands={"account": ("imserver.features.accounts.command", "account", "Import accounts of users.")},
     answers=Answers(accounts=parts.build_tokens, relations=parts.build_relations),
+    sections={"accounts": AccountSettings, "smtp": SmtpSettings},
+    app_settings=AccountsOfApp,
+    check=check,
+    findings=findings,
 )

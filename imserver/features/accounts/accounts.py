@@ -17,10 +17,11 @@ from imserver.auth.accounts import AccountSession
 from imserver.auth.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.auth.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
 from imserver.auth.observer import NoObserver, Observer
-from imserver.config.settings import AppAccountSettings, Config
+from imserver.config.settings import Config, settings_of
 from imserver.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import AccountSettings, AppAccountSettings
 from imserver.features.accounts.tokens import AccountTokens, KnownDevice
 from imserver.model import id_of
 from imserver.storage.contract import (
@@ -135,14 +136,14 @@ class Accounts:
         observer: Observer | None = None,
         refused: Refused | None = None,
     ) -> None:
-        settings = config.accounts
+        settings = settings_of(config, AccountSettings)
         self._refused = refused
         self._tokens = tokens
         self._accounts = accounts
         self._close_sessions = close_sessions
         self._is_demo = is_demo
         self._devices = settings.devices
-        rate, failing = settings.rate_seconds, settings.failure_seconds
+        rate, failing = config.accounts.rate_seconds, settings.failure_seconds
         self._registrations = AddressRate(settings.registrations_per_address, rate, "register", attempt)
         self._logins = AddressRate(settings.logins_per_address, rate, "login", attempt)
         self._provider_logins = AddressRate(settings.logins_per_address, rate, "provider", attempt)

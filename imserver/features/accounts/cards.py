@@ -13,12 +13,13 @@ from msgspec import Struct
 from imserver.auth.attempts import AddressRate, Attempts, Shared
 from imserver.auth.identifiers import LOGIN_CHARACTERS, candidates, fits
 from imserver.clock import until_beat
-from imserver.config.settings import Config
+from imserver.config.settings import Config, settings_of
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.features.accounts.accounts import Accounts, UnknownAccount
 from imserver.features.accounts.friends import STRANGERS, Relation, relation_of
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import AccountSettings
 from imserver.model import id_of
 from imserver.sessions.presence import Presence
 from imserver.storage.contract import Account
@@ -70,17 +71,13 @@ class Cards:
         presence: Presence,
         attempt: Shared | None,
     ) -> None:
-        settings = config.accounts
+        settings, seconds = settings_of(config, AccountSettings), config.accounts.rate_seconds
         self._accounts = accounts
         self._rows = rows
         self._relations = relations
         self._presence = presence
-        self._by_account = Attempts(
-            settings.finds_per_account, settings.rate_seconds, kind="find", shared=attempt
-        )
-        self.addresses = AddressRate(
-            settings.finds_per_address, settings.rate_seconds, "find_network", attempt
-        )
+        self._by_account = Attempts(settings.finds_per_account, seconds, kind="find", shared=attempt)
+        self.addresses = AddressRate(settings.finds_per_address, seconds, "find_network", attempt)
         """Requests per app and network that tell whether something exists."""
 
     def find(self, app: str, by: str, text: str, address: str) -> Card:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from imserver.config.settings import settings_of
 from imserver.core.core import FeatureParts, Parts
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.cards import Cards, LastSeen
@@ -11,6 +12,7 @@ from imserver.features.accounts.friends import Friends
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.resets import Resets
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import AccountSettings
 from imserver.features.accounts.tokens import AccountTokens
 
 
@@ -71,7 +73,7 @@ def build(core: Parts) -> FeatureParts:
         core.observer,
         core.logins.refused,
     )
-    friends = Friends(rows, config.accounts.friends, core.signals.send)
+    friends = Friends(rows, settings_of(config, AccountSettings).friends, core.signals.send)
     cards = Cards(config, accounts, rows, relations, core.presence, attempt)
     resets = Resets(config, accounts, rows, attempt, lambda: core.chat_page)
     last_seen = LastSeen(rows, tokens.wanted_in)

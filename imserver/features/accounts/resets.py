@@ -21,10 +21,11 @@ from gevent.pool import Group
 from imserver.auth.accounts import GOCHAT
 from imserver.auth.attempts import Attempts, Shared, TooManyFailures
 from imserver.clock import retry_pause
-from imserver.config.settings import Config, SmtpSettings
+from imserver.config.settings import Config, settings_of
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.features.accounts.accounts import Accounts, may_be_login
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import SmtpSettings
 from imserver.logging import RateLimitedLog
 from imserver.storage.contract import Account
 
@@ -75,7 +76,7 @@ class Resets:
         attempt: Shared | None,
         own_page: Callable[[], str],
     ) -> None:
-        self._smtp = config.smtp
+        self._smtp = settings_of(config, SmtpSettings)
         self._own_page = own_page
         self._accounts = accounts
         self._rows = rows

@@ -31,8 +31,9 @@ from imserver.auth.tokens import (
     TokenExpired,
     bytes_of,
 )
-from imserver.config.settings import PUBLIC_SIGN_KEY, AppAccountSettings, Config
+from imserver.config.settings import PUBLIC_SIGN_KEY, Config
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import AppAccountSettings, rules_of
 from imserver.model import MAX_ID, id_of
 from imserver.storage.contract import Account
 
@@ -171,7 +172,7 @@ class AccountTokens:
     def rules_of(self, app: str) -> AppAccountSettings:
         """What an app demands of its accounts."""
         tenant = self._tenants.get(self._tenants.resolve(app))
-        return AppAccountSettings() if tenant is None else tenant.accounts
+        return AppAccountSettings() if tenant is None else rules_of(tenant)
 
     def make(self, id: int, version: int, expires_at: int, device: int) -> str:
         """Make a token for a login of an account. ``expires_at``: Unix seconds."""

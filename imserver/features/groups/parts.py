@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from imserver.auth.attempts import Attempts
+from imserver.config.settings import settings_of
 from imserver.core.core import FeatureParts, Parts
 from imserver.features.groups.groups import GroupCommands, Groups
+from imserver.features.groups.settings import GroupLimits
 
 
 def groups_of(core: Parts) -> Groups:
@@ -17,8 +19,8 @@ def groups_of(core: Parts) -> Groups:
 
 def build(core: Parts) -> FeatureParts:
     """Build them."""
-    limits = core.config.accounts
-    made = Attempts(limits.groups_per_user, limits.rate_seconds, kind="groups", shared=core.attempt)
+    limits, seconds = settings_of(core.config, GroupLimits), core.config.accounts.rate_seconds
+    made = Attempts(limits.groups_per_user, seconds, kind="groups", shared=core.attempt)
 
     def accounts_among(app: str, users: Sequence[str]) -> set[str]:
         return {account.user for account in core.accounts.those_of(app, users)}

@@ -5,5 +5,12 @@ from __future__ import annotations
 from imserver.feature import Feature
 from imserver.features.invitations import api
 from imserver.features.invitations.parts import build
+from imserver.features.invitations.settings import InvitationLimits
 
-FEATURE = Feature("invitations", build, operations=tuple(api.routes.rows), uses=("accounts", "groups"))
+FEATURE = Feature(
+    "invitations",
+    build,
+    operations=tuple(api.routes.rows),
+    uses=("accounts", "groups"),
+    sections={"accounts": InvitationLimits},
+)

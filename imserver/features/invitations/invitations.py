@@ -10,13 +10,13 @@ from msgspec import Struct
 
 from imserver.auth.attempts import AddressRate
 from imserver.auth.relations import Relations
-from imserver.config.settings import AccountSettings
 from imserver.errors import ImserverError
 from imserver.features.accounts import friends as changes
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
+from imserver.features.invitations.settings import InvitationLimits
 from imserver.model import id_of
 from imserver.storage.contract import Account
 from imserver.storage.statements import Condition, Statements
@@ -62,7 +62,7 @@ class Invitations:
 
     def __init__(
         self,
-        settings: AccountSettings,
+        limits: InvitationLimits,
         rows: InvitationStore,
         accounts: Accounts,
         friends: Friends,
@@ -70,7 +70,7 @@ class Invitations:
         groups: Groups,
         addresses: AddressRate,
     ) -> None:
-        self._most = settings.invitations
+        self._most = limits.invitations
         self._rows = rows
         self._accounts = accounts
         self._friends = friends

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from imserver.config.settings import settings_of
 from imserver.core.core import FeatureParts, Parts
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
 from imserver.features.invitations.invitations import Invitations
 from imserver.features.invitations.rows import InvitationStore
+from imserver.features.invitations.settings import InvitationLimits
 
 
 def invitations_of(core: Parts) -> Invitations:
@@ -20,7 +22,7 @@ def build(core: Parts) -> FeatureParts:
     people = accounts_of(core)
     return FeatureParts(
         Invitations(
-            core.config.accounts,
+            settings_of(core.config, InvitationLimits),
             InvitationStore(core.store),
             people.accounts,
             people.friends,

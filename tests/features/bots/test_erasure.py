@@ -4,22 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from imserver.config.settings import AccountSettings
 from imserver.features.accounts.parts import accounts_of
+from tests.features import sections
 from tests.security.node_harness import Harness, config
 from tests.security.test_bots import bot_of, person
 
-REGISTRATION = AccountSettings(registration=True, registrations_per_address=0)
+REGISTRATION = sections(accounts={"registration": True, "registrations_per_address": 0})
 
 
 @pytest.mark.parametrize("features", [None, ("accounts", "uploads")])
 def test_a_deleted_account_takes_its_bots_with_it(tmp_path: Path, features: tuple[str, ...] | None) -> None:
-    first = Harness(config(tmp_path, accounts=REGISTRATION))
+    first = Harness(config(tmp_path, of_features=REGISTRATION))
     ann = person(first, "ann")
     bot = bot_of(ann, "Weather")
     other = bot_of(person(first, "eve"), "Rain")
     first.close()
-    node = Harness(config(tmp_path, accounts=REGISTRATION, features=features))
+    node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
     parts = node.node.parts
     status, _ = node.call("GET", "/api/v1/conversations", None, bot.token, query={"app": "201"})
     assert status == (200 if features is None else 401)

@@ -11,7 +11,6 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.cluster.registry import Lease, SoloRegistry
-from imserver.config.settings import AccountSettings
 from imserver.errors import StorageUnavailable
 from imserver.features.bots import hooks as module
 from imserver.features.bots.hooks import BotHooks, messages_of
@@ -57,9 +56,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    accounts = AccountSettings(registration=True, registrations_per_address=0)
+    of_features = sections(
+        accounts={"registration": True, "registrations_per_address": 0}, bots={"allow_loopback": True}
+    )
     folder = Path(tmp_path_factory.mktemp("bot hooks"))
-    harness = Harness(config(folder, accounts=accounts, of_features=sections(bots={"allow_loopback": True})))
+    harness = Harness(config(folder, of_features=of_features))
     yield harness
     harness.close()
 

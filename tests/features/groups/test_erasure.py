@@ -5,27 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from imserver.config.settings import AccountSettings
 from imserver.features.accounts.parts import accounts_of
 from imserver.storage.statements import text_of
+from tests.features import sections
 from tests.security.node_harness import Harness, config
 from tests.security.test_bots import person
 
-REGISTRATION = AccountSettings(registration=True, registrations_per_address=0)
+REGISTRATION = sections(accounts={"registration": True, "registrations_per_address": 0})
 
 
 @pytest.mark.parametrize("features", [None, ("accounts",), ("accounts", "groups")])
 def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
     tmp_path: Path, features: tuple[str, ...] | None
 ) -> None:
-    first = Harness(config(tmp_path, accounts=REGISTRATION))
+    first = Harness(config(tmp_path, of_features=REGISTRATION))
     ann, bob, eve = (person(first, name) for name in ("ann", "bob", "eve"))
     group = int(ann.good("groups/create", name="tea", members=[bob.user, eve.user])["group"])
     for one in (ann, bob):
         one.good("invitations/create", group=str(group))
         one.good("invitations/create")
     first.close()
-    node = Harness(config(tmp_path, accounts=REGISTRATION, features=features))
+    node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
     parts = node.node.parts
     log, before = parts.store.log(), parts.store.log().head("201")
     assert ("groups" in parts.features) == (features != ("accounts",))

@@ -1,0 +1,20 @@
+"""The settings of groups."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from imserver.config.settings import Amount
+
+
+class GroupLimits(Struct, frozen=True):
+    """Keys of section ``accounts``.
+
+    ``groups_per_user``: the most groups that a user creates or joins within ``rate_seconds``.
+    ``group_members``: the most members of a group.
+    """
+
+    groups_per_user: Amount = 200
+    group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000

@@ -1,0 +1,13 @@
+"""The settings of invitations."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from imserver.config.settings import Amount
+
+
+class InvitationLimits(Struct, frozen=True):
+    """Keys of section ``accounts``. ``invitations``: the most invitations of a user that have not ended."""
+
+    invitations: Amount = 100
