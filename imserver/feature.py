@@ -11,7 +11,7 @@ from msgspec import Struct
 from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config, Finding
 from imserver.config.values import Places
-from imserver.core.core import Answers, FeatureParts, Parts
+from imserver.core.core import Answers, Core, FeatureParts
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Route
 from imserver.http.operation import Operation
@@ -66,12 +66,12 @@ class Feature(Struct, frozen=True):
     """
 
     name: str
-    build: Callable[[Parts], FeatureParts]
+    build: Callable[[Core], FeatureParts]
     dialects: tuple[Dialect, ...] = ()
     routes: tuple[Route, ...] = ()
     objection: AppObjection | None = None
     operations: tuple[Operation, ...] = ()
-    views: Callable[[Parts, Api], Iterable[Any]] | None = None
+    views: Callable[[Core, Api], Iterable[Any]] | None = None
     streamed: Streamed | None = None
     metrics: Callable[[], Sequence[Metric]] = _no_metrics
     erasing: Callable[[Config, Store], AbstractContextManager[Erasure]] | None = None

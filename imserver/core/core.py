@@ -27,7 +27,7 @@ from imserver.auth.relations import NoRelations, Relations
 from imserver.auth.reviews import NoReviews, Reviews
 from imserver.auth.rules import AppObjection
 from imserver.auth.tenants import Tenants
-from imserver.channels.commands import ChannelCommands
+from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
 from imserver.channels.stored import ChannelLog
 from imserver.channels.streamed_messages import ChannelStreams, StreamedMessages
@@ -140,12 +140,12 @@ class Answers(Struct, frozen=True):
     ends of apps; connections, apps and the store are built, logins are not.
     """
 
-    accounts: Callable[[Parts], AccountLookup] | None = None
-    relations: Callable[[Parts], Relations] | None = None
-    hooks: Callable[[Parts], Hooks] | None = None
+    accounts: Callable[[Core], AccountLookup] | None = None
+    relations: Callable[[Core], Relations] | None = None
+    hooks: Callable[[Core], Hooks] | None = None
 
 
-class Parts:
+class Core:
     """All parts of a node below its HTTP API, as attributes. Each part owns its state.
 
     ``objection`` checks the settings of an app for the core and all features. ``declared``: which settings
@@ -290,7 +290,7 @@ class Parts:
         self._choose_services(secret)
         self.tenants.on_delete.append(self.sessions.close_app)
 
-    def _answer(self, functions: Iterable[Callable[[Parts], _Answer] | None]) -> _Answer | None:
+    def _answer(self, functions: Iterable[Callable[[Core], _Answer] | None]) -> _Answer | None:
         """The answers of the first feature that has any."""
         return next((function(self) for function in functions if function is not None), None)
 

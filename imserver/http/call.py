@@ -19,7 +19,7 @@ from imserver.auth.authority import OF_ACCOUNTS, refusal
 from imserver.auth.principal import ANYONE, DEMO, NOBODY, BadSignature, Need, Principal, may
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import Config
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.errors import (
     HTTP_BAD_REQUEST,
     HTTP_BANNED,
@@ -58,7 +58,7 @@ class Api:
 
     def __init__(
         self,
-        core: Parts,
+        core: Core,
         routes: Sequence[Route],
         commands: Mapping[str, Route],
         document: Callable[[int, bool], bytes],
@@ -238,7 +238,7 @@ class Route(Struct, frozen=True):
     reader: Callable[[Api, Call], None] | None = None
 
 
-MakeService = Callable[[Parts, Api], Any]
+MakeService = Callable[[Core, Api], Any]
 """Makes a service of routes, once on each node."""
 
 

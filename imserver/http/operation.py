@@ -18,7 +18,7 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.authority import refusal
 from imserver.auth.principal import ANYONE, Need, may
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.errors import HttpProblem, Unavailable
 from imserver.http.call import Api, AppRule, Call, Endpoint, MakeService, Route, UserRule, prepare
 from imserver.http.field import Acting
@@ -188,7 +188,7 @@ class Resource(Generic[S]):
     def __init__(
         self,
         tag: str,
-        service: Callable[[Parts, Api], S],
+        service: Callable[[Core, Api], S],
         hot: bool = True,
         problems: tuple[HttpProblem, ...] = (),
         refusals: Refusals | None = None,

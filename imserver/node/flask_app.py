@@ -62,7 +62,7 @@ def create_app(servers: Servers) -> Flask:
     app.register_blueprint(create_api(api))
     app.register_blueprint(create_stream_view(servers.streams, api.limits.public_body_bytes))
     for feature in servers.features:
-        for blueprint in feature.views(servers.parts, api) if feature.views is not None else ():
+        for blueprint in feature.views(servers.core, api) if feature.views is not None else ():
             app.register_blueprint(blueprint)
     for path in sorted(servers.websocket_paths):
         app.add_url_rule(
@@ -97,8 +97,8 @@ class _Requests:
         self._api = api
         self._websocket_paths = servers.websocket_paths
         self._refusals = [each.refusal for each in servers.features if each.refusal is not None]
-        self._log = servers.parts.request_log
-        self._proxies = servers.parts.proxies
+        self._log = servers.core.request_log
+        self._proxies = servers.core.proxies
 
     def register(self, app: Flask) -> None:
         app.before_request(self.begin)

@@ -20,7 +20,7 @@ from imserver.api.v1.table import commands_of, document_of, operations_of, route
 from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
 from imserver.config.values import CORE
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.dialects.sse.wire import SseDialect
 from imserver.errors import StartError
 from imserver.feature import Feature
@@ -115,36 +115,36 @@ class Servers:
 
     def __init__(
         self,
-        parts: Parts,
+        core: Core,
         features: Sequence[Feature],
         create_application: Callable[[Servers], Application],
     ) -> None:
-        self.parts = parts
-        self._config = config = parts.config
-        self._metrics = parts.metrics
+        self.core = core
+        self._config = config = core.config
+        self._metrics = core.metrics
         self.features = features
         self._streamed = tuple(each.streamed for each in features if each.streamed is not None)
         refuse_shared(features)
-        operations = list(operations_of(parts.declared))
+        operations = list(operations_of(core.declared))
         operations += [row for feature in features for row in feature.operations]
         routes = [row for feature in features for row in feature.routes]
         self.api = Api(
-            parts,
+            core,
             (*routes_of(operations), *routes),
             commands_of(operations),
             document_of(operations),
         )
-        publisher = Publisher(self.api, push_api(parts, self.api), config.limits.body_bytes)
+        publisher = Publisher(self.api, push_api(core, self.api), config.limits.body_bytes)
         paths = ws_routes(
             config,
-            parts.dispatcher.serve,
-            parts.opened,
+            core.dispatcher.serve,
+            core.opened,
             [dialect for feature in features for dialect in feature.dialects],
         )
-        parts.gate.paths.update(paths)
+        core.gate.paths.update(paths)
         self.websocket_paths = frozenset(paths)
         """Paths for WebSockets only. ``*`` is any second segment."""
-        parts.gate.paths[publisher.path] = publisher.choose
+        core.gate.paths[publisher.path] = publisher.choose
         self.streams = self._make_streams()
         self.application = create_application(self)
         self._listeners: list[Listener] = []
@@ -154,15 +154,15 @@ class Servers:
         self._ports: dict[str, int] = {}
 
     def _make_streams(self) -> Streams:
-        parts, config = self.parts, self._config
-        serve = within_limit(config, parts.dispatcher.serve)
+        core, config = self.core, self._config
+        serve = within_limit(config, core.dispatcher.serve)
         paths: dict[str, StreamPath] = {}
-        for feature in parts.features.values():
+        for feature in core.features.values():
             paths |= feature.streams(serve)
         return Streams(
-            parts.context,
-            parts.gate,
-            parts.metrics,
+            core.context,
+            core.gate,
+            core.metrics,
             paths,
             config.websocket.client_silent_seconds,
             StreamEncoding(SseDialect("")),
@@ -175,7 +175,7 @@ class Servers:
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
         """Record ports and addresses, before the listeners accept."""
         self._ports = {name: sock.getsockname()[1] for name, sock in sockets.items()}
-        self.parts.http_port, self.parts.ws_port = self._ports["http"], self._ports["websocket"]
+        self.core.http_port, self.core.ws_port = self._ports["http"], self._ports["websocket"]
         self.addresses = addresses_of(sockets)
 
     def open(self, sockets: Mapping[str, socket.socket]) -> None:
@@ -188,7 +188,7 @@ class Servers:
 
     def _open_front(self, name: str, sock: socket.socket) -> None:
         front = FrontServer(
-            self.parts.context,
+            self.core.context,
             self._listener_context(name),
             fast_routes(self.api, everywhere=name == "websocket"),
             HandOver(
@@ -199,11 +199,11 @@ class Servers:
                 self._metrics,
             ),
             self._metrics,
-            self.parts.request_log.add if self._config.log.requests else None,
+            self.core.request_log.add if self._config.log.requests else None,
         )
         self._servers.append(front)
         loop = get_hub().loop
-        self._listeners.append(Listener(sock, self.parts.poller, loop, self._metrics, front.accept))
+        self._listeners.append(Listener(sock, self.core.poller, loop, self._metrics, front.accept))
 
     def _open_wsgi_server(self, name: str, sock: socket.socket) -> None:
         # Imported here: only this server needs gevent-websocket.
@@ -218,7 +218,7 @@ class Servers:
         """The context of a listener. The WebSocket port serves only routes of dialects."""
         dialects_only = name == "websocket"
         return ListenerContext(
-            self.parts.gate,
+            self.core.gate,
             routes_at(self.api, everywhere=dialects_only),
             partial(unread_body_limit, self.api),
             self._config.limits,
@@ -233,7 +233,7 @@ class Servers:
         self._metrics.handshakes += 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug("connected", extra={"connection": admission.peer})
-        adopt(self.parts.context, self.parts.gate, sock, admission, rest)
+        adopt(self.core.context, self.core.gate, sock, admission, rest)
 
     def expire(self) -> None:
         """Close HTTP connections that have timed out. Called once per second."""

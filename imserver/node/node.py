@@ -18,7 +18,7 @@ from imserver.auth.tenants import Tenant
 from imserver.clock import until_beat
 from imserver.cluster.registry import Lease, SoloRegistry, node_name
 from imserver.config.settings import Config
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.errors import StartError
 from imserver.hub.expiry import Pings
 from imserver.logging import RequestLog
@@ -103,7 +103,7 @@ class Node:
     ) -> None:
         features = load_features(config)
         self._features = (*load_core(), *features)
-        self.parts = Parts(
+        self.core = Core(
             config,
             request_log,
             objection_of(features),
@@ -124,44 +124,42 @@ class Node:
 
     def _make_stages(self) -> tuple[Stage, ...]:
         """The parts with a lifecycle, in the order of their start."""
-        parts, cluster = self.parts, self.parts.cluster
+        core, cluster = self.core, self.core.cluster
         return (
-            Stage("data folder", stop=parts.data.stop),
-            Stage("store", setup=parts.store.start, stop=parts.store.close),
-            *(Stage(name, stop=feature.stop) for name, feature in parts.features.items()),
-            Stage("requests to the outside", stop=parts.outgoing.close),
-            Stage("request log", stop=parts.request_log.flush),
-            Stage("pending pushes", drain=parts.pending.pass_on),
-            Stage("connections", drain=self._close_clients, stop=parts.poller.close),
-            Stage("streamed messages", drain=parts.streamed_messages.close_all),
-            *(Stage(f"drain of {name}", drain=feature.drain) for name, feature in parts.features.items()),
-            Stage(
-                "registry", start=self._join, stop=parts.registry.stop if cluster is None else cluster.stop
-            ),
+            Stage("data folder", stop=core.data.stop),
+            Stage("store", setup=core.store.start, stop=core.store.close),
+            *(Stage(name, stop=feature.stop) for name, feature in core.features.items()),
+            Stage("requests to the outside", stop=core.outgoing.close),
+            Stage("request log", stop=core.request_log.flush),
+            Stage("pending pushes", drain=core.pending.pass_on),
+            Stage("connections", drain=self._close_clients, stop=core.poller.close),
+            Stage("streamed messages", drain=core.streamed_messages.close_all),
+            *(Stage(f"drain of {name}", drain=feature.drain) for name, feature in core.features.items()),
+            Stage("registry", start=self._join, stop=core.registry.stop if cluster is None else cluster.stop),
             Stage("servers", start=self._listen, drain=self._drain_servers, stop=self.servers.close),
             self._periodic_work(),
             self._garbage_collector(),
-            *(Stage(f"end of {name}", stop=feature.finish) for name, feature in parts.features.items()),
+            *(Stage(f"end of {name}", stop=feature.finish) for name, feature in core.features.items()),
         )
 
     def _periodic_work(self) -> Stage:
-        parts = self.parts
-        settings = parts.config.websocket
+        core = self.core
+        settings = core.config.websocket
         pings = Pings(
-            parts.context, parts.metrics, settings.client_ping_seconds, settings.client_silent_seconds
+            core.context, core.metrics, settings.client_ping_seconds, settings.client_silent_seconds
         )
         work = PeriodicWork(
-            lambda: parts.sweep.run_sweeps(settings.sweep_seconds),
-            *([parts.sweep.run_pings] if settings.ping_seconds else []),
+            lambda: core.sweep.run_sweeps(settings.sweep_seconds),
+            *([core.sweep.run_pings] if settings.ping_seconds else []),
             pings.run,
             self._tick,
-            parts.store.run,
-            parts.pending.run,
-            parts.messaging.follower.run,
-            parts.retention.run,
-            *([parts.channels.run] if parts.config.clustered else []),
-            parts.streamed_messages.run,
-            *(run for feature in parts.features.values() for run in feature.run),
+            core.store.run,
+            core.pending.run,
+            core.messaging.follower.run,
+            core.retention.run,
+            *([core.channels.run] if core.config.clustered else []),
+            core.streamed_messages.run,
+            *(run for feature in core.features.values() for run in feature.run),
         )
         return Stage("periodic work", start=work.start, stop=work.stop)
 
@@ -176,7 +174,7 @@ class Node:
             # gevent records the parent of each greenlet. Nobody uses it, and it takes two thirds of a
             # greenlet's cost.
             gevent.config.track_greenlet_tree = False
-            unwatch.append(self.parts.metrics.watch_collector())
+            unwatch.append(self.core.metrics.watch_collector())
 
         return Stage("garbage collector", start=start, stop=lambda: [call() for call in unwatch])
 
@@ -184,10 +182,10 @@ class Node:
 
     def start(self) -> None:
         """Build everything, listen and serve. Raises :class:`StartError` with a one-line message."""
-        self._sockets = self._listeners or bind_all(self.parts.config)
+        self._sockets = self._listeners or bind_all(self.core.config)
         try:
             self._set_up()
-            refuse_open_demo(self.parts.config, self.parts.keys.closed)
+            refuse_open_demo(self.core.config, self.core.keys.closed)
             self.servers.announce(self._sockets)
             self._start_stages()
         except StartError:
@@ -200,8 +198,8 @@ class Node:
         """Start under another server, which owns the listeners. Raises :class:`StartError`."""
         try:
             self._set_up()
-            refuse_open_demo(self.parts.config, self.parts.keys.closed, listeners=False)
-            self.parts.ws_port = self.parts.http_port  # the other server has one listener for both
+            refuse_open_demo(self.core.config, self.core.keys.closed, listeners=False)
+            self.core.ws_port = self.core.http_port  # the other server has one listener for both
             self._start_stages()
         except StartError:
             self._give_up()
@@ -209,38 +207,38 @@ class Node:
 
     def _give_up(self) -> None:
         """End what a start that failed has begun."""
-        self.parts.store.close()
-        self.parts.data.stop()
+        self.core.store.close()
+        self.core.data.stop()
 
     def _set_up(self) -> None:
         """Build all parts and read stored data. Raises StartError."""
-        parts = self.parts
-        parts.build()
+        core = self.core
+        core.build()
         for feature in self._features:
-            parts.learn_dialects(feature.dialects)
-            parts.join(feature.name, feature.build(parts))
-            parts.metric_rows.append(feature.metrics)
-        parts.prepare()
-        self.servers = Servers(parts, self._features, self._create_application)
-        parts.store.on_changes.append(self.learn_keys)
-        parts.store.on_changes.append(parts.sessions.learn)
-        parts.tenants.on_change.append(self._learn_app)
+            core.learn_dialects(feature.dialects)
+            core.join(feature.name, feature.build(core))
+            core.metric_rows.append(feature.metrics)
+        core.prepare()
+        self.servers = Servers(core, self._features, self._create_application)
+        core.store.on_changes.append(self.learn_keys)
+        core.store.on_changes.append(core.sessions.learn)
+        core.tenants.on_change.append(self._learn_app)
         self._stages = self._make_stages()
         for stage in self._stages:
             stage.setup()
 
     def learn_keys(self, changes: Changes) -> None:
         """Apply created and revoked API keys. Never switches."""
-        if self.parts.keys.learn(changes):
+        if self.core.keys.learn(changes):
             self._demo_ended()
 
     def _learn_app(self, tenant: Tenant) -> None:
         """Apply a new or changed app. The secret of a stored app ends demo mode."""
-        if tenant.stored and tenant.ends_demo and self.parts.keys.close():
+        if tenant.stored and tenant.ends_demo and self.core.keys.close():
             self._demo_ended()
 
     def _demo_ended(self) -> None:
-        self.parts.logins.reload()
+        self.core.logins.reload()
         log.info("demo mode has ended: requests need a key")
         if self._only_local:
             log.warning(
@@ -251,24 +249,24 @@ class Node:
     def _start_stages(self) -> None:
         for stage in self._stages:
             stage.start()
-        self.parts.serving = True
+        self.core.serving = True
 
     def _join(self) -> None:
         """Take a lease before clients can connect. In a cluster the other nodes see it."""
-        parts, config = self.parts, self.parts.config
-        if parts.cluster is not None:
-            only_local = parts.keys.demo and not config.server.insecure
-            parts.cluster.start(config.server.public_ws_url, parts.http_port, only_local, self._names)
+        core, config = self.core, self.core.config
+        if core.cluster is not None:
+            only_local = core.keys.demo and not config.server.insecure
+            core.cluster.start(config.server.public_ws_url, core.http_port, only_local, self._names)
             self._only_local = only_local and not config.cluster.advertise
             return
-        assert isinstance(parts.registry, SoloRegistry)
-        parts.registry.start(
+        assert isinstance(core.registry, SoloRegistry)
+        core.registry.start(
             Lease(
                 node_name(config.cluster.advertise, config.app.rpc_port),
-                started_at=parts.started_at,
+                started_at=core.started_at,
                 host=socket.gethostname(),
                 public_ws_url=config.server.public_ws_url,
-                birth=parts.ids.birth,
+                birth=core.ids.birth,
             )
         )
 
@@ -288,52 +286,52 @@ class Node:
 
     def _tick(self) -> None:
         """Greenlet: check deadlines, late acknowledgements and the delay of the loop, once per second."""
-        parts = self.parts
+        core = self.core
         while True:
             pause = until_beat(_TICK_SECONDS)
             expected = monotonic() + pause
             gevent.sleep(pause)
             now = monotonic()
-            parts.hub.now = int(time())
-            parts.metrics.lagged(max(now - expected, 0.0))
+            core.hub.now = int(time())
+            core.metrics.lagged(max(now - expected, 0.0))
             self._report()
-            if parts.cluster is not None:
-                parts.cluster.sessions.count_elsewhere()
-                parts.cluster.database.check()
+            if core.cluster is not None:
+                core.cluster.sessions.count_elsewhere()
+                core.cluster.database.check()
             for work in (
-                parts.flusher.expire,
-                parts.context.expire,
-                parts.logins.expire,
+                core.flusher.expire,
+                core.context.expire,
+                core.logins.expire,
                 self.servers.expire,
-                *(tick for feature in parts.features.values() for tick in feature.tick),
-                parts.messaging.catch_up.check_acks,
-                parts.request_log.flush,
+                *(tick for feature in core.features.values() for tick in feature.tick),
+                core.messaging.catch_up.check_acks,
+                core.request_log.flush,
             ):
                 try:
                     work()
                 except Exception:
                     log.exception("%s failed", work.__qualname__)
-            parts.metrics.slow_readers = parts.flusher.slow_readers
-            parts.metrics.outbox_bytes_now = parts.flusher.budget.total
+            core.metrics.slow_readers = core.flusher.slow_readers
+            core.metrics.outbox_bytes_now = core.flusher.budget.total
 
     def _report(self) -> None:
         """Report the state of this node to the registry."""
-        parts = self.parts
-        unsettled = parts.cluster is not None and parts.cluster.registrar.unsettled()
-        parts.registry.report(len(parts.context.connections), parts.counts(), parts.draining, unsettled)
+        core = self.core
+        unsettled = core.cluster is not None and core.cluster.registrar.unsettled()
+        core.registry.report(len(core.context.connections), core.counts(), core.draining, unsettled)
 
     # --- stop -----------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Drain: refuse new work, finish running work, close clients with 1001 at a limited rate; then
         stop."""
-        parts = self.parts
-        if parts.draining:
+        core = self.core
+        if core.draining:
             return
-        parts.draining = True
-        parts.serving = False
+        core.draining = True
+        core.serving = False
         self._report()
-        gevent.sleep(parts.config.drain.delay_seconds)
+        gevent.sleep(core.config.drain.delay_seconds)
         for stage in reversed(self._stages):
             stage.drain()
         for stage in reversed(self._stages):
@@ -341,7 +339,7 @@ class Node:
         self._stopped.set()
 
     def _drain_servers(self) -> None:
-        self.parts.gate.full = True
+        self.core.gate.full = True
         self.servers.drain()
         # A proxy must not repeat a POST if its connection ends, so idle connections end after a while only.
         _wait_while(lambda: self.servers.connected, _KEPT_SECONDS)
@@ -350,7 +348,7 @@ class Node:
 
     def _close_clients(self) -> None:
         """Close all clients with 1001, spread over time so that they do not all reconnect at once."""
-        connections, config = self.parts.context.connections, self.parts.config
+        connections, config = self.core.context.connections, self.core.config
         clients = [c for c in connections if c.state == OPEN]
         turns = -(-len(clients) // _CLOSES_PER_TURN)
         pause = max(config.drain.close_seconds / turns if turns > 1 else 0.0, 0.001)
@@ -370,28 +368,28 @@ class Node:
 
         Raises StartError if a limit is too high; then nothing has changed.
         """
-        parts = self.parts
-        parts.max_connections = connection_limit(config)
+        core = self.core
+        core.max_connections = connection_limit(config)
         self._reread = config
-        parts.tenants.reload(config)
-        parts.keys.reload(config)
-        parts.page_tokens.reload(config)
-        parts.allowed.learn(parts.tenants.all())
-        parts.logins.reload()
-        for feature in parts.features.values():
+        core.tenants.reload(config)
+        core.keys.reload(config)
+        core.page_tokens.reload(config)
+        core.allowed.learn(core.tenants.all())
+        core.logins.reload()
+        for feature in core.features.values():
             feature.reload(config)
         self._apply_limits()
-        parts.store.try_refresh()
+        core.store.try_refresh()
         # Closing connections were already subtracted.
-        parts.gate.recount(host_of(c.peer) for c in parts.context.connections if c.state == OPEN)
+        core.gate.recount(host_of(c.peer) for c in core.context.connections if c.state == OPEN)
 
     def _apply_limits(self) -> None:
-        parts, config = self.parts, self._reread
-        parts.dedupe.shared = parts.keys.demo
+        core, config = self.core, self._reread
+        core.dedupe.shared = core.keys.demo
         limits = config.limits
-        parts.pending.limit_pushes, parts.pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
+        core.pending.limit_pushes, core.pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
         self.servers.api.reload(config)
-        parts.gate.set_policy(parts.gate_policy(config))
+        core.gate.set_policy(core.gate_policy(config))
 
 
 def _wait_while(condition: Callable[[], Any], seconds: float) -> None:

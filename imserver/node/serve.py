@@ -64,10 +64,10 @@ def serve(
         signals = _Signals(node, logs, read_config)
         signals.install()
         started(node)
-        for line in node.parts.logins.exposure() if config.app.log_file else ():  # else the banner shows them
+        for line in node.core.logins.exposure() if config.app.log_file else ():  # else the banner shows them
             _log.info("%s", line)
         for name in sorted({app for key in config.api.keys for app in key.apps}):
-            if node.parts.tenants.get(name) is None:
+            if node.core.tenants.get(name) is None:
                 _log.warning("api.keys: a key is for the app %s, which does not exist", name)
         _log.info("started at %s", ", ".join(node.addresses.values()))
         node.serve_forever()
@@ -89,7 +89,7 @@ def _application(servers: Servers) -> Application:
 
     Raises :class:`ConfigError` if an address in the settings is invalid.
     """
-    check(servers.parts.config)
+    check(servers.core.config)
 
     def make() -> Application:
         # Imported here, because it loads Flask.
@@ -100,12 +100,12 @@ def _application(servers: Servers) -> Application:
         gc.freeze()
         return application
 
-    return make() if servers.parts.config.server.http == "wsgi" else LateApplication(make)
+    return make() if servers.core.config.server.http == "wsgi" else LateApplication(make)
 
 
 def banner_notes(node: Node) -> list[str]:
     """The notes of a node for the banner: demo mode, or the login rule of each app."""
-    return [_DEMO_NOTE] if node.parts.keys.demo else node.parts.logins.exposure()
+    return [_DEMO_NOTE] if node.core.keys.demo else node.core.logins.exposure()
 
 
 def banner(config: Config, addresses: Mapping[str, str], notes: Sequence[str], **more: str) -> str:
@@ -177,7 +177,7 @@ class _Signals:
             return
         try:
             config = self._read_config()
-            refuse_open_demo(config, self._node.parts.keys.closed)
+            refuse_open_demo(config, self._node.core.keys.closed)
             self._node.reload(config)
         except StartError as error:
             _log.error("settings are unchanged: %s", error)
@@ -189,7 +189,7 @@ class _Signals:
         state = {
             "active watchers": loop.activecnt,
             "pending callbacks": loop.pendingcnt,
-            "node": self._node.parts.state(False, detail=True),
+            "node": self._node.core.state(False, detail=True),
         }
         # Objects frozen at the start are invisible to the collector, which is used to find greenlets.
         gc.unfreeze()

@@ -325,8 +325,8 @@ class _Heartbeat:
         if node is None:
             self._page.beat(False, False, False)
         else:
-            full = len(node.parts.context.connections) >= node.parts.max_connections
-            self._page.beat(True, node.parts.ready(), full)
+            full = len(node.core.context.connections) >= node.core.max_connections
+            self._page.beat(True, node.core.ready(), full)
 
 
 def _supervisor_gone(watcher: Any) -> None:

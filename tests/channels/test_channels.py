@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from imserver.channels import members
 from imserver.channels.channels import Subscribed
-from imserver.channels.commands import ChannelAnswers, ChannelCommands
+from imserver.channels.client_commands import ChannelAnswers, ChannelCommands
 from imserver.channels.connections import Joined, Left
 from imserver.channels.members import ChannelMember, ChannelRefused, MemberPage, Publication
 from imserver.cluster.history import HistoryPage, LocalHistory, Position

@@ -5,7 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.channels.commands import ChannelCommands
+from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.errors import StorageUnavailable

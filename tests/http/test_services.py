@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from imserver.auth.principal import ANYONE
 from imserver.config.settings import Config
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.http.call import Api, Call, answer
 from imserver.http.operation import Resource, route_of
 from imserver.http.wire import reply
@@ -40,7 +40,7 @@ class Asked(Struct):
     name: str = "all"
 
 
-def greeter(core: Parts, api: Api) -> Greeter:
+def greeter(core: Core, api: Api) -> Greeter:
     made["greeter"] += 1
     return Greeter(f"hello of {core.config.app.http_port}", api)
 

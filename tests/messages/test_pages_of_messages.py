@@ -97,7 +97,7 @@ def test_a_reader_of_the_api_must_begin_anew_if_entries_expire_before_they_are_r
 ) -> None:
     harness = Harness(config(tmp_path))
     try:
-        log, admin = harness.node.parts.store.log(), Asking(harness, ADMIN.key)
+        log, admin = harness.node.core.store.log(), Asking(harness, ADMIN.key)
         log.append("201", [contract.Draft(sender="ann", to_user="bob")] * 3)
         sync = log.sync
 

@@ -122,15 +122,15 @@ class Harness:
     def account(self, app: str) -> str:
         """The token of a new account."""
         self._accounts += 1
-        made = accounts_of(self.node.parts).rows.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
-        return accounts_of(self.node.parts).accounts.token(made).token
+        made = accounts_of(self.node.core).rows.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
+        return accounts_of(self.node.core).accounts.token(made).token
 
     def bot(self, app: str) -> str:
         """The token of a new bot of the back end."""
-        return bots_of(self.node.parts).bots.create(app, "", "")[1]
+        return bots_of(self.node.core).bots.create(app, "", "")[1]
 
     def page(self, app: str, user: str = "u1") -> str:
-        return self.node.parts.page_tokens.make(app, user)
+        return self.node.core.page_tokens.make(app, user)
 
     # --- asking ---------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ SHOP = {"open": True}
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[Harness]:
     one = Harness(config(tmp_path))
-    one.node.parts.tenants.register("shop", **SHOP)
+    one.node.core.tenants.register("shop", **SHOP)
     yield one
     one.close()
 
@@ -41,7 +41,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def delete(harness: Harness) -> None:
-    parts = harness.node.parts
+    parts = harness.node.core
     delete_app(parts.tenants, parts.store, parts.erasures, "shop", parts.config.storage)
 
 
@@ -55,7 +55,7 @@ def upload(harness: Harness) -> Any:
 def test_an_app_that_is_created_anew_while_the_old_one_is_deleted_loses_nothing(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = harness.node.parts
+    parts = harness.node.core
 
     def create_anew(_seconds: float) -> None:
         assert parts.tenants.register("shop", **SHOP)
@@ -72,7 +72,7 @@ def test_an_app_that_is_created_anew_while_the_old_one_is_deleted_loses_nothing(
 def test_an_app_that_is_created_anew_does_not_get_the_files_of_the_old_one(
     harness: Harness, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = harness.node.parts
+    parts = harness.node.core
     assert upload(harness)[0] == 201
 
     def fail(_storage: UploadStorage, _row: Upload) -> None:
@@ -92,7 +92,7 @@ def test_an_app_that_is_created_anew_does_not_get_the_files_of_the_old_one(
 def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = harness.node.parts
+    parts = harness.node.core
     deleted: list[str] = []
     parts.tenants.on_delete.append(deleted.append)
     acks: Any = parts.features["action"].tick[0].__self__  # type: ignore[attr-defined]
@@ -114,15 +114,15 @@ def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
 
 def test_a_change_of_an_app_ends_no_session(harness: Harness) -> None:
     deleted: list[str] = []
-    harness.node.parts.tenants.on_delete.append(deleted.append)
-    harness.node.parts.tenants.change("shop", {"max_channels": 3})
+    harness.node.core.tenants.on_delete.append(deleted.append)
+    harness.node.core.tenants.change("shop", {"max_channels": 3})
     assert deleted == []
 
 
 def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(
     harness: Harness, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = harness.node.parts
+    parts = harness.node.core
     uploads = uploads_of(parts)
     receive = uploads.receive
 
@@ -138,6 +138,6 @@ def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(
 
 def test_rows_are_deleted_after_the_last_review_of_a_message(harness: Harness, waits: list[float]) -> None:
     webhook = {"secret": "x" * 20, "review_url": "http://127.0.0.1:9/", "review_seconds": 20.0}
-    harness.node.parts.tenants.change("shop", {"webhook": webhook})
+    harness.node.core.tenants.change("shop", {"webhook": webhook})
     delete(harness)
     assert waits == [60.0 * 1.5 + 20.0]

@@ -139,12 +139,12 @@ def test_what_comes_in_is_checked_and_limited(node: Harness) -> None:
         status, answer = post(node, url, body, headers)
         assert (status, answer["code"]) == (400, "invalid_request"), body
     assert post(node, url, [{"text": "x" * 65536}])[1]["code"] == "body_too_large"
-    rates = node.node.parts.bot_rates
+    rates = node.node.core.bot_rates
     full = rates.bots["201", hook["id"]]
     rates.bots["201", hook["id"]] = TokenBucket(1.0, 1e-6)
     assert [post(node, url, [{"text": "x"}])[0] for _ in range(2)] == [200, 429], "limits.bot_rate"
     rates.bots["201", hook["id"]] = full
-    hooks = bots_of(node.node.parts).incoming
+    hooks = bots_of(node.node.core).incoming
     unlimited, hooks._addresses = hooks._addresses, AddressRate(2, 60.0)
     answers = [node.ask(POST, body=[{"text": "x"}], path=url) for _ in range(3)]
     hooks._addresses = unlimited

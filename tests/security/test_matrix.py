@@ -206,7 +206,7 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
     """Whether a principal may use an upload in parts: its own one (a back end: of any user), or another."""
 
     def check(harness: Harness, app: str, column: str) -> bool:
-        parts = harness.node.parts
+        parts = harness.node.core
         token, host, headers = credential(harness, column)
         if token:
             headers["authorization"] = f"Bearer {token}"
@@ -233,7 +233,7 @@ def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
     """Whether a principal may remove a file of its own (a back end: of any user), or of somebody else."""
 
     def check(harness: Harness, app: str, column: str) -> bool:
-        parts = harness.node.parts
+        parts = harness.node.core
         token, host, headers = credential(harness, column)
         if token:
             headers["authorization"] = f"Bearer {token}"
@@ -256,7 +256,7 @@ def stream_channels(harness: Harness, app: str, column: str) -> bool:
     token, host, headers = credential(harness, column)
     headers["authorization"] = f"Bearer {token}"
     query = f"app={app}&user=u1&channels=r".encode()
-    parts = harness.node.parts
+    parts = harness.node.core
     try:
         Events(parts.tenants, parts.authority, parts.logins, parts.request_log, None)._wish(  # type: ignore[arg-type]
             HttpRequest("GET", "/api/v1/events", query, b"", headers, host)
@@ -269,7 +269,7 @@ def stream_channels(harness: Harness, app: str, column: str) -> bool:
 def connect_publisher(harness: Harness, app: str, column: str) -> bool:
     token, host, headers = credential(harness, column)
     head = SimpleNamespace(headers={**headers, "authorization": f"Bearer {token}"}, host=host)
-    choose: Any = harness.node.parts.gate.paths["/api/v1/publisher"]
+    choose: Any = harness.node.core.gate.paths["/api/v1/publisher"]
     return not isinstance(choose(head), errors.HttpProblem)
 
 
@@ -297,7 +297,7 @@ def login(dialect: str) -> Callable[[Harness, str, str], bool]:
 
     def check(harness: Harness, app: str, column: str) -> bool:
         token, host, _ = credential(harness, column)
-        logins = harness.node.parts.logins
+        logins = harness.node.core.logins
         source = SimpleNamespace(peer=f"{host}:1", origin="")
         name = logins.resolve(app if app == "gochat" else family + app)
         user = "" if dialect == "client" or column in ("account", "gochat", "bot") else "u1"
@@ -460,7 +460,7 @@ class _Dialect:
 
 def test_every_command_needs_a_session_but_those_that_make_one() -> None:
     with harnesses() as (keyed, _):
-        rules = keyed.node.parts.dispatcher.table
+        rules = keyed.node.core.dispatcher.table
         assert {kind.__name__ for kind in rules} == set(COMMANDS)
         for kind, rule in rules.items():
             assert rule.needs_session == (COMMANDS[kind.__name__] == "session"), kind
@@ -474,7 +474,7 @@ def test_every_command_needs_a_session_but_those_that_make_one() -> None:
                 peer="192.0.2.1:1",
                 state=OPEN,
             )
-            keyed.node.parts.dispatcher.serve(stranger, b"", True)  # type: ignore[arg-type]
+            keyed.node.core.dispatcher.serve(stranger, b"", True)  # type: ignore[arg-type]
             assert dialect.codes == [errors.REPLY_NOT_LOGGED_IN], kind
 
 

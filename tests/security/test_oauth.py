@@ -182,7 +182,7 @@ def test_wechats_union_id_is_one_user_in_all_its_clients(node: Harness, provider
     made = account(node, provider, "wechat_official")
     provider.openid = "oBob of the website"
     assert account(node, provider, "wechat") == made
-    store = oauth_of(node.node.parts)._links
+    store = oauth_of(node.node.core)._links
     assert [(link.provider, link.subject) for link in store.of(int(made["user"]))] == [
         ("wechat", "uBob"),
         ("wechat_official", "uBob"),
@@ -320,7 +320,7 @@ def test_a_browser_that_comes_back_while_redis_is_away_may_try_again(
         raise StorageUnavailable
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(oauth_of(node.node.parts)._values, "value", away)
+        meanwhile.setattr(oauth_of(node.node.core)._values, "value", away)
         late = login.come_back(query)
         assert (late.status_code, "Try again in a while." in late.text) == (503, True)
         assert login.answer(page) == 503
@@ -389,7 +389,7 @@ def test_too_many_that_wait_for_a_provider_are_refused_at_once(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logins, "AT_ONCE", 1)
-    parts = oauth_of(node.node.parts)
+    parts = oauth_of(node.node.core)
     monkeypatch.setattr(parts, "_turns", {})
     with parts._turn("201", "oidc"):
         body = {"app": "201", "provider": "oidc"}
@@ -462,7 +462,7 @@ def test_a_link_that_outlives_its_session_or_has_no_token_is_refused(
     token = register(node, "dan")
     login = Login(node, token=token, link=True, password=PASSWORD)
     user = show(node, token)["user"]
-    accounts_of(node.node.parts).accounts.log_out("201", user)
+    accounts_of(node.node.core).accounts.log_out("201", user)
     assert login.done(provider)[1]["code"] == "login_refused"
     for bad in ("", token, node.session("201"), ADMIN.key):
         body = {"app": "201", "provider": "oidc", "link": True, "password": PASSWORD}
@@ -473,7 +473,7 @@ def test_a_link_that_outlives_its_session_or_has_no_token_is_refused(
 def test_a_provider_that_is_removed_during_a_login_refuses_it(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owner = oauth_of(node.node.parts)
+    owner = oauth_of(node.node.core)
     provider.user["sub"] = "ivy"
     login = Login(node, token=register(node, "ivy"), link=True, password=PASSWORD)
     assert login.answer(login.come_back(provider.agree(login.started["url"]))) == 200
@@ -506,7 +506,7 @@ def test_two_first_logins_at_once_make_one_account(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.user["sub"] = "fay"
-    store, faster = accounts_of(node.node.parts).rows, []
+    store, faster = accounts_of(node.node.core).rows, []
     add = store.add_linked
 
     def overtaken(*given: Any) -> Account:

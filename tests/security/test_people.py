@@ -232,7 +232,7 @@ def test_cards_tell_how_two_accounts_are_related(node: Harness) -> None:
 def test_presence_is_shown_to_friends_and_in_common_conversations(
     node: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = node.node.parts
+    parts = node.node.core
     ola, pia, quo = One(node, name="ola"), One(node, name="pia"), One(node, name="quo")
     online = {ola.user}
     monkeypatch.setattr(parts.presence, "are_online", lambda _app, users: [user in online for user in users])
@@ -355,7 +355,7 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
     nia, oli = One(node, name=f"nia-{kind}"), One(node, name=f"oli-{kind}")
     to = {"group": nia.good("groups/create", name="tea", members=[])["group"]} if leads_to_group else {}
     code = invite(nia, uses=1, **to)
-    parts, written = node.node.parts, []
+    parts, written = node.node.core, []
     write = parts.store.write_or
 
     def fail(*_: Any, **__: Any) -> Any:
@@ -394,7 +394,7 @@ def test_an_invitation_link_makes_friends(node: Harness) -> None:
     assert xia.code("invitations/create") == (409, "too_many_invitations")
     xia.good("accounts/delete", password=PASSWORD)
     assert zoe.code("invitations/accept", code=code) == UNKNOWN
-    rows = node.node.parts.store.read(lambda sql: sql.query("SELECT member FROM invitation"))
+    rows = node.node.core.store.read(lambda sql: sql.query("SELECT member FROM invitation"))
     assert (xia.user,) not in rows
 
 

@@ -64,7 +64,7 @@ class Session:
     """A connection of a user in this process, and what it has received."""
 
     def __init__(self, harness: Harness, app: str, user: str, dialect: Any = None) -> None:
-        self.parts = harness.node.parts
+        self.parts = harness.node.core
         near, self.far = socket.socketpair()
         self.far.setblocking(False)
         near.setblocking(False)
@@ -108,7 +108,7 @@ class Pair:
 
     def __init__(self, harness: Harness, relation: str, app: str) -> None:
         self.harness = harness
-        self.parts = harness.node.parts
+        self.parts = harness.node.core
         self.relation, self.app = relation, app
         self.ann, self.ann_token = self.account()
         owner, self.token = self.user, _ = self.account()
@@ -598,7 +598,7 @@ def of_users(need: Need) -> bool:
 
 def test_every_route_and_command_of_users_has_a_row() -> None:
     with harness() as node:
-        wanted = {kind.__name__ for kind in node.node.parts.dispatcher.table}
+        wanted = {kind.__name__ for kind in node.node.core.dispatcher.table}
     wanted |= {f"{row.method} {row.path}" for row in ROUTES if of_users(row.need)}
     documented = [row for row in DOCUMENTED if isinstance(row, Operation)]
     wanted |= {f"{row.method} {row.path}" for row in documented if of_users(row.need)}

@@ -100,7 +100,7 @@ def log_in(node: Harness, name: str, password: str) -> int:
 
 def idle(node: Harness) -> None:
     """Wait until nothing is sent any more."""
-    until(lambda: not accounts_of(node.node.parts).resets._sending)
+    until(lambda: not accounts_of(node.node.core).resets._sending)
 
 
 def test_a_code_sets_a_new_password_once_and_ends_all_sessions(node: Harness, sink: Sink) -> None:
@@ -125,7 +125,7 @@ def test_codes_end_with_their_time_with_the_next_one_and_with_changes_to_the_acc
     forget(node, sink, "bob@example.com")
     second = sink.code(PAGE)
     assert finish(node, first) == (404, "unknown_reset")
-    accounts = accounts_of(node.node.parts).accounts
+    accounts = accounts_of(node.node.core).accounts
     accounts.change_identifiers("gochat", bob, {"email": "bob@example.net"}, None, "")
     assert finish(node, second) == (404, "unknown_reset")
     monkeypatch.setattr(resets, "CODE_SECONDS", 0)
@@ -140,8 +140,8 @@ def test_codes_end_with_their_time_with_the_next_one_and_with_changes_to_the_acc
 
 def test_nobody_learns_whether_an_account_exists(node: Harness, sink: Sink) -> None:
     """The answer precedes every look into the database."""
-    accounts_of(node.node.parts).accounts.register("gochat", "", PASSWORD, name="dan")
-    made = accounts_of(node.node.parts).rows.add(Account(0, "gochat", "", email="eve@example.com"), "")
+    accounts_of(node.node.core).accounts.register("gochat", "", PASSWORD, name="dan")
+    made = accounts_of(node.node.core).rows.add(Account(0, "gochat", "", email="eve@example.com"), "")
     before = len(sink.mails)
     for login in ("nobody", "nobody@example.com", "dan", "eve@example.com", "\u200b", "x" * 254):
         assert node.call("POST", ASK, {"login": login}) == (202, {"seconds": 1800})

@@ -18,7 +18,7 @@ from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants, Un
 from imserver.config.declared import hints_of
 from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
 from imserver.config.values import Declarations
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import about
@@ -195,7 +195,7 @@ class AppApi(Struct, frozen=True):
     shapes: Shapes
 
 
-def _app_api(core: Parts, _: Api) -> AppApi:
+def _app_api(core: Core, _: Api) -> AppApi:
     return AppApi(
         core.tenants, core.store, lambda: core.erasures, core.config.storage, shapes_of(core.declared)
     )

@@ -13,7 +13,7 @@ from imserver.api.v1.conversations import ON_BEHALF, ConversationId, MessageId
 from imserver.api.v1.push_request import Data, StoredAt, Text
 from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, about
@@ -241,7 +241,7 @@ class MessageApi(Struct, frozen=True):
     limits: Limits
 
 
-def message_api(core: Parts, api: Api) -> MessageApi:
+def message_api(core: Core, api: Api) -> MessageApi:
     """Make it for a node."""
     return MessageApi(core.store, core.messaging, core.receipts, api.message_rates, api.limits)
 

@@ -30,7 +30,7 @@ from imserver.api.v1.push_request import (
 )
 from imserver.auth.principal import PUSH, Principal
 from imserver.clock import serve_others
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.errors import StorageUnavailable
 from imserver.http.call import Api, Call, require_app
 from imserver.http.limits import Limits
@@ -85,7 +85,7 @@ class PushApi(Struct, frozen=True):
     limits: Limits
 
 
-def push_api(core: Parts, api: Api) -> PushApi:
+def push_api(core: Core, api: Api) -> PushApi:
     """Make it for a node."""
     return PushApi(core.publishing, core.request_ids, core.messaging, api.limits)
 

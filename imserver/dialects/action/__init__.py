@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.dialects.action import api
 from imserver.dialects.action.acks import ActionAcks
 from imserver.dialects.action.service import ActionMessages, ActionService
@@ -12,7 +12,7 @@ from imserver.dialects.action.wire import DIALECT
 from imserver.feature import Feature
 
 
-def _build(core: Parts) -> FeatureParts:
+def _build(core: Core) -> FeatureParts:
     def members(app: str) -> Mapping[str, Sequence[str]]:
         tenant = core.tenants.get(app)
         return {} if tenant is None else tenant.room_members

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imserver.config.settings import settings_of
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.dialects.centrifuge import api, streams
 from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
@@ -13,7 +13,7 @@ from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProto
 from imserver.feature import Feature
 
 
-def _build(core: Parts) -> FeatureParts:
+def _build(core: Core) -> FeatureParts:
     settings = settings_of(core.config, CentrifugeSettings)
     answers = CentrifugeAnswers(core.back_ends)
     core.channel_commands.answers[NAME] = answers

@@ -26,7 +26,7 @@ from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import MAX_EXPIRES_AT
 from imserver.channels.channels import SERVER_UNSUBSCRIBE, Channels
-from imserver.channels.commands import MAX_PRESENCE, history_since
+from imserver.channels.client_commands import MAX_PRESENCE, history_since
 from imserver.channels.connections import Connections, Left
 from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused, check_name, encode_tags
 from imserver.channels.stored import Published
@@ -34,7 +34,7 @@ from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import Position
 from imserver.cluster.registry import Lease
 from imserver.config.settings import ChannelSettings, settings_of
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.service import (
     NAME,
@@ -85,7 +85,7 @@ class CentrifugeApi(Struct, frozen=True):
     started_at: float
 
 
-def _api(core: Parts, _: Api) -> CentrifugeApi:
+def _api(core: Core, _: Api) -> CentrifugeApi:
     return CentrifugeApi(
         core.publishing,
         core.connections,

@@ -30,7 +30,7 @@ from imserver.channels.channels import (
     Channels,
     Subscribed,
 )
-from imserver.channels.commands import MAX_PRESENCE, ChannelAnswers, ChannelCommands, set_info
+from imserver.channels.client_commands import MAX_PRESENCE, ChannelAnswers, ChannelCommands, set_info
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent, disconnect
 from imserver.channels.members import ChannelMember, ChannelRefused, MemberPage

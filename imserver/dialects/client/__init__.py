@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.dialects.client import api
 from imserver.dialects.client.service import ClientService
 from imserver.dialects.client.wire import NAME, ClientDialect
 from imserver.feature import Feature
 
 
-def _build(core: Parts) -> FeatureParts:
+def _build(core: Core) -> FeatureParts:
     service = ClientService(
         core.hub,
         core.ids,

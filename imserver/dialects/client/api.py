@@ -19,7 +19,7 @@ from imserver.auth.tenants import TooManyTenants
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections, Joined, Left
 from imserver.channels.members import ChannelRefused
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.dialects.client.service import BadSystem, ClientService, Label
 from imserver.dialects.client.wire import NAME, message_id
 from imserver.errors import HttpProblem
@@ -201,7 +201,7 @@ class ClientApi(Struct, frozen=True):
     limits: Limits
 
 
-def _api(core: Parts, api: Api) -> ClientApi:
+def _api(core: Core, api: Api) -> ClientApi:
     service: ClientService = core.features[NAME].service
     return ClientApi(service, core.connections, core.channels, core.pushes, api.limits)
 

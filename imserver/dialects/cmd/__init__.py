@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.api import ROUTES
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.feature import Feature
 
 
-def _build(core: Parts) -> FeatureParts:
+def _build(core: Core) -> FeatureParts:
     core.channel_commands.answers[CmdDialect.name] = CmdAnswers()
     return FeatureParts()
 

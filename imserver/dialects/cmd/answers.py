@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.channels.channels import Subscribed
-from imserver.channels.commands import ChannelAnswers
+from imserver.channels.client_commands import ChannelAnswers
 from imserver.channels.members import ChannelRefused, MemberPage, Reason
 from imserver.cluster.history import HistoryPage
 from imserver.dialects.cmd.wire import ChannelCmdDialect

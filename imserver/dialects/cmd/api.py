@@ -27,7 +27,7 @@ from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
 from imserver.clock import serve_others
 from imserver.cluster.nodes import Overview
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.errors import REPLY_UNAUTHORIZED
 from imserver.http.call import Api, Call, Route, app_from_json, app_named, app_number
 from imserver.http.form import BadBody, fold, parse_json, read_cursor
@@ -81,7 +81,7 @@ class SendApi(Struct, frozen=True):
     limits: Limits
 
 
-def _send_api(core: Parts, api: Api) -> SendApi:
+def _send_api(core: Core, api: Api) -> SendApi:
     return SendApi(
         core.pushes,
         core.relations,
@@ -305,7 +305,7 @@ class UserApi(Struct, frozen=True):
     limits: Limits
 
 
-def _user_api(core: Parts, api: Api) -> UserApi:
+def _user_api(core: Core, api: Api) -> UserApi:
     return UserApi(core.presence, core.relations, core.channels, core.tenants, api.rates, api.limits)
 
 
@@ -446,7 +446,7 @@ class StateApi(Struct, frozen=True):
     overview: Overview
 
 
-def _state_api(core: Parts, _: Api) -> StateApi:
+def _state_api(core: Core, _: Api) -> StateApi:
     return StateApi(core.ready, core.state, core.overview)
 
 

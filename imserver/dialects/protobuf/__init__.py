@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imserver.config.settings import settings_of
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.dialects.protobuf import api
 from imserver.dialects.protobuf.service import ProtobufService
 from imserver.dialects.protobuf.settings import ProtobufSettings
@@ -14,7 +14,7 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
 
 
-def _build(core: Parts) -> FeatureParts:
+def _build(core: Core) -> FeatureParts:
     people = accounts_of(core)
     uplink = ProtobufUplink(core.messaging, core.store)
     service = ProtobufService(core.sessions, core.logins, core.messaging, uplink)

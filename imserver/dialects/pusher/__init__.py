@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.dialects.pusher import api
 from imserver.dialects.pusher.apps import PusherApps, entrance, objection
 from imserver.dialects.pusher.hooks import PusherHooks
@@ -13,7 +13,7 @@ from imserver.feature import Feature
 from imserver.features.webhooks import webhooks_of
 
 
-def _build(core: Parts) -> FeatureParts:
+def _build(core: Core) -> FeatureParts:
     hooks = PusherHooks(webhooks_of(core))
     apps = PusherApps(core.tenants, hooks, core.channels.names)
     core.logins.entrances.append(entrance)

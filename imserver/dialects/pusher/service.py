@@ -23,7 +23,7 @@ from imserver.auth.login import Logins
 from imserver.auth.quotas import ConnectionRates
 from imserver.auth.rules import LoginDecision
 from imserver.channels.channels import Channels, Subscribed
-from imserver.channels.commands import set_info
+from imserver.channels.client_commands import set_info
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
 from imserver.channels.members import ChannelMember, ChannelRefused, needs_token

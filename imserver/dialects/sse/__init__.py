@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.dialects.sse.api import PATH, Events, routes
 from imserver.dialects.sse.streams import EventStreams
 from imserver.dialects.sse.wire import NAME
@@ -10,7 +10,7 @@ from imserver.feature import Feature
 from imserver.transport.stream import StreamPath
 
 
-def _build(core: Parts) -> FeatureParts:
+def _build(core: Core) -> FeatureParts:
     streams = EventStreams(
         core.sessions, core.logins, core.channels, core.connections, core.messaging, core.store
     )

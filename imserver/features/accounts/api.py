@@ -12,7 +12,7 @@ from imserver.auth.attempts import TooManyFailures
 from imserver.auth.authority import bearer
 from imserver.auth.identifiers import LOGIN_CHARACTERS, NAME_PATTERN, BadField, split
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER, ANYONE, ANYONE_OR_ADMIN
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.features.accounts.accounts import (
     Accounts,
     Closed,
@@ -260,7 +260,7 @@ class AccountApi(Struct, frozen=True):
     presence: Presence
 
 
-def _api(core: Parts, _: Api) -> AccountApi:
+def _api(core: Core, _: Api) -> AccountApi:
     people = accounts_of(core)
     return AccountApi(people.accounts, people.resets, core.presence)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from imserver.config.settings import settings_of
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.cards import Cards, LastSeen
 from imserver.features.accounts.friends import Friends
@@ -28,13 +28,13 @@ class AccountParts(Struct, frozen=True):
     last_seen: LastSeen
 
 
-def accounts_of(core: Parts) -> AccountParts:
+def accounts_of(core: Core) -> AccountParts:
     """The parts of accounts on a node."""
     parts: AccountParts = core.features["accounts"].service
     return parts
 
 
-def build_tokens(core: Parts) -> AccountTokens:
+def build_tokens(core: Core) -> AccountTokens:
     """Build what answers the core who holds a token."""
     return AccountTokens(
         core.config,
@@ -46,18 +46,18 @@ def build_tokens(core: Parts) -> AccountTokens:
     )
 
 
-def build_relations(core: Parts) -> AccountRelations:
+def build_relations(core: Core) -> AccountRelations:
     """Build what answers the core whom a user may reach and see."""
     return AccountRelations(AccountStore(core.store), core.store, _tokens_of(core).wanted_in)
 
 
-def _tokens_of(core: Parts) -> AccountTokens:
+def _tokens_of(core: Core) -> AccountTokens:
     tokens = core.accounts
     assert isinstance(tokens, AccountTokens)
     return tokens
 
 
-def build(core: Parts) -> FeatureParts:
+def build(core: Core) -> FeatureParts:
     """Build the rest, and join it to the core."""
     config, rows, tokens, relations = core.config, AccountStore(core.store), _tokens_of(core), core.relations
     assert isinstance(relations, AccountRelations)

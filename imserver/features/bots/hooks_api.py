@@ -14,7 +14,7 @@ from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
 from imserver.auth.quotas import BotRates
 from imserver.auth.tenants import Tenants
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.features.accounts import api as accounts
 from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.bots.api import CHAPTER
@@ -186,7 +186,7 @@ class HookApi(Struct, frozen=True):
     messages: MessageApi
 
 
-def _api(core: Parts, api: Api) -> HookApi:
+def _api(core: Core, api: Api) -> HookApi:
     return HookApi(bots_of(core).incoming, core.tenants, core.bot_rates, message_api(core, api))
 
 

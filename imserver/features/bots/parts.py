@@ -7,7 +7,7 @@ from msgspec import Struct
 from imserver.auth.attempts import AddressRate
 from imserver.channels.streamed_messages import StreamedMessages
 from imserver.config.settings import settings_of
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.answers import AnswerCommands, ConversationStreams, StreamedAnswers
 from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
@@ -29,13 +29,13 @@ class BotParts(Struct, frozen=True):
     streams: StreamedMessages
 
 
-def bots_of(core: Parts) -> BotParts:
+def bots_of(core: Core) -> BotParts:
     """The parts of bots on a node."""
     parts: BotParts = core.features["bots"].service
     return parts
 
 
-def build(core: Parts) -> FeatureParts:
+def build(core: Core) -> FeatureParts:
     """Build them, and join them to the core."""
     people = accounts_of(core)
     webhooks = webhooks_of(core)

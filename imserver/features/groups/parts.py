@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from imserver.auth.attempts import Attempts
 from imserver.config.settings import settings_of
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.features.groups.groups import GroupCommands, Groups
 from imserver.features.groups.settings import GroupLimits
 
 
-def groups_of(core: Parts) -> Groups:
+def groups_of(core: Core) -> Groups:
     """The groups of a node."""
     groups: Groups = core.features["groups"].service
     return groups
 
 
-def build(core: Parts) -> FeatureParts:
+def build(core: Core) -> FeatureParts:
     """Build them."""
     limits, seconds = settings_of(core.config, GroupLimits), core.config.accounts.rate_seconds
     made = Attempts(limits.groups_per_user, seconds, kind="groups", shared=core.attempt)

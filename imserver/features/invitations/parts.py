@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imserver.config.settings import settings_of
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.groups.parts import groups_of
 from imserver.features.invitations.invitations import Invitations
@@ -11,13 +11,13 @@ from imserver.features.invitations.rows import InvitationStore
 from imserver.features.invitations.settings import InvitationLimits
 
 
-def invitations_of(core: Parts) -> Invitations:
+def invitations_of(core: Core) -> Invitations:
     """The invitations of a node."""
     invitations: Invitations = core.features["invitations"].service
     return invitations
 
 
-def build(core: Parts) -> FeatureParts:
+def build(core: Core) -> FeatureParts:
     """Build them."""
     people = accounts_of(core)
     return FeatureParts(

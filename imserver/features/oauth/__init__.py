@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.feature import Feature
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.oauth import api, callback
@@ -11,7 +11,7 @@ from imserver.features.oauth.oauth import OAuth
 from imserver.features.oauth.settings import OAuthOfApp, check, objection
 
 
-def _build(core: Parts) -> FeatureParts:
+def _build(core: Core) -> FeatureParts:
     links = LinkStore(core.store)
     accounts = accounts_of(core).accounts
     oauth = OAuth(core.config, core.tenants, accounts, links, core.temporary_values, core.outgoing)

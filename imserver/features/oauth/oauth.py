@@ -35,7 +35,7 @@ from imserver.auth.identifiers import BadField
 from imserver.auth.tenants import Tenants
 from imserver.cluster.registry import TemporaryValues
 from imserver.config.settings import Config
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.errors import ImserverError, LoginRefusal
 from imserver.features.accounts.accounts import Accounts, Closed, check_device
 from imserver.features.oauth.links import LinkStore
@@ -449,7 +449,7 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
-def oauth_of(core: Parts) -> OAuth:
+def oauth_of(core: Core) -> OAuth:
     """The logins with providers of a node."""
     oauth: OAuth = core.features["oauth"].service
     return oauth

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.errors import HttpProblem
 from imserver.feature import Feature
 from imserver.http.call import Api
 
 
-def _build(core: Parts) -> FeatureParts:
+def _build(core: Core) -> FeatureParts:
     core.chat_page = core.config.app.http_url.rstrip("/") + "/home/messages"
     return FeatureParts()
 
 
-def _views(core: Parts, api: Api) -> Iterable[Any]:
+def _views(core: Core, api: Api) -> Iterable[Any]:
     from imserver.api.v1.table import described
     from imserver.features.pages.blueprint import create_pages
 

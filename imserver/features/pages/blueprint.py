@@ -31,7 +31,7 @@ from imserver.cluster.nodes import Overview
 from imserver.cluster.registry import Lease
 from imserver.config.addresses import check, websocket_address
 from imserver.config.settings import DEFAULT_APP, Config
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.errors import (
     HTTP_ISSUER_UNAVAILABLE,
     HTTP_NOT_ALLOWED,
@@ -133,7 +133,7 @@ _ACCOUNTS_APP: Final = "gochat"
 _SDK_PATH: Final = "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js'):name>"
 
 
-def create_pages(core: Parts, document: Callable[[], bytes]) -> Blueprint:
+def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     """The blueprint of all pages of a node. ``document`` makes the OpenAPI document.
 
     Raises :class:`imserver.config.values.ConfigError` if an address in the configuration is invalid.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from imserver.auth.reviews import NoReviews
 from imserver.config.settings import Config, settings_of
-from imserver.core.core import FeatureParts, Parts
+from imserver.core.core import Core, FeatureParts
 from imserver.feature import Feature
 from imserver.features.uploads.api import OPERATIONS, is_streamed
 from imserver.features.uploads.settings import UploadSettings, check, findings
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["FEATURE", "Uploads", "uploads_of"]
 
 
-def _build(core: Parts) -> FeatureParts:
+def _build(core: Core) -> FeatureParts:
     config = core.config
     uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, core.store, core.reviews)
     return FeatureParts(uploads, erasure=uploads.erasure, counters=uploads.counters, stop=uploads.close)
 
 
-def _views(core: Parts, api: Api) -> Iterable[Any]:
+def _views(core: Core, api: Api) -> Iterable[Any]:
     from imserver.features.uploads.tus import create_tus_view
     from imserver.features.uploads.views import create_upload_view
 

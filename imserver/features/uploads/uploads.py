@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.attempts import Attempts, TooManyFailures, network_of
 from imserver.auth.reviews import Reviews
-from imserver.core.core import Parts
+from imserver.core.core import Core
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import UPLOAD_USER_BYTES, Media, Upload, Usage
@@ -519,7 +519,7 @@ class Uploads:
         self._storage.close()
 
 
-def uploads_of(core: Parts) -> Uploads:
+def uploads_of(core: Core) -> Uploads:
     """The uploads of a node."""
     uploads: Uploads = core.features["uploads"].service
     return uploads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.core.core import FeatureParts, Hooks, Parts
+from imserver.core.core import Core, FeatureParts, Hooks
 from imserver.features.webhooks.apps import WebhookApps
 from imserver.features.webhooks.notifications import Notifications
 from imserver.features.webhooks.occupancy import Occupancy
@@ -14,19 +14,19 @@ _LAST_SECONDS: Final = 2.0
 """Time limit for sending the last events."""
 
 
-def webhooks_of(core: Parts) -> Webhooks:
+def webhooks_of(core: Core) -> Webhooks:
     """The webhooks of a node."""
     webhooks: Webhooks = core.features["webhooks"].service
     return webhooks
 
 
-def hooks(core: Parts) -> Hooks:
+def hooks(core: Core) -> Hooks:
     """Build what answers the questions of the core, before there are logins."""
     webhooks = Webhooks(core.outgoing, core.table.id_of, lambda: core.registry.lease.node, core.store)
     return Hooks(webhooks.reviews, webhooks.back_ends, webhooks)
 
 
-def build(core: Parts) -> FeatureParts:
+def build(core: Core) -> FeatureParts:
     """Build what uses the services of the core."""
     webhooks = core.observer
     assert isinstance(webhooks, Webhooks)

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from imserver.auth.rules import ALLOWED
-from imserver.channels.commands import ChannelCommands
+from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
 from imserver.channels.members import ChannelRefused
 from imserver.cluster.nodes import NodeQueries

@@ -20,10 +20,10 @@ def test_no_token_is_an_accounts(tmp_path: Path) -> None:
     first = Harness(config(tmp_path))
     token, session, app = first.account("201"), first.session("201"), {"app": "201"}
     assert first.call("GET", LISTED, None, token, query=app)[0] == 200
-    user = accounts_of(first.node.parts).tokens.holder(token).account.user
+    user = accounts_of(first.node.core).tokens.holder(token).account.user
     first.close()
     node = Harness(config(tmp_path, features=()))
-    parts = node.node.parts
+    parts = node.node.core
     assert node.call("GET", LISTED, None, token, query=app)[0] == 401
     assert parts.logins.session_of(session) is not None
     with pytest.raises(BadToken):
@@ -38,12 +38,12 @@ def test_an_app_is_deleted_with_the_accounts_that_it_had(
 ) -> None:
     monkeypatch.setattr(app_deletion, "sleep", lambda _: None)
     first = Harness(config(tmp_path))
-    first.node.parts.tenants.register("shop", account_tokens="required")
-    people = accounts_of(first.node.parts)
+    first.node.core.tenants.register("shop", account_tokens="required")
+    people = accounts_of(first.node.core)
     people.accounts.token(people.rows.add(Account(0, "shop", "1"), "no hash"), "phone")
     first.close()
     node = Harness(config(tmp_path, features=()))
-    parts = node.node.parts
+    parts = node.node.core
     assert parts.logins.wants_tokens("shop"), "nobody gets in who has not shown what the app demands"
     assert parts.store.contents("shop").accounts == 1
     app_deletion.delete_app(parts.tenants, parts.store, parts.erasures, "shop", parts.config.storage)

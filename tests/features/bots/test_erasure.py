@@ -20,7 +20,7 @@ def test_a_deleted_account_takes_its_bots_with_it(tmp_path: Path, features: tupl
     other = bot_of(person(first, "eve"), "Rain")
     first.close()
     node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
-    parts = node.node.parts
+    parts = node.node.core
     status, _ = node.call("GET", "/api/v1/conversations", None, bot.token, query={"app": "201"})
     assert status == (200 if features is None else 401)
     accounts_of(parts).accounts.remove("201", ann.user)

@@ -67,7 +67,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
 
 @pytest.fixture
 def receivers(node: Harness) -> Iterator[Receivers]:
-    hooks, made = bots_of(node.node.parts).hooks, Receivers()
+    hooks, made = bots_of(node.node.core).hooks, Receivers()
     usual, hooks.requests = hooks.requests, made  # type: ignore[assignment]
     yield made
     hooks.requests = usual
@@ -211,10 +211,10 @@ def test_a_refused_event_is_dropped(node: Harness, receivers: Receivers) -> None
     dan = person(node, "dan")
     bot, url = hooked(dan, "choosy")
     receivers.replies[url] = lambda post: (400 if post.json["text"] == "bad" else 200, b"")
-    dropped = webhooks_of(node.node.parts).tally.dropped
+    dropped = webhooks_of(node.node.core).tally.dropped
     say(dan, bot, "bad", "good")
     until(lambda: receivers.texts(url) == ["bad", "good"])
-    assert webhooks_of(node.node.parts).tally.dropped == dropped + 1
+    assert webhooks_of(node.node.core).tally.dropped == dropped + 1
 
 
 def test_after_a_day_an_event_is_dropped(
@@ -235,11 +235,11 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     receivers.replies[url] = lambda post: (200, json.encode({"text": answers[post.json["text"]]}))
     first = guy.good("messages/send", to=bot.user, text="x")["id"]
     until(lambda: said_by(bot, guy) == ["first"])
-    hooks = bots_of(node.node.parts).hooks
+    hooks = bots_of(node.node.core).hooks
     sender = hooks._senders["201", bot.user]
     until(lambda: sender._delivered >= first and sender._saved >= first)
     answers["x"] = "second"
-    node.node.parts.store.write(
+    node.node.core.store.write(
         lambda sql: sql.execute("UPDATE bot SET hook_entry = 0 WHERE id = %s", (int(bot.user),))
     )
     hooks._owned_until = 0.0  # as after a pause that was longer than the lease
@@ -255,9 +255,9 @@ def test_the_entries_of_others_are_not_read_for_each_bot(
     bot, url = hooked(max_, "idle")
     say(max_, bot, "1")
     until(lambda: receivers.texts(url) == ["1"])
-    sender = bots_of(node.node.parts).hooks._senders["201", bot.user]
+    sender = bots_of(node.node.core).hooks._senders["201", bot.user]
     until(lambda: sender._position >= sender._head)
-    log = node.node.parts.store.log()
+    log = node.node.core.store.log()
     sync, reads = log.sync, []
 
     def counted(app: str, user: str, after: int, limit: int) -> Any:
@@ -280,7 +280,7 @@ def test_a_banned_bot_is_posted_to_and_answers_nothing(node: Harness, receivers:
     admin = Asking(node, ADMIN.key)
     admin.good("ban", users=[bot.user], seconds=600)
     first = lea.good("messages/send", to=bot.user, text="1")["id"]
-    senders = bots_of(node.node.parts).hooks._senders
+    senders = bots_of(node.node.core).hooks._senders
     until(lambda: receivers.texts(url) == ["1"] and senders["201", bot.user]._position >= first)
     admin.good("unban", users=[bot.user])
     say(lea, bot, "2")
@@ -294,7 +294,7 @@ def test_an_answer_waits_while_the_bot_has_sent_too_many(
     jay = person(node, "jay")
     bot, url = hooked(jay, "eager")
     receivers.replies[url] = lambda _: (200, json.encode({"messages": [{"text": str(n)} for n in range(5)]}))
-    rates = node.node.parts.bot_rates
+    rates = node.node.core.bot_rates
     rates.know("201", bot.user)
     rates.bots["201", bot.user].left = 0.0
     say(jay, bot, "go")
@@ -308,7 +308,7 @@ def test_an_answer_is_stored_even_if_the_database_refuses_it_for_longer_than_the
     ivy = person(node, "ivy")
     bot, url = hooked(ivy, "patient")
     receivers.replies[url] = lambda _: (200, json.encode({"text": "answer"}))
-    hooks = bots_of(node.node.parts).hooks
+    hooks = bots_of(node.node.core).hooks
     send, refused = hooks.messaging.send_of_user, Signal()
     with monkeypatch.context() as patched:
 
@@ -351,7 +351,7 @@ def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(
     (moved,) = (post for post in receivers.posts if post.url == "https://second.example/")
     assert moved.secret == second["hook_secret"].encode()
     assert set_url("")["hook_secret"] == ""
-    until(lambda: ("201", bot.user) not in bots_of(node.node.parts).hooks._senders)
+    until(lambda: ("201", bot.user) not in bots_of(node.node.core).hooks._senders)
     say(hal, bot, "3")
     assert set_url("http://127.0.0.1:9/")["hook_secret"], "the setting allows loopback"
     for wrong in ("https://10.0.0.1/", "ftp://x", "x" * 1001):
@@ -372,7 +372,7 @@ def test_another_node_continues_after_one_that_stopped_and_one_that_was_killed(
 
     say(ida, bot, "1")
     until(lambda: posted("1"))
-    one = bots_of(node.node.parts).hooks
+    one = bots_of(node.node.core).hooks
     parts = (one.store, one.rows, one._events, receivers, one.messaging, one._rates, one.sessions)
     registry = SoloRegistry()
     registry.lease = Lease("two")
@@ -410,7 +410,7 @@ def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
 ) -> None:
     kai = person(node, "kai")
     bot, url = hooked(kai, "waiting")
-    hooks = bots_of(node.node.parts).hooks
+    hooks = bots_of(node.node.core).hooks
     with monkeypatch.context() as patched:
         patched.setattr(module, "LEASE_SECONDS", 86400)
         until(lambda: hooks._owned_until > monotonic() + 3600)

@@ -26,7 +26,7 @@ def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
         one.good("invitations/create")
     first.close()
     node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
-    parts = node.node.parts
+    parts = node.node.core
     log, before = parts.store.log(), parts.store.log().head("201")
     assert ("groups" in parts.features) == (features != ("accounts",))
     accounts_of(parts).accounts.remove("201", ann.user)

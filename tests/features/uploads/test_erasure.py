@@ -15,7 +15,7 @@ WITHOUT = ("webhooks", "accounts", "action", "pusher")
 
 def upload(harness: Harness) -> Any:
     """Upload a file of ann, who has an account in 204."""
-    account = accounts_of(harness.node.parts).rows.add(Account(0, "204", "ann"), "no hash")
+    account = accounts_of(harness.node.core).rows.add(Account(0, "204", "ann"), "no hash")
     sent = harness.web.post(
         f"/api/v1/uploads?app=204&user={account.user}",
         data=b"text",
@@ -31,10 +31,10 @@ def test_the_rows_of_a_deleted_account_are_erased(
 ) -> None:
     harness = Harness(config(tmp_path))
     account = upload(harness)
-    folder = uploads_of(harness.node.parts).incoming().parent
+    folder = uploads_of(harness.node.core).incoming().parent
     harness.close()
     harness = Harness(config(tmp_path, features=features))
-    parts = harness.node.parts
+    parts = harness.node.core
     assert parts.store.contents("204").uploads == 1
     accounts_of(parts).accounts.remove("204", account.user)
     assert parts.store.contents("204").uploads == 0
