@@ -174,6 +174,8 @@ def test_a_valid_name_is_stored_unchanged(node: Make, name: str) -> None:
             "only the configuration file may name files",
         ),
         ({"api_allow_from": ["somewhere"]}, "expected networks such as 10.0.0.0/8, got 'somewhere'"),
+        ({"accounts": {"identifiers": []}}, "app own: accounts: expected at least one of phone, email"),
+        ({"accounts": {"reset_url": "im"}}, "app own: accounts.reset_url: expected an http:// or https://"),
         ({"same_as": "nobody"}, "same_as: expected another app that is not an alias"),
         ({"same_as": "own"}, "same_as: expected another app that is not an alias"),
         ({"origins": ["x" * SETTINGS_BYTES]}, "bytes of settings"),
