@@ -37,7 +37,7 @@ class Setting:
         self.accounts = AccountStore(store)
 
     def add_bot(self, name: str = "", *commands: str, owner: int = 0) -> str:
-        made = self._bots.add(Account(0, APP, "", name=name), owner, "hash", 9, False)
+        made = self._bots.add(Account(0, APP, "", name=name), owner, "hash", 9, None)
         assert made is not None
         self._bots.set_commands(APP, made.account.id, [BotCommand(each, "") for each in commands])
         return made.account.user
