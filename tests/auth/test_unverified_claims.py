@@ -21,7 +21,7 @@ from imserver.dialects.centrifuge.commands import CentrifugeLogin, RefreshLogin
 from imserver.dialects.centrifuge.service import CentrifugeState
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
 from imserver.features.accounts import tokens as account_tokens
-from imserver.features.webhooks.apps import WebhookApps
+from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.model import ClientFacts, Reply
@@ -135,7 +135,7 @@ class ClaimsHarness(CentrifugeHarness):
             AwayStore(),  # type: ignore[arg-type]
         )
         apps: Any = Apps(**{APP: rule.settings, OTHER_APP: rule.settings})
-        WebhookApps(apps, webhooks).prepare()
+        follow_apps(apps, webhooks).prepare()
         logins = Logins(
             apps,
             SimpleNamespace(fits=lambda *_: False),  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenant
 from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
-from imserver.features.webhooks.apps import WebhookApps
+from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.webhooks import Webhooks
 from imserver.metrics import Metrics
 from imserver.transport.connection import Connection
@@ -73,7 +73,7 @@ class LoginHarness(SocketHarness):
             lambda: "node:1",
             AwayStore(),  # type: ignore[arg-type]
         )
-        self.webhook_apps = WebhookApps(self.apps, self.webhooks)  # type: ignore[arg-type]
+        self.webhook_apps = follow_apps(self.apps, self.webhooks)  # type: ignore[arg-type]
         self.webhook_apps.prepare()
         self.origins = Origins(
             TrustedProxies(()), GatePolicy(any_origin=any_origin, origins=("friend.example",))

@@ -31,8 +31,8 @@ def _build(core: Core) -> FeatureParts:
         api.PusherApi(apps, service, core.channels, core.sessions),
         service.rows(),
         {NAME: service.opened},
-        prepare=apps.prepare,
-        reload=apps.reload,
+        prepare=apps.secrets.prepare,
+        reload=apps.secrets.reload,
     )
 
 

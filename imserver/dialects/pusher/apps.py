@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import re
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote
@@ -17,19 +16,17 @@ from urllib.parse import parse_qsl, quote, unquote
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.auth.app_secrets import AppSecrets
 from imserver.auth.principal import BadSignature, Principal
 from imserver.auth.rules import secret_in
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey
 from imserver.channels.members import ChannelNames
-from imserver.config.settings import ChannelSettings, Config, TenantSettings
+from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.config.values import EITHER_SECRET, HTTP_URL, MAKE_SECRET
 from imserver.dialects.pusher.hooks import PusherHooks, PusherReceiver
 from imserver.dialects.pusher.settings import PusherSettings, pusher_of
 from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
-from imserver.errors import StartError
-
-log = logging.getLogger(__name__)
 
 WINDOW_SECONDS: Final = 600
 """Largest difference between the time of a signed request and this server's clock."""
@@ -151,44 +148,12 @@ class PusherApps:
     """
 
     def __init__(self, tenants: Tenants, hooks: PusherHooks, names: dict[str, ChannelNames]) -> None:
-        self._tenants = tenants
         self._hooks = hooks
         self._names = names
         self._apps: dict[str, PusherApp] = {}
         self._by_key: dict[str, PusherApp] = {}
         self._by_id: dict[str, PusherApp] = {}
-        tenants.on_change.append(self.changed)
-        tenants.on_delete.append(self.deleted)
-
-    def prepare(self) -> None:
-        """Take all apps at the start. Raises StartError if a secret cannot be used."""
-        for tenant in self._tenants.all():
-            try:
-                self._take(tenant, secret_of(tenant))
-            except BadKey as bad:
-                raise StartError(f"apps.{tenant.name}.{bad}") from None
-
-    def reload(self, _config: Config) -> None:
-        """Take all apps again, with their secrets from files (SIGHUP)."""
-        tenants = self._tenants.all()
-        for name in self._apps.keys() - {tenant.name for tenant in tenants}:
-            self.deleted(name)
-        for tenant in tenants:
-            self.changed(tenant)
-
-    def changed(self, tenant: Tenant) -> None:
-        """Take a new or changed app. If its secret cannot be used, its earlier one stays."""
-        try:
-            secret = secret_of(tenant)
-        except BadKey as bad:
-            log.error("apps.%s.%s", tenant.name, bad)
-            known = self._apps.get(tenant.name)
-            secret = b"" if known is None else known.secret
-        self._take(tenant, secret)
-
-    def deleted(self, app: str) -> None:
-        """An app was deleted."""
-        self.set(app, None)
+        self.secrets = AppSecrets(tenants, secret_of, self._take, lambda app: self.set(app, None))
 
     def _take(self, tenant: Tenant, secret: bytes) -> None:
         settings = pusher_of(tenant)

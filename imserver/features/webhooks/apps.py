@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final, get_args
 
+from imserver.auth.app_secrets import AppSecrets
 from imserver.auth.rules import secret_in
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey
-from imserver.config.settings import ChannelEvent, Config, TenantSettings, WebhookEvent
-from imserver.errors import StartError
+from imserver.config.settings import ChannelEvent, TenantSettings, WebhookEvent
 from imserver.features.webhooks.back_ends import BackEndHook
 from imserver.features.webhooks.requests import AuthoriseHook, Receiver
 from imserver.features.webhooks.reviews import ReviewHook
 from imserver.features.webhooks.webhooks import Webhooks
-
-log = logging.getLogger(__name__)
 
 EVENTS: Final = frozenset(get_args(WebhookEvent)) - frozenset(get_args(ChannelEvent))
 """Events that a back end receives if its app selects none. Those of channels are too many."""
@@ -53,56 +50,23 @@ def review_of(app: str, settings: TenantSettings, secret: bytes) -> ReviewHook |
     return ReviewHook(app, webhook.review_url, secret, webhook.review_seconds, allows_failure)
 
 
-class WebhookApps:
-    """Passes the settings of all apps to the webhooks. Owner of their secrets. Never switches."""
+def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
+    """Let the webhooks have the settings and secrets of all apps."""
 
-    def __init__(self, tenants: Tenants, webhooks: Webhooks) -> None:
-        self._tenants = tenants
-        self._webhooks = webhooks
-        self._secrets: dict[str, bytes] = {}
-        tenants.on_change.append(self.changed)
-        tenants.on_delete.append(self.deleted)
-
-    def prepare(self) -> None:
-        """Take all apps at the start. Raises StartError if a secret cannot be used."""
-        for tenant in self._tenants.all():
-            try:
-                self._take(tenant, secret_of(tenant))
-            except BadKey as bad:
-                raise StartError(f"apps.{tenant.name}.{bad}") from None
-
-    def reload(self, _config: Config) -> None:
-        """Take all apps again, with their secrets from files (SIGHUP)."""
-        tenants = self._tenants.all()
-        for name in self._secrets.keys() - {tenant.name for tenant in tenants}:
-            self.deleted(name)
-        for tenant in tenants:
-            self.changed(tenant)
-
-    def changed(self, tenant: Tenant) -> None:
-        """Take a new or changed app. If its secret cannot be used, its earlier one stays."""
-        try:
-            secret = secret_of(tenant)
-        except BadKey as bad:
-            log.error("apps.%s.%s", tenant.name, bad)
-            secret = self._secrets.get(tenant.name, b"")
-        self._take(tenant, secret)
-
-    def deleted(self, app: str) -> None:
-        """An app was deleted: its back end is sent nothing more."""
-        self._secrets.pop(app, None)
-        self._webhooks.reviews.set(app, None)
-        self._webhooks.back_ends.set(app, None)
-        self._webhooks.set(app, None)
-
-    def _take(self, tenant: Tenant, secret: bytes) -> None:
+    def take(tenant: Tenant, secret: bytes) -> None:
         app, url = tenant.name, tenant.webhook.authorise_url
-        self._secrets[app] = secret
-        self._webhooks.reviews.set(app, review_of(app, tenant, secret))
-        self._webhooks.back_ends.set(
+        webhooks.reviews.set(app, review_of(app, tenant, secret))
+        webhooks.back_ends.set(
             app,
             BackEndHook(app, tenant.back_ends, secret) if tenant.back_ends.urls else None,
             AuthoriseHook(app, url, secret) if url else None,
             is_ready=bool(secret),
         )
-        self._webhooks.set(app, receiver_of(app, tenant, secret))
+        webhooks.set(app, receiver_of(app, tenant, secret))
+
+    def forget(app: str) -> None:
+        webhooks.reviews.set(app, None)
+        webhooks.back_ends.set(app, None)
+        webhooks.set(app, None)
+
+    return AppSecrets(tenants, secret_of, take, forget)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from imserver.core.core import Core, FeatureParts, Hooks
-from imserver.features.webhooks.apps import WebhookApps
+from imserver.features.webhooks.apps import follow_apps
 from imserver.features.webhooks.notifications import Notifications
 from imserver.features.webhooks.occupancy import Occupancy
 from imserver.features.webhooks.webhooks import Webhooks
@@ -30,7 +30,7 @@ def build(core: Core) -> FeatureParts:
     """Build what uses the services of the core."""
     webhooks = core.observer
     assert isinstance(webhooks, Webhooks)
-    apps = WebhookApps(core.tenants, webhooks)
+    apps = follow_apps(core.tenants, webhooks)
     registrar = None if core.cluster is None else core.cluster.registrar
     Occupancy(core.channels, core.table, webhooks, registrar)
     notifications = Notifications(webhooks.feeds, core.presence, core.registry, core.store, core.accounts)

@@ -1,0 +1,70 @@
+"""The secrets that settings of apps name, for features that sign or check requests with them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from imserver.auth.tenants import Tenant, Tenants
+from imserver.auth.tokens import BadKey
+from imserver.config.settings import Config, TenantSettings
+from imserver.errors import StartError
+
+log = logging.getLogger(__name__)
+
+
+class AppSecrets:
+    """Passes each app with its secret to a feature. Owner of the secrets. Never switches.
+
+    ``secret_of``: the secret that the settings of an app name, ``b""``: none; raises BadKey. ``take`` gets
+    an app, new or changed, and its secret. ``forget`` gets the name of an app that is no more.
+    """
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        secret_of: Callable[[TenantSettings], bytes],
+        take: Callable[[Tenant, bytes], None],
+        forget: Callable[[str], None],
+    ) -> None:
+        self._tenants = tenants
+        self._secret_of = secret_of
+        self._take = take
+        self._forget = forget
+        self._secrets: dict[str, bytes] = {}
+        tenants.on_change.append(self.changed)
+        tenants.on_delete.append(self.deleted)
+
+    def prepare(self) -> None:
+        """Pass all apps at the start. Raises StartError if a secret cannot be used."""
+        for tenant in self._tenants.all():
+            try:
+                self._pass(tenant, self._secret_of(tenant))
+            except BadKey as bad:
+                raise StartError(f"apps.{tenant.name}.{bad}") from None
+
+    def reload(self, _config: Config) -> None:
+        """Pass all apps again, with their secrets from files (SIGHUP)."""
+        tenants = self._tenants.all()
+        for name in self._secrets.keys() - {tenant.name for tenant in tenants}:
+            self.deleted(name)
+        for tenant in tenants:
+            self.changed(tenant)
+
+    def changed(self, tenant: Tenant) -> None:
+        """Pass a new or changed app. If its secret cannot be used, its earlier one stays."""
+        try:
+            secret = self._secret_of(tenant)
+        except BadKey as bad:
+            log.error("apps.%s.%s", tenant.name, bad)
+            secret = self._secrets.get(tenant.name, b"")
+        self._pass(tenant, secret)
+
+    def deleted(self, app: str) -> None:
+        """An app was deleted."""
+        self._secrets.pop(app, None)
+        self._forget(app)
+
+    def _pass(self, tenant: Tenant, secret: bytes) -> None:
+        self._secrets[tenant.name] = secret
+        self._take(tenant, secret)
