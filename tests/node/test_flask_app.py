@@ -34,7 +34,7 @@ class App:
         node.request_log = SimpleNamespace(add=lambda *entry: self.logged.append(entry))
         paths = frozenset({"/acc", "/ws"})
         servers = SimpleNamespace(
-            parts=node, api=node.api, streams=node.streams, websocket_paths=paths, features=FEATURES
+            core=node, api=node.api, streams=node.streams, websocket_paths=paths, features=FEATURES
         )
         self.flask = create_app(cast(Servers, servers))
         self.flask.add_url_rule("/fail", "fail", self.fail)
