@@ -289,6 +289,8 @@ def _check_production(path: str | None) -> None:
 @main.command()
 def codes() -> None:
     """Print the close codes, reply codes and HTTP problems."""
+    from imserver.node.feature_list import load_features  # as for serve
+
     click.echo("WebSocket close codes\n")
     click.echo(
         table(
@@ -307,7 +309,7 @@ def codes() -> None:
             ("status", "code", "temporary", "message"),
             [
                 (row.status, row.code, "yes" if row.temporary else "no", row.message)
-                for row in errors.HTTP_PROBLEMS.values()
+                for row in errors.problems_of(each.problems for each in load_features(Config()))
             ],
         )
     )

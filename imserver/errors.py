@@ -3,6 +3,8 @@
 Code, documents, tests and ``imserver codes`` read these tables.
 """
 
+from collections.abc import Iterable
+from operator import attrgetter
 from typing import ClassVar, Final, Literal
 
 import msgspec
@@ -187,7 +189,7 @@ class HttpProblem(msgspec.Struct, frozen=True):
     status: int
     code: str
     message: str
-    temporary: bool
+    temporary: bool = False
 
 
 #: all problems by code, in the order of their statuses
@@ -216,7 +218,6 @@ HTTP_TOKEN_INVALID: Final = _problem(401, "token_invalid", "The session token is
 HTTP_SIGNATURE_INVALID: Final = _problem(
     401, "signature_invalid", "The signature of the request is missing, wrong or expired."
 )
-HTTP_WRONG_LOGIN: Final = _problem(401, "wrong_login", "The login or the password is wrong.")
 HTTP_FORBIDDEN: Final = _problem(
     403, "forbidden", "The key or token does not permit this request in this app."
 )
@@ -226,77 +227,23 @@ HTTP_NOT_ALLOWED: Final = _problem(
 HTTP_BANNED: Final = _problem(403, "banned", "The user is banned for a time.")
 HTTP_ORIGIN_REFUSED: Final = _problem(403, "origin_refused", "This origin is not allowed.")
 HTTP_HOST_REFUSED: Final = _problem(403, "host_refused", "This server does not serve this host.")
-HTTP_REGISTRATION_CLOSED: Final = _problem(
-    403, "registration_closed", "Registration is closed (accounts.registration)."
-)
-HTTP_LOGIN_REFUSED: Final = _problem(
-    403, "login_refused", "The provider or the user has refused this login; start a new one."
-)
-HTTP_PASSWORDS_OFF: Final = _problem(
-    403, "passwords_off", "Accounts of this app have no passwords (accounts.passwords)."
-)
 HTTP_ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The role of the member does not permit this.")
 HTTP_REJECTED: Final = _problem(403, "rejected", "The back end of the app has rejected this message or file.")
 HTTP_MUTED: Final = _problem(403, "muted", "The user is muted in this group.")
-HTTP_QUOTA_EXCEEDED: Final = _problem(
-    403, "quota_exceeded", "A quota of uploaded files is reached: of the user, the app or the address."
-)
-HTTP_UNKNOWN_DEVICE: Final = _problem(
-    404, "unknown_device", "The account has no such device, or its login has ended."
-)
 HTTP_UNKNOWN_ACCOUNT: Final = _problem(404, "unknown_account", "No such account.")
-HTTP_UNKNOWN_PROVIDER: Final = _problem(
-    404, "unknown_provider", "The app has no such login provider, or the account is not linked with it."
-)
-HTTP_UNKNOWN_LOGIN: Final = _problem(
-    404, "unknown_login", "No such login with a provider, or it has expired or was finished."
-)
-HTTP_UNKNOWN_RESET: Final = _problem(
-    404, "unknown_reset", "No such code to reset a password, or it has expired or was used."
-)
-HTTP_UNKNOWN_GROUP: Final = _problem(404, "unknown_group", "No such group, or the user is not a member.")
-HTTP_UNKNOWN_INVITATION: Final = _problem(
-    404, "unknown_invitation", "No such invitation, or it has expired or is used up."
-)
-HTTP_UNKNOWN_HOOK: Final = _problem(404, "unknown_hook", "No such webhook, or it was revoked.")
 HTTP_UNKNOWN_CONVERSATION: Final = _problem(
     404, "unknown_conversation", "No such conversation, or the user is not part of it."
 )
 HTTP_UNKNOWN_MESSAGE: Final = _problem(
     404, "unknown_message", "No such message, or it belongs to another user."
 )
-HTTP_UNKNOWN_MEMBER: Final = _problem(404, "unknown_member", "The group has no such member.")
 HTTP_UNKNOWN_APP: Final = _problem(404, "unknown_app", "No such app.")
 HTTP_UNKNOWN_CONNECTION: Final = _problem(404, "unknown_connection", "No such connection in this app.")
 HTTP_NOT_FOUND: Final = _problem(404, "not_found", "This path does not exist.")
-HTTP_UNKNOWN_UPLOAD: Final = _problem(404, "unknown_upload", "No such file.")
 HTTP_METHOD_NOT_ALLOWED: Final = _problem(
     405, "method_not_allowed", "This path does not support this method."
 )
 HTTP_TIMEOUT: Final = _problem(408, "timeout", "The request took too long to arrive.", temporary=True)
-HTTP_LOGIN_TAKEN: Final = _problem(
-    409, "login_taken", "An account with this phone number, e-mail address or user name already exists."
-)
-HTTP_LINK_TAKEN: Final = _problem(
-    409,
-    "link_taken",
-    "This identity is linked with another account, or the account with another identity of this provider.",
-)
-HTTP_LAST_LOGIN: Final = _problem(
-    409, "last_login", "Without this link nobody could log in to the account any more."
-)
-HTTP_TOO_MANY_INVITATIONS: Final = _problem(
-    409, "too_many_invitations", "The user has made as many invitations as accounts.invitations allows."
-)
-HTTP_TOO_MANY_BOTS: Final = _problem(
-    409, "too_many_bots", "The user has made as many bots as accounts.bots allows."
-)
-HTTP_TOO_MANY_FRIENDS: Final = _problem(
-    409, "too_many_friends", "One of the two would have more friends than accounts.friends."
-)
-HTTP_TOO_MANY_MEMBERS: Final = _problem(
-    409, "too_many_members", "The group would have more members than accounts.group_members."
-)
 HTTP_ALREADY_ONLINE: Final = _problem(409, "already_online", "The user is online on another connection.")
 HTTP_APP_EXISTS: Final = _problem(409, "app_exists", "An app with this name already exists.")
 HTTP_APP_CONFIGURED: Final = _problem(
@@ -311,40 +258,20 @@ HTTP_TOO_MANY_STREAMS: Final = _problem(
     "The app has limits.open_streams open streamed messages on this node.",
     temporary=True,
 )
-HTTP_OFFSET_MISMATCH: Final = _problem(
-    409, "offset_mismatch", "Upload-Offset differs from the stored offset; read it with HEAD."
-)
-HTTP_LENGTH_REQUIRED: Final = _problem(411, "length_required", "An upload needs a Content-Length above 0.")
-HTTP_TUS_VERSION: Final = _problem(412, "tus_version", "Uploads in parts need Tus-Resumable: 1.0.0.")
 HTTP_BODY_TOO_LARGE: Final = _problem(413, "body_too_large", "The body is over limits.body_bytes.")
 HTTP_ANSWER_TOO_LARGE: Final = _problem(
     413, "answer_too_large", "The answers to a batch have at most 4 MiB; send this command alone."
 )
-HTTP_FILE_TOO_LARGE: Final = _problem(
-    413, "file_too_large", "The file is over uploads.max_bytes, or over the limit of its kind."
-)
 HTTP_URI_TOO_LONG: Final = _problem(414, "uri_too_long", "The address is over limits.header_bytes.")
-HTTP_KIND_REFUSED: Final = _problem(
-    415,
-    "kind_refused",
-    "Files of this type are not accepted, or the content does not match the declared type.",
-)
 HTTP_UNKNOWN_ENCODING: Final = _problem(
     415, "unknown_encoding", "The only supported Content-Encoding is gzip."
 )
-HTTP_RANGE: Final = _problem(416, "range_not_satisfiable", "The file does not contain the requested range.")
 HTTP_ID_REUSED: Final = _problem(422, "id_reused", "A different request has used this id or Idempotency-Key.")
-HTTP_UPLOAD_LOCKED: Final = _problem(
-    423, "upload_locked", "Another request for this upload is running.", temporary=True
-)
 HTTP_VERSION_REQUIRED: Final = _problem(426, "version_required", "Sec-WebSocket-Version must be 13.")
 HTTP_TOO_MANY_REQUESTS: Final = _problem(
     429, "too_many_requests", "Too many requests; slow down.", temporary=True
 )
 HTTP_HEADERS_TOO_LARGE: Final = _problem(431, "headers_too_large", "Headers are over limits.header_bytes.")
-HTTP_CHECKSUM_MISMATCH: Final = _problem(
-    460, "checksum_mismatch", "The bytes do not have the checksum of Upload-Checksum; send them again."
-)
 HTTP_INTERNAL_ERROR: Final = _problem(
     500, "internal_error", "The server failed; see its log.", temporary=True
 )
@@ -368,9 +295,6 @@ HTTP_STORAGE_UNAVAILABLE: Final = _problem(
 HTTP_ISSUER_UNAVAILABLE: Final = _problem(
     503, "issuer_unavailable", "The issuer of the token does not answer.", temporary=True
 )
-HTTP_PROVIDER_UNAVAILABLE: Final = _problem(
-    503, "provider_unavailable", "The login provider does not answer.", temporary=True
-)
 HTTP_REVIEW_UNAVAILABLE: Final = _problem(
     503,
     "review_unavailable",
@@ -384,12 +308,15 @@ HTTP_NOT_ACCEPTED: Final = _problem(
     temporary=True,
 )
 HTTP_VERSION_NOT_SUPPORTED: Final = _problem(505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are supported.")
-HTTP_DISK_FULL: Final = _problem(
-    507, "disk_full", "The upload would leave less than uploads.min_free_bytes on the disk.", temporary=True
-)
 
 
 # --- temporary failures -------------------------------------------------------------------------------------
+
+
+def problems_of(features: Iterable[Iterable[HttpProblem]]) -> list[HttpProblem]:
+    """The HTTP problems of the core and of features, by status."""
+    more = (problem for problems in features for problem in problems)
+    return sorted((*HTTP_PROBLEMS.values(), *more), key=attrgetter("status"))
 
 
 class Unavailable(ImserverError):

@@ -49,6 +49,7 @@ class Feature(Struct, frozen=True):
     ``findings``: for ``check-config --production``; the second argument says whether nodes on several
     machines share what they store.
     ``objection``: checks its settings of an app beyond types.
+    ``problems``: those with which its operations refuse requests, besides those of the core.
     ``operations``: its part of ``/api/v1``, which the document, batches and the router get. Those without a
     function are answered by its views.
     ``views`` makes Flask's blueprints, at the first request that the front server does not answer.
@@ -85,3 +86,4 @@ class Feature(Struct, frozen=True):
     app_settings: type[Struct] | None = None
     check: Callable[[Config, Places], object] | None = None
     findings: Callable[[Config, bool], Iterable[Finding]] = _no_findings
+    problems: tuple[HttpProblem, ...] = ()

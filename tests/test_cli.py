@@ -23,6 +23,7 @@ from imserver.cli import SETTING_OF_OPTION, main
 from imserver.config.settings import ServerSettings
 from imserver.config.values import CORE
 from imserver.version import full_version
+from tests.features import PROBLEMS
 
 from .conftest import StartServer
 from .support import clean_environment, eventually, run_cli
@@ -105,7 +106,7 @@ def test_codes_prints_every_code_of_the_tables() -> None:
         assert any(line.startswith(f"{row.code}  {row.name}") and row.meaning in line for line in lines)
     for code, text in errors.REPLY_TEXT.items():
         assert any(line.split() == [str(code), text] for line in lines)
-    for problem in errors.HTTP_PROBLEMS.values():
+    for problem in PROBLEMS.values():
         assert any(line.split()[:2] == [str(problem.status), problem.code] for line in lines)
 
 

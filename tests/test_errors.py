@@ -1,6 +1,7 @@
 """The tables of codes."""
 
 from imserver import errors
+from tests.features import FEATURES, PROBLEMS
 
 
 def test_the_range_of_our_own_close_codes_shows_whether_to_reconnect() -> None:
@@ -43,6 +44,6 @@ def test_reply_texts_are_those_that_the_original_clients_know() -> None:
 def test_every_http_problem_is_listed_and_is_an_error_status() -> None:
     problems = [value.code for value in vars(errors).values() if isinstance(value, errors.HttpProblem)]
     assert problems == list(errors.HTTP_PROBLEMS), "two of one code"
-    statuses = [problem.status for problem in errors.HTTP_PROBLEMS.values()]
-    assert statuses == sorted(statuses)
-    assert all(400 <= status <= 599 for status in statuses)
+    codes = [*problems, *(problem.code for feature in FEATURES for problem in feature.problems)]
+    assert sorted(codes) == sorted(PROBLEMS), "two of one code"
+    assert all(400 <= problem.status <= 599 for problem in PROBLEMS.values())

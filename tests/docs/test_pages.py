@@ -19,7 +19,7 @@ from imserver.dialects.pusher import wire as pusher
 from imserver.dialects.pusher.settings import PusherSettings
 from imserver.node.feature_list import CORE, FEATURES
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
-from tests.features import DECLARED, METRICS, ROUTES
+from tests.features import DECLARED, METRICS, PROBLEMS, ROUTES
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
@@ -60,7 +60,7 @@ def test_the_reply_codes_are_those_of_the_code() -> None:
 def test_the_problems_are_those_of_the_code() -> None:
     rows = table_with(HTTP, "status", "code", "temporary", "message")
     assert [tuple(row.values()) for row in rows] == [
-        (str(row.status), row.code, YES[row.temporary], row.message) for row in errors.HTTP_PROBLEMS.values()
+        (str(row.status), row.code, YES[row.temporary], row.message) for row in PROBLEMS.values()
     ]
 
 
@@ -156,7 +156,7 @@ FOLDERS = sorted(
 )
 OF_SETS = ("api/v1", "cluster/redis", "cluster/rpc", "storage/log", "storage/migrations")
 """Folders that the map describes as a whole."""
-USUAL = {"api", "commands", "metrics", "parts", "rows", "service", "settings", "wire"}
+USUAL = {"api", "commands", "metrics", "parts", "problems", "rows", "service", "settings", "wire"}
 """Modules that the map explains once, for all dialects and features."""
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from imserver import metric_table
+from imserver import errors, metric_table
 from imserver.api.v1 import table
 from imserver.config.settings import Config
 from imserver.node.feature_list import declarations_of, load_core, load_features
@@ -28,6 +28,8 @@ FEATURE_OF = {(row.method, row.path): feature.name for feature in FEATURES for r
 DIALECTS = tuple(dialect for feature in FEATURES for dialect in feature.dialects)
 METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in feature.metrics()))
 document = table.document_of(DOCUMENTED)
+PROBLEMS = {problem.code: problem for problem in errors.problems_of(each.problems for each in FEATURES)}
+"""By code, in the order of their status."""
 
 
 def sections(**given: Mapping[str, Any]) -> tuple[tuple[str, Struct], ...]:

@@ -6,6 +6,7 @@ import pytest
 
 from imserver import errors
 from imserver.transport.exchange import problem_body, problem_response, response_head
+from tests.features import PROBLEMS
 
 
 def parts(response: bytes) -> tuple[str, list[str], bytes]:
@@ -14,7 +15,7 @@ def parts(response: bytes) -> tuple[str, list[str], bytes]:
     return first, lines, body
 
 
-@pytest.mark.parametrize("problem", errors.HTTP_PROBLEMS.values(), ids=lambda problem: problem.code)
+@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=lambda problem: problem.code)
 def test_every_problem_is_a_whole_response_that_ends_its_connection(problem: errors.HttpProblem) -> None:
     first, lines, body = parts(problem_response(problem))
     assert first.startswith(f"HTTP/1.1 {problem.status} ")

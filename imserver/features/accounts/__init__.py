@@ -5,6 +5,7 @@ from __future__ import annotations
 from imserver.core.core import Answers
 from imserver.feature import Feature
 from imserver.features.accounts import api, cards_api, friends_api, parts, resets_api
+from imserver.features.accounts.problems import PROBLEMS
 from imserver.features.accounts.settings import (
     AccountSettings,
     AccountsOfApp,
@@ -25,4 +26,5 @@ FEATURE = Feature(
     app_settings=AccountsOfApp,
     check=check,
     findings=findings,
+    problems=PROBLEMS,
 )

@@ -25,6 +25,13 @@ from imserver.features.accounts.accounts import (
 )
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.passwords import Overloaded
+from imserver.features.accounts.problems import (
+    HTTP_LOGIN_TAKEN,
+    HTTP_PASSWORDS_OFF,
+    HTTP_REGISTRATION_CLOSED,
+    HTTP_UNKNOWN_DEVICE,
+    HTTP_WRONG_LOGIN,
+)
 from imserver.features.accounts.resets import Resets
 from imserver.http import field
 from imserver.http.call import Api, Call
@@ -239,13 +246,13 @@ NO_ACCOUNTS: Final = refuse(errors.HTTP_NOT_ALLOWED, "The app has no accounts")
 
 REFUSALS: Final[Refusals] = {
     BadField: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
-    Taken: refuse(errors.HTTP_LOGIN_TAKEN),
+    Taken: refuse(HTTP_LOGIN_TAKEN),
     NoAccounts: NO_ACCOUNTS,
-    PasswordsOff: refuse(errors.HTTP_PASSWORDS_OFF),
-    Closed: refuse(errors.HTTP_REGISTRATION_CLOSED),
-    WrongLogin: refuse(errors.HTTP_WRONG_LOGIN),
+    PasswordsOff: refuse(HTTP_PASSWORDS_OFF),
+    Closed: refuse(HTTP_REGISTRATION_CLOSED),
+    WrongLogin: refuse(HTTP_WRONG_LOGIN),
     UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
-    UnknownDevice: refuse(errors.HTTP_UNKNOWN_DEVICE),
+    UnknownDevice: refuse(HTTP_UNKNOWN_DEVICE),
     TooManyFailures: too_many,
     Overloaded: refuse(errors.HTTP_BUSY),
 }
@@ -286,9 +293,9 @@ routes = Resource(
     problems=(
         errors.HTTP_TOO_MANY_REQUESTS,
         errors.HTTP_NOT_ALLOWED,
-        errors.HTTP_PASSWORDS_OFF,
-        errors.HTTP_REGISTRATION_CLOSED,
-        errors.HTTP_LOGIN_TAKEN,
+        HTTP_PASSWORDS_OFF,
+        HTTP_REGISTRATION_CLOSED,
+        HTTP_LOGIN_TAKEN,
     ),
     rules={"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]},
     example={"phone": "13800000001", "name": "ann", "password": "correct horse", "nickname": "Ann"},
@@ -327,9 +334,9 @@ def register(api: AccountApi, call: Call, asked: Registration) -> SessionAnswer:
     ANYONE,
     problems=(
         errors.HTTP_TOO_MANY_REQUESTS,
-        errors.HTTP_WRONG_LOGIN,
+        HTTP_WRONG_LOGIN,
         errors.HTTP_NOT_ALLOWED,
-        errors.HTTP_PASSWORDS_OFF,
+        HTTP_PASSWORDS_OFF,
     ),
     rules=one_of("login", "phone"),
     example={"login": "13800000001", "password": "correct horse"},
@@ -408,8 +415,8 @@ def change(api: AccountApi, call: Call, asked: AccountSet) -> AccountShown:
     ADMIN_OR_ACCOUNT,
     problems=(
         *_UNKNOWN,
-        errors.HTTP_WRONG_LOGIN,
-        errors.HTTP_LOGIN_TAKEN,
+        HTTP_WRONG_LOGIN,
+        HTTP_LOGIN_TAKEN,
         errors.HTTP_TOO_MANY_REQUESTS,
     ),
     example={"user": "1", "email": "ann@example.com", "password": "correct horse"},
@@ -433,8 +440,8 @@ def set_identifiers(api: AccountApi, call: Call, asked: IdentifiersSet) -> Accou
     ADMIN_OR_ACCOUNT,
     problems=(
         *_UNKNOWN,
-        errors.HTTP_WRONG_LOGIN,
-        errors.HTTP_PASSWORDS_OFF,
+        HTTP_WRONG_LOGIN,
+        HTTP_PASSWORDS_OFF,
         errors.HTTP_TOO_MANY_REQUESTS,
     ),
     example={"user": "1", "password": "battery staple", "old_password": "correct horse"},
@@ -464,7 +471,7 @@ def log_out(api: AccountApi, call: Call, _asked: Acting) -> AccountDone:
     ADMIN_OR_ACCOUNT,
     problems=(
         *_UNKNOWN,
-        errors.HTTP_WRONG_LOGIN,
+        HTTP_WRONG_LOGIN,
         errors.HTTP_TOO_MANY_REQUESTS,
         errors.HTTP_MEDIA_UNAVAILABLE,
     ),
@@ -544,7 +551,7 @@ def devices(api: AccountApi, call: Call, _asked: Acting) -> DevicesAnswer:
 @routes.post(
     "/accounts/devices/logout",
     ADMIN_OR_ACCOUNT,
-    problems=(*_UNKNOWN, errors.HTTP_UNKNOWN_DEVICE),
+    problems=(*_UNKNOWN, HTTP_UNKNOWN_DEVICE),
     example={"user": "1", "device": "4711"},
     answer_example=AccountDone("1"),
 )

@@ -13,6 +13,7 @@ from imserver.features.accounts.accounts import Accounts, NoAccounts, UnknownAcc
 from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Nickname, UserId
 from imserver.features.accounts.friends import Friends, Oneself, TooManyFriends, UnknownFriend
 from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.problems import HTTP_TOO_MANY_FRIENDS
 from imserver.features.accounts.rows import Relating
 from imserver.http import field
 from imserver.http.call import Call
@@ -70,7 +71,7 @@ class FriendsAnswer(Struct):
 
 _TWO: Final = {"user": "1", "friend": "2"}
 _DONE: Final = FriendAnswer("done")
-_NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_TOO_MANY_FRIENDS)
+_NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_ACCOUNT, HTTP_TOO_MANY_FRIENDS)
 
 
 class FriendApi(Struct, frozen=True):
@@ -91,7 +92,7 @@ routes = Resource(
         NoAccounts: NO_ACCOUNTS,
         UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
         UnknownFriend: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
-        TooManyFriends: refuse(errors.HTTP_TOO_MANY_FRIENDS),
+        TooManyFriends: refuse(HTTP_TOO_MANY_FRIENDS),
     },
 )
 

@@ -12,6 +12,7 @@ from imserver.auth.principal import ANYONE
 from imserver.features.accounts.accounts import UnknownReset
 from imserver.features.accounts.api import CHAPTER, REFUSALS, Login, NewPassword
 from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.problems import HTTP_PASSWORDS_OFF, HTTP_UNKNOWN_RESET
 from imserver.features.accounts.resets import CODE_SECONDS, NoResets, Resets
 from imserver.http import field
 from imserver.http.call import Call
@@ -53,7 +54,7 @@ routes = Resource(
     refusals={
         **REFUSALS,
         NoResets: refuse(errors.HTTP_NOT_IMPLEMENTED, "Passwords of this app are not reset by e-mail"),
-        UnknownReset: refuse(errors.HTTP_UNKNOWN_RESET),
+        UnknownReset: refuse(HTTP_UNKNOWN_RESET),
     },
 )
 
@@ -62,7 +63,7 @@ routes = Resource(
     "/accounts/reset",
     ANYONE,
     status=202,
-    problems=(errors.HTTP_PASSWORDS_OFF, errors.HTTP_NOT_IMPLEMENTED),
+    problems=(HTTP_PASSWORDS_OFF, errors.HTTP_NOT_IMPLEMENTED),
     example={"login": "ann@example.com"},
     answer_example=ResetAsked(CODE_SECONDS),
 )
@@ -79,7 +80,7 @@ def reset(resets: Resets, call: Call, asked: ResetRequest) -> ResetAsked:
 @routes.post(
     "/accounts/reset/finish",
     ANYONE,
-    problems=(errors.HTTP_PASSWORDS_OFF, errors.HTTP_UNKNOWN_RESET),
+    problems=(HTTP_PASSWORDS_OFF, HTTP_UNKNOWN_RESET),
     example={"code": "kX3v…", "password": "battery staple"},
     answer_example=ResetDone(),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from imserver.feature import Feature
 from imserver.features.bots import answers_api, api, hooks_api, parts
+from imserver.features.bots.problems import PROBLEMS
 from imserver.features.bots.settings import BotLimits, BotSettings, findings
 
 FEATURE = Feature(
@@ -15,4 +16,5 @@ FEATURE = Feature(
     settings=BotSettings,
     sections={"accounts": BotLimits},
     findings=findings,
+    problems=PROBLEMS,
 )

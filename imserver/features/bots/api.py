@@ -12,6 +12,7 @@ from imserver import errors
 from imserver.api.v1.conversations import ConversationId
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_BOT, ADMIN_OR_MEMBER
 from imserver.features.accounts.api import REFUSALS, Avatar, Nickname, UserId, UserName
+from imserver.features.accounts.problems import HTTP_LOGIN_TAKEN
 from imserver.features.bots.bots import (
     COMMAND_PATTERN,
     DESCRIPTION_CHARACTERS,
@@ -24,6 +25,7 @@ from imserver.features.bots.bots import (
 )
 from imserver.features.bots.outbound import URL_CHARACTERS
 from imserver.features.bots.parts import bots_of
+from imserver.features.bots.problems import HTTP_TOO_MANY_BOTS
 from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.field import Acting, ActingPage, about
@@ -183,7 +185,7 @@ routes = Resource(
     examples=(_BOT, _DONE),
     refusals={
         **REFUSALS,
-        TooManyBots: refuse(errors.HTTP_TOO_MANY_BOTS),
+        TooManyBots: refuse(HTTP_TOO_MANY_BOTS),
         UnknownBot: refuse(errors.HTTP_UNKNOWN_ACCOUNT, "There is no such bot of this owner"),
         UnknownConversation: refuse(errors.HTTP_UNKNOWN_CONVERSATION),
     },
@@ -194,7 +196,7 @@ routes = Resource(
     "/bots",
     ADMIN_OR_ACCOUNT,
     status=201,
-    problems=(*_UNKNOWN, errors.HTTP_LOGIN_TAKEN, errors.HTTP_TOO_MANY_BOTS),
+    problems=(*_UNKNOWN, HTTP_LOGIN_TAKEN, HTTP_TOO_MANY_BOTS),
     example={"app": "default", "user": "1", "name": "weather", "nickname": "Weather"},
     answer_example=BotMade("7", "weather", _TOKEN),
     user="optional",

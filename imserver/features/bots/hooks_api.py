@@ -20,8 +20,10 @@ from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.bots.api import CHAPTER
 from imserver.features.bots.bots import IncomingHooks, TooManyBots, UnknownHook
 from imserver.features.bots.parts import bots_of
+from imserver.features.bots.problems import HTTP_TOO_MANY_BOTS, HTTP_UNKNOWN_HOOK
 from imserver.features.groups import api as groups
 from imserver.features.groups.api import GroupChange, GroupId
+from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
 from imserver.http.call import Api, Call, Route
 from imserver.http.field import Acting, about
 from imserver.http.form import parse_form
@@ -96,8 +98,8 @@ routes = Resource(
     refusals={
         **accounts.REFUSALS,
         **groups.REFUSALS,
-        UnknownHook: refuse(errors.HTTP_UNKNOWN_HOOK),
-        TooManyBots: refuse(errors.HTTP_TOO_MANY_BOTS),
+        UnknownHook: refuse(HTTP_UNKNOWN_HOOK),
+        TooManyBots: refuse(HTTP_TOO_MANY_BOTS),
     },
 )
 
@@ -107,11 +109,11 @@ routes = Resource(
     ADMIN_OR_ACCOUNT,
     status=201,
     problems=(
-        errors.HTTP_UNKNOWN_GROUP,
+        HTTP_UNKNOWN_GROUP,
         errors.HTTP_UNKNOWN_ACCOUNT,
         errors.HTTP_ROLE_TOO_LOW,
-        errors.HTTP_TOO_MANY_BOTS,
-        errors.HTTP_TOO_MANY_MEMBERS,
+        HTTP_TOO_MANY_BOTS,
+        HTTP_TOO_MANY_MEMBERS,
         errors.HTTP_MEDIA_UNAVAILABLE,
     ),
     example={**_OF_GROUP, "nickname": "Builds"},
@@ -131,7 +133,7 @@ def create(incoming: IncomingHooks, call: Call, asked: HookCreate) -> HookMade:
 @routes.get(
     "/hooks",
     ADMIN_OR_ACCOUNT,
-    problems=(errors.HTTP_UNKNOWN_GROUP, errors.HTTP_ROLE_TOO_LOW),
+    problems=(HTTP_UNKNOWN_GROUP, errors.HTTP_ROLE_TOO_LOW),
     example=_OF_GROUP,
     answer_example=HooksAnswer([_HOOK]),
     user="optional",
@@ -153,7 +155,7 @@ def hooks(incoming: IncomingHooks, call: Call, asked: GroupChange) -> HooksAnswe
 @routes.post(
     "/hooks/revoke",
     ADMIN_OR_ACCOUNT,
-    problems=(errors.HTTP_UNKNOWN_HOOK, errors.HTTP_ROLE_TOO_LOW, errors.HTTP_MEDIA_UNAVAILABLE),
+    problems=(HTTP_UNKNOWN_HOOK, errors.HTTP_ROLE_TOO_LOW, errors.HTTP_MEDIA_UNAVAILABLE),
     example={"app": "default", "user": "1", "hook": "9"},
     answer_example=HookRevoked("9"),
     user="optional",
@@ -196,7 +198,7 @@ def _read(api: HookApi, call: Call) -> None:
     try:
         hook = api.incoming.with_token(request.path.removeprefix(PATH), request.host)
     except UnknownHook:
-        raise ApiProblem(errors.HTTP_UNKNOWN_HOOK) from None
+        raise ApiProblem(HTTP_UNKNOWN_HOOK) from None
     except TooManyFailures as failures:
         raise too_many(failures) from None
     body, kind = call.body, request.headers.get("content-type", "")

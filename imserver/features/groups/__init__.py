@@ -8,6 +8,9 @@ from __future__ import annotations
 from imserver.feature import Feature
 from imserver.features.groups import api
 from imserver.features.groups.parts import build
+from imserver.features.groups.problems import PROBLEMS
 from imserver.features.groups.settings import GroupLimits
 
-FEATURE = Feature("groups", build, operations=tuple(api.routes.rows), sections={"accounts": GroupLimits})
+FEATURE = Feature(
+    "groups", build, operations=tuple(api.routes.rows), sections={"accounts": GroupLimits}, problems=PROBLEMS
+)

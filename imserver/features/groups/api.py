@@ -25,6 +25,7 @@ from imserver.features.groups.groups import (
     UnknownGroup,
 )
 from imserver.features.groups.parts import groups_of
+from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP, HTTP_UNKNOWN_MEMBER
 from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.field import Acting, ActingPage, about
@@ -191,21 +192,21 @@ _NAMED_UNKNOWN: Final = 10
 """The most users that a refusal names."""
 
 
-_NOT_MADE: Final = (errors.HTTP_TOO_MANY_MEMBERS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_NOT_ALLOWED)
-_UNKNOWN: Final = (errors.HTTP_UNKNOWN_GROUP,)
+_NOT_MADE: Final = (HTTP_TOO_MANY_MEMBERS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_NOT_ALLOWED)
+_UNKNOWN: Final = (HTTP_UNKNOWN_GROUP,)
 _NOT_PERMITTED: Final = (*_UNKNOWN, errors.HTTP_ROLE_TOO_LOW)
-_NO_MEMBER: Final = (*_NOT_PERMITTED, errors.HTTP_UNKNOWN_MEMBER)
+_NO_MEMBER: Final = (*_NOT_PERMITTED, HTTP_UNKNOWN_MEMBER)
 _GROUP: Final = GroupShown("1", "tea", 1795155803, "owner", 0, False)
 _MEMBERS: Final = {"user": "1", "group": "1", "members": ["2"]}
 _CHANGED: Final = GroupAnswer("1", ["2"])
 
 REFUSALS: Final[Refusals] = {
     BadGroup: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
-    UnknownGroup: refuse(errors.HTTP_UNKNOWN_GROUP),
+    UnknownGroup: refuse(HTTP_UNKNOWN_GROUP),
     NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
-    NoMember: refuse(errors.HTTP_UNKNOWN_MEMBER),
+    NoMember: refuse(HTTP_UNKNOWN_MEMBER),
     TooManyFailures: too_many,
-    TooManyMembers: refuse(errors.HTTP_TOO_MANY_MEMBERS),
+    TooManyMembers: refuse(HTTP_TOO_MANY_MEMBERS),
 }
 """Exceptions of groups → refusals."""
 
@@ -450,7 +451,7 @@ def set_options(api: GroupApi, call: Call, asked: GroupOptions) -> GroupShown:
     problems=(
         *_UNKNOWN,
         errors.HTTP_UNKNOWN_ACCOUNT,
-        errors.HTTP_TOO_MANY_MEMBERS,
+        HTTP_TOO_MANY_MEMBERS,
         errors.HTTP_TOO_MANY_REQUESTS,
     ),
     example={"user": "3", "group": "1"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from imserver.feature import Feature
 from imserver.features.invitations import api
 from imserver.features.invitations.parts import build
+from imserver.features.invitations.problems import PROBLEMS
 from imserver.features.invitations.settings import InvitationLimits
 
 FEATURE = Feature(
@@ -13,4 +14,5 @@ FEATURE = Feature(
     operations=tuple(api.routes.rows),
     uses=("accounts", "groups"),
     sections={"accounts": InvitationLimits},
+    problems=PROBLEMS,
 )

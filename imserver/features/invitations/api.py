@@ -12,7 +12,9 @@ from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE
 from imserver.features.accounts import api as accounts
 from imserver.features.accounts.api import Avatar, Nickname
 from imserver.features.accounts.friends import TooManyFriends
+from imserver.features.accounts.problems import HTTP_TOO_MANY_FRIENDS
 from imserver.features.groups import api as groups
+from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
 from imserver.features.invitations.invitations import (
     Blocked,
     Invitations,
@@ -20,6 +22,7 @@ from imserver.features.invitations.invitations import (
     UnknownInvitation,
 )
 from imserver.features.invitations.parts import invitations_of
+from imserver.features.invitations.problems import HTTP_TOO_MANY_INVITATIONS, HTTP_UNKNOWN_INVITATION
 from imserver.features.invitations.rows import Invitation
 from imserver.http import field
 from imserver.http.call import Call
@@ -123,7 +126,7 @@ class InvitationAccepted(Struct):
 
 _CODE: Final = "2yGkPpCm1hUoQbmJ0XjXzA"
 _INVITATION: Final = InvitationShown(_CODE, "1", "1", 1795155801, 1795760601, 0, 0)
-_UNKNOWN: Final = (errors.HTTP_UNKNOWN_INVITATION,)
+_UNKNOWN: Final = (HTTP_UNKNOWN_INVITATION,)
 
 routes = Resource(
     "invitations",
@@ -134,10 +137,10 @@ routes = Resource(
     refusals={
         **accounts.REFUSALS,
         **groups.REFUSALS,
-        UnknownInvitation: refuse(errors.HTTP_UNKNOWN_INVITATION),
-        TooManyInvitations: refuse(errors.HTTP_TOO_MANY_INVITATIONS),
+        UnknownInvitation: refuse(HTTP_UNKNOWN_INVITATION),
+        TooManyInvitations: refuse(HTTP_TOO_MANY_INVITATIONS),
         Blocked: refuse(errors.HTTP_NOT_ALLOWED, "You have blocked the user who made the invitation"),
-        TooManyFriends: refuse(errors.HTTP_TOO_MANY_FRIENDS),
+        TooManyFriends: refuse(HTTP_TOO_MANY_FRIENDS),
     },
 )
 
@@ -148,9 +151,9 @@ routes = Resource(
     status=201,
     problems=(
         errors.HTTP_UNKNOWN_ACCOUNT,
-        errors.HTTP_UNKNOWN_GROUP,
+        HTTP_UNKNOWN_GROUP,
         errors.HTTP_ROLE_TOO_LOW,
-        errors.HTTP_TOO_MANY_INVITATIONS,
+        HTTP_TOO_MANY_INVITATIONS,
     ),
     example={"user": "1", "group": "1", "seconds": 604800},
     user="optional",
@@ -169,7 +172,7 @@ def create(invitations: Invitations, call: Call, asked: InvitationCreate) -> Inv
 @routes.get(
     "/invitations",
     ADMIN_OR_ACCOUNT,
-    problems=(errors.HTTP_UNKNOWN_GROUP,),
+    problems=(HTTP_UNKNOWN_GROUP,),
     example={"user": "1"},
     answer_example=InvitationsAnswer([_INVITATION], ""),
     user="optional",
@@ -238,8 +241,8 @@ def show(invitations: Invitations, call: Call, asked: InvitationQuery) -> Invita
     problems=(
         *_UNKNOWN,
         errors.HTTP_UNKNOWN_ACCOUNT,
-        errors.HTTP_TOO_MANY_MEMBERS,
-        errors.HTTP_TOO_MANY_FRIENDS,
+        HTTP_TOO_MANY_MEMBERS,
+        HTTP_TOO_MANY_FRIENDS,
         errors.HTTP_TOO_MANY_REQUESTS,
     ),
     example={"user": "2", "code": _CODE},

@@ -8,6 +8,7 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.oauth import api, callback
 from imserver.features.oauth.links import LinkStore
 from imserver.features.oauth.oauth import OAuth
+from imserver.features.oauth.problems import PROBLEMS
 from imserver.features.oauth.settings import OAuthOfApp, check, objection
 
 
@@ -28,4 +29,5 @@ FEATURE = Feature(
     uses=("pages", "accounts"),
     app_settings=OAuthOfApp,
     check=check,
+    problems=PROBLEMS,
 )

@@ -18,6 +18,7 @@ from imserver.features.accounts.api import (
     session_answer,
     token_of,
 )
+from imserver.features.accounts.problems import HTTP_REGISTRATION_CLOSED, HTTP_WRONG_LOGIN
 from imserver.features.oauth.oauth import (
     LOGIN_SECONDS,
     POLL_SECONDS,
@@ -29,6 +30,14 @@ from imserver.features.oauth.oauth import (
     UnknownLogin,
     UnknownProvider,
     oauth_of,
+)
+from imserver.features.oauth.problems import (
+    HTTP_LAST_LOGIN,
+    HTTP_LINK_TAKEN,
+    HTTP_LOGIN_REFUSED,
+    HTTP_PROVIDER_UNAVAILABLE,
+    HTTP_UNKNOWN_LOGIN,
+    HTTP_UNKNOWN_PROVIDER,
 )
 from imserver.features.oauth.providers import ProviderUnavailable
 from imserver.http import field
@@ -151,18 +160,18 @@ routes = Resource(
     refusals={
         **REFUSALS,
         Closed: refuse(
-            errors.HTTP_REGISTRATION_CLOSED,
+            HTTP_REGISTRATION_CLOSED,
             "No account is linked with this identity, and the provider makes none (register)",
         ),
-        LastLogin: refuse(errors.HTTP_LAST_LOGIN),
-        LinkTaken: refuse(errors.HTTP_LINK_TAKEN),
-        LoginRefused: refuse(errors.HTTP_LOGIN_REFUSED),
+        LastLogin: refuse(HTTP_LAST_LOGIN),
+        LinkTaken: refuse(HTTP_LINK_TAKEN),
+        LoginRefused: refuse(HTTP_LOGIN_REFUSED),
         NoCallback: refuse(
             errors.HTTP_NOT_IMPLEMENTED, "app.http_url is not set, or does not begin with http:// or https://"
         ),
-        ProviderUnavailable: refuse(errors.HTTP_PROVIDER_UNAVAILABLE),
-        UnknownLogin: refuse(errors.HTTP_UNKNOWN_LOGIN),
-        UnknownProvider: refuse(errors.HTTP_UNKNOWN_PROVIDER),
+        ProviderUnavailable: refuse(HTTP_PROVIDER_UNAVAILABLE),
+        UnknownLogin: refuse(HTTP_UNKNOWN_LOGIN),
+        UnknownProvider: refuse(HTTP_UNKNOWN_PROVIDER),
     },
 )
 
@@ -186,10 +195,10 @@ def providers(oauth: OAuth, call: Call, _asked: ProvidersQuery) -> ProvidersAnsw
     ANYONE_OR_ACCOUNT,
     problems=(
         errors.HTTP_TOKEN_INVALID,
-        errors.HTTP_WRONG_LOGIN,
-        errors.HTTP_UNKNOWN_PROVIDER,
+        HTTP_WRONG_LOGIN,
+        HTTP_UNKNOWN_PROVIDER,
         errors.HTTP_NOT_IMPLEMENTED,
-        errors.HTTP_PROVIDER_UNAVAILABLE,
+        HTTP_PROVIDER_UNAVAILABLE,
     ),
     example={"provider": "github", "device": "phone"},
     answer_example=LoginStarted(
@@ -223,12 +232,12 @@ def start(oauth: OAuth, call: Call, asked: LoginStart) -> LoginStarted:
     "/accounts/oauth/finish",
     ANYONE,
     problems=(
-        errors.HTTP_WRONG_LOGIN,
-        errors.HTTP_REGISTRATION_CLOSED,
-        errors.HTTP_LOGIN_REFUSED,
-        errors.HTTP_UNKNOWN_LOGIN,
-        errors.HTTP_UNKNOWN_PROVIDER,
-        errors.HTTP_LINK_TAKEN,
+        HTTP_WRONG_LOGIN,
+        HTTP_REGISTRATION_CLOSED,
+        HTTP_LOGIN_REFUSED,
+        HTTP_UNKNOWN_LOGIN,
+        HTTP_UNKNOWN_PROVIDER,
+        HTTP_LINK_TAKEN,
     ),
     example={"login": "Zk9x…"},
     answer_example=LoginFinished(pending=True),
@@ -271,7 +280,7 @@ def links(oauth: OAuth, call: Call, _asked: Acting) -> LinksAnswer:
 @routes.post(
     "/accounts/oauth/unlink",
     ADMIN_OR_ACCOUNT,
-    problems=(errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_UNKNOWN_PROVIDER, errors.HTTP_LAST_LOGIN),
+    problems=(errors.HTTP_UNKNOWN_ACCOUNT, HTTP_UNKNOWN_PROVIDER, HTTP_LAST_LOGIN),
     example={**_ACTING, "provider": "github"},
     answer_example=AccountDone("1"),
 )

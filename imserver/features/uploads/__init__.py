@@ -11,6 +11,7 @@ from imserver.config.settings import Config, settings_of
 from imserver.core.core import Core, FeatureParts
 from imserver.feature import Feature
 from imserver.features.uploads.api import OPERATIONS, is_streamed
+from imserver.features.uploads.problems import PROBLEMS
 from imserver.features.uploads.settings import UploadSettings, check, findings
 from imserver.features.uploads.uploads import Uploads, uploads_of
 from imserver.http.call import Api
@@ -65,4 +66,5 @@ FEATURE = Feature(
     check=check,
     findings=findings,
     preload=_preload,
+    problems=PROBLEMS,
 )

@@ -13,6 +13,19 @@ from imserver.auth.authority import Authority, bearer, refusal
 from imserver.auth.principal import ANYONE, ANYONE_OR_PUSH, PUSH_OR_USER, READ_OR_USER
 from imserver.auth.tenants import Tenants
 from imserver.features.uploads.contract import UPLOAD_USER_BYTES, Upload
+from imserver.features.uploads.problems import (
+    HTTP_CHECKSUM_MISMATCH,
+    HTTP_DISK_FULL,
+    HTTP_FILE_TOO_LARGE,
+    HTTP_KIND_REFUSED,
+    HTTP_LENGTH_REQUIRED,
+    HTTP_OFFSET_MISMATCH,
+    HTTP_QUOTA_EXCEEDED,
+    HTTP_RANGE,
+    HTTP_TUS_VERSION,
+    HTTP_UNKNOWN_UPLOAD,
+    HTTP_UPLOAD_LOCKED,
+)
 from imserver.features.uploads.uploads import ID_CHARACTERS, Uploads, uploads_of
 from imserver.http import field
 from imserver.http.call import Api, Call
@@ -288,13 +301,13 @@ def delete_upload(api: UploadApi, call: Call, asked: UploadDelete) -> UploadDele
 
 _ARRIVING: Final = (
     errors.HTTP_TIMEOUT,
-    errors.HTTP_LENGTH_REQUIRED,
-    errors.HTTP_FILE_TOO_LARGE,
+    HTTP_LENGTH_REQUIRED,
+    HTTP_FILE_TOO_LARGE,
     errors.HTTP_BODY_TOO_LARGE,
-    errors.HTTP_KIND_REFUSED,
-    errors.HTTP_QUOTA_EXCEEDED,
+    HTTP_KIND_REFUSED,
+    HTTP_QUOTA_EXCEEDED,
     errors.HTTP_REJECTED,
-    errors.HTTP_DISK_FULL,
+    HTTP_DISK_FULL,
     errors.HTTP_MEDIA_UNAVAILABLE,
     errors.HTTP_REVIEW_UNAVAILABLE,
 )
@@ -332,8 +345,8 @@ _FILE: Final[dict[str, Any]] = {
     "example": {"id": _ID},
     "also": (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED),
     "problems": (
-        errors.HTTP_UNKNOWN_UPLOAD,
-        errors.HTTP_RANGE,
+        HTTP_UNKNOWN_UPLOAD,
+        HTTP_RANGE,
         errors.HTTP_STORAGE_UNAVAILABLE,
         errors.HTTP_MEDIA_UNAVAILABLE,
     ),
@@ -383,7 +396,7 @@ _EXPIRES: Final = Header("Upload-Expires", "When the server forgets the unfinish
 _CHECKSUM: Final = Header("Upload-Checksum", "An algorithm (`sha1`, `sha256`, `md5`) and a digest in base64.")
 PART_TYPE: Final = "application/offset+octet-stream"
 """The Content-Type of bytes of an upload in parts."""
-_OF_TUS: Final = (*_OVER_RATE, errors.HTTP_TUS_VERSION)
+_OF_TUS: Final = (*_OVER_RATE, HTTP_TUS_VERSION)
 _PART: Final[dict[str, Any]] = {
     "query": PartQuery,
     "user": "required",
@@ -392,8 +405,8 @@ _PART: Final[dict[str, Any]] = {
 }
 _OF_PART: Final = (
     *_OF_TUS,
-    errors.HTTP_UNKNOWN_UPLOAD,
-    errors.HTTP_UPLOAD_LOCKED,
+    HTTP_UNKNOWN_UPLOAD,
+    HTTP_UPLOAD_LOCKED,
     errors.HTTP_MEDIA_UNAVAILABLE,
 )
 
@@ -417,7 +430,7 @@ streams.elsewhere(
     ),
     answer_headers=(Header("Location", "The address of the upload."), _OFFSET, _EXPIRES),
     status=201,
-    problems=(*_OF_TUS, *_ARRIVING, errors.HTTP_CHECKSUM_MISMATCH),
+    problems=(*_OF_TUS, *_ARRIVING, HTTP_CHECKSUM_MISMATCH),
     example={"app": "default", "user": "u1"},
 )
 streams.elsewhere(
@@ -432,7 +445,7 @@ streams.elsewhere(
     headers=(_TUS, _FROM, _CHECKSUM),
     answer_headers=(_OFFSET, _EXPIRES),
     status=204,
-    problems=(*_OF_PART, *_ARRIVING, errors.HTTP_OFFSET_MISMATCH, errors.HTTP_CHECKSUM_MISMATCH),
+    problems=(*_OF_PART, *_ARRIVING, HTTP_OFFSET_MISMATCH, HTTP_CHECKSUM_MISMATCH),
     **_PART,
 )
 streams.elsewhere(

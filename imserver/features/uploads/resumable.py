@@ -24,9 +24,17 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver import errors
 from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.directory import STALE_SECONDS, STATE, folder_of, make_private, open_private
+from imserver.features.uploads.problems import (
+    HTTP_CHECKSUM_MISMATCH,
+    HTTP_FILE_TOO_LARGE,
+    HTTP_KIND_REFUSED,
+    HTTP_OFFSET_MISMATCH,
+    HTTP_QUOTA_EXCEEDED,
+    HTTP_UNKNOWN_UPLOAD,
+    HTTP_UPLOAD_LOCKED,
+)
 from imserver.features.uploads.transfers import Transfer, TransferRefused
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads, new_id
 
@@ -105,7 +113,7 @@ class ResumableUploads:
             waiting = self._uploads.unfinished(offer)
             if len(waiting) > MAX_UNFINISHED:
                 raise TransferRefused(
-                    errors.HTTP_QUOTA_EXCEEDED, f"The user has {MAX_UNFINISHED} unfinished uploads"
+                    HTTP_QUOTA_EXCEEDED, f"The user has {MAX_UNFINISHED} unfinished uploads"
                 )
             self._uploads.admit(offer, sum(waiting))
         except BaseException:
@@ -138,9 +146,9 @@ class ResumableUploads:
             transfer = None if busy is None else busy.transfer
             if transfer is not None and monotonic() - transfer.moved_at > _SILENT_SECONDS:
                 transfer.end()
-            raise TransferRefused(errors.HTTP_UPLOAD_LOCKED)
+            raise TransferRefused(HTTP_UPLOAD_LOCKED)
         if _ID.fullmatch(name) is None:  # it becomes the name of a file
-            raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD)
+            raise TransferRefused(HTTP_UNKNOWN_UPLOAD)
         self._locked[name] = None
         try:
             part = self._uploads.on_disk(_open, self._folder(app, user) / name)
@@ -158,7 +166,7 @@ class ResumableUploads:
         if self._uploads.find(part.id) is not None:
             part.finished, part.offset = True, part.state.length
         elif part.finished:  # and deleted since
-            raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD)
+            raise TransferRefused(HTTP_UNKNOWN_UPLOAD)
         elif part.offset >= part.state.length:
             part.offset = part.state.length - 1
             self._uploads.on_disk(os.truncate, part.path, part.offset)
@@ -180,9 +188,9 @@ class ResumableUploads:
         state = part.state
         offer = replace(offer, name=state.name, kind=state.kind, length=state.length)
         if offset != part.offset:
-            raise TransferRefused(errors.HTTP_OFFSET_MISMATCH, f"The upload has {part.offset} bytes")
+            raise TransferRefused(HTTP_OFFSET_MISMATCH, f"The upload has {part.offset} bytes")
         if offset + length > state.length:
-            raise TransferRefused(errors.HTTP_FILE_TOO_LARGE, f"The upload has {state.length} bytes in all")
+            raise TransferRefused(HTTP_FILE_TOO_LARGE, f"The upload has {state.length} bytes in all")
         if not length:
             return None
         try:
@@ -195,7 +203,7 @@ class ResumableUploads:
                     return None
                 row = self._uploads.finish(offer, part.path, part.id)
         except TransferRefused as refused:
-            if refused.problem in (errors.HTTP_KIND_REFUSED, errors.HTTP_FILE_TOO_LARGE) or (
+            if refused.problem in (HTTP_KIND_REFUSED, HTTP_FILE_TOO_LARGE) or (
                 part.offset == state.length and not refused.problem.temporary
             ):
                 self.remove(part)
@@ -225,7 +233,7 @@ class ResumableUploads:
                 offer, read, part.path, part.transfer, part.offset, length, digest, _PIECE_BYTES
             )
             if checksum is not None and digest.digest() != checksum.digest:
-                raise TransferRefused(errors.HTTP_CHECKSUM_MISMATCH)
+                raise TransferRefused(HTTP_CHECKSUM_MISMATCH)
         except BaseException:
             self._uploads.on_disk(_restore, part.path)
             raise
@@ -268,11 +276,11 @@ def _open(path: Path) -> PartialUpload:
     try:
         about = os.fstat(lock)
         if not about.st_nlink or about.st_mtime + STALE_SECONDS < time():
-            raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD)
+            raise TransferRefused(HTTP_UNKNOWN_UPLOAD)
         try:
             state = _decode(os.pread(lock, about.st_size, 0))
         except ValueError:  # damaged when its machine lost power
-            raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD) from None
+            raise TransferRefused(HTTP_UNKNOWN_UPLOAD) from None
         os.utime(lock)
         _restore(path)
         offset = 0
@@ -297,9 +305,9 @@ def _locked(path: Path) -> tuple[int, bool]:
             os.close(lock)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
-            raise TransferRefused(errors.HTTP_UPLOAD_LOCKED) from None
+            raise TransferRefused(HTTP_UPLOAD_LOCKED) from None
         return lock, suffix == _DONE
-    raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD)
+    raise TransferRefused(HTTP_UNKNOWN_UPLOAD)
 
 
 def _restore(path: Path) -> None:

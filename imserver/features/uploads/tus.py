@@ -19,6 +19,7 @@ from werkzeug.exceptions import MethodNotAllowed
 from imserver import errors
 from imserver.features.uploads.api import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, problem_after, shown
 from imserver.features.uploads.contract import Upload
+from imserver.features.uploads.problems import HTTP_KIND_REFUSED, HTTP_TUS_VERSION, HTTP_UNKNOWN_UPLOAD
 from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpload, ResumableUploads
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.features.uploads.views import answered
@@ -151,7 +152,7 @@ class _TusView:
     def _append(self, call: Call, part: PartialUpload, offer: Offer, offset: int) -> None:
         http_request = call.request
         if http_request.headers.get("content-type", "") != PART_TYPE:
-            raise ApiProblem(errors.HTTP_KIND_REFUSED, f"The Content-Type of the bytes is {PART_TYPE}")
+            raise ApiProblem(HTTP_KIND_REFUSED, f"The Content-Type of the bytes is {PART_TYPE}")
         if http_request.headers.get("content-encoding", "identity").lower() != "identity":
             raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
         # The server's own stream: it ends with the body, and reads no more than requested.
@@ -179,7 +180,7 @@ class _TusView:
     def _described(self, http_request: HttpRequest, part: PartialUpload) -> Response:
         row: Upload | None = self._uploads.find(part.id) if part.finished else None
         if row is None:
-            raise ApiProblem(errors.HTTP_UNKNOWN_UPLOAD, "The upload is unfinished")
+            raise ApiProblem(HTTP_UNKNOWN_UPLOAD, "The upload is unfinished")
         return _response(http_request, HTTPStatus.OK, body=msgspec.json.encode(shown(row)))
 
 
@@ -190,7 +191,7 @@ def _method() -> str:
 
 def _require_version(http_request: HttpRequest) -> None:
     if http_request.headers.get("tus-resumable") != TUS_VERSION:
-        raise ApiProblem(errors.HTTP_TUS_VERSION)
+        raise ApiProblem(HTTP_TUS_VERSION)
 
 
 def _number_in(http_request: HttpRequest, header: str) -> int:

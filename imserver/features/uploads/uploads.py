@@ -37,6 +37,14 @@ from imserver.features.uploads.media import (
     PictureWorker,
     type_of,
 )
+from imserver.features.uploads.problems import (
+    HTTP_DISK_FULL,
+    HTTP_FILE_TOO_LARGE,
+    HTTP_KIND_REFUSED,
+    HTTP_LENGTH_REQUIRED,
+    HTTP_QUOTA_EXCEEDED,
+    HTTP_UNKNOWN_UPLOAD,
+)
 from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.storage import app_rows
@@ -236,11 +244,11 @@ class Uploads:
     def check(self, offer: Offer) -> None:
         """Refuse an offer that is invalid by itself."""
         if offer.length > self._limit_of(offer.kind):
-            raise TransferRefused(errors.HTTP_FILE_TOO_LARGE)
+            raise TransferRefused(HTTP_FILE_TOO_LARGE)
         if offer.length < 1:
-            raise TransferRefused(errors.HTTP_LENGTH_REQUIRED)
+            raise TransferRefused(HTTP_LENGTH_REQUIRED)
         if not self.settings.kinds or (offer.kind and offer.kind not in self.settings.kinds):
-            raise TransferRefused(errors.HTTP_KIND_REFUSED)
+            raise TransferRefused(HTTP_KIND_REFUSED)
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
             raise TransferRefused(errors.HTTP_INVALID_REQUEST, f"`user` has 1 to {UPLOAD_USER_BYTES} bytes")
 
@@ -260,7 +268,7 @@ class Uploads:
         """
         for user, quota in ((offer.user, self.settings.quota_bytes), ("", self.settings.quota_app_bytes)):
             if quota and self.usage(offer.app, user).bytes + sizes > quota:
-                raise TransferRefused(errors.HTTP_QUOTA_EXCEEDED)
+                raise TransferRefused(HTTP_QUOTA_EXCEEDED)
         self.incoming()
         self.check_disk()
         if self._by_address is not None and offer.address:
@@ -268,16 +276,14 @@ class Uploads:
             try:
                 self._by_address.require(network, offer.length)
             except TooManyFailures:
-                raise TransferRefused(
-                    errors.HTTP_QUOTA_EXCEEDED, "uploads.daily_address_bytes is reached"
-                ) from None
+                raise TransferRefused(HTTP_QUOTA_EXCEEDED, "uploads.daily_address_bytes is reached") from None
             self._by_address.failed(network, offer.length)
 
     def check_disk(self) -> None:
         """Refuse more bytes if the disk is nearly full."""
         if self._storage.directory.free_bytes() - self._awaited < self.settings.min_free_bytes:
             log.error("the disk of the folder of uploads is full")
-            raise TransferRefused(errors.HTTP_DISK_FULL)
+            raise TransferRefused(HTTP_DISK_FULL)
 
     def _sweep(self) -> None:
         try:
@@ -385,11 +391,11 @@ class Uploads:
     def _demand(self, media: MediaType, offer: Offer) -> None:
         """Refuse content of a kind that is not accepted or not offered, or that is too large for its kind."""
         if media.kind not in self.settings.kinds:
-            raise TransferRefused(errors.HTTP_KIND_REFUSED, f"The file is a {media.kind} ({media.type})")
+            raise TransferRefused(HTTP_KIND_REFUSED, f"The file is a {media.kind} ({media.type})")
         if offer.kind and media.kind != offer.kind:
-            raise TransferRefused(errors.HTTP_KIND_REFUSED, f"The file is not a {offer.kind}: {media.type}")
+            raise TransferRefused(HTTP_KIND_REFUSED, f"The file is not a {offer.kind}: {media.type}")
         if offer.length > self._limit_of(media.kind):
-            raise TransferRefused(errors.HTTP_FILE_TOO_LARGE)
+            raise TransferRefused(HTTP_FILE_TOO_LARGE)
 
     def _pictured(self, row: Upload, path: Path) -> tuple[Upload, Path]:
         """Add size and thumbnail of a picture. Return its row, and the file to be stored: upright and without
@@ -399,7 +405,7 @@ class Uploads:
         try:
             found = self._pictures.look(path, row.type, target, cleaned, row.app, row.user)
         except PictureTooCostly as costly:
-            raise TransferRefused(errors.HTTP_KIND_REFUSED, str(costly)) from None
+            raise TransferRefused(HTTP_KIND_REFUSED, str(costly)) from None
         if found is None:
             return replace(row, kind=UNKNOWN.kind, type=UNKNOWN.type), path
         row = replace(row, width=found.width, height=found.height)
@@ -423,7 +429,7 @@ class Uploads:
             raise
         if not stored:
             self._storage.remove(row)
-            raise TransferRefused(errors.HTTP_QUOTA_EXCEEDED)
+            raise TransferRefused(HTTP_QUOTA_EXCEEDED)
         self.counters.uploads += 1
         self.counters.upload_bytes += row.bytes
 
@@ -446,7 +452,7 @@ class Uploads:
         except FileNotFoundError:
             self._leaving.free(transfer)
             log.error("the file %s is not where it was stored", row.id)
-            raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD) from None
+            raise TransferRefused(HTTP_UNKNOWN_UPLOAD) from None
         except BaseException:
             self._leaving.free(transfer)
             raise

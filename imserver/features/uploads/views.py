@@ -23,6 +23,7 @@ from imserver.features.uploads.api import (
     shown,
 )
 from imserver.features.uploads.contract import Upload
+from imserver.features.uploads.problems import HTTP_LENGTH_REQUIRED, HTTP_RANGE, HTTP_UNKNOWN_UPLOAD
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.http.call import Api, Call, admit, prepare
@@ -88,7 +89,7 @@ class _UploadView:
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, _NO_FORM)
         length = request.content_length
         if length is None:
-            raise ApiProblem(errors.HTTP_LENGTH_REQUIRED)
+            raise ApiProblem(HTTP_LENGTH_REQUIRED)
         offer = Offer(
             call.app,
             call.user,
@@ -125,7 +126,7 @@ class _UploadView:
         uploads = self._uploads
         row = uploads.find(name)
         if row is None or (thumbnail and not row.thumbnail_bytes):
-            raise ApiProblem(errors.HTTP_UNKNOWN_UPLOAD)
+            raise ApiProblem(HTTP_UNKNOWN_UPLOAD)
         tag = f'"{row.sha256[:32]}{"-t" if thumbnail else ""}"'
         headers = {**_headers(row, thumbnail), "ETag": tag, "X-Request-Id": http_request.id}
         if _names(http_request.headers.get("if-none-match", ""), tag):
@@ -226,5 +227,5 @@ def _range_of(headers: Any, tag: str, size: int) -> Range | None:
             return None
         satisfiable = first < size
     if not satisfiable:
-        raise ApiProblem(errors.HTTP_RANGE, headers=(("Content-Range", f"bytes */{size}"),))
+        raise ApiProblem(HTTP_RANGE, headers=(("Content-Range", f"bytes */{size}"),))
     return first, last

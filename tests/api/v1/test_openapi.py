@@ -9,13 +9,12 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from imserver import errors
 from imserver.auth.principal import ANY_KEY
-from imserver.errors import HTTP_PROBLEMS
 from imserver.features.pages.reference import chinese
 from imserver.features.pages.text import REFERENCE
 from imserver.http.openapi import document, operation_id, problems_of
 from imserver.http.operation import JSON, Operation
 from imserver.http.reply import PROBLEM
-from tests.features import DOCUMENTED, OPERATIONS, ROUTES
+from tests.features import DOCUMENTED, OPERATIONS, PROBLEMS, ROUTES
 
 LIMITS = {"limits.batch_targets": 123}
 DOCUMENT = document(DOCUMENTED, LIMITS)
@@ -118,7 +117,7 @@ def test_a_request_that_reads_session_tokens_may_find_their_issuer_away(
 def test_every_refusal_is_documented_under_its_status(row: Operation) -> None:
     responses = described(row)["responses"]
     for problem in problems_of(row):
-        assert HTTP_PROBLEMS[problem.code] is problem
+        assert PROBLEMS[problem.code] is problem
         content = responses[str(problem.status)]["content"][JSON]
         example = content["examples"][problem.code]["value"]
         check(content["schema"], example)

@@ -386,9 +386,10 @@ def test_another_node_continues_after_one_that_stopped_and_one_that_was_killed(
     one._renew = replaced.set  # type: ignore[method-assign]
     replaced.wait()
     try:
-        one.stop()
-        one._news.set()  # its greenlet ends: below, another one runs in its place
+        one._has_ended = True  # its greenlet ends before the rest: below, another one runs in its place
+        one._news.set()
         until(lambda: not one._news.is_set())
+        one.stop()
         running = gevent.spawn(two.run)
         say(ida, bot, "2")
         until(lambda: posted("1", "2"))

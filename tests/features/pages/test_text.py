@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 from werkzeug.datastructures import LanguageAccept
 
-from imserver import errors
 from imserver.assets import STATIC, TEMPLATES
 from imserver.features.pages.text import LANGUAGES, REFERENCE, TEXT, choose_language
+from tests.features import PROBLEMS
 
 TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.glob("*.html")]
 SCRIPT_SOURCES = [path.read_text() for path in STATIC.rglob("*.js")]
@@ -35,7 +35,7 @@ FOR_PROGRAMS = """
 
 def test_the_messages_page_names_every_problem_that_a_person_can_meet() -> None:
     named = {key.removeprefix("messages_fault_") for key in TEXT["zh"] if key.startswith("messages_fault_")}
-    unnamed = {code for code in errors.HTTP_PROBLEMS if not code.endswith("_unavailable")} - named
+    unnamed = {code for code in PROBLEMS if not code.endswith("_unavailable")} - named
     assert unnamed == set(FOR_PROGRAMS.split())
 
 

@@ -17,6 +17,15 @@ from imserver.config.settings import StorageSettings
 from imserver.errors import HttpProblem, StorageUnavailable
 from imserver.features.uploads import resumable
 from imserver.features.uploads.contract import Upload
+from imserver.features.uploads.problems import (
+    HTTP_CHECKSUM_MISMATCH,
+    HTTP_FILE_TOO_LARGE,
+    HTTP_KIND_REFUSED,
+    HTTP_OFFSET_MISMATCH,
+    HTTP_QUOTA_EXCEEDED,
+    HTTP_UNKNOWN_UPLOAD,
+    HTTP_UPLOAD_LOCKED,
+)
 from imserver.features.uploads.resumable import Checksum, ResumableUploads
 from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import TransferRefused
@@ -93,8 +102,8 @@ def test_a_file_arrives_in_parts(parts: ResumableUploads, uploads: Uploads) -> N
     name = parts.create(OFFER, "filename YS5iaW4=")
     assert offset_of(parts, name) == 0
     assert append(parts, name, 0, CONTENT[:30_000]) is None
-    assert refusal(lambda: append(parts, name, 29_999, CONTENT[29_999:])) is errors.HTTP_OFFSET_MISMATCH
-    assert refusal(lambda: append(parts, name, 30_000, CONTENT[30_000:] + b"x")) is errors.HTTP_FILE_TOO_LARGE
+    assert refusal(lambda: append(parts, name, 29_999, CONTENT[29_999:])) is HTTP_OFFSET_MISMATCH
+    assert refusal(lambda: append(parts, name, 30_000, CONTENT[30_000:] + b"x")) is HTTP_FILE_TOO_LARGE
     row = append(parts, name, 30_000, CONTENT[30_000:])
     assert row is not None
     assert (row.id, row.bytes, row.sha256) == (name, len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
@@ -103,7 +112,7 @@ def test_a_file_arrives_in_parts(parts: ResumableUploads, uploads: Uploads) -> N
         assert (part.finished, part.offset, part.state.metadata) == (True, len(CONTENT), "filename YS5iaW4=")
         parts.remove(part)
     assert uploads.find(name) is None
-    assert refusal(lambda: offset_of(parts, name)) is errors.HTTP_UNKNOWN_UPLOAD
+    assert refusal(lambda: offset_of(parts, name)) is HTTP_UNKNOWN_UPLOAD
 
 
 def test_what_arrived_before_the_line_was_lost_counts(parts: ResumableUploads) -> None:
@@ -119,7 +128,7 @@ def test_bytes_with_another_checksum_do_not_count(parts: ResumableUploads) -> No
     append(parts, name, 0, CONTENT[:10])
     checksum = Checksum("sha1", hashlib.sha1(CONTENT[10:20]).digest())
     wrong = refusal(lambda: append(parts, name, 10, b"0123456789", checksum=checksum))
-    assert wrong is errors.HTTP_CHECKSUM_MISMATCH
+    assert wrong is HTTP_CHECKSUM_MISMATCH
     assert offset_of(parts, name) == 10
     assert refusal(lambda: append(parts, name, 10, CONTENT[10:15], 10, checksum)) is errors.HTTP_BAD_REQUEST
     assert offset_of(parts, name) == 10, "nobody knows whether these five are right"
@@ -145,8 +154,8 @@ def test_another_node_continues(parts: ResumableUploads, tmp_path: Path, store: 
     name = parts.create(OFFER, "")
     append(parts, name, 0, CONTENT[:500])
     with parts.opened("101", "ann", name):
-        assert refusal(lambda: offset_of(parts, name)) is errors.HTTP_UPLOAD_LOCKED
-        assert refusal(lambda: offset_of(other, name)) is errors.HTTP_UPLOAD_LOCKED
+        assert refusal(lambda: offset_of(parts, name)) is HTTP_UPLOAD_LOCKED
+        assert refusal(lambda: offset_of(other, name)) is HTTP_UPLOAD_LOCKED
     assert append(other, name, 500, CONTENT[500:]) is not None
     assert offset_of(parts, name) == len(CONTENT)
     other_uploads.close()
@@ -168,9 +177,9 @@ def test_a_silent_request_gives_way(parts: ResumableUploads, monkeypatch: pytest
 
     silent = gevent.spawn(receive)
     assert reads.wait(60)
-    assert refusal(lambda: offset_of(parts, name)) is errors.HTTP_UPLOAD_LOCKED
+    assert refusal(lambda: offset_of(parts, name)) is HTTP_UPLOAD_LOCKED
     monkeypatch.setattr(resumable, "_SILENT_SECONDS", -1)
-    assert refusal(lambda: offset_of(parts, name)) is errors.HTTP_UPLOAD_LOCKED
+    assert refusal(lambda: offset_of(parts, name)) is HTTP_UPLOAD_LOCKED
     silent.join(60)
     assert isinstance(silent.exception, TransferRefused)
     assert append(parts, name, 0, CONTENT) is not None
@@ -206,15 +215,15 @@ def test_a_file_of_another_kind_is_refused_with_its_first_bytes(
     parts: ResumableUploads, tmp_path: Path
 ) -> None:
     name = parts.create(replace(OFFER, kind="picture"), "")
-    assert refusal(lambda: append(parts, name, 0, CONTENT[:8192])) is errors.HTTP_KIND_REFUSED
-    assert refusal(lambda: offset_of(parts, name)) is errors.HTTP_UNKNOWN_UPLOAD
+    assert refusal(lambda: append(parts, name, 0, CONTENT[:8192])) is HTTP_KIND_REFUSED
+    assert refusal(lambda: offset_of(parts, name)) is HTTP_UNKNOWN_UPLOAD
     assert [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()] == []
 
 
 def test_unfinished_uploads_count_against_the_quota(parts: ResumableUploads) -> None:
     name = parts.create(replace(OFFER, length=600_000), "")
     too_much = replace(OFFER, length=400_001)
-    assert refusal(lambda: parts.create(too_much, "")) is errors.HTTP_QUOTA_EXCEEDED
+    assert refusal(lambda: parts.create(too_much, "")) is HTTP_QUOTA_EXCEEDED
     assert parts.create(replace(too_much, user="bob"), "")
     with parts.opened("101", "ann", name) as part:
         parts.remove(part)
@@ -254,7 +263,7 @@ def test_a_file_that_comes_whole_leaves_room_for_the_unfinished(
     parts: ResumableUploads, uploads: Uploads
 ) -> None:
     parts.create(replace(OFFER, length=950_000), "")
-    assert refusal(lambda: uploads.receive(OFFER, reader(CONTENT))) is errors.HTTP_QUOTA_EXCEEDED
+    assert refusal(lambda: uploads.receive(OFFER, reader(CONTENT))) is HTTP_QUOTA_EXCEEDED
 
 
 @pytest.mark.parametrize("damaged", [b"", b'{"len'])
@@ -264,7 +273,7 @@ def test_a_damaged_state_file_stops_no_other_upload(
     name = parts.create(OFFER, "")
     (state,) = tmp_path.glob(f"**/{name}.json")
     state.write_bytes(damaged)
-    assert refusal(lambda: offset_of(parts, name)) is errors.HTTP_UNKNOWN_UPLOAD
+    assert refusal(lambda: offset_of(parts, name)) is HTTP_UNKNOWN_UPLOAD
     assert uploads.unfinished(OFFER) == []
     assert append(parts, parts.create(OFFER, ""), 0, CONTENT) is not None
 
@@ -274,7 +283,7 @@ def test_a_user_has_so_many_unfinished_uploads(
 ) -> None:
     monkeypatch.setattr(resumable, "MAX_UNFINISHED", 2)
     names = [parts.create(replace(OFFER, length=10), "") for _ in range(2)]
-    assert refusal(lambda: parts.create(OFFER, "")) is errors.HTTP_QUOTA_EXCEEDED
+    assert refusal(lambda: parts.create(OFFER, "")) is HTTP_QUOTA_EXCEEDED
     append_all = Offer("101", "ann", "", "", 10)
     with parts.opened("101", "ann", names[0]) as part:
         assert parts.append(part, append_all, 0, 10, reader(CONTENT)) is not None
@@ -286,9 +295,9 @@ def test_an_upload_belongs_to_its_user(parts: ResumableUploads) -> None:
     for app, user in (("101", "bob"), ("102", "ann")):
         with pytest.raises(TransferRefused) as caught, parts.opened(app, user, name):
             pass
-        assert caught.value.problem is errors.HTTP_UNKNOWN_UPLOAD
+        assert caught.value.problem is HTTP_UNKNOWN_UPLOAD
     for name in ("x" * 32, "../../" + "x" * 26, "é" * 32, ""):
-        assert refusal(lambda name=name: offset_of(parts, name)) is errors.HTTP_UNKNOWN_UPLOAD
+        assert refusal(lambda name=name: offset_of(parts, name)) is HTTP_UNKNOWN_UPLOAD
 
 
 def test_an_upload_expires_a_day_after_its_last_request(
@@ -302,7 +311,7 @@ def test_an_upload_expires_a_day_after_its_last_request(
         os.utime(path, (long_ago, long_ago))
         if name == names[0]:
             os.utime(path.with_suffix(".json"), (long_ago, long_ago))
-    assert refusal(lambda: offset_of(parts, names[0])) is errors.HTTP_UNKNOWN_UPLOAD
+    assert refusal(lambda: offset_of(parts, names[0])) is HTTP_UNKNOWN_UPLOAD
     # The first upload has started a sweep of its own, which may remove a file before this one does.
     uploads._storage.directory.sweep()
     left = {path.name for path in root.rglob("*") if path.is_file()}
@@ -317,7 +326,7 @@ def test_the_uploads_of_a_deleted_user_are_forgotten(
     uploads.forget("101", "bob")
     assert offset_of(parts, name) == 0
     uploads.forget("101", "ann")
-    assert refusal(lambda: offset_of(parts, name)) is errors.HTTP_UNKNOWN_UPLOAD
+    assert refusal(lambda: offset_of(parts, name)) is HTTP_UNKNOWN_UPLOAD
     store.add_app("shop", {})
     of_shop = parts.create(replace(OFFER, app="shop"), "")
     uploads.forget_app("shop")

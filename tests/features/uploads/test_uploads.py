@@ -15,6 +15,7 @@ from imserver import errors
 from imserver.auth.reviews import NoReviews
 from imserver.config.settings import StorageSettings
 from imserver.features.uploads import transfers, upload_rows
+from imserver.features.uploads.problems import HTTP_DISK_FULL, HTTP_QUOTA_EXCEEDED
 from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.features.uploads.uploads import Offer, Uploads
@@ -116,7 +117,7 @@ def test_an_app_has_a_quota(uploads: Uploads) -> None:
     take(uploads, "bob", "192.0.2.2")
     with pytest.raises(TransferRefused) as caught:
         take(uploads, "cid", "192.0.2.3")
-    assert caught.value.problem is errors.HTTP_QUOTA_EXCEEDED
+    assert caught.value.problem is HTTP_QUOTA_EXCEEDED
     take(uploads, "cid", "192.0.2.3", app="102")
     assert uploads.usage("101", upload_rows.TOTAL).bytes == 800
     uploads.delete(first.id)
@@ -128,7 +129,7 @@ def test_an_address_uploads_so_much_in_a_day(uploads: Uploads) -> None:
     take(uploads, "ann", "192.0.2.1")
     with pytest.raises(TransferRefused) as caught:
         take(uploads, "bob", "192.0.2.1", app="102")
-    assert caught.value.problem is errors.HTTP_QUOTA_EXCEEDED
+    assert caught.value.problem is HTTP_QUOTA_EXCEEDED
     take(uploads, "bob", "192.0.2.2", app="102")
 
 
@@ -136,7 +137,7 @@ def test_an_upload_that_the_disk_refuses_counts_for_no_address(uploads: Uploads)
     settings, uploads.settings = uploads.settings, replace(uploads.settings, min_free_bytes=1 << 60)
     with pytest.raises(TransferRefused) as caught:
         take(uploads, "ann", "192.0.2.1")
-    assert caught.value.problem is errors.HTTP_DISK_FULL
+    assert caught.value.problem is HTTP_DISK_FULL
     uploads.settings = settings
     take(uploads, "ann", "192.0.2.1")
 

@@ -11,6 +11,7 @@ from imserver.auth.reviews import NoReviews
 from imserver.features.uploads import transfers
 from imserver.features.uploads import uploads as module
 from imserver.features.uploads.contract import Upload
+from imserver.features.uploads.problems import HTTP_UNKNOWN_UPLOAD
 from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import GRACE_SECONDS, Pieces, TransferRefused
 from imserver.features.uploads.uploads import Uploads
@@ -87,6 +88,6 @@ def test_a_file_that_is_not_there_takes_no_slot(uploads: Uploads, caplog: pytest
     for _ in range(3):
         with pytest.raises(TransferRefused) as caught:
             uploads.open(gone, False, 0, 9)
-        assert caught.value.problem is errors.HTTP_UNKNOWN_UPLOAD
+        assert caught.value.problem is HTTP_UNKNOWN_UPLOAD
     assert "is not where it was stored" in caplog.text
     leaving(uploads).close()

@@ -1,0 +1,38 @@
+"""HTTP problems of accounts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imserver.errors import HttpProblem
+
+HTTP_WRONG_LOGIN: Final = HttpProblem(401, "wrong_login", "The login or the password is wrong.")
+HTTP_REGISTRATION_CLOSED: Final = HttpProblem(
+    403, "registration_closed", "Registration is closed (accounts.registration)."
+)
+HTTP_PASSWORDS_OFF: Final = HttpProblem(
+    403, "passwords_off", "Accounts of this app have no passwords (accounts.passwords)."
+)
+HTTP_UNKNOWN_DEVICE: Final = HttpProblem(
+    404, "unknown_device", "The account has no such device, or its login has ended."
+)
+HTTP_UNKNOWN_RESET: Final = HttpProblem(
+    404, "unknown_reset", "No such code to reset a password, or it has expired or was used."
+)
+HTTP_LOGIN_TAKEN: Final = HttpProblem(
+    409, "login_taken", "An account with this phone number, e-mail address or user name already exists."
+)
+HTTP_TOO_MANY_FRIENDS: Final = HttpProblem(
+    409, "too_many_friends", "One of the two would have more friends than accounts.friends."
+)
+
+PROBLEMS: Final = (
+    HTTP_WRONG_LOGIN,
+    HTTP_REGISTRATION_CLOSED,
+    HTTP_PASSWORDS_OFF,
+    HTTP_UNKNOWN_DEVICE,
+    HTTP_UNKNOWN_RESET,
+    HTTP_LOGIN_TAKEN,
+    HTTP_TOO_MANY_FRIENDS,
+)
+"""All of them."""
