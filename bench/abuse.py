@@ -274,7 +274,7 @@ def _messages() -> Iterator[Attack]:
 
 
 def _people() -> Iterator[Attack]:
-    """What anybody may ask a server with accounts, bots and login providers."""
+    """The requests that anybody may send to a server with accounts, bots and login providers."""
     first = _post("/api/v1/accounts/login", JSON, b'{"login":"1","password":"battery staple"}')
     yield Attack("the first login of an account: loads code once", first, judged=False, mode="people")
     for path, bodies in STRANGER_BODIES.items():
@@ -651,7 +651,7 @@ def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
 
 
 def _pusher_frames(name: str, first: bytes) -> bytes:
-    """What a client of the pusher dialect sends after the server has named its connection."""
+    """The frames of a client of the pusher dialect, after the server has named its connection."""
     found = re.search(rb"(\d+\.\d+)", first.partition(b"\r\n\r\n")[2])
     return frames_of("pusher", name, {"socket_id": found[1].decode()}) if found else b""
 

@@ -1,5 +1,5 @@
-"""What attackers of :mod:`bench.abuse` have: an account with friends, a group, a bot, uploads; in demo mode
-messages. It is made anew before each attack, because some attacks delete it.
+"""The resources of the attackers of :mod:`bench.abuse`: an account with friends, a group, a bot, uploads;
+in demo mode messages. It is made anew before each attack, because some attacks delete it.
 """
 
 from __future__ import annotations

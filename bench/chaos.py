@@ -373,7 +373,7 @@ class ChaosRun:
         return figures, self._notes(settled, audit)
 
     def _clients(self) -> Json:
-        """What the worker must know of the clients."""
+        """The facts about the clients for the worker."""
         options = self.options
         return {
             "addresses": _addresses(self.system.nodes),

@@ -71,7 +71,8 @@ class HistoryPosition(NamedTuple):
 
 
 class Chain:
-    """What one subscriber has of one channel: everything after ``begin``, up to ``offset``, of ``epoch``."""
+    """The publications that one subscriber has of one channel: everything after ``begin``, up to ``offset``,
+    of ``epoch``."""
 
     def __init__(self, name: str, channel: str, faults: Faults) -> None:
         self.name = f"{name}, {channel}"
@@ -122,7 +123,7 @@ class Chain:
 
 
 class StoredChain(Chain):
-    """What one subscriber has of one channel whose offsets have gaps."""
+    """The publications that one subscriber has of one channel whose offsets have gaps."""
 
     def __init__(self, name: str, channel: str, faults: Faults) -> None:
         super().__init__(name, channel, faults)
@@ -159,7 +160,8 @@ class StoredChain(Chain):
 
 
 class Feed(Chain):
-    """What one subscriber without offsets has of one channel: the marks of each of its subscriptions.
+    """The publications that one subscriber without offsets has of one channel: the marks of each of its
+    subscriptions.
 
     The first one of a subscription to a cache channel may be known already.
     """

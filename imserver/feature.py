@@ -1,4 +1,4 @@
-"""What a feature or a foreign dialect is to a node: a row with data and functions."""
+"""The row with which a feature or a foreign dialect joins a node: data and functions."""
 
 from __future__ import annotations
 

@@ -386,7 +386,7 @@ Answer = Callable[[Reply], None]
 
 
 class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
-    """What an event says of the streamed message that it belongs to.
+    """The part of an event that is about its streamed message.
 
     ``piece``: number of the last piece that its text contains (0: none yet). ``whole``: the text is that of
     the whole message so far, else of this piece alone. ``done``: the message is over. ``incomplete``: its
@@ -401,7 +401,7 @@ class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=T
 
 
 class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
-    """What an event says of its channel.
+    """The part of an event that is about its channel.
 
     ``offset``: number of a publication in the history of its channel (0: the channel has no history).
     ``epoch``: the life of that history. ``info``: JSON about the client that published, joined or left

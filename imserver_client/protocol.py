@@ -60,7 +60,7 @@ class Push(Struct, frozen=True):
 
 
 class Position(Struct, frozen=True):
-    """The place of a publication in the history of its channel: ``offset`` in the life ``epoch``."""
+    """The position of a publication in the history of its channel: ``offset`` in the life ``epoch``."""
 
     epoch: str
     offset: int
@@ -90,7 +90,7 @@ class Publication(Struct, frozen=True):
 
     @property
     def position(self) -> Position | None:
-        """Where it stands in the history. Save it, and pass it as ``since`` at the next start."""
+        """Its position in the history. Save it, and pass it as ``since`` at the next start."""
         return Position(self.epoch, self.offset) if self.offset else None
 
 

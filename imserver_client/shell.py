@@ -1,4 +1,4 @@
-"""What the thread shell and the asyncio shell of a session share."""
+"""The common part of the thread shell and the asyncio shell of a session."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONNECT_OPTIONS: Final[dict[str, Any]] = {
     "ping_interval": None,  # the core sends heartbeats, and expects no answer while the queue is full
 }
 CONNECT_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, EOFError, InvalidURI)
-"""What connecting raises if no connection could be made."""
+"""The exceptions of an attempt to connect."""
 
 
 async def close_in_time(connection: ClientConnection, seconds: float) -> None:

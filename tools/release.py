@@ -27,7 +27,7 @@ import click
 PYTHON_PACKAGES: Final = (".", "imserver_client")
 NPM_PACKAGES: Final = ("sdk/js", "sdk/react")
 CONTAINER_FILES: Final = ("Dockerfile", ".dockerignore", "compose.yaml", "deploy/nginx.conf")
-"""What an image is built with, besides the sources that .dockerignore lets in."""
+"""The versions of an image, besides the sources that .dockerignore lets in."""
 CHECKSUMS: Final = "SHA256SUMS"
 
 
@@ -239,7 +239,7 @@ def release_notes(changes: str, version: str) -> str:
 
 
 def bill_of_materials(tree: Path, version: str, epoch: int) -> dict[str, Any]:
-    """What the server is made of, as CycloneDX 1.6: the packages of requirements.lock, and our own."""
+    """The components of the server, as CycloneDX 1.6: the packages of requirements.lock, and our own."""
     server = component("pypi", "imserver", version, "application")
     client = component("pypi", "imserver-client", version)
     packages = read_lock((tree / "requirements.lock").read_text(encoding="utf-8"))

@@ -116,7 +116,7 @@ def secret_in(setting: str, given: SecretSettings) -> bytes:
 
 
 class Rule:
-    """What an app requires of a login. Owner of the encodings with its message rate.
+    """The login rule of an app. Owner of the encodings with its message rate.
 
     ``open``: anybody may log in. ``closed``: nobody may, because the app has no login rule. ``plain``: open
     and without further checks. ``quiet``: plain, and nobody observes its logins. ``broken``: it requires

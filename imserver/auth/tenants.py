@@ -62,7 +62,7 @@ class Tenant(TenantSettings, frozen=True, kw_only=True):
 
     @property
     def policy(self) -> LoginPolicy:
-        """What happens when a user logs in a second time."""
+        """The rule for a second login of a user."""
         return self.policy_of(self.name)
 
     @property

@@ -1,4 +1,4 @@
-"""What clients do with channels: one rule for all dialects decides who may subscribe, publish and read."""
+"""Commands of clients on channels: one rule for all dialects decides who may subscribe, publish and read."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ChannelAnswers(ABC):
 
     @abstractmethod
     def unsubscribed(self, connection: Connection, channel: str) -> None:
-        """Forget what the state of a connection has of a subscription."""
+        """Remove a subscription from the state of a connection."""
 
     @abstractmethod
     def presence(self, dialect: Dialect, command: AskPresence, page: MemberPage) -> Reply:
@@ -119,7 +119,7 @@ class ChannelCommands:
     def _permit(
         self, connection: Connection, channel: str, options: ChannelSettings, token: str, data: bytes = b""
     ) -> ChannelClaims:
-        """What a client may subscribe to: the claims of its token, or the consent of the back end.
+        """The permission of a client to subscribe: the claims of its token, or the consent of the back end.
 
         A channel for members needs no token. Channels whose name says that they are private need
         one, even in an open app. ``data``: for the back end.
@@ -304,7 +304,7 @@ def history_since(
 
 
 def set_info(state: DialectState | None, channel: str, info: bytes) -> bytes:
-    """Set what others in a channel know of a client; ``b""``: nothing. Return what they knew."""
+    """Set the data about a client that others in a channel see; ``b""``: none. Return the data before."""
     if state is None or not (info or state.channel_infos):
         return b""
     infos = state.channel_infos = state.channel_infos or {}

@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 1.0
 """How often the streams are looked at. The owner of a stream without a new piece sends a sign of life."""
 CHECK_SECONDS: Final = 5.0
-"""How often the sender of a stream that takes pieces is checked: who was removed or blocked ends after it."""
+"""How often the sender of a stream is checked. The stream of a sender who was removed or blocked ends
+then."""
 SILENT_SECONDS: Final = 10.0
 """Time without a sign of life after which a node asks the owner of a stream."""
 CLOSED_SECONDS: Final = 60.0
@@ -153,7 +154,7 @@ class _OwnStream(Struct):
 
 
 class StreamTarget(ABC):
-    """Where streamed messages are: in channels, or in conversations.
+    """The target of streamed messages: channels, or conversations.
 
     ``name``: of the queries of its nodes. ``streams``: the texts so far.
     """
@@ -441,7 +442,7 @@ class StreamedMessages:
         stream = own.stream
         if not own.ended:
             own.ended, own.incomplete = True, incomplete
-            # Who subscribes from now on receives the end, live or from the history.
+            # New subscribers receive the end, live or from the history.
             self._streams.remove(stream.app, stream.channel, id)
         own.closing = True
         try:
@@ -509,7 +510,7 @@ class StreamedMessages:
     # --- time-outs and gaps ---------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Greenlet: close streams without publishers or owners, and read what copies lack."""
+        """Greenlet: close streams without publishers or owners, and read the pieces that copies lack."""
         due = 0.0
         while True:
             is_idle = not (self._own or self._closed or self._streams.by_channel)

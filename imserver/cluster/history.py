@@ -137,9 +137,9 @@ class LocalHistory:
         self._clock = clock
         self._subscribers = subscribers
         self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
-        """Those that had a publication, in the order of the last one."""
+        """Channels that had a publication, in the order of the last one."""
         self._unused: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
-        """Those that had none: somebody asked for their position."""
+        """Channels without a publication, whose position was requested."""
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event]:
         """See :class:`ChannelHistory`. Never switches."""

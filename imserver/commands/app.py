@@ -165,8 +165,8 @@ Hints = Mapping[str, Any]
 def _fields(
     written: Sequence[str], before: Mapping[str, Any], hints: Hints, unset: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What was written as ``setting=value``. A name with dots changes one field of what was there before;
-    ``unset`` resets it."""
+    """The settings that were written as ``setting=value``. A name with dots changes one field of what was
+    there before; ``unset`` resets it."""
     fields: dict[str, Any] = {}
     for each in written:
         setting, equals, value = each.partition("=")

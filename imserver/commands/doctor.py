@@ -50,7 +50,7 @@ _TRIES: Final = 9
 _TIMEX_BYTES: Final = 512
 """Room for the kernel's ``struct timex``, which has 208 bytes on 64-bit Linux."""
 _TIME_ERROR: Final = 5
-"""What adjtimex returns while no service steers the clock."""
+"""The result of adjtimex while no service steers the clock."""
 _DAY: Final = 86_400
 
 

@@ -49,11 +49,11 @@ INI_SUFFIX: Final = ".ini"
 _Settings = TypeVar("_Settings", bound=msgspec.Struct)
 
 Declare = Callable[[tuple[str, ...] | None], Declarations]
-"""Returns what the core and these features declare (None: all features). Raises StartError."""
+"""Returns the declarations of the core and of these features (None: all features). Raises StartError."""
 
 
 def core_alone(_features: tuple[str, ...] | None) -> Declarations:
-    """What the core declares."""
+    """The declarations of the core."""
     return CORE
 
 
@@ -121,7 +121,7 @@ def load_with_places(
 
 
 def _declare(document: Any, environ: Mapping[str, str], places: Places, declare: Declare) -> Declarations:
-    """What the features declare that the environment or the file names."""
+    """The declarations of the features that the environment or the file names."""
     row = CORE.rows["features"]
     features: tuple[str, ...] | None = None
     for written, content in document.items():

@@ -189,7 +189,7 @@ _OWN: Final = _UNUSED | {
 }
 """Keys that are the original's alone."""
 _SIGNATURE: Final = _OWN - {"app.node"}
-"""Those by which its files are known: ``node`` is too likely a slip in one of ours."""
+"""Sections by which its files are known, without ``node``: that may be a slip in a file of ours."""
 _OWN_SECTIONS: Final = ("mysql", "etcd", "rabbitmq")
 
 
@@ -202,7 +202,7 @@ class _Given(Struct, frozen=True):
 
 
 class GochatYaml(Struct, frozen=True):
-    """What one file says in words that are not ours. ``values`` are the settings that it makes, as files of
+    """The settings of one file of another server. ``values`` are the settings that it makes, as files of
     our own write them; ``idle`` the keys that have no effect."""
 
     where: str

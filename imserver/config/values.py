@@ -68,7 +68,8 @@ class Places:
         return ConfigError(f"{self.of(name)}: {problem}")
 
     def of(self, name: str) -> str:
-        """The place and the name of a setting. A setting without a line has that of what it is part of."""
+        """The place and the name of a setting. A setting without a line has the line of the section or the
+        setting that contains it."""
         known = max((each for each in self._lines if _is_within(name, each)), key=len, default="")
         return f"{self.source}, line {self._lines[known]}: {name}" if known else f"{self.source}: {name}"
 
@@ -91,7 +92,7 @@ def fold(name: object) -> str:
 
 
 NO_FEATURE: Final = "the setting features leaves this feature out"
-"""What is said about settings of absent features."""
+"""The error about settings of absent features."""
 
 
 class Declarations:
@@ -407,7 +408,7 @@ def is_placeholder(secret: str) -> bool:
 
 
 def short_sign_key(config: Config) -> str:
-    """What is wrong with a key of account tokens that is too short; ``""``: it is not.
+    """The warning about a key of account tokens that is too short; ``""``: it is long enough.
 
     GoChat's default is valid in demo mode only.
     """

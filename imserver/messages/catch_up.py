@@ -222,7 +222,7 @@ class CatchUp:
     def page(
         self, app: str, user: str, after: int, limit: int, rooms: Mapping[str, int] | None = None
     ) -> tuple[list[Entry], bool]:
-        """What a user may read after an id, in order, and whether there is more. Switches.
+        """The entries after an id that a user may read, in order, and whether there are more. Switches.
 
         ``rooms``: with the messages of these rooms (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
         """

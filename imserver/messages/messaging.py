@@ -235,7 +235,7 @@ class Messaging:
 
 
 class ReplacedView(Struct, omit_defaults=True):
-    """What was stored in place of the content that the client has sent."""
+    """The content that was stored in place of the content of the client."""
 
     type: str
     text: str | None = None

@@ -299,7 +299,7 @@ class Receipts:
         return Reply(errors.REPLY_OK, ReceiptPage(found, len(rows) > limit))
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
-        """What the user has marked on any device. Switches."""
+        """The marks of the user from all devices. Switches."""
         return Reply(errors.REPLY_OK, self.marks(*app_and_user(connection), command.version))
 
     def marks(self, app: str, user: str, after: int) -> MarksView:

@@ -279,7 +279,7 @@ def refuse_shared(features: Iterable[Feature]) -> None:
 
 
 def _answered(dialects: Iterable[Dialect], rows: Iterable[Route | Operation]) -> Iterator[str]:
-    """What one feature answers, in words."""
+    """The paths that one feature answers, as text."""
     for row in rows:
         yield f"{row.method} {row.path}"
     for dialect in dialects:

@@ -337,7 +337,7 @@ class Store:
         return self.read_or(False, partial(app_rows.is_deleted, name))
 
     def contents(self, name: str) -> AppContents:
-        """What would be deleted with a stored app. Raises StorageUnavailable."""
+        """The contents that would be deleted with a stored app. Raises StorageUnavailable."""
         return self.read(partial(app_rows.contents, name))
 
     def delete_app(self, name: str) -> bool:

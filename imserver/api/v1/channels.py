@@ -165,7 +165,7 @@ _WHERE: Final = ("channel", "channels")
 
 
 class ChannelApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     channels: Channels
     publishing: Publishing

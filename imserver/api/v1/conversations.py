@@ -289,7 +289,7 @@ _MESSAGE: Final = MessageShown(7, 1, 3, "message", "bob", "ann", "text", "tea?",
 
 
 class ConversationApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     store: Store
     message_search: MessageSearch

@@ -232,7 +232,7 @@ _NOT_REVIEWED: Final = (errors.HTTP_REJECTED, errors.HTTP_REVIEW_UNAVAILABLE)
 
 
 class MessageApi(Struct, frozen=True):
-    """What the routes use. ``rates``: of the messages of accounts."""
+    """The services that the routes use. ``rates``: of the messages of accounts."""
 
     store: Store
     messaging: Messaging

@@ -123,7 +123,7 @@ _SESSION: Final = SessionShown(
 
 
 class PresenceApi(Struct, frozen=True):
-    """What the routes about users and connections use."""
+    """The services of the routes about users and connections."""
 
     presence: Presence
     connections: Connections
@@ -363,7 +363,7 @@ class BansAnswer(Struct):
 
 
 class SessionApi(Struct, frozen=True):
-    """What ending of sessions uses."""
+    """The services of the routes that end sessions."""
 
     sessions: Sessions
     connections: Connections

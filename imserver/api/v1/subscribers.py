@@ -155,7 +155,7 @@ _CHANGE: Final = {"app": "default", "channel": "lobby", "users": ["ann"]}
 
 
 class SubscriberApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     channels: Channels
     connections: Connections

@@ -36,7 +36,7 @@ from imserver.transport.exchange import HttpResponse
 
 
 def commands_of(operations: Iterable[Operation]) -> dict[str, Route]:
-    """What a batch may contain, by name, of these operations."""
+    """The operations among these that a batch may contain, by name."""
     return {
         row.path.removeprefix(f"{PREFIX}/"): route_of(row)
         for row in operations

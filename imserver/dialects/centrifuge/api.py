@@ -72,7 +72,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CentrifugeApi(Struct, frozen=True):
-    """What the methods use. ``app``: that of keys for several apps."""
+    """The services that the methods use. ``app``: that of keys for several apps."""
 
     publishing: Publishing
     connections: Connections
@@ -405,7 +405,7 @@ def list_channels(api: CentrifugeApi, app: str, asked: _Channels) -> dict[str, A
 
 
 def info(api: CentrifugeApi, app: str, _asked: _Info) -> dict[str, Any]:
-    """What the app is like. One row stands for all nodes. May switch."""
+    """The numbers of the app. One row stands for all nodes. May switch."""
     count = api.presence.counts([app]).apps[app]
     node = api.lease().node
     return {

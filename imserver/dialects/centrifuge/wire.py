@@ -84,7 +84,7 @@ _COMMAND_DEPTH: Final = 4
 _REJECT_UNRECOVERED: Final = 2
 """Bit of ``flag``."""
 _BAD_REQUEST: Final = errors.CLOSE_BAD_PAYLOAD
-"""Our close code for what is no frame of this protocol."""
+"""Our close code after bytes that are no frame of this protocol."""
 
 CLOSE_CODES: Final = {
     # Clients of Centrifugo reconnect after 3000 to 3499 and 4000 to 4499, and not after 3500 to 3999 and 4500
@@ -333,7 +333,7 @@ class ClientView(Struct, omit_defaults=True):
 
 
 class PublicationView(Struct, omit_defaults=True):
-    """What was published. ``info``: the client that did it (None: a back end).
+    """A publication. ``info``: the client that did it (None: a back end).
 
     ``data``: text for subscribers that read deltas, which is a string in JSON.
     """
@@ -512,7 +512,7 @@ class CentrifugeDialect(Dialect):
     def decode(self, payload: bytes) -> Request:
         """Read one command. Pings, pongs and messages without an answer carry nothing for this server.
 
-        Raises BadFrame. What is no command closes the connection, as in the original.
+        Raises BadFrame. A frame that is no command closes the connection, as in the original.
         """
         try:
             given = self._read(payload)

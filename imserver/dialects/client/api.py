@@ -37,7 +37,7 @@ _decode_text = msgspec.json.Decoder(str).decode
 
 
 class ClientBody(Struct, rename="camel", forbid_unknown_fields=True):
-    """One route's fields. Those of the type ``str | None`` without a default value are required."""
+    """One route's fields. Fields of the type ``str | None`` without a default value are required."""
 
 
 class RegisterBody(ClientBody):
@@ -192,7 +192,7 @@ STYLE: Final[Style] = _Style()
 
 
 class ClientApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     service: ClientService
     connections: Connections

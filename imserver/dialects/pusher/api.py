@@ -42,7 +42,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class PusherApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     apps: PusherApps
     service: PusherService

@@ -61,7 +61,7 @@ _OK: Final = Reply(errors.REPLY_OK)
 
 
 class _Member(Struct):
-    """What a subscriber of a presence channel is, as its back end has signed it."""
+    """The identity of a subscriber of a presence channel, as its back end has signed it."""
 
     user_id: str | int
     user_info: Raw = Raw(b"null")
@@ -595,7 +595,7 @@ def _user_in(row: ChannelMember) -> str:
 
 
 def _read_member(info: str | bytes) -> _Member | None:
-    """What a subscriber says of itself; None for subscribers of other dialects."""
+    """The data of a subscriber about itself; None for subscribers of other dialects."""
     try:
         return _decode_member(info) if info else None
     except (ValueError, RecursionError):

@@ -176,7 +176,7 @@ class RulesQuery(Struct, forbid_unknown_fields=True):
 
 
 class RulesAnswer(Struct):
-    """What an app demands of its accounts."""
+    """The account rules of an app."""
 
     registration: Annotated[bool, about("Whether anybody may register.")]
     identifiers: Annotated[
@@ -260,7 +260,7 @@ REFUSALS: Final[Refusals] = {
 
 
 class AccountApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     accounts: Accounts
     resets: Resets

@@ -20,7 +20,7 @@ STRANGERS: Final[States] = ("", "")
 
 
 Relation = Literal["", "self", "friend", "incoming", "outgoing", "blocked"]
-"""What an account is to another one; ``incoming``: it has asked the other one."""
+"""The relation of an account to another one; ``incoming``: it has sent a friend request."""
 
 
 class FriendResult(StrEnum):
@@ -107,7 +107,8 @@ class Friends:
 
 
 def relation_of(states: States) -> Relation:
-    """What the other one is to the user; ``states``: how the user relates to them, and they to the user."""
+    """The relation of the other account to the user; ``states``: how the user relates to them, and they to
+    the user."""
     mine, theirs = states
     if mine == FRIEND:
         return "friend"

@@ -75,7 +75,7 @@ _NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_ACCOUNT, HTTP_TOO_MANY_FRIENDS)
 
 
 class FriendApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     accounts: Accounts
     friends: Friends

@@ -51,7 +51,7 @@ class SmtpSettings(Struct, frozen=True):
 
 
 class AppAccountSettings(Struct, frozen=True):
-    """What the app demands of its accounts.
+    """The account rules of an app.
 
     ``passwords`` False: accounts log in with a provider only.
     """
@@ -79,12 +79,12 @@ class AccountsOfApp(Struct, frozen=True):
 
 
 def rules_of(tenant: TenantSettings) -> AppAccountSettings:
-    """What an app demands of its accounts."""
+    """The account rules of an app."""
     return app_settings_of(tenant, AccountsOfApp).accounts
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """What is wrong with the accounts of an app; ``""``: nothing."""
+    """The error in the account settings of an app; ``""``: none."""
     rules = rules_of(settings)
     if not rules.identifiers:
         return "accounts: expected at least one of phone, email and name"
@@ -109,7 +109,7 @@ def check(config: Config, places: Places) -> None:
 
 
 def findings(config: Config, _shared: bool) -> Iterator[Finding]:
-    """What a careful operator would change."""
+    """The settings that a careful operator would change."""
     accounts = settings_of(config, AccountSettings)
     if accounts.registration:
         yield "accounts.registration", "anybody may register an account; set false if back ends do it"

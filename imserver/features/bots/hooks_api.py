@@ -180,7 +180,7 @@ _message: Final = msgspec.json.Decoder(messages.SendRequest)
 
 
 class HookApi(Struct, frozen=True):
-    """What messages that come in use."""
+    """The services of the route that takes messages."""
 
     incoming: IncomingHooks
     tenants: Tenants

@@ -92,7 +92,7 @@ class BotStore:
         return self._store.read_or(None, work)
 
     def get(self, app: str, ids: Sequence[int]) -> list[Bot]:
-        """Those of these accounts that are bots, ordered by id."""
+        """The bots among these accounts, ordered by id."""
 
         def work(sql: PooledStatements) -> list[Bot]:
             return _bots(sql, app, sql.query_in(f"{_BOTS} app = %s AND id IN {{}}", (app,), ids))

@@ -212,7 +212,7 @@ REFUSALS: Final[Refusals] = {
 
 
 class GroupApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     groups: Groups
     tenants: Tenants

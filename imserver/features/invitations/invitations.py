@@ -38,7 +38,7 @@ class Blocked(ImserverError):
 
 
 class Preview(Struct, frozen=True):
-    """What somebody with the code sees. ``name`` and ``members``: of the group."""
+    """The group, or the maker, as a holder of the code sees it. ``name`` and ``members``: of the group."""
 
     invitation: Invitation
     maker: Account | None

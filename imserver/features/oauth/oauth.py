@@ -101,7 +101,7 @@ class Started(Struct, frozen=True):
 
 
 class Question(Struct, frozen=True):
-    """What a browser that came back shows. ``address``: where it goes on instead of asking.
+    """The question to a browser that came back. ``address``: where it goes on instead of asking.
 
     ``shown``: the short code; ``device``: name of the device; ``nickname``: of the account to link (``""``: a
     login). ``code`` goes back with the answer.

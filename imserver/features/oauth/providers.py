@@ -50,7 +50,7 @@ class ProviderRefused(ImserverError):
 
 
 class Identity(Struct, frozen=True):
-    """Who somebody is at a provider. ``subjects``: their ids there, the preferred one first.
+    """The identity of a user at a provider. ``subjects``: their ids there, the preferred one first.
 
     ``nickname`` and ``avatar`` are valid for an account.
     """
@@ -61,7 +61,8 @@ class Identity(Struct, frozen=True):
 
 
 class AuthorizationRequest(Struct, frozen=True):
-    """What the steps of one login share. ``callback``: the address to which the browser comes back."""
+    """The data that the steps of one login share. ``callback``: the address to which the browser comes
+    back."""
 
     callback: str
     state: str
@@ -206,7 +207,7 @@ class _Code:
 
 
 class _Endpoints(Struct):
-    """What is read of a discovery document (OpenID Connect Discovery 1.0)."""
+    """The part of a discovery document that is read (OpenID Connect Discovery 1.0)."""
 
     issuer: str
     authorization_endpoint: str

@@ -59,7 +59,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """What is wrong with the providers of an app; ``""``: nothing."""
+    """The error in the providers of an app; ``""``: none."""
     for name, row in providers_of(settings).items():
         setting = f"oauth.{name}"
         if not _NAME.fullmatch(name):

@@ -183,7 +183,8 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
 
 
 def _trial(method: str, path: str, operation: Document) -> Document | None:
-    """What the script of the page needs to send this request; None: it needs a WebSocket, or headers."""
+    """The data with which the script of the page sends this request; None: it needs a WebSocket, or
+    headers."""
     needed = any(each["in"] == "header" and each["required"] for each in operation["parameters"])
     if needed or "101" in operation["responses"]:
         return None

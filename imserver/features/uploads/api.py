@@ -192,7 +192,7 @@ _CHAPTER: Final = "Files that users send to each other."
 
 
 class UploadApi(Struct, frozen=True):
-    """What the routes use. ``rates``: of requests."""
+    """The services that the routes use. ``rates``: of requests."""
 
     uploads: Uploads
     tenants: Tenants
@@ -208,9 +208,9 @@ routes = Resource(
     ),
     chapter=_CHAPTER,
 )
-"""What :func:`imserver.http.call.answer` answers."""
+"""The response of :func:`imserver.http.call.answer`."""
 streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER)
-"""What the views of this package answer."""
+"""The response of the views of this package."""
 
 
 def problem_after(api: Api, call: Call, token: str) -> errors.HttpProblem | None:

@@ -105,7 +105,7 @@ class PictureTooCostly(ImserverError):
 
 
 class Turns:
-    """Who uses one thing next: apps in turn, and in each app its users in turn. Owner of those who wait.
+    """The turns of users at one thing: apps in turn, and in each app its users in turn. Owner of the queue.
 
     Their number is that of the uploads that are open.
     """

@@ -52,7 +52,7 @@ def check(config: Config, places: Places) -> None:
 
 
 def findings(config: Config, shared: bool) -> Iterator[Finding]:
-    """What a careful operator would change."""
+    """The settings that a careful operator would change."""
     uploads = settings_of(config, UploadSettings)
     if not uploads.quota_bytes:
         yield "uploads.quota_bytes", "0 means no limit; set one"

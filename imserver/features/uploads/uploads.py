@@ -167,7 +167,7 @@ class Offer(Struct, frozen=True):
 
 
 class UploadCounters(Struct):
-    """What a node has received and sent since its start."""
+    """The traffic of a node since its start."""
 
     uploads: int = 0
     upload_bytes: int = 0
@@ -516,7 +516,7 @@ class Uploads:
 
     @property
     def erasure(self) -> Erasure:
-        """What erases the files of deleted users and apps."""
+        """The erasure of the files of deleted users and apps."""
         return Erasure(frozenset({"upload"}), self.forget, self.forget_app)
 
     def close(self) -> None:
@@ -532,7 +532,7 @@ def uploads_of(core: Core) -> Uploads:
 
 
 class _State(Struct):
-    """What is read of the state file of an unfinished upload."""
+    """The part of the state file of an unfinished upload that is read."""
 
     length: int
 

@@ -103,7 +103,7 @@ _EVENT: Final = {
 
 
 class EventApi(Struct, frozen=True):
-    """What the routes of durable events use."""
+    """The services that the routes use."""
 
     feeds: Feeds
     store: Store

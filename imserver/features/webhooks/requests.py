@@ -51,7 +51,7 @@ class WebhookCounts(Struct):
 
 
 class Receiver(Struct, frozen=True):
-    """Where events go: the app's ``webhook.url``, the secret that signs, and which events are wanted.
+    """The receiver of events: the app's ``webhook.url``, the secret that signs, and which events are wanted.
 
     Without a ``url`` the back end reads its events itself.
     """
