@@ -1,5 +1,5 @@
 """The resources of the attackers of :mod:`bench.abuse`: an account with friends, a group, a bot, uploads;
-in demo mode messages. It is made anew before each attack, because some attacks delete it.
+in demo mode messages. They are made anew before each attack, because some attacks delete them.
 """
 
 from __future__ import annotations
