@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
@@ -124,8 +124,6 @@ class Hooks(Struct, frozen=True):
     back_ends: BackEnds
     observer: Observer
 
-
-NO_HOOKS: Final = Hooks(NoReviews(), NoBackEnds(), NoObserver())
 
 _Answer = TypeVar("_Answer")
 
@@ -302,7 +300,9 @@ class Core:
         )
         self.page_tokens = PageTokens(self.config, secret)
         self.outgoing = outgoing = Outgoing()
-        hooks = self._answer(each.hooks for each in self._answers) or NO_HOOKS
+        hooks = self._answer(each.hooks for each in self._answers) or Hooks(
+            NoReviews(self.tenants), NoBackEnds(), NoObserver()
+        )
         self.reviews, self.back_ends, self.observer = hooks.reviews, hooks.back_ends, hooks.observer
         self.logins = Logins(
             self.tenants,
