@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.observer import Observer
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates
 from imserver.auth.reviews import ReviewDecision, Reviews, facts_of
 from imserver.channels.channels import Channels
 from imserver.channels.open_streams import OpenStreams

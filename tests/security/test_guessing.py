@@ -6,8 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.attempts import TooManyFailures
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates, TooManyFailures
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import (

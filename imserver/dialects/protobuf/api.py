@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from imserver.auth.accounts import GOCHAT
-from imserver.auth.attempts import TooManyFailures
 from imserver.auth.identifiers import BadField
 from imserver.auth.principal import ACCOUNT, ANYONE
+from imserver.auth.rates import TooManyFailures
 from imserver.auth.relations import Relations
 from imserver.auth.tenants import Tenants
 from imserver.dialects.protobuf.wire import NAME

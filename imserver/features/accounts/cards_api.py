@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER
+from imserver.auth.rates import TooManyFailures
 from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
 from imserver.features.accounts.api import CHAPTER, NO_ACCOUNTS, Avatar, Login, Nickname, UserId
 from imserver.features.accounts.cards import CARDS, Card, Cards, NoFinding

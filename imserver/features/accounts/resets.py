@@ -19,13 +19,13 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 
 from imserver.auth.accounts import GOCHAT
-from imserver.auth.attempts import Attempts, Shared, TooManyFailures
+from imserver.auth.rates import Buckets, Shared, TooManyFailures
 from imserver.clock import retry_pause
 from imserver.config.settings import Config, settings_of
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.features.accounts.accounts import Accounts, may_be_login
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import SmtpSettings
+from imserver.features.accounts.settings import RESET_MAILS, SmtpSettings
 from imserver.logging import RateLimitedLog
 from imserver.storage.contract import Account
 
@@ -80,7 +80,7 @@ class Resets:
         self._own_page = own_page
         self._accounts = accounts
         self._rows = rows
-        self._mails = Attempts(MAILS_PER_ACCOUNT, config.accounts.rate_seconds, kind="reset", shared=attempt)
+        self._mails = Buckets(RESET_MAILS, MAILS_PER_ACCOUNT, config.accounts.rate_seconds, attempt)
         self._turns = BoundedSemaphore(_AT_ONCE)
         self._sending = Group()
         self._full = RateLimitedLog(log, "%d mails wait for the mail server: further requests have no effect")
@@ -125,7 +125,7 @@ class Resets:
             if account is None:
                 return
             try:
-                self._mails.take((app, account.id))
+                self._mails.require((app, account.id))
             except TooManyFailures:
                 log.info("app %s: account %d has reached its limit of reset mails", app, account.id)
                 return

@@ -10,9 +10,8 @@ from msgspec import Raw, Struct
 from imserver import errors
 from imserver.api.v1 import messages
 from imserver.api.v1.messages import MessageApi, message_api
-from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates, TooManyFailures
 from imserver.auth.tenants import Tenants
 from imserver.core.core import Core
 from imserver.features.accounts import api as accounts

@@ -11,8 +11,8 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_MEMBER
+from imserver.auth.rates import TooManyFailures
 from imserver.auth.relations import Relations
 from imserver.auth.tenants import Tenants
 from imserver.features.groups.groups import (

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 
 from imserver import errors
-from imserver.auth.attempts import Attempts, TooManyFailures
 from imserver.auth.identifiers import fits
+from imserver.auth.rates import Buckets, TooManyFailures
 from imserver.auth.relations import Relations
 from imserver.errors import ImserverError
 from imserver.model import (
@@ -107,7 +107,7 @@ class Groups:
     Whoever adds users asks ``accounts_among`` first.
     """
 
-    def __init__(self, store: Store, limit: int, made: Attempts, accounts_among: AccountsAmong) -> None:
+    def __init__(self, store: Store, limit: int, made: Buckets, accounts_among: AccountsAmong) -> None:
         self._store = store
         self.limit = limit
         self._made = made
@@ -159,7 +159,7 @@ class Groups:
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         if by_user:
-            self._made.take((app, owner))
+            self._made.require((app, owner))
         made = _done(self._store.log().create(app, owner, name, others))
         return self.show(app, made.conversation, owner)
 
@@ -217,7 +217,7 @@ class Groups:
         """Add a user who wants it. It counts for their limit if they were not a member."""
         log = self._log_with(group)
         if by_user:
-            self._made.take((app, user))
+            self._made.require((app, user))
         joined = None
         try:
             joined = log.join(
@@ -233,7 +233,7 @@ class Groups:
             return _done(joined)
         finally:
             if by_user and not (isinstance(joined, Change) and joined.users):
-                self._made.forgive((app, user))
+                self._made.give_back((app, user))
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
         """Open a group to everybody, or close it. Raises NotAllowed."""

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.auth.attempts import AddressRate
+from imserver.auth.rates import Buckets, by_address
 from imserver.auth.relations import Relations
 from imserver.errors import ImserverError
 from imserver.features.accounts import friends as changes
@@ -68,7 +68,7 @@ class Invitations:
         friends: Friends,
         relations: Relations,
         groups: Groups,
-        addresses: AddressRate,
+        addresses: Buckets,
     ) -> None:
         self._most = limits.invitations
         self._rows = rows
@@ -114,7 +114,7 @@ class Invitations:
 
     def preview(self, app: str, code: str, address: str) -> Preview:
         """The target of an invitation. Raises UnknownInvitation and TooManyFailures."""
-        self._addresses.charge(app, address)
+        self._addresses.require(by_address(app, address))
         found = self._valid(app, code)
         maker = self._accounts.get(app, found.user)
         if not found.group:

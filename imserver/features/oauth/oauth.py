@@ -30,8 +30,8 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from imserver.auth.accounts import AccountSession
-from imserver.auth.attempts import TooManyFailures
 from imserver.auth.identifiers import BadField
+from imserver.auth.rates import TooManyFailures
 from imserver.auth.tenants import Tenants
 from imserver.cluster.registry import TemporaryValues
 from imserver.config.settings import Config

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from imserver import errors
-from imserver.auth.attempts import Attempts, TooManyFailures
+from imserver.auth.rates import Buckets, TooManyFailures
 from imserver.auth.relations import NoRelations
 from imserver.features.groups.groups import (
     ADMIN,
@@ -25,6 +25,7 @@ from imserver.features.groups.groups import (
     TooManyMembers,
     UnknownGroup,
 )
+from imserver.features.groups.settings import NEW_GROUPS
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
 from imserver.model import JoinGroup
 from imserver.storage.log.contract import Change, Draft
@@ -51,7 +52,7 @@ def log(store: Store) -> MessageLog:
 
 @pytest.fixture
 def groups(store: Store) -> Groups:
-    return Groups(store, LIMIT, Attempts(MOST_GROUPS, 3600), lambda app, users: set(users))
+    return Groups(store, LIMIT, Buckets(NEW_GROUPS, MOST_GROUPS, 3600), lambda app, users: set(users))
 
 
 @pytest.fixture
