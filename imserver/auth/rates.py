@@ -74,7 +74,7 @@ RATES: Final = (MESSAGES, HTTP_MESSAGES, BOT_MESSAGES, PUBLICATIONS, NOTICES, LO
 """The rows of the core."""
 
 
-class TooManyFailures(ImserverError):
+class TooManyRequests(ImserverError):
     """Somebody has no token left. ``seconds``: time until the next request is allowed."""
 
     def __init__(self, seconds: int) -> None:
@@ -139,7 +139,7 @@ class Buckets:
         return 0
 
     def require(self, payer: Hashable, tokens: int = 1, number: float = 0) -> None:
-        """Take tokens. Raises TooManyFailures if there are too few. ``payer`` None: nobody pays."""
+        """Take tokens. Raises TooManyRequests if there are too few. ``payer`` None: nobody pays."""
         if payer is None:
             return
         seconds = self._count_shared(payer, tokens)
@@ -148,7 +148,7 @@ class Buckets:
         elif not seconds:
             self.charge(payer, tokens)
         if seconds:
-            raise TooManyFailures(math.ceil(seconds))
+            raise TooManyRequests(math.ceil(seconds))
 
     def charge(self, payer: Hashable, tokens: int = 1) -> None:
         """Take tokens even if there are too few. The missing ones are paid before the next request."""

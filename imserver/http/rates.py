@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from imserver.auth.principal import Principal
-from imserver.auth.rates import HTTP_MESSAGES, REQUESTS, Buckets, TooManyFailures
+from imserver.auth.rates import HTTP_MESSAGES, REQUESTS, Buckets, TooManyRequests
 from imserver.errors import HTTP_TOO_MANY_REQUESTS
 from imserver.http.reply import ApiProblem
 from imserver.metrics import Metrics
 
 
-def too_many(error: TooManyFailures) -> ApiProblem:
+def too_many(error: TooManyRequests) -> ApiProblem:
     """The refusal that says when the next attempt is allowed."""
     return ApiProblem(HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(error.seconds)),))
 
@@ -57,7 +57,7 @@ class Rates:
     def _require(self, buckets: Buckets, payer: str | tuple[str, str], number: float = 0) -> None:
         try:
             buckets.require(payer, number=number)
-        except TooManyFailures as error:
+        except TooManyRequests as error:
             self._metrics.http_over_rate += 1
             raise too_many(error) from None
 

@@ -3,7 +3,7 @@
 import pytest
 
 from imserver.auth import rates
-from imserver.auth.rates import BotRates, Buckets, Rate, TooManyFailures, by_address, network_of
+from imserver.auth.rates import BotRates, Buckets, Rate, TooManyRequests, by_address, network_of
 from tests.support import Clock
 
 RATE = Rate("test", "things", "user", "3 in 30 seconds", "429")
@@ -28,7 +28,7 @@ def seconds_of(buckets: Buckets, payer: str = "ann", tokens: int = 1) -> int:
     """The seconds after which a request may be repeated; 0: it was within the limit."""
     try:
         buckets.require(payer, tokens)
-    except TooManyFailures as refused:
+    except TooManyRequests as refused:
         return refused.seconds
     return 0
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from imserver.auth.accounts import AccountSession
 from imserver.auth.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
 from imserver.auth.observer import NoObserver, Observer
-from imserver.auth.rates import Buckets, Shared, TooManyFailures, by_address, network_of
+from imserver.auth.rates import Buckets, Shared, TooManyRequests, by_address, network_of
 from imserver.config.settings import Config, settings_of
 from imserver.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
@@ -112,7 +112,7 @@ _REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
     PasswordsOff: "closed",
     Closed: "closed",
     WrongLogin: "password",
-    TooManyFailures: "attempts",
+    TooManyRequests: "attempts",
     Overloaded: "busy",
 }
 
@@ -195,7 +195,7 @@ class Accounts:
 
         ``invited``: a back end makes it, which is allowed even if registration is closed. ``address``: that
         of the client; the number of registrations per address is limited. Raises NoAccounts, BadField,
-        PasswordsOff, Closed, Taken, TooManyFailures and Overloaded.
+        PasswordsOff, Closed, Taken, TooManyRequests and Overloaded.
         """
         self._require_passwords(app)
         if not (self.registration_is_open or invited):
@@ -243,7 +243,7 @@ class Accounts:
         """The account with this identifier and this password. ``earlier``: an older token of the account,
         expired or not.
 
-        Raises NoAccounts, PasswordsOff, WrongLogin, TooManyFailures and Overloaded.
+        Raises NoAccounts, PasswordsOff, WrongLogin, TooManyRequests and Overloaded.
         """
         with self.counting_refusals(app, address, _REFUSALS):
             self._require_passwords(app)
@@ -269,7 +269,7 @@ class Accounts:
     def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:
         """Count a check of a password for the device that the token ``earlier`` proves, else for ``address``.
 
-        Returns the device, which may be one of another account. Raises TooManyFailures.
+        Returns the device, which may be one of another account. Raises TooManyRequests.
         """
         device = self._tokens.device_of(earlier)
         self._logins.require(device or by_address(app, address))
@@ -310,7 +310,7 @@ class Accounts:
                 buckets.require(payer)
                 taken.append((buckets, payer))
             is_right = self._passwords.matches("" if found is None else found[1], password)
-        except (TooManyFailures, Overloaded):  # the password was not checked
+        except (TooManyRequests, Overloaded):  # the password was not checked
             for buckets, payer in taken:
                 buckets.give_back(payer)
             raise
@@ -346,12 +346,12 @@ class Accounts:
     def charge_provider_login(self, app: str, address: str) -> None:
         """Count the start of a login with a provider from ``address``. Failures of passwords do not count.
 
-        Raises TooManyFailures.
+        Raises TooManyRequests.
         """
         self._provider_logins.require(by_address(app, address))
 
     def charge_guess(self, app: str, address: str) -> None:
-        """Count an unknown handle of a login as a login from ``address``. Raises TooManyFailures."""
+        """Count an unknown handle of a login as a login from ``address``. Raises TooManyRequests."""
         self._logins.require(by_address(app, address))
 
     def linked(
@@ -383,7 +383,7 @@ class Accounts:
         with which the user is asking.
 
         It counts as a login, and failures as those of :meth:`login`. Raises UnknownAccount, WrongLogin,
-        TooManyFailures and Overloaded.
+        TooManyRequests and Overloaded.
         """
         device = self._charge(app, address, token)
         known = self._known(app, user)
@@ -436,7 +436,7 @@ class Accounts:
         back end changes them. An account that logs in without a password needs none.
 
         Counts as a registration from ``address``, because the result says which identifiers are taken.
-        Raises BadField, UnknownAccount, WrongLogin, Taken, TooManyFailures and Overloaded.
+        Raises BadField, UnknownAccount, WrongLogin, Taken, TooManyRequests and Overloaded.
         """
         account, fields = self._known(app, user)[0], self._identifiers(app, given)
         before: dict[Identifier, str] = {kind: getattr(account, kind) for kind in IDENTIFIERS}
@@ -456,7 +456,7 @@ class Accounts:
     ) -> None:
         """Change the password of an account and end its sessions. ``old`` None: a back end changes it.
 
-        Raises BadField, PasswordsOff, UnknownAccount, WrongLogin, TooManyFailures and Overloaded.
+        Raises BadField, PasswordsOff, UnknownAccount, WrongLogin, TooManyRequests and Overloaded.
         """
         check_password(new)
         self._require_passwords(app)
@@ -481,7 +481,7 @@ class Accounts:
     def charge_reset(self, app: str, address: str) -> None:
         """Count a request to reset a password as a login from ``address``.
 
-        Raises NoAccounts, PasswordsOff and TooManyFailures.
+        Raises NoAccounts, PasswordsOff and TooManyRequests.
         """
         self._require_passwords(app)
         self._logins.require(by_address(app, address))
@@ -494,7 +494,7 @@ class Accounts:
     def reset_password(self, app: str, code: str, password: str, address: str) -> None:
         """Replace the password of the account whose code has the hash ``code``, and end its sessions.
 
-        Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyFailures and Overloaded.
+        Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyRequests and Overloaded.
         """
         check_password(password)
         self.charge_reset(app, address)

@@ -84,7 +84,7 @@ class Cards:
         """The findable account with this identifier. ``by`` ``""``: a back end, which is not limited.
 
         Raises NoAccounts, NoFinding, UnknownAccount (also if the account has blocked ``by``) and
-        TooManyFailures.
+        TooManyRequests.
         """
         rules = self._accounts.rules_of(app)
         if by:

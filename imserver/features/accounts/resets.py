@@ -19,7 +19,7 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 
 from imserver.auth.accounts import GOCHAT
-from imserver.auth.rates import Buckets, Shared, TooManyFailures
+from imserver.auth.rates import Buckets, Shared, TooManyRequests
 from imserver.clock import retry_pause
 from imserver.config.settings import Config, settings_of
 from imserver.errors import ImserverError, StorageUnavailable
@@ -96,7 +96,7 @@ class Resets:
         """Send a mail to the account with this identifier, if it exists and has an e-mail address.
 
         ``address``: that of the client. The request counts as a login. Raises NoAccounts, PasswordsOff,
-        NoResets and TooManyFailures.
+        NoResets and TooManyRequests.
         """
         self._accounts.charge_reset(app, address)
         if not self.offered_in(app):
@@ -109,7 +109,7 @@ class Resets:
     def finish(self, app: str, code: str, password: str, address: str) -> None:
         """Set a new password with the code of a mail. All sessions and tokens of the account end.
 
-        Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyFailures and Overloaded.
+        Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyRequests and Overloaded.
         """
         self._accounts.reset_password(app, _hash(code), password, address)
 
@@ -126,7 +126,7 @@ class Resets:
                 return
             try:
                 self._mails.require((app, account.id))
-            except TooManyFailures:
+            except TooManyRequests:
                 log.info("app %s: account %d has reached its limit of reset mails", app, account.id)
                 return
             code, now = token_urlsafe(32), int(time())

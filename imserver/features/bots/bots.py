@@ -265,7 +265,7 @@ class IncomingHooks:
     def with_token(self, token: str, address: str) -> IncomingHook:
         """The incoming webhook with this token, for a request from an address.
 
-        Raises UnknownHook and TooManyFailures.
+        Raises UnknownHook and TooManyRequests.
         """
         self._addresses.require(by_address("", address))  # only the token says which app
         found = self._rows.incoming_with(_hash(token))

@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from imserver import errors
 from imserver.auth.identifiers import fits
-from imserver.auth.rates import Buckets, TooManyFailures
+from imserver.auth.rates import Buckets, TooManyRequests
 from imserver.auth.relations import Relations
 from imserver.errors import ImserverError
 from imserver.model import (
@@ -152,7 +152,7 @@ class Groups:
     def create(self, app: str, owner: str, name: str, users: Sequence[str], by_user: bool = True) -> Group:
         """Make a group of an owner and other users. ``by_user``: the owner makes it, not a back end.
 
-        Raises BadGroup, TooManyFailures and TooManyMembers.
+        Raises BadGroup, TooManyRequests and TooManyMembers.
         """
         _check_name(name)
         others = [user for user in dict.fromkeys(users) if user != owner]
@@ -187,7 +187,7 @@ class Groups:
         """Add a user who has accepted the invitation of a member or (``""``) a back end.
 
         ``by_user``: see :meth:`create`. False: the user is a member already. Raises UnknownGroup also if a
-        new member does not meet the condition, TooManyFailures, TooManyMembers, and NotAllowed if the member
+        new member does not meet the condition, TooManyRequests, TooManyMembers, and NotAllowed if the member
         may no longer invite.
         """
         right = _permitted(invited_by, "invite", _INVITING)
@@ -198,7 +198,7 @@ class Groups:
         return self._store.log().count_members(app, group)
 
     def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
-        """Add a user to an open group. ``by_user``: see :meth:`create`. Raises TooManyFailures and
+        """Add a user to an open group. ``by_user``: see :meth:`create`. Raises TooManyRequests and
         TooManyMembers.
         """
         self._enter(app, group, user, _may_enter(user), by_user)
@@ -447,7 +447,7 @@ GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
     UnknownGroup: errors.REPLY_NO_DATA,
     NotAllowed: errors.REPLY_UNAUTHORIZED,
     _Stranger: errors.REPLY_UNAUTHORIZED,
-    TooManyFailures: errors.CODE_LIMIT,
+    TooManyRequests: errors.CODE_LIMIT,
     TooManyMembers: errors.CODE_LIMIT,
 }
 """Exceptions of commands on groups → reply codes."""

@@ -113,7 +113,7 @@ class Invitations:
         self._rows.remove(app, code)
 
     def preview(self, app: str, code: str, address: str) -> Preview:
-        """The target of an invitation. Raises UnknownInvitation and TooManyFailures."""
+        """The target of an invitation. Raises UnknownInvitation and TooManyRequests."""
         self._addresses.require(by_address(app, address))
         found = self._valid(app, code)
         maker = self._accounts.get(app, found.user)
@@ -129,7 +129,7 @@ class Invitations:
         """Join the group, or become a friend of the maker. Members and friends do not use up an invitation.
 
         ``by_user``: the user asks, not a back end. Raises UnknownInvitation, UnknownAccount, Blocked,
-        TooManyFailures, TooManyMembers and TooManyFriends.
+        TooManyRequests, TooManyMembers and TooManyFriends.
         """
         self._accounts.known(app, user)
         found = self._valid(app, code)
