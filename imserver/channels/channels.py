@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from imserver.auth.quotas import NoticeRates
+from imserver.auth.rates import NOTICES, Buckets
 from imserver.channels.members import (
     PRIVATE_PREFIX,
     RESERVED,
@@ -115,7 +115,7 @@ class Channels(ChannelMembers):
         self._history = history
         self.streams = OpenStreams()
         """Streamed messages (:mod:`imserver.channels.streamed_messages`)."""
-        self._notice_rates = NoticeRates(fanout.notice_bytes)
+        self._notices = Buckets(NOTICES)
         self._log = log
         self.names: dict[str, ChannelNames] = {}
         """App → what the names of its channels mean beside its settings. Features fill it."""
@@ -520,7 +520,8 @@ class Channels(ChannelMembers):
         """
         size = sum(2 * len(self.info_of(connection, channel)) for channel in channels)
         payer = connection.user or self._connections.id_of(connection)
-        if size and not self._notice_rates.take(connection.app or "", payer, size):
+        limit = self._fanout.notice_bytes  # a larger size counts as that
+        if size and not self._notices.take((connection.app or "", payer), min(size, limit), limit):
             raise ChannelRefused("rate", "the user subscribes too often; try again in a second")
 
     def _is_announced(self, app: str, channel: str) -> bool:

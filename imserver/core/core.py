@@ -22,7 +22,7 @@ from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.observer import NoObserver, Observer
 from imserver.auth.page_tokens import PageTokens
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates
 from imserver.auth.relations import NoRelations, Relations
 from imserver.auth.reviews import NoReviews, Reviews
 from imserver.auth.rules import AppObjection

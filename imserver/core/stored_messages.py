@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from imserver.auth.login import Logins
 from imserver.auth.observer import Observer
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
 from imserver.auth.tenants import Tenants

@@ -35,7 +35,7 @@ from imserver.errors import (
 )
 from imserver.http.form import BadBody, fold_pairs, parse_form, parse_json, parse_pairs, read_multipart
 from imserver.http.limits import Limits
-from imserver.http.rates import MessageRates, Rates
+from imserver.http.rates import Rates
 from imserver.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
 from imserver.protocol.forgiving import has_nul
 from imserver.transport.exchange import HttpRequest, HttpResponse, patterns_of
@@ -72,8 +72,7 @@ class Api:
         """Apps of the hub, by name. Most requests name one of them."""
         self.flusher = core.flusher
         self.limits = Limits(config.limits, core.tenants)
-        self.rates = Rates(config.api.requests_per_second, core.metrics)
-        self.message_rates = MessageRates(self.limits.messages_per_second, core.metrics)
+        self.rates = Rates(config.api.requests_per_second, self.limits.messages_per_second, core.metrics)
         self.document = document
         self._core = core
         self._services: dict[MakeService, Any] = {}

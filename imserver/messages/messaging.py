@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.observer import Observer
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates
 from imserver.auth.reviews import ReviewDecision, Reviews, facts_of
 from imserver.channels.channels import Channels
 from imserver.channels.open_streams import OpenStreams
@@ -337,67 +337,55 @@ def make_draft(store: Store, app: str, user: str, command: Send) -> Draft | None
     ``user`` ``""`` is a back end, which may revise any message. Switches unless it is a plain message; then
     raises StorageUnavailable.
     """
-    conversation = command.conversation
-    if command.kind == "forward":
-        return _forward(store.log(), app, user, command)
-    if command.kind == "press":
-        return _press(store.log(), app, user, command)
-    if command.kind != "message":
-        found = store.log().entries(app, [command.about])
-        if not found or not may_be_revised(found[0], user):
-            return None
-        conversation = found[0].conversation
+    sent = command if command.kind == "message" else _completed(store.log(), app, user, command)
+    if sent is None:
+        return None
     return Draft(
         sender=user,
-        kind=command.kind,
-        type=command.type,
-        body=command.body,
-        client_msg_id=command.id,
+        kind="message" if sent.kind == "forward" else sent.kind,
+        type=sent.type,
+        body=sent.body,
+        client_msg_id=sent.id,
         time_ms=int(time() * 1000),
-        about=command.about,
-        meta=command.meta,
-        to_user=command.to,
-        conversation=conversation,
+        about=sent.about,
+        meta=sent.meta,
+        to_user=sent.to,
+        conversation=sent.conversation,
     )
 
 
-def _press(stored: MessageLog, app: str, user: str, command: Send) -> Draft | None:
-    """The draft of a pressed button: to the bot that has sent the message."""
+def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
+    """A command about another message, with what it takes from that."""
+    if command.kind == "forward":
+        return _forwarded(stored, app, user, command)
+    if command.kind == "press":
+        return _pressed(stored, app, user, command)
+    found = stored.entries(app, [command.about])
+    if not found or not may_be_revised(found[0], user):
+        return None
+    return replace(command, conversation=found[0].conversation)
+
+
+def _pressed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
+    """A pressed button: to the bot that has sent the message."""
     found = stored.readable(app, user, [command.about])
     if not found or found[0].kind != "message" or found[0].sender in ("", user):
         return None
     if command.body.decode() not in values_of(found[0].meta):
         return None
-    return Draft(
-        sender=user,
-        kind="press",
-        type=command.type,
-        body=command.body,
-        client_msg_id=command.id,
-        time_ms=int(time() * 1000),
-        about=command.about,
-        to_user=found[0].sender,
-    )
+    return replace(command, to=found[0].sender, conversation=0, meta=b"")
 
 
-def _forward(stored: MessageLog, app: str, user: str, command: Send) -> Draft | None:
-    """The draft of a forwarded message: the content of the original, and who wrote that."""
+def _forwarded(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
+    """A forwarded message: the content of the original, and who wrote that."""
     ids = [command.about]
     found = stored.readable(app, user, ids) if user else stored.entries(app, ids)
     if not found or found[0].kind != "message" or found[0].room:
         return None
     original = found[0]
     origin = decode_meta(original.meta).get("forwarded") or {"from": original.sender, "id": original.id}
-    return Draft(
-        sender=user,
-        type=original.type,
-        body=original.body,
-        client_msg_id=command.id,
-        time_ms=int(time() * 1000),
-        meta=_encode({"forwarded": origin}),
-        to_user=command.to,
-        conversation=command.conversation,
-    )
+    meta = _encode({"forwarded": origin})
+    return replace(command, type=original.type, body=original.body, about=0, meta=meta)
 
 
 class MessageSearch:

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from imserver.auth import quotas
-from imserver.auth.quotas import BotRates
 from imserver.channels import streamed_messages
 from imserver.config.settings import LimitSettings
 from tests.features import sections
@@ -240,20 +238,6 @@ def test_a_bot_has_a_message_rate_and_a_block_stops_it(node: Harness) -> None:
     assert second.code("messages/send", to=kim.user, text="x")[0] == 200
     for _ in range(3):
         assert kim.code("messages/send", to=first.user, text="x")[0] == 200
-
-
-def test_the_rate_fills_up_again_to_five_seconds_worth(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr(quotas, "monotonic", lambda: now)
-    rates = BotRates(2)
-    rates.know("a", "7")
-    assert [rates.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
-    now = 0.5
-    assert [rates.take("a", "7") for _ in range(2)] == [True, False]
-    now = 1000.0
-    assert [rates.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
-    assert all(rates.take("a", "8") for _ in range(100))
-    assert all(BotRates(0).take("a", "7") for _ in range(100))
 
 
 BUTTONS = [[{"text": "Yes", "value": "y"}, {"text": "No", "value": "n"}]]

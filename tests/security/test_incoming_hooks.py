@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from imserver.auth.attempts import AddressRate
-from imserver.auth.quotas import TokenBucket
+from imserver.auth.rates import Buckets
 from imserver.features.bots.parts import bots_of
+from imserver.features.bots.settings import HOOK_REQUESTS
 from imserver.storage.log.bots import MOST_BOTS
 from tests.features import ROUTES, sections
 
@@ -139,13 +139,13 @@ def test_what_comes_in_is_checked_and_limited(node: Harness) -> None:
         status, answer = post(node, url, body, headers)
         assert (status, answer["code"]) == (400, "invalid_request"), body
     assert post(node, url, [{"text": "x" * 65536}])[1]["code"] == "body_too_large"
-    rates = node.node.core.bot_rates
-    full = rates.bots["201", hook["id"]]
-    rates.bots["201", hook["id"]] = TokenBucket(1.0, 1e-6)
+    rates = node.node.core.bot_rates.buckets
+    limit = rates.number
+    rates.set(1e-6)
     assert [post(node, url, [{"text": "x"}])[0] for _ in range(2)] == [200, 429], "limits.bot_rate"
-    rates.bots["201", hook["id"]] = full
+    rates.set(limit)
     hooks = bots_of(node.node.core).incoming
-    unlimited, hooks._addresses = hooks._addresses, AddressRate(2, 60.0)
+    unlimited, hooks._addresses = hooks._addresses, Buckets(HOOK_REQUESTS, 2, 60.0)
     answers = [node.ask(POST, body=[{"text": "x"}], path=url) for _ in range(3)]
     hooks._addresses = unlimited
     assert [each.status for each in answers] == [200, 200, 429]

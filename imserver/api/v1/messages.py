@@ -19,7 +19,7 @@ from imserver.http.call import Api, Call
 from imserver.http.field import Acting, about
 from imserver.http.limits import Limits
 from imserver.http.operation import Resource, one_of
-from imserver.http.rates import MessageRates
+from imserver.http.rates import Rates
 from imserver.http.reply import ApiProblem
 from imserver.messages.messaging import Messaging, make_draft
 from imserver.messages.receipts import Receipts
@@ -237,13 +237,13 @@ class MessageApi(Struct, frozen=True):
     store: Store
     messaging: Messaging
     receipts: Receipts
-    rates: MessageRates
+    rates: Rates
     limits: Limits
 
 
 def message_api(core: Core, api: Api) -> MessageApi:
     """Make it for a node."""
-    return MessageApi(core.store, core.messaging, core.receipts, api.message_rates, api.limits)
+    return MessageApi(core.store, core.messaging, core.receipts, api.rates, api.limits)
 
 
 routes = Resource(
@@ -437,7 +437,7 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
 def _require_may_write(api: MessageApi, call: Call) -> None:
     """Refuse too many messages of one account. Back ends may always write."""
     if not call.is_back_end:
-        api.rates.require(call.app, call.user)
+        api.rates.require_message(call.app, call.user)
 
 
 @routes.post(

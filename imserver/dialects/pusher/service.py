@@ -12,6 +12,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from time import time
 from typing import Any, Final
+from weakref import ref
 
 import gevent
 import msgspec
@@ -20,7 +21,7 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.auth.quotas import ConnectionRates
+from imserver.auth.rates import PUBLICATIONS, Buckets
 from imserver.auth.rules import LoginDecision
 from imserver.channels.channels import Channels, Subscribed
 from imserver.channels.client_commands import set_info
@@ -32,6 +33,7 @@ from imserver.dialects.pusher import wire
 from imserver.dialects.pusher.apps import PusherApp, PusherApps
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.dialects.pusher.hooks import PusherHooks
+from imserver.dialects.pusher.settings import CLIENT_EVENTS
 from imserver.dialects.pusher.wire import CACHED, ENCRYPTED, PRESENCE, PRIVATE, USER_CHANNEL
 from imserver.hub.hub import Hub
 from imserver.model import (
@@ -143,8 +145,7 @@ class PusherService:
         self._consent = consent
         self._apps = apps
         self._hooks = hooks
-        self._rates = ConnectionRates()
-        """Of client events."""
+        self._client_events, self._publications = Buckets(CLIENT_EVENTS), Buckets(PUBLICATIONS)
         self._counting: set[tuple[str, str]] = set()
         """Channels whose count of subscribers will be sent."""
         self._users: dict[tuple[str, str], dict[str, _UserHere]] = {}
@@ -508,10 +509,10 @@ class PusherService:
         if len(command.data) + len(command.text.encode()) > settings.event_bytes:
             return f"An event has at most {settings.event_bytes} bytes"
         per_second = settings.client_events_per_second
-        if not self._rates.take(connection, "", per_second):
+        if not (per_second and self._client_events.take(ref(connection), number=per_second)):
             return f"A connection may send {per_second} client events per second"
-        namespace = self._channels.namespace(app.app, channel)
-        if not self._rates.take_of_channel(connection, namespace, options):
+        payer = ref(connection), self._channels.namespace(app.app, channel)
+        if not self._publications.take(payer, number=options.publications_per_second):
             return f"A connection may send {options.publications_per_second} such events per second"
         return ""
 

@@ -14,7 +14,7 @@ import msgspec
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
 from imserver.channels.members import ChannelRefused

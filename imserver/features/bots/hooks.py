@@ -17,7 +17,7 @@ import msgspec
 from gevent.event import Event as Signal
 from msgspec import Raw, Struct
 
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates
 from imserver.clock import retry_pause, until_beat
 from imserver.cluster.registry import Registry
 from imserver.dialects.cmd.wire import STORED_COMMANDS

@@ -10,9 +10,8 @@ from msgspec import Raw, Struct
 from imserver import errors
 from imserver.api.v1 import messages
 from imserver.api.v1.messages import MessageApi, message_api
-from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates, TooManyRequests
 from imserver.auth.tenants import Tenants
 from imserver.core.core import Core
 from imserver.features.accounts import api as accounts
@@ -199,7 +198,7 @@ def _read(api: HookApi, call: Call) -> None:
         hook = api.incoming.with_token(request.path.removeprefix(PATH), request.host)
     except UnknownHook:
         raise ApiProblem(HTTP_UNKNOWN_HOOK) from None
-    except TooManyFailures as failures:
+    except TooManyRequests as failures:
         raise too_many(failures) from None
     body, kind = call.body, request.headers.get("content-type", "")
     # curl calls JSON a form, too.

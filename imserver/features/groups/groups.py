@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 
 from imserver import errors
-from imserver.auth.attempts import Attempts, TooManyFailures
 from imserver.auth.identifiers import fits
+from imserver.auth.rates import Buckets, TooManyRequests
 from imserver.auth.relations import Relations
 from imserver.errors import ImserverError
 from imserver.model import (
@@ -107,7 +107,7 @@ class Groups:
     Whoever adds users asks ``accounts_among`` first.
     """
 
-    def __init__(self, store: Store, limit: int, made: Attempts, accounts_among: AccountsAmong) -> None:
+    def __init__(self, store: Store, limit: int, made: Buckets, accounts_among: AccountsAmong) -> None:
         self._store = store
         self.limit = limit
         self._made = made
@@ -152,14 +152,14 @@ class Groups:
     def create(self, app: str, owner: str, name: str, users: Sequence[str], by_user: bool = True) -> Group:
         """Make a group of an owner and other users. ``by_user``: the owner makes it, not a back end.
 
-        Raises BadGroup, TooManyFailures and TooManyMembers.
+        Raises BadGroup, TooManyRequests and TooManyMembers.
         """
         _check_name(name)
         others = [user for user in dict.fromkeys(users) if user != owner]
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         if by_user:
-            self._made.take((app, owner))
+            self._made.require((app, owner))
         made = _done(self._store.log().create(app, owner, name, others))
         return self.show(app, made.conversation, owner)
 
@@ -187,7 +187,7 @@ class Groups:
         """Add a user who has accepted the invitation of a member or (``""``) a back end.
 
         ``by_user``: see :meth:`create`. False: the user is a member already. Raises UnknownGroup also if a
-        new member does not meet the condition, TooManyFailures, TooManyMembers, and NotAllowed if the member
+        new member does not meet the condition, TooManyRequests, TooManyMembers, and NotAllowed if the member
         may no longer invite.
         """
         right = _permitted(invited_by, "invite", _INVITING)
@@ -198,7 +198,7 @@ class Groups:
         return self._store.log().count_members(app, group)
 
     def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
-        """Add a user to an open group. ``by_user``: see :meth:`create`. Raises TooManyFailures and
+        """Add a user to an open group. ``by_user``: see :meth:`create`. Raises TooManyRequests and
         TooManyMembers.
         """
         self._enter(app, group, user, _may_enter(user), by_user)
@@ -217,7 +217,7 @@ class Groups:
         """Add a user who wants it. It counts for their limit if they were not a member."""
         log = self._log_with(group)
         if by_user:
-            self._made.take((app, user))
+            self._made.require((app, user))
         joined = None
         try:
             joined = log.join(
@@ -233,7 +233,7 @@ class Groups:
             return _done(joined)
         finally:
             if by_user and not (isinstance(joined, Change) and joined.users):
-                self._made.forgive((app, user))
+                self._made.give_back((app, user))
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
         """Open a group to everybody, or close it. Raises NotAllowed."""
@@ -447,7 +447,7 @@ GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
     UnknownGroup: errors.REPLY_NO_DATA,
     NotAllowed: errors.REPLY_UNAUTHORIZED,
     _Stranger: errors.REPLY_UNAUTHORIZED,
-    TooManyFailures: errors.CODE_LIMIT,
+    TooManyRequests: errors.CODE_LIMIT,
     TooManyMembers: errors.CODE_LIMIT,
 }
 """Exceptions of commands on groups → reply codes."""

@@ -7,7 +7,7 @@ Each is a row, and an entry of the log about the message. The totals of a messag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -23,12 +23,10 @@ from imserver.storage.log.contract import (
     RECALLED,
     UNKNOWN_MESSAGE,
     Change,
-    Draft,
-    Entry,
     Rejected,
     options_of,
 )
-from imserver.storage.log.groups import MEMBER, group_settings
+from imserver.storage.log.groups import MEMBER, group_settings, record
 from imserver.storage.log.rows import (
     NUMBERS,
     ROOM,
@@ -78,8 +76,16 @@ class AnnotationWriter(LogWriter):
                 return Rejected(FULL, f"at most {MOST_EMOJI} different emoji")
             before = totals.get(emoji, Reaction(emoji, 0))
             count = before.count + (-1 if remove else 1)
-            entry = _enter(
-                transaction, found, user, "reaction", remove, time_ms, emoji.encode(), {"count": count}
+            entry = record(
+                transaction,
+                found.state,
+                "reaction",
+                user,
+                {"count": count},
+                emoji.encode(),
+                type="remove" if remove else "add",
+                about=found.id,
+                time_ms=time_ms,
             )
             if remove:
                 driver.execute(
@@ -122,7 +128,15 @@ class AnnotationWriter(LogWriter):
                 count = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
                 if driver.query(count, (log, conversation))[0][0] >= MOST_PINS:
                     return Rejected(FULL, f"at most {MOST_PINS} pinned messages")
-            entry = _enter(transaction, found, user, "pin", remove, time_ms)
+            entry = record(
+                transaction,
+                found.state,
+                "pin",
+                user,
+                type="remove" if remove else "add",
+                about=found.id,
+                time_ms=time_ms,
+            )
             if remove:
                 driver.execute("DELETE FROM pin WHERE log = %s AND message = %s", (log, message))
             else:
@@ -193,31 +207,6 @@ def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Reje
         if driver.blocks(transaction.app, peers):
             return Rejected(BLOCKED)
     return _Found(message, state, role, bytes(meta))
-
-
-def _enter(
-    transaction: AppTransaction,
-    found: _Found,
-    user: str,
-    kind: Literal["reaction", "pin"],
-    remove: bool,
-    time_ms: int,
-    body: bytes = b"",
-    meta: dict[str, Any] | None = None,
-) -> Entry:
-    draft = Draft(
-        sender=user,
-        kind=kind,
-        type="remove" if remove else "add",
-        body=body,
-        time_ms=time_ms or transaction.now * 1000,
-        about=found.id,
-        meta=_encode(meta) if meta else b"",
-        conversation=found.state.id,
-    )
-    entry = transaction.enter(found.state, draft)
-    transaction.settle()
-    return entry
 
 
 def _totals(meta: dict[str, Any]) -> dict[str, Reaction]:

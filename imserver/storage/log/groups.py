@@ -71,7 +71,7 @@ class GroupWriter(LogWriter):
             if bots:
                 transaction.set_bots(state, tuple(bots))
             details = {"change": "create", "name": name, "users": all_users}
-            entry = _record(transaction, state, "group", owner, details, meta)
+            entry = record(transaction, state, "group", owner, details, meta)
             return Change(state.id, entry, tuple(all_users))
 
         return self.change(app, work)
@@ -121,7 +121,7 @@ class GroupWriter(LogWriter):
             details = {"users": new, "role": role}
             if invited_by:
                 details["invited_by"] = invited_by
-            entry = _record(transaction, state, "join", by, details)
+            entry = record(transaction, state, "join", by, details)
             return Change(state.id, entry, tuple(new))
 
         return self.change(app, work)
@@ -164,7 +164,7 @@ class GroupWriter(LogWriter):
                 return Change(conversation)
             if heir and users is not None and any(there[user][1] == OWNER for user in leaving):
                 _promote_heir(transaction, state, leaving, by)
-            entry = _record(transaction, state, "leave", by, {"users": leaving})
+            entry = record(transaction, state, "leave", by, {"users": leaving})
             driver.end_members(transaction.log, conversation, leaving, state.last_id)
             if any(bot in leaving for bot in state.bots):
                 transaction.set_bots(state, tuple(bot for bot in state.bots if bot not in leaving))
@@ -184,7 +184,7 @@ class GroupWriter(LogWriter):
                 return state
             transaction.driver.set_group(transaction.log, conversation, "name", name)
             return Change(
-                state.id, _record(transaction, state, "group", by, {"change": "rename", "name": name})
+                state.id, record(transaction, state, "group", by, {"change": "rename", "name": name})
             )
 
         return self.change(app, work)
@@ -205,7 +205,7 @@ class GroupWriter(LogWriter):
                 return Change(state.id)
             transaction.driver.set_group(transaction.log, conversation, "open", int(is_open))
             return Change(
-                state.id, _record(transaction, state, "group", by, {"change": "open", "open": is_open})
+                state.id, record(transaction, state, "group", by, {"change": "open", "open": is_open})
             )
 
         return self.change(app, work)
@@ -239,7 +239,7 @@ class GroupWriter(LogWriter):
             for name, value in options_of(after).items():
                 if OPTIONS[name][0] & (before ^ after):
                     details[name] = value
-            return Change(state.id, _record(transaction, state, "group", by, details))
+            return Change(state.id, record(transaction, state, "group", by, details))
 
         return self.change(app, work)
 
@@ -316,24 +316,30 @@ def _set(
         muted_until = transaction.driver.mutes(transaction.log, [(user, state.id)])[user, state.id]
     transaction.driver.change_member(transaction.log, state.id, user, role, muted_until)
     details = {"change": change, "users": [user], "role": role, "muted_until": muted_until}
-    return _record(transaction, state, "group", by, details)
+    return record(transaction, state, "group", by, details)
 
 
-def _record(
+def record(
     transaction: AppTransaction,
     state: ConversationState,
     kind: EntryKind,
     by: str,
-    details: dict[str, Any],
+    details: dict[str, Any] | None = None,
     body: bytes = b"",
+    *,
+    type: str = "",
+    about: int = 0,
+    time_ms: int = 0,
 ) -> Entry:
+    """Add an entry about a change to its conversation. ``details``: its ``meta``. ``time_ms`` 0: now."""
     draft = Draft(
         sender=by,
         kind=kind,
-        type="",
+        type=type,
         body=body,
-        time_ms=transaction.now * 1000,
-        meta=_encode(details),
+        time_ms=time_ms or transaction.now * 1000,
+        about=about,
+        meta=_encode(details) if details else b"",
         conversation=state.id,
     )
     entry = transaction.enter(state, draft)

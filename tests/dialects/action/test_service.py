@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth import quotas
+from imserver.auth import rates
 from imserver.dialects.action.service import ActionState
 from imserver.dialects.action.wire import ActionDialect
 from imserver.sessions import sessions
@@ -71,7 +71,7 @@ def test_a_later_login_of_one_connection_ends_the_former_session_under_any_polic
 def test_a_connection_that_changes_its_user_all_the_time_pays_for_the_notices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(quotas, "monotonic", Clock())
+    monkeypatch.setattr(rates, "monotonic_ns", Clock().nanoseconds)
     with Harness(policies=POLICIES) as harness:
         harness.fanout.notice_bytes = 1000
         _, client = connect(harness)

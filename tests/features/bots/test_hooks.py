@@ -296,7 +296,7 @@ def test_an_answer_waits_while_the_bot_has_sent_too_many(
     receivers.replies[url] = lambda _: (200, json.encode({"messages": [{"text": str(n)} for n in range(5)]}))
     rates = node.node.core.bot_rates
     rates.know("201", bot.user)
-    rates.bots["201", bot.user].left = 0.0
+    rates.buckets.charge(("201", bot.user), 100)
     say(jay, bot, "go")
     until(lambda: said_by(bot, jay) == list("01234"))
     assert receivers.texts(url) == ["go"], "it is not asked again"

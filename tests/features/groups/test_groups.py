@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from imserver import errors
-from imserver.auth.attempts import Attempts, TooManyFailures
+from imserver.auth.rates import Buckets, TooManyRequests
 from imserver.auth.relations import NoRelations
 from imserver.features.groups.groups import (
     ADMIN,
@@ -25,6 +25,7 @@ from imserver.features.groups.groups import (
     TooManyMembers,
     UnknownGroup,
 )
+from imserver.features.groups.settings import NEW_GROUPS
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
 from imserver.model import JoinGroup
 from imserver.storage.log.contract import Change, Draft
@@ -51,7 +52,7 @@ def log(store: Store) -> MessageLog:
 
 @pytest.fixture
 def groups(store: Store) -> Groups:
-    return Groups(store, LIMIT, Attempts(MOST_GROUPS, 3600), lambda app, users: set(users))
+    return Groups(store, LIMIT, Buckets(NEW_GROUPS, MOST_GROUPS, 3600), lambda app, users: set(users))
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def at_once(*deeds: tuple[Any, ...]) -> list[str]:
     def outcome(function: Callable[..., Any], *arguments: Any) -> str:
         try:
             function(APP, *arguments)
-        except (BadGroup, NoMember, NotAllowed, TooManyFailures, TooManyMembers, UnknownGroup) as refused:
+        except (BadGroup, NoMember, NotAllowed, TooManyRequests, TooManyMembers, UnknownGroup) as refused:
             return type(refused).__name__
         return ""
 
@@ -114,12 +115,12 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
         (groups.join, group, "eve"),
         (groups.accept, group, "eve", "", met),
     ):
-        assert at_once(deed) == ["TooManyFailures"]
+        assert at_once(deed) == ["TooManyRequests"]
     eve: Any = SimpleNamespace(app=APP, user="eve")
     commands = GroupCommands(groups, NoRelations())
-    with pytest.raises(TooManyFailures):
+    with pytest.raises(TooManyRequests):
         commands.join(eve, JoinGroup(group))
-    assert GROUP_REFUSALS[TooManyFailures] == errors.CODE_LIMIT
+    assert GROUP_REFUSALS[TooManyRequests] == errors.CODE_LIMIT
     groups.create(APP, "eve", "of the back end", [], by_user=False)
     assert groups.join(APP, group, "eve", by_user=False).id == group
     assert not groups.accept(APP, group, "eve", "", met, by_user=False), "a member already"
