@@ -20,7 +20,6 @@ from msgspec.structs import replace
 from imserver.auth.quotas import NoticeRates
 from imserver.channels.members import (
     PRIVATE_PREFIX,
-    RESERVED,
     ChannelMembers,
     ChannelNames,
     ChannelRefused,
@@ -36,7 +35,7 @@ from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Reta
 from imserver.cluster.nodes import OtherNodes
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import ChannelPosition, Hub, LocalChannel
+from imserver.hub.hub import RESERVED, ChannelPosition, Hub, LocalChannel
 from imserver.metrics import Metrics
 from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
 from imserver.protocol.fossil import compressed
@@ -388,7 +387,7 @@ class Channels(ChannelMembers):
         else:
             answer(Position(position.epoch, since.offset))
             for event in found.publications:
-                self._fanout.to_connection(local.app, connection, event)
+                self._fanout.to_connection(connection, event)
         self._release(local, connection, position)
         return True
 
@@ -490,14 +489,14 @@ class Channels(ChannelMembers):
 
         :data:`INSUFFICIENT_STATE` closes the connection of a client that begins again only with a new one.
         """
-        app, state = connection.app or "", connection.dialect_state
+        state = connection.dialect_state
         begins_again = code == INSUFFICIENT_STATE
         if begins_again and state is not None and state.reconnects(channel) and self.has(connection, channel):
             connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
         elif self.remove(connection, channel):
             reason = INSUFFICIENT if begins_again else "server unsubscribe"
             event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
-            self._fanout.to_connection(self._hub.apps[app], connection, event)
+            self._fanout.to_connection(connection, event)
 
     def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
         """End the subscriptions of users who are members of a group no longer. Never switches."""

@@ -31,9 +31,6 @@ from imserver.transport.connection import Connection
 
 MAX_NAME_BYTES: Final = 255
 """Longest name of a channel, in bytes of UTF-8."""
-RESERVED: Final = ("user:", "group:")
-"""Channels of these namespaces reach the sessions of users and of the members of groups, without
-subscriptions. Only these users and members may subscribe to them."""
 PRIVATE_PREFIX: Final = "$"
 """Beginning of the names of Centrifugo's private channels. It is no part of the namespace."""
 _USER_BOUNDARY: Final = "#"

@@ -40,7 +40,7 @@ from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.process import derive_key
 from imserver.push.idempotency import Dedupe, MessageIds
-from imserver.push.push import Delivery, Pushes
+from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.sessions.cluster_sessions import ClusterSessions
 from imserver.sessions.connection_ids import ConnectionTable
@@ -70,7 +70,6 @@ class Cluster:
         table: ConnectionTable,
         hub: Hub,
         fanout: Fanout,
-        delivery: Delivery,
         dedupe: Dedupe,
         metrics: Metrics,
         logins: Logins,
@@ -79,7 +78,7 @@ class Cluster:
     ) -> None:
         self._config = config
         self._store = store
-        self._delivery = delivery
+        self._fanout = fanout
         self._fingerprint = hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
         self.queries = queries
         self._table = table
@@ -109,11 +108,11 @@ class Cluster:
             hub, fanout, metrics, table, tenants.get, registry.history, channel_log, others, self.registrar
         )
 
-        self.connections = Connections(table, self.channels, hub, fanout, queries, registry, others)
+        self.connections = Connections(table, self.channels, fanout, queries, registry, others)
         self.presence = Presence(hub, table, registry, others)
-        reach = ClusterReach(registry, messages, hub, delivery, self.message_ids, guard)
+        reach = ClusterReach(registry, messages, hub, fanout, self.message_ids, guard)
         self.pushes = Pushes(self.message_ids, reach, metrics)
-        self.rerouting = Rerouting(registry, messages, delivery, self.sessions, guard)
+        self.rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
         self.node_messages.handle(
             {
                 ToUser: self.rerouting.deliver,
@@ -200,7 +199,7 @@ class Cluster:
     # --- handlers of node messages --------------------------------------------------------------------------
 
     def _deliver_to_app(self, message: ToApp) -> None:
-        self._delivery.to_app(message.app, message.event, message.except_user, message.except_users)
+        self._fanout.to_app(message.app, message.event, message.except_user, message.except_users)
 
     def _replaced(self, message: Replaced) -> None:
         self.sessions.replaced(message.app, message.user, message.session_id)

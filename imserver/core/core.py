@@ -47,7 +47,6 @@ from imserver.process import DataDirectory, derive_key
 from imserver.protocol.dialect import Dialect
 from imserver.push.idempotency import Dedupe, RequestIds
 from imserver.push.publish import PendingPushes, Publishing
-from imserver.push.push import Delivery
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.sessions.sessions import Sessions
 from imserver.storage.contract import Erasure, tables_of
@@ -275,8 +274,7 @@ class Core:
             name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
         }
         self.hub = Hub(policies, self.context.connections, self._forgotten)
-        self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
-        self.delivery = Delivery(self.hub, self.fanout)
+        self.fanout = Fanout(self.hub, self.flusher, self.metrics, config.hub.notice_members)
         self.tenants = Tenants(config, self.store, self.hub, self._objection, self.declared)
         self.keys = Keys(config, self.tenants.resolve)
         self.proxies = TrustedProxies(config.server.trusted_proxies)
@@ -332,7 +330,6 @@ class Core:
             self.table,
             self.hub,
             self.fanout,
-            self.delivery,
             self.dedupe,
             self.metrics,
             self.logins,

@@ -6,17 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from imserver.clock import serve_others
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
-from imserver.model import ACCEPTED, ChannelPart, Event, Outcome
+from imserver.model import ACCEPTED, Event, Outcome
 from imserver.push.idempotency import MessageIds
 
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
@@ -188,72 +186,13 @@ def _id_of_user(user: str, msg_id: str) -> str:
     return f"{user}\0{msg_id}" if msg_id else ""
 
 
-class Delivery:
-    """Delivers to sessions of this node. Stateless. Returns before anything is written to a socket."""
-
-    def __init__(self, hub: Hub, fanout: Fanout) -> None:
-        self._apps = hub.apps
-        self._fanout = fanout
-        self._named = self._plain = Event("msg", "", "")
-        """The last publication of a group, and the push without its channel."""
-
-    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> int:
-        """Deliver to the addressed sessions of a user, or only to those on one device. Return their
-        number.
-
-        A session that has subscribed to ``group:<id>``, named by ``event.channel``, or to ``user:<user>``
-        receives a publication of that channel instead of a push.
-        """
-        known = self._apps.get(app)
-        if known is None:
-            return 0
-        if known.channels or event.channel is not None:
-            return self._to_subscribers(known, user, event, device)
-        if device is not None:
-            return self._fanout.to_device(known, user, device, event)
-        return self._fanout.to_user(known, user, event)
-
-    def _to_subscribers(self, app: App, user: str, event: Event, device: str | None) -> int:
-        own, group, of_group = app.channels.get(f"user:{user}"), None, event
-        if event.channel is not None:
-            group = app.channels.get(event.channel.name)
-            event = self._without_channel(event)
-        if own is None and group is None:
-            if device is not None:
-                return self._fanout.to_device(app, user, device, event)
-            return self._fanout.to_user(app, user, event)
-        sessions = [each for each in app.sessions_of(user) if device is None or each.device == device]
-        for each in sessions:
-            sent = event
-            if group is not None and each in group.members:
-                sent = of_group
-            elif own is not None and each in own.members:
-                sent = replace(event, channel=ChannelPart(own.name))
-            self._fanout.to_connection(app, each, sent)
-        return len(sessions)
-
-    def _without_channel(self, event: Event) -> Event:
-        """The push for sessions that have not subscribed. The same object for one event, which is encoded
-        once."""
-        if self._named is not event:
-            self._named, self._plain = event, replace(event, channel=None)
-        return self._plain
-
-    def to_app(
-        self, app: str, event: Event, except_user: str = "", except_users: Collection[str] = ()
-    ) -> int:
-        """Deliver to all users of an app except these. Return the number of sessions reached."""
-        known = self._apps.get(app)
-        return 0 if known is None else self._fanout.to_app(known, event, except_user, except_users)
-
-
 class LocalReach:
     """See :class:`Reach`; on a node without a cluster."""
 
-    def __init__(self, ids: MessageIds, delivery: Delivery) -> None:
+    def __init__(self, ids: MessageIds, fanout: Fanout) -> None:
         self._dedupe = ids.dedupe
-        self._to_user = delivery.to_user
-        self._to_app = delivery.to_app
+        self._to_user = fanout.to_user
+        self._to_app = fanout.to_app
 
     def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
         return _SENT if self._to_user(app, user, event) else _NOT_SENT

@@ -21,10 +21,11 @@ from msgspec.structs import replace
 
 from imserver.cluster.nodes import NodeMessages, ToApp, ToUser
 from imserver.cluster.registry import Claim, SessionRef
+from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.model import Event, Outcome
 from imserver.push.idempotency import CLAIM_SECONDS, LOOK_SECONDS, IdClaim, MessageIds, Waiting
-from imserver.push.push import Delivery, UserPush
+from imserver.push.push import UserPush
 from imserver.sessions.cluster_sessions import ClusterSessions
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class ClusterReach:
         registry: RedisRegistry,
         node_messages: NodeMessages,
         hub: Hub,
-        delivery: Delivery,
+        fanout: Fanout,
         ids: MessageIds,
         reorder_guard: ReorderGuard,
     ) -> None:
@@ -55,7 +56,7 @@ class ClusterReach:
         self._ids = ids
         self._node_messages = node_messages
         self._hub = hub
-        self._delivery = delivery
+        self._fanout = fanout
         self._reorder_guard = reorder_guard
         self._routes = ReorderDelay()
         self._origin = getrandbits(48)
@@ -155,7 +156,7 @@ class ClusterReach:
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
     ) -> Outcome:
-        here = self._delivery.to_app(app, event, except_user, except_users) > 0
+        here = self._fanout.to_app(app, event, except_user, except_users) > 0
         others = len(self._node_messages.peers())
         failed = self._node_messages.broadcast(ToApp(app, except_user, event, except_users))
         if not here and failed == others:
@@ -213,7 +214,7 @@ class ClusterReach:
         epochs = {ref.epoch for ref in refs or () if device is None or ref.device == device}
         reached = failed = 0
         here = own in epochs or not refs or self._is_unregistered(app, user)
-        if here and self._delivery.to_user(app, user, event, device):
+        if here and self._fanout.to_user(app, user, event, device):
             reached += 1
             self._reorder_guard.reached(app, user, self._origin, number)
         for epoch in epochs - {own}:
@@ -257,13 +258,13 @@ class Rerouting:
         self,
         registry: RedisRegistry,
         node_messages: NodeMessages,
-        delivery: Delivery,
+        fanout: Fanout,
         sessions: ClusterSessions,
         reorder_guard: ReorderGuard,
     ) -> None:
         self._registry = registry
         self._node_messages = node_messages
-        self._delivery = delivery
+        self._fanout = fanout
         self._sessions = sessions
         self._reorder_guard = reorder_guard
         self._queues: dict[tuple[str, str], deque[ToUser]] = {}
@@ -296,7 +297,7 @@ class Rerouting:
         if item.hops and self._reorder_guard.is_overtaken(app, user, item.origin, item.number):
             self.unreached += 1
             return True
-        if not self._delivery.to_user(app, user, item.event, item.device):
+        if not self._fanout.to_user(app, user, item.event, item.device):
             return False
         self._reorder_guard.reached(app, user, item.origin, item.number)
         return True

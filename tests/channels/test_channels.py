@@ -28,7 +28,6 @@ from imserver.dialects.centrifuge.wire import (
 )
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.wire import ChannelCmdDialect
-from imserver.hub.hub import App
 from imserver.model import (
     AskHistory,
     AskPresence,
@@ -445,11 +444,11 @@ def endings(harness: Harness) -> list[tuple[Connection, int]]:
     ended: list[tuple[Connection, int]] = []
     send = harness.fanout.to_connection
 
-    def to_connection(app: App, connection: Connection, event: Event) -> None:
+    def to_connection(connection: Connection, event: Event) -> None:
         if event.kind == "unsubscribed":
             ended.append((connection, event.code))
         else:
-            send(app, connection, event)
+            send(connection, event)
 
     harness.fanout.to_connection = to_connection  # type: ignore[method-assign, assignment]
     return ended
@@ -595,7 +594,7 @@ def test_a_history_that_was_lost_ends_the_subscriptions_that_can_begin_again(nod
     plain, plain_client = a.login(MULTI, "bob")
     assert a.channels.join(MULTI, NEWS, plain)
     ended: list[Event] = []
-    a.fanout.to_connection = lambda _app, _connection, event: ended.append(event)  # type: ignore[method-assign, assignment]
+    a.fanout.to_connection = lambda _connection, event: ended.append(event)  # type: ignore[method-assign, assignment]
     publish(a, "one")
     nodes.book.history.forget(MULTI)
     publish(b, "two")

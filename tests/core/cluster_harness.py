@@ -379,19 +379,19 @@ class ClusterHarness(Harness):
             self.registry,  # type: ignore[arg-type]
             self.node_messages,
             self.hub,
-            self.delivery,
+            self.fanout,
             ids,
             self.reorder_guard,
         )
         self.pushes = Pushes(ids, reach, self.metrics)
         self.rerouting = Rerouting(
-            self.registry, self.node_messages, self.delivery, self.sessions, self.reorder_guard
+            self.registry, self.node_messages, self.fanout, self.sessions, self.reorder_guard
         )  # type: ignore[arg-type]
         self.presence = Presence(self.hub, self.table, self.registry, self.others)
         self.node_messages.handle(
             {
                 ToUser: self.rerouting.deliver,
-                ToApp: lambda m: self.delivery.to_app(m.app, m.event, m.except_user, m.except_users),
+                ToApp: lambda m: self.fanout.to_app(m.app, m.event, m.except_user, m.except_users),
                 ToChannel: self.channels.received,
                 ToConnection: self.connections.received,
                 ChannelsUnsettled: lambda m: self.channels.peer_unsettled(m.epoch),
@@ -423,7 +423,6 @@ class ClusterHarness(Harness):
         self.connections = Connections(
             self.table,
             self.channels,
-            self.hub,
             self.fanout,
             self.queries,
             self.registry,

@@ -28,7 +28,7 @@ from imserver.model import Login
 from imserver.protocol.dialect import Dialect
 from imserver.push.idempotency import Dedupe, MessageIds
 from imserver.push.publish import PendingPushes
-from imserver.push.push import Delivery, LocalReach, Pushes
+from imserver.push.push import LocalReach, Pushes
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
@@ -99,14 +99,13 @@ class Harness(SocketHarness):
         super().__init__(**options)
         self.metrics = Metrics()
         self.hub = Hub(policies, self.context.connections, self._forgotten)
-        self.fanout = Fanout(self.flusher, self.metrics, notice_members)
-        self.delivery = Delivery(self.hub, self.fanout)
+        self.fanout = Fanout(self.hub, self.flusher, self.metrics, notice_members)
         self.allowed: set[str] | None = None
         self.logins = Admitting(self._may_login, self.metrics)
         self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins, Bans())  # type: ignore[arg-type]
         self._add_channels()
         ids = MessageIds(Dedupe(1000, 60, shared=True))
-        self._pushes = Pushes(ids, LocalReach(ids, self.delivery), self.metrics)
+        self._pushes = Pushes(ids, LocalReach(ids, self.fanout), self.metrics)
         self._stored_members = stored or {}
         self.back_end = BackEnd()
         self.reviews = ReviewRequests(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
@@ -138,9 +137,7 @@ class Harness(SocketHarness):
             self.history,
             self._channel_log(),
         )
-        self.connections = Connections(
-            self.table, self.channels, self.hub, self.fanout, NodeQueries(), REGISTRY
-        )
+        self.connections = Connections(self.table, self.channels, self.fanout, NodeQueries(), REGISTRY)
 
     def _channel_log(self) -> ChannelLog:
         """The log of stored channels, of which a node without messages has none."""

@@ -16,7 +16,7 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.principal import SIGNED, Principal
 from imserver.channels.channels import Channels
-from imserver.channels.members import MAX_NAME_BYTES, RESERVED, ChannelRefused
+from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused
 from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
 from imserver.dialects.pusher.service import NAME, PusherService, connection_id_of
 from imserver.dialects.pusher.wire import (
@@ -29,6 +29,7 @@ from imserver.dialects.pusher.wire import (
 )
 from imserver.http.call import Call, Route
 from imserver.http.reply import PREFLIGHT, ApiProblem
+from imserver.hub.hub import RESERVED
 from imserver.model import YIELD_TARGETS
 from imserver.sessions.sessions import Sessions
 from imserver.transport.exchange import HttpRequest, HttpResponse
