@@ -110,8 +110,8 @@ class Cluster:
 
         self.connections = Connections(table, self.channels, fanout, queries, registry, others)
         self.presence = Presence(hub, table, registry, others)
-        reach = ClusterReach(registry, messages, hub, fanout, self.message_ids, guard)
-        self.pushes = Pushes(self.message_ids, reach, metrics)
+        self.reach = ClusterReach(registry, messages, hub, fanout, self.message_ids, guard, metrics)
+        self.pushes = Pushes(self.message_ids, self.reach, metrics)
         self.rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
         self.node_messages.handle(
             {

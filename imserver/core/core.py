@@ -47,6 +47,7 @@ from imserver.process import DataDirectory, derive_key
 from imserver.protocol.dialect import Dialect
 from imserver.push.idempotency import Dedupe, RequestIds
 from imserver.push.publish import PendingPushes, Publishing
+from imserver.push.push import Reach
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.sessions.sessions import Sessions
 from imserver.storage.contract import Erasure, tables_of
@@ -346,6 +347,7 @@ class Core:
             services = Alone(config.limits.history_bytes, *parts)
         self.registry: Registry = services.registry
         self.message_ids, self.pushes = services.message_ids, services.pushes
+        self.reach: Reach = services.reach
         self.sessions: Sessions = services.sessions
         self.presence, self.channels = services.presence, services.channels
         self.connections = services.connections
@@ -387,7 +389,7 @@ class Core:
         """Build the services that push to all kinds of targets, and the pending pushes."""
         limits = self.config.limits
         self.pending = PendingPushes(
-            self.pushes,
+            self.reach.to_user,
             self.presence,
             limits.pending_pushes,
             limits.pending_bytes,
@@ -397,7 +399,7 @@ class Core:
         self.tenants.on_delete.append(self.pending.forget)
         self.request_ids = RequestIds(self.message_ids)
         self.publishing = Publishing(
-            self.pushes,
+            self.reach,
             self.channels,
             self.connections,
             self.pending,

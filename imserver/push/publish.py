@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from itertools import count
+from itertools import count, repeat
 from time import monotonic
 from typing import Annotated, Final
 
@@ -32,7 +32,7 @@ from imserver.cluster.nodes import NodeMessages, ToPending
 from imserver.errors import StorageUnavailable
 from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
 from imserver.push.idempotency import Carried, First, IdReused, RequestIds
-from imserver.push.push import Pushes
+from imserver.push.push import Reach
 from imserver.sessions.presence import Presence
 from imserver.storage.store import Store
 
@@ -114,12 +114,14 @@ class _Queue:
 class PendingPushes:
     """Owner of all pending pushes of this node: at most ``limit_pushes``, and at most ``limit_bytes``.
 
+    ``to_user``: that of the reach.
+
     One app takes at most :data:`APP_SHARE` of the free space, so that no app can use all of it.
     """
 
     def __init__(
         self,
-        pushes: Pushes,
+        to_user: Callable[[str, str, Event, str | None], Outcome],
         presence: Presence,
         limit_pushes: int,
         limit_bytes: int,
@@ -132,7 +134,7 @@ class PendingPushes:
         self.bytes = 0
         self.expired = 0
         """Pushes that expired before their user came."""
-        self._pushes = pushes
+        self._to_user = to_user
         self._presence = presence
         self._clock = clock
         self._queues: dict[tuple[str, str], _Queue] = {}
@@ -187,7 +189,7 @@ class PendingPushes:
             for number, push in tuple(queue.pushes.items()):
                 if number not in queue.pushes or push.until <= self._clock():
                     continue  # an expired one is counted in the next round
-                if self._pushes.reach(app, [user], push.event, push.device)[0] is Outcome.SENT:
+                if self._to_user(app, user, push.event, push.device) is Outcome.SENT:
                     self._drop(app, queue, number)
                 elif push.device is None:
                     break
@@ -276,7 +278,7 @@ class Publishing:
 
     def __init__(
         self,
-        pushes: Pushes,
+        reach: Reach,
         channels: Channels,
         connections: Connections,
         pending: PendingPushes,
@@ -284,7 +286,7 @@ class Publishing:
         request_ids: RequestIds,
         on_absent: OnAbsent | None = None,
     ) -> None:
-        self._pushes = pushes
+        self._reach = reach
         self._channels = channels
         self._connections = connections
         self._pending = pending
@@ -400,7 +402,7 @@ class Publishing:
             return [self._channels.publish(app, target.channel, event, except_users, key=key)]
         if target.group is not UNSET:
             return [self._to_group(app, int(target.group), event, except_users, ttl_seconds)]
-        return [self._pushes.spread(app, event, except_users)]
+        return [self._reach.to_app(app, event, "", except_users)]
 
     def _to_group(
         self, app: str, group: int, event: Event, except_users: tuple[str, ...], ttl_seconds: float
@@ -440,7 +442,7 @@ class Publishing:
             return self._connections.push_each(app, users, event)
         if self._pending.count:
             self._deliver_pending(app, users)
-        outcomes = self._pushes.reach(app, users, event, device)
+        outcomes = self._reach.to_each(app, users, repeat(event), device)
         if Outcome.NOT_SENT in outcomes:
             self._report(app, users, [event] * len(users), outcomes)
             for index, outcome in enumerate(outcomes if ttl_seconds else ()):
@@ -459,7 +461,7 @@ class Publishing:
             ]
         if self._pending.count:
             self._deliver_pending(app, users)
-        outcomes = self._pushes.reach_each(app, users, events)
+        outcomes = self._reach.to_each(app, users, events)
         if Outcome.NOT_SENT in outcomes:
             self._report(app, users, events, outcomes)
         return outcomes

@@ -1,6 +1,6 @@
 """Pushes: messages of a back end to users, delivered once per message id.
 
-:class:`Pushes` claims ids and reports results. Its ``reach`` delivers: :class:`LocalReach` on this node,
+:class:`Pushes` claims ids. A :class:`Reach` delivers: :class:`LocalReach` on this node,
 :class:`imserver.push.routing.ClusterReach` on all nodes.
 """
 
@@ -32,29 +32,35 @@ class UserPush(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Reach(Protocol):
-    """Delivers to users. Two implementations: this node, and all nodes. Every call may switch."""
+    """Delivers to users. Two implementations: this node, and all nodes. Every call may switch.
+
+    The pushes that were sent are counted here.
+    """
+
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        """Deliver to one user, to all devices or to one."""
 
     def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
         """Deliver to one user, unless another node has accepted a push of this id."""
+
+    def to_each(
+        self,
+        app: str,
+        users: Sequence[str],
+        events: Iterable[Event],
+        device: str | None = None,
+        outcomes: list[Outcome] | None = None,
+    ) -> list[Outcome]:
+        """Deliver to each user one event of ``events``, in this order, to all devices or to one.
+
+        Returns the outcomes. If it fails, those that are known are in ``outcomes``, an empty list.
+        """
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
         """Claim and deliver many pushes, each with its own user and id.
 
         Returns the outcomes, and the indexes of pushes that were not sent because another push holds their id
         now.
-        """
-
-    def to_users(
-        self, app: str, users: Sequence[str], event: Event, device: str | None = None
-    ) -> list[Outcome]:
-        """Deliver one event to each user, to all devices or to one."""
-
-    def to_each(
-        self, app: str, users: Sequence[str], events: Iterable[Event], outcomes: list[Outcome]
-    ) -> None:
-        """Deliver to each user one event of ``events``, in this order.
-
-        Appends each outcome to ``outcomes`` as soon as it is known.
         """
 
     def to_app(
@@ -64,7 +70,8 @@ class Reach(Protocol):
 
 
 class Pushes:
-    """Claims message ids, delivers through ``reach``, settles the claims. Every call may switch."""
+    """Pushes with message ids: claims the id, delivers through ``reach``, settles the claim. Every call may
+    switch."""
 
     def __init__(self, ids: MessageIds, reach: Reach, metrics: Metrics) -> None:
         self._ids = ids
@@ -85,7 +92,6 @@ class Pushes:
                 outcome = self._reach.to_user_once(app, user, Event("msg", user, push.text, msg_id))
         finally:
             self._dedupe.settle(key, outcome in _SETTLED)
-        self._metrics.pushes += outcome is _SENT
         return outcome
 
     def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
@@ -97,16 +103,14 @@ class Pushes:
         try:
             if push.user:
                 event = Event("msg", sender, push.text, push.msg_id)
-                outcome = self._reach.to_users(app, [push.user], event)[0]
+                outcome = self._reach.to_user(app, push.user, event)
         finally:
             self._ids.end(claim, outcome in ACCEPTED)
-        self._metrics.pushes += outcome is _SENT
         return outcome
 
     def to_each(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome]:
         """Push many messages, each with its own user and message id."""
         outcomes, waiting = self._reach.to_each_once(app, pushes)
-        self._metrics.pushes += outcomes.count(_SENT)
         # Rare: the same id twice in this call, or in another call at this moment. No claim is held during the
         # wait, so that two calls never wait for each other.
         for index in waiting:
@@ -130,12 +134,14 @@ class Pushes:
         outcome = _NOT_SENT
         try:
             if sender:
-                reached = self._reach.to_app(app, Event("msg", sender, text, msg_id), sender, except_users)
-                # It counts as sent if no node is known to have missed it, even if no user is online.
-                outcome = reached if reached in (Outcome.PARTLY, Outcome.FAILED) else _SENT
+                event = Event("msg", sender, text, msg_id)
+                outcome = self._reach.to_app(app, event, sender, except_users)
+                if outcome is _NOT_SENT:
+                    # It counts as sent if no node is known to have missed it, even if no user is online.
+                    outcome = _SENT
+                    self._metrics.pushes += 1
         finally:
             self._ids.end(claim, outcome in ACCEPTED)
-        self._metrics.pushes += outcome in ACCEPTED
         return outcome
 
     def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
@@ -149,32 +155,10 @@ class Pushes:
         outcomes: list[Outcome] = []
         try:
             events = (Event("msg", user, text, msg_id) for user in users)
-            self._reach.to_each(app, users, events, outcomes)
+            self._reach.to_each(app, users, events, outcomes=outcomes)
         finally:
             self._ids.end(claim, _SENT in outcomes)
-        self._metrics.pushes += outcomes.count(_SENT)
         return outcomes
-
-    # --- without an id --------------------------------------------------------------------------------------
-
-    def reach(self, app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
-        """Send one event to many users: to all their devices, or to one."""
-        outcomes = self._reach.to_users(app, users, event, device)
-        self._metrics.pushes += outcomes.count(_SENT)
-        return outcomes
-
-    def reach_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
-        """Send each of many users their own event, in this order."""
-        outcomes: list[Outcome] = []
-        self._reach.to_each(app, users, events, outcomes)
-        self._metrics.pushes += outcomes.count(_SENT)
-        return outcomes
-
-    def spread(self, app: str, event: Event, except_users: tuple[str, ...] = ()) -> Outcome:
-        """Send to all users of an app except some."""
-        outcome = self._reach.to_app(app, event, "", except_users)
-        self._metrics.pushes += outcome in ACCEPTED
-        return outcome
 
 
 def _id_of_user(user: str, msg_id: str) -> str:
@@ -189,16 +173,39 @@ def _id_of_user(user: str, msg_id: str) -> str:
 class LocalReach:
     """See :class:`Reach`; on a node without a cluster."""
 
-    def __init__(self, ids: MessageIds, fanout: Fanout) -> None:
+    def __init__(self, ids: MessageIds, fanout: Fanout, metrics: Metrics) -> None:
         self._dedupe = ids.dedupe
         self._to_user = fanout.to_user
         self._to_app = fanout.to_app
+        self._metrics = metrics
 
-    def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
-        return _SENT if self._to_user(app, user, event) else _NOT_SENT
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        if not self._to_user(app, user, event, device):
+            return _NOT_SENT
+        self._metrics.pushes += 1
+        return _SENT
+
+    to_user_once = to_user  # no other node has accepted its id
+
+    def to_each(
+        self,
+        app: str,
+        users: Sequence[str],
+        events: Iterable[Event],
+        device: str | None = None,
+        outcomes: list[Outcome] | None = None,
+    ) -> list[Outcome]:
+        # Names are looked up once per call, not once per user. So in to_each_once().
+        to_user = self._to_user
+        found: list[Outcome] = [] if outcomes is None else outcomes
+        for user, event in zip(users, events, strict=False):
+            found.append(_SENT if user and to_user(app, user, event, device) else _NOT_SENT)
+            if not len(found) % _YIELD_PUSHES:
+                serve_others()
+        self._metrics.pushes += found.count(_SENT)
+        return found
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
-        # The hot path of every push: names are looked up once per call, not once per target.
         claim, settle, to_user = self._dedupe.claim, self._dedupe.settle, self._to_user
         outcomes = []
         for push in pushes:
@@ -215,29 +222,13 @@ class LocalReach:
             outcomes.append(_SENT if sent else _NOT_SENT)
             if not len(outcomes) % _YIELD_PUSHES:
                 serve_others()
+        self._metrics.pushes += outcomes.count(_SENT)
         return outcomes, ()
-
-    def to_users(
-        self, app: str, users: Sequence[str], event: Event, device: str | None = None
-    ) -> list[Outcome]:
-        to_user = self._to_user
-        outcomes = []
-        for user in users:
-            outcomes.append(_SENT if user and to_user(app, user, event, device) else _NOT_SENT)
-            if not len(outcomes) % _YIELD_PUSHES:
-                serve_others()
-        return outcomes
-
-    def to_each(
-        self, app: str, users: Sequence[str], events: Iterable[Event], outcomes: list[Outcome]
-    ) -> None:
-        to_user = self._to_user
-        for user, event in zip(users, events, strict=True):
-            outcomes.append(_SENT if user and to_user(app, user, event) else _NOT_SENT)
-            if not len(outcomes) % _YIELD_PUSHES:
-                serve_others()
 
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
     ) -> Outcome:
-        return _SENT if self._to_app(app, event, except_user, except_users) else _NOT_SENT
+        if not self._to_app(app, event, except_user, except_users):
+            return _NOT_SENT
+        self._metrics.pushes += 1
+        return _SENT

@@ -375,15 +375,16 @@ class ClusterHarness(Harness):
         self.action_service = self._make_action_service(NotStoring())
         self._make_dispatcher()
         ids = MessageIds(self.dedupe, self.registry)  # type: ignore[arg-type]
-        reach = ClusterReach(
+        self.reach = ClusterReach(
             self.registry,  # type: ignore[arg-type]
             self.node_messages,
             self.hub,
             self.fanout,
             ids,
             self.reorder_guard,
+            self.metrics,
         )
-        self.pushes = Pushes(ids, reach, self.metrics)
+        self.pushes = Pushes(ids, self.reach, self.metrics)
         self.rerouting = Rerouting(
             self.registry, self.node_messages, self.fanout, self.sessions, self.reorder_guard
         )  # type: ignore[arg-type]

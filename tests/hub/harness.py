@@ -28,7 +28,7 @@ from imserver.model import Login
 from imserver.protocol.dialect import Dialect
 from imserver.push.idempotency import Dedupe, MessageIds
 from imserver.push.publish import PendingPushes
-from imserver.push.push import LocalReach, Pushes
+from imserver.push.push import LocalReach, Reach
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
@@ -105,7 +105,7 @@ class Harness(SocketHarness):
         self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins, Bans())  # type: ignore[arg-type]
         self._add_channels()
         ids = MessageIds(Dedupe(1000, 60, shared=True))
-        self._pushes = Pushes(ids, LocalReach(ids, self.fanout), self.metrics)
+        self.reach: Reach = LocalReach(ids, self.fanout, self.metrics)
         self._stored_members = stored or {}
         self.back_end = BackEnd()
         self.reviews = ReviewRequests(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
@@ -162,9 +162,9 @@ class Harness(SocketHarness):
 
     def _make_action_service(self, messages: Any) -> ActionService:
         presence = Presence(self.hub, self.table, REGISTRY)
-        self.pending = PendingPushes(self._pushes, presence, 1000, 1_000_000, lambda: self.now)
+        self.pending = PendingPushes(self.reach.to_user, presence, 1000, 1_000_000, lambda: self.now)
         self.acks = ActionAcks(
-            self._pushes, self.pending, self.pongs, self.metrics, 1_000_000, clock=lambda: self.now
+            self.reach, self.pending, self.pongs, self.metrics, 1_000_000, clock=lambda: self.now
         )
         return ActionService(
             self.hub,

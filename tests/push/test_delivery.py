@@ -55,7 +55,8 @@ def test_an_interrupted_push_to_many_is_accepted_if_a_user_was_reached(
     users: list[str], again: list[Outcome] | None
 ) -> None:
     ids = MessageIds(Dedupe(100, 60))
-    pushes = Pushes(ids, LocalReach(ids, BrokenFanout()), Metrics())  # type: ignore[arg-type]
+    reach = LocalReach(ids, BrokenFanout(), Metrics())  # type: ignore[arg-type]
+    pushes = Pushes(ids, reach, Metrics())
     with pytest.raises(RuntimeError):
         pushes.to_many("101", users, "m1", "hello")
     assert pushes.to_many("101", ["ann"], "m1", "hello") == again
