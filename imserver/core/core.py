@@ -46,8 +46,8 @@ from imserver.metrics import Metrics, resident_bytes
 from imserver.process import DataDirectory, derive_key
 from imserver.protocol.dialect import Dialect
 from imserver.push.idempotency import Dedupe, RequestIds
-from imserver.push.publish import PendingPushes, Publishing
-from imserver.push.push import Reach
+from imserver.push.pending import PendingPushes
+from imserver.push.push import Publishing, Reach
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.sessions.sessions import Sessions
 from imserver.storage.contract import Erasure, tables_of

@@ -1,26 +1,46 @@
-"""Pushes: messages of a back end to users, delivered once per message id.
+"""Pushes: messages of a back end to users, connections, channels and groups.
 
-:class:`Pushes` claims ids. A :class:`Reach` delivers: :class:`LocalReach` on this node,
+:class:`Pushes` claims the message ids of the original, :class:`Publishing` sends one event to targets of all
+kinds. Both deliver to users by a :class:`Reach`: :class:`LocalReach` on this node,
 :class:`imserver.push.routing.ClusterReach` on all nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
+from typing import Annotated, Final, Protocol
 
-from msgspec import Struct, field
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec.structs import replace
 
+from imserver.channels.channels import Channels
+from imserver.channels.connections import Connections
+from imserver.channels.members import GROUP_ID, ChannelRefused, check_name
+from imserver.channels.stored import Published
 from imserver.clock import serve_others
+from imserver.cluster.history import Position
+from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.metrics import Metrics
-from imserver.model import ACCEPTED, Event, Outcome
-from imserver.push.idempotency import MessageIds
+from imserver.model import ACCEPTED, SYSTEM_PREFIX, ChannelPart, Event, Outcome
+from imserver.push.idempotency import Carried, First, IdReused, MessageIds, RequestIds
+from imserver.push.pending import PendingPushes
+from imserver.storage.store import Store
 
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
 _SETTLED: Final = ACCEPTED | {_REPEATED}
 _YIELD_PUSHES: Final = 1024
 """Pushes between two looks at the sockets, 4 to 8 ms. With 256, `bench push --bulk 1000` cost 7 % more."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=512)]
+GroupName = Annotated[str, Meta(pattern=f"^{GROUP_ID.pattern}$", description="A group, by its id.")]
+_MEMBERS: Final = 1000
+"""Members of a group that are read together."""
+_encode = msgspec.json.Encoder().encode
+_encode_position = msgspec.msgpack.Encoder().encode
+_decode_position = msgspec.msgpack.Decoder(Position | None).decode
 
 
 class UserPush(Struct, forbid_unknown_fields=True, gc=False):
@@ -232,3 +252,251 @@ class LocalReach:
             return _NOT_SENT
         self._metrics.pushes += 1
         return _SENT
+
+
+class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """A target of a push: a `user` (with `device`: only on that device), a `connection` by its id, a
+    `channel`, the members of a `group`, or `all` users of the app.
+
+    The channel `user:<id>` is the user with this id, `group:<id>` the group.
+    """
+
+    user: Name | UnsetType = UNSET
+    device: Annotated[str, Meta(max_length=512)] | UnsetType = UNSET
+    connection: Name | UnsetType = UNSET
+    channel: Name | UnsetType = UNSET
+    group: GroupName | UnsetType = UNSET
+    all: bool = False
+
+    def __post_init__(self) -> None:
+        kinds = (self.user, self.connection, self.channel, self.group)
+        if sum(kind is not UNSET for kind in kinds) + self.all != 1:
+            raise ValueError(
+                "A target has one of `user`, `connection`, `channel`, `group`, and `all` that is true"
+            )
+        if self.device is not UNSET and self.user is UNSET:
+            raise ValueError("`device` goes with `user`")
+
+
+def addressed(target: Target) -> Target:
+    """The user or group whose channel a target is; any other target itself."""
+    kind, _, id = ("", "", "") if target.channel is UNSET else target.channel.partition(":")
+    if kind == "user" and id:
+        return Target(user=id)
+    if kind == "group" and GROUP_ID.fullmatch(id):
+        return Target(group=id)
+    return target
+
+
+OnAbsent = Callable[[str, Sequence[tuple[str, Event]]], None]
+"""Called with (app, (user, event) for each user who is not online). May switch."""
+
+
+class Publishing:
+    """Sends to targets of all kinds, on all nodes. Every call may switch. ``store`` has the groups."""
+
+    def __init__(
+        self,
+        reach: Reach,
+        channels: Channels,
+        connections: Connections,
+        pending: PendingPushes,
+        store: Store,
+        request_ids: RequestIds,
+        on_absent: OnAbsent | None = None,
+    ) -> None:
+        self._reach = reach
+        self._channels = channels
+        self._connections = connections
+        self._pending = pending
+        self._store = store
+        self._request_ids = request_ids
+        self._on_absent = on_absent
+
+    def to_channels(
+        self,
+        app: str,
+        channels: Sequence[str],
+        event: Event,
+        *,
+        except_users: tuple[str, ...] = (),
+        tags: bytes = b"",
+        with_history: bool = True,
+        key: str = "",
+        digest: int = 0,
+        all_or_none: bool = False,
+    ) -> list[Published | ChannelRefused | IdReused]:
+        """Publish the same to several channels, for a ``key`` once to each. The results have their order.
+
+        REPEATED: it was published before, at this position if this node knows it. No outcome is FAILED: a
+        failed publication is a :class:`ChannelRefused`, as one that is refused. ``digest``: that of the
+        request. :class:`IdReused`: the key belongs to another request in this channel; with ``all_or_none``
+        it is raised before anything is published. The channels of users and groups have no tags.
+        """
+
+        def publish(channel: str) -> Published | ChannelRefused:
+            target = Target(channel=channel)
+            if addressed(target) is not target and not app.startswith(SYSTEM_PREFIX):
+                (outcome,) = self.to_targets(app, [target], event, except_users)
+                if outcome is Outcome.FAILED:
+                    return ChannelRefused("unavailable", "a node or the database does not answer")
+                return Published(outcome)
+            try:
+                check_name(channel)
+                return self._channels.publish_event(
+                    app,
+                    channel,
+                    replace(event, channel=ChannelPart(channel, tags=tags)),
+                    except_users=except_users,
+                    with_history=with_history,
+                    key=key,
+                )
+            except ChannelRefused as refused:
+                return refused
+
+        def carry_out(index: int, first: First | None) -> Carried[Published | ChannelRefused]:
+            channel = names[index]
+            is_stored = with_history and self._channels.is_stored(app, channel)
+            # If this node does not know the position, the log may still know it.
+            if first is not None and (first.result or not is_stored):
+                position = _decode_position(first.result) if first.result else None
+                return Published(Outcome.REPEATED, position), (), b""
+            found = publish(channel)
+            if isinstance(found, ChannelRefused):
+                return found, (), b""
+            return found, (found.outcome,), _encode_position(found.position)
+
+        if not key:
+            return [publish(channel) for channel in channels]
+        names = list(dict.fromkeys(channels))
+        requests = [(_encode((key, channel)).decode(), digest) for channel in names]
+        found = self._request_ids.carry_out_each(app, requests, carry_out, all_or_none=all_or_none)
+        results = dict(zip(names, found, strict=True))
+        return [results[channel] for channel in channels]
+
+    def to_targets(
+        self,
+        app: str,
+        targets: Sequence[Target],
+        event: Event,
+        except_users: tuple[str, ...] = (),
+        ttl_seconds: float = 0,
+        key: str = "",
+    ) -> list[Outcome]:
+        """Send to each target, in order. A user or connection named by several targets receives the event
+        several times.
+
+        ``except_users`` do not receive it through channels, groups and ``all``. Absent users receive it if
+        they log in within ``ttl_seconds``. ``key``: see :meth:`Channels.publish_event`.
+        """
+        outcomes: list[Outcome] = []
+        users: list[str] = []
+        # Channels of a system have any names: there, `user:1` is not the channel of a user.
+        system = app.startswith(SYSTEM_PREFIX)
+        for target in targets if system else map(addressed, targets):
+            if target.user is not UNSET and target.device is UNSET:
+                users.append(target.user)
+                continue
+            if users:
+                outcomes += self.to_users(app, users, event, ttl_seconds)
+                users = []
+            outcomes += self._to_target(app, target, event, except_users, ttl_seconds, key)
+        return outcomes + self.to_users(app, users, event, ttl_seconds) if users else outcomes
+
+    def _to_target(
+        self,
+        app: str,
+        target: Target,
+        event: Event,
+        except_users: tuple[str, ...],
+        ttl_seconds: float,
+        key: str,
+    ) -> list[Outcome]:
+        if target.user is not UNSET:
+            device = None if target.device is UNSET else target.device
+            return self.to_users(app, [target.user], event, ttl_seconds, device)
+        if target.connection is not UNSET:
+            return self._connections.push_each(app, [target.connection], event)
+        if target.channel is not UNSET:
+            return [self._channels.publish(app, target.channel, event, except_users, key=key)]
+        if target.group is not UNSET:
+            return [self._to_group(app, int(target.group), event, except_users, ttl_seconds)]
+        return [self._reach.to_app(app, event, "", except_users)]
+
+    def _to_group(
+        self, app: str, group: int, event: Event, except_users: tuple[str, ...], ttl_seconds: float
+    ) -> Outcome:
+        """Send to the members of a group. PARTLY: a node with some of them is known not to receive it."""
+        log, outcomes, after = self._store.log(), set[Outcome](), ""
+        event = replace(event, channel=ChannelPart(f"group:{group}"))
+        while True:
+            try:
+                rows = log.members(app, group, after, _MEMBERS)
+            except StorageUnavailable:
+                outcomes.add(Outcome.FAILED)
+                break
+            # The two users of a conversation are its members, too.
+            users = [row.user for row in rows if row.kind_of_conversation == "group"]
+            users = [user for user in users if user not in except_users]
+            outcomes.update(self.to_users(app, users, event, ttl_seconds))
+            if len(rows) < _MEMBERS:
+                break
+            after = rows[-1].user
+        if outcomes <= {Outcome.NOT_SENT}:
+            return Outcome.NOT_SENT
+        if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:
+            return Outcome.FAILED
+        return Outcome.PARTLY if outcomes & {Outcome.FAILED, Outcome.PARTLY} else Outcome.SENT
+
+    def to_users(
+        self,
+        app: str,
+        users: Sequence[str],
+        event: Event,
+        ttl_seconds: float = 0,
+        device: str | None = None,
+    ) -> list[Outcome]:
+        """Send to users, on all their devices or on one."""
+        if app.startswith(SYSTEM_PREFIX):
+            return self._connections.push_each(app, users, event)
+        if self._pending.count:
+            self._deliver_pending(app, users)
+        outcomes = self._reach.to_each(app, users, repeat(event), device)
+        if Outcome.NOT_SENT in outcomes:
+            self._report(app, users, [event] * len(users), outcomes)
+            for index, outcome in enumerate(outcomes if ttl_seconds else ()):
+                if outcome is Outcome.NOT_SENT and self._pending.add(
+                    app, users[index], event, ttl_seconds, device
+                ):
+                    outcomes[index] = Outcome.HELD
+        return outcomes
+
+    def to_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
+        """Send each user their own event, in this order."""
+        if app.startswith(SYSTEM_PREFIX):
+            return [
+                self._connections.push_each(app, [user], event)[0]
+                for user, event in zip(users, events, strict=True)
+            ]
+        if self._pending.count:
+            self._deliver_pending(app, users)
+        outcomes = self._reach.to_each(app, users, events)
+        if Outcome.NOT_SENT in outcomes:
+            self._report(app, users, events, outcomes)
+        return outcomes
+
+    def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
+        pending = self._pending
+        for user in users:
+            if pending.waits_for(app, user):
+                pending.deliver(app, user)
+
+    def _report(
+        self, app: str, users: Sequence[str], events: Sequence[Event], outcomes: Sequence[Outcome]
+    ) -> None:
+        """Report the users who are not online."""
+        if self._on_absent is not None:
+            pairs = zip(users, events, outcomes, strict=True)
+            self._on_absent(
+                app, [(user, event) for user, event, outcome in pairs if outcome is Outcome.NOT_SENT]
+            )

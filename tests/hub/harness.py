@@ -27,7 +27,7 @@ from imserver.metrics import Metrics
 from imserver.model import Login
 from imserver.protocol.dialect import Dialect
 from imserver.push.idempotency import Dedupe, MessageIds
-from imserver.push.publish import PendingPushes
+from imserver.push.pending import PendingPushes
 from imserver.push.push import LocalReach, Reach
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable
 from imserver.sessions.presence import Presence

@@ -10,8 +10,8 @@ from msgspec.msgpack import decode, encode
 from imserver.cluster.nodes import ToPending
 from imserver.cluster.registry import Lease
 from imserver.model import Event, Outcome
-from imserver.push import publish as module
-from imserver.push.publish import PendingPushes
+from imserver.push import pending as module
+from imserver.push.pending import PendingPushes
 from tests.support import CountingSignal, until
 
 

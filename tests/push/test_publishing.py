@@ -11,7 +11,8 @@ from imserver.channels.stored import Published
 from imserver.cluster.history import Position
 from imserver.model import Event, Outcome, nothing_accepted
 from imserver.push.idempotency import Dedupe, MessageIds, RequestIds
-from imserver.push.publish import OnAbsent, PendingPushes, Publishing, Target
+from imserver.push.pending import PendingPushes
+from imserver.push.push import OnAbsent, Publishing, Target
 from imserver.storage.log.contract import Draft
 from tests.core.memory_log import MemoryLog, MemoryStore
 

@@ -23,7 +23,7 @@ from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.model import MAX_ID, Event, Outcome, nothing_accepted
 from imserver.push.idempotency import IdReused
-from imserver.push.publish import Publishing
+from imserver.push.push import Publishing
 
 MOST_CHANNELS: Final = 1000
 """The most channels of one broadcast."""

@@ -23,7 +23,7 @@ from imserver.hub.unacked import AckedState, Unacked, UnackedMessages
 from imserver.messages.log_subscriptions import PongTracker
 from imserver.metrics import Metrics
 from imserver.model import Event, Outcome, Reply
-from imserver.push.publish import PendingPushes
+from imserver.push.pending import PendingPushes
 from imserver.push.push import Reach
 from imserver.transport.connection import OPEN, Connection, app_and_user
 

@@ -54,7 +54,7 @@ from imserver.http.reply import PROBLEM, BatchAnswers
 from imserver.model import ChannelPart, Event
 from imserver.protocol.forgiving import without_nulls
 from imserver.push.idempotency import IdReused
-from imserver.push.publish import Publishing
+from imserver.push.push import Publishing
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
 from imserver.transport.exchange import HttpResponse
