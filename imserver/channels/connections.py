@@ -240,7 +240,7 @@ class Connections:
             new = self._channels.join(query.app, channel, connection)
         except ChannelRefused as refused:
             return Joined.FAILED if refused.reason == "unavailable" else Joined.FULL
-        if channel not in self._channels.channels_of(connection):
+        if channel not in self._channels.members.channels_of(connection):
             return Joined.UNKNOWN
         joined(new, None)
         return Joined.JOINED if new else Joined.MEMBER
@@ -297,7 +297,7 @@ class Connections:
             connection.since,
             connection.peer,
             self._registry.lease.node,
-            self._channels.channels_of(connection),
+            self._channels.members.channels_of(connection),
         )
 
     def _of_each(

@@ -11,6 +11,7 @@ from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
+from imserver.channels.members import ChannelMembers
 from imserver.channels.stored import ChannelLog
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries
@@ -59,6 +60,7 @@ class Alone:
         self.pushes = Pushes(self.message_ids, self.reach, metrics)
         history = LocalHistory(history_bytes, hub.member_count)
         tenants.on_delete.append(history.forget)
-        self.channels = Channels(hub, fanout, metrics, table, tenants.get, history, channel_log)
+        members = ChannelMembers(hub, table, tenants.get)
+        self.channels = Channels(members, hub, fanout, metrics, table, tenants.get, history, channel_log)
         self.connections = Connections(table, self.channels, fanout, queries, self.registry)
         self.presence = Presence(hub, table, self.registry)

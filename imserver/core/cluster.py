@@ -16,6 +16,8 @@ from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
+from imserver.channels.members import ChannelMembers
+from imserver.channels.nodes import ChannelNodes
 from imserver.channels.registrar import Registrar
 from imserver.channels.stored import ChannelLog
 from imserver.cluster.nodes import (
@@ -104,10 +106,19 @@ class Cluster:
             hub, fanout, metrics, logins, store, others, required, guard.logged_in, lease_lag
         )
         self.registrar = Registrar(registry, messages, hub)
+        members = ChannelMembers(hub, table, tenants.get, others, self.registrar)
+        self.channel_nodes = ChannelNodes(others, self.registrar)
         self.channels = Channels(
-            hub, fanout, metrics, table, tenants.get, registry.history, channel_log, others, self.registrar
+            members,
+            hub,
+            fanout,
+            metrics,
+            table,
+            tenants.get,
+            registry.history,
+            channel_log,
+            self.channel_nodes,
         )
-
         self.connections = Connections(table, self.channels, fanout, queries, registry, others)
         self.presence = Presence(hub, table, registry, others)
         self.reach = ClusterReach(registry, messages, hub, fanout, self.message_ids, guard, metrics)
@@ -137,7 +148,7 @@ class Cluster:
         self.presence.add_to(queries)
         queries.add("hello", Lease, self._hello)
         self.sessions.add_to(queries)
-        self.channels.add_to(queries)
+        self.channels.members.add_to(queries)
         self.connections.add_to(queries)
         address = advertised_address(config.cluster.advertise, only_local)
         host = config.cluster.bind or address
@@ -205,7 +216,7 @@ class Cluster:
         self.sessions.replaced(message.app, message.user, message.session_id)
 
     def _unsettled(self, message: ChannelsUnsettled) -> None:
-        self.channels.peer_unsettled(message.epoch)
+        self.channel_nodes.peer_unsettled(message.epoch)
 
     # --- at the end -----------------------------------------------------------------------------------------
 

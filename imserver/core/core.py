@@ -215,7 +215,7 @@ class Core:
         self.gate = Gate(self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
         self.on_ended = (
             self.messaging.catch_up.ended,
-            self.channels.ended,
+            self.channels.members.ended,
             self.table.ended,
             self.logins.ended,
             self.sessions.ended,
@@ -467,7 +467,7 @@ class Core:
         self.messaging.catch_up.forget(connection)
         for forgotten in self.on_forgotten:
             forgotten(connection)
-        self.channels.leave_all(connection)
+        self.channels.members.leave_all(connection)
 
     # --- state of the node ----------------------------------------------------------------------------------
 

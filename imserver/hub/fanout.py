@@ -240,7 +240,11 @@ class Fanout:
         members: Collection[Connection] = channel.members
         if except_users or except_connection is not None:
             members = [c for c in members if c.user not in except_users and c is not except_connection]
-        return self.to_some(channel.app, members, event)
+        if channel.app.notices:
+            self.flush_notices()
+        reached = self._fill(members, None, {}, event)
+        self._metrics.deliveries += reached
+        return reached
 
     def to_some(self, app: App, connections: Collection[Connection], event: Event) -> int:
         """Send to these sessions of the app. Returns their number."""

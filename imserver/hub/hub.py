@@ -233,7 +233,7 @@ _TICK_SECONDS: Final = 0.000_002
 
 
 class ChannelPosition:
-    """How far this node has delivered a channel with history. Owner: the service of channels.
+    """How far this node has delivered a channel with history. Owner: ``OrderedDelivery``.
 
     ``offset``: of the last delivered publication, in the history's life ``epoch`` (-1: not known yet).
     ``early``: offset → a publication that arrived before one with a lower offset. ``waiting``: new members

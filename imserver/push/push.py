@@ -23,6 +23,7 @@ from imserver.clock import serve_others
 from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
+from imserver.hub.hub import RESERVED
 from imserver.metrics import Metrics
 from imserver.model import ACCEPTED, SYSTEM_PREFIX, ChannelPart, Event, Outcome
 from imserver.push.idempotency import Carried, First, IdReused, MessageIds, RequestIds
@@ -335,12 +336,13 @@ class Publishing:
         """
 
         def publish(channel: str) -> Published | ChannelRefused:
-            target = Target(channel=channel)
-            if addressed(target) is not target and not app.startswith(SYSTEM_PREFIX):
-                (outcome,) = self.to_targets(app, [target], event, except_users)
-                if outcome is Outcome.FAILED:
-                    return ChannelRefused("unavailable", "a node or the database does not answer")
-                return Published(outcome)
+            if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
+                target = addressed(Target(channel=channel))
+                if target.channel is UNSET:
+                    (outcome,) = self.to_targets(app, [target], event, except_users)
+                    if outcome is Outcome.FAILED:
+                        return ChannelRefused("unavailable", "a node or the database does not answer")
+                    return Published(outcome)
             try:
                 check_name(channel)
                 return self._channels.publish_event(

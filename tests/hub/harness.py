@@ -10,6 +10,7 @@ from imserver.auth.observer import NoObserver
 from imserver.auth.relations import NoRelations
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
+from imserver.channels.members import ChannelMembers
 from imserver.channels.stored import ChannelLog
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries
@@ -129,6 +130,7 @@ class Harness(SocketHarness):
         self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, 1))
         self.history = LocalHistory(1_000_000, self.hub.member_count)
         self.channels = Channels(
+            ChannelMembers(self.hub, self.table, self.settings_of),
             self.hub,
             self.fanout,
             self.metrics,
@@ -158,7 +160,7 @@ class Harness(SocketHarness):
 
     def _forgotten(self, connection: Connection) -> None:
         self.acks.clear(connection)
-        self.channels.leave_all(connection)
+        self.channels.members.leave_all(connection)
 
     def _make_action_service(self, messages: Any) -> ActionService:
         presence = Presence(self.hub, self.table, REGISTRY)
@@ -191,7 +193,7 @@ class Harness(SocketHarness):
     def on_ended(self, connection: Connection, code: int) -> None:
         super().on_ended(connection, code)
         self.acks.ended(connection, code)
-        self.channels.ended(connection, code)
+        self.channels.members.ended(connection, code)
         self.table.ended(connection, code)
         self.sessions.ended(connection, code)
 

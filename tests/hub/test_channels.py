@@ -26,13 +26,13 @@ def harness() -> Iterator[Harness]:
 
 @pytest.fixture
 def membership(harness: Harness) -> ChannelMembership:
-    return harness.channels.membership
+    return harness.channels.members.membership
 
 
 def join(harness: Harness, connection: Connection, *channels: str) -> None:
     app = harness.hub.apps[connection.app or ""]
     for channel in channels:
-        assert harness.channels.membership.join(app, channel, connection)
+        assert harness.channels.members.membership.join(app, channel, connection)
 
 
 def texts(*clients: Client) -> list[list[str]]:
@@ -122,7 +122,7 @@ ACTIONS = st.lists(
 @given(actions=ACTIONS)
 def test_both_sides_of_membership_always_agree(actions: list[tuple[str, int, str]]) -> None:
     with Harness() as harness:
-        app, membership = harness.hub.apps[MULTI], harness.channels.membership
+        app, membership = harness.hub.apps[MULTI], harness.channels.members.membership
         connections = [harness.login(MULTI, f"u{n}")[0] for n in range(4)]
         model: dict[str, list[int]] = {}
         order: list[list[str]] = [[] for _ in connections]
@@ -231,11 +231,11 @@ def test_pushes_look_for_subscribers_only_where_users_or_groups_have_a_channel(h
     join(harness, ann, "user:ann", "group:7")
     join(harness, bob, "group:7")
     assert app.own_channels == {name: app.channels[name] for name in ("user:ann", "group:7")}
-    harness.channels.membership.leave(app, "group:7", ann)
-    harness.channels.leave_all(bob)
+    harness.channels.members.membership.leave(app, "group:7", ann)
+    harness.channels.members.leave_all(bob)
     assert list(app.own_channels) == ["user:ann"]
     assert harness.fanout.to_user(MULTI, "ann", HELLO) == harness.fanout.to_user(MULTI, "bob", HELLO) == 1
-    harness.channels.leave_all(ann)
+    harness.channels.members.leave_all(ann)
     assert app.own_channels == {}
     assert texts(a, b) == [["hello"], ["hello"]]
 
@@ -265,7 +265,7 @@ def test_sessions_that_have_subscribed_get_publications_in_place_of_pushes(
         assert received == found
         received.clear()
     for each in sessions:
-        harness.channels.leave_all(each)
+        harness.channels.members.leave_all(each)
     assert harness.fanout.to_user(MULTI, "ann", of_group) == 3
     assert received == [], "all get the frame of the third session, which is encoded already"
 

@@ -319,7 +319,7 @@ def remove_history(api: ChannelApi, call: Call, asked: ChannelQuery) -> Removed:
 def info(api: ChannelApi, call: Call, asked: ChannelQuery) -> ChannelInfo:
     """Show how many are subscribed to a channel, and the position of its history."""
     channels = api.channels
-    shown = ChannelInfo(asked.channel, channels.count(call.app, asked.channel))
+    shown = ChannelInfo(asked.channel, channels.members.count(call.app, asked.channel))
     if not channels.options(call.app, asked.channel).has_history:
         return shown
     position = channels.history(call.app, asked.channel).position

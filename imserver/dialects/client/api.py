@@ -338,7 +338,7 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
     listed: list[str] = []
     after = ""
     while True:
-        page = api.channels.members(app, name, after, _PAGE_MEMBERS)
+        page = api.channels.members.page(app, name, after, _PAGE_MEMBERS)
         listed += [member.connection for member in page.members]
         after = page.next
         if not after or len(listed) >= LIST_MEMBERS:

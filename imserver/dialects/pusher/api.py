@@ -190,7 +190,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
     found: dict[str, Any] = {}
     channels, after, more = api.channels, "", True
     while more:
-        page = channels.page(call.app, after, _PAGE)
+        page = channels.members.channels(call.app, after, _PAGE)
         for each in page.channels:
             after = each.channel
             if after.startswith(prefix) and not after.startswith(("#", *RESERVED)):
@@ -206,7 +206,7 @@ def channel(api: PusherApi, call: Call) -> HttpResponse:
     name, info = _channel_of(call), call.params.get("info", "")
     if "user_count" in info.split(",") and not name.startswith(PRESENCE):
         raise _invalid("info: only presence channels have a user_count")
-    occupied = api.channels.count(call.app, name) > 0
+    occupied = api.channels.members.count(call.app, name) > 0
     return _answer({"occupied": occupied, **_attributes(api, call.app, name, info)})
 
 
@@ -238,7 +238,7 @@ def _attributes(api: PusherApi, app: str, channel: str, info: str) -> dict[str, 
     if "user_count" in wanted and channel.startswith(PRESENCE):
         found["user_count"] = len(service.users(app, channel))
     if "subscription_count" in wanted:
-        found["subscription_count"] = api.channels.count(app, channel)
+        found["subscription_count"] = api.channels.members.count(app, channel)
     if "cache" in wanted and channel.startswith(CACHED):
         try:
             event = service.cached(app, channel)
