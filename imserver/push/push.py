@@ -7,7 +7,7 @@ kinds. Both deliver to users by a :class:`Reach`: :class:`LocalReach` on this no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import repeat
 from typing import Annotated, Final, Protocol
 
@@ -42,6 +42,14 @@ _MEMBERS: Final = 1000
 _encode = msgspec.json.Encoder().encode
 _encode_position = msgspec.msgpack.Encoder().encode
 _decode_position = msgspec.msgpack.Decoder(Position | None).decode
+
+
+def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
+    """Whether a push or publication failed: a target failed, and no target accepted it, now or before.
+
+    Every edge answers it with a temporary error. The same id may be used again.
+    """
+    return Outcome.FAILED in outcomes and _REPEATED not in outcomes and ACCEPTED.isdisjoint(outcomes)
 
 
 class UserPush(Struct, forbid_unknown_fields=True, gc=False):

@@ -9,10 +9,10 @@ import pytest
 from imserver.channels.members import ChannelRefused
 from imserver.channels.stored import Published
 from imserver.cluster.history import Position
-from imserver.model import Event, Outcome, nothing_accepted
+from imserver.model import Event, Outcome
 from imserver.push.idempotency import Dedupe, MessageIds, RequestIds
 from imserver.push.pending import PendingPushes
-from imserver.push.push import OnAbsent, Publishing, Target
+from imserver.push.push import OnAbsent, Publishing, Target, nothing_accepted
 from imserver.storage.log.contract import Draft
 from tests.core.memory_log import MemoryLog, MemoryStore
 

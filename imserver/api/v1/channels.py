@@ -21,9 +21,9 @@ from imserver.http.field import App, ChannelName, about
 from imserver.http.limits import Limits
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
-from imserver.model import MAX_ID, Event, Outcome, nothing_accepted
+from imserver.model import MAX_ID, Event, Outcome
 from imserver.push.idempotency import IdReused
-from imserver.push.push import Publishing
+from imserver.push.push import Publishing, nothing_accepted
 
 MOST_CHANNELS: Final = 1000
 """The most channels of one broadcast."""

@@ -27,8 +27,8 @@ from imserver.http.call import Api, Call, Route
 from imserver.http.form import BadBody, parse_json
 from imserver.http.limits import Limits
 from imserver.http.reply import RequestRefused, Style
-from imserver.model import Event, Outcome, nothing_accepted
-from imserver.push.push import Reach
+from imserver.model import Event, Outcome
+from imserver.push.push import Reach, nothing_accepted
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
