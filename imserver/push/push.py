@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
-from imserver.channels.members import GROUP_ID, ChannelRefused, check_name
+from imserver.channels.members import GROUP_ID, MAX_NAME_BYTES, ChannelRefused, check_name
 from imserver.channels.stored import Published
 from imserver.clock import serve_others
 from imserver.cluster.history import Position
@@ -352,7 +352,8 @@ class Publishing:
                         return ChannelRefused("unavailable", "a node or the database does not answer")
                     return Published(outcome)
             try:
-                check_name(channel)
+                if not (channel.isascii() and 0 < len(channel) <= MAX_NAME_BYTES):
+                    check_name(channel)
                 return self._channels.publish_event(
                     app,
                     channel,

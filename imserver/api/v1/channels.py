@@ -233,7 +233,7 @@ def _publish(
             channels,
             event,
             except_users=tuple(asked.except_users),
-            tags=encode_tags(tags),
+            tags=encode_tags(tags) if tags else b"",
             with_history=with_history,
             key=key,
             digest=digest,
