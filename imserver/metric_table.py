@@ -258,11 +258,13 @@ _CONNECTIONS = (
         "Requests over the rate of their key, user, address or account, refused",
         "metrics.http_over_rate",
     ),
-    gauge("imserver_channels", "Channels with subscribers on the node", "channels.membership.channels"),
+    gauge(
+        "imserver_channels", "Channels with subscribers on the node", "channels.members.membership.channels"
+    ),
     gauge(
         "imserver_channel_subscribers",
         "Subscribers of these channels; a connection with two subscriptions counts twice",
-        "channels.membership.members",
+        "channels.members.membership.members",
     ),
 )
 

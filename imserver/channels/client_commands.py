@@ -235,7 +235,7 @@ class ChannelCommands:
         except ChannelRefused as refused:
             return answers.refused(refused)
         limit = command.limit or MAX_PRESENCE
-        page = self._channels.members(connection.app or "", channel, command.after, limit)
+        page = self._channels.members.page(connection.app or "", channel, command.after, limit)
         return answers.presence(connection.encoding.dialect, command, page)
 
     def check_presence(self, connection: Connection, channel: str) -> None:
@@ -274,7 +274,7 @@ class ChannelCommands:
         return encoded
 
     def _check_member(self, connection: Connection, channel: str) -> None:
-        if not self._channels.has(connection, channel):
+        if not self._channels.members.has(connection, channel):
             raise ChannelRefused("denied", "the client is not subscribed to the channel")
 
     def _check_reader(self, connection: Connection, channel: str) -> None:

@@ -46,8 +46,8 @@ from imserver.metrics import Metrics, resident_bytes
 from imserver.process import DataDirectory, derive_key
 from imserver.protocol.dialect import Dialect
 from imserver.push.idempotency import Dedupe, RequestIds
-from imserver.push.publish import PendingPushes, Publishing
-from imserver.push.push import Delivery
+from imserver.push.pending import PendingPushes
+from imserver.push.push import Publishing, Reach
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.sessions.sessions import Sessions
 from imserver.storage.contract import Erasure, tables_of
@@ -213,7 +213,7 @@ class Core:
         self.gate = Gate(self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
         self.on_ended = (
             self.messaging.catch_up.ended,
-            self.channels.ended,
+            self.channels.members.ended,
             self.table.ended,
             self.logins.ended,
             self.sessions.ended,
@@ -273,8 +273,7 @@ class Core:
             name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
         }
         self.hub = Hub(policies, self.context.connections, self._forgotten)
-        self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
-        self.delivery = Delivery(self.hub, self.fanout)
+        self.fanout = Fanout(self.hub, self.flusher, self.metrics, config.hub.notice_members)
         self.tenants = Tenants(config, self.store, self.hub, self._objection, self.declared)
         self.keys = Keys(config, self.tenants.resolve)
         self.proxies = TrustedProxies(config.server.trusted_proxies)
@@ -332,7 +331,6 @@ class Core:
             self.table,
             self.hub,
             self.fanout,
-            self.delivery,
             self.dedupe,
             self.metrics,
             self.logins,
@@ -349,6 +347,7 @@ class Core:
             services = Alone(config.limits.history_bytes, *parts)
         self.registry: Registry = services.registry
         self.message_ids, self.pushes = services.message_ids, services.pushes
+        self.reach: Reach = services.reach
         self.sessions: Sessions = services.sessions
         self.presence, self.channels = services.presence, services.channels
         self.connections = services.connections
@@ -390,7 +389,7 @@ class Core:
         """Build the services that push to all kinds of targets, and the pending pushes."""
         limits = self.config.limits
         self.pending = PendingPushes(
-            self.pushes,
+            self.reach.to_user,
             self.presence,
             limits.pending_pushes,
             limits.pending_bytes,
@@ -400,7 +399,7 @@ class Core:
         self.tenants.on_delete.append(self.pending.forget)
         self.request_ids = RequestIds(self.message_ids)
         self.publishing = Publishing(
-            self.pushes,
+            self.reach,
             self.channels,
             self.connections,
             self.pending,
@@ -468,7 +467,7 @@ class Core:
         self.messaging.catch_up.forget(connection)
         for forgotten in self.on_forgotten:
             forgotten(connection)
-        self.channels.leave_all(connection)
+        self.channels.members.leave_all(connection)
 
     # --- state of the node ----------------------------------------------------------------------------------
 

@@ -156,7 +156,8 @@ class FakeNode:
             self.peers,
         )
         ids = MessageIds(self.dedupe)
-        self.pushes = Pushes(ids, LocalReach(ids, self), self.metrics)  # type: ignore[arg-type]
+        self.reach = LocalReach(ids, self, self.metrics)  # type: ignore[arg-type]
+        self.pushes = Pushes(ids, self.reach, self.metrics)
         self.back_end = BackEnd()
         self.webhooks = Webhooks(
             self.back_end,  # type: ignore[arg-type]

@@ -304,7 +304,7 @@ def test_without_the_database_nothing_is_published_or_subscribed(node: ChannelNo
     with pytest.raises(ChannelRefused) as refused:
         subscribe(node, connection)
     assert refused.value.reason == "unavailable"
-    assert node.channels.channels_of(connection) == ()
+    assert node.channels.members.channels_of(connection) == ()
 
 
 def test_an_invalid_publication_is_refused_and_the_history_cannot_be_removed(node: ChannelNode) -> None:

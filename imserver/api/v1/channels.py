@@ -21,9 +21,9 @@ from imserver.http.field import App, ChannelName, about
 from imserver.http.limits import Limits
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
-from imserver.model import MAX_ID, Event, Outcome, nothing_accepted
+from imserver.model import MAX_ID, Event, Outcome
 from imserver.push.idempotency import IdReused
-from imserver.push.publish import Publishing
+from imserver.push.push import Publishing, nothing_accepted
 
 MOST_CHANNELS: Final = 1000
 """The most channels of one broadcast."""
@@ -233,7 +233,7 @@ def _publish(
             channels,
             event,
             except_users=tuple(asked.except_users),
-            tags=encode_tags(tags),
+            tags=encode_tags(tags) if tags else b"",
             with_history=with_history,
             key=key,
             digest=digest,
@@ -319,7 +319,7 @@ def remove_history(api: ChannelApi, call: Call, asked: ChannelQuery) -> Removed:
 def info(api: ChannelApi, call: Call, asked: ChannelQuery) -> ChannelInfo:
     """Show how many are subscribed to a channel, and the position of its history."""
     channels = api.channels
-    shown = ChannelInfo(asked.channel, channels.count(call.app, asked.channel))
+    shown = ChannelInfo(asked.channel, channels.members.count(call.app, asked.channel))
     if not channels.options(call.app, asked.channel).has_history:
         return shown
     position = channels.history(call.app, asked.channel).position

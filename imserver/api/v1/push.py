@@ -44,10 +44,9 @@ from imserver.model import (
     YIELD_TARGETS,
     Event,
     Outcome,
-    nothing_accepted,
 )
 from imserver.push.idempotency import First, IdClaim, IdReused, RequestIds, Waiting
-from imserver.push.publish import Publishing, Target, addressed
+from imserver.push.push import Publishing, Target, addressed, nothing_accepted
 from imserver.storage.log.contract import INVALID, Appended, Draft, Rejected
 from imserver.transport.exchange import HttpResponse
 

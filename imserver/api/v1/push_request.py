@@ -14,7 +14,7 @@ from imserver.http.limits import Limits
 from imserver.http.operation import one_of
 from imserver.http.reply import ApiProblem
 from imserver.model import Event
-from imserver.push.publish import GroupName, Name, Target, addressed
+from imserver.push.push import GroupName, Name, Target, addressed
 
 MAX_ID_CHARACTERS: Final = 128
 MAX_TTL_SECONDS: Final = 86_400

@@ -18,7 +18,7 @@ def _build(core: Core) -> FeatureParts:
         return {} if tenant is None else tenant.room_members
 
     acks = ActionAcks(
-        core.pushes,
+        core.reach,
         core.pending,
         core.messaging.pongs,
         core.metrics,

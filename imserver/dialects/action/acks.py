@@ -23,8 +23,8 @@ from imserver.hub.unacked import AckedState, Unacked, UnackedMessages
 from imserver.messages.log_subscriptions import PongTracker
 from imserver.metrics import Metrics
 from imserver.model import Event, Outcome, Reply
-from imserver.push.publish import PendingPushes
-from imserver.push.push import Pushes
+from imserver.push.pending import PendingPushes
+from imserver.push.push import Reach
 from imserver.transport.connection import OPEN, Connection, app_and_user
 
 ACK_SECONDS: Final = 10
@@ -48,7 +48,7 @@ class ActionAcks:
 
     def __init__(
         self,
-        pushes: Pushes,
+        reach: Reach,
         pending: PendingPushes,
         pongs: PongTracker,
         metrics: Metrics,
@@ -56,7 +56,7 @@ class ActionAcks:
         node_messages: NodeMessages | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._pushes = pushes
+        self._reach = reach
         self._pending = pending
         self._pongs = pongs
         self._metrics = metrics
@@ -111,7 +111,7 @@ class ActionAcks:
         """Send an unstored message to a user; if the user is awaited, it waits. May switch."""
         if self._pending.waits_for(app, user):
             self._pending.deliver(app, user)
-        if self._pushes.reach(app, [user], event)[0] is Outcome.NOT_SENT:
+        if self._reach.to_user(app, user, event) is Outcome.NOT_SENT:
             self._hold(app, user, event)
 
     def unreached(self, push: ToUser) -> None:

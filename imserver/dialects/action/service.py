@@ -259,7 +259,7 @@ class ActionService:
         self._observer = observer
         self._acks = acks
         self._relations = relations
-        channels.on_left.append(self.left)
+        channels.members.on_left.append(self.left)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -321,7 +321,7 @@ class ActionService:
             self._channels.join(app, name, connection)
         if not self._is_addressed(connection):
             # A later login came during the query to the registry.
-            self._channels.leave_all(connection)
+            self._channels.members.leave_all(connection)
 
     def _rooms_of(self, app: str, user: str) -> list[str]:
         """The rooms of which a user is a stored member."""

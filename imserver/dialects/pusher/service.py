@@ -153,8 +153,8 @@ class PusherService:
         self._removed: dict[tuple[str, str, str], None] = {}
         """App, presence channel and a user who has left it on this node. The channel is not notified yet."""
         self._removers = 0
-        channels.on_left.append(self._left)
-        channels.on_parted.append(self._parted)
+        channels.members.on_left.append(self._left)
+        channels.members.on_parted.append(self._parted)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -364,7 +364,7 @@ class PusherService:
         state = connection.dialect_state
         if not isinstance(state, PusherState):
             state = connection.dialect_state = PusherState()
-        if self._channels.has(connection, channel):
+        if self._channels.members.has(connection, channel):
             raise ChannelRefused("exists")
         set_info(state, channel, _encode({"user_id": user, "user_info": member.user_info}))
         try:
@@ -379,7 +379,7 @@ class PusherService:
             rows = self._join(connection, app, channel)
             here.shown = True
         finally:
-            if not self._channels.has(connection, channel):
+            if not self._channels.members.has(connection, channel):
                 self._forget(connection, channel, False)
                 set_info(state, channel, b"")
         if user not in self._users.get((app.app, channel), ()):
@@ -393,7 +393,7 @@ class PusherService:
     def _is_full(self, app: PusherApp, channel: str, user: str) -> bool:
         """Whether a presence channel has all the users that it may have beside this one. May switch."""
         limit = app.settings.presence_members
-        if not limit or self._channels.count(app.app, channel) < limit:
+        if not limit or self._channels.members.count(app.app, channel) < limit:
             return False
         return len(_users_of(self._all(app.app, channel)).keys() - {user}) >= limit
 
@@ -401,7 +401,7 @@ class PusherService:
         """All members of a channel, in the order of joining. May switch."""
         after = ""
         while True:
-            page = self._channels.members(app, channel, after, _PAGE)
+            page = self._channels.members.page(app, channel, after, _PAGE)
             yield from page.members
             after = page.next
             if not after:
@@ -477,7 +477,7 @@ class PusherService:
         )
         try:
             event = replace(self._consent.review(connection, channel, event), type=command.name)
-            if not self._channels.has(connection, channel):  # it may have left during the review
+            if not self._channels.members.has(connection, channel):  # it may have left during the review
                 return _OK
             if self._channels.options(app.app, channel).publish == "back_end":
                 event, _ = self._consent.publish(connection, channel, event)
@@ -502,7 +502,7 @@ class PusherService:
         options = self._channels.options(app.app, channel)
         if options.publish == "nobody":
             return "Clients may not send events to this channel"
-        if not self._channels.has(connection, channel):
+        if not self._channels.members.has(connection, channel):
             return f"The connection is not subscribed to {channel}"
         if len(command.name) > wire.MAX_EVENT_NAME:
             return f"The name of an event has at most {wire.MAX_EVENT_NAME} characters"
@@ -545,7 +545,7 @@ class PusherService:
 
     def _send_count(self, app: str, channel: str) -> None:
         self._counting.discard((app, channel))
-        number = self._channels.count(app, channel)
+        number = self._channels.members.count(app, channel)
         if number:
             self._notify(app, channel, "subscription_count", {"subscription_count": number})
             self._hooks.add(app, "subscription_count", channel, subscription_count=number)

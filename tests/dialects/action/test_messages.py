@@ -33,7 +33,7 @@ class Keeping(Node):
         super().__init__(policies={APP: "newest"})
         self.pongs = self.messaging.pongs
         self.pongs._running = True
-        self.channels.on_left.clear()
+        self.channels.members.on_left.clear()
         messages = ActionMessages(self.messaging, self.store)
         self.action_service = self._make_action_service(messages)
         self._make_dispatcher()
@@ -204,7 +204,7 @@ def test_only_rooms_that_the_connection_is_in_move_on_with_a_pong() -> None:
         bob.pong(bob.ping())
         node.pongs.work()
         assert places(node, "bob") == {"": 1, "r": 1}
-        node.channels.leave(APP, "r", bob.connection)
+        node.channels.members.leave(APP, "r", bob.connection)
         assert (ann.say("two"), dan.say("three")) == (200, 200)
         bob.receives("one", "three")
         bob.pong(bob.ping())
