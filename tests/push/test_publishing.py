@@ -31,14 +31,15 @@ class Harness:
         self.store = MemoryStore(MemoryLog())
 
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
-        self.texts.append(event.text)
-        return SENT if user in self.users else ABSENT
+        return self.to_each(app, [user], [event], device)[0]
 
     def to_each(
         self, app: str, users: Sequence[str], events: Iterable[Event], device: str | None = None
     ) -> list[Outcome]:
         self.received.append(("users", app, *users, *(() if device is None else (f"on {device}",))))
-        return [self.to_user(app, user, event) for user, event in zip(users, events, strict=False)]
+        pairs = list(zip(users, events, strict=False))
+        self.texts += [event.text for _, event in pairs]
+        return [SENT if user in self.users else ABSENT for user, _ in pairs]
 
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
