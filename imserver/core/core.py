@@ -255,7 +255,7 @@ class Core:
             erasure.user(app, user)
         self.store.delete_rows_of_user(app, user, tables_of(self.erasures))
         self.store.log().erase_user(app, user)
-        self.messaging.pongs.forget(app, user)
+        self.messaging.positions.forget(app, user)
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""

@@ -16,14 +16,13 @@ Acknowledgements are cumulative: everything up to an id.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from typing import ClassVar, Final
 
 import gevent
 
 from imserver.clock import until_beat
-from imserver.errors import StorageUnavailable
 from imserver.model import Held, LogSubscription, Message
 from imserver.storage.action_positions import ActionPositions
 from imserver.storage.log.contract import Entry, Membership
@@ -41,9 +40,6 @@ PINGS: Final = 2000
 _SLOTS: Final = ACK_SECONDS + 1
 _PROBE: Final = struct.Struct("!QQ")
 """The payload of a ping: the number of the log subscription, and the id of the last delivered entry."""
-
-Positions = dict[str, int]
-"""Room → the position up to which a user has everything of it; ``""``: all that is not in a room."""
 
 
 class AckingLogSubscription(LogSubscription, gc=False):
@@ -234,37 +230,15 @@ class LogSubscriptions:
 
 
 class PongTracker:
-    """Owner of the connections that are to be pinged, and of the positions that are not stored yet."""
+    """Owner of the connections that are to be pinged."""
 
     def __init__(self, positions: ActionPositions) -> None:
         self._positions = positions
         self._unpinged: list[Connection] = []
         """Connections with deliveries since their last ping."""
-        self._proved: dict[tuple[str, str, str], int] = {}
-        """(app, user, room) → the position that a pong has proved."""
         self._running = False
         self.numbers = count()
         """Of log subscriptions."""
-
-    def get(self, app: str, user: str, rooms: Collection[str]) -> Positions:
-        """A user's positions: outside rooms, and in these rooms as far as they have one there. It switches,
-        and raises StorageUnavailable."""
-        positions = self._positions.get(app, user, rooms)
-        for room in ("", *rooms):
-            proved = self._proved.get((app, user, room), -1)
-            if proved > positions.get(room, -1):
-                positions[room] = proved
-        return positions
-
-    def begin(self, app: str, user: str, room: str, id: int) -> None:
-        """Store the first position of a user in a room. It switches, and raises StorageUnavailable."""
-        self._positions.begin(app, user, room, id)
-
-    def forget(self, app: str, user: str) -> None:
-        """Delete a user's positions. It switches, and raises StorageUnavailable."""
-        for key in [key for key in self._proved if key[:2] == (app, user)]:
-            del self._proved[key]
-        self._positions.forget(app, user)
 
     def delivered(self, connection: Connection) -> None:
         """Something was delivered to a connection that was not waiting for its ping. Never switches."""
@@ -287,12 +261,9 @@ class PongTracker:
             return
         log_subscription.acked = id
         app, user = app_and_user(connection)
-        present = {room.name for room in connection.channels}
-        for room in log_subscription.positions:
-            if not room or room in present:
-                key = app, user, room
-                self._proved[key] = max(id, self._proved.get(key, 0))
-        self._start()
+        present = {"", *[room.name for room in connection.channels]}
+        rooms = [room for room in log_subscription.positions if room in present]
+        self._positions.prove(app, user, rooms, id)
 
     def _start(self) -> None:
         if not self._running:
@@ -302,31 +273,20 @@ class PongTracker:
     def _run(self) -> None:
         """Greenlet: work once a second, as long as there is anything to do."""
         try:
-            while self._unpinged or self._proved:
+            while self._unpinged:
                 gevent.sleep(until_beat())
                 self.work()
         finally:
             self._running = False
 
     def work(self) -> None:
-        """Ping connections with deliveries; store the proved positions. It switches."""
+        """Ping connections with deliveries. Never switches."""
         now, self._unpinged = self._unpinged[:PINGS], self._unpinged[PINGS:]
         for connection in now:
             log_subscription = connection.log_subscription
             if isinstance(log_subscription, PongLogSubscription):
                 log_subscription.tracked = False
                 connection.probe(_PROBE.pack(log_subscription.number, log_subscription.delivered))
-        # Positions stay in sight of new logins while they are being stored.
-        rows = [(*key, id) for key, id in self._proved.items()]
-        if not rows:
-            return
-        try:
-            self._positions.raise_to(rows)
-        except StorageUnavailable:
-            return  # tried again in a second
-        for app, user, room, id in rows:
-            if self._proved.get((app, user, room)) == id:
-                del self._proved[app, user, room]
 
 
 class AckTracker:

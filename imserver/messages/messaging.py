@@ -126,6 +126,7 @@ class Messaging:
         self._node_messages = node_messages
         self._observer = observer
         self.log_subscriptions = LogSubscriptions()
+        self.positions = positions
         self.pongs = PongTracker(positions)
         self.ack_tracker = AckTracker(self.pongs)
         self.streams = OpenStreams()

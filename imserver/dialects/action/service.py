@@ -33,10 +33,11 @@ from imserver.hub.hub import Hub
 from imserver.hub.unacked import AckedState
 from imserver.messages.annotations import code_of
 from imserver.messages.deliverer import Result, wait_until_sent
-from imserver.messages.log_subscriptions import PongLogSubscription, Positions
+from imserver.messages.log_subscriptions import PongLogSubscription
 from imserver.messages.messaging import Messaging, RejectedView
 from imserver.model import Answer, DialectState, Event, Message, Outcome, Reply
 from imserver.sessions.sessions import Sessions
+from imserver.storage.action_positions import Positions
 from imserver.storage.log.contract import BLOCKED, REJECTED, Appended, Draft, Rejected
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection, app_and_user
@@ -83,6 +84,7 @@ class ActionMessages:
         self._messaging = messaging
         self._catch_up = messaging.catch_up
         self._pongs = messaging.pongs
+        self._positions = messaging.positions
         self._store = store
         self._sending: dict[Connection, int] = {}
         """How many messages of connections are being stored."""
@@ -147,7 +149,7 @@ class ActionMessages:
         """A user's positions, also in the user's rooms. The first login to a room creates a position at the
         time of the login: now, or ``login_time`` in Unix seconds if the database did not answer then.
         """
-        positions = self._pongs.get(app, user, dict.fromkeys([*rooms, room] if room else rooms))
+        positions = self._positions.get(app, user, dict.fromkeys([*rooms, room] if room else rooms))
         if room and room not in positions:
             stored = self._store.log()
             if room in rooms:
@@ -156,7 +158,7 @@ class ActionMessages:
                 positions[room] = stored.head(app)
             else:
                 positions[room] = stored.stored_before(app, login_time)
-            self._pongs.begin(app, user, room, positions[room])
+            self._positions.begin(app, user, room, positions[room])
         return dict.fromkeys(rooms, 0) | positions
 
     def _send_missed(self, connection: Connection, log_subscription: PongLogSubscription) -> None:

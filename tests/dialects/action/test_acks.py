@@ -248,10 +248,10 @@ def test_acknowledgements_are_the_position_of_the_next_login_and_nobody_is_pinge
         for text in "123":
             assert ann.say(text) == 200
         bob.gets((1, "1"), (2, "2"), (3, "3"))
-        node.pongs.work()
+        node.pass_second()
         assert node.positions.known == {}
         bob.ack(2)
-        node.pongs.work()
+        node.pass_second()
         assert node.positions.known == {(APP, "bob", ""): 2}
         pass_time(node, ACK_SECONDS)
         bob.gets((1, "1"), (2, "2"), (3, "3"), (3, "3"))
