@@ -11,8 +11,8 @@ from functools import partial
 
 import msgspec
 
+from imserver.hub.acks import AckedState
 from imserver.hub.hub import App, LocalChannel
-from imserver.hub.unacked import AckedState
 from imserver.metrics import Metrics
 from imserver.model import Event, Message
 from imserver.protocol.dialect import Payload

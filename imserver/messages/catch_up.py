@@ -13,20 +13,11 @@ from gevent.lock import BoundedSemaphore as Lock
 
 from imserver import errors
 from imserver.errors import StorageUnavailable
+from imserver.hub.acks import TRIES, AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.hub import Hub
 from imserver.messages.deliverer import Deliverer, oldest_page
 from imserver.messages.log_follower import LogFollower
-from imserver.messages.log_subscriptions import (
-    RESEND_LIMIT,
-    TRIES,
-    AckingLogSubscription,
-    AckTracker,
-    LogSubscriptions,
-    PendingLogSubscription,
-    PongLogSubscription,
-    groups_at,
-    held_acks,
-)
+from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription, groups_at, held_acks
 from imserver.metrics import Metrics
 from imserver.model import LogSubscription, Message
 from imserver.storage.log.contract import Entry
@@ -35,6 +26,8 @@ from imserver.transport.connection import OPEN, Connection
 
 log = logging.getLogger(__name__)
 
+RESEND_LIMIT: Final = 200
+"""Most entries that are sent again; a client that lacks more has to reconnect with its cursor."""
 RECOVERED: Final = 200
 """Most missed entries that follow a login with a cursor; a client that missed more has to sync."""
 

@@ -23,6 +23,7 @@ from imserver.channels.channels import Channels
 from imserver.channels.open_streams import OpenStreams
 from imserver.cluster.nodes import NodeMessages
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
+from imserver.hub.acks import AckingLogSubscription, AckTracker, PongTracker
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.message_view import EntryView, entry_view
@@ -30,13 +31,7 @@ from imserver.messages.annotations import RefusedView, code_of
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
 from imserver.messages.log_follower import LogFollower
-from imserver.messages.log_subscriptions import (
-    AckingLogSubscription,
-    AckTracker,
-    LogSubscriptions,
-    PendingLogSubscription,
-    PongTracker,
-)
+from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription
 from imserver.messages.receipts import MarksView, Receipts
 from imserver.metrics import Metrics
 from imserver.model import (

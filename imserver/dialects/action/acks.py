@@ -19,8 +19,7 @@ from imserver import errors
 from imserver.cluster.nodes import Awaited, NodeMessages, ToUser
 from imserver.dialects.action.commands import AckNumber
 from imserver.dialects.action.wire import DIALECT, AckedActionDialect
-from imserver.hub.unacked import AckedState, Unacked, UnackedMessages
-from imserver.messages.log_subscriptions import PongTracker
+from imserver.hub.acks import AckedState, PongTracker, Unacked, UnackedMessages
 from imserver.metrics import Metrics
 from imserver.model import Event, Outcome, Reply
 from imserver.push.publish import PendingPushes

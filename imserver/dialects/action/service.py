@@ -4,7 +4,7 @@ If an app stores these messages (:class:`ActionMessages`), absent users receive 
 Messages of a room are delivered from the log. So all messages of a connection have one order, and a message
 that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
 Stored members have one from the first message, other users from their first login to the room. A message
-without proof of arrival (see :class:`imserver.messages.log_subscriptions.PongTracker`) is sent again
+without proof of arrival (see :class:`imserver.hub.acks.PongTracker`) is sent again
 at the next login. Clients that acknowledge are in :mod:`imserver.dialects.action.acks`.
 """
 
@@ -29,11 +29,10 @@ from imserver.dialects.action.acks import ActionAcks, unacked_of
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect, with_seq
 from imserver.errors import StorageUnavailable
+from imserver.hub.acks import AckedState, PongLogSubscription
 from imserver.hub.hub import Hub
-from imserver.hub.unacked import AckedState
 from imserver.messages.annotations import code_of
 from imserver.messages.deliverer import Result, wait_until_sent
-from imserver.messages.log_subscriptions import PongLogSubscription
 from imserver.messages.messaging import Messaging, RejectedView
 from imserver.model import Answer, DialectState, Event, Message, Outcome, Reply
 from imserver.sessions.sessions import Sessions

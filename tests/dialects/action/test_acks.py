@@ -8,7 +8,7 @@ import pytest
 from imserver import errors
 from imserver.dialects.action import service
 from imserver.dialects.action.acks import ACK_SECONDS, AWAIT_SECONDS
-from imserver.hub import unacked
+from imserver.hub import acks
 from tests.dialects.action.test_messages import APP, Keeping, One
 from tests.hub.harness import Harness
 from tests.transport.harness import turn, until
@@ -138,9 +138,9 @@ def test_too_much_that_is_not_acknowledged_ends_the_connection(
 ) -> None:
     ann, bob, other = One(node, "ann", "bob"), Acking(node, "bob"), Acking(node, "eve")
     if limit == "messages":
-        monkeypatch.setattr(unacked, "MAX_MESSAGES", 3)
+        monkeypatch.setattr(acks, "MAX_MESSAGES", 3)
     elif limit == "bytes":
-        monkeypatch.setattr(unacked, "MAX_BYTES", 3 * 200)
+        monkeypatch.setattr(acks, "MAX_BYTES", 3 * 200)
     else:
         node.acks._limit_bytes = 5 * 200
     One(node, "cid", "eve").say("kept")

@@ -12,8 +12,8 @@ from imserver.config.settings import ChannelSettings
 from imserver.dialects.action import service
 from imserver.dialects.action.service import LEFT_TEXT, ActionMessages
 from imserver.dialects.action.wire import ActionDialect
-from imserver.messages import log_subscriptions
-from imserver.messages.log_subscriptions import PongLogSubscription
+from imserver.hub import acks
+from imserver.hub.acks import PongLogSubscription
 from imserver.transport.connection import Connection
 from tests.core.messaging_harness import Node
 from tests.integration.raw import PING, PONG, TEXT, frame
@@ -330,7 +330,7 @@ def test_messages_during_catch_up_are_answered_and_an_ended_connection_leaves_no
 
 
 def test_a_waiting_connection_is_pinged_in_the_next_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_subscriptions, "PINGS", 2)
+    monkeypatch.setattr(acks, "PINGS", 2)
     with Keeping() as node:
         many = [One(node, user, room="r") for user in ("ann", "bob", "cid")]
         assert many[0].say("one") == 200
