@@ -1,53 +1,49 @@
-"""What was delivered to connections whose clients acknowledge it, until they do.
+"""Acknowledged deliveries to clients, and the timer wheel that looks after them.
 
-Acknowledgements are cumulative: everything up to an id.
+Deliveries to a connection have growing numbers. An acknowledgement covers all numbers up to one.
 
-- A client that said at login that it acknowledges receives again what it does not acknowledge in time
-  (:class:`AckTracker`).
-- Clients of the action dialect that do not acknowledge messages still answer a ping with its payload, as
-  every WebSocket client does. After a delivery they are pinged with the last id; the pong proves that
-  everything up to it has arrived, and is stored (:class:`PongTracker`).
+- A client with a cursor acknowledges positions in the log (:class:`AckingLogSubscription`). What it does not
+  acknowledge in time is read from the log and sent again.
+- A client without a cursor answers a ping with its payload, as every WebSocket client does. After a delivery
+  it is pinged with the last position (:class:`PongLogSubscription`). What the pong proves is stored. The rest
+  is sent again at the next login, from the stored position.
+- A client of the action dialect that asks for it acknowledges numbers of its connection (:class:`Unacked`).
+  The frames stay in memory until then, because not all of these messages are stored.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from itertools import count
 from typing import ClassVar, Final
 
-import gevent
-
-from imserver.clock import until_beat
+from imserver import errors
+from imserver.metrics import Metrics
 from imserver.model import DialectState, Event, LogSubscription, Message
-from imserver.storage.action_positions import ActionPositions
-from imserver.transport.connection import OPEN, Connection, app_and_user
+from imserver.transport.connection import OPEN, Connection
 
 ACK_SECONDS: Final = 10
-"""Time for an acknowledgement."""
+"""Time for an acknowledgement. For :class:`Unacked` it is doubled after each resend."""
 TRIES: Final = 3
-"""How often entries are sent again before the connection is closed."""
+"""How often deliveries are sent again before the connection is closed."""
 PINGS: Final = 2000
 """Most connections that are pinged in a second: each pong is a position to be stored."""
-_SLOTS: Final = ACK_SECONDS + 1
-_PROBE: Final = struct.Struct("!QQ")
-"""The payload of a ping: the number of the log subscription, and the id of the last delivered entry."""
 MAX_MESSAGES: Final = 1000
-"""Unacknowledged messages of one connection. Beyond it the connection is closed."""
+"""Messages in one :class:`Unacked`. Beyond it the connection is closed."""
 MAX_BYTES: Final = 524_288
 """The same for the bytes of their frames; a single frame may be larger."""
+_SLOTS: Final = ACK_SECONDS + 1
+_PING: Final = struct.Struct("!QQ")
+"""The payload of a ping: the number of the log subscription, and the id of the last delivered entry."""
 
 
 class AckingLogSubscription(LogSubscription, gc=False):
-    """A log subscription whose client acknowledges entries."""
+    """A log subscription whose client acknowledges entries. For the fields see :data:`Acks`."""
 
-    acked: int = 0
-    """The greatest id that the client has acknowledged."""
     delivered: int = 0
-    """The greatest id that was sent to it."""
+    acked: int = 0
     tries: int = 0
-    tracked: bool = False
-    """An ack tracker waits for its acknowledgement."""
+    due: int = 0
 
 
 class PongLogSubscription(AckingLogSubscription, gc=False):
@@ -62,74 +58,77 @@ class PongLogSubscription(AckingLogSubscription, gc=False):
     """False: the client acknowledges by itself."""
     has_cursor: ClassVar[bool] = False
 
+    def ping(self) -> bytes:
+        """The payload of a ping after the last delivery."""
+        return _PING.pack(self.number, self.delivered)
 
-class UnackedMessages:
-    """Owner of the connections with unacknowledged messages. ``bytes``: of the frames of all of these."""
-
-    def __init__(self) -> None:
-        self.connections: dict[Connection, Unacked] = {}
-        self.bytes = 0
+    def proof(self, data: bytes) -> int:
+        """The id up to which a pong with this payload proves that everything has arrived; 0: it proves
+        nothing. A client can have no more than was sent to it."""
+        if len(data) != _PING.size:
+            return 0
+        number, id = _PING.unpack(data)
+        return id if number == self.number and id <= self.delivered else 0
 
 
 class Unacked:
-    """The unacknowledged messages of one connection, the oldest first: (number, the event or the id of the
-    stored message, frame). Never switches.
+    """The unacknowledged messages of one connection, by number: ``waiting`` begins behind ``acked``. Each is
+    the event or the id of the stored message, and its frame. Never switches.
 
-    Numbers count the messages of the connection, over all its logins. ``last``: the last number. ``full``: a
-    message found no space, so the connection must end. ``tries``: how often the messages were sent again.
-    ``due``: monotonic time of the next time (0: not set yet).
+    Numbers count the messages of the connection, over all its logins. ``bytes``: of the frames. ``full``: a
+    message found no space, so the connection must end. For the other fields see :data:`Acks`.
     """
 
-    __slots__ = ("_all", "bytes", "due", "full", "last", "tries", "waiting")
+    __slots__ = ("_tracker", "acked", "bytes", "delivered", "due", "full", "tries", "waiting")
 
-    def __init__(self, all_messages: UnackedMessages) -> None:
-        self._all = all_messages
-        self.last = 0
-        self.waiting: list[tuple[int, Event | int, bytes]] = []
+    def __init__(self, tracker: AckTracker) -> None:
+        self._tracker = tracker
+        self.delivered = 0
+        self.acked = 0
+        self.tries = 0
+        self.due = 0
+        self.waiting: list[tuple[Event | int, bytes]] = []
         self.bytes = 0
         self.full = False
-        self.tries = 0
-        self.due = 0.0
 
     def add(self, connection: Connection, message: Event | Message, frame: bytes) -> None:
         """The next message goes to the connection."""
-        self.last += 1
+        self.delivered += 1
         if not self.waiting:
-            self._all.connections[connection] = self
+            self._tracker.wait_whole(connection, self)
         elif len(self.waiting) == MAX_MESSAGES or self.bytes + len(frame) > MAX_BYTES:
+            if not self.full:
+                self._tracker.full.append((connection, self))
             self.full = True
         if not self.full:
-            self.waiting.append((self.last, message.id if isinstance(message, Message) else message, frame))
+            self.waiting.append((message.id if isinstance(message, Message) else message, frame))
             self._count(len(frame))
 
     def ack(self, connection: Connection, number: int) -> int:
         """The client has the messages up to a number. Return the id of the last stored one of these (0: none
         was stored)."""
-        id = count = 0
-        for each, message, frame in self.waiting:
-            if each > number:
-                break
-            count += 1
-            self._count(-len(frame))
-            if isinstance(message, int):
-                id = message
-        if count:
-            self.tries, self.due = 0, 0.0
-            del self.waiting[:count]
-        if not self.waiting:
-            self._all.connections.pop(connection, None)
-        return id
+        acked = self.waiting[: max(number - self.acked, 0)]
+        if not acked:
+            return 0
+        del self.waiting[: len(acked)]
+        self._count(-sum([len(frame) for _, frame in acked]))
+        self.acked += len(acked)
+        self.tries = 0
+        if self.waiting:
+            self._tracker.wait_whole(connection, self)
+        return next((message for message, _ in reversed(acked) if isinstance(message, int)), 0)
 
-    def clear(self, connection: Connection) -> list[Event]:
+    def clear(self) -> list[Event]:
         """Forget all messages: the session ends. Return those that are not stored."""
-        unstored = [message for _, message, _ in self.waiting if isinstance(message, Event)]
-        self.ack(connection, self.last)
-        self.full = False
+        unstored = [message for message, _ in self.waiting if isinstance(message, Event)]
+        self.waiting = []
+        self._count(-self.bytes)
+        self.acked, self.tries, self.full = self.delivered, 0, False
         return unstored
 
     def _count(self, size: int) -> None:
         self.bytes += size
-        self._all.bytes += size
+        self._tracker.bytes += size
 
 
 class AckedState(DialectState, gc=False):
@@ -138,86 +137,40 @@ class AckedState(DialectState, gc=False):
     unacked: Unacked | None = None
 
 
-class PongTracker:
-    """Owner of the connections that are to be pinged."""
-
-    def __init__(self, positions: ActionPositions) -> None:
-        self._positions = positions
-        self._unpinged: list[Connection] = []
-        """Connections with deliveries since their last ping."""
-        self._running = False
-        self.numbers = count()
-        """Of log subscriptions."""
-
-    def delivered(self, connection: Connection) -> None:
-        """Something was delivered to a connection that was not waiting for its ping. Never switches."""
-        self._unpinged.append(connection)
-        self._start()
-
-    def ponged(self, connection: Connection, data: bytes) -> None:
-        """A client has answered a ping. It can have no more than was sent to it. Never switches."""
-        log_subscription = connection.log_subscription
-        if not isinstance(log_subscription, PongLogSubscription) or len(data) != _PROBE.size:
-            return
-        number, id = _PROBE.unpack(data)
-        if number == log_subscription.number and id <= log_subscription.delivered:
-            self.proved(connection, id)
-
-    def proved(self, connection: Connection, id: int) -> None:
-        """Everything up to an id has arrived at a client. Never switches."""
-        log_subscription = connection.log_subscription
-        if not isinstance(log_subscription, PongLogSubscription) or id <= log_subscription.acked:
-            return
-        log_subscription.acked = id
-        app, user = app_and_user(connection)
-        present = {"", *[room.name for room in connection.channels]}
-        rooms = [room for room in log_subscription.positions if room in present]
-        self._positions.prove(app, user, rooms, id)
-
-    def _start(self) -> None:
-        if not self._running:
-            self._running = True
-            gevent.spawn(self._run)
-
-    def _run(self) -> None:
-        """Greenlet: work once a second, as long as there is anything to do."""
-        try:
-            while self._unpinged:
-                gevent.sleep(until_beat())
-                self.work()
-        finally:
-            self._running = False
-
-    def work(self) -> None:
-        """Ping connections with deliveries. Never switches."""
-        now, self._unpinged = self._unpinged[:PINGS], self._unpinged[PINGS:]
-        for connection in now:
-            log_subscription = connection.log_subscription
-            if isinstance(log_subscription, PongLogSubscription):
-                log_subscription.tracked = False
-                connection.probe(_PROBE.pack(log_subscription.number, log_subscription.delivered))
+Acks = AckingLogSubscription | Unacked
+"""The deliveries to one connection that its client acknowledges. ``delivered``: the last number. ``acked``:
+the last one that the client has acknowledged. ``tries``: how often deliveries were sent again since then.
+``due``: the second of the wheel in which the client's time ends (0: no time runs)."""
 
 
 class AckTracker:
-    """Owner of a timer wheel that turns each second: a connection with unacknowledged entries is in one of
-    its slots, so idle connections cost nothing, and none has a timer. Never switches."""
+    """Owner of a timer wheel that turns each second: a connection with unacknowledged deliveries is in one of
+    its slots, so idle connections cost nothing, and none has a timer. Never switches.
 
-    def __init__(self, pongs: PongTracker) -> None:
-        self._pongs = pongs
-        self._slots: list[list[tuple[Connection, int]]] = [[] for _ in range(_SLOTS)]
+    ``limit_bytes``: of the frames of all unacknowledged messages. Beyond it the connections with the most are
+    closed.
+    """
+
+    def __init__(self, metrics: Metrics, limit_bytes: int) -> None:
+        self._metrics = metrics
+        self._limit_bytes = limit_bytes
+        self._slots: list[list[tuple[Connection, Acks, int]]] = [[] for _ in range(_SLOTS)]
+        """The last member is the number up to which the client must acknowledge in time."""
         self._now = 0
+        self.bytes = 0
+        """Bytes of the frames of all unacknowledged messages."""
+        self.full: list[tuple[Connection, Unacked]] = []
+        """Connections whose next message found no space in this second."""
 
     def delivered(self, connection: Connection, log_subscription: AckingLogSubscription, id: int) -> None:
         """An entry was sent to a connection whose client acknowledges."""
         log_subscription.delivered = id
-        if log_subscription.tracked:
+        if log_subscription.due:
             return
-        if isinstance(log_subscription, PongLogSubscription):
-            if log_subscription.pinged:
-                log_subscription.tracked = True
-                self._pongs.delivered(connection)
-        else:
-            self.wait(connection, log_subscription)
+        if not isinstance(log_subscription, PongLogSubscription):
+            self.wait(connection, log_subscription, ACK_SECONDS)
+        elif log_subscription.pinged:
+            self.wait(connection, log_subscription, 1)
 
     def acked(self, connection: Connection, id: int, position: int) -> None:
         """A client acknowledges everything up to an id: pushed, or in a page that it asked for. It can have
@@ -229,24 +182,78 @@ class AckTracker:
             )
             log_subscription.tries = 0
 
-    def wait(self, connection: Connection, log_subscription: AckingLogSubscription) -> None:
-        """Give a client its time from now on."""
-        log_subscription.tracked = True
-        self._slots[(self._now + ACK_SECONDS) % _SLOTS].append((connection, log_subscription.delivered))
+    def wait(self, connection: Connection, acks: Acks, seconds: int) -> None:
+        """Give a client so many seconds, of which this one is the first, for all deliveries until now."""
+        if not acks.due:
+            self._enter(connection, acks, seconds)
+        acks.due = self._now + seconds
+
+    def wait_whole(self, connection: Connection, acks: Acks) -> None:
+        """Give a client :data:`ACK_SECONDS` from now on: the second that has begun does not count."""
+        self.wait(connection, acks, ACK_SECONDS + 1)
+
+    def _enter(self, connection: Connection, acks: Acks, seconds: int) -> None:
+        slot = (self._now + min(seconds, ACK_SECONDS)) % _SLOTS
+        self._slots[slot].append((connection, acks, acks.delivered))
 
     def turn(self) -> list[Connection]:
-        """A second has passed. The connections whose clients are late."""
+        """A second has passed: ping clients, send frames again, close connections that do not acknowledge.
+
+        Returns the connections to which entries of the log have to be sent again.
+        """
         self._now += 1
-        slot = self._now % _SLOTS
-        due, self._slots[slot] = self._slots[slot], []
-        late = []
-        for connection, delivered in due:
-            log_subscription = connection.log_subscription
-            if connection.state != OPEN or not isinstance(log_subscription, AckingLogSubscription):
+        due, self._slots[self._now % _SLOTS] = self._slots[self._now % _SLOTS], []
+        late: list[Connection] = []
+        unpinged: list[tuple[Connection, Acks, int]] = []
+        pings = 0
+        for connection, acks, number in due:
+            if connection.state != OPEN:
                 continue
-            log_subscription.tracked = False
-            if log_subscription.acked < delivered:
-                late.append(connection)
-            elif log_subscription.acked < log_subscription.delivered:
-                self.wait(connection, log_subscription)
+            if not isinstance(acks, Unacked) and connection.log_subscription is not acks:
+                continue
+            if acks.due > self._now:  # its time has begun anew
+                self._enter(connection, acks, acks.due - self._now)
+                continue
+            acks.due = 0
+            if isinstance(acks, PongLogSubscription):
+                if pings == PINGS:
+                    acks.due = self._now + 1
+                    unpinged.append((connection, acks, number))
+                else:
+                    pings += 1
+                    connection.probe(acks.ping())
+            elif acks.acked >= number:
+                if acks.acked < acks.delivered:
+                    self.wait(connection, acks, ACK_SECONDS)
+            elif acks.tries == TRIES:
+                connection.close(errors.CLOSE_ACK_TIMEOUT)
+            else:
+                acks.tries += 1
+                if isinstance(acks, Unacked):
+                    self._resend(connection, acks)
+                else:
+                    late.append(connection)
+        # Before those of the next second.
+        self._slots[(self._now + 1) % _SLOTS][:0] = unpinged
+        self._close_full()
         return late
+
+    def _resend(self, connection: Connection, unacked: Unacked) -> None:
+        self.wait(connection, unacked, ACK_SECONDS << unacked.tries)
+        if connection.outbox is None:  # else its client does not read
+            self._metrics.resent_entries += len(unacked.waiting)
+            for _, frame in unacked.waiting:
+                connection.send_frame(frame)
+
+    def _close_full(self) -> None:
+        full, self.full = self.full, []
+        for connection, unacked in full:
+            if unacked.full:
+                connection.close(errors.CLOSE_ACK_TIMEOUT)
+        if self.bytes > self._limit_bytes:
+            rows = [row for slot in self._slots for row in slot]
+            sizes = {connection: acks.bytes for connection, acks, _ in rows if isinstance(acks, Unacked)}
+            for connection in sorted(sizes, key=lambda each: sizes[each], reverse=True):
+                connection.close(errors.CLOSE_ACK_TIMEOUT)
+                if self.bytes <= self._limit_bytes:
+                    break

@@ -69,7 +69,7 @@ def _numbered(event: Event | Message, before: bytes, behind: bytes, connection: 
     assert isinstance(state, AckedState)
     assert state.unacked is not None
     payload = b"%b%b%b" % (before, _encode(connection.user or ""), behind)
-    frame = encoding.frame(encoding.dialect.add_number(payload, state.unacked.last + 1))
+    frame = encoding.frame(encoding.dialect.add_number(payload, state.unacked.delivered + 1))
     state.unacked.add(connection, event, frame)
     return frame
 

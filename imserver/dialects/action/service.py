@@ -4,7 +4,7 @@ If an app stores these messages (:class:`ActionMessages`), absent users receive 
 Messages of a room are delivered from the log. So all messages of a connection have one order, and a message
 that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
 Stored members have one from the first message, other users from their first login to the room. A message
-without proof of arrival (see :class:`imserver.hub.acks.PongTracker`) is sent again
+without proof of arrival (see :class:`imserver.hub.acks.PongLogSubscription`) is sent again
 at the next login. Clients that acknowledge are in :mod:`imserver.dialects.action.acks`.
 """
 
@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from time import monotonic, time
 from typing import Final
 
@@ -82,9 +83,10 @@ class ActionMessages:
     def __init__(self, messaging: Messaging, store: Store) -> None:
         self._messaging = messaging
         self._catch_up = messaging.catch_up
-        self._pongs = messaging.pongs
         self._positions = messaging.positions
         self._store = store
+        self._numbers = count()
+        """Of log subscriptions."""
         self._sending: dict[Connection, int] = {}
         """How many messages of connections are being stored."""
 
@@ -135,9 +137,7 @@ class ActionMessages:
 
     def _subscribe(self, connection: Connection, positions: Positions) -> PongLogSubscription:
         pinged = unacked_of(connection) is None
-        log_subscription = PongLogSubscription(
-            number=next(self._pongs.numbers), positions=positions, pinged=pinged
-        )
+        log_subscription = PongLogSubscription(number=next(self._numbers), positions=positions, pinged=pinged)
         log_subscription.acked = log_subscription.delivered = min(positions.values())
         self._catch_up.subscribe(connection, log_subscription, live=False)
         return log_subscription

@@ -31,17 +31,16 @@ class Keeping(Node):
 
     def __init__(self) -> None:
         super().__init__(policies={APP: "newest"})
-        self.pongs = self.messaging.pongs
-        self.pongs._running = True
+        self.catch_up = self.messaging.catch_up
         self.channels.on_left.clear()
         messages = ActionMessages(self.messaging, self.store)
         self.action_service = self._make_action_service(messages)
         self._make_dispatcher()
-        self.context.ponged = self.pongs.ponged
+        self.context.ponged = self.catch_up.ponged
 
     def pass_second(self) -> None:
         """Ping, and store what pongs have proved."""
-        self.pongs.work()
+        self.catch_up.check_acks()
         self.positions.store_proved()
 
     def _forgotten(self, connection: Connection) -> None:
@@ -82,7 +81,7 @@ class One:
     def ping(self) -> bytes:
         """Have the node look; the ping that comes of it."""
         before = len(self.pings(0))
-        self.node.messaging.pongs.work()
+        self.node.catch_up.check_acks()
         return self.pings(before + 1)[-1]
 
     def pings(self, number: int) -> list[bytes]:

@@ -172,18 +172,6 @@ def ack(id: int, kind: int = protobuf.PUSH) -> bytes:
     return protobuf.sent(ACK, protobuf.field(1, kind) + protobuf.field(3, id))
 
 
-def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed(harness: Harness) -> None:
-    ann, bob = resumed(harness, 266, acks=True), harness.live(267)
-    bob.single(1, 266, "hi")
-    until(lambda: len(ann.pushes()) == 1)
-    for times in range(2, acks.TRIES + 2):
-        turns(harness, acks.ACK_SECONDS)
-        until(lambda times=times: len(ann.pushes()) == times)  # type: ignore[misc]
-    turns(harness, acks.ACK_SECONDS)
-    assert ann.client.close_code() == 4004
-    assert {said.text for said in ann.pushes()} == {"hi"}
-
-
 def test_one_ack_covers_all_before_it(harness: Harness) -> None:
     ann, bob = resumed(harness, 266, acks=True), harness.live(267)
     for number in (1, 2, 3):
