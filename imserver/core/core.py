@@ -38,6 +38,7 @@ from imserver.config.values import CORE, Declarations
 from imserver.core.alone import Alone
 from imserver.core.network import build_network
 from imserver.core.stored_messages import build_stored_messages
+from imserver.hub.acks import AckTracker
 from imserver.hub.expiry import Check
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -253,7 +254,7 @@ class Core:
             erasure.user(app, user)
         self.store.delete_rows_of_user(app, user, tables_of(self.erasures))
         self.store.log().erase_user(app, user)
-        self.messaging.pongs.forget(app, user)
+        self.messaging.positions.forget(app, user)
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -381,6 +382,7 @@ class Core:
             self.observer,
             self.bot_rates,
             self.node_messages,
+            AckTracker(self.metrics, self.config.limits.node_outbox_bytes),
         )
         self.messaging, self.signals, self.receipts = stored.messaging, stored.signals, stored.receipts
         self.message_search, self.retention = stored.search, stored.retention
@@ -460,7 +462,7 @@ class Core:
             ended(connection, code)
 
     def _ponged(self, connection: Connection, data: bytes) -> None:
-        self.messaging.pongs.ponged(connection, data)
+        self.messaging.catch_up.ponged(connection, data)
 
     def _forgotten(self, connection: Connection) -> None:
         """A session is no longer addressed, but its connection stays open."""

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from imserver.hub.acks import AckedState
 from imserver.hub.hub import App, Hub, LocalChannel
-from imserver.hub.unacked import AckedState
 from imserver.metrics import Metrics
 from imserver.model import ChannelPart, Event, Message
 from imserver.protocol.dialect import Payload
@@ -71,7 +71,7 @@ def _numbered(event: Event | Message, before: bytes, behind: bytes, connection: 
     assert isinstance(state, AckedState)
     assert state.unacked is not None
     payload = b"%b%b%b" % (before, _encode(connection.user or ""), behind)
-    frame = encoding.frame(encoding.dialect.add_number(payload, state.unacked.last + 1))
+    frame = encoding.frame(encoding.dialect.add_number(payload, state.unacked.delivered + 1))
     state.unacked.add(connection, event, frame)
     return frame
 

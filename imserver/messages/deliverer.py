@@ -17,16 +17,10 @@ from imserver import errors
 from imserver.channels.channels import Channels
 from imserver.channels.open_streams import OpenStreams
 from imserver.errors import StorageUnavailable
+from imserver.hub.acks import AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.fanout import Fanout, Part, Run
 from imserver.hub.hub import Hub
-from imserver.messages.log_subscriptions import (
-    AckingLogSubscription,
-    AckTracker,
-    LogSubscriptions,
-    PongLogSubscription,
-    hold_ack,
-    users_of,
-)
+from imserver.messages.log_subscriptions import LogSubscriptions, hold_ack, users_of
 from imserver.model import Message
 from imserver.storage.log.bots import bots_of
 from imserver.storage.log.contract import Appended, Entry, Rejected, fitting, page_size

@@ -23,6 +23,7 @@ from imserver.channels.channels import Channels
 from imserver.channels.open_streams import OpenStreams
 from imserver.cluster.nodes import NodeMessages
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
+from imserver.hub.acks import AckingLogSubscription, AckTracker
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.message_view import EntryView, entry_view
@@ -30,13 +31,7 @@ from imserver.messages.annotations import RefusedView, code_of
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
 from imserver.messages.log_follower import LogFollower
-from imserver.messages.log_subscriptions import (
-    AckingLogSubscription,
-    AckTracker,
-    LogSubscriptions,
-    PendingLogSubscription,
-    PongTracker,
-)
+from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription
 from imserver.messages.receipts import MarksView, Receipts
 from imserver.metrics import Metrics
 from imserver.model import (
@@ -110,6 +105,7 @@ class Messaging:
         store: Store,
         logins: Logins,
         positions: ActionPositions,
+        ack_tracker: AckTracker,
         reviews: Reviews,
         bot_rates: BotRates,
         channels: Channels,
@@ -126,16 +122,14 @@ class Messaging:
         self._node_messages = node_messages
         self._observer = observer
         self.log_subscriptions = LogSubscriptions()
-        self.pongs = PongTracker(positions)
-        self.ack_tracker = AckTracker(self.pongs)
+        self.positions = positions
+        self.ack_tracker = ack_tracker
         self.streams = OpenStreams()
         """Of streamed answers, which a feature opens."""
-        self.deliverer = Deliverer(
-            hub, fanout, self.log_subscriptions, self.ack_tracker, channels, self.streams
-        )
+        self.deliverer = Deliverer(hub, fanout, self.log_subscriptions, ack_tracker, channels, self.streams)
         self.follower = LogFollower(store, self.deliverer, metrics)
         self.catch_up = CatchUp(
-            hub, metrics, store, self.log_subscriptions, self.ack_tracker, self.follower, self.deliverer
+            hub, metrics, store, self.log_subscriptions, ack_tracker, self.follower, self.deliverer, positions
         )
 
     # --- sending --------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ A writer is one node's. A test can hold a writer's commits back, take the log aw
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -14,6 +15,7 @@ from gevent.lock import RLock
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
+from imserver.storage.action_positions import ActionPositions
 from imserver.storage.log.contract import (
     Appended,
     Conversation,
@@ -55,14 +57,16 @@ class MemoryStore:
         return self.opened_log
 
 
-class MemoryPositions:
-    """In place of :class:`imserver.storage.action_positions.ActionPositions`."""
+class MemoryPositions(ActionPositions):
+    """Positions without a store."""
 
     def __init__(self) -> None:
+        nothing: Any = SimpleNamespace(write_or=lambda default, work: None)
+        super().__init__(nothing)
         self.known: dict[tuple[str, str, str], int] = {}
         self.away = False
 
-    def get(self, app: str, user: str, rooms: Collection[str] = ()) -> dict[str, int]:
+    def stored(self, app: str, user: str, rooms: Collection[str]) -> dict[str, int]:
         gevent.sleep(0)
         if self.away:
             raise StorageUnavailable("away")
@@ -73,13 +77,15 @@ class MemoryPositions:
         gevent.sleep(0)
         if self.away:
             raise StorageUnavailable("away")
-        for *key, id in rows:
-            self.known[tuple(key)] = max(id, self.known.get(tuple(key), 0))
+        for app, user, room, id in rows:
+            key = app, user, room
+            self.known[key] = max(id, self.known.get(key, 0))
 
-    def begin(self, app: str, user: str, room: str, id: int) -> None:
+    def begin(self, app: str, user: str, room: str, id: int, most: int = 0) -> None:
         self.raise_to([(app, user, room, id)])
 
     def forget(self, app: str, user: str) -> None:
+        super().forget(app, user)
         self.known = {key: id for key, id in self.known.items() if key[:2] != (app, user)}
 
 

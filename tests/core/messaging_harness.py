@@ -45,6 +45,7 @@ class Node(Harness):
             self.store,
             logins,
             self.positions,
+            self.ack_tracker,
             self.reviews,
             BotRates(0),
             self.channels,

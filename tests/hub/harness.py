@@ -21,6 +21,7 @@ from imserver.dialects.action.service import ActionService
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.reviews import ReviewRequests
+from imserver.hub.acks import AckTracker
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -112,7 +113,8 @@ class Harness(SocketHarness):
         self.reviews = ReviewRequests(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
         self.observer: Any = Observed()
         self.now = 1000.0
-        self.pongs: Any = Mock()
+        self.catch_up: Any = Mock()
+        self.ack_tracker = AckTracker(self.metrics, 1_000_000)
         self.action_service = self._make_action_service(NotStoring())
         self._make_dispatcher()
         self.sweep = Sweep(
@@ -166,7 +168,7 @@ class Harness(SocketHarness):
         presence = Presence(self.hub, self.table, REGISTRY)
         self.pending = PendingPushes(self.reach.to_user, presence, 1000, 1_000_000, lambda: self.now)
         self.acks = ActionAcks(
-            self.reach, self.pending, self.pongs, self.metrics, 1_000_000, clock=lambda: self.now
+            self.reach, self.pending, self.catch_up, self.ack_tracker, clock=lambda: self.now
         )
         return ActionService(
             self.hub,

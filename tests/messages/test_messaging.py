@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver import errors
+from imserver.hub.acks import AckingLogSubscription
 from imserver.messages import catch_up, messaging
 from imserver.messages import log_follower as following
-from imserver.messages.log_subscriptions import AckingLogSubscription, LogSubscription
+from imserver.messages.log_subscriptions import LogSubscription
 from imserver.storage.log import writer
 from imserver.storage.log.contract import Draft
 from tests.core.admitting import Admitting

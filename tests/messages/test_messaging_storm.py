@@ -12,8 +12,8 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
+from imserver.hub.acks import ACK_SECONDS
 from imserver.messages import catch_up, log_follower
-from imserver.messages.log_subscriptions import ACK_SECONDS
 from imserver.storage.log import writer
 from imserver.transport.connection import OPEN
 from tests.core.memory_log import Shelf

@@ -19,8 +19,10 @@ from imserver.errors import StartError
 from imserver.model import Event
 from imserver.node.http_servers import LISTENER_KEY
 from imserver.node.node import Node
+from imserver.storage.action_positions import ActionPositions
 from imserver.transport.connection import OPEN
 from tests.integration.raw import request, text
+from tests.storage.conftest import OpenStore
 from tests.support import HTTP_SERVERS
 from tests.transport.harness import Caller, Client, until
 
@@ -464,3 +466,16 @@ def test_a_client_that_never_answers_the_close_does_not_keep_a_node_from_its_end
     client = harness.join(node, "ann")
     until(gevent.spawn(node.stop).ready)
     assert client.close_code() == 1001
+
+
+@pytest.mark.sqlite_first
+def test_what_clients_of_the_action_dialect_acknowledge_at_last_is_stored(
+    harness: Harness, url: str, open_store: OpenStore
+) -> None:
+    node = harness.start(storage={"url": url, "seconds": 60})
+    harness.join(node, "ann")
+    positions = node.core.messaging.positions
+    node.core.on_ended += (lambda *_: positions.prove("action:1", "ann", ["", "r"], 7),)
+    node.stop()
+    positions = ActionPositions(open_store(url))
+    assert positions.get("action:1", "ann", ["r"]) == {"": 7, "r": 7}

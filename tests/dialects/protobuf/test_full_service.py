@@ -6,9 +6,9 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.messages import log_subscriptions
+from imserver.hub import acks
+from imserver.hub.acks import AckingLogSubscription
 from imserver.messages.catch_up import RECOVERED
-from imserver.messages.log_subscriptions import AckingLogSubscription
 from imserver.transport.connection import CLOSING, OPEN
 from tests.dialects.protobuf.test_service import APP, Harness, ProtobufClient, missed
 from tests.integration import protobuf
@@ -172,18 +172,6 @@ def ack(id: int, kind: int = protobuf.PUSH) -> bytes:
     return protobuf.sent(ACK, protobuf.field(1, kind) + protobuf.field(3, id))
 
 
-def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed(harness: Harness) -> None:
-    ann, bob = resumed(harness, 266, acks=True), harness.live(267)
-    bob.single(1, 266, "hi")
-    until(lambda: len(ann.pushes()) == 1)
-    for times in range(2, log_subscriptions.TRIES + 2):
-        turns(harness, log_subscriptions.ACK_SECONDS)
-        until(lambda times=times: len(ann.pushes()) == times)  # type: ignore[misc]
-    turns(harness, log_subscriptions.ACK_SECONDS)
-    assert ann.client.close_code() == 4004
-    assert {said.text for said in ann.pushes()} == {"hi"}
-
-
 def test_one_ack_covers_all_before_it(harness: Harness) -> None:
     ann, bob = resumed(harness, 266, acks=True), harness.live(267)
     for number in (1, 2, 3):
@@ -191,12 +179,12 @@ def test_one_ack_covers_all_before_it(harness: Harness) -> None:
     until(lambda: len(ann.pushes()) == 3)
     ann.tell(ack(2))
     ann.settle()
-    turns(harness, 2 * log_subscriptions.ACK_SECONDS)
+    turns(harness, 2 * acks.ACK_SECONDS)
     until(lambda: len(ann.pushes()) == 4)
     assert ann.stream() == [1, 2, 3, 3]
     ann.tell(ack(3))
     ann.settle()
-    turns(harness, 5 * log_subscriptions.ACK_SECONDS)
+    turns(harness, 5 * acks.ACK_SECONDS)
     ann.settle()
     assert (len(ann.pushes()), ann.connection.state) == (4, OPEN)
 
@@ -207,7 +195,7 @@ def test_an_ack_of_an_uplink_kind_acknowledges_nothing(harness: Harness) -> None
     until(lambda: ann.pushes())
     ann.tell(ack(1, protobuf.UP))
     ann.settle()
-    turns(harness, log_subscriptions.ACK_SECONDS)
+    turns(harness, acks.ACK_SECONDS)
     until(lambda: len(ann.pushes()) == 2)
 
 
@@ -226,7 +214,7 @@ def test_clients_of_the_original_do_not_acknowledge(harness: Harness) -> None:
     bob.single(1, 266, "hi")
     until(ann.pushes)
     ann.tell(ack(1))
-    turns(harness, 10 * log_subscriptions.ACK_SECONDS)
+    turns(harness, 10 * acks.ACK_SECONDS)
     ann.settle()
     assert (len(ann.pushes()), ann.connection.state) == (1, OPEN)
     assert not isinstance(ann.connection.log_subscription, AckingLogSubscription)
