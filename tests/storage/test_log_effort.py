@@ -10,7 +10,7 @@ import pytest
 from imserver.config.settings import StorageSettings
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore
-from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds, LogWindow
+from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Appended, Draft
@@ -18,6 +18,7 @@ from imserver.storage.log.message_log import MessageLog
 from imserver.storage.log.sqlite import SqliteDriver
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
+from imserver.streams.sources import LogWindow
 
 APP = "gochat"
 _numbers = count()

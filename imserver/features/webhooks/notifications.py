@@ -14,12 +14,13 @@ from imserver.auth.accounts import AccountLookup
 from imserver.cluster.registry import Registry
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.event_rows import Absence, NewEvent, NotOwner
-from imserver.features.webhooks.feeds import PAGE, Feed, Feeds, LogWindow
+from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.logging import RateLimitedLog
 from imserver.message_view import entry_view
 from imserver.sessions.presence import Presence
 from imserver.storage.log.contract import Conversation, ConversationSummary, Entry
 from imserver.storage.store import Store
+from imserver.streams.sources import PAGE, LogWindow
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog

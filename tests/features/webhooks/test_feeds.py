@@ -20,6 +20,7 @@ from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.storage.dead_events import list_retries, replay
 from imserver.storage.log.contract import Draft, Entry
 from imserver.storage.store import Store
+from imserver.streams import sources
 from tests.core.back_end import REFUSED, BackEnd, Post
 from tests.support import CountingSignal
 from tests.transport.harness import until
@@ -401,7 +402,7 @@ def test_a_feed_that_begins_behind_stored_messages_begins_at_their_end(start: St
 def test_a_busy_feed_keeps_memory_bounded_and_reads_the_rest(
     start: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_BUFFERED", 50)
+    monkeypatch.setattr(sources, "MAX_BUFFERED", 50)
     back_end = BackEnd()
     back_end.open.clear()
     node = start(back_end)
@@ -488,7 +489,7 @@ def test_a_busy_receiver_costs_few_writes_and_a_stop_stores_the_position(
 def test_the_bytes_of_a_busy_feed_in_memory_are_bounded(
     start: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_BUFFERED_BYTES", 10_000)
+    monkeypatch.setattr(sources, "MAX_BUFFERED_BYTES", 10_000)
     down = True
     back_end = BackEnd(lambda _: "away" if down else (200, b""))
     node = start(back_end)
@@ -600,7 +601,7 @@ def test_events_that_are_read_before_their_commit_is_known_leave_a_feed_at_rest(
     """A negative number of waiting events would let the sender run without a pause."""
     node = start(BackEnd())
     feed = Feed(APP, node.receiver)
-    feed.entries = module.LogWindow(node.store, APP, 0)
+    feed.entries = sources.LogWindow(node.store, APP, 0)
     feed.event_head = 1
     rows = [StoredEvent(number, "bob", "account", 1, b"{}") for number in range(1, 4)]
     batch = module._Batch(page_of(APP, [], rows, "one", EVENTS, 100, 1 << 20), 0, 3, set())

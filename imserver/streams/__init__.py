@@ -1,0 +1,1 @@
+"""Entries by position: where they come from."""
