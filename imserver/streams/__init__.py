@@ -1,1 +1,1 @@
-"""Entries by position: where they come from."""
+"""Streams: entries by position, and the consumer that delivers them at least once."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from imserver.storage.log.contract import Entry
-from imserver.storage.store import Store
 
 MAX_BUFFERED: Final = 5000
 """Entries of an app that wait in memory; more are read from the log later."""
@@ -16,12 +15,19 @@ MAX_BUFFERED_BYTES: Final = 4 * 1024 * 1024
 PAGE: Final = 500
 
 
-class LogWindow:
-    """Entries of an app's log after a position. What this node commits is not read back from the database."""
+ReadEntries = Callable[[int, int], Sequence[Entry]]
+"""(after, limit) → the first entries after an id, at most so many."""
 
-    def __init__(self, store: Store, app: str, position: int) -> None:
-        self._store = store
-        self._app = app
+
+class LogWindow:
+    """Entries of a log after a position. What this node commits need not be read back from the database.
+
+    ``read`` may leave out entries that are not for the receiver.
+    """
+
+    def __init__(self, read: ReadEntries, position: int, page: int = PAGE) -> None:
+        self._read = read
+        self._page = page
         self.position = position
         """The entries up to here were taken."""
         self._entries: deque[Entry] = deque()
@@ -57,15 +63,15 @@ class LogWindow:
     def first(self, limit: int) -> list[Entry]:
         """The first entries after the position. May switch; raises StorageUnavailable."""
         if len(self._entries) < limit and self.head > self._end:
-            self._read()
+            self._read_page()
         return [self._entries[number] for number in range(min(limit, len(self._entries)))]
 
-    def _read(self) -> None:
+    def _read_page(self) -> None:
         head = self.head
-        found = self._store.log().read(self._app, self._end, PAGE)
+        found = self._read(self._end, self._page)
         # A commit that continues the window may have come while this was read.
         self._add([entry for entry in found if entry.id > self._end])
-        end = found[-1].id if len(found) == PAGE else max(head, found[-1].id if found else 0)
+        end = found[-1].id if len(found) == self._page else max(head, found[-1].id if found else 0)
         self._end = max(self._end, end)
         self.head = max(self.head, self._end)
 

@@ -26,19 +26,7 @@ from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotHook, HookStore
 from imserver.features.webhooks.event_json import for_bot
 from imserver.features.webhooks.event_rows import EventStore
-from imserver.features.webhooks.feeds import (
-    CLOCK_SECONDS,
-    LEASE_SECONDS,
-    MISCONFIGURED,
-    RENEW_SECONDS,
-    SAVE_SECONDS,
-)
-from imserver.features.webhooks.requests import (
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    POST_SECONDS,
-    WebhookCounts,
-)
+from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
 from imserver.logging import RateLimitedLog
 from imserver.messages.log_subscriptions import users_of
 from imserver.messages.messaging import Messaging, make_draft
@@ -48,6 +36,14 @@ from imserver.sessions.sessions import Sessions
 from imserver.storage.log.bots import bots_of
 from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
+from imserver.streams.consumer import (
+    CLOCK_SECONDS,
+    FIRST_PAUSE_SECONDS,
+    LEASE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    RENEW_SECONDS,
+    SAVE_SECONDS,
+)
 from imserver.transport.outgoing import Unreachable
 
 if TYPE_CHECKING:

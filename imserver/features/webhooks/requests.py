@@ -17,6 +17,7 @@ from msgspec import Struct
 from imserver.auth.back_ends import LoginAnswer
 from imserver.clock import retry_pause
 from imserver.logging import RateLimitedLog
+from imserver.streams.consumer import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from imserver.transport.outgoing import ANSWER_BYTES, NO_HEADERS, NothingListens, Outgoing, Unreachable
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,11 @@ MAX_EVENTS: Final = 10_000
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Bytes of the waiting events of all apps."""
 POST_SECONDS: Final = 10.0
-FIRST_PAUSE_SECONDS: Final = 0.5
-LONGEST_PAUSE_SECONDS: Final = 60.0
 REFUSED_PAUSE_SECONDS: Final = 1.2
 """The longest pause if the connection was refused, which costs both sides next to nothing. Pauses vary by
 half: a back end that starts again gets its events within two seconds."""
+MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407, 408, 410, 421, 425, 429})
+"""Statuses of 400 to 499 that say nothing about the content of the request."""
 KEEP_SECONDS: Final = 600.0
 """How long one request is repeated before its events are dropped."""
 _LOG_SECONDS: Final = 10.0
