@@ -17,6 +17,7 @@ from imserver.features.bots.hooks import BotHooks, messages_of
 from imserver.features.bots.parts import bots_of
 from imserver.features.webhooks import webhooks_of
 from imserver.storage.log.contract import Draft
+from imserver.streams import consumer
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
 from tests.features import sections
@@ -49,9 +50,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(module, "RENEW_SECONDS", 0.02)
-    monkeypatch.setattr(module, "SAVE_SECONDS", 0.05)
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(consumer, "SAVE_SECONDS", 0.05)
+    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -237,12 +238,12 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     until(lambda: said_by(bot, guy) == ["first"])
     hooks = bots_of(node.node.core).hooks
     sender = hooks._senders["201", bot.user]
-    until(lambda: sender._delivered >= first and sender._saved >= first)
+    until(lambda: sender.window.position >= first and not sender.consumer.is_unsaved)
     answers["x"] = "second"
     node.node.core.store.write(
         lambda sql: sql.execute("UPDATE bot SET hook_entry = 0 WHERE id = %s", (int(bot.user),))
     )
-    hooks._owned_until = 0.0  # as after a pause that was longer than the lease
+    hooks.lease.until = 0.0  # as after a pause that was longer than the lease
     until(lambda: receivers.texts(url) == ["x", "x"])
     say(guy, bot, "end")
     until(lambda: said_by(bot, guy) == ["first", "last"])
@@ -256,7 +257,7 @@ def test_the_entries_of_others_are_not_read_for_each_bot(
     say(max_, bot, "1")
     until(lambda: receivers.texts(url) == ["1"])
     sender = bots_of(node.node.core).hooks._senders["201", bot.user]
-    until(lambda: sender._position >= sender._head)
+    until(lambda: not sender.window.count)
     log = node.node.core.store.log()
     sync, reads = log.sync, []
 
@@ -266,7 +267,7 @@ def test_the_entries_of_others_are_not_read_for_each_bot(
 
     monkeypatch.setattr(log, "sync", counted)
     last = max_.good("messages/send", to=ned.user, text="x")["id"]
-    until(lambda: sender._position >= last)
+    until(lambda: sender.window.head >= last and not sender.window.count)
     assert bot.user not in reads
     say(max_, bot, "2")
     until(lambda: receivers.texts(url) == ["1", "2"])
@@ -281,7 +282,7 @@ def test_a_banned_bot_is_posted_to_and_answers_nothing(node: Harness, receivers:
     admin.good("ban", users=[bot.user], seconds=600)
     first = lea.good("messages/send", to=bot.user, text="1")["id"]
     senders = bots_of(node.node.core).hooks._senders
-    until(lambda: receivers.texts(url) == ["1"] and senders["201", bot.user]._position >= first)
+    until(lambda: receivers.texts(url) == ["1"] and senders["201", bot.user].window.position >= first)
     admin.good("unban", users=[bot.user])
     say(lea, bot, "2")
     until(lambda: said_by(bot, lea) == ["2!"])
@@ -317,14 +318,14 @@ def test_an_answer_is_stored_even_if_the_database_refuses_it_for_longer_than_the
                 send(app, draft, done, *rest)
                 return
             patched.setattr(hooks, "_renew", lambda: None)
-            hooks._owned_until = 0.0
+            hooks.lease.until = 0.0
             done(StorageUnavailable())
             refused.set()
 
         patched.setattr(hooks.messaging, "send_of_user", refuse)
         say(ivy, bot, "question")
         refused.wait()
-        hooks._senders["201", bot.user].save()
+        hooks._senders["201", bot.user].consumer.save()
     until(lambda: said_by(bot, ivy) == ["answer"])
     assert set(receivers.texts(url)) == {"question"}
 
@@ -380,7 +381,7 @@ def test_another_node_continues_after_one_that_stopped_and_one_that_was_killed(
     two._seen["201"] = 1  # as after an earlier lease
     two._renew()
     assert not two._seen, "after the next lease it does not read what others have delivered"
-    assert not two.owned
+    assert not two.lease.is_held
     assert not two._senders
     renew, replaced = one._renew, Signal()
     one._renew = replaced.set  # type: ignore[method-assign]
@@ -394,11 +395,13 @@ def test_another_node_continues_after_one_that_stopped_and_one_that_was_killed(
         say(ida, bot, "2")
         until(lambda: posted("1", "2"))
         assert receivers.at(url)[-1]["node"] == "two"
-        gevent.killall([running, *[sender.greenlet for sender in two._senders.values()]])
+        running.kill()
+        for sender in two._senders.values():
+            sender.consumer.stop()
         ended = "UPDATE event_feed SET lease_until = 1 WHERE app = '' AND owner = 'two'"
         assert one.store.write(lambda sql: sql.execute(ended)) == 1
     finally:
-        one._owned_until = 0.0
+        one.lease.until = 0.0
         one._renew = renew  # type: ignore[method-assign]
         one._has_ended = False
         gevent.spawn(one.run)
@@ -414,7 +417,8 @@ def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
     hooks = bots_of(node.node.core).hooks
     with monkeypatch.context() as patched:
         patched.setattr(module, "LEASE_SECONDS", 86400)
-        until(lambda: hooks._owned_until > monotonic() + 3600)
+        patched.setattr(consumer, "LEASE_SECONDS", 86400)
+        until(lambda: hooks.lease.until > monotonic() + 3600)
         patched.setattr(module, "RENEW_SECONDS", 3600.0)
         hooks._news = news = CountingSignal()
         watched = hooks.messaging.follower.watched
