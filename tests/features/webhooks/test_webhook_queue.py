@@ -3,14 +3,13 @@
 import logging
 import socket
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
-import gevent
 import pytest
 
 from imserver.features.webhooks import requests as module
 from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
+from imserver.streams import consumer
 from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
 from tests.core.back_end import REFUSED, BackEnd
 from tests.transport.harness import turn, until
@@ -28,10 +27,15 @@ class Sleeper:
     def monotonic(self) -> float:
         return self.now
 
-    def sleep(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         self.pauses.append(seconds)
         self.now += seconds
         turn()
+
+    def set(self) -> None:
+        pass
+
+    clear = set
 
 
 class One:
@@ -66,10 +70,11 @@ def one() -> Iterator[One]:
 
 
 @pytest.fixture
-def sleeper(monkeypatch: pytest.MonkeyPatch) -> Sleeper:
+def sleeper(one: One, monkeypatch: pytest.MonkeyPatch) -> Sleeper:
     made = Sleeper()
+    one.queue._consumer._retry = made  # type: ignore[assignment]
     monkeypatch.setattr(module, "monotonic", made.monotonic)
-    monkeypatch.setattr(module, "gevent", SimpleNamespace(spawn=gevent.spawn, sleep=made.sleep))
+    monkeypatch.setattr(consumer, "monotonic", made.monotonic)
     return made
 
 
@@ -114,7 +119,9 @@ def test_pauses_double_are_random_and_have_a_longest(one: One, sleeper: Sleeper)
     one.back_end.reply = lambda _: "away" if len(one.back_end.posts) <= failures else (200, b"")
     one.add(1)
     one.finish()
-    expected = [min(module.FIRST_PAUSE_SECONDS * 2**n, module.LONGEST_PAUSE_SECONDS) for n in range(failures)]
+    expected = [
+        min(consumer.FIRST_PAUSE_SECONDS * 2**n, consumer.LONGEST_PAUSE_SECONDS) for n in range(failures)
+    ]
     assert len(sleeper.pauses) == failures
     for pause, middle in zip(sleeper.pauses, expected, strict=True):
         assert 0.5 * middle <= pause <= 1.5 * middle
@@ -122,7 +129,7 @@ def test_pauses_double_are_random_and_have_a_longest(one: One, sleeper: Sleeper)
     one.add(2)
     one.back_end.reply = lambda post: "away" if len(one.back_end.posts) == failures + 2 else (200, b"")
     one.finish()
-    assert sleeper.pauses[-1] <= 1.5 * module.FIRST_PAUSE_SECONDS, "success makes pauses short again"
+    assert sleeper.pauses[-1] <= 1.5 * consumer.FIRST_PAUSE_SECONDS, "success makes pauses short again"
 
 
 def test_a_back_end_that_refuses_connections_is_tried_every_two_seconds(one: One, sleeper: Sleeper) -> None:
