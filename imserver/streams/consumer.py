@@ -176,20 +176,22 @@ class Consumer(Generic[Batch]):
             if self._batch is None:
                 self._batch = self._read()
                 self.since = monotonic()
-            has_batch = self._batch is not None
-            if self._batch is not None:
-                self._try(self._batch)
+            batch = self._batch
+            if batch is not None and self._lease.is_held:
+                self._try(batch)
             if self._has_ended:
                 return False
             if monotonic() - self._saved_at > SAVE_SECONDS:
                 self.save()
-            return has_batch or self._wait()
+            return batch is not None or self._wait()
         except NotOwner:
             self._lease.until = 0.0
         except StorageUnavailable as error:
             _trouble(self._name, error)
             gevent.sleep(WAIT_SECONDS)
         except Exception:
+            if self._has_ended:
+                return False
             log.exception("%s failed", self._name)
             gevent.sleep(WAIT_SECONDS)
         return True

@@ -270,14 +270,14 @@ class Feeds:
             feed.is_known = True
             if not feed.lease.renew(since, app in rows):
                 self._drop(feed)
-            if app in rows:
-                if feed.entries is None:
-                    self._take(feed, rows[app])
-                self.save(feed)
+            if app in rows and feed.entries is None:
+                self._take(feed, rows[app])
+        for feed in tuple(self.feeds.values()):
+            self.save(feed)
 
     def _take(self, feed: Feed, row: FeedRow) -> None:
         """Begin to deliver a feed where its last owner has ended."""
-        read = partial(self._store.log().read, feed.app)
+        read = partial(self._read, feed.app)
         feed.entries, feed.noting = LogWindow(read, row.entry_id), LogWindow(read, row.noted_id)
         feed.event_id, feed.event_head = row.event_id, row.last_id
         feed.saved = feed.positions
@@ -295,6 +295,9 @@ class Feeds:
         feed.notifier = None if self.notifier is None else self.notifier(feed)
         for consumer in feed.consumers:
             consumer.wake()
+
+    def _read(self, app: str, after: int, limit: int) -> list[Entry]:
+        return self._store.log().read(app, after, limit)
 
     def save(self, feed: Feed) -> None:
         """Store positions that have moved. Switches. Raises StorageUnavailable."""
