@@ -5,15 +5,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import gevent
 import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
-from imserver.cluster.registry import Lease, SoloRegistry
 from imserver.errors import StorageUnavailable
 from imserver.features.bots import hooks as module
-from imserver.features.bots.hooks import BotHooks, messages_of
+from imserver.features.bots.hooks import messages_of
 from imserver.features.bots.parts import bots_of
 from imserver.features.webhooks import webhooks_of
 from imserver.storage.log.contract import Draft
@@ -181,31 +179,17 @@ def test_a_pressed_button_is_posted_and_the_answer_goes_to_who_pressed(
     )
 
 
-def test_a_url_that_fails_gets_everything_later_and_one_that_hangs_delays_nobody(
+def test_answers_that_say_nothing_about_the_event_let_it_come_again(
     node: Harness, receivers: Receivers
 ) -> None:
     cid = person(node, "cid")
-    (down, down_url), (hung, hung_url), (good, good_url) = (
-        hooked(cid, name) for name in ("down", "hung", "good")
-    )
-    over = Signal()
-    down_answers: list[Answer] = ["away", (500, b""), (401, b""), (302, b""), "away"]
-
-    def hang(_post: Post) -> Answer:
-        over.wait()
-        return NOTHING
-
-    receivers.replies[down_url] = lambda _: down_answers.pop(0) if down_answers else NOTHING
-    receivers.replies[hung_url] = hang
-    for bot in (hung, down, good):
-        say(cid, bot, "1", "2")
-    until(lambda: receivers.texts(good_url) == ["1", "2"])
-    until(lambda: receivers.texts(down_url) == ["1"] * 6 + ["2"])
-    until(lambda: receivers.texts(hung_url) == ["1"])
-    deliveries = [post.delivery for post in receivers.posts if post.url == down_url]
+    bot, url = hooked(cid, "down")
+    answers: list[Answer] = ["away", (500, b""), (401, b""), (302, b""), "away"]
+    receivers.replies[url] = lambda _: answers.pop(0) if answers else NOTHING
+    say(cid, bot, "1", "2")
+    until(lambda: receivers.texts(url) == ["1"] * 6 + ["2"])
+    deliveries = [post.delivery for post in receivers.posts if post.url == url]
     assert len(set(deliveries)) == 2, "each attempt has the same id"
-    over.set()
-    until(lambda: receivers.texts(hung_url) == ["1", "2"])
 
 
 def test_a_refused_event_is_dropped(node: Harness, receivers: Receivers) -> None:
@@ -361,52 +345,18 @@ def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(
     assert "3" not in receivers.texts("https://second.example/")
 
 
-def test_another_node_continues_after_one_that_stopped_and_one_that_was_killed(
-    node: Harness, receivers: Receivers
-) -> None:
+def test_without_the_lease_a_node_forgets_how_far_it_has_looked(node: Harness, receivers: Receivers) -> None:
+    """After the next lease it does not read what others have delivered."""
     ida = person(node, "ida")
     bot, url = hooked(ida, "leased")
-
-    def posted(*texts: str) -> bool:
-        """Whether these came, in this order; what was not acknowledged may come again."""
-        return list(dict.fromkeys(receivers.texts(url))) == list(texts)
-
     say(ida, bot, "1")
-    until(lambda: posted("1"))
-    one = bots_of(node.node.core).hooks
-    parts = (one.store, one.rows, one._events, receivers, one.messaging, one._rates, one.sessions)
-    registry = SoloRegistry()
-    registry.lease = Lease("two")
-    two = BotHooks(*parts, registry, one.tally)  # type: ignore[arg-type]
-    two._seen["201"] = 1  # as after an earlier lease
-    two._renew()
-    assert not two._seen, "after the next lease it does not read what others have delivered"
-    assert not two.lease.is_held
-    assert not two._senders
-    renew, replaced = one._renew, Signal()
-    one._renew = replaced.set  # type: ignore[method-assign]
-    replaced.wait()
-    try:
-        one._has_ended = True  # its greenlet ends before the rest: below, another one runs in its place
-        one._news.set()
-        until(lambda: not one._news.is_set())
-        one.stop()
-        running = gevent.spawn(two.run)
-        say(ida, bot, "2")
-        until(lambda: posted("1", "2"))
-        assert receivers.at(url)[-1]["node"] == "two"
-        running.kill()
-        for sender in two._senders.values():
-            sender.consumer.stop()
-        ended = "UPDATE event_feed SET lease_until = 1 WHERE app = '' AND owner = 'two'"
-        assert one.store.write(lambda sql: sql.execute(ended)) == 1
-    finally:
-        one.lease.until = 0.0
-        one._renew = renew  # type: ignore[method-assign]
-        one._has_ended = False
-        gevent.spawn(one.run)
-    say(ida, bot, "3")
-    until(lambda: posted("1", "2", "3"))
+    until(lambda: receivers.texts(url) == ["1"])
+    hooks = bots_of(node.node.core).hooks
+    assert hooks._seen
+    hooks._keep({})
+    assert (hooks._seen, hooks._senders) == ({}, {})
+    say(ida, bot, "2")
+    until(lambda: "2" in receivers.texts(url))
 
 
 def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
