@@ -1,8 +1,10 @@
 """What batches and questions cost on SQLite, in steps of its machine: it must not grow with the log."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from imserver.config.settings import StorageSettings
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.webhooks.event_rows import EventStore
-from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds, LogWindow
+from imserver.features.webhooks.feeds import REQUEST_EVENTS, Feed, Feeds
 from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Appended, Draft
@@ -18,6 +20,7 @@ from imserver.storage.log.message_log import MessageLog
 from imserver.storage.log.sqlite import SqliteDriver
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
+from imserver.streams.sources import LogWindow
 
 APP = "gochat"
 _numbers = count()
@@ -213,16 +216,17 @@ def test_looking_for_dead_events_costs_the_same_however_long_the_log_is(tmp_path
     back_end: Any = None
     feeds = Feeds(store, EventStore(store), back_end, lambda: "one", WebhookCounts())
     feed = Feed(APP, Receiver(APP, "http://back.end/", b"secret", frozenset({"message"})))
-    feed.failures = 20
+    feed.sender = SimpleNamespace(is_unsaved=False)  # type: ignore[assignment]
+    feed.has_retries = False
     costs = []
     for batches in (3, 40):
         fill(store.log(), batches)
-        feed.entries = LogWindow(store, APP, 0)
+        feed.entries = LogWindow(partial(store.log().read, APP), 0)
         feed.entries.head = store.log().head(APP)
         batch = feeds._next(feed)
         assert batch is not None
         assert len(batch.events) == REQUEST_EVENTS
-        costs.append(_steps_of(store, lambda batch=batch: feeds._bury(feed, batch)))  # type: ignore[misc]
+        costs.append(_steps_of(store, lambda batch=batch: feeds._bury(feed, batch, 20)))  # type: ignore[misc]
     assert costs[1] <= 2 * costs[0] + 4
     store.close()
 

@@ -19,6 +19,7 @@ from imserver.features.webhooks.requests import Receiver
 from imserver.model import id_of
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
+from imserver.streams import consumer
 from tests.core.back_end import BackEnd
 from tests.features.webhooks.test_feeds import APP, EVENTS, Node, quick
 from tests.support import CountingSignal
@@ -38,8 +39,7 @@ class Harness(Node):
         self.registry = SimpleNamespace(healthy=lambda: True)
         rows = AccountStore(self.store)
         accounts = SimpleNamespace(those_of=lambda app, users: rows.by_ids(app, [*map(id_of, users)]))
-        self.notifications = Notifications(self.feeds, self, self.registry, self.store, accounts)  # type: ignore[arg-type]
-        self._notifying = gevent.spawn(self.notifications.run)
+        Notifications(self.feeds, self, self.registry, self.store, accounts)  # type: ignore[arg-type]
 
     def are_online(self, _app: str, users: Sequence[str]) -> list[bool]:
         return [user in self.online for user in users]
@@ -47,10 +47,6 @@ class Harness(Node):
     def login(self, user: str) -> None:
         self.online.add(user)
         self.feeds.came_online(APP, user)
-
-    def kill(self) -> None:
-        self._notifying.kill()
-        super().kill()
 
     @property
     def absent(self) -> list[dict[str, Any]]:
@@ -69,7 +65,7 @@ class Harness(Node):
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
     monkeypatch.setattr(module, "GATHER_SECONDS", 0.01)
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(consumer, "WAIT_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -176,7 +172,8 @@ def test_users_who_read_or_leave_or_are_back_in_time_are_not_reported(
 
     def looked() -> bool:
         harness.feed.next_due = 0
-        harness.feeds.news.set()
+        assert harness.feed.notifier is not None
+        harness.feed.notifier.wake()
         return not harness.rows()
 
     until(looked)
@@ -247,23 +244,28 @@ def test_an_absence_is_reported_when_it_is_due_and_not_at_the_next_look(
 def test_nothing_is_looked_at_before_something_is_new_or_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "Signal", CountingSignal)
+    monkeypatch.setattr(consumer, "Signal", CountingSignal)
     harness = Harness(tmp_path, 3600.0)
-    news = harness.feeds.news
-    assert isinstance(news, CountingSignal)
+
+    def waits_for_an_hour() -> bool:
+        notifier = harness.feed.notifier
+        assert notifier is not None
+        assert isinstance(notifier._news, CountingSignal)
+        return 3000 < (notifier._news.pauses[-1] or 0) <= 3600
+
     try:
-        until(lambda: news.pauses)
         harness.send("ann", "hi")
         until(harness.rows)
-        until(lambda: 3000 < (news.pauses[-1] or 0) <= 3600)
+        until(waits_for_an_hour)
         harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
-        until(lambda: news.pauses[-1] is None)
-        noting = harness.feed.noting
+        notifier, noting = harness.feed.notifier, harness.feed.noting
+        assert notifier is not None
         assert noting is not None
+        until(lambda: not notifier.is_busy)
         harness.feeds.committed(APP, noting.head + 1, noting.head + 1, [])
-        assert (noting.count, news.is_set()) == (0, False)
+        assert (noting.count, notifier.is_busy) == (0, False)
         harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 3600.0))
-        until(lambda: 3000 < (news.pauses[-1] or 0) <= 3600)
+        until(waits_for_an_hour)
     finally:
         harness.kill()
 
@@ -293,20 +295,11 @@ def test_members_who_joined_while_nobody_was_reported_are_reported(harness: Harn
     log.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
     until(lambda: len(harness.absent) == 1)
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
-    until(lambda: not harness.notifications._windows)
+    until(lambda: not harness.feed.members)
     log.join(APP, group, ["kim"], "ann")
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 0.0))
     log.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
     until(lambda: any(event["user"] == "kim" for event in harness.absent))
-
-
-def test_a_deleted_app_leaves_nothing_in_memory(harness: Harness) -> None:
-    harness.send("ann", "hi")
-    until(lambda: harness.absent)
-    assert harness.notifications._windows
-    harness.feeds.set(APP, None)
-    harness.feeds.news.set()
-    until(lambda: not harness.notifications._windows)
 
 
 def test_nothing_is_read_for_apps_that_do_not_want_absent(harness: Harness) -> None:
