@@ -8,14 +8,16 @@ from selenium.common.exceptions import WebDriverException
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
+from tests.browser.messenger import Account
 from tests.browser.test_accessibility import violations
-from tests.browser.test_messages import Account, address, open_page
-from tests.browser.test_people import PASSWORD, register
+from tests.browser.test_messages import address, open_page
+from tests.browser.test_people import register
 from tests.conftest import StartServer
 from tests.ports import fixed_ports
 from tests.security.mail import Sink
 from tests.security.providers import CLIENT, SECRET, StandIn
 from tests.support import Server, eventually
+from tests.users import PASSWORD
 
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")]
 

@@ -16,7 +16,8 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
-from tests.browser.test_messages import Account, address, choose, open_page, start_conversation
+from tests.browser.messenger import Account
+from tests.browser.test_messages import address, choose, open_page, start_conversation
 from tests.sdk.lossy import LossyProxy
 from tests.support import Server, eventually
 
@@ -196,7 +197,7 @@ def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path
 def test_addresses_that_are_no_files_are_not_loaded(pair: Pair, server: Server) -> None:
     """Six pictures that are event streams would stop all other requests of the reader's browser."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    message = {"app": "gochat", "targets": [{"user": bob.number}], "sender": ann.number, "store": True}
+    message = {"app": "gochat", "targets": [{"user": bob.user}], "sender": ann.user, "store": True}
     ann.post("push", **message, text="hello")
     stream = "/connection/gochat/sse?cf_connect={}"
     for number in range(6):

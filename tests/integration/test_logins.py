@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from tests.support import Server, eventually
+from tests.users import User
 
 from . import client, sse
 from .action import action_client, login_data
 from .cmd import CmdClient, cmd_client, fresh, get, logged_in
-from .gochat import fresh_phone
 from .raw import Raw, ask, request, text
 from .setting import Launch
 from .sse import Listener, ask_for
@@ -386,9 +386,8 @@ def test_in_an_app_of_accounts_each_dialect_takes_their_tokens_and_nothing_else(
     server = launch(http_server, apps=apps)
 
     def account(app: str, device: str = "") -> tuple[str, str]:
-        body = {"phone": fresh_phone(), "password": "correct horse", "app": app, "device": device}
-        made = good(server.http, "accounts/register", body)
-        return made["account"]["user"], made["token"]
+        made = User.register(server, app, device=device)
+        return made.user, made.token
 
     ann, bob = account("101", "phone"), account("101")
     for proof, code in (

@@ -20,9 +20,10 @@ from PIL import Image
 from tests.browser.site import serve_folder
 from tests.features.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 from tests.support import Server, eventually
+from tests.users import User
 
 from .cmd import form_request, fresh, logged_in
-from .gochat import fresh_phone, register
+from .gochat import register
 from .raw import PATIENCE_SECONDS, Raw, Response, ask, bearer, request, select_readable
 from .setting import Launch, rss_bytes
 from .v1 import call, good
@@ -451,9 +452,8 @@ def test_an_account_uploads_with_its_token_and_its_files_go_with_it(roomy: Serve
 
 
 def test_an_account_of_another_app_names_its_app_and_uploads(own_server: Server) -> None:
-    body = {"app": "104", "phone": fresh_phone(), "password": "correct horse"}
-    made = good(own_server.http, "accounts/register", body, key=ADMIN)
-    user, proof = made["account"]["user"], made["token"]
+    made = User.register(own_server, "104", key=ADMIN)
+    user, proof = made.user, made.token
     received = uploaded(own_server, b"a photograph", key=proof, app="104")
     assert (received["app"], received["user"]) == ("104", user)
     assert files(own_server, proof, app="104").json["total"] == 1
