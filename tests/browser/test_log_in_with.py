@@ -43,23 +43,19 @@ def provided(provider: StandIn) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, provider: StandIn, sink: Sink) -> Iterator[Server]:
+def server(start_shared_server: StartServer, provider: StandIn, sink: Sink) -> Server:
     """One server for all tests of this module, with a provider and a mail server."""
     ports = fixed_ports()
     row = provided(provider)
     mail = {"host": "127.0.0.1", "port": sink.port, "tls": "none", "user": "im", "password": "secret"}
-    server = Server(
-        tmp_path_factory.mktemp("server"),
+    return start_shared_server(
         config={
             "app": {**ports, "http_url": f"http://127.0.0.1:{ports['http_port']}"},
             "apps": {"gochat": {"oauth": {"main": row}}},
             "accounts": {"registrations_per_address": 0, "logins_per_address": 0},
             "smtp": {**mail, "sender": "im@example.com"},
-        },
+        }
     )
-    yield server
-    server.stop()
-    server.check()
 
 
 def sees(page: Page, script: str, *arguments: str) -> bool:

@@ -5,7 +5,6 @@ import io
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account
 from tests.browser.test_messages import address, choose, open_page, start_conversation
+from tests.conftest import StartServer
 from tests.sdk.lossy import LossyProxy
 from tests.support import Server, eventually
 
@@ -98,13 +98,10 @@ return { code, bytes: file.bytes };
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(start_shared_server: StartServer) -> Server:
     """One server for all tests of this module."""
     config = {"accounts": {"registrations_per_address": 0}, "uploads": {"min_free_bytes": 0}}
-    server = Server(tmp_path_factory.mktemp("server"), config=config)
-    yield server
-    server.stop()
-    server.check()
+    return start_shared_server(config=config)
 
 
 def calling(page: Page, script: str, *arguments: Any) -> Any:

@@ -1,7 +1,6 @@
 """The page of stored messages, in real browsers."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,9 @@ HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(start_shared_server: StartServer) -> Server:
     """One server for all tests of this module."""
-    server = Server(tmp_path_factory.mktemp("server"), config={"accounts": {"registrations_per_address": 0}})
-    yield server
-    server.stop()
-    server.check()
+    return start_shared_server(config={"accounts": {"registrations_per_address": 0}})
 
 
 def address(server: Server, language: str = "en") -> str:

@@ -1,6 +1,5 @@
 """People on the page of stored messages, in real browsers: finding, groups, invitation links, profiles."""
 
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tests.browser.conftest import Pair
 from tests.browser.messenger import Account
 from tests.browser.test_accessibility import DESKTOP, PHONE, violations
 from tests.browser.test_messages import choose, open_page, write_to
+from tests.conftest import StartServer
 from tests.support import Server, eventually
 from tests.users import PASSWORD
 
@@ -23,13 +23,10 @@ NAMES = count(1)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(start_shared_server: StartServer) -> Server:
     """One server for all tests of this module."""
     limits = {"registrations_per_address": 0, "logins_per_address": 0}
-    server = Server(tmp_path_factory.mktemp("server"), config={"accounts": limits})
-    yield server
-    server.stop()
-    server.check()
+    return start_shared_server(config={"accounts": limits})
 
 
 def close(page: Page) -> None:

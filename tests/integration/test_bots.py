@@ -10,7 +10,7 @@ import pytest
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.features.bots.answers import MOST_STREAMS
 from imserver.model import MAX_TYPE_BYTES
-from tests.conftest import _servers
+from tests.conftest import StartServer
 from tests.support import Address, Server
 from tests.users import User
 
@@ -30,9 +30,8 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with _servers(tmp_path_factory) as start:
-        yield start(config=CONFIG)
+def server(start_shared_server: StartServer) -> Server:
+    return start_shared_server(config=CONFIG)
 
 
 def person(server: Server, name: str) -> User:

@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from tests.conftest import StartServer
 from tests.support import Server, eventually
 from tests.users import User
 
@@ -59,11 +60,8 @@ def settings(**more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def own_server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    one = Server(tmp_path_factory.mktemp(f"logins-{http_server}"), config=settings(), http_server=http_server)
-    yield one
-    one.stop()
-    one.check()
+def own_server(http_server: str, start_shared_server: StartServer) -> Server:
+    return start_shared_server(config=settings(), http_server=http_server)
 
 
 def token(user: str, app: str = "101", seconds: float = 60, key: Any = SECRET, **headers: Any) -> str:

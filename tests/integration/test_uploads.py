@@ -18,6 +18,7 @@ from jwt.algorithms import OKPAlgorithm
 from PIL import Image
 
 from tests.browser.site import serve_folder
+from tests.conftest import StartServer
 from tests.features.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 from tests.support import Server, eventually
 from tests.users import User
@@ -56,23 +57,17 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def own_server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def own_server(http_server: str, start_shared_server: StartServer) -> Server:
     """Keys, tokens, a quota of 3 MB."""
-    one = Server(tmp_path_factory.mktemp(f"uploads-{http_server}"), config=SETTINGS, http_server=http_server)
-    yield one
-    one.stop()
-    one.check()
+    return start_shared_server(config=SETTINGS, http_server=http_server)
 
 
 @pytest.fixture(scope="module")
-def roomy(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def roomy(http_server: str, start_shared_server: StartServer) -> Server:
     """Demo mode, and room for large files."""
     uploads = {"min_free_bytes": 0, "quota_bytes": 0, "max_bytes": LARGE}
     config = {"uploads": uploads, "limits": {"body_bytes": 100_000}}
-    one = Server(tmp_path_factory.mktemp(f"roomy-{http_server}"), config=config, http_server=http_server)
-    yield one
-    one.stop()
-    one.check()
+    return start_shared_server(config=config, http_server=http_server)
 
 
 @pytest.fixture
