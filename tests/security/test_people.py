@@ -231,9 +231,7 @@ def test_presence_is_shown_to_friends_and_in_common_conversations(
 def test_others_do_not_see_contacts_and_settings_of_an_account(node: Harness) -> None:
     ray = person(node, phone="9001", email="ray@example.com", name="ray")
     sue = person(node, name="sue")
-    asked = {"query": {"app": "201", "of": ray.user}}
-    status, shown = node.call("GET", "/api/v1/accounts/show", token=sue.token, **asked)
-    assert status == 200
+    shown = sue.get("accounts/show", of=ray.user)
     assert (shown["phone"], shown["email"], shown["name"]) == ("", "", "")
     assert sue.card(ray)["name"] == "", "nobody lists user names by their ids"
     ray.befriend(sue)
