@@ -11,7 +11,6 @@ from tests.integration.raw import Response, ask, bearer, request
 from tests.support import HTTP_SERVERS, Server, eventually
 
 FORM = ("Content-Type", "application/x-www-form-urlencoded")
-MIB = 1 << 20
 BAD_PARAMETER = {"code": 1001, "msg": "参数不合法", "data": {}}
 UNAUTHORIZED = {"code": 1003, "msg": "未授权", "data": {}}
 

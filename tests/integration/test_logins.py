@@ -49,7 +49,6 @@ def settings(**more: Any) -> dict[str, Any]:
             "101": wanting,
             "102": {"open": True},
             "103": {"open": True, "origins": ["https://shop.example"], "dialects": ["cmd"]},
-            "104": {"open": True, "max_connections": 2},
             "105": {"open": True, "messages_per_second": 20},
             "action:1": wanting,
             "system:shop": wanting,
@@ -311,27 +310,6 @@ def test_an_app_s_own_origins_hold_at_its_login(own_server: Server) -> None:
 
 def test_a_dialect_that_an_app_does_not_allow_is_refused(own_server: Server) -> None:
     assert sse.ask_for(own_server.http, app="103", user=fresh()).status == 403
-
-
-def test_an_app_that_is_full_closes_the_next_with_4005(own_server: Server) -> None:
-    with (
-        logged_in(own_server.ws, fresh(), 104) as one,
-        logged_in(own_server.ws, fresh(), 104) as two,
-        cmd_client(own_server.ws) as three,
-    ):
-        three.send(text(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": fresh(), "appID": 104}})))
-        three.closed(4005)
-        one.leave()
-        two.ask_cmd("ping")
-
-        def fits() -> bool:
-            with cmd_client(own_server.ws) as four:
-                four.send(
-                    text(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "x", "appID": 104}}))
-                )
-                return four.frame().opcode == 1
-
-        eventually(fits)
 
 
 def test_a_connection_above_the_rate_of_its_app_is_closed(own_server: Server) -> None:
