@@ -18,11 +18,13 @@ from jwt.algorithms import OKPAlgorithm
 from PIL import Image
 
 from tests.browser.site import serve_folder
+from tests.conftest import StartServer
 from tests.features.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 from tests.support import Server, eventually
+from tests.users import User
 
 from .cmd import form_request, fresh, logged_in
-from .gochat import fresh_phone, register
+from .gochat import register
 from .raw import PATIENCE_SECONDS, Raw, Response, ask, bearer, request, select_readable
 from .setting import Launch, rss_bytes
 from .v1 import call, good
@@ -55,23 +57,17 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def own_server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def own_server(http_server: str, start_shared_server: StartServer) -> Server:
     """Keys, tokens, a quota of 3 MB."""
-    one = Server(tmp_path_factory.mktemp(f"uploads-{http_server}"), config=SETTINGS, http_server=http_server)
-    yield one
-    one.stop()
-    one.check()
+    return start_shared_server(config=SETTINGS, http_server=http_server)
 
 
 @pytest.fixture(scope="module")
-def roomy(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def roomy(http_server: str, start_shared_server: StartServer) -> Server:
     """Demo mode, and room for large files."""
     uploads = {"min_free_bytes": 0, "quota_bytes": 0, "max_bytes": LARGE}
     config = {"uploads": uploads, "limits": {"body_bytes": 100_000}}
-    one = Server(tmp_path_factory.mktemp(f"roomy-{http_server}"), config=config, http_server=http_server)
-    yield one
-    one.stop()
-    one.check()
+    return start_shared_server(config=config, http_server=http_server)
 
 
 @pytest.fixture
@@ -451,9 +447,8 @@ def test_an_account_uploads_with_its_token_and_its_files_go_with_it(roomy: Serve
 
 
 def test_an_account_of_another_app_names_its_app_and_uploads(own_server: Server) -> None:
-    body = {"app": "104", "phone": fresh_phone(), "password": "correct horse"}
-    made = good(own_server.http, "accounts/register", body, key=ADMIN)
-    user, proof = made["account"]["user"], made["token"]
+    made = User.register(own_server, "104", key=ADMIN)
+    user, proof = made.user, made.token
     received = uploaded(own_server, b"a photograph", key=proof, app="104")
     assert (received["app"], received["user"]) == ("104", user)
     assert files(own_server, proof, app="104").json["total"] == 1

@@ -10,7 +10,7 @@ from imserver.storage.log import contract
 from imserver.storage.log.contract import Entry
 from tests.core.messaging_harness import Node
 from tests.security.node_harness import ADMIN, Harness, config
-from tests.security.test_bots import Asking
+from tests.users import User
 
 BOUND = 1000
 
@@ -97,7 +97,7 @@ def test_a_reader_of_the_api_must_begin_anew_if_entries_expire_before_they_are_r
 ) -> None:
     harness = Harness(config(tmp_path))
     try:
-        log, admin = harness.node.core.store.log(), Asking(harness, ADMIN.key)
+        log, admin = harness.node.core.store.log(), User(harness, ADMIN.key, app="201")
         log.append("201", [contract.Draft(sender="ann", to_user="bob")] * 3)
         sync = log.sync
 

@@ -20,9 +20,10 @@ from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
 from tests.features import sections
 from tests.security.node_harness import ADMIN, Harness, config
-from tests.security.test_bots import Asking, bot_of, person
+from tests.security.test_bots import person
 from tests.support import ROOT, CountingSignal
 from tests.transport.harness import until
+from tests.users import User
 
 NOTHING = (200, b"")
 GUIDE = ROOT / "docs" / "guides" / "bot-webhooks.md"
@@ -72,19 +73,19 @@ def receivers(node: Harness) -> Iterator[Receivers]:
     hooks.requests = usual
 
 
-def hooked(owner: Asking, name: str) -> tuple[Asking, str]:
+def hooked(owner: User, name: str) -> tuple[User, str]:
     """A bot with a webhook, and its URL."""
-    bot, url = bot_of(owner, name), f"https://{name}.example/"
-    assert owner.good("bots/update", bot=bot.user, hook_url=url)["hook_secret"]
+    bot, url = owner.bot(name), f"https://{name}.example/"
+    assert owner.post("bots/update", bot=bot.user, hook_url=url)["hook_secret"]
     return bot, url
 
 
-def say(sender: Asking, to: Asking, *texts: str) -> None:
+def say(sender: User, to: User, *texts: str) -> None:
     for text in texts:
-        sender.good("messages/send", to=to.user, text=text)
+        sender.post("messages/send", to=to.user, text=text)
 
 
-def said_by(bot: Asking, reader: Asking) -> list[str]:
+def said_by(bot: User, reader: User) -> list[str]:
     """The texts that a reader has from a bot."""
     found = reader.get("messages/sync", after=0, limit=200)["messages"]
     return [each["text"] for each in found if each["from"] == bot.user and each["kind"] == "message"]
@@ -133,13 +134,13 @@ def test_membership_edits_and_reactions_are_posted_and_answers_go_to_the_group(
         200,
         json.encode(answer) if post.json.get("text") == "@grouped" else b"OK",
     )
-    group = bob.good("groups/create", name="tea", members=[bot.user])["group"]
-    bob.good("messages/send", conversation=int(group), text="not for it")
+    group = bob.post("groups/create", name="tea", members=[bot.user])["group"]
+    bob.post("messages/send", conversation=int(group), text="not for it")
     mention = {"text": "@grouped", "mentions": [bot.user]}
-    message = bob.good("messages/send", conversation=int(group), **mention)["id"]
+    message = bob.post("messages/send", conversation=int(group), **mention)["id"]
     until(lambda: "@grouped" in receivers.texts(url))
-    bob.good("messages/edit", id=message, **{**mention, "text": "edited"})
-    bob.good("messages/react", id=message, emoji="+1")
+    bob.post("messages/edit", id=message, **{**mention, "text": "edited"})
+    bob.post("messages/react", id=message, emoji="+1")
     until(lambda: len([event for event in receivers.at(url) if event.get("about") == message]) == 2)
     joined, *changes = receivers.at(url)
     assert "not for it" not in receivers.texts(url)
@@ -168,7 +169,7 @@ def test_a_pressed_button_is_posted_and_the_answer_goes_to_who_pressed(
     until(lambda: said_by(bot, kim) == ["tea?"])
     sync = kim.get("messages/sync", after=0, limit=200)["messages"]
     (asked,) = (each for each in sync if each["from"] == bot.user)
-    kim.good("messages/press", id=asked["id"], value="y")
+    kim.post("messages/press", id=asked["id"], value="y")
     until(lambda: said_by(bot, kim) == ["tea?", "pressed"])
     press = receivers.at(url)[-1]
     assert (press["kind"], press["about"], press["text"], press["sender"]) == (
@@ -218,7 +219,7 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     bot, url = hooked(guy, "again")
     answers = {"x": "first", "end": "last"}
     receivers.replies[url] = lambda post: (200, json.encode({"text": answers[post.json["text"]]}))
-    first = guy.good("messages/send", to=bot.user, text="x")["id"]
+    first = guy.post("messages/send", to=bot.user, text="x")["id"]
     until(lambda: said_by(bot, guy) == ["first"])
     hooks = bots_of(node.node.core).hooks
     sender = hooks._senders["201", bot.user]
@@ -250,7 +251,7 @@ def test_the_entries_of_others_are_not_read_for_each_bot(
         return sync(app, user, after, limit)
 
     monkeypatch.setattr(log, "sync", counted)
-    last = max_.good("messages/send", to=ned.user, text="x")["id"]
+    last = max_.post("messages/send", to=ned.user, text="x")["id"]
     until(lambda: sender.window.head >= last and not sender.window.count)
     assert bot.user not in reads
     say(max_, bot, "2")
@@ -262,12 +263,12 @@ def test_a_banned_bot_is_posted_to_and_answers_nothing(node: Harness, receivers:
     lea = person(node, "lea")
     bot, url = hooked(lea, "banned")
     receivers.replies[url] = lambda post: (200, json.encode({"text": f"{post.json['text']}!"}))
-    admin = Asking(node, ADMIN.key)
-    admin.good("ban", users=[bot.user], seconds=600)
-    first = lea.good("messages/send", to=bot.user, text="1")["id"]
+    admin = User(node, ADMIN.key, app="201")
+    admin.post("ban", users=[bot.user], seconds=600)
+    first = lea.post("messages/send", to=bot.user, text="1")["id"]
     senders = bots_of(node.node.core).hooks._senders
     until(lambda: receivers.texts(url) == ["1"] and senders["201", bot.user].window.position >= first)
-    admin.good("unban", users=[bot.user])
+    admin.post("unban", users=[bot.user])
     say(lea, bot, "2")
     until(lambda: said_by(bot, lea) == ["2!"])
 
@@ -318,11 +319,11 @@ def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(
     node: Harness, receivers: Receivers
 ) -> None:
     hal = person(node, "hal")
-    bot = bot_of(hal, "moved")
+    bot = hal.bot("moved")
     say(hal, bot, "before")
 
     def set_url(url: str) -> Any:
-        return hal.good("bots/update", bot=bot.user, hook_url=url)
+        return hal.post("bots/update", bot=bot.user, hook_url=url)
 
     first = set_url("https://first.example/")
     assert hal.get("bots")["bots"][0]["hook_url"] == "https://first.example/"
@@ -340,7 +341,7 @@ def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(
     say(hal, bot, "3")
     assert set_url("http://127.0.0.1:9/")["hook_secret"], "the setting allows loopback"
     for wrong in ("https://10.0.0.1/", "ftp://x", "x" * 1001):
-        assert hal.code("bots/update", bot=bot.user, hook_url=wrong) == (400, "invalid_request")
+        assert hal.refused("bots/update", bot=bot.user, hook_url=wrong) == (400, "invalid_request")
     set_url("")
     assert "3" not in receivers.texts("https://second.example/")
 

@@ -20,10 +20,10 @@ def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
 ) -> None:
     first = Harness(config(tmp_path, of_features=REGISTRATION))
     ann, bob, eve = (person(first, name) for name in ("ann", "bob", "eve"))
-    group = int(ann.good("groups/create", name="tea", members=[bob.user, eve.user])["group"])
+    group = int(ann.post("groups/create", name="tea", members=[bob.user, eve.user])["group"])
     for one in (ann, bob):
-        one.good("invitations/create", group=str(group))
-        one.good("invitations/create")
+        one.post("invitations/create", group=str(group))
+        one.post("invitations/create")
     first.close()
     node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
     parts = node.node.core
