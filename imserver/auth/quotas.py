@@ -53,10 +53,10 @@ def limited(serve: Serve, per_second: float) -> Serve:
     buckets = Buckets(MESSAGES, per_second)
 
     def serve_within_limit(connection: Connection, payload: bytes, text: bool) -> None:
-        if buckets.wait(ref(connection), _requests_in(connection, payload)):
-            connection.close(errors.CLOSE_RATE_LIMIT)
-        else:
+        if buckets.take(ref(connection), _requests_in(connection, payload)):
             serve(connection, payload, text)
+        else:
+            connection.close(errors.CLOSE_RATE_LIMIT)
 
     return serve_within_limit
 

@@ -44,10 +44,9 @@ class Rate(Struct, frozen=True):
     burst: int = 1
 
 
-MESSAGES: Final = Rate(
-    "messages", "messages", "connection", "limits.messages_per_second, or that of the app", "close code 4003"
-)
-HTTP_MESSAGES: Final = Rate("http_messages", "messages over HTTP", "account", "the lower one of these", "429")
+_MESSAGES: Final = "limits.messages_per_second, and that of the app"
+MESSAGES: Final = Rate("messages", "messages", "connection", _MESSAGES, "close code 4003")
+HTTP_MESSAGES: Final = Rate("http_messages", "messages over HTTP", "account", _MESSAGES, "429")
 BOT_MESSAGES: Final = Rate(
     "bot_messages", "messages", "bot", "limits.bot_rate per second", "1008, over HTTP 429", burst=5
 )
@@ -119,36 +118,34 @@ class Buckets:
 
     def take(self, payer: Hashable, tokens: int = 1, number: float = 0) -> bool:
         """Take tokens. False: there are too few, and none is taken. ``number``: the limit of this payer."""
-        return not self.wait(payer, tokens, number)
-
-    def wait(self, payer: Hashable, tokens: int = 1, number: float = 0) -> int:
-        """As :meth:`take`. Returns 0, or the nanoseconds until there are enough tokens."""
         each, capacity = self._measured(number) if number else (self._each, self._capacity)
         if not each:
-            return 0
+            return True
         now, full_at = monotonic_ns(), self._full_at
         known = full_at.get(payer, 0)
         after = (known if known > now else now) + tokens * each
         if after > now + capacity:
-            return after - now - capacity
+            return False
         full_at[payer] = after
         if known:
             full_at.move_to_end(payer)
         else:
             self._forget_oldest(now)
-        return 0
+        return True
 
     def require(self, payer: Hashable, tokens: int = 1, number: float = 0) -> None:
         """Take tokens. Raises TooManyRequests if there are too few. ``payer`` None: nobody pays."""
         if payer is None:
             return
         seconds = self._count_shared(payer, tokens)
-        if seconds is None:
-            seconds = self.wait(payer, tokens, number) / _SECOND
-        elif not seconds:
-            self.charge(payer, tokens)
         if seconds:
             raise TooManyRequests(math.ceil(seconds))
+        if seconds is not None:
+            self.charge(payer, tokens)
+        elif not self.take(payer, tokens, number):
+            each, capacity = self._measured(number or self.number)
+            missing = self._debt(payer) + tokens * each - capacity
+            raise TooManyRequests(max(math.ceil(missing / _SECOND), 1))
 
     def charge(self, payer: Hashable, tokens: int = 1) -> None:
         """Take tokens even if there are too few. The missing ones are paid before the next request."""
@@ -170,8 +167,12 @@ class Buckets:
 
     def left(self, payer: Hashable) -> tuple[int, int]:
         """How many tokens a payer has left, and the seconds until its bucket is full, rounded up."""
-        debt = max(self._full_at.get(payer, 0) - monotonic_ns(), 0)
-        return max(self._capacity - debt, 0) // self._each, -(-debt // _SECOND)
+        debt = self._debt(payer)
+        return max(self._capacity - debt, 0) // self._each, math.ceil(debt / _SECOND)
+
+    def _debt(self, payer: Hashable) -> int:
+        """The nanoseconds until the bucket of a payer is full."""
+        return max(self._full_at.get(payer, 0) - monotonic_ns(), 0)
 
     def _count_shared(self, payer: Hashable, tokens: float) -> float | None:
         """Count for all nodes: 0, or the seconds until there are enough tokens. None: count here."""

@@ -210,9 +210,10 @@ class ChannelCommands:
                 self._check_member(connection, channel)
             elif rule != "back_end":
                 raise ChannelRefused("denied")
-            payer = ref(connection), self._channels.namespace(app, channel)
-            if not self._publications.take(payer, number=options.publications_per_second):
-                raise ChannelRefused("rate")
+            if limit := options.publications_per_second:
+                payer = ref(connection), self._channels.namespace(app, channel)
+                if not self._publications.take(payer, number=limit):
+                    raise ChannelRefused("rate")
             part = ChannelPart(channel, info=self._channels.info_of(connection, channel))
             event = Event(
                 "msg", connection.user or "", command.text, type=command.type, data=command.data, channel=part

@@ -511,9 +511,10 @@ class PusherService:
         per_second = settings.client_events_per_second
         if not (per_second and self._client_events.take(ref(connection), number=per_second)):
             return f"A connection may send {per_second} client events per second"
-        payer = ref(connection), self._channels.namespace(app.app, channel)
-        if not self._publications.take(payer, number=options.publications_per_second):
-            return f"A connection may send {options.publications_per_second} such events per second"
+        if limit := options.publications_per_second:
+            payer = ref(connection), self._channels.namespace(app.app, channel)
+            if not self._publications.take(payer, number=limit):
+                return f"A connection may send {limit} such events per second"
         return ""
 
     def _notify(
