@@ -410,7 +410,7 @@ class Publishing:
         event = replace(event, channel=ChannelPart(f"group:{group}"))
         while True:
             try:
-                rows = log.members(app, group, after, _MEMBERS)
+                rows = log.conversations.members(app, group, after, _MEMBERS)
             except StorageUnavailable:
                 outcomes.add(Outcome.FAILED)
                 break

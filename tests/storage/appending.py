@@ -68,7 +68,7 @@ def main() -> None:
             draft = Draft(sender=f"u{sender}", to_user=f"u{(sender + number) % SENDERS}", client_msg_id=name)
             while True:
                 try:
-                    (outcome,) = log.append("app", [draft])
+                    (outcome,) = log.writer.append("app", [draft])
                 except StorageUnavailable:
                     say("late", name, 0)
                     gevent.sleep(0.05)

@@ -65,11 +65,11 @@ def test_a_database_that_only_reads_is_not_healthy_until_a_write_succeeds(
 def append_too_much(store: Store) -> None:
     """A message for which a full database has no room."""
     with pytest.raises(StorageUnavailable, match="full"):
-        store.log().append("shop", [Draft(sender="ann", to_user="bob", body=b"x" * 50_000)])
+        store.log().writer.append("shop", [Draft(sender="ann", to_user="bob", body=b"x" * 50_000)])
 
 
 def append_rejected(store: Store) -> None:
-    (outcome,) = store.log().append("shop", [Draft(sender="ann", conversation=99)])
+    (outcome,) = store.log().writer.append("shop", [Draft(sender="ann", conversation=99)])
     assert isinstance(outcome, Rejected)
 
 

@@ -72,7 +72,7 @@ def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
         received: list[int] = []
         for number in range(TIMES):
             drafts = [Draft(sender=f"w{writer}", to_user="all", body=b"%d" % number)] * random.randint(1, 5)
-            for outcome in log.append(APP, drafts):
+            for outcome in log.writer.append(APP, drafts):
                 assert isinstance(outcome, Appended)
                 received.append(outcome.entry.id)
         return received
@@ -82,7 +82,7 @@ def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
         seen: list[int] = []
         while True:
             last = over.is_set()
-            page = log.read(APP, seen[-1] if seen else 0, 7)
+            page = log.entries.read(APP, seen[-1] if seen else 0, 7)
             seen += [entry.id for entry in page]
             if last and not page:
                 return set(seen)
@@ -98,7 +98,7 @@ def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
 def conversations(url: str, open_store: OpenStore) -> None:
     """Each writer has a conversation of its own, which is there already."""
     log = open_store(url).log()
-    log.append(APP, [Draft(sender=f"w{writer}", to_user="all") for writer in range(WRITERS)])
+    log.writer.append(APP, [Draft(sender=f"w{writer}", to_user="all") for writer in range(WRITERS)])
 
 
 @pytest.mark.usefixtures("conversations")
@@ -109,7 +109,7 @@ def test_nobody_misses_what_is_committed_late(
     count, lost = missed(open_store, url)
     assert lost == set()
     log = open_store(url).log()
-    entries = log.read(APP, 0, 10_000)
+    entries = log.entries.read(APP, 0, 10_000)
     assert [entry.id for entry in entries] == list(range(1, WRITERS + count + 1))
     for _, some in itertools.groupby(
         sorted(entries, key=lambda one: one.conversation), lambda one: one.conversation

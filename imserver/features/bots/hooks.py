@@ -193,7 +193,7 @@ class BotHooks:
             return
         stored = self.store.log()
         apps = list({app for app, _ in self._senders})
-        heads = stored.heads(apps)
+        heads = stored.entries.heads(apps)
         for app in apps:
             head = heads.get(app, 0)
             readers = _readers(stored, app, self._seen.get(app, head), head)
@@ -272,7 +272,7 @@ class _Sender:
     def _send_some(self) -> None:
         """Send the next entries. Switches. Raises StorageUnavailable."""
         hook, head, store = self.hook, self._head, self._hooks.store
-        entries, more = store.log().sync(hook.app, hook.bot, self._position, PAGE)
+        entries, more = store.log().entries.sync(hook.app, hook.bot, self._position, PAGE)
         for entry in entries:
             if entry.sender != hook.bot:
                 if not self._deliver(entry):
@@ -349,7 +349,7 @@ class _Sender:
 def _readers(stored: MessageLog, app: str, after: int, head: int) -> set[str]:
     """The bots and users that may read one of the entries after an id. Switches."""
     found: set[str] = set()
-    while after < head and (page := stored.read(app, after, LOG_PAGE)):
+    while after < head and (page := stored.entries.read(app, after, LOG_PAGE)):
         for entry in page:
             found.update(entry.members or bots_of(entry))
             if entry.kind in ("join", "leave"):

@@ -132,7 +132,7 @@ class LogWindow:
 
     def _read(self) -> None:
         head = self.head
-        found = self._store.log().read(self._app, self._end, PAGE)
+        found = self._store.log().entries.read(self._app, self._end, PAGE)
         # A commit that continues the window may have come while this was read.
         self._add([entry for entry in found if entry.id > self._end])
         end = found[-1].id if len(found) == PAGE else max(head, found[-1].id if found else 0)
@@ -584,7 +584,7 @@ class Feeds:
         if FIRST_PAUSE_SECONDS * 2.0 ** min(feed.failures, 20) < LONGEST_PAUSE_SECONDS:
             return False
         before = int(time()) - KEEP_SECONDS
-        old = batch.begin(self._store.log().stored_at(feed.app, batch.entry_ids), before)
+        old = batch.begin(self._store.log().entries.stored_at(feed.app, batch.entry_ids), before)
         if old is None:
             return False
         self._advance(feed, old, [_retry_row(event, feed.failures) for event in old.events], dead=True)

@@ -52,9 +52,12 @@ MOST_PINS: Final = 100
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class AnnotationWriter(LogWriter):
+class AnnotationWriter:
     """Adds and removes reactions and pins. Each method returns after the commit and may raise
     StorageUnavailable. Its result has no entry if nothing had to change."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
 
     def react(
         self, app: str, user: str, message: int, emoji: str, *, remove: bool = False, time_ms: int = 0
@@ -99,7 +102,7 @@ class AnnotationWriter(LogWriter):
             _write_totals(transaction, message, meta, totals, entry.id)
             return Change(found.state.id, entry)
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def pin(
         self, app: str, user: str, message: int, *, remove: bool = False, time_ms: int = 0
@@ -132,7 +135,7 @@ class AnnotationWriter(LogWriter):
                 )
             return Change(conversation, entry)
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
 
 def emoji_objection(emoji: str) -> str:

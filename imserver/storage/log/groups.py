@@ -45,8 +45,11 @@ _TOO_MANY_BOTS: Final = Rejected(INVALID, f"users: a group has at most {MOST_BOT
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class GroupWriter(LogWriter):
+class GroupWriter:
     """Changes groups. Each method returns after the commit and may raise StorageUnavailable."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
 
     def create(
         self,
@@ -74,7 +77,7 @@ class GroupWriter(LogWriter):
             entry = _record(transaction, state, "group", owner, details, meta)
             return Change(state.id, entry, tuple(all_users))
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def join(
         self,
@@ -124,7 +127,7 @@ class GroupWriter(LogWriter):
             entry = _record(transaction, state, "join", by, details)
             return Change(state.id, entry, tuple(new))
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def leave(
         self,
@@ -171,7 +174,7 @@ class GroupWriter(LogWriter):
                 transaction.settle()
             return Change(state.id, entry, tuple(leaving))
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def rename(
         self, app: str, conversation: int, name: str, by: str = "", *, right: Right | None = None
@@ -187,7 +190,7 @@ class GroupWriter(LogWriter):
                 state.id, _record(transaction, state, "group", by, {"change": "rename", "name": name})
             )
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def set_open(
         self, app: str, conversation: int, is_open: bool, by: str = "", *, right: Right | None = None
@@ -208,7 +211,7 @@ class GroupWriter(LogWriter):
                 state.id, _record(transaction, state, "group", by, {"change": "open", "open": is_open})
             )
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def set_options(
         self,
@@ -241,7 +244,7 @@ class GroupWriter(LogWriter):
                     details[name] = value
             return Change(state.id, _record(transaction, state, "group", by, details))
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def set_member(
         self,
@@ -283,7 +286,7 @@ class GroupWriter(LogWriter):
             change = "mute" if role is None else "member"
             return Change(state.id, _set(transaction, state, user, *after, by, change), (user,))
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
 
 # --- internal -----------------------------------------------------------------------------------------------
