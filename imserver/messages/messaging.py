@@ -74,6 +74,7 @@ from imserver.transport.dispatch import CommandRow, CommandTable
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
+    from imserver.storage.log.writer import LogWriter
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more messages gather: one write to a
@@ -117,8 +118,8 @@ class Messaging:
         observer: Observer,
     ) -> None:
         self._store = store
-        self._logins = logins
-        self._log: MessageLog | None = None
+        self._account_apps = logins.account_apps
+        self._writer: LogWriter | None = None
         """Set by the first draft."""
         self._metrics = metrics
         self._reviews = reviews
@@ -147,10 +148,10 @@ class Messaging:
         Everybody else who may read it receives it, the sender's other connections too. If the result is not
         known in time, ``done`` gets a StorageUnsure. For what a back end stores; see :meth:`send_of_user`.
         """
-        if self._log is None:
-            self._log = self._store.log()
-        to_account = draft.to_user != "" and not draft.to_anybody and self._logins.only_accounts(app)
-        self._log.writer.send(app, draft, partial(self._stored, app, connection, done), to_account)
+        if self._writer is None:
+            self._writer = self._store.log().writer
+        to_account = app in self._account_apps and draft.to_user != "" and not draft.to_anybody
+        self._writer.send(app, draft, partial(self._stored, app, connection, done), to_account)
 
     def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.

@@ -14,7 +14,6 @@ from imserver.messages import log_follower as following
 from imserver.messages.log_subscriptions import AckingLogSubscription, LogSubscription
 from imserver.storage.log import writer
 from imserver.storage.log.contract import Draft
-from tests.core.admitting import Admitting
 from tests.core.memory_log import Shelf
 from tests.core.messaging_harness import APP, MessageClient, Node
 from tests.transport.harness import turn, until
@@ -60,7 +59,7 @@ def test_receivers_must_be_accounts_where_all_users_are(
 ) -> None:
     with Node() as node:
         asked: list[bool] = []
-        monkeypatch.setattr(Admitting, "only_accounts", lambda _self, app: only_accounts and app == APP)
+        node.messaging._account_apps.update([APP] if only_accounts else ["another"])
         monkeypatch.setattr(
             node.log, "send", lambda _app, _draft, _answer, to_account: asked.append(to_account)
         )

@@ -254,7 +254,7 @@ def shown_entry(entry: Entry) -> MessageShown:
         entry.seq,
         entry.kind,
         entry.sender,
-        entry.to,
+        view.to,
         view.type,
         UNSET if view.text is None else view.text,
         UNSET if view.data is None else view.data,

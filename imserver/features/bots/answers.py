@@ -216,7 +216,7 @@ class StreamedAnswers:
 
     def _is_refused_as_first(self, app: str, user: str, to: str) -> bool:
         """Whether a message would be refused as the first one to somebody who is no account."""
-        if not self._logins.only_accounts(app) or self._accounts.those_of(app, [to]):
+        if app not in self._logins.account_apps or self._accounts.those_of(app, [to]):
             return False
         return self._store.log().conversations.between(app, user, to) is None
 
