@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.storage import database
+from imserver.storage import database, engines
 from imserver.storage.log.contract import Draft, Rejected
 from imserver.storage.log.sqlite import SqliteDriver
 from imserver.storage.store import Store
@@ -124,8 +124,8 @@ def test_rejected_messages_are_no_write(open_store: OpenStore, monkeypatch: pyte
     ],
 )
 def test_a_database_that_refuses_differs_from_one_that_is_away(error: Exception, refused: bool) -> None:
-    assert database.is_refusal(error) is refused
-    assert database.is_refusal(OperationalError("INSERT", None, error)) is refused
+    assert engines.is_refusal(error) is refused
+    assert engines.is_refusal(OperationalError("INSERT", None, error)) is refused
 
 
 class Standing:

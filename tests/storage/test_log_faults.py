@@ -217,7 +217,7 @@ def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hour
     """It was cut off without a word: its transaction is open, and will never be asked anything again."""
     if url.startswith("sqlite"):
         pytest.skip("SQLite's writers are on one machine, whose kernel knows when one is gone")
-    monkeypatch.setattr("imserver.storage.database.LEFT_SECONDS", 1)
+    monkeypatch.setattr("imserver.storage.engines.LEFT_SECONDS", 1)
     vanished = open_store(url, seconds=10)
     vanished.log().writer.append(APP, [Draft(sender="a", to_user="b")])
     driver = vanished.log().writer._connection._driver  # type: ignore[union-attr]
