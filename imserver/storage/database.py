@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import gevent
 from gevent import GreenletExit
@@ -29,8 +29,16 @@ from imserver.errors import StartError, StorageUnavailable
 from imserver.process import open_private
 from imserver.storage import migrations
 from imserver.storage.address import DatabaseAddress
-from imserver.storage.engines import WRITES, is_deadlock, is_refusal, laxness_of, make_engine
-from imserver.storage.statements import PooledStatements
+from imserver.storage.engines import (
+    WRITES,
+    direct_statements,
+    driver_errors,
+    is_deadlock,
+    is_refusal,
+    laxness_of,
+    make_engine,
+)
+from imserver.storage.statements import DirectStatements, PooledStatements
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +153,8 @@ class Database:
         self._engine: Engine = make_engine(place, settings)
         self._runner: Runner = ThreadRunner() if threaded and place.file is not None else GreenletRunner()
         self._lock = -1
+        self.content_errors, self.driver_errors = driver_errors(self._engine)
+        """Of direct statements; see :func:`imserver.storage.engines.driver_errors`."""
 
     def open(self) -> None:
         """Connect, and migrate if needed. Raises StartError with a one-line message."""
@@ -243,13 +253,9 @@ class Database:
         except _Late as error:
             raise late(_words(error)) from None
 
-    def raw_connection(self) -> Any:
-        """A driver connection that belongs to the caller, configured like all others, but for its isolation
-        level, which the caller sets. Not for SQLite."""
-        lent = self._engine.raw_connection()
-        raw = lent.driver_connection
-        lent.detach()
-        return raw
+    def direct_statements(self) -> DirectStatements:
+        """Statements on a connection that belongs to the caller. They run as :meth:`run_raw` says."""
+        return direct_statements(self.place, self._engine)
 
     @property
     def healthy(self) -> bool:

@@ -13,13 +13,19 @@ from typing import Any, Final
 from gevent import monkey
 from msgspec import Struct
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError
 from imserver.storage.address import DatabaseAddress
-from imserver.storage.statements import CLOCK
+from imserver.storage.statements import (
+    CLOCK,
+    DirectStatements,
+    MysqlStatements,
+    PostgresqlStatements,
+    SqliteStatements,
+)
 
 WRITES: Final = "imserver_writes"
 """Execution option of a connection whose transaction writes."""
@@ -166,6 +172,54 @@ _MAKERS: Final[dict[str, Callable[[DatabaseAddress, StorageSettings], Engine]]] 
     "postgresql": _postgresql,
     "mysql": _mysql,
 }
+
+
+_STATEMENTS: Final = 256
+"""Prepared statements of SQLite's direct connection."""
+_WAL_PAGES: Final = 4000
+"""Pages of 4 KiB after which SQLite checkpoints the write-ahead log: four times its default. A commit with a
+checkpoint waits for two more fsyncs and writes index pages again."""
+# A plan cached while the tables were empty would scan them forever.
+_POSTGRESQL_SETTINGS: Final = ("plan_cache_mode = force_custom_plan", "enable_seqscan = off")
+
+
+def direct_statements(place: DatabaseAddress, engine: Engine) -> DirectStatements:
+    """Statements on a connection of the caller's own, for transactions that write: each statement sees what
+    was committed before it."""
+    if place.file is not None:
+        file = sqlite3.connect(
+            place.file,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_STATEMENTS,
+        )
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_WAL_PAGES}"):
+            file.execute(f"PRAGMA {pragma}")
+        return SqliteStatements(file)
+    lent = engine.raw_connection()
+    connection: Any = lent.driver_connection
+    lent.detach()
+    if place.engine == "mysql":
+        statements = MysqlStatements(connection)
+        statements.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        return statements
+    from psycopg import IsolationLevel
+
+    connection.isolation_level = IsolationLevel.READ_COMMITTED
+    for setting in _POSTGRESQL_SETTINGS:
+        connection.execute(f"SET {setting}".encode())
+    connection.commit()
+    return PostgresqlStatements(connection)
+
+
+def driver_errors(engine: Engine) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
+    """The errors of direct statements: those that the content of a row causes; faults of the database."""
+    driver = engine.dialect.loaded_dbapi
+    return (
+        (driver.DataError, driver.IntegrityError, ValueError, OverflowError),
+        (driver.Error, SQLAlchemyError, OSError),
+    )
 
 
 def assert_cooperative() -> None:

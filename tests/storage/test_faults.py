@@ -16,7 +16,7 @@ from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.storage import database, engines
 from imserver.storage.log.contract import Draft, Rejected
-from imserver.storage.log.sqlite import SqliteDriver
+from imserver.storage.statements import SqliteStatements
 from imserver.storage.store import Store
 from tests.processes import end, ended_on_failure, running, spawn
 from tests.support import clean_environment, eventually
@@ -79,13 +79,13 @@ def append_rejected(store: Store) -> None:
 def test_a_full_database_is_not_healthy_because_something_small_succeeds(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, harmless: Callable[[Store], object]
 ) -> None:
-    connect = SqliteDriver.__init__
+    connect = SqliteStatements.__init__
 
-    def connect_to_full(driver: SqliteDriver, opened: database.Database) -> None:
-        connect(driver, opened)
-        driver._connection.execute("PRAGMA max_page_count = 1")  # no more than there are
+    def connect_to_full(sql: SqliteStatements, connection: sqlite3.Connection) -> None:
+        connect(sql, connection)
+        connection.execute("PRAGMA max_page_count = 1")  # no more than there are
 
-    monkeypatch.setattr(SqliteDriver, "__init__", connect_to_full)
+    monkeypatch.setattr(SqliteStatements, "__init__", connect_to_full)
     store = open_store()
     store.add_app("before", {})
     append_too_much(store)

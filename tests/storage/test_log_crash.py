@@ -21,8 +21,9 @@ pytestmark = pytest.mark.sqlite_first
 
 Receiver = dict[str, int]
 
-BEFORE = ("lock", "repeats", "add_messages", "update_head", "commit")
-"""Statements of a transaction in whose place the process dies (:mod:`tests.storage.appending`)."""
+BEFORE = ("begin", "append", "insert_rows", "execute", "commit")
+"""Functions of a transaction and of its statements in whose place the process dies
+(:mod:`tests.storage.appending`)."""
 
 
 class Appending:

@@ -15,8 +15,9 @@ from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Appended, Draft
 from imserver.storage.log.message_log import MessageLog
-from imserver.storage.log.sqlite import SqliteDriver
-from imserver.storage.statements import PooledStatements
+from imserver.storage.log.transaction import AppTransaction
+from imserver.storage.log.uplink_sessions import UplinkSessions
+from imserver.storage.statements import PooledStatements, SqliteStatements
 from imserver.storage.store import Store
 
 APP = "gochat"
@@ -48,8 +49,8 @@ def steps(log: MessageLog, drafts: list[Draft]) -> int:
 def writing_steps(log: MessageLog, write: Callable[[], Any], each: int) -> int:
     """How many times so many steps something takes that is written."""
     assert log.writer._connection is not None
-    driver = log.writer._connection._driver
-    assert isinstance(driver, SqliteDriver)
+    driver = log.writer._connection._sql
+    assert isinstance(driver, SqliteStatements)
     taken = 0
 
     def count_one() -> int:
@@ -57,9 +58,9 @@ def writing_steps(log: MessageLog, write: Callable[[], Any], each: int) -> int:
         taken += 1
         return 0
 
-    driver._connection.set_progress_handler(count_one, each)
+    driver.connection.set_progress_handler(count_one, each)
     write()
-    driver._connection.set_progress_handler(None, 0)
+    driver.connection.set_progress_handler(None, 0)
     return taken
 
 
@@ -116,13 +117,16 @@ def test_blocks_of_many_pairs_are_looked_up_pair_by_pair(tmp_path: Path) -> None
     accounts.relate(APP, int(blocked[0]), int(blocked[1]), 10, lambda _before: (("blocked", ""), ""))
     fill(log, 1)
     assert log.writer._connection is not None
-    driver = log.writer._connection._driver
+    driver = log.writer._connection._sql
     assert driver is not None
+    driver.begin()
+    blocks = AppTransaction(driver, APP, 1, 0, UplinkSessions()).blocks
     found: list[set[tuple[str, str]]] = []
     few, many = (
-        writing_steps(log, lambda pairs=pairs: found.append(driver.blocks(APP, pairs)), 1)  # type: ignore[misc]
+        writing_steps(log, lambda pairs=pairs: found.append(blocks(pairs)), 1)  # type: ignore[misc]
         for pairs in ([blocked], [blocked, *zip(users, reversed(users), strict=True)])
     )
+    driver.rollback()
     store.close()
     assert found == [{blocked}, {blocked}]
     assert many <= 2 * 65 * few

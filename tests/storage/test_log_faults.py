@@ -10,11 +10,15 @@ import pymysql
 import pytest
 
 from imserver.errors import StorageUnavailable
+from imserver.storage.log import writer
 from imserver.storage.log.contract import Appended, Draft, Entry, Rejected, StorageUnsure
-from imserver.storage.log.driver import LogDriver
-from imserver.storage.log.mysql import MysqlDriver
-from imserver.storage.log.postgresql import PostgresqlDriver
-from imserver.storage.log.sqlite import SqliteDriver
+from imserver.storage.log.transaction import lock_head
+from imserver.storage.statements import (
+    DirectStatements,
+    MysqlStatements,
+    PostgresqlStatements,
+    SqliteStatements,
+)
 from imserver.storage.store import Store
 from tests.storage.listening import Listening
 from tests.transport.harness import until
@@ -24,10 +28,10 @@ from .conftest import OpenStore
 pytestmark = pytest.mark.sqlite_first
 
 APP = "gochat"
-DRIVERS: dict[str, tuple[type[LogDriver], Exception]] = {
-    "sqlite": (SqliteDriver, __import__("sqlite3").OperationalError("disk I/O error")),
-    "postgresql": (PostgresqlDriver, psycopg.OperationalError("server closed the connection")),
-    "mysql": (MysqlDriver, pymysql.err.OperationalError(2013, "Lost connection")),
+DRIVERS: dict[str, tuple[type[DirectStatements], Exception]] = {
+    "sqlite": (SqliteStatements, __import__("sqlite3").OperationalError("disk I/O error")),
+    "postgresql": (PostgresqlStatements, psycopg.OperationalError("server closed the connection")),
+    "mysql": (MysqlStatements, pymysql.err.OperationalError(2013, "Lost connection")),
 }
 
 
@@ -90,7 +94,7 @@ def test_a_connection_that_was_cut_in_the_meantime_is_not_noticed(
 ) -> None:
     if store.place.engine == "sqlite":
         pytest.skip("SQLite has no connection that could be cut")
-    store.log().writer._connection._driver.close()  # type: ignore[union-attr]
+    store.log().writer._connection._sql.close()  # type: ignore[union-attr]
     (outcome,) = store.log().writer.append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
 
@@ -154,15 +158,15 @@ def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
     monkeypatch.setattr("imserver.storage.log.writer._LOOK_SECONDS", 0.02)
     fail_commits(store, monkeypatch, 1, after=stored)
-    driver, error = DRIVERS[store.place.engine]
-    ask, away = driver.batch_of, [True]
+    error = DRIVERS[store.place.engine][1]
+    ask, away = writer.batch_of, [True]
 
-    def batch_of(self: Any, number: int, id: int) -> int | None:
+    def batch_of(sql: DirectStatements, number: int, id: int) -> int | None:
         if away[0]:
             raise error
-        return ask(self, number, id)
+        return ask(sql, number, id)
 
-    monkeypatch.setattr(driver, "batch_of", batch_of)
+    monkeypatch.setattr(writer, "batch_of", batch_of)
     heard: list[Any] = []
     answers: list[Any] = []
     for draft in (Draft(sender="a", to_user="b"), Draft(sender="a")):
@@ -191,16 +195,16 @@ def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
     log = store.log()
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
     driver, error = DRIVERS[store.place.engine]
-    wrong, move = ValueError("refused"), driver.update_head
+    wrong, insert = ValueError("refused"), driver.insert_rows
     calls: list[Exception | None] = [wrong, None, error, error]
 
-    def update_head(self: Any, head: Any) -> None:
+    def insert_rows(self: Any, *rows: Any) -> None:
         fault = calls.pop(0) if calls else None
         if fault is not None:
             raise fault
-        move(self, head)
+        insert(self, *rows)
 
-    monkeypatch.setattr(driver, "update_head", update_head)
+    monkeypatch.setattr(driver, "insert_rows", insert_rows)
     received: list[Entry] = []
     log.writer.listener = Listening(lambda _app, _first, _last, entries: received.extend(entries))
     drafts = [Draft(sender="a", to_user="b", body=body) for body in (b"one", b"two")]
@@ -220,10 +224,10 @@ def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hour
     monkeypatch.setattr("imserver.storage.engines.LEFT_SECONDS", 1)
     vanished = open_store(url, seconds=10)
     vanished.log().writer.append(APP, [Draft(sender="a", to_user="b")])
-    driver = vanished.log().writer._connection._driver  # type: ignore[union-attr]
-    assert driver is not None
-    driver.begin()
-    driver.lock(APP)
+    sql = vanished.log().writer._connection._sql  # type: ignore[union-attr]
+    assert sql is not None
+    sql.begin()
+    lock_head(sql, APP)
     (outcome,) = open_store(url, seconds=40).log().writer.append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
     assert outcome.entry.id == 2

@@ -12,12 +12,15 @@ import pytest
 
 from imserver.model import MAX_ID
 from imserver.storage.log import rows as log_rows
+from imserver.storage.log import transaction
 from imserver.storage.log.contract import Appended, Draft
-from imserver.storage.log.driver import LogDriver
-from imserver.storage.log.mysql import MysqlDriver
-from imserver.storage.log.postgresql import PostgresqlDriver
 from imserver.storage.log.rows import LogHead
-from imserver.storage.log.sqlite import SqliteDriver
+from imserver.storage.statements import (
+    DirectStatements,
+    MysqlStatements,
+    PostgresqlStatements,
+    SqliteStatements,
+)
 
 from .conftest import OpenStore
 
@@ -27,11 +30,12 @@ APP = "gochat"
 WRITERS = 5
 TIMES = 25
 LATEST_SECONDS = 0.02
+STATEMENTS = (SqliteStatements, PostgresqlStatements, MysqlStatements)
 
 
 def delay_commits(patch: pytest.MonkeyPatch) -> None:
     """Let each transaction wait for a while, all done, before it is committed."""
-    for driver in (SqliteDriver, PostgresqlDriver, MysqlDriver):
+    for driver in STATEMENTS:
         commit = driver.commit
 
         def late(self: Any, commit: Callable[[Any], None] = commit) -> None:
@@ -45,12 +49,18 @@ def number_by_sequence(patch: pytest.MonkeyPatch) -> None:
     """Take ids from a counter, as a SERIAL does: without a lock that is held to the commit."""
     blocks = itertools.count(1)
 
-    def lock(self: LogDriver, app: str) -> LogHead:
-        rows = self.query("SELECT number, last_conversation FROM log WHERE app = %s", (app,))
+    def lock(sql: DirectStatements, app: str) -> LogHead:
+        rows = sql.query("SELECT number, last_conversation FROM log WHERE app = %s", (app,))
         return LogHead(rows[0][0], next(blocks) * 1000, rows[0][1], 0)
 
-    patch.setattr(LogDriver, "lock", lock)
-    patch.setattr(LogDriver, "update_head", lambda *_arguments: None)
+    patch.setattr(transaction, "lock_head", lock)
+    for statements in STATEMENTS:
+        execute = statements.execute
+
+        def execute_others(self: Any, statement: str, values: Any = (), execute: Any = execute) -> int:
+            return 0 if statement == transaction.UPDATE_HEAD else execute(self, statement, values)  # type: ignore[no-any-return]
+
+        patch.setattr(statements, "execute", execute_others)
     head_of = log_rows.head_of
 
     def without_end(*arguments: Any, **named: Any) -> LogHead | None:

@@ -7,10 +7,10 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.log import writer
+from imserver.storage.log import uplink_sessions, writer
 from imserver.storage.log.contract import SUPERSEDED, Appended, Draft, Rejected
-from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.message_log import MessageLog
+from imserver.storage.statements import Statements
 from tests.transport.harness import until
 
 from .conftest import OpenStore
@@ -51,13 +51,13 @@ def test_a_sender_is_looked_up_once_until_a_session_begins(
     logs: tuple[MessageLog, MessageLog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up: list[str] = []
-    look_up = LogDriver.uplink_sessions
+    look_up = uplink_sessions.stored_sessions
 
-    def spy(driver: LogDriver, log: int, users: Sequence[str]) -> set[int]:
+    def spy(sql: Statements, log: int, users: Sequence[str]) -> set[int]:
         looked_up.extend(users)
-        return look_up(driver, log, users)
+        return look_up(sql, log, users)
 
-    monkeypatch.setattr(LogDriver, "uplink_sessions", spy)
+    monkeypatch.setattr(uplink_sessions, "stored_sessions", spy)
     first, second = logs
     for number, user in enumerate(("ann", "cid"), 1):
         first.writer.begin_uplink(APP, user, number)

@@ -70,10 +70,10 @@ class AnnotationWriter:
             found = _find(transaction, user, message)
             if isinstance(found, Rejected):
                 return found
-            driver, log = transaction.driver, transaction.log
+            sql, log = transaction.sql, transaction.log
             row = (log, message, emoji, user)
             there = "SELECT id FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
-            if bool(driver.query(there, row)) is not remove:
+            if bool(sql.query(there, row)) is not remove:
                 return Change(found.state.id)
             meta = decode_meta(found.meta)
             totals = _totals(meta)
@@ -85,11 +85,11 @@ class AnnotationWriter:
                 transaction, found, user, "reaction", remove, time_ms, emoji.encode(), {"count": count}
             )
             if remove:
-                driver.execute(
+                sql.execute(
                     "DELETE FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s", row
                 )
             else:
-                driver.execute(
+                sql.execute(
                     "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
                     (*row, entry.id),
                 )
@@ -117,19 +117,19 @@ class AnnotationWriter:
                 options = options_of(group_settings(transaction, found.state.id)[1])
                 if options["pin"] != MEMBER:
                     return Rejected(NOT_ALLOWED, "only the owner and admins of this group pin messages")
-            driver, log, conversation = transaction.driver, transaction.log, found.state.id
-            there = driver.query("SELECT id FROM pin WHERE log = %s AND message = %s", (log, message))
+            sql, log, conversation = transaction.sql, transaction.log, found.state.id
+            there = sql.query("SELECT id FROM pin WHERE log = %s AND message = %s", (log, message))
             if bool(there) is not remove:
                 return Change(conversation)
             if not remove:
                 count = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
-                if driver.query(count, (log, conversation))[0][0] >= MOST_PINS:
+                if sql.query(count, (log, conversation))[0][0] >= MOST_PINS:
                     return Rejected(FULL, f"at most {MOST_PINS} pinned messages")
             entry = _enter(transaction, found, user, "pin", remove, time_ms)
             if remove:
-                driver.execute("DELETE FROM pin WHERE log = %s AND message = %s", (log, message))
+                sql.execute("DELETE FROM pin WHERE log = %s AND message = %s", (log, message))
             else:
-                driver.execute(
+                sql.execute(
                     "INSERT INTO pin (log, message, conversation, id) VALUES (%s, %s, %s, %s)",
                     (log, message, conversation, entry.id),
                 )
@@ -164,14 +164,14 @@ class _Found(Struct):
 
 def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Rejected:
     """The message, or the reason of a refusal. ``user`` ``""`` may read everything."""
-    driver, log, unknown = transaction.driver, transaction.log, Rejected(UNKNOWN_MESSAGE)
+    sql, log, unknown = transaction.sql, transaction.log, Rejected(UNKNOWN_MESSAGE)
     statement = "SELECT conversation, kind, about, meta FROM message WHERE log = %s AND id = %s"
-    rows = driver.query(statement, (log, message)) if message > transaction.head.floor else []
+    rows = sql.query(statement, (log, message)) if message > transaction.head.floor else []
     if not rows:
         return unknown
     conversation, kind, about, meta = rows[0]
     recalled = kind == NUMBERS["recall"] and about == message
-    state = driver.conversations(log, (conversation,)).get(conversation)
+    state = transaction.conversations((conversation,)).get(conversation)
     if not (recalled or kind == NUMBERS["message"]) or state is None or state.kind == ROOM:
         return unknown
     role, muted_until = "", 0
@@ -180,11 +180,11 @@ def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Reje
             "SELECT coalesce(readable_after, joined_id), left_id, role, muted_until, bot FROM membership "
             "WHERE log = %s AND member = %s AND conversation = %s ORDER BY joined_id"
         )
-        times = driver.query(statement, (log, user, conversation))
+        times = sql.query(statement, (log, user, conversation))
         readable = any(after < message and (left is None or message <= left) for after, left, *_ in times)
         if not readable or times[-1][1] is not None:
             return unknown
-        if times[-1][4] and user not in readers_of(driver, log, message):
+        if times[-1][4] and user not in readers_of(sql, log, message):
             return unknown
         role, muted_until = text_of(times[-1][2]), times[-1][3]
     if recalled:
@@ -193,7 +193,7 @@ def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Reje
         return Rejected(MUTED)
     if user and state.kind == USER:
         peers = {(each, user) for each in state.members if each != user}
-        if driver.blocks(transaction.app, peers):
+        if transaction.blocks(peers):
             return Rejected(BLOCKED)
     return _Found(message, state, role, bytes(meta))
 
@@ -231,7 +231,7 @@ def _totals(meta: dict[str, Any]) -> dict[str, Reaction]:
 def _users(transaction: AppTransaction, message: int, emoji: str) -> tuple[str, ...]:
     """All users who react to a message with an emoji, the first one first."""
     statement = "SELECT member FROM reaction WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
-    rows = transaction.driver.query(statement, (transaction.log, message, emoji))
+    rows = transaction.sql.query(statement, (transaction.log, message, emoji))
     return tuple(text_of(row[0]) for row in rows)
 
 
@@ -250,7 +250,7 @@ def _write_totals(
     ]
     if shown:
         meta["reactions"] = shown
-    transaction.driver.execute(
+    transaction.sql.execute(
         "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
         (_encode(meta), transaction.log, message),
     )

@@ -61,12 +61,6 @@ scans the members of all groups."""
 _NUL: Final = "\0"
 _ROOM: Final = b"\0\0"
 
-MESSAGE_COLUMNS: Final = (
-    "log, id, conversation, seq, sender, kind, type, client_msg_id, resend, time_ms, about, stored_at, "
-    "batch, meta, body"
-)
-"""The order of the values of :func:`row_of`."""
-
 ENTRY_COLUMNS: Final = (
     "m.id, m.conversation, m.seq, m.sender, m.kind, m.type, m.body, m.client_msg_id, m.time_ms, m.about, "
     "m.meta, c.kind, c.pair"
@@ -219,27 +213,6 @@ def conversation_of(row: Any) -> Conversation:
 def bots_from(column: Any) -> tuple[str, ...]:
     """The bots of a group from their column."""
     return () if column is None else tuple(text_of(column).split(","))
-
-
-def row_of(log: int, entry: Entry, resend: bytes | None, stored_at: int, batch: int) -> tuple[Any, ...]:
-    """The values of :data:`MESSAGE_COLUMNS`."""
-    return (
-        log,
-        entry.id,
-        entry.conversation,
-        entry.seq,
-        entry.sender,
-        NUMBERS[entry.kind],
-        entry.type,
-        entry.client_msg_id,
-        resend,
-        entry.time_ms,
-        entry.about,
-        stored_at,
-        batch,
-        entry.meta,
-        entry.body,
-    )
 
 
 # --- validation ---------------------------------------------------------------------------------------------
