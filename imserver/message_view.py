@@ -35,13 +35,16 @@ class EntryView(msgspec.Struct, omit_defaults=True):
 
 def entry_view(message: Message) -> EntryView:
     """An entry for clients: a text body as ``text``, a JSON body as ``data``, others as ``base64``."""
+    sender, members = message.sender, message.members
+    # As Message.to, without two calls for each encoding of each message.
+    to = "" if not members else members[0] if members[1] == sender else members[1]
     entry = EntryView(
         message.id,
         message.conversation,
         message.seq,
         message.kind,
-        message.sender,
-        message.to,
+        sender,
+        to,
         client_msg_id=message.client_msg_id,
         about=message.about,
         time=message.time_ms,

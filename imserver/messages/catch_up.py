@@ -87,7 +87,7 @@ class CatchUp:
         log_subscriptions.add(app)
         try:
             self._follower.follow(app)
-            rows = log_subscriptions.read_memberships(self._store.log().memberships, app, user)
+            rows = log_subscriptions.read_memberships(self._store.log().conversations.memberships, app, user)
         except BaseException:
             self._remove(app)
             raise
@@ -222,7 +222,7 @@ class CatchUp:
 
         ``rooms``: with the messages of these rooms (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
         """
-        return self._store.log().catch_up(app, user, after, limit, rooms or {"": after})
+        return self._store.log().entries.catch_up(app, user, after, limit, rooms or {"": after})
 
     # --- logins with a cursor -------------------------------------------------------------------------------
 
@@ -273,14 +273,14 @@ class CatchUp:
             return False
         if cursor < self._floor(app):
             return True
-        return cursor > self._follower.position(app) and cursor > self._store.log().head(app)
+        return cursor > self._follower.position(app) and cursor > self._store.log().entries.head(app)
 
     def reach(self, app: str, id: int) -> bool:
         """Wait until this node has delivered an entry that another node has delivered. False: the log has no
         such entry. May switch. Raises StorageUnavailable."""
         if self._follower.position(app) >= id:
             return True
-        if self._store.log().head(app) < id:
+        if self._store.log().entries.head(app) < id:
             return False
         self._follower.expect(app, id)
         deadline, pause = monotonic() + WAIT_SECONDS, _LOOK_SECONDS
@@ -303,7 +303,7 @@ class CatchUp:
             with self._turns.setdefault(app, Lock()):
                 # Later callers need a newer result.
                 del self._floors[app]
-                floor = self._store.log().floor(app)
+                floor = self._store.log().entries.floor(app)
         except BaseException as error:
             if self._floors.get(app) is shared:
                 del self._floors[app]

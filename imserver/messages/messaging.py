@@ -69,6 +69,7 @@ from imserver.transport.dispatch import CommandRow, CommandTable
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
+    from imserver.storage.log.writer import LogWriter
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more messages gather: one write to a
@@ -113,8 +114,8 @@ class Messaging:
         observer: Observer,
     ) -> None:
         self._store = store
-        self._logins = logins
-        self._log: MessageLog | None = None
+        self._account_apps = logins.account_apps
+        self._writer: LogWriter | None = None
         """Set by the first draft."""
         self._metrics = metrics
         self._reviews = reviews
@@ -141,10 +142,10 @@ class Messaging:
         Everybody else who may read it receives it, the sender's other connections too. If the result is not
         known in time, ``done`` gets a StorageUnsure. For what a back end stores; see :meth:`send_of_user`.
         """
-        if self._log is None:
-            self._log = self._store.log()
-        to_account = draft.to_user != "" and not draft.to_anybody and self._logins.only_accounts(app)
-        self._log.send(app, draft, partial(self._stored, app, connection, done), to_account)
+        if self._writer is None:
+            self._writer = self._store.log().writer
+        to_account = app in self._account_apps and draft.to_user != "" and not draft.to_anybody
+        self._writer.send(app, draft, partial(self._stored, app, connection, done), to_account)
 
     def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
@@ -354,7 +355,7 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
         return _forwarded(stored, app, user, command)
     if command.kind == "press":
         return _pressed(stored, app, user, command)
-    found = stored.entries(app, [command.about])
+    found = stored.entries.find(app, [command.about])
     if not found or not may_be_revised(found[0], user):
         return None
     return replace(command, conversation=found[0].conversation)
@@ -362,7 +363,7 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
 
 def _pressed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
     """A pressed button: to the bot that has sent the message."""
-    found = stored.readable(app, user, [command.about])
+    found = stored.entries.readable(app, user, [command.about])
     if not found or found[0].kind != "message" or found[0].sender in ("", user):
         return None
     if command.body.decode() not in values_of(found[0].meta):
@@ -373,7 +374,7 @@ def _pressed(stored: MessageLog, app: str, user: str, command: Send) -> Send | N
 def _forwarded(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
     """A forwarded message: the content of the original, and who wrote that."""
     ids = [command.about]
-    found = stored.readable(app, user, ids) if user else stored.entries(app, ids)
+    found = stored.entries.readable(app, user, ids) if user else stored.entries.find(app, ids)
     if not found or found[0].kind != "message" or found[0].room:
         return None
     original = found[0]
@@ -402,11 +403,11 @@ class MessageSearch:
         types: Sequence[str] = (),
     ) -> tuple[list[Entry], int]:
         """As many of the newest results as fit on a page; see
-        :meth:`imserver.storage.log.message_log.MessageLog.search`. Raises StorageUnavailable.
+        :meth:`imserver.storage.log.search.EntrySearch.find`. Raises StorageUnavailable.
         """
         self._take_turn()
         try:
-            found, upto = self._store.log().search(app, user, text, conversation, before, limit, types)
+            found, upto = self._store.log().search.find(app, user, text, conversation, before, limit, types)
         finally:
             self._turns.release()
         entries, is_cut = newest_page(found, False)
@@ -527,16 +528,16 @@ class MessageCommands:
             entries, before = self._searches.search(app, user, "", conversation, before, limit, command.types)
             return Reply(errors.REPLY_OK, _search_page(entries, before))
         if command.after >= 0:
-            read = stored.history(app, user, conversation, before, limit, command.after)
+            read = stored.entries.history(app, user, conversation, before, limit, command.after)
             entries, more = oldest_page(*read)
         else:
-            entries, more = newest_page(*stored.history(app, user, conversation, before, limit))
+            entries, more = newest_page(*stored.entries.history(app, user, conversation, before, limit))
         return Reply(errors.REPLY_OK, _page(entries, more, False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
         """The user's conversations. Switches."""
         app, user = app_and_user(connection)
-        found, more = self._store.log().list_conversations(app, user, command.before, command.limit)
+        found, more = self._store.log().conversations.page(app, user, command.before, command.limit)
         return Reply(
             errors.REPLY_OK, ConversationPage([conversation_view(each, user) for each in found], more)
         )

@@ -438,11 +438,11 @@ class Publishing:
         self, app: str, group: int, event: Event, except_users: tuple[str, ...], ttl_seconds: float
     ) -> Outcome:
         """Send to the members of a group. PARTLY: a node with some of them is known not to receive it."""
-        log, outcomes, after = self._store.log(), set[Outcome](), ""
+        conversations, outcomes, after = self._store.log().conversations, set[Outcome](), ""
         event = replace(event, channel=ChannelPart(f"group:{group}"))
         while True:
             try:
-                rows = log.members(app, group, after, _MEMBERS)
+                rows = conversations.members(app, group, after, _MEMBERS)
             except StorageUnavailable:
                 outcomes.add(Outcome.FAILED)
                 break

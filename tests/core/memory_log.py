@@ -184,6 +184,8 @@ class MemoryLog:
         """Entries up to this id expire while the next one reads them to catch up."""
         self._floor = 0
         self._writer = LogWriter(lambda: MemoryConnection(self), _PATIENT)  # type: ignore[arg-type,return-value]
+        # The parts of a log have no name in common but those that mean the same.
+        self.writer = self.groups = self.entries = self.conversations = self.marks = self
         self.is_busy = self._writer.is_busy
         self.senders = self._writer.senders
 
@@ -377,7 +379,7 @@ class MemoryLog:
         self._answer()
         return PublicationPage(found[:limit], len(found) > limit, last, len(entries), 0)
 
-    def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
+    def find(self, app: str, ids: Sequence[int]) -> list[Entry]:
         self._answer()
         self._check()
         return [entry for entry in self.shelf.entries.get(app, []) if entry.id in ids]
@@ -431,7 +433,7 @@ class MemoryLog:
             None,
         )
 
-    def conversation(self, app: str, conversation: int) -> Conversation | None:
+    def get(self, app: str, conversation: int) -> Conversation | None:
         self._check()
         first = next((e for e in self.shelf.entries.get(app, []) if e.conversation == conversation), None)
         if first is None:

@@ -98,15 +98,15 @@ def test_targets_of_all_kinds_receive_the_event_in_order(harness: Harness) -> No
 def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness) -> None:
     log = harness.store.log()
     log.listen(Mock())
-    group = log.create("101", "ann", ["bob", "eve", "zoe"])
+    group = log.groups.create("101", "ann", ["bob", "eve", "zoe"])
     targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]
     publishing = publishing_of(harness)
     assert publishing.to_targets("101", targets, HELLO, ("eve",)) == [SENT, SENT, SENT]
     everybody = ("users", "101", "ann", "bob", "zoe")
     assert harness.received == [everybody, ("users", "101", "ann"), everybody]
-    log.leave("101", group, ["ann", "bob"])
+    log.groups.leave("101", group, ["ann", "bob"])
     assert publishing.to_targets("101", targets[:1], HELLO, ("eve",)) == [ABSENT]
-    log.append("101", [Draft(sender="ann", to_user="bob")])
+    log.writer.append("101", [Draft(sender="ann", to_user="bob")])
     for name in (f"group:{group + 1}", "group:99"):
         assert publishing.to_targets("101", [Target(channel=name)], HELLO) == [ABSENT], "it is no group"
     log.away = True

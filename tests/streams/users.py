@@ -121,7 +121,7 @@ class Node(ABC):
 
     def append(self, app: str, to_user: str, texts: Sequence[str]) -> None:
         drafts = [Draft(sender="ann", to_user=to_user, body=text.encode(), time_ms=1000) for text in texts]
-        self.store.log().append(app, drafts)
+        self.store.log().writer.append(app, drafts)
 
     def kill(self) -> None:
         """End as a killed process ends: nothing is stored or given back."""

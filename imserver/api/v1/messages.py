@@ -456,7 +456,9 @@ def react(api: MessageApi, call: Call, asked: ReactRequest) -> AnnotatedAnswer:
     if wrong := emoji_objection(asked.emoji):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`{wrong.replace(':', '`:', 1)}")
     return _annotated(
-        api, call, lambda log: log.react(call.app, call.user, asked.id, asked.emoji, remove=asked.remove)
+        api,
+        call,
+        lambda log: log.annotations.react(call.app, call.user, asked.id, asked.emoji, remove=asked.remove),
     )
 
 
@@ -475,7 +477,9 @@ def pin(api: MessageApi, call: Call, asked: PinRequest) -> AnnotatedAnswer:
     both may. The pin is an entry of its own, sent to everybody who may read the
     message. A conversation has at most 100 pinned messages.
     """
-    return _annotated(api, call, lambda log: log.pin(call.app, call.user, asked.id, remove=asked.remove))
+    return _annotated(
+        api, call, lambda log: log.annotations.pin(call.app, call.user, asked.id, remove=asked.remove)
+    )
 
 
 def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rejected]) -> AnnotatedAnswer:

@@ -315,7 +315,7 @@ def messages(api: SubscriberApi, call: Call, asked: ChannelMessagesQuery) -> Mes
     These are the publications of a stored channel, and in apps with `keep_talks` the messages of the room of
     the `action` dialect with this name.
     """
-    page = api.store.log().channel_page(
+    page = api.store.log().entries.channel_page(
         call.app, asked.channel, asked.before or None, asked.limit, reverse=True, revisions=True
     )
     shown = [shown_entry(each) for each in reversed(page.entries)]

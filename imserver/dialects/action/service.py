@@ -154,9 +154,9 @@ class ActionMessages:
             if room in rooms:
                 positions[room] = 0
             elif login_time is None:
-                positions[room] = stored.head(app)
+                positions[room] = stored.entries.head(app)
             else:
-                positions[room] = stored.stored_before(app, login_time)
+                positions[room] = stored.entries.stored_before(app, login_time)
             self._positions.begin(app, user, room, positions[room])
         return dict.fromkeys(rooms, 0) | positions
 

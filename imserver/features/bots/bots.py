@@ -188,8 +188,8 @@ class Bots:
         Raises UnknownConversation.
         """
         log = self._store.log()
-        found = log.conversation(app, conversation)
-        if found is None or (by and log.member(app, conversation, by) is None):
+        found = log.conversations.get(app, conversation)
+        if found is None or (by and log.conversations.member(app, conversation, by) is None):
             raise UnknownConversation(str(conversation))
         users = found.members or found.bots
         return self._rows.get(app, [id for user in users if (id := id_of(user))])

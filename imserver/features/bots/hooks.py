@@ -183,7 +183,7 @@ class BotHooks:
             return
         stored = self.store.log()
         apps = list({app for app, _ in self._senders})
-        heads = stored.heads(apps)
+        heads = stored.entries.heads(apps)
         for app in apps:
             head = heads.get(app, 0)
             readers = _readers(stored, app, self._seen.get(app, head), head)
@@ -229,7 +229,7 @@ class _Sender:
                 self.consumer.wake()
 
     def _read(self, after: int, limit: int) -> list[Entry]:
-        return self._hooks.store.log().sync(self.hook.app, self.hook.bot, after, limit)[0]
+        return self._hooks.store.log().entries.sync(self.hook.app, self.hook.bot, after, limit)[0]
 
     def _save(self) -> None:
         self._hooks.rows.advance(self.hook, self.window.position)
@@ -303,7 +303,7 @@ class _Sender:
 def _readers(stored: MessageLog, app: str, after: int, head: int) -> set[str]:
     """The bots and users that may read one of the entries after an id. Switches."""
     found: set[str] = set()
-    while after < head and (page := stored.read(app, after, LOG_PAGE)):
+    while after < head and (page := stored.entries.read(app, after, LOG_PAGE)):
         for entry in page:
             found.update(entry.members or bots_of(entry))
             if entry.kind in ("join", "leave"):

@@ -147,8 +147,10 @@ class Notifications:
         known = feed.members.get(group)
         if known is None:
             members: list[str] = []
-            stored = self._store.log()
-            while page := stored.members(feed.app, group, members[-1] if members else "", MEMBERS_AT_ONCE):
+            conversations = self._store.log().conversations
+            while page := conversations.members(
+                feed.app, group, members[-1] if members else "", MEMBERS_AT_ONCE
+            ):
                 members += [row.user for row in page]
                 if len(page) < MEMBERS_AT_ONCE:
                     break
@@ -170,8 +172,8 @@ class Notifications:
         online = self._presence.are_online(app, users)
         bots = {account.user for account in self._accounts.those_of(app, users) if account.bot}
         stored = self._store.log()
-        entries = {entry.id: entry for entry in stored.entries(app, list({each.entry for each in due}))}
-        found = stored.conversations(app, list({each.conversation for each in due}))
+        entries = {entry.id: entry for entry in stored.entries.find(app, list({each.entry for each in due}))}
+        found = stored.conversations.find(app, list({each.conversation for each in due}))
         conversations = {conversation.id: conversation for conversation in found}
         reported, over = [], []
         for absence, here in zip(due, online, strict=True):
@@ -218,14 +220,14 @@ def _summary(
     stored: MessageLog, app: str, absence: Absence, known: Conversation | None
 ) -> ConversationSummary | None:
     """The conversation as the user sees it; None: the user is no member any more."""
-    if stored.member(app, absence.conversation, absence.user) is None:
+    if stored.conversations.member(app, absence.conversation, absence.user) is None:
         return None
     while known is not None:
         # The list is ordered by the newest entry, which no other conversation has.
-        page, _ = stored.list_conversations(app, absence.user, known.last_id + 1, 1)
+        page, _ = stored.conversations.page(app, absence.user, known.last_id + 1, 1)
         if page and page[0].conversation.id == known.id:
             return page[0]
-        latest = stored.conversation(app, absence.conversation)
+        latest = stored.conversations.get(app, absence.conversation)
         if latest is None or latest.last_id == known.last_id:
             return None
         known = latest

@@ -29,7 +29,6 @@ import gevent
 from gevent.event import AsyncResult, Event
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.address import Engine
 from imserver.storage.log.contract import (
     INVALID,
     Appended,
@@ -40,14 +39,17 @@ from imserver.storage.log.contract import (
     StorageUnsure,
     Stored,
 )
-from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.rows import objection, resend_of
 from imserver.storage.log.transaction import (
     AppendRequest,
     AppTransaction,
     ChangeRequest,
     Outcome,
+    batch_of,
+    lock_head,
 )
+from imserver.storage.log.uplink_sessions import UplinkSessions
+from imserver.storage.statements import DirectStatements
 
 if TYPE_CHECKING:
     from imserver.storage.database import Database
@@ -137,10 +139,9 @@ class WriterConnection:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._driver: LogDriver | None = None
-        self._driver_class = _driver_class(database.place.engine)
+        self._sql: DirectStatements | None = None
 
-    def transact(self, work: Callable[[LogDriver], T], guard: CommitGuard, seconds: float) -> T:
+    def transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, seconds: float) -> T:
         """Run ``work`` and commit. Switches. Raises NotStored, Unsure or RowRefused.
 
         A transaction is interrupted after ``seconds``. SQLite cannot interrupt; there the taker of the guard
@@ -148,7 +149,7 @@ class WriterConnection:
         """
         return self._database.run_raw(lambda: self._transact(work, guard), seconds, self._late(guard))
 
-    def ask(self, work: Callable[[LogDriver], T], seconds: float) -> T:
+    def ask(self, work: Callable[[DirectStatements], T], seconds: float) -> T:
         """Run ``work`` in a transaction that is rolled back. Switches. Raises NotStored."""
         guard = CommitGuard()
         guard.take()
@@ -174,13 +175,13 @@ class WriterConnection:
     def _late(self, guard: CommitGuard) -> Callable[[str], Exception]:
         # Called at the time limit, in the waiting greenlet.
         def decide(words: str) -> Exception:
-            self._driver = None
+            self._sql = None
             return NotStored(words) if guard.take() else Unsure(words)
 
         return decide
 
-    def _transact(self, work: Callable[[LogDriver], T], guard: CommitGuard, undo: bool = False) -> T:
-        fresh = self._driver is None
+    def _transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool = False) -> T:
+        fresh = self._sql is None
         try:
             return self._once(work, guard, undo)
         except NotStored:
@@ -189,30 +190,30 @@ class WriterConnection:
                 raise
             return self._once(work, guard, undo)
 
-    def _once(self, work: Callable[[LogDriver], T], guard: CommitGuard, undo: bool) -> T:
+    def _once(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool) -> T:
         committing = False
         try:
             with self._database.writing():
-                if self._driver is None:
-                    self._driver = self._driver_class(self._database)
-                driver = self._driver
-                driver.begin()
-                value = work(driver)
+                if self._sql is None:
+                    self._sql = self._database.direct_statements()
+                sql = self._sql
+                sql.begin()
+                value = work(sql)
                 if undo:
-                    driver.rollback()
+                    sql.rollback()
                     return value
                 if not guard.take():
-                    driver.rollback()
+                    sql.rollback()
                     raise NotStored("no answer in time")
                 committing = True
-                driver.commit()
+                sql.commit()
                 return value
-        except self._driver_class.content_errors as error:
+        except self._database.content_errors as error:
             self._undo()
             if committing:
                 raise Unsure(_words(error)) from None
             raise RowRefused(_words(error)) from None
-        except self._driver_class.errors as error:
+        except self._database.driver_errors as error:
             self._drop()
             raise (Unsure if committing else NotStored)(_words(error)) from error
         except BaseException:
@@ -221,30 +222,16 @@ class WriterConnection:
 
     def _undo(self) -> None:
         try:
-            if self._driver is not None:
-                self._driver.rollback()
-        except self._driver_class.errors:
+            if self._sql is not None:
+                self._sql.rollback()
+        except self._database.driver_errors:
             self._drop()
 
     def _drop(self) -> None:
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            with suppress(*self._driver_class.errors):
-                driver.close()
-
-
-def _driver_class(engine: Engine) -> type[LogDriver]:
-    if engine == "sqlite":
-        from imserver.storage.log.sqlite import SqliteDriver
-
-        return SqliteDriver
-    if engine == "postgresql":
-        from imserver.storage.log.postgresql import PostgresqlDriver
-
-        return PostgresqlDriver
-    from imserver.storage.log.mysql import MysqlDriver
-
-    return MysqlDriver
+        sql, self._sql = self._sql, None
+        if sql is not None:
+            with suppress(*self._database.driver_errors):
+                sql.close()
 
 
 def _words(error: BaseException) -> str:
@@ -258,7 +245,7 @@ class WriteTransaction:
     """The content of one transaction: requests by app. It can be run again from the start on another
     connection."""
 
-    def __init__(self, apps: Mapping[str, list[Request]]) -> None:
+    def __init__(self, apps: Mapping[str, list[Request]], sessions: UplinkSessions) -> None:
         self.batch = _random.getrandbits(62) + 1
         self.guard = CommitGuard()
         self.given_up = False
@@ -270,16 +257,17 @@ class WriteTransaction:
         self.begins_sessions = False
         """Whether an uplink session begins."""
         self._now = int(time())
+        self._sessions = sessions
 
     @property
     def requests(self) -> list[Request]:
         """All requests."""
         return [request for some in self.apps.values() for request in some]
 
-    def __call__(self, driver: LogDriver) -> None:
+    def __call__(self, sql: DirectStatements) -> None:
         self.commits = {}
         for app, requests in self.apps.items():
-            part = AppTransaction(driver, app, self.batch, self._now)
+            part = AppTransaction(sql, app, self.batch, self._now, self._sessions)
             drafts = []
             for request in requests:
                 if isinstance(request, ChangeRequest):
@@ -369,6 +357,7 @@ class LogWriter:
         self._current: WriteTransaction | None = None
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._closed = False
+        self._sessions = UplinkSessions()
 
     # --- queues ---------------------------------------------------------------------------------------------
 
@@ -505,7 +494,7 @@ class LogWriter:
     def _run(self) -> None:
         try:
             while apps := self._take():
-                self._store(WriteTransaction(apps))
+                self._store(WriteTransaction(apps, self._sessions))
         finally:
             self._greenlet = None
 
@@ -620,9 +609,9 @@ class LogWriter:
             return not transaction.begins_sessions
         app, (first, _, _) = next(iter(transaction.commits.items()))
 
-        def look(driver: LogDriver) -> bool:
+        def look(sql: DirectStatements) -> bool:
             # The lock waits for the end of the transaction, which may still be running on the server.
-            return driver.batch_of(driver.lock(app).number, first) == transaction.batch
+            return batch_of(sql, lock_head(sql, app).number, first) == transaction.batch
 
         while True:
             try:

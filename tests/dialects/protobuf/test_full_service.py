@@ -300,19 +300,19 @@ def test_a_recall_whose_message_cannot_be_read_may_be_sent_again(
     ann = resumed(harness, 266)
     ann.single(1, 267, "one")
     until(ann.acks)
-    entries = harness.log.entries
+    entries = harness.log.find
 
     def away(app: str, ids: object) -> None:
         raise StorageUnavailable("away")
 
-    monkeypatch.setattr(harness.log, "entries", away)
+    monkeypatch.setattr(harness.log, "find", away)
     for number in (2, 3):
         ann.tell(protobuf.message(number, SentMessage(sender=266), kind=1, about=1))
     ann.settle()
     until(lambda: harness.uplink.idle)
     ann.settle()
     assert len(ann.acks()) == 1
-    monkeypatch.setattr(harness.log, "entries", entries)
+    monkeypatch.setattr(harness.log, "find", entries)
     ann.tell(protobuf.message(2, SentMessage(sender=266), kind=1, about=1))
     until(lambda: len(ann.acks()) == 2)
     assert ann.connection.state == OPEN
@@ -322,7 +322,7 @@ def test_an_error_in_looking_up_costs_the_connection_nothing_but_that(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = resumed(harness, 266)
-    monkeypatch.setattr(harness.log, "entries", lambda app, ids: 1 / 0)
+    monkeypatch.setattr(harness.log, "find", lambda app, ids: 1 / 0)
     ann.tell(protobuf.message(1, SentMessage(sender=266), kind=1, about=1))
     ann.settle()
     until(lambda: harness.uplink.idle)

@@ -244,13 +244,13 @@ def test_the_entries_of_others_are_not_read_for_each_bot(
     sender = bots_of(node.node.core).hooks._senders["201", bot.user]
     until(lambda: not sender.window.count)
     log = node.node.core.store.log()
-    sync, reads = log.sync, []
+    sync, reads = log.entries.sync, []
 
     def counted(app: str, user: str, after: int, limit: int) -> Any:
         reads.append(user)
         return sync(app, user, after, limit)
 
-    monkeypatch.setattr(log, "sync", counted)
+    monkeypatch.setattr(log.entries, "sync", counted)
     last = max_.post("messages/send", to=ned.user, text="x")["id"]
     until(lambda: sender.window.head >= last and not sender.window.count)
     assert bot.user not in reads

@@ -67,7 +67,7 @@ class Node:
 
     def send(self, sender: str, *texts: str) -> list[int]:
         drafts = [Draft(sender=sender, to_user="zoe", body=text.encode(), time_ms=1000) for text in texts]
-        return [each.entry.id for each in self.store.log().append(APP, drafts)]  # type: ignore[union-attr]
+        return [each.entry.id for each in self.store.log().writer.append(APP, drafts)]  # type: ignore[union-attr]
 
     @property
     def feed(self) -> Feed:
@@ -281,7 +281,7 @@ def test_entries_that_are_committed_while_others_are_put_aside_are_delivered(
 
     node.feeds.events.advance = advance_while_others_commit  # type: ignore[method-assign]
     drafts = [Draft(sender=sender, to_user="zoe", body=sender.encode()) for sender in ("bad", "ann")]
-    node.store.log().append(APP, drafts)
+    node.store.log().writer.append(APP, drafts)
     until(lambda: not node.feed.count)
     assert taken == ["ann", *new]
     assert node.feed.entries is not None

@@ -109,8 +109,10 @@ def test_an_offline_receiver_is_reported_once_until_they_were_online(harness: Ha
 
 def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harness: Harness) -> None:
     harness.online = {"ann", "bob"}
-    group = harness.store.log().create(APP, "ann", "tea", ["bob", "eve", "zoe"]).conversation
-    harness.store.log().append(APP, [Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1)])
+    group = harness.store.log().groups.create(APP, "ann", "tea", ["bob", "eve", "zoe"]).conversation
+    harness.store.log().writer.append(
+        APP, [Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1)]
+    )
     harness.send("bob", "hi zoe")
     until(lambda: len(harness.absent) == 3)
     found = {(event["user"], event["kind"], event.get("name"), event["preview"]) for event in harness.absent}
@@ -119,11 +121,11 @@ def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harnes
         ("zoe", "group", "tea", "hi all"),
         ("zoe", "user", None, "hi zoe"),
     }
-    harness.store.log().leave(APP, group, ["eve"], "eve")
-    harness.store.log().join(APP, group, ["kim"], "ann")
+    harness.store.log().groups.leave(APP, group, ["eve"], "eve")
+    harness.store.log().groups.join(APP, group, ["kim"], "ann")
     harness.login("eve")
     harness.online.discard("eve")
-    harness.store.log().append(APP, [Draft(sender="ann", conversation=group, body=b"more", time_ms=2)])
+    harness.store.log().writer.append(APP, [Draft(sender="ann", conversation=group, body=b"more", time_ms=2)])
     until(lambda: len(harness.absent) == 4)
     assert harness.absent[3]["user"] == "kim"
 
@@ -132,13 +134,13 @@ def test_a_bot_is_never_absent(harness: Harness) -> None:
     made = BotStore(harness.store).add(Account(0, APP, ""), 0, "hash", 0, None)
     assert made is not None
     bot = made.account.user
-    group = harness.store.log().create(APP, "ann", "tea", [bot, "zoe"]).conversation
+    group = harness.store.log().groups.create(APP, "ann", "tea", [bot, "zoe"]).conversation
     drafts = [
         Draft(sender="ann", to_user=bot, body=b"hi bot", time_ms=1),
         Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1),
     ]
     harness.online = {"ann"}
-    harness.store.log().append(APP, drafts)
+    harness.store.log().writer.append(APP, drafts)
     until(lambda: harness.absent and harness.quiet())
     rows = harness.store.read(lambda sql: sql.query("SELECT last_id FROM event_feed"))
     assert [event["user"] for event in harness.absent] == ["zoe"]
@@ -146,7 +148,7 @@ def test_a_bot_is_never_absent(harness: Harness) -> None:
 
 
 def test_a_stored_push_of_a_back_end_is_reported(harness: Harness) -> None:
-    harness.store.log().append(APP, [Draft(sender="", to_user="zoe", body=b"order 17", time_ms=1)])
+    harness.store.log().writer.append(APP, [Draft(sender="", to_user="zoe", body=b"order 17", time_ms=1)])
     until(lambda: harness.absent)
     assert (harness.absent[0]["sender"], harness.absent[0]["preview"]) == ("", "order 17")
 
@@ -161,12 +163,12 @@ def test_users_who_read_or_leave_or_are_back_in_time_are_not_reported(
     harness.online.clear()
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 600))
     log = harness.store.log()
-    group = log.create(APP, "ann", "tea", ["eve", "kim"]).conversation
+    group = log.groups.create(APP, "ann", "tea", ["eve", "kim"]).conversation
     harness.send("ann", "read soon")
-    log.append(APP, [Draft(sender="ann", conversation=group, body=b"hi", time_ms=1)])
+    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"hi", time_ms=1)])
     until(lambda: len(harness.rows()) == 3)
-    log.note(APP, "zoe", 1, read=2**40)
-    log.leave(APP, group, ["eve"], "eve")
+    log.marks.note(APP, "zoe", 1, read=2**40)
+    log.groups.leave(APP, group, ["eve"], "eve")
     harness.online.add("kim")
     harness.store.write(lambda sql: sql.execute("UPDATE absence SET due = 1"))
 
@@ -212,14 +214,14 @@ def test_a_registry_that_is_away_delays_reports(harness: Harness) -> None:
 
 def test_members_who_joined_while_another_node_noted_are_reported(harness: Harness) -> None:
     log = harness.store.log()
-    group = log.create(APP, "ann", "tea", ["bob"]).conversation
+    group = log.groups.create(APP, "ann", "tea", ["bob"]).conversation
     harness.online = {"ann"}
-    log.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
+    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
     until(lambda: len(harness.absent) == 1)
     # Another node has the lease while kim joins.
     harness.store.write(lambda sql: sql.execute("UPDATE event_feed SET owner = 'two'"))
     until(lambda: harness.feed.entries is None)
-    joined = log.join(APP, group, ["kim"], "ann")
+    joined = log.groups.join(APP, group, ["kim"], "ann")
     assert joined
     head = harness.store.read(lambda sql: sql.query("SELECT last_id FROM log"))[0][0]
     harness.store.write(
@@ -228,7 +230,7 @@ def test_members_who_joined_while_another_node_noted_are_reported(harness: Harne
         )
     )
     until(lambda: harness.feed.owned)
-    log.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
+    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
     until(lambda: any(event["user"] == "kim" for event in harness.absent))
 
 
@@ -290,15 +292,15 @@ def test_the_database_is_asked_again_after_a_failure(
 
 def test_members_who_joined_while_nobody_was_reported_are_reported(harness: Harness) -> None:
     log = harness.store.log()
-    group = log.create(APP, "ann", "tea", ["bob"]).conversation
+    group = log.groups.create(APP, "ann", "tea", ["bob"]).conversation
     harness.online = {"ann"}
-    log.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
+    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
     until(lambda: len(harness.absent) == 1)
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
     until(lambda: not harness.feed.members)
-    log.join(APP, group, ["kim"], "ann")
+    log.groups.join(APP, group, ["kim"], "ann")
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 0.0))
-    log.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
+    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
     until(lambda: any(event["user"] == "kim" for event in harness.absent))
 
 
