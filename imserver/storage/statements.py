@@ -156,6 +156,37 @@ class DirectStatements(Statements):
         self.execute_many(_insertion(table, columns, len(types)), rows)
 
 
+class NotStored(Exception):
+    """Nothing was stored: the database is unreachable, or the time limit has passed. Temporary."""
+
+
+class Unsure(Exception):
+    """COMMIT was sent, but its answer was lost."""
+
+
+class RowRefused(Exception):
+    """Nothing was stored: the database refuses the content of a row."""
+
+
+class CommitGuard:
+    """The permission to commit a transaction, taken once: by the transaction before its COMMIT, or by the
+    waiter that gives up.
+
+    Thread-safe without a lock, because locks belong to the loop.
+    """
+
+    def __init__(self) -> None:
+        self._open: Final = [None]
+
+    def take(self) -> bool:
+        """Take the permission. False if it was taken before."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return False
+        return True
+
+
 class SqliteStatements(DirectStatements):
     """``BEGIN IMMEDIATE`` locks the whole file."""
 
