@@ -10,7 +10,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -38,7 +38,14 @@ from imserver.storage.engines import (
     laxness_of,
     make_engine,
 )
-from imserver.storage.statements import DirectStatements, PooledStatements
+from imserver.storage.statements import (
+    CommitGuard,
+    DirectStatements,
+    NotStored,
+    PooledStatements,
+    RowRefused,
+    Unsure,
+)
 
 log = logging.getLogger(__name__)
 
@@ -151,10 +158,8 @@ class Database:
         """Monotonic time of the last write that the database refused."""
         self._settings = settings
         self._engine: Engine = make_engine(place, settings)
-        self._runner: Runner = ThreadRunner() if threaded and place.file is not None else GreenletRunner()
+        self.runner: Runner = ThreadRunner() if threaded and place.file is not None else GreenletRunner()
         self._lock = -1
-        self.content_errors, self.driver_errors = driver_errors(self._engine)
-        """Of direct statements; see :func:`imserver.storage.engines.driver_errors`."""
 
     def open(self) -> None:
         """Connect, and migrate if needed. Raises StartError with a one-line message."""
@@ -162,10 +167,10 @@ class Database:
             if self.place.file is not None:
                 prepare_file(self.place.file)
                 self._lock = open_private(Path(f"{self.place.file}.lock"))
-            before = self._runner.run(self._step, self._settings.seconds)
+            before = self.runner.run(self._step, self._settings.seconds)
             if not migrations.is_current(before):
-                self._runner.run(self._migrate, _LONG_SECONDS)
-            self.id, laxness = self._runner.run(self._look_at, self._settings.seconds)
+                self.runner.run(self._migrate, _LONG_SECONDS)
+            self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
             file = error.filename or self.place.shown
             raise StartError(f"storage: {file} cannot be used: {error.strerror}") from None
@@ -240,22 +245,9 @@ class Database:
         if self._write_failed:
             self.write(work)
 
-    def run_raw(
-        self, function: Callable[[], T], seconds: float, late: Callable[[str], Exception] | type[Exception]
-    ) -> T:
-        """Run ``function`` on the caller's own connection, where this database's work runs.
-
-        After ``seconds`` the work is interrupted, and the error from ``late`` is raised. The work of SQLite,
-        in its thread, cannot be interrupted.
-        """
-        try:
-            return self._runner.run(function, None if self.place.file is not None else seconds)
-        except _Late as error:
-            raise late(_words(error)) from None
-
-    def direct_statements(self) -> DirectStatements:
-        """Statements on a connection that belongs to the caller. They run as :meth:`run_raw` says."""
-        return direct_statements(self.place, self._engine)
+    def writer_connection(self) -> WriterConnection:
+        """A connection of the caller's own, for transactions one after the other."""
+        return WriterConnection(self, self._engine)
 
     @property
     def healthy(self) -> bool:
@@ -268,11 +260,12 @@ class Database:
 
     def answered(self, wrote: bool) -> None:
         """Record a successful operation. ``wrote``: it was a write."""
-        before = self.healthy
+        if self.answers and not self._write_failed:
+            return
         self.answers = True
         if wrote and monotonic() - self._refused_at >= REFUSED_SECONDS:
             self._write_failed = False
-        if self.healthy and not before:
+        if self.healthy:
             log.info("the database %s answers again", self.place.shown)
 
     def failed(self, words: str, wrote: bool, cause: BaseException | None = None) -> StorageUnavailable:
@@ -287,7 +280,7 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
-        if not self._runner.close():
+        if not self.runner.close():
             log.warning("the database %s stays open: an operation is still running", self.place.shown)
             return
         self._engine.dispose()
@@ -330,7 +323,7 @@ class Database:
 
     def _guarded(self, function: Callable[[], T], wrote: bool, seconds: float | None = None) -> T:
         try:
-            value = self._runner.run(function, seconds or self._settings.seconds)
+            value = self.runner.run(function, seconds or self._settings.seconds)
         except (OperationalError, InterfaceError, InternalError, PoolTimeout, _Late) as error:
             raise self.failed(_words(error), wrote, error) from None
         except DBAPIError as error:
@@ -339,6 +332,117 @@ class Database:
             raise self.failed(_words(error), wrote, error) from None
         self.answered(wrote)
         return value
+
+
+class WriterConnection:
+    """Runs transactions one after the other on one connection, and reconnects when it is lost.
+
+    On SQLite a transaction runs in the database's thread. Its code must neither log nor switch.
+    """
+
+    def __init__(self, database: Database, engine: Engine) -> None:
+        self._database = database
+        self._engine = engine
+        self._content_errors, self._errors = driver_errors(engine)
+        self._sql: DirectStatements | None = None
+
+    def transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, seconds: float) -> T:
+        """Run ``work`` and commit. Switches. Raises NotStored, Unsure or RowRefused.
+
+        A transaction is interrupted after ``seconds``. SQLite cannot interrupt; there the taker of the guard
+        ends it.
+        """
+        try:
+            return self._run(lambda: self._transact(work, guard), seconds)
+        except _Late as late:
+            self._sql = None
+            raise (NotStored if guard.take() else Unsure)(_words(late)) from None
+
+    def ask(self, work: Callable[[DirectStatements], T], seconds: float) -> T:
+        """Run ``work`` in a transaction that is rolled back. Switches. Raises NotStored."""
+        guard = CommitGuard()
+        guard.take()
+        try:
+            return self._run(lambda: self._transact(work, guard, undo=True), seconds)
+        except _Late as late:
+            raise NotStored(_words(late)) from None
+
+    def answered(self, wrote: bool) -> None:
+        """Record a successful transaction. ``wrote``: it stored something."""
+        self._database.answered(wrote)
+
+    def failed(self, words: str, cause: BaseException | None = None) -> StorageUnavailable:
+        """Record that the database stored nothing. ``cause``: the error of the driver.
+
+        Returns the error to raise.
+        """
+        return self._database.failed(words, wrote=True, cause=cause)
+
+    def close(self) -> None:
+        """Release the connection."""
+        try:
+            self._run(self._drop, _CLOSE_SECONDS)
+        except _Late as late:
+            raise NotStored(_words(late)) from None
+
+    # --- internal -------------------------------------------------------------------------------------------
+
+    def _run(self, function: Callable[[], T], seconds: float) -> T:
+        # SQLite's work cannot be interrupted.
+        return self._database.runner.run(function, None if self._database.place.file is not None else seconds)
+
+    def _transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool = False) -> T:
+        fresh = self._sql is None
+        try:
+            return self._once(work, guard, undo)
+        except NotStored:
+            # The server may have closed an idle connection: try once more.
+            if fresh or self._database.place.file is not None:
+                raise
+            return self._once(work, guard, undo)
+
+    def _once(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool) -> T:
+        committing = False
+        try:
+            with self._database.writing():
+                if self._sql is None:
+                    self._sql = direct_statements(self._database.place, self._engine)
+                sql = self._sql
+                sql.begin()
+                value = work(sql)
+                if undo:
+                    sql.rollback()
+                    return value
+                if not guard.take():
+                    sql.rollback()
+                    raise NotStored("no answer in time")
+                committing = True
+                sql.commit()
+                return value
+        except self._content_errors as error:
+            self._undo()
+            if committing:
+                raise Unsure(_words(error)) from None
+            raise RowRefused(_words(error)) from None
+        except self._errors as error:
+            self._drop()
+            raise (Unsure if committing else NotStored)(_words(error)) from error
+        except BaseException:
+            self._drop()
+            raise
+
+    def _undo(self) -> None:
+        try:
+            if self._sql is not None:
+                self._sql.rollback()
+        except self._errors:
+            self._drop()
+
+    def _drop(self) -> None:
+        sql, self._sql = self._sql, None
+        if sql is not None:
+            with suppress(*self._errors):
+                sql.close()
 
 
 def _connected(engine: Engine, writes: bool = False) -> Connection:

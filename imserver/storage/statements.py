@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -69,25 +69,35 @@ class Statements(ABC):
         """
         if not values:
             return []
-        if self.engine == "postgresql":
-            # Without statistics PostgreSQL reads the whole table for a list of values.
-            one = statement.replace("IN {}", "= w.v")
-            array = f"unnest(%s::{_ARRAYS[type(values[0])]}[]) AS w(v)"
-            statement = f"SELECT x.* FROM {array} CROSS JOIN LATERAL ({one} LIMIT 1) x"
-            return self.query(statement, (list(values), *first))
-        if self.engine == "sqlite":
-            # Without statistics SQLite scans the table for a list of values. With the list to the left of a
-            # CROSS JOIN it looks up each.
-            statement = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1).replace("IN {}", "= w.v")
+        engine = self.engine
+        if engine == "postgresql":
+            return self.query(_for_list(engine, statement, _ARRAYS[type(values[0])]), (list(values), *first))
         rows: list[Row] = []
-        for some in chunks(values):
-            some = padded(some, None)  # NULL equals nothing
-            if self.engine == "sqlite":
-                wanted = ", ".join(["(%s)"] * len(some))
-                rows += self.query(f"WITH w(v) AS (VALUES {wanted}) {statement}", (*some, *first))
-            else:
-                rows += self.query(statement.replace("{}", marks_of(len(some))), (*first, *some))
+        for start in range(0, len(values), _CHUNK):
+            some = values[start : start + _CHUNK]
+            size = 1 << (len(some) - 1).bit_length()
+            if size > len(some):
+                some = [*some, *[None] * (size - len(some))]  # NULL equals nothing
+            whole = (*some, *first) if engine == "sqlite" else (*first, *some)
+            rows += self.query(_for_list(engine, statement, size), whole)
         return rows
+
+
+@lru_cache(1024)
+def _for_list(engine: str, statement: str, size: int | str) -> str:
+    """The text of a statement that ends with ``IN {}`` for so many values; on PostgreSQL for an array of
+    this type."""
+    if isinstance(size, str):
+        # Without statistics PostgreSQL reads the whole table for a list of values.
+        one = statement.replace("IN {}", "= w.v")
+        array = f"unnest(%s::{size}[]) AS w(v)"
+        return f"SELECT x.* FROM {array} CROSS JOIN LATERAL ({one} LIMIT 1) x"
+    if engine == "sqlite":
+        # Without statistics SQLite scans the table for a list of values. With the list to the left of a
+        # CROSS JOIN it looks up each.
+        statement = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1).replace("IN {}", "= w.v")
+        return f"WITH w(v) AS (VALUES {', '.join(['(%s)'] * size)}) {statement}"
+    return statement.replace("{}", marks_of(size))
 
 
 Condition = Callable[[Statements], bool]
@@ -154,6 +164,37 @@ class DirectStatements(Statements):
     def insert_rows(self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]) -> None:
         """Insert rows. ``types``: those of the columns on PostgreSQL, in order."""
         self.execute_many(_insertion(table, columns, len(types)), rows)
+
+
+class NotStored(Exception):
+    """Nothing was stored: the database is unreachable, or the time limit has passed. Temporary."""
+
+
+class Unsure(Exception):
+    """COMMIT was sent, but its answer was lost."""
+
+
+class RowRefused(Exception):
+    """Nothing was stored: the database refuses the content of a row."""
+
+
+class CommitGuard:
+    """The permission to commit a transaction, taken once: by the transaction before its COMMIT, or by the
+    waiter that gives up.
+
+    Thread-safe without a lock, because locks belong to the loop.
+    """
+
+    def __init__(self) -> None:
+        self._open: Final = [None]
+
+    def take(self) -> bool:
+        """Take the permission. False if it was taken before."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return False
+        return True
 
 
 class SqliteStatements(DirectStatements):

@@ -28,14 +28,8 @@ from imserver.storage.log.contract import (
     Stored,
 )
 from imserver.storage.log.transaction import AppendRequest
-from imserver.storage.log.writer import (
-    CommitGuard,
-    LogListener,
-    LogWriter,
-    NotStored,
-    Unsure,
-    WriteTransaction,
-)
+from imserver.storage.log.writer import LogListener, LogWriter, WriteTransaction
+from imserver.storage.statements import CommitGuard, NotStored, Unsure
 
 
 class MemoryStore:

@@ -7,10 +7,11 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
+from imserver.storage import database
 from imserver.storage.log import uplink_sessions, writer
 from imserver.storage.log.contract import SUPERSEDED, Appended, Draft, Rejected
 from imserver.storage.log.message_log import MessageLog
-from imserver.storage.statements import Statements
+from imserver.storage.statements import Statements, Unsure
 from tests.transport.harness import until
 
 from .conftest import OpenStore
@@ -128,12 +129,12 @@ def test_a_beginning_whose_commit_has_no_answer_is_a_failed_one(
 ) -> None:
     def transact(*_: object) -> None:
         done(*_)  # type: ignore[call-arg,arg-type]
-        raise writer.Unsure("no answer")
+        raise Unsure("no answer")
 
     log = logs[0]
     log.writer.begin_uplink(APP, "ann", 1)
-    done = writer.WriterConnection.transact
-    monkeypatch.setattr(writer.WriterConnection, "transact", transact)
+    done = database.WriterConnection.transact
+    monkeypatch.setattr(database.WriterConnection, "transact", transact)
     with pytest.raises(StorageUnavailable):
         log.writer.begin_uplink(APP, "ann", 2)
     monkeypatch.undo()

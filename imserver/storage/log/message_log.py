@@ -13,7 +13,7 @@ from imserver.storage.log.marks import MarkStore
 from imserver.storage.log.read import EntryReader
 from imserver.storage.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, head_of
 from imserver.storage.log.search import EntrySearch
-from imserver.storage.log.writer import LogListener, LogWriter, WriterConnection
+from imserver.storage.log.writer import LogListener, LogWriter
 from imserver.storage.statements import Row, Statements
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class MessageLog:
         listener: LogListener | None = None,
     ) -> None:
         self._tables = tables = LogTables(opened, stores)
-        self.writer = LogWriter(lambda: WriterConnection(opened()), seconds, listener)
+        self.writer = LogWriter(lambda: opened().writer_connection(), seconds, listener)
         self.groups = GroupWriter(self.writer)
         self.annotations = AnnotationWriter(self.writer)
         self.entries = EntryReader(tables)

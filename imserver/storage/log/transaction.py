@@ -395,8 +395,10 @@ class AppTransaction:
             for one, other in pairs
             if one.isdecimal() and one.isascii() and other.isdecimal() and other.isascii()
         ]
-        wanted = [pair for pair in wanted if max(pair) < 2**63]
         found: set[tuple[str, str]] = set()
+        if not wanted:
+            return found
+        wanted = [pair for pair in wanted if max(pair) < 2**63]
         for some in chunks(wanted):
             some = padded(some, some[-1])
             if self.sql.engine == "sqlite":

@@ -19,7 +19,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from math import inf
 from random import SystemRandom
 from time import perf_counter, time
@@ -49,10 +48,10 @@ from imserver.storage.log.transaction import (
     lock_head,
 )
 from imserver.storage.log.uplink_sessions import UplinkSessions
-from imserver.storage.statements import DirectStatements
+from imserver.storage.statements import CommitGuard, DirectStatements, NotStored, RowRefused, Unsure
 
 if TYPE_CHECKING:
-    from imserver.storage.database import Database
+    from imserver.storage.database import WriterConnection
 
 log = logging.getLogger(__name__)
 
@@ -91,151 +90,10 @@ class LogListener(Protocol):
         and app, in commit order, after the requests were answered."""
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
-        """A transaction with ``drafts`` drafts of an app took ``seconds``, including delivery.
+        """A transaction with ``drafts`` drafts of an app took ``seconds``, without delivery.
 
         Returns the time in seconds for which the next drafts of the app wait for each other.
         """
-
-
-# --- connection ---------------------------------------------------------------------------------------------
-
-
-class NotStored(Exception):
-    """Nothing was stored: the database is unreachable, or the time limit has passed. Temporary."""
-
-
-class Unsure(Exception):
-    """COMMIT was sent, but its answer was lost."""
-
-
-class RowRefused(Exception):
-    """Nothing was stored: the database refuses the content of a row."""
-
-
-class CommitGuard:
-    """The permission to commit a transaction, taken once: by the transaction before its COMMIT, or by the
-    waiter that gives up.
-
-    Thread-safe without a lock, because locks belong to the loop.
-    """
-
-    def __init__(self) -> None:
-        self._open: Final = [None]
-
-    def take(self) -> bool:
-        """Take the permission. False if it was taken before."""
-        try:
-            self._open.pop()
-        except IndexError:
-            return False
-        return True
-
-
-class WriterConnection:
-    """Runs transactions one after the other on one connection, and reconnects when it is lost.
-
-    On SQLite a transaction runs in the database's thread. Its code must neither log nor switch.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._sql: DirectStatements | None = None
-
-    def transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, seconds: float) -> T:
-        """Run ``work`` and commit. Switches. Raises NotStored, Unsure or RowRefused.
-
-        A transaction is interrupted after ``seconds``. SQLite cannot interrupt; there the taker of the guard
-        ends it.
-        """
-        return self._database.run_raw(lambda: self._transact(work, guard), seconds, self._late(guard))
-
-    def ask(self, work: Callable[[DirectStatements], T], seconds: float) -> T:
-        """Run ``work`` in a transaction that is rolled back. Switches. Raises NotStored."""
-        guard = CommitGuard()
-        guard.take()
-        return self._database.run_raw(lambda: self._transact(work, guard, undo=True), seconds, NotStored)
-
-    def answered(self, wrote: bool) -> None:
-        """Record a successful transaction. ``wrote``: it stored something."""
-        self._database.answered(wrote)
-
-    def failed(self, words: str, cause: BaseException | None = None) -> StorageUnavailable:
-        """Record that the database stored nothing. ``cause``: the error of the driver.
-
-        Returns the error to raise.
-        """
-        return self._database.failed(words, wrote=True, cause=cause)
-
-    def close(self) -> None:
-        """Release the connection."""
-        self._database.run_raw(self._drop, 1.0, NotStored)
-
-    # --- internal -------------------------------------------------------------------------------------------
-
-    def _late(self, guard: CommitGuard) -> Callable[[str], Exception]:
-        # Called at the time limit, in the waiting greenlet.
-        def decide(words: str) -> Exception:
-            self._sql = None
-            return NotStored(words) if guard.take() else Unsure(words)
-
-        return decide
-
-    def _transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool = False) -> T:
-        fresh = self._sql is None
-        try:
-            return self._once(work, guard, undo)
-        except NotStored:
-            # The server may have closed an idle connection: try once more.
-            if fresh or self._database.place.file is not None:
-                raise
-            return self._once(work, guard, undo)
-
-    def _once(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool) -> T:
-        committing = False
-        try:
-            with self._database.writing():
-                if self._sql is None:
-                    self._sql = self._database.direct_statements()
-                sql = self._sql
-                sql.begin()
-                value = work(sql)
-                if undo:
-                    sql.rollback()
-                    return value
-                if not guard.take():
-                    sql.rollback()
-                    raise NotStored("no answer in time")
-                committing = True
-                sql.commit()
-                return value
-        except self._database.content_errors as error:
-            self._undo()
-            if committing:
-                raise Unsure(_words(error)) from None
-            raise RowRefused(_words(error)) from None
-        except self._database.driver_errors as error:
-            self._drop()
-            raise (Unsure if committing else NotStored)(_words(error)) from error
-        except BaseException:
-            self._drop()
-            raise
-
-    def _undo(self) -> None:
-        try:
-            if self._sql is not None:
-                self._sql.rollback()
-        except self._database.driver_errors:
-            self._drop()
-
-    def _drop(self) -> None:
-        sql, self._sql = self._sql, None
-        if sql is not None:
-            with suppress(*self._database.driver_errors):
-                sql.close()
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 # --- transaction --------------------------------------------------------------------------------------------
@@ -252,17 +110,13 @@ class WriteTransaction:
         """True if its requests were answered early. It will not be committed."""
         self.apps = {app: apps[app] for app in sorted(apps)}
         """Sorted by name, so that two writers never deadlock."""
+        self.requests = [request for some in self.apps.values() for request in some]
         self.commits: dict[str, tuple[int, int, list[Entry]]] = {}
         """App → (first id, last id, entries), for apps with new entries."""
         self.begins_sessions = False
         """Whether an uplink session begins."""
         self._now = int(time())
         self._sessions = sessions
-
-    @property
-    def requests(self) -> list[Request]:
-        """All requests."""
-        return [request for some in self.apps.values() for request in some]
 
     def __call__(self, sql: DirectStatements) -> None:
         self.commits = {}
@@ -578,13 +432,13 @@ class LogWriter:
                 if app in transaction.commits:
                     self.listener.committed(app, *transaction.commits[app])
                 drafts = sum([isinstance(request, AppendRequest) for request in requests])
-                if drafts:
-                    self._pause(app, self.listener.batch_stored(app, drafts, seconds))
+                if drafts and (pause := self.listener.batch_stored(app, drafts, seconds)):
+                    self._pause(app, pause)
             except Exception:  # the entries are stored nevertheless
                 log.exception("stored entries of %s could not be delivered", app)
 
     def _pause(self, app: str, seconds: float) -> None:
-        if not seconds or self._closed:
+        if self._closed:
             return
         queue = self._queues.get(app)
         if queue is None:
