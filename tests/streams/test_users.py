@@ -220,18 +220,24 @@ def test_a_node_that_has_lost_its_lease_delivers_nothing_more(
 
 
 def test_after_a_pause_that_was_longer_than_the_lease_a_node_begins_at_the_stored_position(
-    durable: str, receivers: Receivers, start: StartNode
+    durable: str, receivers: Receivers, start: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = start(durable, receivers)
     node.send("one", "a")
     until(lambda: receivers.taken["one"] and at_rest(node))
-    for lease in node.leases():
-        lease.until = 0.0
     before = node.consumers()
-    # Meanwhile another node delivered "b".
-    node.send("one", "b")
-    node.store.write(lambda sql: sql.execute("UPDATE bot SET hook_entry = 2"))
-    node.store.write(lambda sql: sql.execute("UPDATE event_feed SET entry_id = 2, noted_id = 2"))
+    with monkeypatch.context() as patched:
+
+        def pause(*_given: Any) -> Any:
+            raise StorageUnavailable("the node stands still")
+
+        patched.setattr(node.events, "claim", pause)
+        for lease in node.leases():
+            lease.until = 0.0
+        # Meanwhile another node delivered "b".
+        node.send("one", "b")
+        node.store.write(lambda sql: sql.execute("UPDATE bot SET hook_entry = 2"))
+        node.store.write(lambda sql: sql.execute("UPDATE event_feed SET entry_id = 2, noted_id = 2"))
     until(lambda: owned(node) and not set(map(id, before)) & set(map(id, node.consumers())))
     node.send("one", "c")
     until(lambda: "c" in receivers.taken["one"])

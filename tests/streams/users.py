@@ -5,9 +5,11 @@ For each, a receiver is a name, and a text is one thing to be delivered to it.
 
 from __future__ import annotations
 
+import gc
+import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -34,7 +36,7 @@ APP_OF_BOTS = "shop"
 
 
 class Receivers:
-    """What is outside of the nodes: the receivers, and the database.
+    """The receivers of all nodes, and what outlives a node: the folder and the database.
 
     ``hung`` and ``failing``: receivers that do not answer, or answer with an error.
     """
@@ -72,6 +74,14 @@ class Receivers:
     def order(self, receiver: str) -> list[str]:
         """What a receiver took, each text once."""
         return list(dict.fromkeys(self.taken[receiver]))
+
+
+def end(consumers: Collection[Consumer[Any]]) -> None:
+    """End consumers at once, as the end of a process does."""
+    running = [each._greenlet for each in consumers if each._greenlet is not None]
+    for each in consumers:
+        each.stop()
+    gevent.joinall(running)
 
 
 class Node(ABC):
@@ -128,10 +138,11 @@ class Node(ABC):
         if self._run is not None:
             self._run.kill()
             self._run = None
-            for each in self.consumers():
-                each.stop()
-            gevent.sleep(0)
+            end(self.consumers())
             self.store.close()
+            # Connections that were being made are not closed, as in a killed process.
+            with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+                gc.collect()
 
     def stop(self) -> None:
         self.finish()

@@ -22,6 +22,7 @@ from imserver.storage.log.contract import Draft, Entry
 from imserver.storage.store import Store
 from imserver.streams import consumer, sources
 from tests.core.back_end import REFUSED, BackEnd, Post
+from tests.streams.users import end
 from tests.support import CountingSignal
 from tests.transport.harness import until
 
@@ -75,10 +76,7 @@ class Node:
 
     def kill(self) -> None:
         self._run.kill()
-        for feed in self.feeds.feeds.values():
-            for each in feed.consumers:
-                each.stop()
-        gevent.sleep(0)
+        end([each for feed in self.feeds.feeds.values() for each in feed.consumers])
         self.store.close()
 
     def stop(self) -> None:
