@@ -91,10 +91,10 @@ class Channels:
     """Channels on all nodes: subscriptions, publications and notices.
 
     ``members``: who is subscribed. ``settings``: app → its settings. ``history`` is that of this node, or the
-    one that all nodes share. ``nodes``: the other nodes; None without a cluster.
-    ``log``: the publications of channels whose history is the message log. They are delivered from there
-    (:meth:`deliver_stored`), on each node that has subscribers; so are the stored messages to rooms of the
-    action dialect (``keep_talks``).
+    one that all nodes share. ``log``: the publications of channels whose history is the message log. They are
+    delivered from there (:meth:`deliver_stored`), on each node that has subscribers; so are the stored
+    messages to rooms of the action dialect (``keep_talks``). ``nodes``: the other nodes; None without a
+    cluster.
     """
 
     def __init__(
@@ -660,14 +660,10 @@ class Channels:
         of members reached. Never switches."""
         known = self._hub.apps.get(app)
         local = None if known is None else known.channels.get(what.channel)
-        part = what.event.channel
-        if (
-            part is not None
-            and part.stream is not None
-            and (local is None or not self.streams.accept(app, part, part.stream, what.event))
-        ):
-            return 0
         if local is None:
+            return 0
+        part = what.event.channel
+        if part is not None and part.stream and not self.streams.accept(app, part, part.stream, what.event):
             return 0
         skipped = what.except_connection
         if isinstance(skipped, str):

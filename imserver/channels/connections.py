@@ -192,9 +192,7 @@ class Connections:
     # --- channels -------------------------------------------------------------------------------------------
 
     def join(self, app: str, connection_id: str, channel: str, about: bytes = b"") -> Joined:
-        """See :meth:`imserver.channels.members.ChannelMembers.join`. Raises ChannelRefused for a bad
-        name only.
-        """
+        """See :meth:`imserver.channels.channels.Channels.join`. Raises ChannelRefused for a bad name only."""
         return self.join_each(app, (connection_id,), channel, about)[0]
 
     def join_each(

@@ -142,7 +142,7 @@ class Registrar:
     def _report_changes(self) -> bool:
         """Report the changed channels. Return False if the registry does not answer. Switches."""
         while self._changed:
-            # ChannelMembers whose first member waits are reported in the next round.
+            # Channels whose first member waits are reported in the next round.
             keys = list(
                 islice((key for key in self._changed if key not in self._entering), REPORTED_CHANNELS)
             )

@@ -28,14 +28,6 @@ def test_delivery_returns_before_anything_is_written() -> None:
         assert received(client) == [("msg", "eve", "hello")] * 2
 
 
-def test_an_unknown_app_or_user_is_reached_by_nothing() -> None:
-    with Harness() as harness:
-        assert harness.fanout.to_user("999", "ann", HELLO) == 0
-        assert harness.fanout.to_user("101", "ann", HELLO) == 0
-        assert harness.fanout.to_app("999", HELLO) == 0
-        assert harness.fanout.to_app("101", HELLO) == 0
-
-
 class BrokenFanout:
     """Reaches everybody up to a user whose turn fails."""
 
