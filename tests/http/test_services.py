@@ -12,9 +12,8 @@ from msgspec import Struct
 from imserver.auth.principal import ANYONE
 from imserver.config.settings import Config
 from imserver.core.core import Core
-from imserver.http.call import Api, Call, answer
+from imserver.http.call import Api, Call, answer, reply
 from imserver.http.operation import Resource, route_of
-from imserver.http.wire import reply
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from tests.api.fakes import LIMITED, FakeNode
 

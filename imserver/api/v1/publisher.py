@@ -28,10 +28,9 @@ from imserver.auth.authority import refusal
 from imserver.auth.principal import PUSH, Principal, may
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem
-from imserver.http.call import Api, Call
-from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource, run
+from imserver.http.call import Api, Call, decode, run_command
+from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource
 from imserver.http.reply import ApiProblem
-from imserver.http.wire import decode
 from imserver.model import DialectState
 from imserver.protocol.dialect import PublisherDialect
 from imserver.transport.connection import OPEN, Connection
@@ -195,8 +194,8 @@ class Publisher:
         bodies = {OPEN_STREAM: command.open, APPEND: command.append, CLOSE_STREAM: command.close}
         ((name, body),) = [(name, bytes(body)) for name, body in bodies.items() if body is not UNSET]
         endpoint = self._api.commands[name]
-        request = HttpRequest("POST", endpoint.route.path, b"", b"", {}, host_of(connection.peer))
-        finished = run(self._api, endpoint, Call({}, "", principal, request, body))
+        request = HttpRequest("POST", endpoint.route.path, b"", body, {}, host_of(connection.peer))
+        finished = run_command(self._api, endpoint, principal, request)
         serve_others()
         seq = _encode(command.seq)
         if finished.status >= 400:

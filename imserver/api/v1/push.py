@@ -32,11 +32,10 @@ from imserver.auth.principal import PUSH, Principal
 from imserver.clock import serve_others
 from imserver.core.core import Core
 from imserver.errors import StorageUnavailable
-from imserver.http.call import Api, Call, require_app
+from imserver.http.call import Api, Call, reply, require_app
 from imserver.http.limits import Limits
 from imserver.http.operation import Header, Resource
 from imserver.http.reply import ApiProblem
-from imserver.http.wire import reply
 from imserver.messages.messaging import Messaging
 from imserver.model import (
     MAX_CLIENT_MSG_ID_BYTES,
