@@ -18,7 +18,7 @@ from imserver.cluster.registry import LocalValues, SoloRegistry
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
-from imserver.push.idempotency import Dedupe, MessageIds
+from imserver.push.idempotency import Idempotency
 from imserver.push.push import Delivery, LocalReach, Pushes
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.sessions.presence import Presence
@@ -46,7 +46,7 @@ class Alone:
         hub: Hub,
         fanout: Fanout,
         delivery: Delivery,
-        dedupe: Dedupe,
+        idempotency: Idempotency,
         metrics: Metrics,
         logins: Logins,
         tenants: Tenants,
@@ -55,8 +55,7 @@ class Alone:
         self.registry = SoloRegistry()
         self.values = LocalValues()
         self.sessions = Sessions(hub, fanout, metrics, logins, store)
-        self.message_ids = MessageIds(dedupe)
-        self.pushes = Pushes(self.message_ids, LocalReach(self.message_ids, delivery), metrics)
+        self.pushes = Pushes(idempotency, LocalReach(idempotency, delivery), metrics)
         history = LocalHistory(history_bytes, hub.member_count)
         tenants.on_delete.append(history.forget)
         self.channels = Channels(hub, fanout, metrics, table, tenants.get, history, channel_log)

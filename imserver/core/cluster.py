@@ -39,7 +39,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.process import derive_key
-from imserver.push.idempotency import Dedupe, MessageIds
+from imserver.push.idempotency import Idempotency
 from imserver.push.push import Delivery, Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.sessions.cluster_sessions import ClusterSessions
@@ -71,7 +71,7 @@ class Cluster:
         hub: Hub,
         fanout: Fanout,
         delivery: Delivery,
-        dedupe: Dedupe,
+        idempotency: Idempotency,
         metrics: Metrics,
         logins: Logins,
         tenants: Tenants,
@@ -87,7 +87,7 @@ class Cluster:
             config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds, tenants.created
         )
         self.values, self.attempt = registry, registry.attempt
-        self.message_ids = MessageIds(dedupe, registry)
+        idempotency.registry = registry
         self.rpc = Rpc(
             secret,
             self.queries.answer,
@@ -111,8 +111,8 @@ class Cluster:
 
         self.connections = Connections(table, self.channels, hub, fanout, queries, registry, others)
         self.presence = Presence(hub, table, registry, others)
-        reach = ClusterReach(registry, messages, hub, delivery, self.message_ids, guard)
-        self.pushes = Pushes(self.message_ids, reach, metrics)
+        reach = ClusterReach(registry, messages, hub, delivery, idempotency, guard)
+        self.pushes = Pushes(idempotency, reach, metrics)
         self.rerouting = Rerouting(registry, messages, delivery, self.sessions, guard)
         self.node_messages.handle(
             {

@@ -31,7 +31,7 @@ from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeMessages, ToPending
 from imserver.errors import StorageUnavailable
 from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
-from imserver.push.idempotency import Carried, First, IdReused, RequestIds
+from imserver.push.idempotency import Carried, First, Idempotency, IdReused
 from imserver.push.push import Pushes
 from imserver.sessions.presence import Presence
 from imserver.storage.store import Store
@@ -281,7 +281,7 @@ class Publishing:
         connections: Connections,
         pending: PendingPushes,
         store: Store,
-        request_ids: RequestIds,
+        ids: Idempotency,
         on_absent: OnAbsent | None = None,
     ) -> None:
         self._pushes = pushes
@@ -289,7 +289,7 @@ class Publishing:
         self._connections = connections
         self._pending = pending
         self._store = store
-        self._request_ids = request_ids
+        self._ids = ids
         self._on_absent = on_absent
 
     def to_channels(
@@ -349,7 +349,7 @@ class Publishing:
             return [publish(channel) for channel in channels]
         names = list(dict.fromkeys(channels))
         requests = [(_encode((key, channel)).decode(), digest) for channel in names]
-        found = self._request_ids.carry_out_each(app, requests, carry_out, all_or_none=all_or_none)
+        found = self._ids.carry_out_each(app, requests, carry_out, all_or_none=all_or_none)
         results = dict(zip(names, found, strict=True))
         return [results[channel] for channel in channels]
 

@@ -17,7 +17,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import ACCEPTED, ChannelPart, Event, Outcome
-from imserver.push.idempotency import MessageIds
+from imserver.push.idempotency import Idempotency
 
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
 _SETTLED: Final = ACCEPTED | {_REPEATED}
@@ -68,9 +68,8 @@ class Reach(Protocol):
 class Pushes:
     """Claims message ids, delivers through ``reach``, settles the claims. Every call may switch."""
 
-    def __init__(self, ids: MessageIds, reach: Reach, metrics: Metrics) -> None:
+    def __init__(self, ids: Idempotency, reach: Reach, metrics: Metrics) -> None:
         self._ids = ids
-        self._dedupe = ids.dedupe
         self._reach = reach
         self._metrics = metrics
 
@@ -78,7 +77,7 @@ class Pushes:
         """Push of a back end to one user. It names the receiver as its sender, as in the original."""
         user, msg_id = push.user, push.msg_id
         # Claimed on this node only: the reach claims in the cluster, in one query with the lookup.
-        key = self._dedupe.claim(app, msg_id)
+        key = self._ids.claim(app, msg_id, None, True)
         if key is None:
             return _REPEATED
         outcome = _NOT_SENT
@@ -86,13 +85,13 @@ class Pushes:
             if user:
                 outcome = self._reach.to_user_once(app, user, Event("msg", user, push.text, msg_id))
         finally:
-            self._dedupe.settle(key, outcome in _SETTLED)
+            self._ids.settle(key, outcome in _SETTLED)
         self._metrics.pushes += outcome is _SENT
         return outcome
 
     def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
         """Push of a user to another one."""
-        claim = self._ids.begin(app, _id_of_user(sender, push.msg_id))
+        claim = self._ids.claim(app, _id_of_user(sender, push.msg_id))
         if claim is None:
             return _REPEATED
         outcome = _NOT_SENT
@@ -101,7 +100,7 @@ class Pushes:
                 event = Event("msg", sender, push.text, push.msg_id)
                 outcome = self._reach.to_users(app, [push.user], event)[0]
         finally:
-            self._ids.end(claim, outcome in ACCEPTED)
+            self._ids.settle(claim, outcome in ACCEPTED)
         self._metrics.pushes += outcome is _SENT
         return outcome
 
@@ -126,7 +125,7 @@ class Pushes:
     ) -> Outcome:
         """Push to all users of an app except ``sender`` and ``except_users``. ``by_user``: the sender asks,
         not the back end."""
-        claim = self._ids.begin(app, _id_of_user(sender, msg_id) if by_user else msg_id)
+        claim = self._ids.claim(app, _id_of_user(sender, msg_id) if by_user else msg_id)
         if claim is None:
             return _REPEATED
         outcome = _NOT_SENT
@@ -136,7 +135,7 @@ class Pushes:
                 # It counts as sent if no node is known to have missed it, even if no user is online.
                 outcome = reached if reached in (Outcome.PARTLY, Outcome.FAILED) else _SENT
         finally:
-            self._ids.end(claim, outcome in ACCEPTED)
+            self._ids.settle(claim, outcome in ACCEPTED)
         self._metrics.pushes += outcome in ACCEPTED
         return outcome
 
@@ -145,7 +144,7 @@ class Pushes:
 
         The id is claimed once. It is accepted if at least one user was reached.
         """
-        claim = self._ids.begin(app, msg_id)
+        claim = self._ids.claim(app, msg_id)
         if claim is None:
             return None
         outcomes: list[Outcome] = []
@@ -153,7 +152,7 @@ class Pushes:
             events = (Event("msg", user, text, msg_id) for user in users)
             self._reach.to_each(app, users, events, outcomes)
         finally:
-            self._ids.end(claim, _SENT in outcomes)
+            self._ids.settle(claim, _SENT in outcomes)
         self._metrics.pushes += outcomes.count(_SENT)
         return outcomes
 
@@ -250,8 +249,8 @@ class Delivery:
 class LocalReach:
     """See :class:`Reach`; on a node without a cluster."""
 
-    def __init__(self, ids: MessageIds, delivery: Delivery) -> None:
-        self._dedupe = ids.dedupe
+    def __init__(self, ids: Idempotency, delivery: Delivery) -> None:
+        self._ids = ids
         self._to_user = delivery.to_user
         self._to_app = delivery.to_app
 
@@ -260,7 +259,7 @@ class LocalReach:
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
         # The hot path of every push: names are looked up once per call, not once per target.
-        claim, settle, to_user = self._dedupe.claim, self._dedupe.settle, self._to_user
+        claim, settle, to_user = self._ids.claim, self._ids.settle, self._to_user
         outcomes = []
         for push in pushes:
             user, msg_id = push.user, push.msg_id

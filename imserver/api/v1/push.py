@@ -38,6 +38,7 @@ from imserver.http.operation import Header, Resource
 from imserver.http.reply import ApiProblem
 from imserver.messages.messaging import Messaging
 from imserver.model import (
+    ACCEPTED,
     MAX_CLIENT_MSG_ID_BYTES,
     SYSTEM_PREFIX,
     YIELD_TARGETS,
@@ -45,7 +46,7 @@ from imserver.model import (
     Outcome,
     nothing_accepted,
 )
-from imserver.push.idempotency import First, IdClaim, IdReused, RequestIds, Waiting
+from imserver.push.idempotency import Claimed, First, Idempotency, IdReused, Waiting
 from imserver.push.publish import Publishing, Target, addressed
 from imserver.storage.log.contract import INVALID, Appended, Draft, Rejected
 from imserver.transport.exchange import HttpResponse
@@ -79,14 +80,14 @@ class PushApi(Struct, frozen=True):
     """What the route uses."""
 
     publishing: Publishing
-    request_ids: RequestIds
+    ids: Idempotency
     messaging: Messaging
     limits: Limits
 
 
 def push_api(core: Core, api: Api) -> PushApi:
     """Make it for a node."""
-    return PushApi(core.publishing, core.request_ids, core.messaging, api.limits)
+    return PushApi(core.publishing, core.idempotency, core.messaging, api.limits)
 
 
 routes = Resource("push", service=push_api)
@@ -227,22 +228,16 @@ def send(api: PushApi, app: str, push: PushRequest, key: str = "") -> Carried:
 def _send_checked(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> Sent:
     if not key:
         return _sent(push, publish(api, app, push, event))
-    ids = api.request_ids
+    digest = digest_of(push)
+    claim = api.ids.claim(app, key, digest)
+    if not isinstance(claim, int):
+        return _repeated(push, claim)
+    outcomes: list[Outcome] = []
     try:
-        begun = ids.begin(app, key, digest_of(push))
-    except IdReused:
-        raise ApiProblem(errors.HTTP_ID_REUSED) from None
-    if type(begun) is IdClaim:  # the cheap way: isinstance() of a Struct takes five times as long
-        outcomes: list[Outcome] = []
-        try:
-            outcomes = publish(api, app, push, event, key)
-        finally:
-            ids.end(begun, outcomes)
-        return _sent(push, outcomes)
-    assert not isinstance(begun, IdClaim)
-    repeated = _repeated(push, begun)
-    assert isinstance(repeated, Sent)
-    return repeated
+        outcomes = publish(api, app, push, event, key)
+    finally:
+        api.ids.settle(claim, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
+    return _sent(push, outcomes)
 
 
 def _sent(push: PushRequest, outcomes: list[Outcome]) -> Sent:
@@ -282,8 +277,8 @@ class Order(Struct, frozen=True, gc=False):
 
     @property
     def digest(self) -> int:
-        """Tells the push from another one under the same key."""
-        return digest_of(self.push)
+        """Tells the push from another one under the same key; 0 without one."""
+        return digest_of(self.push) if self.key else 0
 
 
 def send_each(
@@ -360,35 +355,33 @@ _NOT_YET: Final = ApiProblem(errors.HTTP_INTERNAL_ERROR)
 
 def _send_run(api: PushApi, run: list[tuple[int, Order]], results: list[Carried | ApiProblem]) -> None:
     """Carry out pushes to one user each, all in one app; their results by index. May switch."""
-    app, ids = run[0][1].app, api.request_ids
-    named = [(index, order) for index, order in run if order.key]
-    claims: dict[int, IdClaim] = {}
+    app, ids = run[0][1].app, api.ids
+    digests = [order.digest for _, order in run]
+    claims = ids.claim_each(app, [order.key for _, order in run], digests)
+    mine = [
+        (order, claim, digest)
+        for (_, order), claim, digest in zip(run, claims, digests, strict=True)
+        if isinstance(claim, int)
+    ]
+    outcomes: Sequence[Outcome] = [Outcome.FAILED] * len(mine)
+    try:
+        users, events = [str(order.push.user) for order, _, _ in mine], [order.event for order, _, _ in mine]
+        outcomes = api.publishing.to_each(app, users, events)
+    finally:
+        for (_, claim, digest), outcome in zip(mine, outcomes, strict=True):
+            ids.settle(claim, outcome in ACCEPTED, digest, bytes([outcome]))
+    outcome_of = iter(outcomes)
     alone: list[tuple[int, Order]] = []
-    if named:
-        begun_each = ids.begin_each(app, [(order.key, order.digest) for _, order in named])
-        for (index, order), begun in zip(named, begun_each, strict=True):
-            if isinstance(begun, IdClaim):
-                claims[index] = begun
-            elif isinstance(begun, Waiting):
+    for (index, order), found in zip(run, claims, strict=True):
+        try:
+            if isinstance(found, int):
+                results[index] = _sent(order.push, [next(outcome_of)])
+            elif isinstance(found, Waiting):
                 alone.append((index, order))
             else:
-                results[index] = _repeated(order.push, begun)
-    mine = [(index, order) for index, order in run if not order.key or index in claims]
-    outcomes: list[Outcome] = []
-    try:
-        outcomes = api.publishing.to_each(
-            app, [str(order.push.user) for _, order in mine], [order.event for _, order in mine]
-        )
-        for (index, order), outcome in zip(mine, outcomes, strict=True):
-            try:
-                results[index] = _sent(order.push, [outcome])
-            except ApiProblem as problem:
-                results[index] = problem
-    finally:
-        if claims:
-            became = dict(zip([index for index, _ in mine], outcomes, strict=False))
-            for index, claim in claims.items():
-                ids.end(claim, [became[index]] if index in became else [])
+                results[index] = _repeated(order.push, found)
+        except ApiProblem as problem:
+            results[index] = problem
     for index, order in alone:
         try:
             results[index] = _send_checked(api, app, order.push, order.event, order.key)
@@ -396,12 +389,13 @@ def _send_run(api: PushApi, run: list[tuple[int, Order]], results: list[Carried 
             results[index] = problem
 
 
-def _repeated(push: PushRequest, begun: First | IdReused | None) -> Sent | ApiProblem:
-    if isinstance(begun, IdReused):
-        return ApiProblem(errors.HTTP_ID_REUSED)
-    if begun is None:
+def _repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
+    """The results of the first request. Raises :class:`ApiProblem` if that was a different one."""
+    if isinstance(first, IdReused):
+        raise ApiProblem(errors.HTTP_ID_REUSED)
+    if first is None or not first.result:  # another node has them
         return Sent(push, [Outcome.REPEATED] * size(push), True)
-    return Sent(push, [Outcome(number) for number in begun.result], True)
+    return Sent(push, [Outcome(number) for number in first.result], True)
 
 
 # --- pushes that are stored ---------------------------------------------------------------------------------
@@ -446,58 +440,45 @@ def store_each(api: PushApi, orders: Sequence[Order]) -> list[StoredPush | ApiPr
 
     No two of them may have the same key.
     """
-    begun = _begin_each(api, orders)
+    app, ids = orders[0].app, api.ids
+    if app.startswith(SYSTEM_PREFIX):
+        return [ApiProblem(errors.HTTP_STORE_UNAVAILABLE) for _ in orders]
+    digests = [order.digest for order in orders]
+    claims: list[Claimed | Waiting]
+    if len(orders) == 1:  # a push that holds no claim may wait for others
+        claims = [ids.claim(app, orders[0].key, digests[0])]
+    else:
+        claims = ids.claim_each(app, [order.key for order in orders], digests)
     outcomes: list[list[Done]] = [[] for _ in orders]
     waiting = _Drafts()
     try:
-        for order, start, done in zip(orders, begun, outcomes, strict=True):
-            if not isinstance(start, ApiProblem | Waiting):
+        for order, claim, done in zip(orders, claims, outcomes, strict=True):
+            if not isinstance(claim, IdReused | Waiting):
                 _hand_over(api, order, done, waiting)
         waiting.wait()
     finally:
-        for start, done in zip(begun, outcomes, strict=True):
-            if isinstance(start, IdClaim):
+        for claim, done, digest in zip(claims, outcomes, digests, strict=True):
+            if isinstance(claim, int):
                 stored = any(isinstance(each, Appended) for each in done)
-                api.request_ids.end(start, [Outcome.STORED] if stored else [])
+                ids.settle(claim, stored, digest, bytes([Outcome.STORED]))
     return [
-        _finished(api, order, start, done) for order, start, done in zip(orders, begun, outcomes, strict=True)
+        _finished(api, order, claim, done)
+        for order, claim, done in zip(orders, claims, outcomes, strict=True)
     ]
 
 
-Start = IdClaim | ApiProblem | Waiting | bool
-"""With a claim; refused; after another one under its key; False: without a key; True: it is repeated."""
-
-
-def _begin_each(api: PushApi, orders: Sequence[Order]) -> list[Start]:
-    if orders[0].app.startswith(SYSTEM_PREFIX):
-        return [ApiProblem(errors.HTTP_STORE_UNAVAILABLE) for _ in orders]
-    ids = api.request_ids
-    named = [order for order in orders if order.key]
-    if len(orders) == 1 and named:  # a push that holds no claim may wait for others
-        try:
-            return [_start(ids.begin(orders[0].app, orders[0].key, orders[0].digest))]
-        except IdReused as reused:
-            return [_start(reused)]
-    begun = iter(ids.begin_each(orders[0].app, [(order.key, order.digest) for order in named]))
-    return [_start(next(begun)) if order.key else False for order in orders]
-
-
-def _start(begun: IdClaim | First | IdReused | Waiting | None) -> Start:
-    if isinstance(begun, IdReused):
+def _finished(
+    api: PushApi, order: Order, claim: Claimed | Waiting, outcomes: Sequence[Done]
+) -> StoredPush | ApiProblem:
+    if isinstance(claim, IdReused):
         return ApiProblem(errors.HTTP_ID_REUSED)
-    return begun if isinstance(begun, IdClaim | Waiting) else True
-
-
-def _finished(api: PushApi, order: Order, start: Start, outcomes: Sequence[Done]) -> StoredPush | ApiProblem:
-    if isinstance(start, ApiProblem):
-        return start
-    if isinstance(start, Waiting):
+    if isinstance(claim, Waiting):
         return store_each(api, [order])[0]
     if nothing_accepted([_outcome_of(done) for done in outcomes]):
         return ApiProblem(errors.HTTP_STORAGE_UNAVAILABLE)
     targets = targets_of(order.push)
     results = [_result(target, done) for target, done in zip(targets, outcomes, strict=True)]
-    return StoredPush(results, start is True)
+    return StoredPush(results, not isinstance(claim, int))
 
 
 def _hand_over(api: PushApi, order: Order, outcomes: list[Any], waiting: _Drafts) -> None:
