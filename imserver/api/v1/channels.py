@@ -9,8 +9,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
-from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending, event_of
+from imserver.api.v1.push import IDEMPOTENCY_KEY, event_of, key_of
+from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending
 from imserver.auth.principal import PUSH, READ
 from imserver.channels.channels import Channels
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags

@@ -1,7 +1,4 @@
-"""``/api/v1/push``: the route, and how pushes are carried out.
-
-Batches and the publisher connection send through :func:`send` and :func:`send_each`, too.
-"""
+"""``/api/v1/push``: the route, and how pushes are checked and carried out."""
 
 from __future__ import annotations
 
@@ -20,19 +17,19 @@ from imserver.api.v1.push_request import (
     PUSH_RULES,
     STATUSES,
     PushAnswer,
+    PushMessage,
     PushRequest,
     Result,
+    Sending,
     StoredAt,
-    check,
-    event_of,
     size,
     targets_of,
 )
-from imserver.auth.principal import PUSH, Principal
+from imserver.auth.principal import PUSH
 from imserver.clock import serve_others
 from imserver.core.core import Core
 from imserver.errors import StorageUnavailable
-from imserver.http.call import Api, Call, reply, require_app
+from imserver.http.call import Api, Call, reply
 from imserver.http.limits import Limits
 from imserver.http.operation import Header, Resource
 from imserver.http.reply import ApiProblem
@@ -113,10 +110,10 @@ def push(api: PushApi, call: Call) -> HttpResponse:
     message for their connections. With `store`, the message is stored for users and groups before the
     server answers, and the answer has its position.
     """
-    return _answer(call, send(api, call.app, call.asked, key_of(call)))
-
-
-def _answer(call: Call, sent: Carried) -> HttpResponse:
+    asked: PushRequest = call.asked
+    event = event_of(api.limits, asked)
+    check(api.limits, asked)
+    sent = send(api, call.app, asked, event, key_of(call) or asked.id)
     return reply(call, b"{%b}" % sent.answer(), _REPLAYED if sent.replayed else ())
 
 
@@ -129,6 +126,90 @@ def key_of(call: Call) -> str:
         )
     return key
 
+
+# --- checks -------------------------------------------------------------------------------------------------
+
+
+def check(limits: Limits, push: PushRequest) -> None:
+    """Refuse a push that contradicts itself or is too large. Raises :class:`ApiProblem`."""
+    kinds = (push.targets, push.user, push.users, push.connection, push.channel, push.group)
+    if len(kinds) - kinds.count(UNSET) + push.all != 1:
+        raise ApiProblem(
+            errors.HTTP_INVALID_REQUEST,
+            "Give one of `targets`, `user`, `users`, `connection`, `channel`, `group`, or `all: true`",
+        )
+    if push.device is not UNSET and push.user is UNSET:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`device` needs `user`")
+    if (push.user is UNSET and size(push) > limits.batch_targets) or len(
+        push.except_users
+    ) > limits.batch_targets:
+        raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
+    if push.store:
+        _check_stored(push)
+
+
+def _check_stored(push: PushRequest) -> None:
+    """Refuse a push that the message log cannot store. Raises :class:`ApiProblem`."""
+    said = push.message if isinstance(push.message, PushMessage) else push
+    if said.code or said.note or push.ttl_seconds or push.except_users:
+        raise ApiProblem(
+            errors.HTTP_INVALID_REQUEST,
+            "With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`",
+        )
+    if push.users is not UNSET:
+        return
+    for target in map(addressed, targets_of(push)):
+        if (target.user is UNSET and target.group is UNSET) or target.device is not UNSET:
+            text = "`store` is only for users, on all their devices, and for groups"
+            if target.channel is not UNSET:
+                text += (
+                    f". Pushes to `{target.channel}` are stored, without `store`, if its namespace has "
+                    "`history: log` in `channels` of the app's settings"
+                )
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, text)
+
+
+def event_of(limits: Limits, push: Sending) -> Event:
+    """The event that the receivers of a push get. Raises :class:`ApiProblem`."""
+    said: PushMessage = push
+    if push.message is not UNSET or (push.text is UNSET and push.data is UNSET):
+        said = _message_of(push)
+    if (said.text is UNSET) == (said.data is UNSET):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "A message has one of `text` and `data`")
+    text, data = _payload(said.data) if said.text is UNSET else (said.text, b"")
+    if not text and not data:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
+    if len(text) + len(data) + len(push.id) + len(push.sender) > limits.push_characters:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long for an outbox")
+    return Event("msg", push.sender, text, push.id, said.type, data, said.code, said.note, int(time()))
+
+
+def _message_of(push: Sending) -> PushMessage:
+    """The content of a message that is given as `message`."""
+    message = push.message
+    if message is UNSET or push.text is not UNSET or push.data is not UNSET:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `message`, `text` and `data`")
+    if isinstance(message, str):
+        return PushMessage(push.type, message, UNSET, push.code, push.note)
+    if push.type != "text" or push.code or push.note:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "With `message`, put `type`, `code` and `note` into it")
+    return message
+
+
+def _payload(raw: Any) -> tuple[str, bytes]:
+    """Data as (text, JSON on one line). A string is text."""
+    data = bytes(raw)
+    try:
+        if data[:1] == b'"':
+            return _decode_text(data), b""
+        # Raw is not checked yet; clients must get valid JSON.
+        _decode_any(data)
+        return "", msgspec.json.format(data, indent=-1)
+    except (ValueError, RecursionError) as error:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
+
+
+# --- carrying out -------------------------------------------------------------------------------------------
 
 _OF_ONE: Final = tuple(
     b'"sent":%d,"results":[{"target":{"user":%%b},"status":"%b"}]'
@@ -148,6 +229,8 @@ class _UserResult(Struct, gc=False):
 
 
 _encode = msgspec.json.Encoder().encode
+_decode_any = msgspec.json.Decoder().decode
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 class Sent(Struct, gc=False):
@@ -210,39 +293,34 @@ Carried = Sent | StoredPush
 """A push that was carried out, live or by storing it."""
 
 
-def send(api: PushApi, app: str, push: PushRequest, key: str = "") -> Carried:
-    """Carry out a push, once for each ``key`` (or, without one, its id). May switch.
+def send(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> Carried:
+    """Carry out a checked push, once for each ``key`` (``""``: it has none). May switch.
 
     Raises :class:`ApiProblem`.
     """
-    event = event_of(api.limits, push)
-    check(api.limits, push)
-    if not push.store:
-        return _send_checked(api, app, push, event, key or push.id)
-    (stored,) = store_each(api, [Order(app, push, event, key or push.id)])
-    if isinstance(stored, ApiProblem):
-        raise stored
-    return stored
-
-
-def _send_checked(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> Sent:
-    if not key:
-        return _sent(push, publish(api, app, push, event))
-    digest = digest_of(push)
+    if push.store:
+        (stored,) = store_each(api, [Order(app, push, event, key)])
+        if isinstance(stored, ApiProblem):
+            raise stored
+        return stored
+    digest = digest_of(push) if key else 0
     claim = api.ids.claim(app, key, digest)
     if not isinstance(claim, int):
-        return _repeated(push, claim)
+        return repeated(push, claim)
+    publishing, seconds = api.publishing, push.ttl_seconds
     outcomes: list[Outcome] = []
     try:
-        outcomes = publish(api, app, push, event, key)
+        if push.user is not UNSET:
+            device = None if push.device is UNSET else push.device
+            outcomes = publishing.to_users(app, [push.user], event, seconds, device)
+        elif push.users is not UNSET:
+            outcomes = publishing.to_users(app, push.users, event, seconds)
+        else:
+            except_users = tuple(push.except_users)
+            outcomes = publishing.to_targets(app, targets_of(push), event, except_users, seconds, key)
     finally:
         api.ids.settle(claim, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
-    return _sent(push, outcomes)
-
-
-def _sent(push: PushRequest, outcomes: list[Outcome]) -> Sent:
-    """The results of a push. Raises :class:`ApiProblem` if nothing was accepted."""
-    if nothing_accepted(outcomes):
+    if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
     return Sent(push, outcomes)
 
@@ -252,144 +330,7 @@ def digest_of(push: PushRequest) -> int:
     return hash(_encode(push))
 
 
-def publish(api: PushApi, app: str, push: PushRequest, event: Event, key: str = "") -> list[Outcome]:
-    """Deliver a push to its targets. ``key``: its channels have it once. May switch."""
-    publishing = api.publishing
-    if push.users is not UNSET:
-        return publishing.to_users(app, push.users, event, push.ttl_seconds)
-    if push.user is not UNSET:
-        device = None if push.device is UNSET else push.device
-        return publishing.to_users(app, [push.user], event, push.ttl_seconds, device)
-    except_users = tuple(push.except_users)
-    return publishing.to_targets(app, targets_of(push), event, except_users, push.ttl_seconds, key)
-
-
-# --- many pushes at once ------------------------------------------------------------------------------------
-
-
-class Order(Struct, frozen=True, gc=False):
-    """A checked push to one app. ``key``: its id or Idempotency-Key, ``""`` without one."""
-
-    app: str
-    push: PushRequest
-    event: Event
-    key: str
-
-    @property
-    def digest(self) -> int:
-        """Tells the push from another one under the same key; 0 without one."""
-        return digest_of(self.push) if self.key else 0
-
-
-def send_each(
-    api: Api, sending: PushApi, principal: Principal, pushes: Sequence[PushRequest]
-) -> list[Carried | ApiProblem]:
-    """Carry out many pushes in order. A refused one does not stop the others. May switch.
-
-    Successive pushes to one user each, in one app, share one question to the registry. Successive pushes that
-    are stored share one transaction.
-    """
-    run = _Run(sending)
-    for push in pushes:
-        try:
-            app = api.tenants.resolve(push.app)
-            require_app(api, principal, PUSH, app)
-            event = event_of(api.limits, push)
-            check(api.limits, push)
-        except ApiProblem as problem:
-            run.results.append(problem)
-            continue
-        run.take(app, push, event)
-    run.finish()
-    return run.results
-
-
-class _Run:
-    """Successive pushes of one kind that wait for more, and the results so far, in order."""
-
-    def __init__(self, api: PushApi) -> None:
-        self._api = api
-        self.results: list[Carried | ApiProblem] = []
-        self._waiting: list[tuple[int, Order]] = []
-        self._kind = self._app = ""
-        self._ids: set[str] = set()
-
-    def take(self, app: str, push: PushRequest, event: Event) -> None:
-        """The next push. May switch."""
-        kind = _kind_of(push)
-        if self._waiting and (kind != self._kind or app != self._app or push.id in self._ids):
-            self.finish()
-        if kind == "alone":
-            try:
-                self.results.append(_send_checked(self._api, app, push, event, push.id))
-            except ApiProblem as problem:
-                self.results.append(problem)
-            return
-        self._waiting.append((len(self.results), Order(app, push, event, push.id)))
-        self.results.append(_NOT_YET)
-        self._kind, self._app = kind, app
-        if push.id:
-            self._ids.add(push.id)
-
-    def finish(self) -> None:
-        """Carry out what waits. May switch."""
-        run, self._waiting = self._waiting, []
-        self._ids = set()
-        if run and self._kind == "stored":
-            stored_each = store_each(self._api, [order for _, order in run])
-            for (index, _), stored in zip(run, stored_each, strict=True):
-                self.results[index] = stored
-        elif run:
-            _send_run(self._api, run, self.results)
-
-
-def _kind_of(push: PushRequest) -> str:
-    if push.store:
-        return "stored"
-    plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
-    return "plain" if plain else "alone"
-
-
-_NOT_YET: Final = ApiProblem(errors.HTTP_INTERNAL_ERROR)
-
-
-def _send_run(api: PushApi, run: list[tuple[int, Order]], results: list[Carried | ApiProblem]) -> None:
-    """Carry out pushes to one user each, all in one app; their results by index. May switch."""
-    app, ids = run[0][1].app, api.ids
-    digests = [order.digest for _, order in run]
-    claims = ids.claim_each(app, [order.key for _, order in run], digests)
-    mine = [
-        (order, claim, digest)
-        for (_, order), claim, digest in zip(run, claims, digests, strict=True)
-        if isinstance(claim, int)
-    ]
-    outcomes: Sequence[Outcome] = [Outcome.FAILED] * len(mine)
-    try:
-        users, events = [str(order.push.user) for order, _, _ in mine], [order.event for order, _, _ in mine]
-        outcomes = api.publishing.to_each(app, users, events)
-    finally:
-        for (_, claim, digest), outcome in zip(mine, outcomes, strict=True):
-            ids.settle(claim, outcome in ACCEPTED, digest, bytes([outcome]))
-    outcome_of = iter(outcomes)
-    alone: list[tuple[int, Order]] = []
-    for (index, order), found in zip(run, claims, strict=True):
-        try:
-            if isinstance(found, int):
-                results[index] = _sent(order.push, [next(outcome_of)])
-            elif isinstance(found, Waiting):
-                alone.append((index, order))
-            else:
-                results[index] = _repeated(order.push, found)
-        except ApiProblem as problem:
-            results[index] = problem
-    for index, order in alone:
-        try:
-            results[index] = _send_checked(api, app, order.push, order.event, order.key)
-        except ApiProblem as problem:
-            results[index] = problem
-
-
-def _repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
+def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
     """The results of the first request. Raises :class:`ApiProblem` if that was a different one."""
     if isinstance(first, IdReused):
         raise ApiProblem(errors.HTTP_ID_REUSED)
@@ -407,6 +348,20 @@ _DIGEST_BYTES: Final = 24
 _INVALID: Final = Rejected(INVALID, "the receiver is the sender")
 
 Done = Appended | Rejected | StorageUnavailable
+
+
+class Order(Struct, frozen=True, gc=False):
+    """A checked push to one app. ``key``: its id or Idempotency-Key, ``""`` without one."""
+
+    app: str
+    push: PushRequest
+    event: Event
+    key: str
+
+    @property
+    def digest(self) -> int:
+        """Tells the push from another one under the same key; 0 without one."""
+        return digest_of(self.push) if self.key else 0
 
 
 class _Drafts:
