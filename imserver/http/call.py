@@ -353,7 +353,7 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
         principal = api.authority.identify(need, headers, request.host, token)
     except Unavailable as error:
         return route.style.refuse(error.problem, request)
-    if may(principal, need):
+    if need.scope in principal.scopes or may(principal, need):
         return principal
     problem, message = refusal(principal, need)
     return route.style.refuse(problem, request, message)
@@ -398,7 +398,7 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
             asked = call.asked = read_query(request, shape.query)
         if shape.app:
             if asked.app:
-                call.app = api.tenants.resolve(asked.app)
+                call.app = api.tenants.aliases.get(asked.app, asked.app)
             elif principal.user:
                 call.app = principal.app
             elif shape.app == "required":

@@ -303,7 +303,7 @@ def send(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> C
         if isinstance(stored, ApiProblem):
             raise stored
         return stored
-    digest = digest_of(push) if key else 0
+    digest = hash(_encode(push)) if key else 0
     claim = api.ids.claim(app, key, digest)
     if not isinstance(claim, int):
         return repeated(push, claim)
@@ -323,11 +323,6 @@ def send(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> C
     if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
     return Sent(push, outcomes)
-
-
-def digest_of(push: PushRequest) -> int:
-    """Tells a push from another one under the same key."""
-    return hash(_encode(push))
 
 
 def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
@@ -361,7 +356,7 @@ class Order(Struct, frozen=True, gc=False):
     @property
     def digest(self) -> int:
         """Tells the push from another one under the same key; 0 without one."""
-        return digest_of(self.push) if self.key else 0
+        return hash(_encode(self.push)) if self.key else 0
 
 
 class _Drafts:
