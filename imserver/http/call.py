@@ -127,7 +127,7 @@ class Call(Struct):
     """One request with its parameters.
 
     ``params`` are the parameters by folded name, ``fields`` is the object of a JSON body, ``pairs`` are the
-    fields of a multipart form. Rows with their own ``read`` have its result in ``asked`` instead. ``app`` is
+    fields of a multipart form. Rows with a ``shape`` or their own ``read`` have ``asked`` instead. ``app`` is
     the resolved app, ``""`` if the request names none. ``user`` is the user for whom the request is made (in
     rows with a ``user`` rule). ``cost``: as how many requests it counts against the rate.
     """
@@ -410,20 +410,20 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
         call = Call({}, "", principal, request, request.body)
         route.read(endpoint.service, call)
         return call
-    fields, pairs = None, None
+    body, fields, pairs = request.body, None, None
     if route.method == "GET":
-        params = parse_form(request.query)
+        params, body = parse_form(request.query), b""
     elif (kind := request.headers.get("content-type", "")) == FORM:
-        params = parse_form(request.body)
+        params = parse_form(body)
     else:
-        params, fields, pairs = parse_body(kind, request.body)
+        params, fields, pairs = parse_body(kind, body)
     if route.app_of is not None:
         app = route.app_of(endpoint.service, params)
     elif fields is None:
         app = app_named(api.tenants, params.get("appid", ""))
     else:
         app = app_from_json(api.tenants, fields.get("appid", 0))
-    return Call(params, app, principal, request, request.body, fields, pairs)
+    return Call(params, app, principal, request, body, fields, pairs)
 
 
 def unpacked_body(limits: Limits, call: Call) -> bytes:
