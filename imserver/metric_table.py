@@ -248,7 +248,7 @@ _CONNECTIONS = (
         "Connections whose kernel buffer is full",
         lambda node: len(node.flusher.stalled),
     ),
-    gauge("imserver_message_ids", "Message ids remembered", lambda node: len(node.dedupe)),
+    gauge("imserver_message_ids", "Message ids remembered", lambda node: len(node.idempotency)),
     gauge("imserver_pending_pushes", "Pending pushes for absent users", "pending.count"),
     counter(
         "imserver_pending_expired_total", "Pending pushes that expired before a login", "pending.expired"
@@ -309,7 +309,7 @@ METRICS: Final = (
     *_CONNECTIONS,
     *counters("imserver", "metrics", _OWN),
     *_LOGINS,
-    *counters("imserver_message_id", "dedupe", _MESSAGE_IDS),
+    *counters("imserver_message_id", "idempotency", _MESSAGE_IDS),
     *CLUSTER_METRICS,
 )
 """Every metric of the core, in the order in which it is shown."""

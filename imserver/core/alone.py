@@ -19,7 +19,7 @@ from imserver.cluster.registry import LocalValues, SoloRegistry
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
-from imserver.push.idempotency import Dedupe, MessageIds
+from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.sessions.presence import Presence
@@ -46,7 +46,7 @@ class Alone:
         table: ConnectionTable,
         hub: Hub,
         fanout: Fanout,
-        dedupe: Dedupe,
+        idempotency: Idempotency,
         metrics: Metrics,
         logins: Logins,
         tenants: Tenants,
@@ -55,9 +55,8 @@ class Alone:
         self.registry = SoloRegistry()
         self.values = LocalValues()
         self.sessions = Sessions(hub, fanout, metrics, logins, store)
-        self.message_ids = MessageIds(dedupe)
-        self.reach = LocalReach(self.message_ids, fanout, metrics)
-        self.pushes = Pushes(self.message_ids, self.reach, metrics)
+        self.reach = LocalReach(idempotency, fanout, metrics)
+        self.pushes = Pushes(idempotency, self.reach, metrics)
         history = LocalHistory(history_bytes, hub.member_count)
         tenants.on_delete.append(history.forget)
         members = ChannelMembers(hub, table, tenants.get)

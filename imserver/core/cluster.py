@@ -41,7 +41,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.process import derive_key
-from imserver.push.idempotency import Dedupe, MessageIds
+from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.sessions.cluster_sessions import ClusterSessions
@@ -72,7 +72,7 @@ class Cluster:
         table: ConnectionTable,
         hub: Hub,
         fanout: Fanout,
-        dedupe: Dedupe,
+        idempotency: Idempotency,
         metrics: Metrics,
         logins: Logins,
         tenants: Tenants,
@@ -88,7 +88,7 @@ class Cluster:
             config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds, tenants.created
         )
         self.values, self.attempt = registry, registry.attempt
-        self.message_ids = MessageIds(dedupe, registry)
+        idempotency.registry = registry
         self.rpc = Rpc(
             secret,
             self.queries.answer,
@@ -121,8 +121,8 @@ class Cluster:
         )
         self.connections = Connections(table, self.channels, fanout, queries, registry, others)
         self.presence = Presence(hub, table, registry, others)
-        self.reach = ClusterReach(registry, messages, hub, fanout, self.message_ids, guard, metrics)
-        self.pushes = Pushes(self.message_ids, self.reach, metrics)
+        self.reach = ClusterReach(registry, messages, hub, fanout, idempotency, guard, metrics)
+        self.pushes = Pushes(idempotency, self.reach, metrics)
         self.rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
         self.node_messages.handle(
             {

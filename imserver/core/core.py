@@ -46,7 +46,7 @@ from imserver.logging import RequestLog
 from imserver.metrics import Metrics, resident_bytes
 from imserver.process import DataDirectory, derive_key
 from imserver.protocol.dialect import Dialect
-from imserver.push.idempotency import Dedupe, RequestIds
+from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
 from imserver.push.push import Publishing, Reach
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
@@ -279,7 +279,8 @@ class Core:
         self.keys = Keys(config, self.tenants.resolve)
         self.proxies = TrustedProxies(config.server.trusted_proxies)
         self.origins = Origins(self.proxies, self.gate_policy(config))
-        self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.keys.demo)
+        api = config.api
+        self.idempotency = Idempotency(api.dedupe_ids, api.dedupe_seconds, shared=self.keys.demo)
         self.queries = NodeQueries()
         self.ids = ConnectionIds(secret, new_birth())
         self.table = ConnectionTable(self.hub, self.ids)
@@ -332,7 +333,7 @@ class Core:
             self.table,
             self.hub,
             self.fanout,
-            self.dedupe,
+            self.idempotency,
             self.metrics,
             self.logins,
             self.tenants,
@@ -347,7 +348,7 @@ class Core:
         else:
             services = Alone(config.limits.history_bytes, *parts)
         self.registry: Registry = services.registry
-        self.message_ids, self.pushes = services.message_ids, services.pushes
+        self.pushes = services.pushes
         self.reach: Reach = services.reach
         self.sessions: Sessions = services.sessions
         self.presence, self.channels = services.presence, services.channels
@@ -399,14 +400,13 @@ class Core:
         )
         # After the sessions were closed: what they have not acknowledged becomes pending pushes.
         self.tenants.on_delete.append(self.pending.forget)
-        self.request_ids = RequestIds(self.message_ids)
         self.publishing = Publishing(
             self.reach,
             self.channels,
             self.connections,
             self.pending,
             self.store,
-            self.request_ids,
+            self.idempotency,
             self.observer.absent,
         )
 
@@ -533,8 +533,8 @@ class Core:
             "memoryBytes": resident_bytes(),
             "metrics": {**self.metrics.snapshot(), **self._feature_counters()},
             "msgIDs": {
-                "kept": len(self.dedupe),
-                "repeats": self.dedupe.repeats,
-                "evicted": self.dedupe.evicted,
+                "kept": len(self.idempotency),
+                "repeats": self.idempotency.repeats,
+                "evicted": self.idempotency.evicted,
             },
         }

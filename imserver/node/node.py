@@ -387,7 +387,7 @@ class Node:
 
     def _apply_limits(self) -> None:
         core, config = self.core, self._reread
-        core.dedupe.shared = core.keys.demo
+        core.idempotency.shared = core.keys.demo
         limits = config.limits
         core.pending.limit_pushes, core.pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
         self.servers.api.reload(config)

@@ -26,7 +26,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED
 from imserver.metrics import Metrics
 from imserver.model import ACCEPTED, SYSTEM_PREFIX, ChannelPart, Event, Outcome
-from imserver.push.idempotency import Carried, First, IdReused, MessageIds, RequestIds
+from imserver.push.idempotency import Carried, First, Idempotency, IdReused
 from imserver.push.pending import PendingPushes
 from imserver.storage.store import Store
 
@@ -102,9 +102,8 @@ class Pushes:
     """Pushes with message ids: claims the id, delivers through ``reach``, settles the claim. Every call may
     switch."""
 
-    def __init__(self, ids: MessageIds, reach: Reach, metrics: Metrics) -> None:
+    def __init__(self, ids: Idempotency, reach: Reach, metrics: Metrics) -> None:
         self._ids = ids
-        self._dedupe = ids.dedupe
         self._reach = reach
         self._metrics = metrics
 
@@ -112,7 +111,7 @@ class Pushes:
         """Push of a back end to one user. It names the receiver as its sender, as in the original."""
         user, msg_id = push.user, push.msg_id
         # Claimed on this node only: the reach claims in the cluster, in one query with the lookup.
-        key = self._dedupe.claim(app, msg_id)
+        key = self._ids.claim(app, msg_id, None, True)
         if key is None:
             return _REPEATED
         outcome = _NOT_SENT
@@ -120,12 +119,12 @@ class Pushes:
             if user:
                 outcome = self._reach.to_user_once(app, user, Event("msg", user, push.text, msg_id))
         finally:
-            self._dedupe.settle(key, outcome in _SETTLED)
+            self._ids.settle(key, outcome in _SETTLED)
         return outcome
 
     def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
         """Push of a user to another one."""
-        claim = self._ids.begin(app, _id_of_user(sender, push.msg_id))
+        claim = self._ids.claim(app, _id_of_user(sender, push.msg_id))
         if claim is None:
             return _REPEATED
         outcome = _NOT_SENT
@@ -134,7 +133,7 @@ class Pushes:
                 event = Event("msg", sender, push.text, push.msg_id)
                 outcome = self._reach.to_user(app, push.user, event)
         finally:
-            self._ids.end(claim, outcome in ACCEPTED)
+            self._ids.settle(claim, outcome in ACCEPTED)
         return outcome
 
     def to_each(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome]:
@@ -157,7 +156,7 @@ class Pushes:
     ) -> Outcome:
         """Push to all users of an app except ``sender`` and ``except_users``. ``by_user``: the sender asks,
         not the back end."""
-        claim = self._ids.begin(app, _id_of_user(sender, msg_id) if by_user else msg_id)
+        claim = self._ids.claim(app, _id_of_user(sender, msg_id) if by_user else msg_id)
         if claim is None:
             return _REPEATED
         outcome = _NOT_SENT
@@ -170,7 +169,7 @@ class Pushes:
                     outcome = _SENT
                     self._metrics.pushes += 1
         finally:
-            self._ids.end(claim, outcome in ACCEPTED)
+            self._ids.settle(claim, outcome in ACCEPTED)
         return outcome
 
     def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
@@ -178,7 +177,7 @@ class Pushes:
 
         The id is claimed once. It is accepted if at least one user was reached.
         """
-        claim = self._ids.begin(app, msg_id)
+        claim = self._ids.claim(app, msg_id)
         if claim is None:
             return None
         outcomes: list[Outcome] = []
@@ -186,7 +185,7 @@ class Pushes:
             events = (Event("msg", user, text, msg_id) for user in users)
             self._reach.to_each(app, users, events, outcomes=outcomes)
         finally:
-            self._ids.end(claim, _SENT in outcomes)
+            self._ids.settle(claim, _SENT in outcomes)
         return outcomes
 
 
@@ -202,8 +201,8 @@ def _id_of_user(user: str, msg_id: str) -> str:
 class LocalReach:
     """See :class:`Reach`; on a node without a cluster."""
 
-    def __init__(self, ids: MessageIds, fanout: Fanout, metrics: Metrics) -> None:
-        self._dedupe = ids.dedupe
+    def __init__(self, ids: Idempotency, fanout: Fanout, metrics: Metrics) -> None:
+        self._ids = ids
         self._to_user = fanout.to_user
         self._to_app = fanout.to_app
         self._metrics = metrics
@@ -235,7 +234,7 @@ class LocalReach:
         return found
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
-        claim, settle, to_user = self._dedupe.claim, self._dedupe.settle, self._to_user
+        claim, settle, to_user = self._ids.claim, self._ids.settle, self._to_user
         outcomes = []
         for push in pushes:
             user, msg_id = push.user, push.msg_id
@@ -311,7 +310,7 @@ class Publishing:
         connections: Connections,
         pending: PendingPushes,
         store: Store,
-        request_ids: RequestIds,
+        ids: Idempotency,
         on_absent: OnAbsent | None = None,
     ) -> None:
         self._reach = reach
@@ -319,7 +318,7 @@ class Publishing:
         self._connections = connections
         self._pending = pending
         self._store = store
-        self._request_ids = request_ids
+        self._ids = ids
         self._on_absent = on_absent
 
     def to_channels(
@@ -381,7 +380,7 @@ class Publishing:
             return [publish(channel) for channel in channels]
         names = list(dict.fromkeys(channels))
         requests = [(_encode((key, channel)).decode(), digest) for channel in names]
-        found = self._request_ids.carry_out_each(app, requests, carry_out, all_or_none=all_or_none)
+        found = self._ids.carry_out_each(app, requests, carry_out, all_or_none=all_or_none)
         results = dict(zip(names, found, strict=True))
         return [results[channel] for channel in channels]
 

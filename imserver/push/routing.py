@@ -25,7 +25,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Outcome
-from imserver.push.idempotency import CLAIM_SECONDS, LOOK_SECONDS, IdClaim, MessageIds, Waiting
+from imserver.push.idempotency import CLAIM_SECONDS, LOOK_SECONDS, Idempotency, Waiting
 from imserver.push.push import UserPush
 from imserver.sessions.cluster_sessions import ClusterSessions
 
@@ -50,7 +50,7 @@ class ClusterReach:
         node_messages: NodeMessages,
         hub: Hub,
         fanout: Fanout,
-        ids: MessageIds,
+        ids: Idempotency,
         reorder_guard: ReorderGuard,
         metrics: Metrics,
     ) -> None:
@@ -116,23 +116,21 @@ class ClusterReach:
         refs = self.find(app, [push.user for push in pushes])
         absent = () if refs is None else {index for index, found in enumerate(refs) if not found}
         outcomes: list[Outcome | None] = [Outcome.REPEATED] * len(pushes)
-        claims = self._ids.begin_each(app, [push.msg_id for push in pushes], absent)
+        claims = self._ids.claim_each(app, [push.msg_id for push in pushes], only_here=absent)
         ended = 0
         try:
             for index, (push, held) in enumerate(zip(pushes, claims, strict=True)):
                 if isinstance(held, Waiting):
                     outcomes[index] = None
-                elif held is not None:
+                elif isinstance(held, int):
                     outcomes[index] = Outcome.NOT_SENT
                     event = Event("msg", push.user, push.text, push.msg_id)
                     found = None if refs is None else refs[index]
                     outcome = outcomes[index] = self.push(app, push.user, event, found)
-                    self._ids.end(held, outcome == Outcome.SENT)
+                    self._ids.settle(held, outcome == Outcome.SENT)
                 ended = index + 1
         finally:
-            for held in claims[ended:]:
-                if isinstance(held, IdClaim):
-                    self._ids.end(held, False)
+            self._ids.release(claims[ended:])
         return outcomes
 
     def to_each(

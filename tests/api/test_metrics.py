@@ -45,7 +45,7 @@ class AnyNode:
         }
         self.hub = SimpleNamespace(apps=apps, registered=apps.values)
         self.flusher = SimpleNamespace(stalled=set(), budget=SimpleNamespace(total=7))
-        self.dedupe = FakeNode().dedupe
+        self.idempotency = FakeNode().idempotency
         self.webhooks = FakeNode().webhooks
         self.pending = SimpleNamespace(count=4, expired=5)
         self.metrics.http_over_rate = 6

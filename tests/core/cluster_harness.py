@@ -42,7 +42,7 @@ from imserver.cluster.registry import (
 )
 from imserver.cluster.rpc.queues import PeerBusy, PeerUnavailable
 from imserver.model import Event
-from imserver.push.idempotency import Dedupe, MessageIds
+from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.sessions.cluster_sessions import ClusterSessions
@@ -360,7 +360,6 @@ class ClusterHarness(Harness):
         self.node_messages = NodeMessages(self.registry, self.rpc)  # type: ignore[arg-type]
         self.others = OtherNodes(self.registry, self.node_messages, self.rpc, self.queries, 1.0)  # type: ignore[arg-type]
         super().__init__(**options)
-        self.dedupe = Dedupe(1000, 3600, shared=shared_ids)
         self.reorder_guard = ReorderGuard(self.hub)
         self.sessions: ClusterSessions = ClusterSessions(
             self.hub,
@@ -376,7 +375,7 @@ class ClusterHarness(Harness):
         self.channels.members.on_left.clear()
         self.action_service = self._make_action_service(NotStoring())
         self._make_dispatcher()
-        ids = MessageIds(self.dedupe, self.registry)  # type: ignore[arg-type]
+        ids = Idempotency(1000, 3600, shared=shared_ids, registry=self.registry)  # type: ignore[arg-type]
         self.reach = ClusterReach(
             self.registry,  # type: ignore[arg-type]
             self.node_messages,

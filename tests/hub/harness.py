@@ -28,7 +28,7 @@ from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import Login
 from imserver.protocol.dialect import Dialect
-from imserver.push.idempotency import Dedupe, MessageIds
+from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
 from imserver.push.push import LocalReach, Reach
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable
@@ -106,7 +106,7 @@ class Harness(SocketHarness):
         self.logins = Admitting(self._may_login, self.metrics)
         self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins, Bans())  # type: ignore[arg-type]
         self._add_channels()
-        ids = MessageIds(Dedupe(1000, 60, shared=True))
+        ids = Idempotency(1000, 60)
         self.reach: Reach = LocalReach(ids, self.fanout, self.metrics)
         self._stored_members = stored or {}
         self.back_end = BackEnd()

@@ -6,7 +6,7 @@ import pytest
 
 from imserver.metrics import Metrics
 from imserver.model import Event, Outcome
-from imserver.push.idempotency import Dedupe, MessageIds
+from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from tests.hub.harness import Harness, received
 from tests.transport.harness import Socket, turn
@@ -46,7 +46,7 @@ class BrokenFanout:
 def test_an_interrupted_push_to_many_is_accepted_if_a_user_was_reached(
     users: list[str], again: list[Outcome] | None
 ) -> None:
-    ids = MessageIds(Dedupe(100, 60))
+    ids = Idempotency(100, 60)
     reach = LocalReach(ids, BrokenFanout(), Metrics())  # type: ignore[arg-type]
     pushes = Pushes(ids, reach, Metrics())
     with pytest.raises(RuntimeError):

@@ -10,7 +10,7 @@ from imserver.channels.members import ChannelRefused
 from imserver.channels.stored import Published
 from imserver.cluster.history import Position
 from imserver.model import Event, Outcome
-from imserver.push.idempotency import Dedupe, MessageIds, RequestIds
+from imserver.push.idempotency import Idempotency
 from imserver.push.pending import PendingPushes
 from imserver.push.push import OnAbsent, Publishing, Target, nothing_accepted
 from imserver.storage.log.contract import Draft
@@ -201,7 +201,7 @@ def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again(is_kno
         Published(SENT, Position("e", 1)),
         Published(Outcome.REPEATED, Position("e", 1)),
     ]
-    ids = RequestIds(MessageIds(Dedupe(100, 100)))
+    ids = Idempotency(100, 100)
     publishing = Publishing(Mock(), channels, Mock(), Mock(), Mock(), ids)
 
     def publish() -> Published:

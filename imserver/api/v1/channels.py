@@ -9,8 +9,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
-from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending, event_of
+from imserver.api.v1.push import IDEMPOTENCY_KEY, event_of, key_of
+from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending
 from imserver.auth.principal import PUSH, READ
 from imserver.channels.channels import Channels
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags
@@ -241,24 +241,17 @@ def _publish(
         )
     except IdReused:
         raise ApiProblem(errors.HTTP_ID_REUSED) from None
-    if nothing_accepted([_outcome_of(each) for each in found]):
+    # IdReused: another message with this id came at the same time.
+    outcomes = [Outcome.REFUSED if isinstance(each, IdReused) else each.outcome for each in found]
+    if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
-    return [_result(channel, each) for channel, each in zip(channels, found, strict=True)]
-
-
-def _result(channel: str, found: Published | ChannelRefused | IdReused) -> ChannelResult:
-    if isinstance(found, Published):
-        status, position = STATUSES[found.outcome], found.position
-        if position is None:
-            return ChannelResult(channel, status)
-        return ChannelResult(channel, status, position.offset, position.epoch)
-    return ChannelResult(channel, STATUSES[_outcome_of(found)])
-
-
-def _outcome_of(found: Published | ChannelRefused | IdReused) -> Outcome:
-    if isinstance(found, IdReused):  # another message with this id came at the same time
-        return Outcome.REFUSED
-    return found.outcome
+    results = [
+        ChannelResult(channel, STATUSES[outcome]) for channel, outcome in zip(channels, outcomes, strict=True)
+    ]
+    for result, each in zip(results, found, strict=True):
+        if isinstance(each, Published) and each.position is not None:
+            result.offset, result.epoch = each.position.offset, each.position.epoch
+    return results
 
 
 @routes.get(

@@ -29,8 +29,8 @@ from imserver.clock import serve_others
 from imserver.cluster.nodes import Overview
 from imserver.core.core import Core
 from imserver.errors import REPLY_UNAUTHORIZED
-from imserver.http.call import Api, Call, Route, app_from_json, app_named, app_number
-from imserver.http.form import BadBody, fold, parse_json, read_cursor
+from imserver.http.call import Api, Call, Route
+from imserver.http.form import BadBody, app_from_json, app_named, app_number, fold, parse_json, read_cursor
 from imserver.http.form import cursor as cursor_of
 from imserver.http.limits import Limits
 from imserver.http.rates import Rates

@@ -23,13 +23,12 @@ from imserver.features.bots.problems import HTTP_TOO_MANY_BOTS, HTTP_UNKNOWN_HOO
 from imserver.features.groups import api as groups
 from imserver.features.groups.api import GroupChange, GroupId
 from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
-from imserver.http.call import Api, Call, Route
+from imserver.http.call import Api, Call, Route, decode, reply
 from imserver.http.field import Acting, about
 from imserver.http.form import parse_form
 from imserver.http.operation import Resource, refuse
 from imserver.http.rates import too_many
 from imserver.http.reply import PROBLEM, ApiProblem
-from imserver.http.wire import decode, reply
 from imserver.model import id_of
 from imserver.transport.exchange import HttpResponse
 
