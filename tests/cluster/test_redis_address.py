@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from imserver.cluster.history import Retained
 from imserver.cluster.redis.connection import DirectSocket, address_of, connection_to
-from imserver.cluster.redis.pipeline import RedisUnavailable, open_link
+from imserver.cluster.redis.pipeline import open_link
 from imserver.cluster.registry import RegistryCounters, ReportedMembers, Session
 from imserver.config.settings import ClusterSettings, RedisSettings
 from imserver.errors import StartError
@@ -352,28 +352,39 @@ def test_a_wire_reconnects_to_a_server_that_was_restarted(own_server: RedisServe
     wire.close()
 
 
-def test_large_commands_and_refused_ones_are_part_of_an_exchange(own_server: RedisServer) -> None:
+def test_an_exchange_that_was_begun_ends_with_replies_or_has_to_be_repeated(own_server: RedisServer) -> None:
     link = open_link(address_of(own_server.settings), 30, RegistryCounters())
+    ended: list[Any] = []
+    assert not link.begin([("GET", "a")], ended.append)  # it would have to connect first
+    link.exchange([("SET", "a", 1)])
+
     large = bytes(range(256)) * 65_536  # the kernel takes it in parts, and returns it in parts
-    commands = [("SET", "a", 1), ("SET", "b", large), ("GET", "a"), ("LPUSH", "a", 1), ("GET", "b")]
-    _, stored, number, refused, returned = link.exchange(commands)
+    assert link.begin([("SET", "b", large), ("GET", "a"), ("LPUSH", "a", 1), ("GET", "b")], ended.append)
+    until(lambda: ended)
+    stored, number, refused, returned = ended.pop()
     assert (stored, number, type(refused), returned == large) == (b"OK", b"1", ResponseError, True)
+
+    assert link.begin([("EVALSHA", "0" * 40, 0), ("GET", "a")], ended.append)
+    until(lambda: ended)
+    assert ended.pop() is None  # the script is not loaded
+    link.exchange([("GET", "a")])
     own_server.kill()
-    with pytest.raises(RedisUnavailable):
-        link.exchange([("GET", "a")])
+    assert link.begin([("GET", "a")], ended.append)
+    until(lambda: ended)
+    assert ended == [None]
+    assert not link.begin([("GET", "a")], ended.append)
     link.close()
 
 
 @pytest.mark.full
 def test_replies_that_were_there_in_time_count_although_the_loop_was_late(own_server: RedisServer) -> None:
-    counters = RegistryCounters()
-    link = open_link(address_of(own_server.settings), 2, counters)
+    counters, ended = RegistryCounters(), list[Any]()
+    link = open_link(address_of(own_server.settings), 5, counters)
     link.exchange([("SET", "a", 1)])
-    asking = gevent.spawn(link.exchange, [("GET", "a")])
-    gevent.sleep(0)
-    monkey.get_original("time", "sleep")(2.5)  # holds the loop
-    assert (asking.get(), counters.timeouts, link.connects) == ([b"1"], 0, 1)
-    assert link.exchange([("GET", "a")]) == [b"1"]
+    assert link.begin([("GET", "a")], ended.append)
+    monkey.get_original("time", "sleep")(5.5)  # holds the loop
+    until(lambda: ended)
+    assert (ended, counters.timeouts) == ([[b"1"]], 0)
     link.close()
 
 

@@ -1,11 +1,12 @@
 """The pipeline to Redis: the commands of one loop iteration leave together.
 
-A greenlet sends a pipeline at the end of a turn, reads its replies and answers the callers. What is queued
-meanwhile leaves with the next one. When an exchange fails, all queued callers get None, the circuit opens,
-and until a probe succeeds every call returns None at once.
+A pipeline is sent by a callback at the end of a turn. Another callback reads its replies, answers the callers
+and sends what was queued meanwhile. A greenlet does what would block: it connects, exchanges again after a
+lost connection, and uses TLS, Unix sockets and Redis Cluster. When an exchange fails, all queued callers get
+None, the circuit opens, and until a probe succeeds every call returns None at once.
 
-An exchange has a time limit; after a failure its connection is dropped. Commands must be harmless when
-executed twice.
+An exchange has a time limit; after a failure its connection is dropped. What the greenlet exchanges after a
+lost connection has a time limit of its own. Commands must be harmless when executed twice.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, Protocol
 
@@ -37,7 +37,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from imserver.cluster.redis.connection import RedisAddress, connection_to, limits_of
+from imserver.cluster.redis.connection import DirectSocket, RedisAddress, connection_to, limits_of
 from imserver.cluster.redis.scripts import EPOCH, TEXT_OF
 from imserver.cluster.registry import RegistryCounters
 
@@ -53,7 +53,7 @@ _PROBE: Final = ("EXISTS", EPOCH)
 
 
 class Pipeline:
-    """Owner of the queue, the circuit and the greenlet that exchanges pipelines.
+    """Owner of the queue, the circuit and the greenlet for exchanges that may block.
 
     ``may_send`` is called before each pipeline. False (the lease has expired) answers all callers with None.
     ``on_failure`` is called when the circuit opens. It must not switch.
@@ -74,11 +74,14 @@ class Pipeline:
         self._on_failure = on_failure
         self._requests: deque[tuple[Sequence[Command], Waiter[Any]]] = deque()
         self._posted: deque[Command] = deque()
-        self._busy = True
-        """A pipeline is under way, or will be sent at the end of this turn; or the greenlet has not begun."""
+        self._busy = False
+        """A pipeline is under way, or will be sent at the end of this turn."""
         self._asked: list[tuple[int, int, Waiter[Any]]] = []
-        """The callers of the pipeline that is under way, with their parts."""
-        self._idle: Waiter[None] = Waiter()
+        self._commands: list[Command] = []
+        """The pipeline that is under way: its callers with their parts, and its commands."""
+        self._handed_over = False
+        """The greenlet has to exchange it."""
+        self._idle: Waiter[None] | None = None
         """Where the greenlet waits."""
         # A repeating timer: a fired one-shot timer would fire at once when restarted.
         self._timer = get_hub().loop.timer(0.0, _POST_SECONDS)
@@ -147,37 +150,75 @@ class Pipeline:
         """Send at the end of this turn, with all commands of the turn, unless a pipeline is under way."""
         if not self._busy:
             self._busy = True
-            get_hub().loop.run_callback(self._resume)
+            get_hub().loop.run_callback(self._send)
 
-    def _resume(self) -> None:
-        """Callback: let the greenlet send."""
-        self._idle.switch(None)
+    def _send(self) -> None:
+        """Send what is queued. Callback: never switches."""
+        self._asked, self._commands = self._gather()
+        commands = self._commands
+        if not commands:
+            self._finish([])
+        elif not self._may_send():
+            self._finish(None)
+        else:
+            try:
+                if not self._link.begin(commands, self._received):
+                    self._hand_over()
+            except Exception:
+                # A bug in one call must not stop the pipelines that all callers need.
+                log.exception("a pipeline to Redis failed")
+                self._finish(None)
+
+    def _received(self, result: list[Any] | RedisUnavailable | None) -> None:
+        """The exchange that the link began has ended; None: it must be done again. Callback: never
+        switches."""
+        if result is None:
+            self._hand_over()
+        elif isinstance(result, RedisUnavailable):
+            self._fail(result)
+            self._finish(None)
+        else:
+            self._finish(result)
+
+    def _hand_over(self) -> None:
+        """Let the greenlet exchange the pipeline."""
+        self._handed_over = True
+        if self._idle is not None:
+            idle, self._idle = self._idle, None
+            idle.switch(None)
+
+    def _finish(self, replies: list[Any] | None) -> None:
+        """Answer the callers of the pipeline, and send the next one at the end of the turn. Callback."""
+        for command, reply in zip(self._commands, replies or (), strict=False):
+            if isinstance(reply, Exception):
+                log.error("Redis refused %s: %s", command[0], reply)
+        self._busy, self._commands = False, []
+        if replies is not None and len(self._asked) == 1:
+            # Saves a wake-up of the loop. Many callers share its turns with the sockets.
+            [(first, last, waiter)] = self._asked
+            self._asked = []
+            waiter.switch(replies[first:last])
+        else:
+            self._answer_all(replies)
+        if self._requests or self._post_due:
+            self._wake()
 
     def _run(self) -> None:
         """Greenlet: one exchange after the other."""
         while True:
-            self._busy = False
-            if self._requests or self._post_due:
-                self._wake()
-            self._idle = Waiter()
-            self._idle.get()
-            self._asked, commands = self._gather()
-            self._answer_all(self._exchange(commands) if commands else [])
-
-    def _exchange(self, commands: Sequence[Command]) -> list[Any] | None:
-        replies = None
-        try:
-            if self._may_send():
-                replies = self._link.exchange(commands)
-        except RedisUnavailable as error:
-            self._fail(error)
-        except Exception:
-            # A bug in one call must not stop the pipelines that all callers need.
-            log.exception("a pipeline to Redis failed")
-        for command, reply in zip(commands, replies or (), strict=False):
-            if isinstance(reply, Exception):
-                log.error("Redis refused %s: %s", command[0], reply)
-        return replies
+            if not self._handed_over:
+                idle: Waiter[None] = Waiter()
+                self._idle = idle
+                idle.get()
+            self._handed_over = False
+            replies = None
+            try:
+                replies = self._link.exchange(self._commands)
+            except RedisUnavailable as error:
+                self._fail(error)
+            except Exception:
+                log.exception("a pipeline to Redis failed")
+            get_hub().loop.run_callback(self._finish, replies)
 
     def _gather(self) -> tuple[list[tuple[int, int, Waiter[Any]]], list[Command]]:
         """The commands of the next pipeline, and the callers that wait for them."""
@@ -232,6 +273,9 @@ class RedisUnavailable(Exception):
         self.refused = refused
 
 
+Done = Callable[[list[Any] | RedisUnavailable | None], None]
+
+
 class RedisLink(Protocol):
     """A connection that executes pipelines; one exchange at a time."""
 
@@ -242,6 +286,14 @@ class RedisLink(Protocol):
         """Send commands and return their replies; a failed one has a ``ResponseError`` there. Switches.
 
         Raises :class:`RedisUnavailable`.
+        """
+        ...
+
+    def begin(self, commands: Sequence[Command], done: Done) -> bool:
+        """Send commands without waiting, and call ``done`` from the hub with their replies. Never switches.
+
+        ``done`` gets the error if Redis did not answer in time, and None if :meth:`exchange` has to repeat
+        the commands. False: nothing was sent, because that could block.
         """
         ...
 
@@ -259,6 +311,8 @@ def open_link(address: RedisAddress, seconds: float, counters: RegistryCounters)
 
 _RECEIVE_BYTES: Final = 65536
 _INCOMPLETE: Final = object()
+_REPEATED: Final = (ConnectionError, NoScriptError)
+"""Replies after which all commands are exchanged again."""
 
 
 class ServerLink:
@@ -274,8 +328,18 @@ class ServerLink:
     def __init__(self, connection: Any, seconds: float, counters: RegistryCounters) -> None:
         self.connects = 0
         self._connection = connection
+        self._done: Done | None = None
+        """Called when the exchange that was begun has ended."""
+        self._replies: list[Any] = []
+        self._missing = 0
+        self._unsent: bytes | memoryview = b""
+        self._began = 0.0
+        self._watchers: tuple[Any, ...] = ()
+        """For replies, for room to send, for the time limit."""
         self._connected = False
         self._socket: Any = None
+        self._raw: Any = None
+        """The same without gevent."""
         self._reader: Any = None
         self.seconds = seconds
         self.counters = counters
@@ -305,6 +369,14 @@ class ServerLink:
                     replyError=connection._parser.parse_error,
                     notEnoughData=_INCOMPLETE,
                 )
+                if isinstance(self._socket, DirectSocket):
+                    self._raw, loop = connection._sock._sock, get_hub().loop
+                    descriptor = self._socket.fileno()
+                    self._watchers = (
+                        loop.io(descriptor, 1),
+                        loop.io(descriptor, 2),
+                        loop.timer(0.0, self.seconds),
+                    )
                 self.connects += 1
                 # A command whose script is not loaded is sent a second time, behind those that followed it.
                 commands = [*(("SCRIPT", "LOAD", text) for text in TEXT_OF.values()), *commands]
@@ -327,19 +399,12 @@ class ServerLink:
         """Read ``count`` replies. Raises ConnectionError if the server as a whole cannot serve now."""
         reader, receive = self._reader, self._socket.recv
         replies: list[Any] = []
-        late: gevent.Timeout | None = None
         while len(replies) < count:
             reply = reader.gets()
             if reply is _INCOMPLETE:
-                if late is not None:
-                    raise late
-                try:
-                    data = receive(_RECEIVE_BYTES)
-                except gevent.Timeout as timeout:
-                    # If the loop was late, and not Redis, the replies are there.
-                    late, data = timeout, self._received()
+                data = receive(_RECEIVE_BYTES)
                 if not data:
-                    raise late or ConnectionError("Redis closed the connection")
+                    raise ConnectionError("Redis closed the connection")
                 reader.feed(data)
                 continue
             if isinstance(reply, RedisError):
@@ -350,19 +415,94 @@ class ServerLink:
             replies.append(reply)
         return replies
 
-    def _received(self) -> bytes:
-        """What has come already. Never switches."""
-        pieces = []
-        self._socket.settimeout(0.0)
-        with suppress(OSError):
-            while piece := self._socket.recv(_RECEIVE_BYTES):
-                pieces.append(piece)
-        self._socket.settimeout(None)
-        return b"".join(pieces)
+    def begin(self, commands: Sequence[Command], done: Done) -> bool:
+        """See :class:`RedisLink`."""
+        if not self._watchers:
+            return False
+        self._unsent = b"".join(map(pack_command, commands))
+        self._done, self._replies, self._missing = done, [], len(commands)
+        self.counters.round_trips += 1
+        self.counters.commands += self._missing
+        self._began = monotonic()
+        readable, _, limit = self._watchers
+        if not readable.active:
+            readable.start(self._readable)
+        limit.again(self._expired)
+        self._write()
+        return True
+
+    def _write(self) -> None:
+        """Callback: send what the kernel accepts."""
+        unsent, writable = self._unsent, self._watchers[1]
+        try:
+            sent = self._raw.send(unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._end(None)
+            return
+        if sent == len(unsent):
+            self._unsent = b""
+            writable.stop()
+        else:
+            self._unsent = memoryview(unsent)[sent:]
+            if not writable.active:
+                writable.start(self._write)
+
+    def _readable(self) -> None:
+        """Callback: read replies. Redis is away if it has closed, or if a reply says so."""
+        if self._done is None:
+            # The connection has ended, or it is used by `exchange`.
+            self._watchers[0].stop()
+            return
+        reader, replies = self._reader, self._replies
+        try:
+            data = self._raw.recv(_RECEIVE_BYTES)
+            if not data:
+                raise ConnectionError("Redis closed the connection")
+            reader.feed(data)
+            while len(replies) < self._missing:
+                reply = reader.gets()
+                if reply is _INCOMPLETE:
+                    return
+                if isinstance(reply, RedisError) and (isinstance(reply, _REPEATED) or _is_away(reply)):
+                    raise reply
+                replies.append(reply)
+        except BlockingIOError:
+            return
+        except (OSError, RedisError):
+            self._end(None)
+            return
+        self.counters.seconds.observe(monotonic() - self._began)
+        self._end(replies)
+
+    def _expired(self) -> None:
+        """Callback of the timer. If the loop was late, and not Redis, the replies are there."""
+        self._readable()
+        if self._done is None:
+            return
+        self.counters.errors += 1
+        self.counters.timeouts += 1
+        self._end(_no_answer(self.seconds))
+
+    def _end(self, result: list[Any] | RedisUnavailable | None) -> None:
+        """End the exchange that was begun. Without replies the connection is dropped."""
+        done = self._done
+        if isinstance(result, list):
+            self._done, self._replies = None, []
+            self._watchers[2].stop()
+        else:
+            self.close()
+        if done is not None:
+            done(result)
 
     def close(self) -> None:
         """See :class:`RedisLink`."""
-        self._connected, self._socket = False, None
+        self._connected, self._socket, self._done = False, None, None
+        for watcher in self._watchers:
+            watcher.stop()
+            watcher.close()
+        self._watchers = ()
         self._connection.disconnect()
 
 
@@ -403,6 +543,10 @@ class ClusterLink:
         replies = list(pipeline.execute(raise_on_error=False))
         self.counters.seconds.observe(monotonic() - began)
         return replies
+
+    def begin(self, commands: Sequence[Command], done: Done) -> bool:
+        """See :class:`RedisLink`."""
+        return False
 
     def close(self) -> None:
         """See :class:`RedisLink`."""
