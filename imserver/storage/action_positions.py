@@ -55,7 +55,7 @@ class ActionPositions:
         Key ``""``: everything except rooms (0 for an unknown user). Rooms are missing if the user was never
         there.
         """
-        # Looked up first: what is stored during the read is in neither result.
+        # Looked up before the read: a position that is stored meanwhile would be in neither.
         proved = {room: self._proved.get((app, user, room), -1) for room in ("", *rooms)}
         positions = self.stored(app, user, rooms)
         for room, id in proved.items():

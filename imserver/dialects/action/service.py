@@ -4,8 +4,8 @@ If an app stores these messages (:class:`ActionMessages`), absent users receive 
 Messages of a room are delivered from the log. So all messages of a connection have one order, and a message
 that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
 Stored members have one from the first message, other users from their first login to the room. A message
-without proof of arrival (see :class:`imserver.hub.acks.PongLogSubscription`) is sent again
-at the next login. Clients that acknowledge are in :mod:`imserver.dialects.action.acks`.
+without proof of arrival (see :class:`imserver.hub.acks.PongLogSubscription`) is sent again at the next login.
+Clients that acknowledge are in :mod:`imserver.dialects.action.acks`.
 """
 
 from __future__ import annotations
