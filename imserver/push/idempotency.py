@@ -227,12 +227,15 @@ class Idempotency:
         names: list[str] = []
         for index, id in enumerate(ids):
             digest = None if digests is None else digests[index]
-            if id and self._key(app, id, digest) in self._pending:
+            if not id:
+                claims.append(UNTRACKED)
+                continue
+            if self._key(app, id, digest) in self._pending:
                 claims.append(WAITING)
                 continue
             key = self.claim(app, id, digest, only_here=True)
             claims.append(key)
-            if isinstance(key, int) and key and index not in only_here and self.registry is not None:
+            if isinstance(key, int) and index not in only_here and self.registry is not None:
                 shared.append((index, key))
                 names.append(self.name(app, id, digest))
         if self.registry is None or not shared:

@@ -45,7 +45,7 @@ from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource
 from imserver.http.reply import ApiProblem
 from imserver.model import ACCEPTED, DialectState, Event, Outcome
 from imserver.protocol.dialect import PublisherDialect
-from imserver.push.idempotency import Waiting
+from imserver.push.idempotency import UNTRACKED, Claimed, Waiting
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.gate import Head, Spoken, host_of
@@ -334,8 +334,12 @@ _NOT_YET: Final = ApiProblem(errors.HTTP_INTERNAL_ERROR)
 def _send_run(api: PushApi, run: list[tuple[int, Order]], results: list[Carried | ApiProblem]) -> None:
     """Carry out pushes to one user each, all in one app; their results by index. May switch."""
     app, ids = run[0][1].app, api.ids
-    digests = [order.digest for _, order in run]
-    claims = ids.claim_each(app, [order.key for _, order in run], digests)
+    keys = [order.key for _, order in run]
+    digests = [0] * len(run)
+    claims: list[Claimed | Waiting] = [UNTRACKED] * len(run)
+    if any(keys):  # most pushes have no id
+        digests = [order.digest for _, order in run]
+        claims = ids.claim_each(app, keys, digests)
     mine = [
         (order, claim, digest)
         for (_, order), claim, digest in zip(run, claims, digests, strict=True)
@@ -347,7 +351,8 @@ def _send_run(api: PushApi, run: list[tuple[int, Order]], results: list[Carried 
         outcomes = api.publishing.to_each(app, users, events)
     finally:
         for (_, claim, digest), outcome in zip(mine, outcomes, strict=True):
-            ids.settle(claim, outcome in ACCEPTED, digest, bytes([outcome]))
+            if claim:
+                ids.settle(claim, outcome in ACCEPTED, digest, bytes([outcome]))
     outcome_of = iter(outcomes)
     alone: list[tuple[int, Order]] = []
     for (index, order), found in zip(run, claims, strict=True):
