@@ -32,15 +32,13 @@ class Rates:
         self._messages_per_second = messages_per_second
         self._metrics = metrics
         self._requests = Buckets(REQUESTS, per_second)
-        self._messages = Buckets(HTTP_MESSAGES)
-
-    @property
-    def per_second(self) -> float:
+        self.per_second = per_second
         """The limit of requests."""
-        return self._requests.number
+        self._messages = Buckets(HTTP_MESSAGES)
 
     def set(self, per_second: float) -> None:
         """Change the limit of requests, and fill all buckets."""
+        self.per_second = per_second
         self._requests.set(per_second)
 
     def require(self, principal: Principal, host: str) -> None:
