@@ -229,7 +229,7 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     from imserver.node import feature_list, http_servers  # as for serve
     from imserver.process import plan_processes
     from imserver.storage.address import database_address
-    from imserver.storage.database import make_engine
+    from imserver.storage.engines import make_engine
     from imserver.supervisor.slot import check_ports
 
     try:

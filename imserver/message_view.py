@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from imserver.model import ChannelPart, EntryKind, Event, Message, Reaction, Signal, StreamPart
+from imserver.model import EntryKind, Event, Message, Reaction, Signal, StreamPart
 
 _encode = msgspec.json.Encoder().encode
 
@@ -35,13 +35,16 @@ class EntryView(msgspec.Struct, omit_defaults=True):
 
 def entry_view(message: Message) -> EntryView:
     """An entry for clients: a text body as ``text``, a JSON body as ``data``, others as ``base64``."""
+    sender, members = message.sender, message.members
+    # As Message.to, without two calls for each encoding of each message.
+    to = "" if not members else members[0] if members[1] == sender else members[1]
     entry = EntryView(
         message.id,
         message.conversation,
         message.seq,
         message.kind,
-        message.sender,
-        message.to,
+        sender,
+        to,
         client_msg_id=message.client_msg_id,
         about=message.about,
         time=message.time_ms,
@@ -133,41 +136,6 @@ def payload_of(event: Event) -> bytes:
     if part is not None and part.stream is not None:
         return _encode(stream_view(event, part.stream))
     return event.data or _encode(event.text)
-
-
-class CmdPublicationView(Struct, omit_defaults=True):
-    """A publication as clients see it. ``info`` is about the client that published it.
-
-    ``stream``: it is the end of this streamed message, which may be ``incomplete``.
-    """
-
-    channel: str = ""
-    offset: int = 0
-    epoch: str = ""
-    id: str = ""
-    sender: str = msgspec.field(default="", name="from")
-    type: str = ""
-    text: str | None = None
-    data: Raw | None = None
-    info: Raw | None = None
-    tags: Raw | None = None
-    stream: str = ""
-    incomplete: bool = False
-
-
-def publication_view(event: Event) -> CmdPublicationView:
-    """A publication for clients: JSON as ``data``, else ``text``."""
-    part = event.channel or ChannelPart("")
-    view = CmdPublicationView(
-        part.name, part.offset, part.epoch, event.id, event.sender, event.type, info=raw_or_none(part.info)
-    )
-    view.tags = raw_or_none(part.tags)
-    if part.stream is not None:
-        view.stream, view.incomplete = part.stream.id, part.stream.incomplete
-    view.data = raw_or_none(event.data)
-    if not event.data:
-        view.text = event.text
-    return view
 
 
 def raw_or_none(document: bytes) -> Raw | None:

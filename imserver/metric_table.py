@@ -248,7 +248,7 @@ _CONNECTIONS = (
         "Connections whose kernel buffer is full",
         lambda node: len(node.flusher.stalled),
     ),
-    gauge("imserver_message_ids", "Message ids remembered", lambda node: len(node.dedupe)),
+    gauge("imserver_message_ids", "Message ids remembered", lambda node: len(node.idempotency)),
     gauge("imserver_pending_pushes", "Pending pushes for absent users", "pending.count"),
     counter(
         "imserver_pending_expired_total", "Pending pushes that expired before a login", "pending.expired"
@@ -258,11 +258,13 @@ _CONNECTIONS = (
         "Requests over the rate of their key, user, address or account, refused",
         "metrics.http_over_rate",
     ),
-    gauge("imserver_channels", "Channels with subscribers on the node", "channels.membership.channels"),
+    gauge(
+        "imserver_channels", "Channels with subscribers on the node", "channels.members.membership.channels"
+    ),
     gauge(
         "imserver_channel_subscribers",
         "Subscribers of these channels; a connection with two subscriptions counts twice",
-        "channels.membership.members",
+        "channels.members.membership.members",
     ),
 )
 
@@ -307,7 +309,7 @@ METRICS: Final = (
     *_CONNECTIONS,
     *counters("imserver", "metrics", _OWN),
     *_LOGINS,
-    *counters("imserver_message_id", "dedupe", _MESSAGE_IDS),
+    *counters("imserver_message_id", "idempotency", _MESSAGE_IDS),
     *CLUSTER_METRICS,
 )
 """Every metric of the core, in the order in which it is shown."""

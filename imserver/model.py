@@ -6,7 +6,7 @@ A dialect decodes bytes into a :class:`Request` with one of the commands, and en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from itertools import chain
 from typing import Any, ClassVar, Final, Literal
@@ -627,14 +627,6 @@ class Outcome(IntEnum):
 
 ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.HELD, Outcome.STORED})
 """Outcomes after which the message id must not be used again."""
-
-
-def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
-    """Whether a push or publication failed: a target failed, and no target accepted it, now or before.
-
-    Every edge answers it with a temporary error. The same id may be used again.
-    """
-    return Outcome.FAILED in outcomes and Outcome.REPEATED not in outcomes and ACCEPTED.isdisjoint(outcomes)
 
 
 YIELD_TARGETS: Final = 256

@@ -161,11 +161,17 @@ def start_server(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> It
         yield start
 
 
-@pytest.fixture(scope="module", params=HTTP_SERVERS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with default settings, once for each HTTP server, shared by the tests of a module."""
+@pytest.fixture(scope="module")
+def start_shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """The same for servers that the tests of a module share."""
     with _servers(tmp_path_factory) as start:
-        yield start(http_server=request.param)
+        yield start
+
+
+@pytest.fixture(scope="module", params=HTTP_SERVERS)
+def server(request: pytest.FixtureRequest, start_shared_server: StartServer) -> Server:
+    """A server with default settings, once for each HTTP server, shared by the tests of a module."""
+    return start_shared_server(http_server=request.param)
 
 
 @pytest.fixture(scope="session")

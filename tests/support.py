@@ -65,6 +65,10 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
+    def nanoseconds(self) -> int:
+        """As ``monotonic_ns`` of the standard library."""
+        return round(self.now * 1e9)
+
 
 class CountingSignal(Signal):
     """A signal of gevent. ``pauses``: for how long it was waited for (None: without limit)."""

@@ -42,6 +42,7 @@ LAYERS = (
     ("channels",),
     ("sessions",),
     ("auth",),
+    ("streams",),
     ("hub", "cluster", "storage"),
     ("transport",),
     ("protocol",),

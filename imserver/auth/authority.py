@@ -153,7 +153,10 @@ class Authority:
         if demo and need.scope and need.users.isdisjoint(OF_ACCOUNTS):
             return DEMO
         authorization = headers.get("authorization", "")
-        credential = bearer(authorization) if authorization else ""
+        if authorization.startswith("Bearer "):  # as bearer() reads it: most requests have a key
+            credential = authorization[7:].strip()
+        else:
+            credential = bearer(authorization)
         if credential and need.scope and not demo:
             key = self._keys.find(credential)
             if key is not None:

@@ -97,6 +97,8 @@ class Logins:
         self._connections = connections
         self._metrics = metrics
         self._rules: dict[str, Rule] = {}
+        self.account_apps: set[str] = set()
+        """Apps whose users all are accounts: no token, signature or back end names others."""
         self._quota = ConnectionQuota()
         self._expiry = Expiry(time())
         self._ends = self._expiry.ends
@@ -299,11 +301,6 @@ class Logins:
         rule = self._rules.get(app) or self._learn(app)
         return rule is not None and rule.open
 
-    def only_accounts(self, app: str) -> bool:
-        """Whether all users of an app are accounts: no token, signature or back end names others."""
-        rule = self._rules.get(app) or self._learn(app)
-        return rule is not None and rule.only_accounts
-
     def is_closed(self, app: str) -> bool:
         """Whether nobody may log in to an app: it has no login rule and is not open."""
         app = self.resolve(app)
@@ -464,6 +461,7 @@ class Logins:
         tenants = {tenant.name: tenant for tenant in self._tenants.all()}
         for name in self._rules.keys() - tenants.keys():
             del self._rules[name]
+            self.account_apps.discard(name)
         for tenant in tenants.values():
             self._compile(tenant)
         self._update_gate()
@@ -475,6 +473,7 @@ class Logins:
 
     def deleted(self, app: str) -> None:
         """An app was deleted: nobody logs in to it."""
+        self.account_apps.discard(app)
         if self._rules.pop(app, None) is not None:
             self._update_gate()
 
@@ -504,6 +503,7 @@ class Logins:
     def _take(self, rule: Rule) -> Rule:
         known = self._rules.get(rule.name)
         self._rules[rule.name] = rule
+        (self.account_apps.add if rule.only_accounts else self.account_apps.discard)(rule.name)
         if rule.tenant.max_connections and (known is None or not known.tenant.max_connections):
             for connection in self._connections:
                 if connection.app == rule.name:

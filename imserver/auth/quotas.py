@@ -1,23 +1,14 @@
-"""Session limits: connections per app and node, messages per connection and second, messages of bots, session
-lifetime."""
+"""Session limits: connections per app and node, messages per connection and second, session lifetime."""
 
 from __future__ import annotations
 
-from time import monotonic
-from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from imserver import errors
+from imserver.auth.rates import MESSAGES, Buckets
 from imserver.model import BadFrame
 from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import OPEN, Connection, Encoding, Serve
-
-if TYPE_CHECKING:
-    from imserver.config.settings import ChannelSettings
-
-BOT_BURST: Final = 5
-MOST_BOTS: Final = 100_000
-"""Limit of the bots that a node remembers. Beyond it the one known longest is forgotten."""
 
 
 class ConnectionQuota:
@@ -54,39 +45,15 @@ class ConnectionQuota:
                 del self._counts[app]
 
 
-class TokenBucket:
-    """Up to ``most`` tokens. ``left``: their number at the last :meth:`take`; all at first."""
-
-    __slots__ = ("_since", "left", "most", "per_second")
-
-    def __init__(self, most: float, per_second: float) -> None:
-        self.left = self.most = most
-        self.per_second = per_second
-        self._since = monotonic()
-
-    def take(self, tokens: int = 1) -> bool:
-        """Take that many tokens. False: there are too few, and none is taken. 0 tokens: only fill up."""
-        now = monotonic()
-        left = min(self.most, self.left + (now - self._since) * self.per_second)
-        self._since = now
-        enough = left >= tokens
-        self.left = left - tokens if enough else left
-        return enough
-
-
 def limited(serve: Serve, per_second: float) -> Serve:
     """Wrap ``serve`` to close a connection above ``per_second`` messages (burst: the same number).
 
     A frame with several requests counts as so many messages.
     """
-    burst = max(per_second, 1.0)
-    buckets: WeakKeyDictionary[Connection, TokenBucket] = WeakKeyDictionary()
+    buckets = Buckets(MESSAGES, per_second)
 
     def serve_within_limit(connection: Connection, payload: bytes, text: bool) -> None:
-        bucket = buckets.get(connection)
-        if bucket is None:
-            bucket = buckets[connection] = TokenBucket(burst, per_second)
-        if bucket.take(_requests_in(connection, payload)):
+        if buckets.take(ref(connection), _requests_in(connection, payload)):
             serve(connection, payload, text)
         else:
             connection.close(errors.CLOSE_RATE_LIMIT)
@@ -94,92 +61,11 @@ def limited(serve: Serve, per_second: float) -> Serve:
     return serve_within_limit
 
 
-class NoticeRates:
-    """Owner of how many more bytes of notices users cause others to receive. Never switches.
-
-    Each may cause ``per_second`` bytes, and a second's worth at once, with however many connections.
-    """
-
-    def __init__(self, per_second: int) -> None:
-        self._per_second = per_second
-        self._buckets: dict[tuple[str, str], TokenBucket] = {}
-        """By app and user, or app and connection; who has caused notices last is the last one."""
-
-    def take(self, app: str, user: str, size: int) -> bool:
-        """Count ``size`` more bytes. False: there were too many.
-
-        What is larger than a whole second's worth counts as that. ``user``: the id of the connection if it
-        has none.
-        """
-        buckets = self._buckets
-        while buckets:
-            oldest = next(iter(buckets))
-            buckets[oldest].take(0)
-            if buckets[oldest].left < self._per_second:
-                break
-            del buckets[oldest]  # equal to a new one
-        bucket = buckets.pop((app, user), None) or TokenBucket(self._per_second, self._per_second)
-        buckets[app, user] = bucket
-        return bucket.take(min(size, self._per_second))
-
-
-class ConnectionRates:
-    """Owner of how much more connections may send, or cause others to receive, of each kind. Never switches.
-
-    A connection may send ``per_second`` of a kind, and a second's worth of them at once.
-    """
-
-    def __init__(self) -> None:
-        self._buckets: WeakKeyDictionary[Connection, dict[str, TokenBucket]] = WeakKeyDictionary()
-
-    def take(self, connection: Connection, kind: str, per_second: int, count: int = 1) -> bool:
-        """Count ``count`` more. False: there were too many, or ``per_second`` is 0.
-
-        What is larger than a whole second's worth counts as that.
-        """
-        kinds = self._buckets.setdefault(connection, {})
-        bucket = kinds.get(kind)
-        if bucket is None or bucket.per_second != per_second:
-            bucket = kinds[kind] = TokenBucket(per_second, per_second)
-        return bucket.take(max(1, min(count, per_second)))
-
-    def take_of_channel(self, connection: Connection, namespace: str, options: ChannelSettings) -> bool:
-        """Count a publication against the rate of its channel's namespace, if that has one."""
-        limit = options.publications_per_second
-        return not limit or self.take(connection, namespace, limit)
-
-
 def _requests_in(connection: Connection, payload: bytes) -> int:
     try:
         return max(1, len(connection.encoding.dialect.split(payload)))
     except BadFrame:
         return 1
-
-
-class BotRates:
-    """Owner of the message rates of the bots that this node knows. Never switches.
-
-    A bot may send ``per_second`` messages, and :data:`BOT_BURST` seconds' worth of them at once. 0: no limit.
-    A bot is known here as soon as its token was verified here.
-    """
-
-    def __init__(self, per_second: float) -> None:
-        self._per_second = per_second
-        self._most = max(1.0, per_second * BOT_BURST)
-        self.bots: dict[tuple[str, str], TokenBucket] = {}
-        """By app and bot. Read-only for others."""
-
-    def know(self, app: str, bot: str) -> None:
-        """The token of a bot was verified."""
-        if self._per_second and (app, bot) not in self.bots:
-            if len(self.bots) >= MOST_BOTS:
-                del self.bots[next(iter(self.bots))]
-            self.bots[app, bot] = TokenBucket(self._most, self._per_second)
-
-    def take(self, app: str, user: str) -> bool:
-        """Count one message of a user. False: it is a bot that has sent too many."""
-        bucket = self.bots.get((app, user))
-        return bucket is None or bucket.take()
 
 
 class LimitedEncoding(Encoding):

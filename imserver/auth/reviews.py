@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, Protocol
 
 from msgspec import Raw, Struct
 
+from imserver.auth.tenants import Tenant, Tenants
 from imserver.message_view import entry_view
 from imserver.model import Message
 from imserver.storage.log.contract import Draft
@@ -58,19 +59,33 @@ class Reviews(Protocol):
 
 
 class NoReviews:
-    """Nobody reviews: everything is allowed at once."""
+    """Nobody reviews: messages of apps whose settings name a reviewer stay undecided; others are allowed.
 
-    apps: Container[str] = ()
+    ``tenants``: the apps; None in commands, which send nothing.
+    """
+
+    def __init__(self, tenants: Tenants | None = None) -> None:
+        self.apps: set[str] = set()
+        if tenants is None:
+            return
+        for tenant in tenants.all():
+            self._learn(tenant)
+        tenants.on_change.append(self._learn)
+        tenants.on_delete.append(self.apps.discard)
+
+    def _learn(self, tenant: Tenant) -> None:
+        change = self.apps.add if tenant.webhook.review_url else self.apps.discard
+        change(tenant.name)
 
     def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
-        """Allow it."""
-        return ALLOWED
+        """No decision."""
+        return UNDECIDED
 
     def review(
         self, app: str, facts: Mapping[str, Any], then: Then, connection: Connection | None = None
     ) -> None:
-        """Allow it."""
-        then(ALLOWED)
+        """No decision."""
+        then(UNDECIDED)
 
     def pass_by(self, then: Then, connection: Connection) -> None:
         """Allow it."""

@@ -92,6 +92,8 @@ class Tenants:
         self._objection = objection
         self._stored: dict[str, Tenant] = {}
         self._configured: dict[str, Tenant] = {}
+        self.aliases: dict[str, str] = {}
+        """Alias → the app that it stands for. Read-only outside."""
         self._created: dict[str, int] = {}
         """Stored app → when it was created."""
         self.on_change: list[Callable[[Tenant], object]] = []
@@ -111,7 +113,9 @@ class Tenants:
         }
         for name in {**before, **self._configured}:
             tenant = self.get(name)
-            if tenant is not None and tenant != before.get(name):
+            if tenant is None:
+                self.aliases.pop(name, None)
+            elif tenant != before.get(name):
                 self._count(tenant)
 
     # --- lookups --------------------------------------------------------------------------------------------
@@ -137,8 +141,7 @@ class Tenants:
 
     def resolve(self, name: str) -> str:
         """The app that the alias ``name`` stands for; ``name`` itself if it is no alias. Never switches."""
-        tenant = self._configured.get(name) or self._stored.get(name)
-        return tenant.same_as if tenant is not None and tenant.same_as else name
+        return self.aliases.get(name, name)
 
     def names(self) -> list[str]:
         """The names of all apps, sorted."""
@@ -292,6 +295,7 @@ class Tenants:
         self._created.pop(name, None)
         if self._stored.pop(name, None) is None or name in self._configured:
             return
+        self.aliases.pop(name, None)
         for listener in self.on_delete:
             try:
                 listener(name)
@@ -299,6 +303,10 @@ class Tenants:
                 log.exception("app %s: deletion could not be applied", name)
 
     def _count(self, tenant: Tenant) -> None:
+        if tenant.same_as:
+            self.aliases[tenant.name] = tenant.same_as
+        else:
+            self.aliases.pop(tenant.name, None)
         if self._hub is not None and not tenant.same_as:
             self._hub.open(tenant.name, tenant.policy)
             self._hub.set_policy(tenant.name, tenant.policy, tenant.wants_accounts(tenant.name))

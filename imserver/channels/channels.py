@@ -10,17 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 import gevent
 import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from imserver.auth.quotas import NoticeRates
+from imserver.auth.rates import NOTICES, Buckets
 from imserver.channels.members import (
     PRIVATE_PREFIX,
-    RESERVED,
     ChannelMembers,
     ChannelNames,
     ChannelRefused,
@@ -29,20 +28,22 @@ from imserver.channels.members import (
     infos_of,
 )
 from imserver.channels.open_streams import OpenStreams
-from imserver.channels.registrar import Registrar
+from imserver.channels.positions import OrderedDelivery
 from imserver.channels.stored import ChannelLog, Published
-from imserver.clock import until_beat
+from imserver.clock import serve_others, until_beat
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
-from imserver.cluster.nodes import OtherNodes
+from imserver.cluster.nodes import ToChannel
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import ChannelPosition, Hub, LocalChannel
+from imserver.hub.hub import RESERVED, Hub, LocalChannel
 from imserver.metrics import Metrics
-from imserver.model import SYSTEM_PREFIX, ChannelPart, Event, Outcome
-from imserver.protocol.fossil import compressed
+from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, ChannelPart, Event, Outcome
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.storage.log.contract import PAGE_BYTES, Entry, fitting
 from imserver.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from imserver.channels.nodes import ChannelNodes, MembersOfNodes
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +55,8 @@ INSUFFICIENT_STATE: Final = 2500
 """Code of ``unsubscribed``: publications are missing. The client subscribes again, and then reloads."""
 CLOSE_INSUFFICIENT_STATE: Final = 3010
 """Close code of the same, for a client that the server has subscribed. It connects again, and recovers."""
-FILL_SECONDS: Final = 0.02
-"""How long a node waits for publications between, before it reads them from the history."""
 CHECK_SECONDS: Final = 5.0
 """A publication whose node died before it was sent out reaches other nodes after at most twice this time."""
-CHECKED_TOGETHER: Final = 200
 PUBLICATION_BYTES: Final = 100
 """Counted for each publication of a page, besides its payload."""
 INSUFFICIENT: Final = "insufficient state"
@@ -89,17 +87,19 @@ class Subscribed(Struct, frozen=True):
     delta: bool = False
 
 
-class Channels(ChannelMembers):
-    """Channels on all nodes. Owner of the positions of this node's channels.
+class Channels:
+    """Channels on all nodes: subscriptions, publications and notices.
 
-    ``settings``: app → its settings. ``history`` is that of this node, or the one that all nodes share.
-    ``log``: the publications of channels whose history is the message log. They are delivered from there
-    (:meth:`deliver_stored`), on each node that has subscribers; so are the stored messages to rooms of the
-    action dialect (``keep_talks``).
+    ``members``: who is subscribed. ``settings``: app → its settings. ``history`` is that of this node, or the
+    one that all nodes share. ``log``: the publications of channels whose history is the message log. They are
+    delivered from there (:meth:`deliver_stored`), on each node that has subscribers; so are the stored
+    messages to rooms of the action dialect (``keep_talks``). ``nodes``: the other nodes; None without a
+    cluster.
     """
 
     def __init__(
         self,
+        members: ChannelMembers,
         hub: Hub,
         fanout: Fanout,
         metrics: Metrics,
@@ -107,22 +107,28 @@ class Channels(ChannelMembers):
         settings: Callable[[str], TenantSettings | None],
         history: ChannelHistory,
         log: ChannelLog,
-        others: OtherNodes | None = None,
-        registrar: Registrar | None = None,
+        nodes: ChannelNodes | None = None,
     ) -> None:
-        super().__init__(hub, fanout, metrics, table, partial(_max_channels, settings), others, registrar)
+        self.members = members
+        self._hub = hub
+        self._fanout = fanout
+        self._metrics = metrics
+        self._connections = table
         self._settings = settings
         self._history = history
+        self._nodes = nodes
+        self._ordered = OrderedDelivery(fanout, history, partial(self.expel, code=INSUFFICIENT_STATE))
         self.streams = OpenStreams()
         """Streamed messages (:mod:`imserver.channels.streamed_messages`)."""
-        self._notice_rates = NoticeRates(fanout.notice_bytes)
+        self._notices = Buckets(NOTICES)
         self._log = log
         self.names: dict[str, ChannelNames] = {}
         """App → what the names of its channels mean beside its settings. Features fill it."""
         self.log_channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
         channels of groups. Read-only for others."""
-        self.on_left.append(self._announce_leaves)
+        members.on_parted.append(self._parted)
+        members.on_left.append(self._announce_leaves)
 
     def options(self, app: str, channel: str) -> ChannelSettings:
         """The settings of a channel. Never switches."""
@@ -170,9 +176,9 @@ class Channels(ChannelMembers):
             self._follow(app, channel)
         local = self._enter(app, channel, connection)
         if local is not None:
-            self._report_join(local, connection)
-        elif self._registrar is not None and self.has(connection, channel):
-            self._registrar.joined(app, channel, new=False)
+            self.members.report_join(local, connection)
+        else:
+            self.members.await_report(connection, channel)
         return local
 
     def _follow(self, app: str, channel: str) -> None:
@@ -182,17 +188,16 @@ class Channels(ChannelMembers):
 
     def _enter(self, app: str, channel: str, connection: Connection) -> LocalChannel | None:
         try:
-            return super()._enter(app, channel, connection)
+            return self.members.enter(app, channel, connection)
         finally:
             self._forget_empty(app, channel)
 
-    def _parted(self, connection: Connection, channel: LocalChannel) -> None:
-        super()._parted(connection, channel)
-        self._forget_empty(channel.app.name, channel.name)
+    def _parted(self, connection: Connection, channel: str, _was_last: bool) -> None:
+        self._forget_empty(connection.app or "", channel)
 
     def _forget_empty(self, app: str, channel: str) -> None:
         """A channel without subscribers here needs no log."""
-        if self.log_channels and self._local(app, channel) is None:
+        if self.log_channels and self._hub.channel(app, channel) is None:
             self.log_channels.get(app, set()).discard(channel)
 
     def _needs_log(self, app: str, channel: str, options: ChannelSettings) -> bool:
@@ -232,7 +237,8 @@ class Channels(ChannelMembers):
         history from which it does not recover. May switch. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
-        if options.join_leave and self._is_announced(app, channel) and not self.has(connection, channel):
+        is_new = not self.members.has(connection, channel)
+        if options.join_leave and is_new and self._is_announced(app, channel):
             self.charge_notices(connection, channel)
         try:
             found = self._join(app, channel, connection, options, since, delta)
@@ -240,7 +246,7 @@ class Channels(ChannelMembers):
                 raise ChannelRefused("ended")
             lost = found.position is not None and since is not None and not found.recovered
             if reject_unrecovered and lost:
-                self.leave(app, channel, connection)
+                self.members.leave(app, channel, connection)
                 raise ChannelRefused("unrecoverable")
         except ChannelRefused:
             self._abandon(app, channel)
@@ -267,7 +273,7 @@ class Channels(ChannelMembers):
                     raise ChannelRefused("ended")
         except BaseException:
             for channel in found:
-                self.leave(app, channel, connection)
+                self.members.leave(app, channel, connection)
             for channel in wanted:
                 self._abandon(app, channel)
             raise
@@ -279,7 +285,8 @@ class Channels(ChannelMembers):
             newest = (
                 found.publications[-1] if found.delta and found.recovered and found.publications else None
             )
-            self._release(found.local, connection, found.position, newest)
+            is_stored = found.options.history != ""
+            self._ordered.release(found.local, connection, found.position, is_stored, newest)
         if self.streams.by_channel:
             self.send_streams(connection, channel)
         if found.options.join_leave:
@@ -291,13 +298,13 @@ class Channels(ChannelMembers):
         The first one on this node waits for the next piece, if another node owns the message.
         """
         app = connection.app or ""
-        local = self._local(app, channel) if self.streams.of(app, channel) else None
+        local = self._hub.channel(app, channel) if self.streams.of(app, channel) else None
         if local is None or connection not in local.members:
             return
         if len(local.members) == 1:
             self.streams.drop_copies(app, channel)  # they may lack what came while nobody was subscribed
         for stream in self.streams.of(app, channel).values():
-            self._send(local, [connection], stream.so_far())
+            self._ordered.send(local, [connection], stream.so_far())
 
     def _join(
         self,
@@ -310,7 +317,7 @@ class Channels(ChannelMembers):
     ) -> Subscribed:
         """Make the connection a member that receives nothing yet, and read its channel's history, if any."""
         limit = options.max_subscribers
-        if limit and self.count(app, channel) >= limit and not self.has(connection, channel):
+        if limit and self.members.count(app, channel) >= limit and not self.members.has(connection, channel):
             raise ChannelRefused("full", f"the channel has {limit} subscribers")
         if options.has_history:
             return self._join_with_history(app, channel, connection, options, since, delta)
@@ -319,7 +326,7 @@ class Channels(ChannelMembers):
 
     def _not_joined(self, connection: Connection, channel: str) -> NoReturn:
         """Raise :class:`ChannelRefused` for a connection that is no new member."""
-        raise ChannelRefused("exists" if self.has(connection, channel) else "ended")
+        raise ChannelRefused("exists" if self.members.has(connection, channel) else "ended")
 
     def _join_with_history(
         self,
@@ -341,7 +348,7 @@ class Channels(ChannelMembers):
             else:
                 page = self._retained_page(app, channel, since, limit)
         except BaseException:
-            self.leave(app, channel, connection)
+            self.members.leave(app, channel, connection)
             raise
         if local.position is None:
             raise ChannelRefused("ended")
@@ -370,7 +377,7 @@ class Channels(ChannelMembers):
         app, state = connection.app or "", connection.dialect_state
         options = self.options(app, channel)
         can_recover = state is not None and state.resubscribes(channel)
-        if not (can_recover and options.has_history) or self.has(connection, channel):
+        if not (can_recover and options.has_history) or self.members.has(connection, channel):
             return False
         try:
             found = self._join_with_history(app, channel, connection, options, since)
@@ -388,8 +395,8 @@ class Channels(ChannelMembers):
         else:
             answer(Position(position.epoch, since.offset))
             for event in found.publications:
-                self._fanout.to_connection(local.app, connection, event)
-        self._release(local, connection, position)
+                self._fanout.to_connection(connection, event)
+        self._ordered.release(local, connection, position, options.history != "")
         return True
 
     def _join_waiting(
@@ -400,79 +407,20 @@ class Channels(ChannelMembers):
         local = self._enter(app, channel, connection)
         if local is None:
             return None
-        if local.position is None:
-            local.position = ChannelPosition()
-        local.position.waiting[connection] = []
-        if delta:
-            local.position.deltas = local.position.deltas or {}
-            local.position.deltas[connection] = 0
-        self._report_join(local, connection)
+        self._ordered.wait(local, connection, delta)
+        self.members.report_join(local, connection)
         return local
 
-    def _release(
-        self, local: LocalChannel, connection: Connection, position: Position, newest: Event | None = None
-    ) -> None:
-        """Deliver to a new member what was published while it waited. Never switches.
-
-        ``newest``: the last publication up to ``position``, if the member reads deltas and has received it.
-        If this node has delivered publications that the member has not received, its subscription ends.
-        """
-        state = local.position
-        if state is None:
-            return
-        if newest is not None and newest.channel is not None and state.deltas is not None:
-            state.deltas[connection] = newest.channel.offset
-            state.last = state.last or newest
-        if self.is_stored(local.app.name, local.name):
-            self._release_stored(local, state, connection, position)
-            return
-        if state.offset < 0:
-            self._begin(local, state, position)
-        elif state.epoch != position.epoch:
-            self._lose(local, state, position)
-        held = state.waiting.pop(connection, None)
-        reached = position.offset
-        for event in held if isinstance(held, list) else ():
-            place = event.channel
-            if place is not None and place.offset:
-                if place.epoch != position.epoch or place.offset <= position.offset:
-                    continue
-                reached += 1
-            self._send(local, [connection], event)
-        if reached < state.offset:
-            self._end(local, connection)
-        elif reached > state.offset:
-            state.waiting[connection] = reached
-
-    def _release_stored(
-        self, local: LocalChannel, state: ChannelPosition, connection: Connection, position: Position
-    ) -> None:
-        """Deliver to a new member of a stored channel what waited for it. Its log has no gaps."""
-        held = state.waiting.pop(connection, None)
-        for event in held if isinstance(held, list) else ():
-            place = event.channel
-            if place is None or not 0 < place.offset <= position.offset:
-                self._send(local, [connection], event)
-        if position.offset > state.offset:
-            # It was read from the log before this node delivers it.
-            state.waiting[connection] = position.offset
-
     def _abandon(self, app: str, channel: str) -> None:
-        """Forget a position that nobody reads from the history any more, and deliver what came meanwhile.
-        Never switches.
-        """
-        local = self._local(app, channel)
-        state = None if local is None else local.position
-        if local is None or state is None or state.offset >= 0 or state.waiting:
-            return
-        local.position = None
-        for offset in sorted(state.early):
-            super().deliver(app, state.early[offset])
+        """A subscription was refused: nobody may wait for the position of its channel. Never switches."""
+        local = self._hub.channel(app, channel)
+        if local is not None:
+            self._ordered.abandon(local)
 
     def unsubscribe(self, connection: Connection, channel: str) -> bool:
         """End a subscription. Returns whether there was one. Never switches."""
         app = connection.app or ""
-        left = self.leave(app, channel, connection)
+        left = self.members.leave(app, channel, connection)
         if left:
             self.announce("leave", connection, channel)
         return left
@@ -480,9 +428,9 @@ class Channels(ChannelMembers):
     def remove(self, connection: Connection, channel: str) -> bool:
         """End a subscription that its client has not ended. The others learn of it. Returns whether there was
         one. Never switches."""
-        left = self.leave(connection.app or "", channel, connection)
+        left = self.members.leave(connection.app or "", channel, connection)
         if left:
-            self._report_left(connection, (channel,))
+            self.members.report_left(connection, (channel,))
         return left
 
     def expel(self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE) -> None:
@@ -490,14 +438,14 @@ class Channels(ChannelMembers):
 
         :data:`INSUFFICIENT_STATE` closes the connection of a client that begins again only with a new one.
         """
-        app, state = connection.app or "", connection.dialect_state
+        state, has = connection.dialect_state, self.members.has
         begins_again = code == INSUFFICIENT_STATE
-        if begins_again and state is not None and state.reconnects(channel) and self.has(connection, channel):
+        if begins_again and state is not None and state.reconnects(channel) and has(connection, channel):
             connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
         elif self.remove(connection, channel):
             reason = INSUFFICIENT if begins_again else "server unsubscribe"
             event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
-            self._fanout.to_connection(self._hub.apps[app], connection, event)
+            self._fanout.to_connection(connection, event)
 
     def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
         """End the subscriptions of users who are members of a group no longer. Never switches."""
@@ -520,7 +468,8 @@ class Channels(ChannelMembers):
         """
         size = sum(2 * len(self.info_of(connection, channel)) for channel in channels)
         payer = connection.user or self._connections.id_of(connection)
-        if size and not self._notice_rates.take(connection.app or "", payer, size):
+        limit = self._fanout.notice_bytes  # a larger size counts as that
+        if size and not self._notices.take((connection.app or "", payer), min(size, limit), limit):
             raise ChannelRefused("rate", "the user subscribes too often; try again in a second")
 
     def _is_announced(self, app: str, channel: str) -> bool:
@@ -556,10 +505,10 @@ class Channels(ChannelMembers):
         state = connection.dialect_state
         to_itself = kind == "join" and state is not None and state.receives_own_joins()
         notice = Publication(channel, event, except_connection=None if to_itself else connection)
-        if self._others is None:
-            self._publish(app, notice, {})
+        if self._nodes is None:
+            self._send_here(app, notice)
         else:
-            gevent.spawn(super().publish_each, app, (notice,))
+            gevent.spawn(self.publish_each, app, (notice,))
 
     def _announce_leaves(self, connection: Connection, channels: tuple[str, ...]) -> None:
         for channel in channels:
@@ -577,13 +526,18 @@ class Channels(ChannelMembers):
         at_most: int | None = None,
         key: str = "",
     ) -> Outcome:
-        """See :class:`ChannelMembers`. FAILED also if the history does not answer; REFUSED: the log cannot
-        store it. ``key``: see :meth:`publish_event`."""
-        event = _of_channel(channel, event)
+        """Publish to a channel (:class:`Publication`), without a limit of the payload. May switch.
+        Publications of one node to a channel arrive in the order of the calls. ``key``: see
+        :meth:`publish_event`.
+
+        NOT_SENT: the channel has no members. PARTLY: a node with members is known not to receive it. FAILED:
+        no node receives it, or the history does not answer. REFUSED: the log cannot store it.
+        """
+        if event.channel is None:
+            event = replace(event, channel=ChannelPart(channel))
+        what = Publication(channel, event, except_users, except_connection, at_most)
         try:
-            return self._publish_once(
-                app, Publication(channel, event, except_users, except_connection, at_most), key
-            ).outcome
+            return self._publish(app, what, self.options(app, channel), key).outcome
         except ChannelRefused as refused:
             return refused.outcome
 
@@ -605,20 +559,25 @@ class Channels(ChannelMembers):
         is too long), or ``unavailable`` (the history or the nodes of all subscribers do not answer; nobody
         receives it, unless it is in the history although the answer was lost).
         """
-        limit = self.options(app, channel).max_bytes
+        options = self.options(app, channel)
+        limit = options.max_bytes
         if limit and len(event.data or event.text.encode()) > limit:
             raise ChannelRefused("limit", f"a publication to the channel has at most {limit} bytes")
-        what = Publication(channel, _of_channel(channel, event), except_users, except_connection)
-        return self._publish_once(app, what, key, with_history)
+        if event.channel is None:
+            event = replace(event, channel=ChannelPart(channel))
+        what = Publication(channel, event, except_users, except_connection)
+        return self._publish(app, what, options, key, with_history)
 
-    def _publish_once(self, app: str, what: Publication, key: str, with_history: bool = True) -> Published:
+    def _publish(
+        self, app: str, what: Publication, options: ChannelSettings, key: str, with_history: bool = True
+    ) -> Published:
         """Store a publication, if its channel has a history, and send it. May switch. Raises
         :class:`ChannelRefused`."""
-        if with_history:
-            if what.event.kind == "msg" and self.is_stored(app, what.channel):
-                return self._append(app, what, key)
-            what = self._retained(app, what, key)
-        outcome = self.publish_each(app, (what,))[0]
+        if with_history and options.history and what.event.kind == "msg":
+            return self._append(app, what, key)
+        if with_history and options.history_size and what.event.kind != "stream":
+            what = self._retained(app, what, options, key)
+        outcome = self._send_here(app, what) if self._nodes is None else self.publish_each(app, (what,))[0]
         place = what.event.channel
         if place is None or not place.offset:
             if outcome is Outcome.FAILED:
@@ -636,12 +595,9 @@ class Channels(ChannelMembers):
         self._metrics.pushes += 1
         return published
 
-    def _retained(self, app: str, what: Publication, key: str) -> Publication:
+    def _retained(self, app: str, what: Publication, options: ChannelSettings, key: str) -> Publication:
         """Store what goes to a channel with a history. On a lone node this never switches, so numbers have
         the order of delivery."""
-        options = self.options(app, what.channel)
-        if not options.history_size or what.event.kind == "stream":
-            return what
         retained = Retained(
             what.channel, what.event, options.history_size, options.history_seconds, key or what.event.id
         )
@@ -650,43 +606,78 @@ class Channels(ChannelMembers):
             raise ChannelRefused("unavailable", "the history of the channel does not answer")
         return replace(what, event=events[0])
 
-    # --- delivery in order ----------------------------------------------------------------------------------
+    def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
+        """Send many publications, in their order, with one query to the registry, past the history; see
+        :meth:`publish`."""
+        nodes = self._nodes
+        outcomes = []
+        if nodes is None:
+            for number, each in enumerate(publications, 1):
+                outcomes.append(self._send_here(app, each))
+                if not number % YIELD_TARGETS:
+                    serve_others()
+            return outcomes
+        with nodes.turn(app, [each.channel for each in publications]) as found:
+            for number, each in enumerate(publications, 1):
+                outcomes.append(self._send_to(nodes, app, each, found[each.channel]))
+                if not number % YIELD_TARGETS:
+                    serve_others()
+        return outcomes
+
+    def _send_here(self, app: str, what: Publication) -> Outcome:
+        """Deliver a publication on a node alone. Never switches."""
+        if what.at_most is not None and self._hub.member_count(app, what.channel) > what.at_most:
+            return Outcome.NOT_SENT
+        if not self.deliver(app, what):
+            return Outcome.NOT_SENT
+        self._metrics.pushes += 1
+        return Outcome.SENT
+
+    def _send_to(
+        self, nodes: ChannelNodes, app: str, what: Publication, found: MembersOfNodes | None
+    ) -> Outcome:
+        """Deliver a publication here, and send it to the others of the nodes ``found``. Never switches."""
+        if what.at_most is not None:
+            members = self._hub.member_count(app, what.channel) + nodes.members_elsewhere(found)
+            if members > what.at_most:
+                return Outcome.NOT_SENT
+        reached = self.deliver(app, what)
+        sent, missed = nodes.send(app, what, found, reached > 0)
+        if not (reached or sent):
+            return Outcome.FAILED if missed else Outcome.NOT_SENT
+        self._metrics.pushes += 1
+        return Outcome.PARTLY if missed else Outcome.SENT
+
+    # --- delivery on this node ------------------------------------------------------------------------------
+
+    def received(self, item: ToChannel) -> None:
+        """Deliver a publication of another node. Never switches."""
+        skipped = item.except_connection or None
+        self.deliver(item.app, Publication(item.channel, item.event, item.except_users, skipped))
 
     def deliver(self, app: str, what: Publication) -> int:
-        """See :class:`ChannelMembers`. Publications with an offset are delivered in its order."""
-        local = self._local(app, what.channel)
-        part = what.event.channel
-        if (
-            part is not None
-            and part.stream is not None
-            and (local is None or not self.streams.accept(app, part, part.stream, what.event))
-        ):
+        """Deliver to the members on this node: publications with an offset in its order. Returns the number
+        of members reached. Never switches."""
+        known = self._hub.apps.get(app)
+        local = None if known is None else known.channels.get(what.channel)
+        if local is None:
             return 0
-        state = None if local is None else local.position
-        if local is None or state is None:
-            return super().deliver(app, what)
-        place = what.event.channel
-        if place is None or not place.offset:
-            self._deliver(local, what)
-        elif state.offset < 0:
-            # The first subscriber still reads the history.
-            state.early[place.offset] = what
-        elif place.epoch != state.epoch:
-            self._lose(local, state, Position(place.epoch, place.offset))
-            self._deliver(local, what)
-        elif place.offset == state.offset + 1:
-            state.offset += 1
-            self._deliver(local, what)
-            self._deliver_early(local, state)
-        elif place.offset > state.offset:
-            state.early[place.offset] = what
-            self._fill(local, state)
+        part = what.event.channel
+        if part is not None and part.stream and not self.streams.accept(app, part, part.stream, what.event):
+            return 0
+        skipped = what.except_connection
+        if isinstance(skipped, str):
+            skipped = self._connections.find(app, skipped)
+            what = replace(what, except_connection=skipped)
+        if local.position is None:
+            return self._fanout.to_channel(local, what.event, what.except_users, skipped)
+        self._ordered.deliver(local, local.position, what)
         return len(local.members)
 
     def deliver_stored(self, app: str, entry: Entry) -> int:
         """Deliver an entry of the log, in its order, if it is a message to a channel. Members that follow the
         log themselves do not receive it here. Returns the number of subscribers here. Never switches."""
-        local, keeps = self._local(app, entry.room), self.keeps_talks(app)
+        local, keeps = self._hub.channel(app, entry.room), self.keeps_talks(app)
         stored = self.is_stored(app, entry.room)
         if local is None or entry.kind != "message" or not (stored or keeps):
             return 0
@@ -700,153 +691,11 @@ class Channels(ChannelMembers):
             self.streams.accept(app, part, part.stream, event)
         if stored and local.position is not None:
             local.position.offset = entry.id
+        if isinstance(what.except_connection, str):
+            what = replace(what, except_connection=self._connections.find(app, what.except_connection))
         some = [each for each in local.members if not follows_log_itself(each)] if keeps else None
-        self._deliver(local, what, some)
+        self._ordered.to_ready(local, what, some)
         return len(local.members)
-
-    def _deliver(
-        self, local: LocalChannel, what: Publication, some: Sequence[Connection] | None = None
-    ) -> None:
-        """Deliver to the members (``some``: to these of them) that do not wait."""
-        state = local.position
-        waiting = {} if state is None else state.waiting
-        if some is None and (state is None or not (waiting or state.deltas)):
-            super().deliver(local.app.name, what)
-            return
-        place = what.event.channel
-        skipped = what.except_connection
-        if isinstance(skipped, str):
-            skipped = self._connections.find(local.app.name, skipped)
-        ready = []
-        for connection in local.members if some is None else some:
-            waits = waiting.get(connection)
-            if connection is skipped or connection.user in what.except_users:
-                continue
-            if isinstance(waits, list):
-                if what.event.kind != "stream":  # it receives the message so far when it has subscribed
-                    waits.append(what.event)
-            elif waits is None or place is None or not 0 < place.offset <= waits:
-                ready.append(connection)
-        self._send(local, ready, what.event)
-        for connection, waits in tuple(waiting.items()):
-            if isinstance(waits, int) and state is not None and waits <= state.offset:
-                del waiting[connection]
-
-    def _send(self, local: LocalChannel, members: list[Connection], event: Event) -> None:
-        """Send a publication to members: a delta to those that have the one before it. Never switches."""
-        state = local.position
-        deltas = None if state is None else state.deltas
-        if state is None or not deltas or event.kind in ("join", "leave"):
-            self._fanout.to_some(local.app, members, event)
-            return
-        place, last = event.channel, state.last
-        offset = 0 if place is None else place.offset
-        before = None if last is None else last.channel
-        basis = 0
-        if offset and place is not None and before is not None and place.epoch == before.epoch:
-            basis = before.offset
-        plain: list[Connection] = []
-        whole: list[Connection] = []
-        changed: list[Connection] = []
-        for connection in members:
-            received = deltas.get(connection)
-            if received is None:
-                plain.append(connection)
-                continue
-            (changed if basis and received == basis else whole).append(connection)
-            deltas[connection] = offset
-        if plain:
-            self._fanout.to_some(local.app, plain, event)
-        if whole:
-            self._fanout.to_some(local.app, whole, compressed(event, None))
-        if changed:
-            self._fanout.to_some(local.app, changed, compressed(event, last))
-        if offset:
-            state.last = event
-
-    def _deliver_early(self, local: LocalChannel, state: ChannelPosition) -> None:
-        while (what := state.early.pop(state.offset + 1, None)) is not None:
-            state.offset += 1
-            self._deliver(local, what)
-        if state.early:
-            self._fill(local, state)
-
-    def _begin(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
-        """The history has returned the position: deliver in order from here."""
-        state.epoch, state.offset = position.epoch, position.offset
-        state.early = {
-            offset: what
-            for offset, what in state.early.items()
-            if offset > position.offset and what.event.channel.epoch == position.epoch
-        }
-        self._deliver_early(local, state)
-
-    def _fill(self, local: LocalChannel, state: ChannelPosition) -> None:
-        """Read missing publications soon."""
-        if not state.filling:
-            state.filling = True
-            gevent.spawn_later(FILL_SECONDS, self._run_fill, local, state)
-
-    def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
-        """Greenlet: deliver what other nodes have published and this one has not received."""
-        page, since = None, Position(state.epoch, state.offset)
-        try:
-            while local.members and page is None:
-                since = Position(state.epoch, state.offset)
-                page = self._history.read(local.app.name, local.name, since, -1)
-                if page is None:
-                    gevent.sleep(1)
-        except Exception:
-            log.exception("missing publications could not be read")
-        state.filling = False
-        if page is not None and state.epoch == since.epoch:
-            self._deliver_page(local, state, since, page)
-
-    def _deliver_page(
-        self, local: LocalChannel, state: ChannelPosition, since: Position, page: HistoryPage
-    ) -> None:
-        """Deliver publications after ``since`` that have not come otherwise. Never switches."""
-        if page.position.epoch != state.epoch or page.position.offset < since.offset:
-            self._lose(local, state, page.position)
-            return
-        for event in page.publications:
-            place = event.channel
-            if place is not None and place.offset > state.offset:
-                # What came from a node says whom to leave out; the history does not.
-                state.early.setdefault(place.offset, Publication(local.name, event))
-        self._deliver_early(local, state)
-        if state.offset >= page.position.offset:
-            return
-        rest = dict(state.early)
-        self._lose(local, state, page.position)
-        for offset in sorted(rest):
-            if offset <= page.position.offset:  # for members that do not subscribe again
-                state.offset = offset  # those who have subscribed behind it do not get it
-                self._deliver(local, rest[offset])
-            else:
-                state.early[offset] = rest[offset]
-        state.offset = page.position.offset
-        self._deliver_early(local, state)
-
-    def _lose(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
-        """Publications are lost: let the members subscribe again and reload. Never switches."""
-        log.warning("the history of a channel of %s has a gap; its subscribers start again", local.app.name)
-        goes_on = position.epoch == state.epoch and position.offset >= state.offset
-        state.epoch, state.offset = position.epoch, position.offset
-        state.early.clear()
-        for connection in tuple(local.members):
-            waits = state.waiting.get(connection)
-            if isinstance(waits, list):
-                continue  # it still reads the history
-            if not goes_on:
-                state.waiting.pop(connection, None)
-            self._end(local, connection)
-
-    def _end(self, local: LocalChannel, connection: Connection) -> None:
-        """End a subscription that has a gap, if its client can subscribe again. Never switches."""
-        dialect_state = connection.dialect_state
-        if dialect_state is not None and dialect_state.resubscribes(local.name):
-            self.expel(connection, local.name, INSUFFICIENT_STATE)
 
     def run(self) -> None:
         """Greenlet: find publications whose node died before it sent them to this one."""
@@ -869,15 +718,7 @@ class Channels(ChannelMembers):
                     self._follow(app.name, local.name)  # it did not need the log before
                 elif options.history_size and local.position is not None:
                     here.append(local)
-            for first in range(0, len(here), CHECKED_TOGETHER):
-                some = here[first : first + CHECKED_TOGETHER]
-                found = self._history.positions(app.name, [local.name for local in some])
-                for local, newest in zip(some, found or (), strict=False):
-                    state = local.position
-                    if state is None or state.offset < 0:
-                        continue
-                    if newest != Position(state.epoch, state.offset):
-                        self._fill(local, state)
+            self._ordered.check(app.name, here)
 
     # --- history --------------------------------------------------------------------------------------------
 
@@ -917,19 +758,10 @@ class Channels(ChannelMembers):
             raise ChannelRefused("unavailable")
 
 
-def _max_channels(settings: Callable[[str], TenantSettings | None], app: str) -> int:
-    tenant = settings(app)
-    return 0 if tenant is None else tenant.max_channels
-
-
 def follows_log_itself(connection: Connection) -> bool:
     """Whether a connection receives the stored messages of its channels with those of its user."""
     state = connection.dialect_state
     return state is not None and state.channels_from_log
-
-
-def _of_channel(channel: str, event: Event) -> Event:
-    return event if event.channel is not None else replace(event, channel=ChannelPart(channel))
 
 
 def _fitting(publications: list[Event]) -> list[Event]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import Final
+from weakref import ref
 
 from msgspec import UNSET, Raw
 
 from imserver import errors
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.login import Logins
-from imserver.auth.quotas import ConnectionRates
+from imserver.auth.rates import PUBLICATIONS, Buckets
 from imserver.auth.rules import Rule
 from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.channels.channels import Channels, Subscribed
@@ -96,7 +97,7 @@ class ChannelCommands:
         self._consent = consent
         self.answers = answers
         self._table = table
-        self._rates = ConnectionRates()
+        self._publications = Buckets(PUBLICATIONS)
         self._pages: dict[tuple[Dialect, str, AskHistory], tuple[HistoryPage, Raw]] = {}
         """Pages of histories as they were last sent, by codec, app and command; the oldest first."""
         self._pages_bytes = 0
@@ -209,8 +210,10 @@ class ChannelCommands:
                 self._check_member(connection, channel)
             elif rule != "back_end":
                 raise ChannelRefused("denied")
-            if not self._rates.take_of_channel(connection, self._channels.namespace(app, channel), options):
-                raise ChannelRefused("rate")
+            if limit := options.publications_per_second:
+                payer = ref(connection), self._channels.namespace(app, channel)
+                if not self._publications.take(payer, number=limit):
+                    raise ChannelRefused("rate")
             part = ChannelPart(channel, info=self._channels.info_of(connection, channel))
             event = Event(
                 "msg", connection.user or "", command.text, type=command.type, data=command.data, channel=part
@@ -233,7 +236,7 @@ class ChannelCommands:
         except ChannelRefused as refused:
             return answers.refused(refused)
         limit = command.limit or MAX_PRESENCE
-        page = self._channels.members(connection.app or "", channel, command.after, limit)
+        page = self._channels.members.page(connection.app or "", channel, command.after, limit)
         return answers.presence(connection.encoding.dialect, command, page)
 
     def check_presence(self, connection: Connection, channel: str) -> None:
@@ -272,7 +275,7 @@ class ChannelCommands:
         return encoded
 
     def _check_member(self, connection: Connection, channel: str) -> None:
-        if not self._channels.has(connection, channel):
+        if not self._channels.members.has(connection, channel):
             raise ChannelRefused("denied", "the client is not subscribed to the channel")
 
     def _check_reader(self, connection: Connection, channel: str) -> None:

@@ -12,12 +12,12 @@ import msgspec
 from msgspec import Struct
 
 from imserver.channels.channels import Channels
-from imserver.channels.members import RESERVED, ChannelRefused, check_name
+from imserver.channels.members import ChannelRefused, check_name
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries, OtherNodes, ToConnection, encode
 from imserver.cluster.registry import Lease, Registry
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import Hub
+from imserver.hub.hub import RESERVED
 from imserver.model import SYSTEM_PREFIX, Event, Outcome
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
@@ -108,7 +108,6 @@ class Connections:
         self,
         table: ConnectionTable,
         channels: Channels,
-        hub: Hub,
         fanout: Fanout,
         queries: NodeQueries,
         registry: Registry,
@@ -129,7 +128,6 @@ class Connections:
         """Pushes from other nodes to connections that had ended."""
         self._table = table
         self._channels = channels
-        self._hub = hub
         self._fanout = fanout
         self._queries = queries
         self._registry = registry
@@ -164,7 +162,7 @@ class Connections:
         connection = self.find(app, connection_id)
         if connection is None:
             return False
-        self._fanout.to_connection(self._hub.apps[app], connection, event)
+        self._fanout.to_connection(connection, event)
         return True
 
     def close(
@@ -194,9 +192,7 @@ class Connections:
     # --- channels -------------------------------------------------------------------------------------------
 
     def join(self, app: str, connection_id: str, channel: str, about: bytes = b"") -> Joined:
-        """See :meth:`imserver.channels.members.ChannelMembers.join`. Raises ChannelRefused for a bad
-        name only.
-        """
+        """See :meth:`imserver.channels.channels.Channels.join`. Raises ChannelRefused for a bad name only."""
         return self.join_each(app, (connection_id,), channel, about)[0]
 
     def join_each(
@@ -242,7 +238,7 @@ class Connections:
             new = self._channels.join(query.app, channel, connection)
         except ChannelRefused as refused:
             return Joined.FAILED if refused.reason == "unavailable" else Joined.FULL
-        if channel not in self._channels.channels_of(connection):
+        if channel not in self._channels.members.channels_of(connection):
             return Joined.UNKNOWN
         joined(new, None)
         return Joined.JOINED if new else Joined.MEMBER
@@ -299,7 +295,7 @@ class Connections:
             connection.since,
             connection.peer,
             self._registry.lease.node,
-            self._channels.channels_of(connection),
+            self._channels.members.channels_of(connection),
         )
 
     def _of_each(

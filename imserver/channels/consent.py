@@ -71,7 +71,7 @@ class ChannelConsent:
             raise ChannelRefused("denied", "the channel belongs to another user, or to members of a group")
 
     def _is_member(self, app: str, group: int, user: str) -> bool:
-        found = self._store.log().member(app, group, user) if group else None
+        found = self._store.log().conversations.member(app, group, user) if group else None
         return found is not None and found.kind_of_conversation == "group"
 
     def confirm_member(self, connection: Connection, channel: str) -> None:

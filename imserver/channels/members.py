@@ -1,15 +1,14 @@
-"""Members of channels: sets of connections, on all nodes, that receive the same events."""
+"""Members of channels, on all nodes; names of channels, and why a call is refused."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from heapq import nsmallest
 from itertools import islice
 from math import isfinite
-from time import monotonic
 from typing import Final, Literal, Protocol
 
 import gevent
@@ -18,22 +17,17 @@ from msgspec import Struct
 
 from imserver.channels.registrar import Registrar
 from imserver.clock import is_long_turn, serve_others
-from imserver.cluster.nodes import NodeQueries, OtherNodes, ToChannel, read
+from imserver.cluster.nodes import NodeQueries, OtherNodes, read
 from imserver.cluster.registry import Lease
-from imserver.config.settings import ChannelSettings
+from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.errors import ClientError, ImserverError
-from imserver.hub.fanout import Fanout
 from imserver.hub.hub import ChannelMembership, Hub, LocalChannel
-from imserver.metrics import Metrics
-from imserver.model import YIELD_TARGETS, Event, Outcome
+from imserver.model import Event, Outcome
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
 MAX_NAME_BYTES: Final = 255
 """Longest name of a channel, in bytes of UTF-8."""
-RESERVED: Final = ("user:", "group:")
-"""Channels of these namespaces reach the sessions of users and of the members of groups, without
-subscriptions. Only these users and members may subscribe to them."""
 PRIVATE_PREFIX: Final = "$"
 """Beginning of the names of Centrifugo's private channels. It is no part of the namespace."""
 _USER_BOUNDARY: Final = "#"
@@ -44,12 +38,8 @@ MAX_TAGS: Final = 16
 """The most tags of a publication."""
 MAX_TAG_BYTES: Final = 4096
 """The most bytes of the tags of a publication, as JSON."""
-UNSETTLED_SECONDS: Final = 10.0
-"""How long a node that could not report a channel to the registry gets every publication."""
 YIELD_MEMBERS: Final = 64
 """After so many members of a page, others may be served."""
-_TURN_SECONDS: Final = 0.001
-_NOWHERE: Final[Mapping[int, int]] = {}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -255,22 +245,19 @@ class ChannelNamesAnswer(Struct, frozen=True, array_like=True):
 
 
 class ChannelMembers:
-    """The members of channels on all nodes. Owner of the queue of ended connections and of the publishing
-    turns.
+    """Who is subscribed to channels: the members on this node, and lists and numbers of those on all nodes.
+    Owner of the queue of ended connections.
 
     Calls may switch, unless their docstring says otherwise. Connections are those of this node; for those of
-    other nodes, see :class:`imserver.channels.connections.Connections`. ``max_channels``: limit of
-    the number of channels per app and node (0: no limit). ``others`` and ``registrar`` are None without a
-    cluster. While the registry does not answer, and for a while after, publications go to all live nodes.
+    other nodes, see :class:`imserver.channels.connections.Connections`. ``settings``: app → its settings.
+    ``others`` and ``registrar`` are None without a cluster.
     """
 
     def __init__(
         self,
         hub: Hub,
-        fanout: Fanout,
-        metrics: Metrics,
         table: ConnectionTable,
-        max_channels: Callable[[str], int],
+        settings: Callable[[str], TenantSettings | None],
         others: OtherNodes | None = None,
         registrar: Registrar | None = None,
     ) -> None:
@@ -286,23 +273,17 @@ class ChannelMembers:
         """Called with each connection that is no member any more, the channel, and whether it was the last
         one on this node. Must not switch. Append."""
         self._hub = hub
-        self._fanout = fanout
-        self._metrics = metrics
         self._connections = table
         self._birth = table.ids.birth
-        self._max_channels = max_channels
+        self._settings = settings
         self._others = others
         self._registrar = registrar
         self._left: deque[tuple[Connection, tuple[str, ...]]] = deque()
         self._leavers = 0
-        self._turns: dict[tuple[str, str], deque[object]] = {}
-        """LocalChannel → the publishers that have asked the registry for its nodes, in their order."""
-        self._unsettled: dict[int, float] = {}
-        """Epochs of nodes that could not report a channel to the registry, and until when that counts."""
 
-    # --- members --------------------------------------------------------------------------------------------
+    # --- on this node ---------------------------------------------------------------------------------------
 
-    def _enter(self, app: str, channel: str, connection: Connection) -> LocalChannel | None:
+    def enter(self, app: str, channel: str, connection: Connection) -> LocalChannel | None:
         """Put a connection into a channel, and return the channel. Nobody else learns of it. Never switches.
 
         None: it was a member before, or is not in service in this app. Raises :class:`ChannelRefused`, with a
@@ -317,12 +298,13 @@ class ChannelMembers:
             )
         if channel not in known.channels:
             check_name(channel)
-            limit = self._max_channels(app)
+            settings = self._settings(app)
+            limit = 0 if settings is None else settings.max_channels
             if limit and len(known.channels) >= limit:
                 raise ChannelRefused("full", f"the app has {limit} channels on this node, which is its limit")
         return self.membership.join(known, channel, connection)
 
-    def _report_join(self, channel: LocalChannel, connection: Connection) -> None:
+    def report_join(self, channel: LocalChannel, connection: Connection) -> None:
         """Let the registry and the listeners know a new member. Publications that begin after the return
         reach it, from any node. May switch."""
         is_first = len(channel.members) == 1
@@ -330,6 +312,11 @@ class ChannelMembers:
             is_first = self._registrar.joined(channel.app.name, channel.name, new=True) and is_first
         for listener in self.on_joined:
             listener(connection, channel.name, is_first)
+
+    def await_report(self, connection: Connection, channel: str) -> None:
+        """Return when the registry knows the channel of a connection that was a member before. May switch."""
+        if self._registrar is not None and self.has(connection, channel):
+            self._registrar.joined(connection.app or "", channel, new=False)
 
     def leave(self, app: str, channel: str, connection: Connection) -> bool:
         """Take a connection out of a channel. Return whether it was a member. Never switches."""
@@ -359,15 +346,16 @@ class ChannelMembers:
 
     def has(self, connection: Connection, channel: str) -> bool:
         """Whether a connection is a member of a channel. Never switches."""
-        local = self._local(connection.app or "", channel)
+        local = self._hub.channel(connection.app or "", channel)
         return local is not None and connection in local.members
 
     def ended(self, connection: Connection, _code: int) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``). Never switches."""
         if connection.channels:
-            self._report_left(connection, self.leave_all(connection))
+            self.report_left(connection, self.leave_all(connection))
 
-    def _report_left(self, connection: Connection, channels: tuple[str, ...]) -> None:
+    def report_left(self, connection: Connection, channels: tuple[str, ...]) -> None:
+        """Let the listeners know who has left without being asked. Never switches."""
         if self.on_left:
             self._left.append((connection, channels))
             if self._leavers < LEAVERS:
@@ -390,125 +378,7 @@ class ChannelMembers:
         finally:
             self._leavers -= 1
 
-    # --- publishing -----------------------------------------------------------------------------------------
-
-    def publish(
-        self,
-        app: str,
-        channel: str,
-        event: Event,
-        except_users: tuple[str, ...] = (),
-        except_connection: Connection | str | None = None,
-        at_most: int | None = None,
-    ) -> Outcome:
-        """Publish to a channel (:class:`Publication`). Publications of one node to a channel arrive in the
-        order of the calls.
-
-        NOT_SENT: the channel has no members. PARTLY: a node with members is known not to receive it. FAILED:
-        no node receives it.
-        """
-        what = Publication(channel, event, except_users, except_connection, at_most)
-        return self.publish_each(app, (what,))[0]
-
-    def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
-        """Publish many publications, in their order, with one query to the registry; see :meth:`publish`."""
-        others = self._others
-        if others is None:
-            return self._publish_each(app, publications, {})
-        channels = dict.fromkeys([each.channel for each in publications])
-        if len(others.registry.leases()) <= 1 and not any(
-            (app, channel) in self._turns for channel in channels
-        ):
-            return self._publish_each(app, publications, {})
-        ticket = object()
-        for channel in channels:
-            self._turns.setdefault((app, channel), deque()).append(ticket)
-        try:
-            found = others.registry.find_channels(app, list(channels))
-            where: dict[str, Mapping[int, int] | None] = dict.fromkeys(channels)
-            where.update(zip(channels, found or (), strict=False))
-            for channel in channels:
-                while self._turns[app, channel][0] is not ticket:
-                    gevent.sleep(_TURN_SECONDS)
-            return self._publish_each(app, publications, where)
-        finally:
-            for channel in channels:
-                turns = self._turns[app, channel]
-                turns.remove(ticket)
-                if not turns:
-                    del self._turns[app, channel]
-
-    def _publish_each(
-        self, app: str, publications: Sequence[Publication], where: Mapping[str, Mapping[int, int] | None]
-    ) -> list[Outcome]:
-        outcomes = []
-        for number, each in enumerate(publications, 1):
-            outcomes.append(self._publish(app, each, where.get(each.channel, _NOWHERE)))
-            if not number % YIELD_TARGETS:
-                serve_others()
-        return outcomes
-
-    def _publish(self, app: str, what: Publication, nodes: Mapping[int, int] | None) -> Outcome:
-        """Deliver here, and send to ``nodes``, a table of nodes and their numbers of members. None: send to
-        all nodes. Never switches.
-        """
-        others = self._others
-        own = 0 if others is None else others.node_messages.own_epoch
-        if what.at_most is not None:
-            elsewhere = sum(members for node_epoch, members in (nodes or {}).items() if node_epoch != own)
-            if self._hub.member_count(app, what.channel) + elsewhere > what.at_most:
-                return Outcome.NOT_SENT
-        reached = self.deliver(app, what)
-        sent = missed = 0
-        if others is not None:
-            receivers = self._receivers(others, app, what.channel, nodes, reached > 0) - {own}
-            if receivers:
-                skipped = what.except_connection
-                if isinstance(skipped, Connection):
-                    skipped = ""
-                item = ToChannel(app, what.channel, what.event, what.except_users, skipped or "")
-                sent = others.node_messages.send_each(receivers, item)
-                missed = len(receivers) - sent
-        if not (reached or sent):
-            return Outcome.FAILED if missed else Outcome.NOT_SENT
-        self._metrics.pushes += 1
-        return Outcome.PARTLY if missed else Outcome.SENT
-
-    def _receivers(
-        self, others: OtherNodes, app: str, channel: str, nodes: Mapping[int, int] | None, reached: bool
-    ) -> set[int]:
-        """The node epochs of those that must get a publication. ``reached``: this node has members."""
-        leases, own = others.registry.leases(), others.node_messages.own_epoch
-        reported = self._registrar is not None and self._registrar.is_reported(app, channel)
-        # If the registry has lost this node, it may have lost others too.
-        if nodes is None or (own not in nodes and reached and reported):
-            return {node_epoch for node_epoch, lease in leases.items() if lease.birth}
-        if self._unsettled:
-            now = monotonic()
-            self._unsettled = {each: until for each, until in self._unsettled.items() if until > now}
-            return {*nodes, *self._unsettled} & leases.keys()
-        return {*nodes}
-
-    def peer_unsettled(self, node_epoch: int) -> None:
-        """Record that a node could not report a channel to the registry. Never switches."""
-        self._unsettled[node_epoch] = monotonic() + UNSETTLED_SECONDS
-
-    def received(self, item: ToChannel) -> None:
-        """Deliver a publication of another node. Never switches."""
-        skipped = item.except_connection or None
-        self.deliver(item.app, Publication(item.channel, item.event, item.except_users, skipped))
-
-    def deliver(self, app: str, what: Publication) -> int:
-        """Deliver to the members on this node. Return the number of connections reached. Never switches."""
-        channel = self._local(app, what.channel)
-        if channel is None:
-            return 0
-        skipped = what.except_connection
-        if isinstance(skipped, str):
-            skipped = self._connections.find(app, skipped)
-        return self._fanout.to_channel(channel, what.event, what.except_users, skipped)
-
-    # --- queries --------------------------------------------------------------------------------------------
+    # --- on all nodes ---------------------------------------------------------------------------------------
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
@@ -524,7 +394,7 @@ class ChannelMembers:
             return [{}]
         return self._others.registry.find_channels(app, [channel])
 
-    def members(self, app: str, channel: str, after: str = "", limit: int = 1000) -> MemberPage:
+    def page(self, app: str, channel: str, after: str = "", limit: int = 1000) -> MemberPage:
         """Members in the order of joining, after the cursor ``after`` (a page's ``next``)."""
         query = ChannelMembersQuery(app, channel, after, limit + 1)
         shares, missing = [self._members_here(query)], list[str]()
@@ -540,7 +410,7 @@ class ChannelMembers:
         return peers if found is None else [lease for lease in peers if lease.epoch in found[0]]
 
     def _members_here(self, query: ChannelMembersQuery) -> MembersHere:
-        found = self._local(query.app, query.channel)
+        found = self._hub.channel(query.app, query.channel)
         if found is None:
             return MembersHere(0, [], self._birth)
         after, total = read_cursor(query.after), len(found.members)
@@ -564,7 +434,7 @@ class ChannelMembers:
 
         Above ``most`` connections, each counts as a user. Users on several nodes are looked up there.
         """
-        found, local = self._find(app, channel), self._local(app, channel)
+        found, local = self._find(app, channel), self._hub.channel(app, channel)
         nodes = self._nodes_in(found)
         here = 0 if local is None else len(local.members)
         count = here + sum((found or [{}])[0].get(lease.epoch, 0) for lease in nodes)
@@ -583,7 +453,7 @@ class ChannelMembers:
         return sum(share.total for share in shares), len({user for share in shares for user in share.users})
 
     def _users_here(self, query: ChannelUsersQuery) -> UsersHere:
-        local = self._local(query.app, query.channel)
+        local = self._hub.channel(query.app, query.channel)
         members = {} if local is None else local.members
         return UsersHere(len(members), [*{connection.user or "" for connection in members}])
 
@@ -594,7 +464,7 @@ class ChannelMembers:
         elsewhere = sum(members for node_epoch, members in found[0].items() if node_epoch != own)
         return self._hub.member_count(app, channel) + elsewhere
 
-    def page(self, app: str, after: str = "", limit: int = 1000) -> ChannelPage:
+    def channels(self, app: str, after: str = "", limit: int = 1000) -> ChannelPage:
         """Channels of an app in the order of names, after the name ``after``."""
         query = ChannelNamesQuery(app, after, limit + 1)
         own = self._page_here(query)
@@ -623,10 +493,6 @@ class ChannelMembers:
         return ChannelNamesAnswer(
             len(known.channels), [ChannelCount(name, len(known.channels[name].members)) for name in names]
         )
-
-    def _local(self, app: str, channel: str) -> LocalChannel | None:
-        known = self._hub.apps.get(app)
-        return None if known is None else known.channels.get(channel)
 
 
 def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:

@@ -90,11 +90,11 @@ class ChannelLog:
         sender, is ``REPEATED`` and keeps its position. Raises :class:`ChannelRefused`: ``limit`` (invalid) or
         ``unavailable``; then some may be stored.
         """
-        stored = self._store.log()
+        writer = self._store.log().writer
         waiting: list[AsyncResult[Stored]] = []
         for each in publications:
             answer: AsyncResult[Stored] = AsyncResult()
-            stored.send(app, draft_of(each, key), answer.set)
+            writer.send(app, draft_of(each, key), answer.set)
             waiting.append(answer)
         results = [each.get() for each in waiting]
         appended = [each for each in results if isinstance(each, Appended)]
@@ -125,7 +125,7 @@ class ChannelLog:
         after = None if since is None else since.offset
         try:
             self._store.database_id()
-            page = self._store.log().channel_page(app, channel, after, limit, reverse)
+            page = self._store.log().entries.channel_page(app, channel, after, limit, reverse)
         except StorageUnavailable:
             raise ChannelRefused("unavailable") from None
         position = Position(self.epoch, page.last)

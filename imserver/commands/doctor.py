@@ -28,7 +28,7 @@ from imserver.errors import StartError
 from imserver.offline import load_settings, settings_options
 from imserver.process import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
 from imserver.storage.address import database_address
-from imserver.storage.database import probe
+from imserver.storage.engines import probe
 from imserver.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
 from imserver.terminal import fail
 

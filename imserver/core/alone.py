@@ -11,6 +11,7 @@ from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
+from imserver.channels.members import ChannelMembers
 from imserver.channels.stored import ChannelLog
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries
@@ -18,8 +19,8 @@ from imserver.cluster.registry import LocalValues, SoloRegistry
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
-from imserver.push.idempotency import Dedupe, MessageIds
-from imserver.push.push import Delivery, LocalReach, Pushes
+from imserver.push.idempotency import Idempotency
+from imserver.push.push import LocalReach, Pushes
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
@@ -45,8 +46,7 @@ class Alone:
         table: ConnectionTable,
         hub: Hub,
         fanout: Fanout,
-        delivery: Delivery,
-        dedupe: Dedupe,
+        idempotency: Idempotency,
         metrics: Metrics,
         logins: Logins,
         tenants: Tenants,
@@ -55,10 +55,11 @@ class Alone:
         self.registry = SoloRegistry()
         self.values = LocalValues()
         self.sessions = Sessions(hub, fanout, metrics, logins, store)
-        self.message_ids = MessageIds(dedupe)
-        self.pushes = Pushes(self.message_ids, LocalReach(self.message_ids, delivery), metrics)
+        self.reach = LocalReach(idempotency, fanout, metrics)
+        self.pushes = Pushes(idempotency, self.reach, metrics)
         history = LocalHistory(history_bytes, hub.member_count)
         tenants.on_delete.append(history.forget)
-        self.channels = Channels(hub, fanout, metrics, table, tenants.get, history, channel_log)
-        self.connections = Connections(table, self.channels, hub, fanout, queries, self.registry)
+        members = ChannelMembers(hub, table, tenants.get)
+        self.channels = Channels(members, hub, fanout, metrics, table, tenants.get, history, channel_log)
+        self.connections = Connections(table, self.channels, fanout, queries, self.registry)
         self.presence = Presence(hub, table, self.registry)

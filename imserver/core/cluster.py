@@ -16,6 +16,8 @@ from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
+from imserver.channels.members import ChannelMembers
+from imserver.channels.nodes import ChannelNodes
 from imserver.channels.registrar import Registrar
 from imserver.channels.stored import ChannelLog
 from imserver.cluster.nodes import (
@@ -39,8 +41,8 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.process import derive_key
-from imserver.push.idempotency import Dedupe, MessageIds
-from imserver.push.push import Delivery, Pushes
+from imserver.push.idempotency import Idempotency
+from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.sessions.cluster_sessions import ClusterSessions
 from imserver.sessions.connection_ids import ConnectionTable
@@ -70,8 +72,7 @@ class Cluster:
         table: ConnectionTable,
         hub: Hub,
         fanout: Fanout,
-        delivery: Delivery,
-        dedupe: Dedupe,
+        idempotency: Idempotency,
         metrics: Metrics,
         logins: Logins,
         tenants: Tenants,
@@ -79,7 +80,7 @@ class Cluster:
     ) -> None:
         self._config = config
         self._store = store
-        self._delivery = delivery
+        self._fanout = fanout
         self._fingerprint = hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
         self.queries = queries
         self._table = table
@@ -87,7 +88,7 @@ class Cluster:
             config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds, tenants.created
         )
         self.values, self.attempt = registry, registry.attempt
-        self.message_ids = MessageIds(dedupe, registry)
+        idempotency.registry = registry
         self.rpc = Rpc(
             secret,
             self.queries.answer,
@@ -105,15 +106,24 @@ class Cluster:
             hub, fanout, metrics, logins, store, others, required, guard.logged_in, lease_lag
         )
         self.registrar = Registrar(registry, messages, hub)
+        members = ChannelMembers(hub, table, tenants.get, others, self.registrar)
+        self.channel_nodes = ChannelNodes(others, self.registrar)
         self.channels = Channels(
-            hub, fanout, metrics, table, tenants.get, registry.history, channel_log, others, self.registrar
+            members,
+            hub,
+            fanout,
+            metrics,
+            table,
+            tenants.get,
+            registry.history,
+            channel_log,
+            self.channel_nodes,
         )
-
-        self.connections = Connections(table, self.channels, hub, fanout, queries, registry, others)
+        self.connections = Connections(table, self.channels, fanout, queries, registry, others)
         self.presence = Presence(hub, table, registry, others)
-        reach = ClusterReach(registry, messages, hub, delivery, self.message_ids, guard)
-        self.pushes = Pushes(self.message_ids, reach, metrics)
-        self.rerouting = Rerouting(registry, messages, delivery, self.sessions, guard)
+        self.reach = ClusterReach(registry, messages, hub, fanout, idempotency, guard, metrics)
+        self.pushes = Pushes(idempotency, self.reach, metrics)
+        self.rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
         self.node_messages.handle(
             {
                 ToUser: self.rerouting.deliver,
@@ -138,7 +148,7 @@ class Cluster:
         self.presence.add_to(queries)
         queries.add("hello", Lease, self._hello)
         self.sessions.add_to(queries)
-        self.channels.add_to(queries)
+        self.channels.members.add_to(queries)
         self.connections.add_to(queries)
         address = advertised_address(config.cluster.advertise, only_local)
         host = config.cluster.bind or address
@@ -200,13 +210,13 @@ class Cluster:
     # --- handlers of node messages --------------------------------------------------------------------------
 
     def _deliver_to_app(self, message: ToApp) -> None:
-        self._delivery.to_app(message.app, message.event, message.except_user, message.except_users)
+        self._fanout.to_app(message.app, message.event, message.except_user, message.except_users)
 
     def _replaced(self, message: Replaced) -> None:
         self.sessions.replaced(message.app, message.user, message.session_id)
 
     def _unsettled(self, message: ChannelsUnsettled) -> None:
-        self.channels.peer_unsettled(message.epoch)
+        self.channel_nodes.peer_unsettled(message.epoch)
 
     # --- at the end -----------------------------------------------------------------------------------------
 

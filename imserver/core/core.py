@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
@@ -22,7 +22,7 @@ from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.observer import NoObserver, Observer
 from imserver.auth.page_tokens import PageTokens
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates
 from imserver.auth.relations import NoRelations, Relations
 from imserver.auth.reviews import NoReviews, Reviews
 from imserver.auth.rules import AppObjection
@@ -38,6 +38,7 @@ from imserver.config.values import CORE, Declarations
 from imserver.core.alone import Alone
 from imserver.core.network import build_network
 from imserver.core.stored_messages import build_stored_messages
+from imserver.hub.acks import AckTracker
 from imserver.hub.expiry import Check
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -45,9 +46,9 @@ from imserver.logging import RequestLog
 from imserver.metrics import Metrics, resident_bytes
 from imserver.process import DataDirectory, derive_key
 from imserver.protocol.dialect import Dialect
-from imserver.push.idempotency import Dedupe, RequestIds
-from imserver.push.publish import PendingPushes, Publishing
-from imserver.push.push import Delivery
+from imserver.push.idempotency import Idempotency
+from imserver.push.pending import PendingPushes
+from imserver.push.push import Publishing, Reach
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.sessions.sessions import Sessions
 from imserver.storage.contract import Erasure, tables_of
@@ -124,8 +125,6 @@ class Hooks(Struct, frozen=True):
     back_ends: BackEnds
     observer: Observer
 
-
-NO_HOOKS: Final = Hooks(NoReviews(), NoBackEnds(), NoObserver())
 
 _Answer = TypeVar("_Answer")
 
@@ -215,7 +214,7 @@ class Core:
         self.gate = Gate(self.proxies, self.origins, config.websocket.deflate, self.gate_policy(config))
         self.on_ended = (
             self.messaging.catch_up.ended,
-            self.channels.ended,
+            self.channels.members.ended,
             self.table.ended,
             self.logins.ended,
             self.sessions.ended,
@@ -255,7 +254,7 @@ class Core:
             erasure.user(app, user)
         self.store.delete_rows_of_user(app, user, tables_of(self.erasures))
         self.store.log().erase_user(app, user)
-        self.messaging.pongs.forget(app, user)
+        self.messaging.positions.forget(app, user)
 
     def prepare(self) -> None:
         """Read the settings of all apps. Raises StartError."""
@@ -275,13 +274,13 @@ class Core:
             name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
         }
         self.hub = Hub(policies, self.context.connections, self._forgotten)
-        self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
-        self.delivery = Delivery(self.hub, self.fanout)
+        self.fanout = Fanout(self.hub, self.flusher, self.metrics, config.hub.notice_members)
         self.tenants = Tenants(config, self.store, self.hub, self._objection, self.declared)
         self.keys = Keys(config, self.tenants.resolve)
         self.proxies = TrustedProxies(config.server.trusted_proxies)
         self.origins = Origins(self.proxies, self.gate_policy(config))
-        self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.keys.demo)
+        api = config.api
+        self.idempotency = Idempotency(api.dedupe_ids, api.dedupe_seconds, shared=self.keys.demo)
         self.queries = NodeQueries()
         self.ids = ConnectionIds(secret, new_birth())
         self.table = ConnectionTable(self.hub, self.ids)
@@ -302,7 +301,9 @@ class Core:
         )
         self.page_tokens = PageTokens(self.config, secret)
         self.outgoing = outgoing = Outgoing()
-        hooks = self._answer(each.hooks for each in self._answers) or NO_HOOKS
+        hooks = self._answer(each.hooks for each in self._answers) or Hooks(
+            NoReviews(self.tenants), NoBackEnds(), NoObserver()
+        )
         self.reviews, self.back_ends, self.observer = hooks.reviews, hooks.back_ends, hooks.observer
         self.logins = Logins(
             self.tenants,
@@ -332,8 +333,7 @@ class Core:
             self.table,
             self.hub,
             self.fanout,
-            self.delivery,
-            self.dedupe,
+            self.idempotency,
             self.metrics,
             self.logins,
             self.tenants,
@@ -348,7 +348,8 @@ class Core:
         else:
             services = Alone(config.limits.history_bytes, *parts)
         self.registry: Registry = services.registry
-        self.message_ids, self.pushes = services.message_ids, services.pushes
+        self.pushes = services.pushes
+        self.reach: Reach = services.reach
         self.sessions: Sessions = services.sessions
         self.presence, self.channels = services.presence, services.channels
         self.connections = services.connections
@@ -382,6 +383,7 @@ class Core:
             self.observer,
             self.bot_rates,
             self.node_messages,
+            AckTracker(self.metrics, self.config.limits.node_outbox_bytes),
         )
         self.messaging, self.signals, self.receipts = stored.messaging, stored.signals, stored.receipts
         self.message_search, self.retention = stored.search, stored.retention
@@ -390,7 +392,7 @@ class Core:
         """Build the services that push to all kinds of targets, and the pending pushes."""
         limits = self.config.limits
         self.pending = PendingPushes(
-            self.pushes,
+            self.reach.to_user,
             self.presence,
             limits.pending_pushes,
             limits.pending_bytes,
@@ -398,14 +400,13 @@ class Core:
         )
         # After the sessions were closed: what they have not acknowledged becomes pending pushes.
         self.tenants.on_delete.append(self.pending.forget)
-        self.request_ids = RequestIds(self.message_ids)
         self.publishing = Publishing(
-            self.pushes,
+            self.reach,
             self.channels,
             self.connections,
             self.pending,
             self.store,
-            self.request_ids,
+            self.idempotency,
             self.observer.absent,
         )
 
@@ -461,14 +462,14 @@ class Core:
             ended(connection, code)
 
     def _ponged(self, connection: Connection, data: bytes) -> None:
-        self.messaging.pongs.ponged(connection, data)
+        self.messaging.catch_up.ponged(connection, data)
 
     def _forgotten(self, connection: Connection) -> None:
         """A session is no longer addressed, but its connection stays open."""
         self.messaging.catch_up.forget(connection)
         for forgotten in self.on_forgotten:
             forgotten(connection)
-        self.channels.leave_all(connection)
+        self.channels.members.leave_all(connection)
 
     # --- state of the node ----------------------------------------------------------------------------------
 
@@ -532,8 +533,8 @@ class Core:
             "memoryBytes": resident_bytes(),
             "metrics": {**self.metrics.snapshot(), **self._feature_counters()},
             "msgIDs": {
-                "kept": len(self.dedupe),
-                "repeats": self.dedupe.repeats,
-                "evicted": self.dedupe.evicted,
+                "kept": len(self.idempotency),
+                "repeats": self.idempotency.repeats,
+                "evicted": self.idempotency.evicted,
             },
         }

@@ -6,13 +6,14 @@ from msgspec import Struct
 
 from imserver.auth.login import Logins
 from imserver.auth.observer import Observer
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
 from imserver.auth.tenants import Tenants
 from imserver.channels.channels import Channels
 from imserver.cluster.nodes import NodeMessages, ToFollowers, ToLog
 from imserver.config.settings import StorageSettings
+from imserver.hub.acks import AckTracker
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.messages.annotations import AnnotationCommands
@@ -51,6 +52,7 @@ def build_stored_messages(
     observer: Observer,
     bot_rates: BotRates,
     node_messages: NodeMessages | None,
+    ack_tracker: AckTracker,
 ) -> StoredMessages:
     """Build them, with the handlers of node messages. ``node_messages`` None: the node is alone."""
     positions = ActionPositions(store)
@@ -61,6 +63,7 @@ def build_stored_messages(
         store,
         logins,
         positions,
+        ack_tracker,
         reviews,
         bot_rates,
         channels,

@@ -1,23 +1,22 @@
 """Answers requests: the row that declares a route, and the call that its function gets.
 
-Both servers call :func:`answer`: it identifies the principal, checks its permission, reads the parameters,
-and runs the function.
+Both servers call :func:`answer`. A request is admitted, read, authorised, run and answered, in this order,
+each once.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import gevent
+import msgspec
 from msgspec import UNSET, Struct
 
 from imserver.auth.authority import OF_ACCOUNTS, refusal
 from imserver.auth.principal import ANYONE, DEMO, NOBODY, BadSignature, Need, Principal, may
-from imserver.auth.tenants import Tenants
 from imserver.config.settings import Config
 from imserver.core.core import Core
 from imserver.errors import (
@@ -31,18 +30,29 @@ from imserver.errors import (
     HTTP_SIGNATURE_INVALID,
     HTTP_TOKEN_INVALID,
     HTTP_UNKNOWN_APP,
+    HTTP_UNKNOWN_ENCODING,
     Unavailable,
 )
-from imserver.http.form import BadBody, fold_pairs, parse_form, parse_json, parse_pairs, read_multipart
+from imserver.http.form import (
+    FORM,
+    BadBody,
+    app_from_json,
+    app_named,
+    parse_body,
+    parse_form,
+    parse_pairs,
+)
 from imserver.http.limits import Limits
-from imserver.http.rates import MessageRates, Rates
+from imserver.http.rates import Rates
 from imserver.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
+from imserver.http.wire import GZIP_BYTES, Headers, compressed, decode_whole, inflate, read_query
 from imserver.protocol.forgiving import has_nul
 from imserver.transport.exchange import HttpRequest, HttpResponse, patterns_of
 
 log = logging.getLogger(__name__)
 
-_number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
+T = TypeVar("T")
+_encode = msgspec.json.Encoder().encode
 
 _BROADCAST_SECONDS = 60.0
 _LOOK_SECONDS = 0.005
@@ -72,8 +82,7 @@ class Api:
         """Apps of the hub, by name. Most requests name one of them."""
         self.flusher = core.flusher
         self.limits = Limits(config.limits, core.tenants)
-        self.rates = Rates(config.api.requests_per_second, core.metrics)
-        self.message_rates = MessageRates(self.limits.messages_per_second, core.metrics)
+        self.rates = Rates(config.api.requests_per_second, self.limits.messages_per_second, core.metrics)
         self.document = document
         self._core = core
         self._services: dict[MakeService, Any] = {}
@@ -117,7 +126,7 @@ class Call(Struct):
     """One request with its parameters.
 
     ``params`` are the parameters by folded name, ``fields`` is the object of a JSON body, ``pairs`` are the
-    fields of a multipart form. Rows with their own ``read`` have its result in ``asked`` instead. ``app`` is
+    fields of a multipart form. Rows with a ``shape`` or their own ``read`` have ``asked`` instead. ``app`` is
     the resolved app, ``""`` if the request names none. ``user`` is the user for whom the request is made (in
     rows with a ``user`` rule). ``cost``: as how many requests it counts against the rate.
     """
@@ -154,32 +163,6 @@ class Call(Struct):
         return values
 
 
-def app_number(text: str) -> str:
-    """The number of an app in decimal; ``""`` if it is not a number."""
-    return str(int(text)) if _number.fullmatch(text) else ""
-
-
-def app_named(tenants: Tenants, app_id: str) -> str:
-    """The app of an ``appID``: its number in decimal, or the name of an app. ``""`` if invalid or 0.
-
-    Apps of other dialects (``system:…``, ``action:…``) cannot be named here.
-    """
-    tenant = tenants.get(app_id)
-    if tenant is not None and ":" not in app_id:
-        return tenant.same_as or app_id
-    name = app_number(app_id)
-    return "" if name == "0" else tenants.resolve(name)
-
-
-def app_from_json(tenants: Tenants, app_id: object) -> str:
-    """The app of an ``appID`` in JSON: a 32-bit number, or its digits or name as text. Raises BadBody."""
-    if isinstance(app_id, str):
-        return app_named(tenants, app_id)
-    if type(app_id) is not int or not 0 <= app_id < 2**32:
-        raise BadBody("appid: expected a number of 32 bits, or a text")
-    return app_named(tenants, str(app_id))
-
-
 # --- routes -------------------------------------------------------------------------------------------------
 
 AppRule = Literal["", "any", "optional", "known", "named", "settings", "all"]
@@ -191,12 +174,25 @@ any       the app of the request; a back end that names none may ask about all t
 optional  as any; an app that is named must exist
 known     the app of the request, which must exist
 named     the app of the request, which need not exist
-settings  as named. To change an alias, or to make one, takes more: see :func:`prepare`
+settings  as named. To change an alias, or to make one, takes more: see :func:`authorise`
 all       all apps
 ========= ======================================================================================
 """
 UserRule = Literal["", "required", "optional"]
 """Whether a request is made on behalf of a user. Users act for themselves; a back end names the user."""
+
+
+class Shape(Struct, frozen=True):
+    """What the query or the JSON body of a request of ``/api/v1`` is read into.
+
+    ``app``: whether it has a field ``app``; ``optional``: which may be empty. ``user``: whether it has a
+    field ``user``.
+    """
+
+    query: type[Struct] | None = None
+    body: msgspec.json.Decoder[Any] | None = None
+    app: Literal["", "required", "optional"] = ""
+    user: bool = False
 
 
 class Route(Struct, frozen=True):
@@ -208,23 +204,28 @@ class Route(Struct, frozen=True):
     ``SIGNED``.
 
     ``function`` answers it; None: it has its own view, and the row only its rules. ``hot``: the front server
-    answers it. ``read`` or, without the service, ``reader``: reads the request, sets ``call.asked`` and
-    ``call.app`` (both None: parameters are read from query, form or JSON). ``app_of``: the app that these
-    parameters name, if it is not the number in ``appID``. ``style``: how the route refuses, and whether it is
-    served on WebSocket listeners. ``limited``: requests count against the rate of their key. ``user_in``: the
-    parameter in which a user (of a page, or with a session token) must name themselves. ``token_in``: the
-    header with the token of a user if it is not ``authorization``; ``?token``: the query may have it.
-    ``key_in``: another header that may have the API key; ``authorization`` may then have it with the scheme
-    ``apikey``. ``need_with``: a parameter that needs more if it is ``true``.
+    answers it. ``shape``: the query or JSON body is read into it, as ``call.asked``. ``read``: reads the
+    request instead, sets ``call.asked`` and ``call.app``. (Both None: parameters are read from query, form or
+    JSON.) ``app_of``: the app that these parameters name, if it is not the number in ``appID``. ``style``:
+    how the route refuses, and whether it is served on WebSocket listeners. ``limited``: requests count
+    against the rate of their key. ``user_in``: the parameter in which a user (of a page, or with a session
+    token) must name themselves. ``token_in``: the header with the token of a user if it is not
+    ``authorization``; ``?token``: the query may have it. ``key_in``: another header that may have the API
+    key; ``authorization`` may then have it with the scheme ``apikey``. ``need_with``: a parameter that needs
+    more if it is ``true``.
+
+    ``status``: if it is set, ``function`` gets ``call.asked``, too, and returns the body of an answer with
+    this status. ``refusals``: exceptions of such a function → refusals.
     """
 
     method: str
     path: str
     need: Need
-    function: Callable[[Any, Call], HttpResponse] | None
+    function: Callable[..., Any] | None
     app: AppRule = ""
     user: UserRule = ""
     hot: bool = False
+    shape: Shape | None = None
     read: Callable[[Any, Call], None] | None = None
     style: Style = CMD
     limited: bool = False
@@ -235,7 +236,8 @@ class Route(Struct, frozen=True):
     need_with: tuple[str, Need] | None = None
     service: MakeService | None = None
     signer: Callable[[Any, HttpRequest], Principal] | None = None
-    reader: Callable[[Api, Call], None] | None = None
+    status: int = 0
+    refusals: Mapping[type[Exception], Callable[[Any], ApiProblem]] = {}
 
 
 MakeService = Callable[[Core, Api], Any]
@@ -251,43 +253,6 @@ class Endpoint(Struct, frozen=True):
 
 _NOT_REACHED: Final = {"account": HTTP_TOKEN_INVALID, "bot": HTTP_TOKEN_INVALID, "session": HTTP_NOT_ALLOWED}
 """Kind of a principal → the refusal of a request for an app that it does not reach."""
-
-
-def prepare(api: Api, endpoint: Endpoint, call: Call) -> None:
-    """Read and authorise the call of an admitted principal, before its function runs.
-
-    The permission for the route, the app and the user of the call is checked only here and in :func:`admit`.
-    May switch. Raises :class:`ApiProblem`, :class:`RequestRefused` and :class:`imserver.http.form.BadBody`.
-    """
-    route = endpoint.route
-    if route.reader is not None:
-        route.reader(api, call)
-    elif route.read is not None:
-        route.read(endpoint.service, call)
-    principal, rule, app = call.principal, route.app, call.app
-    if rule == "known" and principal.apps is None and app in api.apps:
-        pass  # most pushes: nothing is left to check; 0.1 µs less than require_app()
-    elif rule == "settings":
-        _require_settings(api, route, call)
-    elif rule == "optional" and app:
-        require_app(api, principal, route.need, app)
-    elif rule == "known" or (rule and principal.apps is not None):
-        require_app(api, principal, route.need, app, rule)
-    if principal.user:
-        if api.sessions.is_banned(principal.app, principal.user):
-            raise ApiProblem(HTTP_BANNED)
-        if route.user_in and call.params.get(route.user_in) != principal.user:
-            raise ApiProblem(HTTP_FORBIDDEN)
-        if route.user:
-            if call.user not in ("", principal.user):
-                raise ApiProblem(HTTP_NOT_ALLOWED, "The token belongs to another user")
-            call.user = principal.user
-    elif route.user == "required" and not call.user:
-        raise ApiProblem(HTTP_INVALID_REQUEST, "`user`: name the user on whose behalf you ask")
-    if route.need_with is not None:
-        name, need = route.need_with
-        if call.params.get(name) == "true" and not may(principal, need):
-            raise ApiProblem(HTTP_FORBIDDEN)
 
 
 def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppRule = "known") -> None:
@@ -323,25 +288,49 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
 
 # --- answering ----------------------------------------------------------------------------------------------
 
-_FORM: Final = "application/x-www-form-urlencoded"
-_TEXTS: Final = frozenset({"userid", "msgid", "message", "cursor"})
-_NUMBERS: Final = frozenset({"banseconds"})
 
+def answer(
+    api: Api, endpoint: Endpoint, request: HttpRequest, admitted: Principal | None = None
+) -> HttpResponse:
+    """Answer one request: admit its principal, read it, authorise it, and run the function of the row.
 
-def answer(api: Api, endpoint: Endpoint, request: HttpRequest) -> HttpResponse:
-    """Answer one request: identify the principal, check its permission, and run the function of the row.
-
-    HEAD and OPTIONS are answered too; the caller leaves out the body of an answer to HEAD. Never raises:
-    internal errors are logged, and refused in the row's style. May switch.
+    ``admitted``: the principal, if the request was admitted before its body was read. HEAD and OPTIONS are
+    answered too; the caller leaves out the body of an answer to HEAD. Never raises: internal errors are
+    logged, and refused in the row's style. May switch.
     """
     route = endpoint.route
-    if request.method == "OPTIONS" and route.method != "OPTIONS":
-        return route.style.options
-    principal = admit(api, endpoint, request)
-    if type(principal) is HttpResponse:
-        return principal
-    assert type(principal) is Principal
-    return carry_out(api, endpoint, request, principal)
+    if admitted is None:
+        if request.method == "OPTIONS" and route.method != "OPTIONS":
+            return route.style.options
+        found = admit(api, endpoint, request)
+        if type(found) is HttpResponse:
+            return found
+        assert type(found) is Principal
+        admitted = found
+    filled = api.flusher.bulk_filled
+    limited = route.limited and api.rates.per_second > 0
+    try:
+        if limited:
+            api.rates.require(admitted, request.host)
+        size = len(request.body)
+        if request.too_large or (size > api.limits.public_body_bytes and size > body_limit(api, admitted)):
+            raise ApiProblem(HTTP_BODY_TOO_LARGE)
+        call = read(api, endpoint, request, admitted)
+        authorise(api, route, call)
+        if limited and call.cost > 1:
+            api.rates.charge(admitted, request.host, call.cost - 1)
+        assert route.function is not None
+        if route.status:
+            finished = reply(call, route.function(endpoint.service, call, call.asked), (), route.status)
+        else:
+            finished = route.function(endpoint.service, call)
+    except Exception as error:
+        finished = refused(route, request, error)
+    if api.flusher.bulk_filled != filled:
+        wait_for_broadcast(api, filled)
+    if limited:
+        return finished.with_headers(api.rates.headers(admitted, request.host))
+    return finished
 
 
 def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | HttpResponse:
@@ -363,7 +352,7 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
         principal = api.authority.identify(need, headers, request.host, token)
     except Unavailable as error:
         return route.style.refuse(error.problem, request)
-    if may(principal, need):
+    if need.scope in principal.scopes or may(principal, need):
         return principal
     problem, message = refusal(principal, need)
     return route.style.refuse(problem, request, message)
@@ -387,91 +376,149 @@ def _token_of(route: Route, request: HttpRequest) -> str:
         return ""
 
 
-def carry_out(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal) -> HttpResponse:
-    """Answer a request of an admitted principal after its body has arrived. May switch."""
-    route, service = endpoint.route, endpoint.service
-    filled = api.flusher.bulk_filled
-    limited = route.limited and api.rates.per_second > 0
-    finished: HttpResponse
-    try:
-        if limited:
-            api.rates.require(principal, request.host)
-        size = len(request.body)
-        if request.too_large or (size > api.limits.public_body_bytes and size > body_limit(api, principal)):
-            raise ApiProblem(HTTP_BODY_TOO_LARGE)
-        if route.reader is not None or route.read is not None:
-            call = Call({}, "", principal, request, request.body)
-        elif route.method == "GET":
-            params = parse_form(request.query)
-            named = params.get("appid", "")
-            app = route.app_of(service, params) if route.app_of else app_named(api.tenants, named)
-            call = Call(params, app, principal, request)
-        else:
-            call = _read_body(api.tenants, principal, request.headers.get("content-type", ""), request)
-            if route.app_of:
-                call.app = route.app_of(service, call.params)
-        prepare(api, endpoint, call)
-        if limited:
-            api.rates.charge(principal, request.host, call.cost - 1)
-        assert route.function is not None
-        finished = route.function(service, call)
-    except RequestRefused as refused:
-        finished = refused.answer
-    except ApiProblem as problem:
-        finished = route.style.refuse(problem.problem, request, problem.detail)
-        if problem.headers:
-            finished = finished.with_headers(problem.headers)
-    except BadBody:
-        finished = route.style.refuse(HTTP_BAD_REQUEST, request)
-    except Unavailable as error:
-        finished = route.style.refuse(error.problem, request)
-    except Exception:
-        log.exception(
-            "%s %s from %s failed", request.method, route.path, request.host, extra={"request": request.id}
-        )
-        finished = route.style.refuse(HTTP_INTERNAL_ERROR, request)
-    if api.flusher.bulk_filled != filled:
-        wait_for_broadcast(api, filled)
-    if limited:
-        return finished.with_headers(api.rates.headers(principal, request.host))
-    return finished
-
-
 def body_limit(api: Api, principal: Principal) -> int:
     """Longest body accepted from a principal."""
     return api.limits.public_body_bytes if principal.kind == "nobody" else api.limits.body_bytes
 
 
-def _read_body(tenants: Tenants, principal: Principal, content_type: str, request: HttpRequest) -> Call:
-    body = request.body
-    if content_type != _FORM:
-        kind = content_type.partition(";")[0].strip().lower()
-        if kind.endswith("json"):
-            if has_nul(body):
-                raise BadBody("a text contains U+0000")
-            fields = parse_json(body)
-            app = app_from_json(tenants, fields.get("appid", 0))
-            return Call(_json_params(fields), app, principal, request, body, fields)
-        if kind == "multipart/form-data":
-            pairs = read_multipart(body, content_type)
-            params = fold_pairs(pairs)
-            return Call(params, app_named(tenants, params.get("appid", "")), principal, request, pairs=pairs)
-        if kind and kind != _FORM and body:
-            raise BadBody("neither a form nor JSON")
-    params = parse_form(body)
-    return Call(params, app_named(tenants, params.get("appid", "")), principal, request, body)
+def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal) -> Call:
+    """Read a request of an admitted principal.
+
+    May switch. Raises :class:`ApiProblem`, :class:`RequestRefused` and :class:`imserver.http.form.BadBody`.
+    """
+    route, shape = endpoint.route, endpoint.route.shape
+    if shape is not None:
+        call = Call({}, "", principal, request, request.body)
+        asked: Any = None
+        if shape.body is not None:
+            body = unpacked_body(api.limits, call) if "content-encoding" in request.headers else request.body
+            asked = call.asked = decode(shape.body, body)
+        elif shape.query is not None:
+            asked = call.asked = read_query(request, shape.query)
+        if shape.app:
+            if asked.app:
+                call.app = api.tenants.aliases.get(asked.app, asked.app)
+            elif principal.user:
+                call.app = principal.app
+            elif shape.app == "required":
+                raise ApiProblem(HTTP_INVALID_REQUEST, "`app`: name the app")
+        if shape.user:
+            call.user = asked.user
+        return call
+    if route.read is not None:
+        call = Call({}, "", principal, request, request.body)
+        route.read(endpoint.service, call)
+        return call
+    body, fields, pairs = request.body, None, None
+    if route.method == "GET":
+        params, body = parse_form(request.query), b""
+    elif (kind := request.headers.get("content-type", "")) == FORM:
+        params = parse_form(body)
+    else:
+        params, fields, pairs = parse_body(kind, body)
+    if route.app_of is not None:
+        app = route.app_of(endpoint.service, params)
+    elif fields is None:
+        app = app_named(api.tenants, params.get("appid", ""))
+    else:
+        app = app_from_json(api.tenants, fields.get("appid", 0))
+    return Call(params, app, principal, request, body, fields, pairs)
 
 
-def _json_params(fields: dict[str, Any]) -> dict[str, str]:
-    """The parameters in a JSON object as text. Raises BadBody for a value of a wrong type."""
-    params: dict[str, str] = {}
-    for name, value in fields.items():
-        if name in _TEXTS:
-            if not isinstance(value, str):
-                raise BadBody(f"{name}: expected a text")
-            params[name] = value
-        elif name in _NUMBERS:
-            if type(value) not in (int, float):
-                raise BadBody(f"{name}: expected a number")
-            params[name] = str(value)
-    return params
+def unpacked_body(limits: Limits, call: Call) -> bytes:
+    """The body of a request, which only known principals may compress. Raises :class:`ApiProblem`."""
+    encoding = call.request.headers.get("content-encoding", "identity").lower()
+    if encoding in ("", "identity"):
+        return call.body
+    if encoding not in ("gzip", "x-gzip") or call.principal.kind == "nobody":
+        raise ApiProblem(HTTP_UNKNOWN_ENCODING)
+    return inflate(call.body, limits.body_bytes)
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """Decode JSON. Raises :class:`ApiProblem`, which says where the body is wrong."""
+    if body.find(b"\\u0000") >= 0 and has_nul(body):  # has_nul() looks for it first: a call less
+        raise ApiProblem(HTTP_INVALID_REQUEST, "A text contains U+0000")
+    try:
+        return decoder.decode(body)
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
+        return decode_whole(decoder, body, error)
+
+
+def authorise(api: Api, route: Route, call: Call) -> None:
+    """Check the permission of an admitted principal for the app and the user of a call that was read.
+
+    May switch. Raises :class:`ApiProblem`.
+    """
+    principal, rule, app = call.principal, route.app, call.app
+    if rule == "known" and principal.apps is None and app in api.apps:
+        pass  # most pushes: nothing is left to check; 0.1 µs less than require_app()
+    elif rule == "settings":
+        _require_settings(api, route, call)
+    elif rule == "optional" and app:
+        require_app(api, principal, route.need, app)
+    elif rule == "known" or (rule and principal.apps is not None):
+        require_app(api, principal, route.need, app, rule)
+    if principal.user:
+        if api.sessions.is_banned(principal.app, principal.user):
+            raise ApiProblem(HTTP_BANNED)
+        if route.user_in and call.params.get(route.user_in) != principal.user:
+            raise ApiProblem(HTTP_FORBIDDEN)
+        if route.user:
+            if call.user not in ("", principal.user):
+                raise ApiProblem(HTTP_NOT_ALLOWED, "The token belongs to another user")
+            call.user = principal.user
+    elif route.user == "required" and not call.user:
+        raise ApiProblem(HTTP_INVALID_REQUEST, "`user`: name the user on whose behalf you ask")
+    if route.need_with is not None:
+        name, need = route.need_with
+        if call.params.get(name) == "true" and not may(principal, need):
+            raise ApiProblem(HTTP_FORBIDDEN)
+
+
+def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
+    """A response with ``value`` as JSON (bytes are JSON already), compressed if it is large and the client
+    accepts gzip."""
+    body = value if isinstance(value, bytes) else _encode(value)
+    request = call.request
+    headers = (("X-Request-Id", request.id), *headers)
+    if len(body) > GZIP_BYTES:
+        body, more = compressed(body, request.headers.get("accept-encoding", ""))
+        headers += more
+    return HttpResponse(status, body, "", headers)
+
+
+def refused(route: Route, request: HttpRequest, error: Exception) -> HttpResponse:
+    """The answer to a request that ended with this error, which is being handled."""
+    if (refusal_of := route.refusals.get(type(error))) is not None:
+        error = refusal_of(error)
+    if isinstance(error, RequestRefused):
+        return error.answer
+    if isinstance(error, ApiProblem):
+        finished = route.style.refuse(error.problem, request, error.detail)
+        return finished.with_headers(error.headers) if error.headers else finished
+    if isinstance(error, BadBody):
+        return route.style.refuse(HTTP_BAD_REQUEST, request)
+    if isinstance(error, Unavailable):
+        return route.style.refuse(error.problem, request)
+    text = "%s %s from %s failed"
+    log.error(text, request.method, route.path, request.host, extra={"request": request.id}, exc_info=error)
+    return route.style.refuse(HTTP_INTERNAL_ERROR, request)
+
+
+def run_command(api: Api, endpoint: Endpoint, principal: Principal, request: HttpRequest) -> HttpResponse:
+    """Answer a command of a batch or of a publisher connection, as its route would. May switch."""
+    route = endpoint.route
+    if not may(principal, route.need):
+        problem, message = refusal(principal, route.need)
+        return route.style.refuse(problem, request, message)
+    try:
+        call = read(api, endpoint, request, principal)
+        authorise(api, route, call)
+        assert route.function is not None
+        if route.status:
+            return reply(call, route.function(endpoint.service, call, call.asked), (), route.status)
+        finished: HttpResponse = route.function(endpoint.service, call)
+        return finished
+    except Exception as error:
+        return refused(route, request, error)

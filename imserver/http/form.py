@@ -1,4 +1,5 @@
-"""Parsers for requests: query strings, urlencoded and multipart forms, JSON objects, page cursors."""
+"""Parsers for requests: query strings, urlencoded and multipart forms, JSON objects, ids of apps, page
+cursors."""
 
 from __future__ import annotations
 
@@ -7,9 +8,14 @@ import json
 import re
 from binascii import a2b_qp
 from io import BytesIO
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
+
+from imserver.auth.tenants import Tenants
+from imserver.protocol.forgiving import has_nul
+
+FORM: Final = "application/x-www-form-urlencoded"
 
 MAX_FIELDS = 20_000
 """Limit of the fields of a form. Parsing more would block the loop."""
@@ -24,6 +30,9 @@ _LONG = 16384
 _SLOW_BYTES = 1 << 20
 """Longest JSON for the slow parser."""
 
+_TEXTS: Final = frozenset({"userid", "msgid", "message", "cursor"})
+_NUMBERS: Final = frozenset({"banseconds"})
+_number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 _escapes = re.compile("(?:%[0-9A-Fa-f]{2})+")
 _broken_escapes = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _decode_json = msgspec.json.Decoder().decode
@@ -201,6 +210,77 @@ def _head_bytes(body: bytes, boundary: bytes) -> int:
             return total
         start = end + len(mark)
     raise BadBody("too many parts")
+
+
+# --- bodies of several types --------------------------------------------------------------------------------
+
+Pairs = list[tuple[str, str]]
+
+
+def parse_body(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, Any] | None, Pairs | None]:
+    """The parameters in a body by folded name; the object of a JSON body; the fields of a multipart form.
+
+    Raises :class:`BadBody`.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind.endswith("json"):
+        if has_nul(body):
+            raise BadBody("a text contains U+0000")
+        fields = parse_json(body)
+        return _json_params(fields), fields, None
+    if kind == "multipart/form-data":
+        pairs = read_multipart(body, content_type)
+        return fold_pairs(pairs), None, pairs
+    if kind and kind != FORM and body:
+        raise BadBody("neither a form nor JSON")
+    return parse_form(body), None, None
+
+
+def _json_params(fields: dict[str, Any]) -> dict[str, str]:
+    """The parameters in a JSON object as text. Raises BadBody for a value of a wrong type."""
+    params: dict[str, str] = {}
+    for name, value in fields.items():
+        if name in _TEXTS:
+            if not isinstance(value, str):
+                raise BadBody(f"{name}: expected a text")
+            params[name] = value
+        elif name in _NUMBERS:
+            if type(value) not in (int, float):
+                raise BadBody(f"{name}: expected a number")
+            params[name] = str(value)
+    return params
+
+
+# --- ids of apps --------------------------------------------------------------------------------------------
+
+
+def app_number(text: str) -> str:
+    """The number of an app in decimal; ``""`` if it is not a number."""
+    return str(int(text)) if _number.fullmatch(text) else ""
+
+
+def app_named(tenants: Tenants, app_id: str) -> str:
+    """The app of an ``appID``: its number in decimal, or the name of an app. ``""`` if invalid or 0.
+
+    Apps of other dialects (``system:…``, ``action:…``) cannot be named here.
+    """
+    tenant = tenants.get(app_id)
+    if tenant is not None and ":" not in app_id:
+        return tenant.same_as or app_id
+    name = app_number(app_id)
+    return "" if name == "0" else tenants.resolve(name)
+
+
+def app_from_json(tenants: Tenants, app_id: object) -> str:
+    """The app of an ``appID`` in JSON: a 32-bit number, or its digits or name as text. Raises BadBody."""
+    if isinstance(app_id, str):
+        return app_named(tenants, app_id)
+    if type(app_id) is not int or not 0 <= app_id < 2**32:
+        raise BadBody("appid: expected a number of 32 bits, or a text")
+    return app_named(tenants, str(app_id))
+
+
+# --- page cursors -------------------------------------------------------------------------------------------
 
 
 def cursor(name: str) -> str:

@@ -7,26 +7,20 @@ the document.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from inspect import cleandoc, signature
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, get_type_hints
+from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.authority import refusal
-from imserver.auth.principal import ANYONE, Need, may
+from imserver.auth.principal import ANYONE, Need
 from imserver.core.core import Core
-from imserver.errors import HttpProblem, Unavailable
-from imserver.http.call import Api, AppRule, Call, Endpoint, MakeService, Route, UserRule, prepare
+from imserver.errors import HttpProblem
+from imserver.http.call import Api, AppRule, Call, MakeService, Route, Shape, UserRule
 from imserver.http.field import Acting
 from imserver.http.reply import PROBLEM, ApiProblem
-from imserver.http.wire import read, read_query, reply
-from imserver.transport.exchange import HttpResponse
-
-log = logging.getLogger(__name__)
 
 PREFIX: Final = "/api/v1"
 JSON: Final = "application/json"
@@ -57,6 +51,10 @@ class Link(Struct, frozen=True):
     name: str
     operation: str
     parameters: dict[str, str]
+
+
+Refusals = Mapping[type[Exception], Callable[[Any], ApiProblem]]
+"""Exception of a service → the refusal that it is answered with."""
 
 
 class Operation(Struct, frozen=True):
@@ -104,11 +102,15 @@ class Operation(Struct, frozen=True):
     user: UserRule | None = None
     """The rule for the field ``user``. None: ``required`` in an :class:`Acting`, else ``""``."""
     read: Callable[[Any, Call], None] | None = None
-    """Reads the request instead of :func:`reader_of`."""
+    """Reads the request instead of query and body."""
     service: MakeService | None = None
     """Makes what the functions get first; None: :class:`imserver.http.call.Api`."""
     chapter: str = ""
     """What the chapter of a feature is about."""
+    returns: bool = False
+    """Whether the function returns the body of the answer, see :class:`Resource`."""
+    refusals: Refusals = {}
+    """Exceptions of a function that returns the body."""
 
     @property
     def scope(self) -> str:
@@ -150,8 +152,6 @@ class Operation(Struct, frozen=True):
 S = TypeVar("S")
 P = ParamSpec("P")
 R = TypeVar("R")
-Refusals = Mapping[type[Exception], Callable[[Any], ApiProblem]]
-"""Exception of a service → the refusal that it is answered with."""
 
 
 def refuse(problem: HttpProblem, text: str = "") -> Callable[[Exception], ApiProblem]:
@@ -221,7 +221,6 @@ class Resource(Generic[S]):
 
     def _declare(self, method: str, path: str, need: Need, more: dict[str, Any]) -> Declare[S]:
         def declare(function: Any) -> Any:
-            run: Callable[[Any, Call], HttpResponse] = function
             taken = list(signature(function).parameters)[2:]
             row = dict(more)
             if taken:
@@ -229,8 +228,8 @@ class Resource(Generic[S]):
                 row.setdefault("answer", types["return"])
                 row.setdefault("answer_example", self._examples.get(row["answer"]))
                 row["query" if method == "GET" else "body"] = types[taken[0]]
-                run = _answering(function, row.get("status", 200), self._refusals)
-            self._add(method, path, need, run, function.__doc__ or "", row)
+                row.update(returns=True, refusals=self._refusals)
+            self._add(method, path, need, function, function.__doc__ or "", row)
             return function
 
         return declare
@@ -240,7 +239,7 @@ class Resource(Generic[S]):
         method: str,
         path: str,
         need: Need,
-        run: Callable[[Any, Call], HttpResponse] | None,
+        function: Callable[..., Any] | None,
         text: str,
         more: dict[str, Any],
     ) -> None:
@@ -253,52 +252,15 @@ class Resource(Generic[S]):
             "problems": (*self._problems, *more.get("problems", ())),
         }
         where = (method, PREFIX + path, need)
-        self.rows.append(Operation(*where, run, self._tag, summary.rstrip("."), description, **row))
-
-
-def _answering(
-    function: Callable[[Any, Call, Any], Struct], status: int, refusals: Refusals
-) -> Callable[[Any, Call], HttpResponse]:
-    """The route function that answers with what ``function`` returns."""
-    refused = tuple(refusals)
-
-    def run(service: Any, call: Call) -> HttpResponse:
-        try:
-            answer = function(service, call, call.asked)
-        except refused as error:
-            raise refusals[type(error)](error) from None
-        return reply(call, answer, (), status)
-
-    return run
-
-
-def reader_of(row: Operation) -> Callable[[Api, Call], None]:
-    """Make the function that reads the query or body: it sets ``call.asked``, ``app`` and ``user``."""
-    query, body = row.query, None if row.body is None else msgspec.json.Decoder(row.body)
-    names_app, needs_app, names_user = row.names_app, row.reach != "optional", row.on_behalf != ""
-
-    def read_call(api: Api, call: Call) -> None:
-        asked: Any = None
-        if body is not None:
-            asked = read(api.limits, call, body)
-        elif query is not None:
-            asked = read_query(call.request, query)
-        call.asked = asked
-        if names_app:
-            if asked.app:
-                call.app = api.tenants.resolve(asked.app)
-            elif call.principal.user:
-                call.app = call.principal.app
-            elif needs_app:
-                raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`app`: name the app")
-        if names_user:
-            call.user = asked.user
-
-    return read_call
+        self.rows.append(Operation(*where, function, self._tag, summary.rstrip("."), description, **row))
 
 
 def route_of(row: Operation) -> Route:
     """The route of an operation."""
+    names_app: Literal["", "required", "optional"] = ""
+    if row.names_app:
+        names_app = "optional" if row.reach == "optional" else "required"
+    body = None if row.body is None else msgspec.json.Decoder(row.body)
     return Route(
         row.method,
         row.path,
@@ -307,31 +269,15 @@ def route_of(row: Operation) -> Route:
         row.reach if row.names_app or row.read is not None else "",
         row.on_behalf,
         hot=row.hot,
+        shape=Shape(row.query, body, names_app, row.on_behalf != "") if row.read is None else None,
         read=row.read,
-        reader=reader_of(row) if row.read is None else None,
         service=row.service,
         style=PROBLEM,
         limited=row.scope != "",
         token_in="?token" if row.query is not None and "token" in row.query.__struct_fields__ else "",
+        status=row.status if row.returns else 0,
+        refusals=row.refusals,
     )
-
-
-def run(api: Api, endpoint: Endpoint, call: Call) -> HttpResponse:
-    """Answer a command of a batch or of a publisher connection, as its route would. May switch."""
-    route = endpoint.route
-    try:
-        if not may(call.principal, route.need):
-            raise ApiProblem(errors.HTTP_FORBIDDEN, refusal(call.principal, route.need)[1])
-        prepare(api, endpoint, call)
-        assert route.function is not None
-        return route.function(endpoint.service, call)
-    except ApiProblem as problem:
-        return PROBLEM.refuse(problem.problem, call.request, problem.detail)
-    except Unavailable as error:
-        return PROBLEM.refuse(error.problem, call.request)
-    except Exception:
-        log.exception("the command %s failed", route.path, extra={"request": call.request.id})
-        return PROBLEM.refuse(errors.HTTP_INTERNAL_ERROR, call.request)
 
 
 APP_PROBLEMS: Final = (

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from imserver.errors import HTTP_BAD_REQUEST
-from imserver.http.call import Api, Endpoint, admit, answer, body_limit, carry_out
+from imserver.http.call import Api, Endpoint, admit, answer, body_limit
 from imserver.http.reply import PREFLIGHT
 from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse, patterns_of, phrase_of
 from imserver.transport.gate import Head
@@ -102,11 +102,11 @@ class _View:
         try:
             # One byte more: werkzeug cuts a chunked body off at the limit without an error.
             request.max_content_length = body_limit(self._api, principal) + 1
-            reads = route.read is not None or route.reader is not None or request.method != "GET"
+            reads = route.read is not None or route.shape is not None or request.method != "GET"
             body = request.get_data(cache=False, parse_form_data=False) if reads else b""
         except (HTTPException, OSError, ValueError):  # over the limit, incomplete, or invalid chunks
             return to_response(route.style.refuse(HTTP_BAD_REQUEST, http_request))
-        return to_response(carry_out(self._api, endpoint, as_request(body), principal))
+        return to_response(answer(self._api, endpoint, as_request(body), principal))
 
 
 _RECEIVE_BYTES: Final = 65536

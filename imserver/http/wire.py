@@ -1,4 +1,4 @@
-"""Reading requests and writing answers of ``/api/v1``: JSON and queries, compressed where asked."""
+"""Parts of requests and answers of ``/api/v1``: queries, compressed bodies, pages of lists."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from imserver import errors
+from imserver.auth.principal import Principal
 from imserver.auth.tenants import Tenants
 from imserver.errors import HTTP_INVALID_REQUEST
-from imserver.http.call import Call
 from imserver.http.form import BadBody, parse_pairs, read_cursor
 from imserver.http.form import cursor as cursor_of
 from imserver.http.limits import Limits
 from imserver.http.reply import ApiProblem
-from imserver.protocol.forgiving import has_nul
-from imserver.transport.exchange import HttpRequest, HttpResponse
+from imserver.transport.exchange import HttpRequest
 
 T = TypeVar("T")
 Headers = tuple[tuple[str, str], ...]
@@ -37,35 +36,18 @@ _EXACT: Final = 2**53  # up to here every whole number is a float of its own
 _encode = msgspec.json.Encoder().encode
 
 
-def read(limits: Limits, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
-    """Decode the body of a request. Only known principals may compress it.
+def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception) -> T:
+    """Decode JSON with ``1.0`` for 1, as some languages write it: JSON Schema counts it as an integer.
 
-    Raises :class:`ApiProblem`, which says where the body is wrong.
+    ``error``: why the decoder refused the body as it is. Raises :class:`ApiProblem`, which says where the
+    body is wrong.
     """
-    body = call.body
-    encoding = call.request.headers.get("content-encoding", "")
-    if encoding and encoding.lower() != "identity":
-        if encoding.lower() not in ("gzip", "x-gzip") or call.principal.kind == "nobody":
-            raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING)
-        body = inflate(body, limits.body_bytes)
-    return decode(decoder, body)
-
-
-def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """Decode JSON. Raises :class:`ApiProblem`."""
-    if has_nul(body):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "A text contains U+0000")
-    try:
-        return decoder.decode(body)
-    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
-        text = str(error)
-    if _A_FLOAT in text and len(body) <= _WHOLE_BYTES:
-        # Some languages write 1.0 for 1, which JSON Schema counts as an integer.
+    if _A_FLOAT in str(error) and len(body) <= _WHOLE_BYTES:
         try:
             return decoder.decode(_encode(_decode_whole(body)))
-        except (ValueError, RecursionError) as error:
-            text = str(error)
-    raise ApiProblem(errors.HTTP_INVALID_REQUEST, text)
+        except (ValueError, RecursionError) as again:
+            error = again
+    raise ApiProblem(errors.HTTP_INVALID_REQUEST, str(error))
 
 
 def _whole(text: str) -> int | float:
@@ -90,18 +72,15 @@ def inflate(body: bytes, limit: int) -> bytes:
     return content
 
 
-def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
-    """A response with ``value`` as JSON (bytes are JSON already), compressed if it is large and the client
-    accepts gzip."""
-    body = value if isinstance(value, bytes) else _encode(value)
-    request = call.request
-    headers = (("X-Request-Id", request.id), *headers)
-    if len(body) > GZIP_BYTES:
-        headers += (("Vary", "Accept-Encoding"),)
-        if takes_gzip(request.headers.get("accept-encoding", "")):
-            body = zlib.compress(body, _GZIP_LEVEL, GZIP)
-            headers += (("Content-Encoding", "gzip"),)
-    return HttpResponse(status, body, "", headers)
+def compressed(body: bytes, accepted: str) -> tuple[bytes, Headers]:
+    """The body of a large answer, as gzip if the client accepts it, and the headers that say so.
+
+    ``accepted``: the header Accept-Encoding.
+    """
+    headers: Headers = (("Vary", "Accept-Encoding"),)
+    if not takes_gzip(accepted):
+        return body, headers
+    return zlib.compress(body, _GZIP_LEVEL, GZIP), (*headers, ("Content-Encoding", "gzip"))
 
 
 def takes_gzip(accepted: str) -> bool:
@@ -155,11 +134,9 @@ def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], s
     return page, cursor_of(page[-1]) if start + limit < len(names) else ""
 
 
-def reached(tenants: Tenants, call: Call) -> list[str]:
+def reached(tenants: Tenants, principal: Principal) -> list[str]:
     """The apps that the key reaches, ordered by name, without aliases."""
-    return [
-        name for name in tenants.names() if call.principal.reaches(name) and tenants.resolve(name) == name
-    ]
+    return [name for name in tenants.names() if principal.reaches(name) and tenants.resolve(name) == name]
 
 
 def require_few(limits: Limits, *named: Sized) -> None:

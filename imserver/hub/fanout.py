@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from imserver.hub.hub import App, LocalChannel
-from imserver.hub.unacked import AckedState
+from imserver.hub.acks import AckedState
+from imserver.hub.hub import App, Hub, LocalChannel
 from imserver.metrics import Metrics
-from imserver.model import Event, Message
+from imserver.model import ChannelPart, Event, Message
 from imserver.protocol.dialect import Payload
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
@@ -69,7 +71,7 @@ def _numbered(event: Event | Message, before: bytes, behind: bytes, connection: 
     assert isinstance(state, AckedState)
     assert state.unacked is not None
     payload = b"%b%b%b" % (before, _encode(connection.user or ""), behind)
-    frame = encoding.frame(encoding.dialect.add_number(payload, state.unacked.last + 1))
+    frame = encoding.frame(encoding.dialect.add_number(payload, state.unacked.delivered + 1))
     state.unacked.add(connection, event, frame)
     return frame
 
@@ -141,7 +143,8 @@ class Fanout:
     ``notice_bytes``: of notices that one connection may cause per second, an eighth of an outbox.
     """
 
-    def __init__(self, flusher: Flusher, metrics: Metrics, notice_members: int) -> None:
+    def __init__(self, hub: Hub, flusher: Flusher, metrics: Metrics, notice_members: int) -> None:
+        self._apps = hub.apps
         self._flusher = flusher
         self._metrics = metrics
         self.notice_members = notice_members
@@ -150,47 +153,79 @@ class Fanout:
         self._event: Event | None = None
         self._made: dict[Encoding, Made] = {}
         """Frames of the last event to single users. The next user often gets the same event."""
+        self._named = self._plain = Event("msg", "", "")
+        """The last push that names a channel, and the same without it."""
 
-    def to_user(self, app: App, user: str, event: Event) -> int:
-        """Send to every addressed session of ``user``. Returns the number of sessions."""
-        if app.notices:
-            self.flush_notices()
-        entry = app.users.get(user)
-        if entry is None:
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> int:
+        """Send to the addressed sessions of a user, or only to those on one device. Returns their number.
+
+        A session that has subscribed to ``group:<id>``, named by ``event.channel``, or to ``user:<user>``
+        receives a publication of that channel instead of a push.
+        """
+        known = self._apps.get(app)
+        entry = None if known is None else known.users.get(user)
+        if known is None or entry is None:
             return 0
-        if type(entry) is not list:
-            self._send(entry, event)  # type: ignore[arg-type]
-            return 1
-        for connection in entry:
-            self._send(connection, event)
-        return len(entry)
+        if known.notices:
+            self.flush_notices()
+        if device is not None or known.own_channels:
+            return self._to_some_of(known, user, event, device)
+        if event.channel is not None:
+            event = self._without_channel(event)
+        sessions: Any = entry if type(entry) is list else (entry,)
+        # Written out as in _send(): a call less for each push.
+        for connection in sessions:
+            encoding = connection.encoding
+            if event is not self._event:
+                self._event, self._made = event, {}
+            made = self._made.get(encoding)
+            if made is None:
+                made = self._made[encoding] = make(encoding, event)
+            frame = made if type(made) is bytes else frame_for(made, connection)
+            if frame:
+                self._metrics.deliveries += 1
+                self._flusher.enqueue(connection, frame)
+        return len(sessions)
+
+    def _to_some_of(self, app: App, user: str, event: Event, device: str | None) -> int:
+        """Send to a user on one device, or in an app where somebody has subscribed to the channel of a user
+        or group."""
+        own, group, plain = app.own_channels.get(f"user:{user}"), None, event
+        if event.channel is not None:
+            group, plain = app.own_channels.get(event.channel.name), self._without_channel(event)
+        sessions = [each for each in app.sessions_of(user) if device is None or each.device == device]
+        for each in sessions:
+            if group is not None and each in group.members:
+                self._send(each, event)
+            elif own is not None and each in own.members:
+                self._send(each, replace(plain, channel=ChannelPart(own.name)))
+            else:
+                self._send(each, plain)
+        return len(sessions)
+
+    def _without_channel(self, event: Event) -> Event:
+        """The push for sessions that have not subscribed. The same object for one event, which is encoded
+        once."""
+        if self._named is not event:
+            self._named, self._plain = event, replace(event, channel=None)
+        return self._plain
 
     def _send(self, connection: Connection, event: Event) -> None:
         encoding = connection.encoding
-        made = self._made.get(encoding) if event is self._event else None
+        if event is not self._event:
+            self._event, self._made = event, {}
+        made = self._made.get(encoding)
         if made is None:
-            made = make(encoding, event)
-            if event is self._event:
-                self._made[encoding] = made
-            else:
-                self._event, self._made = event, {encoding: made}
-        frame = made if type(made) is bytes else frame_for(made, connection)
+            made = self._made[encoding] = make(encoding, event)
+        frame = frame_for(made, connection)
         if frame:
             self._metrics.deliveries += 1
             self._flusher.enqueue(connection, frame)
 
-    def to_device(self, app: App, user: str, device: str, event: Event) -> int:
-        """Send to the addressed sessions of ``user`` on one device. Returns the number of sessions."""
-        if app.notices:
-            self.flush_notices()
-        sessions = [c for c in app.sessions_of(user) if c.device == device]
-        for connection in sessions:
-            self._send(connection, event)
-        return len(sessions)
-
-    def to_connection(self, app: App, connection: Connection, event: Event) -> None:
-        """Send to one session of the app, addressed or not."""
-        if app.notices:
+    def to_connection(self, connection: Connection, event: Event) -> None:
+        """Send to one session, addressed or not."""
+        known = self._apps.get(connection.app or "")
+        if known is not None and known.notices:
             self.flush_notices()
         self._send(connection, event)
 
@@ -205,7 +240,11 @@ class Fanout:
         members: Collection[Connection] = channel.members
         if except_users or except_connection is not None:
             members = [c for c in members if c.user not in except_users and c is not except_connection]
-        return self.to_some(channel.app, members, event)
+        if channel.app.notices:
+            self.flush_notices()
+        reached = self._fill(members, None, {}, event)
+        self._metrics.deliveries += reached
+        return reached
 
     def to_some(self, app: App, connections: Collection[Connection], event: Event) -> int:
         """Send to these sessions of the app. Returns their number."""
@@ -222,17 +261,20 @@ class Fanout:
         self._metrics.deliveries += self._fill(connections, None, {}, part) * len(part.places)
 
     def to_app(
-        self, app: App, event: Event, except_user: str = "", except_users: Collection[str] = ()
+        self, app: str, event: Event, except_user: str = "", except_users: Collection[str] = ()
     ) -> int:
-        """Send to all users of the app except some. Returns the number of sessions reached."""
-        if app.notices:
+        """Send to all users of an app except some. Returns the number of sessions reached."""
+        known = self._apps.get(app)
+        if known is None:
+            return 0
+        if known.notices:
             self.flush_notices()
         if except_users:
             skipped = {*except_users, except_user}
-            sessions = [c for user in app.users if user not in skipped for c in app.sessions_of(user)]
+            sessions = [c for user in known.users if user not in skipped for c in known.sessions_of(user)]
             reached = self._fill(sessions, None, {}, event)
         else:
-            reached = self._spread(app, {}, event, except_user)
+            reached = self._spread(known, {}, event, except_user)
         self._metrics.deliveries += reached
         return reached
 

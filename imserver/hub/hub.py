@@ -9,6 +9,10 @@ from typing import Any, Final
 from imserver.model import SYSTEM_PREFIX, Event
 from imserver.transport.connection import OPEN, Connection
 
+RESERVED: Final = ("user:", "group:")
+"""Channels of these namespaces reach the sessions of users and of the members of groups, without
+subscriptions. Only these users and members may subscribe to them."""
+
 
 class App:
     """The online users of one app. Owner: the hub.
@@ -26,6 +30,7 @@ class App:
         "name",
         "newcomers",
         "notices",
+        "own_channels",
         "policy",
         "quiet",
         "several",
@@ -56,6 +61,9 @@ class App:
         """Sessions that began while notices wait → number of these notices that they do not receive."""
         self.channels: dict[str, LocalChannel] = {}
         """Channels with members on this node."""
+        self.own_channels: dict[str, LocalChannel] = {}
+        """Those of them that are the channels of users and groups (:data:`RESERVED`). Most apps have none, so
+        that a push to a user need not look for subscribers."""
         self.user_counts: dict[LocalChannel, int] = {}
         """Numbers of users of channels that somebody has asked for, until the members or their users change.
         """
@@ -142,11 +150,15 @@ class Hub:
         known = self.apps.get(app)
         return list(known.users) if known is not None else []
 
+    def channel(self, app: str, name: str) -> LocalChannel | None:
+        """A channel with members on this node."""
+        known = self.apps.get(app)
+        return None if known is None else known.channels.get(name)
+
     def member_count(self, app: str, channel: str) -> int:
         """Number of connections of this node in a channel."""
-        known = self.apps.get(app)
-        found = known.channels.get(channel) if known is not None else None
-        return len(found.members) if found is not None else 0
+        found = self.channel(app, channel)
+        return 0 if found is None else len(found.members)
 
     def is_online(self, app: str, user: str) -> bool:
         """Whether ``user`` has a session on this node."""
@@ -221,7 +233,7 @@ _TICK_SECONDS: Final = 0.000_002
 
 
 class ChannelPosition:
-    """How far this node has delivered a channel with history. Owner: the service of channels.
+    """How far this node has delivered a channel with history. Owner: ``OrderedDelivery``.
 
     ``offset``: of the last delivered publication, in the history's life ``epoch`` (-1: not known yet).
     ``early``: offset → a publication that arrived before one with a lower offset. ``waiting``: new members
@@ -268,7 +280,8 @@ class LocalChannel:
 
 
 class ChannelMembership:
-    """The channels and their members. Owner of ``App.channels`` and ``Connection.channels``. Never switches.
+    """The channels and their members. Owner of ``App.channels``, ``App.own_channels`` and
+    ``Connection.channels``. Never switches.
 
     ``Connection.channels`` is a tuple: a dict of three channels would cost 140 bytes more.
     """
@@ -287,6 +300,8 @@ class ChannelMembership:
         channel = app.channels.get(name)
         if channel is None:
             channel = app.channels[name] = LocalChannel(app, name)
+            if name.startswith(RESERVED):
+                app.own_channels[name] = channel
             self.channels += 1
         elif connection in channel.members:
             return None
@@ -333,4 +348,5 @@ class ChannelMembership:
         channel.app.memberships -= 1
         if not channel.members:
             del channel.app.channels[channel.name]
+            channel.app.own_channels.pop(channel.name, None)
             self.channels -= 1

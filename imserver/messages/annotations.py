@@ -77,18 +77,18 @@ class AnnotationCommands:
         """React to a message, or remove the reaction. Switches."""
         app, user = app_and_user(connection)
         return self._change(
-            lambda log: log.react(app, user, command.id, command.emoji, remove=command.remove)
+            lambda log: log.annotations.react(app, user, command.id, command.emoji, remove=command.remove)
         )
 
     def pin(self, connection: Connection, command: Pin) -> Reply:
         """Pin a message, or remove its pin. Switches."""
         app, user = app_and_user(connection)
-        return self._change(lambda log: log.pin(app, user, command.id, remove=command.remove))
+        return self._change(lambda log: log.annotations.pin(app, user, command.id, remove=command.remove))
 
     def pins(self, connection: Connection, command: AskPins) -> Reply:
         """The pinned messages of a conversation. Switches."""
         app, user = app_and_user(connection)
-        found = self._store.log().pins(app, user, command.conversation)
+        found = self._store.log().entries.pins(app, user, command.conversation)
         return Reply(errors.REPLY_OK, PinsView([entry_view(entry) for entry in found]))
 
     def _change(self, change: Callable[[MessageLog], Change | Rejected]) -> Reply:

@@ -13,28 +13,22 @@ from gevent.lock import BoundedSemaphore as Lock
 
 from imserver import errors
 from imserver.errors import StorageUnavailable
+from imserver.hub.acks import ACK_SECONDS, AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.hub import Hub
 from imserver.messages.deliverer import Deliverer, oldest_page
 from imserver.messages.log_follower import LogFollower
-from imserver.messages.log_subscriptions import (
-    RESEND_LIMIT,
-    TRIES,
-    AckingLogSubscription,
-    AckTracker,
-    LogSubscriptions,
-    PendingLogSubscription,
-    PongLogSubscription,
-    groups_at,
-    held_acks,
-)
+from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription, groups_at, held_acks
 from imserver.metrics import Metrics
 from imserver.model import LogSubscription, Message
+from imserver.storage.action_positions import ActionPositions
 from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import OPEN, Connection, app_and_user
 
 log = logging.getLogger(__name__)
 
+RESEND_LIMIT: Final = 200
+"""Most entries that are sent again; a client that lacks more has to reconnect with its cursor."""
 RECOVERED: Final = 200
 """Most missed entries that follow a login with a cursor; a client that missed more has to sync."""
 
@@ -63,6 +57,7 @@ class CatchUp:
         ack_tracker: AckTracker,
         follower: LogFollower,
         deliverer: Deliverer,
+        positions: ActionPositions,
     ) -> None:
         self._hub = hub
         self._metrics = metrics
@@ -71,6 +66,7 @@ class CatchUp:
         self._ack_tracker = ack_tracker
         self._follower = follower
         self._deliverer = deliverer
+        self._positions = positions
         self._floors: dict[str, AsyncResult[int]] = {}
         """Reads of floors that have not begun; callers that come meanwhile share the result."""
         self._turns: dict[str, Lock] = {}
@@ -91,7 +87,7 @@ class CatchUp:
         log_subscriptions.add(app)
         try:
             self._follower.follow(app)
-            rows = log_subscriptions.read_memberships(self._store.log().memberships, app, user)
+            rows = log_subscriptions.read_memberships(self._store.log().conversations.memberships, app, user)
         except BaseException:
             self._remove(app)
             raise
@@ -226,7 +222,7 @@ class CatchUp:
 
         ``rooms``: with the messages of these rooms (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
         """
-        return self._store.log().catch_up(app, user, after, limit, rooms or {"": after})
+        return self._store.log().entries.catch_up(app, user, after, limit, rooms or {"": after})
 
     # --- logins with a cursor -------------------------------------------------------------------------------
 
@@ -277,14 +273,14 @@ class CatchUp:
             return False
         if cursor < self._floor(app):
             return True
-        return cursor > self._follower.position(app) and cursor > self._store.log().head(app)
+        return cursor > self._follower.position(app) and cursor > self._store.log().entries.head(app)
 
     def reach(self, app: str, id: int) -> bool:
         """Wait until this node has delivered an entry that another node has delivered. False: the log has no
         such entry. May switch. Raises StorageUnavailable."""
         if self._follower.position(app) >= id:
             return True
-        if self._store.log().head(app) < id:
+        if self._store.log().entries.head(app) < id:
             return False
         self._follower.expect(app, id)
         deadline, pause = monotonic() + WAIT_SECONDS, _LOOK_SECONDS
@@ -307,7 +303,7 @@ class CatchUp:
             with self._turns.setdefault(app, Lock()):
                 # Later callers need a newer result.
                 del self._floors[app]
-                floor = self._store.log().floor(app)
+                floor = self._store.log().entries.floor(app)
         except BaseException as error:
             if self._floors.get(app) is shared:
                 del self._floors[app]
@@ -318,30 +314,42 @@ class CatchUp:
         shared.set(floor)
         return floor
 
-    # --- late acknowledgements ------------------------------------------------------------------------------
+    # --- acknowledgements -----------------------------------------------------------------------------------
+
+    def ponged(self, connection: Connection, data: bytes) -> None:
+        """A client has answered a ping. Never switches."""
+        log_subscription = connection.log_subscription
+        if isinstance(log_subscription, PongLogSubscription):
+            self.prove(connection, log_subscription.proof(data))
+
+    def prove(self, connection: Connection, id: int) -> None:
+        """Everything up to an id has arrived at a client without a cursor. Never switches."""
+        log_subscription = connection.log_subscription
+        if isinstance(log_subscription, PongLogSubscription) and id > log_subscription.acked:
+            log_subscription.acked = id
+            present = {"", *[room.name for room in connection.channels]}
+            rooms = [room for room in log_subscription.positions if room in present]
+            self._positions.prove(*app_and_user(connection), rooms, id)
 
     def check_acks(self) -> None:
-        """A second has passed: start a greenlet if clients are late. Never switches."""
+        """A second has passed: start a greenlet if entries have to be sent again. Never switches."""
         late = self._ack_tracker.turn()
         if late:
             gevent.spawn(self._resend_to, late)
 
     def _resend_to(self, late: list[Connection]) -> None:
-        """Greenlet: resend, or close the connections that were late too often."""
+        """Greenlet: send entries again, or close the connections that lack too many."""
         for connection in late:
             log_subscription = connection.log_subscription
             if connection.state != OPEN or not isinstance(log_subscription, AckingLogSubscription):
                 continue
-            log_subscription.tries += 1
             try:
-                if log_subscription.tries <= TRIES and self.resend(
-                    connection, log_subscription.acked, RESEND_LIMIT
-                ):
+                if self.resend(connection, log_subscription.acked, RESEND_LIMIT):
                     continue
             except StorageUnavailable:
                 log_subscription.tries -= 1
-                if not log_subscription.tracked:
-                    self._ack_tracker.wait(connection, log_subscription)
+                if not log_subscription.due:
+                    self._ack_tracker.wait(connection, log_subscription, ACK_SECONDS)
                 continue
             except Exception:
                 log.exception("entries could not be sent again", extra={"connection": connection.peer})

@@ -76,7 +76,7 @@ class LogFollower:
             followed = self._apps[app] = _Followed()
             self._follows_any.set()
             try:
-                followed.position = self._store.log().head(app)
+                followed.position = self._store.log().entries.head(app)
             except BaseException:
                 del self._apps[app]
                 raise
@@ -184,8 +184,8 @@ class LogFollower:
         after, expected = followed.position, followed.expected
         try:
             stored = self._store.log()
-            head = stored.head(app)
-            entries = stored.read(app, after, PAGE)
+            head = stored.entries.head(app)
+            entries = stored.entries.read(app, after, PAGE)
         except StorageUnavailable:
             gevent.sleep(RETRY_SECONDS)
             return True
@@ -209,12 +209,12 @@ class LogFollower:
     def _senders(self, app: str) -> Collection[str]:
         """The senders of the drafts of an app that this node is storing. Never switches."""
         stored = self._store.opened_log
-        return () if stored is None else stored.senders(app)
+        return () if stored is None else stored.writer.senders(app)
 
     def _is_storing(self, app: str) -> bool:
         """Whether drafts of an app wait or are being stored. Never switches."""
         stored = self._store.opened_log
-        return stored is not None and stored.is_busy(app)
+        return stored is not None and stored.writer.is_busy(app)
 
     def run(self) -> None:
         """Greenlet: while apps are followed, compare their positions with the ends of the logs once a
@@ -237,7 +237,7 @@ class LogFollower:
         if not quiet:
             return
         try:
-            heads = self._store.log().heads(quiet)
+            heads = self._store.log().entries.heads(quiet)
         except StorageUnavailable:
             return
         except Exception:

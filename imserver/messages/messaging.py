@@ -17,12 +17,13 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.observer import Observer
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates
 from imserver.auth.reviews import ReviewDecision, Reviews, facts_of
 from imserver.channels.channels import Channels
 from imserver.channels.open_streams import OpenStreams
 from imserver.cluster.nodes import NodeMessages
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
+from imserver.hub.acks import AckingLogSubscription, AckTracker
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.message_view import EntryView, entry_view
@@ -30,13 +31,7 @@ from imserver.messages.annotations import RefusedView, code_of
 from imserver.messages.catch_up import CatchUp
 from imserver.messages.deliverer import Deliverer, Done, Result, newest_page, oldest_page
 from imserver.messages.log_follower import LogFollower
-from imserver.messages.log_subscriptions import (
-    AckingLogSubscription,
-    AckTracker,
-    LogSubscriptions,
-    PendingLogSubscription,
-    PongTracker,
-)
+from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription
 from imserver.messages.receipts import MarksView, Receipts
 from imserver.metrics import Metrics
 from imserver.model import (
@@ -74,6 +69,7 @@ from imserver.transport.dispatch import CommandRow, CommandTable
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
+    from imserver.storage.log.writer import LogWriter
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more messages gather: one write to a
@@ -110,6 +106,7 @@ class Messaging:
         store: Store,
         logins: Logins,
         positions: ActionPositions,
+        ack_tracker: AckTracker,
         reviews: Reviews,
         bot_rates: BotRates,
         channels: Channels,
@@ -117,8 +114,8 @@ class Messaging:
         observer: Observer,
     ) -> None:
         self._store = store
-        self._logins = logins
-        self._log: MessageLog | None = None
+        self._account_apps = logins.account_apps
+        self._writer: LogWriter | None = None
         """Set by the first draft."""
         self._metrics = metrics
         self._reviews = reviews
@@ -126,16 +123,14 @@ class Messaging:
         self._node_messages = node_messages
         self._observer = observer
         self.log_subscriptions = LogSubscriptions()
-        self.pongs = PongTracker(positions)
-        self.ack_tracker = AckTracker(self.pongs)
+        self.positions = positions
+        self.ack_tracker = ack_tracker
         self.streams = OpenStreams()
         """Of streamed answers, which a feature opens."""
-        self.deliverer = Deliverer(
-            hub, fanout, self.log_subscriptions, self.ack_tracker, channels, self.streams
-        )
+        self.deliverer = Deliverer(hub, fanout, self.log_subscriptions, ack_tracker, channels, self.streams)
         self.follower = LogFollower(store, self.deliverer, metrics)
         self.catch_up = CatchUp(
-            hub, metrics, store, self.log_subscriptions, self.ack_tracker, self.follower, self.deliverer
+            hub, metrics, store, self.log_subscriptions, ack_tracker, self.follower, self.deliverer, positions
         )
 
     # --- sending --------------------------------------------------------------------------------------------
@@ -147,10 +142,10 @@ class Messaging:
         Everybody else who may read it receives it, the sender's other connections too. If the result is not
         known in time, ``done`` gets a StorageUnsure. For what a back end stores; see :meth:`send_of_user`.
         """
-        if self._log is None:
-            self._log = self._store.log()
-        to_account = draft.to_user != "" and not draft.to_anybody and self._logins.only_accounts(app)
-        self._log.send(app, draft, partial(self._stored, app, connection, done), to_account)
+        if self._writer is None:
+            self._writer = self._store.log().writer
+        to_account = app in self._account_apps and draft.to_user != "" and not draft.to_anybody
+        self._writer.send(app, draft, partial(self._stored, app, connection, done), to_account)
 
     def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
@@ -337,67 +332,55 @@ def make_draft(store: Store, app: str, user: str, command: Send) -> Draft | None
     ``user`` ``""`` is a back end, which may revise any message. Switches unless it is a plain message; then
     raises StorageUnavailable.
     """
-    conversation = command.conversation
-    if command.kind == "forward":
-        return _forward(store.log(), app, user, command)
-    if command.kind == "press":
-        return _press(store.log(), app, user, command)
-    if command.kind != "message":
-        found = store.log().entries(app, [command.about])
-        if not found or not may_be_revised(found[0], user):
-            return None
-        conversation = found[0].conversation
+    sent = command if command.kind == "message" else _completed(store.log(), app, user, command)
+    if sent is None:
+        return None
     return Draft(
         sender=user,
-        kind=command.kind,
-        type=command.type,
-        body=command.body,
-        client_msg_id=command.id,
+        kind="message" if sent.kind == "forward" else sent.kind,
+        type=sent.type,
+        body=sent.body,
+        client_msg_id=sent.id,
         time_ms=int(time() * 1000),
-        about=command.about,
-        meta=command.meta,
-        to_user=command.to,
-        conversation=conversation,
+        about=sent.about,
+        meta=sent.meta,
+        to_user=sent.to,
+        conversation=sent.conversation,
     )
 
 
-def _press(stored: MessageLog, app: str, user: str, command: Send) -> Draft | None:
-    """The draft of a pressed button: to the bot that has sent the message."""
-    found = stored.readable(app, user, [command.about])
+def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
+    """A command about another message, with what it takes from that."""
+    if command.kind == "forward":
+        return _forwarded(stored, app, user, command)
+    if command.kind == "press":
+        return _pressed(stored, app, user, command)
+    found = stored.entries.find(app, [command.about])
+    if not found or not may_be_revised(found[0], user):
+        return None
+    return replace(command, conversation=found[0].conversation)
+
+
+def _pressed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
+    """A pressed button: to the bot that has sent the message."""
+    found = stored.entries.readable(app, user, [command.about])
     if not found or found[0].kind != "message" or found[0].sender in ("", user):
         return None
     if command.body.decode() not in values_of(found[0].meta):
         return None
-    return Draft(
-        sender=user,
-        kind="press",
-        type=command.type,
-        body=command.body,
-        client_msg_id=command.id,
-        time_ms=int(time() * 1000),
-        about=command.about,
-        to_user=found[0].sender,
-    )
+    return replace(command, to=found[0].sender, conversation=0, meta=b"")
 
 
-def _forward(stored: MessageLog, app: str, user: str, command: Send) -> Draft | None:
-    """The draft of a forwarded message: the content of the original, and who wrote that."""
+def _forwarded(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
+    """A forwarded message: the content of the original, and who wrote that."""
     ids = [command.about]
-    found = stored.readable(app, user, ids) if user else stored.entries(app, ids)
+    found = stored.entries.readable(app, user, ids) if user else stored.entries.find(app, ids)
     if not found or found[0].kind != "message" or found[0].room:
         return None
     original = found[0]
     origin = decode_meta(original.meta).get("forwarded") or {"from": original.sender, "id": original.id}
-    return Draft(
-        sender=user,
-        type=original.type,
-        body=original.body,
-        client_msg_id=command.id,
-        time_ms=int(time() * 1000),
-        meta=_encode({"forwarded": origin}),
-        to_user=command.to,
-        conversation=command.conversation,
-    )
+    meta = _encode({"forwarded": origin})
+    return replace(command, type=original.type, body=original.body, about=0, meta=meta)
 
 
 class MessageSearch:
@@ -420,11 +403,11 @@ class MessageSearch:
         types: Sequence[str] = (),
     ) -> tuple[list[Entry], int]:
         """As many of the newest results as fit on a page; see
-        :meth:`imserver.storage.log.message_log.MessageLog.search`. Raises StorageUnavailable.
+        :meth:`imserver.storage.log.search.EntrySearch.find`. Raises StorageUnavailable.
         """
         self._take_turn()
         try:
-            found, upto = self._store.log().search(app, user, text, conversation, before, limit, types)
+            found, upto = self._store.log().search.find(app, user, text, conversation, before, limit, types)
         finally:
             self._turns.release()
         entries, is_cut = newest_page(found, False)
@@ -545,16 +528,16 @@ class MessageCommands:
             entries, before = self._searches.search(app, user, "", conversation, before, limit, command.types)
             return Reply(errors.REPLY_OK, _search_page(entries, before))
         if command.after >= 0:
-            read = stored.history(app, user, conversation, before, limit, command.after)
+            read = stored.entries.history(app, user, conversation, before, limit, command.after)
             entries, more = oldest_page(*read)
         else:
-            entries, more = newest_page(*stored.history(app, user, conversation, before, limit))
+            entries, more = newest_page(*stored.entries.history(app, user, conversation, before, limit))
         return Reply(errors.REPLY_OK, _page(entries, more, False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
         """The user's conversations. Switches."""
         app, user = app_and_user(connection)
-        found, more = self._store.log().list_conversations(app, user, command.before, command.limit)
+        found, more = self._store.log().conversations.page(app, user, command.before, command.limit)
         return Reply(
             errors.REPLY_OK, ConversationPage([conversation_view(each, user) for each in found], more)
         )

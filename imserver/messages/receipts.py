@@ -165,8 +165,8 @@ class Signals:
     def _conversation(self, app: str, user: str, conversation: int) -> Conversation | None:
         """A conversation of which the user is a member."""
         stored = self._store.log()
-        is_member = stored.member(app, conversation, user) is not None
-        return stored.conversation(app, conversation) if is_member else None
+        is_member = stored.conversations.member(app, conversation, user) is not None
+        return stored.conversations.get(app, conversation) if is_member else None
 
     def _may(self, app: str, user: str, place: str | int, seconds: float) -> bool:
         """Whether the last notice of this kind was at least ``seconds`` ago."""
@@ -250,7 +250,7 @@ class Receipts:
         connections except ``besides``. Switches; raises StorageUnavailable. None: the user is not in this
         conversation.
         """
-        noted = self._store.log().note(app, user, conversation, read=read, received=received)
+        noted = self._store.log().marks.note(app, user, conversation, read=read, received=received)
         if noted is not None and noted.moved:
             at = noted.receipt
             signal = (
@@ -283,7 +283,7 @@ class Receipts:
         """Hide entries from a user, and notify the user's connections except ``besides``. Returns the
         version of the user's marks. Switches; raises StorageUnavailable.
         """
-        version = self._store.log().hide(app, user, ids)
+        version = self._store.log().marks.hide(app, user, ids)
         signal = Signal("hidden", user, "", ids=ids)
         self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
         return version
@@ -294,7 +294,7 @@ class Receipts:
         """How far the other members of a conversation have read and received. Switches."""
         app, user = app_and_user(connection)
         conversation, limit = command.conversation, command.limit
-        rows = self._store.log().receipts(app, user, conversation, command.after, limit + 1)
+        rows = self._store.log().marks.receipts(app, user, conversation, command.after, limit + 1)
         found = [ReceiptView(row.user, row.read, row.received) for row in rows[:limit]]
         return Reply(errors.REPLY_OK, ReceiptPage(found, len(rows) > limit))
 
@@ -304,7 +304,7 @@ class Receipts:
 
     def marks(self, app: str, user: str, after: int) -> MarksView:
         """A user's marks that are newer than a version. Switches; raises StorageUnavailable."""
-        found = self._store.log().marks(app, user, after)
+        found = self._store.log().marks.since(app, user, after)
         return MarksView(
             found.version,
             [ReadView(conversation, id) for conversation, id in sorted(found.reads.items())],

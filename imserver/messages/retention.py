@@ -58,7 +58,7 @@ class Retention:
         if not self._store.has_database:
             return 0  # without importing the log, which is half a megabyte
         stored, deleted = self._store.log(), 0
-        for app in stored.apps():
+        for app in stored.entries.apps():
             seconds, most = self.limits_of(app)
             if seconds or most:
                 upto = self._observer.undelivered(app)
@@ -68,7 +68,7 @@ class Retention:
                 self._metrics.expired += some
                 deleted += some
         for app in sorted(self._positions.written):
-            self._positions.expire(app, stored.floor(app))
+            self._positions.expire(app, stored.entries.floor(app))
         self._observer.expire()
         return deleted
 

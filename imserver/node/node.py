@@ -131,6 +131,7 @@ class Node:
             *(Stage(name, stop=feature.stop) for name, feature in core.features.items()),
             Stage("requests to the outside", stop=core.outgoing.close),
             Stage("request log", stop=core.request_log.flush),
+            Stage("positions of the action dialect", drain=core.messaging.positions.store_proved),
             Stage("pending pushes", drain=core.pending.pass_on),
             Stage("connections", drain=self._close_clients, stop=core.poller.close),
             Stage("streamed messages", drain=core.streamed_messages.close_all),
@@ -156,6 +157,7 @@ class Node:
             core.store.run,
             core.pending.run,
             core.messaging.follower.run,
+            core.messaging.positions.run,
             core.retention.run,
             *([core.channels.run] if core.config.clustered else []),
             core.streamed_messages.run,
@@ -385,7 +387,7 @@ class Node:
 
     def _apply_limits(self) -> None:
         core, config = self.core, self._reread
-        core.dedupe.shared = core.keys.demo
+        core.idempotency.shared = core.keys.demo
         limits = config.limits
         core.pending.limit_pushes, core.pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
         self.servers.api.reload(config)

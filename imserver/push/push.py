@@ -1,28 +1,55 @@
-"""Pushes: messages of a back end to users, delivered once per message id.
+"""Pushes: messages of a back end to users, connections, channels and groups.
 
-:class:`Pushes` claims ids and reports results. Its ``reach`` delivers: :class:`LocalReach` on this node,
+:class:`Pushes` claims the message ids of the original, :class:`Publishing` sends one event to targets of all
+kinds. Both deliver to users by a :class:`Reach`: :class:`LocalReach` on this node,
 :class:`imserver.push.routing.ClusterReach` on all nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import repeat
+from typing import Annotated, Final, Protocol
 
-from msgspec import Struct, field
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.structs import replace
 
+from imserver.channels.channels import Channels
+from imserver.channels.connections import Connections
+from imserver.channels.members import GROUP_ID, MAX_NAME_BYTES, ChannelRefused, check_name
+from imserver.channels.stored import Published
 from imserver.clock import serve_others
+from imserver.cluster.history import Position
+from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import App, Hub
+from imserver.hub.hub import RESERVED
 from imserver.metrics import Metrics
-from imserver.model import ACCEPTED, ChannelPart, Event, Outcome
-from imserver.push.idempotency import MessageIds
+from imserver.model import ACCEPTED, SYSTEM_PREFIX, ChannelPart, Event, Outcome
+from imserver.push.idempotency import Carried, First, Idempotency, IdReused
+from imserver.push.pending import PendingPushes
+from imserver.storage.store import Store
 
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
 _SETTLED: Final = ACCEPTED | {_REPEATED}
 _YIELD_PUSHES: Final = 1024
 """Pushes between two looks at the sockets, 4 to 8 ms. With 256, `bench push --bulk 1000` cost 7 % more."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=512)]
+GroupName = Annotated[str, Meta(pattern=f"^{GROUP_ID.pattern}$", description="A group, by its id.")]
+_MEMBERS: Final = 1000
+"""Members of a group that are read together."""
+_encode = msgspec.json.Encoder().encode
+_encode_position = msgspec.msgpack.Encoder().encode
+_decode_position = msgspec.msgpack.Decoder(Position | None).decode
+
+
+def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
+    """Whether a push or publication failed: a target failed, and no target accepted it, now or before.
+
+    Every edge answers it with a temporary error. The same id may be used again.
+    """
+    return Outcome.FAILED in outcomes and _REPEATED not in outcomes and ACCEPTED.isdisjoint(outcomes)
 
 
 class UserPush(Struct, forbid_unknown_fields=True, gc=False):
@@ -34,29 +61,35 @@ class UserPush(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Reach(Protocol):
-    """Delivers to users. Two implementations: this node, and all nodes. Every call may switch."""
+    """Delivers to users. Two implementations: this node, and all nodes. Every call may switch.
+
+    The pushes that were sent are counted here.
+    """
+
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        """Deliver to one user, to all devices or to one."""
 
     def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
         """Deliver to one user, unless another node has accepted a push of this id."""
+
+    def to_each(
+        self,
+        app: str,
+        users: Sequence[str],
+        events: Iterable[Event],
+        device: str | None = None,
+        outcomes: list[Outcome] | None = None,
+    ) -> list[Outcome]:
+        """Deliver to each user one event of ``events``, in this order, to all devices or to one.
+
+        Returns the outcomes. If it fails, those that are known are in ``outcomes``, an empty list.
+        """
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
         """Claim and deliver many pushes, each with its own user and id.
 
         Returns the outcomes, and the indexes of pushes that were not sent because another push holds their id
         now.
-        """
-
-    def to_users(
-        self, app: str, users: Sequence[str], event: Event, device: str | None = None
-    ) -> list[Outcome]:
-        """Deliver one event to each user, to all devices or to one."""
-
-    def to_each(
-        self, app: str, users: Sequence[str], events: Iterable[Event], outcomes: list[Outcome]
-    ) -> None:
-        """Deliver to each user one event of ``events``, in this order.
-
-        Appends each outcome to ``outcomes`` as soon as it is known.
         """
 
     def to_app(
@@ -66,11 +99,11 @@ class Reach(Protocol):
 
 
 class Pushes:
-    """Claims message ids, delivers through ``reach``, settles the claims. Every call may switch."""
+    """Pushes with message ids: claims the id, delivers through ``reach``, settles the claim. Every call may
+    switch."""
 
-    def __init__(self, ids: MessageIds, reach: Reach, metrics: Metrics) -> None:
+    def __init__(self, ids: Idempotency, reach: Reach, metrics: Metrics) -> None:
         self._ids = ids
-        self._dedupe = ids.dedupe
         self._reach = reach
         self._metrics = metrics
 
@@ -78,7 +111,7 @@ class Pushes:
         """Push of a back end to one user. It names the receiver as its sender, as in the original."""
         user, msg_id = push.user, push.msg_id
         # Claimed on this node only: the reach claims in the cluster, in one query with the lookup.
-        key = self._dedupe.claim(app, msg_id)
+        key = self._ids.claim(app, msg_id, None, True)
         if key is None:
             return _REPEATED
         outcome = _NOT_SENT
@@ -86,29 +119,26 @@ class Pushes:
             if user:
                 outcome = self._reach.to_user_once(app, user, Event("msg", user, push.text, msg_id))
         finally:
-            self._dedupe.settle(key, outcome in _SETTLED)
-        self._metrics.pushes += outcome is _SENT
+            self._ids.settle(key, outcome in _SETTLED)
         return outcome
 
     def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
         """Push of a user to another one."""
-        claim = self._ids.begin(app, _id_of_user(sender, push.msg_id))
+        claim = self._ids.claim(app, _id_of_user(sender, push.msg_id))
         if claim is None:
             return _REPEATED
         outcome = _NOT_SENT
         try:
             if push.user:
                 event = Event("msg", sender, push.text, push.msg_id)
-                outcome = self._reach.to_users(app, [push.user], event)[0]
+                outcome = self._reach.to_user(app, push.user, event)
         finally:
-            self._ids.end(claim, outcome in ACCEPTED)
-        self._metrics.pushes += outcome is _SENT
+            self._ids.settle(claim, outcome in ACCEPTED)
         return outcome
 
     def to_each(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome]:
         """Push many messages, each with its own user and message id."""
         outcomes, waiting = self._reach.to_each_once(app, pushes)
-        self._metrics.pushes += outcomes.count(_SENT)
         # Rare: the same id twice in this call, or in another call at this moment. No claim is held during the
         # wait, so that two calls never wait for each other.
         for index in waiting:
@@ -126,18 +156,20 @@ class Pushes:
     ) -> Outcome:
         """Push to all users of an app except ``sender`` and ``except_users``. ``by_user``: the sender asks,
         not the back end."""
-        claim = self._ids.begin(app, _id_of_user(sender, msg_id) if by_user else msg_id)
+        claim = self._ids.claim(app, _id_of_user(sender, msg_id) if by_user else msg_id)
         if claim is None:
             return _REPEATED
         outcome = _NOT_SENT
         try:
             if sender:
-                reached = self._reach.to_app(app, Event("msg", sender, text, msg_id), sender, except_users)
-                # It counts as sent if no node is known to have missed it, even if no user is online.
-                outcome = reached if reached in (Outcome.PARTLY, Outcome.FAILED) else _SENT
+                event = Event("msg", sender, text, msg_id)
+                outcome = self._reach.to_app(app, event, sender, except_users)
+                if outcome is _NOT_SENT:
+                    # It counts as sent if no node is known to have missed it, even if no user is online.
+                    outcome = _SENT
+                    self._metrics.pushes += 1
         finally:
-            self._ids.end(claim, outcome in ACCEPTED)
-        self._metrics.pushes += outcome in ACCEPTED
+            self._ids.settle(claim, outcome in ACCEPTED)
         return outcome
 
     def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
@@ -145,38 +177,16 @@ class Pushes:
 
         The id is claimed once. It is accepted if at least one user was reached.
         """
-        claim = self._ids.begin(app, msg_id)
+        claim = self._ids.claim(app, msg_id)
         if claim is None:
             return None
         outcomes: list[Outcome] = []
         try:
             events = (Event("msg", user, text, msg_id) for user in users)
-            self._reach.to_each(app, users, events, outcomes)
+            self._reach.to_each(app, users, events, outcomes=outcomes)
         finally:
-            self._ids.end(claim, _SENT in outcomes)
-        self._metrics.pushes += outcomes.count(_SENT)
+            self._ids.settle(claim, _SENT in outcomes)
         return outcomes
-
-    # --- without an id --------------------------------------------------------------------------------------
-
-    def reach(self, app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
-        """Send one event to many users: to all their devices, or to one."""
-        outcomes = self._reach.to_users(app, users, event, device)
-        self._metrics.pushes += outcomes.count(_SENT)
-        return outcomes
-
-    def reach_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
-        """Send each of many users their own event, in this order."""
-        outcomes: list[Outcome] = []
-        self._reach.to_each(app, users, events, outcomes)
-        self._metrics.pushes += outcomes.count(_SENT)
-        return outcomes
-
-    def spread(self, app: str, event: Event, except_users: tuple[str, ...] = ()) -> Outcome:
-        """Send to all users of an app except some."""
-        outcome = self._reach.to_app(app, event, "", except_users)
-        self._metrics.pushes += outcome in ACCEPTED
-        return outcome
 
 
 def _id_of_user(user: str, msg_id: str) -> str:
@@ -188,79 +198,43 @@ def _id_of_user(user: str, msg_id: str) -> str:
     return f"{user}\0{msg_id}" if msg_id else ""
 
 
-class Delivery:
-    """Delivers to sessions of this node. Stateless. Returns before anything is written to a socket."""
-
-    def __init__(self, hub: Hub, fanout: Fanout) -> None:
-        self._apps = hub.apps
-        self._fanout = fanout
-        self._named = self._plain = Event("msg", "", "")
-        """The last publication of a group, and the push without its channel."""
-
-    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> int:
-        """Deliver to the addressed sessions of a user, or only to those on one device. Return their
-        number.
-
-        A session that has subscribed to ``group:<id>``, named by ``event.channel``, or to ``user:<user>``
-        receives a publication of that channel instead of a push.
-        """
-        known = self._apps.get(app)
-        if known is None:
-            return 0
-        if known.channels or event.channel is not None:
-            return self._to_subscribers(known, user, event, device)
-        if device is not None:
-            return self._fanout.to_device(known, user, device, event)
-        return self._fanout.to_user(known, user, event)
-
-    def _to_subscribers(self, app: App, user: str, event: Event, device: str | None) -> int:
-        own, group, of_group = app.channels.get(f"user:{user}"), None, event
-        if event.channel is not None:
-            group = app.channels.get(event.channel.name)
-            event = self._without_channel(event)
-        if own is None and group is None:
-            if device is not None:
-                return self._fanout.to_device(app, user, device, event)
-            return self._fanout.to_user(app, user, event)
-        sessions = [each for each in app.sessions_of(user) if device is None or each.device == device]
-        for each in sessions:
-            sent = event
-            if group is not None and each in group.members:
-                sent = of_group
-            elif own is not None and each in own.members:
-                sent = replace(event, channel=ChannelPart(own.name))
-            self._fanout.to_connection(app, each, sent)
-        return len(sessions)
-
-    def _without_channel(self, event: Event) -> Event:
-        """The push for sessions that have not subscribed. The same object for one event, which is encoded
-        once."""
-        if self._named is not event:
-            self._named, self._plain = event, replace(event, channel=None)
-        return self._plain
-
-    def to_app(
-        self, app: str, event: Event, except_user: str = "", except_users: Collection[str] = ()
-    ) -> int:
-        """Deliver to all users of an app except these. Return the number of sessions reached."""
-        known = self._apps.get(app)
-        return 0 if known is None else self._fanout.to_app(known, event, except_user, except_users)
-
-
 class LocalReach:
     """See :class:`Reach`; on a node without a cluster."""
 
-    def __init__(self, ids: MessageIds, delivery: Delivery) -> None:
-        self._dedupe = ids.dedupe
-        self._to_user = delivery.to_user
-        self._to_app = delivery.to_app
+    def __init__(self, ids: Idempotency, fanout: Fanout, metrics: Metrics) -> None:
+        self._ids = ids
+        self._to_user = fanout.to_user
+        self._to_app = fanout.to_app
+        self._metrics = metrics
 
-    def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
-        return _SENT if self._to_user(app, user, event) else _NOT_SENT
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        if not self._to_user(app, user, event, device):
+            return _NOT_SENT
+        self._metrics.pushes += 1
+        return _SENT
+
+    to_user_once = to_user  # no other node has accepted its id
+
+    def to_each(
+        self,
+        app: str,
+        users: Sequence[str],
+        events: Iterable[Event],
+        device: str | None = None,
+        outcomes: list[Outcome] | None = None,
+    ) -> list[Outcome]:
+        # Names are looked up once per call, not once per user. So in to_each_once().
+        to_user = self._to_user
+        found: list[Outcome] = [] if outcomes is None else outcomes
+        for user, event in zip(users, events, strict=False):
+            found.append(_SENT if user and to_user(app, user, event, device) else _NOT_SENT)
+            if not len(found) % _YIELD_PUSHES:
+                serve_others()
+        self._metrics.pushes += found.count(_SENT)
+        return found
 
     def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
-        # The hot path of every push: names are looked up once per call, not once per target.
-        claim, settle, to_user = self._dedupe.claim, self._dedupe.settle, self._to_user
+        claim, settle, to_user = self._ids.claim, self._ids.settle, self._to_user
         outcomes = []
         for push in pushes:
             user, msg_id = push.user, push.msg_id
@@ -276,29 +250,266 @@ class LocalReach:
             outcomes.append(_SENT if sent else _NOT_SENT)
             if not len(outcomes) % _YIELD_PUSHES:
                 serve_others()
+        self._metrics.pushes += outcomes.count(_SENT)
         return outcomes, ()
-
-    def to_users(
-        self, app: str, users: Sequence[str], event: Event, device: str | None = None
-    ) -> list[Outcome]:
-        to_user = self._to_user
-        outcomes = []
-        for user in users:
-            outcomes.append(_SENT if user and to_user(app, user, event, device) else _NOT_SENT)
-            if not len(outcomes) % _YIELD_PUSHES:
-                serve_others()
-        return outcomes
-
-    def to_each(
-        self, app: str, users: Sequence[str], events: Iterable[Event], outcomes: list[Outcome]
-    ) -> None:
-        to_user = self._to_user
-        for user, event in zip(users, events, strict=True):
-            outcomes.append(_SENT if user and to_user(app, user, event) else _NOT_SENT)
-            if not len(outcomes) % _YIELD_PUSHES:
-                serve_others()
 
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
     ) -> Outcome:
-        return _SENT if self._to_app(app, event, except_user, except_users) else _NOT_SENT
+        if not self._to_app(app, event, except_user, except_users):
+            return _NOT_SENT
+        self._metrics.pushes += 1
+        return _SENT
+
+
+class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """A target of a push: a `user` (with `device`: only on that device), a `connection` by its id, a
+    `channel`, the members of a `group`, or `all` users of the app.
+
+    The channel `user:<id>` is the user with this id, `group:<id>` the group.
+    """
+
+    user: Name | UnsetType = UNSET
+    device: Annotated[str, Meta(max_length=512)] | UnsetType = UNSET
+    connection: Name | UnsetType = UNSET
+    channel: Name | UnsetType = UNSET
+    group: GroupName | UnsetType = UNSET
+    all: bool = False
+
+    def __post_init__(self) -> None:
+        kinds = (self.user, self.connection, self.channel, self.group)
+        if sum(kind is not UNSET for kind in kinds) + self.all != 1:
+            raise ValueError(
+                "A target has one of `user`, `connection`, `channel`, `group`, and `all` that is true"
+            )
+        if self.device is not UNSET and self.user is UNSET:
+            raise ValueError("`device` goes with `user`")
+
+
+def addressed(target: Target) -> Target:
+    """The user or group whose channel a target is; any other target itself."""
+    kind, _, id = ("", "", "") if target.channel is UNSET else target.channel.partition(":")
+    if kind == "user" and id:
+        return Target(user=id)
+    if kind == "group" and GROUP_ID.fullmatch(id):
+        return Target(group=id)
+    return target
+
+
+OnAbsent = Callable[[str, Sequence[tuple[str, Event]]], None]
+"""Called with (app, (user, event) for each user who is not online). May switch."""
+
+
+class Publishing:
+    """Sends to targets of all kinds, on all nodes. Every call may switch. ``store`` has the groups."""
+
+    def __init__(
+        self,
+        reach: Reach,
+        channels: Channels,
+        connections: Connections,
+        pending: PendingPushes,
+        store: Store,
+        ids: Idempotency,
+        on_absent: OnAbsent | None = None,
+    ) -> None:
+        self._reach = reach
+        self._channels = channels
+        self._connections = connections
+        self._pending = pending
+        self._store = store
+        self._ids = ids
+        self._on_absent = on_absent
+
+    def to_channels(
+        self,
+        app: str,
+        channels: Sequence[str],
+        event: Event,
+        *,
+        except_users: tuple[str, ...] = (),
+        tags: bytes = b"",
+        with_history: bool = True,
+        key: str = "",
+        digest: int = 0,
+        all_or_none: bool = False,
+    ) -> list[Published | ChannelRefused | IdReused]:
+        """Publish the same to several channels, for a ``key`` once to each. The results have their order.
+
+        REPEATED: it was published before, at this position if this node knows it. No outcome is FAILED: a
+        failed publication is a :class:`ChannelRefused`, as one that is refused. ``digest``: that of the
+        request. :class:`IdReused`: the key belongs to another request in this channel; with ``all_or_none``
+        it is raised before anything is published. The channels of users and groups have no tags.
+        """
+
+        def publish(channel: str) -> Published | ChannelRefused:
+            if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
+                target = addressed(Target(channel=channel))
+                if target.channel is UNSET:
+                    (outcome,) = self.to_targets(app, [target], event, except_users)
+                    if outcome is Outcome.FAILED:
+                        return ChannelRefused("unavailable", "a node or the database does not answer")
+                    return Published(outcome)
+            try:
+                if not (channel.isascii() and 0 < len(channel) <= MAX_NAME_BYTES):
+                    check_name(channel)
+                return self._channels.publish_event(
+                    app,
+                    channel,
+                    replace(event, channel=ChannelPart(channel, tags=tags)),
+                    except_users=except_users,
+                    with_history=with_history,
+                    key=key,
+                )
+            except ChannelRefused as refused:
+                return refused
+
+        def carry_out(index: int, first: First | None) -> Carried[Published | ChannelRefused]:
+            channel = names[index]
+            is_stored = with_history and self._channels.is_stored(app, channel)
+            # If this node does not know the position, the log may still know it.
+            if first is not None and (first.result or not is_stored):
+                position = _decode_position(first.result) if first.result else None
+                return Published(Outcome.REPEATED, position), (), b""
+            found = publish(channel)
+            if isinstance(found, ChannelRefused):
+                return found, (), b""
+            return found, (found.outcome,), _encode_position(found.position)
+
+        if not key:
+            return [publish(channel) for channel in channels]
+        names = list(dict.fromkeys(channels))
+        requests = [(_encode((key, channel)).decode(), digest) for channel in names]
+        found = self._ids.carry_out_each(app, requests, carry_out, all_or_none=all_or_none)
+        results = dict(zip(names, found, strict=True))
+        return [results[channel] for channel in channels]
+
+    def to_targets(
+        self,
+        app: str,
+        targets: Sequence[Target],
+        event: Event,
+        except_users: tuple[str, ...] = (),
+        ttl_seconds: float = 0,
+        key: str = "",
+    ) -> list[Outcome]:
+        """Send to each target, in order. A user or connection named by several targets receives the event
+        several times.
+
+        ``except_users`` do not receive it through channels, groups and ``all``. Absent users receive it if
+        they log in within ``ttl_seconds``. ``key``: see :meth:`Channels.publish_event`.
+        """
+        outcomes: list[Outcome] = []
+        users: list[str] = []
+        # Channels of a system have any names: there, `user:1` is not the channel of a user.
+        system = app.startswith(SYSTEM_PREFIX)
+        for target in targets if system else map(addressed, targets):
+            if target.user is not UNSET and target.device is UNSET:
+                users.append(target.user)
+                continue
+            if users:
+                outcomes += self.to_users(app, users, event, ttl_seconds)
+                users = []
+            outcomes += self._to_target(app, target, event, except_users, ttl_seconds, key)
+        return outcomes + self.to_users(app, users, event, ttl_seconds) if users else outcomes
+
+    def _to_target(
+        self,
+        app: str,
+        target: Target,
+        event: Event,
+        except_users: tuple[str, ...],
+        ttl_seconds: float,
+        key: str,
+    ) -> list[Outcome]:
+        if target.user is not UNSET:
+            device = None if target.device is UNSET else target.device
+            return self.to_users(app, [target.user], event, ttl_seconds, device)
+        if target.connection is not UNSET:
+            return self._connections.push_each(app, [target.connection], event)
+        if target.channel is not UNSET:
+            return [self._channels.publish(app, target.channel, event, except_users, key=key)]
+        if target.group is not UNSET:
+            return [self._to_group(app, int(target.group), event, except_users, ttl_seconds)]
+        return [self._reach.to_app(app, event, "", except_users)]
+
+    def _to_group(
+        self, app: str, group: int, event: Event, except_users: tuple[str, ...], ttl_seconds: float
+    ) -> Outcome:
+        """Send to the members of a group. PARTLY: a node with some of them is known not to receive it."""
+        conversations, outcomes, after = self._store.log().conversations, set[Outcome](), ""
+        event = replace(event, channel=ChannelPart(f"group:{group}"))
+        while True:
+            try:
+                rows = conversations.members(app, group, after, _MEMBERS)
+            except StorageUnavailable:
+                outcomes.add(Outcome.FAILED)
+                break
+            # The two users of a conversation are its members, too.
+            users = [row.user for row in rows if row.kind_of_conversation == "group"]
+            users = [user for user in users if user not in except_users]
+            outcomes.update(self.to_users(app, users, event, ttl_seconds))
+            if len(rows) < _MEMBERS:
+                break
+            after = rows[-1].user
+        if outcomes <= {Outcome.NOT_SENT}:
+            return Outcome.NOT_SENT
+        if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:
+            return Outcome.FAILED
+        return Outcome.PARTLY if outcomes & {Outcome.FAILED, Outcome.PARTLY} else Outcome.SENT
+
+    def to_users(
+        self,
+        app: str,
+        users: Sequence[str],
+        event: Event,
+        ttl_seconds: float = 0,
+        device: str | None = None,
+    ) -> list[Outcome]:
+        """Send to users, on all their devices or on one."""
+        if app.startswith(SYSTEM_PREFIX):
+            return self._connections.push_each(app, users, event)
+        if self._pending.count:
+            self._deliver_pending(app, users)
+        if len(users) == 1:  # most pushes: 0.3 µs less than as one of many
+            outcomes = [self._reach.to_user(app, users[0], event, device)]
+        else:
+            outcomes = self._reach.to_each(app, users, repeat(event), device)
+        if Outcome.NOT_SENT in outcomes:
+            self._report(app, users, [event] * len(users), outcomes)
+            for index, outcome in enumerate(outcomes if ttl_seconds else ()):
+                if outcome is Outcome.NOT_SENT and self._pending.add(
+                    app, users[index], event, ttl_seconds, device
+                ):
+                    outcomes[index] = Outcome.HELD
+        return outcomes
+
+    def to_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
+        """Send each user their own event, in this order."""
+        if app.startswith(SYSTEM_PREFIX):
+            return [
+                self._connections.push_each(app, [user], event)[0]
+                for user, event in zip(users, events, strict=True)
+            ]
+        if self._pending.count:
+            self._deliver_pending(app, users)
+        outcomes = self._reach.to_each(app, users, events)
+        if Outcome.NOT_SENT in outcomes:
+            self._report(app, users, events, outcomes)
+        return outcomes
+
+    def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
+        pending = self._pending
+        for user in users:
+            if pending.waits_for(app, user):
+                pending.deliver(app, user)
+
+    def _report(
+        self, app: str, users: Sequence[str], events: Sequence[Event], outcomes: Sequence[Outcome]
+    ) -> None:
+        """Report the users who are not online."""
+        if self._on_absent is not None:
+            pairs = zip(users, events, outcomes, strict=True)
+            self._on_absent(
+                app, [(user, event) for user, event, outcome in pairs if outcome is Outcome.NOT_SENT]
+            )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count, repeat
+from itertools import count
 from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -21,10 +21,12 @@ from msgspec.structs import replace
 
 from imserver.cluster.nodes import NodeMessages, ToApp, ToUser
 from imserver.cluster.registry import Claim, SessionRef
+from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
+from imserver.metrics import Metrics
 from imserver.model import Event, Outcome
-from imserver.push.idempotency import CLAIM_SECONDS, LOOK_SECONDS, IdClaim, MessageIds, Waiting
-from imserver.push.push import Delivery, UserPush
+from imserver.push.idempotency import CLAIM_SECONDS, LOOK_SECONDS, Idempotency, Waiting
+from imserver.push.push import UserPush
 from imserver.sessions.cluster_sessions import ClusterSessions
 
 if TYPE_CHECKING:
@@ -47,15 +49,17 @@ class ClusterReach:
         registry: RedisRegistry,
         node_messages: NodeMessages,
         hub: Hub,
-        delivery: Delivery,
-        ids: MessageIds,
+        fanout: Fanout,
+        ids: Idempotency,
         reorder_guard: ReorderGuard,
+        metrics: Metrics,
     ) -> None:
         self._registry = registry
         self._ids = ids
+        self._metrics = metrics
         self._node_messages = node_messages
         self._hub = hub
-        self._delivery = delivery
+        self._fanout = fanout
         self._reorder_guard = reorder_guard
         self._routes = ReorderDelay()
         self._origin = getrandbits(48)
@@ -63,11 +67,14 @@ class ClusterReach:
 
     # --- the reach ------------------------------------------------------------------------------------------
 
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        found = self.find(app, [user])
+        return self.push(app, user, event, None if found is None else found[0], device)
+
     def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
         """See :class:`imserver.push.push.Reach`. Looks up and claims with one query."""
         if not event.id:
-            found = self.find(app, [user])
-            return self.push(app, user, event, None if found is None else found[0])
+            return self.to_user(app, user, event)
         deadline = monotonic() + CLAIM_SECONDS
         while True:
             answer = self._registry.find_and_claim(app, user, self._ids.name(app, event.id))
@@ -109,30 +116,21 @@ class ClusterReach:
         refs = self.find(app, [push.user for push in pushes])
         absent = () if refs is None else {index for index, found in enumerate(refs) if not found}
         outcomes: list[Outcome | None] = [Outcome.REPEATED] * len(pushes)
-        claims = self._ids.begin_each(app, [push.msg_id for push in pushes], absent)
+        claims = self._ids.claim_each(app, [push.msg_id for push in pushes], only_here=absent)
         ended = 0
         try:
             for index, (push, held) in enumerate(zip(pushes, claims, strict=True)):
                 if isinstance(held, Waiting):
                     outcomes[index] = None
-                elif held is not None:
+                elif isinstance(held, int):
                     outcomes[index] = Outcome.NOT_SENT
                     event = Event("msg", push.user, push.text, push.msg_id)
                     found = None if refs is None else refs[index]
                     outcome = outcomes[index] = self.push(app, push.user, event, found)
-                    self._ids.end(held, outcome == Outcome.SENT)
+                    self._ids.settle(held, outcome == Outcome.SENT)
                 ended = index + 1
         finally:
-            for held in claims[ended:]:
-                if isinstance(held, IdClaim):
-                    self._ids.end(held, False)
-        return outcomes
-
-    def to_users(
-        self, app: str, users: Sequence[str], event: Event, device: str | None = None
-    ) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        self.to_each(app, users, repeat(event), outcomes, device)
+            self._ids.release(claims[ended:])
         return outcomes
 
     def to_each(
@@ -140,26 +138,28 @@ class ClusterReach:
         app: str,
         users: Sequence[str],
         events: Iterable[Event],
-        outcomes: list[Outcome],
         device: str | None = None,
-    ) -> None:
-        """See :class:`imserver.push.push.Reach`. ``device``: only sessions of this device."""
+        outcomes: list[Outcome] | None = None,
+    ) -> list[Outcome]:
+        results: list[Outcome] = [] if outcomes is None else outcomes
         coming = iter(events)
         for start in range(0, len(users), BATCH_TARGETS):
             batch = users[start : start + BATCH_TARGETS]
             refs = self.find(app, batch)
             for index, (user, event) in enumerate(zip(batch, coming, strict=False)):
                 found = None if refs is None else refs[index]
-                outcomes.append(self.push(app, user, event, found, device) if user else Outcome.NOT_SENT)
+                results.append(self.push(app, user, event, found, device) if user else Outcome.NOT_SENT)
+        return results
 
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
     ) -> Outcome:
-        here = self._delivery.to_app(app, event, except_user, except_users) > 0
+        here = self._fanout.to_app(app, event, except_user, except_users) > 0
         others = len(self._node_messages.peers())
         failed = self._node_messages.broadcast(ToApp(app, except_user, event, except_users))
         if not here and failed == others:
             return Outcome.FAILED if failed else Outcome.NOT_SENT
+        self._metrics.pushes += 1
         return Outcome.PARTLY if failed else Outcome.SENT
 
     # --- finding and sending --------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class ClusterReach:
         epochs = {ref.epoch for ref in refs or () if device is None or ref.device == device}
         reached = failed = 0
         here = own in epochs or not refs or self._is_unregistered(app, user)
-        if here and self._delivery.to_user(app, user, event, device):
+        if here and self._fanout.to_user(app, user, event, device):
             reached += 1
             self._reorder_guard.reached(app, user, self._origin, number)
         for epoch in epochs - {own}:
@@ -222,6 +222,7 @@ class ClusterReach:
             reached += sent
             failed += not sent
         if reached:
+            self._metrics.pushes += 1
             return Outcome.SENT
         return Outcome.FAILED if failed else Outcome.NOT_SENT
 
@@ -257,13 +258,13 @@ class Rerouting:
         self,
         registry: RedisRegistry,
         node_messages: NodeMessages,
-        delivery: Delivery,
+        fanout: Fanout,
         sessions: ClusterSessions,
         reorder_guard: ReorderGuard,
     ) -> None:
         self._registry = registry
         self._node_messages = node_messages
-        self._delivery = delivery
+        self._fanout = fanout
         self._sessions = sessions
         self._reorder_guard = reorder_guard
         self._queues: dict[tuple[str, str], deque[ToUser]] = {}
@@ -296,7 +297,7 @@ class Rerouting:
         if item.hops and self._reorder_guard.is_overtaken(app, user, item.origin, item.number):
             self.unreached += 1
             return True
-        if not self._delivery.to_user(app, user, item.event, item.device):
+        if not self._fanout.to_user(app, user, item.event, item.device):
             return False
         self._reorder_guard.reached(app, user, item.origin, item.number)
         return True

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from itertools import chain
 from time import monotonic
 from typing import Final
+from weakref import ref
 
 import gevent
 from msgspec import Struct
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.auth.quotas import ConnectionRates
+from imserver.auth.rates import LOGIN_NOTICES, Buckets
 from imserver.auth.rules import LoginDecision
 from imserver.cluster.nodes import NodeQueries, OtherNodes, read
 from imserver.errors import StorageUnavailable
@@ -151,8 +152,7 @@ class Sessions:
         self._others = others
         self._bans: dict[tuple[str, str], float] = {}
         self.kicks = RecentKicks()
-        self._rates = ConnectionRates()
-        """Of the bytes of notices that connections cause which log in as one user after the other."""
+        self._notices = Buckets(LOGIN_NOTICES)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -303,7 +303,8 @@ class Sessions:
         if (connection.app, before) == (app.name, user):
             return True
         size = 2 * _NOTICE_BYTES + len(before) + len(user)
-        return self._rates.take(connection, "", self._fanout.notice_bytes, size)
+        limit = self._fanout.notice_bytes  # a larger size counts as that
+        return self._notices.take(ref(connection), min(size, limit), limit)
 
     def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
         """End the session of a connection that stays open. May switch.

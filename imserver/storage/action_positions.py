@@ -1,13 +1,27 @@
-"""Log positions of users of the action dialect, whose clients have no cursor."""
+"""Log positions of users of the action dialect, whose clients have no cursor.
+
+A position is proved when the client has acknowledged everything up to it. The node stores what was proved in
+a second together. Until then its own logins use the proved positions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
+import gevent
+from gevent.event import Event as Signal
+
+from imserver.clock import until_beat
+from imserver.errors import StorageUnavailable
 from imserver.storage.statements import Statements, chunks, marks_of, text_of
 from imserver.storage.store import Store
 
+log = logging.getLogger(__name__)
+
+Positions = dict[str, int]
+"""Room → the position up to which a user has everything of it; ``""``: all that is not in a room."""
 Row = tuple[str, str, str, int]
 """(app, user, room, id); room ``""``: everything except messages in rooms."""
 
@@ -21,20 +35,72 @@ _OF_MYSQL: Final = "ON DUPLICATE KEY UPDATE id = GREATEST(id, VALUES(id))"
 
 
 class ActionPositions:
-    """The positions in a store. All methods switch and may raise StorageUnavailable."""
+    """The positions in a store. Owner of the positions that were proved on this node and are not stored yet.
+
+    Methods switch and may raise StorageUnavailable, if they do not say otherwise.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.written: set[str] = set()
         """Apps for which this node has stored positions."""
+        self._proved: dict[tuple[str, str, str], int] = {}
+        """(app, user, room) → the position that is not stored yet."""
+        self._filled = Signal()
+        """Set while there are such positions."""
 
-    def get(self, app: str, user: str, rooms: Collection[str] = ()) -> dict[str, int]:
-        """The ids up to which a user has received everything.
+    def get(self, app: str, user: str, rooms: Collection[str] = ()) -> Positions:
+        """The ids up to which a user has received everything, stored or proved.
 
         Key ``""``: everything except rooms (0 for an unknown user). Rooms are missing if the user was never
         there.
         """
+        # Looked up before the read: a position that is stored meanwhile would be in neither.
+        proved = {room: self._proved.get((app, user, room), -1) for room in ("", *rooms)}
+        positions = self.stored(app, user, rooms)
+        for room, id in proved.items():
+            if id > positions.get(room, -1):
+                positions[room] = id
+        return positions
+
+    def stored(self, app: str, user: str, rooms: Collection[str]) -> Positions:
+        """The stored ones among the positions of a user."""
         return self._store.read_or({"": 0}, lambda sql: _get(sql, app, user, list(rooms)))
+
+    def prove(self, app: str, user: str, rooms: Iterable[str], id: int) -> None:
+        """A user has received everything up to an id, in these rooms. It is stored within about a second.
+        Never switches."""
+        for room in rooms:
+            key = app, user, room
+            self._proved[key] = max(id, self._proved.get(key, 0))
+        self._filled.set()
+
+    def run(self) -> None:
+        """Greenlet: store the proved positions once a second, while there are any."""
+        while True:
+            self._filled.wait()
+            gevent.sleep(until_beat())
+            try:
+                self.store_proved()
+            except Exception:
+                log.exception("positions of the action dialect could not be stored")
+
+    def store_proved(self) -> None:
+        """Store the proved positions. If the database does not answer, they stay for the next time. Does not
+        raise StorageUnavailable."""
+        rows = [(*key, id) for key, id in self._proved.items()]
+        # They stay in sight of new logins while they are being stored.
+        try:
+            if rows:
+                self.raise_to(rows)
+        except StorageUnavailable as error:
+            log.debug("positions of the action dialect could not be stored: %s", error)
+            return
+        for app, user, room, id in rows:
+            if self._proved.get((app, user, room)) == id:
+                del self._proved[app, user, room]
+        if not self._proved:
+            self._filled.clear()
 
     def raise_to(self, rows: Sequence[Row]) -> None:
         """Raise stored positions to these ids. Each (app, user, room) must occur only once."""
@@ -85,6 +151,8 @@ class ActionPositions:
 
     def forget(self, app: str, user: str) -> None:
         """Delete all positions of a user. A later user with the same id starts anew."""
+        for key in [key for key in self._proved if key[:2] == (app, user)]:
+            del self._proved[key]
 
         def work(sql: Statements) -> None:
             for table in ("talk_position", "room_position"):

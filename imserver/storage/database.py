@@ -9,32 +9,43 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from inspect import signature
+from contextlib import contextmanager, nullcontext, suppress
 from math import inf
 from pathlib import Path
-from statistics import median
-from time import monotonic, perf_counter, time
-from typing import Any, Final, Protocol, TypeVar
+from time import monotonic
+from typing import Final, Protocol, TypeVar
 
 import gevent
-from gevent import GreenletExit, monkey
+from gevent import GreenletExit
 from gevent.threadpool import ThreadPool
-from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import StaticPool
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
 from imserver.process import open_private
 from imserver.storage import migrations
 from imserver.storage.address import DatabaseAddress
-from imserver.storage.statements import CLOCK, PooledStatements
+from imserver.storage.engines import (
+    WRITES,
+    direct_statements,
+    driver_errors,
+    is_deadlock,
+    is_refusal,
+    laxness_of,
+    make_engine,
+)
+from imserver.storage.statements import (
+    CommitGuard,
+    DirectStatements,
+    NotStored,
+    PooledStatements,
+    RowRefused,
+    Unsure,
+)
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +158,7 @@ class Database:
         """Monotonic time of the last write that the database refused."""
         self._settings = settings
         self._engine: Engine = make_engine(place, settings)
-        self._runner: Runner = ThreadRunner() if threaded and place.file is not None else GreenletRunner()
+        self.runner: Runner = ThreadRunner() if threaded and place.file is not None else GreenletRunner()
         self._lock = -1
 
     def open(self) -> None:
@@ -156,10 +167,10 @@ class Database:
             if self.place.file is not None:
                 prepare_file(self.place.file)
                 self._lock = open_private(Path(f"{self.place.file}.lock"))
-            before = self._runner.run(self._step, self._settings.seconds)
+            before = self.runner.run(self._step, self._settings.seconds)
             if not migrations.is_current(before):
-                self._runner.run(self._migrate, _LONG_SECONDS)
-            self.id, laxness = self._runner.run(self._look_at, self._settings.seconds)
+                self.runner.run(self._migrate, _LONG_SECONDS)
+            self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
             file = error.filename or self.place.shown
             raise StartError(f"storage: {file} cannot be used: {error.strerror}") from None
@@ -234,26 +245,9 @@ class Database:
         if self._write_failed:
             self.write(work)
 
-    def run_raw(
-        self, function: Callable[[], T], seconds: float, late: Callable[[str], Exception] | type[Exception]
-    ) -> T:
-        """Run ``function`` on the caller's own connection, where this database's work runs.
-
-        After ``seconds`` the work is interrupted, and the error from ``late`` is raised. The work of SQLite,
-        in its thread, cannot be interrupted.
-        """
-        try:
-            return self._runner.run(function, None if self.place.file is not None else seconds)
-        except _Late as error:
-            raise late(_words(error)) from None
-
-    def raw_connection(self) -> Any:
-        """A driver connection that belongs to the caller, configured like all others, but for its isolation
-        level, which the caller sets. Not for SQLite."""
-        lent = self._engine.raw_connection()
-        raw = lent.driver_connection
-        lent.detach()
-        return raw
+    def writer_connection(self) -> WriterConnection:
+        """A connection of the caller's own, for transactions one after the other."""
+        return WriterConnection(self, self._engine)
 
     @property
     def healthy(self) -> bool:
@@ -266,11 +260,12 @@ class Database:
 
     def answered(self, wrote: bool) -> None:
         """Record a successful operation. ``wrote``: it was a write."""
-        before = self.healthy
+        if self.answers and not self._write_failed:
+            return
         self.answers = True
         if wrote and monotonic() - self._refused_at >= REFUSED_SECONDS:
             self._write_failed = False
-        if self.healthy and not before:
+        if self.healthy:
             log.info("the database %s answers again", self.place.shown)
 
     def failed(self, words: str, wrote: bool, cause: BaseException | None = None) -> StorageUnavailable:
@@ -285,7 +280,7 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
-        if not self._runner.close():
+        if not self.runner.close():
             log.warning("the database %s stays open: an operation is still running", self.place.shown)
             return
         self._engine.dispose()
@@ -328,7 +323,7 @@ class Database:
 
     def _guarded(self, function: Callable[[], T], wrote: bool, seconds: float | None = None) -> T:
         try:
-            value = self._runner.run(function, seconds or self._settings.seconds)
+            value = self.runner.run(function, seconds or self._settings.seconds)
         except (OperationalError, InterfaceError, InternalError, PoolTimeout, _Late) as error:
             raise self.failed(_words(error), wrote, error) from None
         except DBAPIError as error:
@@ -337,6 +332,117 @@ class Database:
             raise self.failed(_words(error), wrote, error) from None
         self.answered(wrote)
         return value
+
+
+class WriterConnection:
+    """Runs transactions one after the other on one connection, and reconnects when it is lost.
+
+    On SQLite a transaction runs in the database's thread. Its code must neither log nor switch.
+    """
+
+    def __init__(self, database: Database, engine: Engine) -> None:
+        self._database = database
+        self._engine = engine
+        self._content_errors, self._errors = driver_errors(engine)
+        self._sql: DirectStatements | None = None
+
+    def transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, seconds: float) -> T:
+        """Run ``work`` and commit. Switches. Raises NotStored, Unsure or RowRefused.
+
+        A transaction is interrupted after ``seconds``. SQLite cannot interrupt; there the taker of the guard
+        ends it.
+        """
+        try:
+            return self._run(lambda: self._transact(work, guard), seconds)
+        except _Late as late:
+            self._sql = None
+            raise (NotStored if guard.take() else Unsure)(_words(late)) from None
+
+    def ask(self, work: Callable[[DirectStatements], T], seconds: float) -> T:
+        """Run ``work`` in a transaction that is rolled back. Switches. Raises NotStored."""
+        guard = CommitGuard()
+        guard.take()
+        try:
+            return self._run(lambda: self._transact(work, guard, undo=True), seconds)
+        except _Late as late:
+            raise NotStored(_words(late)) from None
+
+    def answered(self, wrote: bool) -> None:
+        """Record a successful transaction. ``wrote``: it stored something."""
+        self._database.answered(wrote)
+
+    def failed(self, words: str, cause: BaseException | None = None) -> StorageUnavailable:
+        """Record that the database stored nothing. ``cause``: the error of the driver.
+
+        Returns the error to raise.
+        """
+        return self._database.failed(words, wrote=True, cause=cause)
+
+    def close(self) -> None:
+        """Release the connection."""
+        try:
+            self._run(self._drop, _CLOSE_SECONDS)
+        except _Late as late:
+            raise NotStored(_words(late)) from None
+
+    # --- internal -------------------------------------------------------------------------------------------
+
+    def _run(self, function: Callable[[], T], seconds: float) -> T:
+        # SQLite's work cannot be interrupted.
+        return self._database.runner.run(function, None if self._database.place.file is not None else seconds)
+
+    def _transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool = False) -> T:
+        fresh = self._sql is None
+        try:
+            return self._once(work, guard, undo)
+        except NotStored:
+            # The server may have closed an idle connection: try once more.
+            if fresh or self._database.place.file is not None:
+                raise
+            return self._once(work, guard, undo)
+
+    def _once(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool) -> T:
+        committing = False
+        try:
+            with self._database.writing():
+                if self._sql is None:
+                    self._sql = direct_statements(self._database.place, self._engine)
+                sql = self._sql
+                sql.begin()
+                value = work(sql)
+                if undo:
+                    sql.rollback()
+                    return value
+                if not guard.take():
+                    sql.rollback()
+                    raise NotStored("no answer in time")
+                committing = True
+                sql.commit()
+                return value
+        except self._content_errors as error:
+            self._undo()
+            if committing:
+                raise Unsure(_words(error)) from None
+            raise RowRefused(_words(error)) from None
+        except self._errors as error:
+            self._drop()
+            raise (Unsure if committing else NotStored)(_words(error)) from error
+        except BaseException:
+            self._drop()
+            raise
+
+    def _undo(self) -> None:
+        try:
+            if self._sql is not None:
+                self._sql.rollback()
+        except self._errors:
+            self._drop()
+
+    def _drop(self) -> None:
+        sql, self._sql = self._sql, None
+        if sql is not None:
+            with suppress(*self._errors):
+                sql.close()
 
 
 def _connected(engine: Engine, writes: bool = False) -> Connection:
@@ -351,242 +457,7 @@ def _words(error: BaseException) -> str:
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
-WRITES: Final = "imserver_writes"
-"""Execution option of a connection whose transaction writes."""
-
-_LEVEL: Final = "imserver_level"
-"""Key of the isolation level of a MySQL session."""
-_BUSY_SECONDS: Final = 5.0
-LEFT_SECONDS: Final = 10.0
-"""Time (at least twice the time limit of a query) after which the server ends an idle transaction. Without
-it, a node that was cut off could hold the lock of a log's head, and block all writers, for hours."""
-_IDLE_SECONDS: Final = 60
-"""The same for MySQL, which has such a limit only for connections."""
-_DEADLOCK_STATES: Final = ("40P01", "40001")
-"""PostgreSQL states that allow a retry: deadlock and serialization failure."""
-_MYSQL_DEADLOCK: Final = 1213
-
-
-def make_engine(place: DatabaseAddress, settings: StorageSettings) -> Engine:
-    """Make the engine of a database without connecting. Raises StartError for an invalid address."""
-    try:
-        return _MAKERS[place.engine](place, settings)
-    except (ArgumentError, ValueError, TypeError) as error:
-        raise StartError(f"storage: {place.shown} is not a database address: {error}") from None
-
-
-def _sqlite(place: DatabaseAddress, _settings: StorageSettings) -> Engine:
-    # One connection, used by one thread at a time. A lock on a file beside it keeps out other writers
-    # (imserver.storage.database). The busy handler is for programs that do not use this lock.
-    engine = create_engine(
-        place.url, poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _BUSY_SECONDS}
-    )
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # the server begins transactions, not the driver
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if _is_write(connection) else "BEGIN")
-
-    return engine
-
-
-def _is_write(connection: Connection) -> bool:
-    """Whether the transaction of a connection writes. Then each of its statements sees what was committed
-    before it: rows are locked, and read as they are. A transaction that reads sees one state of the database.
-    """
-    return bool(connection.get_execution_options().get(WRITES))
-
-
-def _postgresql(place: DatabaseAddress, settings: StorageSettings) -> Engine:
-    assert_cooperative()
-    from psycopg import IsolationLevel  # not before the check
-
-    milliseconds = int(settings.seconds * 1000)
-    engine = create_engine(
-        place.url,
-        connect_args={
-            "connect_timeout": max(2, round(settings.seconds)),
-            "application_name": "imserver",
-            "tcp_user_timeout": milliseconds,
-            # A plan cached while a table was empty would scan the whole table later.
-            "options": f"-c statement_timeout={milliseconds} -c plan_cache_mode=force_custom_plan "
-            f"-c idle_in_transaction_session_timeout={_left_seconds(settings) * 1000}",
-        },
-        **_pool(settings),
-    )
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        raw: Any = connection.connection.driver_connection
-        level = IsolationLevel.READ_COMMITTED if _is_write(connection) else IsolationLevel.REPEATABLE_READ
-        if raw.isolation_level != level:
-            raw.isolation_level = level  # the driver writes it into its BEGIN
-
-    return engine
-
-
-def _mysql(place: DatabaseAddress, settings: StorageSettings) -> Engine:
-    engine = create_engine(
-        place.url,
-        connect_args={
-            "connect_timeout": max(1, round(settings.seconds)),
-            "read_timeout": settings.seconds,
-            "write_timeout": settings.seconds,
-            "charset": "utf8mb4",
-            "program_name": "imserver",
-        },
-        **_pool(settings),
-    )
-    _check_parameters(engine)
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _record: object) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", (max(1, int(settings.seconds)),))
-            left = _left_seconds(settings)
-            if "MariaDB" in connection.get_server_info():
-                cursor.execute("SET SESSION idle_transaction_timeout = %s", (left,))
-            else:
-                cursor.execute("SET SESSION wait_timeout = %s", (max(left, _IDLE_SECONDS),))
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # Of the session, because a statement that changes tables ends the transaction.
-        level = "READ COMMITTED" if _is_write(connection) else "REPEATABLE READ"
-        if connection.info.get(_LEVEL) != level:
-            connection.exec_driver_sql(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
-            connection.info[_LEVEL] = level
-
-    return engine
-
-
-def _check_parameters(engine: Engine) -> None:
-    """Raise ValueError for a parameter of a MySQL address that the driver does not take from a URL."""
-    known = signature(engine.dialect.loaded_dbapi.connect).parameters
-    given = engine.dialect.create_connect_args(engine.url)[1]
-    if unknown := [name for name in given if name not in known]:
-        raise ValueError(f"unknown parameter {unknown[0]}; for TLS set ssl_ca")
-    for name in ("ssl_verify_identity", "ssl_verify_cert"):
-        if name in given:  # with it pymysql ignores ssl_ca, and does not check the name of the server
-            raise ValueError(f"set ssl_ca instead of {name}: it checks the certificate and the name")
-
-
-def _left_seconds(settings: StorageSettings) -> int:
-    return max(1, round(max(LEFT_SECONDS, 2 * settings.seconds)))
-
-
-def _pool(settings: StorageSettings) -> dict[str, Any]:
-    return {
-        "pool_size": settings.pool_size,
-        "max_overflow": 0,
-        "pool_timeout": settings.seconds,
-        "pool_pre_ping": True,
-        "pool_recycle": 1800,
-        "pool_use_lifo": True,
-    }
-
-
-_MAKERS: Final[dict[str, Callable[[DatabaseAddress, StorageSettings], Engine]]] = {
-    "sqlite": _sqlite,
-    "postgresql": _postgresql,
-    "mysql": _mysql,
-}
-
-
-def assert_cooperative() -> None:
-    """Raise StartError if waiting for PostgreSQL would block the loop.
-
-    psycopg decides at import how it waits. If it was imported before the standard library was patched, it
-    waits in C.
-    """
-    from psycopg import waiting
-
-    in_c = getattr(waiting, "wait_c", None)
-    if monkey.is_module_patched("select") and in_c is not None and waiting.wait is in_c:
-        raise StartError("psycopg was imported before gevent patched the standard library, and would block")
-
-
 def prepare_file(path: Path) -> None:
     """Create the folder of a SQLite file, and the file with access for its owner only. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(open_private(path))
-
-
-def laxness_of(connection: Connection) -> str:
-    """The setting with which the server confirms commits before they are durable; ``""``: none."""
-    setting, safe = _DURABILITY.get(connection.dialect.name, ("", ()))
-    if not setting:
-        return ""
-    value = str(connection.execute(text(setting)).scalar())
-    return "" if value in safe else f"{setting} gives {value}"
-
-
-_DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "postgresql": ("SHOW synchronous_commit", ("on", "local", "remote_write", "remote_apply")),
-    "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
-    "mariadb": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
-}
-
-
-class DatabaseState(Struct, frozen=True):
-    """State of a reachable database: product, version, median round trip in seconds, the setting that makes
-    it less durable (``""``: none), and the seconds by which its clock is ahead (None: it has no clock)."""
-
-    name: str
-    version: str
-    round_trip: float
-    laxness: str
-    clock_difference: float | None
-
-
-def probe(place: DatabaseAddress, settings: StorageSettings, tries: int) -> DatabaseState:
-    """Connect, measure ``tries`` round trips, disconnect. Raises the driver's errors. Switches."""
-    engine = make_engine(place, settings)
-    try:
-        with engine.connect() as connection:
-            times = []
-            for _ in range(tries):
-                before = perf_counter()
-                connection.execute(text("SELECT 1"))
-                times.append(perf_counter() - before)
-            difference = None
-            if place.engine != "sqlite":
-                clock = connection.execute(text(f"SELECT {CLOCK[place.engine]}")).scalar_one()
-                difference = float(clock) - time()
-            version = ".".join(str(part) for part in engine.dialect.server_version_info or ())
-            return DatabaseState(
-                engine.dialect.name, version, median(times), laxness_of(connection), difference
-            )
-    finally:
-        engine.dispose()
-
-
-def is_deadlock(error: DBAPIError) -> bool:
-    """Whether the database has rolled back a transaction because of a deadlock."""
-    cause = error.orig
-    if getattr(cause, "sqlstate", None) in _DEADLOCK_STATES:
-        return True
-    return bool(cause and cause.args and cause.args[0] == _MYSQL_DEADLOCK)
-
-
-_REFUSALS_OF_SQLITE: Final = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
-_REFUSALS_OF_POSTGRESQL: Final = ("25006", "53", "58")
-"""States, or classes of states: read-only, resources (such as the disk), system errors."""
-_REFUSALS_OF_MYSQL: Final = (3, 1021, 1026, 1030, 1114, 1290, 1792, 1836)
-"""Errors of files and disks, a full table, three ways to be read-only."""
-
-
-def is_refusal(error: BaseException | None) -> bool:
-    """Whether the database answered that it cannot write (full, read-only, a failing disk), rather than being
-    away for a moment."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _REFUSALS_OF_SQLITE:
-        return True
-    if str(getattr(cause, "sqlstate", "")).startswith(_REFUSALS_OF_POSTGRESQL):
-        return True
-    return bool(cause and cause.args and cause.args[0] in _REFUSALS_OF_MYSQL)

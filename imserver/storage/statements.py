@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -33,10 +34,9 @@ class Statements(ABC):
     engine: str
     """``sqlite``, ``postgresql`` or ``mysql`` (also for MariaDB)."""
 
-    @property
-    def for_update(self) -> str:
-        """The suffix of a query that locks its rows. On SQLite the transaction has locked everything."""
-        return "" if self.engine == "sqlite" else " FOR UPDATE"
+    for_update = " FOR UPDATE"
+    """The suffix of a query that locks its rows; ``""`` on SQLite, where the transaction has locked
+    everything."""
 
     def on_sqlite(self, hint: str) -> str:
         """An index hint of SQLite; ``""`` on the other engines."""
@@ -69,25 +69,35 @@ class Statements(ABC):
         """
         if not values:
             return []
-        if self.engine == "postgresql":
-            # Without statistics PostgreSQL reads the whole table for a list of values.
-            one = statement.replace("IN {}", "= w.v")
-            array = f"unnest(%s::{_ARRAYS[type(values[0])]}[]) AS w(v)"
-            statement = f"SELECT x.* FROM {array} CROSS JOIN LATERAL ({one} LIMIT 1) x"
-            return self.query(statement, (list(values), *first))
-        if self.engine == "sqlite":
-            # Without statistics SQLite scans the table for a list of values. With the list to the left of a
-            # CROSS JOIN it looks up each.
-            statement = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1).replace("IN {}", "= w.v")
+        engine = self.engine
+        if engine == "postgresql":
+            return self.query(_for_list(engine, statement, _ARRAYS[type(values[0])]), (list(values), *first))
         rows: list[Row] = []
-        for some in chunks(values):
-            some = padded(some, None)  # NULL equals nothing
-            if self.engine == "sqlite":
-                wanted = ", ".join(["(%s)"] * len(some))
-                rows += self.query(f"WITH w(v) AS (VALUES {wanted}) {statement}", (*some, *first))
-            else:
-                rows += self.query(statement.replace("{}", marks_of(len(some))), (*first, *some))
+        for start in range(0, len(values), _CHUNK):
+            some = values[start : start + _CHUNK]
+            size = 1 << (len(some) - 1).bit_length()
+            if size > len(some):
+                some = [*some, *[None] * (size - len(some))]  # NULL equals nothing
+            whole = (*some, *first) if engine == "sqlite" else (*first, *some)
+            rows += self.query(_for_list(engine, statement, size), whole)
         return rows
+
+
+@lru_cache(1024)
+def _for_list(engine: str, statement: str, size: int | str) -> str:
+    """The text of a statement that ends with ``IN {}`` for so many values; on PostgreSQL for an array of
+    this type."""
+    if isinstance(size, str):
+        # Without statistics PostgreSQL reads the whole table for a list of values.
+        one = statement.replace("IN {}", "= w.v")
+        array = f"unnest(%s::{size}[]) AS w(v)"
+        return f"SELECT x.* FROM {array} CROSS JOIN LATERAL ({one} LIMIT 1) x"
+    if engine == "sqlite":
+        # Without statistics SQLite scans the table for a list of values. With the list to the left of a
+        # CROSS JOIN it looks up each.
+        statement = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1).replace("IN {}", "= w.v")
+        return f"WITH w(v) AS (VALUES {', '.join(['(%s)'] * size)}) {statement}"
+    return statement.replace("{}", marks_of(size))
 
 
 Condition = Callable[[Statements], bool]
@@ -101,6 +111,8 @@ class PooledStatements(Statements):
         self.connection = connection
         name = connection.dialect.name
         self.engine = "mysql" if name == "mariadb" else name
+        if self.engine == "sqlite":
+            self.for_update = ""
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         return list(self._run(statement, tuple(values)).fetchall())
@@ -124,6 +136,155 @@ class PooledStatements(Statements):
         elif self.engine == "mysql":
             statement = statement.replace('"', "`")
         return self.connection.exec_driver_sql(statement, values)
+
+
+class DirectStatements(Statements):
+    """Statements on a driver's own connection: SQLAlchemy would double the cost of a stored message. All
+    belong to the transaction begun last."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Begin a transaction."""
+
+    def commit(self) -> None:
+        """Commit the transaction."""
+        self.connection.commit()
+
+    def rollback(self) -> None:
+        """Roll the transaction back."""
+        self.connection.rollback()
+
+    def close(self) -> None:
+        """Close the connection, in any state."""
+        self.connection.close()
+
+    def insert_rows(self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]) -> None:
+        """Insert rows. ``types``: those of the columns on PostgreSQL, in order."""
+        self.execute_many(_insertion(table, columns, len(types)), rows)
+
+
+class NotStored(Exception):
+    """Nothing was stored: the database is unreachable, or the time limit has passed. Temporary."""
+
+
+class Unsure(Exception):
+    """COMMIT was sent, but its answer was lost."""
+
+
+class RowRefused(Exception):
+    """Nothing was stored: the database refuses the content of a row."""
+
+
+class CommitGuard:
+    """The permission to commit a transaction, taken once: by the transaction before its COMMIT, or by the
+    waiter that gives up.
+
+    Thread-safe without a lock, because locks belong to the loop.
+    """
+
+    def __init__(self) -> None:
+        self._open: Final = [None]
+
+    def take(self) -> bool:
+        """Take the permission. False if it was taken before."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return False
+        return True
+
+
+class SqliteStatements(DirectStatements):
+    """``BEGIN IMMEDIATE`` locks the whole file."""
+
+    engine = "sqlite"
+    for_update = ""
+
+    def begin(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self.connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        rows: list[Row] = self.connection.execute(_with_question_marks(statement), values).fetchall()
+        return rows
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
+        return int(self.connection.execute(_with_question_marks(statement), values).rowcount)
+
+    def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
+        self.connection.executemany(_with_question_marks(statement), rows)
+
+
+class MysqlStatements(DirectStatements):
+    """Names are bytes here. The driver turns many rows into one list of values."""
+
+    engine = "mysql"
+
+    def begin(self) -> None:
+        self.connection.begin()
+
+    def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement, _as_bytes(values))
+            return list(cursor.fetchall())
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
+        with self.connection.cursor() as cursor:
+            return int(cursor.execute(statement, _as_bytes(values)))
+
+    def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.executemany(statement, [_as_bytes(row) for row in rows])
+
+
+class PostgresqlStatements(DirectStatements):
+    """Inserts rows by COPY."""
+
+    engine = "postgresql"
+
+    def begin(self) -> None:
+        """The first statement begins the transaction."""
+
+    def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        rows: list[Row] = self.connection.execute(statement.encode(), values).fetchall()
+        return rows
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
+        return int(self.connection.execute(statement.encode(), values).rowcount)
+
+    def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.executemany(statement.encode(), rows)
+
+    def insert_rows(self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]) -> None:
+        statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
+        with self.connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            copy.set_types(types)
+            for row in rows:
+                copy.write_row(row)
+
+
+@cache
+def _insertion(table: str, columns: str, count: int) -> str:
+    return f"INSERT INTO {table} ({columns}) VALUES {marks_of(count)}"
+
+
+@cache
+def _with_question_marks(statement: str) -> str:
+    return statement.replace("%s", "?")
+
+
+def _as_bytes(values: Sequence[Any]) -> list[Any]:
+    return [value.encode() if type(value) is str else value for value in values]
 
 
 def chunks(values: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:

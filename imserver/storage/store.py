@@ -143,7 +143,7 @@ class Store:
     def close(self) -> None:
         """Store waiting requests and close the database. No further access is allowed."""
         if self._log is not None:
-            self._log.close()
+            self._log.writer.close()
         if self._database is not None:
             self._database.close()
             self._database = None

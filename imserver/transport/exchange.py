@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
+from random import getrandbits
 from typing import Final, TypeVar
 
 import msgspec
@@ -113,7 +114,8 @@ class HttpRequest(Struct):
     def id(self) -> str:
         """The id of this request in the log and in answers."""
         if not self.given_id:
-            self.given_id = request_id(self.headers.get("x-request-id", ""))
+            given = self.headers.get("x-request-id", "")
+            self.given_id = request_id(given) if given else f"{getrandbits(64):016x}"
         return self.given_id
 
 
@@ -152,9 +154,6 @@ def header_block(response: HttpResponse) -> bytes:
     """The header lines of a response, each ended by CRLF, without Content-Length."""
     if not response.content_type and not response.headers:
         return HEADERS
-    if len(response.headers) == 1 and not response.content_type:  # a push
-        name, value = response.headers[0]
-        return HEADERS + f"{name}: {value}\r\n".encode("latin-1")
     lines = "".join(f"{name}: {value}\r\n" for name, value in response.headers).encode("latin-1")
     if not response.content_type:
         return HEADERS + lines
@@ -170,7 +169,12 @@ def _length_line(length: int) -> bytes:
 def kept_alive(response: HttpResponse) -> bytes:
     """A whole HTTP/1.1 response that keeps the connection open."""
     body = response.body
-    return b"".join((status_line(response.status), header_block(response), _length_line(len(body)), body))
+    if len(response.headers) == 1 and not response.content_type:  # a push: as header_block(), without a call
+        ((name, value),) = response.headers
+        lines = HEADERS + f"{name}: {value}\r\n".encode("latin-1")
+    else:
+        lines = header_block(response)
+    return b"".join((status_line(response.status), lines, _length_line(len(body)), body))
 
 
 def constant(response: HttpResponse) -> HttpResponse:

@@ -91,15 +91,6 @@ class ParsedHead(Struct):
             raise ValueError("more than one Host")
         self.headers[key] = text if known is None else f"{known},{text}"
 
-    def with_header(self, name: str, value: str) -> ParsedHead:
-        """The same head with this value of a header (``""``: without the header)."""
-        headers = self.headers.copy()
-        if value:
-            headers[name] = value
-        else:
-            headers.pop(name, None)
-        return replace(self, headers=headers)
-
 
 def wants_upgrade(headers: Mapping[str, str]) -> bool:
     """Whether a request asks for an upgrade to a WebSocket."""
@@ -262,10 +253,12 @@ class KnownHeads:
         """Parse a head by its cached ``rest``, which is ``data`` without the line of this header."""
         known = self._heads.get(rest)
         if known is not None:
-            return known.with_header(name, value)
+            return replace(known, headers={**known.headers, name: value})
         parsed = parse_head(data)
         if parsed.headers[name] == value:  # there is only one
-            self._cache(rest, parsed.with_header(name, ""))
+            others = parsed.headers.copy()
+            del others[name]
+            self._cache(rest, replace(parsed, headers=others))
         return parsed
 
     def _cache(self, data: bytes, head: ParsedHead) -> None:

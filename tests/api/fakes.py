@@ -27,7 +27,7 @@ from imserver.http.call import Api, answer
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.node.feature_list import declarations_of, load_features
-from imserver.push.idempotency import Dedupe, MessageIds
+from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import ClosedSessions
@@ -136,7 +136,7 @@ class FakeNode:
         self.tenants = Tenants(self.config, store, None, objection, self.declared)
         self.keys = Keys(self.config, self.tenants.resolve)
         config = self.config.api
-        self.dedupe = Dedupe(config.dedupe_ids, config.dedupe_seconds, shared=self.keys.demo)
+        self.idempotency = ids = Idempotency(config.dedupe_ids, config.dedupe_seconds, shared=self.keys.demo)
         self.page_tokens = PageTokens(self.config, SECRET)
         self.proxies = TrustedProxies(self.config.server.trusted_proxies)
         self.metrics = Metrics()
@@ -155,8 +155,8 @@ class FakeNode:
             self.peers,
             self.peers,
         )
-        ids = MessageIds(self.dedupe)
-        self.pushes = Pushes(ids, LocalReach(ids, self), self.metrics)  # type: ignore[arg-type]
+        self.reach = LocalReach(ids, self, self.metrics)  # type: ignore[arg-type]
+        self.pushes = Pushes(ids, self.reach, self.metrics)
         self.back_end = BackEnd()
         self.webhooks = Webhooks(
             self.back_end,  # type: ignore[arg-type]
@@ -186,7 +186,7 @@ class FakeNode:
         self.pending = SimpleNamespace(reload=lambda *_: None)
         self.streams = SimpleNamespace(paths={})
         self.is_ready, self.started_at = True, 0.0
-        self.publishing = self.request_ids = self.messaging = self.connections = self.channels = None
+        self.publishing = self.messaging = self.connections = self.channels = None
         self.store = self.message_search = self.receipts = self.streamed_messages = self.bot_rates = None
         """Parts that no test of this folder uses."""
         self.silent: list[str] = []

@@ -45,11 +45,12 @@ class AnyNode:
         }
         self.hub = SimpleNamespace(apps=apps, registered=apps.values)
         self.flusher = SimpleNamespace(stalled=set(), budget=SimpleNamespace(total=7))
-        self.dedupe = FakeNode().dedupe
+        self.idempotency = FakeNode().idempotency
         self.webhooks = FakeNode().webhooks
         self.pending = SimpleNamespace(count=4, expired=5)
         self.metrics.http_over_rate = 6
-        self.channels = SimpleNamespace(membership=SimpleNamespace(channels=2, members=3))
+        membership = SimpleNamespace(channels=2, members=3)
+        self.channels = SimpleNamespace(members=SimpleNamespace(membership=membership))
         self.store = SimpleNamespace(id="d1", healthy=lambda: True)
         self.tenants = SimpleNamespace(names=lambda: ["101", "105"])
         registry = SimpleNamespace(

@@ -7,11 +7,10 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.integration.cmd import form_request, json_request, logged_in
-from tests.integration.raw import Raw, Response, ask, bearer, request
+from tests.integration.raw import Response, ask, bearer, request
 from tests.support import HTTP_SERVERS, Server, eventually
 
 FORM = ("Content-Type", "application/x-www-form-urlencoded")
-MIB = 1 << 20
 BAD_PARAMETER = {"code": 1001, "msg": "参数不合法", "data": {}}
 UNAUTHORIZED = {"code": 1003, "msg": "未授权", "data": {}}
 
@@ -21,77 +20,11 @@ def body_of(response: Response) -> Any:
     return response.json
 
 
-def chunked(body: bytes, size: int) -> bytes:
-    pieces = [body[start : start + size] for start in range(0, len(body), size)]
-    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, b""])
-
-
-def chunked_request(path: str, body: bytes, size: int) -> bytes:
-    head = request(path, method="POST", headers=[FORM, ("Transfer-Encoding", "chunked")])
-    return head + chunked(body, size)
-
-
-@pytest.mark.parametrize("size", [1, 7, 5000])
-def test_a_chunked_body_is_read(server: Server, size: int) -> None:
-    with logged_in(server.ws, f"c{size}", 101) as me:
-        body = f"appID=101&userID=c{size}&message=".encode() + b"x" * 3000
-        assert body_of(ask(server.http, chunked_request("/user/sendMessage", body, size)))["data"] == {
-            "sendResults": True
-        }
-        assert me.push("msg").json["response"]["data"]["msg"] == "x" * 3000
-
-
 def test_a_body_of_megabytes_is_read(server: Server) -> None:
     messages = [{"userID": "nobody", "message": "x" * 100_000}] * 40
     answer = ask(server.http, json_request("/user/sendMessageBatch", {"appID": 101, "messages": messages}))
     assert body_of(answer)["data"]["sendCount"] == 0
     assert len(answer.json["data"]["results"]) == 40
-
-
-@pytest.mark.parametrize("path", ["/user/sendMessage", "/user/sendMessageBatch", "/user/kick"])
-def test_a_body_over_the_limit_is_answered_with_1001(server: Server, path: str) -> None:
-    answer = ask(server.http, form_request(path, {"x": "y" * (4 * MIB)}))
-    assert body_of(answer) == BAD_PARAMETER
-
-
-def test_a_chunked_body_over_the_limit_is_answered_with_1001(server: Server) -> None:
-    answer = ask(server.http, chunked_request("/user/sendMessage", b"x=" + b"y" * (4 * MIB), 100_000))
-    assert body_of(answer) == BAD_PARAMETER
-
-
-@pytest.mark.parametrize("chunks", [b"zz\r\n", b"5\r\nabc", b"5\r\nabcdefgh\r\n0\r\n\r\n", b"-1\r\n\r\n"])
-def test_broken_chunks_are_never_a_server_error(server: Server, chunks: bytes) -> None:
-    head = request("/user/sendMessage", method="POST", headers=[FORM, ("Transfer-Encoding", "chunked")])
-    with Raw(server.http) as raw:
-        raw.send(head, chunks)
-        raw.sock.shutdown(1)
-        received = raw.rest()
-    assert not received.startswith(b"HTTP/1.1 5"), received
-    assert server.get("/health")[0] == 200
-
-
-def test_an_incomplete_body_does_not_affect_others(server: Server) -> None:
-    for _ in range(3):
-        with Raw(server.http) as raw:
-            raw.send(
-                request("/user/kick", method="POST", headers=[FORM, ("Content-Length", "100")]), b"appID=101"
-            )
-    assert server.get("/health")[0] == 200
-
-
-def test_a_multipart_form_is_read(server: Server) -> None:
-    body = (
-        b'--b\r\nContent-Disposition: form-data; name="appID"\r\n\r\n101\r\n'
-        b'--b\r\nContent-Disposition: form-data; name="userID"\r\n\r\nm1\r\n'
-        b'--b\r\nContent-Disposition: form-data; name="message"\r\n\r\n'
-        + "马\r\n&远=".encode()
-        + b"\r\n--b--\r\n"
-    )
-    kind = ("Content-Type", "multipart/form-data; boundary=b")
-    with logged_in(server.ws, "m1", 101) as me:
-        answer = ask(server.http, request("/user/sendMessage", method="POST", headers=[kind], body=body))
-        assert body_of(answer)["data"] == {"sendResults": True}
-        assert me.push("msg").json["response"]["data"]["msg"] == "马\r\n&远="
 
 
 def test_a_batch_of_ten_thousand_is_answered_item_by_item(server: Server) -> None:

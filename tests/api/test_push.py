@@ -193,7 +193,7 @@ def test_an_accepted_message_id_is_not_accepted_again_on_any_path(node: FakeNode
     for path, app in [(ONE, 101), (ALL, 101), (ONE, 102), (ALL, 999)]:
         assert node.post(path, appID=app, userID="马远", msgID="7") == REPEATED
     assert len(node.delivered) == 1
-    assert node.dedupe.repeats == 4
+    assert node.idempotency.repeats == 4
 
 
 def test_a_message_id_is_released_when_no_user_was_reached(node: FakeNode) -> None:

@@ -212,7 +212,7 @@ def test_a_later_limit_counts_existing_connections() -> None:
 
 
 def test_a_connection_above_the_rate_of_its_app_is_closed_with_4003(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.auth.quotas.monotonic", lambda: 1.0)
+    monkeypatch.setattr("imserver.auth.rates.monotonic_ns", lambda: 1)
     served = []
     with LoginHarness({"101": TenantSettings(messages_per_second=3), "102": PLAIN}) as harness:
         encoding = harness.encoding(

@@ -7,7 +7,7 @@ import pytest
 
 from imserver.auth.back_ends import BackEndUnavailable, NoBackEnds
 from imserver.auth.observer import NoObserver
-from imserver.auth.reviews import ALLOWED, NoReviews, ReviewDecision
+from imserver.auth.reviews import ALLOWED, UNDECIDED, NoReviews, ReviewDecision
 from imserver.config.settings import TenantSettings, WebhookSettings
 from imserver.model import ClientFacts
 
@@ -17,10 +17,10 @@ CONNECTION: Any = SimpleNamespace()
 def test_nobody_reviews() -> None:
     reviews, decisions = NoReviews(), list[ReviewDecision]()
     assert "101" not in reviews.apps
-    assert reviews.decide("101", {}) == ALLOWED
+    assert reviews.decide("101", {}) == UNDECIDED
     reviews.review("101", {}, decisions.append, CONNECTION)
     reviews.pass_by(decisions.append, CONNECTION)
-    assert decisions == [ALLOWED, ALLOWED]
+    assert decisions == [UNDECIDED, ALLOWED]
 
 
 def test_nobody_decides() -> None:

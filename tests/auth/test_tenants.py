@@ -248,6 +248,19 @@ def test_an_app_may_be_another_name_of_one(node: Make) -> None:
         one.tenants.change("first", {"same_as": "101"})
 
 
+def test_names_of_apps_change_with_the_configuration(node: Make) -> None:
+    one = node(a=TenantSettings(), b=TenantSettings(same_as="a"))
+    one.tenants.register("c", same_as="a")
+    assert one.tenants.aliases == {"b": "a", "c": "a"}
+    one.tenants.reload(Config(apps={"a": TenantSettings(), "d": TenantSettings(same_as="a")}))
+    assert one.tenants.aliases == {"c": "a", "d": "a"}
+    one.tenants.change("c", {}, ["same_as"])
+    assert one.tenants.resolve("c") == "c"
+    one.tenants.change("c", {"same_as": "a"})
+    one.tenants.delete("c")
+    assert one.tenants.aliases == {"d": "a"}
+
+
 def test_registered_apps_are_limited(node: Make) -> None:
     tenants = node(Config(limits=LimitSettings(registered_apps=2))).tenants
     assert tenants.register("a")

@@ -178,7 +178,9 @@ class ClaimsHarness(CentrifugeHarness):
         assert isinstance(state, CentrifugeState)
         assert state.facts is not None
         found: dict[str, Any] = {
-            "channels": [name for name in ("$private", "group:7") if self.channels.has(connection, name)],
+            "channels": [
+                name for name in ("$private", "group:7") if self.channels.members.has(connection, name)
+            ],
             "info": state.info,
             "infos": state.channel_infos,
             "meta": state.facts.meta,

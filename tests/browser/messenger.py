@@ -12,7 +12,6 @@ import struct
 import urllib.request
 import wave
 from collections.abc import Sequence
-from itertools import count
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -22,10 +21,9 @@ from imserver.features.pages.text import TEXT
 from imserver_client import Api
 from tests.browser.chromium import Browser, Page
 from tests.support import Server, eventually
+from tests.users import PASSWORD, User
 
 APP = "gochat"
-PASSWORD = "correct horse"
-_PHONES = count(13_810_000_000)
 _BATCH = 100
 
 NAMED = """
@@ -87,24 +85,22 @@ window.line = (() => {
 """Chromium does not cut WebSockets when it emulates a network that is away."""
 
 
-class Account:
-    """A user with an account, created by HTTP."""
+class Account(User):
+    """A user of the messages page."""
 
     def __init__(self, server: Server, nickname: str) -> None:
-        self.server = server
-        self.phone = str(next(_PHONES))
+        made = User.register(server, nickname=nickname)
+        super().__init__(server, made.token, made.user, account=made.account)
         self.nickname = nickname
-        self.token = ""
-        answer = self.post("accounts/register", phone=self.phone, password=PASSWORD, nickname=nickname)
-        self.token, self.user = answer["token"], answer["account"]["user"]
 
-    def post(self, path: str, **body: object) -> Any:
-        with Api(self.server.http_url, key=self.token, timeout_seconds=60) as api:
-            return api.call("POST", path, body)
-
-    def get(self, path: str, **query: Any) -> Any:
-        with Api(self.server.http_url, key=self.token, timeout_seconds=60) as api:
-            return api.call("GET", path, query={"app": APP, "user": self.user, **query})
+    def log_in(self, page: Page) -> Page:
+        """Log in on the page."""
+        eventually(lambda: page.shown("#identifier"), what="the login form")
+        page.find("#identifier").send_keys(self.phone)
+        page.find("#password").send_keys(PASSWORD)
+        page.click("#login-submit")
+        eventually(lambda: page.state == "online", what="the page is connected")
+        return page
 
     def create_group(self, name: str, *members: Account) -> int:
         """The conversation of a new group."""

@@ -1,7 +1,6 @@
 """The page of channels, in real browsers."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jwt
@@ -20,12 +19,9 @@ LOBBY = "demo:lobby"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(start_shared_server: StartServer) -> Server:
     """Demo mode, without configuration."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.stop()
-    server.check()
+    return start_shared_server()
 
 
 def open_page(browser: Browser, server: Server, channel: str = "", language: str = "en", **how: Any) -> Page:

@@ -44,12 +44,9 @@ def logged_in(server: Server, user: str, room: int = 101) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(start_shared_server: StartServer) -> Server:
     """One server for the tests that leave it as it is."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.stop()
-    server.check()
+    return start_shared_server()
 
 
 def chat(pair: Pair, server: Server, room: int) -> tuple[Page, Page]:

@@ -8,14 +8,16 @@ from selenium.common.exceptions import WebDriverException
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
+from tests.browser.messenger import Account
 from tests.browser.test_accessibility import violations
-from tests.browser.test_messages import Account, address, open_page
-from tests.browser.test_people import PASSWORD, register
+from tests.browser.test_messages import address, open_page
+from tests.browser.test_people import register
 from tests.conftest import StartServer
 from tests.ports import fixed_ports
 from tests.security.mail import Sink
 from tests.security.providers import CLIENT, SECRET, StandIn
 from tests.support import Server, eventually
+from tests.users import PASSWORD
 
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")]
 
@@ -41,23 +43,19 @@ def provided(provider: StandIn) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, provider: StandIn, sink: Sink) -> Iterator[Server]:
+def server(start_shared_server: StartServer, provider: StandIn, sink: Sink) -> Server:
     """One server for all tests of this module, with a provider and a mail server."""
     ports = fixed_ports()
     row = provided(provider)
     mail = {"host": "127.0.0.1", "port": sink.port, "tls": "none", "user": "im", "password": "secret"}
-    server = Server(
-        tmp_path_factory.mktemp("server"),
+    return start_shared_server(
         config={
             "app": {**ports, "http_url": f"http://127.0.0.1:{ports['http_port']}"},
             "apps": {"gochat": {"oauth": {"main": row}}},
             "accounts": {"registrations_per_address": 0, "logins_per_address": 0},
             "smtp": {**mail, "sender": "im@example.com"},
-        },
+        }
     )
-    yield server
-    server.stop()
-    server.check()
 
 
 def sees(page: Page, script: str, *arguments: str) -> bool:

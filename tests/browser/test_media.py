@@ -5,7 +5,6 @@ import io
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
-from tests.browser.test_messages import Account, address, choose, open_page, start_conversation
+from tests.browser.messenger import Account
+from tests.browser.test_messages import address, choose, open_page, start_conversation
+from tests.conftest import StartServer
 from tests.sdk.lossy import LossyProxy
 from tests.support import Server, eventually
 
@@ -97,13 +98,10 @@ return { code, bytes: file.bytes };
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(start_shared_server: StartServer) -> Server:
     """One server for all tests of this module."""
     config = {"accounts": {"registrations_per_address": 0}, "uploads": {"min_free_bytes": 0}}
-    server = Server(tmp_path_factory.mktemp("server"), config=config)
-    yield server
-    server.stop()
-    server.check()
+    return start_shared_server(config=config)
 
 
 def calling(page: Page, script: str, *arguments: Any) -> Any:
@@ -196,7 +194,7 @@ def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path
 def test_addresses_that_are_no_files_are_not_loaded(pair: Pair, server: Server) -> None:
     """Six pictures that are event streams would stop all other requests of the reader's browser."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    message = {"app": "gochat", "targets": [{"user": bob.number}], "sender": ann.number, "store": True}
+    message = {"app": "gochat", "targets": [{"user": bob.user}], "sender": ann.user, "store": True}
     ann.post("push", **message, text="hello")
     stream = "/connection/gochat/sse?cf_connect={}"
     for number in range(6):

@@ -1,63 +1,29 @@
 """The page of stored messages, in real browsers."""
 
 import shutil
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from imserver_client import Api
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import LINE
+from tests.browser.messenger import LINE, Account
 from tests.conftest import StartServer
+from tests.integration.gochat import fresh_phone
 from tests.integration.receiver import Receiver, rejecting, replacing
 from tests.ports import fixed_ports
 from tests.support import Server, eventually
+from tests.users import PASSWORD
 
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
-PASSWORD = "correct horse"
-PHONES = count(13_700_000_000)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(start_shared_server: StartServer) -> Server:
     """One server for all tests of this module."""
-    server = Server(tmp_path_factory.mktemp("server"), config={"accounts": {"registrations_per_address": 0}})
-    yield server
-    server.stop()
-    server.check()
-
-
-class Account:
-    """A user with an account, created by HTTP."""
-
-    def __init__(self, server: Server, nickname: str) -> None:
-        self.server = server
-        self.phone = str(next(PHONES))
-        self.nickname = nickname
-        answer = self.post("accounts/register", phone=self.phone, password=PASSWORD, nickname=nickname)
-        self.token, self.number = answer["token"], answer["account"]["user"]
-
-    def post(self, path: str, **body: object) -> Any:
-        with Api(self.server.http_url, key=getattr(self, "token", ""), timeout_seconds=60) as api:
-            return api.call("POST", path, body)
-
-    def get(self, path: str, **query: object) -> Any:
-        with Api(self.server.http_url, key=self.token, timeout_seconds=60) as api:
-            return api.call("GET", path, query=query)
-
-    def log_in(self, page: Page) -> Page:
-        """Log in on the page."""
-        eventually(lambda: page.shown("#identifier"), what="the login form")
-        page.find("#identifier").send_keys(self.phone)
-        page.find("#password").send_keys(PASSWORD)
-        page.click("#login-submit")
-        eventually(lambda: page.state == "online", what="the page is connected")
-        return page
+    return start_shared_server(config={"accounts": {"registrations_per_address": 0}})
 
 
 def address(server: Server, language: str = "en") -> str:
@@ -121,7 +87,7 @@ def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) ->
     bob = Account(server, "Bob")
     first = open_page(pair[0], server)
     first.click("#login-switch")
-    first.find("#identifier").send_keys(str(next(PHONES)))
+    first.find("#identifier").send_keys(fresh_phone())
     first.find("#password").send_keys(PASSWORD)
     first.find("#nickname").send_keys("Ann")
     first.click("#login-submit")
@@ -198,13 +164,13 @@ def test_a_reload_shows_what_was_sent_meanwhile(pair: Pair, server: Server, unre
     conversation = page.run("return location.hash")
     page.driver.get("about:blank")
     for number in range(60):
-        message = {"targets": [{"user": bob.number}], "sender": ann.number, "text": f"later {number}"}
+        message = {"targets": [{"user": bob.user}], "sender": ann.user, "text": f"later {number}"}
         ann.post("push", app="gochat", **message, store=True)
     if not unread:
         id = int(conversation.removeprefix("#c/"))
         newest = bob.get("messages", app="gochat", conversation=id, limit=1)["messages"][0]["id"]
         bob.post("messages/read", app="gochat", conversation=id, id=newest)
-    busy = f"(function () {{ {BUSY} }})('imserver:gochat:{bob.number}')"
+    busy = f"(function () {{ {BUSY} }})('imserver:gochat:{bob.user}')"
     page.command("Page.addScriptToEvaluateOnNewDocument", source=busy)
     page.driver.get(address(server) + conversation)
     first = "later 0" if unread else "later 59"
@@ -272,7 +238,7 @@ def act(page: Page, text: str, word: str) -> None:
 def history(server: Server, ann: Account, bob: Account, count: int) -> None:
     """Messages of Ann to Bob."""
     for number in range(count):
-        message = {"targets": [{"user": bob.number}], "sender": ann.number, "text": f"number {number}"}
+        message = {"targets": [{"user": bob.user}], "sender": ann.user, "text": f"number {number}"}
         ann.post("push", app="gochat", **message, store=True)
 
 
@@ -316,7 +282,7 @@ def server_id(page: Page, text: str) -> int:
 def test_a_hit_opens_a_conversation_that_is_not_listed_yet(pair: Pair, server: Server) -> None:
     ann = Account(server, "Ann")
     oldest = ann.post("groups/create", name="Oldest", members=[])["group"]
-    target = {"targets": [{"group": oldest}], "sender": ann.number}
+    target = {"targets": [{"group": oldest}], "sender": ann.user}
     ann.post("push", app="gochat", text="a needle", store=True, **target)
     create_groups(ann, 55)
     page = ann.log_in(open_page(pair[0], server))
@@ -338,7 +304,7 @@ def test_a_person_whom_the_list_does_not_show_yet_has_their_messages(pair: Pair,
     history(server, bob, ann, 3)
     create_groups(ann, 55)
     page = ann.log_in(open_page(pair[0], server))
-    page.run("location.hash = arguments[0]", f"#u/{bob.number}")
+    page.run("location.hash = arguments[0]", f"#u/{bob.user}")
     page.has_received("Bob", "number 2")
     assert page.texts("#log .divider.unread") == ["New messages"]
     send(page, "hello")
@@ -457,13 +423,13 @@ def test_a_quote_stays_when_somebody_replies_to_it(pair: Pair, server: Server) -
     first = bob.get("messages", conversation=talk, after=0, limit=1)["messages"][0]["id"]
     newest = bob.get("messages", conversation=talk, limit=1)["messages"][0]["id"]
     bob.post("messages/read", app="gochat", conversation=talk, id=newest)
-    ann.post("messages/send", app="gochat", to=bob.number, text="a reply", reply_to=first)
+    ann.post("messages/send", app="gochat", to=bob.user, text="a reply", reply_to=first)
     page = bob.log_in(open_page(pair[0], server, script=f"window.holds = null; {HOLD}"))
     choose(page, "Ann")
     asked = r"return window.frames.filter((each) => /history.*limit\":1\b/.test(each)).length"
     eventually(lambda: page.run(asked) == 1, what="the page asks for the older message")
     eventually(lambda: page.texts(".quote") == ["Annnumber 0"], what="its quote")
-    ann.post("messages/send", app="gochat", to=bob.number, text="another reply", reply_to=first)
+    ann.post("messages/send", app="gochat", to=bob.user, text="another reply", reply_to=first)
     eventually(lambda: page.texts(".quote") == ["Annnumber 0"] * 2, what="the quote again")
     ann.post("messages/edit", app="gochat", id=first, text="the first")
     eventually(lambda: page.texts(".quote") == ["Annthe first"] * 2, what="the quotes show the edit")
@@ -556,14 +522,14 @@ def test_an_edit_that_is_refused_says_why(pair: Pair, server: Server) -> None:
     page = ann.log_in(open_page(pair[0], server))
     choose(page, "Bob")
     eventually(lambda: page.own == ["number 0", "number 1"], what="the messages")
-    bob.post("friends/block", friend=ann.number)
+    bob.post("friends/block", friend=ann.user)
     page.find("#message").send_keys(Keys.UP)
     page.find("#message").send_keys(Keys.CONTROL + "a" + Keys.NULL + "2" + Keys.ENTER)
     page.find("#message").send_keys("three")
     eventually(lambda: page.texts(".failed .reason") == ["You may not do this"], what="the reason")
     assert page.own == ["number 0", "2"]
     click = "document.querySelectorAll('.pending-line .link')[arguments[0]].click()"
-    bob.post("friends/unblock", friend=ann.number)
+    bob.post("friends/unblock", friend=ann.user)
     page.run(click, 0)
     eventually(lambda: page.texts(".edited") == ["edited"], what="it is sent at the second attempt")
     assert page.texts(".pending-line") == []
@@ -603,7 +569,7 @@ def test_the_open_conversation_is_shown_again_after_a_backup_was_restored(
 def test_a_draft_keeps_its_mentions_and_its_reply(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     history(server, bob, ann, 1)
-    group = ann.post("groups/create", name="Tea", members=[bob.number])["group"]
+    group = ann.post("groups/create", name="Tea", members=[bob.user])["group"]
     page = ann.log_in(open_page(pair[0], server))
     choose(page, "Tea")
     page.find("#message").send_keys("@Bo")
@@ -617,7 +583,7 @@ def test_a_draft_keeps_its_mentions_and_its_reply(pair: Pair, server: Server) ->
     page.press(Keys.ENTER)
     eventually(lambda: page.texts(".own .mention") == ["@Bob"], what="the mention")
     sent = bob.get("messages", conversation=group, limit=1)["messages"][-1]
-    assert sent["meta"]["mentions"] == [bob.number]
+    assert sent["meta"]["mentions"] == [bob.user]
     choose(page, "Bob")
     page.driver.refresh()
     eventually(lambda: page.texts("#reply-title") == ["Reply to Bob"], what="the reply after a reload")
@@ -687,7 +653,7 @@ def test_the_address_of_nobody_leads_to_the_list(
         if not turn:
             page.driver.refresh()
             eventually(lambda: page.state == "online", what="the login was restored")
-    page.run("location.hash = arguments[0]", f"#u/{bob.number}")
+    page.run("location.hash = arguments[0]", f"#u/{bob.user}")
     eventually(lambda: page.texts("#conversation-name") == ["Bob"], what="the new conversation")
     page.driver.refresh()
     eventually(lambda: page.shown("#composer"), what="it is open after a reload, too")
@@ -720,7 +686,7 @@ def test_a_quote_of_a_hidden_message_leaves_the_reader_where_they_are(pair: Pair
     listed = ann.get("conversations")["conversations"][0]
     stored = ann.get("messages", conversation=listed["conversation"], limit=100)["messages"]
     first = min(each["id"] for each in stored)
-    bob.post("messages/send", app="gochat", to=ann.number, text="a reply", reply_to=first)
+    bob.post("messages/send", app="gochat", to=ann.user, text="a reply", reply_to=first)
     ann.post("messages/hide", app="gochat", ids=[first])
     page = ann.log_in(open_page(pair[0], server))
     choose(page, "Bob")
@@ -754,12 +720,12 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     first = ann.log_in(open_page(pair[0], server))
     second = bob.log_in(open_page(pair[1], server))
-    group = ann.post("groups/create", name="Tea", members=[bob.number])["group"]
+    group = ann.post("groups/create", name="Tea", members=[bob.user])["group"]
     choose(first, "Tea")
     choose(second, "Tea")
     eventually(lambda: "Ann created the group “Tea”" in second.notices, what="the first entry")
     eventually(lambda: second.texts("#conversation-status") == ["2 members"], what="their number")
-    ann.post("groups/invite", group=group, members=[cat.number])
+    ann.post("groups/invite", group=group, members=[cat.user])
     eventually(lambda: "Ann added Cat" in second.notices, what="the new member")
     eventually(lambda: second.texts("#conversation-status") == ["3 members"], what="their new number")
     second.find("#message").send_keys("@Ca")
@@ -786,7 +752,7 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     send(first, "at six?")
     act(second, "at six?", "Pin")
     eventually(lambda: first.texts("#pinned-text") == ["Ann: at six?"], what="a member has pinned it")
-    ann.post("groups/role", group=group, member=bob.number, role="admin")
+    ann.post("groups/role", group=group, member=bob.user, role="admin")
     eventually(lambda: "You are now an admin" in second.notices, what="the own role")
 
 
@@ -826,7 +792,7 @@ def test_an_expired_tab_leaves_the_new_login_of_another_tab(pair: Pair, server: 
     pair.expects("401")  # of requests that were under way
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     page = ann.log_in(open_page(pair[0], server))
-    login = {"token": bob.token, "user": bob.number, "nickname": "Bob"}
+    login = {"token": bob.token, "user": bob.user, "nickname": "Bob"}
     page.run("localStorage.setItem('imserver:account:gochat', JSON.stringify(arguments[0]))", login)
     ann.post("accounts/logout")
     eventually(lambda: page.shown("#login-form"), what="the login form")
@@ -874,7 +840,7 @@ def test_a_phone_shows_the_list_or_the_conversation(pair: Pair, server: Server, 
 @pytest.mark.full
 def test_a_conversation_with_images_stays_at_its_end(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    message = {"app": "gochat", "targets": [{"user": bob.number}], "sender": ann.number, "store": True}
+    message = {"app": "gochat", "targets": [{"user": bob.user}], "sender": ann.user, "store": True}
     for number in range(20):
         ann.post("push", **message, text=f"number {number}")
         ann.post("push", **message, type="picture", data={"url": f"/static/favicon.svg?{number}"})

@@ -1,6 +1,5 @@
 """The chat page behind nginx, with the configuration that operators of the original server have."""
 
-import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,9 +10,7 @@ import pytest
 from tests.browser.chromium import Browser
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
-from tests.deploy.proxy import started
-from tests.ports import free_ports
-from tests.processes import end
+from tests.deploy.proxy import NODES, Nginx, around, replaced
 from tests.support import Server, eventually
 from tests.tools import require
 
@@ -75,42 +72,13 @@ server {
 }
 """
 
-MAIN = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 256; }}
-http {{
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {site}
-}}
-"""
 
-
-class Nginx:
-    """nginx in the foreground, with all its files in one folder; listens on ``port``."""
-
-    def __init__(self, folder: Path, server: Server, tls: tuple[Path, Path] | None = None) -> None:
-        self.port = free_ports()
-        site = SITE.replace(":8080", f":{server.http.port}").replace(":8089", f":{server.ws.port}")
-        listen = f"127.0.0.1:{self.port}"
-        if tls:
-            listen += f" ssl; ssl_certificate {tls[0]}; ssl_certificate_key {tls[1]}"
-        site = re.sub(r"listen +80 ;", f"listen {listen};", site).replace(
-            "/link/log/nginx/access", str(folder)
-        )
-        config = folder / "nginx.conf"
-        config.write_text(MAIN.format(folder=folder, site=site))
-        command = [require("nginx"), "-p", str(folder), "-c", str(config)]
-        self.process = started(command, ("127.0.0.1", self.port))
-
-    def stop(self) -> None:
-        end(self.process)
+def proxied(folder: Path, server: Server) -> Nginx:
+    """nginx in front of a server."""
+    site = SITE.replace("listen       80 ;", "listen      80;")
+    return Nginx(
+        folder, [server], around(site.replace("/link/log/nginx/access", "/var/log/nginx")), NODES[:2]
+    )
 
 
 @pytest.fixture
@@ -120,16 +88,17 @@ def server(start_server: StartServer) -> Server:
 
 @pytest.fixture
 def nginx(tmp_path: Path, server: Server) -> Iterator[Nginx]:
-    nginx = Nginx(tmp_path, server)
-    yield nginx
-    nginx.stop()
+    with proxied(tmp_path, server) as nginx:
+        yield nginx
 
 
 def test_the_page_chats_behind_the_original_configuration(
     pair: Pair, server: Server, nginx: Nginx, tmp_path: Path
 ) -> None:
     # To this browser the domain is nginx's port, so the page's address is the plain one, as for a visitor.
-    visitor = Browser(tmp_path / "profile", f"--host-resolver-rules=MAP {DOMAIN}:80 127.0.0.1:{nginx.port}")
+    visitor = Browser(
+        tmp_path / "profile", f"--host-resolver-rules=MAP {DOMAIN}:80 127.0.0.1:{nginx.address[1]}"
+    )
     try:
         outside = visitor.open(f"http://{DOMAIN}/home/index?appID=101").online()
         inside = pair[0].open(f"{server.http_url}/home/index?appID=101").online()
@@ -145,7 +114,7 @@ def test_the_page_chats_behind_the_original_configuration(
 def test_the_page_finds_its_socket_when_nginx_hides_the_port(
     pair: Pair, server: Server, nginx: Nginx
 ) -> None:
-    page = pair[0].open(f"http://127.0.0.1:{nginx.port}/home/index?appID=102").online()
+    page = pair[0].open(f"http://127.0.0.1:{nginx.address[1]}/home/index?appID=102").online()
     page.say("same port")
     eventually(lambda: page.own == ["same port"], what="the own bubble")
 
@@ -157,11 +126,14 @@ def test_with_tls_at_nginx_the_page_uses_wss(
     make = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={DOMAIN} -keyout {key} -out {certificate}"
     subprocess.run([require("openssl"), *make.split()], check=True, capture_output=True)
     with ExitStack() as stack:
-        nginx = Nginx(tmp_path, server, (certificate, key))
-        stack.callback(nginx.stop)
+        nginx = proxied(tmp_path, server)
+        listen, config = f"listen {nginx.address[1]}", tmp_path / "nginx.conf"
+        tls = f"{listen} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};"
+        config.write_text(replaced(config.read_text(), f"{listen};", tls))
+        stack.enter_context(nginx)
         visitor = Browser(
             tmp_path / "profile",
-            f"--host-resolver-rules=MAP {DOMAIN}:443 127.0.0.1:{nginx.port}",
+            f"--host-resolver-rules=MAP {DOMAIN}:443 127.0.0.1:{nginx.address[1]}",
             "--ignore-certificate-errors",
         )
         stack.callback(visitor.quit)

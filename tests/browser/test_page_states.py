@@ -9,9 +9,10 @@ from imserver.features.pages.text import TEXT
 from imserver_client import Api, RequestRefused
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import APP, PASSWORD, Account, Chat
+from tests.browser.messenger import APP, Account, Chat
 from tests.browser.test_messages import server as server
 from tests.support import Server, eventually
+from tests.users import PASSWORD
 
 pytestmark = pytest.mark.full
 

@@ -1,6 +1,5 @@
 """People on the page of stored messages, in real browsers: finding, groups, invitation links, profiles."""
 
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -11,9 +10,12 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
+from tests.browser.messenger import Account
 from tests.browser.test_accessibility import DESKTOP, PHONE, violations
-from tests.browser.test_messages import PASSWORD, Account, choose, open_page, write_to
+from tests.browser.test_messages import choose, open_page, write_to
+from tests.conftest import StartServer
 from tests.support import Server, eventually
+from tests.users import PASSWORD
 
 pytestmark = pytest.mark.full
 
@@ -21,13 +23,10 @@ NAMES = count(1)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(start_shared_server: StartServer) -> Server:
     """One server for all tests of this module."""
     limits = {"registrations_per_address": 0, "logins_per_address": 0}
-    server = Server(tmp_path_factory.mktemp("server"), config={"accounts": limits})
-    yield server
-    server.stop()
-    server.check()
+    return start_shared_server(config={"accounts": limits})
 
 
 def close(page: Page) -> None:
@@ -49,11 +48,6 @@ def register(page: Page, nickname: str) -> str:
     page.click("#login-submit")
     eventually(lambda: page.state == "online", what="the page is connected")
     return name
-
-
-def befriend(one: Account, other: Account) -> None:
-    one.post("friends/request", friend=other.number)
-    other.post("friends/accept", friend=one.number)
 
 
 def test_a_new_user_finds_somebody_who_accepts(pair: Pair, server: Server) -> None:
@@ -106,7 +100,7 @@ def test_a_link_leads_a_new_user_into_a_group(pair: Pair, server: Server) -> Non
 
 def test_a_group_is_made_and_managed(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    befriend(ann, bob)
+    ann.befriend(bob)
     page = ann.log_in(open_page(pair[0], server))
     page.click("#new-conversation")
     page.click("#new-group")
@@ -116,7 +110,7 @@ def test_a_group_is_made_and_managed(pair: Pair, server: Server) -> None:
     page.click("#group-create")
     eventually(lambda: page.texts("#conversation-name") == ["Tea"], what="the group is open")
     page.click("#conversation-open")
-    page.click(f"[data-key='manage:{bob.number}']")
+    page.click(f"[data-key='manage:{bob.user}']")
     page.click("dialog:last-of-type .choice")
     eventually(lambda: "Admin" in page.texts(".group-info .mark"), what="the new role")
     page.click("[data-key=rename]")
@@ -175,9 +169,9 @@ def test_panels_fit_and_have_no_violation(
     pair: Pair, server: Server, language: str, dark: bool, size: tuple[int, int]
 ) -> None:
     ann, bob, cat = Account(server, "Ann"), Account(server, "Bob" * 15), Account(server, "Cat")
-    befriend(ann, bob)
-    cat.post("friends/request", friend=ann.number)
-    group = ann.post("groups/create", name="Tea " * 12, members=[bob.number])["group"]
+    ann.befriend(bob)
+    cat.post("friends/request", friend=ann.user)
+    group = ann.post("groups/create", name="Tea " * 12, members=[bob.user])["group"]
     page = open_page(pair[0], server, language, size=size, dark=dark)
     found = violations(page)
     page.click("#login-switch")
@@ -206,7 +200,7 @@ def test_panels_fit_and_have_no_violation(
     eventually(lambda: page.shown("#invitation-link"), what="the link")
     check()
     close(page)
-    page.click(f"[data-key='open:{bob.number}']")
+    page.click(f"[data-key='open:{bob.user}']")
     eventually(lambda: page.shown("[data-key=message]"), what="the card")
     check()
     close(page)

@@ -21,12 +21,9 @@ PHONE = (375, 740)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(start_shared_server: StartServer) -> Server:
     """One server for the tests that leave it as it is."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.stop()
-    server.check()
+    return start_shared_server()
 
 
 def peer_page(server: Server, **query: Any) -> str:

@@ -3,22 +3,20 @@
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
-from tests.deploy.proxy import started
+from tests.deploy.proxy import Nginx, around
 from tests.integration.clusters import Nodes, nodes_of
-from tests.ports import free_ports
-from tests.processes import end
 from tests.support import eventually
-from tests.tools import require
 
 pytestmark = [pytest.mark.full, pytest.mark.needs("nginx")]
 
 DOMAIN = "ws.test"
+
+NODES = ("127.0.0.1:8282", "127.0.0.1:8089", "127.0.0.1:8283", "127.0.0.1:8090")
 
 # As published for the original, completed by the map that it asks for and a second server in each upstream;
 # only ports are ours.
@@ -43,7 +41,7 @@ upstream go-ws
 }
 
 server {
-    listen 80;
+    listen      80;
     server_name ws.test;
     root "D:/phpstudy/WWW/";
 
@@ -68,43 +66,6 @@ server {
 }
 """
 
-MAIN = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 256; }}
-http {{
-    access_log {folder}/access.log;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {site}
-}}
-"""
-
-
-class Nginx:
-    """nginx in the foreground, with its files in one folder, in front of two nodes; listens on ``port``."""
-
-    def __init__(self, folder: Path, nodes: Nodes) -> None:
-        self.port = free_ports()
-        first, second = nodes.servers
-        ports = {8282: first.http.port, 8283: second.http.port, 8089: first.ws.port, 8090: second.ws.port}
-        site = re.sub(
-            r"127\.0\.0\.1:(8282|8283|8089|8090)", lambda found: f"127.0.0.1:{ports[int(found[1])]}", SITE
-        )
-        site = site.replace("listen 80;", f"listen 127.0.0.1:{self.port};")
-        config = folder / "nginx.conf"
-        config.write_text(MAIN.format(folder=folder, site=site))
-        command = [require("nginx"), "-p", str(folder), "-c", str(config)]
-        self.process = started(command, ("127.0.0.1", self.port))
-
-    def stop(self) -> None:
-        end(self.process)
-
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
@@ -118,15 +79,14 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory: pytest.TempPathFactory, nodes: Nodes) -> Iterator[Nginx]:
-    nginx = Nginx(tmp_path_factory.mktemp("nginx"), nodes)
-    yield nginx
-    nginx.stop()
+    with Nginx(tmp_path_factory.mktemp("nginx"), nodes.servers, around(SITE), NODES) as nginx:
+        yield nginx
 
 
 @pytest.fixture(scope="module")
 def visitors(tmp_path_factory: pytest.TempPathFactory, nginx: Nginx) -> Iterator[tuple[Browser, Browser]]:
     """Two browsers to which the domain is nginx's port, so that the pages have their plain addresses."""
-    flag = f"--host-resolver-rules=MAP {DOMAIN}:80 127.0.0.1:{nginx.port}"
+    flag = f"--host-resolver-rules=MAP {DOMAIN}:80 127.0.0.1:{nginx.address[1]}"
     folders = [tmp_path_factory.mktemp("visitor") for _ in range(2)]
     with ExitStack() as stack:
         browsers = []
@@ -207,7 +167,7 @@ def test_group(visitors: tuple[Browser, Browser], nodes: Nodes) -> None:
 def test_the_pages_find_their_socket_when_nginx_hides_the_port(
     pair: Pair, nginx: Nginx, nodes: Nodes
 ) -> None:
-    page = online(pair[0].open(f"http://127.0.0.1:{nginx.port}/home/room?uid=7&groups_id=7"))
+    page = online(pair[0].open(f"http://127.0.0.1:{nginx.address[1]}/home/room?uid=7&groups_id=7"))
     page.say("same port")
     eventually(lambda: page.own == ["same port"], what="the own copy")
     page.driver.get("about:blank")

@@ -6,11 +6,11 @@ import gevent
 import pytest
 
 from imserver import errors
+from imserver.channels.channels import Channels
 from imserver.channels.connections import Joined, Left
 from imserver.channels.members import (
     MAX_CHANNELS_OF_A_CONNECTION,
     MAX_NAME_BYTES,
-    ChannelMembers,
     ChannelRefused,
     Publication,
 )
@@ -36,14 +36,14 @@ def harness() -> Iterator[Harness]:
 
 
 @pytest.fixture
-def channels(harness: Harness) -> ChannelMembers:
+def channels(harness: Harness) -> Channels:
     return harness.channels
 
 
 # --- joining ------------------------------------------------------------------------------------------------
 
 
-def test_members_receive_publications(harness: Harness, channels: ChannelMembers) -> None:
+def test_members_receive_publications(harness: Harness, channels: Channels) -> None:
     (ann, a), (_, b) = (harness.login(MULTI, user) for user in ("ann", "bob"))
     texts(a, b)
     assert channels.publish(MULTI, "lobby", HELLO) == Outcome.NOT_SENT
@@ -51,26 +51,24 @@ def test_members_receive_publications(harness: Harness, channels: ChannelMembers
     assert channels.join(MULTI, "lobby", ann) is False
     assert channels.publish(MULTI, "lobby", HELLO) == Outcome.SENT
     assert texts(a, b) == [["hello"], []]
-    assert channels.leave(MULTI, "lobby", ann)
-    assert not channels.leave(MULTI, "lobby", ann)
+    assert channels.members.leave(MULTI, "lobby", ann)
+    assert not channels.members.leave(MULTI, "lobby", ann)
     assert channels.publish(MULTI, "lobby", HELLO) == Outcome.NOT_SENT
     assert texts(a, b) == [[], []]
 
 
-def test_an_app_that_is_not_there_has_no_channels(harness: Harness, channels: ChannelMembers) -> None:
+def test_an_app_that_is_not_there_has_no_channels(harness: Harness, channels: Channels) -> None:
     ann, _ = harness.login(MULTI, "ann")
     assert channels.join("nowhere", "lobby", ann) is False
-    assert channels.leave("nowhere", "lobby", ann) is False
+    assert channels.members.leave("nowhere", "lobby", ann) is False
     assert channels.publish("nowhere", "lobby", HELLO) == Outcome.NOT_SENT
-    assert channels.page("nowhere").channels == []
-    assert channels.members("nowhere", "lobby").total == 0
-    assert channels.count("nowhere", "lobby") == 0
+    assert channels.members.channels("nowhere").channels == []
+    assert channels.members.page("nowhere", "lobby").total == 0
+    assert channels.members.count("nowhere", "lobby") == 0
 
 
 @pytest.mark.parametrize("name", ["", "x" * (MAX_NAME_BYTES + 1), "马" * (MAX_NAME_BYTES // 3 + 1)])
-def test_a_name_that_is_empty_or_too_long_is_refused(
-    harness: Harness, channels: ChannelMembers, name: str
-) -> None:
+def test_a_name_that_is_empty_or_too_long_is_refused(harness: Harness, channels: Channels, name: str) -> None:
     ann, _ = harness.login(MULTI, "ann")
     with pytest.raises(ChannelRefused, match="1 to 255 bytes") as refused:
         channels.join(MULTI, name, ann)
@@ -78,13 +76,13 @@ def test_a_name_that_is_empty_or_too_long_is_refused(
 
 
 @pytest.mark.parametrize("name", ["x" * MAX_NAME_BYTES, "马" * (MAX_NAME_BYTES // 3), "\ud800", "\0"])
-def test_any_other_name_is_a_channel(harness: Harness, channels: ChannelMembers, name: str) -> None:
+def test_any_other_name_is_a_channel(harness: Harness, channels: Channels, name: str) -> None:
     ann, _ = harness.login(MULTI, "ann")
     assert channels.join(MULTI, name, ann)
-    assert channels.channels_of(ann) == (name,)
+    assert channels.members.channels_of(ann) == (name,)
 
 
-def test_a_connection_may_be_in_so_many_and_no_more(harness: Harness, channels: ChannelMembers) -> None:
+def test_a_connection_may_be_in_so_many_and_no_more(harness: Harness, channels: Channels) -> None:
     ann, _ = harness.login(MULTI, "ann")
     for number in range(MAX_CHANNELS_OF_A_CONNECTION):
         assert channels.join(MULTI, f"r{number}", ann)
@@ -92,11 +90,11 @@ def test_a_connection_may_be_in_so_many_and_no_more(harness: Harness, channels: 
         channels.join(MULTI, "one more", ann)
     assert refused.value.reason == "full"
     assert channels.join(MULTI, "r0", ann) is False
-    channels.leave(MULTI, "r7", ann)
+    channels.members.leave(MULTI, "r7", ann)
     assert channels.join(MULTI, "one more", ann)
 
 
-def test_an_app_may_have_so_many_channels_and_no_more(harness: Harness, channels: ChannelMembers) -> None:
+def test_an_app_may_have_so_many_channels_and_no_more(harness: Harness, channels: Channels) -> None:
     ann, bob = (harness.login(MULTI, user)[0] for user in ("ann", "bob"))
     harness.max_channels = 2
     assert channels.join(MULTI, "lobby", ann)
@@ -111,7 +109,7 @@ def test_an_app_may_have_so_many_channels_and_no_more(harness: Harness, channels
 # --- publishing ---------------------------------------------------------------------------------------------
 
 
-def test_publications_arrive_in_their_order(harness: Harness, channels: ChannelMembers) -> None:
+def test_publications_arrive_in_their_order(harness: Harness, channels: Channels) -> None:
     ann, a = harness.login(MULTI, "ann")
     channels.join(MULTI, "lobby", ann)
     channels.join(MULTI, "garden", ann)
@@ -125,7 +123,7 @@ def test_publications_arrive_in_their_order(harness: Harness, channels: ChannelM
     assert harness.metrics.pushes == 400
 
 
-def test_users_and_the_publishers_connection_are_left_out(harness: Harness, channels: ChannelMembers) -> None:
+def test_users_and_the_publishers_connection_are_left_out(harness: Harness, channels: Channels) -> None:
     people = [harness.login(MULTI, user) for user in ("ann", "bob", "cid")]
     clients = [client for _, client in people]
     for connection, _ in people:
@@ -139,7 +137,7 @@ def test_users_and_the_publishers_connection_are_left_out(harness: Harness, chan
     assert texts(*clients) == [["hello"]] * 3
 
 
-def test_a_channel_with_too_many_members_receives_nothing(harness: Harness, channels: ChannelMembers) -> None:
+def test_a_channel_with_too_many_members_receives_nothing(harness: Harness, channels: Channels) -> None:
     people = [harness.login(MULTI, user) for user in ("ann", "bob")]
     for connection, _ in people:
         channels.join(MULTI, "lobby", connection)
@@ -153,13 +151,13 @@ def test_a_channel_with_too_many_members_receives_nothing(harness: Harness, chan
 # --- being asked --------------------------------------------------------------------------------------------
 
 
-def test_members_are_paged_in_the_order_of_joining(harness: Harness, channels: ChannelMembers) -> None:
+def test_members_are_paged_in_the_order_of_joining(harness: Harness, channels: Channels) -> None:
     people = [harness.login(MULTI, f"u{n:02}", device="phone")[0] for n in range(25)]
     for connection in reversed(people):
         channels.join(MULTI, "lobby", connection)
     seen, after, pages = [], "", 0
     while pages == 0 or after:
-        page = channels.members(MULTI, "lobby", after, 10)
+        page = channels.members.page(MULTI, "lobby", after, 10)
         assert page.total == 25
         seen += page.members
         after, pages = page.next, pages + 1
@@ -171,40 +169,40 @@ def test_members_are_paged_in_the_order_of_joining(harness: Harness, channels: C
 
 
 def test_a_page_goes_on_where_the_last_ended_though_members_have_left(
-    harness: Harness, channels: ChannelMembers
+    harness: Harness, channels: Channels
 ) -> None:
     people = [harness.login(MULTI, f"u{n}")[0] for n in range(6)]
     for connection in people:
         channels.join(MULTI, "lobby", connection)
-    first = channels.members(MULTI, "lobby", limit=3)
+    first = channels.members.page(MULTI, "lobby", limit=3)
     for connection in people[1:4]:
-        channels.leave(MULTI, "lobby", connection)
-    rest = channels.members(MULTI, "lobby", first.next, 3)
+        channels.members.leave(MULTI, "lobby", connection)
+    rest = channels.members.page(MULTI, "lobby", first.next, 3)
     assert [member.user for member in rest.members] == ["u4", "u5"]
     assert (rest.total, rest.next) == (3, "")
 
 
 @pytest.mark.parametrize("after", ["nonsense", "-", "1-", "nan-1", "inf-zz", "-1", "\ud800"])
 def test_a_cursor_that_is_none_begins_with_the_first_member(
-    harness: Harness, channels: ChannelMembers, after: str
+    harness: Harness, channels: Channels, after: str
 ) -> None:
     ann, _ = harness.login(MULTI, "ann")
     channels.join(MULTI, "lobby", ann)
-    assert [member.user for member in channels.members(MULTI, "lobby", after).members] == ["ann"]
+    assert [member.user for member in channels.members.page(MULTI, "lobby", after).members] == ["ann"]
 
 
-def test_channels_are_paged_by_name(harness: Harness, channels: ChannelMembers) -> None:
+def test_channels_are_paged_by_name(harness: Harness, channels: Channels) -> None:
     ann, bob = (harness.login(MULTI, user)[0] for user in ("ann", "bob"))
     for name in ("b", "马", "a", "c"):
         channels.join(MULTI, name, ann)
     channels.join(MULTI, "c", bob)
-    first = channels.page(MULTI, limit=2)
+    first = channels.members.channels(MULTI, limit=2)
     assert ([(each.channel, each.members) for each in first.channels], first.total) == (
         [("a", 1), ("b", 1)],
         4,
     )
     assert first.more
-    rest = channels.page(MULTI, "b", 2)
+    rest = channels.members.channels(MULTI, "b", 2)
     assert [(each.channel, each.members) for each in rest.channels] == [("c", 2), ("马", 1)]
     assert not rest.more
 
@@ -213,28 +211,28 @@ def test_channels_are_paged_by_name(harness: Harness, channels: ChannelMembers) 
 
 
 def test_an_ended_connection_leaves_all_channels_and_listeners_get_their_names(
-    harness: Harness, channels: ChannelMembers
+    harness: Harness, channels: Channels
 ) -> None:
     heard: list[tuple[str, tuple[str, ...]]] = []
-    channels.on_left.append(lambda connection, names: heard.append((connection.user or "", names)))
+    channels.members.on_left.append(lambda connection, names: heard.append((connection.user or "", names)))
     (ann, a), (bob, _) = (harness.login(MULTI, user) for user in ("ann", "bob"))
     channels.join(MULTI, "garden", ann)
     channels.join(MULTI, "lobby", ann)
     channels.join(MULTI, "lobby", bob)
     a.hang_up()
     until(lambda: heard == [("ann", ("garden", "lobby"))])
-    assert [member.user for member in channels.members(MULTI, "lobby").members] == ["bob"]
-    assert channels.count(MULTI, "garden") == 0
+    assert [member.user for member in channels.members.page(MULTI, "lobby").members] == ["bob"]
+    assert channels.members.count(MULTI, "garden") == 0
     bob.close(1000)
     bob.lost()
     until(lambda: heard[1:] == [("bob", ("lobby",))])
 
 
 def test_listeners_are_not_called_for_a_connection_without_channels(
-    harness: Harness, channels: ChannelMembers
+    harness: Harness, channels: Channels
 ) -> None:
     heard: list[Connection] = []
-    channels.on_left.append(lambda connection, _: heard.append(connection))
+    channels.members.on_left.append(lambda connection, _: heard.append(connection))
     (_, a), (bob, b) = (harness.login(MULTI, user) for user in ("ann", "bob"))
     channels.join(MULTI, "lobby", bob)
     a.hang_up()
@@ -242,14 +240,14 @@ def test_listeners_are_not_called_for_a_connection_without_channels(
     until(lambda: heard == [bob])
 
 
-def test_leaving_everything_is_silent(harness: Harness, channels: ChannelMembers) -> None:
+def test_leaving_everything_is_silent(harness: Harness, channels: Channels) -> None:
     heard: list[Connection] = []
-    channels.on_left.append(lambda connection, _: heard.append(connection))
+    channels.members.on_left.append(lambda connection, _: heard.append(connection))
     ann, a = harness.login(MULTI, "ann")
     channels.join(MULTI, "lobby", ann)
     channels.join(MULTI, "garden", ann)
-    assert channels.leave_all(ann) == ("lobby", "garden")
-    assert channels.channels_of(ann) == ()
+    assert channels.members.leave_all(ann) == ("lobby", "garden")
+    assert channels.members.channels_of(ann) == ()
     a.hang_up()
     until(lambda: not harness.hub.is_online(MULTI, "ann"))
     turn()
@@ -257,7 +255,7 @@ def test_leaving_everything_is_silent(harness: Harness, channels: ChannelMembers
 
 
 def test_a_listener_of_ended_connections_may_block_and_may_fail(
-    harness: Harness, channels: ChannelMembers, caplog: pytest.LogCaptureFixture
+    harness: Harness, channels: Channels, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard: list[str] = []
 
@@ -268,7 +266,7 @@ def test_a_listener_of_ended_connections_may_block_and_may_fail(
         gevent.sleep(0.01)
         heard.append(connection.user or "")
 
-    channels.on_left += [fail, tell]
+    channels.members.on_left += [fail, tell]
     people = [harness.login(MULTI, f"u{n:02}") for n in range(40)]
     for connection, _ in people:
         channels.join(MULTI, "lobby", connection)
@@ -344,12 +342,12 @@ def test_connections_join_and_leave_by_their_ids(harness: Harness) -> None:
     assert harness.connections.join(MULTI, made, "lobby", b"first") == Joined.JOINED
     assert harness.connections.join(MULTI, made, "lobby", b"again") == Joined.MEMBER
     assert heard == [(ann, "lobby", b"first", True, None), (ann, "lobby", b"again", False, None)]
-    assert harness.channels.channels_of(ann) == ("lobby",)
+    assert harness.channels.members.channels_of(ann) == ("lobby",)
     harness.channels.publish(MULTI, "lobby", HELLO)
     assert texts(a) == [["hello"]]
     assert harness.connections.leave(MULTI, made, "lobby") == Left.LEFT
     assert harness.connections.leave(MULTI, made, "lobby") == Left.ABSENT
-    assert harness.channels.channels_of(ann) == ()
+    assert harness.channels.members.channels_of(ann) == ()
     for app, unknown in (("101", made), (MULTI, "no id"), ("nowhere", made)):
         assert harness.connections.join(app, unknown, "lobby") == Joined.UNKNOWN
         assert harness.connections.leave(app, unknown, "lobby") == Left.UNKNOWN

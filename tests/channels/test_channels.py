@@ -28,7 +28,6 @@ from imserver.dialects.centrifuge.wire import (
 )
 from imserver.dialects.cmd.answers import CmdAnswers
 from imserver.dialects.cmd.wire import ChannelCmdDialect
-from imserver.hub.hub import App
 from imserver.model import (
     AskHistory,
     AskPresence,
@@ -215,7 +214,7 @@ def test_others_are_served_while_many_subscribers_are_listed(
     monkeypatch.setattr(members, "is_long_turn", lambda: True)
     connections = [subscriber(harness, f"user {number}", "plain:1")[0] for number in range(200)]
     leaving = gevent.spawn(harness.channels.unsubscribe, connections[-1], "plain:1")
-    page = harness.channels.members(MULTI, "plain:1")
+    page = harness.channels.members.page(MULTI, "plain:1")
     assert leaving.ready()
     assert page.total == len(page.members) == 200
 
@@ -394,7 +393,7 @@ def test_a_user_who_connects_all_the_time_disconnects_no_other_subscriber(harnes
             found = harness.channels.subscribe_each(connection, wanted)
         except ChannelRefused as refusal:
             refused.add(refusal.reason)
-            assert not harness.channels.channels_of(connection)
+            assert not harness.channels.members.channels_of(connection)
         else:
             for channel, each in found.items():
                 harness.channels.answered(connection, channel, each)
@@ -412,7 +411,7 @@ def test_notices_that_are_larger_than_the_rate_allows_are_sent_now_and_then(harn
 def test_presence_shows_what_clients_say_of_themselves(harness: Harness) -> None:
     connection, _, _ = subscriber(harness)
     connection.dialect_state = DialectState(info=b'{"a":1}', channel_infos={NEWS: b'{"b":2}'})
-    (member,) = harness.channels.members(MULTI, NEWS).members
+    (member,) = harness.channels.members.page(MULTI, NEWS).members
     assert (member.user, member.info, member.channel_info) == ("ann", '{"a":1}', '{"b":2}')
 
 
@@ -425,7 +424,7 @@ def test_a_lone_node_that_loses_a_history_ends_its_subscriptions(harness: Harnes
     publish(harness, "two")
     assert ended == [(connection, 2500)]
     assert texts(client) == [["one"]]
-    assert harness.channels.channels_of(connection) == ()
+    assert harness.channels.members.channels_of(connection) == ()
 
 
 def test_a_subscription_amid_many_publications_has_no_double(harness: Harness) -> None:
@@ -445,11 +444,11 @@ def endings(harness: Harness) -> list[tuple[Connection, int]]:
     ended: list[tuple[Connection, int]] = []
     send = harness.fanout.to_connection
 
-    def to_connection(app: App, connection: Connection, event: Event) -> None:
+    def to_connection(connection: Connection, event: Event) -> None:
         if event.kind == "unsubscribed":
             ended.append((connection, event.code))
         else:
-            send(app, connection, event)
+            send(connection, event)
 
     harness.fanout.to_connection = to_connection  # type: ignore[method-assign, assignment]
     return ended
@@ -512,7 +511,7 @@ def test_a_history_that_does_not_answer_makes_a_subscription_without_recovery(ha
 def test_publications_of_two_nodes_arrive_everywhere_in_one_order(
     nodes: Several, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.channels.channels.FILL_SECONDS", 3600)
+    monkeypatch.setattr("imserver.channels.positions.FILL_SECONDS", 3600)
     a, b, c = nodes.nodes.values()
     _, client, _ = subscriber(c)
     a.rpc.holding = True
@@ -595,14 +594,14 @@ def test_a_history_that_was_lost_ends_the_subscriptions_that_can_begin_again(nod
     plain, plain_client = a.login(MULTI, "bob")
     assert a.channels.join(MULTI, NEWS, plain)
     ended: list[Event] = []
-    a.fanout.to_connection = lambda _app, _connection, event: ended.append(event)  # type: ignore[method-assign, assignment]
+    a.fanout.to_connection = lambda _connection, event: ended.append(event)  # type: ignore[method-assign, assignment]
     publish(a, "one")
     nodes.book.history.forget(MULTI)
     publish(b, "two")
     until(lambda: len(ended) == 1)
     assert (ended[0].kind, ended[0].code) == ("unsubscribed", 2500)
-    assert a.channels.channels_of(connection) == ()
-    assert a.channels.channels_of(plain) == (NEWS,)
+    assert a.channels.members.channels_of(connection) == ()
+    assert a.channels.members.channels_of(plain) == (NEWS,)
     publish(b, "three")
     assert texts(plain_client) == [["one", "two", "three"]]
 
@@ -759,7 +758,7 @@ def test_without_an_answer_of_the_history_nothing_is_published_or_subscribed(nod
     with pytest.raises(ChannelRefused) as refused:
         subscribe(a, connection)
     assert refused.value.reason == "unavailable"
-    assert a.channels.channels_of(connection) == ()
+    assert a.channels.members.channels_of(connection) == ()
     assert texts(client) == [[]]
 
 
@@ -820,13 +819,13 @@ def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(ha
     with pytest.raises(ChannelRefused) as refused:
         harness.channels.subscribe(connection, NEWS, options, since, reject_unrecovered=True)
     assert refused.value.reason == "unrecoverable"
-    assert not harness.channels.has(connection, NEWS)
+    assert not harness.channels.members.has(connection, NEWS)
     found = harness.channels.subscribe(connection, NEWS, options, reject_unrecovered=True)
     assert not found.recovered
     # It would come again and again: a channel without a history has no position that fits.
     plain = harness.channels.options(MULTI, "plain:1")
     harness.channels.subscribe(connection, "plain:1", plain, since, reject_unrecovered=True)
-    assert harness.channels.has(connection, "plain:1")
+    assert harness.channels.members.has(connection, "plain:1")
 
 
 def test_of_several_subscriptions_all_or_none_stay(harness: Harness) -> None:
@@ -839,5 +838,5 @@ def test_of_several_subscriptions_all_or_none_stay(harness: Harness) -> None:
     subscriber(harness, "bob", "small:2")
     with pytest.raises(ChannelRefused):
         harness.channels.subscribe_each(connection, {"c": None, "small:2": None})
-    assert harness.channels.channels_of(connection) == ("a", "b", "plain:1")
+    assert harness.channels.members.channels_of(connection) == ("a", "b", "plain:1")
     assert harness.channels.subscribe_each(connection, {}) == {}

@@ -188,7 +188,7 @@ def test_publications_of_one_node_arrive_in_the_order_of_the_calls(nodes: Severa
     gevent.joinall(under_way, timeout=60)
     expected = [str(number) for number in range(30)]
     assert texts(here, there) == [expected, expected]
-    assert nodes[1].channels._turns == {}
+    assert nodes[1].channel_nodes._turns == {}
 
 
 def test_a_cancelled_call_does_not_delay_others(nodes: Several) -> None:
@@ -202,7 +202,7 @@ def test_a_cancelled_call_does_not_delay_others(nodes: Several) -> None:
     nodes[1].registry.release()
     second.join(60)
     assert texts(there) == [["second"]]
-    assert nodes[1].channels._turns == {}
+    assert nodes[1].channel_nodes._turns == {}
 
 
 # --- joining ------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_later_members_ask_nothing_and_are_counted_soon(nodes: Several) -> None:
         joined(nodes[2], f"u{number}", LOBBY)
     assert "report_channels" not in nodes[2].registry.asked
     until_known(nodes, {2: 10})
-    assert nodes[1].channels.count(MULTI, LOBBY) == 10
+    assert nodes[1].channels.members.count(MULTI, LOBBY) == 10
 
 
 def test_a_channel_that_is_left_is_forgotten_soon(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +261,7 @@ def test_a_join_during_the_removal_of_the_channel_is_reached(nodes: Several) -> 
     connection, client = nodes[2].login(MULTI, "bob")
     node = nodes[2]
     node.channels.join(MULTI, LOBBY, connection)
-    node.channels.leave(MULTI, LOBBY, connection)
+    node.channels.members.leave(MULTI, LOBBY, connection)
     texts(client)
     node.registry.hold()
     telling = gevent.spawn(node.registrar._report_changes)
@@ -286,7 +286,7 @@ def test_leaving_during_the_report_of_the_join_does_not_affect_the_next_join(
     node.registry.hold()
     joining = gevent.spawn(node.channels.join, MULTI, LOBBY, connection)
     turn()
-    node.channels.leave(MULTI, LOBBY, connection)
+    node.channels.members.leave(MULTI, LOBBY, connection)
     telling = gevent.spawn(node.registrar._report_changes)
     turn()
     node.registry.release()
@@ -327,7 +327,7 @@ def test_each_member_is_reported_exactly_once_in_a_random_history(
                 assert node.channels.join(MULTI, LOBBY, connection) is (who not in inside)
                 inside.add(who)
             elif move == "leave":
-                assert node.channels.leave(MULTI, LOBBY, connection) is (who in inside)
+                assert node.channels.members.leave(MULTI, LOBBY, connection) is (who in inside)
                 inside.discard(who)
             elif move == "tell":
                 node.registrar._report_changes()
@@ -387,7 +387,7 @@ def test_a_channel_left_before_a_flush_is_reported_when_it_is_joined_after(
 ) -> None:
     connection, client = nodes[2].login(MULTI, "bob")
     nodes[2].channels.join(MULTI, LOBBY, connection)
-    nodes[2].channels.leave(MULTI, LOBBY, connection)
+    nodes[2].channels.members.leave(MULTI, LOBBY, connection)
     nodes.book.flush()
     nodes[2].registrar._report_all()
     texts(client)
@@ -420,12 +420,12 @@ def test_members_of_a_killed_node_are_removed_without_a_report(nodes: Several) -
     a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
     heard: list[str] = []
     for node in nodes.nodes.values():
-        node.channels.on_left.append(lambda connection, _: heard.append(connection.user or ""))
+        node.channels.members.on_left.append(lambda connection, _: heard.append(connection.user or ""))
     texts(a, b)
     del nodes.book.leases[2]
     assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
-    assert [member.user for member in nodes[1].channels.members(MULTI, LOBBY).members] == ["ann"]
-    assert nodes[1].channels.count(MULTI, LOBBY) == 1
+    assert [member.user for member in nodes[1].channels.members.page(MULTI, LOBBY).members] == ["ann"]
+    assert nodes[1].channels.members.count(MULTI, LOBBY) == 1
     assert texts(a) == [["hello"]]
     assert heard == []
 
@@ -442,7 +442,7 @@ def test_members_of_all_nodes_are_in_the_order_of_joining(nodes: Several) -> Non
     for node in nodes.nodes.values():
         seen, after, pages = [], "", 0
         while pages == 0 or after:
-            page = node.channels.members(MULTI, LOBBY, after, 6)
+            page = node.channels.members.page(MULTI, LOBBY, after, 6)
             assert (page.total, page.missing) == (20, ())
             seen += [member.user for member in page.members]
             after, pages = page.next, pages + 1
@@ -455,25 +455,25 @@ def test_users_on_several_nodes_count_once(nodes: Several) -> None:
             joined(node, user, LOBBY)
     until_known(nodes, {1: 2, 2: 1})
     for node in nodes.nodes.values():
-        assert node.channels.count_users(MULTI, LOBBY, 10) == (3, 2)
-        assert node.channels.count_users(MULTI, LOBBY, 2) == (3, 3)
-        assert node.channels.count_users(MULTI, "nobody's", 2) == (0, 0)
+        assert node.channels.members.count_users(MULTI, LOBBY, 10) == (3, 2)
+        assert node.channels.members.count_users(MULTI, LOBBY, 2) == (3, 3)
+        assert node.channels.members.count_users(MULTI, "nobody's", 2) == (0, 0)
 
 
 def test_channels_of_all_nodes_are_listed_with_all_their_members(nodes: Several) -> None:
     joined(nodes[1], "ann", LOBBY, "attic")
     joined(nodes[2], "bob", LOBBY)
     joined(nodes[3], "cid", "garden")
-    page = nodes[2].channels.page(MULTI)
+    page = nodes[2].channels.members.channels(MULTI)
     assert [(each.channel, each.members) for each in page.channels] == [
         ("attic", 1),
         ("garden", 1),
         (LOBBY, 2),
     ]
     assert (page.total, page.more, page.missing) == (3, False, ())
-    first = nodes[2].channels.page(MULTI, limit=2)
+    first = nodes[2].channels.members.channels(MULTI, limit=2)
     assert ([each.channel for each in first.channels], first.more) == (["attic", "garden"], True)
-    rest = nodes[2].channels.page(MULTI, "garden", 2)
+    rest = nodes[2].channels.members.channels(MULTI, "garden", 2)
     assert [(each.channel, each.members) for each in rest.channels] == [(LOBBY, 2)]
 
 
@@ -481,9 +481,9 @@ def test_a_node_that_is_silent_is_named(nodes: Several) -> None:
     joined(nodes[1], "ann", LOBBY)
     joined(nodes[2], "bob", LOBBY)
     nodes[1].rpc.cut = {2}
-    members = nodes[1].channels.members(MULTI, LOBBY)
+    members = nodes[1].channels.members.page(MULTI, LOBBY)
     assert ([member.user for member in members.members], members.missing) == (["ann"], ("127.0.0.1:9002",))
-    assert nodes[1].channels.page(MULTI).missing == ("127.0.0.1:9002",)
+    assert nodes[1].channels.members.channels(MULTI).missing == ("127.0.0.1:9002",)
 
 
 def test_where_users_are_is_reported_by_every_node(nodes: Several) -> None:

@@ -57,5 +57,5 @@ def test_who_leaves_while_subscribing_does_not_stay_subscribed(failure: bool) ->
         assert subscribe(node, consent, ann, channel) == 200
         ended = until(lambda: [body for body in ann.bodies() if body["cmd"] == "unsubscribed"])
         assert [body["response"]["data"]["code"] for body in ended] == [2500 if failure else 2000]
-        assert node.channels.channels_of(ann.connection) == ()
+        assert node.channels.members.channels_of(ann.connection) == ()
         assert subscribe(node, consent, bob, channel) == (1008 if failure else 200)

@@ -304,7 +304,7 @@ def test_without_the_database_nothing_is_published_or_subscribed(node: ChannelNo
     with pytest.raises(ChannelRefused) as refused:
         subscribe(node, connection)
     assert refused.value.reason == "unavailable"
-    assert node.channels.channels_of(connection) == ()
+    assert node.channels.members.channels_of(connection) == ()
 
 
 def test_an_invalid_publication_is_refused_and_the_history_cannot_be_removed(node: ChannelNode) -> None:
@@ -395,7 +395,7 @@ def test_while_the_database_is_away_nobody_subscribes_to_a_channel_that_may_be_a
 def test_a_publication_is_read_as_it_was_published(node: ChannelNode, wanted: Event) -> None:
     stream = StreamPart("s", 2, whole=True, done=True)
     part = ChannelPart(NEWS, info=b'{"user":"ann"}', tags=b'{"lang":"en"}', stream=stream)
-    outcome = node.log.append(APP, [draft_of(Publication(NEWS, _with(wanted, part)))])[0]
+    outcome = node.log.writer.append(APP, [draft_of(Publication(NEWS, _with(wanted, part)))])[0]
     found = node.channels.history(APP, NEWS, limit=1).publications[0]
     assert found == _with(wanted, ChannelPart(NEWS, 1, EPOCH, part.info, part.tags, stream), found.time)
     assert outcome is not None
@@ -434,7 +434,7 @@ def of_ann(text: str, meta: bytes = b"") -> Draft:
 
 def commit(node: Node, *drafts: Draft) -> None:
     """Store the first messages of the log together."""
-    node.log.append(APP, drafts)
+    node.log.writer.append(APP, drafts)
     node.messaging.committed(APP, 1, len(drafts), node.log.shelf.entries[APP])
 
 

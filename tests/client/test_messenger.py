@@ -36,10 +36,10 @@ from imserver_client import (
     threads,
 )
 from tests.conftest import StartServer
-from tests.integration import v1
 from tests.integration.receiver import Receiver, rejecting
 from tests.ports import fixed_ports
 from tests.support import Server, eventually
+from tests.users import User
 
 SECONDS = 40.0
 QUICK = Backoff(0.01, 0.05)
@@ -622,23 +622,19 @@ def test_a_client_without_a_cursor_receives_no_stored_entries(server: Server) ->
 
 
 def test_a_bot_and_its_user(server: Server) -> None:
-    def post(route: str, key: str = "", **body: object) -> Any:
-        return v1.good(server.http, route, body, key=key)
-
-    person = post("accounts/register", name="botuser", password="correct horse")
-    made = post("bots", person["token"], name="helper")
-    post("bots/commands", made["token"], commands=[{"name": "ask", "description": "Ask"}])
-    user = person["account"]["user"]
+    person = User.register(server, name="botuser")
+    helper = person.bot("helper")
+    helper.post("bots/commands", commands=[{"name": "ask", "description": "Ask"}])
     with (
-        Messenger(ws(server), "gochat", user, person["token"]) as ann,
-        Messenger(ws(server), "gochat", made["id"], made["token"]) as bot,
+        Messenger(ws(server), "gochat", person.user, person.token) as ann,
+        Messenger(ws(server), "gochat", helper.user, helper.token) as bot,
     ):
-        sent = ann.send(made["id"], "/ask the way")
-        assert next_entry(bot).command == SlashCommand(made["id"], "ask", "the way")
+        sent = ann.send(helper.user, "/ask the way")
+        assert next_entry(bot).command == SlashCommand(helper.user, "ask", "the way")
         (command,) = ann.bot_commands(sent.conversation).commands
-        assert (command.bot, command.command) == (made["id"], "ask")
+        assert (command.bot, command.command) == (helper.user, "ask")
         buttons = [[Button("Yes", "y"), Button("No", "n")]]
-        asked = bot.send(user, "Sure?", buttons=buttons)
+        asked = bot.send(person.user, "Sure?", buttons=buttons)
         assert next_entry(ann).buttons == tuple(map(tuple, buttons))
         pressed = ann.press(asked.id, "y")
         entry = next_entry(bot)
@@ -646,9 +642,9 @@ def test_a_bot_and_its_user(server: Server) -> None:
         bot.edit(asked.id, "Good", buttons=[buttons[0][:1]])
         assert next_entry(ann).buttons == ((Button("Yes", "y"),),)
         with pytest.raises(CommandRefused) as caught:
-            ann.stream_open(made["id"])
+            ann.stream_open(helper.user)
         assert caught.value.refused == "not_bot"
-        stream = bot.stream_open(user, text="Left").stream
+        stream = bot.stream_open(person.user, text="Left").stream
         (result,) = bot.stream_append([(stream, 1, ", then right")]).results
         assert (result.status, result.piece) == ("appended", 1)
         first, second = next_signal(ann), next_signal(ann)

@@ -50,8 +50,8 @@ def say(data: Path, *words: str) -> list[str]:
     store = Store(StorageSettings(), str(data), threaded=False)
     store.start()
     log = store.log()
-    log.append("app", [Draft(sender="a", to_user="b", body=word.encode()) for word in words])
-    found = [entry.body.decode() for entry in log.read("app", 0, 100)]
+    log.writer.append("app", [Draft(sender="a", to_user="b", body=word.encode()) for word in words])
+    found = [entry.body.decode() for entry in log.entries.read("app", 0, 100)]
     store.close()
     return found
 
@@ -101,12 +101,12 @@ def live_on(data: Path, phone: str) -> tuple[int, ...]:
 def numbers(store: Store, phone: str) -> tuple[int, ...]:
     """One message, group, mark, account and event more: the numbers that they were given."""
     log, accounts = store.log(), AccountStore(store)
-    group = log.create("app", "a", "us", [])
-    log.append("app", [Draft(sender="a", conversation=group.conversation)])
-    version = log.hide("app", "a", [log.head("app")])
+    group = log.groups.create("app", "a", "us", [])
+    log.writer.append("app", [Draft(sender="a", conversation=group.conversation)])
+    version = log.marks.hide("app", "a", [log.entries.head("app")])
     account = accounts.add(Account(0, "app", phone), "a hash")
     events = EventStore(store).append([NewEvent("app", "a", "absent", b"{}")])
-    return log.head("app"), group.conversation, version, account.id, events["app"]
+    return log.entries.head("app"), group.conversation, version, account.id, events["app"]
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
@@ -123,14 +123,19 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
     copies.restore(data / "imserver.db", copy)
     store = opened(data)
     log = store.log()
-    assert log.sync("app", "a", last[0], 10) == ([], False), "nobody has seen anything that is new"
+    assert log.entries.sync("app", "a", last[0], 10) == ([], False), "nobody has seen anything that is new"
     log.expire("app", more_than=1)
-    assert [entry.id for entry in log.read("app", 0, 10)] == [first[0]], "ids are no count of messages"
+    assert [entry.id for entry in log.entries.read("app", 0, 10)] == [first[0]], (
+        "ids are no count of messages"
+    )
     store.close()
     again = live_on(data, "2")
     assert all(new > old for new, old in zip(again, last, strict=True)), (again, last)
     store = opened(data)
-    assert [entry.id for entry in store.log().sync("app", "a", last[0], 10)[0]] == [again[0] - 1, again[0]]
+    assert [entry.id for entry in store.log().entries.sync("app", "a", last[0], 10)[0]] == [
+        again[0] - 1,
+        again[0],
+    ]
     store.close()
 
 
@@ -140,22 +145,22 @@ def test_seqs_and_versions_of_marks_go_on_behind_what_clients_have_seen(
 ) -> None:
     store = opened(data)
     message = Draft(sender="a", to_user="b")
-    store.log().append("app", [message])
+    store.log().writer.append("app", [message])
     copies.backup(data / "imserver.db", tmp_path / "copy.db")
-    (last,) = store.log().append("app", [message] * 3)[2:]
+    (last,) = store.log().writer.append("app", [message] * 3)[2:]
     assert isinstance(last, Appended)
-    noted = store.log().note("app", "b", last.entry.conversation, read=last.entry.id)
+    noted = store.log().marks.note("app", "b", last.entry.conversation, read=last.entry.id)
     assert noted is not None
     store.close()
     if is_lost:
         (data / "imserver.db").write_bytes(b"what a dying disk has left")
     copies.restore(data / "imserver.db", tmp_path / "copy.db")
     store = opened(data)
-    (new,) = store.log().append("app", [message])
+    (new,) = store.log().writer.append("app", [message])
     assert isinstance(new, Appended)
     assert new.entry.seq > last.entry.seq
-    store.log().note("app", "b", new.entry.conversation, read=new.entry.id)
-    marks = store.log().marks("app", "b", noted.version)
+    store.log().marks.note("app", "b", new.entry.conversation, read=new.entry.id)
+    marks = store.log().marks.since("app", "b", noted.version)
     assert marks.reads == {new.entry.conversation: new.entry.id}
     store.close()
 
@@ -164,14 +169,14 @@ def test_an_app_that_began_after_the_copy_goes_on_behind_it_too(data: Path, tmp_
     live_on(data, "1")
     copies.backup(data / "imserver.db", tmp_path / "copy.db")
     store = opened(data)
-    store.log().append("young", [Draft(sender="a", to_user="b")] * 3)
+    store.log().writer.append("young", [Draft(sender="a", to_user="b")] * 3)
     note = NewEvent("young", "a", "absent", b"{}")
     assert EventStore(store).append([note, note]) == {"young": 2}
     store.close()
     copies.restore(data / "imserver.db", tmp_path / "copy.db")
     store = opened(data)
-    store.log().append("young", [Draft(sender="a", to_user="b")])
-    assert [entry.id for entry in store.log().read("young", 0, 10)] == [4]
+    store.log().writer.append("young", [Draft(sender="a", to_user="b")])
+    assert [entry.id for entry in store.log().entries.read("young", 0, 10)] == [4]
     assert EventStore(store).append([note]) == {"young": 3}
     store.close()
 
@@ -190,7 +195,7 @@ def test_what_was_there_remains_however_often_something_is_restored(data: Path, 
 def test_a_copy_is_whole_while_others_write(run: Run, data: Path, tmp_path: Path) -> None:
     store = Store(StorageSettings(), str(data), threaded=False)
     log = store.log()
-    log.append("app", [Draft(sender="a", to_user="b")])
+    log.writer.append("app", [Draft(sender="a", to_user="b")])
     writing = sqlite3.connect(data / "imserver.db", isolation_level=None)
     writing.execute("BEGIN IMMEDIATE")
     writing.execute("UPDATE log SET last_id = 99")

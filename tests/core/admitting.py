@@ -16,6 +16,7 @@ class Admitting:
         self._may_login = may_login
         self._metrics = metrics or Metrics()
         self.reasons: list[str] = []
+        self.account_apps: set[str] = set()
         self.began_with: list[tuple[Connection, LoginDecision]] = []
 
     def resolve(self, app: str) -> str:
@@ -28,9 +29,6 @@ class Admitting:
         self, app: str, user: str, token: str, dialect: str, connection: LoginRequest, device: str = ""
     ) -> LoginDecision:
         return ALLOWED if self._may_login(app, user, token) else BAD_TOKEN
-
-    def only_accounts(self, app: str) -> bool:
-        return False
 
     def refused(self, reason: LoginRefusal, app: str, user: str, peer: str, detail: str = "") -> None:
         self.reasons.append(reason)

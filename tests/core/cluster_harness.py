@@ -15,6 +15,8 @@ from msgspec.structs import replace
 
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
+from imserver.channels.members import ChannelMembers
+from imserver.channels.nodes import ChannelNodes
 from imserver.channels.registrar import Registrar
 from imserver.cluster.history import HistoryPage, LocalHistory, Position, Retained
 from imserver.cluster.nodes import (
@@ -40,7 +42,7 @@ from imserver.cluster.registry import (
 )
 from imserver.cluster.rpc.queues import PeerBusy, PeerUnavailable
 from imserver.model import Event
-from imserver.push.idempotency import Dedupe, MessageIds
+from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.sessions.cluster_sessions import ClusterSessions
@@ -358,7 +360,6 @@ class ClusterHarness(Harness):
         self.node_messages = NodeMessages(self.registry, self.rpc)  # type: ignore[arg-type]
         self.others = OtherNodes(self.registry, self.node_messages, self.rpc, self.queries, 1.0)  # type: ignore[arg-type]
         super().__init__(**options)
-        self.dedupe = Dedupe(1000, 3600, shared=shared_ids)
         self.reorder_guard = ReorderGuard(self.hub)
         self.sessions: ClusterSessions = ClusterSessions(
             self.hub,
@@ -371,36 +372,37 @@ class ClusterHarness(Harness):
             self.reorder_guard.logged_in,
             lease_lag=LEASE_LAG,
         )
-        self.channels.on_left.clear()
+        self.channels.members.on_left.clear()
         self.action_service = self._make_action_service(NotStoring())
         self._make_dispatcher()
-        ids = MessageIds(self.dedupe, self.registry)  # type: ignore[arg-type]
-        reach = ClusterReach(
+        ids = Idempotency(1000, 3600, shared=shared_ids, registry=self.registry)  # type: ignore[arg-type]
+        self.reach = ClusterReach(
             self.registry,  # type: ignore[arg-type]
             self.node_messages,
             self.hub,
-            self.delivery,
+            self.fanout,
             ids,
             self.reorder_guard,
+            self.metrics,
         )
-        self.pushes = Pushes(ids, reach, self.metrics)
+        self.pushes = Pushes(ids, self.reach, self.metrics)
         self.rerouting = Rerouting(
-            self.registry, self.node_messages, self.delivery, self.sessions, self.reorder_guard
+            self.registry, self.node_messages, self.fanout, self.sessions, self.reorder_guard
         )  # type: ignore[arg-type]
         self.presence = Presence(self.hub, self.table, self.registry, self.others)
         self.node_messages.handle(
             {
                 ToUser: self.rerouting.deliver,
-                ToApp: lambda m: self.delivery.to_app(m.app, m.event, m.except_user, m.except_users),
+                ToApp: lambda m: self.fanout.to_app(m.app, m.event, m.except_user, m.except_users),
                 ToChannel: self.channels.received,
                 ToConnection: self.connections.received,
-                ChannelsUnsettled: lambda m: self.channels.peer_unsettled(m.epoch),
+                ChannelsUnsettled: lambda m: self.channel_nodes.peer_unsettled(m.epoch),
                 Notice: self.sessions.noticed,
                 Replaced: lambda m: self.sessions.replaced(m.app, m.user, m.session_id),
             }
         )
         self.presence.add_to(self.queries)
-        self.channels.add_to(self.queries)
+        self.channels.members.add_to(self.queries)
         self.connections.add_to(self.queries)
         self.sessions.add_to(self.queries)
         self.sessions.start()
@@ -409,7 +411,9 @@ class ClusterHarness(Harness):
     def _add_channels(self) -> None:
         self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, self.epoch))
         self.registrar = Registrar(self.registry, self.node_messages, self.hub)  # type: ignore[arg-type]
+        self.channel_nodes = ChannelNodes(self.others, self.registrar)
         self.channels = Channels(
+            ChannelMembers(self.hub, self.table, self.settings_of, self.others, self.registrar),
             self.hub,
             self.fanout,
             self.metrics,
@@ -417,13 +421,11 @@ class ClusterHarness(Harness):
             self.settings_of,
             self.registry.book.history,
             self._channel_log(),
-            self.others,
-            self.registrar,
+            self.channel_nodes,
         )
         self.connections = Connections(
             self.table,
             self.channels,
-            self.hub,
             self.fanout,
             self.queries,
             self.registry,

@@ -5,6 +5,7 @@ A writer is one node's. A test can hold a writer's commits back, take the log aw
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -14,6 +15,7 @@ from gevent.lock import RLock
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
+from imserver.storage.action_positions import ActionPositions
 from imserver.storage.log.contract import (
     Appended,
     Conversation,
@@ -26,14 +28,8 @@ from imserver.storage.log.contract import (
     Stored,
 )
 from imserver.storage.log.transaction import AppendRequest
-from imserver.storage.log.writer import (
-    CommitGuard,
-    LogListener,
-    LogWriter,
-    NotStored,
-    Unsure,
-    WriteTransaction,
-)
+from imserver.storage.log.writer import LogListener, LogWriter, WriteTransaction
+from imserver.storage.statements import CommitGuard, NotStored, Unsure
 
 
 class MemoryStore:
@@ -55,14 +51,16 @@ class MemoryStore:
         return self.opened_log
 
 
-class MemoryPositions:
-    """In place of :class:`imserver.storage.action_positions.ActionPositions`."""
+class MemoryPositions(ActionPositions):
+    """Positions without a store."""
 
     def __init__(self) -> None:
+        nothing: Any = SimpleNamespace(write_or=lambda default, work: None)
+        super().__init__(nothing)
         self.known: dict[tuple[str, str, str], int] = {}
         self.away = False
 
-    def get(self, app: str, user: str, rooms: Collection[str] = ()) -> dict[str, int]:
+    def stored(self, app: str, user: str, rooms: Collection[str]) -> dict[str, int]:
         gevent.sleep(0)
         if self.away:
             raise StorageUnavailable("away")
@@ -73,13 +71,15 @@ class MemoryPositions:
         gevent.sleep(0)
         if self.away:
             raise StorageUnavailable("away")
-        for *key, id in rows:
-            self.known[tuple(key)] = max(id, self.known.get(tuple(key), 0))
+        for app, user, room, id in rows:
+            key = app, user, room
+            self.known[key] = max(id, self.known.get(key, 0))
 
-    def begin(self, app: str, user: str, room: str, id: int) -> None:
+    def begin(self, app: str, user: str, room: str, id: int, most: int = 0) -> None:
         self.raise_to([(app, user, room, id)])
 
     def forget(self, app: str, user: str) -> None:
+        super().forget(app, user)
         self.known = {key: id for key, id in self.known.items() if key[:2] != (app, user)}
 
 
@@ -178,6 +178,8 @@ class MemoryLog:
         """Entries up to this id expire while the next one reads them to catch up."""
         self._floor = 0
         self._writer = LogWriter(lambda: MemoryConnection(self), _PATIENT)  # type: ignore[arg-type,return-value]
+        # The parts of a log have no name in common but those that mean the same.
+        self.writer = self.groups = self.entries = self.conversations = self.marks = self
         self.is_busy = self._writer.is_busy
         self.senders = self._writer.senders
 
@@ -371,7 +373,7 @@ class MemoryLog:
         self._answer()
         return PublicationPage(found[:limit], len(found) > limit, last, len(entries), 0)
 
-    def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
+    def find(self, app: str, ids: Sequence[int]) -> list[Entry]:
         self._answer()
         self._check()
         return [entry for entry in self.shelf.entries.get(app, []) if entry.id in ids]
@@ -425,7 +427,7 @@ class MemoryLog:
             None,
         )
 
-    def conversation(self, app: str, conversation: int) -> Conversation | None:
+    def get(self, app: str, conversation: int) -> Conversation | None:
         self._check()
         first = next((e for e in self.shelf.entries.get(app, []) if e.conversation == conversation), None)
         if first is None:

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import json
 
 from imserver.auth.observer import NoObserver
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates
 from imserver.auth.relations import NoRelations
 from imserver.channels.stored import ChannelLog
 from imserver.cluster.nodes import ToFollowers
@@ -45,6 +45,7 @@ class Node(Harness):
             self.store,
             logins,
             self.positions,
+            self.ack_tracker,
             self.reviews,
             BotRates(0),
             self.channels,

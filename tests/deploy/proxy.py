@@ -77,6 +77,11 @@ class Nginx:
         return (self.folder / "error.log").read_text(encoding="utf-8")
 
 
+def around(site: str) -> str:
+    """A whole configuration around upstreams and servers."""
+    return f"pid /run/nginx.pid;\nevents {{ worker_connections 512; }}\nhttp {{\n{site}}}\n"
+
+
 @contextmanager
 def powered_off() -> Iterator[int]:
     """A port without an answer, as of a host that is powered off: its queue of connections is full."""

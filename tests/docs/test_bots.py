@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from imserver_client import Api, Entry, Messenger, Signal
+from imserver_client import Entry, Messenger, Signal
 from tests.bots import ExampleBot, LanguageModel
 from tests.docs.markdown import blocks
 from tests.support import ROOT, Server
+from tests.users import User
 
 GUIDE = ROOT / "docs" / "guides" / "bots.md"
 EXAMPLES = ROOT / "examples"
@@ -23,29 +24,23 @@ def test_the_program_of_the_guide_is_the_example() -> None:
     assert block.text == (EXAMPLES / "echo-bot" / "bot.py").read_text(encoding="utf-8")
 
 
-class Person:
+class Talk:
     """An account with a bot, and the conversation of the two."""
 
     def __init__(self, server: Server) -> None:
         number = next(_names)
-        fields = {"login": f"owner{number}.bots", "password": "correct horse", "nickname": "Ann"}
-        with Api(server.http_url, timeout_seconds=60) as api:
-            made = api.call("POST", "accounts/register", fields)
-        self.user, token = made["account"]["user"], made["token"]
-        with Api(server.http_url, token, timeout_seconds=60) as api:
-            bot = api.call("POST", "bots", {"name": f"robo{number}", "nickname": "Robo"})
-        self.bot, self.token = bot["id"], bot["token"]
-        self._server, self._own_token = server, token
+        self.owner = User.register(server, login=f"owner{number}.bots", nickname="Ann")
+        bot = self.owner.bot(f"robo{number}", nickname="Robo")
+        self.user, self.bot, self.token = self.owner.user, bot.user, bot.token
         address = f"ws://{server.http.host}:{server.http.port}/acc"
-        self.messenger = Messenger(address, "gochat", self.user, token)
+        self.messenger = Messenger(address, "gochat", self.user, self.owner.token)
 
     def say(self, text: str) -> int:
         return self.messenger.send(self.bot, text).id
 
     def friends(self, change: str) -> None:
         """``block`` or ``unblock`` the bot."""
-        with Api(self._server.http_url, self._own_token, timeout_seconds=60) as api:
-            api.call("POST", f"friends/{change}", {"friend": self.bot})
+        self.owner.post(f"friends/{change}", friend=self.bot)
 
     def entry(self, kind: str) -> Entry:
         """The next entry of the bot."""
@@ -66,8 +61,8 @@ class Person:
 
 
 @contextmanager
-def person(server: Server) -> Iterator[Person]:
-    made = Person(server)
+def person(server: Server) -> Iterator[Talk]:
+    made = Talk(server)
     with made.messenger:
         yield made
 

@@ -19,7 +19,7 @@ from imserver.dialects.pusher import wire as pusher
 from imserver.dialects.pusher.settings import PusherSettings
 from imserver.node.feature_list import CORE, FEATURES
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
-from tests.features import DECLARED, METRICS, PROBLEMS, ROUTES
+from tests.features import DECLARED, METRICS, PROBLEMS, RATES, ROUTES
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
@@ -55,6 +55,15 @@ def test_the_reply_codes_are_those_of_the_code() -> None:
     rows = table_with(PROTOCOL, "code", "text", "here")
     assert [(int(row["code"]), row["text"]) for row in rows] == list(errors.REPLY_TEXT.items())
     assert f"`{errors.REPLY_TEXT_UNKNOWN}`" in prose(PROTOCOL)
+
+
+def test_the_rates_are_those_of_the_code() -> None:
+    rows = table_with(CLOSE_CODES, "counted", "for each", "limit", "default", "above it")
+    listed = {(row["counted"], row["for each"], row["limit"]): row["above it"] for row in rows}
+    assert listed.keys() == {(rate.counted, rate.payer, rate.limit) for rate in RATES}
+    for rate in RATES:
+        assert listed[rate.counted, rate.payer, rate.limit].startswith(rate.above), rate.name
+    assert len({rate.name for rate in RATES}) == len(RATES), "Redis has them by name"
 
 
 def test_the_problems_are_those_of_the_code() -> None:

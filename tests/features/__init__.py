@@ -1,5 +1,7 @@
 """What the core and all features bring, for tests that go through all of it."""
 
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +9,7 @@ from msgspec import Struct
 
 from imserver import errors, metric_table
 from imserver.api.v1 import table
+from imserver.auth import rates
 from imserver.config.settings import Config
 from imserver.node.feature_list import declarations_of, load_core, load_features
 
@@ -30,6 +33,12 @@ METRICS = (*metric_table.METRICS, *(row for feature in FEATURES for row in featu
 document = table.document_of(DOCUMENTED)
 PROBLEMS = {problem.code: problem for problem in errors.problems_of(each.problems for each in FEATURES)}
 """By code, in the order of their status."""
+_SETTINGS = [module for name, module in sys.modules.items() if re.fullmatch(r"imserver\..*\.settings", name)]
+RATES = (
+    *rates.RATES,
+    *(row for module in _SETTINGS for row in vars(module).values() if isinstance(row, rates.Rate)),
+)
+"""What is counted for whom."""
 
 
 def sections(**given: Mapping[str, Any]) -> tuple[tuple[str, Struct], ...]:

@@ -14,6 +14,7 @@ from centrifuge import CentrifugeError, ReplyError
 
 from imserver.transport.outgoing import signature
 from imserver_client import Client, CommandRefused, Publication
+from tests.conftest import StartServer
 from tests.integration.cmd import cmd_client, command, logged_in
 from tests.integration.pusher import SHOP
 from tests.integration.pusher import Client as PusherClient
@@ -66,7 +67,7 @@ def back_end() -> Iterator[BackEnd]:
 
 
 @pytest.fixture(scope="module")
-def asked(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def asked(back_end: BackEnd, start_shared_server: StartServer) -> Server:
     urls: dict[str, Any] = {call: f"{back_end.url}/{call}" for call in CALLS}
     shop = CONFIG["apps"]["shop"]
     one = {
@@ -100,13 +101,9 @@ def asked(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "listed": listed,
         "shop": shop,
     }
-    server = Server(
-        tmp_path_factory.mktemp("asked"),
-        config={**CONFIG, "apps": apps, "websocket": {"sweep_seconds": 0.2, "client_ping_seconds": 5}},
+    return start_shared_server(
+        config={**CONFIG, "apps": apps, "websocket": {"sweep_seconds": 0.2, "client_ping_seconds": 5}}
     )
-    yield server
-    server.stop()
-    server.check()
 
 
 @pytest.fixture(autouse=True)

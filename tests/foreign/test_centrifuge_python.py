@@ -23,6 +23,7 @@ from tests.conftest import StartServer
 from tests.integration.cmd import number
 from tests.integration.v1 import good
 from tests.support import Server
+from tests.users import User
 
 from .conftest import CONFIG, KEY, OTHER_KEY, SILENT_SECONDS, WHOLE_KEY, token
 from .people import SECONDS, Events, both, json_first, person, refused, run
@@ -606,14 +607,8 @@ def test_rpc_carries_the_commands_of_groups(server: Server, protobuf: bool) -> N
     path = "/connection/club/websocket"
     people = []
     for nickname in ("ann", "bob", "cid"):
-        fields = {
-            "app": "club",
-            "phone": f"1{number():010}",
-            "password": "secret-enough",
-            "nickname": nickname,
-        }
-        made = good(server.http, "accounts/register", fields, key=OTHER_KEY)
-        people.append((made["account"]["user"], made["token"]))
+        made = User.register(server, "club", key=OTHER_KEY, nickname=nickname)
+        people.append((made.user, made.token))
     (ann, ann_token), (bob, bob_token), (cid, _) = people
 
     async def scenario() -> None:

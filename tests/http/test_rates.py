@@ -1,10 +1,9 @@
-"""Rates of keys: so many requests a second, told in headers, each key for itself."""
+"""Rates of requests over HTTP: who pays, and the headers that tell how many are left."""
 
 import pytest
 
-from imserver.auth import quotas
+from imserver.auth import rates as module
 from imserver.auth.principal import DEMO, Principal
-from imserver.http import rates as module
 from imserver.http.rates import Rates
 from imserver.http.reply import ApiProblem
 from imserver.metrics import Metrics
@@ -16,38 +15,49 @@ ONE, TWO = Principal(frozenset({"push"}), key="one"), Principal(frozenset({"push
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     one = Clock()
-    monkeypatch.setattr(quotas, "monotonic", one)
+    monkeypatch.setattr(module, "monotonic_ns", one.nanoseconds)
     return one
 
 
-def takes(rates: Rates, caller: Principal = ONE, host: str = "h") -> bool:
+def rates_of(per_second: float, metrics: Metrics | None = None) -> Rates:
+    """``per_second`` requests, and messages of accounts in all apps but ``free``."""
+    limits = {"free": 0.0}
+    return Rates(per_second, lambda app: limits.get(app, per_second), metrics or Metrics())
+
+
+def takes(rates: Rates, principal: Principal = ONE, host: str = "h") -> bool:
     """Whether a request is within the rate."""
     try:
-        rates.require(caller, host)
+        rates.require(principal, host)
     except ApiProblem:
         return False
     return True
 
 
-def received(rates: Rates, caller: Principal = ONE, host: str = "h") -> list[str]:
+def received(rates: Rates) -> list[str]:
     """Limit, what remains, and seconds until all is there again."""
-    return [value for _, value in rates.headers(caller, host)]
+    return [value for _, value in rates.headers(ONE, "h")]
 
 
-def test_a_burst_of_a_second_is_allowed_and_fills_up_again(clock: Clock) -> None:
+def test_the_headers_tell_how_many_are_left(clock: Clock) -> None:
     metrics = Metrics()
-    rates = Rates(3, metrics)
-    assert [takes(rates, ONE, "h") for _ in range(4)] == [True, True, True, False]
+    rates = rates_of(3, metrics)
+    assert received(rates) == ["3", "3", "0"]
+    assert takes(rates)
+    assert received(rates) == ["3", "2", "1"]
+    assert [takes(rates) for _ in range(3)] == [True, True, False]
     assert received(rates) == ["3", "0", "1"]
     clock.now += 0.34
-    assert [takes(rates, ONE, "h") for _ in range(2)] == [True, False]
+    assert received(rates) == ["3", "1", "1"]
+    rates.charge(ONE, "h", 9)
+    assert received(rates) == ["3", "0", "4"]
     clock.now += 100
     assert received(rates) == ["3", "3", "0"]
-    assert metrics.http_over_rate == 2
+    assert metrics.http_over_rate == 1
 
 
 def test_each_key_has_its_own_and_without_keys_each_address(clock: Clock) -> None:
-    rates = Rates(1, Metrics())
+    rates = rates_of(1)
     assert takes(rates, ONE, "h")
     assert takes(rates, TWO, "h")
     assert not takes(rates, ONE, "another")
@@ -57,7 +67,7 @@ def test_each_key_has_its_own_and_without_keys_each_address(clock: Clock) -> Non
 
 
 def test_each_user_with_a_token_has_their_own_wherever_they_are(clock: Clock) -> None:
-    rates = Rates(1, Metrics())
+    rates = rates_of(1)
     ann, bob = (Principal("session", apps=frozenset({"101"}), user=user) for user in ("ann", "bob"))
     assert takes(rates, ann, "h")
     assert takes(rates, bob, "h")
@@ -70,14 +80,14 @@ def test_each_user_with_a_token_has_their_own_wherever_they_are(clock: Clock) ->
 
 
 def test_without_a_limit_there_are_no_headers() -> None:
-    rates = Rates(0, Metrics())
+    rates = rates_of(0)
     rates.require(ONE, "h")
     rates.charge(ONE, "h", 1000)
     assert received(rates) == []
 
 
 def test_a_refusal_says_when_to_come_again(clock: Clock) -> None:
-    rates = Rates(0.25, Metrics())
+    rates = rates_of(0.25)
     rates.require(ONE, "h")
     with pytest.raises(ApiProblem) as refused:
         rates.require(ONE, "h")
@@ -87,21 +97,14 @@ def test_a_refusal_says_when_to_come_again(clock: Clock) -> None:
     rates.require(ONE, "h")
 
 
-def test_what_is_charged_may_be_more_than_there_is_and_has_to_be_paid_back(clock: Clock) -> None:
-    rates = Rates(10, Metrics())
-    rates.charge(ONE, "h", 30)
-    assert received(rates) == ["10", "0", "3"]
-    clock.now += 2.05
-    assert not takes(rates, ONE, "h")
-    clock.now += 0.1
-    assert takes(rates, ONE, "h")
-
-
-def test_buckets_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BUCKETS", 10)
-    rates = Rates(1, Metrics())
-    for number in range(100):
-        takes(rates, DEMO, f"host {number}")
-    assert len(rates._buckets) == 10
-    assert not takes(rates, DEMO, "host 99")
-    assert takes(rates, DEMO, "host 0")
+def test_messages_of_an_account_have_the_limit_of_the_app_beside_that_of_requests(clock: Clock) -> None:
+    metrics = Metrics()
+    rates = rates_of(1, metrics)
+    rates.require_message("shop", "ann")
+    with pytest.raises(ApiProblem):
+        rates.require_message("shop", "ann")
+    assert metrics.http_over_rate == 1
+    rates.require_message("shop", "bob")
+    assert takes(rates)
+    for _ in range(10):
+        rates.require_message("free", "ann")

@@ -1,4 +1,5 @@
-"""The services of routes: made once on a node, bound to routes and commands, with the limits of the node."""
+"""Routes and their services: made once on a node, bound to routes and commands; how a request is read and
+answered."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from imserver.auth.principal import ANYONE
+from imserver import errors
+from imserver.auth.principal import ANYONE, NOBODY
 from imserver.config.settings import Config
 from imserver.core.core import Core
-from imserver.http.call import Api, Call, answer
-from imserver.http.operation import Resource, route_of
-from imserver.http.wire import reply
+from imserver.http.call import Api, Call, Route, answer, read, reply, run_command
+from imserver.http.operation import Resource, refuse, route_of
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from tests.api.fakes import LIMITED, FakeNode
 
@@ -45,7 +46,11 @@ def greeter(core: Core, api: Api) -> Greeter:
     return Greeter(f"hello of {core.config.app.http_port}", api)
 
 
-routes = Resource("greetings", service=greeter)
+class Rude(Exception):
+    """A greeter does not greet."""
+
+
+routes = Resource("greetings", service=greeter, refusals={Rude: refuse(errors.HTTP_NOT_ALLOWED, "No: {}")})
 
 
 @routes.get("/greetings", ANYONE)
@@ -60,12 +65,22 @@ def most(greeter: Greeter, call: Call) -> HttpResponse:
     return reply(call, greeter.api.limits.batch_targets)
 
 
+@routes.post("/greetings/refused", ANYONE, status=201)
+def refused(greeter: Greeter, call: Call, asked: Asked) -> Greeting:
+    """Refuse some, fail for others."""
+    if asked.name == "bug":
+        raise KeyError(asked.name)
+    if asked.name != "all":
+        raise Rude(asked.name)
+    return Greeting("hello")
+
+
 @pytest.fixture
 def api() -> Api:
     made.clear()
     node: Any = FakeNode()
     rows = [route_of(row) for row in routes.rows]
-    return Api(node, rows, {"greetings/most": rows[1]}, lambda most, demo: b"")
+    return Api(node, rows, {"greetings/most": rows[1], "greetings/refused": rows[2]}, lambda most, demo: b"")
 
 
 def ask(api: Api, method: str, path: str) -> Any:
@@ -77,10 +92,37 @@ def test_a_service_is_made_once_for_all_routes_and_commands(api: Api) -> None:
     assert ask(api, "GET", "/greetings") == {"text": "hello of 8080: all"}
     services = [each.service for each in (*api.endpoints.values(), *api.commands.values())]
     assert made == {"greeter": 1}
-    assert [each is services[0] for each in services] == [True, True, True]
+    assert [each is services[0] for each in services] == [True] * 5
 
 
 def test_new_limits_reach_services(api: Api) -> None:
     before = ask(api, "POST", "/greetings/most")
     api.reload(LIMITED)
     assert (before, ask(api, "POST", "/greetings/most")) == (Config().limits.batch_targets, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code", "message"),
+    [
+        ("all", 201, None, None),
+        ("ann", 403, "not_allowed", "No: ann"),
+        ("bug", 500, "internal_error", errors.HTTP_INTERNAL_ERROR.message),
+    ],
+)
+def test_routes_and_commands_answer_alike(
+    api: Api, name: str, status: int, code: str | None, message: str | None
+) -> None:
+    body = msgspec.json.encode({"name": name})
+    request = HttpRequest("POST", "/api/v1/greetings/refused", b"", body, {}, "192.0.2.1", given_id="one")
+    by_route = answer(api, api.endpoints["POST", request.path], request)
+    by_command = run_command(api, api.commands["greetings/refused"], NOBODY, request)
+    assert by_route == by_command
+    shown = msgspec.json.decode(by_route.body)
+    assert (by_route.status, shown.get("code"), shown.get("message")) == (status, code, message)
+
+
+def test_nothing_is_read_of_the_body_of_a_get(api: Api) -> None:
+    endpoint = api.bind(Route("GET", "/users", ANYONE, lambda _, call: reply(call, "")))
+    request = HttpRequest("GET", "/users", b"name=ann", b"name=bob", {}, "192.0.2.1")
+    call = read(api, endpoint, request, NOBODY)
+    assert (call.params, call.texts("name"), call.body) == ({"name": "ann"}, [], b"")

@@ -10,6 +10,7 @@ from imserver.auth.observer import NoObserver
 from imserver.auth.relations import NoRelations
 from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections
+from imserver.channels.members import ChannelMembers
 from imserver.channels.stored import ChannelLog
 from imserver.cluster.history import LocalHistory
 from imserver.cluster.nodes import NodeQueries
@@ -20,15 +21,16 @@ from imserver.dialects.action.service import ActionService
 from imserver.dialects.cmd.wire import CmdDialect
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.reviews import ReviewRequests
+from imserver.hub.acks import AckTracker
 from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import Login
 from imserver.protocol.dialect import Dialect
-from imserver.push.idempotency import Dedupe, MessageIds
-from imserver.push.publish import PendingPushes
-from imserver.push.push import Delivery, LocalReach, Pushes
+from imserver.push.idempotency import Idempotency
+from imserver.push.pending import PendingPushes
+from imserver.push.push import LocalReach, Reach
 from imserver.sessions.connection_ids import ConnectionIds, ConnectionTable
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
@@ -99,20 +101,20 @@ class Harness(SocketHarness):
         super().__init__(**options)
         self.metrics = Metrics()
         self.hub = Hub(policies, self.context.connections, self._forgotten)
-        self.fanout = Fanout(self.flusher, self.metrics, notice_members)
-        self.delivery = Delivery(self.hub, self.fanout)
+        self.fanout = Fanout(self.hub, self.flusher, self.metrics, notice_members)
         self.allowed: set[str] | None = None
         self.logins = Admitting(self._may_login, self.metrics)
         self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins, Bans())  # type: ignore[arg-type]
         self._add_channels()
-        ids = MessageIds(Dedupe(1000, 60, shared=True))
-        self._pushes = Pushes(ids, LocalReach(ids, self.delivery), self.metrics)
+        ids = Idempotency(1000, 60)
+        self.reach: Reach = LocalReach(ids, self.fanout, self.metrics)
         self._stored_members = stored or {}
         self.back_end = BackEnd()
         self.reviews = ReviewRequests(self.back_end, lambda: "node:1")  # type: ignore[arg-type]
         self.observer: Any = Observed()
         self.now = 1000.0
-        self.pongs: Any = Mock()
+        self.catch_up: Any = Mock()
+        self.ack_tracker = AckTracker(self.metrics, 1_000_000)
         self.action_service = self._make_action_service(NotStoring())
         self._make_dispatcher()
         self.sweep = Sweep(
@@ -130,6 +132,7 @@ class Harness(SocketHarness):
         self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, 1))
         self.history = LocalHistory(1_000_000, self.hub.member_count)
         self.channels = Channels(
+            ChannelMembers(self.hub, self.table, self.settings_of),
             self.hub,
             self.fanout,
             self.metrics,
@@ -138,9 +141,7 @@ class Harness(SocketHarness):
             self.history,
             self._channel_log(),
         )
-        self.connections = Connections(
-            self.table, self.channels, self.hub, self.fanout, NodeQueries(), REGISTRY
-        )
+        self.connections = Connections(self.table, self.channels, self.fanout, NodeQueries(), REGISTRY)
 
     def _channel_log(self) -> ChannelLog:
         """The log of stored channels, of which a node without messages has none."""
@@ -161,13 +162,13 @@ class Harness(SocketHarness):
 
     def _forgotten(self, connection: Connection) -> None:
         self.acks.clear(connection)
-        self.channels.leave_all(connection)
+        self.channels.members.leave_all(connection)
 
     def _make_action_service(self, messages: Any) -> ActionService:
         presence = Presence(self.hub, self.table, REGISTRY)
-        self.pending = PendingPushes(self._pushes, presence, 1000, 1_000_000, lambda: self.now)
+        self.pending = PendingPushes(self.reach.to_user, presence, 1000, 1_000_000, lambda: self.now)
         self.acks = ActionAcks(
-            self._pushes, self.pending, self.pongs, self.metrics, 1_000_000, clock=lambda: self.now
+            self.reach, self.pending, self.catch_up, self.ack_tracker, clock=lambda: self.now
         )
         return ActionService(
             self.hub,
@@ -194,7 +195,7 @@ class Harness(SocketHarness):
     def on_ended(self, connection: Connection, code: int) -> None:
         super().on_ended(connection, code)
         self.acks.ended(connection, code)
-        self.channels.ended(connection, code)
+        self.channels.members.ended(connection, code)
         self.table.ended(connection, code)
         self.sessions.ended(connection, code)
 

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from imserver.dialects.cmd.wire import CmdDialect
 from imserver.hub.hub import ChannelMembership
-from imserver.model import Event
+from imserver.model import ChannelPart, Event
 from imserver.transport.connection import Connection
 from tests.hub.harness import Harness, received
 from tests.transport.harness import Client, turn
@@ -24,13 +26,13 @@ def harness() -> Iterator[Harness]:
 
 @pytest.fixture
 def membership(harness: Harness) -> ChannelMembership:
-    return harness.channels.membership
+    return harness.channels.members.membership
 
 
 def join(harness: Harness, connection: Connection, *channels: str) -> None:
     app = harness.hub.apps[connection.app or ""]
     for channel in channels:
-        assert harness.channels.membership.join(app, channel, connection)
+        assert harness.channels.members.membership.join(app, channel, connection)
 
 
 def texts(*clients: Client) -> list[list[str]]:
@@ -120,7 +122,7 @@ ACTIONS = st.lists(
 @given(actions=ACTIONS)
 def test_both_sides_of_membership_always_agree(actions: list[tuple[str, int, str]]) -> None:
     with Harness() as harness:
-        app, membership = harness.hub.apps[MULTI], harness.channels.membership
+        app, membership = harness.hub.apps[MULTI], harness.channels.members.membership
         connections = [harness.login(MULTI, f"u{n}")[0] for n in range(4)]
         model: dict[str, list[int]] = {}
         order: list[list[str]] = [[] for _ in connections]
@@ -205,21 +207,67 @@ def test_a_channel_gets_messages_behind_the_notices_that_wait(harness: Harness) 
 
 def test_one_device_of_a_user_is_addressed(harness: Harness) -> None:
     (_, p), (_, d), (_, n) = (harness.login(MULTI, "ann", device=name) for name in ("phone", "desk", ""))
-    app = harness.hub.apps[MULTI]
     texts(p, d, n)
-    assert harness.fanout.to_device(app, "ann", "desk", HELLO) == 1
+    assert harness.fanout.to_user(MULTI, "ann", HELLO, "desk") == 1
     assert texts(p, d, n) == [[], ["hello"], []]
-    assert harness.fanout.to_device(app, "ann", "", HELLO) == 1
+    assert harness.fanout.to_user(MULTI, "ann", HELLO, "") == 1
     assert texts(p, d, n) == [[], [], ["hello"]]
-    assert harness.fanout.to_device(app, "ann", "tablet", HELLO) == 0
+    assert harness.fanout.to_user(MULTI, "ann", HELLO, "tablet") == 0
 
 
 def test_one_connection_gets_messages_though_a_later_login_is_addressed(harness: Harness) -> None:
     old, o = harness.login(NEWEST, "ann")
     _, n = harness.login(NEWEST, "ann")
     texts(o, n)
-    harness.fanout.to_connection(harness.hub.apps[NEWEST], old, HELLO)
+    harness.fanout.to_connection(old, HELLO)
     assert texts(o, n) == [["hello"], []]
+
+
+def test_pushes_look_for_subscribers_only_where_users_or_groups_have_a_channel(harness: Harness) -> None:
+    (ann, a), (bob, b) = harness.login(MULTI, "ann"), harness.login(MULTI, "bob")
+    app = harness.hub.apps[MULTI]
+    join(harness, ann, "news", "users:ann", "user")
+    assert app.own_channels == {}
+    join(harness, ann, "user:ann", "group:7")
+    join(harness, bob, "group:7")
+    assert app.own_channels == {name: app.channels[name] for name in ("user:ann", "group:7")}
+    harness.channels.members.membership.leave(app, "group:7", ann)
+    harness.channels.members.leave_all(bob)
+    assert list(app.own_channels) == ["user:ann"]
+    assert harness.fanout.to_user(MULTI, "ann", HELLO) == harness.fanout.to_user(MULTI, "bob", HELLO) == 1
+    harness.channels.members.leave_all(ann)
+    assert app.own_channels == {}
+    assert texts(a, b) == [["hello"], ["hello"]]
+
+
+def test_sessions_that_have_subscribed_get_publications_in_place_of_pushes(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = [harness.login(MULTI, "ann", device=name)[0] for name in ("phone", "desk", "tablet")]
+    join(harness, sessions[0], "user:ann", "news")
+    join(harness, sessions[1], "user:ann", "group:7")
+    turn()
+    received: list[str] = []
+
+    def encode_event(_dialect: CmdDialect, event: Event) -> bytes:
+        received.append("" if event.channel is None else event.channel.name)
+        return b"frame"
+
+    monkeypatch.setattr(CmdDialect, "encode_event", encode_event)
+    of_group = replace(HELLO, channel=ChannelPart("group:7"))
+    for event, device, found in (
+        (HELLO, None, ["user:ann", "user:ann", ""]),
+        (HELLO, "desk", ["user:ann"]),
+        (HELLO, "tablet", [""]),
+        (of_group, None, ["user:ann", "group:7", ""]),
+    ):
+        assert harness.fanout.to_user(MULTI, "ann", event, device) == (3 if device is None else 1)
+        assert received == found
+        received.clear()
+    for each in sessions:
+        harness.channels.members.leave_all(each)
+    assert harness.fanout.to_user(MULTI, "ann", of_group) == 3
+    assert received == [], "all get the frame of the third session, which is encoded already"
 
 
 # --- who is addressed no longer -----------------------------------------------------------------------------

@@ -62,9 +62,9 @@ def test_a_push_to_a_user_reaches_their_addressed_sessions_and_nobody_else(harne
     _, ann_too = harness.login("102", "ann", "laptop")
     _, bob = harness.login("102", "bob")
     forget(ann, ann_too, bob)
-    assert harness.delivery.to_user("102", "ann", msg()) == 2
-    assert harness.delivery.to_user("102", "nobody", msg()) == 0
-    assert harness.delivery.to_user("no such app", "ann", msg()) == 0
+    assert harness.fanout.to_user("102", "ann", msg()) == 2
+    assert harness.fanout.to_user("102", "nobody", msg()) == 0
+    assert harness.fanout.to_user("no such app", "ann", msg()) == 0
     settle(ann, ann_too, bob)
     assert received(ann) == received(ann_too) == [("msg", "eve", "hello")]
     assert received(bob) == []
@@ -77,9 +77,9 @@ def test_a_push_to_an_app_reaches_everybody_in_it_but_its_author(harness: Harnes
     _, stranger = harness.connect()
     clients = [client for _, client in sessions]
     forget(*clients, other, stranger)
-    assert harness.delivery.to_app(app, msg(sender="ann"), "ann") == 2
-    assert harness.delivery.to_app(app, msg("to all"), "not here") == (3 if app == "101" else 4)
-    assert harness.delivery.to_app("no such app", msg()) == 0
+    assert harness.fanout.to_app(app, msg(sender="ann"), "ann") == 2
+    assert harness.fanout.to_app(app, msg("to all"), "not here") == (3 if app == "101" else 4)
+    assert harness.fanout.to_app("no such app", msg()) == 0
     settle(*clients, other, stranger)
     first, second, bob, cid = map(received, clients)
     assert bob == cid == [("msg", "ann", "hello"), ("msg", "eve", "to all")]
@@ -99,7 +99,7 @@ def test_an_event_is_encoded_once_for_all_who_share_an_encoding(
     monkeypatch.setattr(
         CmdDialect, "encode_event", lambda self, event: encoded.append(event) or encode(self, event)
     )
-    assert harness.delivery.to_app("102", msg()) == 40
+    assert harness.fanout.to_app("102", msg()) == 40
     turn()
     assert len(encoded) == 2
 
@@ -109,9 +109,9 @@ def test_deliveries_are_counted(harness: Harness) -> None:
         harness.login("102", f"u{number}")
     turn()
     before = harness.metrics.deliveries
-    harness.delivery.to_app("102", msg())
-    harness.delivery.to_app("102", msg(), "u0")
-    harness.delivery.to_user("102", "u1", msg())
+    harness.fanout.to_app("102", msg())
+    harness.fanout.to_app("102", msg(), "u0")
+    harness.fanout.to_user("102", "u1", msg())
     assert harness.metrics.deliveries - before == 3 + 2 + 1
 
 
@@ -122,7 +122,7 @@ def test_what_a_dialect_has_no_word_for_is_no_delivery(harness: Harness) -> None
     before = harness.metrics.deliveries
     harness.login("101", "cid")
     turn()
-    assert harness.delivery.to_app("101", Event("exit", "eve", "")) == 2
+    assert harness.fanout.to_app("101", Event("exit", "eve", "")) == 2
     assert harness.metrics.deliveries - before == 1 + 2, "bob is told of cid, both of them of eve"
 
 
@@ -133,9 +133,9 @@ def test_frames_to_one_connection_keep_the_order_of_the_calls(harness: Harness) 
     for number in range(50):
         event = Event("msg", "eve", "x", str(number))
         if number % 3:
-            harness.delivery.to_app("101", event)
+            harness.fanout.to_app("101", event)
         else:
-            harness.delivery.to_user("101", "ann", event)
+            harness.fanout.to_user("101", "ann", event)
         if number % 7 == 0:
             turn()
     settle(ann)
@@ -197,10 +197,10 @@ def test_a_push_goes_behind_the_notices_that_wait(harness: Harness) -> None:
     _, ann = harness.login("101", "ann")
     forget(ann)
     harness.login("101", "bob")
-    harness.delivery.to_user("101", "ann", msg("1"))
+    harness.fanout.to_user("101", "ann", msg("1"))
     cid, _ = harness.login("101", "cid")
     cid.lost()
-    harness.delivery.to_app("101", msg("2"))
+    harness.fanout.to_app("101", msg("2"))
     settle(ann)
     assert received(ann) == [
         enter("bob"),
@@ -213,8 +213,8 @@ def test_a_push_goes_behind_the_notices_that_wait(harness: Harness) -> None:
 
 def test_whoever_is_online_gets_a_push_right_after_their_login(harness: Harness) -> None:
     _, ann = harness.login("101", "ann")
-    assert harness.delivery.to_user("101", "ann", msg()) == 1
-    assert harness.delivery.to_app("101", msg("to all")) == 1
+    assert harness.fanout.to_user("101", "ann", msg()) == 1
+    assert harness.fanout.to_app("101", msg("to all")) == 1
     settle(ann)
     assert received(ann) == [("msg", "eve", "hello"), ("msg", "eve", "to all")]
 
@@ -251,7 +251,7 @@ def test_a_quiet_app_announces_nobody(harness: Harness) -> None:
     _, ann = harness.login("101", "ann")
     bob, _ = harness.login("101", "bob")
     bob.lost()
-    assert harness.delivery.to_app("101", msg()) == 1
+    assert harness.fanout.to_app("101", msg()) == 1
     settle(ann)
     assert received(ann) == [("msg", "eve", "hello")]
 
@@ -259,7 +259,7 @@ def test_a_quiet_app_announces_nobody(harness: Harness) -> None:
 def test_pushes_reach_any_number_of_members() -> None:
     with Harness(notice_members=0) as harness:
         clients = [harness.login("101", f"u{number}")[1] for number in range(5)]
-        assert harness.delivery.to_app("101", msg()) == 5
+        assert harness.fanout.to_app("101", msg()) == 5
         settle(*clients)
         assert all(received(client) == [("msg", "eve", "hello")] for client in clients)
 
@@ -277,7 +277,7 @@ def test_a_dialect_without_a_word_gets_nothing_and_keeps_its_turn(harness: Harne
     _, cmd = harness.login("101", "bob")
     forget(line, cmd)
     harness.login("101", "cid")
-    harness.delivery.to_app("101", msg())
+    harness.fanout.to_app("101", msg())
     settle(line, cmd)
     assert line.payloads() == [b"eve: hello"]
     assert received(cmd) == [enter("cid"), ("msg", "eve", "hello")]
@@ -299,7 +299,7 @@ def test_a_notice_that_cannot_be_encoded_stops_no_other_writing(
         turn()
     until(lambda: b"reply" in bob.payloads())
     assert reported == [ZeroDivisionError]
-    harness.delivery.to_app("101", msg())
+    harness.fanout.to_app("101", msg())
     settle(ann)
     assert received(ann)[-1] == ("msg", "eve", "hello")
 
@@ -415,11 +415,11 @@ def test_every_connection_receives_exactly_what_the_model_says_in_order(
                     model.leave(app, user, index)
             elif step == "to_user":
                 event = Event("msg", "eve", "x" * 3000 * (number % 2), str(number))
-                reached = harness.delivery.to_user(first, f"u{second}", event)
+                reached = harness.fanout.to_user(first, f"u{second}", event)
                 assert reached == model.push(first, str(number), user=f"u{second}")
             elif step == "to_app":
                 event = Event("msg", "eve", "x" * 3000 * third, str(number))
-                reached = harness.delivery.to_app(first, event, f"u{second}" if second >= 0 else "")
+                reached = harness.fanout.to_app(first, event, f"u{second}" if second >= 0 else "")
                 assert reached == model.push(first, str(number), but=f"u{second}")
             elif step == "reply" and sessions:
                 sessions[first % len(sessions)][0].send(PONG)
@@ -442,7 +442,7 @@ def test_a_broadcast_in_the_middle_of_a_flush_keeps_its_turn() -> None:
         clients = [harness.login("102", f"u{number}")[1] for number in range(9)]
         forget(*clients)
         for number in range(6):
-            harness.delivery.to_app("102", Event("msg", "eve", "x", str(number)), f"u{number}")
+            harness.fanout.to_app("102", Event("msg", "eve", "x", str(number)), f"u{number}")
             turn()
         settle(*clients)
         for index, client in enumerate(clients):
@@ -452,10 +452,10 @@ def test_a_broadcast_in_the_middle_of_a_flush_keeps_its_turn() -> None:
 def test_a_client_that_asks_during_a_broadcast_is_answered_in_its_turn(harness: Harness) -> None:
     _, ann = harness.login("101", "ann")
     forget(ann)
-    harness.delivery.to_app("101", msg("before"))
+    harness.fanout.to_app("101", msg("before"))
     ann.send(text('{"cmd":"ping"}'))
     until(lambda: len(ann.payloads()) == 2)
-    harness.delivery.to_app("101", msg("after"))
+    harness.fanout.to_app("101", msg("after"))
     settle(ann)
     kinds = [json.decode(payload)["cmd"] for payload in ann.payloads()]
     assert kinds == ["msg", "ping", "msg"]

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from tests.support import COMMAND, HTTP_SERVERS, Server
+from tests.users import User
 
 from .setting import APPS, SHARED, Launch, stop
+from .v1 import KEYS
 
 _apps = itertools.cycle(APPS)
 
@@ -25,6 +27,30 @@ def server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     one = Server(tmp_path_factory.mktemp(f"shared-{http_server}"), config=SHARED, http_server=http_server)
     yield one
     stop(one)
+
+
+@pytest.fixture(scope="session")
+def locked(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with keys and registration, shared like ``server``."""
+    sections = {"api": KEYS, "accounts": {"registration": True}}
+    one = Server(tmp_path_factory.mktemp(f"locked-{http_server}"), config=sections, http_server=http_server)
+    yield one
+    stop(one)
+
+
+@pytest.fixture
+def ann(locked: Server) -> User:
+    return User.register(locked)
+
+
+@pytest.fixture
+def bob(locked: Server) -> User:
+    return User.register(locked)
+
+
+@pytest.fixture
+def cid(locked: Server) -> User:
+    return User.register(locked)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests.support import Server, eventually
+from tests.users import User
 
 from .clusters import name_of, nodes_of
 from .raw import ask, request
 from .receiver import Answer, Post, Receiver
 from .setting import Launch
-from .test_v1_accounts import Person
 from .v1 import good
 
 pytestmark = pytest.mark.full
@@ -25,8 +25,8 @@ def server(launch: Launch, http_server: str) -> Server:
 
 
 def test_a_webhook_that_hangs_delays_neither_other_bots_nor_the_server(server: Server) -> None:
-    owner, over = Person(server, nickname="Owner"), threading.Event()
-    bots = {name: owner.good("bots", {"name": f"{name}_bot"})["id"] for name in ("hung", "live")}
+    owner, over = User.register(server, nickname="Owner"), threading.Event()
+    bots = {name: owner.post("bots", name=f"{name}_bot")["id"] for name in ("hung", "live")}
 
     def reply(post: Post) -> Answer:
         if post.path == "/hung":
@@ -36,23 +36,23 @@ def test_a_webhook_that_hangs_delays_neither_other_bots_nor_the_server(server: S
     with Receiver() as receiver:
         receiver.reply = reply
         for name, bot in bots.items():
-            changed = owner.good("bots/update", {"bot": bot, "hook_url": f"{receiver.url}/{name}"})
+            changed = owner.post("bots/update", bot=bot, hook_url=f"{receiver.url}/{name}")
             assert changed["hook_secret"]
 
         def answers() -> list[str]:
-            entries = owner.good("messages/sync", after=0)["messages"]
+            entries = owner.get("messages/sync", after=0)["messages"]
             return [each["text"] for each in entries if each["from"] in bots.values()]
 
-        owner.good("messages/send", {"to": bots["hung"], "text": "x"})
+        owner.post("messages/send", to=bots["hung"], text="x")
         eventually(lambda: [post.path for post in receiver.posts] == ["/hung"], what="it hangs")
         for count in range(1, 4):
-            owner.good("messages/send", {"to": bots["live"], "text": "x"})
+            owner.post("messages/send", to=bots["live"], text="x")
             eventually(lambda count=count: answers() == ["live"] * count, what="the other bot answers")
         over.set()
         eventually(lambda: answers() == ["live", "live", "live", "hung"], what="the first bot answers")
         assert receiver.posts[0].headers["imserver-delivery"].startswith(f"{bots['hung']}-log-")
         for bot in bots.values():
-            owner.good("bots/delete", {"bot": bot})
+            owner.post("bots/delete", bot=bot)
 
 
 def test_another_process_delivers_and_answers_once_when_the_one_that_did_is_killed(tmp_path: Path) -> None:
@@ -67,13 +67,13 @@ def test_another_process_delivers_and_answers_once_when_the_one_that_did_is_kill
     config = {"bots": {"allow_loopback": True}, "apps": {"gochat": {}}}
     with Receiver() as receiver, nodes_of(tmp_path, 3, **config) as nodes:
         names = {name_of(server): server for server in nodes.servers}
-        owner = Person(nodes.servers[0], nickname="Owner")
-        bot = owner.good("bots", {"name": "echo_bot"})["id"]
+        owner = User.register(nodes.servers[0], nickname="Owner")
+        bot = owner.post("bots", name="echo_bot")["id"]
         receiver.reply = reply
-        owner.good("bots/update", {"bot": bot, "hook_url": receiver.url})
+        owner.post("bots/update", bot=bot, hook_url=receiver.url)
 
         def answers() -> list[str]:
-            entries = owner.good("messages/sync", after=0)["messages"]
+            entries = owner.get("messages/sync", after=0)["messages"]
             return [each["text"] for each in entries if each["from"] == bot]
 
         def posted() -> list[str]:
@@ -87,7 +87,7 @@ def test_another_process_delivers_and_answers_once_when_the_one_that_did_is_kill
             owner.server = next(iter(names.values()))
 
         for number in range(1, 5):
-            owner.good("messages/send", {"to": bot, "text": str(number)})
+            owner.post("messages/send", to=bot, text=str(number))
             if number == 2:
                 eventually(lambda: posted()[-1] == "2", what="the post that hangs")
                 kill()
@@ -105,12 +105,12 @@ def test_another_process_delivers_and_answers_once_when_the_one_that_did_is_kill
 
 
 def test_a_request_to_an_incoming_webhook_is_a_message(server: Server) -> None:
-    owner = Person(server, nickname="Owner")
+    owner = User.register(server, nickname="Owner")
     group = owner.group()
-    hook = owner.good("hooks", {"group": group, "nickname": "Builds"})
+    hook = owner.post("hooks", group=group, nickname="Builds")
     sent = ask(server.http, request(hook["url"], method="POST", body=b'{"text":"green"}'))
     assert (sent.status, sent.json["conversation"]) == (200, int(group))
-    (entry,) = (each for each in owner.good("messages", conversation=group)["messages"] if "text" in each)
+    (entry,) = (each for each in owner.get("messages", conversation=group)["messages"] if "text" in each)
     assert (entry["text"], entry["from"]) == ("green", hook["id"])
     unknown = ask(server.http, request(hook["url"] + "x", method="POST", body=b'{"text":"x"}'))
     assert (unknown.status, unknown.json["code"]) == (404, "unknown_hook")

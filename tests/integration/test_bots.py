@@ -10,17 +10,19 @@ import pytest
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.features.bots.answers import MOST_STREAMS
 from imserver.model import MAX_TYPE_BYTES
-from tests.conftest import _servers
+from tests.conftest import StartServer
 from tests.support import Address, Server
+from tests.users import User
 
 from . import v1
 from .clusters import nodes_of
 from .cmd import CmdClient, logged_in
 from .sse import Listener
 
+APP = "staff"
 KEY = "key-of-the-staff-0123456789"
 CONFIG: dict[str, Any] = {
-    "apps": {"staff": {"account_tokens": "required", "login_policy": "multi"}},
+    "apps": {APP: {"account_tokens": "required", "login_policy": "multi"}},
     "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
     "accounts": {"registration": True, "registrations_per_address": 0},
     "limits": {"stream_seconds": 60},
@@ -28,41 +30,19 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with _servers(tmp_path_factory) as start:
-        yield start(config=CONFIG)
+def server(start_shared_server: StartServer) -> Server:
+    return start_shared_server(config=CONFIG)
 
 
-class Account:
-    """An account or bot of the app."""
-
-    def __init__(self, address: Address, user: str, token: str) -> None:
-        self.address = address
-        self.user = user
-        self.token = token
-
-    def good(self, route: str, **body: Any) -> Any:
-        return v1.good(self.address, route, {"app": "staff", **body}, key=self.token)
-
-    def refused(self, route: str, **body: Any) -> tuple[int, str]:
-        status, code, _ = v1.refused(self.address, route, {"app": "staff", **body}, key=self.token)
-        return status, code
-
-    @contextmanager
-    def online(self, address: Address) -> Iterator[CmdClient]:
-        """A connection that follows the log from its beginning."""
-        with logged_in(address, self.user, "staff", serviceToken=self.token, cursor=0) as one:
-            yield one
+def person(server: Server, name: str) -> User:
+    return User.register(server, APP, name=name)
 
 
-def person(address: Address, name: str) -> Account:
-    made = v1.good(address, "accounts/register", {"app": "staff", "name": name, "password": "correct horse"})
-    return Account(address, made["account"]["user"], made["token"])
-
-
-def bot_of(owner: Account, name: str) -> Account:
-    made = owner.good("bots", name=name)
-    return Account(owner.address, made["id"], made["token"])
+@contextmanager
+def online(user: User, address: Address) -> Iterator[CmdClient]:
+    """A connection that follows the log from its beginning."""
+    with logged_in(address, user.user, user.app, serviceToken=user.token, cursor=0) as one:
+        yield one
 
 
 def entry(one: CmdClient) -> Any:
@@ -80,11 +60,11 @@ def good(one: CmdClient, cmd: str, **data: Any) -> Any:
 
 
 def test_a_bot_in_a_group(server: Server) -> None:
-    ann, bob = person(server.http, "ann"), person(server.http, "bob")
-    bot = bot_of(ann, "kettle")
-    group = int(ann.good("groups/create", name="tea", members=[bob.user, bot.user])["group"])
-    bot.good("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
-    with ann.online(server.ws) as at_ann, bob.online(server.ws) as at_bob, bot.online(server.ws) as at_bot:
+    ann, bob = person(server, "ann"), person(server, "bob")
+    bot = ann.bot("kettle")
+    group = int(ann.post("groups/create", name="tea", members=[bob.user, bot.user])["group"])
+    bot.post("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
+    with online(ann, server.ws) as at_ann, online(bob, server.ws) as at_bob, online(bot, server.ws) as at_bot:
         for one in (at_ann, at_bob, at_bot):
             assert entry(one)["kind"] == "group"
         (command,) = good(at_bob, "botCommands", conversation=group)["commands"]
@@ -125,13 +105,13 @@ def test_a_bot_in_a_group(server: Server) -> None:
 
 
 def test_a_streamed_answer_reaches_everybody_in_the_conversation(server: Server) -> None:
-    cid, dan = person(server.http, "cid"), person(server.http, "dan")
-    bot, other = bot_of(cid, "poet"), bot_of(cid, "silent")
-    group = int(cid.good("groups/create", name="verse", members=[dan.user, bot.user, other.user])["group"])
+    cid, dan = person(server, "cid"), person(server, "dan")
+    bot, other = cid.bot("poet"), cid.bot("silent")
+    group = int(cid.post("groups/create", name="verse", members=[dan.user, bot.user, other.user])["group"])
     with (
-        cid.online(server.ws) as at_cid,
-        bot.online(server.ws) as at_bot,
-        other.online(server.ws) as at_other,
+        online(cid, server.ws) as at_cid,
+        online(bot, server.ws) as at_bot,
+        online(other, server.ws) as at_other,
     ):
         assert at_cid.ask_cmd("streamOpen", {"to": dan.user})[0] == 1003
         stream = good(at_bot, "streamOpen", conversation=group, text="A ")["stream"]
@@ -142,13 +122,13 @@ def test_a_streamed_answer_reaches_everybody_in_the_conversation(server: Server)
         assert piece(at_cid) == {**start, "piece": 0, "text": "A ", "whole": True}
         assert piece(at_cid) == {**start, "piece": 1, "text": "ro"}
         assert cid.refused("messages/stream/append", pieces=pieces[:1]) == (403, "not_allowed")
-        with dan.online(server.ws) as late, bot.online(server.ws) as also:
+        with online(dan, server.ws) as late, online(bot, server.ws) as also:
             for one in (late, also):
                 assert piece(one) == {**start, "piece": 1, "text": "A ro", "whole": True}
-            bot.good("messages/stream/append", pieces=[{"stream": stream, "piece": 2, "text": "se"}])
+            bot.post("messages/stream/append", pieces=[{"stream": stream, "piece": 2, "text": "se"}])
             for one in (at_cid, late, also):
                 assert piece(one)["text"] == "se"
-            assert other.good("messages/stream/close", stream=stream)["status"] == "unknown"
+            assert other.post("messages/stream/close", stream=stream)["status"] == "unknown"
             closed = good(at_bot, "streamClose", stream=stream)
             assert closed["status"] == "closed"
             assert good(at_bot, "streamClose", stream=stream) == {**closed, "status": "repeated"}
@@ -162,33 +142,33 @@ def test_a_streamed_answer_reaches_everybody_in_the_conversation(server: Server)
 
 
 def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
-    eve, fay = person(server.http, "eve"), person(server.http, "fay")
-    bot = bot_of(eve, "short")
-    with fay.online(server.ws) as at_fay:
-        stream = bot.good("messages/stream/open", to=fay.user)["stream"]
+    eve, fay = person(server, "eve"), person(server, "fay")
+    bot = eve.bot("short")
+    with online(fay, server.ws) as at_fay:
+        stream = bot.post("messages/stream/open", to=fay.user)["stream"]
         start = {"from": bot.user, "to": fay.user, "stream": stream, "piece": 0, "text": "", "whole": True}
         assert piece(at_fay) == start
-        assert bot.good("messages/stream/close", stream=stream) == {"stream": stream, "status": "closed"}
+        assert bot.post("messages/stream/close", stream=stream) == {"stream": stream, "status": "closed"}
         assert piece(at_fay) == {**start, "done": True}
-        cut = bot.good("messages/stream/open", to=fay.user, text="half a")["stream"]
-        bot.good("messages/stream/close", stream=cut, incomplete=True)
+        cut = bot.post("messages/stream/open", to=fay.user, text="half a")["stream"]
+        bot.post("messages/stream/close", stream=cut, incomplete=True)
         stored = entry(at_fay)
         assert (stored["text"], stored["meta"]) == ("half a", {"incomplete": True})
         for type in ("x" * (MAX_TYPE_BYTES + 1), "ü" * MAX_TYPE_BYTES):
             assert bot.refused("messages/stream/open", to=fay.user, type=type) == (400, "invalid_request")
-        long = bot.good("messages/stream/open", to=fay.user, type="x" * MAX_TYPE_BYTES, text="a")
-        assert bot.good("messages/stream/close", stream=long["stream"])["id"] > stored["id"]
-        gone = person(server.http, "gone")
-        late = bot.good("messages/stream/open", to=gone.user, text="a")["stream"]
-        gone.good("accounts/delete", password="correct horse")
+        long = bot.post("messages/stream/open", to=fay.user, type="x" * MAX_TYPE_BYTES, text="a")
+        assert bot.post("messages/stream/close", stream=long["stream"])["id"] > stored["id"]
+        gone = person(server, "gone")
+        late = bot.post("messages/stream/open", to=gone.user, text="a")["stream"]
+        gone.post("accounts/delete", password="correct horse")
         for _ in range(2):
             assert bot.refused("messages/stream/close", stream=late) == (404, "unknown_account")
-        with bot.online(server.ws) as at_bot:
+        with online(bot, server.ws) as at_bot:
             assert at_bot.ask_cmd("streamClose", {"stream": late})[0] == 1005
-        fay.good("friends/block", friend=bot.user)
+        fay.post("friends/block", friend=bot.user)
         assert bot.refused("messages/stream/open", to=fay.user) == (403, "not_allowed")
         assert bot.refused("messages/stream/open", conversation=10**6) == (404, "unknown_conversation")
-        back_end = Account(server.http, "", KEY)
+        back_end = User(server, KEY, app=APP)
         assert back_end.refused("messages/stream/open", user=eve.user, to=fay.user) == (
             404,
             "unknown_account",
@@ -196,43 +176,43 @@ def test_streams_to_one_user_end_as_one_message_or_none(server: Server) -> None:
 
 
 def test_a_stream_is_refused_where_a_message_to_no_account_is_refused(server: Server) -> None:
-    kim, lou = person(server.http, "kim"), person(server.http, "lou")
-    bot = bot_of(kim, "opener")
-    bot.good("messages/send", to=lou.user, text="hello")
-    lou.good("accounts/delete", password="correct horse")
+    kim, lou = person(server, "kim"), person(server, "lou")
+    bot = kim.bot("opener")
+    bot.post("messages/send", to=lou.user, text="hello")
+    lou.post("accounts/delete", password="correct horse")
     for nobody in ("x" * MAX_USER_BYTES, str(10**9), "0" + kim.user):
         for route in ("messages/send", "messages/stream/open"):
             assert bot.refused(route, to=nobody, text="a") == (404, "unknown_account")
-    with bot.online(server.ws) as at_bot:
+    with online(bot, server.ws) as at_bot:
         assert at_bot.ask_cmd("streamOpen", {"to": "nobody"})[0] == 1005
     for route in ("messages/send", "messages/stream/open"):
-        assert bot.good(route, to=lou.user, text="a"), "it is not the first"
+        assert bot.post(route, to=lou.user, text="a"), "it is not the first"
 
 
 @pytest.mark.full
 def test_a_bot_has_a_limited_number_of_open_streams(server: Server) -> None:
-    hal = person(server.http, "hal")
-    bots = [bot_of(hal, f"many{number}") for number in range(2)]
+    hal = person(server, "hal")
+    bots = [hal.bot(f"many{number}") for number in range(2)]
     # Its rate allows as many at once.
     for _ in range(MOST_STREAMS):
         bots[0].good("messages/stream/open", to=hal.user)
     assert bots[0].refused("messages/stream/open", to=hal.user) == (409, "too_many_streams")
     assert bots[1].good("messages/stream/open", to=hal.user)
-    back_end = Account(server.http, "", KEY)
-    assert back_end.good("messages/stream/open", user=bots[0].user, to=hal.user)
+    back_end = User(server, KEY, app=APP)
+    assert back_end.post("messages/stream/open", user=bots[0].user, to=hal.user)
 
 
 @pytest.mark.full
 def test_a_streamed_answer_of_a_killed_node_is_stored_once_as_incomplete(tmp_path: Path) -> None:
     with nodes_of(tmp_path, 3, **CONFIG) as nodes:
-        guy = person(nodes.http[0], "guy")
-        bot = bot_of(guy, "mortal")
-        to_bot = guy.good("messages/send", to=bot.user, text="hello")
-        with guy.online(nodes.ws[1]) as early, guy.online(nodes.ws[2]) as late:
+        guy = person(nodes.servers[0], "guy")
+        bot = guy.bot("mortal")
+        to_bot = guy.post("messages/send", to=bot.user, text="hello")
+        with online(guy, nodes.ws[1]) as early, online(guy, nodes.ws[2]) as late:
             for one in (early, late):
                 assert entry(one)["text"] == "hello"
             where = to_bot["conversation"]
-            stream = bot.good("messages/stream/open", conversation=where, text="1")["stream"]
+            stream = bot.post("messages/stream/open", conversation=where, text="1")["stream"]
             for number in range(2, 5):
                 sent = {"stream": stream, "piece": number - 1, "text": str(number)}
                 answer = v1.good(

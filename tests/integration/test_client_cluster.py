@@ -141,6 +141,9 @@ def test_a_client_is_closed_behind_all_that_it_was_sent(
         assert [one.received()["data"] for _ in range(50)] == [str(number) for number in range(50)]
         one.closed_by_server(4502)
         eventually(lambda: not is_online(nodes.http[asked], system, one.id))
+        # It is unknown now, which is no error anywhere.
+        send_to_client(nodes.http[asked], system, one.id)
+        assert done(nodes.http[asked], "close_client", system, clientId=one.id) == {}
 
 
 # --- groups -------------------------------------------------------------------------------------------------

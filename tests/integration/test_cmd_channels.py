@@ -1,14 +1,13 @@
 """Channels of the cmd dialect: clients that subscribe by themselves."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jwt
 import pytest
 
 from imserver.errors import CLOSE_RATE_LIMIT
-from tests.conftest import StartServer, _servers
+from tests.conftest import StartServer
 from tests.support import Server
 
 from .cmd import CmdClient, cmd_client, command, fresh
@@ -48,9 +47,8 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with _servers(tmp_path_factory) as start:
-        yield start(config=CONFIG)
+def server(start_shared_server: StartServer) -> Server:
+    return start_shared_server(config=CONFIG)
 
 
 def token(user: str, **claims: Any) -> str:

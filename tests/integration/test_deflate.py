@@ -9,8 +9,8 @@ import pytest
 from tests.support import Server
 
 from .cmd import NOT_VALID, CmdClient, command, fresh, pairs, push, reply, send_to_all
-from .raw import BINARY, CONTINUATION, PING, PONG, TEXT, Frame, Raw, frame, handshake, open_socket, text
-from .setting import ECHO_PATH, Launch, growth_of
+from .raw import CONTINUATION, PING, PONG, TEXT, Frame, Raw, frame, handshake, open_socket, text
+from .setting import ECHO_PATH, Launch
 
 RSV1 = 4
 OFFER = "permessage-deflate"
@@ -45,44 +45,17 @@ def offered(server: Server, offer: str, path: str = "/acc") -> str | None:
         return answer.header("sec-websocket-extensions")
 
 
-def parameters(answer: str | None) -> dict[str, str]:
-    """The parameters of an accepted permessage-deflate."""
-    assert answer is not None
-    name, *rows = [part.strip() for part in answer.split(";")]
-    assert name == OFFER
-    assert "," not in answer, "one extension may be accepted once"
-    return {key.strip(): value.strip().strip('"') for key, _, value in (row.partition("=") for row in rows)}
-
-
 @pytest.fixture
 def echo(server: Server) -> Iterator[Raw]:
     with open_socket(server.ws, ECHO_PATH, more=[("Sec-WebSocket-Extensions", OFFER)]) as raw:
         yield raw
 
 
-@pytest.mark.parametrize(
-    "offer",
-    [
-        OFFER,
-        "permessage-deflate; client_max_window_bits",
-        "permessage-deflate; client_max_window_bits=10",
-        "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
-        "x-webkit-deflate-frame, permessage-deflate",
-    ],
-)
-def test_an_offer_is_taken_without_context_takeover_on_either_side(server: Server, offer: str) -> None:
-    found = parameters(offered(server, offer))
-    assert "server_no_context_takeover" in found
-    assert "client_no_context_takeover" in found
-    assert int(found.get("server_max_window_bits", 15)) in range(9, 16)
-    if "client_max_window_bits" not in offer:
-        assert "client_max_window_bits" not in found, "the answer may not name what the client did not offer"
-
-
-@pytest.mark.parametrize("bits", range(9, 16))
-def test_server_windows_of_9_to_15_bits_are_taken_and_kept(server: Server, bits: int) -> None:
+@pytest.mark.parametrize("bits", [9, 15])
+def test_a_window_of_the_server_is_taken_and_kept(server: Server, bits: int) -> None:
     offer = f"permessage-deflate; server_max_window_bits={bits}"
-    assert parameters(offered(server, offer))["server_max_window_bits"] == str(bits)
+    answer = f"{OFFER}; server_no_context_takeover; client_no_context_takeover; server_max_window_bits={bits}"
+    assert offered(server, offer) == answer
     payload = b"".join(b"%d," % (number * number) for number in range(5000))
     with open_socket(server.ws, ECHO_PATH, more=[("Sec-WebSocket-Extensions", offer)]) as raw:
         for _ in range(2):
@@ -92,34 +65,16 @@ def test_server_windows_of_9_to_15_bits_are_taken_and_kept(server: Server, bits:
             assert inflated(found.payload, bits) == payload
 
 
-@pytest.mark.parametrize(
-    "offer",
-    [
-        "permessage-deflate; server_max_window_bits=8",
-        "permessage-deflate; server_max_window_bits=16",
-        "permessage-deflate; server_max_window_bits=x",
-        "permessage-deflate; server_max_window_bits",
-        "permessage-deflate; server_max_window_bits=010",
-        "permessage-deflate; client_max_window_bits=7",
-        "permessage-deflate; nosuch",
-        "permessage-deflate; server_no_context_takeover=1",
-        "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
-        "permessage-bzip2",
-    ],
-)
-def test_an_offer_that_cannot_be_met_is_declined_and_the_connection_lives(server: Server, offer: str) -> None:
-    assert offered(server, offer) is None
-
-
-def test_the_first_offer_that_can_be_met_is_taken(server: Server) -> None:
-    found = parameters(offered(server, "permessage-deflate; server_max_window_bits=8, permessage-deflate"))
-    assert found.get("server_max_window_bits") != "8"
+def test_an_offer_that_cannot_be_met_is_declined_and_the_connection_lives(server: Server) -> None:
+    assert offered(server, "permessage-deflate; server_max_window_bits=8") is None
 
 
 def test_without_an_offer_nothing_is_compressed(server: Server) -> None:
     with open_socket(server.ws, ECHO_PATH) as raw:
         raw.send(text("x" * 1000))
         assert raw.message() == Frame(TEXT, b"x" * 1000)
+        raw.send(frame(TEXT, deflated("abc"), rsv=RSV1))
+        raw.closed(1002)
 
 
 def test_compressed_messages_are_read_and_answered(echo: Raw) -> None:
@@ -143,49 +98,6 @@ def test_compressed_fragments_with_a_ping_in_between_are_put_together(echo: Raw)
     assert inflated(found.payload) == b"a" * 500 + b"b" * 500
 
 
-def test_a_compressed_message_split_at_every_byte_is_understood(echo: Raw) -> None:
-    data = frame(BINARY, deflated(bytes(range(256))), rsv=RSV1)
-    echo.dribble(data)
-    assert inflated(echo.message().payload) == bytes(range(256))
-
-
-def test_a_block_marked_final_is_read(echo: Raw) -> None:
-    """RFC 7692 section 7.2.3.4: a sender may end with BFINAL set."""
-    one = zlib.compressobj(wbits=-15)
-    data = one.compress(b"final") + one.flush(zlib.Z_FINISH) + b"\x00"
-    echo.send(frame(TEXT, data, rsv=RSV1))
-    found = echo.message()
-    assert inflated(found.payload) == b"final"
-
-
-@pytest.mark.parametrize("opcode", [PING, CONTINUATION])
-def test_rsv1_on_what_is_not_the_start_of_a_message_is_refused_with_1002(echo: Raw, opcode: int) -> None:
-    if opcode == CONTINUATION:
-        echo.send(frame(TEXT, deflated("abc")[:1], fin=False, rsv=RSV1))
-    echo.send(frame(opcode, b"", rsv=RSV1))
-    echo.closed(1002)
-    echo.ended()
-
-
-def test_rsv1_without_the_extension_is_refused_with_1002(server: Server) -> None:
-    with open_socket(server.ws, ECHO_PATH) as raw:
-        raw.send(frame(TEXT, deflated("abc"), rsv=RSV1))
-        raw.closed(1002)
-        raw.ended()
-
-
-def test_bytes_that_do_not_inflate_are_refused(echo: Raw) -> None:
-    echo.send(frame(TEXT, b"\xff\xff\xff\xff\xff", rsv=RSV1))
-    echo.closed(1002, 1007)
-    echo.ended()
-
-
-def test_broken_utf8_inside_a_compressed_message_is_refused_with_1007(echo: Raw) -> None:
-    echo.send(frame(TEXT, deflated(b"x\xff"), rsv=RSV1))
-    echo.closed(1007)
-    echo.ended()
-
-
 def test_the_limit_counts_inflated_bytes(server: Server) -> None:
     more = [("Sec-WebSocket-Extensions", OFFER)]
     with open_socket(server.ws, more=more) as raw:
@@ -195,26 +107,6 @@ def test_the_limit_counts_inflated_bytes(server: Server) -> None:
         raw.send(frame(TEXT, deflated(b"x" * 65537), rsv=RSV1))
         raw.closed(1009)
         raw.ended()
-
-
-def test_the_limit_counts_inflated_bytes_of_fragments(server: Server) -> None:
-    data = deflated(b"x" * 100_000)
-    with open_socket(server.ws, more=[("Sec-WebSocket-Extensions", OFFER)]) as raw:
-        half = len(data) // 2
-        raw.send(frame(TEXT, data[:half], fin=False, rsv=RSV1), frame(CONTINUATION, data[half:]))
-        raw.closed(1009)
-        raw.ended()
-
-
-def test_a_bomb_is_refused_before_it_is_inflated(server: Server) -> None:
-    """64 MiB of zeros in 64 KiB."""
-    bomb = deflated(b"\0" * (60 << 20))
-    assert len(bomb) < 65536
-    with open_socket(server.ws, more=[("Sec-WebSocket-Extensions", OFFER)]) as raw:
-        grown = growth_of(server.pid)
-        raw.send(frame(BINARY, bomb, rsv=RSV1))
-        raw.closed(1009)
-        assert grown() < 16 << 20
 
 
 def test_cmd_answers_and_pushes_are_understood_by_all_kinds_of_clients(server: Server) -> None:

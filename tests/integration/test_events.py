@@ -1,7 +1,6 @@
 """Event streams on both HTTP servers: what they bring, when they are refused, how they end."""
 
 import contextlib
-import json
 import socket
 import threading
 import time
@@ -218,17 +217,6 @@ def test_http_1_0_is_enough_and_what_the_client_sends_is_dropped(server: Server,
         assert one.message()["text"] == "hello"
 
 
-def test_under_newest_a_later_login_anywhere_is_the_one_that_is_addressed(server: Server) -> None:
-    with listening(server.http, 101, "newest-ann") as older, logged_in(server.ws, "newest-ann", 101) as newer:
-        send_message(server.http, 101, "newest-ann", "to the newer")
-        assert newer.push("msg").json["response"]["data"]["msg"] == "to the newer"
-        with listening(server.http, 101, "newest-ann") as newest:
-            send_message(server.http, 101, "newest-ann", "to the newest")
-            assert newest.message()["text"] == "to the newest"
-            newer.no_push("msg")
-        older.leave()
-
-
 @pytest.mark.full
 def test_idle_streams_get_comments(launch: Launch, http_server: str) -> None:
     server = launch(http_server, websocket={"client_ping_seconds": 0.2, "client_silent_seconds": 0.6})
@@ -278,32 +266,6 @@ def test_a_drain_ends_every_stream_with_its_reason(launch: Launch, http_server: 
         stopping.join()
     assert ends == [{"code": 1001, "reason": "going away", "reconnect": True}] * 20
     assert server.process.returncode == 0
-
-
-@pytest.mark.full
-def test_an_unread_stream_is_closed_and_does_not_delay_others(launch: Launch, http_server: str) -> None:
-    server = launch(
-        http_server, limits={"outbox_bytes": 500_000, "outbox_seconds": 1}, websocket={"close_seconds": 1}
-    )
-    big = "x" * 60_000
-    with (
-        Listener(server.http, receive_buffer_bytes=4096) as slow,
-        logged_in(server.ws, "quick", 101) as quick,
-    ):
-        slow.listen(app=101, user="slow")
-        for number in range(2000):
-            if not send_message(server.http, 101, "slow", big)["sendResults"]:
-                break
-            assert number < 500, "so much cannot wait in the kernel alone"
-        assert quick.push("exit").json["response"]["data"]["from"] == "slow"
-        # What was sent is whole events; the end may have been written behind them.
-        blocks = slow.rest().split(b"\n\n")
-        assert all(json.loads(block.removeprefix(b"data: "))["text"] == big for block in blocks[:-2])
-        eventually(lambda: _state(server)["metrics"]["slow_readers"] == 1)
-
-
-def _state(server: Server) -> Any:
-    return good(get(server.http, "/system/state", detail="true"))
 
 
 # --- when it is refused -------------------------------------------------------------------------------------

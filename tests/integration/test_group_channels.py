@@ -1,11 +1,10 @@
 """Channels that belong to a user or to the members of a group, in the cmd and pusher dialects."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.conftest import StartServer, _servers
+from tests.conftest import StartServer
 from tests.support import Server
 
 from .clusters import nodes_of
@@ -38,9 +37,8 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with _servers(tmp_path_factory) as start:
-        yield start(config=CONFIG)
+def server(start_shared_server: StartServer) -> Server:
+    return start_shared_server(config=CONFIG)
 
 
 def group_of(server: Server, *users: str) -> str:

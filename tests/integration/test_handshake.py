@@ -1,8 +1,8 @@
 """The opening handshake (RFC 6455 section 4) and who is let in, through both HTTP servers."""
 
-import base64
 import contextlib
 import time
+from typing import Any
 
 import pytest
 
@@ -10,7 +10,21 @@ from tests.api.test_metrics import samples
 from tests.support import Server, eventually
 
 from .cmd import cmd_client, command, logged_in, pairs, reply, users
-from .raw import PING, PONG, TEXT, Ended, Raw, accept_of, ask, frame, handshake, random_key, request, text
+from .raw import (
+    KEY,
+    PING,
+    PONG,
+    TEXT,
+    Ended,
+    Raw,
+    accept_of,
+    ask,
+    frame,
+    handshake,
+    random_key,
+    request,
+    text,
+)
 from .setting import OPEN, Launch
 
 PORTS = ("http", "ws")
@@ -48,23 +62,16 @@ def test_the_example_of_the_rfc_gets_the_accept_of_the_rfc(server: Server) -> No
     "options",
     [
         {"connection": "keep-alive, Upgrade"},
-        {"connection": "Upgrade,keep-alive"},
-        {"connection": "UPGRADE"},
-        {"upgrade": "WebSocket"},
-        {"upgrade": "WEBSOCKET"},
-        {"upgrade": "h2c, websocket"},
+        {"upgrade": "h2c, WebSocket"},
         {"path": "/acc?token=x&a=1"},
-        {"more": [("Sec-WebSocket-Protocol", "chat, superchat")]},
-        {"more": [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")]},
-        {"more": [("X-Forwarded-For", "192.0.2.1"), ("User-Agent", "x" * 500)]},
-        {"more": [("Cookie", "a=b; c=d"), ("Cache-Control", "no-cache"), ("Pragma", "no-cache")]},
+        {"more": [("Sec-WebSocket-Protocol", "chat"), ("Sec-WebSocket-Extensions", "permessage-deflate")]},
+        {"more": [("X-Forwarded-For", "192.0.2.1"), ("User-Agent", "x" * 500), ("Cookie", "a=b; c=d")]},
     ],
     ids=lambda options: "-".join(f"{k}={v}" for k, v in options.items())[:60],
 )
-def test_an_upgrade_in_other_words_is_taken(server: Server, options: dict[str, object]) -> None:
+def test_an_upgrade_in_other_words_is_taken(server: Server, options: dict[str, Any]) -> None:
     with Raw(server.ws) as raw:
-        path = str(options.get("path", "/acc"))
-        answer = raw.ask(handshake(path, **{k: v for k, v in options.items() if k != "path"}))
+        answer = raw.ask(handshake(**options))
         assert answer.status == 101, answer
         # Neither a subprotocol nor an extension that is switched off may be answered.
         assert answer.header("sec-websocket-protocol") is None
@@ -108,71 +115,41 @@ def test_an_upgrade_where_no_dialect_lives_gets_404(server: Server, port: str, p
     assert answer.header("sec-websocket-accept") is None
 
 
-@pytest.mark.parametrize("version", ["8", "0", "12", "14", "255", "x"])
-def test_another_version_gets_426_that_names_13_alone_and_is_counted(server: Server, version: str) -> None:
+def test_another_version_gets_426_that_names_13_alone_and_is_counted(server: Server) -> None:
     before = refused_handshakes(server)
-    answer = ask(server.ws, handshake(version=version))
+    answer = ask(server.ws, handshake(version="8"))
     assert answer.status == 426
     assert answer.all("sec-websocket-version") == ["13"]
     assert refused_handshakes(server) == before + 1
 
 
 @pytest.mark.parametrize(
-    "key",
+    ("options", "statuses"),
     [
-        None,
-        "",
-        "short",
-        "not base64 at all!!!!!!!",
-        base64.b64encode(b"x" * 15).decode(),
-        base64.b64encode(b"x" * 17).decode(),
-        "dGhlIHNhbXBsZSBub25jZ===",
-    ],
-)
-def test_a_missing_or_bad_key_gets_400(server: Server, key: str | None) -> None:
-    answer = ask(server.ws, handshake(key=key))
-    assert answer.status == 400, answer
-
-
-def test_a_repeated_key_gets_400(server: Server) -> None:
-    answer = ask(server.ws, handshake(more=[("Sec-WebSocket-Key", random_key())]))
-    assert answer.status == 400
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"upgrade": None},
-        {"connection": None},
-        {"connection": "keep-alive"},
-        {"upgrade": "h2c"},
-        {"upgrade": "xwebsocketx"},
-        {"more": [("Content-Length", "6")]},
-        {"more": [("Transfer-Encoding", "chunked")]},
-        {"protocol": "HTTP/1.0"},
-        {"method": "POST"},
+        ({"key": None}, (400,)),
+        ({"key": "short"}, (400,)),
+        ({"more": [("Sec-WebSocket-Key", KEY)]}, (400,)),
+        ({"upgrade": None}, (400, 426)),
+        ({"upgrade": "xwebsocketx"}, (400, 426)),
+        ({"connection": "keep-alive"}, (400, 426)),
+        ({"more": [("Content-Length", "6")]}, (400,)),
+        ({"more": [("Transfer-Encoding", "chunked")]}, (400,)),
+        ({"protocol": "HTTP/1.0"}, (400, 405, 426)),
+        ({"method": "POST"}, (400, 405, 426)),
     ],
     ids=str,
 )
-def test_half_an_upgrade_or_one_with_a_body_is_refused_with_4xx(
-    server: Server, options: dict[str, object]
+def test_half_an_upgrade_or_one_with_a_body_is_refused(
+    server: Server, options: dict[str, Any], statuses: tuple[int, ...]
 ) -> None:
-    data = handshake(**options)  # type: ignore[arg-type]
+    data = handshake(**options)
     behind = b"0\r\n\r\n" if b"chunked" in data else frame(PING, b"")
-    answer = ask(server.ws, data + behind)
-    assert answer.status in (400, 405, 426), answer
+    assert ask(server.ws, data + behind).status in statuses
 
 
 def test_headers_above_the_limit_get_431(server: Server) -> None:
     with Raw(server.ws) as raw:
         raw.send(handshake(more=[("X-Filler", "x" * HEADER_BYTES)]))
-        assert raw.response().status == 431
-
-
-def test_many_small_headers_above_the_limit_get_431(server: Server) -> None:
-    rows = [(f"X-{i}", "y" * 20) for i in range(HEADER_BYTES // 20)]
-    with Raw(server.ws) as raw, contextlib.suppress(ConnectionError):
-        raw.send(handshake(more=rows))
         assert raw.response().status == 431
 
 
@@ -267,35 +244,16 @@ def hasty(launch: Launch, http_server: str) -> Server:
     return launch(http_server, limits={"handshake_seconds": 5, "keepalive_seconds": 5})
 
 
-@pytest.mark.parametrize(
-    ("host", "origin"),
-    [
-        ("chat.example:8089", "http://chat.example:8080"),
-        ("chat.example", "https://chat.example"),
-        ("chat.example", "https://CHAT.EXAMPLE"),
-        ("chat.example", None),
-        ("chat.example", "http://friend.example"),
-        ("[::1]:8089", "http://[::1]:8080"),
-    ],
-)
+@pytest.mark.parametrize("origin", [None, "http://chat.example:8080", "http://friend.example"])
 def test_outside_demo_mode_pages_of_the_same_host_and_friends_are_let_in(
-    guarded: Server, host: str, origin: str | None
+    guarded: Server, origin: str | None
 ) -> None:
     more = [] if origin is None else [("Origin", origin)]
-    with cmd_client(guarded.ws, host=host, more=more) as one:
+    with cmd_client(guarded.ws, host="chat.example:8089", more=more) as one:
         one.login(f"u{time.monotonic_ns() % 10**9}", 101)
 
 
-def test_outside_demo_mode_the_forwarded_host_of_a_trusted_proxy_counts(guarded: Server) -> None:
-    more = [("Origin", "https://front.example"), ("X-Forwarded-Host", "front.example")]
-    with cmd_client(guarded.ws, host="10.0.0.1:8089", more=more) as one:
-        assert one.ask_cmd("ping")[2] == "pong"
-
-
-@pytest.mark.parametrize(
-    "origin",
-    ["http://evil.example", "null", "http://chat.example.evil.example", "http://evilchat.example", "x"],
-)
+@pytest.mark.parametrize("origin", ["http://evil.example", "null"])
 def test_outside_demo_mode_pages_of_another_host_are_kept_out(guarded: Server, origin: str) -> None:
     """Before the handshake with 403, or after it with the close code that tells a page to stay away."""
     with Raw(guarded.ws) as raw:

@@ -12,19 +12,15 @@ from .cmd import (
     CmdClient,
     cmd_client,
     code_of,
-    command,
     form_request,
     fresh,
     get,
     good,
     json_request,
     logged_in,
-    post,
-    send_message,
     users,
 )
-from .raw import Raw, Response, ask, bearer, request
-from .setting import OPEN, Launch
+from .raw import Raw, Response, ask, request
 
 PUSHES = ("/user/sendMessage", "/user/sendMessageAll")
 
@@ -95,39 +91,6 @@ def test_the_list_has_each_user_of_the_app_once(server: Server, app: int) -> Non
         assert users(server.http, app) == sorted(["马远", "黄帝"])
 
 
-@pytest.mark.parametrize(
-    "query", [{}, {"appID": 999}, {"appID": 0}, {"appID": "x"}, {"appID": ""}, {"appID": -1}]
-)
-def test_the_list_of_an_unknown_app_or_none_is_empty(server: Server, query: dict[str, Any]) -> None:
-    assert good(get(server.http, "/user/list", **query)) == {"userCount": 0, "userList": []}
-
-
-@pytest.mark.parametrize("name", ["appID", "appId", "appid"])
-def test_the_app_may_be_spelled_in_both_ways(server: Server, app: int, me: CmdClient, name: str) -> None:
-    assert good(get(server.http, "/user/list", **{name: app}))["userList"] == ["me"]
-
-
-@pytest.mark.parametrize(
-    ("app_name", "user_name"), [("appID", "userID"), ("appId", "userId"), ("appid", "userid")]
-)
-def test_online_tells_whether_a_user_is_there(
-    server: Server, app: int, me: CmdClient, app_name: str, user_name: str
-) -> None:
-    there = good(get(server.http, "/user/online", **{app_name: app, user_name: "me"}))
-    assert there == {"online": True, "userID": "me"}
-    away = good(get(server.http, "/user/online", **{app_name: app, user_name: "黄帝"}))
-    assert away == {"online": False, "userID": "黄帝"}
-    assert good(get(server.http, "/user/online", **{app_name: 101, user_name: "me"}))["online"] is False
-
-
-@pytest.mark.parametrize("query", [{}, {"appID": 0}, {"appID": "x"}])
-def test_online_without_an_app_means_in_any_app(server: Server, app: int, query: dict[str, Any]) -> None:
-    user = fresh("any")
-    assert good(get(server.http, "/user/online", userID=user, **query))["online"] is False
-    with logged_in(server.ws, user, app):
-        assert good(get(server.http, "/user/online", userID=user, **query))["online"] is True
-
-
 # Pushes.
 
 
@@ -152,23 +115,6 @@ def test_plus_signs_and_percents_of_a_form_are_decoded(server: Server, app: int,
     answer = ask(server.http, request("/user/sendMessage", method="POST", headers=[kind], body=body))
     assert good(answer) == {"sendResults": True}
     assert me.push().json["response"]["data"]["msg"] == "a b+c你%zz%"
-
-
-def test_a_query_on_a_post_is_not_read(server: Server, app: int, me: CmdClient) -> None:
-    answer = ask(server.http, form_request(f"/user/sendMessage?appID={app}&userID=me", {"message": "x"}))
-    assert good(answer) == {"sendResults": False}
-    me.no_push()
-
-
-def test_an_app_that_is_no_number_counts_as_0_and_reaches_nobody(server: Server, me: CmdClient) -> None:
-    for path in PUSHES:
-        assert code_of(post(server.http, path, appID="x", userID="me", message="x", msgID=fresh("m"))) == 200
-    me.no_push("msg")
-
-
-@pytest.mark.parametrize("form", [{}, {"userID": ""}, {"appID": 101}, {"message": "x"}])
-def test_a_push_to_an_empty_user_is_not_sent(server: Server, form: dict[str, Any]) -> None:
-    assert good(post(server.http, "/user/sendMessage", **form)) == {"sendResults": False}
 
 
 @pytest.mark.parametrize("path", PUSHES)
@@ -206,34 +152,6 @@ def test_a_body_that_cannot_be_read_is_answered_and_never_500(
 
 
 # The same msgID twice.
-
-
-def test_a_msg_id_that_was_accepted_is_not_accepted_again(server: Server, app: int, me: CmdClient) -> None:
-    msg_id = fresh("m")
-    assert send_message(server.http, app, "me", "one", msg_id) == {"sendResults": True}
-    for path in PUSHES:
-        assert good(post(server.http, path, appID=app, userID="me", msgID=msg_id, message="two")) == {}
-        assert good(post(server.http, path, appID=102, userID="x", msgId=msg_id, message="two")) == {}
-    assert me.push().json["response"]["data"]["msg"] == "one"
-    me.no_push()
-
-
-def test_a_msg_id_whose_message_reached_nobody_may_be_used_again(server: Server, app: int) -> None:
-    msg_id = fresh("m")
-    for _ in range(2):
-        assert send_message(server.http, app, "late", "x", msg_id) == {"sendResults": False}
-    with logged_in(server.ws, "late", app) as one:
-        assert send_message(server.http, app, "late", "now", msg_id) == {"sendResults": True}
-        assert send_message(server.http, app, "late", "again", msg_id) == {}
-        assert one.push().json["response"]["data"]["msg"] == "now"
-        one.no_push()
-
-
-def test_an_empty_msg_id_is_never_taken_for_a_repeat(server: Server, app: int, me: CmdClient) -> None:
-    for form in ({"msgID": ""}, {"msgID": ""}, {}, {}):
-        answer = post(server.http, "/user/sendMessage", appID=app, userID="me", message="x", **form)
-        assert good(answer) == {"sendResults": True}
-        assert me.push().json["response"]["data"]["msg"] == "x"
 
 
 def test_a_thousand_repeats_at_once_deliver_once(server: Server, app: int, me: CmdClient) -> None:
@@ -327,163 +245,8 @@ def test_a_path_may_be_percent_encoded(server: Server, app: int) -> None:
     assert good(ask(server.http, request(f"/user/%6cist?appID={app}")))["userCount"] == 0
 
 
-def test_an_absolute_request_target_is_understood(server: Server, app: int) -> None:
-    """RFC 9112 section 3.2.2: every server has to take it."""
-    assert good(ask(server.http, request(f"http://127.0.0.1/user/list?appID={app}")))["userCount"] == 0
-
-
 @pytest.mark.parametrize("port", ["http", "ws"])
 def test_health_and_readiness_answer_on_both_ports_where_promised(server: Server, port: str) -> None:
     assert ask(getattr(server, port), request("/health")).status == 200
     if port == "http":
         assert ask(server.http, request("/ready")).status == 200
-
-
-# Outside demo mode.
-
-KEYS = {"all": "a" * 32, "push": "p" * 32, "read": "r" * 32, "one": "o" * 32}
-
-
-@pytest.fixture(scope="module")
-def guarded(launch: Launch, http_server: str) -> Server:
-    """API keys are required."""
-    keys = [
-        {"key": KEYS["all"], "scopes": ["push", "read", "admin"]},
-        {"key": KEYS["push"], "scopes": ["push"]},
-        {"key": KEYS["read"], "scopes": ["read"]},
-        {"key": KEYS["one"], "scopes": ["push", "read", "admin"], "apps": ["101"]},
-    ]
-    return launch(http_server, api={"keys": keys}, apps=OPEN)
-
-
-@pytest.mark.parametrize(
-    ("data", "needs"),
-    [
-        (request("/user/list?appID=102"), {"all", "read"}),
-        (request("/user/online?appID=102&userID=x"), {"all", "read"}),
-        (form_request("/user/sendMessage", {"appID": 102, "userID": "x", "message": "x"}), {"all", "push"}),
-        (
-            form_request("/user/sendMessageAll", {"appID": 102, "userID": "x", "message": "x"}),
-            {"all", "push"},
-        ),
-        (
-            json_request("/user/sendMessageBatch", {"appID": 102, "userIDs": ["x"], "message": "x"}),
-            {"all", "push"},
-        ),
-        (json_request("/user/onlineBatch", {"appID": 102, "userIDs": ["x"]}), {"all", "read"}),
-        (form_request("/user/kick", {"appID": 102, "userID": "x"}), {"all"}),
-        (request("/system/state?isDebug=true"), {"all"}),
-    ],
-    ids=lambda value: value.split(b" ")[1].decode() if isinstance(value, bytes) else "",
-)
-def test_only_a_key_with_the_scope_for_the_app_is_let_in(
-    guarded: Server, data: bytes, needs: set[str]
-) -> None:
-    for name in KEYS:
-        assert (code_of(ask(guarded.http, bearer(data, KEYS[name]))) == 200) == (name in needs), name
-    for wrong in (None, "", "x" * 32, KEYS["all"] + "x", KEYS["all"][:-1]):
-        answer = ask(guarded.http, bearer(data, wrong))
-        assert code_of(answer) == 1003
-        check_headers(answer)
-
-
-def test_a_key_of_one_app_works_there(guarded: Server) -> None:
-    data = bearer(request("/user/list?appID=101"), KEYS["one"])
-    assert good(ask(guarded.http, data)) == {"userCount": 0, "userList": []}
-    data = bearer(
-        form_request("/user/sendMessageAll", {"appID": 101, "userID": "x", "message": "x"}), KEYS["one"]
-    )
-    assert good(ask(guarded.http, data)) == {"sendResults": True}
-
-
-def test_health_needs_no_key(guarded: Server) -> None:
-    assert ask(guarded.http, request("/health")).status == 200
-    assert ask(guarded.http, request("/ready")).status == 200
-
-
-def test_outside_demo_mode_a_msg_id_counts_per_app(guarded: Server) -> None:
-    form = {"userID": "x", "msgID": "same", "message": "x"}
-    for app, expected in ((101, {"sendResults": True}), (102, {"sendResults": True}), (101, {}), (102, {})):
-        data = bearer(form_request("/user/sendMessageAll", {"appID": app, **form}), KEYS["all"])
-        assert good(ask(guarded.http, data)) == expected
-
-
-# What was added.
-
-
-def test_kick_closes_a_users_connections_with_a_code_that_tells_to_stay_away(
-    server: Server, app: int
-) -> None:
-    with logged_in(server.ws, "witness", app) as witness, logged_in(server.ws, "bad", app) as bad:
-        witness.push("enter")
-        assert good(post(server.http, "/user/kick", appID=app, userID="bad"))["kickCount"] == 1
-        bad.closed(4502)
-        assert witness.push().json["cmd"] == "exit"
-        assert users(server.http, app) == ["witness"]
-        with logged_in(server.ws, "bad", app):
-            assert users(server.http, app) == ["bad", "witness"]
-        assert good(post(server.http, "/user/kick", appID=app, userID="nobody"))["kickCount"] == 0
-
-
-def test_a_ban_refuses_logins_until_it_ends(server: Server, app: int) -> None:
-    with logged_in(server.ws, "bad", app) as bad:
-        assert (
-            good(post(server.http, "/user/kick", appID=app, userID="bad", banSeconds=999))["kickCount"] == 1
-        )
-        bad.closed(4503)
-    with cmd_client(server.ws) as one:
-        one.send(command("login", {"userID": "bad", "appID": app}))
-        found = one.frame()
-        if found.opcode == 1:
-            assert found.json["response"]["code"] != 200
-        else:
-            assert found.close_code == 4503
-    post(server.http, "/user/kick", appID=app, userID="bad", banSeconds=0.1)  # instead of the first
-
-    def comes() -> bool:
-        with cmd_client(server.ws) as again:
-            again.send(command("login", {"userID": "bad", "appID": app}))
-            return again.frame().opcode == 1
-
-    eventually(comes, what="the ban has ended")
-
-
-def test_a_batch_of_messages_tells_for_each_what_became_of_it(
-    server: Server, app: int, me: CmdClient
-) -> None:
-    repeated = fresh("m")
-    messages = [
-        {"userID": "me", "msgID": repeated, "message": "1"},
-        {"userID": "absent", "msgID": fresh("m"), "message": "2"},
-        {"userID": "me", "msgID": repeated, "message": "3"},
-        {"userID": "me", "msgID": "", "message": "4"},
-    ]
-    data = good(
-        ask(server.http, json_request("/user/sendMessageBatch", {"appID": app, "messages": messages}))
-    )
-    assert len(data["results"]) == 4
-    assert [row.get("sendResults") for row in data["results"]] == [True, False, None, True]
-    assert [me.push().json["response"]["data"]["msg"] for _ in range(2)] == ["1", "4"]
-    me.no_push()
-
-
-def test_ten_thousand_targets_are_taken_and_one_more_is_not(server: Server, app: int, me: CmdClient) -> None:
-    names = ["me", *(f"absent{number}" for number in range(9999))]
-    body = {"appID": app, "userIDs": names, "message": "x", "msgID": fresh("m")}
-    data = good(ask(server.http, json_request("/user/sendMessageBatch", body)))
-    assert [row["userID"] for row in data["results"]] == names
-    assert [row["sendResults"] for row in data["results"]] == [True] + [False] * 9999
-    me.push("msg")
-    body["userIDs"] = [*names, "one more"]
-    assert code_of(ask(server.http, json_request("/user/sendMessageBatch", body))) == 1001
-    me.no_push()
-
-
-def test_online_batch_answers_for_each(server: Server, app: int, me: CmdClient) -> None:
-    body = {"appID": app, "userIDs": ["me", "absent", "马远"]}
-    data = good(ask(server.http, json_request("/user/onlineBatch", body)))
-    assert [(row["userID"], row["online"]) for row in data["userList"]] == [
-        ("me", True),
-        ("absent", False),
-        ("马远", False),
-    ]

@@ -16,12 +16,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from tests.conftest import StartServer
 from tests.support import Server, eventually
+from tests.users import User
 
 from . import client, sse
 from .action import action_client, login_data
 from .cmd import CmdClient, cmd_client, fresh, get, logged_in
-from .gochat import fresh_phone
 from .raw import Raw, ask, request, text
 from .setting import Launch
 from .sse import Listener, ask_for
@@ -48,7 +49,6 @@ def settings(**more: Any) -> dict[str, Any]:
             "101": wanting,
             "102": {"open": True},
             "103": {"open": True, "origins": ["https://shop.example"], "dialects": ["cmd"]},
-            "104": {"open": True, "max_connections": 2},
             "105": {"open": True, "messages_per_second": 20},
             "action:1": wanting,
             "system:shop": wanting,
@@ -59,11 +59,8 @@ def settings(**more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def own_server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    one = Server(tmp_path_factory.mktemp(f"logins-{http_server}"), config=settings(), http_server=http_server)
-    yield one
-    one.stop()
-    one.check()
+def own_server(http_server: str, start_shared_server: StartServer) -> Server:
+    return start_shared_server(config=settings(), http_server=http_server)
 
 
 def token(user: str, app: str = "101", seconds: float = 60, key: Any = SECRET, **headers: Any) -> str:
@@ -315,27 +312,6 @@ def test_a_dialect_that_an_app_does_not_allow_is_refused(own_server: Server) -> 
     assert sse.ask_for(own_server.http, app="103", user=fresh()).status == 403
 
 
-def test_an_app_that_is_full_closes_the_next_with_4005(own_server: Server) -> None:
-    with (
-        logged_in(own_server.ws, fresh(), 104) as one,
-        logged_in(own_server.ws, fresh(), 104) as two,
-        cmd_client(own_server.ws) as three,
-    ):
-        three.send(text(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": fresh(), "appID": 104}})))
-        three.closed(4005)
-        one.leave()
-        two.ask_cmd("ping")
-
-        def fits() -> bool:
-            with cmd_client(own_server.ws) as four:
-                four.send(
-                    text(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "x", "appID": 104}}))
-                )
-                return four.frame().opcode == 1
-
-        eventually(fits)
-
-
 def test_a_connection_above_the_rate_of_its_app_is_closed(own_server: Server) -> None:
     with logged_in(own_server.ws, fresh(), 105) as one:
         one.send(*[text('{"seq":"1","cmd":"ping"}')] * 100)
@@ -386,9 +362,8 @@ def test_in_an_app_of_accounts_each_dialect_takes_their_tokens_and_nothing_else(
     server = launch(http_server, apps=apps)
 
     def account(app: str, device: str = "") -> tuple[str, str]:
-        body = {"phone": fresh_phone(), "password": "correct horse", "app": app, "device": device}
-        made = good(server.http, "accounts/register", body)
-        return made["account"]["user"], made["token"]
+        made = User.register(server, app, device=device)
+        return made.user, made.token
 
     ann, bob = account("101", "phone"), account("101")
     for proof, code in (

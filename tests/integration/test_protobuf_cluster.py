@@ -6,9 +6,10 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support import eventually, with_constants
+from tests.users import PASSWORD, User
 
 from .clusters import Nodes, nodes_of
-from .gochat import form, fresh_phone, register
+from .gochat import form, register
 from .protobuf import acked, chatting, pushed, visiting
 from .protobuf import login as login_frame
 from .raw import PING, PONG, frame
@@ -98,15 +99,14 @@ def test_a_logout_everywhere_on_one_node_closes_on_all_and_voids_tokens(
     nodes: Nodes,
 ) -> None:
     ann = register(nodes.http[0])
-    named = {"phone": fresh_phone(), "password": "correct horse", "device": "phone"}
-    bob = good(nodes.http[0], "accounts/register", named)
-    other = {**named, "device": "pad"}
+    bob = User.register(nodes.servers[0], device="phone")
+    other = {"phone": bob.phone, "password": PASSWORD, "device": "pad"}
     pad = good(nodes.http[1], "accounts/login", other)["token"]
-    user = bob["account"]["user"]
+    user = bob.user
     with (
         chatting(nodes.ws[0], ann, "here") as here,
         chatting(nodes.ws[1], ann, "there") as there,
-        chatting(nodes.ws[1], (user, bob["token"]), "phone") as on_phone,
+        chatting(nodes.ws[1], (user, bob.token), "phone") as on_phone,
         chatting(nodes.ws[0], (user, pad), "pad") as on_pad,
     ):
         assert good(nodes.http[0], "accounts/logout", {}, key=ann[1]) == {"user": ann[0]}
@@ -120,5 +120,5 @@ def test_a_logout_everywhere_on_one_node_closes_on_all_and_voids_tokens(
         good(nodes.http[1], "accounts/delete", {"password": "correct horse"}, key=pad)
         on_pad.closed(4502)
     for address in nodes.http:
-        for token in (ann[1], bob["token"], pad):
+        for token in (ann[1], bob.token, pad):
             assert refused(address, "accounts/show", key=token)[:2] == (401, "token_invalid")

@@ -10,8 +10,8 @@ from tests.support import Address, Server, eventually, with_constants
 
 from . import protobuf, v1
 from .gochat import form, register
-from .protobuf import GROUP, SINGLE, Output, SentMessage, acked, chatting, pushed, synced, visiting
-from .raw import BINARY, PING, PONG, TEXT, Raw, ask, frame, request
+from .protobuf import GROUP, SINGLE, SentMessage, acked, chatting, pushed, visiting
+from .raw import BINARY, Raw, ask, frame, request
 from .setting import Launch
 
 Account = tuple[str, str]
@@ -64,26 +64,6 @@ def test_the_captured_bytes_of_a_login(server: Server, ann: Account) -> None:
         found = raw.frame()
         assert found.opcode == BINARY
         assert found.payload.hex(" ") == "0a 12 08 04 10 c8 01 1a 07 53 75 63 63 65 73 73 22 02 08 03"
-
-
-def test_a_login_without_a_valid_token_is_refused_and_may_be_repeated(server: Server, ann: Account) -> None:
-    with visiting(server.ws) as one:
-        for token in ("", "x", ann[1] + "x", "a.b.c", "ü"):
-            one.tell(protobuf.login(token))
-        one.tell(protobuf.sync(0))
-        one.quiet()
-        one.login(ann[1])
-        one.tell(protobuf.login(ann[1]))
-        one.quiet()
-
-
-def test_an_unknown_command_does_not_affect_the_connection(server: Server, ann: Account) -> None:
-    with chatting(server.ws, ann) as one:
-        for payload in (b"", b"\xff", b"hello", b"\x08\x04", b"\x08\x63", b"\x08\x03\x12\x02\x10\x01"):
-            one.tell(payload)
-        one.send(frame(TEXT, b"\x08\x02"))
-        one.quiet()
-        assert one.catch_up() == []
 
 
 @pytest.mark.both_servers
@@ -149,66 +129,6 @@ def test_a_message_to_a_group_does_not_reach_a_conversation_of_two(
         assert pushed(two.output()).text == "bye"
         one.quiet()
         two.quiet()
-
-
-def test_a_hundred_missed_messages_come_in_two_pages(server: Server, ann: Account, bob: Account) -> None:
-    with chatting(server.ws, ann) as one:
-        for number in range(1, 101):
-            one.single(number, int(bob[0]), f"t{number}")
-        assert [acked(one.output())[0] for _ in range(100)] == list(range(1, 101))
-    with visiting(server.ws) as two:
-        two.login(bob[1])
-        two.tell(protobuf.sync(0))
-        first, more = synced(two.output())
-        assert (len(first), more) == (50, True)
-        two.tell(protobuf.sync(first[-1].seq))
-        second, more = synced(two.output())
-        assert (len(second), more) == (50, False)
-        seqs = [said.seq for said in first + second]
-        assert seqs == sorted(set(seqs))
-        assert [said.text for said in first + second] == [f"t{number}" for number in range(1, 101)]
-        two.tell(protobuf.sync(seqs[-1]))
-        assert two.output() == Output(protobuf.SYNC, 200, "Success", b"")
-
-
-def test_a_repeat_is_acknowledged_with_its_first_position(server: Server, ann: Account, bob: Account) -> None:
-    with chatting(server.ws, ann) as one:
-        for _ in range(3):
-            one.single(1, int(bob[0]), "hi")
-        first = acked(one.output())
-        one.single(1, int(bob[0]), "hi")
-        one.single(2, int(bob[0]), "ho")
-        found = [first]
-        while found[-1][0] == 1:
-            found.append(acked(one.output()))
-        # Those that came before the commit are the same message; the one behind it is acknowledged anew.
-        assert 2 <= found.count(first) <= 4
-        assert found[-1][1] > first[1]
-        assert [said.text for said in one.catch_up()] == ["hi", "ho"]
-
-
-def test_a_second_connection_of_a_user_is_closed_and_the_first_stays(server: Server, ann: Account) -> None:
-    with chatting(server.ws, ann) as one, visiting(server.ws) as two:
-        one.answers_pings = False
-        two.tell(protobuf.login(ann[1]))
-        assert one.frame().opcode == PING, "the first is asked whether it lives"
-        one.send(frame(PONG, b""))
-        two.closed(4501)
-        one.quiet()
-    eventually(lambda: not online(server, ann))
-    with visiting(server.ws) as three:
-        three.login(ann[1])
-
-
-def test_with_devices_of_their_own_they_may_be_several(server: Server, ann: Account, bob: Account) -> None:
-    with ExitStack() as stack:
-        phone, desk = (stack.enter_context(chatting(server.ws, ann, name)) for name in ("phone", "desk"))
-        two = stack.enter_context(chatting(server.ws, bob))
-        two.single(1, phone.id, "hi")
-        assert pushed(phone.output()) == pushed(desk.output())
-        phone.single(1, two.id, "ho")
-        acked(two.output())
-        assert acked(phone.output())[1] == pushed(desk.output()).seq == pushed(two.output()).seq
 
 
 def test_a_back_end_pushes_to_a_user_and_stores_nothing(server: Server, ann: Account) -> None:

@@ -14,6 +14,7 @@ import jwt
 import pytest
 
 from tests.support import Server
+from tests.users import User
 
 from .action import action_session, command
 from .cmd import command as cmd_command
@@ -22,7 +23,6 @@ from .protobuf import ACK, acked, chatting, pushed
 from .raw import ask, bearer, request
 from .receiver import Post, Receiver
 from .setting import stop
-from .test_v1_accounts import Person
 from .test_webhooks import is_signed
 from .v1 import good, refused
 
@@ -121,7 +121,7 @@ def test_cmd_messages_and_edits_are_reviewed(harness: Harness) -> None:
 
 def test_chat_messages_are_reviewed(harness: Harness) -> None:
     one = harness.server
-    accounts = [(person.user, person.token) for person in (Person(one), Person(one))]
+    accounts = [(person.user, person.token) for person in (User.register(one), User.register(one))]
     with chatting(one.ws, accounts[0]) as ann, chatting(one.ws, accounts[1]) as bob:
         for number, text in enumerate(("rude", "a word"), 1):
             ann.single(number, int(accounts[1][0]), text)
@@ -162,8 +162,8 @@ def test_publications_of_clients_are_reviewed(harness: Harness) -> None:
 
 
 def test_bots_stream_nothing_past_a_review(harness: Harness) -> None:
-    ann, bob = (Person(harness.server) for _ in range(2))
-    bot = ann.good("bots", {"name": f"bot{fresh()}"})
+    ann, bob = (User.register(harness.server) for _ in range(2))
+    bot = ann.post("bots", name=f"bot{fresh()}")
     given = {"to": bob.user, "text": "rude"}
     status, code, _ = refused(harness.server.http, "messages/stream/open", given, key=bot["token"])
     assert (status, code) == (403, "rejected")
@@ -200,12 +200,12 @@ def test_live_messages_with_a_session_token_are_reviewed(harness: Harness, path:
 
 
 def test_messages_of_accounts_are_reviewed(harness: Harness) -> None:
-    ann, bob = (Person(harness.server) for _ in range(2))
+    ann, bob = (User.register(harness.server) for _ in range(2))
     rude = {"to": bob.user, "text": "rude"}
     refusal = refused(harness.server.http, "messages/send", rude, key=ann.token)
     assert refusal == (403, "rejected", "be nice")
-    stored = ann.good("messages/send", {"to": bob.user, "text": "a word"})
-    page = bob.good("messages", conversation=stored["conversation"])
+    stored = ann.post("messages/send", to=bob.user, text="a word")
+    page = bob.get("messages", conversation=stored["conversation"])
     assert [each["text"] for each in page["messages"]] == ["***"]
     behalf = {"app": "gochat", "user": ann.user, "to": bob.user, "text": "rude of the back end"}
     assert good(harness.server.http, "messages/send", behalf, key=KEY)["id"]
@@ -277,8 +277,8 @@ def check_without_an_answer(one: Server) -> None:
         assert bob.ask_cmd("send", {"to": "x", "text": "hi"})[0] == 200
     status, problem = upload(one, token(fresh()), "a.txt")
     assert (status, problem["code"], problem["temporary"]) == (503, "review_unavailable", True)
-    hi = {"to": Person(one).user, "text": "hi"}
-    assert refused(one.http, "messages/send", hi, key=Person(one).token)[:2] == (503, "review_unavailable")
+    ann, bob = User.register(one), User.register(one)
+    assert ann.refused("messages/send", to=bob.user, text="hi") == (503, "review_unavailable")
     metrics = ask(one.http, bearer(request("/metrics"), KEY)).body.decode()
     found = re.search(r"^imserver_review_undecided_total\{[^}]*\} (\d+)", metrics, re.MULTILINE)
     assert found

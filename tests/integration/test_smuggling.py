@@ -345,7 +345,7 @@ def test_a_preflight_is_allowed(server: Server, path: str) -> None:
 # Bodies.
 
 
-@pytest.mark.parametrize("path", [HOT, "/user/sendMessage"])
+@pytest.mark.parametrize("path", [HOT, "/user/sendMessage", COLD])
 def test_a_body_above_the_limit_is_answered_1001_and_not_taken(
     server: Server, victim: CmdClient, path: str
 ) -> None:

@@ -1,10 +1,8 @@
 """What users of the action dialect say to each other, in an app that keeps it: on both HTTP servers."""
 
-from pathlib import Path
-
 import pytest
 
-from tests.support import Server, eventually
+from tests.support import Server
 
 from .action import ActionClient, action_session
 from .cmd import cmd_client, logged_in
@@ -131,13 +129,6 @@ def test_a_later_login_of_the_connection_changes_the_peer_and_the_user(keeping: 
         assert said(ann, 2) == ["two", "four"]
 
 
-def test_a_message_that_cannot_be_stored_is_refused(keeping: Server) -> None:
-    with action_session(keeping.ws, "ann", 7, "bob") as ann, action_session(keeping.ws, "bob", 7) as bob:
-        assert ann.ask_action("sendmsg", {"msgType": "x" * 33, "message": "-"})[0] == 1001
-        ann.say("next")
-        bob.receives("ann", "next", "bob")
-
-
 def test_no_other_connection_of_the_sender_receives_it(keeping: Server) -> None:
     with (
         action_session(keeping.ws, "ann", 8, "bob") as ann,
@@ -151,18 +142,6 @@ def test_no_other_connection_of_the_sender_receives_it(keeping: Server) -> None:
         other.nothing()
     with action_session(keeping.ws, "ann", 8) as again:
         again.nothing()
-
-
-@pytest.mark.full
-def test_without_the_database_senders_get_an_error(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, apps={"action:1": KEPT})
-    file = Path(server.folder) / "data" / "imserver.db"
-    file.mkdir()
-    with action_session(server.ws, "ann", 1, "bob") as ann, action_session(server.ws, "bob", 1) as bob:
-        assert ann.ask_action("sendmsg", {"msgType": "text", "message": "lost"}) == (1008, "存储错误")
-        file.rmdir()
-        eventually(lambda: ann.ask_action("sendmsg", {"msgType": "text", "message": "kept"})[0] == 200)
-        bob.receives("ann", "kept", "bob")
 
 
 def test_an_app_may_be_set_to_store_its_conversations(keeping: Server) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support import Server, eventually
+from tests.users import User
 
 from .action import ActionClient, action_client, action_session, command, login_data
 from .cmd import logged_in
@@ -368,28 +369,23 @@ def test_a_back_end_reads_the_messages(keeping: Server, app: int) -> None:
 
 
 def test_no_position_is_left_of_a_deleted_account(keeping: Server) -> None:
-    def registered(phone: str) -> tuple[str, str]:
-        fields = {"app": "action:60", "phone": phone, "password": "long enough"}
-        made = good(keeping.http, "accounts/register", fields)
-        return made["account"]["user"], made["token"]
-
     @contextmanager
-    def present(user: str, token: str) -> Iterator[ActionClient]:
+    def present(person: User) -> Iterator[ActionClient]:
         with action_client(keeping.ws) as one:
-            fields = {**login_data(user, 60, room=ROOM), "token": token}
+            fields = {**login_data(person.user, 60, room=ROOM), "token": person.token}
             assert one.ask_action("login", fields) == (200, "Success")
             yield one
 
-    ann, gone = registered("1"), registered("2")
-    with present(*gone) as one:
+    ann, gone = (User.register(keeping, "action:60") for _ in range(2))
+    with present(gone) as one:
         one.ask_action("heartbeat", {})
-    with present(*ann) as cmd_client:
+    with present(ann) as cmd_client:
         cmd_client.say("one")
-        with present(*gone) as one:
+        with present(gone) as one:
             assert heard(one, 1) == ["one"]
-        assert positions(keeping, gone[0]) == 1
-        good(keeping.http, "accounts/delete", {"app": "action:60", "user": gone[0]})
-        eventually(lambda: positions(keeping, gone[0]) == 0)
+        assert positions(keeping, gone.user) == 1
+        good(keeping.http, "accounts/delete", {"app": "action:60", "user": gone.user})
+        eventually(lambda: positions(keeping, gone.user) == 0)
 
 
 def positions(server: Server, user: str) -> int:

@@ -1,13 +1,12 @@
 """Streamed messages over the API, and how clients of each dialect receive them."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import _servers
+from tests.conftest import StartServer
 from tests.support import Address, Server
 
 from . import v1
@@ -26,10 +25,9 @@ APPS = {"shop": SHOP, "narrow": {"open": True}}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(start_shared_server: StartServer) -> Server:
     config = {"apps": APPS, "limits": {"open_streams": 3}, "api": KEYS}
-    with _servers(tmp_path_factory) as start:
-        yield start(config=config)
+    return start_shared_server(config=config)
 
 
 def good(address: Address, route: str, body: Any = None, **query: Any) -> Any:

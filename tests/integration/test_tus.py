@@ -5,13 +5,14 @@ import os
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from tests.conftest import StartServer
 from tests.support import Server, eventually
 
 from .cmd import form_request, fresh, logged_in
@@ -26,11 +27,8 @@ BYTES = {"Content-Type": "application/offset+octet-stream"}
 
 
 @pytest.fixture(scope="module")
-def own_server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    one = Server(tmp_path_factory.mktemp(f"tus-{http_server}"), config=SETTINGS, http_server=http_server)
-    yield one
-    one.stop()
-    one.check()
+def own_server(http_server: str, start_shared_server: StartServer) -> Server:
+    return start_shared_server(config=SETTINGS, http_server=http_server)
 
 
 def send(server: Server, method: str, path: str, body: bytes = b"", **headers: str) -> Response:

@@ -25,6 +25,7 @@ from tests.security.providers import CLIENT, StandIn
 from tests.security.providers import SECRET as PROVIDER_SECRET
 from tests.storage.servers import KINDS, DatabaseServer
 from tests.support import ROOT, Server, eventually
+from tests.users import User
 
 from . import v1
 from .action import action_session
@@ -36,7 +37,7 @@ from .receiver import Post, Receiver
 from .release import environment_of, run, unpack
 from .setting import stop
 from .sse import listening
-from .test_bots import Account, bot_of, entry, person
+from .test_bots import APP, entry, online, person
 from .test_oauth import Browser
 from .test_uploads import picture
 
@@ -143,11 +144,6 @@ def story(function: Story) -> Story:
     return function
 
 
-def shown(account: Account, route: str, **query: Any) -> Any:
-    """What an account reads."""
-    return v1.good(account.address, route, key=account.token, app="staff", **query)
-
-
 # --- apps, keys, bans ---------------------------------------------------------------------------------------
 
 
@@ -188,43 +184,42 @@ def apps_keys_bans_and_tokens(site: Site) -> Generator[None]:
 
 @story
 def accounts_with_friends(site: Site) -> Generator[None]:
-    ann, bob, cid = (person(site.http, f"f_{name}") for name in ("ann", "bob", "cid"))
-    ann.good("accounts/set", nickname="Ann", avatar="https://example.org/a.png", show_presence=False)
-    ann.good("accounts/identifiers", phone="13800000001", email="ann@example.org", password="correct horse")
+    ann, bob, cid = (person(site, f"f_{name}") for name in ("ann", "bob", "cid"))
+    ann.post("accounts/set", nickname="Ann", avatar="https://example.org/a.png", show_presence=False)
+    ann.post("accounts/identifiers", phone="13800000001", email="ann@example.org", password="correct horse")
     for one, word, friend in ((ann, "request", bob), (bob, "accept", ann), (cid, "request", ann)):
-        one.good(f"friends/{word}", friend=friend.user)
-    bob.good("friends/block", friend=cid.user)
+        one.post(f"friends/{word}", friend=friend.user)
+    bob.post("friends/block", friend=cid.user)
     second = v1.good(
         site.http,
         "accounts/login",
         {"app": "staff", "login": "f_ann", "password": "correct horse", "device": "pad"},
     )
     lists = {
-        (one.user, name): shown(one, "friends", list=name)
+        (one.user, name): one.get("friends", list=name)
         for one in (ann, bob, cid)
         for name in ("friends", "incoming", "outgoing", "blocked")
     }
-    account = shown(ann, "accounts/show")
-    with ann.online(site.ws):
+    account = ann.get("accounts/show")
+    with online(ann, site.ws):
         pass
     yield
-    assert shown(ann, "accounts/show") == account
+    assert ann.get("accounts/show") == account
     for (user, name), listed in lists.items():
         one = next(each for each in (ann, bob, cid) if each.user == user)
-        assert shown(one, "friends", list=name) == listed, (user, name)
+        assert one.get("friends", list=name) == listed, (user, name)
     assert cid.refused("messages/send", to=bob.user, text="hi") == (403, "not_allowed")
     for login in ("f_ann", "13800000001", "ann@example.org"):
         body = {"app": "staff", "login": login, "password": "correct horse"}
         assert v1.good(site.http, "accounts/login", body)["account"]["user"] == ann.user
-    assert v1.refused(site.http, "accounts/login", {"app": "staff", "login": "f_ann", "password": "wrong"})[
-        :2
-    ] == (401, "wrong_login")
-    tablet = Account(site.http, ann.user, second["token"])
-    with ann.online(site.ws), tablet.online(site.ws):
+    anybody = User(site, "", app=APP)
+    assert anybody.refused("accounts/login", login="f_ann", password="wrong") == (401, "wrong_login")
+    tablet = User(site, second["token"], ann.user, APP)
+    with online(ann, site.ws), online(tablet, site.ws):
         pass
-    ann.good("friends/accept", friend=cid.user)
-    assert person(site.http, "f_dan").user not in (ann.user, bob.user, cid.user)
-    ann.good("accounts/logout")
+    ann.post("friends/accept", friend=cid.user)
+    assert person(site, "f_dan").user not in (ann.user, bob.user, cid.user)
+    ann.post("accounts/logout")
     assert ann.refused("friends/request", friend=cid.user)[0] == 401
     assert tablet.refused("friends/request", friend=cid.user)[0] == 401
 
@@ -241,36 +236,36 @@ def logins_with_a_provider(site: Site) -> Generator[None]:
         return answer["account"]["user"], answer["token"]
 
     user, token = log_in()
-    ann = Account(site.http, user, token)
-    links = shown(ann, "accounts/oauth/links")
+    ann = User(site, token, user, APP)
+    links = ann.get("accounts/oauth/links")
     yield
-    assert shown(ann, "accounts/oauth/links") == links
+    assert ann.get("accounts/oauth/links") == links
     assert log_in()[0] == user
 
 
 @story
 def groups_and_invitations(site: Site) -> Generator[None]:
-    ann, bob, cid, dan = (person(site.http, f"g_{name}") for name in ("ann", "bob", "cid", "dan"))
-    group = ann.good("groups/create", name="tea", members=[bob.user, cid.user])["group"]
-    ann.good("groups/role", group=group, member=bob.user, role="admin")
-    ann.good("groups/mute", group=group, member=cid.user, until=4_000_000_000)
-    ann.good("groups/options", group=group, history="all", pin="admin")
-    code = bob.good("invitations/create", group=group, uses=1)["code"]
+    ann, bob, cid, dan = (person(site, f"g_{name}") for name in ("ann", "bob", "cid", "dan"))
+    group = ann.post("groups/create", name="tea", members=[bob.user, cid.user])["group"]
+    ann.post("groups/role", group=group, member=bob.user, role="admin")
+    ann.post("groups/mute", group=group, member=cid.user, until=4_000_000_000)
+    ann.post("groups/options", group=group, history="all", pin="admin")
+    code = bob.post("invitations/create", group=group, uses=1)["code"]
     view = [
-        lambda: shown(ann, "groups/show", group=group),
-        lambda: shown(ann, "groups/members", group=group),
-        lambda: shown(bob, "groups"),
-        lambda: shown(bob, "invitations", group=group),
+        lambda: ann.get("groups/show", group=group),
+        lambda: ann.get("groups/members", group=group),
+        lambda: bob.get("groups"),
+        lambda: bob.get("invitations", group=group),
     ]
     before = [look() for look in view]
     yield
     assert [look() for look in view] == before
     assert cid.refused("messages/send", conversation=int(group), text="hi")[0] == 403
-    assert dan.good("invitations/accept", code=code)["status"] == "joined"
-    eve = person(site.http, "g_eve")
+    assert dan.post("invitations/accept", code=code)["status"] == "joined"
+    eve = person(site, "g_eve")
     assert eve.refused("invitations/accept", code=code) == (404, "unknown_invitation"), "it was for one"
-    sent = dan.good("messages/send", conversation=int(group), text="hello")
-    assert shown(bob, "messages", conversation=group)["messages"][-1]["id"] == sent["id"]
+    sent = dan.post("messages/send", conversation=int(group), text="hello")
+    assert bob.get("messages", conversation=group)["messages"][-1]["id"] == sent["id"]
 
 
 # --- bots and back ends -------------------------------------------------------------------------------------
@@ -282,39 +277,39 @@ def texts_of(posts: list[Post]) -> list[str]:
 
 @story
 def bots_with_webhooks(site: Site) -> Generator[None]:
-    ann = person(site.http, "b_ann")
-    bot, other = bot_of(ann, "echo_bot"), bot_of(ann, "poll_bot")
-    group = ann.good("groups/create", name="bots", members=[other.user])["group"]
-    hook = ann.good("hooks", group=group, nickname="Builds")
-    other.good("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
+    ann = person(site, "b_ann")
+    bot, other = ann.bot("echo_bot"), ann.bot("poll_bot")
+    group = ann.post("groups/create", name="bots", members=[other.user])["group"]
+    hook = ann.post("hooks", group=group, nickname="Builds")
+    other.post("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
     with Receiver() as receiver:
         receiver.reply = lambda post: (200, b'{"text":"%b!"}' % post.json["text"].encode())
-        secret = ann.good("bots/update", bot=bot.user, hook_url=receiver.url)["hook_secret"]
+        secret = ann.post("bots/update", bot=bot.user, hook_url=receiver.url)["hook_secret"]
 
         def answers() -> list[str]:
-            entries = shown(ann, "messages/sync", after=0)["messages"]
+            entries = ann.get("messages/sync", after=0)["messages"]
             return [each["text"] for each in entries if each["from"] == bot.user]
 
-        ann.good("messages/send", to=bot.user, text="one")
+        ann.post("messages/send", to=bot.user, text="one")
         eventually(lambda: answers() == ["one!"])
         receiver.reply = lambda _: (503, b"")
-        ann.good("messages/send", to=bot.user, text="two")
+        ann.post("messages/send", to=bot.user, text="two")
         eventually(lambda: "two" in texts_of(receiver.posts))
         delivery = receiver.posts[-1].headers["imserver-delivery"]
-        bots = shown(ann, "bots")
+        bots = ann.get("bots")
         yield
-        assert shown(ann, "bots") == bots
+        assert ann.get("bots") == bots
         receiver.forget()
         receiver.reply = lambda post: (200, b'{"text":"%b!"}' % post.json["text"].encode())
-        ann.good("messages/send", to=bot.user, text="three")
+        ann.post("messages/send", to=bot.user, text="three")
         eventually(lambda: answers() == ["one!", "two!", "three!"], what="it goes on where it was")
         assert texts_of(receiver.posts) == ["two", "three"]
         assert receiver.posts[0].headers["imserver-delivery"] == delivery
         assert secret
     answer = ask(site.http, request(hook["url"], method="POST", body=b'{"text":"green"}'))
     assert (answer.status, answer.json["conversation"]) == (200, int(group))
-    ann.good("messages/send", conversation=int(group), text="/brew green")
-    with other.online(site.ws) as at_other:
+    ann.post("messages/send", conversation=int(group), text="/brew green")
+    with online(other, site.ws) as at_other:
         while (seen := entry(at_other))["kind"] != "message":
             pass
     assert seen["meta"]["command"] == {"bot": other.user, "name": "brew", "text": "green"}
@@ -353,44 +348,44 @@ def durable_events_of_a_back_end(site: Site) -> Generator[None]:
 
 @story
 def stored_messages(site: Site) -> Generator[None]:
-    ann, bob = person(site.http, "m_ann"), person(site.http, "m_bob")
-    group = int(ann.good("groups/create", name="m", members=[bob.user])["group"])
+    ann, bob = person(site, "m_ann"), person(site, "m_bob")
+    group = int(ann.post("groups/create", name="m", members=[bob.user])["group"])
     talk = 0
     for where in ({"to": bob.user}, {"conversation": group}):
-        sent = [ann.good("messages/send", text=f"tea {number}", **where) for number in range(6)]
+        sent = [ann.post("messages/send", text=f"tea {number}", **where) for number in range(6)]
         ids = [each["id"] for each in sent]
         talk = sent[0]["conversation"]
-        ann.good("messages/edit", id=ids[0], text="coffee")
-        ann.good("messages/recall", id=ids[1])
-        bob.good("messages/react", id=ids[2], emoji="+1")
-        bob.good("messages/react", id=ids[3], emoji="+1")
-        bob.good("messages/react", id=ids[3], emoji="+1", remove=True)
-        ann.good("messages/pin", id=ids[2])
-        bob.good("messages/read", conversation=talk, id=ids[3])
-        ann.good("messages/hide", ids=[ids[4]])
-        bob.good("messages/send", conversation=talk, text="answer", reply_to=ids[2])
-        bob.good("messages/send", conversation=talk, text="you", mentions=[ann.user])
-        bob.good("messages/send", conversation=talk, data={"n": 1}, type="order", client_msg_id="once")
+        ann.post("messages/edit", id=ids[0], text="coffee")
+        ann.post("messages/recall", id=ids[1])
+        bob.post("messages/react", id=ids[2], emoji="+1")
+        bob.post("messages/react", id=ids[3], emoji="+1")
+        bob.post("messages/react", id=ids[3], emoji="+1", remove=True)
+        ann.post("messages/pin", id=ids[2])
+        bob.post("messages/read", conversation=talk, id=ids[3])
+        ann.post("messages/hide", ids=[ids[4]])
+        bob.post("messages/send", conversation=talk, text="answer", reply_to=ids[2])
+        bob.post("messages/send", conversation=talk, text="you", mentions=[ann.user])
+        bob.post("messages/send", conversation=talk, data={"n": 1}, type="order", client_msg_id="once")
     views: list[Callable[[], Any]] = []
     for one in (ann, bob):
-        views.append(lambda one=one: shown(one, "conversations"))
-        views.append(lambda one=one: shown(one, "messages/sync", after=0))
-        views.append(lambda one=one: shown(one, "messages/marks"))
-        views.append(lambda one=one: shown(one, "messages/search", text="tea"))
+        views.append(lambda one=one: one.get("conversations"))
+        views.append(lambda one=one: one.get("messages/sync", after=0))
+        views.append(lambda one=one: one.get("messages/marks"))
+        views.append(lambda one=one: one.get("messages/search", text="tea"))
         for route in ("messages", "messages/receipts", "conversations/pins"):
-            views.append(lambda one=one, route=route: shown(one, route, conversation=talk))
+            views.append(lambda one=one, route=route: one.get(route, conversation=talk))
     before = [view() for view in views]
     yield
     assert [view() for view in views] == before
-    again = bob.good("messages/send", conversation=talk, data={"n": 1}, type="order", client_msg_id="once")
+    again = bob.post("messages/send", conversation=talk, data={"n": 1}, type="order", client_msg_id="once")
     assert again["repeated"] is True
-    ann.good("messages/recall", id=ids[0])
-    bob.good("messages/react", id=ids[2], emoji="+1", remove=True)
-    ann.good("messages/pin", id=ids[2], remove=True)
-    bob.good("messages/read", conversation=talk, id=ids[5])
-    sent = ann.good("messages/send", conversation=talk, text="later tea")
-    assert shown(bob, "messages/search", text="later")["messages"][0]["id"] == sent["id"]
-    assert shown(bob, "conversations/pins", conversation=talk)["messages"] == []
+    ann.post("messages/recall", id=ids[0])
+    bob.post("messages/react", id=ids[2], emoji="+1", remove=True)
+    ann.post("messages/pin", id=ids[2], remove=True)
+    bob.post("messages/read", conversation=talk, id=ids[5])
+    sent = ann.post("messages/send", conversation=talk, text="later tea")
+    assert bob.get("messages/search", text="later")["messages"][0]["id"] == sent["id"]
+    assert bob.get("conversations/pins", conversation=talk)["messages"] == []
 
 
 def ids_behind(one: CmdClient, last: int) -> list[int]:

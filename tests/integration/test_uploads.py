@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +17,13 @@ from jwt.algorithms import OKPAlgorithm
 from PIL import Image
 
 from tests.browser.site import serve_folder
+from tests.conftest import StartServer
 from tests.features.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 from tests.support import Server, eventually
+from tests.users import User
 
 from .cmd import form_request, fresh, logged_in
-from .gochat import fresh_phone, register
+from .gochat import register
 from .raw import PATIENCE_SECONDS, Raw, Response, ask, bearer, request, select_readable
 from .setting import Launch, rss_bytes
 from .v1 import call, good
@@ -55,23 +56,17 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def own_server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def own_server(http_server: str, start_shared_server: StartServer) -> Server:
     """Keys, tokens, a quota of 3 MB."""
-    one = Server(tmp_path_factory.mktemp(f"uploads-{http_server}"), config=SETTINGS, http_server=http_server)
-    yield one
-    one.stop()
-    one.check()
+    return start_shared_server(config=SETTINGS, http_server=http_server)
 
 
 @pytest.fixture(scope="module")
-def roomy(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def roomy(http_server: str, start_shared_server: StartServer) -> Server:
     """Demo mode, and room for large files."""
     uploads = {"min_free_bytes": 0, "quota_bytes": 0, "max_bytes": LARGE}
     config = {"uploads": uploads, "limits": {"body_bytes": 100_000}}
-    one = Server(tmp_path_factory.mktemp(f"roomy-{http_server}"), config=config, http_server=http_server)
-    yield one
-    one.stop()
-    one.check()
+    return start_shared_server(config=config, http_server=http_server)
 
 
 @pytest.fixture
@@ -227,14 +222,6 @@ def test_who_has_it_already_is_informed(own_server: Server, thousand: Any) -> No
         assert (other.status, other.body) == (200, content)
 
 
-@pytest.mark.parametrize(
-    "name", ["x" * 32, "..%2f..%2fimserver.db", "%2e%2e", "incoming", "a" * 31, "%e6%97%a5" * 32, "%00" * 32]
-)
-def test_what_is_no_id_opens_nothing(own_server: Server, name: str) -> None:
-    answer = ask(own_server.http, request(f"{PATH}/{name}"))
-    assert code(answer)[0] == 404
-
-
 # --- who ----------------------------------------------------------------------------------------------------
 
 
@@ -365,23 +352,6 @@ def test_what_follows_an_unread_body_is_never_a_request(own_server: Server) -> N
         assert victim.push().json["response"]["data"]["msg"] == "x"
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        ["Content-Length: 70000", "Transfer-Encoding: chunked"],
-        ["Content-Length: 70000", "Content-Length: 70001"],
-        ["Content-Length: 70000, 70000"],
-        ["Content-Length: +70000"],
-        ["Content-Length : 70000"],
-    ],
-)
-def test_a_length_that_can_be_read_in_two_ways_gets_400(own_server: Server, lines: list[str]) -> None:
-    with Raw(own_server.http) as raw:
-        raw.send(head(None, *lines, app="101", user="x"))
-        assert raw.response().status == 400
-        raw.ended()
-
-
 # --- memory, time, how many ---------------------------------------------------------------------------------
 
 
@@ -451,9 +421,8 @@ def test_an_account_uploads_with_its_token_and_its_files_go_with_it(roomy: Serve
 
 
 def test_an_account_of_another_app_names_its_app_and_uploads(own_server: Server) -> None:
-    body = {"app": "104", "phone": fresh_phone(), "password": "correct horse"}
-    made = good(own_server.http, "accounts/register", body, key=ADMIN)
-    user, proof = made["account"]["user"], made["token"]
+    made = User.register(own_server, "104", key=ADMIN)
+    user, proof = made.user, made.token
     received = uploaded(own_server, b"a photograph", key=proof, app="104")
     assert (received["app"], received["user"]) == ("104", user)
     assert files(own_server, proof, app="104").json["total"] == 1
@@ -499,14 +468,6 @@ def test_a_file_is_removed_if_its_issuer_goes_away_while_it_comes(own_server: Se
             assert code(raw.response()) == (503, "issuer_unavailable")
     assert files(own_server, KEY, app=app, user="ann").json["total"] == 0
     assert kept(own_server) == before
-
-
-def test_the_token_of_a_page_is_not_good_for_uploads(own_server: Server) -> None:
-    page = fetch(own_server, "/home/index?appID=101").body.decode()
-    found = re.search(r"page\.[\w.-]{20,}", page)
-    assert found, page
-    assert code(upload(own_server, b"x", key=found[0], app="")) == (401, "token_invalid")
-    assert code(upload(own_server, b"x", key=found[0], user="bob")) == (401, "token_invalid")
 
 
 # --- a bucket -----------------------------------------------------------------------------------------------

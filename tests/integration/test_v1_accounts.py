@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import Server, eventually
+from tests.users import PASSWORD, User
 
 from .cmd import cmd_client, logged_in
 from .gochat import fresh_phone
@@ -17,72 +18,14 @@ from .protobuf import chatting
 from .raw import Response, ask, request
 from .setting import Launch
 from .sse import Listener, ask_for, end_of
-from .v1 import call, good, refused
-
-KEYS = {
-    "keys": [
-        {"key": "admin-key-of-the-tests", "scopes": ["admin"]},
-        {"key": "push-key-of-the-tests", "scopes": ["push"]},
-    ]
-}
-PASSWORD = "correct horse"
-
-
-class Person:
-    """An account, and what it asks with its token."""
-
-    def __init__(self, server: Server, **more: Any) -> None:
-        self.server = server
-        self.phone = fresh_phone()
-        body = {"phone": self.phone, "password": PASSWORD, **more}
-        made = good(server.http, "accounts/register", body, key=more.pop("key", ""))
-        self.token: str = made["token"]
-        self.user: str = made["account"]["user"]
-
-    def good(self, route: str, body: Any = None, **query: Any) -> Any:
-        return good(self.server.http, route, body, key=self.token, **query)
-
-    def refused(self, route: str, body: Any = None, **query: Any) -> Any:
-        return refused(self.server.http, route, body, key=self.token, **query)[:2]
-
-    def group(self, *members: "Person") -> str:
-        users = [each.user for each in members]
-        made = self.good("groups/create", {"name": "tea", "members": users})
-        group: str = made["group"]
-        return group
-
-    def roles(self, group: str) -> dict[str, str]:
-        listed = self.good("groups/members", group=group)["members"]
-        return {row["user"]: row["role"] for row in listed}
-
-
-@pytest.fixture(scope="module")
-def locked(launch: Launch, http_server: str) -> Server:
-    """A server with keys."""
-    return launch(http_server, api=KEYS, accounts={"registration": True})
-
-
-@pytest.fixture
-def ann(locked: Server) -> Person:
-    return Person(locked)
-
-
-@pytest.fixture
-def bob(locked: Server) -> Person:
-    return Person(locked)
-
-
-@pytest.fixture
-def cid(locked: Server) -> Person:
-    return Person(locked)
-
+from .v1 import KEYS, call, good, refused
 
 # --- accounts -----------------------------------------------------------------------------------------------
 
 
-def test_a_registered_user_can_read_and_change_their_account(ann: Person) -> None:
-    assert ann.good("accounts/set", {"nickname": "Ann", "avatar": "https://example.org/a.png"})
-    shown = ann.good("accounts/show")
+def test_a_registered_user_can_read_and_change_their_account(ann: User) -> None:
+    assert ann.post("accounts/set", nickname="Ann", avatar="https://example.org/a.png")
+    shown = ann.get("accounts/show")
     assert abs(shown.pop("created") - time()) < 60
     assert shown == {
         "user": ann.user,
@@ -94,21 +37,21 @@ def test_a_registered_user_can_read_and_change_their_account(ann: Person) -> Non
         "findable": True,
         "show_presence": True,
     }
-    assert ann.good("accounts/set", {"nickname": "Anne"})["avatar"] == "https://example.org/a.png"
+    assert ann.post("accounts/set", nickname="Anne")["avatar"] == "https://example.org/a.png"
 
 
-def test_phones_are_not_shown_to_others(ann: Person, bob: Person) -> None:
-    assert bob.good("accounts/show", of=ann.user)["phone"] == ""
+def test_phones_are_not_shown_to_others(ann: User, bob: User) -> None:
+    assert bob.get("accounts/show", of=ann.user)["phone"] == ""
     shown = good(ann.server.http, "accounts/show", key="admin-key-of-the-tests", user=ann.user)
     assert shown["phone"] == ann.phone
 
 
-def test_a_phone_is_taken_once(ann: Person) -> None:
+def test_a_phone_is_taken_once(ann: User) -> None:
     body = {"phone": ann.phone, "password": PASSWORD}
     assert refused(ann.server.http, "accounts/register", body)[:2] == (409, "login_taken")
 
 
-def test_the_error_of_a_login_does_not_name_the_wrong_part(ann: Person) -> None:
+def test_the_error_of_a_login_does_not_name_the_wrong_part(ann: User) -> None:
     for phone, password in ((ann.phone, "wrong horse"), (fresh_phone(), PASSWORD)):
         body = {"phone": phone, "password": password}
         status, code, message = refused(ann.server.http, "accounts/login", body)
@@ -119,26 +62,22 @@ def test_the_error_of_a_login_does_not_name_the_wrong_part(ann: Person) -> None:
 @pytest.mark.full
 def test_friends_see_when_a_user_was_last_connected(launch: Launch, http_server: str) -> None:
     server = launch(http_server, apps={"77": {"account_tokens": "required"}})
-    body = {"password": PASSWORD, "app": "77"}
-    ann, bob = (good(server.http, "accounts/register", {**body, "login": name}) for name in ("ann", "bob"))
-    user = ann["account"]["user"]
-    for friend, one, word in ((user, bob, "request"), (bob["account"]["user"], ann, "accept")):
-        good(server.http, f"friends/{word}", {"app": "77", "friend": friend}, key=one["token"])
+    ann, bob = (User.register(server, "77", login=name) for name in ("ann", "bob"))
+    bob.befriend(ann)
 
     def card() -> tuple[str, int]:
-        answer = good(server.http, "accounts/cards", {"app": "77", "users": [user]}, key=bob["token"])
-        (shown,) = answer["cards"]
+        shown = bob.card(ann)
         return shown["presence"], shown["last_seen"]
 
     assert card() == ("offline", 0)
-    with logged_in(server.ws, user, 77, serviceToken=ann["token"]) as one:
+    with logged_in(server.ws, ann.user, 77, serviceToken=ann.token):
         assert card() == ("online", 0)
     eventually(lambda: card()[0] == "offline" and abs(card()[1] - time()) < 600)
 
 
 def test_too_many_failures_are_answered_with_the_time_to_wait(launch: Launch, http_server: str) -> None:
     server = launch(http_server, accounts={"failures": 2, "failure_seconds": 2000})
-    one = Person(server)
+    one = User.register(server)
     wrong = {"phone": one.phone, "password": "wrong horse"}
     for _ in range(2):
         assert refused(server.http, "accounts/login", wrong)[0] == 401
@@ -176,16 +115,16 @@ def test_where_registration_is_closed_a_back_end_registers(launch: Launch, http_
     assert good(server.http, "accounts/register", body, key="admin-key-of-the-tests")["token"]
 
 
-def test_another_password_needs_the_old_one_and_ends_all_sessions(ann: Person) -> None:
+def test_another_password_needs_the_old_one_and_ends_all_sessions(ann: User) -> None:
     new = {"password": "battery staple"}
-    assert ann.refused("accounts/password", {**new, "old_password": "wrong"}) == (401, "wrong_login")
-    assert ann.good("accounts/password", {**new, "old_password": PASSWORD}) == {"user": ann.user}
-    assert ann.refused("accounts/show") == (401, "token_invalid")
+    assert ann.refused("accounts/password", **new, old_password="wrong") == (401, "wrong_login")
+    assert ann.post("accounts/password", **new, old_password=PASSWORD) == {"user": ann.user}
+    assert ann.refused_get("accounts/show") == (401, "token_invalid")
     assert refused(ann.server.http, "accounts/login", {"phone": ann.phone, "password": PASSWORD})[0] == 401
     good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": "battery staple"})
 
 
-def test_a_back_end_sets_a_password_without_the_old_one(ann: Person) -> None:
+def test_a_back_end_sets_a_password_without_the_old_one(ann: User) -> None:
     body = {"user": ann.user, "password": "battery staple"}
     assert good(ann.server.http, "accounts/password", body, key="admin-key-of-the-tests") == {
         "user": ann.user
@@ -193,7 +132,7 @@ def test_a_back_end_sets_a_password_without_the_old_one(ann: Person) -> None:
     good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": "battery staple"})
 
 
-def test_of_two_who_set_a_password_at_once_a_back_end_has_the_last_word(ann: Person) -> None:
+def test_of_two_who_set_a_password_at_once_a_back_end_has_the_last_word(ann: User) -> None:
     def set_it(password: str, key: str = "admin-key-of-the-tests", **more: str) -> int:
         body = {"user": ann.user, "password": password, **more}
         return call(ann.server.http, "accounts/password", body, key=key).status
@@ -221,24 +160,22 @@ def test_the_end_of_all_sessions_invalidates_tokens_and_closes_connections(
     launch: Launch, http_server: str
 ) -> None:
     server = launch(http_server, apps={"77": {"account_tokens": "required"}})
-    body = {"phone": "1", "password": PASSWORD, "app": "77"}
-    user = good(server.http, "accounts/register", body)["account"]["user"]
-    token = good(server.http, "accounts/login", body)["token"]
-    with logged_in(server.ws, user, 77, serviceToken=token) as one:
-        assert good(server.http, "accounts/logout", {"app": "77"}, key=token) == {"user": user}
+    ann = User.register(server, "77", phone="1")
+    with logged_in(server.ws, ann.user, 77, serviceToken=ann.token) as one:
+        assert ann.post("accounts/logout") == {"user": ann.user}
         one.closed(4502)
-    assert refused(server.http, "accounts/show", key=token, app="77")[:2] == (401, "token_invalid")
-    assert good(server.http, "accounts/login", body)["token"]
+    assert ann.refused_get("accounts/show") == (401, "token_invalid")
+    assert ann.post("accounts/login", phone="1", password=PASSWORD)["token"]
 
 
-def test_an_account_is_deleted_with_all_its_data(ann: Person, bob: Person) -> None:
-    ann.good("friends/request", {"friend": bob.user})
-    bob.good("friends/accept", {"friend": ann.user})
+def test_an_account_is_deleted_with_all_its_data(ann: User, bob: User) -> None:
+    ann.post("friends/request", friend=bob.user)
+    bob.post("friends/accept", friend=ann.user)
     group = ann.group(bob)
-    assert ann.good("accounts/delete", {"password": PASSWORD}) == {"user": ann.user}
-    assert ann.refused("accounts/show") == (401, "token_invalid")
-    assert bob.refused("accounts/show", of=ann.user) == (404, "unknown_account")
-    assert bob.good("friends")["count"] == 0
+    assert ann.post("accounts/delete", password=PASSWORD) == {"user": ann.user}
+    assert ann.refused_get("accounts/show") == (401, "token_invalid")
+    assert bob.refused_get("accounts/show", of=ann.user) == (404, "unknown_account")
+    assert bob.get("friends")["count"] == 0
     assert bob.roles(group) == {bob.user: "owner"}
     assert refused(ann.server.http, "accounts/login", {"phone": ann.phone, "password": PASSWORD})[0] == 401
     again = good(ann.server.http, "accounts/register", {"phone": ann.phone, "password": PASSWORD})
@@ -262,25 +199,21 @@ def rows_of(server: Server, user: str) -> set[str]:
 
 def test_nothing_of_a_deleted_account_stays_in_the_database(launch: Launch, http_server: str) -> None:
     server = launch(http_server, apps={"77": {"account_tokens": "required"}})
-    body = {"password": PASSWORD, "app": "77"}
-    ann, bob = (good(server.http, "accounts/register", {**body, "phone": phone}) for phone in "12")
-    user, other = ann["account"]["user"], bob["account"]["user"]
-    for word, friend in (("request", other), ("block", other)):
-        good(server.http, f"friends/{word}", {"friend": friend, "app": "77"}, key=ann["token"])
-    group = good(
-        server.http, "groups/create", {"name": "us", "members": [other], "app": "77"}, key=ann["token"]
-    )
+    ann, bob = (User.register(server, "77") for _ in range(2))
+    user, other = ann.user, bob.user
+    for word in ("request", "block"):
+        ann.post(f"friends/{word}", friend=other)
+    group = ann.group(bob)
     upload = request(f"/api/v1/uploads?app=77&user={user}", method="POST", body=b"a file")
     assert ask(server.http, upload).status == 201
     with cmd_client(server.ws) as one:
-        token = {"serviceToken": ann["token"]}
-        one.login(user, 77, cursor=0, **token)
-        sent = one.ask_cmd("send", {"conversation": int(group["group"]), "text": "hi"})[2]
+        one.login(user, 77, cursor=0, serviceToken=ann.token)
+        sent = one.ask_cmd("send", {"conversation": int(group), "text": "hi"})[2]
         assert one.ask_cmd("read", {"conversation": sent["conversation"], "id": sent["id"]})[0] == 200
         assert one.ask_cmd("hide", {"ids": [sent["id"]]})[0] == 200
         own = {"account", "account_device", "relation", "upload", "upload_usage", "membership"}
         assert rows_of(server, user) >= {*own, "read_position", "hidden", "mark_version"}
-        good(server.http, "accounts/delete", {"app": "77", "password": PASSWORD}, key=ann["token"])
+        ann.post("accounts/delete", password=PASSWORD)
         for kind in ("group", "group", "leave"):
             assert one.push("message").json["response"]["data"]["kind"] == kind
         one.closed(4502)
@@ -292,7 +225,7 @@ def test_nothing_of_a_deleted_account_stays_in_the_database(launch: Launch, http
 
 
 @pytest.mark.parametrize("route", ["accounts/show", "friends", "groups"])
-def test_a_request_without_a_token_is_refused(ann: Person, route: str) -> None:
+def test_a_request_without_a_token_is_refused(ann: User, route: str) -> None:
     server = ann.server
     assert refused(server.http, route, user=ann.user)[:2] == (401, "unauthorized")
     assert refused(server.http, route, key="wrong", user=ann.user)[:2] == (401, "unauthorized")
@@ -302,56 +235,37 @@ def test_a_request_without_a_token_is_refused(ann: Person, route: str) -> None:
     assert call(server.http, route, key="admin-key-of-the-tests", user=ann.user).status == 200
 
 
-def test_an_account_cannot_act_for_another(ann: Person, bob: Person) -> None:
-    assert ann.refused("accounts/show", user=bob.user) == (403, "not_allowed")
-    assert ann.refused("friends/block", {"user": bob.user, "friend": ann.user}) == (403, "not_allowed")
-    assert ann.good("accounts/show", user=ann.user)["user"] == ann.user
-
-
-def test_a_token_does_not_reveal_which_apps_exist(ann: Person) -> None:
-    assert ann.refused("accounts/show", app="none") == (401, "token_invalid")
-
-
-def test_a_token_is_good_in_its_app_only(ann: Person) -> None:
-    assert ann.refused("accounts/show", app="101") == (401, "token_invalid")
+def test_an_account_cannot_act_for_another(ann: User, bob: User) -> None:
+    assert ann.refused_get("accounts/show", user=bob.user) == (403, "not_allowed")
+    assert ann.refused("friends/block", user=bob.user, friend=ann.user) == (403, "not_allowed")
+    assert ann.get("accounts/show", user=ann.user)["user"] == ann.user
 
 
 # --- friends ------------------------------------------------------------------------------------------------
 
 
-def test_the_receiver_of_a_request_accepts_it(ann: Person, bob: Person) -> None:
-    assert ann.good("friends/request", {"friend": bob.user}) == {"status": "asked"}
-    assert [row["user"] for row in bob.good("friends", list="incoming")["friends"]] == [ann.user]
-    assert [row["user"] for row in ann.good("friends", list="outgoing")["friends"]] == [bob.user]
-    assert bob.good("friends/accept", {"friend": ann.user}) == {"status": "friends"}
-    assert [row["user"] for row in ann.good("friends")["friends"]] == [bob.user]
-    assert ann.good("friends/remove", {"friend": bob.user}) == {"status": "done"}
-    assert bob.good("friends")["count"] == 0
-
-
-def test_a_blocked_user_does_not_become_a_friend(ann: Person, bob: Person) -> None:
-    assert bob.good("friends/block", {"friend": ann.user}) == {"status": "done"}
-    assert ann.good("friends/request", {"friend": bob.user}) == {"status": "asked"}
-    assert bob.good("friends", list="incoming")["count"] == 0
-    assert bob.good("friends/accept", {"friend": ann.user}) == {"status": "absent"}
-    assert bob.good("friends/unblock", {"friend": ann.user}) == {"status": "done"}
-    assert bob.good("friends/decline", {"friend": ann.user}) == {"status": "done"}
+def test_the_receiver_of_a_request_accepts_it(ann: User, bob: User) -> None:
+    assert ann.post("friends/request", friend=bob.user) == {"status": "asked"}
+    assert [row["user"] for row in bob.get("friends", list="incoming")["friends"]] == [ann.user]
+    assert [row["user"] for row in ann.get("friends", list="outgoing")["friends"]] == [bob.user]
+    assert bob.post("friends/accept", friend=ann.user) == {"status": "friends"}
+    assert [row["user"] for row in ann.get("friends")["friends"]] == [bob.user]
+    assert ann.post("friends/remove", friend=bob.user) == {"status": "done"}
+    assert bob.get("friends")["count"] == 0
 
 
 @pytest.mark.full
 def test_both_learn_of_a_change_but_not_of_a_block(launch: Launch, http_server: str) -> None:
     server = launch(http_server, apps={"77": {"account_tokens": "required"}})
-    body = {"password": PASSWORD, "app": "77"}
-    one, two = (good(server.http, "accounts/register", {**body, "login": name}) for name in ("ann", "bob"))
-    ann, bob = one["account"]["user"], two["account"]["user"]
+    one, two = (User.register(server, "77", login=name) for name in ("ann", "bob"))
+    ann, bob = one.user, two.user
 
-    def change(word: str, by: dict[str, Any], friend: str) -> None:
-        good(server.http, f"friends/{word}", {"app": "77", "friend": friend}, key=by["token"])
+    def change(word: str, by: User, friend: str) -> None:
+        by.post(f"friends/{word}", friend=friend)
 
     with cmd_client(server.ws) as first, cmd_client(server.ws) as second:
-        for client, user, made in ((first, ann, one), (second, bob, two)):
-            login = {"userID": user, "appID": 77, "serviceToken": made["token"], "cursor": 0}
-            assert client.ask_cmd("login", login)[0] == 200
+        for client, user in ((first, one), (second, two)):
+            client.login(user.user, 77, serviceToken=user.token, cursor=0)
         change("block", one, bob)
         assert first.push("contact").json["response"]["data"] == {"from": bob, "to": ann}
         change("request", two, ann)  # ann has blocked bob, and learns nothing
@@ -366,55 +280,45 @@ def test_both_learn_of_a_change_but_not_of_a_block(launch: Launch, http_server: 
             assert client.push("contact").json["response"]["data"] == {"from": about, "to": user}
 
 
-def test_friends_come_in_pages(ann: Person) -> None:
-    others = [Person(ann.server).user for _ in range(3)]
-    for other in others:
-        ann.good("friends/request", {"friend": other})
-    first = ann.good("friends", list="outgoing", limit=2)
-    second = ann.good("friends", list="outgoing", limit=2, cursor=first["next"])
-    assert (first["count"], second["count"], second["next"]) == (3, 3, "")
-    assert [row["user"] for row in first["friends"] + second["friends"]] == others
-
-
-def test_oneself_and_nobody_are_no_friends(ann: Person) -> None:
-    assert ann.refused("friends/request", {"friend": ann.user}) == (400, "invalid_request")
-    assert ann.refused("friends/request", {"friend": "999999999"}) == (404, "unknown_account")
+def test_oneself_and_nobody_are_no_friends(ann: User) -> None:
+    assert ann.refused("friends/request", friend=ann.user) == (400, "invalid_request")
+    assert ann.refused("friends/request", friend="999999999") == (404, "unknown_account")
 
 
 # --- groups -------------------------------------------------------------------------------------------------
 
 
-def test_a_group_is_made_and_seen_by_its_members_only(ann: Person, bob: Person, cid: Person) -> None:
+def test_a_group_is_made_and_seen_by_its_members_only(ann: User, bob: User, cid: User) -> None:
     group = ann.group(bob)
     assert ann.roles(group) == {ann.user: "owner", bob.user: "member"}
-    shown = bob.good("groups/show", group=group)
+    shown = bob.get("groups/show", group=group)
     assert (shown["group"], shown["name"], shown["role"]) == (group, "tea", "member")
-    assert cid.refused("groups/show", group=group) == (404, "unknown_group")
-    assert cid.refused("groups/members", group=group) == (404, "unknown_group")
-    assert ann.refused("groups/show", group="999999999") == (404, "unknown_group")
-    assert bob.good("groups", limit=1) == {"count": 1, "groups": [shown], "next": ""}
-    assert len(bob.good("groups/members", group=group, limit=1)["members"]) == 1
-    assert bob.good("groups/members", group=group, limit=2)["next"] == ""
-    assert cid.good("groups") == {"count": 0, "groups": [], "next": ""}
+    assert cid.refused_get("groups/show", group=group) == (404, "unknown_group")
+    assert cid.refused_get("groups/members", group=group) == (404, "unknown_group")
+    assert ann.refused_get("groups/show", group="999999999") == (404, "unknown_group")
+    assert bob.get("groups", limit=1) == {"count": 1, "groups": [shown], "next": ""}
+    assert len(bob.get("groups/members", group=group, limit=1)["members"]) == 1
+    assert bob.get("groups/members", group=group, limit=2)["next"] == ""
+    assert cid.get("groups") == {"count": 0, "groups": [], "next": ""}
 
 
-def test_members_invite_accounts_and_leave(ann: Person, bob: Person, cid: Person) -> None:
+def test_members_invite_accounts_and_leave(ann: User, bob: User, cid: User) -> None:
     group = ann.group(bob)
     invited = {"group": group, "members": [cid.user, ann.user]}
-    assert bob.good("groups/invite", invited)["users"] == [cid.user]
-    assert cid.good("groups/leave", {"group": group})["users"] == [cid.user]
+    assert bob.post("groups/invite", **invited)["users"] == [cid.user]
+    assert cid.post("groups/leave", group=group)["users"] == [cid.user]
     assert set(ann.roles(group)) == {ann.user, bob.user}
-    assert cid.refused("groups/leave", {"group": group}) == (404, "unknown_group")
+    assert cid.refused("groups/leave", group=group) == (404, "unknown_group")
 
 
-def test_the_group_of_an_owner_who_leaves_goes_to_an_admin(ann: Person, bob: Person, cid: Person) -> None:
+def test_the_group_of_an_owner_who_leaves_goes_to_an_admin(ann: User, bob: User, cid: User) -> None:
     group = ann.group(bob, cid)
-    ann.good("groups/role", {"group": group, "member": cid.user, "role": "admin"})
-    ann.good("groups/leave", {"group": group})
+    ann.post("groups/role", group=group, member=cid.user, role="admin")
+    ann.post("groups/leave", group=group)
     assert bob.roles(group) == {bob.user: "member", cid.user: "owner"}
 
 
-def test_roles_decide_the_permissions(ann: Person, bob: Person, cid: Person) -> None:
+def test_roles_decide_the_permissions(ann: User, bob: User, cid: User) -> None:
     group = ann.group(bob, cid)
     too_low = (403, "role_too_low")
     rename = {"group": group, "name": "coffee"}
@@ -422,60 +326,60 @@ def test_roles_decide_the_permissions(ann: Person, bob: Person, cid: Person) -> 
     quiet = {"group": group, "member": cid.user, "until": int(time()) + 100}
     role = {"group": group, "member": cid.user, "role": "admin"}
     for route, body in (("rename", rename), ("remove", away), ("mute", quiet), ("role", role)):
-        assert bob.refused(f"groups/{route}", body) == too_low, route
-    ann.good("groups/role", {"group": group, "member": bob.user, "role": "admin"})
-    assert bob.good("groups/rename", rename)["name"] == "coffee"
-    assert bob.good("groups/mute", quiet)["users"] == [cid.user]
-    assert cid.good("groups/show", group=group)["muted_until"] == quiet["until"]
-    ann.good("groups/options", {"group": group, "rename": "member"})
-    assert cid.refused("groups/rename", rename) == too_low, "a muted member writes nothing, also no name"
-    assert cid.refused("groups/invite", {"group": group, "members": [ann.user]}) == too_low
-    assert cid.refused("invitations/create", {"group": group}) == too_low
-    assert bob.refused("groups/role", role) == too_low
-    assert bob.refused("groups/remove", {"group": group, "members": [ann.user]}) == too_low
-    assert bob.good("groups/remove", away)["users"] == [cid.user]
-    assert bob.refused("groups/mute", quiet) == (404, "unknown_member")
+        assert bob.refused(f"groups/{route}", **body) == too_low, route
+    ann.post("groups/role", group=group, member=bob.user, role="admin")
+    assert bob.post("groups/rename", **rename)["name"] == "coffee"
+    assert bob.post("groups/mute", **quiet)["users"] == [cid.user]
+    assert cid.get("groups/show", group=group)["muted_until"] == quiet["until"]
+    ann.post("groups/options", group=group, rename="member")
+    assert cid.refused("groups/rename", **rename) == too_low, "a muted member writes nothing, also no name"
+    assert cid.refused("groups/invite", group=group, members=[ann.user]) == too_low
+    assert cid.refused("invitations/create", group=group) == too_low
+    assert bob.refused("groups/role", **role) == too_low
+    assert bob.refused("groups/remove", group=group, members=[ann.user]) == too_low
+    assert bob.post("groups/remove", **away)["users"] == [cid.user]
+    assert bob.refused("groups/mute", **quiet) == (404, "unknown_member")
 
 
-def test_a_back_end_makes_no_group_of_an_account_that_does_not_exist(ann: Person) -> None:
+def test_a_back_end_makes_no_group_of_an_account_that_does_not_exist(ann: User) -> None:
     given = {"app": "gochat", "user": "999999999", "name": "us", "members": [ann.user]}
     key = "admin-key-of-the-tests"
     assert refused(ann.server.http, "groups/create", given, key=key)[:2] == (404, "unknown_account")
 
 
-def test_nobody_writes_to_an_account_that_does_not_exist(ann: Person, bob: Person, cid: Person) -> None:
+def test_nobody_writes_to_an_account_that_does_not_exist(ann: User, bob: User, cid: User) -> None:
     """Ids follow each other: the next account would read it."""
     http, key = ann.server.http, "admin-key-of-the-tests"
-    cid.good("accounts/delete", {"password": PASSWORD})
+    cid.post("accounts/delete", password=PASSWORD)
     for nobody in (str(int(cid.user) + 1), cid.user, "bob.lee"):
-        assert ann.refused("messages/send", {"to": nobody, "text": "hi"}) == (404, "unknown_account")
+        assert ann.refused("messages/send", to=nobody, text="hi") == (404, "unknown_account")
         pushed = {"app": "gochat", "user": nobody, "sender": "shop", "text": "hi", "store": True}
         (result,) = good(http, "push", pushed, key=key)["results"]
         assert (result["status"], result["reason"]) == ("refused", "unknown_account")
-    assert Person(ann.server).good("messages/sync", after=0)["messages"] == []
+    assert User.register(ann.server).get("messages/sync", after=0)["messages"] == []
     # Who is no account may write first, and be answered.
     good(http, "push", {**pushed, "user": bob.user}, key=key)
-    bob.good("messages/send", {"to": "shop", "text": "thanks"})
+    bob.post("messages/send", to="shop", text="thanks")
 
 
-def test_a_refused_change_of_a_bot_changes_nothing(ann: Person) -> None:
-    bot = ann.good("bots", {"name": f"bot{ann.user}"})["id"]
+def test_a_refused_change_of_a_bot_changes_nothing(ann: User) -> None:
+    bot = ann.post("bots", name=f"bot{ann.user}")["id"]
     twice = [{"name": "tea", "description": "x"}] * 2
     asked = {"bot": bot, "hook_url": "https://example.com/h", "commands": twice}
-    assert ann.refused("bots/update", asked) == (400, "invalid_request")
-    (shown,) = [each for each in ann.good("bots")["bots"] if each["id"] == bot]
+    assert ann.refused("bots/update", **asked) == (400, "invalid_request")
+    (shown,) = [each for each in ann.get("bots")["bots"] if each["id"] == bot]
     assert not shown.get("hook_url")
 
 
-def test_an_owner_hands_a_group_over(ann: Person, bob: Person) -> None:
+def test_an_owner_hands_a_group_over(ann: User, bob: User) -> None:
     group = ann.group(bob)
-    ann.good("groups/role", {"group": group, "member": bob.user, "role": "owner"})
+    ann.post("groups/role", group=group, member=bob.user, role="owner")
     assert bob.roles(group) == {ann.user: "admin", bob.user: "owner"}
     mine = {"group": group, "member": bob.user, "role": "member"}
-    assert bob.refused("groups/role", mine) == (403, "role_too_low"), "a group has an owner"
+    assert bob.refused("groups/role", **mine) == (403, "role_too_low"), "a group has an owner"
 
 
-def test_a_back_end_may_everything_with_any_users(ann: Person) -> None:
+def test_a_back_end_may_everything_with_any_users(ann: User) -> None:
     server = ann.server
     users = {"app": "101", "user": "u1", "name": "us", "members": ["u2", "安"]}
     group = good(server.http, "groups/create", users, key="admin-key-of-the-tests")["group"]
@@ -489,13 +393,11 @@ def test_a_back_end_may_everything_with_any_users(ann: Person) -> None:
 
 @pytest.mark.full
 def test_a_group_has_a_limit_of_members(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, accounts={"group_members": 2})
-    body = {"user": "a", "app": "101", "name": "us", "members": ["b"]}
-    group = good(server.http, "groups/create", body)["group"]
-    more = {"app": "101", "group": group, "members": ["b", "c"]}
-    assert refused(server.http, "groups/invite", more)[:2] == (409, "too_many_members")
-    body["members"] = ["b", "c"]
-    assert refused(server.http, "groups/create", body)[:2] == (409, "too_many_members")
+    one = User(launch(http_server, accounts={"group_members": 2}), "", app="101")
+    group = one.post("groups/create", user="a", name="us", members=["b"])["group"]
+    too_many = (409, "too_many_members")
+    assert one.refused("groups/invite", group=group, members=["b", "c"]) == too_many
+    assert one.refused("groups/create", user="a", name="us", members=["b", "c"]) == too_many
 
 
 @pytest.mark.full
@@ -523,20 +425,20 @@ def test_members_of_a_large_group_come_in_pages(launch: Launch, http_server: str
 # --- logins one by one --------------------------------------------------------------------------------------
 
 
-def test_one_login_is_ended_and_the_others_stay(locked: Server, ann: Person) -> None:
+def test_one_login_is_ended_and_the_others_stay(locked: Server, ann: User) -> None:
     body = {"phone": ann.phone, "password": PASSWORD, "device": "phone"}
     token = good(locked.http, "accounts/login", body)["token"]
     with chatting(locked.ws, (ann.user, token)) as phone, chatting(locked.ws, (ann.user, ann.token)):
-        rows = {row["name"]: row for row in ann.good("accounts/devices")["devices"]}
+        rows = {row["name"]: row for row in ann.get("accounts/devices")["devices"]}
         phone_row, own = rows["phone"], rows[""]
         assert (phone_row["name"], phone_row["online"], phone_row["current"]) == ("phone", True, False)
         assert (own["name"], own["online"], own["current"]) == ("", True, True)
-        assert ann.good("accounts/devices/logout", {"device": phone_row["device"]}) == {"user": ann.user}
+        assert ann.post("accounts/devices/logout", device=phone_row["device"]) == {"user": ann.user}
         phone.closed(4502)
         assert refused(locked.http, "accounts/show", key=token)[:2] == (401, "token_invalid")
-        assert [row["device"] for row in ann.good("accounts/devices")["devices"]] == [own["device"]]
+        assert [row["device"] for row in ann.get("accounts/devices")["devices"]] == [own["device"]]
     again = {"device": phone_row["device"]}
-    assert ann.refused("accounts/devices/logout", again) == (404, "unknown_device")
+    assert ann.refused("accounts/devices/logout", **again) == (404, "unknown_device")
     asked = {"user": ann.user, **again}
     assert refused(locked.http, "accounts/devices/logout", asked, key="push-key-of-the-tests")[:2] == (
         403,
@@ -548,7 +450,7 @@ def test_one_login_is_ended_and_the_others_stay(locked: Server, ann: Person) -> 
     )
 
 
-def test_tabs_are_parts_of_a_device_and_end_with_it(locked: Server, ann: Person) -> None:
+def test_tabs_are_parts_of_a_device_and_end_with_it(locked: Server, ann: User) -> None:
     body = {"phone": ann.phone, "password": PASSWORD, "device": "phone"}
     account = (ann.user, good(locked.http, "accounts/login", body)["token"])
     with (
@@ -556,22 +458,22 @@ def test_tabs_are_parts_of_a_device_and_end_with_it(locked: Server, ann: Person)
         chatting(locked.ws, account, "phone/2") as two,
         chatting(locked.ws, (ann.user, ann.token), "phones/1") as other,
     ):
-        rows = {row["name"]: row for row in ann.good("accounts/devices")["devices"]}
+        rows = {row["name"]: row for row in ann.get("accounts/devices")["devices"]}
         assert rows["phone"]["online"]
-        ann.good("accounts/devices/logout", {"device": rows["phone"]["device"]})
+        ann.post("accounts/devices/logout", device=rows["phone"]["device"])
         one.closed(4502)
         two.closed(4502)
         assert other.catch_up(0) == []
 
 
-def test_an_account_cannot_end_the_logins_of_another(locked: Server, ann: Person, bob: Person) -> None:
-    (row,) = ann.good("accounts/devices")["devices"]
-    assert bob.refused("accounts/devices/logout", {"device": row["device"]}) == (404, "unknown_device")
-    assert bob.refused("accounts/devices", user=ann.user) == (403, "not_allowed")
-    assert ann.good("accounts/show")["user"] == ann.user
+def test_an_account_cannot_end_the_logins_of_another(locked: Server, ann: User, bob: User) -> None:
+    (row,) = ann.get("accounts/devices")["devices"]
+    assert bob.refused("accounts/devices/logout", device=row["device"]) == (404, "unknown_device")
+    assert bob.refused_get("accounts/devices", user=ann.user) == (403, "not_allowed")
+    assert ann.get("accounts/show")["user"] == ann.user
 
 
-def test_a_stream_of_events_ends_with_the_sessions_of_its_account(locked: Server, ann: Person) -> None:
+def test_a_stream_of_events_ends_with_the_sessions_of_its_account(locked: Server, ann: User) -> None:
     for route, asked in (("accounts/logout", {}), ("accounts/delete", {"password": PASSWORD})):
         body = {"phone": ann.phone, "password": PASSWORD, "device": "reader"}
         token = good(locked.http, "accounts/login", body)["token"]
@@ -585,21 +487,21 @@ def test_a_stream_of_events_ends_with_the_sessions_of_its_account(locked: Server
 # --- open groups --------------------------------------------------------------------------------------------
 
 
-def test_any_user_can_join_an_open_group(ann: Person, bob: Person, cid: Person) -> None:
+def test_any_user_can_join_an_open_group(ann: User, bob: User, cid: User) -> None:
     group = ann.group(bob)
-    assert cid.refused("groups/join", {"group": group}) == (404, "unknown_group")
-    assert bob.refused("groups/open", {"group": group, "open": True}) == (403, "role_too_low")
-    assert ann.good("groups/open", {"group": group, "open": True})["open"] is True
-    assert cid.good("groups/show", group=group)["role"] == ""
-    assert cid.refused("groups/members", group=group) == (404, "unknown_group")
+    assert cid.refused("groups/join", group=group) == (404, "unknown_group")
+    assert bob.refused("groups/open", group=group, open=True) == (403, "role_too_low")
+    assert ann.post("groups/open", group=group, open=True)["open"] is True
+    assert cid.get("groups/show", group=group)["role"] == ""
+    assert cid.refused_get("groups/members", group=group) == (404, "unknown_group")
     for _ in range(2):
-        joined = cid.good("groups/join", {"group": group})
+        joined = cid.post("groups/join", group=group)
         assert (joined["role"], joined["open"]) == ("member", True)
     assert ann.roles(group) == {ann.user: "owner", bob.user: "member", cid.user: "member"}
-    cid.good("groups/leave", {"group": group})
-    assert ann.good("groups/open", {"group": group, "open": False})["open"] is False
-    assert cid.refused("groups/join", {"group": group}) == (404, "unknown_group")
-    assert cid.refused("groups/show", group=group) == (404, "unknown_group")
+    cid.post("groups/leave", group=group)
+    assert ann.post("groups/open", group=group, open=False)["open"] is False
+    assert cid.refused("groups/join", group=group) == (404, "unknown_group")
+    assert cid.refused_get("groups/show", group=group) == (404, "unknown_group")
 
 
 # --- how often ----------------------------------------------------------------------------------------------
@@ -635,7 +537,7 @@ def test_an_address_registers_and_logs_in_so_often_and_others_go_on(strict: Serv
     assert asked_from(strict, "203.0.113.7", "/register", form).json["code"] == -1
     assert register("203.0.113.8").status == 201
     assert [register("127.0.0.1").status for _ in range(3)] == [201] * 3
-    ann = Person(strict)
+    ann = User.register(strict)
     login = json.dumps({"phone": ann.phone, "password": PASSWORD})
     found = [asked_from(strict, "203.0.113.9", "/api/v1/accounts/login", login).status for _ in range(3)]
     assert found == [200, 200, 429]

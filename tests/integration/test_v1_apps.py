@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support import Server, eventually, run_cli
+from tests.users import User
 
 from .cmd import fresh, logged_in, login_code, number
 from .raw import Raw, ask, request
@@ -323,8 +324,7 @@ def test_an_app_is_deleted_with_all_that_belongs_to_it(http_server: str, launch:
     for name in (app, other):
         settings = {"open": True, "account_tokens": "required"}
         good(server.http, "apps/create", {"app": name, "settings": settings})
-        who = {"phone": "1", "nickname": "Ann", "password": "a long password"}
-        users[name] = good(server.http, "accounts/register", {"app": name, **who})["account"]["user"]
+        users[name] = User.register(server, name, phone="1", nickname="Ann").user
         good(server.http, "groups/create", {"app": name, "user": users[name], "name": "tea"})
         good(server.http, "push", {"app": name, "user": "bob", "text": "hi", "store": True})
         upload = f"/api/v1/uploads?app={name}&user=eve&name=notes.txt"

@@ -1,12 +1,11 @@
 """``/api/v1/channels``: publish once, read what was published, and what a channel is like."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS
-from tests.conftest import StartServer, _servers
+from tests.conftest import StartServer
 from tests.support import Server
 
 from .cmd import CmdClient, logged_in
@@ -24,9 +23,8 @@ NEWS = {"app": "shop", "channel": "news:1"}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with _servers(tmp_path_factory) as start:
-        yield start(config={"apps": {"shop": SHOP}})
+def server(start_shared_server: StartServer) -> Server:
+    return start_shared_server(config={"apps": {"shop": SHOP}})
 
 
 def publish(server: Server, **fields: Any) -> Any:

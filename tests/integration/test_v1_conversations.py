@@ -5,11 +5,10 @@ from typing import Any
 import pytest
 
 from tests.support import Server
+from tests.users import User
 
 from .cmd import logged_in
-from .setting import Launch
 from .test_messaging import send
-from .test_v1_accounts import KEYS, Person
 from .v1 import good, refused
 
 KEY = "admin-key-of-the-tests"
@@ -20,22 +19,6 @@ def pushed(server: Server, sender: str, to: str, text: str, app: object = "gocha
     body = {"app": str(app), "user": to, "sender": sender, "text": text, "store": True}
     stored: dict[str, Any] = good(server.http, "push", body, key=KEY)["results"][0]["stored"]
     return stored
-
-
-@pytest.fixture(scope="module")
-def locked(launch: Launch, http_server: str) -> Server:
-    """A server with keys."""
-    return launch(http_server, api=KEYS, accounts={"registration": True})
-
-
-@pytest.fixture
-def ann(locked: Server) -> Person:
-    return Person(locked)
-
-
-@pytest.fixture
-def bob(locked: Server) -> Person:
-    return Person(locked)
 
 
 @pytest.mark.full
@@ -103,16 +86,16 @@ def test_reading_moves_on_and_informs_the_author(server: Server, app: int) -> No
         assert refused(server.http, "messages/read", strange)[:2] == (404, "unknown_conversation")
 
 
-def test_an_account_recalls_and_edits_its_own_only(locked: Server, ann: Person, bob: Person) -> None:
+def test_an_account_recalls_and_edits_its_own_only(locked: Server, ann: User, bob: User) -> None:
     stored = pushed(locked, ann.user, bob.user, "helo")
-    edited = ann.good("messages/edit", {"id": stored["id"], "text": "hello"})
+    edited = ann.post("messages/edit", id=stored["id"], text="hello")
     assert (edited["conversation"], edited["seq"]) == (stored["conversation"], stored["seq"] + 1)
     for word, more in (("edit", {"text": "x"}), ("recall", {})):
-        assert bob.refused(f"messages/{word}", {"id": stored["id"], **more}) == (404, "unknown_message")
-        assert ann.refused(f"messages/{word}", {"id": 10**9, **more}) == (404, "unknown_message")
-        assert ann.refused(f"messages/{word}", {"id": edited["id"], **more}) == (404, "unknown_message")
-    recalled = ann.good("messages/recall", {"id": stored["id"]})
-    page = bob.good("messages", conversation=stored["conversation"])
+        assert bob.refused(f"messages/{word}", id=stored["id"], **more) == (404, "unknown_message")
+        assert ann.refused(f"messages/{word}", id=10**9, **more) == (404, "unknown_message")
+        assert ann.refused(f"messages/{word}", id=edited["id"], **more) == (404, "unknown_message")
+    recalled = ann.post("messages/recall", id=stored["id"])
+    page = bob.get("messages", conversation=stored["conversation"])
     assert [(each["kind"], each.get("about", 0), each["from"]) for each in page["messages"]] == [
         ("recall", stored["id"], ann.user),
         ("recall", stored["id"], ann.user),
@@ -120,29 +103,29 @@ def test_an_account_recalls_and_edits_its_own_only(locked: Server, ann: Person, 
     ]
     assert not any("text" in each for each in page["messages"])
     assert page["messages"][-1]["id"] == recalled["id"]
-    assert bob.good("messages/search", text="hello")["messages"] == []
-    assert ann.refused("messages/edit", {"id": stored["id"], "text": "again"}) == (404, "unknown_message")
+    assert bob.get("messages/search", text="hello")["messages"] == []
+    assert ann.refused("messages/edit", id=stored["id"], text="again") == (404, "unknown_message")
 
 
-def test_a_back_end_may_take_back_anybodys(locked: Server, ann: Person, bob: Person) -> None:
+def test_a_back_end_may_take_back_anybodys(locked: Server, ann: User, bob: User) -> None:
     stored = pushed(locked, ann.user, bob.user, "spam")
     done = good(locked.http, "messages/recall", {"id": stored["id"]}, key=KEY)
     assert done["conversation"] == stored["conversation"]
     for reader in (ann, bob):
-        last = reader.good("messages", conversation=stored["conversation"])["messages"][-1]
+        last = reader.get("messages", conversation=stored["conversation"])["messages"][-1]
         assert (last["kind"], last["from"], last["about"]) == ("recall", "", stored["id"])
     assert good(locked.http, "messages/recall", {"id": stored["id"], "user": ann.user}, key=KEY)
 
 
-def test_whoever_left_a_group_changes_nothing_there(locked: Server, ann: Person, bob: Person) -> None:
+def test_whoever_left_a_group_changes_nothing_there(locked: Server, ann: User, bob: User) -> None:
     group = ann.group(bob)
     body = {"app": "gochat", "group": group, "sender": bob.user, "text": "hi", "store": True}
     stored = good(locked.http, "push", body, key=KEY)["results"][0]["stored"]
-    bob.good("groups/leave", {"group": group})
-    assert bob.refused("messages/recall", {"id": stored["id"]}) == (404, "unknown_conversation")
+    bob.post("groups/leave", group=group)
+    assert bob.refused("messages/recall", id=stored["id"]) == (404, "unknown_conversation")
 
 
-def test_nobody_reads_for_others_without_the_right_to(locked: Server, ann: Person, bob: Person) -> None:
+def test_nobody_reads_for_others_without_the_right_to(locked: Server, ann: User, bob: User) -> None:
     stored = pushed(locked, ann.user, bob.user, "hi")
     for route, query in (
         ("conversations", {}),
@@ -155,7 +138,7 @@ def test_nobody_reads_for_others_without_the_right_to(locked: Server, ann: Perso
             403,
             "forbidden",
         )
-        assert ann.refused(route, user=bob.user, **query) == (403, "not_allowed")
+        assert ann.refused_get(route, user=bob.user, **query) == (403, "not_allowed")
         assert refused(locked.http, route, key=KEY, **query)[:2] == (400, "invalid_request")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support import Server
+from tests.users import User
 
 from .clusters import nodes_of
 from .cmd import logged_in
@@ -13,116 +14,99 @@ from .protobuf import chatting
 from .receiver import Receiver
 from .setting import Launch
 from .sse import Listener
-from .test_v1_accounts import KEYS, Person
-from .v1 import call, good, refused
+from .v1 import KEYS, call, good, refused
 
 KEY = "admin-key-of-the-tests"
-
-
-@pytest.fixture(scope="module")
-def locked(launch: Launch, http_server: str) -> Server:
-    """A server with keys."""
-    return launch(http_server, api=KEYS, accounts={"registration": True})
-
-
-@pytest.fixture
-def ann(locked: Server) -> Person:
-    return Person(locked)
-
-
-@pytest.fixture
-def bob(locked: Server) -> Person:
-    return Person(locked)
 
 
 def texts(page: Any) -> list[str]:
     return [each.get("text", "") for each in page["messages"]]
 
 
-def test_an_account_sends_and_the_other_reads_with_nothing_but_their_tokens(ann: Person, bob: Person) -> None:
+def test_an_account_sends_and_the_other_reads_with_nothing_but_their_tokens(ann: User, bob: User) -> None:
     body = {"to": bob.user, "text": "tea?", "client_msg_id": "a-1"}
-    first = ann.good("messages/send", body)
+    first = ann.post("messages/send", **body)
     assert (first["seq"], first["repeated"]) == (1, False)
-    assert ann.good("messages/send", body) == {**first, "repeated": True}
+    assert ann.post("messages/send", **body) == {**first, "repeated": True}
     back = {"conversation": first["conversation"], "data": {"n": [1, "é"]}, "reply_to": first["id"]}
-    second = bob.good("messages/send", {**back, "mentions": [ann.user]})
-    page = ann.good("messages/sync", after=first["id"] - 1)
+    second = bob.post("messages/send", **back, mentions=[ann.user])
+    page = ann.get("messages/sync", after=first["id"] - 1)
     shown = page["messages"][1]
     assert (page["after"], page["more"], page["begin_anew"]) == (second["id"], False, False)
     assert (shown["type"], shown["data"], shown["about"]) == ("custom", {"n": [1, "é"]}, first["id"])
     assert shown["meta"] == {"mentions": [ann.user]}
-    assert texts(bob.good("messages", conversation=first["conversation"])) == ["tea?", ""]
-    assert [row["peer"] for row in bob.good("conversations")["conversations"]] == [ann.user]
+    assert texts(bob.get("messages", conversation=first["conversation"])) == ["tea?", ""]
+    assert [row["peer"] for row in bob.get("conversations")["conversations"]] == [ann.user]
 
 
-def test_clients_of_other_dialects_receive_it_at_once(locked: Server, ann: Person, bob: Person) -> None:
+def test_clients_of_other_dialects_receive_it_at_once(locked: Server, ann: User, bob: User) -> None:
     with chatting(locked.ws, (bob.user, bob.token)) as protobuf_client:
         protobuf_client.catch_up()
-        ann.good("messages/send", {"to": bob.user, "text": "tea?"})
+        ann.post("messages/send", to=bob.user, text="tea?")
         received = protobuf_client.output()
         assert b"tea?" in received.data
 
 
-def test_members_of_a_group_speak_there_unless_they_are_muted(ann: Person, bob: Person) -> None:
+def test_members_of_a_group_speak_there_unless_they_are_muted(ann: User, bob: User) -> None:
     group = ann.group(bob)
     body = {"conversation": int(group), "text": "hi"}
-    assert bob.good("messages/send", body)["conversation"] == int(group)
-    ann.good("groups/mute", {"group": group, "member": bob.user, "until": int(time()) + 1000})
-    assert bob.refused("messages/send", body) == (403, "muted")
-    ann.good("groups/remove", {"group": group, "members": [bob.user]})
-    assert bob.refused("messages/send", body) == (404, "unknown_conversation")
-    assert bob.refused("messages/send", {**body, "conversation": 10**12}) == (404, "unknown_conversation")
+    assert bob.post("messages/send", **body)["conversation"] == int(group)
+    ann.post("groups/mute", group=group, member=bob.user, until=int(time()) + 1000)
+    assert bob.refused("messages/send", **body) == (403, "muted")
+    ann.post("groups/remove", group=group, members=[bob.user])
+    assert bob.refused("messages/send", **body) == (404, "unknown_conversation")
+    assert bob.refused("messages/send", **{**body, "conversation": 10**12}) == (404, "unknown_conversation")
 
 
-def test_an_edit_may_say_anything_and_what_comes_again_is_stored_once(ann: Person, bob: Person) -> None:
-    sent = ann.good("messages/send", {"to": bob.user, "text": "here it is"})
+def test_an_edit_may_say_anything_and_what_comes_again_is_stored_once(ann: User, bob: User) -> None:
+    sent = ann.post("messages/send", to=bob.user, text="here it is")
     edit = {"id": sent["id"], "data": {"url": "/p/1"}, "type": "picture", "mentions": [bob.user]}
-    first = ann.good("messages/edit", {**edit, "client_msg_id": "e"})
-    assert ann.good("messages/edit", {**edit, "client_msg_id": "e"}) == {**first, "repeated": True}
-    (shown, _) = bob.good("messages", conversation=sent["conversation"])["messages"]
+    first = ann.post("messages/edit", **edit, client_msg_id="e")
+    assert ann.post("messages/edit", **edit, client_msg_id="e") == {**first, "repeated": True}
+    (shown, _) = bob.get("messages", conversation=sent["conversation"])["messages"]
     assert (shown["type"], shown["data"]) == ("picture", {"url": "/p/1"})
     assert shown["meta"] == {"mentions": [bob.user], "edited": first["id"]}
-    gone = ann.good("messages/recall", {"id": sent["id"], "client_msg_id": "r"})
-    assert ann.good("messages/recall", {"id": sent["id"], "client_msg_id": "r"}) == {**gone, "repeated": True}
-    assert ann.good("messages/edit", {**edit, "client_msg_id": "e"}) == {**first, "repeated": True}
-    assert ann.refused("messages/edit", edit) == (404, "unknown_message")
-    assert ann.refused("messages/edit", {"id": sent["id"]}) == (400, "invalid_request")
+    gone = ann.post("messages/recall", id=sent["id"], client_msg_id="r")
+    assert ann.post("messages/recall", id=sent["id"], client_msg_id="r") == {**gone, "repeated": True}
+    assert ann.post("messages/edit", **edit, client_msg_id="e") == {**first, "repeated": True}
+    assert ann.refused("messages/edit", **edit) == (404, "unknown_message")
+    assert ann.refused("messages/edit", id=sent["id"]) == (400, "invalid_request")
 
 
-def test_reactions_and_pins_are_stored_shown_and_refused(locked: Server, ann: Person, bob: Person) -> None:
+def test_reactions_and_pins_are_stored_shown_and_refused(locked: Server, ann: User, bob: User) -> None:
     group = ann.group(bob)
-    sent = ann.good("messages/send", {"conversation": int(group), "text": "tea?", "mentions": ["all"]})
+    sent = ann.post("messages/send", conversation=int(group), text="tea?", mentions=["all"])
     id, at = sent["id"], sent["conversation"]
-    done = bob.good("messages/react", {"id": id, "emoji": "👍"})
+    done = bob.post("messages/react", id=id, emoji="👍")
     assert done["conversation"] == at
     assert done["id"] > id
-    assert bob.good("messages/react", {"id": id, "emoji": "👍"}) == {"conversation": at, "id": 0}
-    assert bob.refused("messages/pin", {"id": id}) == (403, "role_too_low")
-    assert ann.good("messages/pin", {"id": id})["id"] > done["id"]
-    shown = ann.good("conversations/pins", conversation=at)["messages"]
+    assert bob.post("messages/react", id=id, emoji="👍") == {"conversation": at, "id": 0}
+    assert bob.refused("messages/pin", id=id) == (403, "role_too_low")
+    assert ann.post("messages/pin", id=id)["id"] > done["id"]
+    shown = ann.get("conversations/pins", conversation=at)["messages"]
     assert [each["reactions"] for each in shown] == [
         [{"emoji": "👍", "count": 1, "users": [bob.user], "mine": False}]
     ]
-    assert ann.good("messages", conversation=at, types="text,picture")["messages"] == shown
-    page = ann.good("messages", conversation=at, after=0, limit=1)
+    assert ann.get("messages", conversation=at, types="text,picture")["messages"] == shown
+    page = ann.get("messages", conversation=at, after=0, limit=1)
     assert (page["messages"][0]["kind"], page["before"], page["after"]) == ("group", 0, id - 1)
-    page = ann.good("messages", conversation=at, after=id - 1)
+    page = ann.get("messages", conversation=at, after=id - 1)
     assert ([each["kind"] for each in page["messages"]], page["after"]) == (["message", "pin"], 0)
-    kinds = [each["kind"] for each in bob.good("messages/sync", after=id - 1)["messages"]]
+    kinds = [each["kind"] for each in bob.get("messages/sync", after=id - 1)["messages"]]
     assert kinds == ["message", "reaction", "pin"]
-    (talk,) = bob.good("conversations")["conversations"]
+    (talk,) = bob.get("conversations")["conversations"]
     assert (talk["unread"], talk["mentions"], talk["last"]["id"]) == (1, 1, id)
-    eve = Person(locked)
-    copy = bob.good("messages/send", {"to": eve.user, "forward": id})
-    (received,) = eve.good("messages", conversation=copy["conversation"])["messages"]
+    eve = User.register(locked)
+    copy = bob.post("messages/send", to=eve.user, forward=id)
+    (received,) = eve.get("messages", conversation=copy["conversation"])["messages"]
     assert (received["text"], received["meta"]) == ("tea?", {"forwarded": {"from": ann.user, "id": id}})
     for route, body in (
         ("react", {"id": id, "emoji": "+1"}),
         ("pin", {"id": id}),
         ("send", {"to": bob.user, "forward": id}),
     ):
-        assert eve.refused(f"messages/{route}", body) == (404, "unknown_message")
-    assert eve.good("conversations/pins", conversation=at) == {"messages": []}
+        assert eve.refused(f"messages/{route}", **body) == (404, "unknown_message")
+    assert eve.get("conversations/pins", conversation=at) == {"messages": []}
     bad = [
         ("react", {"id": id, "emoji": ""}),
         ("react", {"id": id, "emoji": "é" * 20}),
@@ -131,19 +115,19 @@ def test_reactions_and_pins_are_stored_shown_and_refused(locked: Server, ann: Pe
         ("send", {"to": bob.user, "text": "x", "mentions": ["all", bob.user]}),
     ]
     for route, body in bad:
-        assert ann.refused(f"messages/{route}", body) == (400, "invalid_request")
-    assert ann.refused("messages", conversation=at, after=0, types="text") == (400, "invalid_request")
+        assert ann.refused(f"messages/{route}", **body) == (400, "invalid_request")
+    assert ann.refused_get("messages", conversation=at, after=0, types="text") == (400, "invalid_request")
     assert good(locked.http, "messages/pin", {"id": id, "remove": True}, key=KEY)["id"]
     assert good(locked.http, "messages/recall", {"id": id}, key=KEY)["id"]
-    assert bob.refused("messages/react", {"id": id, "emoji": "👍"}) == (404, "unknown_message")
+    assert bob.refused("messages/react", id=id, emoji="👍") == (404, "unknown_message")
 
 
-def test_a_back_end_sends_as_a_user_with_a_key_that_may(locked: Server, ann: Person, bob: Person) -> None:
+def test_a_back_end_sends_as_a_user_with_a_key_that_may(locked: Server, ann: User, bob: User) -> None:
     body = {"user": ann.user, "to": bob.user, "text": "for ann"}
     assert good(locked.http, "messages/send", body, key=KEY)["seq"] == 1
     assert refused(locked.http, "messages/send", body)[:2] == (401, "unauthorized")
     assert refused(locked.http, "messages/send", body, key="push-key-of-the-tests")[:2] == (403, "forbidden")
-    assert bob.refused("messages/send", body) == (403, "not_allowed")
+    assert bob.refused("messages/send", **body) == (403, "not_allowed")
     assert refused(locked.http, "messages/send", {"to": "x", "text": "y"}, key=KEY)[0] == 400
 
 
@@ -166,61 +150,59 @@ def test_a_back_end_sends_as_a_user_with_a_key_that_may(locked: Server, ann: Per
         b'{"to":"1","data":' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
 )
-def test_an_invalid_message_is_refused(ann: Person, body: Any) -> None:
-    assert ann.refused("messages/send", body) == (400, "invalid_request")
+def test_an_invalid_message_is_refused(ann: User, body: Any) -> None:
+    assert refused(ann.server.http, "messages/send", body, key=ann.token)[:2] == (400, "invalid_request")
 
 
-def test_a_back_end_may_send_longer_messages_than_an_account(
-    locked: Server, ann: Person, bob: Person
-) -> None:
+def test_a_back_end_may_send_longer_messages_than_an_account(locked: Server, ann: User, bob: User) -> None:
     body = {"user": ann.user, "to": bob.user, "text": "x" * 65_537}
     assert good(locked.http, "messages/send", body, key=KEY)
-    assert ann.good("messages/send", {"to": bob.user, "text": "x" * 65_536})
+    assert ann.post("messages/send", to=bob.user, text="x" * 65_536)
     body["text"] = "x" * 131_073
     assert refused(locked.http, "messages/send", body, key=KEY)[:2] == (400, "invalid_request")
 
 
-def test_a_message_to_oneself_is_refused(ann: Person) -> None:
-    assert ann.refused("messages/send", {"to": ann.user, "text": "x"}) == (400, "invalid_request")
+def test_a_message_to_oneself_is_refused(ann: User) -> None:
+    assert ann.refused("messages/send", to=ann.user, text="x") == (400, "invalid_request")
 
 
-def test_pages_of_what_was_missed_follow_one_another(ann: Person, bob: Person) -> None:
-    sent = [ann.good("messages/send", {"to": bob.user, "text": str(number)})["id"] for number in range(5)]
+def test_pages_of_what_was_missed_follow_one_another(ann: User, bob: User) -> None:
+    sent = [ann.post("messages/send", to=bob.user, text=str(number))["id"] for number in range(5)]
     seen, after, more = list[str](), sent[0] - 1, True
     while more:
-        page = bob.good("messages/sync", after=after, limit=2)
+        page = bob.get("messages/sync", after=after, limit=2)
         seen += texts(page)
         after, more = page["after"], page["more"]
     assert (seen, after) == ([*"01234"], sent[-1])
-    assert bob.good("messages/sync", after=after) == {
+    assert bob.get("messages/sync", after=after) == {
         "messages": [],
         "after": after,
         "more": False,
         "begin_anew": False,
     }
-    assert bob.good("messages/sync", after=10**12)["begin_anew"] is True
+    assert bob.get("messages/sync", after=10**12)["begin_anew"] is True
 
 
-def test_what_one_device_marks_the_others_learn(locked: Server, ann: Person, bob: Person) -> None:
-    first, second = (ann.good("messages/send", {"to": bob.user, "text": text}) for text in ("one", "two"))
+def test_what_one_device_marks_the_others_learn(locked: Server, ann: User, bob: User) -> None:
+    first, second = (ann.post("messages/send", to=bob.user, text=text) for text in ("one", "two"))
     where = first["conversation"]
     place = {"conversation": where, "id": first["id"]}
-    assert bob.good("messages/received", place) == {"conversation": where, "received": first["id"]}
-    assert bob.good("messages/read", place) == {"conversation": where, "read": first["id"]}
-    version = bob.good("messages/hide", {"ids": [second["id"], 10**12]})["version"]
-    assert bob.good("messages/marks") == {
+    assert bob.post("messages/received", **place) == {"conversation": where, "received": first["id"]}
+    assert bob.post("messages/read", **place) == {"conversation": where, "read": first["id"]}
+    version = bob.post("messages/hide", ids=[second["id"], 10**12])["version"]
+    assert bob.get("messages/marks") == {
         "version": version,
         "read": [{"conversation": where, "id": first["id"]}],
         "hidden": [second["id"]],
         "receipts": [],
     }
-    assert bob.good("messages/marks", version=version)["hidden"] == []
-    assert [(row["user"], row["read"]) for row in ann.good("messages/marks")["receipts"]] == [
+    assert bob.get("messages/marks", version=version)["hidden"] == []
+    assert [(row["user"], row["read"]) for row in ann.get("messages/marks")["receipts"]] == [
         (bob.user, first["id"])
     ]
-    assert texts(bob.good("messages", conversation=where)) == ["one"]
-    assert texts(ann.good("messages", conversation=where)) == ["one", "two"]
-    assert ann.refused("messages/received", {**place, "conversation": 10**12}) == (
+    assert texts(bob.get("messages", conversation=where)) == ["one"]
+    assert texts(ann.get("messages", conversation=where)) == ["one", "two"]
+    assert ann.refused("messages/received", **{**place, "conversation": 10**12}) == (
         404,
         "unknown_conversation",
     )
@@ -233,7 +215,7 @@ def test_an_account_sends_no_faster_than_over_a_connection_and_not_while_it_is_b
     server = launch(
         http_server, api=KEYS, accounts={"registration": True}, apps={"gochat": {"messages_per_second": 0.1}}
     )
-    ann, bob = Person(server), Person(server)
+    ann, bob = User.register(server), User.register(server)
     body = {"to": bob.user, "text": "x"}
     first, late = (call(server.http, "messages/send", body, key=ann.token) for _ in range(2))
     assert first.status == 200
@@ -242,7 +224,7 @@ def test_an_account_sends_no_faster_than_over_a_connection_and_not_while_it_is_b
     as_ann = {**body, "user": ann.user}
     assert all(good(server.http, "messages/send", as_ann, key=KEY) for _ in range(4))
     good(server.http, "ban", {"app": "gochat", "users": [bob.user], "seconds": 100}, key=KEY)
-    assert bob.refused("messages/send", {"to": ann.user, "text": "x"}) == (403, "banned")
+    assert bob.refused("messages/send", to=ann.user, text="x") == (403, "banned")
 
 
 @pytest.mark.full
@@ -254,13 +236,13 @@ def test_stored_messages_of_users_are_reported_once(launch: Launch, http_server:
             accounts={"registration": True},
             apps={"gochat": {"webhook": receiver.settings}},
         )
-        ann, bob = Person(server), Person(server)
+        ann, bob = User.register(server), User.register(server)
         body = {"to": bob.user, "text": "by the back end", "user": ann.user}
         good(server.http, "messages/send", body, key=KEY)
-        sent = ann.good("messages/send", {"to": bob.user, "text": "by ann", "client_msg_id": "a"})
-        ann.good("messages/send", {"to": bob.user, "text": "by ann", "client_msg_id": "a"})
+        sent = ann.post("messages/send", to=bob.user, text="by ann", client_msg_id="a")
+        ann.post("messages/send", to=bob.user, text="by ann", client_msg_id="a")
         receiver.wait_for(2, "message")
-        ann.good("messages/recall", {"id": sent["id"]})
+        ann.post("messages/recall", id=sent["id"])
         events = receiver.wait_for(3, "message")
     assert [(each["sender"], each.get("text"), each.get("kind")) for each in events] == [
         (ann.user, "by the back end", None),
@@ -285,17 +267,17 @@ def test_what_is_hidden_over_http_is_reported_to_the_users_connections(server: S
         assert one.push("hidden").json["response"]["data"] == {"ids": [sent["id"]]}
 
 
-def test_a_front_end_needs_no_websocket(locked: Server, ann: Person, bob: Person) -> None:
+def test_a_front_end_needs_no_websocket(locked: Server, ann: User, bob: User) -> None:
     asked = {"app": "gochat", "token": bob.token}
     with Listener(locked.http) as one:
         one.listen(**asked)
-        first = ann.good("messages/send", {"to": bob.user, "text": "helo"})
+        first = ann.post("messages/send", to=bob.user, text="helo")
         assert one.stored()["text"] == "helo"
-        ann.good("messages/edit", {"id": first["id"], "text": "hello"})
+        ann.post("messages/edit", id=first["id"], text="hello")
         received = one.stored()
         assert (received["kind"], received["about"]) == ("edit", first["id"])
-    later = [ann.good("messages/send", {"to": bob.user, "text": text})["id"] for text in ("secret", "more")]
-    ann.good("messages/recall", {"id": later[0]})
+    later = [ann.post("messages/send", to=bob.user, text=text)["id"] for text in ("secret", "more")]
+    ann.post("messages/recall", id=later[0])
     with Listener(locked.http) as again:
         again.listen(headers=[("Last-Event-ID", str(received["id"]))], **asked)
         assert [(each["kind"], each.get("text")) for each in (again.stored() for _ in range(3))] == [
@@ -309,15 +291,15 @@ def test_a_front_end_needs_no_websocket(locked: Server, ann: Person, bob: Person
 def test_on_two_nodes_it_is_as_on_one(tmp_path_factory: pytest.TempPathFactory) -> None:
     with nodes_of(tmp_path_factory.mktemp("writing"), 2, apps={"gochat": {}}) as nodes:
         here, there = nodes.servers
-        ann, bob = Person(here), Person(there)
+        ann, bob = User.register(here), User.register(there)
         with chatting(there.ws, (bob.user, bob.token)) as protobuf_client:
             body = {"to": bob.user, "text": "tea?", "client_msg_id": "a"}
-            sent = ann.good("messages/send", body)
+            sent = ann.post("messages/send", **body)
             assert b"tea?" in protobuf_client.output().data
             again = good(there.http, "messages/send", body, key=ann.token)
             assert again == {**sent, "repeated": True}
         place = {"conversation": sent["conversation"], "id": sent["id"]}
-        assert bob.good("messages/read", place)["read"] == sent["id"]
+        assert bob.post("messages/read", **place)["read"] == sent["id"]
         good(there.http, "messages/recall", {"id": sent["id"]}, key=ann.token)
-        kinds = [each["kind"] for each in bob.good("messages/sync")["messages"]]
+        kinds = [each["kind"] for each in bob.get("messages/sync")["messages"]]
         assert kinds == ["recall", "recall"]

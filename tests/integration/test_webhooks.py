@@ -25,7 +25,7 @@ from tests.support import Server, eventually, with_constants
 
 from .action import action_session
 from .client import listening
-from .cmd import cmd_client, command, fresh, logged_in, login_code, send_message
+from .cmd import cmd_client, fresh, logged_in, login_code, send_message
 from .gochat import register
 from .protobuf import chatting
 from .raw import ask, request
@@ -293,22 +293,6 @@ def test_what_a_back_end_does_not_take_is_sent_again_until_it_does(
     assert 'imserver_webhook_failures_total{node="' in metrics
 
 
-@pytest.mark.full
-def test_a_back_end_that_is_away_keeps_up_nobody(
-    launch: Launch, http_server: str, receiver: Receiver
-) -> None:
-    url = receiver.url
-    hook = {"webhook": {"url": url.replace(url.rpartition(":")[2], "1"), "secret": SECRET}}
-    one = hooked(launch, http_server, receiver, **{"103": hook})
-    began = time.monotonic()
-    for _ in range(50):
-        with logged_in(one.ws, fresh(), 103) as session:
-            session.ask_cmd("ping")
-    assert time.monotonic() - began < 40
-    with logged_in(one.ws, fresh(), 101):
-        receiver.wait_for(2)
-
-
 def test_the_last_events_are_sent_before_the_end(
     launch: Launch, http_server: str, receiver: Receiver
 ) -> None:
@@ -320,18 +304,6 @@ def test_the_last_events_are_sent_before_the_end(
     (end,) = receiver.wait_for(1, "disconnect")
     assert (end["user"], end["code"]) == (user, 1001)
     assert "dropped" not in one.log_text
-
-
-@pytest.mark.full
-def test_events_that_nobody_takes_are_lost_at_the_end_and_the_log_counts_them(
-    launch: Launch, http_server: str, receiver: Receiver
-) -> None:
-    one = hooked(launch, http_server, receiver)
-    receiver.reply = lambda _: (500, b"")
-    with logged_in(one.ws, fresh(), 101):
-        eventually(lambda: receiver.posts)
-        one.stop()
-    assert "events were dropped: the node stops" in one.log_text
 
 
 @pytest.mark.full
@@ -550,22 +522,3 @@ def test_logins_are_asked_about_side_by_side(asking: Asking) -> None:
     receiver.reply = reply
     with ThreadPoolExecutor(2) as pool:
         assert [code for code, _ in pool.map(lambda _: login(one), range(2))] == [200, 200]
-
-
-def test_a_client_that_leaves_while_its_back_end_thinks_is_gone(asking: Asking) -> None:
-    one, receiver = asking
-    user = fresh()
-
-    def reply(_post: Post) -> Any:
-        time.sleep(0.5)
-        return 200, b'{"allow":true}'
-
-    receiver.reply = reply
-    with cmd_client(one.ws) as early:
-        early.send(command("login", {"userID": user, "appID": 101}))
-        eventually(lambda: receiver.posts)
-        early.reset()
-    with logged_in(one.ws, fresh(), 101) as late:
-        assert late.ask_cmd("heartbeat")[0] == 200
-    online = ask(one.http, request(f"/user/online?appID=101&userID={user}")).json
-    assert online["data"]["online"] is False

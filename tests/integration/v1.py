@@ -7,6 +7,13 @@ from urllib.parse import urlencode
 from .raw import Address, Response, ask, bearer, request
 
 PREFIX = "/api/v1/"
+KEYS = {
+    "keys": [
+        {"key": "admin-key-of-the-tests", "scopes": ["admin"]},
+        {"key": "push-key-of-the-tests", "scopes": ["push"]},
+    ]
+}
+"""The section ``api`` of a server with keys."""
 
 
 def call(address: Address, route: str, body: Any = None, *, key: str = "", **query: Any) -> Response:
@@ -18,23 +25,30 @@ def call(address: Address, route: str, body: Any = None, *, key: str = "", **que
     return ask(address, bearer(request(path, method="POST", body=data), key))
 
 
+def checked(response: Response) -> Response:
+    """An answer that has its id, and the shape of a problem unless it is a success."""
+    assert response.header("X-Request-Id")
+    if response.status not in (200, 201):
+        assert response.status >= 400, response
+        problem = response.json
+        assert list(problem) == ["code", "message", "temporary", "request_id"]
+        assert response.header("X-Request-Id") == problem["request_id"]
+        assert response.header("WWW-Authenticate") == ("Bearer" if response.status == 401 else None)
+    return response
+
+
 def good(address: Address, route: str, body: Any = None, *, key: str = "", **query: Any) -> Any:
     """The body of an answer that must be a success."""
-    response = call(address, route, body, key=key, **query)
+    response = checked(call(address, route, body, key=key, **query))
     assert response.status in (200, 201), response
-    assert response.header("X-Request-Id")
     return response.json
 
 
 def refused(address: Address, route: str, body: Any = None, *, key: str = "", **query: Any) -> Any:
     """(status, code, message) of an answer that must be a problem, whose shape is checked."""
-    response = call(address, route, body, key=key, **query)
+    response = checked(call(address, route, body, key=key, **query))
     assert response.status >= 400, response
-    problem = response.json
-    assert list(problem) == ["code", "message", "temporary", "request_id"]
-    assert response.header("X-Request-Id") == problem["request_id"]
-    assert response.header("WWW-Authenticate") == ("Bearer" if response.status == 401 else None)
-    return response.status, problem["code"], problem["message"]
+    return response.status, response.json["code"], response.json["message"]
 
 
 def sessions_of(address: Address, app: int, user: str) -> list[Any]:

@@ -6,8 +6,8 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver import errors
+from imserver.hub.acks import ACK_SECONDS, TRIES
 from imserver.messages import catch_up
-from imserver.messages.log_subscriptions import ACK_SECONDS, TRIES
 from tests.core.messaging_harness import APP, MessageClient, Node
 from tests.transport.harness import turn, until
 
@@ -29,18 +29,6 @@ def pass_time(node: Node, seconds: int = ACK_SECONDS) -> None:
         turn()
 
 
-def test_acknowledged_entries_are_not_resent() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
-        for text in "123":
-            ann.send("bob", text)
-        until(lambda: len(bob.pushed()) == 3)
-        assert bob.ask("ack", {"id": 3}) == (200, None)
-        pass_time(node, seconds=3 * ACK_SECONDS)
-        bob.settle()
-        assert bob.texts() == ["1", "2", "3"]
-
-
 def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
@@ -57,29 +45,6 @@ def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed() -
         assert node.metrics.resent_entries == TRIES
         pass_time(node)
         assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
-
-
-def test_an_acknowledgement_in_time_gives_all_tries_back() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
-        for number in range(1, TRIES + 3):
-            ann.send("bob", "x")
-            for _ in range(2):
-                pass_time(node)
-                bob.settle()
-            assert bob.stream().count(number) >= 2
-            bob.ask("ack", {"id": number})
-        assert bob.connection.state == 0
-
-
-def test_an_ack_of_an_undelivered_entry_is_refused() -> None:
-    with Node() as node:
-        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
-        assert bob.ask("ack", {"id": 99}) == (200, None)
-        ann.send("bob", "1")
-        until(bob.pushed)
-        pass_time(node)
-        until(lambda: bob.texts() == ["1", "1"])
 
 
 def test_a_client_that_does_not_acknowledge_gets_no_resends() -> None:

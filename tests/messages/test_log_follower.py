@@ -41,7 +41,7 @@ class Receiver:
     def store(self, number: int) -> list[Entry]:
         first = len(self.log.shelf.entries.get(APP, ()))
         for _ in range(number):
-            self.log.append(APP, [Draft(sender="ann", to_user="bob")])
+            self.log.writer.append(APP, [Draft(sender="ann", to_user="bob")])
         return self.log.shelf.entries.get(APP, [])[first:]
 
     def receive(self, entries: list[Entry]) -> None:
@@ -133,7 +133,7 @@ def test_the_ends_of_all_quiet_logs_are_asked_for_at_once() -> None:
     for app in apps:
         follower.follow(app)
     for app in apps[1:]:
-        log.append(app, [Draft(sender="ann", to_user="bob")])
+        log.writer.append(app, [Draft(sender="ann", to_user="bob")])
     gevent.sleep(0.001)
     follower.check()
     until(lambda: received == {app: [1] for app in apps[1:]})
@@ -216,7 +216,7 @@ def test_what_comes_to_be_expected_while_the_log_is_read_is_read_at_once() -> No
     received = Receiver()
     received.follower.follow(APP)
     entries = received.store(2)
-    read = received.log.read
+    read = received.log.entries.read
 
     def reading(app: str, after: int, limit: int) -> list[Entry]:
         found = read(app, after, limit)

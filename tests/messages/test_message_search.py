@@ -19,10 +19,11 @@ class SlowLog:
     """Answers when it may."""
 
     def __init__(self) -> None:
+        self.search = self
         self.looking = self.most = 0
         self.may = Signal()
 
-    def search(self, *_asked: Any) -> tuple[list[Any], int]:
+    def find(self, *_asked: Any) -> tuple[list[Any], int]:
         self.looking += 1
         self.most = max(self.most, self.looking)
         self.may.wait()
@@ -69,7 +70,8 @@ def test_a_search_is_refused_at_once_while_many_wait(monkeypatch: pytest.MonkeyP
 def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> None:
     body = b"x" * (PAGE_BYTES // 3)
     entries = [Entry(id=number, conversation=1, seq=number, sender="a", body=body) for number in range(1, 9)]
-    log = Mock(search=lambda _app, _user, _text, _conversation, before, *_: (entries[: before - 1], 0))
+    log = Mock()
+    log.search.find = lambda _app, _user, _text, _conversation, before, *_: (entries[: before - 1], 0)
     found, before, pages = MessageSearch(MemoryStore(log)), len(entries) + 1, []
     while before:
         page, before = found.search("a", "u", "", 1, before, 100, ["file"])

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver import errors
+from imserver.hub.acks import AckingLogSubscription
 from imserver.messages import catch_up, messaging
 from imserver.messages import log_follower as following
-from imserver.messages.log_subscriptions import AckingLogSubscription, LogSubscription
+from imserver.messages.log_subscriptions import LogSubscription
 from imserver.storage.log import writer
 from imserver.storage.log.contract import Draft
-from tests.core.admitting import Admitting
 from tests.core.memory_log import Shelf
 from tests.core.messaging_harness import APP, MessageClient, Node
 from tests.transport.harness import turn, until
@@ -60,7 +60,7 @@ def test_receivers_must_be_accounts_where_all_users_are(
 ) -> None:
     with Node() as node:
         asked: list[bool] = []
-        monkeypatch.setattr(Admitting, "only_accounts", lambda _self, app: only_accounts and app == APP)
+        node.messaging._account_apps.update([APP] if only_accounts else ["another"])
         monkeypatch.setattr(
             node.log, "send", lambda _app, _draft, _answer, to_account: asked.append(to_account)
         )
@@ -163,7 +163,7 @@ def test_a_message_found_stored_after_its_refusal_is_delivered_once() -> None:
 def test_an_invalid_message_is_refused_and_not_stored(data: dict[str, object]) -> None:
     with Node() as node:
         assert node.speaker("ann", 0).ask("send", data) == (1001, None)
-        assert node.log.head(APP) == 0
+        assert node.log.entries.head(APP) == 0
 
 
 def test_a_message_may_be_any_json_and_is_given_back_as_it_was() -> None:
@@ -179,7 +179,7 @@ def test_a_message_may_be_any_json_and_is_given_back_as_it_was() -> None:
 
 def test_group_members_receive_messages_and_only_members_may_send() -> None:
     with Node() as node:
-        group = node.log.create(APP, "ann", ["bob"])
+        group = node.log.groups.create(APP, "ann", ["bob"])
         ann, bob, eve = (node.speaker(user, 1) for user in ("ann", "bob", "eve"))
         assert ann.send(group, "hi")[0] == 200
         assert eve.send(group, "me too") == (1003, {"refused": "not_member"})
@@ -190,12 +190,12 @@ def test_group_members_receive_messages_and_only_members_may_send() -> None:
 
 def test_a_member_receives_entries_from_joining_to_leaving() -> None:
     with Node() as node:
-        group = node.log.create(APP, "ann", ["bob"])
+        group = node.log.groups.create(APP, "ann", ["bob"])
         ann, eve = node.speaker("ann", 0), node.speaker("eve", 0)
         ann.send(group, "before")
-        node.log.join(APP, group, ["eve"])
+        node.log.groups.join(APP, group, ["eve"])
         ann.send(group, "between")
-        node.log.leave(APP, group, ["eve"])
+        node.log.groups.leave(APP, group, ["eve"])
         ann.send(group, "after")
         ann.settle()
         eve.settle()
@@ -206,19 +206,19 @@ def test_a_member_receives_entries_from_joining_to_leaving() -> None:
 def test_online_members_receive_the_creation_of_a_group() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        group = node.log.create(APP, "ann", ["bob"])
+        group = node.log.groups.create(APP, "ann", ["bob"])
         ann.send(group, "hi")
         until(lambda: bob.texts() == ["group", "hi"])
 
 
 def test_a_join_that_commits_while_memberships_are_read_is_not_missed() -> None:
     with Node() as node:
-        group = node.log.create(APP, "ann", [])
+        group = node.log.groups.create(APP, "ann", [])
         ann, bob = node.speaker("ann", 1), node.speaker("bob")
         gate = node.log.answering = Signal()
         bob.tell("sync", {"cursor": 0})
         until(lambda: node.messaging.log_subscriptions.reading)
-        node.log.join(APP, group, ["bob"])
+        node.log.groups.join(APP, group, ["bob"])
         node.log.answering = None
         gate.set()
         ann.send(group, "hi")
@@ -227,7 +227,7 @@ def test_a_join_that_commits_while_memberships_are_read_is_not_missed() -> None:
 
 def test_rooms_are_empty_when_their_connections_have_ended() -> None:
     with Node() as node:
-        group = node.log.create(APP, "ann", [])
+        group = node.log.groups.create(APP, "ann", [])
         ann = node.speaker("ann", 1)
         assert node.messaging.log_subscriptions.followers.members(APP, group)
         ann.client.hang_up()
@@ -315,8 +315,8 @@ def test_a_client_that_missed_too_much_must_sync_first(monkeypatch: pytest.Monke
             pages.append(bob.ask("sync", {"cursor": cursor, "limit": 4})[1])
             cursor = pages[-1]["messages"][-1]["id"]
             ann.send("bob", "x")
-        until(lambda: len(bob.stream()) == node.log.head(APP) - 2)
-        assert bob.stream() == list(range(3, node.log.head(APP) + 1))
+        until(lambda: len(bob.stream()) == node.log.entries.head(APP) - 2)
+        assert bob.stream() == list(range(3, node.log.entries.head(APP) + 1))
 
 
 def test_an_acknowledgement_does_not_overtake_what_is_still_to_be_synced() -> None:
@@ -376,7 +376,7 @@ def test_entries_that_would_be_dropped_are_not_read() -> None:
     with Node() as node:
         node.speaker("ann").send("bob", "1")
         asked = 0
-        catch_up = node.log.catch_up
+        catch_up = node.log.entries.catch_up
 
         def counting(*arguments: Any) -> Any:
             nonlocal asked
@@ -408,7 +408,6 @@ def test_a_node_without_receivers_follows_the_log_only_while_it_stores(
 
 def test_recall_and_edit_are_delivered_and_only_the_sender_may_make_them() -> None:
     with Node() as node:
-        node.log.entries = lambda app, ids: [e for e in node.log.shelf.entries[app] if e.id in ids]  # type: ignore[attr-defined]
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         ann.send("bob", "helo")
         assert bob.ask("recall", {"id": 1}) == (1003, None)
@@ -432,7 +431,7 @@ def check_order(node: Node, *talkers: MessageClient) -> None:
 
 def test_pushes_and_acknowledgements_leave_in_the_order_of_ids() -> None:
     with Node() as node:
-        group = node.log.create(APP, "ann", ["bob", "eve"])
+        group = node.log.groups.create(APP, "ann", ["bob", "eve"])
         talkers = [node.speaker(user, 1) for user in ("ann", "bob", "eve")]
         for number in range(30):
             for message_client in talkers:
@@ -535,7 +534,7 @@ def test_two_writers_and_lost_batches_leave_no_hole_and_no_inversion(
     monkeypatch.setattr(writer, "BATCH_DRAFTS", 3)
     first, second = two()
     with first, second:
-        group = first.log.create(APP, "u0", [f"u{number}" for number in range(1, 4)])
+        group = first.log.groups.create(APP, "u0", [f"u{number}" for number in range(1, 4)])
         for number, node in enumerate((first, second)):
             node.wire = lambda low, _, number=number: (low * 7 + seed + number) % 3 > 0  # type: ignore[misc]
         talkers = [(first, second)[n % 2].speaker(f"u{n}", 1) for n in range(4)]
@@ -574,7 +573,7 @@ def test_a_clients_cursor_always_includes_all_earlier_entries(steps: list[str]) 
                 bob.ask("sync", {"cursor": max([*had, *bob.stream()], default=0), "limit": 3})
         assert bob is not None
         ann.send("bob", "last")
-        end = node.log.head(APP)
+        end = node.log.entries.head(APP)
         last = bob
         until(lambda: max([*had, *last.stream()], default=0) >= end or last.login[1] != {"recovered": True})
         had += [id for id in bob.stream() if id not in had]
@@ -586,7 +585,7 @@ def test_messages_to_many_gather_so_that_they_share_writes(monkeypatch: pytest.M
     monkeypatch.setattr(messaging, "_GATHER_SECONDS", 600)
     monkeypatch.setattr(messaging, "_MAX_GATHER_SECONDS", 600)
     with Node() as node:
-        group = node.log.create(APP, "ann", ["bob", "eve"])
+        group = node.log.groups.create(APP, "ann", ["bob", "eve"])
         ann, bob = node.speaker("ann", 1), node.speaker("bob", 1)
         node.speaker("eve", 1)
         first = ann.tell("send", {"conversation": group, "text": "0"})

@@ -12,8 +12,8 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
+from imserver.hub.acks import ACK_SECONDS
 from imserver.messages import catch_up, log_follower
-from imserver.messages.log_subscriptions import ACK_SECONDS
 from imserver.storage.log import writer
 from imserver.transport.connection import OPEN
 from tests.core.memory_log import Shelf
@@ -111,7 +111,10 @@ class Storm:
             node.peers = [peer for peer in nodes if peer is not node]
             loss = chance.choice([0, 0.1, 0.5, 1])
             node.wire = lambda _first, _last, loss=loss: chance.random() >= loss  # type: ignore[misc]
-        self.groups = [nodes[0].log.create(APP, "u0", USERS[1:3]), nodes[-1].log.create(APP, "u1", ["u3"])]
+        self.groups = [
+            nodes[0].log.groups.create(APP, "u0", USERS[1:3]),
+            nodes[-1].log.groups.create(APP, "u1", ["u3"]),
+        ]
         self.clients = [Client(nodes, user, device, chance) for user in USERS for device in ("", "two")]
         self._number = 0
 
@@ -164,7 +167,7 @@ class Storm:
         log, group, user = self.chance.choice(self.nodes).log, *map(self.chance.choice, (self.groups, USERS))
         rows = [row for row in self.shelf.memberships if (row.user, row.conversation) == (user, group)]
         there = any(row.left_id is None for row in rows)
-        (log.leave if there else log.join)(APP, group, [user])
+        (log.groups.leave if there else log.groups.join)(APP, group, [user])
 
     def _ask(self) -> None:
         if client := self._there():

@@ -10,7 +10,7 @@ from imserver.storage.log import contract
 from imserver.storage.log.contract import Entry
 from tests.core.messaging_harness import Node
 from tests.security.node_harness import ADMIN, Harness, config
-from tests.security.test_bots import Asking
+from tests.users import User
 
 BOUND = 1000
 
@@ -97,15 +97,15 @@ def test_a_reader_of_the_api_must_begin_anew_if_entries_expire_before_they_are_r
 ) -> None:
     harness = Harness(config(tmp_path))
     try:
-        log, admin = harness.node.core.store.log(), Asking(harness, ADMIN.key)
-        log.append("201", [contract.Draft(sender="ann", to_user="bob")] * 3)
-        sync = log.sync
+        log, admin = harness.node.core.store.log(), User(harness, ADMIN.key, app="201")
+        log.writer.append("201", [contract.Draft(sender="ann", to_user="bob")] * 3)
+        sync = log.entries.sync
 
         def expiring(*asked: Any) -> Any:
             log.expire("201", more_than=1)
             return sync(*asked)
 
-        monkeypatch.setattr(log, "sync", expiring)
+        monkeypatch.setattr(log.entries, "sync", expiring)
         page = admin.get("messages/sync", user="bob", after=1, limit=10)
         assert (page["messages"], page["begin_anew"]) == ([], True)
     finally:

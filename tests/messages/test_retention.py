@@ -29,6 +29,7 @@ class Asked:
     """A log that notes what it is asked to let expire."""
 
     def __init__(self) -> None:
+        self.entries = self
         self.asked: list[tuple[str, float, int]] = []
         self.looks = 0
         self.away = False

@@ -63,7 +63,7 @@ def test_a_signal_without_a_receiver_is_refused(data: dict[str, Any]) -> None:
 
 def test_group_members_receive_signals_and_only_members_may_send_them() -> None:
     with Node() as node:
-        group = node.log.create(APP, "ann", ["bob", "cat"])
+        group = node.log.groups.create(APP, "ann", ["bob", "cat"])
         ann, bob, eve = node.speaker("ann", 0), node.speaker("bob", 0), node.speaker("eve", 0)
         assert eve.ask("typing", {"conversation": group}) == (1003, None)
         assert ann.ask("typing", {"conversation": group}) == (200, None)
@@ -73,7 +73,7 @@ def test_group_members_receive_signals_and_only_members_may_send_them() -> None:
 
 def test_a_connection_that_does_not_follow_may_signal_too() -> None:
     with Node() as node:
-        group = node.log.create(APP, "ann", ["bob"])
+        group = node.log.groups.create(APP, "ann", ["bob"])
         bob, ann = node.speaker("bob", 0), node.speaker("ann")
         conversation = ann.send("bob", "hi")[1]["conversation"]
         assert ann.ask("typing", {"conversation": group}) == (200, None)
@@ -114,7 +114,7 @@ def test_many_notices_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_group_does_not_learn_of_everybody_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with Node() as node:
         monkeypatch.setattr(receipts, "GROUP_SECONDS", 1000.0)
-        group = node.log.create(APP, "ann", ["bob", "cat"])
+        group = node.log.groups.create(APP, "ann", ["bob", "cat"])
         ann, bob, cat = (node.speaker(user, 0) for user in ("ann", "bob", "cat"))
         for each in (ann, bob):
             assert each.ask("typing", {"conversation": group}) == (200, None)
@@ -135,7 +135,7 @@ def test_subscribers_on_other_nodes_receive_signals() -> None:
     shelf = Shelf()
     with Node(shelf) as here, Node(shelf) as there:
         here.peers, there.peers = [there], [here]
-        group = here.log.create(APP, "ann", ["bob"])
+        group = here.log.groups.create(APP, "ann", ["bob"])
         ann, bob = here.speaker("ann", 0), there.speaker("bob", 0)
         ann.ask("typing", {"to": "bob"})
         ann.ask("typing", {"conversation": group})
@@ -146,7 +146,7 @@ def test_subscribers_on_other_nodes_receive_signals() -> None:
 
 def test_nobody_receives_a_signal_of_a_conversation_with_oneself() -> None:
     with Node() as node:
-        (stored,) = node.log.append(APP, [Draft(sender="ann", to_user="ann")])
+        (stored,) = node.log.writer.append(APP, [Draft(sender="ann", to_user="ann")])
         assert isinstance(stored, Appended)
         ann, desk = node.speaker("ann", 0, "phone"), node.speaker("ann", 0, "desk")
         assert ann.ask("typing", {"conversation": stored.entry.conversation}) == (200, None)

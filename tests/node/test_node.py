@@ -19,8 +19,10 @@ from imserver.errors import StartError
 from imserver.model import Event
 from imserver.node.http_servers import LISTENER_KEY
 from imserver.node.node import Node
+from imserver.storage.action_positions import ActionPositions
 from imserver.transport.connection import OPEN
 from tests.integration.raw import request, text
+from tests.storage.conftest import OpenStore
 from tests.support import HTTP_SERVERS
 from tests.transport.harness import Caller, Client, until
 
@@ -140,7 +142,7 @@ def test_a_started_node_is_ready_and_says_where_it_listens(harness: Harness, htt
 def test_a_client_logs_in_is_pushed_to_and_goes(harness: Harness, http_server: str) -> None:
     node = harness.start(server={"data_dir": str(harness.folder / "data"), "http": http_server})
     ann, bob = harness.join(node, "ann"), harness.join(node, "bob")
-    assert node.core.delivery.to_user("101", "ann", Event("msg", "eve", "hello", "7")) == 1
+    assert node.core.fanout.to_user("101", "ann", Event("msg", "eve", "hello", "7")) == 1
     until(lambda: any(b"hello" in payload for payload in ann.payloads()))
     assert (node.core.gate.connections, node.core.metrics.handshakes, node.core.metrics.logins) == (
         2,
@@ -248,7 +250,7 @@ def test_a_slow_reader_is_counted_and_what_waits_is_shown(
     client = harness.join(node, "ann")
     connection = next(iter(node.core.hub.sessions()))
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    until(lambda: node.core.delivery.to_user("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
+    until(lambda: node.core.fanout.to_user("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
     until(lambda: node.core.metrics.slow_readers == 1)
     assert node.core.metrics.closes == {4000: 1}
     assert client.close_code() == 4000
@@ -464,3 +466,16 @@ def test_a_client_that_never_answers_the_close_does_not_keep_a_node_from_its_end
     client = harness.join(node, "ann")
     until(gevent.spawn(node.stop).ready)
     assert client.close_code() == 1001
+
+
+@pytest.mark.sqlite_first
+def test_what_clients_of_the_action_dialect_acknowledge_at_last_is_stored(
+    harness: Harness, url: str, open_store: OpenStore
+) -> None:
+    node = harness.start(storage={"url": url, "seconds": 60})
+    harness.join(node, "ann")
+    positions = node.core.messaging.positions
+    node.core.on_ended += (lambda *_: positions.prove("action:1", "ann", ["", "r"], 7),)
+    node.stop()
+    positions = ActionPositions(open_store(url))
+    assert positions.get("action:1", "ann", ["r"]) == {"": 7, "r": 7}

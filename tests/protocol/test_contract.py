@@ -140,7 +140,7 @@ def test_users_of_different_dialects_in_one_app_get_their_own_frames() -> None:
         lines.probe()
         cmds.send(frame(TEXT, b'{"cmd":"login","data":{"userID":"bob","appID":101}}'))
         cmds.probe()
-        assert harness.delivery.to_app("101", Event("msg", "eve", "hi", "9")) == 2
+        assert harness.fanout.to_app("101", Event("msg", "eve", "hi", "9")) == 2
         lines.probe(b"2")
         cmds.probe(b"2")
         assert lines.payloads() == [b"login 200", b"eve: hi"], "no word for an enter: nothing is sent"

@@ -238,8 +238,8 @@ def test_a_delivery_that_fails_frees_the_id(nodes: Several, monkeypatch: pytest.
         raise RuntimeError("a fault of ours")
 
     with monkeypatch.context() as broken:
-        broken.setattr(nodes[1].delivery, "to_user", fail)
-        broken.setattr(nodes[1].delivery, "to_app", fail)
+        broken.setattr(nodes[1].fanout, "to_user", fail)
+        broken.setattr(nodes[1].fanout, "to_app", fail)
         with pytest.raises(RuntimeError):
             nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello"))
         with pytest.raises(RuntimeError):

@@ -6,7 +6,7 @@ import pytest
 
 from imserver.metrics import Metrics
 from imserver.model import Event, Outcome
-from imserver.push.idempotency import Dedupe, MessageIds
+from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
 from tests.hub.harness import Harness, received
 from tests.transport.harness import Socket, turn
@@ -20,23 +20,15 @@ def test_delivery_returns_before_anything_is_written() -> None:
         turn()
         assert isinstance(connection.sock, Socket)
         connection.sock.sends.clear()
-        assert harness.delivery.to_user("101", "ann", HELLO) == 1
-        assert harness.delivery.to_app("101", HELLO) == 1
+        assert harness.fanout.to_user("101", "ann", HELLO) == 1
+        assert harness.fanout.to_app("101", HELLO) == 1
         assert connection.sock.sends == []
         turn()
         assert len(connection.sock.sends) == 1
         assert received(client) == [("msg", "eve", "hello")] * 2
 
 
-def test_an_unknown_app_or_user_is_reached_by_nothing() -> None:
-    with Harness() as harness:
-        assert harness.delivery.to_user("999", "ann", HELLO) == 0
-        assert harness.delivery.to_user("101", "ann", HELLO) == 0
-        assert harness.delivery.to_app("999", HELLO) == 0
-        assert harness.delivery.to_app("101", HELLO) == 0
-
-
-class BrokenDelivery:
+class BrokenFanout:
     """Reaches everybody up to a user whose turn fails."""
 
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> int:
@@ -54,8 +46,9 @@ class BrokenDelivery:
 def test_an_interrupted_push_to_many_is_accepted_if_a_user_was_reached(
     users: list[str], again: list[Outcome] | None
 ) -> None:
-    ids = MessageIds(Dedupe(100, 60))
-    pushes = Pushes(ids, LocalReach(ids, BrokenDelivery()), Metrics())  # type: ignore[arg-type]
+    ids = Idempotency(100, 60)
+    reach = LocalReach(ids, BrokenFanout(), Metrics())  # type: ignore[arg-type]
+    pushes = Pushes(ids, reach, Metrics())
     with pytest.raises(RuntimeError):
         pushes.to_many("101", users, "m1", "hello")
     assert pushes.to_many("101", ["ann"], "m1", "hello") == again

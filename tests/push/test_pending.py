@@ -10,8 +10,8 @@ from msgspec.msgpack import decode, encode
 from imserver.cluster.nodes import ToPending
 from imserver.cluster.registry import Lease
 from imserver.model import Event, Outcome
-from imserver.push import publish as module
-from imserver.push.publish import PendingPushes
+from imserver.push import pending as module
+from imserver.push.pending import PendingPushes
 from tests.support import CountingSignal, until
 
 
@@ -25,17 +25,14 @@ class Users:
         self.slow = False
         self.now = 1000.0
 
-    def reach(self, app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
         if self.slow:
             gevent.sleep(0)
-        outcomes = []
-        for user in users:
-            devices = self.devices.get((app, user), set())
-            there = bool(devices) if device is None else device in devices
-            if there:
-                self.received.append((user, event.text))
-            outcomes.append(Outcome.SENT if there else Outcome.NOT_SENT)
-        return outcomes
+        devices = self.devices.get((app, user), set())
+        there = bool(devices) if device is None else device in devices
+        if there:
+            self.received.append((user, event.text))
+        return Outcome.SENT if there else Outcome.NOT_SENT
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         self.asked += len(users)
@@ -51,7 +48,7 @@ def users() -> Users:
 
 
 def pending_of(users: Users, pushes: int = 100, size: int = 100_000) -> PendingPushes:
-    return PendingPushes(users, users, pushes, size, lambda: users.now)
+    return PendingPushes(lambda *given: users.to_user(*given), users, pushes, size, lambda: users.now)
 
 
 def words(text: str) -> Event:
@@ -92,7 +89,7 @@ class Wire:
 def test_a_node_that_stops_passes_its_pushes_to_nodes_that_do_not(users: Users) -> None:
     wire = Wire(False, True, False)
     wire.nodes = {0: pending_of(users), 2: pending_of(users)}
-    pending = PendingPushes(users, users, 100, 100_000, lambda: users.now, wire)
+    pending = PendingPushes(users.to_user, users, 100, 100_000, lambda: users.now, wire)
     for user in ("ann", "bob"):
         for text in ("one", "two"):
             pending.add("101", user, words(text), 10)
@@ -111,7 +108,7 @@ def test_a_node_that_stops_passes_its_pushes_to_nodes_that_do_not(users: Users) 
 
 
 def test_without_another_node_nothing_is_passed_on(users: Users) -> None:
-    pending = PendingPushes(users, users, 100, 100_000, lambda: users.now, Wire(True))
+    pending = PendingPushes(users.to_user, users, 100, 100_000, lambda: users.now, Wire(True))
     pending.add("101", "ann", words("one"), 10)
     pending.pass_on()
     assert pending.count == 1
@@ -154,13 +151,13 @@ def test_pushes_of_a_deleted_app_are_forgotten_also_during_their_delivery(users:
         for app in ("101", "102"):
             assert pending.add(app, "ann", words(text), 10)
     users.come("ann")
-    usual = users.reach
+    usual = users.to_user
 
-    def reach_and_forget(app: str, *given: Any) -> list[Outcome]:
+    def reach_and_forget(app: str, *given: Any) -> Outcome:
         pending.forget(app)
         return usual(app, *given)
 
-    users.reach = reach_and_forget  # type: ignore[method-assign]
+    users.to_user = reach_and_forget  # type: ignore[method-assign]
     pending.look()
     assert users.received == [("ann", "one")]
     assert (pending.count, pending.waits_for("101", "ann")) == (2, False)
@@ -240,14 +237,14 @@ def test_pushes_not_yet_delivered_stay_pending_when_the_user_leaves(users: Users
     for text in ("one", "two"):
         pending.add("101", "ann", words(text), 10)
     users.come("ann")
-    usual = users.reach
+    usual = users.to_user
 
-    def reach_once(app: str, who: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
-        outcomes = usual(app, who, event, device)
+    def reach_once(app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        outcome = usual(app, user, event, device)
         users.devices.clear()
-        return outcomes
+        return outcome
 
-    users.reach = reach_once  # type: ignore[method-assign]
+    users.to_user = reach_once  # type: ignore[method-assign]
     pending.look()
     assert users.received == [("ann", "one")]
     users.come("ann")

@@ -1,6 +1,6 @@
 """Publishing to targets of mixed kinds: each gets its own, in order, and says what became of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from unittest.mock import Mock
 
 import msgspec
@@ -9,9 +9,10 @@ import pytest
 from imserver.channels.members import ChannelRefused
 from imserver.channels.stored import Published
 from imserver.cluster.history import Position
-from imserver.model import Event, Outcome, nothing_accepted
-from imserver.push.idempotency import Dedupe, MessageIds, RequestIds
-from imserver.push.publish import OnAbsent, PendingPushes, Publishing, Target
+from imserver.model import Event, Outcome
+from imserver.push.idempotency import Idempotency
+from imserver.push.pending import PendingPushes
+from imserver.push.push import OnAbsent, Publishing, Target, nothing_accepted
 from imserver.storage.log.contract import Draft
 from tests.core.memory_log import MemoryLog, MemoryStore
 
@@ -25,17 +26,24 @@ class Harness:
     def __init__(self) -> None:
         self.users = {"ann", "bob"}
         self.received: list[tuple[str, ...]] = []
+        self.texts: list[str] = []
+        """Texts of the pushes to users."""
         self.store = MemoryStore(MemoryLog())
 
-    def reach(self, app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+        return self.to_each(app, [user], [event], device)[0]
+
+    def to_each(
+        self, app: str, users: Sequence[str], events: Iterable[Event], device: str | None = None
+    ) -> list[Outcome]:
         self.received.append(("users", app, *users, *(() if device is None else (f"on {device}",))))
-        return [SENT if user in self.users else ABSENT for user in users]
+        pairs = list(zip(users, events, strict=False))
+        self.texts += [event.text for _, event in pairs]
+        return [SENT if user in self.users else ABSENT for user, _ in pairs]
 
-    def reach_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
-        self.received.append(("each", app, *(f"{u}:{e.text}" for u, e in zip(users, events, strict=True))))
-        return [SENT if user in self.users else ABSENT for user in users]
-
-    def spread(self, app: str, event: Event, except_users: tuple[str, ...] = ()) -> Outcome:
+    def to_app(
+        self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
+    ) -> Outcome:
         self.received.append(("all", app, *except_users))
         return SENT
 
@@ -59,7 +67,7 @@ def harness() -> Harness:
 
 
 def publishing_of(harness: Harness, on_absent: OnAbsent | None = None) -> Publishing:
-    pending = PendingPushes(harness, harness, 100, 100_000)
+    pending = PendingPushes(harness.to_user, harness, 100, 100_000)
     return Publishing(harness, harness, harness, pending, harness.store, Mock(), on_absent)  # type: ignore[arg-type]
 
 
@@ -90,15 +98,15 @@ def test_targets_of_all_kinds_receive_the_event_in_order(harness: Harness) -> No
 def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness) -> None:
     log = harness.store.log()
     log.listen(Mock())
-    group = log.create("101", "ann", ["bob", "eve", "zoe"])
+    group = log.groups.create("101", "ann", ["bob", "eve", "zoe"])
     targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]
     publishing = publishing_of(harness)
     assert publishing.to_targets("101", targets, HELLO, ("eve",)) == [SENT, SENT, SENT]
     everybody = ("users", "101", "ann", "bob", "zoe")
     assert harness.received == [everybody, ("users", "101", "ann"), everybody]
-    log.leave("101", group, ["ann", "bob"])
+    log.groups.leave("101", group, ["ann", "bob"])
     assert publishing.to_targets("101", targets[:1], HELLO, ("eve",)) == [ABSENT]
-    log.append("101", [Draft(sender="ann", to_user="bob")])
+    log.writer.append("101", [Draft(sender="ann", to_user="bob")])
     for name in (f"group:{group + 1}", "group:99"):
         assert publishing.to_targets("101", [Target(channel=name)], HELLO) == [ABSENT], "it is no group"
     log.away = True
@@ -149,21 +157,13 @@ def test_pending_pushes_arrive_before_a_later_push(harness: Harness) -> None:
     publishing = publishing_of(harness)
     assert publishing.to_users("101", ["zoe"], Event("msg", "", "first"), 60) == [HELD]
     harness.users.add("zoe")
-    harness.received.clear()
-    texts: list[str] = []
-    usual = harness.reach
-
-    def reach(app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
-        texts.append(event.text)
-        return usual(app, users, event, device)
-
-    harness.reach = reach  # type: ignore[method-assign]
+    harness.texts.clear()
     publishing.to_users("101", ["ann", "zoe"], Event("msg", "", "second"))
-    assert texts == ["first", "second"]
+    assert harness.texts == ["first", "second", "second"]
 
 
 def test_a_push_for_which_there_is_no_room_to_hold_it_is_absent(harness: Harness) -> None:
-    pending = PendingPushes(harness, harness, 0, 0)
+    pending = PendingPushes(harness.to_user, harness, 0, 0)
     publishing = Publishing(harness, harness, harness, pending, harness.store, Mock())  # type: ignore[arg-type]
     assert publishing.to_users("101", ["zoe"], HELLO, 60) == [ABSENT]
 
@@ -201,7 +201,7 @@ def test_what_a_node_remembers_of_a_stored_channel_is_not_published_again(is_kno
         Published(SENT, Position("e", 1)),
         Published(Outcome.REPEATED, Position("e", 1)),
     ]
-    ids = RequestIds(MessageIds(Dedupe(100, 100)))
+    ids = Idempotency(100, 100)
     publishing = Publishing(Mock(), channels, Mock(), Mock(), Mock(), ids)
 
     def publish() -> Published:

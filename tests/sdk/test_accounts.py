@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 import pytest
 
 from imserver_client import Accounts, RequestRefused, StartedLogin
-from tests.integration.v1 import good
 from tests.ports import fixed_ports
 from tests.sdk.node import run_node
 from tests.security.providers import CLIENT, SECRET, StandIn
 from tests.support import Server
+from tests.users import User
 
 SECONDS = 300
 APP = "shop"
@@ -67,8 +67,8 @@ def test_the_python_client_logs_in_and_links(shop: Server) -> None:
         with pytest.raises(RequestRefused) as refused:
             own.unlink("main")
         assert refused.value.code == "last_login"
-    ann = good(shop.http, "accounts/register", {"app": APP, "name": "ann", "password": PASSWORD})
-    with Accounts(shop.http_url, APP, ann["token"], timeout_seconds=SECONDS) as own:
+    ann = User.register(shop, APP, name="ann", password=PASSWORD)
+    with Accounts(shop.http_url, APP, ann.token, timeout_seconds=SECONDS) as own:
         with pytest.raises(RequestRefused, match="wrong_login"):
             own.oauth_link("main", agree)
         with pytest.raises(RequestRefused, match="link_taken"):

@@ -11,10 +11,10 @@ from tests.integration.cmd import logged_in
 from tests.integration.gochat import form
 from tests.integration.protobuf import ACK, UP, acked, chatting, one, pushed, resuming
 from tests.integration.protobuf import refused as refused_chat
-from tests.integration.test_v1_accounts import KEYS, Person
-from tests.integration.v1 import good, refused
+from tests.integration.v1 import KEYS, good, refused
 from tests.storage.servers import KINDS
 from tests.support import Server
+from tests.users import User
 
 pytestmark = pytest.mark.sqlite_first
 
@@ -39,63 +39,63 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def ann(server: Server) -> Person:
+def ann(server: Server) -> User:
     """Who has blocked bob."""
-    return Person(server)
+    return User.register(server)
 
 
 @pytest.fixture
-def bob(server: Server, ann: Person) -> Person:
+def bob(server: Server, ann: User) -> User:
     """Whom ann has blocked; they had talked before."""
-    bob = Person(server)
-    bob.good("messages/send", {"to": ann.user, "text": "before"})
-    ann.good("friends/block", {"friend": bob.user})
+    bob = User.register(server)
+    bob.post("messages/send", to=ann.user, text="before")
+    ann.post("friends/block", friend=bob.user)
     return bob
 
 
-def test_a_message_over_http_is_refused(ann: Person, bob: Person) -> None:
-    assert bob.refused("messages/send", {"to": ann.user, "text": "hi"}) == (403, "not_allowed")
-    (conversation,) = bob.good("conversations")["conversations"]
+def test_a_message_over_http_is_refused(ann: User, bob: User) -> None:
+    assert bob.refused("messages/send", to=ann.user, text="hi") == (403, "not_allowed")
+    (conversation,) = bob.get("conversations")["conversations"]
     body = {"conversation": conversation["conversation"], "text": "hi"}
-    assert bob.refused("messages/send", body) == (403, "not_allowed"), "by the conversation's id neither"
-    (message,) = bob.good("messages", conversation=conversation["conversation"])["messages"]
+    assert bob.refused("messages/send", **body) == (403, "not_allowed"), "by the conversation's id neither"
+    (message,) = bob.get("messages", conversation=conversation["conversation"])["messages"]
     edit = {"id": message["id"], "text": "hi"}
-    assert bob.refused("messages/edit", edit) == (403, "not_allowed"), "nor in the place of an old one"
-    ann.good("messages/send", {"to": bob.user, "text": "one way only"})
-    ann.good("friends/unblock", {"friend": bob.user})
-    bob.good("messages/send", {"to": ann.user, "text": "again"})
+    assert bob.refused("messages/edit", **edit) == (403, "not_allowed"), "nor in the place of an old one"
+    ann.post("messages/send", to=bob.user, text="one way only")
+    ann.post("friends/unblock", friend=bob.user)
+    bob.post("messages/send", to=ann.user, text="again")
 
 
-def test_messages_before_the_block_stay_readable(ann: Person, bob: Person) -> None:
-    (conversation,) = ann.good("conversations")["conversations"]
+def test_messages_before_the_block_stay_readable(ann: User, bob: User) -> None:
+    (conversation,) = ann.get("conversations")["conversations"]
     for each in (ann, bob):
-        (message,) = each.good("messages", conversation=conversation["conversation"])["messages"]
+        (message,) = each.get("messages", conversation=conversation["conversation"])["messages"]
         assert message["text"] == "before"
 
 
-def test_a_group_in_common_goes_on(ann: Person, bob: Person) -> None:
-    cid = Person(ann.server)
+def test_a_group_in_common_goes_on(ann: User, bob: User) -> None:
+    cid = User.register(ann.server)
     group = int(cid.group(ann, bob))
-    assert bob.good("messages/send", {"conversation": group, "text": "to all"})["conversation"] == group
+    assert bob.post("messages/send", conversation=group, text="to all")["conversation"] == group
 
 
-def test_groups_and_invitations_are_refused(ann: Person, bob: Person) -> None:
-    assert bob.refused("groups/create", {"name": "tea", "members": [ann.user]}) == (403, "not_allowed")
+def test_groups_and_invitations_are_refused(ann: User, bob: User) -> None:
+    assert bob.refused("groups/create", name="tea", members=[ann.user]) == (403, "not_allowed")
     group = bob.group()
     invitation = {"group": group, "members": [ann.user]}
-    assert bob.refused("groups/invite", invitation) == (403, "not_allowed")
+    assert bob.refused("groups/invite", **invitation) == (403, "not_allowed")
     assert bob.roles(group) == {bob.user: "owner"}
 
 
-def test_gochats_groups_skip_users_who_have_blocked_the_owner(ann: Person, bob: Person) -> None:
-    cid = Person(ann.server)
+def test_gochats_groups_skip_users_who_have_blocked_the_owner(ann: User, bob: User) -> None:
+    cid = User.register(ann.server)
     fields = {"name": "tea", "ids": [ann.user, cid.user, "no number", "999999999", "0"]}
     answer = form(ann.server.http, "/group/create", fields, bob.token).json
     assert answer["msg"] == "群组创建成功"
     assert set(bob.roles(answer["data"]["id"])) == {bob.user, cid.user}
 
 
-def test_a_protobuf_client_is_acknowledged_and_nothing_is_delivered(ann: Person, bob: Person) -> None:
+def test_a_protobuf_client_is_acknowledged_and_nothing_is_delivered(ann: User, bob: User) -> None:
     with (
         chatting(ann.server.ws, (ann.user, ann.token)) as receiver,
         chatting(ann.server.ws, (bob.user, bob.token)) as sender,
@@ -106,7 +106,7 @@ def test_a_protobuf_client_is_acknowledged_and_nothing_is_delivered(ann: Person,
             fields = one(output.data)
             assert (output.kind, fields) == (ACK, {1: UP, 2: 1}), "no place: nothing is stored"
         receiver.quiet()
-        sender.single(2, int(Person(ann.server).user), "to somebody else")
+        sender.single(2, int(User.register(ann.server).user), "to somebody else")
         number, seq = acked(sender.output())
         assert number == 2
         assert seq > 0
@@ -117,7 +117,7 @@ def test_a_protobuf_client_is_acknowledged_and_nothing_is_delivered(ann: Person,
         assert [each.text for each in receiver.catch_up()] == ["before"]
 
 
-def test_a_protobuf_client_that_knows_refusals_is_refused(ann: Person, bob: Person) -> None:
+def test_a_protobuf_client_that_knows_refusals_is_refused(ann: User, bob: User) -> None:
     with resuming(ann.server.ws, (bob.user, bob.token)) as sender:
         assert pushed(sender.output()).text == "before"
         sender.single(1, int(ann.user), "hi")
@@ -126,7 +126,7 @@ def test_a_protobuf_client_that_knows_refusals_is_refused(ann: Person, bob: Pers
         assert refused_chat(sender.output())[0] == errors.REPLY_NO_DATA
 
 
-def test_a_cmd_client_is_refused(ann: Person, bob: Person) -> None:
+def test_a_cmd_client_is_refused(ann: User, bob: User) -> None:
     with logged_in(ann.server.ws, bob.user, "gochat", serviceToken=bob.token, cursor=0) as client:
         for receiver, code, reason in (
             (ann.user, errors.REPLY_UNAUTHORIZED, "blocked"),
@@ -137,10 +137,10 @@ def test_a_cmd_client_is_refused(ann: Person, bob: Person) -> None:
             assert answer[::2] == (code, {"refused": reason})
 
 
-def test_who_has_blocked_somebody_does_not_see_them_typing(ann: Person, bob: Person) -> None:
+def test_who_has_blocked_somebody_does_not_see_them_typing(ann: User, bob: User) -> None:
     with ExitStack() as stack:
         clients = {}
-        for person in (ann, bob, Person(ann.server)):
+        for person in (ann, bob, User.register(ann.server)):
             session = logged_in(ann.server.ws, person.user, "gochat", serviceToken=person.token)
             clients[person.user] = client = stack.enter_context(session)
             assert client.ask_cmd("sync", {"after": 0})[0] == 200
@@ -150,7 +150,7 @@ def test_who_has_blocked_somebody_does_not_see_them_typing(ann: Person, bob: Per
         assert clients[ann.user].push("typing").json["response"]["data"]["from"] == cid
 
 
-def test_messages_in_the_action_dialect_are_refused(ann: Person, bob: Person) -> None:
+def test_messages_in_the_action_dialect_are_refused(ann: User, bob: User) -> None:
     with ActionClient(ann.server.ws) as client:
         client.begin()
         login = {**login_data(bob.user, to=ann.user), "token": bob.token}
@@ -159,7 +159,7 @@ def test_messages_in_the_action_dialect_are_refused(ann: Person, bob: Person) ->
         assert client.ask_action("sendmsg", said)[0] == errors.REPLY_UNAUTHORIZED
 
 
-def test_unknown_users_are_named(ann: Person) -> None:
+def test_unknown_users_are_named(ann: User) -> None:
     status, code, message = refused(
         ann.server.http, "groups/create", {"name": "tea", "members": ["999999999", "x"]}, key=ann.token
     )

@@ -3,19 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from imserver.auth import quotas
-from imserver.auth.quotas import BotRates
 from imserver.channels import streamed_messages
 from imserver.config.settings import LimitSettings
 from tests.features import sections
+from tests.users import PASSWORD, User
 
 from .node_harness import ADMIN, Harness, config
-
-PASSWORD = "correct horse"
 
 
 @pytest.fixture(scope="module")
@@ -34,69 +30,33 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     harness.close()
 
 
-class Asking:
-    """Somebody with a token of 201."""
-
-    def __init__(self, node: Harness, token: str, user: str = "") -> None:
-        self.node = node
-        self.token = token
-        self.user = user
-
-    def ask(self, route: str, **document: Any) -> tuple[int, Any]:
-        return self.node.call("POST", f"/api/v1/{route}", {"app": "201", **document}, self.token)
-
-    def good(self, route: str, **document: Any) -> Any:
-        status, answer = self.ask(route, **document)
-        assert status in (200, 201), answer
-        return answer
-
-    def code(self, route: str, **document: Any) -> tuple[int, str]:
-        status, answer = self.ask(route, **document)
-        return status, answer.get("code", "")
-
-    def get(self, route: str, **query: Any) -> Any:
-        status, answer = self.node.call(
-            "GET", f"/api/v1/{route}", None, self.token, query={"app": "201", **query}
-        )
-        assert status == 200, answer
-        return answer
-
-
-def person(node: Harness, name: str) -> Asking:
-    given = {"app": "201", "name": name, "password": PASSWORD}
-    status, made = node.call("POST", "/api/v1/accounts/register", given)
-    assert status == 201, made
-    return Asking(node, made["token"], made["account"]["user"])
-
-
-def bot_of(owner: Asking, name: str) -> Asking:
-    made = owner.good("bots", name=name)
-    return Asking(owner.node, made["token"], made["id"])
+def person(node: Harness, name: str) -> User:
+    return User.register(node, "201", name=name)
 
 
 def test_an_owner_manages_a_bot_and_nobody_else_does(node: Harness) -> None:
     ann, eve = person(node, "ann"), person(node, "eve")
-    weather = bot_of(ann, "Weather")
+    weather = ann.bot("Weather")
     assert weather.token.startswith(f"bot_{weather.user}_")
-    changed = ann.good("bots/update", bot=weather.user, nickname="Sun", commands=[{"name": "today"}])
+    changed = ann.post("bots/update", bot=weather.user, nickname="Sun", commands=[{"name": "today"}])
     assert (changed["nickname"], changed["commands"]) == ("Sun", [{"name": "today", "description": ""}])
     (shown,) = ann.get("bots")["bots"]
     assert (shown["name"], shown["owner"]) == ("weather", ann.user)
     assert eve.get("bots")["bots"] == []
     for route in ("bots/update", "bots/rotate", "bots/delete"):
-        assert eve.code(route, bot=weather.user) == (404, "unknown_account")
-        assert weather.code(route, bot=weather.user) == (403, "not_allowed")
-        assert ann.code(route, bot=ann.user) == (404, "unknown_account")
-    admin = Asking(node, ADMIN.key)
+        assert eve.refused(route, bot=weather.user) == (404, "unknown_account")
+        assert weather.refused(route, bot=weather.user) == (403, "not_allowed")
+        assert ann.refused(route, bot=ann.user) == (404, "unknown_account")
+    admin = User(node, ADMIN.key, app="201")
     assert weather.user in [each["id"] for each in admin.get("bots")["bots"]]
-    assert admin.good("bots/update", bot=weather.user, nickname="Rain")["nickname"] == "Rain"
-    assert weather.code("bots", name="child") == (403, "not_allowed")
-    assert admin.code("bots", name="child", user=weather.user) == (404, "unknown_account")
+    assert admin.post("bots/update", bot=weather.user, nickname="Rain")["nickname"] == "Rain"
+    assert weather.refused("bots", name="child") == (403, "not_allowed")
+    assert admin.refused("bots", name="child", user=weather.user) == (404, "unknown_account")
 
 
 def test_a_bot_has_a_token_and_no_password(node: Harness) -> None:
     bob = person(node, "bob")
-    clock = bot_of(bob, "clock")
+    clock = bob.bot("clock")
     assert clock.get("accounts/show")["name"] == "clock"
     for password in ("", "x" * 8, "no hash"):
         login = {"app": "201", "login": "clock", "password": password}
@@ -116,33 +76,36 @@ def test_a_bot_has_a_token_and_no_password(node: Harness) -> None:
         f"bot_²_{'x' * 43}",
     )
     for token in wrong:
-        assert Asking(node, token).code("messages/send", to=bob.user, text="x") == (401, "token_invalid")
+        assert User(node, token, app="201").refused("messages/send", to=bob.user, text="x") == (
+            401,
+            "token_invalid",
+        )
         assert not logins.check("201", "", token, "cmd", source).ok  # type: ignore[arg-type]
 
 
 def test_a_new_token_replaces_the_old_one(node: Harness) -> None:
     cid = person(node, "cid")
-    first = bot_of(cid, "rotated")
-    second = Asking(node, cid.good("bots/rotate", bot=first.user)["token"], first.user)
-    assert first.code("messages/send", to=cid.user, text="x") == (401, "token_invalid")
-    assert second.good("messages/send", to=cid.user, text="x")["id"]
+    first = cid.bot("rotated")
+    second = User(node, cid.post("bots/rotate", bot=first.user)["token"], first.user, "201")
+    assert first.refused("messages/send", to=cid.user, text="x") == (401, "token_invalid")
+    assert second.post("messages/send", to=cid.user, text="x")["id"]
 
 
 def test_bots_end_with_their_owner(node: Harness) -> None:
     dan = person(node, "dan")
-    mine, other = bot_of(dan, "mine"), bot_of(dan, "other")
-    dan.good("bots/delete", bot=other.user)
-    assert other.code("messages/send", to=dan.user, text="x") == (401, "token_invalid")
-    dan.good("accounts/delete", password=PASSWORD)
-    assert mine.code("messages/send", to=dan.user, text="x") == (401, "token_invalid")
-    assert Asking(node, ADMIN.key).code("bots/rotate", bot=mine.user) == (404, "unknown_account")
+    mine, other = dan.bot("mine"), dan.bot("other")
+    dan.post("bots/delete", bot=other.user)
+    assert other.refused("messages/send", to=dan.user, text="x") == (401, "token_invalid")
+    dan.post("accounts/delete", password=PASSWORD)
+    assert mine.refused("messages/send", to=dan.user, text="x") == (401, "token_invalid")
+    assert User(node, ADMIN.key, app="201").refused("bots/rotate", bot=mine.user) == (404, "unknown_account")
 
 
 def test_a_banned_account_cannot_go_on_over_http_or_with_a_new_bot(node: Harness) -> None:
-    mia, admin = person(node, "mia"), Asking(node, ADMIN.key)
-    group = mia.good("groups/create", name="g")["group"]
-    bot = bot_of(mia, "miabot")
-    admin.good("ban", users=[mia.user, bot.user], seconds=100)
+    mia, admin = person(node, "mia"), User(node, ADMIN.key, app="201")
+    group = mia.post("groups/create", name="g")["group"]
+    bot = mia.bot("miabot")
+    admin.post("ban", users=[mia.user, bot.user], seconds=100)
     for asking, route, asked in (
         (mia, "bots", {"name": "child"}),
         (mia, "hooks", {"group": group, "nickname": "h"}),
@@ -152,10 +115,10 @@ def test_a_banned_account_cannot_go_on_over_http_or_with_a_new_bot(node: Harness
         (bot, "messages/send", {"to": mia.user, "text": "x"}),
         (bot, "bots/commands", {"commands": []}),
     ):
-        assert asking.code(route, **asked) == (403, "banned")
-    assert admin.good("groups/rename", user=mia.user, group=group, name="by the back end")
-    admin.good("unban", users=[mia.user, bot.user])
-    assert mia.good("accounts/set", nickname="back")["nickname"] == "back"
+        assert asking.refused(route, **asked) == (403, "banned")
+    assert admin.post("groups/rename", user=mia.user, group=group, name="by the back end")
+    admin.post("unban", users=[mia.user, bot.user])
+    assert mia.post("accounts/set", nickname="back")["nickname"] == "back"
 
 
 def test_a_bot_that_was_removed_or_blocked_does_not_go_on_with_its_answer(
@@ -163,37 +126,37 @@ def test_a_bot_that_was_removed_or_blocked_does_not_go_on_with_its_answer(
 ) -> None:
     monkeypatch.setattr(streamed_messages, "CHECK_SECONDS", 0.0)
     pia = person(node, "pia")
-    bot = bot_of(pia, "piabot")
-    group = int(pia.good("groups/create", name="g", members=[bot.user])["group"])
+    bot = pia.bot("piabot")
+    group = int(pia.post("groups/create", name="g", members=[bot.user])["group"])
 
     def status(stream: str, number: int) -> str:
         pieces = [{"stream": stream, "piece": number, "text": "x"}]
-        (result,) = bot.good("messages/stream/append", pieces=pieces)["results"]
+        (result,) = bot.post("messages/stream/append", pieces=pieces)["results"]
         return str(result["status"])
 
-    admin = Asking(node, ADMIN.key)  # the messages of a back end count against no rate
-    to_group = admin.good("messages/stream/open", user=bot.user, conversation=group)["stream"]
-    to_pia = admin.good("messages/stream/open", user=bot.user, to=pia.user)["stream"]
+    admin = User(node, ADMIN.key, app="201")  # the messages of a back end count against no rate
+    to_group = admin.post("messages/stream/open", user=bot.user, conversation=group)["stream"]
+    to_pia = admin.post("messages/stream/open", user=bot.user, to=pia.user)["stream"]
     assert (status(to_group, 1), status(to_pia, 1)) == ("appended", "appended")
-    pia.good("groups/remove", group=str(group), members=[bot.user])
+    pia.post("groups/remove", group=str(group), members=[bot.user])
     assert (status(to_group, 2), status(to_pia, 2)) == ("closed", "appended")
-    pia.good("friends/block", friend=bot.user)
+    pia.post("friends/block", friend=bot.user)
     assert status(to_pia, 3) == "closed"
-    assert bot.code("messages/stream/close", stream=to_pia) == (403, "not_allowed")
-    assert bot.code("messages/stream/close", stream=to_group) == (404, "unknown_conversation")
+    assert bot.refused("messages/stream/close", stream=to_pia) == (403, "not_allowed")
+    assert bot.refused("messages/stream/close", stream=to_group) == (404, "unknown_conversation")
 
 
 def test_the_number_of_bots_and_the_forms_of_commands_are_limited(node: Harness) -> None:
     fay = person(node, "fay")
-    bots = [bot_of(fay, f"limit{number}") for number in range(3)]
-    assert fay.code("bots", name="limit4") == (409, "too_many_bots")
-    assert fay.code("bots", name="x") == (400, "invalid_request")
-    fay.good("bots/delete", bot=bots[0].user)
-    assert fay.code("bots", name="limit1") == (409, "login_taken")
-    bot_of(fay, "limit4")
+    bots = [fay.bot(f"limit{number}") for number in range(3)]
+    assert fay.refused("bots", name="limit4") == (409, "too_many_bots")
+    assert fay.refused("bots", name="x") == (400, "invalid_request")
+    fay.post("bots/delete", bot=bots[0].user)
+    assert fay.refused("bots", name="limit1") == (409, "login_taken")
+    fay.bot("limit4")
     one = bots[1]
     fifty = [{"name": f"c{number}", "description": "d" * 128} for number in range(50)]
-    one.good("bots/commands", commands=fifty)
+    one.post("bots/commands", commands=fifty)
     for wrong in (
         [*fifty, {"name": "more"}],
         [{"name": "Upper"}],
@@ -203,16 +166,16 @@ def test_the_number_of_bots_and_the_forms_of_commands_are_limited(node: Harness)
         [{"name": "a", "description": "d" * 129}],
         [{"name": "a", "description": "\u0007"}],
     ):
-        assert one.code("bots/commands", commands=wrong) == (400, "invalid_request"), wrong
-    one.good("bots/commands", commands=[{"name": "x" * 32}])
-    assert fay.code("bots/commands", commands=[]) == (403, "not_allowed")
+        assert one.refused("bots/commands", commands=wrong) == (400, "invalid_request"), wrong
+    one.post("bots/commands", commands=[{"name": "x" * 32}])
+    assert fay.refused("bots/commands", commands=[]) == (403, "not_allowed")
 
 
 def test_members_of_a_conversation_see_the_commands_of_its_bot(node: Harness) -> None:
     guy, eva = person(node, "guy"), person(node, "eva")
-    tea = bot_of(guy, "tea")
-    tea.good("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
-    place = eva.good("messages/send", to=tea.user, text="hello")["conversation"]
+    tea = guy.bot("tea")
+    tea.post("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
+    place = eva.post("messages/send", to=tea.user, text="hello")["conversation"]
     shown = {"bot": tea.user, "name": "tea", "nickname": "", "command": "brew", "description": "Make tea"}
     assert eva.get("bots/commands", conversation=place)["commands"] == [shown]
     for by, conversation in ((guy, place), (eva, place + 1000)):
@@ -224,36 +187,22 @@ def test_members_of_a_conversation_see_the_commands_of_its_bot(node: Harness) ->
 
 def test_cards_say_who_is_a_bot(node: Harness) -> None:
     ida = person(node, "ida")
-    bot = bot_of(ida, "idas")
-    cards = ida.good("accounts/cards", users=[ida.user, bot.user])["cards"]
+    bot = ida.bot("idas")
+    cards = ida.post("accounts/cards", users=[ida.user, bot.user])["cards"]
     assert {card["user"]: card["bot"] for card in cards} == {ida.user: False, bot.user: True}
 
 
 def test_a_bot_has_a_message_rate_and_a_block_stops_it(node: Harness) -> None:
     jan, kim = person(node, "jan"), person(node, "kim")
-    bot, first, second = (bot_of(jan, name) for name in ("talker", "first", "second"))
-    kim.good("friends/block", friend=bot.user)
-    assert bot.code("messages/send", to=kim.user, text="x") == (403, "not_allowed")
-    assert bot.code("messages/send", to=jan.user, text="x") == (429, "too_many_requests")
-    assert first.code("messages/send", to=kim.user, text="x")[0] == 200
-    assert first.code("messages/send", to=kim.user, text="x") == (429, "too_many_requests")
-    assert second.code("messages/send", to=kim.user, text="x")[0] == 200
+    bot, first, second = (jan.bot(name) for name in ("talker", "first", "second"))
+    kim.post("friends/block", friend=bot.user)
+    assert bot.refused("messages/send", to=kim.user, text="x") == (403, "not_allowed")
+    assert bot.refused("messages/send", to=jan.user, text="x") == (429, "too_many_requests")
+    assert first.post("messages/send", to=kim.user, text="x")
+    assert first.refused("messages/send", to=kim.user, text="x") == (429, "too_many_requests")
+    assert second.post("messages/send", to=kim.user, text="x")
     for _ in range(3):
-        assert kim.code("messages/send", to=first.user, text="x")[0] == 200
-
-
-def test_the_rate_fills_up_again_to_five_seconds_worth(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr(quotas, "monotonic", lambda: now)
-    rates = BotRates(2)
-    rates.know("a", "7")
-    assert [rates.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
-    now = 0.5
-    assert [rates.take("a", "7") for _ in range(2)] == [True, False]
-    now = 1000.0
-    assert [rates.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
-    assert all(rates.take("a", "8") for _ in range(100))
-    assert all(BotRates(0).take("a", "7") for _ in range(100))
+        assert kim.post("messages/send", to=first.user, text="x")
 
 
 BUTTONS = [[{"text": "Yes", "value": "y"}, {"text": "No", "value": "n"}]]
@@ -261,12 +210,12 @@ BUTTONS = [[{"text": "Yes", "value": "y"}, {"text": "No", "value": "n"}]]
 
 def test_a_press_goes_to_the_bot_of_the_button_once(node: Harness) -> None:
     lea, moe = person(node, "lea"), person(node, "moe")
-    bot, back_end = bot_of(lea, "asking"), Asking(node, ADMIN.key)
-    group = int(lea.good("groups/create", name="tea", members=[bot.user])["group"])
+    bot, back_end = lea.bot("asking"), User(node, ADMIN.key, app="201")
+    group = int(lea.post("groups/create", name="tea", members=[bot.user])["group"])
     named = {"user": bot.user, "conversation": group, "buttons": BUTTONS}
-    asked = back_end.good("messages/send", **named, text="Tea?")["id"]
-    pressed = lea.good("messages/press", id=asked, value="n", client_msg_id="p1")
-    again = lea.good("messages/press", id=asked, value="n", client_msg_id="p1")
+    asked = back_end.post("messages/send", **named, text="Tea?")["id"]
+    pressed = lea.post("messages/press", id=asked, value="n", client_msg_id="p1")
+    again = lea.post("messages/press", id=asked, value="n", client_msg_id="p1")
     assert (again["id"], again["repeated"]) == (pressed["id"], True)
     (entry,) = bot.get("messages/sync", after=pressed["id"] - 1, limit=10)["messages"]
     assert (entry["kind"], entry["from"], entry["to"]) == ("press", lea.user, bot.user)
@@ -276,19 +225,19 @@ def test_a_press_goes_to_the_bot_of_the_button_once(node: Harness) -> None:
     (only,) = [each for each in bot.get("conversations")["conversations"] if each["kind"] == "user"]
     assert (only["unread"], only["last"]) == (0, None)
     unknown = (404, "unknown_message")
-    assert lea.code("messages/press", id=asked, value="other") == unknown
-    assert moe.code("messages/press", id=asked, value="y") == unknown, "not a member"
-    assert bot.code("messages/press", id=asked, value="y") == unknown, "its own"
-    own = lea.good("messages/send", conversation=group, text="no buttons")["id"]
-    assert lea.code("messages/press", id=own, value="y") == unknown
-    back_end.good("messages/edit", user=bot.user, id=asked, text="Decided")
-    assert lea.code("messages/press", id=asked, value="y") == unknown, "the edit has no buttons"
+    assert lea.refused("messages/press", id=asked, value="other") == unknown
+    assert moe.refused("messages/press", id=asked, value="y") == unknown, "not a member"
+    assert bot.refused("messages/press", id=asked, value="y") == unknown, "its own"
+    own = lea.post("messages/send", conversation=group, text="no buttons")["id"]
+    assert lea.refused("messages/press", id=own, value="y") == unknown
+    back_end.post("messages/edit", user=bot.user, id=asked, text="Decided")
+    assert lea.refused("messages/press", id=asked, value="y") == unknown, "the edit has no buttons"
 
 
 def test_buttons_of_persons_and_bad_buttons_are_refused(node: Harness) -> None:
-    nia, back_end = person(node, "nia"), Asking(node, ADMIN.key)
-    bot = bot_of(nia, "buttons")
-    assert nia.code("messages/send", to=bot.user, text="x", buttons=BUTTONS) == (403, "not_allowed")
+    nia, back_end = person(node, "nia"), User(node, ADMIN.key, app="201")
+    bot = nia.bot("buttons")
+    assert nia.refused("messages/send", to=bot.user, text="x", buttons=BUTTONS) == (403, "not_allowed")
     one = {"text": "x", "value": "v"}
     for wrong in (
         [[one]] * 9,
@@ -303,7 +252,7 @@ def test_buttons_of_persons_and_bad_buttons_are_refused(node: Harness) -> None:
         [[{"text": "x"}]],
         [one],
     ):
-        sent = back_end.code("messages/send", user=bot.user, to=nia.user, text="x", buttons=wrong)
+        sent = back_end.refused("messages/send", user=bot.user, to=nia.user, text="x", buttons=wrong)
         assert sent == (400, "invalid_request"), wrong
     most = [[{"text": "x" * 64, "value": f"{row}{column}" * 32} for column in range(4)] for row in range(8)]
-    assert back_end.good("messages/send", user=bot.user, to=nia.user, text="x", buttons=most)["id"]
+    assert back_end.post("messages/send", user=bot.user, to=nia.user, text="x", buttons=most)["id"]

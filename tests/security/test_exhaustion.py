@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import StartServer
 from tests.integration.cmd import cmd_client, get
 from tests.integration.raw import Raw, ask, frame, handshake, request, text
 from tests.integration.setting import growth_of
@@ -182,11 +183,8 @@ def test_an_answer_that_nobody_reads_does_not_hold_others_up(guarded: Server) ->
 
 
 @pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("impatient"), config={"limits": {"handshake_seconds": 2}})
-    yield server
-    server.stop()
-    server.check()
+def impatient(start_shared_server: StartServer) -> Server:
+    return start_shared_server(config={"limits": {"handshake_seconds": 2}})
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.attempts import TooManyFailures
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates, TooManyRequests
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import (
@@ -70,7 +69,7 @@ def accounts(tmp_path: Path) -> Any:
 def test_a_stranger_cannot_lock_a_user_out(accounts: Accounts) -> None:
     for _ in range(3):
         guess(accounts, "198.51.100.1")
-    with pytest.raises(TooManyFailures):
+    with pytest.raises(TooManyRequests):
         accounts.login("gochat", "1", PASSWORD, "198.51.100.1")
     assert accounts.login("gochat", "1", PASSWORD, "192.0.2.1").phone == "1"
 
@@ -81,21 +80,21 @@ def test_many_strangers_lock_out_all_but_known_devices(accounts: Accounts) -> No
     for number in range(6):
         guess(accounts, f"198.51.100.{number}")
     for wrong in ("", other, earlier[:-2] + "xx"):
-        with pytest.raises(TooManyFailures):
+        with pytest.raises(TooManyRequests):
             accounts.login("gochat", "1", PASSWORD, "192.0.2.1", wrong)
     assert accounts.login("gochat", "1", PASSWORD, "192.0.2.1", earlier).phone == "1"
     for _ in range(3):
         guess(accounts, "192.0.2.7", earlier)
-    with pytest.raises(TooManyFailures):
+    with pytest.raises(TooManyRequests):
         accounts.login("gochat", "1", PASSWORD, "192.0.2.7", earlier)
 
 
 def fail_from(accounts: Accounts, address: str, app: str = "gochat") -> None:
     """Log in wrongly from an address until nobody there may log in any more."""
     for number in range(200):
-        with pytest.raises((WrongLogin, TooManyFailures)):
+        with pytest.raises((WrongLogin, TooManyRequests)):
             accounts.login(app, f"no one {number}", "a wrong one", address)
-    with pytest.raises(TooManyFailures):
+    with pytest.raises(TooManyRequests):
         accounts.login(app, "1", PASSWORD, address)
 
 
@@ -120,7 +119,7 @@ def test_failures_of_a_known_device_count_for_it_wherever_it_is(accounts: Accoun
     stolen, other = accounts.token(one).token, accounts.token(one).token
     for number in range(3):
         guess(accounts, f"198.51.100.{number}", stolen)
-    with pytest.raises(TooManyFailures):
+    with pytest.raises(TooManyRequests):
         accounts.login("gochat", "1", PASSWORD, "198.51.100.9", stolen)
     for earlier in (other, ""):
         assert accounts.login("gochat", "1", PASSWORD, "198.51.100.0", earlier).phone == "1"
@@ -130,7 +129,7 @@ def test_a_known_device_may_try_no_more_logins_than_an_address(accounts: Account
     earlier = accounts.token(accounts.login("gochat", "1", PASSWORD, "192.0.2.1")).token
     for _ in range(40):
         accounts.login("gochat", "1", PASSWORD, "192.0.2.1", earlier)
-    with pytest.raises(TooManyFailures):
+    with pytest.raises(TooManyRequests):
         accounts.login("gochat", "1", PASSWORD, "192.0.2.1", earlier)
 
 
@@ -139,7 +138,7 @@ def test_a_token_of_one_account_opens_no_other_and_is_counted_by_address(account
     for _ in range(3):
         guess(accounts, "192.0.2.1", mine)
     for earlier in (mine, ""):
-        with pytest.raises(TooManyFailures):
+        with pytest.raises(TooManyRequests):
             accounts.login("gochat", "1", PASSWORD, "192.0.2.1", earlier)
 
 
@@ -147,7 +146,7 @@ def test_a_token_that_anybody_can_sign_proves_no_device(accounts: Accounts) -> N
     accounts._tokens._sign_key = PUBLIC_SIGN_KEY
     forged = accounts.token(accounts.login("gochat", "1", PASSWORD, "192.0.2.1")).token
     fail_from(accounts, "192.0.2.1")
-    with pytest.raises(TooManyFailures):
+    with pytest.raises(TooManyRequests):
         accounts.login("gochat", "1", PASSWORD, "192.0.2.1", forged)
 
 
@@ -161,7 +160,7 @@ def test_a_flood_of_logins_locks_nobody_out(accounts: Accounts) -> None:
     for _ in range(3):
         guess(accounts, "192.0.2.2")
     accounts._passwords.waiting = MAX_WAITING
-    with pytest.raises(TooManyFailures):
+    with pytest.raises(TooManyRequests):
         accounts.login("gochat", "1", PASSWORD, "192.0.2.2")
 
 
@@ -210,7 +209,7 @@ def test_nodes_of_a_cluster_count_together(
 def test_a_login_with_a_password_that_is_refused_is_reported_with_its_reason(accounts: Accounts) -> None:
     for _ in range(3):
         guess(accounts, "192.0.2.1")
-    with pytest.raises(TooManyFailures):
+    with pytest.raises(TooManyRequests):
         accounts.login("gochat", "1", PASSWORD, "192.0.2.1")
     accounts.login("gochat", "1", PASSWORD, "192.0.2.2")
     with pytest.raises(NoAccounts):
@@ -225,7 +224,7 @@ def test_probing_for_phone_numbers_is_limited_per_network(accounts: Accounts) ->
     for _ in range(rate):
         with pytest.raises(Taken):
             accounts.register("gochat", "1", PASSWORD, address="198.51.100.1")
-    with pytest.raises(TooManyFailures):
+    with pytest.raises(TooManyRequests):
         accounts.register("gochat", "1", PASSWORD, address="198.51.100.1")
     with pytest.raises(Taken):
         accounts.register("gochat", "1", PASSWORD, address="192.0.2.1")

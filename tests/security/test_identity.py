@@ -107,20 +107,6 @@ def test_a_public_key_is_no_secret(guarded: Server) -> None:
     assert login(guarded.ws, EDDSA, "7", session_token(EDDSA, "7", SECRET)) in REFUSED
 
 
-@pytest.mark.parametrize(
-    "token",
-    ["", "nonsense", "token of another app", "token of another user"],
-    ids=lambda text: text or "none",
-)
-def test_the_other_dialects_ask_for_the_same_proof(guarded: Server, token: str) -> None:
-    made = {
-        "token of another app": session_token(TOKENS, "7"),
-        "token of another user": session_token("action:1", "8"),
-    }.get(token, token)
-    assert action_login(guarded.ws, "7", made) != GOOD
-    assert not client_enters(guarded.ws, "shop", **({"token": made} if made else {}))
-
-
 def test_protobuf_takes_tokens_of_accounts_only(guarded: Server) -> None:
     user, token = gochat.register(guarded.http)
     assert protobuf_enters(guarded.ws, token)
@@ -167,17 +153,3 @@ def test_a_user_s_routes_take_no_bad_token(guarded: Server, route: str, body: An
     ):
         answer = call(guarded.http, route, body, key=token)
         assert answer.status in (401, 403), answer
-
-
-def test_a_session_token_is_no_key(guarded: Server) -> None:
-    token = session_token(TOKENS, "7")
-    for route, body in (
-        ("push", {"app": TOKENS, "user": "8", "text": "hi"}),
-        ("ban", {"app": TOKENS, "users": ["8"], "seconds": 60}),
-        ("disconnect", {"app": TOKENS, "users": ["8"]}),
-        ("apps", None),
-        ("apps/set", {"app": TOKENS, "settings": {"jwt": []}}),
-        (f"presence?app={TOKENS}&user=8", None),
-    ):
-        answer = call(guarded.http, route, body, key=token)
-        assert answer.status in (401, 403), (route, answer)

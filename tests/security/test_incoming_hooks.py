@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from msgspec import json
 
-from imserver.auth.attempts import AddressRate
-from imserver.auth.quotas import TokenBucket
+from imserver.auth.rates import Buckets
 from imserver.features.bots.parts import bots_of
+from imserver.features.bots.settings import HOOK_REQUESTS
 from imserver.storage.log.bots import MOST_BOTS
 from tests.features import ROUTES, sections
+from tests.users import User
 
 from .node_harness import ADMIN, Harness, config
-from .test_bots import Asking, person
+from .test_bots import person
 
 POST = next(row for row in ROUTES if row.path == "/hooks/*")
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -34,12 +35,12 @@ def post(node: Harness, url: str, body: Any, headers: dict[str, str] | None = No
     return answer.status, json.decode(answer.body)
 
 
-def group_of(owner: Asking, *members: Asking) -> str:
-    group: str = owner.good("groups/create", name="tea", members=[each.user for each in members])["group"]
+def group_of(owner: User, *members: User) -> str:
+    group: str = owner.post("groups/create", name="tea", members=[each.user for each in members])["group"]
     return group
 
 
-def history(reader: Asking, group: str) -> list[dict[str, Any]]:
+def history(reader: User, group: str) -> list[dict[str, Any]]:
     found = reader.get("messages", conversation=int(group))["messages"]
     return [each for each in found if each["kind"] == "message"]
 
@@ -47,7 +48,7 @@ def history(reader: Asking, group: str) -> list[dict[str, Any]]:
 def test_a_request_becomes_a_message_of_a_bot_until_the_url_is_revoked(node: Harness) -> None:
     ann, bob = person(node, "ann"), person(node, "bob")
     group = group_of(ann, bob)
-    hook = ann.good("hooks", group=group, nickname="Builds")
+    hook = ann.post("hooks", group=group, nickname="Builds")
     assert hook["url"].startswith("/hooks/")
     status, stored = post(node, hook["url"], [{"text": "green", "username": "x", "channel": "#a"}])
     assert (status, str(stored["conversation"])) == (200, group)
@@ -66,12 +67,12 @@ def test_a_request_becomes_a_message_of_a_bot_until_the_url_is_revoked(node: Har
         (hook["id"], "text", "red 🔴"),
         (hook["id"], "text", "curl"),
     ]
-    (card,) = bob.good("accounts/cards", users=[hook["id"]])["cards"]
+    (card,) = bob.post("accounts/cards", users=[hook["id"]])["cards"]
     assert card["nickname"] == "Builds"
     (shown,) = ann.get("hooks", group=group)["hooks"]
     assert (shown["id"], shown["group"], shown["nickname"]) == (hook["id"], group, "Builds")
     assert hook["url"].removeprefix("/hooks/") not in str(shown)
-    ann.good("hooks/revoke", hook=hook["id"])
+    ann.post("hooks/revoke", hook=hook["id"])
     revoked = post(node, hook["url"], [{"text": "x"}])
     unknown = post(node, "/hooks/" + "x" * 43, [{"text": "x"}])
     for status, answer in (revoked, unknown):
@@ -86,25 +87,25 @@ def test_a_request_becomes_a_message_of_a_bot_until_the_url_is_revoked(node: Har
 def test_only_the_owner_and_admins_of_a_group_manage_its_webhooks(node: Harness) -> None:
     cid, dan, eve = person(node, "cid"), person(node, "dan"), person(node, "eve")
     group = group_of(cid, dan)
-    hook = cid.good("hooks", group=group, nickname="Alerts")
+    hook = cid.post("hooks", group=group, nickname="Alerts")
     for by, refused in ((dan, (403, "role_too_low")), (eve, (404, "unknown_group"))):
-        assert by.code("hooks", group=group, nickname="Mine") == refused
+        assert by.refused("hooks", group=group, nickname="Mine") == refused
         status, answer = node.call(
             "GET", "/api/v1/hooks", None, by.token, query={"app": "201", "group": group}
         )
         assert (status, answer["code"]) == refused
-    assert dan.code("hooks/revoke", hook=hook["id"]) == (403, "role_too_low")
-    assert eve.code("hooks/revoke", hook=hook["id"]) == (404, "unknown_hook")
-    assert eve.code("hooks/revoke", hook="999999") == (404, "unknown_hook")
+    assert dan.refused("hooks/revoke", hook=hook["id"]) == (403, "role_too_low")
+    assert eve.refused("hooks/revoke", hook=hook["id"]) == (404, "unknown_hook")
+    assert eve.refused("hooks/revoke", hook="999999") == (404, "unknown_hook")
     assert eve.get("bots")["bots"] == [], "a refused request leaves no bot behind"
-    cid.good("groups/role", group=group, member=dan.user, role="admin")
-    dan.good("hooks/revoke", hook=hook["id"])
-    admin = Asking(node, ADMIN.key)
-    made = admin.good("hooks", group=group, nickname="Back end")
+    cid.post("groups/role", group=group, member=dan.user, role="admin")
+    dan.post("hooks/revoke", hook=hook["id"])
+    admin = User(node, ADMIN.key, app="201")
+    made = admin.post("hooks", group=group, nickname="Back end")
     assert post(node, made["url"], [{"text": "x"}])[0] == 200
-    cid.good("groups/remove", group=group, members=[made["id"]])
+    cid.post("groups/remove", group=group, members=[made["id"]])
     assert post(node, made["url"], [{"text": "x"}])[1]["code"] == "unknown_conversation"
-    admin.good("bots/delete", bot=made["id"])
+    admin.post("bots/delete", bot=made["id"])
     assert post(node, made["url"], [{"text": "x"}])[1]["code"] == "unknown_hook"
 
 
@@ -112,15 +113,15 @@ def test_a_group_has_a_limited_number_of_webhooks(node: Harness) -> None:
     fay = person(node, "fay")
     group = group_of(fay)
     for number in range(MOST_BOTS):
-        fay.good("hooks", group=group, nickname=f"hook {number}")
-    assert fay.code("hooks", group=group, nickname="one more") == (400, "invalid_request")
+        fay.post("hooks", group=group, nickname=f"hook {number}")
+    assert fay.refused("hooks", group=group, nickname="one more") == (400, "invalid_request")
     assert len(fay.get("hooks", group=group)["hooks"]) == MOST_BOTS
     assert len(fay.get("bots", limit=100)["bots"]) == MOST_BOTS, "the refused one left no bot behind"
 
 
 def test_what_comes_in_is_checked_and_limited(node: Harness) -> None:
     guy = person(node, "guy")
-    hook = guy.good("hooks", group=group_of(guy), nickname="x")
+    hook = guy.post("hooks", group=group_of(guy), nickname="x")
     url = hook["url"]
     assert post(node, url, [{"text": "x"}])[0] == 200
     for body, headers in ((b"", None), (b"", FORM), (b"text=hi", FORM), (b"--x", MULTIPART)):
@@ -139,13 +140,13 @@ def test_what_comes_in_is_checked_and_limited(node: Harness) -> None:
         status, answer = post(node, url, body, headers)
         assert (status, answer["code"]) == (400, "invalid_request"), body
     assert post(node, url, [{"text": "x" * 65536}])[1]["code"] == "body_too_large"
-    rates = node.node.core.bot_rates
-    full = rates.bots["201", hook["id"]]
-    rates.bots["201", hook["id"]] = TokenBucket(1.0, 1e-6)
+    rates = node.node.core.bot_rates.buckets
+    limit = rates.number
+    rates.set(1e-6)
     assert [post(node, url, [{"text": "x"}])[0] for _ in range(2)] == [200, 429], "limits.bot_rate"
-    rates.bots["201", hook["id"]] = full
+    rates.set(limit)
     hooks = bots_of(node.node.core).incoming
-    unlimited, hooks._addresses = hooks._addresses, AddressRate(2, 60.0)
+    unlimited, hooks._addresses = hooks._addresses, Buckets(HOOK_REQUESTS, 2, 60.0)
     answers = [node.ask(POST, body=[{"text": "x"}], path=url) for _ in range(3)]
     hooks._addresses = unlimited
     assert [each.status for each in answers] == [200, 200, 429]

@@ -1,6 +1,5 @@
 """Issuers: what they publish may be anything, and while one is away its tokens do no harm."""
 
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -9,6 +8,7 @@ import pytest
 from imserver.config.settings import JwtSettings
 from imserver.errors import IssuerUnavailable
 from tests.auth.test_issuers import NOW, URL, claims, jwk, signed, web
+from tests.conftest import StartServer
 from tests.integration.raw import ask, request
 from tests.security.attack_setting import ADMIN
 from tests.support import Server
@@ -18,15 +18,12 @@ AWAY = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(start_shared_server: StartServer) -> Server:
     config = {
         "api": {"keys": [{"key": ADMIN, "scopes": ["admin"]}]},
         "apps": {"101": {"open": True}, "301": {"jwt": [{"issuer": AWAY, "audience": "shop"}]}},
     }
-    server = Server(tmp_path_factory.mktemp("issuers"), config=config)
-    yield server
-    server.stop()
-    server.check()
+    return start_shared_server(config=config)
 
 
 @pytest.mark.parametrize(

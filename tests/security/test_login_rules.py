@@ -68,23 +68,7 @@ def test_the_token_of_a_page_lists_and_sends_in_its_own_app_only(guarded: Server
         assert ask(guarded.http, bearer(request(f"/user/list?appID={app}"), token)).json["code"] == 1003
 
 
-def test_the_token_of_a_page_uploads_nothing(guarded: Server) -> None:
-    user, token = page_token(guarded, OPEN)
-    assert token
-    for query in ({}, {"app": OPEN, "user": user}, {"token": token}):
-        path = f"/api/v1/uploads?{urlencode(query)}"
-        answer = ask(guarded.http, bearer(request(path, method="POST", body=b"x"), token))
-        assert answer.status in (401, 403), answer
-
-
 # --- accounts of another app --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("app", [TOKENS, BARE, OPEN, "101"])
-def test_accounts_exist_only_in_apps_that_want_them(guarded: Server, app: str) -> None:
-    body = {"app": app, "phone": gochat.fresh_phone(), "password": "correct horse"}
-    assert call(guarded.http, "accounts/register", body).status in (400, 403, 404)
-    assert call(guarded.http, "accounts/login", body).status in (400, 401, 403, 404)
 
 
 def test_the_token_of_an_account_is_good_in_its_own_app_only(guarded: Server) -> None:

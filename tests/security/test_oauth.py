@@ -23,12 +23,12 @@ from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
 from imserver.storage.contract import Account
 from imserver.transport.exchange import HttpRequest, header_block, row_of
 from tests.features import sections
+from tests.users import PASSWORD, User
 
 from .node_harness import ADMIN, APPS, RULED, Harness, config
 from .providers import CLIENT, GITHUB_USER, SECRET, StandIn
 
 HOME = "https://im.example.com"
-PASSWORD = "correct horse"
 FAILURES = 3
 NAMES = ("oidc", "github", "wechat", "wechat_official")
 
@@ -131,14 +131,6 @@ class Login:
 
 def show(node: Harness, token: str, app: str = "201") -> Any:
     return node.call("GET", "/api/v1/accounts/show", token=token, query={"app": app})[1]
-
-
-def register(node: Harness, name: str) -> str:
-    """The token of a new account with a password."""
-    body = {"app": "201", "name": name, "password": PASSWORD}
-    status, session = node.call("POST", "/api/v1/accounts/register", body)
-    assert status == 201, session
-    return str(session["token"])
 
 
 def account(node: Harness, provider: StandIn, name: str = "oidc", **more: Any) -> Any:
@@ -403,7 +395,7 @@ def test_too_many_that_wait_for_a_provider_are_refused_at_once(
 
 def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(node: Harness, provider: StandIn) -> None:
     provider.user["sub"] = "cid"
-    token = register(node, "cid")
+    token = User.register(node, "201", name="cid").token
     mine: dict[str, Any] = {"token": token, "link": True, "password": PASSWORD}
     assert Login(node, **mine).done(provider) == (200, {"linked": "oidc"})
     assert Login(node, **mine).done(provider) == (200, {"linked": "oidc"}), "it is linked"
@@ -430,7 +422,7 @@ def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(node: Harness, p
 
 
 def test_a_stolen_token_adds_no_way_to_log_in(node: Harness) -> None:
-    token = register(node, "gus")
+    token = User.register(node, "201", name="gus").token
 
     def start(**more: str) -> tuple[int, str]:
         body = {"app": "201", "provider": "oidc", "link": True, **more}
@@ -459,7 +451,7 @@ def test_a_link_that_outlives_its_session_or_has_no_token_is_refused(
     node: Harness, provider: StandIn
 ) -> None:
     provider.user["sub"] = "dan"
-    token = register(node, "dan")
+    token = User.register(node, "201", name="dan").token
     login = Login(node, token=token, link=True, password=PASSWORD)
     user = show(node, token)["user"]
     accounts_of(node.node.core).accounts.log_out("201", user)
@@ -475,7 +467,7 @@ def test_a_provider_that_is_removed_during_a_login_refuses_it(
 ) -> None:
     owner = oauth_of(node.node.core)
     provider.user["sub"] = "ivy"
-    login = Login(node, token=register(node, "ivy"), link=True, password=PASSWORD)
+    login = Login(node, token=User.register(node, "201", name="ivy").token, link=True, password=PASSWORD)
     assert login.answer(login.come_back(provider.agree(login.started["url"]))) == 200
     with monkeypatch.context() as patched:
         patched.setattr(owner, "settings_of", lambda _app: {})

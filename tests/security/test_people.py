@@ -12,10 +12,10 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from tests.features import sections
+from tests.users import PASSWORD, User
 
 from .node_harness import ADMIN, APPS, RULED, Harness, config
 
-PASSWORD = "correct horse"
 RULES = AppAccountSettings(("email",), find=False)
 FINDS = 5
 GROUPS = 8
@@ -41,41 +41,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     harness.close()
 
 
-class One:
-    """An account, and what it asks with its token."""
-
-    def __init__(self, node: Harness, app: str = "201", **given: Any) -> None:
-        self.node = node
-        self.app = app
-        status, made = node.call(
-            "POST", "/api/v1/accounts/register", {"app": app, "password": PASSWORD, **given}
-        )
-        assert status == 201, made
-        self.user: str = made["account"]["user"]
-        self.token: str = made["token"]
-        self.account: dict[str, Any] = made["account"]
-
-    def ask(self, route: str, **document: Any) -> tuple[int, Any]:
-        host = document.pop("host", "192.0.2.1")
-        body = {"app": self.app, **document}
-        return self.node.call("POST", f"/api/v1/{route}", body, self.token, host=host)
-
-    def good(self, route: str, **document: Any) -> Any:
-        status, answer = self.ask(route, **document)
-        assert status in (200, 201), answer
-        return answer
-
-    def code(self, route: str, **document: Any) -> tuple[int, str]:
-        status, answer = self.ask(route, **document)
-        return status, answer.get("code", "")
-
-    def card(self, other: "One") -> dict[str, Any]:
-        (card,) = self.good("accounts/cards", users=[other.user])["cards"]
-        return card
-
-    def befriend(self, other: "One") -> None:
-        self.good("friends/request", friend=other.user)
-        other.good("friends/accept", friend=self.user)
+def person(node: Harness, app: str = "201", **fields: Any) -> User:
+    return User.register(node, app, **fields)
 
 
 def log_in(node: Harness, login: str, password: str = PASSWORD, **more: Any) -> tuple[int, Any]:
@@ -99,7 +66,7 @@ def log_in(node: Harness, login: str, password: str = PASSWORD, **more: Any) -> 
 def test_an_account_logs_in_with_any_spelling_of_its_identifier(
     node: Harness, login: str, kind: str, stored: str, others: list[str]
 ) -> None:
-    one = One(node, login=login)
+    one = person(node, login=login)
     assert {name: one.account[name] for name in ("phone", "email", "name")} == {
         "phone": "",
         "email": "",
@@ -115,12 +82,12 @@ def test_an_account_logs_in_with_any_spelling_of_its_identifier(
 
 
 def test_identifiers_of_one_account_can_be_changed_with_its_password(node: Harness) -> None:
-    one = One(node, phone="4711", email="cid@example.com", name="cid", login="Cid")
-    other = One(node, phone="someone")
-    assert one.code("accounts/identifiers", name="someone", password=PASSWORD) == (409, "login_taken")
-    assert one.code("accounts/identifiers", email="", password="wrong horse") == (401, "wrong_login")
-    assert one.code("accounts/identifiers", email="", phone="", name="", password=PASSWORD)[0] == 400
-    changed = one.good("accounts/identifiers", email="", phone="", name="CID", password=PASSWORD)
+    one = person(node, phone="4711", email="cid@example.com", name="cid", login="Cid")
+    other = person(node, phone="someone")
+    assert one.refused("accounts/identifiers", name="someone", password=PASSWORD) == (409, "login_taken")
+    assert one.refused("accounts/identifiers", email="", password="wrong horse") == (401, "wrong_login")
+    assert one.refused("accounts/identifiers", email="", phone="", name="", password=PASSWORD)[0] == 400
+    changed = one.post("accounts/identifiers", email="", phone="", name="CID", password=PASSWORD)
     assert (changed["phone"], changed["email"], changed["name"]) == ("", "", "cid")
     assert [log_in(node, text, host="192.0.2.9")[0] for text in ("4711", "cid@example.com", "cid")] == [
         401,
@@ -128,7 +95,7 @@ def test_identifiers_of_one_account_can_be_changed_with_its_password(node: Harne
         200,
     ]
     assert (
-        other.good("accounts/identifiers", email="cid@example.com", phone="", password=PASSWORD)["phone"]
+        other.post("accounts/identifiers", email="cid@example.com", phone="", password=PASSWORD)["phone"]
         == ""
     )
     route = "/api/v1/accounts/identifiers"
@@ -137,11 +104,11 @@ def test_identifiers_of_one_account_can_be_changed_with_its_password(node: Harne
 
 
 def test_a_stolen_token_deletes_no_account(node: Harness) -> None:
-    one, refused = One(node, name="leaver"), (401, "wrong_login")
-    assert one.code("accounts/delete") == refused
-    assert [one.code("accounts/delete", password="wrong horse") for _ in range(2)] == [refused] * 2
-    assert one.code("accounts/delete", password=PASSWORD) == (429, "too_many_requests")
-    assert one.good("accounts/set", nickname="Here")["user"] == one.user
+    one, refused = person(node, name="leaver"), (401, "wrong_login")
+    assert one.refused("accounts/delete") == refused
+    assert [one.refused("accounts/delete", password="wrong horse") for _ in range(2)] == [refused] * 2
+    assert one.refused("accounts/delete", password=PASSWORD) == (429, "too_many_requests")
+    assert one.post("accounts/set", nickname="Here")["user"] == one.user
     asked = {"app": "201", "user": one.user}
     assert node.call("POST", "/api/v1/accounts/delete", asked, ADMIN.key) == (200, {"user": one.user})
 
@@ -168,10 +135,10 @@ def test_an_invalid_identifier_is_refused(node: Harness, given: dict[str, str]) 
 def test_an_app_chooses_the_identifiers_of_its_accounts(node: Harness) -> None:
     body = {"app": "202", "password": PASSWORD, "login": "fay"}
     assert node.call("POST", "/api/v1/accounts/register", body)[0] == 400
-    fay = One(node, "202", login="fay@example.com")
-    One(node, "202", login="gus@example.com")
-    assert fay.code("accounts/find", text="gus@example.com") == (403, "not_allowed")
-    assert fay.code("accounts/identifiers", name="fay", password=PASSWORD)[0] == 400
+    fay = person(node, "202", login="fay@example.com")
+    person(node, "202", login="gus@example.com")
+    assert fay.refused("accounts/find", text="gus@example.com") == (403, "not_allowed")
+    assert fay.refused("accounts/identifiers", name="fay", password=PASSWORD)[0] == 400
     asked: dict[str, Any] = {"query": {"app": "202"}}
     assert node.call("GET", "/api/v1/accounts/rules", **asked) == (
         200,
@@ -181,7 +148,7 @@ def test_an_app_chooses_the_identifiers_of_its_accounts(node: Harness) -> None:
 
 
 def test_failures_count_together_for_all_identifiers_of_an_account(node: Harness) -> None:
-    One(node, phone="7001", email="hal@example.com", name="hal")
+    person(node, phone="7001", email="hal@example.com", name="hal")
     answers = [
         log_in(node, text, "wrong", host="198.51.100.1")[0] for text in ("7001", "hal@example.com", "hal")
     ]
@@ -192,54 +159,54 @@ def test_failures_count_together_for_all_identifiers_of_an_account(node: Harness
 
 def test_an_account_is_found_by_what_it_allows(node: Harness) -> None:
     ida, jim = (
-        One(node, phone="8001", email="ida@example.com", name="ida", nickname="Ida"),
-        One(node, name="jim"),
+        person(node, phone="8001", email="ida@example.com", name="ida", nickname="Ida"),
+        person(node, name="jim"),
     )
     for text in ("8001", "IDA@example.com", "Ida"):
-        found = jim.good("accounts/find", text=text)
+        found = jim.post("accounts/find", text=text)
         assert (found["user"], found["nickname"], found["name"]) == (ida.user, "Ida", "ida")
         assert (found["presence"], found["last_seen"]) == ("", 0), "a stranger"
-    assert jim.code("accounts/find", text="id") == (404, "unknown_account")
-    ida.good("accounts/set", findable=False)
-    assert jim.code("accounts/find", text="ida") == (404, "unknown_account")
+    assert jim.refused("accounts/find", text="id") == (404, "unknown_account")
+    ida.post("accounts/set", findable=False)
+    assert jim.refused("accounts/find", text="ida") == (404, "unknown_account")
     assert jim.card(ida)["name"] == ""
-    assert ida.good("accounts/find", text="ida")["relation"] == "self"
-    assert jim.code("accounts/find", text="ida") == (429, "too_many_requests"), FINDS
+    assert ida.post("accounts/find", text="ida")["relation"] == "self"
+    assert jim.refused("accounts/find", text="ida") == (429, "too_many_requests"), FINDS
     body = {"app": "201", "text": "ida"}
     assert node.call("POST", "/api/v1/accounts/find", body, ADMIN.key)[1]["user"] == ida.user
 
 
 def test_who_has_blocked_somebody_is_not_found_by_them(node: Harness) -> None:
-    kim, lea = One(node, name="kim"), One(node, name="lea")
-    lea.good("friends/block", friend=kim.user)
-    assert kim.code("accounts/find", text="lea") == (404, "unknown_account")
+    kim, lea = person(node, name="kim"), person(node, name="lea")
+    lea.post("friends/block", friend=kim.user)
+    assert kim.refused("accounts/find", text="lea") == (404, "unknown_account")
     assert kim.card(lea)["relation"] == ""
     assert lea.card(kim)["relation"] == "blocked"
 
 
 def test_cards_tell_how_two_accounts_are_related(node: Harness) -> None:
-    mia, ned = One(node, name="mia"), One(node, name="ned")
+    mia, ned = person(node, name="mia"), person(node, name="ned")
     assert mia.card(mia)["relation"] == "self"
-    mia.good("friends/request", friend=ned.user)
+    mia.post("friends/request", friend=ned.user)
     assert (mia.card(ned)["relation"], ned.card(mia)["relation"]) == ("outgoing", "incoming")
-    ned.good("friends/accept", friend=mia.user)
+    ned.post("friends/accept", friend=mia.user)
     assert (mia.card(ned)["relation"], ned.card(mia)["relation"]) == ("friend", "friend")
-    cards = mia.good("accounts/cards", users=[ned.user, mia.user, "9999999", "nobody"])["cards"]
+    cards = mia.post("accounts/cards", users=[ned.user, mia.user, "9999999", "nobody"])["cards"]
     assert [card["user"] for card in cards] == [mia.user, ned.user]
-    assert mia.code("accounts/cards", users=["1"] * 101)[0] == 400
+    assert mia.refused("accounts/cards", users=["1"] * 101)[0] == 400
 
 
 def test_presence_is_shown_to_friends_and_in_common_conversations(
     node: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = node.node.core
-    ola, pia, quo = One(node, name="ola"), One(node, name="pia"), One(node, name="quo")
+    ola, pia, quo = person(node, name="ola"), person(node, name="pia"), person(node, name="quo")
     online = {ola.user}
     monkeypatch.setattr(parts.presence, "are_online", lambda _app, users: [user in online for user in users])
     ola.befriend(pia)
     assert pia.card(ola)["presence"] == "online"
     assert quo.card(ola)["presence"] == ""
-    group = ola.good("groups/create", name="tea", members=[quo.user])["group"]
+    group = ola.post("groups/create", name="tea", members=[quo.user])["group"]
     assert quo.card(ola)["presence"] == "online"
 
     online.clear()
@@ -247,37 +214,35 @@ def test_presence_is_shown_to_friends_and_in_common_conversations(
     for one in (pia, quo):
         card = one.card(ola)
         assert (card["presence"], card["last_seen"]) == ("offline", 1795155801)
-    ola.good("groups/remove", group=group, members=[quo.user])
+    ola.post("groups/remove", group=group, members=[quo.user])
     assert (quo.card(ola)["presence"], quo.card(ola)["last_seen"]) == ("", 0)
 
-    ola.good("accounts/set", show_presence=False)
+    ola.post("accounts/set", show_presence=False)
     assert (pia.card(ola)["presence"], pia.card(ola)["last_seen"]) == ("", 0)
     assert ola.card(ola)["presence"] == "offline", "to oneself"
     body = {"app": "201", "users": [ola.user]}
     (card,) = node.call("POST", "/api/v1/accounts/cards", body, ADMIN.key)[1]["cards"]
     assert card["presence"] == "offline", "to a back end"
-    ola.good("accounts/set", show_presence=True)
-    ola.good("friends/block", friend=pia.user)
+    ola.post("accounts/set", show_presence=True)
+    ola.post("friends/block", friend=pia.user)
     assert pia.card(ola)["presence"] == ""
 
 
 def test_others_do_not_see_contacts_and_settings_of_an_account(node: Harness) -> None:
-    ray = One(node, phone="9001", email="ray@example.com", name="ray")
-    sue = One(node, name="sue")
-    asked = {"query": {"app": "201", "of": ray.user}}
-    status, shown = node.call("GET", "/api/v1/accounts/show", token=sue.token, **asked)
-    assert status == 200
+    ray = person(node, phone="9001", email="ray@example.com", name="ray")
+    sue = person(node, name="sue")
+    shown = sue.get("accounts/show", of=ray.user)
     assert (shown["phone"], shown["email"], shown["name"]) == ("", "", "")
     assert sue.card(ray)["name"] == "", "nobody lists user names by their ids"
     ray.befriend(sue)
     assert sue.card(ray)["name"] == "ray"
-    ray.good("accounts/set", findable=False)
+    ray.post("accounts/set", findable=False)
     assert sue.card(ray)["name"] == ""
     assert not {"findable", "show_presence"} & shown.keys()
 
 
-def invite(one: One, **given: Any) -> str:
-    code: str = one.good("invitations/create", **given)["code"]
+def invite(one: User, **given: Any) -> str:
+    code: str = one.post("invitations/create", **given)["code"]
     assert len(code) == 22, "128 random bits"
     return code
 
@@ -287,64 +252,65 @@ def preview(node: Harness, code: str) -> tuple[int, Any]:
     return node.call("GET", "/api/v1/invitations/show", query={"app": "201", "code": code})
 
 
-def codes(one: One, **query: Any) -> list[str]:
-    asked = {"app": "201", **query}
-    status, answer = one.node.call("GET", "/api/v1/invitations", token=one.token, query=asked)
-    assert status == 200, answer
-    return [each["code"] for each in answer["invitations"]]
+def codes(one: User, **query: Any) -> list[str]:
+    return [each["code"] for each in one.get("invitations", **query)["invitations"]]
 
 
 UNKNOWN = (404, "unknown_invitation")
 
 
 def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
-    tom, uma, vic = One(node, name="tom", nickname="Tom"), One(node, name="uma"), One(node, name="vic")
-    group = tom.good("groups/create", name="tea", members=[])["group"]
+    tom, uma, vic = (
+        person(node, name="tom", nickname="Tom"),
+        person(node, name="uma"),
+        person(node, name="vic"),
+    )
+    group = tom.post("groups/create", name="tea", members=[])["group"]
     code = invite(tom, group=group, uses=1)
     status, shown = preview(node, code)
     assert status == 200
     assert (shown["name"], shown["members"], shown["nickname"], shown["group"]) == ("tea", 1, "Tom", group)
-    assert tom.good("invitations/accept", code=code)["status"] == "already"
-    assert uma.good("invitations/accept", code=code) == {"status": "joined", "group": group, "user": tom.user}
-    assert uma.code("invitations/accept", code=code) == UNKNOWN, "it was for one"
+    assert tom.post("invitations/accept", code=code)["status"] == "already"
+    assert uma.post("invitations/accept", code=code) == {"status": "joined", "group": group, "user": tom.user}
+    assert uma.refused("invitations/accept", code=code) == UNKNOWN, "it was for one"
     assert preview(node, code)[0] == 404
 
     code = invite(uma, group=group, seconds=0)
     assert codes(uma) == [code]
     assert codes(tom, group=group) == [code], "the owner sees all"
-    tom.good("groups/options", group=group, invite="admin")
-    assert vic.code("invitations/accept", code=code) == UNKNOWN, "uma may not invite any more"
-    assert uma.code("invitations/create", group=group) == (403, "role_too_low")
+    tom.post("groups/options", group=group, invite="admin")
+    assert vic.refused("invitations/accept", code=code) == UNKNOWN, "uma may not invite any more"
+    assert uma.refused("invitations/create", group=group) == (403, "role_too_low")
     assert preview(node, code)[0] == 404
-    tom.good("groups/options", group=group, invite="member")
+    tom.post("groups/options", group=group, invite="member")
     mute = {"group": group, "member": uma.user}
-    tom.good("groups/mute", until=2**31, **mute)
-    assert vic.code("invitations/accept", code=code) == UNKNOWN, "uma is muted"
+    tom.post("groups/mute", until=2**31, **mute)
+    assert vic.refused("invitations/accept", code=code) == UNKNOWN, "uma is muted"
     own = invite(tom, group=group, seconds=0)
-    assert uma.good("invitations/accept", code=own)["status"] == "already"
-    tom.good("invitations/revoke", code=own)
-    tom.good("groups/mute", until=0, **mute)
-    assert vic.good("invitations/accept", code=code)["status"] == "joined"
-    full = One(node, name="wes")
-    assert full.code("invitations/accept", code=code) == (409, "too_many_members")
+    assert uma.post("invitations/accept", code=own)["status"] == "already"
+    tom.post("invitations/revoke", code=own)
+    tom.post("groups/mute", until=0, **mute)
+    assert vic.post("invitations/accept", code=code)["status"] == "joined"
+    full = person(node, name="wes")
+    assert full.refused("invitations/accept", code=code) == (409, "too_many_members")
     for _ in range(GROUPS + 1):
-        assert full.code("groups/join", group="999999999") == (404, "unknown_group"), "it does not count"
+        assert full.refused("groups/join", group="999999999") == (404, "unknown_group"), "it does not count"
     for number in range(GROUPS):
-        full.good("groups/create", name=f"own {number}")
-    tom.good("groups/open", group=group, open=True)
+        full.post("groups/create", name=f"own {number}")
+    tom.post("groups/open", group=group, open=True)
     more: tuple[tuple[str, dict[str, Any]], ...] = (
         ("invitations/accept", {"code": code}),
         ("groups/join", {"group": group}),
         ("groups/create", {"name": "one more"}),
     )
-    vic.good("groups/leave", group=group)
+    vic.post("groups/leave", group=group)
     for route, asked in more:
-        assert full.code(route, **asked) == (429, "too_many_requests"), route
-    tom.good("groups/open", group=group, open=False)
-    assert full.code("invitations/create", group=group) == (404, "unknown_group")
-    assert full.code("invitations/revoke", code=code) == UNKNOWN
-    assert tom.good("invitations/revoke", code=code) == {"code": code}
-    assert full.code("invitations/accept", code=code) == UNKNOWN
+        assert full.refused(route, **asked) == (429, "too_many_requests"), route
+    tom.post("groups/open", group=group, open=False)
+    assert full.refused("invitations/create", group=group) == (404, "unknown_group")
+    assert full.refused("invitations/revoke", code=code) == UNKNOWN
+    assert tom.post("invitations/revoke", code=code) == {"code": code}
+    assert full.refused("invitations/accept", code=code) == UNKNOWN
 
 
 @pytest.mark.parametrize("leads_to_group", [True, False])
@@ -352,8 +318,8 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
     node: Harness, monkeypatch: pytest.MonkeyPatch, leads_to_group: bool
 ) -> None:
     kind = "group" if leads_to_group else "friend"
-    nia, oli = One(node, name=f"nia-{kind}"), One(node, name=f"oli-{kind}")
-    to = {"group": nia.good("groups/create", name="tea", members=[])["group"]} if leads_to_group else {}
+    nia, oli = person(node, name=f"nia-{kind}"), person(node, name=f"oli-{kind}")
+    to = {"group": nia.post("groups/create", name="tea", members=[])["group"]} if leads_to_group else {}
     code = invite(nia, uses=1, **to)
     parts, written = node.node.core, []
     write = parts.store.write_or
@@ -369,38 +335,42 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
         patched.setattr(parts.store.log(), "join", fail)
         patched.setattr(AccountStore, "relate", fail)
         patched.setattr(parts.store, "write_or", write_once)
-        assert oli.code("invitations/accept", code=code) == (503, "storage_unavailable")
-    assert oli.good("invitations/accept", code=code)["status"] == ("joined" if leads_to_group else "friends")
+        assert oli.refused("invitations/accept", code=code) == (503, "storage_unavailable")
+    assert oli.post("invitations/accept", code=code)["status"] == ("joined" if leads_to_group else "friends")
 
 
 def test_an_invitation_link_makes_friends(node: Harness) -> None:
-    xia, yan, zoe = One(node, name="xia", nickname="Xia"), One(node, name="yan"), One(node, name="zoe")
+    xia, yan, zoe = (
+        person(node, name="xia", nickname="Xia"),
+        person(node, name="yan"),
+        person(node, name="zoe"),
+    )
     code = invite(xia, seconds=3600)
     assert preview(node, code)[1]["nickname"] == "Xia"
-    assert yan.good("invitations/accept", code=code) == {"status": "friends", "group": "", "user": xia.user}
-    assert yan.good("invitations/accept", code=code)["status"] == "already"
-    assert xia.good("invitations/accept", code=code)["status"] == "already", "oneself"
+    assert yan.post("invitations/accept", code=code) == {"status": "friends", "group": "", "user": xia.user}
+    assert yan.post("invitations/accept", code=code)["status"] == "already"
+    assert xia.post("invitations/accept", code=code)["status"] == "already", "oneself"
     assert xia.card(yan)["relation"] == "friend"
-    zoe.good("friends/block", friend=xia.user)
-    assert zoe.code("invitations/accept", code=code) == (403, "not_allowed")
-    xia.good("friends/block", friend=zoe.user)
-    assert zoe.code("invitations/accept", code=code) == UNKNOWN
+    zoe.post("friends/block", friend=xia.user)
+    assert zoe.refused("invitations/accept", code=code) == (403, "not_allowed")
+    xia.post("friends/block", friend=zoe.user)
+    assert zoe.refused("invitations/accept", code=code) == UNKNOWN
     asked = {"query": {"app": "201", "user": xia.user}}
     (shown,) = node.call("GET", "/api/v1/invitations", token=ADMIN.key, **asked)[1]["invitations"]
     assert (shown["uses"], shown["max_uses"], shown["expires_at"] - shown["created"]) == (1, 0, 3600)
 
     for _ in range(2):
         invite(xia)
-    assert xia.code("invitations/create") == (409, "too_many_invitations")
-    xia.good("accounts/delete", password=PASSWORD)
-    assert zoe.code("invitations/accept", code=code) == UNKNOWN
+    assert xia.refused("invitations/create") == (409, "too_many_invitations")
+    xia.post("accounts/delete", password=PASSWORD)
+    assert zoe.refused("invitations/accept", code=code) == UNKNOWN
     rows = node.node.core.store.read(lambda sql: sql.query("SELECT member FROM invitation"))
     assert (xia.user,) not in rows
 
 
 def test_invitations_of_one_app_lead_nowhere_in_another(node: Harness) -> None:
-    one, other = One(node, name="abe"), One(node, "202", login="abe@example.com")
-    assert other.code("invitations/accept", code=invite(one)) == UNKNOWN
-    assert one.code("invitations/accept", code="x" * 22) == UNKNOWN
-    assert one.code("invitations/accept", code="x' OR 1=1 --")[0] == 400
-    assert one.code("invitations/create", seconds=367 * 86400)[0] == 400
+    one, other = person(node, name="abe"), person(node, "202", login="abe@example.com")
+    assert other.refused("invitations/accept", code=invite(one)) == UNKNOWN
+    assert one.refused("invitations/accept", code="x" * 22) == UNKNOWN
+    assert one.refused("invitations/accept", code="x' OR 1=1 --")[0] == 400
+    assert one.refused("invitations/create", seconds=367 * 86400)[0] == 400

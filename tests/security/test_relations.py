@@ -519,7 +519,7 @@ def cell(node: Harness, row: Row, relation: str) -> str:
         assert pair.online is not None
         before = pair.online.read()
         result = str(row.ask(pair))
-        pair.parts.pushes.reach(pair.app, [pair.ann], Event("msg", "", "the last one"))
+        pair.parts.reach.to_user(pair.app, pair.ann, Event("msg", "", "the last one"))
         came = until(lambda: (found := pair.online.read()) and b"the last one" in found and found)
         reached = came[len(before) :].count(b"\x81") > 1
         assert not (result == "-" and reached), "refused, and done"

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 from smtplib import SMTPNotSupportedError
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -15,13 +14,14 @@ from imserver.features.accounts.settings import AccountsOfApp, AppAccountSetting
 from imserver.storage.contract import Account
 from tests.features import sections
 from tests.support import until
+from tests.users import PASSWORD, User
 
 from .mail import Sink
 from .node_harness import APPS, FOREIGN, RULED, Harness, config
 
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
 
-PASSWORD, NEW = "correct horse", "battery staple"
+NEW = "battery staple"
 HOME = "https://im.example.com"
 PAGE = f"{HOME}/home/messages"
 SHOP = "https://shop.example.com/forgotten"
@@ -73,11 +73,8 @@ def node(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterator[Harne
     harness.close()
 
 
-def register(node: Harness, name: str, app: str = "gochat") -> Any:
-    body = {"app": app, "name": name, "email": f"{name}@example.com", "password": PASSWORD}
-    status, made = node.call("POST", "/api/v1/accounts/register", body)
-    assert status == 201, made
-    return made
+def register(node: Harness, name: str, app: str = "gochat") -> User:
+    return User.register(node, app, name=name, email=f"{name}@example.com")
 
 
 def forget(node: Harness, sink: Sink, login: str, app: str = "gochat") -> None:
@@ -113,13 +110,13 @@ def test_a_code_sets_a_new_password_once_and_ends_all_sessions(node: Harness, si
     assert finish(node, code) == (200, "")
     assert finish(node, code, password="another one") == (404, "unknown_reset")
     assert [log_in(node, "ann", each) for each in (PASSWORD, NEW)] == [401, 200]
-    assert node.call("GET", "/api/v1/accounts/show", token=ann["token"])[0] == 401
+    assert ann.refused_get("accounts/show") == (401, "token_invalid")
 
 
 def test_codes_end_with_their_time_with_the_next_one_and_with_changes_to_the_account(
     node: Harness, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bob = register(node, "bob")["account"]["user"]
+    bob = register(node, "bob").user
     forget(node, sink, "bob")
     first = sink.code(PAGE)
     forget(node, sink, "bob@example.com")

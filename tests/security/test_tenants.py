@@ -5,38 +5,20 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cmd import form_request, json_request, logged_in
+from tests.integration.cmd import logged_in
 from tests.integration.raw import Raw, ask, bearer, request, text
 from tests.integration.v1 import call
-from tests.security.attack_setting import ADMIN, OF_205, PUSH_OF_TOKENS, TOKENS, session_token
+from tests.security.attack_setting import ADMIN, OF_205, TOKENS, session_token
 from tests.support import Server
 
 APP = {"app": TOKENS}
 ROUTES: list[tuple[str, Any]] = [
-    ("push", {**APP, "user": "mallory", "text": "hi"}),
+    ("push", {**APP, "user": "7", "text": "hi"}),
     ("push", {**APP, "all": True, "text": "hi"}),
-    ("push", {**APP, "user": "mallory", "text": "hi", "store": True}),
-    ("channels/publish", {**APP, "channel": "tea", "text": "hi"}),
-    ("channels/subscribe", {**APP, "channel": "tea", "users": ["mallory"]}),
-    ("channels/unsubscribe", {**APP, "channel": "tea", "users": ["mallory"]}),
-    ("ban", {**APP, "users": ["mallory"], "seconds": 1}),
-    ("unban", {**APP, "users": ["mallory"]}),
     ("disconnect", {**APP, "users": ["mallory"]}),
-    ("presence", {**APP, "users": ["7"]}),
-    (f"presence?app={TOKENS}&user=7", None),
-    (f"users?app={TOKENS}", None),
-    (f"counts?app={TOKENS}", None),
-    (f"channels/list?app={TOKENS}", None),
-    (f"channels/presence?app={TOKENS}&channel=tea", None),
-    ("apps/set", {**APP, "settings": {"max_channels": 1}}),
-    ("apps/create", {"app": "208", "settings": {}}),
-    (f"apps/show?app={TOKENS}", None),
     (f"conversations?app={TOKENS}&user=7", None),
-    (f"messages/sync?app={TOKENS}&user=7&after=0", None),
-    ("messages/send", {**APP, "user": "7", "to": "8", "text": "hi"}),
-    ("groups/create", {**APP, "user": "7", "name": "tea"}),
-    (f"uploads?app={TOKENS}&user=7", None),
 ]
+"""The table of permissions has all of them (``matrix.txt``); here nothing must happen."""
 
 
 @pytest.mark.parametrize(("route", "body"), ROUTES, ids=[route for route, _ in ROUTES])
@@ -46,29 +28,6 @@ def test_a_key_reaches_no_foreign_app(guarded: Server, route: str, body: Any) ->
         assert (answer.status, answer.json["code"]) == (403, "forbidden")
         victim.no_push()
     assert call(guarded.http, route, body, key=ADMIN).status in (200, 201, 409), "the attack is well formed"
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        form_request("/user/sendMessage", {"appID": TOKENS, "userID": "7", "message": "hi"}),
-        form_request("/user/sendMessageAll", {"appID": TOKENS, "userID": "7", "message": "hi"}),
-        form_request("/user/kick", {"appID": TOKENS, "userID": "7"}),
-        json_request("/user/sendMessageBatch", {"appID": int(TOKENS), "userIDs": ["7"], "message": "hi"}),
-        json_request("/user/onlineBatch", {"appID": int(TOKENS), "userIDs": ["7"]}),
-        request(f"/user/list?appID={TOKENS}"),
-        request(f"/user/online?appID={TOKENS}&userID=7"),
-        request("/user/list?appId=1&groupsId=1"),
-        request("/system/state"),
-        request("/system/state?cluster=true"),
-    ],
-    ids=lambda data: data.split()[1].decode(),
-)
-def test_the_original_routes_reach_no_foreign_app(guarded: Server, data: bytes) -> None:
-    with logged_in(guarded.ws, "7", int(TOKENS), serviceToken=session_token(TOKENS, "7")) as victim:
-        assert ask(guarded.http, bearer(data, OF_205)).json["code"] == 1003
-        assert ask(guarded.http, bearer(data, ADMIN)).json["code"] != 1003, "the attack is well formed"
-        victim.pushed.clear()
 
 
 def test_two_apps_on_one_request_are_one(guarded: Server) -> None:
@@ -90,17 +49,6 @@ def test_a_publisher_connection_keeps_to_the_apps_of_its_key(guarded: Server) ->
         one.send(text(json.dumps({"seq": 1, "publish": {"app": TOKENS, "user": "7", "text": "hi"}})))
         assert one.message().json["error"]["code"] == "forbidden"
         victim.no_push()
-
-
-def test_a_scope_is_not_widened(guarded: Server) -> None:
-    for route, body in (
-        (f"presence?app={TOKENS}&user=7", None),
-        ("ban", {"app": TOKENS, "users": ["7"], "seconds": 60}),
-        ("apps", None),
-        ("apps/set", {"app": TOKENS, "settings": {"jwt": []}}),
-    ):
-        assert call(guarded.http, route, body, key=PUSH_OF_TOKENS).status == 403, route
-    assert ask(guarded.http, bearer(request("/metrics"), OF_205)).status == 403
 
 
 # --- aliases ------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from tests.security.attack_setting import (
     BARE,
     OF_205,
     OPEN,
-    PUSH_OF_TOKENS,
     TOKENS,
     session_token,
 )
@@ -33,22 +32,6 @@ def upload(server: Server, content: bytes, key: str = "", **query: str) -> Respo
 def test_an_upload_needs_proof(guarded: Server, app: str) -> None:
     for key in ("", "nonsense", OF_205):
         assert upload(guarded, b"x", key, app=app, user="7").status in (401, 403)
-
-
-def test_a_token_uploads_for_its_own_user_only(guarded: Server) -> None:
-    token = session_token(TOKENS, "7")
-    assert upload(guarded, b"x", token).status == 201
-    assert upload(guarded, b"x", token, app=TOKENS, user="8").status == 403
-    assert upload(guarded, b"x", token, app="302", user="7").status in (401, 403)
-    assert upload(guarded, b"x", PUSH_OF_TOKENS, app="302", user="7").status == 403
-
-
-def test_a_user_cannot_delete_the_file_of_another(guarded: Server) -> None:
-    made = upload(guarded, b"mine", session_token(TOKENS, "7")).json
-    for token in ("", session_token(TOKENS, "8"), session_token("302", "7", "b" * 40), OF_205):
-        answer = call(guarded.http, "uploads/delete", {"id": made["id"]}, key=token)
-        assert answer.status in (401, 403, 404)
-    assert get(guarded.http, made["url"]).body == b"mine"
 
 
 @pytest.mark.parametrize("content", [HTML, SVG, b"\xff\xfe" + HTML, b"%PDF-1.4\n" + HTML])

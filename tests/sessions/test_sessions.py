@@ -95,7 +95,7 @@ def test_a_connection_that_is_closing_cannot_log_in(harness: Harness) -> None:
 def test_under_newest_the_older_connection_stays_open_and_gets_no_pushes(harness: Harness) -> None:
     old, first = harness.login(NEWEST, "ann", "phone")
     new, second = harness.login(NEWEST, "ann", "phone")
-    harness.delivery.to_user(NEWEST, "ann", Event("msg", "eve", "hello", "7"))
+    harness.fanout.to_user(NEWEST, "ann", Event("msg", "eve", "hello", "7"))
     settled(first, second)
     assert (old.state, new.state) == (OPEN, OPEN)
     assert received(first) == []
@@ -133,7 +133,7 @@ def test_under_newest_a_user_is_offline_although_an_older_connection_lives(harne
 def test_under_multi_all_connections_are_addressed_and_the_last_end_is_the_exit(harness: Harness) -> None:
     _, bob = harness.login(MULTI, "bob")
     sessions = [harness.login(MULTI, "ann", device) for device in ("phone", "phone", "laptop")]
-    assert harness.delivery.to_user(MULTI, "ann", Event("msg", "eve", "hello", "7")) == 3
+    assert harness.fanout.to_user(MULTI, "ann", Event("msg", "eve", "hello", "7")) == 3
     settled(bob)
     bob.frames.clear()
     for connection, _ in sessions:

@@ -1,7 +1,8 @@
 """A node's log in a process of its own, patched as a server is, to be killed while it stores.
 
 It tells each id once its answer is there, with the ``client_msg_id``; what it is about to ask, before.
-``POINT`` and ``TRANSACTION``: at which call of the driver, of which transaction, the process kills itself.
+``POINT`` and ``TRANSACTION``: at which function of a transaction or of its statements, and at which call of
+it, the process kills itself.
 """
 
 from gevent import monkey
@@ -18,9 +19,12 @@ from gevent.os import tp_read  # noqa: E402
 from imserver.config.settings import StorageSettings  # noqa: E402
 from imserver.errors import StorageUnavailable  # noqa: E402
 from imserver.storage.log.contract import Appended, Draft  # noqa: E402
-from imserver.storage.log.mysql import MysqlDriver  # noqa: E402
-from imserver.storage.log.postgresql import PostgresqlDriver  # noqa: E402
-from imserver.storage.log.sqlite import SqliteDriver  # noqa: E402
+from imserver.storage.log.transaction import AppTransaction  # noqa: E402
+from imserver.storage.statements import (  # noqa: E402
+    MysqlStatements,
+    PostgresqlStatements,
+    SqliteStatements,
+)
 from imserver.storage.store import Store  # noqa: E402
 
 SENDERS = 8
@@ -30,7 +34,8 @@ def die_at(point: str, transaction: int) -> None:
     """Kill this process before a statement of a transaction, or behind its COMMIT."""
     name = point.removeprefix("after ")
     calls = [0]
-    for driver in (SqliteDriver, PostgresqlDriver, MysqlDriver):
+    statements = (SqliteStatements, PostgresqlStatements, MysqlStatements)
+    for driver in (AppTransaction,) if hasattr(AppTransaction, name) else statements:
         done = getattr(driver, name)
 
         def dying(self: object, *arguments: object, done: object = done) -> object:
@@ -68,7 +73,7 @@ def main() -> None:
             draft = Draft(sender=f"u{sender}", to_user=f"u{(sender + number) % SENDERS}", client_msg_id=name)
             while True:
                 try:
-                    (outcome,) = log.append("app", [draft])
+                    (outcome,) = log.writer.append("app", [draft])
                 except StorageUnavailable:
                     say("late", name, 0)
                     gevent.sleep(0.05)

@@ -89,7 +89,7 @@ def test_the_messages_of_an_app_are_those_of_its_log(url: str, open_store: OpenS
     store = open_store(url)
     store.add_app("shop", {})
     assert store.contents("shop").messages == 0
-    store.log().append("shop", [Draft(sender="a", to_user="b")] * 5)
+    store.log().writer.append("shop", [Draft(sender="a", to_user="b")] * 5)
     assert store.contents("shop").messages == 5
     store.log().expire("shop", more_than=2)
     assert store.contents("shop").messages == 2

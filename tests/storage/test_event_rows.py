@@ -79,9 +79,9 @@ def test_a_lease_belongs_to_one_node_until_it_ends(store: Store, events: EventSt
 
 
 def test_a_feed_begins_at_the_end_of_the_log_or_at_a_given_position(store: Store, events: EventStore) -> None:
-    store.log().append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
+    store.log().writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
     assert events.claim({APP: None}, "one", 10)[APP].entry_id == 3
-    store.log().append("new", [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)])
+    store.log().writer.append("new", [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)])
     assert events.claim({"new": 0}, "one", 10)["new"].entry_id == 0
     assert events.undelivered(APP) == 3
     assert events.undelivered("none") is None
@@ -90,7 +90,7 @@ def test_a_feed_begins_at_the_end_of_the_log_or_at_a_given_position(store: Store
 def test_a_feed_that_nobody_delivered_for_three_days_starts_again(store: Store, events: EventStore) -> None:
     assert events.claim({APP: None}, "one", 10)[APP].entry_id == 0
     events.append([absent_event("a")])
-    store.log().append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 2)
+    store.log().writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 2)
     store.write(lambda sql: sql.execute("UPDATE event_feed SET lease_until = lease_until - 300000"))
     assert events.undelivered(APP) is None
     row = events.claim({APP: None}, "two", 10)[APP]
@@ -100,7 +100,7 @@ def test_a_feed_that_nobody_delivered_for_three_days_starts_again(store: Store, 
 def test_events_that_are_added_first_leave_the_beginning_of_a_feed_to_the_node_that_claims_it(
     store: Store, events: EventStore
 ) -> None:
-    store.log().append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
+    store.log().writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
     assert events.append([absent_event("a")]) == {APP: 1}
     row = events.claim({APP: 1}, "one", 10)[APP]
     assert (row.entry_id, row.noted_id, row.event_id, row.last_id) == (1, 1, 0, 1)
@@ -111,7 +111,7 @@ def test_events_that_are_added_first_leave_the_beginning_of_a_feed_to_the_node_t
 def test_events_that_are_added_to_an_abandoned_feed_are_the_first_of_the_next_owner(
     store: Store, events: EventStore
 ) -> None:
-    store.log().append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
+    store.log().writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
     events.claim({APP: 0}, "one", 10)
     events.append([absent_event("a")])
     store.write(lambda sql: sql.execute("UPDATE event_feed SET lease_until = lease_until - 300000"))

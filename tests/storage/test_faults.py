@@ -14,9 +14,9 @@ from sqlalchemy.exc import OperationalError
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.storage import database
+from imserver.storage import database, engines
 from imserver.storage.log.contract import Draft, Rejected
-from imserver.storage.log.sqlite import SqliteDriver
+from imserver.storage.statements import SqliteStatements
 from imserver.storage.store import Store
 from tests.processes import end, ended_on_failure, running, spawn
 from tests.support import clean_environment, eventually
@@ -65,11 +65,11 @@ def test_a_database_that_only_reads_is_not_healthy_until_a_write_succeeds(
 def append_too_much(store: Store) -> None:
     """A message for which a full database has no room."""
     with pytest.raises(StorageUnavailable, match="full"):
-        store.log().append("shop", [Draft(sender="ann", to_user="bob", body=b"x" * 50_000)])
+        store.log().writer.append("shop", [Draft(sender="ann", to_user="bob", body=b"x" * 50_000)])
 
 
 def append_rejected(store: Store) -> None:
-    (outcome,) = store.log().append("shop", [Draft(sender="ann", conversation=99)])
+    (outcome,) = store.log().writer.append("shop", [Draft(sender="ann", conversation=99)])
     assert isinstance(outcome, Rejected)
 
 
@@ -79,13 +79,13 @@ def append_rejected(store: Store) -> None:
 def test_a_full_database_is_not_healthy_because_something_small_succeeds(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, harmless: Callable[[Store], object]
 ) -> None:
-    connect = SqliteDriver.__init__
+    connect = SqliteStatements.__init__
 
-    def connect_to_full(driver: SqliteDriver, opened: database.Database) -> None:
-        connect(driver, opened)
-        driver._connection.execute("PRAGMA max_page_count = 1")  # no more than there are
+    def connect_to_full(sql: SqliteStatements, connection: sqlite3.Connection) -> None:
+        connect(sql, connection)
+        connection.execute("PRAGMA max_page_count = 1")  # no more than there are
 
-    monkeypatch.setattr(SqliteDriver, "__init__", connect_to_full)
+    monkeypatch.setattr(SqliteStatements, "__init__", connect_to_full)
     store = open_store()
     store.add_app("before", {})
     append_too_much(store)
@@ -124,8 +124,8 @@ def test_rejected_messages_are_no_write(open_store: OpenStore, monkeypatch: pyte
     ],
 )
 def test_a_database_that_refuses_differs_from_one_that_is_away(error: Exception, refused: bool) -> None:
-    assert database.is_refusal(error) is refused
-    assert database.is_refusal(OperationalError("INSERT", None, error)) is refused
+    assert engines.is_refusal(error) is refused
+    assert engines.is_refusal(OperationalError("INSERT", None, error)) is refused
 
 
 class Standing:

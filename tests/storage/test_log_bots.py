@@ -43,10 +43,10 @@ class Setting:
         return made.account.user
 
     def group(self, *users: str) -> int:
-        return self.log.create(APP, users[0], "tea", users[1:]).conversation
+        return self.log.groups.create(APP, users[0], "tea", users[1:]).conversation
 
     def add(self, draft: Draft) -> Entry:
-        (result,) = self.log.append(APP, [draft])
+        (result,) = self.log.writer.append(APP, [draft])
         assert isinstance(result, Appended), result
         return result.entry
 
@@ -74,7 +74,7 @@ class Setting:
         """Everything that a user reads, by small pages."""
         found, after = list[int](), 0
         while True:
-            page, more = self.log.sync(APP, user, after, 2)
+            page, more = self.log.entries.sync(APP, user, after, 2)
             found += ids(page)
             if not more:
                 return found
@@ -89,7 +89,7 @@ def setting(url: str, open_store: OpenStore) -> Setting:
 def test_a_bot_reads_what_names_it_and_everybody_else_everything(setting: Setting) -> None:
     log, bot, other = setting.log, setting.add_bot(), setting.add_bot()
     at = setting.group("ann", "bob", bot, other)
-    seen = [log.head(APP)]
+    seen = [log.entries.head(APP)]
     private = setting.say("ann", at, "tea, not for bots")
     named = setting.say("ann", at, "tea?", bot)
     said = setting.say(bot, at, "tea!")
@@ -98,8 +98,8 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(setting: Settin
     seen.append(replied.id)
     setting.say("bob", at, "tea again", about=private.id)
     setting.say("bob", at, "tea for the other", other)
-    reaction = log.react(APP, "bob", named.id, "+1")
-    hidden = log.react(APP, "bob", private.id, "+1")
+    reaction = log.annotations.react(APP, "bob", named.id, "+1")
+    hidden = log.annotations.react(APP, "bob", private.id, "+1")
     assert isinstance(reaction, Change)
     assert isinstance(hidden, Change)
     assert reaction.entry is not None
@@ -108,33 +108,35 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(setting: Settin
     seen.append(reaction.entry.id)
     seen.append(setting.change("edit", "ann", named, "tea, edited").id)
     setting.change("edit", "ann", private, "still private")
-    left = log.leave(APP, at, ["bob"], "bob")
+    left = log.groups.leave(APP, at, ["bob"], "bob")
     assert isinstance(left, Change)
     assert left.entry is not None
     seen.append(left.entry.id)
     assert setting.synced(bot) == seen
-    assert setting.synced("ann") == list(range(1, log.head(APP) + 1))
+    assert setting.synced("ann") == list(range(1, log.entries.head(APP) + 1))
     messages = [id for id in seen if id != reaction.entry.id]
-    assert ids(log.history(APP, bot, at, 0, 100)[0]) == messages
-    assert ids(log.history(APP, bot, at, 0, 100, after=seen[1])[0]) == [id for id in messages if id > seen[1]]
-    assert ids(log.readable(APP, bot, [private.id, named.id])) == [named.id]
-    assert private.id not in ids(log.search(APP, bot, "private", 0, 0, 100)[0])
-    assert ids(log.search(APP, bot, "tea", 0, 0, 100)[0]) == [named.id, said.id, seen[3], replied.id]
-    assert log.react(APP, bot, private.id, "+1") == Rejected(UNKNOWN_MESSAGE)
-    assert isinstance(log.react(APP, bot, named.id, "+1"), Change)
-    ((summary,), _) = log.list_conversations(APP, bot, 0, 10)
+    assert ids(log.entries.history(APP, bot, at, 0, 100)[0]) == messages
+    assert ids(log.entries.history(APP, bot, at, 0, 100, after=seen[1])[0]) == [
+        id for id in messages if id > seen[1]
+    ]
+    assert ids(log.entries.readable(APP, bot, [private.id, named.id])) == [named.id]
+    assert private.id not in ids(log.search.find(APP, bot, "private", 0, 0, 100)[0])
+    assert ids(log.search.find(APP, bot, "tea", 0, 0, 100)[0]) == [named.id, said.id, seen[3], replied.id]
+    assert log.annotations.react(APP, bot, private.id, "+1") == Rejected(UNKNOWN_MESSAGE)
+    assert isinstance(log.annotations.react(APP, bot, named.id, "+1"), Change)
+    ((summary,), _) = log.conversations.page(APP, bot, 0, 10)
     assert summary.last is not None
     assert (summary.last.id, summary.unread) == (left.entry.id, 3)
-    (shown,) = log.entries(APP, [named.id])
+    (shown,) = log.entries.find(APP, [named.id])
     assert (bots_of(shown), shown.body) == ((bot,), b"tea, edited")
-    (page, _) = log.history(APP, "ann", at, named.id + 1, 1)
+    (page, _) = log.entries.history(APP, "ann", at, named.id + 1, 1)
     assert getattr(page[0], "reactions", ()) == (Reaction("+1", 2, ("bob", bot)),)
 
 
 def test_an_edit_may_name_a_bot_and_a_recall_reaches_who_read_the_message(setting: Setting) -> None:
     log, bot = setting.log, setting.add_bot()
     at = setting.group("ann", bot)
-    first = log.head(APP)
+    first = log.entries.head(APP)
     message = setting.say("ann", at, "one")
     edit = setting.change("edit", "ann", message, "one, robot?", bot)
     later = setting.change("edit", "ann", message, "two")
@@ -144,7 +146,7 @@ def test_an_edit_may_name_a_bot_and_a_recall_reaches_who_read_the_message(settin
     setting.change("recall", "ann", unseen)
     assert setting.synced(bot) == [first, message.id, edit.id, later.id, recall.id, again.id]
     assert bots_of(recall) == (bot,)
-    page, _ = log.sync(APP, bot, first, 10)
+    page, _ = log.entries.sync(APP, bot, first, 10)
     assert [entry.body for entry in page] == [b""] * 5
 
 
@@ -152,13 +154,13 @@ def test_the_option_and_membership_decide_when_the_entry_is_stored(setting: Sett
     log, bot = setting.log, setting.add_bot()
     at = setting.group("ann", "bob")
     before = setting.say("ann", at, "before", bot)
-    log.join(APP, at, [bot], "ann")
-    seen = [log.head(APP)]
+    log.groups.join(APP, at, [bot], "ann")
+    seen = [log.entries.head(APP)]
     hidden = setting.say("ann", at, "hidden")
-    log.set_options(APP, at, {"bots": "all"}, "ann")
-    seen.append(log.head(APP))
+    log.groups.set_options(APP, at, {"bots": "all"}, "ann")
+    seen.append(log.entries.head(APP))
     whole = setting.say("ann", at, "whole")
-    results = log.append(
+    results = log.writer.append(
         APP,
         [
             Draft(sender=bot, conversation=at, body=b"batch", time_ms=1),
@@ -166,36 +168,36 @@ def test_the_option_and_membership_decide_when_the_entry_is_stored(setting: Sett
         ],
     )
     seen += [whole.id, *[each.entry.id for each in results if isinstance(each, Appended)]]
-    log.set_options(APP, at, {"bots": "mentions"}, "ann")
-    seen.append(log.head(APP))
+    log.groups.set_options(APP, at, {"bots": "mentions"}, "ann")
+    seen.append(log.entries.head(APP))
     setting.say("ann", at, "hidden again")
-    log.leave(APP, at, [bot], "ann")
-    seen.append(log.head(APP))
+    log.groups.leave(APP, at, [bot], "ann")
+    seen.append(log.entries.head(APP))
     after = setting.say("ann", at, "after", bot)
     assert setting.synced(bot) == seen
     assert (bots_of(hidden), bots_of(after), bots_of(before)) == ((), (), ())
-    assert log.conversations(APP, [at])[0].bots == ()
-    log.join(APP, at, [bot], "ann")
-    assert log.conversations(APP, [at])[0].bots == (bot,)
-    assert setting.synced(bot) == [*seen, log.head(APP)]
-    log.forget_marks(APP, bot)
+    assert log.conversations.find(APP, [at])[0].bots == ()
+    log.groups.join(APP, at, [bot], "ann")
+    assert log.conversations.find(APP, [at])[0].bots == (bot,)
+    assert setting.synced(bot) == [*seen, log.entries.head(APP)]
+    log.marks.forget(APP, bot)
     assert log.expire(APP, more_than=1) > 0
 
 
 def test_a_reply_in_the_same_transaction_is_read_and_no_bot_becomes_the_owner(setting: Setting) -> None:
     log, bot = setting.log, setting.add_bot()
     at = setting.group("ann", bot, "bob")
-    next_id = log.head(APP) + 1
+    next_id = log.entries.head(APP) + 1
     drafts = [
         Draft(sender=bot, conversation=at, body=b"one", time_ms=1),
         Draft(sender="bob", conversation=at, body=b"two", about=next_id, time_ms=1),
         Draft(sender="bob", kind="edit", conversation=at, body=b"three", about=next_id + 1, time_ms=1),
         Draft(sender="bob", conversation=at, body=b"four", about=next_id + 2, time_ms=1),
     ]
-    log.append(APP, drafts)
+    log.writer.append(APP, drafts)
     assert setting.synced(bot) == [next_id - 1, next_id, next_id + 1, next_id + 2]
-    log.leave(APP, at, ["ann"], "ann", heir=True)
-    found = log.member(APP, at, "bob")
+    log.groups.leave(APP, at, ["ann"], "ann", heir=True)
+    found = log.conversations.member(APP, at, "bob")
     assert found is not None
     assert (found.role, found.bot) == ("owner", False)
 
@@ -203,7 +205,7 @@ def test_a_reply_in_the_same_transaction_is_read_and_no_bot_becomes_the_owner(se
 def test_two_edits_in_one_transaction_may_name_a_bot(setting: Setting) -> None:
     log, bot = setting.log, setting.add_bot()
     at = setting.group("ann", bot)
-    first = log.head(APP)
+    first = log.entries.head(APP)
     message = setting.say("ann", at, "one")
     edit = Draft(
         sender="ann",
@@ -213,7 +215,7 @@ def test_two_edits_in_one_transaction_may_name_a_bot(setting: Setting) -> None:
         meta=json.dumps({"mentions": [bot]}).encode(),
         time_ms=1,
     )
-    assert all(isinstance(each, Appended) for each in log.append(APP, [edit, edit]))
+    assert all(isinstance(each, Appended) for each in log.writer.append(APP, [edit, edit]))
     assert setting.synced(bot) == [first, message.id, message.id + 1, message.id + 2]
 
 
@@ -263,11 +265,11 @@ def test_only_bots_send_buttons(setting: Setting) -> None:
     assert values_of(message.meta) == {"y"}
     for sender, kind in (("ann", "message"), ("", "message"), ("ann", "edit"), ("", "edit")):
         draft = Draft(sender=sender, kind=kind, conversation=at, about=message.id, meta=meta, time_ms=1)  # type: ignore[arg-type]
-        (refused,) = log.append(APP, [draft])
+        (refused,) = log.writer.append(APP, [draft])
         assert isinstance(refused, Rejected)
         assert refused.reason == NOT_BOT
     setting.change("edit", bot, message, "done")
-    (shown,) = log.entries(APP, [message.id])
+    (shown,) = log.entries.find(APP, [message.id])
     assert values_of(shown.meta) == set()
 
 
@@ -279,7 +281,7 @@ def test_a_bot_starts_no_conversation_with_somebody_who_has_blocked_its_owner(se
 
     def sent(*pairs: tuple[str, str]) -> list[bool]:
         drafts = [Draft(sender=sender, to_user=to, body=b"x", time_ms=1) for sender, to in pairs]
-        results = log.append(APP, drafts)
+        results = log.writer.append(APP, drafts)
         assert all(isinstance(each, Appended) or each == Rejected(BLOCKED) for each in results)
         return [isinstance(each, Appended) for each in results]
 
@@ -292,10 +294,10 @@ def test_a_group_has_a_limited_number_of_bots(setting: Setting) -> None:
     log = setting.log
     bots = [setting.add_bot() for _ in range(MOST_BOTS + 1)]
     at = setting.group("ann", *bots[:MOST_BOTS])
-    refused = log.join(APP, at, bots[MOST_BOTS:], "ann")
+    refused = log.groups.join(APP, at, bots[MOST_BOTS:], "ann")
     assert isinstance(refused, Rejected)
     assert refused.reason == INVALID
-    assert log.create(APP, "ann", "tea", bots) == refused
-    assert log.head(APP) == 1
-    log.leave(APP, at, bots[:1], "ann")
-    assert isinstance(log.join(APP, at, bots[MOST_BOTS:], "ann"), Change)
+    assert log.groups.create(APP, "ann", "tea", bots) == refused
+    assert log.entries.head(APP) == 1
+    log.groups.leave(APP, at, bots[:1], "ann")
+    assert isinstance(log.groups.join(APP, at, bots[MOST_BOTS:], "ann"), Change)

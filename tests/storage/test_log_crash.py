@@ -21,8 +21,9 @@ pytestmark = pytest.mark.sqlite_first
 
 Receiver = dict[str, int]
 
-BEFORE = ("lock", "repeats", "add_messages", "update_head", "commit")
-"""Statements of a transaction in whose place the process dies (:mod:`tests.storage.appending`)."""
+BEFORE = ("begin", "append", "insert_rows", "execute", "commit")
+"""Functions of a transaction and of its statements in whose place the process dies
+(:mod:`tests.storage.appending`)."""
 
 
 class Appending:
@@ -78,7 +79,7 @@ def append(tmp_path: Path) -> Iterator[Callable[..., Appending]]:
 
 def compare(log: MessageLog, one: Appending) -> None:
     """What was told is stored under its id; what was not, once or not at all; nothing has a hole."""
-    entries = log.read("app", 0, 100_000)
+    entries = log.entries.read("app", 0, 100_000)
     assert [entry.id for entry in entries] == list(range(1, len(entries) + 1))
     seqs: Counter[int] = Counter()
     for entry in entries:
@@ -92,11 +93,11 @@ def compare(log: MessageLog, one: Appending) -> None:
 
 def resend(log: MessageLog, names: set[str]) -> None:
     """Whoever asks again gets the first answer, or one now."""
-    there = {entry.client_msg_id: entry.id for entry in log.read("app", 0, 100_000)}
+    there = {entry.client_msg_id: entry.id for entry in log.entries.read("app", 0, 100_000)}
     for name in sorted(names):
         _, sender, number = name.split(".")
         to = f"u{(int(sender) + int(number)) % 8}"
-        (outcome,) = log.append("app", [Draft(sender=f"u{sender}", to_user=to, client_msg_id=name)])
+        (outcome,) = log.writer.append("app", [Draft(sender=f"u{sender}", to_user=to, client_msg_id=name)])
         assert isinstance(outcome, Appended)
         assert outcome.repeated == (name in there)
         assert outcome.entry.id == there.get(name, outcome.entry.id)
@@ -144,4 +145,4 @@ def test_everything_confirmed_is_there_when_a_killed_database_returns(
     log = open_store(url, seconds=10).log()
     compare(log, going)
     resend(log, going.asked)
-    assert going.asked <= {entry.client_msg_id for entry in log.read("app", 0, 100_000)}
+    assert going.asked <= {entry.client_msg_id for entry in log.entries.read("app", 0, 100_000)}

@@ -10,11 +10,15 @@ import pymysql
 import pytest
 
 from imserver.errors import StorageUnavailable
+from imserver.storage.log import writer
 from imserver.storage.log.contract import Appended, Draft, Entry, Rejected, StorageUnsure
-from imserver.storage.log.driver import LogDriver
-from imserver.storage.log.mysql import MysqlDriver
-from imserver.storage.log.postgresql import PostgresqlDriver
-from imserver.storage.log.sqlite import SqliteDriver
+from imserver.storage.log.transaction import lock_head
+from imserver.storage.statements import (
+    DirectStatements,
+    MysqlStatements,
+    PostgresqlStatements,
+    SqliteStatements,
+)
 from imserver.storage.store import Store
 from tests.storage.listening import Listening
 from tests.transport.harness import until
@@ -24,10 +28,10 @@ from .conftest import OpenStore
 pytestmark = pytest.mark.sqlite_first
 
 APP = "gochat"
-DRIVERS: dict[str, tuple[type[LogDriver], Exception]] = {
-    "sqlite": (SqliteDriver, __import__("sqlite3").OperationalError("disk I/O error")),
-    "postgresql": (PostgresqlDriver, psycopg.OperationalError("server closed the connection")),
-    "mysql": (MysqlDriver, pymysql.err.OperationalError(2013, "Lost connection")),
+DRIVERS: dict[str, tuple[type[DirectStatements], Exception]] = {
+    "sqlite": (SqliteStatements, __import__("sqlite3").OperationalError("disk I/O error")),
+    "postgresql": (PostgresqlStatements, psycopg.OperationalError("server closed the connection")),
+    "mysql": (MysqlStatements, pymysql.err.OperationalError(2013, "Lost connection")),
 }
 
 
@@ -35,7 +39,7 @@ DRIVERS: dict[str, tuple[type[LogDriver], Exception]] = {
 def store(url: str, open_store: OpenStore) -> Store:
     """A store in which something was stored already, so that its writer has a connection."""
     found = open_store(url, seconds=10)
-    found.log().append(APP, [Draft(sender="a", to_user="b", body=b"first")])
+    found.log().writer.append(APP, [Draft(sender="a", to_user="b", body=b"first")])
     return found
 
 
@@ -60,13 +64,13 @@ def test_an_entry_whose_commit_lost_its_answer_is_reported_as_stored(
 ) -> None:
     log = store.log()
     received: list[int] = []
-    log.listener = Listening(lambda _app, first, _last, _entries: received.append(first))
+    log.writer.listener = Listening(lambda _app, first, _last, _entries: received.append(first))
     fail_commits(store, monkeypatch, 1, after=True)
-    (outcome,) = log.append(APP, [Draft(sender="a", to_user="b")])
+    (outcome,) = log.writer.append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
     assert (outcome.entry.id, outcome.repeated) == (2, False)
     assert received == [2]
-    assert log.head(APP) == 2
+    assert log.entries.head(APP) == 2
     assert store.healthy()
 
 
@@ -76,10 +80,10 @@ def test_an_entry_whose_commit_did_not_come_about_is_not_stored(
     log = store.log()
     fail_commits(store, monkeypatch, 1, after=False)
     with pytest.raises(StorageUnavailable):
-        log.append(APP, [Draft(sender="a", to_user="b")])
-    assert log.head(APP) == 1
+        log.writer.append(APP, [Draft(sender="a", to_user="b")])
+    assert log.entries.head(APP) == 1
     assert not store.healthy(), "reads say nothing about writes"
-    (outcome,) = log.append(APP, [Draft(sender="a", to_user="b")])
+    (outcome,) = log.writer.append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
     assert (outcome.entry.id, outcome.entry.seq) == (2, 2)
     assert store.healthy()
@@ -90,8 +94,8 @@ def test_a_connection_that_was_cut_in_the_meantime_is_not_noticed(
 ) -> None:
     if store.place.engine == "sqlite":
         pytest.skip("SQLite has no connection that could be cut")
-    store.log()._connection._driver.close()  # type: ignore[union-attr]
-    (outcome,) = store.log().append(APP, [Draft(sender="a", to_user="b")])
+    store.log().writer._connection._sql.close()  # type: ignore[union-attr]
+    (outcome,) = store.log().writer.append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
 
 
@@ -106,13 +110,13 @@ def test_a_row_that_the_database_refuses_costs_the_others_nothing(
     outcomes: list[Any] = []
 
     def send(draft: Draft) -> None:
-        outcomes.extend(log.append(APP, [draft]))
+        outcomes.extend(log.writer.append(APP, [draft]))
 
     gevent.joinall([gevent.spawn(send, draft) for draft in (drafts[0], wrong, drafts[1])], timeout=60)
     assert sum(isinstance(one, Appended) for one in outcomes) == 2
     (refused,) = [one for one in outcomes if isinstance(one, Rejected)]
     assert refused.reason == "invalid"
-    assert [entry.body for entry in log.read(APP, 1, 10)] == [b"one", b"two"]
+    assert [entry.body for entry in log.entries.read(APP, 1, 10)] == [b"one", b"two"]
 
 
 @pytest.mark.full
@@ -121,15 +125,15 @@ def test_who_waits_too_long_for_other_writers_has_stored_nothing(
 ) -> None:
     store = open_store(threaded=True, seconds=2)
     log = store.log()
-    log.append(APP, [Draft(sender="a", to_user="b")])
+    log.writer.append(APP, [Draft(sender="a", to_user="b")])
     with (tmp_path / "imserver.db.lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        waiting = [gevent.spawn(log.append, APP, [Draft(sender="a", to_user="b")]) for _ in range(3)]
+        waiting = [gevent.spawn(log.writer.append, APP, [Draft(sender="a", to_user="b")]) for _ in range(3)]
         for one in waiting:
             with pytest.raises(StorageUnavailable, match="in time"):
                 one.get(timeout=60)
         fcntl.flock(lock, fcntl.LOCK_UN)
-    (outcome,) = log.append(APP, [Draft(sender="a", to_user="b")])
+    (outcome,) = log.writer.append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
     assert outcome.entry.id == 2, "what was given up was not stored later"
 
@@ -137,10 +141,10 @@ def test_who_waits_too_long_for_other_writers_has_stored_nothing(
 def test_a_closed_store_takes_nothing_more(open_store: OpenStore) -> None:
     store = open_store(threaded=True)
     log = store.log()
-    log.append(APP, [Draft(sender="a", to_user="b")])
+    log.writer.append(APP, [Draft(sender="a", to_user="b")])
     store.close()
     with pytest.raises(StorageUnavailable):
-        log.append(APP, [Draft(sender="a", to_user="b")])
+        log.writer.append(APP, [Draft(sender="a", to_user="b")])
 
 
 @pytest.mark.full
@@ -151,27 +155,27 @@ def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     """The answer to a COMMIT is lost, and the database stays away for longer than anybody waits."""
     store = open_store(url, seconds=2)
     log = store.log()
-    log.append(APP, [Draft(sender="a", to_user="b")])
+    log.writer.append(APP, [Draft(sender="a", to_user="b")])
     monkeypatch.setattr("imserver.storage.log.writer._LOOK_SECONDS", 0.02)
     fail_commits(store, monkeypatch, 1, after=stored)
-    driver, error = DRIVERS[store.place.engine]
-    ask, away = driver.batch_of, [True]
+    error = DRIVERS[store.place.engine][1]
+    ask, away = writer.batch_of, [True]
 
-    def batch_of(self: Any, number: int, id: int) -> int | None:
+    def batch_of(sql: DirectStatements, number: int, id: int) -> int | None:
         if away[0]:
             raise error
-        return ask(self, number, id)
+        return ask(sql, number, id)
 
-    monkeypatch.setattr(driver, "batch_of", batch_of)
+    monkeypatch.setattr(writer, "batch_of", batch_of)
     heard: list[Any] = []
     answers: list[Any] = []
     for draft in (Draft(sender="a", to_user="b"), Draft(sender="a")):
-        log.send(APP, draft, answers.append)
+        log.writer.send(APP, draft, answers.append)
     until(lambda: len(answers) == 2)
     for each in answers:
         assert isinstance(each, StorageUnsure)
         each.on_known = heard.append
-    log.listener = Listening(lambda _app, _first, _last, entries: heard.append(entries))
+    log.writer.listener = Listening(lambda _app, _first, _last, entries: heard.append(entries))
     away[0] = False
     until(lambda: len(heard) > 1 + stored)
     if not stored:
@@ -180,7 +184,7 @@ def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     first, second, entries = heard
     assert isinstance(first, Appended), "the sender gets the result before the entry is delivered"
     assert isinstance(second, Rejected)
-    assert [first.entry] == entries == log.read(APP, 1, 10)
+    assert [first.entry] == entries == log.entries.read(APP, 1, 10)
 
 
 def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
@@ -189,26 +193,26 @@ def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
     """A row is refused, and the database goes away while the others are stored: what was stored is told."""
     store = open_store(url, seconds=10)
     log = store.log()
-    log.append(APP, [Draft(sender="a", to_user="b")])
+    log.writer.append(APP, [Draft(sender="a", to_user="b")])
     driver, error = DRIVERS[store.place.engine]
-    wrong, move = ValueError("refused"), driver.update_head
+    wrong, insert = ValueError("refused"), driver.insert_rows
     calls: list[Exception | None] = [wrong, None, error, error]
 
-    def update_head(self: Any, head: Any) -> None:
+    def insert_rows(self: Any, *rows: Any) -> None:
         fault = calls.pop(0) if calls else None
         if fault is not None:
             raise fault
-        move(self, head)
+        insert(self, *rows)
 
-    monkeypatch.setattr(driver, "update_head", update_head)
+    monkeypatch.setattr(driver, "insert_rows", insert_rows)
     received: list[Entry] = []
-    log.listener = Listening(lambda _app, _first, _last, entries: received.extend(entries))
+    log.writer.listener = Listening(lambda _app, _first, _last, entries: received.extend(entries))
     drafts = [Draft(sender="a", to_user="b", body=body) for body in (b"one", b"two")]
-    first, second = log.append(APP, drafts)
+    first, second = log.writer.append(APP, drafts)
     assert isinstance(first, Appended)
     assert isinstance(second, StorageUnavailable)
     assert [entry.body for entry in received] == [b"one"]
-    assert [entry.body for entry in log.read(APP, 1, 10)] == [b"one"]
+    assert [entry.body for entry in log.entries.read(APP, 1, 10)] == [b"one"]
 
 
 def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hours(
@@ -217,13 +221,13 @@ def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hour
     """It was cut off without a word: its transaction is open, and will never be asked anything again."""
     if url.startswith("sqlite"):
         pytest.skip("SQLite's writers are on one machine, whose kernel knows when one is gone")
-    monkeypatch.setattr("imserver.storage.database.LEFT_SECONDS", 1)
+    monkeypatch.setattr("imserver.storage.engines.LEFT_SECONDS", 1)
     vanished = open_store(url, seconds=10)
-    vanished.log().append(APP, [Draft(sender="a", to_user="b")])
-    driver = vanished.log()._connection._driver  # type: ignore[union-attr]
-    assert driver is not None
-    driver.begin()
-    driver.lock(APP)
-    (outcome,) = open_store(url, seconds=40).log().append(APP, [Draft(sender="a", to_user="b")])
+    vanished.log().writer.append(APP, [Draft(sender="a", to_user="b")])
+    sql = vanished.log().writer._connection._sql  # type: ignore[union-attr]
+    assert sql is not None
+    sql.begin()
+    lock_head(sql, APP)
+    (outcome,) = open_store(url, seconds=40).log().writer.append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
     assert outcome.entry.id == 2

@@ -51,7 +51,7 @@ class Model(RuleBasedStateMachine):
         self.turns = itertools.cycle(NODES)
         self.received: list[int] = []
         for node in NODES:
-            node.listener = Listening(self.receive)
+            node.writer.listener = Listening(self.receive)
         self.entries: list[tuple[int, int, str, str]] = []
         """(conversation, seq, sender, kind); the id is the place, from 1."""
         self.pairs: dict[tuple[str, str], int] = {}
@@ -104,7 +104,7 @@ class Model(RuleBasedStateMachine):
         # Nobody knows the number of a conversation before it is committed.
         there = {*self.groups, *self.pairs.values()}
         refused: dict[tuple[str, str], Rejected] = {}
-        for draft, outcome in zip(asked, self.log.append(self.app, asked), strict=True):
+        for draft, outcome in zip(asked, self.log.writer.append(self.app, asked), strict=True):
             name = (draft.sender, draft.client_msg_id)
             if name in refused:  # who resends while the first waits shares its outcome
                 assert outcome == refused[name]
@@ -156,7 +156,7 @@ class Model(RuleBasedStateMachine):
             about=about,
             conversation=at,
         )
-        (outcome,) = self.log.append(self.app, [draft])
+        (outcome,) = self.log.writer.append(self.app, [draft])
         if about in self.recalled and not recalls:
             assert outcome == Rejected("recalled")
             return
@@ -177,7 +177,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(owner=USERS, users=st.lists(USERS, max_size=3))
     def create(self, owner: str, users: list[str]) -> None:
-        change = self.log.create(self.app, owner, "", users)
+        change = self.log.groups.create(self.app, owner, "", users)
         at = 1 + len(self.pairs) + len(self.groups)
         assert change.conversation == at
         self.groups[at] = {owner, *users}
@@ -187,7 +187,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(at=GROUPS, users=st.lists(USERS, min_size=1, max_size=3), joins=st.booleans())
     def move(self, at: int, users: list[str], joins: bool) -> None:
-        change = (self.log.join if joins else self.log.leave)(self.app, at, users)
+        change = (self.log.groups.join if joins else self.log.groups.leave)(self.app, at, users)
         if at not in self.groups:
             assert change == Rejected("unknown_conversation")
             return
@@ -209,12 +209,12 @@ class Model(RuleBasedStateMachine):
 
     @rule(user=USERS, ids=st.lists(st.integers(1, 30), max_size=3))
     def hide(self, user: str, ids: list[int]) -> None:
-        self.log.hide(self.app, user, ids)
+        self.log.marks.hide(self.app, user, ids)
         self.hidden |= {(user, id) for id in ids if id in self.visible(user)}
 
     @rule(user=USERS, at=GROUPS, id=st.integers(0, 30))
     def set_read(self, user: str, at: int, id: int) -> None:
-        self.log.note(self.app, user, at, read=id)
+        self.log.marks.note(self.app, user, at, read=id)
         if (user, at) in self.intervals:
             upto = self.intervals[user, at][-1][1] or len(self.entries)
             self.read_to[user, at] = max(self.read_to.get((user, at), 0), min(id, upto))
@@ -229,7 +229,7 @@ class Model(RuleBasedStateMachine):
     @rule(user=USERS, after=st.integers(0, 30), limit=st.integers(1, 5))
     def sync(self, user: str, after: int, limit: int) -> None:
         due = [id for id in self.visible(user) if id > after]
-        entries, more = self.log.sync(self.app, user, after, limit)
+        entries, more = self.log.entries.sync(self.app, user, after, limit)
         assert ([entry.id for entry in entries], more) == (due[:limit], len(due) > limit)
 
     @rule(user=USERS, at=GROUPS, before=st.integers(0, 30), limit=st.integers(1, 5))
@@ -239,12 +239,12 @@ class Model(RuleBasedStateMachine):
             for id in self.visible(user, at)
             if (user, id) not in self.hidden and (not before or id < before)
         ]
-        entries, more = self.log.history(self.app, user, at, before, limit)
+        entries, more = self.log.entries.history(self.app, user, at, before, limit)
         assert ([entry.id for entry in entries], more) == (due[-limit:], len(due) > limit)
 
     @rule(user=USERS)
     def talks(self, user: str) -> None:
-        talks, _ = self.log.list_conversations(self.app, user, 0, 100)
+        talks, _ = self.log.conversations.page(self.app, user, 0, 100)
         assert {talk.conversation.id for talk in talks} == {at for who, at in self.intervals if who == user}
         for talk in talks:
             at = talk.conversation.id
@@ -260,7 +260,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(user=USERS)
     def marks(self, user: str) -> None:
-        found = self.log.marks(self.app, user, 0)
+        found = self.log.marks.since(self.app, user, 0)
         assert set(found.hidden) == {id for who, id in self.hidden if who == user and id > self.floor}
         assert {at: id for at, id in found.reads.items() if id} == {
             at: id for (who, at), id in self.read_to.items() if who == user and id
@@ -268,7 +268,7 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def the_log_is_whole(self) -> None:
-        entries = self.log.read(self.app, 0, 1000)
+        entries = self.log.entries.read(self.app, 0, 1000)
         assert [entry.id for entry in entries] == list(range(self.floor + 1, len(self.entries) + 1))
         assert [
             (entry.conversation, entry.seq, entry.sender, entry.kind) for entry in entries

@@ -12,12 +12,15 @@ import pytest
 
 from imserver.model import MAX_ID
 from imserver.storage.log import rows as log_rows
+from imserver.storage.log import transaction
 from imserver.storage.log.contract import Appended, Draft
-from imserver.storage.log.driver import LogDriver
-from imserver.storage.log.mysql import MysqlDriver
-from imserver.storage.log.postgresql import PostgresqlDriver
 from imserver.storage.log.rows import LogHead
-from imserver.storage.log.sqlite import SqliteDriver
+from imserver.storage.statements import (
+    DirectStatements,
+    MysqlStatements,
+    PostgresqlStatements,
+    SqliteStatements,
+)
 
 from .conftest import OpenStore
 
@@ -27,11 +30,12 @@ APP = "gochat"
 WRITERS = 5
 TIMES = 25
 LATEST_SECONDS = 0.02
+STATEMENTS = (SqliteStatements, PostgresqlStatements, MysqlStatements)
 
 
 def delay_commits(patch: pytest.MonkeyPatch) -> None:
     """Let each transaction wait for a while, all done, before it is committed."""
-    for driver in (SqliteDriver, PostgresqlDriver, MysqlDriver):
+    for driver in STATEMENTS:
         commit = driver.commit
 
         def late(self: Any, commit: Callable[[Any], None] = commit) -> None:
@@ -45,12 +49,18 @@ def number_by_sequence(patch: pytest.MonkeyPatch) -> None:
     """Take ids from a counter, as a SERIAL does: without a lock that is held to the commit."""
     blocks = itertools.count(1)
 
-    def lock(self: LogDriver, app: str) -> LogHead:
-        rows = self.query("SELECT number, last_conversation FROM log WHERE app = %s", (app,))
+    def lock(sql: DirectStatements, app: str) -> LogHead:
+        rows = sql.query("SELECT number, last_conversation FROM log WHERE app = %s", (app,))
         return LogHead(rows[0][0], next(blocks) * 1000, rows[0][1], 0)
 
-    patch.setattr(LogDriver, "lock", lock)
-    patch.setattr(LogDriver, "update_head", lambda *_arguments: None)
+    patch.setattr(transaction, "lock_head", lock)
+    for statements in STATEMENTS:
+        execute = statements.execute
+
+        def execute_others(self: Any, statement: str, values: Any = (), execute: Any = execute) -> int:
+            return 0 if statement == transaction.UPDATE_HEAD else execute(self, statement, values)  # type: ignore[no-any-return]
+
+        patch.setattr(statements, "execute", execute_others)
     head_of = log_rows.head_of
 
     def without_end(*arguments: Any, **named: Any) -> LogHead | None:
@@ -72,7 +82,7 @@ def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
         received: list[int] = []
         for number in range(TIMES):
             drafts = [Draft(sender=f"w{writer}", to_user="all", body=b"%d" % number)] * random.randint(1, 5)
-            for outcome in log.append(APP, drafts):
+            for outcome in log.writer.append(APP, drafts):
                 assert isinstance(outcome, Appended)
                 received.append(outcome.entry.id)
         return received
@@ -82,7 +92,7 @@ def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
         seen: list[int] = []
         while True:
             last = over.is_set()
-            page = log.read(APP, seen[-1] if seen else 0, 7)
+            page = log.entries.read(APP, seen[-1] if seen else 0, 7)
             seen += [entry.id for entry in page]
             if last and not page:
                 return set(seen)
@@ -98,7 +108,7 @@ def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
 def conversations(url: str, open_store: OpenStore) -> None:
     """Each writer has a conversation of its own, which is there already."""
     log = open_store(url).log()
-    log.append(APP, [Draft(sender=f"w{writer}", to_user="all") for writer in range(WRITERS)])
+    log.writer.append(APP, [Draft(sender=f"w{writer}", to_user="all") for writer in range(WRITERS)])
 
 
 @pytest.mark.usefixtures("conversations")
@@ -109,7 +119,7 @@ def test_nobody_misses_what_is_committed_late(
     count, lost = missed(open_store, url)
     assert lost == set()
     log = open_store(url).log()
-    entries = log.read(APP, 0, 10_000)
+    entries = log.entries.read(APP, 0, 10_000)
     assert [entry.id for entry in entries] == list(range(1, WRITERS + count + 1))
     for _, some in itertools.groupby(
         sorted(entries, key=lambda one: one.conversation), lambda one: one.conversation

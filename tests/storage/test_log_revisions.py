@@ -25,7 +25,7 @@ def received(entries: list[Entry]) -> list[tuple[int, str, str, int]]:
 def test_a_recalled_message_is_read_by_nobody_any_more_and_its_position_shows_that(log: MessageLog) -> None:
     first, second = stored(log, say("a", "b", "secret", meta=b'{"mentions":["b"]}'), say("a", "b", "other"))
     stored(log, say("a", "b", "secret too", kind="edit", about=first.id))
-    assert log.list_conversations(APP, "b", 0, 10)[0][0].unread == 2
+    assert log.conversations.page(APP, "b", 0, 10)[0][0].unread == 2
     (recall,) = stored(log, say("a", "b", "", kind="recall", about=first.id))
     whole = [
         (first.id, "recall", "", first.id),
@@ -33,12 +33,12 @@ def test_a_recalled_message_is_read_by_nobody_any_more_and_its_position_shows_th
         (3, "recall", "", first.id),
         (recall.id, "recall", "", first.id),
     ]
-    assert received(log.history(APP, "b", first.conversation, 0, 10)[0]) == whole
-    assert received(log.sync(APP, "b", 0, 10)[0]) == whole
-    assert received(log.read(APP, 0, 10)) == whole
-    assert received(log.entries(APP, [first.id])) == whole[:1]
-    assert log.list_conversations(APP, "b", 0, 10)[0][0].unread == 1
-    (gone,) = log.entries(APP, [first.id])
+    assert received(log.entries.history(APP, "b", first.conversation, 0, 10)[0]) == whole
+    assert received(log.entries.sync(APP, "b", 0, 10)[0]) == whole
+    assert received(log.entries.read(APP, 0, 10)) == whole
+    assert received(log.entries.find(APP, [first.id])) == whole[:1]
+    assert log.conversations.page(APP, "b", 0, 10)[0][0].unread == 1
+    (gone,) = log.entries.find(APP, [first.id])
     assert (gone.sender, gone.seq, gone.time_ms, gone.type, gone.meta) == ("a", 1, first.time_ms, "", b"")
 
 
@@ -47,7 +47,7 @@ def test_a_message_and_its_edits_show_the_newest_text(log: MessageLog) -> None:
     stored(log, say("a", "b", "hello", kind="edit", about=first.id))
     edited = say("a", "b", '{"n":1}', kind="edit", type="custom", about=first.id, meta=b'{"mentions":["b"]}')
     (last,) = stored(log, edited)
-    found = log.history(APP, "b", first.conversation, 0, 10)[0]
+    found = log.entries.history(APP, "b", first.conversation, 0, 10)[0]
     assert bodies(found) == ['{"n":1}'] * 3
     assert [entry.type for entry in found] == ["custom"] * 3
     assert [entry.about for entry in found] == [7, first.id, first.id]
@@ -61,19 +61,19 @@ def test_a_message_and_its_edits_show_the_newest_text(log: MessageLog) -> None:
 def test_an_edit_with_a_strange_meta_costs_nobody_anything(log: MessageLog) -> None:
     (first,) = stored(log, say("a", "b", "helo"))
     stored(log, say("a", "b", "x", kind="edit", about=first.id, meta=b"no json"), say("a", "b", "next"))
-    assert json.loads(log.entries(APP, [first.id])[0].meta) == {"edited": 2}
+    assert json.loads(log.entries.find(APP, [first.id])[0].meta) == {"edited": 2}
 
 
 def test_an_edited_message_is_found_by_what_it_says_now_and_once(log: MessageLog) -> None:
     first, other = stored(log, say("a", "b", "tea at five"), say("a", "b", "tea, tea"))
     stored(log, say("a", "b", "coffee at five", kind="edit", about=first.id))
-    assert ids(log.search(APP, "b", "tea", 0, 0, 10)[0]) == [other.id]
-    assert ids(log.search(APP, "b", "coffee", 0, 0, 10)[0]) == [first.id]
+    assert ids(log.search.find(APP, "b", "tea", 0, 0, 10)[0]) == [other.id]
+    assert ids(log.search.find(APP, "b", "coffee", 0, 0, 10)[0]) == [first.id]
 
 
 def test_of_many_changes_that_are_stored_together_the_last_counts(log: MessageLog) -> None:
     one, two = stored(log, say("a", "b", "1"), say("a", "b", "2"))
-    outcomes = log.append(
+    outcomes = log.writer.append(
         APP,
         [
             say("a", "b", "1a", kind="edit", about=one.id),
@@ -85,7 +85,7 @@ def test_of_many_changes_that_are_stored_together_the_last_counts(log: MessageLo
     )
     assert [isinstance(each, Appended) for each in outcomes] == [True, True, True, True, False]
     assert outcomes[-1] == Rejected("recalled")
-    assert bodies(log.read(APP, 0, 10)) == ["1b", "", "1b", "", "1b", ""]
+    assert bodies(log.entries.read(APP, 0, 10)) == ["1b", "", "1b", "", "1b", ""]
 
 
 def test_what_was_recalled_is_edited_no_more_but_a_resend_has_its_first_answer(log: MessageLog) -> None:
@@ -93,13 +93,15 @@ def test_what_was_recalled_is_edited_no_more_but_a_resend_has_its_first_answer(l
     edit = say("a", "b", "still secret", kind="edit", about=message.id, client_msg_id="e")
     recall = say("a", "b", "", kind="recall", about=message.id, client_msg_id="r")
     first = stored(log, edit, recall)
-    assert log.append(APP, [say("a", "b", "x", kind="edit", about=message.id)]) == [Rejected("recalled")]
-    again = log.append(APP, [say("a", "b", "secret", client_msg_id="m"), edit, recall])
+    assert log.writer.append(APP, [say("a", "b", "x", kind="edit", about=message.id)]) == [
+        Rejected("recalled")
+    ]
+    again = log.writer.append(APP, [say("a", "b", "secret", client_msg_id="m"), edit, recall])
     assert [(each.entry.id, each.repeated) for each in again if isinstance(each, Appended)] == [
         (message.id, True),
         *((entry.id, True) for entry in first),
     ]
-    assert bodies(log.read(APP, 0, 10)) == ["", "", ""]
+    assert bodies(log.entries.read(APP, 0, 10)) == ["", "", ""]
 
 
 def test_the_edits_of_a_message_are_limited_and_it_can_still_be_recalled(
@@ -109,23 +111,37 @@ def test_the_edits_of_a_message_are_limited_and_it_can_still_be_recalled(
     first, second = stored(log, say("a", "b", "0"), say("a", "b", "other"))
     edits = [say("a", "b", str(n), kind="edit", about=first.id, client_msg_id=str(n)) for n in range(1, 5)]
     stored(log, edits[0])
-    outcomes = log.append(APP, edits)
+    outcomes = log.writer.append(APP, edits)
     assert [isinstance(one, Appended) for one in outcomes] == [True, True, True, False]
     assert isinstance(outcomes[-1], Rejected)
     assert outcomes[-1].reason == "full"
-    assert bodies(log.history(APP, "b", first.conversation, 0, 10)[0]) == ["3", "other", "3", "3", "3"]
+    assert bodies(log.entries.history(APP, "b", first.conversation, 0, 10)[0]) == [
+        "3",
+        "other",
+        "3",
+        "3",
+        "3",
+    ]
     stored(log, say("a", "b", "x", kind="edit", about=second.id))
     stored(log, say("a", "b", "", kind="recall", about=first.id))
-    assert bodies(log.history(APP, "b", first.conversation, 0, 10)[0]) == ["", "x", "", "", "", "x", ""]
+    assert bodies(log.entries.history(APP, "b", first.conversation, 0, 10)[0]) == [
+        "",
+        "x",
+        "",
+        "",
+        "",
+        "x",
+        "",
+    ]
 
 
 def test_a_recall_touches_nothing_but_its_message(log: MessageLog) -> None:
-    at = log.create(APP, "a", "tea", ["b"]).conversation
+    at = log.groups.create(APP, "a", "tea", ["b"]).conversation
     first, second = stored(log, say("a", at, "one"), say("a", at, "two"))
     stored(log, say("a", "b", "elsewhere"), app="other")
     stored(log, say("a", at, "2", kind="edit", about=second.id))
     stored(log, say("a", at, kind="recall", about=first.id), say("a", at, kind="recall", about=1))
-    assert [entry.kind for entry in log.read(APP, 0, 10)] == [
+    assert [entry.kind for entry in log.entries.read(APP, 0, 10)] == [
         "group",
         "recall",
         "message",
@@ -133,6 +149,6 @@ def test_a_recall_touches_nothing_but_its_message(log: MessageLog) -> None:
         "recall",
         "recall",
     ]
-    assert bodies(log.read("other", 0, 10)) == ["elsewhere"]
+    assert bodies(log.entries.read("other", 0, 10)) == ["elsewhere"]
     assert log.expire(APP, more_than=1) == 5
-    assert log.marks(APP, "", 0).hidden == ()
+    assert log.marks.since(APP, "", 0).hidden == ()

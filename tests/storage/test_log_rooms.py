@@ -31,7 +31,7 @@ def log(url: str, open_store: OpenStore) -> MessageLog:
 
 def stored(log: MessageLog, *drafts: Draft) -> list[Entry]:
     """The entries of drafts that are all stored."""
-    outcomes = log.append(APP, drafts)
+    outcomes = log.writer.append(APP, drafts)
     assert all(isinstance(outcome, Appended) for outcome in outcomes), outcomes
     return [outcome.entry for outcome in outcomes if isinstance(outcome, Appended)]
 
@@ -50,21 +50,21 @@ def test_a_room_is_a_conversation_of_its_own_without_members(log: MessageLog) ->
     assert [entry.conversation for entry in entries] == [1, 2, 3, 4, 5, 6, 1]
     (later,) = stored(log, said("安"))
     assert (later.conversation, later.seq) == (2, 2)
-    assert log.read(APP, 0, 10) == [*entries, later]
-    found = log.conversation(APP, 2)
+    assert log.entries.read(APP, 0, 10) == [*entries, later]
+    found = log.conversations.get(APP, 2)
     assert found is not None
     assert (found.kind, found.name, found.members, found.last_id) == ("room", "安", (), 8)
 
 
 def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: MessageLog) -> None:
     (entry,) = stored(log, said("r"))
-    assert log.sync(APP, "ann", 0, 10) == ([], False)
-    assert log.history(APP, "ann", entry.conversation, 0, 10) == ([], False)
-    assert log.list_conversations(APP, "ann", 0, 10) == ([], False)
-    assert log.memberships(APP, "ann") == []
-    assert log.note(APP, "ann", entry.conversation, read=1) is None
-    assert log.search(APP, "ann", "hi", entry.conversation, 0, 10)[0] == []
-    outcome = log.append(APP, [Draft(sender="ann", body=b"-", conversation=entry.conversation)])[0]
+    assert log.entries.sync(APP, "ann", 0, 10) == ([], False)
+    assert log.entries.history(APP, "ann", entry.conversation, 0, 10) == ([], False)
+    assert log.conversations.page(APP, "ann", 0, 10) == ([], False)
+    assert log.conversations.memberships(APP, "ann") == []
+    assert log.marks.note(APP, "ann", entry.conversation, read=1) is None
+    assert log.search.find(APP, "ann", "hi", entry.conversation, 0, 10)[0] == []
+    outcome = log.writer.append(APP, [Draft(sender="ann", body=b"-", conversation=entry.conversation)])[0]
     assert isinstance(outcome, Rejected)
     assert outcome.reason == NOT_MEMBER
 
@@ -81,7 +81,7 @@ def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: Message
     ],
 )
 def test_what_cannot_be_a_room_costs_the_others_nothing(draft: Draft, open_store: OpenStore) -> None:
-    before, outcome, after = open_store().log().append(APP, [said("r"), draft, said("r")])
+    before, outcome, after = open_store().log().writer.append(APP, [said("r"), draft, said("r")])
     assert isinstance(outcome, Rejected)
     assert outcome.reason == INVALID
     assert [each.entry.seq for each in (before, after) if isinstance(each, Appended)] == [1, 2]
@@ -91,13 +91,13 @@ def test_catching_up_takes_each_room_from_its_own_position_in_one_order(log: Mes
     drafts = [said("r"), Draft(sender="bob", to_user="ann"), said("s"), said("t"), said("r"), said("s")]
     entries = stored(log, *drafts, Draft(sender="", to_user="ann"))
     everything = {"": 0, "r": 0, "s": 0, "t": 0, "never": 0}
-    assert log.catch_up(APP, "ann", 0, 10, everything) == (entries, False)
-    found, more = log.catch_up(APP, "ann", 0, 10, {"": 2, "r": 1, "s": 3})
+    assert log.entries.catch_up(APP, "ann", 0, 10, everything) == (entries, False)
+    found, more = log.entries.catch_up(APP, "ann", 0, 10, {"": 2, "r": 1, "s": 3})
     assert ([entry.id for entry in found], more) == ([5, 6, 7], False)
-    found, more = log.catch_up(APP, "ann", 5, 10, {"": 0, "r": 0, "s": 7})
+    found, more = log.entries.catch_up(APP, "ann", 5, 10, {"": 0, "r": 0, "s": 7})
     assert ([entry.id for entry in found], more) == ([7], False)
-    assert log.catch_up(APP, "cid", 0, 10, {"": 0}) == ([], False)
-    assert log.catch_up(APP, "ann", 7, 10, everything) == ([], False)
+    assert log.entries.catch_up(APP, "cid", 0, 10, {"": 0}) == ([], False)
+    assert log.entries.catch_up(APP, "ann", 7, 10, everything) == ([], False)
 
 
 def test_catching_up_goes_page_by_page(log: MessageLog) -> None:
@@ -108,7 +108,7 @@ def test_catching_up_goes_page_by_page(log: MessageLog) -> None:
     seen: list[int] = []
     more = True
     while more:
-        page, more = log.catch_up(APP, "ann", seen[-1] if seen else 0, 4, places)
+        page, more = log.entries.catch_up(APP, "ann", seen[-1] if seen else 0, 4, places)
         seen += [entry.id for entry in page]
         assert more == (seen != wanted)
     assert seen == wanted
@@ -121,11 +121,11 @@ def test_the_messages_of_a_channel_are_read_from_both_ends(
     of_r = [entry for entry in entries if entry.room == "r"]
 
     def page(since: int | None, limit: int, reverse: bool = False) -> tuple[list[int], bool]:
-        found = log.channel_page(APP, "r", since, limit, reverse)
+        found = log.entries.channel_page(APP, "r", since, limit, reverse)
         assert (found.last, found.head) == (9, 10)
         return [entry.id for entry in found.entries], found.more
 
-    assert log.channel_page(APP, "r", None, 9).entries == of_r
+    assert log.entries.channel_page(APP, "r", None, 9).entries == of_r
     assert page(None, 2) == ([1, 3], True)
     assert page(3, 9) == ([5, 7, 9], False)
     assert page(9, 9) == page(10, 9) == page(99, 9) == ([], False)
@@ -137,10 +137,10 @@ def test_the_messages_of_a_channel_are_read_from_both_ends(
     assert page(None, 9) == ([1, 3], True)
     assert page(None, 9, True) == ([9, 7], True)
     log.expire(APP, more_than=4)
-    found = log.channel_page(APP, "r", 1, 9)
+    found = log.entries.channel_page(APP, "r", 1, 9)
     assert ([entry.id for entry in found.entries], found.floor) == ([7, 9], 6)
-    assert log.channel_page(APP, "t", None, 9) == PublicationPage([], False, 0, 10, 6)
-    assert log.channel_page("other", "r", None, 9) == PublicationPage([], False, 0, 0, 0)
+    assert log.entries.channel_page(APP, "t", None, 9) == PublicationPage([], False, 0, 10, 6)
+    assert log.entries.channel_page("other", "r", None, 9) == PublicationPage([], False, 0, 0, 0)
 
 
 def test_a_recalled_message_is_no_publication_and_its_recall_is_read_with_the_revisions(
@@ -149,22 +149,22 @@ def test_a_recalled_message_is_no_publication_and_its_recall_is_read_with_the_re
     first, second = stored(log, said("r", "one"), said("r", "two"))
     (recall,) = stored(log, Draft(sender="", kind="recall", about=first.id, conversation=first.conversation))
     stored(log, said("r", "three"))
-    found = log.channel_page(APP, "r", None, 9)
+    found = log.entries.channel_page(APP, "r", None, 9)
     assert [entry.body for entry in found.entries] == [b"two", b"three"]
     assert found.last == 4
-    page = log.channel_page(APP, "r", None, 2, reverse=True, revisions=True)
+    page = log.entries.channel_page(APP, "r", None, 2, reverse=True, revisions=True)
     assert ([entry.id for entry in page.entries], page.more) == ([4, recall.id], True)
-    page = log.channel_page(APP, "r", recall.id, 9, reverse=True, revisions=True)
+    page = log.entries.channel_page(APP, "r", recall.id, 9, reverse=True, revisions=True)
     assert [(entry.id, entry.kind) for entry in page.entries] == [(second.id, "message"), (1, "recall")]
     assert not page.more
 
 
 def test_what_was_stored_before_a_moment_is_found(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert log.stored_before(APP, 10**10) == 0
+    assert log.entries.stored_before(APP, 10**10) == 0
     for now in (100, 100, 200, 300):
         monkeypatch.setattr(log_writer, "time", lambda now=now: now)
         stored(log, said("r"), said("s"))
-    assert [log.stored_before(APP, time) for time in (99, 100, 101, 200, 201, 300, 301)] == [
+    assert [log.entries.stored_before(APP, time) for time in (99, 100, 101, 200, 201, 300, 301)] == [
         *(0, 0, 4, 4, 6, 6, 8)
     ]
 
@@ -172,5 +172,5 @@ def test_what_was_stored_before_a_moment_is_found(log: MessageLog, monkeypatch: 
 def test_what_has_expired_is_delivered_to_nobody(log: MessageLog) -> None:
     stored(log, *[said("r", str(number)) for number in range(10)])
     assert log.expire(APP, more_than=4) == 6
-    found, _ = log.catch_up(APP, "ann", 0, 10, {"": 0, "r": 0})
+    found, _ = log.entries.catch_up(APP, "ann", 0, 10, {"": 0, "r": 0})
     assert [entry.body for entry in found] == [b"6", b"7", b"8", b"9"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.storage.log import read as log_read
+from imserver.storage.log import search as log_search
 from imserver.storage.log.contract import Draft
 from imserver.storage.log.message_log import MessageLog
 
@@ -19,23 +19,23 @@ def log(url: str, open_store: OpenStore) -> MessageLog:
 def found(
     log: MessageLog, user: str, text: str, conversation: int = 0, before: int = 0, limit: int = 50
 ) -> list[str]:
-    entries, further = log.search(APP, user, text, conversation, before, limit)
+    entries, further = log.search.find(APP, user, text, conversation, before, limit)
     assert further == 0
     return bodies(entries)
 
 
 def test_a_user_finds_what_the_user_may_read_and_nothing_else(log: MessageLog) -> None:
-    group = log.create(APP, "owner", "tea", ["a"]).conversation
+    group = log.groups.create(APP, "owner", "tea", ["a"]).conversation
     stored(log, say("owner", group, "tea early"))
-    log.join(APP, group, ["b"])
+    log.groups.join(APP, group, ["b"])
     stored(log, say("owner", group, "tea now"), say("a", "b", "no tea"), say("x", "y", "secret tea"))
-    log.leave(APP, group, ["a"])
+    log.groups.leave(APP, group, ["a"])
     stored(log, say("owner", group, "tea late"), say("a", "b", "coffee"))
     assert found(log, "a", "tea") == ["tea early", "tea now", "no tea"]
     assert found(log, "b", "tea") == ["tea now", "no tea", "tea late"]
     assert found(log, "b", "tea", group) == ["tea now", "tea late"]
     assert found(log, "stranger", "tea") == found(log, "stranger", "tea", group) == []
-    assert log.search("no such app", "a", "tea", 0, 0, 10) == ([], 0)
+    assert log.search.find("no such app", "a", "tea", 0, 0, 10) == ([], 0)
 
 
 @pytest.mark.parametrize(
@@ -71,32 +71,32 @@ def test_what_is_hidden_recalled_or_no_text_is_not_found(log: MessageLog) -> Non
         say("a", "b", '"tea"', type="custom"),
     )
     stored(log, say("a", "b", "tea 2", kind="edit", about=second.id))
-    assert ids(log.search(APP, "b", "tea", 0, 0, 10)[0]) == [first.id, second.id, third.id]
-    log.hide(APP, "b", [first.id])
+    assert ids(log.search.find(APP, "b", "tea", 0, 0, 10)[0]) == [first.id, second.id, third.id]
+    log.marks.hide(APP, "b", [first.id])
     stored(
         log,
         say("a", "b", "", kind="recall", about=second.id),
         say("a", "b", "", kind="recall", about=data.id),
     )
     stored(log, say("a", "b", "", kind="recall", about=second.id))
-    assert ids(log.search(APP, "b", "tea", 0, 0, 10)[0]) == [third.id]
-    assert ids(log.search(APP, "a", "tea", 0, 0, 10)[0]) == [first.id, third.id]
-    assert second.id in ids(log.history(APP, "b", 1, 0, 10)[0])
+    assert ids(log.search.find(APP, "b", "tea", 0, 0, 10)[0]) == [third.id]
+    assert ids(log.search.find(APP, "a", "tea", 0, 0, 10)[0]) == [first.id, third.id]
+    assert second.id in ids(log.entries.history(APP, "b", 1, 0, 10)[0])
 
 
 def test_bytes_that_are_no_text_disturb_nobody(log: MessageLog) -> None:
-    log.append(APP, [Draft(sender="a", to_user="b", body=b"\xff\x00 tea")])
+    log.writer.append(APP, [Draft(sender="a", to_user="b", body=b"\xff\x00 tea")])
     stored(log, say("a", "b", "tea"))
-    assert len(log.search(APP, "b", "tea", 0, 0, 10)[0]) == 2
+    assert len(log.search.find(APP, "b", "tea", 0, 0, 10)[0]) == 2
 
 
 def test_pages_go_back_to_the_beginning(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_read, "_FIRST_STRETCH", 7)
+    monkeypatch.setattr(log_search, "_FIRST_STRETCH", 7)
     stored(log, *(say("a", "b", f"tea {number}" if number % 3 else "coffee") for number in range(60)))
     seen: list[str] = []
     before, pages = 0, 0
     while pages == 0 or before:
-        entries, before = log.search(APP, "b", "tea", 1, before, 10)
+        entries, before = log.search.find(APP, "b", "tea", 1, before, 10)
         assert len(entries) <= 10
         seen = bodies(entries) + seen
         pages += 1
@@ -107,14 +107,14 @@ def test_pages_go_back_to_the_beginning(log: MessageLog, monkeypatch: pytest.Mon
 def test_a_search_that_takes_long_says_how_far_it_has_come(
     log: MessageLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_read, "_FIRST_STRETCH", 10)
-    monkeypatch.setattr(log_read, "_STRETCH_GROWTH", 1)
-    monkeypatch.setattr(log_read, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(log_search, "_FIRST_STRETCH", 10)
+    monkeypatch.setattr(log_search, "_STRETCH_GROWTH", 1)
+    monkeypatch.setattr(log_search, "SEARCH_SECONDS", 0.0)
     stored(log, say("a", "b", "tea"), *(say("a", "b", "coffee") for _ in range(35)))
     before, steps = 0, 0
     entries: list[object] = []
     while not entries:
-        found_now, before = log.search(APP, "b", "tea", 0, before, 10)
+        found_now, before = log.search.find(APP, "b", "tea", 0, before, 10)
         entries += found_now
         steps += 1
         assert before > 0 or entries
@@ -133,7 +133,7 @@ def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up(
             *(say("a", "b", f"some words of a message, and its number {number}") for number in range(2000)),
         )
     steps = 0
-    database = log._opened()
+    database = log._tables._opened()
     read = database.read
 
     def counted(step):  # type: ignore[no-untyped-def]
@@ -142,8 +142,8 @@ def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up(
         return read(step)
 
     monkeypatch.setattr(database, "read", counted)
-    found, rest = log.search(APP, "b", "nowhere said", 0, 0, 10)
+    found, rest = log.search.find(APP, "b", "nowhere said", 0, 0, 10)
     while rest:  # its half second was over
-        found, rest = log.search(APP, "b", "nowhere said", 0, rest, 10)
+        found, rest = log.search.find(APP, "b", "nowhere said", 0, rest, 10)
     assert found == []
     assert steps >= 3, "the head of the log, and 20,000 messages in more than one step"

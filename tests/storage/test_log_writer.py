@@ -8,16 +8,12 @@ import pytest
 from gevent.event import Event
 
 from imserver.errors import StorageUnavailable
+from imserver.storage.database import WriterConnection
 from imserver.storage.log import writer
 from imserver.storage.log.contract import Change, Draft, Entry, Rejected, Stored
 from imserver.storage.log.transaction import ChangeRequest
-from imserver.storage.log.writer import (
-    CommitGuard,
-    LogWriter,
-    NotStored,
-    WriterConnection,
-    WriteTransaction,
-)
+from imserver.storage.log.writer import LogWriter, WriteTransaction
+from imserver.storage.statements import CommitGuard, NotStored
 from tests.transport.harness import until
 
 REFUSED = Rejected("muted")

@@ -16,7 +16,7 @@ from imserver.config.settings import StorageSettings
 from imserver.features.accounts.rows import AccountStore
 from imserver.storage.address import database_address
 from imserver.storage.contract import Account
-from imserver.storage.database import make_engine
+from imserver.storage.engines import make_engine
 from imserver.storage.migrations import FOLDER, HEAD
 from imserver.storage.store import Store
 

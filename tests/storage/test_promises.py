@@ -29,8 +29,8 @@ def test_all_connections_keep_what_they_confirm_and_those_that_write_see_what_wa
 ) -> None:
     store = open_store(url)
     log = store.log()
-    log.append("gochat", [Draft(sender="a", to_user="b")])
-    driver = log._connection._driver  # type: ignore[union-attr]
+    log.writer.append("gochat", [Draft(sender="a", to_user="b")])
+    driver = log.writer._connection._sql  # type: ignore[union-attr]
     assert driver is not None
 
     for statement, right in ASKED[store.place.engine]:

@@ -47,16 +47,16 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
     message = Draft(sender="a", to_user="b")
     store = open_store(url)
     numbers(store, "1")
-    store.log().append("app", [message])
+    store.log().writer.append("app", [message])
     store.close()
     copy = copied(server, url)
     another = copied(server, copy)
 
     store = open_store(url)
     last = (numbers(store, "2"), numbers(store, "3"))[1]
-    (sent,) = store.log().append("app", [message] * 2)[1:]
+    (sent,) = store.log().writer.append("app", [message] * 2)[1:]
     assert isinstance(sent, Appended)
-    noted = store.log().note("app", "b", sent.entry.conversation, read=sent.entry.id)
+    noted = store.log().marks.note("app", "b", sent.entry.conversation, read=sent.entry.id)
     assert noted is not None
     store.close()
 
@@ -64,13 +64,15 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
         done = restore(address, tmp_path)
         assert done.returncode == 0, done.stderr
         store = open_store(address)
-        assert store.log().sync("app", "b", sent.entry.id, 10) == ([], False)
-        (new,) = store.log().append("app", [message])
+        assert store.log().entries.sync("app", "b", sent.entry.id, 10) == ([], False)
+        (new,) = store.log().writer.append("app", [message])
         assert isinstance(new, Appended)
         assert new.entry.seq > sent.entry.seq
-        assert [each.id for each in store.log().sync("app", "b", sent.entry.id, 10)[0]] == [new.entry.id]
-        store.log().note("app", "b", new.entry.conversation, read=new.entry.id)
-        marks = store.log().marks("app", "b", noted.version)
+        assert [each.id for each in store.log().entries.sync("app", "b", sent.entry.id, 10)[0]] == [
+            new.entry.id
+        ]
+        store.log().marks.note("app", "b", new.entry.conversation, read=new.entry.id)
+        marks = store.log().marks.since("app", "b", noted.version)
         assert marks.reads == {new.entry.conversation: new.entry.id}
         again = numbers(store, "2")
         store.close()

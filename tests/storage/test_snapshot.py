@@ -26,23 +26,23 @@ COMMITS = 6
 Read = Callable[[Store], object]
 
 READS: dict[str, Read] = {
-    "channel_page": lambda store: store.log().channel_page(APP, "news", 0, 1000),
-    "channel_page_since": lambda store: store.log().channel_page(APP, "news", 4, 2),
-    "channel_page_reverse": lambda store: store.log().channel_page(APP, "news", None, 3, True, True),
-    "read": lambda store: store.log().read(APP, 0, 1000),
-    "entries": lambda store: store.log().entries(APP, range(1, 1000)),
-    "sync": lambda store: store.log().sync(APP, "ann", 0, 1000),
-    "catch_up": lambda store: store.log().catch_up(APP, "ann", 0, 1000, {"": 0, "news": 0}),
-    "history": lambda store: store.log().history(APP, "ann", GROUP, 0, 1000),
-    "history_after": lambda store: store.log().history(APP, "ann", PEERS, 0, 2, 0),
-    "readable": lambda store: store.log().readable(APP, "ann", range(1, 1000)),
-    "pins": lambda store: store.log().pins(APP, "ann", GROUP),
-    "list_conversations": lambda store: store.log().list_conversations(APP, "ann", 0, 10),
-    "memberships": lambda store: store.log().memberships(APP, "ann"),
-    "members": lambda store: store.log().members(APP, GROUP, "", 1000),
-    "marks": lambda store: store.log().marks(APP, "ann", 0),
-    "receipts": lambda store: store.log().receipts(APP, "ann", PEERS, "", 10),
-    "stored_before": lambda store: store.log().stored_before(APP, 1 << 40),
+    "channel_page": lambda store: store.log().entries.channel_page(APP, "news", 0, 1000),
+    "channel_page_since": lambda store: store.log().entries.channel_page(APP, "news", 4, 2),
+    "channel_page_reverse": lambda store: store.log().entries.channel_page(APP, "news", None, 3, True, True),
+    "read": lambda store: store.log().entries.read(APP, 0, 1000),
+    "entries": lambda store: store.log().entries.find(APP, range(1, 1000)),
+    "sync": lambda store: store.log().entries.sync(APP, "ann", 0, 1000),
+    "catch_up": lambda store: store.log().entries.catch_up(APP, "ann", 0, 1000, {"": 0, "news": 0}),
+    "history": lambda store: store.log().entries.history(APP, "ann", GROUP, 0, 1000),
+    "history_after": lambda store: store.log().entries.history(APP, "ann", PEERS, 0, 2, 0),
+    "readable": lambda store: store.log().entries.readable(APP, "ann", range(1, 1000)),
+    "pins": lambda store: store.log().entries.pins(APP, "ann", GROUP),
+    "list_conversations": lambda store: store.log().conversations.page(APP, "ann", 0, 10),
+    "memberships": lambda store: store.log().conversations.memberships(APP, "ann"),
+    "members": lambda store: store.log().conversations.members(APP, GROUP, "", 1000),
+    "marks": lambda store: store.log().marks.since(APP, "ann", 0),
+    "receipts": lambda store: store.log().marks.receipts(APP, "ann", PEERS, "", 10),
+    "stored_before": lambda store: store.log().entries.stored_before(APP, 1 << 40),
     "positions": lambda store: ActionPositions(store).get(APP, "ann", ["news"]),
     "event_heads": lambda store: EventStore(store).heads([APP]),
     "contents": lambda store: store.contents(APP),
@@ -60,7 +60,7 @@ class Writer:
         self.accounts = AccountStore(store)
         self.owner = self._account("owner")
         assert self.owner == 1
-        assert isinstance(self.log.create(APP, "ann", "a group", ["bob"]), Change)
+        assert isinstance(self.log.groups.create(APP, "ann", "a group", ["bob"]), Change)
         self._append(Draft(sender="bob", to_user="ann"))
         for _ in range(COMMITS):
             self.commit()
@@ -72,20 +72,20 @@ class Writer:
         message, peers, *_ = self._append(
             Draft(sender="bob", conversation=GROUP), to_ann, to_ann, Draft(sender="bob", room="news")
         )
-        assert isinstance(self.log.pin(APP, "", message), Change)
-        assert isinstance(self.log.react(APP, "ann", message, "+"), Change)
-        assert isinstance(self.log.join(APP, GROUP, [f"member {self.commits}"]), Change)
-        assert isinstance(self.log.create(APP, "ann", "another", []), Change)
-        assert self.log.note(APP, "bob", PEERS, read=peers)
-        assert self.log.note(APP, "ann", GROUP, read=message - 1)
-        self.log.hide(APP, "ann", [peers])
+        assert isinstance(self.log.annotations.pin(APP, "", message), Change)
+        assert isinstance(self.log.annotations.react(APP, "ann", message, "+"), Change)
+        assert isinstance(self.log.groups.join(APP, GROUP, [f"member {self.commits}"]), Change)
+        assert isinstance(self.log.groups.create(APP, "ann", "another", []), Change)
+        assert self.log.marks.note(APP, "bob", PEERS, read=peers)
+        assert self.log.marks.note(APP, "ann", GROUP, read=message - 1)
+        self.log.marks.hide(APP, "ann", [peers])
         self.log.expire(APP, more_than=ENTRIES)
         ActionPositions(self.store).raise_to([(APP, "ann", "", peers), (APP, "ann", "news", peers)])
         EventStore(self.store).append([NewEvent(APP, "ann", "custom", b"{}")])
         assert self.accounts.relate(APP, 1, self._account(f"{self.commits}"), 1000, _befriend) == "friends"
 
     def _append(self, *drafts: Draft) -> list[int]:
-        outcomes = self.log.append(APP, drafts)
+        outcomes = self.log.writer.append(APP, drafts)
         return [outcome.entry.id for outcome in outcomes if isinstance(outcome, Appended)]
 
     def _account(self, phone: str) -> int:

@@ -74,7 +74,7 @@ def test_an_empty_database_does_not_replace_a_file_with_a_key(
 
 def test_a_database_that_is_in_use_may_stand_beside_an_old_file(url: str, open_store: OpenStore) -> None:
     second = open_store(url)
-    second.log().append("app", [Draft(sender="a", to_user="b")])
+    second.log().writer.append("app", [Draft(sender="a", to_user="b")])
     second.close()
     first = open_store()
     first.add_key(KEY)

@@ -7,10 +7,11 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.log import writer
+from imserver.storage import database
+from imserver.storage.log import uplink_sessions, writer
 from imserver.storage.log.contract import SUPERSEDED, Appended, Draft, Rejected
-from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.message_log import MessageLog
+from imserver.storage.statements import Statements, Unsure
 from tests.transport.harness import until
 
 from .conftest import OpenStore
@@ -33,41 +34,41 @@ def test_an_older_session_stores_nothing_on_any_node_once_a_newer_one_has_begun(
     logs: tuple[MessageLog, MessageLog],
 ) -> None:
     first, second = logs
-    assert first.begin_uplink(APP, "ann", 2**62) == 0
-    (stored,) = first.append(APP, [draft(2**62)])
+    assert first.writer.begin_uplink(APP, "ann", 2**62) == 0
+    (stored,) = first.writer.append(APP, [draft(2**62)])
     assert isinstance(stored, Appended)
-    assert second.begin_uplink(APP, "ann", 11) == stored.entry.id
+    assert second.writer.begin_uplink(APP, "ann", 11) == stored.entry.id
     for log in logs:
-        assert log.append(APP, [draft(2**62)]) == [REFUSED]
-        assert [type(each) for each in log.append(APP, [draft(11), draft(0)])] == [Appended] * 2
-    assert first.begin_uplink(APP, "cid", 12) == 5, "a session of another user"
+        assert log.writer.append(APP, [draft(2**62)]) == [REFUSED]
+        assert [type(each) for each in log.writer.append(APP, [draft(11), draft(0)])] == [Appended] * 2
+    assert first.writer.begin_uplink(APP, "cid", 12) == 5, "a session of another user"
     for log in logs:
-        assert isinstance(log.append(APP, [draft(11)])[0], Appended)
-    second.forget_marks(APP, "ann")
-    assert first.append(APP, [draft(11)]) == [REFUSED], "a session that the log does not know"
+        assert isinstance(log.writer.append(APP, [draft(11)])[0], Appended)
+    second.marks.forget(APP, "ann")
+    assert first.writer.append(APP, [draft(11)]) == [REFUSED], "a session that the log does not know"
 
 
 def test_a_sender_is_looked_up_once_until_a_session_begins(
     logs: tuple[MessageLog, MessageLog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up: list[str] = []
-    look_up = LogDriver.uplink_sessions
+    look_up = uplink_sessions.stored_sessions
 
-    def spy(driver: LogDriver, log: int, users: Sequence[str]) -> set[int]:
+    def spy(sql: Statements, log: int, users: Sequence[str]) -> set[int]:
         looked_up.extend(users)
-        return look_up(driver, log, users)
+        return look_up(sql, log, users)
 
-    monkeypatch.setattr(LogDriver, "uplink_sessions", spy)
+    monkeypatch.setattr(uplink_sessions, "stored_sessions", spy)
     first, second = logs
     for number, user in enumerate(("ann", "cid"), 1):
-        first.begin_uplink(APP, user, number)
+        first.writer.begin_uplink(APP, user, number)
     for expected in (["ann"], [], ["cid"]):
         looked_up.clear()
         sender = "cid" if expected == ["cid"] else "ann"
-        (stored,) = first.append(APP, [draft(1 + (sender == "cid"), sender)])
+        (stored,) = first.writer.append(APP, [draft(1 + (sender == "cid"), sender)])
         assert (type(stored), looked_up) == (Appended, expected)
-    second.begin_uplink(APP, "eve", 3)
-    assert isinstance(first.append(APP, [draft(1)])[0], Appended)
+    second.writer.begin_uplink(APP, "eve", 3)
+    assert isinstance(first.writer.append(APP, [draft(1)])[0], Appended)
     assert looked_up == ["cid", "ann"]
 
 
@@ -75,8 +76,8 @@ def test_a_refused_draft_is_not_the_result_of_its_repeat_by_the_newest_session(
     logs: tuple[MessageLog, MessageLog],
 ) -> None:
     log = logs[0]
-    log.begin_uplink(APP, "ann", 1)
-    refused, stored = log.append(APP, [draft(7, name="m"), draft(1, name="m")])
+    log.writer.begin_uplink(APP, "ann", 1)
+    refused, stored = log.writer.append(APP, [draft(7, name="m"), draft(1, name="m")])
     assert (refused, type(stored)) == (REFUSED, Appended)
 
 
@@ -84,14 +85,14 @@ def test_a_session_that_begins_in_a_transaction_supersedes_the_older_one_there(
     logs: tuple[MessageLog, MessageLog],
 ) -> None:
     log, done = logs[0], list[Any]()
-    log.begin_uplink(APP, "ann", 1)
-    beginning = gevent.spawn(log.begin_uplink, APP, "ann", 2)
+    log.writer.begin_uplink(APP, "ann", 1)
+    beginning = gevent.spawn(log.writer.begin_uplink, APP, "ann", 2)
     for session in (1, 2):
-        log.send(APP, draft(session), done.append)
+        log.writer.send(APP, draft(session), done.append)
     beginning.join()
     until(lambda: len(done) == 2)
     assert (done[0], type(done[1])) == (REFUSED, Appended)
-    assert log.append(APP, [draft(1)]) == [REFUSED]
+    assert log.writer.append(APP, [draft(1)]) == [REFUSED]
 
 
 def test_what_an_older_session_has_sent_is_before_the_beginning_of_the_newer_one_or_never_stored(
@@ -100,7 +101,9 @@ def test_what_an_older_session_has_sent_is_before_the_beginning_of_the_newer_one
     """Both nodes store at the same time, in transactions that wait for each other."""
     first, second = logs
     for session in range(1, 30):
-        older, newer = (first, second) if session % 2 else (second, first)
+        older, newer = first.writer, second.writer
+        if session % 2 == 0:
+            older, newer = newer, older
         older.begin_uplink(APP, "ann", 2 * session)
         stored: list[Any] = []
         for _ in range(20):
@@ -115,9 +118,9 @@ def test_what_an_older_session_has_sent_is_before_the_beginning_of_the_newer_one
         assert stored[len(ids) :] == [REFUSED] * (40 - len(ids))
 
 
-def _send(log: MessageLog, session: int, stored: list[Any]) -> None:
+def _send(sender: writer.LogWriter, session: int, stored: list[Any]) -> None:
     for _ in range(20):
-        log.send(APP, draft(session), stored.append)
+        sender.send(APP, draft(session), stored.append)
         gevent.sleep(0)
 
 
@@ -126,13 +129,13 @@ def test_a_beginning_whose_commit_has_no_answer_is_a_failed_one(
 ) -> None:
     def transact(*_: object) -> None:
         done(*_)  # type: ignore[call-arg,arg-type]
-        raise writer.Unsure("no answer")
+        raise Unsure("no answer")
 
     log = logs[0]
-    log.begin_uplink(APP, "ann", 1)
-    done = writer.WriterConnection.transact
-    monkeypatch.setattr(writer.WriterConnection, "transact", transact)
+    log.writer.begin_uplink(APP, "ann", 1)
+    done = database.WriterConnection.transact
+    monkeypatch.setattr(database.WriterConnection, "transact", transact)
     with pytest.raises(StorageUnavailable):
-        log.begin_uplink(APP, "ann", 2)
+        log.writer.begin_uplink(APP, "ann", 2)
     monkeypatch.undo()
-    assert log.append(APP, [draft(1)]) == [REFUSED], "it may have begun nevertheless"
+    assert log.writer.append(APP, [draft(1)]) == [REFUSED], "it may have begun nevertheless"

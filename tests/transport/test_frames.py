@@ -205,20 +205,54 @@ def test_text_is_taken_if_and_only_if_the_whole_of_it_is_utf_8(payload: bytes, d
     assert read(fragments(BINARY, payload, cuts)) == ([(BINARY, payload)], 0)
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\xff",
+        b"\x80",
+        b"\xc0\xaf",
+        b"\xe0\x80\x80",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xf8\x88\x80\x80\x80",
+        b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited",
+        b"\xe5\x93",
+        b"x" * 200 + b"\xff",
+    ],
+)
+def test_what_only_looks_like_utf_8_is_no_text(payload: bytes) -> None:
+    for cuts in ([], [1], range(len(payload))):
+        assert read(fragments(TEXT, payload, cuts)) == ([], 1007)
+        assert read(fragments(BINARY, payload, cuts)) == ([(BINARY, payload)], 0)
+    assert code_of(frame(TEXT, payload[:1], fin=False), frame(PING), frame(CONTINUATION, payload[1:])) == 1007
+    assert code_of(frame(TEXT, deflated(payload), rsv=4), deflate=True) == 1007
+
+
+@pytest.mark.parametrize("form", [16, 64])
+def test_a_length_need_not_be_minimal(form: int) -> None:
+    """RFC 6455 section 5.2 demands minimal lengths of the sender and says nothing of the receiver."""
+    assert read([frame(TEXT, b"x", form=form)]) == ([(TEXT, b"x")], 0)
+
+
+def test_a_deflated_block_may_be_marked_final() -> None:
+    """RFC 7692 section 7.2.3.4."""
+    one = zlib.compressobj(wbits=-15)
+    data = one.compress(b"final") + one.flush(zlib.Z_FINISH) + b"\x00"
+    assert read([frame(TEXT, data, rsv=4)], deflate=True) == ([(TEXT, b"final")], 0)
+
+
 # --- reading: breaches --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        frame(TEXT, b"hi", mask=None),
-        frame(TEXT, b"hi", rsv=4),
-        frame(TEXT, b"hi", rsv=2),
-        frame(TEXT, b"hi", rsv=1),
+        *(frame(opcode, b"", mask=None) for opcode in (TEXT, BINARY, PING, PONG, CLOSE)),
+        *(frame(opcode, b"hi", rsv=rsv) for opcode in (TEXT, BINARY, PING) for rsv in range(1, 8)),
         *(frame(opcode, b"") for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)),
-        frame(PING, b"x" * 126),
-        frame(PING, b"x", fin=False),
-        frame(CLOSE, b"", fin=False),
+        *(frame(opcode, b"\x03\xe8" + b"x" * 124) for opcode in (PING, PONG, CLOSE)),
+        *(frame(opcode, b"", fin=False) for opcode in (PING, PONG, CLOSE)),
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         frame(CONTINUATION, b"x"),
         frame(CONTINUATION, b"", fin=False),
         frame(TEXT, b"a", fin=False) + frame(TEXT, b"b"),
@@ -291,8 +325,11 @@ def test_a_frame_that_declares_too_much_is_refused_before_its_bytes_come(declare
     assert code_of(frame(BINARY, b"", declared=declared, form=form)) == 1009
 
 
-def test_a_length_with_its_first_bit_set_is_refused() -> None:
-    assert code_of(frame(BINARY, b"", declared=(1 << 64) - 1, form=64)) in (1002, 1009)
+@pytest.mark.parametrize(
+    ("opcode", "declared"), [(BINARY, (1 << 64) - 1), (BINARY, 1 << 63), (PING, 1 << 20)]
+)
+def test_a_length_that_no_frame_can_have_is_refused_at_its_head(opcode: int, declared: int) -> None:
+    assert code_of(frame(opcode, b"", declared=declared, form=64)) in (1002, 1009)
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -9,8 +9,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
-from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending, event_of
+from imserver.api.v1.push import IDEMPOTENCY_KEY, event_of, key_of
+from imserver.api.v1.push_request import MESSAGE_RULES, STATUSES, Sending
 from imserver.auth.principal import PUSH, READ
 from imserver.channels.channels import Channels
 from imserver.channels.members import MAX_TAG_BYTES, MAX_TAGS, ChannelRefused, encode_tags
@@ -21,9 +21,9 @@ from imserver.http.field import App, ChannelName, about
 from imserver.http.limits import Limits
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
-from imserver.model import MAX_ID, Event, Outcome, nothing_accepted
+from imserver.model import MAX_ID, Event, Outcome
 from imserver.push.idempotency import IdReused
-from imserver.push.publish import Publishing
+from imserver.push.push import Publishing, nothing_accepted
 
 MOST_CHANNELS: Final = 1000
 """The most channels of one broadcast."""
@@ -233,7 +233,7 @@ def _publish(
             channels,
             event,
             except_users=tuple(asked.except_users),
-            tags=encode_tags(tags),
+            tags=encode_tags(tags) if tags else b"",
             with_history=with_history,
             key=key,
             digest=digest,
@@ -241,24 +241,17 @@ def _publish(
         )
     except IdReused:
         raise ApiProblem(errors.HTTP_ID_REUSED) from None
-    if nothing_accepted([_outcome_of(each) for each in found]):
+    # IdReused: another message with this id came at the same time.
+    outcomes = [Outcome.REFUSED if isinstance(each, IdReused) else each.outcome for each in found]
+    if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
-    return [_result(channel, each) for channel, each in zip(channels, found, strict=True)]
-
-
-def _result(channel: str, found: Published | ChannelRefused | IdReused) -> ChannelResult:
-    if isinstance(found, Published):
-        status, position = STATUSES[found.outcome], found.position
-        if position is None:
-            return ChannelResult(channel, status)
-        return ChannelResult(channel, status, position.offset, position.epoch)
-    return ChannelResult(channel, STATUSES[_outcome_of(found)])
-
-
-def _outcome_of(found: Published | ChannelRefused | IdReused) -> Outcome:
-    if isinstance(found, IdReused):  # another message with this id came at the same time
-        return Outcome.REFUSED
-    return found.outcome
+    results = [
+        ChannelResult(channel, STATUSES[outcome]) for channel, outcome in zip(channels, outcomes, strict=True)
+    ]
+    for result, each in zip(results, found, strict=True):
+        if isinstance(each, Published) and each.position is not None:
+            result.offset, result.epoch = each.position.offset, each.position.epoch
+    return results
 
 
 @routes.get(
@@ -319,7 +312,7 @@ def remove_history(api: ChannelApi, call: Call, asked: ChannelQuery) -> Removed:
 def info(api: ChannelApi, call: Call, asked: ChannelQuery) -> ChannelInfo:
     """Show how many are subscribed to a channel, and the position of its history."""
     channels = api.channels
-    shown = ChannelInfo(asked.channel, channels.count(call.app, asked.channel))
+    shown = ChannelInfo(asked.channel, channels.members.count(call.app, asked.channel))
     if not channels.options(call.app, asked.channel).has_history:
         return shown
     position = channels.history(call.app, asked.channel).position

@@ -254,7 +254,7 @@ def shown_entry(entry: Entry) -> MessageShown:
         entry.seq,
         entry.kind,
         entry.sender,
-        entry.to,
+        view.to,
         view.type,
         UNSET if view.text is None else view.text,
         UNSET if view.data is None else view.data,
@@ -314,7 +314,7 @@ routes = Resource(
 def conversations(api: ConversationApi, call: Call, asked: ConversationsQuery) -> ConversationsAnswer:
     """List the conversations of a user, the most recent first."""
     log = api.store.log()
-    found, more = log.list_conversations(call.app, call.user, asked.before, asked.limit)
+    found, more = log.conversations.page(call.app, call.user, asked.before, asked.limit)
     listed = [_listed(each, call.user) for each in found]
     return ConversationsAnswer(listed, found[-1].place if more else 0)
 
@@ -342,9 +342,9 @@ def history(api: ConversationApi, call: Call, asked: HistoryQuery) -> MessagesAn
     log = api.store.log()
     where = call.app, call.user, asked.conversation, asked.before, asked.limit
     if asked.after is not UNSET:
-        entries, more = oldest_page(*log.history(*where, asked.after))
+        entries, more = oldest_page(*log.entries.history(*where, asked.after))
         return MessagesAnswer([shown_entry(entry) for entry in entries], 0, entries[-1].id if more else 0)
-    entries, more = newest_page(*log.history(*where))
+    entries, more = newest_page(*log.entries.history(*where))
     shown = [shown_entry(entry) for entry in entries]
     return MessagesAnswer(shown, entries[0].id if more else 0)
 
@@ -357,7 +357,7 @@ def history(api: ConversationApi, call: Call, asked: HistoryQuery) -> MessagesAn
 )
 def pins(api: ConversationApi, call: Call, asked: PinsQuery) -> PinsAnswer:
     """List the pinned messages of a conversation."""
-    found = api.store.log().pins(call.app, call.user, asked.conversation)
+    found = api.store.log().entries.pins(call.app, call.user, asked.conversation)
     return PinsAnswer([shown_entry(entry) for entry in found])
 
 
@@ -389,7 +389,7 @@ def search(api: ConversationApi, call: Call, asked: SearchQuery) -> MessagesAnsw
 def receipts(api: ConversationApi, call: Call, asked: ReceiptsQuery) -> ReceiptsAnswer:
     """List how far the other members of a conversation have read."""
     behind, most = after(asked.cursor) or "", asked.limit + 1
-    found = api.store.log().receipts(call.app, call.user, asked.conversation, behind, most)
+    found = api.store.log().marks.receipts(call.app, call.user, asked.conversation, behind, most)
     rows, following = page_and_cursor(found, asked.limit, lambda row: row.user)
     shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]
     return ReceiptsAnswer(shown, following)
@@ -408,9 +408,9 @@ def sync(api: ConversationApi, call: Call, asked: SyncQuery) -> SyncAnswer:
     order. The client saves `after`, and applies recalls and edits to the messages they refer to.
     """
     log, after_ = api.store.log(), asked.after
-    entries, more = oldest_page(*log.sync(call.app, call.user, after_, asked.limit))
+    entries, more = oldest_page(*log.entries.sync(call.app, call.user, after_, asked.limit))
     # The floor is read after the page, which may lack what has expired meanwhile.
-    if after_ and not log.floor(call.app) <= after_ <= log.head(call.app):
+    if after_ and not log.entries.floor(call.app) <= after_ <= log.entries.head(call.app):
         return SyncAnswer([], 0, True, True)
     following = entries[-1].id if entries else after_
     return SyncAnswer([shown_entry(entry) for entry in entries], following, more, False)

@@ -19,7 +19,7 @@ from imserver.http.call import Api, Call
 from imserver.http.field import Acting, about
 from imserver.http.limits import Limits
 from imserver.http.operation import Resource, one_of
-from imserver.http.rates import MessageRates
+from imserver.http.rates import Rates
 from imserver.http.reply import ApiProblem
 from imserver.messages.messaging import Messaging, make_draft
 from imserver.messages.receipts import Receipts
@@ -237,13 +237,13 @@ class MessageApi(Struct, frozen=True):
     store: Store
     messaging: Messaging
     receipts: Receipts
-    rates: MessageRates
+    rates: Rates
     limits: Limits
 
 
 def message_api(core: Core, api: Api) -> MessageApi:
     """Make it for a node."""
-    return MessageApi(core.store, core.messaging, core.receipts, api.message_rates, api.limits)
+    return MessageApi(core.store, core.messaging, core.receipts, api.rates, api.limits)
 
 
 routes = Resource(
@@ -437,7 +437,7 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
 def _require_may_write(api: MessageApi, call: Call) -> None:
     """Refuse too many messages of one account. Back ends may always write."""
     if not call.is_back_end:
-        api.rates.require(call.app, call.user)
+        api.rates.require_message(call.app, call.user)
 
 
 @routes.post(
@@ -456,7 +456,9 @@ def react(api: MessageApi, call: Call, asked: ReactRequest) -> AnnotatedAnswer:
     if wrong := emoji_objection(asked.emoji):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`{wrong.replace(':', '`:', 1)}")
     return _annotated(
-        api, call, lambda log: log.react(call.app, call.user, asked.id, asked.emoji, remove=asked.remove)
+        api,
+        call,
+        lambda log: log.annotations.react(call.app, call.user, asked.id, asked.emoji, remove=asked.remove),
     )
 
 
@@ -475,7 +477,9 @@ def pin(api: MessageApi, call: Call, asked: PinRequest) -> AnnotatedAnswer:
     both may. The pin is an entry of its own, sent to everybody who may read the
     message. A conversation has at most 100 pinned messages.
     """
-    return _annotated(api, call, lambda log: log.pin(call.app, call.user, asked.id, remove=asked.remove))
+    return _annotated(
+        api, call, lambda log: log.annotations.pin(call.app, call.user, asked.id, remove=asked.remove)
+    )
 
 
 def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rejected]) -> AnnotatedAnswer:

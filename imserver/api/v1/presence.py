@@ -220,7 +220,7 @@ def counts(api: PresenceApi, call: Call, asked: CountsQuery) -> CountsAnswer:
     if asked.app:
         names, following = [call.app], ""
     else:
-        names, following = page_of(reached(api.tenants, call), asked.cursor, asked.limit)
+        names, following = page_of(reached(api.tenants, call.principal), asked.cursor, asked.limit)
     found = api.presence.counts(names)
     counted = [AppCounts(name, each.users, each.sessions, each.channels) for name, each in found.apps.items()]
     return CountsAnswer(counted, following, list(found.missing))

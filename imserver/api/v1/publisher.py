@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Annotated, Any, Final
 
@@ -22,18 +23,29 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.v1 import streamed
-from imserver.api.v1.push import SENDING_PROBLEMS, Carried, PushApi, send_each
+from imserver.api.v1.push import (
+    SENDING_PROBLEMS,
+    Carried,
+    Order,
+    PushApi,
+    Sent,
+    check,
+    event_of,
+    repeated,
+    send,
+    store_each,
+)
 from imserver.api.v1.push_request import PushRequest
 from imserver.auth.authority import refusal
 from imserver.auth.principal import PUSH, Principal, may
 from imserver.clock import serve_others
 from imserver.errors import HttpProblem
-from imserver.http.call import Api, Call
-from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource, run
+from imserver.http.call import Api, Call, decode, require_app, run_command
+from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource
 from imserver.http.reply import ApiProblem
-from imserver.http.wire import decode
-from imserver.model import DialectState
+from imserver.model import ACCEPTED, DialectState, Event, Outcome
 from imserver.protocol.dialect import PublisherDialect
+from imserver.push.idempotency import UNTRACKED, Claimed, Waiting
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.gate import Head, Spoken, host_of
@@ -195,8 +207,8 @@ class Publisher:
         bodies = {OPEN_STREAM: command.open, APPEND: command.append, CLOSE_STREAM: command.close}
         ((name, body),) = [(name, bytes(body)) for name, body in bodies.items() if body is not UNSET]
         endpoint = self._api.commands[name]
-        request = HttpRequest("POST", endpoint.route.path, b"", b"", {}, host_of(connection.peer))
-        finished = run(self._api, endpoint, Call({}, "", principal, request, body))
+        request = HttpRequest("POST", endpoint.route.path, b"", body, {}, host_of(connection.peer))
+        finished = run_command(self._api, endpoint, principal, request)
         serve_others()
         seq = _encode(command.seq)
         if finished.status >= 400:
@@ -243,6 +255,128 @@ def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
     refusal = PublishRefusal(row.code, problem.detail or row.message, row.temporary)
     return b'{"seq":%b,"error":%b}' % (_encode(seq), _encode(refusal))
 
+
+# --- successive pushes --------------------------------------------------------------------------------------
+
+
+def send_each(
+    api: Api, sending: PushApi, principal: Principal, pushes: Sequence[PushRequest]
+) -> list[Carried | ApiProblem]:
+    """Carry out many pushes in order. A refused one does not stop the others. May switch.
+
+    Successive pushes to one user each, in one app, share one question to the registry. Successive pushes that
+    are stored share one transaction.
+    """
+    run = _Run(sending)
+    for push in pushes:
+        try:
+            app = api.tenants.resolve(push.app)
+            require_app(api, principal, PUSH, app)
+            event = event_of(api.limits, push)
+            check(api.limits, push)
+        except ApiProblem as problem:
+            run.results.append(problem)
+            continue
+        run.take(app, push, event)
+    run.finish()
+    return run.results
+
+
+class _Run:
+    """Successive pushes of one kind that wait for more, and the results so far, in order."""
+
+    def __init__(self, api: PushApi) -> None:
+        self._api = api
+        self.results: list[Carried | ApiProblem] = []
+        self._waiting: list[tuple[int, Order]] = []
+        self._kind = self._app = ""
+        self._ids: set[str] = set()
+
+    def take(self, app: str, push: PushRequest, event: Event) -> None:
+        """The next push. May switch."""
+        kind = _kind_of(push)
+        if self._waiting and (kind != self._kind or app != self._app or push.id in self._ids):
+            self.finish()
+        if kind == "alone":
+            try:
+                self.results.append(send(self._api, app, push, event, push.id))
+            except ApiProblem as problem:
+                self.results.append(problem)
+            return
+        self._waiting.append((len(self.results), Order(app, push, event, push.id)))
+        self.results.append(_NOT_YET)
+        self._kind, self._app = kind, app
+        if push.id:
+            self._ids.add(push.id)
+
+    def finish(self) -> None:
+        """Carry out what waits. May switch."""
+        run, self._waiting = self._waiting, []
+        self._ids = set()
+        if run and self._kind == "stored":
+            stored_each = store_each(self._api, [order for _, order in run])
+            for (index, _), stored in zip(run, stored_each, strict=True):
+                self.results[index] = stored
+        elif run:
+            _send_run(self._api, run, self.results)
+
+
+def _kind_of(push: PushRequest) -> str:
+    if push.store:
+        return "stored"
+    plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
+    return "plain" if plain else "alone"
+
+
+_NOT_YET: Final = ApiProblem(errors.HTTP_INTERNAL_ERROR)
+
+
+def _send_run(api: PushApi, run: list[tuple[int, Order]], results: list[Carried | ApiProblem]) -> None:
+    """Carry out pushes to one user each, all in one app; their results by index. May switch."""
+    app, ids = run[0][1].app, api.ids
+    keys = [order.key for _, order in run]
+    digests = [0] * len(run)
+    claims: list[Claimed | Waiting] = [UNTRACKED] * len(run)
+    if any(keys):  # most pushes have no id
+        digests = [order.digest for _, order in run]
+        claims = ids.claim_each(app, keys, digests)
+    mine = [
+        (order, claim, digest)
+        for (_, order), claim, digest in zip(run, claims, digests, strict=True)
+        if isinstance(claim, int)
+    ]
+    outcomes: Sequence[Outcome] = [Outcome.FAILED] * len(mine)
+    try:
+        users, events = [str(order.push.user) for order, _, _ in mine], [order.event for order, _, _ in mine]
+        outcomes = api.publishing.to_each(app, users, events)
+    finally:
+        for (_, claim, digest), outcome in zip(mine, outcomes, strict=True):
+            if claim:
+                ids.settle(claim, outcome in ACCEPTED, digest, bytes([outcome]))
+    outcome_of = iter(outcomes)
+    alone: list[tuple[int, Order]] = []
+    for (index, order), found in zip(run, claims, strict=True):
+        try:
+            if isinstance(found, int):
+                outcome = next(outcome_of)
+                refused = outcome is Outcome.FAILED
+                results[index] = (
+                    ApiProblem(errors.HTTP_NOT_ACCEPTED) if refused else Sent(order.push, [outcome])
+                )
+            elif isinstance(found, Waiting):
+                alone.append((index, order))
+            else:
+                results[index] = repeated(order.push, found)
+        except ApiProblem as problem:
+            results[index] = problem
+    for index, order in alone:
+        try:
+            results[index] = send(api, app, order.push, order.event, order.key)
+        except ApiProblem as problem:
+            results[index] = problem
+
+
+# --- the route ----------------------------------------------------------------------------------------------
 
 routes = Resource("push", service=lambda _, api: api)
 

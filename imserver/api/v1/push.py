@@ -1,7 +1,4 @@
-"""``/api/v1/push``: the route, and how pushes are carried out.
-
-Batches and the publisher connection send through :func:`send` and :func:`send_each`, too.
-"""
+"""``/api/v1/push``: the route, and how pushes are checked and carried out."""
 
 from __future__ import annotations
 
@@ -20,34 +17,33 @@ from imserver.api.v1.push_request import (
     PUSH_RULES,
     STATUSES,
     PushAnswer,
+    PushMessage,
     PushRequest,
     Result,
+    Sending,
     StoredAt,
-    check,
-    event_of,
     size,
     targets_of,
 )
-from imserver.auth.principal import PUSH, Principal
+from imserver.auth.principal import PUSH
 from imserver.clock import serve_others
 from imserver.core.core import Core
 from imserver.errors import StorageUnavailable
-from imserver.http.call import Api, Call, require_app
+from imserver.http.call import Api, Call, reply
 from imserver.http.limits import Limits
 from imserver.http.operation import Header, Resource
 from imserver.http.reply import ApiProblem
-from imserver.http.wire import reply
 from imserver.messages.messaging import Messaging
 from imserver.model import (
+    ACCEPTED,
     MAX_CLIENT_MSG_ID_BYTES,
     SYSTEM_PREFIX,
     YIELD_TARGETS,
     Event,
     Outcome,
-    nothing_accepted,
 )
-from imserver.push.idempotency import First, IdClaim, IdReused, RequestIds, Waiting
-from imserver.push.publish import Publishing, Target, addressed
+from imserver.push.idempotency import Claimed, First, Idempotency, IdReused, Waiting
+from imserver.push.push import Publishing, Target, addressed, nothing_accepted
 from imserver.storage.log.contract import INVALID, Appended, Draft, Rejected
 from imserver.transport.exchange import HttpResponse
 
@@ -80,14 +76,14 @@ class PushApi(Struct, frozen=True):
     """What the route uses."""
 
     publishing: Publishing
-    request_ids: RequestIds
+    ids: Idempotency
     messaging: Messaging
     limits: Limits
 
 
 def push_api(core: Core, api: Api) -> PushApi:
     """Make it for a node."""
-    return PushApi(core.publishing, core.request_ids, core.messaging, api.limits)
+    return PushApi(core.publishing, core.idempotency, core.messaging, api.limits)
 
 
 routes = Resource("push", service=push_api)
@@ -113,10 +109,10 @@ def push(api: PushApi, call: Call) -> HttpResponse:
     message for their connections. With `store`, the message is stored for users and groups before the
     server answers, and the answer has its position.
     """
-    return _answer(call, send(api, call.app, call.asked, key_of(call)))
-
-
-def _answer(call: Call, sent: Carried) -> HttpResponse:
+    asked: PushRequest = call.asked
+    event = event_of(api.limits, asked)
+    check(api.limits, asked)
+    sent = send(api, call.app, asked, event, key_of(call) or asked.id)
     return reply(call, b"{%b}" % sent.answer(), _REPLAYED if sent.replayed else ())
 
 
@@ -129,6 +125,90 @@ def key_of(call: Call) -> str:
         )
     return key
 
+
+# --- checks -------------------------------------------------------------------------------------------------
+
+
+def check(limits: Limits, push: PushRequest) -> None:
+    """Refuse a push that contradicts itself or is too large. Raises :class:`ApiProblem`."""
+    kinds = (push.targets, push.user, push.users, push.connection, push.channel, push.group)
+    if len(kinds) - kinds.count(UNSET) + push.all != 1:
+        raise ApiProblem(
+            errors.HTTP_INVALID_REQUEST,
+            "Give one of `targets`, `user`, `users`, `connection`, `channel`, `group`, or `all: true`",
+        )
+    if push.device is not UNSET and push.user is UNSET:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`device` needs `user`")
+    if (push.user is UNSET and size(push) > limits.batch_targets) or len(
+        push.except_users
+    ) > limits.batch_targets:
+        raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
+    if push.store:
+        _check_stored(push)
+
+
+def _check_stored(push: PushRequest) -> None:
+    """Refuse a push that the message log cannot store. Raises :class:`ApiProblem`."""
+    said = push.message if isinstance(push.message, PushMessage) else push
+    if said.code or said.note or push.ttl_seconds or push.except_users:
+        raise ApiProblem(
+            errors.HTTP_INVALID_REQUEST,
+            "With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`",
+        )
+    if push.users is not UNSET:
+        return
+    for target in map(addressed, targets_of(push)):
+        if (target.user is UNSET and target.group is UNSET) or target.device is not UNSET:
+            text = "`store` is only for users, on all their devices, and for groups"
+            if target.channel is not UNSET:
+                text += (
+                    f". Pushes to `{target.channel}` are stored, without `store`, if its namespace has "
+                    "`history: log` in `channels` of the app's settings"
+                )
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, text)
+
+
+def event_of(limits: Limits, push: Sending) -> Event:
+    """The event that the receivers of a push get. Raises :class:`ApiProblem`."""
+    said: PushMessage = push
+    if push.message is not UNSET or (push.text is UNSET and push.data is UNSET):
+        said = _message_of(push)
+    if (said.text is UNSET) == (said.data is UNSET):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "A message has one of `text` and `data`")
+    text, data = _payload(said.data) if said.text is UNSET else (said.text, b"")
+    if not text and not data:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
+    if len(text) + len(data) + len(push.id) + len(push.sender) > limits.push_characters:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long for an outbox")
+    return Event("msg", push.sender, text, push.id, said.type, data, said.code, said.note, int(time()))
+
+
+def _message_of(push: Sending) -> PushMessage:
+    """The content of a message that is given as `message`."""
+    message = push.message
+    if message is UNSET or push.text is not UNSET or push.data is not UNSET:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `message`, `text` and `data`")
+    if isinstance(message, str):
+        return PushMessage(push.type, message, UNSET, push.code, push.note)
+    if push.type != "text" or push.code or push.note:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "With `message`, put `type`, `code` and `note` into it")
+    return message
+
+
+def _payload(raw: Any) -> tuple[str, bytes]:
+    """Data as (text, JSON on one line). A string is text."""
+    data = bytes(raw)
+    try:
+        if data[:1] == b'"':
+            return _decode_text(data), b""
+        # Raw is not checked yet; clients must get valid JSON.
+        _decode_any(data)
+        return "", msgspec.json.format(data, indent=-1)
+    except (ValueError, RecursionError) as error:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
+
+
+# --- carrying out -------------------------------------------------------------------------------------------
 
 _OF_ONE: Final = tuple(
     b'"sent":%d,"results":[{"target":{"user":%%b},"status":"%b"}]'
@@ -148,6 +228,8 @@ class _UserResult(Struct, gc=False):
 
 
 _encode = msgspec.json.Encoder().encode
+_decode_any = msgspec.json.Decoder().decode
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 class Sent(Struct, gc=False):
@@ -210,67 +292,56 @@ Carried = Sent | StoredPush
 """A push that was carried out, live or by storing it."""
 
 
-def send(api: PushApi, app: str, push: PushRequest, key: str = "") -> Carried:
-    """Carry out a push, once for each ``key`` (or, without one, its id). May switch.
+def send(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> Carried:
+    """Carry out a checked push, once for each ``key`` (``""``: it has none). May switch.
 
     Raises :class:`ApiProblem`.
     """
-    event = event_of(api.limits, push)
-    check(api.limits, push)
-    if not push.store:
-        return _send_checked(api, app, push, event, key or push.id)
-    (stored,) = store_each(api, [Order(app, push, event, key or push.id)])
-    if isinstance(stored, ApiProblem):
-        raise stored
-    return stored
-
-
-def _send_checked(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> Sent:
-    if not key:
-        return _sent(push, publish(api, app, push, event))
-    ids = api.request_ids
+    if push.store:
+        (stored,) = store_each(api, [Order(app, push, event, key)])
+        if isinstance(stored, ApiProblem):
+            raise stored
+        return stored
+    digest = hash(_encode(push)) if key else 0
+    claim = api.ids.claim(app, key, digest)
+    if not isinstance(claim, int):
+        return repeated(push, claim)
+    publishing, seconds = api.publishing, push.ttl_seconds
+    outcomes: list[Outcome] = []
     try:
-        begun = ids.begin(app, key, digest_of(push))
-    except IdReused:
-        raise ApiProblem(errors.HTTP_ID_REUSED) from None
-    if type(begun) is IdClaim:  # the cheap way: isinstance() of a Struct takes five times as long
-        outcomes: list[Outcome] = []
-        try:
-            outcomes = publish(api, app, push, event, key)
-        finally:
-            ids.end(begun, outcomes)
-        return _sent(push, outcomes)
-    assert not isinstance(begun, IdClaim)
-    repeated = _repeated(push, begun)
-    assert isinstance(repeated, Sent)
-    return repeated
-
-
-def _sent(push: PushRequest, outcomes: list[Outcome]) -> Sent:
-    """The results of a push. Raises :class:`ApiProblem` if nothing was accepted."""
-    if nothing_accepted(outcomes):
+        if push.user is not UNSET:
+            device = None if push.device is UNSET else push.device
+            outcomes = publishing.to_users(app, [push.user], event, seconds, device)
+        elif push.users is not UNSET:
+            outcomes = publishing.to_users(app, push.users, event, seconds)
+        else:
+            except_users = tuple(push.except_users)
+            outcomes = publishing.to_targets(app, targets_of(push), event, except_users, seconds, key)
+    finally:
+        api.ids.settle(claim, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
+    if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
     return Sent(push, outcomes)
 
 
-def digest_of(push: PushRequest) -> int:
-    """Tells a push from another one under the same key."""
-    return hash(_encode(push))
+def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
+    """The results of the first request. Raises :class:`ApiProblem` if that was a different one."""
+    if isinstance(first, IdReused):
+        raise ApiProblem(errors.HTTP_ID_REUSED)
+    if first is None or not first.result:  # another node has them
+        return Sent(push, [Outcome.REPEATED] * size(push), True)
+    return Sent(push, [Outcome(number) for number in first.result], True)
 
 
-def publish(api: PushApi, app: str, push: PushRequest, event: Event, key: str = "") -> list[Outcome]:
-    """Deliver a push to its targets. ``key``: its channels have it once. May switch."""
-    publishing = api.publishing
-    if push.users is not UNSET:
-        return publishing.to_users(app, push.users, event, push.ttl_seconds)
-    if push.user is not UNSET:
-        device = None if push.device is UNSET else push.device
-        return publishing.to_users(app, [push.user], event, push.ttl_seconds, device)
-    except_users = tuple(push.except_users)
-    return publishing.to_targets(app, targets_of(push), event, except_users, push.ttl_seconds, key)
+# --- pushes that are stored ---------------------------------------------------------------------------------
+#
+# Each target is a message of the log. A push with a key is stored once for good: the ``client_msg_id`` of its
+# messages is made of the key, and the log remembers it as long as the messages.
 
+_DIGEST_BYTES: Final = 24
+_INVALID: Final = Rejected(INVALID, "the receiver is the sender")
 
-# --- many pushes at once ------------------------------------------------------------------------------------
+Done = Appended | Rejected | StorageUnavailable
 
 
 class Order(Struct, frozen=True, gc=False):
@@ -283,137 +354,8 @@ class Order(Struct, frozen=True, gc=False):
 
     @property
     def digest(self) -> int:
-        """Tells the push from another one under the same key."""
-        return digest_of(self.push)
-
-
-def send_each(
-    api: Api, sending: PushApi, principal: Principal, pushes: Sequence[PushRequest]
-) -> list[Carried | ApiProblem]:
-    """Carry out many pushes in order. A refused one does not stop the others. May switch.
-
-    Successive pushes to one user each, in one app, share one question to the registry. Successive pushes that
-    are stored share one transaction.
-    """
-    run = _Run(sending)
-    for push in pushes:
-        try:
-            app = api.tenants.resolve(push.app)
-            require_app(api, principal, PUSH, app)
-            event = event_of(api.limits, push)
-            check(api.limits, push)
-        except ApiProblem as problem:
-            run.results.append(problem)
-            continue
-        run.take(app, push, event)
-    run.finish()
-    return run.results
-
-
-class _Run:
-    """Successive pushes of one kind that wait for more, and the results so far, in order."""
-
-    def __init__(self, api: PushApi) -> None:
-        self._api = api
-        self.results: list[Carried | ApiProblem] = []
-        self._waiting: list[tuple[int, Order]] = []
-        self._kind = self._app = ""
-        self._ids: set[str] = set()
-
-    def take(self, app: str, push: PushRequest, event: Event) -> None:
-        """The next push. May switch."""
-        kind = _kind_of(push)
-        if self._waiting and (kind != self._kind or app != self._app or push.id in self._ids):
-            self.finish()
-        if kind == "alone":
-            try:
-                self.results.append(_send_checked(self._api, app, push, event, push.id))
-            except ApiProblem as problem:
-                self.results.append(problem)
-            return
-        self._waiting.append((len(self.results), Order(app, push, event, push.id)))
-        self.results.append(_NOT_YET)
-        self._kind, self._app = kind, app
-        if push.id:
-            self._ids.add(push.id)
-
-    def finish(self) -> None:
-        """Carry out what waits. May switch."""
-        run, self._waiting = self._waiting, []
-        self._ids = set()
-        if run and self._kind == "stored":
-            stored_each = store_each(self._api, [order for _, order in run])
-            for (index, _), stored in zip(run, stored_each, strict=True):
-                self.results[index] = stored
-        elif run:
-            _send_run(self._api, run, self.results)
-
-
-def _kind_of(push: PushRequest) -> str:
-    if push.store:
-        return "stored"
-    plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
-    return "plain" if plain else "alone"
-
-
-_NOT_YET: Final = ApiProblem(errors.HTTP_INTERNAL_ERROR)
-
-
-def _send_run(api: PushApi, run: list[tuple[int, Order]], results: list[Carried | ApiProblem]) -> None:
-    """Carry out pushes to one user each, all in one app; their results by index. May switch."""
-    app, ids = run[0][1].app, api.request_ids
-    named = [(index, order) for index, order in run if order.key]
-    claims: dict[int, IdClaim] = {}
-    alone: list[tuple[int, Order]] = []
-    if named:
-        begun_each = ids.begin_each(app, [(order.key, order.digest) for _, order in named])
-        for (index, order), begun in zip(named, begun_each, strict=True):
-            if isinstance(begun, IdClaim):
-                claims[index] = begun
-            elif isinstance(begun, Waiting):
-                alone.append((index, order))
-            else:
-                results[index] = _repeated(order.push, begun)
-    mine = [(index, order) for index, order in run if not order.key or index in claims]
-    outcomes: list[Outcome] = []
-    try:
-        outcomes = api.publishing.to_each(
-            app, [str(order.push.user) for _, order in mine], [order.event for _, order in mine]
-        )
-        for (index, order), outcome in zip(mine, outcomes, strict=True):
-            try:
-                results[index] = _sent(order.push, [outcome])
-            except ApiProblem as problem:
-                results[index] = problem
-    finally:
-        if claims:
-            became = dict(zip([index for index, _ in mine], outcomes, strict=False))
-            for index, claim in claims.items():
-                ids.end(claim, [became[index]] if index in became else [])
-    for index, order in alone:
-        try:
-            results[index] = _send_checked(api, app, order.push, order.event, order.key)
-        except ApiProblem as problem:
-            results[index] = problem
-
-
-def _repeated(push: PushRequest, begun: First | IdReused | None) -> Sent | ApiProblem:
-    if isinstance(begun, IdReused):
-        return ApiProblem(errors.HTTP_ID_REUSED)
-    if begun is None:
-        return Sent(push, [Outcome.REPEATED] * size(push), True)
-    return Sent(push, [Outcome(number) for number in begun.result], True)
-
-
-# --- pushes that are stored ---------------------------------------------------------------------------------
-#
-# Each target is a message of the log. A push with a key is stored once for good: the ``client_msg_id`` of its
-# messages is made of the key, and the log remembers it as long as the messages.
-
-_DIGEST_BYTES: Final = 24
-_INVALID: Final = Rejected(INVALID, "the receiver is the sender")
-
-Done = Appended | Rejected | StorageUnavailable
+        """Tells the push from another one under the same key; 0 without one."""
+        return hash(_encode(self.push)) if self.key else 0
 
 
 class _Drafts:
@@ -447,58 +389,45 @@ def store_each(api: PushApi, orders: Sequence[Order]) -> list[StoredPush | ApiPr
 
     No two of them may have the same key.
     """
-    begun = _begin_each(api, orders)
+    app, ids = orders[0].app, api.ids
+    if app.startswith(SYSTEM_PREFIX):
+        return [ApiProblem(errors.HTTP_STORE_UNAVAILABLE) for _ in orders]
+    digests = [order.digest for order in orders]
+    claims: list[Claimed | Waiting]
+    if len(orders) == 1:  # a push that holds no claim may wait for others
+        claims = [ids.claim(app, orders[0].key, digests[0])]
+    else:
+        claims = ids.claim_each(app, [order.key for order in orders], digests)
     outcomes: list[list[Done]] = [[] for _ in orders]
     waiting = _Drafts()
     try:
-        for order, start, done in zip(orders, begun, outcomes, strict=True):
-            if not isinstance(start, ApiProblem | Waiting):
+        for order, claim, done in zip(orders, claims, outcomes, strict=True):
+            if not isinstance(claim, IdReused | Waiting):
                 _hand_over(api, order, done, waiting)
         waiting.wait()
     finally:
-        for start, done in zip(begun, outcomes, strict=True):
-            if isinstance(start, IdClaim):
+        for claim, done, digest in zip(claims, outcomes, digests, strict=True):
+            if isinstance(claim, int):
                 stored = any(isinstance(each, Appended) for each in done)
-                api.request_ids.end(start, [Outcome.STORED] if stored else [])
+                ids.settle(claim, stored, digest, bytes([Outcome.STORED]))
     return [
-        _finished(api, order, start, done) for order, start, done in zip(orders, begun, outcomes, strict=True)
+        _finished(api, order, claim, done)
+        for order, claim, done in zip(orders, claims, outcomes, strict=True)
     ]
 
 
-Start = IdClaim | ApiProblem | Waiting | bool
-"""With a claim; refused; after another one under its key; False: without a key; True: it is repeated."""
-
-
-def _begin_each(api: PushApi, orders: Sequence[Order]) -> list[Start]:
-    if orders[0].app.startswith(SYSTEM_PREFIX):
-        return [ApiProblem(errors.HTTP_STORE_UNAVAILABLE) for _ in orders]
-    ids = api.request_ids
-    named = [order for order in orders if order.key]
-    if len(orders) == 1 and named:  # a push that holds no claim may wait for others
-        try:
-            return [_start(ids.begin(orders[0].app, orders[0].key, orders[0].digest))]
-        except IdReused as reused:
-            return [_start(reused)]
-    begun = iter(ids.begin_each(orders[0].app, [(order.key, order.digest) for order in named]))
-    return [_start(next(begun)) if order.key else False for order in orders]
-
-
-def _start(begun: IdClaim | First | IdReused | Waiting | None) -> Start:
-    if isinstance(begun, IdReused):
+def _finished(
+    api: PushApi, order: Order, claim: Claimed | Waiting, outcomes: Sequence[Done]
+) -> StoredPush | ApiProblem:
+    if isinstance(claim, IdReused):
         return ApiProblem(errors.HTTP_ID_REUSED)
-    return begun if isinstance(begun, IdClaim | Waiting) else True
-
-
-def _finished(api: PushApi, order: Order, start: Start, outcomes: Sequence[Done]) -> StoredPush | ApiProblem:
-    if isinstance(start, ApiProblem):
-        return start
-    if isinstance(start, Waiting):
+    if isinstance(claim, Waiting):
         return store_each(api, [order])[0]
     if nothing_accepted([_outcome_of(done) for done in outcomes]):
         return ApiProblem(errors.HTTP_STORAGE_UNAVAILABLE)
     targets = targets_of(order.push)
     results = [_result(target, done) for target, done in zip(targets, outcomes, strict=True)]
-    return StoredPush(results, start is True)
+    return StoredPush(results, not isinstance(claim, int))
 
 
 def _hand_over(api: PushApi, order: Order, outcomes: list[Any], waiting: _Drafts) -> None:

@@ -1,26 +1,17 @@
-"""A push: its request, checks and answer, for all routes that send."""
+"""A push: the shapes of its request and its answer, for all routes that send."""
 
 from __future__ import annotations
 
-from time import time
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from imserver import errors
 from imserver.http.field import about
-from imserver.http.limits import Limits
 from imserver.http.operation import one_of
-from imserver.http.reply import ApiProblem
-from imserver.model import Event
-from imserver.push.publish import GroupName, Name, Target, addressed
+from imserver.push.push import GroupName, Name, Target
 
 MAX_ID_CHARACTERS: Final = 128
 MAX_TTL_SECONDS: Final = 86_400
-
-_decode_any = msgspec.json.Decoder().decode
-_decode_text = msgspec.json.Decoder(str).decode
 
 AppName = Annotated[str, about("The app.", min_length=1, max_length=191, examples=["default"])]
 Text = Annotated[str, about("The message as text.", min_length=1)]
@@ -122,7 +113,7 @@ MESSAGE_RULES: Final = {
         },
     ],
 }
-"""What :func:`event_of` demands of a message, as JSON Schema."""
+"""What :func:`imserver.api.v1.push.event_of` demands of a message, as JSON Schema."""
 _NOT_STORED: Final = {"properties": {"store": {"const": False}}}
 _PERSONAL: Final = {"pattern": r"^(user:[\s\S]|group:[1-9][0-9]{0,17}$)"}
 _STORED: Final = {
@@ -150,7 +141,7 @@ PUSH_RULES: Final = {
     "allOf": [MESSAGE_RULES, {"oneOf": [*_TARGETS, _ALL]}, {"anyOf": [_NOT_STORED, _STORED]}],
     "dependentRequired": {"device": ["user"]},
 }
-"""What :func:`check` demands of a push, as JSON Schema."""
+"""What :func:`imserver.api.v1.push.check` demands of a push, as JSON Schema."""
 
 
 def size(push: PushRequest) -> int:
@@ -176,86 +167,6 @@ def targets_of(push: PushRequest) -> list[Target]:
             all=push.all,
         )
     ]
-
-
-def check(limits: Limits, push: PushRequest) -> None:
-    """Refuse a push that contradicts itself or is too large. Raises :class:`ApiProblem`."""
-    kinds = (push.targets, push.user, push.users, push.connection, push.channel, push.group)
-    if len(kinds) - kinds.count(UNSET) + push.all != 1:
-        raise ApiProblem(
-            errors.HTTP_INVALID_REQUEST,
-            "Give one of `targets`, `user`, `users`, `connection`, `channel`, `group`, or `all: true`",
-        )
-    if push.device is not UNSET and push.user is UNSET:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`device` needs `user`")
-    if (push.user is UNSET and size(push) > limits.batch_targets) or len(
-        push.except_users
-    ) > limits.batch_targets:
-        raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
-    if push.store:
-        _check_stored(push)
-
-
-def _check_stored(push: PushRequest) -> None:
-    """Refuse a push that the message log cannot store. Raises :class:`ApiProblem`."""
-    said = push.message if isinstance(push.message, PushMessage) else push
-    if said.code or said.note or push.ttl_seconds or push.except_users:
-        raise ApiProblem(
-            errors.HTTP_INVALID_REQUEST,
-            "With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`",
-        )
-    if push.users is not UNSET:
-        return
-    for target in map(addressed, targets_of(push)):
-        if (target.user is UNSET and target.group is UNSET) or target.device is not UNSET:
-            text = "`store` is only for users, on all their devices, and for groups"
-            if target.channel is not UNSET:
-                text += (
-                    f". Pushes to `{target.channel}` are stored, without `store`, if its namespace has "
-                    "`history: log` in `channels` of the app's settings"
-                )
-            raise ApiProblem(errors.HTTP_INVALID_REQUEST, text)
-
-
-def event_of(limits: Limits, push: Sending) -> Event:
-    """The event that the receivers of a push get. Raises :class:`ApiProblem`."""
-    said = _said(push)
-    if (said.text is UNSET) == (said.data is UNSET):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "A message has one of `text` and `data`")
-    text, data = _payload(said.data) if said.text is UNSET else (said.text, b"")
-    if not text and not data:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
-    if len(text) + len(data) + len(push.id) + len(push.sender) > limits.push_characters:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long for an outbox")
-    return Event("msg", push.sender, text, push.id, said.type, data, said.code, said.note, int(time()))
-
-
-def _said(push: Sending) -> PushMessage:
-    """The struct that has the message."""
-    message = push.message
-    short = push.text is not UNSET or push.data is not UNSET
-    if short == (message is not UNSET):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `message`, `text` and `data`")
-    if message is UNSET:
-        return push
-    if isinstance(message, str):
-        return PushMessage(push.type, message, UNSET, push.code, push.note)
-    if push.type != "text" or push.code or push.note:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "With `message`, put `type`, `code` and `note` into it")
-    return message
-
-
-def _payload(raw: Any) -> tuple[str, bytes]:
-    """Data as (text, JSON on one line). A string is text."""
-    data = bytes(raw)
-    try:
-        if data[:1] == b'"':
-            return _decode_text(data), b""
-        # Raw is not checked yet; clients must get valid JSON.
-        _decode_any(data)
-        return "", msgspec.json.format(data, indent=-1)
-    except (ValueError, RecursionError) as error:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
 
 
 Status = Literal["absent", "sent", "repeated", "failed", "partly", "held", "stored", "refused"]

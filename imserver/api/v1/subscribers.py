@@ -245,7 +245,7 @@ def _ids(named: list[Named]) -> list[str]:
 def channels(api: SubscriberApi, call: Call, asked: field.AppPage) -> ChannelsAnswer:
     """List the channels of an app that have subscribers, page by page."""
     app = call.app
-    page = api.channels.page(app, after(asked.cursor) or "", asked.limit)
+    page = api.channels.members.channels(app, after(asked.cursor) or "", asked.limit)
     following = cursor_of(page.channels[-1].channel) if page.more else ""
     shown = [ChannelShown(each.channel, each.members) for each in page.channels]
     return ChannelsAnswer(page.total, shown, following, list(page.missing))
@@ -281,7 +281,7 @@ def presence(api: SubscriberApi, call: Call, asked: SubscribersQuery) -> Presenc
     A channel without subscribers is empty, not unknown.
     """
     app = call.app
-    page = api.channels.members(app, asked.channel, after(asked.cursor) or "", asked.limit)
+    page = api.channels.members.page(app, asked.channel, after(asked.cursor) or "", asked.limit)
     shown = [
         SubscriberShown(
             each.connection,
@@ -315,7 +315,7 @@ def messages(api: SubscriberApi, call: Call, asked: ChannelMessagesQuery) -> Mes
     These are the publications of a stored channel, and in apps with `keep_talks` the messages of the room of
     the `action` dialect with this name.
     """
-    page = api.store.log().channel_page(
+    page = api.store.log().entries.channel_page(
         call.app, asked.channel, asked.before or None, asked.limit, reverse=True, revisions=True
     )
     shown = [shown_entry(each) for each in reversed(page.entries)]

@@ -25,11 +25,10 @@ from imserver.api.v1 import (
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.auth.principal import ANY_KEY, ANYONE
 from imserver.config.values import Declarations
-from imserver.http.call import Api, Call, Route
+from imserver.http.call import Api, Call, Route, reply, run_command
 from imserver.http.field import about
-from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of, run
+from imserver.http.operation import PREFIX, Header, Operation, Resource, route_of
 from imserver.http.reply import PROBLEM, ApiProblem, BatchAnswers
-from imserver.http.wire import reply
 from imserver.transport.exchange import HttpResponse
 
 # --- batches ------------------------------------------------------------------------------------------------
@@ -119,27 +118,22 @@ def batch(api: Api, call: Call) -> HttpResponse:
     key = key_of(call)
     request = call.request
     api.rates.charge(call.principal, request.host, len(commands) - 1)
-    answers = BatchAnswers()
+    answers, too_large = BatchAnswers(), _result(PROBLEM.refuse(errors.HTTP_ANSWER_TOO_LARGE, request))
     for number, command in enumerate(commands):
         name, body = next(iter(command.items()))
         headers = {"idempotency-key": f"{key}/{number}"} if key else {}
-        alone = replace(request, headers=headers, body=b"", query=b"", given_id=request.id)
-        finished = _run_one(api, name, Call({}, "", call.principal, alone, bytes(body)))
-        too_large = PROBLEM.refuse(errors.HTTP_ANSWER_TOO_LARGE, request)
-        answers.add(_result(finished), _result(too_large))
+        alone = replace(request, headers=headers, body=bytes(body), query=b"", given_id=request.id)
+        endpoint = api.commands.get(name)
+        if endpoint is None:
+            finished = PROBLEM.refuse(errors.HTTP_NOT_FOUND, alone, f"There is no command `{name[:100]}`")
+        else:
+            finished = run_command(api, endpoint, call.principal, alone)
+        answers.add(_result(finished), too_large)
     return reply(call, b'{"results":[%b]}' % b",".join(answers.parts))
 
 
 def _result(finished: HttpResponse) -> bytes:
     return b'{"status":%d,"body":%b}' % (finished.status, finished.body)
-
-
-def _run_one(api: Api, name: str, call: Call) -> HttpResponse:
-    """Answer one command. May switch."""
-    endpoint = api.commands.get(name)
-    if endpoint is None:
-        return PROBLEM.refuse(errors.HTTP_NOT_FOUND, call.request, f"There is no command `{name[:100]}`")
-    return run(api, endpoint, call)
 
 
 # --- the document -------------------------------------------------------------------------------------------

@@ -18,11 +18,10 @@ def _build(core: Core) -> FeatureParts:
         return {} if tenant is None else tenant.room_members
 
     acks = ActionAcks(
-        core.pushes,
+        core.reach,
         core.pending,
-        core.messaging.pongs,
-        core.metrics,
-        core.config.limits.node_outbox_bytes,
+        core.messaging.catch_up,
+        core.messaging.ack_tracker,
         core.node_messages,
     )
     if core.cluster is not None:
@@ -47,7 +46,6 @@ def _build(core: Core) -> FeatureParts:
         opened={DIALECT.name: service.opened},
         ended=(acks.ended,),
         forgotten=(acks.clear,),
-        tick=(acks.look,),
     )
 
 

@@ -1,9 +1,10 @@
 """Acknowledged delivery of the action dialect, for clients that ask for it at login.
 
 Each message to such a client has a number. Messages that it does not acknowledge are sent again on the same
-connection, then the connection is closed. When the connection ends, unstored messages become pending pushes,
-and stored ones are read from the log at the next login. For :data:`AWAIT_SECONDS` after the end, messages of
-other users to the absent user become pending pushes too, on the nodes of their senders.
+connection, then the connection is closed (:mod:`imserver.hub.acks`). When the connection ends, unstored
+messages become pending pushes, and stored ones are read from the log at the next login. For
+:data:`AWAIT_SECONDS` after the end, messages of other users to the absent user become pending pushes too, on
+the nodes of their senders.
 """
 
 from __future__ import annotations
@@ -19,18 +20,13 @@ from imserver import errors
 from imserver.cluster.nodes import Awaited, NodeMessages, ToUser
 from imserver.dialects.action.commands import AckNumber
 from imserver.dialects.action.wire import DIALECT, AckedActionDialect
-from imserver.hub.unacked import AckedState, Unacked, UnackedMessages
-from imserver.messages.log_subscriptions import PongTracker
-from imserver.metrics import Metrics
+from imserver.hub.acks import AckedState, AckTracker, Unacked
+from imserver.messages.catch_up import CatchUp
 from imserver.model import Event, Outcome, Reply
-from imserver.push.publish import PendingPushes
-from imserver.push.push import Pushes
-from imserver.transport.connection import OPEN, Connection, app_and_user
+from imserver.push.pending import PendingPushes
+from imserver.push.push import Reach
+from imserver.transport.connection import Connection, app_and_user
 
-ACK_SECONDS: Final = 10
-"""Time for the first acknowledgement. After each resend it is doubled."""
-TRIES: Final = 3
-"""How often messages are sent again before the connection is closed."""
 AWAIT_SECONDS: Final = 600
 """Time for which messages to a client that has gone wait for it."""
 MAX_AWAITED: Final = 100_000
@@ -41,29 +37,23 @@ _OK: Final = Reply(errors.REPLY_OK)
 
 
 class ActionAcks:
-    """Owner of the unacknowledged messages of this node, and of the users who are awaited.
-
-    ``limit_bytes``: of all unacknowledged messages. Beyond it the connections with the most are closed.
-    """
+    """Turns acknowledged delivery on and off. Owner of the users who are awaited."""
 
     def __init__(
         self,
-        pushes: Pushes,
+        reach: Reach,
         pending: PendingPushes,
-        pongs: PongTracker,
-        metrics: Metrics,
-        limit_bytes: int,
+        catch_up: CatchUp,
+        ack_tracker: AckTracker,
         node_messages: NodeMessages | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._pushes = pushes
+        self._reach = reach
         self._pending = pending
-        self._pongs = pongs
-        self._metrics = metrics
-        self._limit_bytes = limit_bytes
+        self._catch_up = catch_up
+        self._ack_tracker = ack_tracker
         self._node_messages = node_messages
         self._clock = clock
-        self._messages = UnackedMessages()
         self._awaited: dict[tuple[str, str], float] = {}
         """(app, user) → monotonic time until which the user is awaited."""
         if node_messages is not None:
@@ -77,7 +67,7 @@ class ActionAcks:
         if not isinstance(state, AckedState):
             state = connection.dialect_state = AckedState()
         if state.unacked is None:
-            state.unacked = Unacked(self._messages)
+            state.unacked = Unacked(self._ack_tracker)
             connection.encoding = connection.encoding.with_dialect(_ACKED)
 
     def turn_off(self, connection: Connection) -> None:
@@ -102,7 +92,7 @@ class ActionAcks:
             return Reply(errors.REPLY_NO_ROUTE)
         id = unacked.ack(connection, command.number)
         if id:
-            self._pongs.proved(connection, id)
+            self._catch_up.prove(connection, id)
         return _OK
 
     # --- sending --------------------------------------------------------------------------------------------
@@ -111,7 +101,7 @@ class ActionAcks:
         """Send an unstored message to a user; if the user is awaited, it waits. May switch."""
         if self._pending.waits_for(app, user):
             self._pending.deliver(app, user)
-        if self._pushes.reach(app, [user], event)[0] is Outcome.NOT_SENT:
+        if self._reach.to_user(app, user, event) is Outcome.NOT_SENT:
             self._hold(app, user, event)
 
     def unreached(self, push: ToUser) -> None:
@@ -124,42 +114,13 @@ class ActionAcks:
         if seconds > 0:
             self._pending.add(app, user, event, seconds)
 
-    # --- sending again --------------------------------------------------------------------------------------
-
-    def look(self) -> None:
-        """A second has passed: send again what is due; close connections that do not acknowledge. Never
-        switches."""
-        now, waiting = self._clock(), self._messages.connections
-        for connection, unacked in tuple(waiting.items()):
-            if connection.state != OPEN:
-                self.clear(connection)
-            elif unacked.full or (unacked.tries == TRIES and now >= unacked.due):
-                connection.close(errors.CLOSE_ACK_TIMEOUT)
-            elif not unacked.due:
-                unacked.due = now + ACK_SECONDS
-            elif now >= unacked.due:
-                unacked.tries += 1
-                unacked.due = now + (ACK_SECONDS << unacked.tries)
-                self._resend(connection, unacked)
-        if self._messages.bytes > self._limit_bytes:
-            for connection, _ in sorted(waiting.items(), key=lambda row: row[1].bytes, reverse=True):
-                connection.close(errors.CLOSE_ACK_TIMEOUT)
-                if self._messages.bytes <= self._limit_bytes:
-                    break
-
-    def _resend(self, connection: Connection, unacked: Unacked) -> None:
-        if connection.outbox is None:  # else its client does not read
-            self._metrics.resent_entries += len(unacked.waiting)
-            for _, _, frame in unacked.waiting:
-                connection.send_frame(frame)
-
     # --- ends -----------------------------------------------------------------------------------------------
 
     def clear(self, connection: Connection) -> None:
         """A session ends or is no longer addressed: its unstored messages wait for the next one. Never
         switches."""
         unacked = unacked_of(connection)
-        events = [] if unacked is None else unacked.clear(connection)
+        events = [] if unacked is None else unacked.clear()
         app, user = connection.app, connection.user
         if app is not None and user is not None:
             for event in events:

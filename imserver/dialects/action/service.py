@@ -4,8 +4,8 @@ If an app stores these messages (:class:`ActionMessages`), absent users receive 
 Messages of a room are delivered from the log. So all messages of a connection have one order, and a message
 that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
 Stored members have one from the first message, other users from their first login to the room. A message
-without proof of arrival (see :class:`imserver.messages.log_subscriptions.PongTracker`) is sent again
-at the next login. Clients that acknowledge are in :mod:`imserver.dialects.action.acks`.
+without proof of arrival (see :class:`imserver.hub.acks.PongLogSubscription`) is sent again at the next login.
+Clients that acknowledge are in :mod:`imserver.dialects.action.acks`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from time import monotonic, time
 from typing import Final
 
@@ -29,14 +30,14 @@ from imserver.dialects.action.acks import ActionAcks, unacked_of
 from imserver.dialects.action.commands import AckNumber, ActionLogin, Say
 from imserver.dialects.action.wire import ActionDialect, with_seq
 from imserver.errors import StorageUnavailable
+from imserver.hub.acks import AckedState, PongLogSubscription
 from imserver.hub.hub import Hub
-from imserver.hub.unacked import AckedState
 from imserver.messages.annotations import code_of
 from imserver.messages.deliverer import Result, wait_until_sent
-from imserver.messages.log_subscriptions import PongLogSubscription, Positions
 from imserver.messages.messaging import Messaging, RejectedView
 from imserver.model import Answer, DialectState, Event, Message, Outcome, Reply
 from imserver.sessions.sessions import Sessions
+from imserver.storage.action_positions import Positions
 from imserver.storage.log.contract import BLOCKED, REJECTED, Appended, Draft, Rejected
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection, app_and_user
@@ -82,8 +83,10 @@ class ActionMessages:
     def __init__(self, messaging: Messaging, store: Store) -> None:
         self._messaging = messaging
         self._catch_up = messaging.catch_up
-        self._pongs = messaging.pongs
+        self._positions = messaging.positions
         self._store = store
+        self._numbers = count()
+        """Of log subscriptions."""
         self._sending: dict[Connection, int] = {}
         """How many messages of connections are being stored."""
 
@@ -134,9 +137,7 @@ class ActionMessages:
 
     def _subscribe(self, connection: Connection, positions: Positions) -> PongLogSubscription:
         pinged = unacked_of(connection) is None
-        log_subscription = PongLogSubscription(
-            number=next(self._pongs.numbers), positions=positions, pinged=pinged
-        )
+        log_subscription = PongLogSubscription(number=next(self._numbers), positions=positions, pinged=pinged)
         log_subscription.acked = log_subscription.delivered = min(positions.values())
         self._catch_up.subscribe(connection, log_subscription, live=False)
         return log_subscription
@@ -147,16 +148,16 @@ class ActionMessages:
         """A user's positions, also in the user's rooms. The first login to a room creates a position at the
         time of the login: now, or ``login_time`` in Unix seconds if the database did not answer then.
         """
-        positions = self._pongs.get(app, user, dict.fromkeys([*rooms, room] if room else rooms))
+        positions = self._positions.get(app, user, dict.fromkeys([*rooms, room] if room else rooms))
         if room and room not in positions:
             stored = self._store.log()
             if room in rooms:
                 positions[room] = 0
             elif login_time is None:
-                positions[room] = stored.head(app)
+                positions[room] = stored.entries.head(app)
             else:
-                positions[room] = stored.stored_before(app, login_time)
-            self._pongs.begin(app, user, room, positions[room])
+                positions[room] = stored.entries.stored_before(app, login_time)
+            self._positions.begin(app, user, room, positions[room])
         return dict.fromkeys(rooms, 0) | positions
 
     def _send_missed(self, connection: Connection, log_subscription: PongLogSubscription) -> None:
@@ -259,7 +260,7 @@ class ActionService:
         self._observer = observer
         self._acks = acks
         self._relations = relations
-        channels.on_left.append(self.left)
+        channels.members.on_left.append(self.left)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -321,7 +322,7 @@ class ActionService:
             self._channels.join(app, name, connection)
         if not self._is_addressed(connection):
             # A later login came during the query to the registry.
-            self._channels.leave_all(connection)
+            self._channels.members.leave_all(connection)
 
     def _rooms_of(self, app: str, user: str) -> list[str]:
         """The rooms of which a user is a stored member."""

@@ -54,7 +54,7 @@ from imserver.http.reply import PROBLEM, BatchAnswers
 from imserver.model import ChannelPart, Event
 from imserver.protocol.forgiving import without_nulls
 from imserver.push.idempotency import IdReused
-from imserver.push.publish import Publishing
+from imserver.push.push import Publishing
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
 from imserver.transport.exchange import HttpResponse
@@ -356,7 +356,7 @@ def presence(api: CentrifugeApi, app: str, asked: _OfChannel) -> dict[str, dict[
     """The subscribers of a channel. May switch."""
     if not _options(api, app, asked.channel).presence:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    page = api.channels.members(app, asked.channel, limit=MAX_PRESENCE)
+    page = api.channels.members.page(app, asked.channel, limit=MAX_PRESENCE)
     return {"presence": infos_of_members(page.members)}
 
 
@@ -392,7 +392,7 @@ def list_channels(api: CentrifugeApi, app: str, asked: _Channels) -> dict[str, A
     found: dict[str, dict[str, int]] = {}
     after = ""
     while len(found) < MAX_LISTED:
-        page = api.channels.page(app, after, _PAGE)
+        page = api.channels.members.channels(app, after, _PAGE)
         for each in page.channels:
             if fits is None or fits(each.channel):
                 found[each.channel] = {"num_clients": each.members}

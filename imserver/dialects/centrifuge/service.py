@@ -553,7 +553,7 @@ class CentrifugeService:
         if not (new and isinstance(state, CentrifugeState)):
             return
         app = connection.app or ""
-        before = [name for name in state.by_server or () if self._channels.has(connection, name)]
+        before = [name for name in state.by_server or () if self._channels.members.has(connection, name)]
         state.by_server = {*before, channel}
         said = _read_about(about) if about else SubscriptionAbout()
         set_info(state, channel, said.info)
@@ -569,7 +569,7 @@ class CentrifugeService:
     def refresh_subscription(self, connection: Connection, command: RefreshSubscription) -> Reply | None:
         """Renew the token of a subscription. May switch, as :meth:`ChannelCommands.permit` does."""
         state = _state_of(connection)
-        if not self._channels.has(connection, command.channel) or not command.token:
+        if not self._channels.members.has(connection, command.channel) or not command.token:
             return _DENIED
         try:
             claims = self._commands.permit(connection, command.channel, command.token)
@@ -598,9 +598,8 @@ class CentrifugeService:
             state.expires_at = now + RENEWAL_SECONDS
             gevent.spawn(self._renew, connection, state)
         if state.ends:
-            ends = {
-                channel: end for channel, end in state.ends.items() if self._channels.has(connection, channel)
-            }
+            has = self._channels.members.has
+            ends = {channel: end for channel, end in state.ends.items() if has(connection, channel)}
             state.ends = ends or None
             for channel, end in ends.items():
                 if end <= now and self._answers.are_renewed(app, self._channels.options(app, channel)):
@@ -624,7 +623,7 @@ class CentrifugeService:
             if refused.disconnect is not None:
                 disconnect(connection, refused.disconnect)
             return
-        if connection.state != OPEN or (channel and not self._channels.has(connection, channel)):
+        if connection.state != OPEN or (channel and not self._channels.members.has(connection, channel)):
             return
         if found.expired or 0 < found.expire_at <= time():
             if channel:
@@ -667,7 +666,7 @@ def infos_of_members(members: list[ChannelMember]) -> dict[str, ClientView]:
 
 def presence_stats(channels: Channels, app: str, channel: str) -> PresenceStatsResult:
     """How many subscribers and users a channel has; see :meth:`ChannelMembers.count_users`. May switch."""
-    return PresenceStatsResult(*channels.count_users(app, channel, MAX_PRESENCE))
+    return PresenceStatsResult(*channels.members.count_users(app, channel, MAX_PRESENCE))
 
 
 def history_view(page: HistoryPage) -> HistoryResult:

@@ -27,8 +27,8 @@ from imserver.http.call import Api, Call, Route
 from imserver.http.form import BadBody, parse_json
 from imserver.http.limits import Limits
 from imserver.http.reply import RequestRefused, Style
-from imserver.model import Event, Outcome, nothing_accepted
-from imserver.push.push import Pushes
+from imserver.model import Event, Outcome
+from imserver.push.push import Reach, nothing_accepted
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
 Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -197,13 +197,13 @@ class ClientApi(Struct, frozen=True):
     service: ClientService
     connections: Connections
     channels: Channels
-    pushes: Pushes
+    reach: Reach
     limits: Limits
 
 
 def _api(core: Core, api: Api) -> ClientApi:
     service: ClientService = core.features[NAME].service
-    return ClientApi(service, core.connections, core.channels, core.pushes, api.limits)
+    return ClientApi(service, core.connections, core.channels, core.reach, api.limits)
 
 
 def success(data: Any) -> HttpResponse:
@@ -302,7 +302,7 @@ def send_to_group(api: ClientApi, app: str, push: PushToGroup) -> HttpResponse:
 def send_to_system(api: ClientApi, app: str, push: Push) -> HttpResponse:
     """``POST /api/send_to_system``: push to all clients of the system."""
     event = _event(api, push)
-    return _push_answer(event, api.pushes.spread(app, event))
+    return _push_answer(event, api.reach.to_app(app, event))
 
 
 # --- groups -------------------------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
     listed: list[str] = []
     after = ""
     while True:
-        page = api.channels.members(app, name, after, _PAGE_MEMBERS)
+        page = api.channels.members.page(app, name, after, _PAGE_MEMBERS)
         listed += [member.connection for member in page.members]
         after = page.next
         if not after or len(listed) >= LIST_MEMBERS:

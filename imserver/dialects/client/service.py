@@ -16,8 +16,8 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.tenants import BadTenant, Tenants
+from imserver.channels.channels import Channels
 from imserver.channels.connections import Connections, Joined, Left
-from imserver.channels.members import ChannelMembers
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries
 from imserver.config.values import valid_name
@@ -81,7 +81,7 @@ class ClientService:
         self,
         hub: Hub,
         ids: ConnectionIds,
-        channels: ChannelMembers,
+        channels: Channels,
         connections: Connections,
         queries: NodeQueries,
         tenants: Tenants,
@@ -97,7 +97,7 @@ class ClientService:
         self._logins = logins
         self._metrics = metrics
         self._notice_members = notice_members
-        channels.on_left.append(self._left)
+        channels.members.on_left.append(self._left)
         connections.on_join.append(self._joined)
         queries.add(_UNBIND, Unbind, self._unbind_here)
 
@@ -199,7 +199,7 @@ class ClientService:
         connection = self._connections.find(asked.app, asked.client_id)
         if connection is None:
             return Left.UNKNOWN
-        if not self._channels.leave(asked.app, asked.group, connection):
+        if not self._channels.members.leave(asked.app, asked.group, connection):
             return Left.ABSENT
         self._notify(connection, asked.group, "offline")
         return Left.LEFT

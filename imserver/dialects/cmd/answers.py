@@ -13,8 +13,8 @@ from imserver.channels.channels import Subscribed
 from imserver.channels.client_commands import ChannelAnswers
 from imserver.channels.members import ChannelRefused, MemberPage, Reason
 from imserver.cluster.history import HistoryPage
-from imserver.dialects.cmd.wire import ChannelCmdDialect
-from imserver.message_view import CmdPublicationView, publication_view, raw_or_none
+from imserver.dialects.cmd.wire import ChannelCmdDialect, CmdPublicationView, publication_view
+from imserver.message_view import raw_or_none
 from imserver.model import AskHistory, AskPresence, DialectState, Reply, Subscribe
 from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import Connection

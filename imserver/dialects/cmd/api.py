@@ -29,11 +29,11 @@ from imserver.clock import serve_others
 from imserver.cluster.nodes import Overview
 from imserver.core.core import Core
 from imserver.errors import REPLY_UNAUTHORIZED
-from imserver.http.call import Api, Call, Route, app_from_json, app_named, app_number
-from imserver.http.form import BadBody, fold, parse_json, read_cursor
+from imserver.http.call import Api, Call, Route
+from imserver.http.form import BadBody, app_from_json, app_named, app_number, fold, parse_json, read_cursor
 from imserver.http.form import cursor as cursor_of
 from imserver.http.limits import Limits
-from imserver.http.rates import MessageRates, Rates
+from imserver.http.rates import Rates
 from imserver.http.reply import (
     BAD_PARAMETER,
     FAILED,
@@ -77,7 +77,7 @@ class SendApi(Struct, frozen=True):
     reviews: Reviews
     observer: Observer
     tenants: Tenants
-    rates: MessageRates
+    rates: Rates
     limits: Limits
 
 
@@ -88,7 +88,7 @@ def _send_api(core: Core, api: Api) -> SendApi:
         core.reviews,
         core.observer,
         core.tenants,
-        api.message_rates,
+        api.rates,
         api.limits,
     )
 
@@ -148,7 +148,7 @@ def send_message_all(api: SendApi, call: Call) -> HttpResponse:
 def _require_sender(api: SendApi, app: str, sender: str) -> None:
     """Refuse a user who sends too fast. A back end (``""``) may send. Raises ApiProblem."""
     if sender:
-        api.rates.require(app, sender)
+        api.rates.require_message(app, sender)
 
 
 def _reviewed(api: SendApi, call: Call, to: str, text: str) -> str:
@@ -336,7 +336,7 @@ def _users_of(api: UserApi, call: Call, room: str, cursor: str) -> dict[str, Any
     in the order of joining. Of the latter, a user sees those whose presence the user may see. May switch."""
     tenant = api.tenants.get(call.app)
     stored = () if tenant is None else tenant.room_members.get(room, ())
-    page = api.channels.members(call.app, room, cursor, LIST_PAGE)
+    page = api.channels.members.page(call.app, room, cursor, LIST_PAGE)
     users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
     visible = api.relations.visible(call.app, call.principal.user, users)
     names = [*(() if cursor else stored), *(user for user in users if user in visible)]

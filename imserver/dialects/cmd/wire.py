@@ -18,7 +18,7 @@ from msgspec import Raw, Struct
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.message_view import entry_view, publication_view, raw_or_none, signal_data, stream_view
+from imserver.message_view import entry_view, raw_or_none, signal_data, stream_view
 from imserver.model import (
     MAX_BUTTON_BYTES,
     MAX_CLIENT_MSG_ID_BYTES,
@@ -39,6 +39,7 @@ from imserver.model import (
     AskPresence,
     AskReceipts,
     BadFrame,
+    ChannelPart,
     CloseAnswer,
     Command,
     Conversations,
@@ -676,6 +677,43 @@ class CmdDialect(Dialect):
             message.id,
             _encode(entry_view(message)),
         )
+
+
+class CmdPublicationView(Struct, omit_defaults=True):
+    """A publication as clients see it. ``info`` is about the client that published it.
+
+    ``stream``: it is the end of this streamed message, which may be ``incomplete``.
+    """
+
+    channel: str = ""
+    offset: int = 0
+    epoch: str = ""
+    id: str = ""
+    sender: str = msgspec.field(default="", name="from")
+    type: str = ""
+    text: str | None = None
+    data: Raw | None = None
+    info: Raw | None = None
+    tags: Raw | None = None
+    stream: str = ""
+    incomplete: bool = False
+
+
+def publication_view(event: Event) -> CmdPublicationView:
+    """A publication for clients: JSON as ``data``, else ``text``."""
+    part = event.channel or ChannelPart("")
+    view = CmdPublicationView(part.name, part.offset, part.epoch, event.id, event.sender, event.type)
+    if part.info:
+        view.info = Raw(part.info)
+    if part.tags:
+        view.tags = Raw(part.tags)
+    if part.stream is not None:
+        view.stream, view.incomplete = part.stream.id, part.stream.incomplete
+    if event.data:
+        view.data = Raw(event.data)
+    else:
+        view.text = event.text
+    return view
 
 
 class ChannelCmdDialect(CmdDialect):

@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from imserver.auth.accounts import GOCHAT
-from imserver.auth.attempts import TooManyFailures
 from imserver.auth.identifiers import BadField
 from imserver.auth.principal import ACCOUNT, ANYONE
+from imserver.auth.rates import TooManyRequests
 from imserver.auth.relations import Relations
 from imserver.auth.tenants import Tenants
 from imserver.dialects.protobuf.wire import NAME
@@ -115,7 +115,7 @@ def register(api: GoChatApi, call: Call) -> HttpResponse:
         return TAKEN
     except (Closed, NoAccounts, PasswordsOff):
         return CLOSED
-    except TooManyFailures:
+    except TooManyRequests:
         return TOO_MANY_FAILURES
     except (Overloaded, WrongLogin):  # the account was deleted at the same time
         return BUSY
@@ -135,7 +135,7 @@ def login(api: GoChatApi, call: Call) -> HttpResponse:
         session = accounts.token(account)
     except (WrongLogin, NoAccounts, PasswordsOff):
         return WRONG_LOGIN
-    except TooManyFailures:
+    except TooManyRequests:
         return TOO_MANY_FAILURES
     except Overloaded:
         return BUSY
@@ -186,7 +186,7 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
         group = groups.create(app, user, name, [each for each in found if each not in blocked])
     except BadGroup:
         return BAD_PARAMETER
-    except TooManyFailures:
+    except TooManyRequests:
         return TOO_MANY_GROUPS
     except TooManyMembers:
         return TOO_MANY_MEMBERS

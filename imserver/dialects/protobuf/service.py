@@ -31,7 +31,7 @@ from imserver.dialects.protobuf.wire import (
     account,
 )
 from imserver.errors import StorageUnavailable
-from imserver.messages.log_subscriptions import AckingLogSubscription
+from imserver.hub.acks import AckingLogSubscription
 from imserver.messages.messaging import Messaging
 from imserver.model import MAX_ID, Answer, Login, LogSubscription, Message, Reply
 from imserver.sessions.sessions import Sessions

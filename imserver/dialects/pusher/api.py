@@ -16,7 +16,7 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.principal import SIGNED, Principal
 from imserver.channels.channels import Channels
-from imserver.channels.members import MAX_NAME_BYTES, RESERVED, ChannelRefused
+from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused
 from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
 from imserver.dialects.pusher.service import NAME, PusherService, connection_id_of
 from imserver.dialects.pusher.wire import (
@@ -29,6 +29,7 @@ from imserver.dialects.pusher.wire import (
 )
 from imserver.http.call import Call, Route
 from imserver.http.reply import PREFLIGHT, ApiProblem
+from imserver.hub.hub import RESERVED
 from imserver.model import YIELD_TARGETS
 from imserver.sessions.sessions import Sessions
 from imserver.transport.exchange import HttpRequest, HttpResponse
@@ -189,7 +190,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
     found: dict[str, Any] = {}
     channels, after, more = api.channels, "", True
     while more:
-        page = channels.page(call.app, after, _PAGE)
+        page = channels.members.channels(call.app, after, _PAGE)
         for each in page.channels:
             after = each.channel
             if after.startswith(prefix) and not after.startswith(("#", *RESERVED)):
@@ -205,7 +206,7 @@ def channel(api: PusherApi, call: Call) -> HttpResponse:
     name, info = _channel_of(call), call.params.get("info", "")
     if "user_count" in info.split(",") and not name.startswith(PRESENCE):
         raise _invalid("info: only presence channels have a user_count")
-    occupied = api.channels.count(call.app, name) > 0
+    occupied = api.channels.members.count(call.app, name) > 0
     return _answer({"occupied": occupied, **_attributes(api, call.app, name, info)})
 
 
@@ -237,7 +238,7 @@ def _attributes(api: PusherApi, app: str, channel: str, info: str) -> dict[str, 
     if "user_count" in wanted and channel.startswith(PRESENCE):
         found["user_count"] = len(service.users(app, channel))
     if "subscription_count" in wanted:
-        found["subscription_count"] = api.channels.count(app, channel)
+        found["subscription_count"] = api.channels.members.count(app, channel)
     if "cache" in wanted and channel.startswith(CACHED):
         try:
             event = service.cached(app, channel)

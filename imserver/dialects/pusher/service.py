@@ -12,6 +12,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from time import time
 from typing import Any, Final
+from weakref import ref
 
 import gevent
 import msgspec
@@ -20,7 +21,7 @@ from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.auth.quotas import ConnectionRates
+from imserver.auth.rates import PUBLICATIONS, Buckets
 from imserver.auth.rules import LoginDecision
 from imserver.channels.channels import Channels, Subscribed
 from imserver.channels.client_commands import set_info
@@ -32,6 +33,7 @@ from imserver.dialects.pusher import wire
 from imserver.dialects.pusher.apps import PusherApp, PusherApps
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.dialects.pusher.hooks import PusherHooks
+from imserver.dialects.pusher.settings import CLIENT_EVENTS
 from imserver.dialects.pusher.wire import CACHED, ENCRYPTED, PRESENCE, PRIVATE, USER_CHANNEL
 from imserver.hub.hub import Hub
 from imserver.model import (
@@ -143,8 +145,7 @@ class PusherService:
         self._consent = consent
         self._apps = apps
         self._hooks = hooks
-        self._rates = ConnectionRates()
-        """Of client events."""
+        self._client_events, self._publications = Buckets(CLIENT_EVENTS), Buckets(PUBLICATIONS)
         self._counting: set[tuple[str, str]] = set()
         """Channels whose count of subscribers will be sent."""
         self._users: dict[tuple[str, str], dict[str, _UserHere]] = {}
@@ -152,8 +153,8 @@ class PusherService:
         self._removed: dict[tuple[str, str, str], None] = {}
         """App, presence channel and a user who has left it on this node. The channel is not notified yet."""
         self._removers = 0
-        channels.on_left.append(self._left)
-        channels.on_parted.append(self._parted)
+        channels.members.on_left.append(self._left)
+        channels.members.on_parted.append(self._parted)
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -363,7 +364,7 @@ class PusherService:
         state = connection.dialect_state
         if not isinstance(state, PusherState):
             state = connection.dialect_state = PusherState()
-        if self._channels.has(connection, channel):
+        if self._channels.members.has(connection, channel):
             raise ChannelRefused("exists")
         set_info(state, channel, _encode({"user_id": user, "user_info": member.user_info}))
         try:
@@ -378,7 +379,7 @@ class PusherService:
             rows = self._join(connection, app, channel)
             here.shown = True
         finally:
-            if not self._channels.has(connection, channel):
+            if not self._channels.members.has(connection, channel):
                 self._forget(connection, channel, False)
                 set_info(state, channel, b"")
         if user not in self._users.get((app.app, channel), ()):
@@ -392,7 +393,7 @@ class PusherService:
     def _is_full(self, app: PusherApp, channel: str, user: str) -> bool:
         """Whether a presence channel has all the users that it may have beside this one. May switch."""
         limit = app.settings.presence_members
-        if not limit or self._channels.count(app.app, channel) < limit:
+        if not limit or self._channels.members.count(app.app, channel) < limit:
             return False
         return len(_users_of(self._all(app.app, channel)).keys() - {user}) >= limit
 
@@ -400,7 +401,7 @@ class PusherService:
         """All members of a channel, in the order of joining. May switch."""
         after = ""
         while True:
-            page = self._channels.members(app, channel, after, _PAGE)
+            page = self._channels.members.page(app, channel, after, _PAGE)
             yield from page.members
             after = page.next
             if not after:
@@ -476,7 +477,7 @@ class PusherService:
         )
         try:
             event = replace(self._consent.review(connection, channel, event), type=command.name)
-            if not self._channels.has(connection, channel):  # it may have left during the review
+            if not self._channels.members.has(connection, channel):  # it may have left during the review
                 return _OK
             if self._channels.options(app.app, channel).publish == "back_end":
                 event, _ = self._consent.publish(connection, channel, event)
@@ -501,18 +502,19 @@ class PusherService:
         options = self._channels.options(app.app, channel)
         if options.publish == "nobody":
             return "Clients may not send events to this channel"
-        if not self._channels.has(connection, channel):
+        if not self._channels.members.has(connection, channel):
             return f"The connection is not subscribed to {channel}"
         if len(command.name) > wire.MAX_EVENT_NAME:
             return f"The name of an event has at most {wire.MAX_EVENT_NAME} characters"
         if len(command.data) + len(command.text.encode()) > settings.event_bytes:
             return f"An event has at most {settings.event_bytes} bytes"
         per_second = settings.client_events_per_second
-        if not self._rates.take(connection, "", per_second):
+        if not (per_second and self._client_events.take(ref(connection), number=per_second)):
             return f"A connection may send {per_second} client events per second"
-        namespace = self._channels.namespace(app.app, channel)
-        if not self._rates.take_of_channel(connection, namespace, options):
-            return f"A connection may send {options.publications_per_second} such events per second"
+        if limit := options.publications_per_second:
+            payer = ref(connection), self._channels.namespace(app.app, channel)
+            if not self._publications.take(payer, number=limit):
+                return f"A connection may send {limit} such events per second"
         return ""
 
     def _notify(
@@ -544,7 +546,7 @@ class PusherService:
 
     def _send_count(self, app: str, channel: str) -> None:
         self._counting.discard((app, channel))
-        number = self._channels.count(app, channel)
+        number = self._channels.members.count(app, channel)
         if number:
             self._notify(app, channel, "subscription_count", {"subscription_count": number})
             self._hooks.add(app, "subscription_count", channel, subscription_count=number)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from imserver.auth.rates import Rate
 from imserver.config.declared import Secret, SecretFile, Url, about
 from imserver.config.settings import AppCount, TenantSettings, app_settings_of
+
+CLIENT_EVENTS: Final = Rate(
+    "client_events", "client events", "connection", "client_events_per_second of the app", "4301"
+)
 
 
 class PusherSettings(Struct, frozen=True):

@@ -146,14 +146,14 @@ class EventStreams:
         """
         stored, cursor = self._store.log(), request.cursor
         try:
-            head = stored.head(request.app)
+            head = stored.entries.head(request.app)
             if cursor is None:
                 return _Start(head, False)
-            if stored.floor(request.app) <= cursor <= head:
+            if stored.entries.floor(request.app) <= cursor <= head:
                 first, more = oldest_page(*self._catch_up.page(request.app, user, cursor, _PAGE))
                 is_all = not more or self._is_all(request.app, user, first)
                 # The pages may lack what expires while they are read, so the floor is read again.
-                if is_all and stored.floor(request.app) <= cursor:
+                if is_all and stored.entries.floor(request.app) <= cursor:
                     return _Start(cursor, True, first)
             return _Start(head, False)
         except StorageUnavailable:

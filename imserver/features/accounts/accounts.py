@@ -14,14 +14,24 @@ from time import time
 from typing import Any, Final
 
 from imserver.auth.accounts import AccountSession
-from imserver.auth.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.auth.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
 from imserver.auth.observer import NoObserver, Observer
+from imserver.auth.rates import Buckets, Shared, TooManyRequests, by_address, network_of
 from imserver.config.settings import Config, settings_of
 from imserver.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import AccountSettings, AppAccountSettings
+from imserver.features.accounts.settings import (
+    FAILURES,
+    FAILURES_OF_ACCOUNT,
+    FAILURES_OF_ADDRESS,
+    FAILURES_OF_DEVICE,
+    LOGINS,
+    PROVIDER_LOGINS,
+    REGISTRATIONS,
+    AccountSettings,
+    AppAccountSettings,
+)
 from imserver.features.accounts.tokens import AccountTokens, KnownDevice
 from imserver.model import id_of
 from imserver.storage.contract import (
@@ -102,7 +112,7 @@ _REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
     PasswordsOff: "closed",
     Closed: "closed",
     WrongLogin: "password",
-    TooManyFailures: "attempts",
+    TooManyRequests: "attempts",
     Overloaded: "busy",
 }
 
@@ -144,15 +154,15 @@ class Accounts:
         self._is_demo = is_demo
         self._devices = settings.devices
         rate, failing = config.accounts.rate_seconds, settings.failure_seconds
-        self._registrations = AddressRate(settings.registrations_per_address, rate, "register", attempt)
-        self._logins = AddressRate(settings.logins_per_address, rate, "login", attempt)
-        self._provider_logins = AddressRate(settings.logins_per_address, rate, "provider", attempt)
+        self._registrations = Buckets(REGISTRATIONS, settings.registrations_per_address, rate, attempt)
+        self._logins = Buckets(LOGINS, settings.logins_per_address, rate, attempt)
+        self._provider_logins = Buckets(PROVIDER_LOGINS, settings.logins_per_address, rate, attempt)
         self._registration = settings.registration
         self._passwords = Passwords(config.app.salt)
-        self._by_pair = Attempts(settings.failures, failing, kind="pair", shared=attempt)
-        self._by_account = Attempts(settings.failures_per_account, failing, kind="account", shared=attempt)
-        self._by_address = Attempts(settings.failures_per_address, failing, kind="network", shared=attempt)
-        self._by_device = Attempts(settings.failures, failing, kind="device", shared=attempt)
+        self._by_pair = Buckets(FAILURES, settings.failures, failing, attempt)
+        self._by_account = Buckets(FAILURES_OF_ACCOUNT, settings.failures_per_account, failing, attempt)
+        self._by_address = Buckets(FAILURES_OF_ADDRESS, settings.failures_per_address, failing, attempt)
+        self._by_device = Buckets(FAILURES_OF_DEVICE, settings.failures, failing, attempt)
         self._seconds = int(config.jwt.expire_time * 3600)
         self._erase_elsewhere = erase
         self._observer = observer or NoObserver()
@@ -185,13 +195,13 @@ class Accounts:
 
         ``invited``: a back end makes it, which is allowed even if registration is closed. ``address``: that
         of the client; the number of registrations per address is limited. Raises NoAccounts, BadField,
-        PasswordsOff, Closed, Taken, TooManyFailures and Overloaded.
+        PasswordsOff, Closed, Taken, TooManyRequests and Overloaded.
         """
         self._require_passwords(app)
         if not (self.registration_is_open or invited):
             raise Closed("accounts.registration is off")
         if not invited:
-            self._registrations.charge(app, address)
+            self._registrations.require(by_address(app, address))
         given = self._identifiers(app, {"phone": phone, "email": email, "name": name})
         if not any(given.values()):
             raise BadField(f"expected one of {', '.join(self.rules_of(app).identifiers)}")
@@ -233,7 +243,7 @@ class Accounts:
         """The account with this identifier and this password. ``earlier``: an older token of the account,
         expired or not.
 
-        Raises NoAccounts, PasswordsOff, WrongLogin, TooManyFailures and Overloaded.
+        Raises NoAccounts, PasswordsOff, WrongLogin, TooManyRequests and Overloaded.
         """
         with self.counting_refusals(app, address, _REFUSALS):
             self._require_passwords(app)
@@ -259,13 +269,10 @@ class Accounts:
     def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:
         """Count a check of a password for the device that the token ``earlier`` proves, else for ``address``.
 
-        Returns the device, which may be one of another account. Raises TooManyFailures.
+        Returns the device, which may be one of another account. Raises TooManyRequests.
         """
         device = self._tokens.device_of(earlier)
-        if device is None:
-            self._logins.charge(app, address)
-        else:
-            self._logins.charge_device(device)
+        self._logins.require(device or by_address(app, address))
         return device
 
     def _verified(
@@ -284,33 +291,33 @@ class Accounts:
         With a device of another account the login counts for its address, too. ``login`` stands for an
         account that was not found.
         """
-        own: tuple[Attempts, Hashable]
+        own: tuple[Buckets, Hashable]
         if device is not None and (found is None or found[0].id != device.account):
             device = None
-            self._logins.charge(app, address)
+            self._logins.require(by_address(app, address))
         if device is not None:
             own = (self._by_device, device)
-            counts: list[tuple[Attempts, Hashable]] = [own]
+            counts: list[tuple[Buckets, Hashable]] = [own]
         else:
             network = network_of(address)
             who: tuple[str, str | int] = (app, login if found is None else found[0].id)
             own = (self._by_pair, (*who, network))
             counts = [(self._by_address, (app, network)), own, (self._by_account, who)]
-        taken: list[tuple[Attempts, Hashable]] = []
+        taken: list[tuple[Buckets, Hashable]] = []
         try:
             # Counted before the check, so that parallel attempts cannot exceed the limit.
-            for attempts, name in counts:
-                attempts.take(name)
-                taken.append((attempts, name))
+            for buckets, payer in counts:
+                buckets.require(payer)
+                taken.append((buckets, payer))
             is_right = self._passwords.matches("" if found is None else found[1], password)
-        except (TooManyFailures, Overloaded):  # the password was not checked
-            for attempts, name in taken:
-                attempts.forgive(name)
+        except (TooManyRequests, Overloaded):  # the password was not checked
+            for buckets, payer in taken:
+                buckets.give_back(payer)
             raise
         if not is_right or found is None:
             raise WrongLogin
-        for attempts, name in counts:
-            attempts.forgive(name)
+        for buckets, payer in counts:
+            buckets.give_back(payer)
         own[0].forget(own[1])
         account, hashed = found
         if self._passwords.is_weak(hashed):
@@ -339,13 +346,13 @@ class Accounts:
     def charge_provider_login(self, app: str, address: str) -> None:
         """Count the start of a login with a provider from ``address``. Failures of passwords do not count.
 
-        Raises TooManyFailures.
+        Raises TooManyRequests.
         """
-        self._provider_logins.charge(app, address)
+        self._provider_logins.require(by_address(app, address))
 
     def charge_guess(self, app: str, address: str) -> None:
-        """Count an unknown handle of a login as a login from ``address``. Raises TooManyFailures."""
-        self._logins.charge(app, address)
+        """Count an unknown handle of a login as a login from ``address``. Raises TooManyRequests."""
+        self._logins.require(by_address(app, address))
 
     def linked(
         self, app: str, providers: Sequence[str], subjects: Sequence[str]
@@ -376,7 +383,7 @@ class Accounts:
         with which the user is asking.
 
         It counts as a login, and failures as those of :meth:`login`. Raises UnknownAccount, WrongLogin,
-        TooManyFailures and Overloaded.
+        TooManyRequests and Overloaded.
         """
         device = self._charge(app, address, token)
         known = self._known(app, user)
@@ -429,14 +436,14 @@ class Accounts:
         back end changes them. An account that logs in without a password needs none.
 
         Counts as a registration from ``address``, because the result says which identifiers are taken.
-        Raises BadField, UnknownAccount, WrongLogin, Taken, TooManyFailures and Overloaded.
+        Raises BadField, UnknownAccount, WrongLogin, Taken, TooManyRequests and Overloaded.
         """
         account, fields = self._known(app, user)[0], self._identifiers(app, given)
         before: dict[Identifier, str] = {kind: getattr(account, kind) for kind in IDENTIFIERS}
         if not any({**before, **fields}.values()):
             raise BadField("an account has at least one identifier")
         if password is not None:
-            self._registrations.charge(app, address)
+            self._registrations.require(by_address(app, address))
             self.confirmed(app, user, password, address, token)
         self.require_free(app, fields, account.id)
         changed = self._accounts.change(app, account.id, fields, self._record(app))
@@ -449,7 +456,7 @@ class Accounts:
     ) -> None:
         """Change the password of an account and end its sessions. ``old`` None: a back end changes it.
 
-        Raises BadField, PasswordsOff, UnknownAccount, WrongLogin, TooManyFailures and Overloaded.
+        Raises BadField, PasswordsOff, UnknownAccount, WrongLogin, TooManyRequests and Overloaded.
         """
         check_password(new)
         self._require_passwords(app)
@@ -474,10 +481,10 @@ class Accounts:
     def charge_reset(self, app: str, address: str) -> None:
         """Count a request to reset a password as a login from ``address``.
 
-        Raises NoAccounts, PasswordsOff and TooManyFailures.
+        Raises NoAccounts, PasswordsOff and TooManyRequests.
         """
         self._require_passwords(app)
-        self._logins.charge(app, address)
+        self._logins.require(by_address(app, address))
 
     def may_reset(self, app: str, login: str) -> Account | None:
         """The account with this identifier, if it has a password to reset and an e-mail address."""
@@ -487,7 +494,7 @@ class Accounts:
     def reset_password(self, app: str, code: str, password: str, address: str) -> None:
         """Replace the password of the account whose code has the hash ``code``, and end its sessions.
 
-        Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyFailures and Overloaded.
+        Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyRequests and Overloaded.
         """
         check_password(password)
         self.charge_reset(app, address)

@@ -8,10 +8,10 @@ from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
 from imserver.auth.accounts import GOCHAT, AccountSession
-from imserver.auth.attempts import TooManyFailures
 from imserver.auth.authority import bearer
 from imserver.auth.identifiers import LOGIN_CHARACTERS, NAME_PATTERN, BadField, split
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER, ANYONE, ANYONE_OR_ADMIN
+from imserver.auth.rates import TooManyRequests
 from imserver.core.core import Core
 from imserver.features.accounts.accounts import (
     Accounts,
@@ -253,7 +253,7 @@ REFUSALS: Final[Refusals] = {
     WrongLogin: refuse(HTTP_WRONG_LOGIN),
     UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
     UnknownDevice: refuse(HTTP_UNKNOWN_DEVICE),
-    TooManyFailures: too_many,
+    TooManyRequests: too_many,
     Overloaded: refuse(errors.HTTP_BUSY),
 }
 """Exceptions of accounts → refusals."""

@@ -10,8 +10,8 @@ from typing import Final
 import gevent
 from msgspec import Struct
 
-from imserver.auth.attempts import AddressRate, Attempts, Shared
 from imserver.auth.identifiers import LOGIN_CHARACTERS, candidates, fits
+from imserver.auth.rates import Buckets, Shared, by_address
 from imserver.clock import until_beat
 from imserver.config.settings import Config, settings_of
 from imserver.errors import ImserverError, StorageUnavailable
@@ -19,7 +19,7 @@ from imserver.features.accounts.accounts import Accounts, UnknownAccount
 from imserver.features.accounts.friends import STRANGERS, Relation, relation_of
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import AccountSettings
+from imserver.features.accounts.settings import FINDS, FINDS_OF_ADDRESS, AccountSettings
 from imserver.model import id_of
 from imserver.sessions.presence import Presence
 from imserver.storage.contract import Account
@@ -76,22 +76,22 @@ class Cards:
         self._rows = rows
         self._relations = relations
         self._presence = presence
-        self._by_account = Attempts(settings.finds_per_account, seconds, kind="find", shared=attempt)
-        self.addresses = AddressRate(settings.finds_per_address, seconds, "find_network", attempt)
+        self._by_account = Buckets(FINDS, settings.finds_per_account, seconds, attempt)
+        self.addresses = Buckets(FINDS_OF_ADDRESS, settings.finds_per_address, seconds, attempt)
         """Requests per app and network that tell whether something exists."""
 
     def find(self, app: str, by: str, text: str, address: str) -> Card:
         """The findable account with this identifier. ``by`` ``""``: a back end, which is not limited.
 
         Raises NoAccounts, NoFinding, UnknownAccount (also if the account has blocked ``by``) and
-        TooManyFailures.
+        TooManyRequests.
         """
         rules = self._accounts.rules_of(app)
         if by:
             if not rules.find:
                 raise NoFinding(app)
-            self.addresses.charge(app, address)
-            self._by_account.take((app, by))
+            self.addresses.require(by_address(app, address))
+            self._by_account.require((app, by))
         found = self._rows.by_login(app, *candidates(text)) if fits(text, 1, LOGIN_CHARACTERS) else None
         account = None if found is None else found[0]
         if account is None or (by not in ("", account.user) and not account.findable):

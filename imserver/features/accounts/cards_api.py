@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER
+from imserver.auth.rates import TooManyRequests
 from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
 from imserver.features.accounts.api import CHAPTER, NO_ACCOUNTS, Avatar, Login, Nickname, UserId
 from imserver.features.accounts.cards import CARDS, Card, Cards, NoFinding
@@ -77,7 +77,7 @@ routes = Resource(
         UnknownAccount: refuse(errors.HTTP_UNKNOWN_ACCOUNT),
         NoAccounts: NO_ACCOUNTS,
         NoFinding: refuse(errors.HTTP_NOT_ALLOWED, "Accounts of this app do not find each other"),
-        TooManyFailures: too_many,
+        TooManyRequests: too_many,
     },
 )
 

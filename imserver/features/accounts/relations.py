@@ -58,7 +58,7 @@ class AccountRelations:
         if self.may_reach(app, by, user):
             return True
         goes_on = not self._blocked_by(app, by, (user,), False)
-        return goes_on and self._store.log().between(app, by, user) is not None
+        return goes_on and self._store.log().conversations.between(app, by, user) is not None
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
         """Users who have blocked ``by`` or its owner, at most ``limit``."""
@@ -106,4 +106,4 @@ class AccountRelations:
                 friends.add(account.user)
             else:
                 rest.append(account.user)
-        return friends | self._store.log().sharing(app, by, rest) if rest else friends
+        return friends | self._store.log().conversations.sharing(app, by, rest) if rest else friends

@@ -19,13 +19,13 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 
 from imserver.auth.accounts import GOCHAT
-from imserver.auth.attempts import Attempts, Shared, TooManyFailures
+from imserver.auth.rates import Buckets, Shared, TooManyRequests
 from imserver.clock import retry_pause
 from imserver.config.settings import Config, settings_of
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.features.accounts.accounts import Accounts, may_be_login
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import SmtpSettings
+from imserver.features.accounts.settings import RESET_MAILS, SmtpSettings
 from imserver.logging import RateLimitedLog
 from imserver.storage.contract import Account
 
@@ -80,7 +80,7 @@ class Resets:
         self._own_page = own_page
         self._accounts = accounts
         self._rows = rows
-        self._mails = Attempts(MAILS_PER_ACCOUNT, config.accounts.rate_seconds, kind="reset", shared=attempt)
+        self._mails = Buckets(RESET_MAILS, MAILS_PER_ACCOUNT, config.accounts.rate_seconds, attempt)
         self._turns = BoundedSemaphore(_AT_ONCE)
         self._sending = Group()
         self._full = RateLimitedLog(log, "%d mails wait for the mail server: further requests have no effect")
@@ -96,7 +96,7 @@ class Resets:
         """Send a mail to the account with this identifier, if it exists and has an e-mail address.
 
         ``address``: that of the client. The request counts as a login. Raises NoAccounts, PasswordsOff,
-        NoResets and TooManyFailures.
+        NoResets and TooManyRequests.
         """
         self._accounts.charge_reset(app, address)
         if not self.offered_in(app):
@@ -109,7 +109,7 @@ class Resets:
     def finish(self, app: str, code: str, password: str, address: str) -> None:
         """Set a new password with the code of a mail. All sessions and tokens of the account end.
 
-        Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyFailures and Overloaded.
+        Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyRequests and Overloaded.
         """
         self._accounts.reset_password(app, _hash(code), password, address)
 
@@ -125,8 +125,8 @@ class Resets:
             if account is None:
                 return
             try:
-                self._mails.take((app, account.id))
-            except TooManyFailures:
+                self._mails.require((app, account.id))
+            except TooManyRequests:
                 log.info("app %s: account %d has reached its limit of reset mails", app, account.id)
                 return
             code, now = token_urlsafe(32), int(time())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from imserver.auth.rates import Rate
 from imserver.config.declared import Secret, about
 from imserver.config.settings import (
     Amount,
@@ -20,6 +21,39 @@ from imserver.config.settings import (
     settings_of,
 )
 from imserver.config.values import HTTP_URL, ConfigError, Places
+
+_AN_HOUR: Final = "within accounts.rate_seconds"
+_FAILING: Final = "within accounts.failure_seconds"
+REGISTRATIONS: Final = Rate(
+    "register", "registrations", "address", f"accounts.registrations_per_address {_AN_HOUR}", "429"
+)
+LOGINS: Final = Rate("login", "logins", "address", f"accounts.logins_per_address {_AN_HOUR}", "429")
+PROVIDER_LOGINS: Final = Rate(
+    "provider", "logins with a provider", "address", f"accounts.logins_per_address {_AN_HOUR}", "429"
+)
+FAILURES: Final = Rate(
+    "pair", "wrong passwords", "account and address", f"accounts.failures {_FAILING}", "429"
+)
+FAILURES_OF_ACCOUNT: Final = Rate(
+    "account", "wrong passwords", "account", f"accounts.failures_per_account {_FAILING}", "429"
+)
+FAILURES_OF_ADDRESS: Final = Rate(
+    "network", "wrong passwords", "address", f"accounts.failures_per_address {_FAILING}", "429"
+)
+FAILURES_OF_DEVICE: Final = Rate(
+    "device", "wrong passwords", "device", f"accounts.failures {_FAILING}", "429"
+)
+FINDS: Final = Rate(
+    "find", "searches for an account", "account", f"accounts.finds_per_account {_AN_HOUR}", "429"
+)
+FINDS_OF_ADDRESS: Final = Rate(
+    "find_network",
+    "searches for an account, previews of invitations",
+    "address",
+    f"accounts.finds_per_address {_AN_HOUR}",
+    "429",
+)
+RESET_MAILS: Final = Rate("reset", "mails for a forgotten password", "account", f"3 {_AN_HOUR}", "no mail")
 
 
 class AccountSettings(Struct, frozen=True):

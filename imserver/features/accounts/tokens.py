@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.auth.accounts import BOT_TOKEN_PREFIX, GOCHAT, AccountSession
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import (
     MAX_EXPIRES_AT,

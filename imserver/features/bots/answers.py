@@ -14,7 +14,7 @@ import msgspec
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
 from imserver.channels.members import ChannelRefused
@@ -85,7 +85,7 @@ class ConversationStreams(StreamTarget):
         try:
             if to:
                 return self._relations.may_write(stream.app, sender, to)
-            own = self._store.log().member(stream.app, group, sender)
+            own = self._store.log().conversations.member(stream.app, group, sender)
         except StorageUnavailable:
             return True  # until the next look
         return own is not None and own.muted_until <= time()
@@ -216,14 +216,17 @@ class StreamedAnswers:
 
     def _is_refused_as_first(self, app: str, user: str, to: str) -> bool:
         """Whether a message would be refused as the first one to somebody who is no account."""
-        if not self._logins.only_accounts(app) or self._accounts.those_of(app, [to]):
+        if app not in self._logins.account_apps or self._accounts.those_of(app, [to]):
             return False
-        return self._store.log().between(app, user, to) is None
+        return self._store.log().conversations.between(app, user, to) is None
 
     def _peer(self, app: str, user: str, conversation: int) -> str | Rejected:
         """The other user of a conversation; ``""``: it is a group."""
         log = self._store.log()
-        found, own = log.conversation(app, conversation), log.member(app, conversation, user)
+        found, own = (
+            log.conversations.get(app, conversation),
+            log.conversations.member(app, conversation, user),
+        )
         if found is None or own is None:
             return Rejected(UNKNOWN_CONVERSATION)
         if own.muted_until > time():

@@ -15,9 +15,9 @@ from typing import Any, Final
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.attempts import AddressRate
 from imserver.auth.identifiers import BadField, checked, fits
 from imserver.auth.observer import Observer
+from imserver.auth.rates import Buckets, by_address
 from imserver.errors import ImserverError
 from imserver.features.accounts.accounts import (
     Accounts,
@@ -188,8 +188,8 @@ class Bots:
         Raises UnknownConversation.
         """
         log = self._store.log()
-        found = log.conversation(app, conversation)
-        if found is None or (by and log.member(app, conversation, by) is None):
+        found = log.conversations.get(app, conversation)
+        if found is None or (by and log.conversations.member(app, conversation, by) is None):
             raise UnknownConversation(str(conversation))
         users = found.members or found.bots
         return self._rows.get(app, [id for user in users if (id := id_of(user))])
@@ -217,7 +217,7 @@ class IncomingHooks:
     """
 
     def __init__(
-        self, rows: HookStore, bots: Bots, accounts: Accounts, groups: Groups, addresses: AddressRate
+        self, rows: HookStore, bots: Bots, accounts: Accounts, groups: Groups, addresses: Buckets
     ) -> None:
         self._rows = rows
         self._bots = bots
@@ -265,9 +265,9 @@ class IncomingHooks:
     def with_token(self, token: str, address: str) -> IncomingHook:
         """The incoming webhook with this token, for a request from an address.
 
-        Raises UnknownHook and TooManyFailures.
+        Raises UnknownHook and TooManyRequests.
         """
-        self._addresses.charge("", address)  # only the token says which app
+        self._addresses.require(by_address("", address))  # only the token says which app
         found = self._rows.incoming_with(_hash(token))
         if found is None:
             raise UnknownHook("")

@@ -1,7 +1,7 @@
 """Webhooks of bots: each entry that a bot may read is posted to its URL, at least once and in order.
 
 One node delivers for all bots, by a lease in the table of feeds. It reads what a bot may read as clients do,
-with a cursor: the stored position of the webhook. Each bot has a greenlet, so a URL that fails or hangs
+with a cursor: the stored position of the webhook. Each bot has a consumer, so a URL that fails or hangs
 delays nobody else. The answer of a URL may be messages, which the bot sends to the same conversation.
 """
 
@@ -17,8 +17,8 @@ import msgspec
 from gevent.event import Event as Signal
 from msgspec import Raw, Struct
 
-from imserver.auth.quotas import BotRates
-from imserver.clock import retry_pause, until_beat
+from imserver.auth.rates import BotRates
+from imserver.clock import until_beat
 from imserver.cluster.registry import Registry
 from imserver.dialects.cmd.wire import STORED_COMMANDS
 from imserver.errors import StorageUnavailable
@@ -26,19 +26,7 @@ from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotHook, HookStore
 from imserver.features.webhooks.event_json import for_bot
 from imserver.features.webhooks.event_rows import EventStore
-from imserver.features.webhooks.feeds import (
-    CLOCK_SECONDS,
-    LEASE_SECONDS,
-    MISCONFIGURED,
-    RENEW_SECONDS,
-    SAVE_SECONDS,
-)
-from imserver.features.webhooks.requests import (
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    POST_SECONDS,
-    WebhookCounts,
-)
+from imserver.features.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
 from imserver.logging import RateLimitedLog
 from imserver.messages.log_subscriptions import users_of
 from imserver.messages.messaging import Messaging, make_draft
@@ -48,6 +36,15 @@ from imserver.sessions.sessions import Sessions
 from imserver.storage.log.bots import bots_of
 from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
+from imserver.streams.consumer import (
+    LEASE_SECONDS,
+    RENEW_SECONDS,
+    Consumer,
+    DeliveryLease,
+    Failure,
+    stop_all,
+)
+from imserver.streams.sources import LogWindow
 from imserver.transport.outgoing import Unreachable
 
 if TYPE_CHECKING:
@@ -82,7 +79,7 @@ _decode: Final = msgspec.json.Decoder(_Answer).decode
 
 
 class BotHooks:
-    """Owner of the lease, and of the greenlets that send.
+    """Owner of the lease, and of the consumers.
 
     The lease is held under the name of this node, which a restart does not change.
     """
@@ -115,15 +112,10 @@ class BotHooks:
         self._has_ended = False
         self._seen: dict[str, int] = {}
         """App → the log was looked through up to this id."""
-        self._owned_until = 0.0
+        self.lease = DeliveryLease()
         self._senders: dict[tuple[str, str], _Sender] = {}
         self.warn = RateLimitedLog(log, "webhook of bot %s: %s")
         self._trouble = RateLimitedLog(log, "webhooks of bots are not delivered: %s")
-
-    @property
-    def owned(self) -> bool:
-        """Whether this node delivers."""
-        return monotonic() < self._owned_until
 
     def changed(self) -> None:
         """A webhook was set here: it begins at once. Never switches."""
@@ -157,17 +149,15 @@ class BotHooks:
         StorageUnavailable."""
         if not self.store.has_database:
             return
-        asked = monotonic()
+        since = monotonic()
         hooks = self.rows.of_bots()
-        owned = bool(hooks) and LEASE in self._events.claim(
+        is_granted = bool(hooks) and LEASE in self._events.claim(
             {LEASE: 0}, self.registry.lease.node, LEASE_SECONDS
         )
-        if not owned or asked >= self._owned_until:
+        if not self.lease.renew(since, is_granted):
             # Another node may have delivered meanwhile: begin at the positions that are stored now.
             self._keep({})
-            hooks = self.rows.of_bots() if owned else []
-        if owned:
-            self._owned_until = asked + LEASE_SECONDS - CLOCK_SECONDS
+            hooks = self.rows.of_bots() if is_granted else []
         self._keep({(hook.app, hook.bot): hook for hook in hooks})
 
     def _keep(self, hooks: dict[tuple[str, str], BotHook]) -> None:
@@ -177,7 +167,7 @@ class BotHooks:
         for key, sender in tuple(self._senders.items()):
             if key not in hooks or hooks[key].secret != sender.hook.secret:
                 del self._senders[key]
-                sender.greenlet.kill(block=False)
+                sender.consumer.stop()
         for key, hook in hooks.items():
             if key not in self._senders:
                 self._rates.know(hook.app, hook.bot)
@@ -193,7 +183,7 @@ class BotHooks:
             return
         stored = self.store.log()
         apps = list({app for app, _ in self._senders})
-        heads = stored.heads(apps)
+        heads = stored.entries.heads(apps)
         for app in apps:
             head = heads.get(app, 0)
             readers = _readers(stored, app, self._seen.get(app, head), head)
@@ -206,10 +196,8 @@ class BotHooks:
         """End all greenlets, store the positions, and give the lease back."""
         self._has_ended = True
         senders, self._senders = list(self._senders.values()), {}
-        gevent.killall([sender.greenlet for sender in senders], timeout=1.0)
         try:
-            for sender in senders:
-                sender.save()
+            stop_all([sender.consumer for sender in senders])
             if senders:
                 self._events.release([LEASE], self.registry.lease.node)
         except StorageUnavailable as error:
@@ -218,114 +206,80 @@ class BotHooks:
 
 
 class _Sender:
-    """The greenlet of one webhook. Owner of its position while this node has the lease."""
+    """The webhook of one bot. Owner of its position while this node has the lease."""
 
     def __init__(self, hooks: BotHooks, hook: BotHook) -> None:
         self.hook = hook
         self._hooks = hooks
-        self._position = self._head = hook.position
-        self._delivered = self._saved = hook.position
-        """Up to where it has delivered, and what is stored."""
-        self._looked = False
+        self.window = LogWindow(self._read, hook.position, PAGE)
+        self._has_looked = False
         """Whether it knows the end of the log."""
-        self._saved_at = monotonic()
-        self._grown = Signal()
-        self._failures = 0
-        self.greenlet = gevent.spawn(self._run)
+        self.consumer = Consumer(
+            f"the webhook of bot {hook.bot}", hooks.lease, self._next, self._deliver, self._save
+        )
 
     def look(self, head: int, has_more: bool) -> None:
         """The log has entries up to ``head``; ``has_more``: new ones for this bot. Never switches."""
-        if head > self._head:
-            is_done = self._looked and self._position >= self._head
-            self._looked, self._head = True, head
-            if is_done and not has_more:
-                self._position = head
-            else:
-                self._grown.set()
+        window = self.window
+        if head > window.head:
+            if self._has_looked and not has_more:
+                window.committed(window.head + 1, head, ())
+            self._has_looked, window.head = True, head
+            if window.count:
+                self.consumer.wake()
 
-    def save(self) -> None:
-        """Store the position, if something was delivered before it. Switches. Raises StorageUnavailable."""
-        self._saved_at = monotonic()
-        if self._delivered > self._saved:
-            position = self._position
-            self._hooks.rows.advance(self.hook, position)
-            self._saved = position
+    def _read(self, after: int, limit: int) -> list[Entry]:
+        return self._hooks.store.log().entries.sync(self.hook.app, self.hook.bot, after, limit)[0]
 
-    def _run(self) -> None:
-        while True:
-            try:
-                if self._position >= self._head:
-                    self._grown.clear()
-                    if not self._grown.wait(SAVE_SECONDS if self._delivered > self._saved else None):
-                        self.save()
-                elif self._hooks.owned:
-                    self._send_some()
-                else:
-                    gevent.sleep(LOOK_SECONDS)
-            except StorageUnavailable as error:
-                log.debug("the webhook of bot %s waits: %s", self.hook.bot, error)
-                gevent.sleep(1.0)
-            except Exception:
-                log.exception("the webhook of bot %s failed", self.hook.bot)
-                gevent.sleep(1.0)
+    def _save(self) -> None:
+        self._hooks.rows.advance(self.hook, self.window.position)
 
-    def _send_some(self) -> None:
-        """Send the next entries. Switches. Raises StorageUnavailable."""
-        hook, head, store = self.hook, self._head, self._hooks.store
-        entries, more = store.log().sync(hook.app, hook.bot, self._position, PAGE)
-        for entry in entries:
-            if entry.sender != hook.bot:
-                if not self._deliver(entry):
-                    return
-                self._delivered = entry.id
-            self._position = entry.id
-            if monotonic() - self._saved_at > SAVE_SECONDS:
-                self.save()
-        if not more:
-            self._position = max(self._position, head)
+    def _next(self) -> Entry | None:
+        """The next entry that the bot has not sent itself. Switches. Raises StorageUnavailable."""
+        window = self.window
+        while window.count:
+            for entry in window.first(1):
+                if entry.sender != self.hook.bot:
+                    return entry
+                window.take(entry.id)
+            window.take(window.after(0))
+        return None
 
-    def _deliver(self, entry: Entry) -> bool:
-        """Send one entry until the URL has taken it, and its answer is stored, or it is dropped.
-        False: another node may deliver now."""
+    def _deliver(self, entry: Entry) -> Failure | None:
+        """Send an entry, and store the answer of the URL."""
         hook, hooks = self.hook, self._hooks
         event = for_bot(hook.app, entry, hooks.registry.lease.node, hook.bot)
-        since = monotonic()
-        while hooks.owned:
-            try:
-                status, answer = hooks.requests.post(
-                    hook.url,
-                    hook.secret.encode(),
-                    event.body,
-                    int(time()),
-                    f"{hook.bot}-{event.id}",
-                    POST_SECONDS,
-                )
-                problem = "" if 200 <= status < 300 else f"it answered with status {status}"
-            except Unreachable as error:
-                status, answer, problem = 0, b"", str(error)
-            if not problem:
-                self._succeeded()
-                return self._send_answer(entry, answer)
-            if self._failed(problem, 400 <= status < 500 and status not in MISCONFIGURED, since):
-                return True
-        return False
+        try:
+            status, answer = hooks.requests.post(
+                hook.url,
+                hook.secret.encode(),
+                event.body,
+                int(time()),
+                f"{hook.bot}-{event.id}",
+                POST_SECONDS,
+            )
+        except Unreachable as error:
+            return self._failed(entry, str(error))
+        if not 200 <= status < 300:
+            is_final = 400 <= status < 500 and status not in MISCONFIGURED
+            return self._failed(entry, f"it answered with status {status}", is_final)
+        hooks.tally.delivered += 1
+        if not self._send_answer(entry, answer):
+            return Failure("the lease has ended")
+        self.window.take(entry.id)
+        return None
 
-    def _succeeded(self) -> None:
-        self._hooks.tally.delivered += 1
-        self._failures = 0
-
-    def _failed(self, problem: str, is_final: bool, since: float) -> bool:
-        """A request failed. Wait before the next one; True: there is none, the event is dropped."""
+    def _failed(self, entry: Entry, problem: str, is_final: bool = False) -> Failure:
+        """A request failed. After a refusal, and after a day, the entry is dropped."""
         self._hooks.tally.failures += 1
-        if is_final or monotonic() - since > KEEP_SECONDS:
+        if is_final or monotonic() - self.consumer.since > KEEP_SECONDS:
             self._hooks.tally.dropped += 1
             self._hooks.warn(self.hook.bot, f"an event was dropped: {problem}")
-            return True
-        if not self._failures:
+            self.window.take(entry.id)
+            return Failure(problem, is_dead=True)
+        if not self.consumer.failures:
             self._hooks.warn(self.hook.bot, f"{problem}; trying again")
-        self._failures += 1
-        gevent.sleep(retry_pause(self._failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS))
-        return False
+        return Failure(problem)
 
     def _send_answer(self, entry: Entry, content: bytes) -> bool:
         """Send the messages of an answer, each once. False: the lease ended before all were stored, so the
@@ -340,7 +294,7 @@ class _Sender:
                 self._hooks.warn(hook.bot, "a message of its answer is not valid")
                 continue
             while isinstance(self._hooks.messaging.store(hook.app, draft, by_user=True), StorageUnavailable):
-                if not self._hooks.owned:
+                if not self._hooks.lease.is_held:
                     return False
                 gevent.sleep(ANSWER_PAUSE_SECONDS)
         return True
@@ -349,7 +303,7 @@ class _Sender:
 def _readers(stored: MessageLog, app: str, after: int, head: int) -> set[str]:
     """The bots and users that may read one of the entries after an id. Switches."""
     found: set[str] = set()
-    while after < head and (page := stored.read(app, after, LOG_PAGE)):
+    while after < head and (page := stored.entries.read(app, after, LOG_PAGE)):
         for entry in page:
             found.update(entry.members or bots_of(entry))
             if entry.kind in ("join", "leave"):

@@ -10,9 +10,8 @@ from msgspec import Raw, Struct
 from imserver import errors
 from imserver.api.v1 import messages
 from imserver.api.v1.messages import MessageApi, message_api
-from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
-from imserver.auth.quotas import BotRates
+from imserver.auth.rates import BotRates, TooManyRequests
 from imserver.auth.tenants import Tenants
 from imserver.core.core import Core
 from imserver.features.accounts import api as accounts
@@ -24,13 +23,12 @@ from imserver.features.bots.problems import HTTP_TOO_MANY_BOTS, HTTP_UNKNOWN_HOO
 from imserver.features.groups import api as groups
 from imserver.features.groups.api import GroupChange, GroupId
 from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
-from imserver.http.call import Api, Call, Route
+from imserver.http.call import Api, Call, Route, decode, reply
 from imserver.http.field import Acting, about
 from imserver.http.form import parse_form
 from imserver.http.operation import Resource, refuse
 from imserver.http.rates import too_many
 from imserver.http.reply import PROBLEM, ApiProblem
-from imserver.http.wire import decode, reply
 from imserver.model import id_of
 from imserver.transport.exchange import HttpResponse
 
@@ -199,7 +197,7 @@ def _read(api: HookApi, call: Call) -> None:
         hook = api.incoming.with_token(request.path.removeprefix(PATH), request.host)
     except UnknownHook:
         raise ApiProblem(HTTP_UNKNOWN_HOOK) from None
-    except TooManyFailures as failures:
+    except TooManyRequests as failures:
         raise too_many(failures) from None
     body, kind = call.body, request.headers.get("content-type", "")
     # curl calls JSON a form, too.

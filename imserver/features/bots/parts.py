@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from imserver.auth.attempts import AddressRate
+from imserver.auth.rates import Buckets
 from imserver.channels.streamed_messages import StreamedMessages
 from imserver.config.settings import settings_of
 from imserver.core.core import Core, FeatureParts
@@ -14,7 +14,7 @@ from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots,
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore
-from imserver.features.bots.settings import BotLimits, BotSettings
+from imserver.features.bots.settings import HOOK_REQUESTS, BotLimits, BotSettings
 from imserver.features.groups.parts import groups_of
 from imserver.features.webhooks import webhooks_of
 
@@ -64,7 +64,7 @@ def build(core: Core) -> FeatureParts:
         requests,
         hooks.changed,
     )
-    rate = AddressRate(ADDRESS_REQUESTS, ADDRESS_SECONDS, "hook", core.attempt)
+    rate = Buckets(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
     streams = StreamedMessages(
         ConversationStreams(core.messaging, core.signals, store, core.relations),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from msgspec import Struct
 
+from imserver.auth.rates import Rate
 from imserver.config.settings import Amount, Config, Finding, settings_of
+
+HOOK_REQUESTS: Final = Rate("hook", "requests to incoming webhooks", "address", "600 a minute", "429")
 
 
 class BotSettings(Struct, frozen=True):

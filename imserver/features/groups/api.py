@@ -11,8 +11,8 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.auth.attempts import TooManyFailures
 from imserver.auth.principal import ADMIN_OR_MEMBER
+from imserver.auth.rates import TooManyRequests
 from imserver.auth.relations import Relations
 from imserver.auth.tenants import Tenants
 from imserver.features.groups.groups import (
@@ -205,7 +205,7 @@ REFUSALS: Final[Refusals] = {
     UnknownGroup: refuse(HTTP_UNKNOWN_GROUP),
     NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
     NoMember: refuse(HTTP_UNKNOWN_MEMBER),
-    TooManyFailures: too_many,
+    TooManyRequests: too_many,
     TooManyMembers: refuse(HTTP_TOO_MANY_MEMBERS),
 }
 """Exceptions of groups → refusals."""

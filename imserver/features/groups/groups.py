@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 
 from imserver import errors
-from imserver.auth.attempts import Attempts, TooManyFailures
 from imserver.auth.identifiers import fits
+from imserver.auth.rates import Buckets, TooManyRequests
 from imserver.auth.relations import Relations
 from imserver.errors import ImserverError
 from imserver.model import (
@@ -107,7 +107,7 @@ class Groups:
     Whoever adds users asks ``accounts_among`` first.
     """
 
-    def __init__(self, store: Store, limit: int, made: Attempts, accounts_among: AccountsAmong) -> None:
+    def __init__(self, store: Store, limit: int, made: Buckets, accounts_among: AccountsAmong) -> None:
         self._store = store
         self.limit = limit
         self._made = made
@@ -132,16 +132,16 @@ class Groups:
         log = self._store.log()
         own = {
             row.conversation: row
-            for row in log.memberships(app, user)
+            for row in log.conversations.memberships(app, user)
             if row.left_id is None and row.kind_of_conversation == "group"
         }
         shown = sorted(id for id in own if id > after)[:limit]
-        return len(own), [_group(group, own[group.id]) for group in log.conversations(app, shown)]
+        return len(own), [_group(group, own[group.id]) for group in log.conversations.find(app, shown)]
 
     def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[Membership]:
         """Members in the order of their ids, after the id ``after``."""
         self._seen(app, group, by)
-        return self._store.log().members(app, group, after, limit)
+        return self._store.log().conversations.members(app, group, after, limit)
 
     def ids(self, app: str, group: int, by: str) -> list[str]:
         """All members."""
@@ -152,22 +152,22 @@ class Groups:
     def create(self, app: str, owner: str, name: str, users: Sequence[str], by_user: bool = True) -> Group:
         """Make a group of an owner and other users. ``by_user``: the owner makes it, not a back end.
 
-        Raises BadGroup, TooManyFailures and TooManyMembers.
+        Raises BadGroup, TooManyRequests and TooManyMembers.
         """
         _check_name(name)
         others = [user for user in dict.fromkeys(users) if user != owner]
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         if by_user:
-            self._made.take((app, owner))
-        made = _done(self._store.log().create(app, owner, name, others))
+            self._made.require((app, owner))
+        made = _done(self._store.log().groups.create(app, owner, name, others))
         return self.show(app, made.conversation, owner)
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
         """Add members. Return the new ones. Raises BadGroup, NotAllowed and TooManyMembers."""
         log = self._log_with(group)
         right = _permitted(by, "invite", _INVITING)
-        return _done(log.join(app, group, users, by, most=self.limit, right=right)).users
+        return _done(log.groups.join(app, group, users, by, most=self.limit, right=right)).users
 
     def check_inviting(self, app: str, group: int, by: str) -> Group:
         """The group, if a member or a back end may invite to it. Raises UnknownGroup and NotAllowed."""
@@ -187,7 +187,7 @@ class Groups:
         """Add a user who has accepted the invitation of a member or (``""``) a back end.
 
         ``by_user``: see :meth:`create`. False: the user is a member already. Raises UnknownGroup also if a
-        new member does not meet the condition, TooManyFailures, TooManyMembers, and NotAllowed if the member
+        new member does not meet the condition, TooManyRequests, TooManyMembers, and NotAllowed if the member
         may no longer invite.
         """
         right = _permitted(invited_by, "invite", _INVITING)
@@ -195,10 +195,10 @@ class Groups:
 
     def count(self, app: str, group: int) -> int:
         """The number of members."""
-        return self._store.log().count_members(app, group)
+        return self._store.log().conversations.count_members(app, group)
 
     def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
-        """Add a user to an open group. ``by_user``: see :meth:`create`. Raises TooManyFailures and
+        """Add a user to an open group. ``by_user``: see :meth:`create`. Raises TooManyRequests and
         TooManyMembers.
         """
         self._enter(app, group, user, _may_enter(user), by_user)
@@ -217,10 +217,10 @@ class Groups:
         """Add a user who wants it. It counts for their limit if they were not a member."""
         log = self._log_with(group)
         if by_user:
-            self._made.take((app, user))
+            self._made.require((app, user))
         joined = None
         try:
-            joined = log.join(
+            joined = log.groups.join(
                 app,
                 group,
                 [user],
@@ -233,29 +233,29 @@ class Groups:
             return _done(joined)
         finally:
             if by_user and not (isinstance(joined, Change) and joined.users):
-                self._made.forgive((app, user))
+                self._made.give_back((app, user))
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
         """Open a group to everybody, or close it. Raises NotAllowed."""
         right = _ranked(by, ADMIN, "only the owner and admins open and close a group")
-        _done(self._log_with(group).set_open(app, group, is_open, by, right=right))
+        _done(self._log_with(group).groups.set_open(app, group, is_open, by, right=right))
         return self.show(app, group, by)
 
     def set_options(self, app: str, group: int, by: str, given: Mapping[GroupOption, str]) -> Group:
         """Change options. Raises NotAllowed."""
         right = _ranked(by, ADMIN, "only the owner and admins change options")
-        _done(self._log_with(group).set_options(app, group, given, by, right=right))
+        _done(self._log_with(group).groups.set_options(app, group, given, by, right=right))
         return self.show(app, group, by)
 
     def leave(self, app: str, group: int, user: str) -> None:
         """End a membership. If the owner leaves, the first admin becomes the owner, else the first member."""
         log = self._log_with(group)
-        _done(log.leave(app, group, [user], user, heir=True, right=_ranked(user, MEMBER)))
+        _done(log.groups.leave(app, group, [user], user, heir=True, right=_ranked(user, MEMBER)))
 
     def remove(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
         """Remove members. Return those who were members. Raises BadGroup and NotAllowed."""
         log = self._log_with(group)
-        return _done(log.leave(app, group, users, by, heir=True, right=_above(by, users))).users
+        return _done(log.groups.leave(app, group, users, by, heir=True, right=_above(by, users))).users
 
     def delete(self, app: str, group: int, by: str) -> int:
         """Close the group, delete its invitations and remove all members. Return the number of those.
@@ -265,7 +265,7 @@ class Groups:
         log = self._log_with(group)
         right = _ranked(by, OWNER, "only the owner deletes the group")
         count = 0
-        while gone := _done(log.leave(app, group, None, by, right=right)).users:
+        while gone := _done(log.groups.leave(app, group, None, by, right=right)).users:
             count += len(gone)
             if by in gone:  # the owner leaves last, and has no right to ask again
                 break
@@ -275,7 +275,7 @@ class Groups:
         """Rename a group. Raises BadGroup and NotAllowed."""
         _check_name(name)
         right = _permitted(by, "rename", "only the owner and admins rename this group")
-        _done(self._log_with(group).rename(app, group, name, by, right=right))
+        _done(self._log_with(group).groups.rename(app, group, name, by, right=right))
         return self.show(app, group, by)
 
     def set_role(self, app: str, group: int, by: str, user: str, role: str) -> None:
@@ -284,12 +284,14 @@ class Groups:
         Raises NotAllowed and NoMember.
         """
         right = _gives_roles(by, user, role)
-        _done(self._log_with(group).set_member(app, group, user, role=role, by=by, right=right))
+        _done(self._log_with(group).groups.set_member(app, group, user, role=role, by=by, right=right))
 
     def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
         """Mute a member until a Unix second; 0: end the mute. Raises NotAllowed and NoMember."""
         right = _above(by, [user])
-        _done(self._log_with(group).set_member(app, group, user, muted_until=until, by=by, right=right))
+        _done(
+            self._log_with(group).groups.set_member(app, group, user, muted_until=until, by=by, right=right)
+        )
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -300,8 +302,8 @@ class Groups:
         group is open). Raises UnknownGroup.
         """
         log = self._log_with(group)
-        own = log.member(app, group, by) if by else None
-        found = log.conversation(app, group)
+        own = log.conversations.member(app, group, by) if by else None
+        found = log.conversations.get(app, group)
         if found is None or found.kind != "group" or (by and own is None and not (or_open and found.open)):
             raise UnknownGroup(str(group))
         return found, own
@@ -447,7 +449,7 @@ GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
     UnknownGroup: errors.REPLY_NO_DATA,
     NotAllowed: errors.REPLY_UNAUTHORIZED,
     _Stranger: errors.REPLY_UNAUTHORIZED,
-    TooManyFailures: errors.CODE_LIMIT,
+    TooManyRequests: errors.CODE_LIMIT,
     TooManyMembers: errors.CODE_LIMIT,
 }
 """Exceptions of commands on groups → reply codes."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from imserver.auth.attempts import Attempts
+from imserver.auth.rates import Buckets
 from imserver.config.settings import settings_of
 from imserver.core.core import Core, FeatureParts
 from imserver.features.groups.groups import GroupCommands, Groups
-from imserver.features.groups.settings import GroupLimits
+from imserver.features.groups.settings import NEW_GROUPS, GroupLimits
 
 
 def groups_of(core: Core) -> Groups:
@@ -20,7 +20,7 @@ def groups_of(core: Core) -> Groups:
 def build(core: Core) -> FeatureParts:
     """Build them."""
     limits, seconds = settings_of(core.config, GroupLimits), core.config.accounts.rate_seconds
-    made = Attempts(limits.groups_per_user, seconds, kind="groups", shared=core.attempt)
+    made = Buckets(NEW_GROUPS, limits.groups_per_user, seconds, core.attempt)
 
     def accounts_among(app: str, users: Sequence[str]) -> set[str]:
         return {account.user for account in core.accounts.those_of(app, users)}

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from imserver.auth.rates import Rate
 from imserver.config.settings import Amount
+
+NEW_GROUPS: Final = Rate(
+    "groups",
+    "groups created or joined",
+    "user",
+    "accounts.groups_per_user within accounts.rate_seconds",
+    "429",
+)
 
 
 class GroupLimits(Struct, frozen=True):

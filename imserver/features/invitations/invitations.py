@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.auth.attempts import AddressRate
+from imserver.auth.rates import Buckets, by_address
 from imserver.auth.relations import Relations
 from imserver.errors import ImserverError
 from imserver.features.accounts import friends as changes
@@ -68,7 +68,7 @@ class Invitations:
         friends: Friends,
         relations: Relations,
         groups: Groups,
-        addresses: AddressRate,
+        addresses: Buckets,
     ) -> None:
         self._most = limits.invitations
         self._rows = rows
@@ -113,8 +113,8 @@ class Invitations:
         self._rows.remove(app, code)
 
     def preview(self, app: str, code: str, address: str) -> Preview:
-        """The target of an invitation. Raises UnknownInvitation and TooManyFailures."""
-        self._addresses.charge(app, address)
+        """The target of an invitation. Raises UnknownInvitation and TooManyRequests."""
+        self._addresses.require(by_address(app, address))
         found = self._valid(app, code)
         maker = self._accounts.get(app, found.user)
         if not found.group:
@@ -129,7 +129,7 @@ class Invitations:
         """Join the group, or become a friend of the maker. Members and friends do not use up an invitation.
 
         ``by_user``: the user asks, not a back end. Raises UnknownInvitation, UnknownAccount, Blocked,
-        TooManyFailures, TooManyMembers and TooManyFriends.
+        TooManyRequests, TooManyMembers and TooManyFriends.
         """
         self._accounts.known(app, user)
         found = self._valid(app, code)

@@ -30,8 +30,8 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from imserver.auth.accounts import AccountSession
-from imserver.auth.attempts import TooManyFailures
 from imserver.auth.identifiers import BadField
+from imserver.auth.rates import TooManyRequests
 from imserver.auth.tenants import Tenants
 from imserver.cluster.registry import TemporaryValues
 from imserver.config.settings import Config
@@ -145,7 +145,7 @@ _REFUSALS: Final[Mapping[type[Exception], LoginRefusal]] = {
     UnknownLogin: "provider",
     LoginRefused: "provider",
     Closed: "closed",
-    TooManyFailures: "attempts",
+    TooManyRequests: "attempts",
 }
 """Prefixes of keys; the hash of a secret follows. The last two lead to a login."""
 
@@ -231,7 +231,7 @@ class OAuth:
         user is asking. It counts as a login from ``address``.
 
         ``return_to``: path of our own page to which the browser comes back. Raises NoAccounts,
-        UnknownProvider, NoCallback, BadField, ProviderUnavailable, TooManyFailures, and for a link
+        UnknownProvider, NoCallback, BadField, ProviderUnavailable, TooManyRequests, and for a link
         UnknownAccount, WrongLogin and Overloaded.
         """
         check_device(device)
@@ -353,7 +353,7 @@ class OAuth:
 
         A handle works once. The first login of an identity makes an account, if the provider's ``register``
         is on. Raises NoAccounts, UnknownProvider, UnknownLogin, LoginRefused, LinkTaken, Closed, WrongLogin
-        (the account was deleted meanwhile, or its sessions ended), and TooManyFailures (by ``address``, for
+        (the account was deleted meanwhile, or its sessions ended), and TooManyRequests (by ``address``, for
         unknown handles).
         """
         with self._accounts.counting_refusals(app, address, _REFUSALS):

@@ -28,7 +28,7 @@ from imserver.features.uploads.problems import (
 )
 from imserver.features.uploads.uploads import ID_CHARACTERS, Uploads, uploads_of
 from imserver.http import field
-from imserver.http.call import Api, Call
+from imserver.http.call import Api, Call, decode, unpacked_body
 from imserver.http.field import about
 from imserver.http.form import cursor as cursor_of
 from imserver.http.form import read_cursor
@@ -36,7 +36,6 @@ from imserver.http.limits import Limits
 from imserver.http.operation import Header, Resource, route_of
 from imserver.http.rates import Rates
 from imserver.http.reply import ApiProblem
-from imserver.http.wire import read
 
 PATH: Final = "/api/v1/uploads"
 FILE_PATH: Final = "/api/v1/uploads/{id}"
@@ -266,7 +265,7 @@ _delete_of: Final = msgspec.json.Decoder(UploadDelete)
 
 def _read_delete(api: UploadApi, call: Call) -> None:
     """Read the request; its app and user are those of the file. The body may have the user's token."""
-    asked = read(api.limits, call, _delete_of)
+    asked = decode(_delete_of, unpacked_body(api.limits, call))
     call.asked = asked
     principal, host = call.principal, call.request.host
     if asked.token and not (principal.key or principal.user):

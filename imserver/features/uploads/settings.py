@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from imserver.auth.rates import Rate
 from imserver.config.declared import Secret, Url
 from imserver.config.settings import Amount, Config, Count, Duration, Finding, Text, settings_of
 from imserver.config.values import HTTP_URL, ConfigError, Places
 
 MediaKind = Literal["picture", "voice", "video", "file"]
+
+
+UPLOADED_BYTES: Final = Rate(
+    "uploads", "bytes of uploads", "address", "uploads.daily_address_bytes a day", "403"
+)
 
 
 class UploadSettings(Struct, frozen=True):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 import gevent
 
 from imserver import errors
-from imserver.auth.attempts import network_of
+from imserver.auth.rates import network_of
 from imserver.errors import HttpProblem, ImserverError
 from imserver.features.uploads.settings import UploadSettings
 

@@ -23,7 +23,7 @@ from imserver.features.uploads.problems import HTTP_KIND_REFUSED, HTTP_TUS_VERSI
 from imserver.features.uploads.resumable import ALGORITHMS, Checksum, PartialUpload, ResumableUploads
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.features.uploads.views import answered
-from imserver.http.call import Api, Call, admit, prepare
+from imserver.http.call import Api, Call, admit, authorise, read
 from imserver.http.reply import PREFLIGHT, ApiProblem
 from imserver.http.views import to_response
 from imserver.transport.exchange import CORS, HttpRequest, HttpResponse
@@ -110,8 +110,8 @@ class _TusView:
         _require_version(http_request)
         if http_request.headers.get("upload-concat"):
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`Upload-Concat`: this server joins no uploads")
-        call = Call({}, "", principal, http_request)
-        prepare(self._api, self._begin_endpoint, call)
+        call = read(self._api, self._begin_endpoint, http_request, principal)
+        authorise(self._api, self._begin_endpoint.route, call)
         self._api.rates.require(principal, http_request.host)
         metadata = http_request.headers.get("upload-metadata", "")
         name = call.asked.name or _file_name(metadata)
@@ -131,8 +131,8 @@ class _TusView:
             return to_response(principal)
         if method != "GET":
             _require_version(http_request)
-        call = Call({}, "", principal, http_request)
-        prepare(self._api, endpoint, call)
+        call = read(self._api, endpoint, http_request, principal)
+        authorise(self._api, endpoint.route, call)
         self._api.rates.require(principal, http_request.host)
         with self._resumable.opened(call.app, call.user, name) as part:
             if method == "GET":

@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.auth.attempts import Attempts, TooManyFailures, network_of
+from imserver.auth.rates import Buckets, network_of
 from imserver.auth.reviews import Reviews
 from imserver.core.core import Core
 from imserver.errors import MediaUnavailable, StorageUnavailable
@@ -45,7 +45,7 @@ from imserver.features.uploads.problems import (
     HTTP_QUOTA_EXCEEDED,
     HTTP_UNKNOWN_UPLOAD,
 )
-from imserver.features.uploads.settings import UploadSettings
+from imserver.features.uploads.settings import UPLOADED_BYTES, UploadSettings
 from imserver.features.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
 from imserver.storage import app_rows
 from imserver.storage.contract import Erasure
@@ -190,8 +190,7 @@ class Uploads:
         self._leaving = Transfers(settings)
         self._awaited = 0
         """Bytes of all files that arrive."""
-        daily = settings.daily_address_bytes
-        self._by_address = Attempts(daily, _DAY_SECONDS) if daily else None
+        self._bytes = Buckets(UPLOADED_BYTES, settings.daily_address_bytes, _DAY_SECONDS)
         self._swept = float("-inf")
 
     # --- in -------------------------------------------------------------------------------------------------
@@ -271,13 +270,8 @@ class Uploads:
                 raise TransferRefused(HTTP_QUOTA_EXCEEDED)
         self.incoming()
         self.check_disk()
-        if self._by_address is not None and offer.address:
-            network = network_of(offer.address)
-            try:
-                self._by_address.require(network, offer.length)
-            except TooManyFailures:
-                raise TransferRefused(HTTP_QUOTA_EXCEEDED, "uploads.daily_address_bytes is reached") from None
-            self._by_address.failed(network, offer.length)
+        if offer.address and not self._bytes.take(network_of(offer.address), offer.length):
+            raise TransferRefused(HTTP_QUOTA_EXCEEDED, "uploads.daily_address_bytes is reached")
 
     def check_disk(self) -> None:
         """Refuse more bytes if the disk is nearly full."""

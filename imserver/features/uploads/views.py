@@ -26,7 +26,7 @@ from imserver.features.uploads.contract import Upload
 from imserver.features.uploads.problems import HTTP_LENGTH_REQUIRED, HTTP_RANGE, HTTP_UNKNOWN_UPLOAD
 from imserver.features.uploads.transfers import TransferRefused
 from imserver.features.uploads.uploads import ID_CHARACTERS, Offer, Uploads
-from imserver.http.call import Api, Call, admit, prepare
+from imserver.http.call import Api, admit, authorise, read
 from imserver.http.form import BadBody
 from imserver.http.reply import PROBLEM, ApiProblem
 from imserver.http.views import as_request, to_response
@@ -79,8 +79,8 @@ class _UploadView:
         principal = admit(api, self._endpoint, http_request)
         if isinstance(principal, HttpResponse):
             return to_response(principal)
-        call = Call({}, "", principal, http_request)
-        prepare(api, self._endpoint, call)
+        call = read(api, self._endpoint, http_request, principal)
+        authorise(api, self._endpoint.route, call)
         query: UploadQuery = call.asked
         api.rates.require(principal, http_request.host)
         if http_request.headers.get("content-encoding", "identity").lower() != "identity":

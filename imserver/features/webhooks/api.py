@@ -131,7 +131,7 @@ def log(api: EventApi, call: Call, asked: LogQuery) -> EventsAnswer:
         raise ApiProblem(
             errors.HTTP_INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`"
         )
-    entries = api.store.log().read(call.app, entry_id, asked.limit)
+    entries = api.store.log().entries.read(call.app, entry_id, asked.limit)
     rows = feeds.events.read(call.app, event_id, asked.limit)
     page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, asked.limit, _PAGE_BYTES)
     if page.is_full:

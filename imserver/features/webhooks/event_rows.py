@@ -17,10 +17,11 @@ from gevent.event import AsyncResult
 from msgspec import Struct
 
 from imserver.config.settings import MAX_USER_BYTES
-from imserver.errors import ImserverError, StorageUnavailable
+from imserver.errors import StorageUnavailable
 from imserver.storage.dead_events import RETRY_COLUMNS, RetryRow, retry_of
 from imserver.storage.statements import CLOCK, Row, Statements, chunks, marks_of, text_of
 from imserver.storage.store import Store
+from imserver.streams.consumer import NotOwner
 
 KEEP_SECONDS: Final = 3 * 86400
 """How long an event is tried; afterwards it is dead."""
@@ -43,10 +44,6 @@ NOW: Final = {
 }
 """The clock of the database in whole Unix seconds. CAST alone rounds on PostgreSQL and MySQL."""
 _FEED: Final = "last_id, entry_id, event_id, noted_id, owner"
-
-
-class NotOwner(ImserverError):
-    """Another node delivers the events of this app."""
 
 
 class NewEvent(Struct, frozen=True):

@@ -14,8 +14,8 @@ its death another node continues from these positions.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from secrets import token_hex
 from time import monotonic, time
 from typing import Any, Final
@@ -24,7 +24,7 @@ import gevent
 import msgspec
 from gevent.event import Event as Signal
 
-from imserver.clock import retry_pause, until_beat
+from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
 from imserver.features.webhooks.event_rows import (
@@ -32,45 +32,39 @@ from imserver.features.webhooks.event_rows import (
     EventStore,
     FeedRow,
     NewEvent,
-    NotOwner,
     StoredEvent,
 )
 from imserver.features.webhooks.requests import (
     BATCH_BYTES,
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
+    MISCONFIGURED,
     POST_SECONDS,
     REFUSED_PAUSE_SECONDS,
     Receiver,
     WebhookCounts,
 )
-from imserver.logging import RateLimitedLog
 from imserver.storage.dead_events import RetryRow
 from imserver.storage.log.contract import Entry
 from imserver.storage.statements import chunks
 from imserver.storage.store import Store
+from imserver.streams.consumer import (
+    LEASE_SECONDS,
+    RENEW_SECONDS,
+    Consumer,
+    DeliveryLease,
+    Failure,
+    stop_all,
+)
+from imserver.streams.sources import LogWindow
 from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS: Final = 10
-CLOCK_SECONDS: Final = 1
-"""The clock of the database has whole seconds, so a lease may end by so much earlier."""
-RENEW_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 0.5
 """How often the ends of the logs are compared with the positions: for what other nodes have stored."""
 GATHER_SECONDS: Final = 0.2
 """How long the first event waits for others, so that a busy app sends few requests."""
 REQUEST_EVENTS: Final = 250
 """Limit of the events in one request. A request costs 0.4 ms of CPU, each event in it 2 µs."""
-SAVE_SECONDS: Final = 1.0
-"""How often the positions are stored while the receiver takes everything; a node that is killed then leaves
-the events of this time to be sent again."""
-MAX_BUFFERED: Final = 5000
-"""Entries of an app that wait in memory; more are read from the log later."""
-MAX_BUFFERED_BYTES: Final = 4 * 1024 * 1024
-"""Limit of their content in bytes."""
-PAGE: Final = 500
 ADDED_AT_ONCE: Final = 500
 """Events that one call adds to a transaction: a push to many absent users may have a large content."""
 RETRIES_AT_ONCE: Final = 50
@@ -78,78 +72,12 @@ RETRY_SECONDS: Final = 1.0
 """How long retries may hold up the other events of an app."""
 MAX_RETRY_SECONDS: Final = 300
 _HOUR: Final = 3600.0
-MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407, 408, 410, 421, 425, 429})
-"""Statuses of 400 to 499 that say nothing about the content of the request."""
 _SPLIT_AFTER: Final = 3
 """After so many failed requests with the same events they are sent one by one."""
+_OLD_AFTER: Final = 7
+"""From so many failed requests on, when pauses are long, events may be old enough to be dead."""
 
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class LogWindow:
-    """Entries of an app's log after a position. What this node commits is not read back from the database."""
-
-    def __init__(self, store: Store, app: str, position: int) -> None:
-        self._store = store
-        self._app = app
-        self.position = position
-        """The entries up to here were taken."""
-        self._entries: deque[Entry] = deque()
-        self._size = 0
-        """Bytes of the content of these entries."""
-        self._end = position
-        """Up to this id the entries are here."""
-        self.head = position
-        """Up to this id entries are known to be stored."""
-
-    def committed(self, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """A transaction stored the ids from ``first`` to ``last``. Never switches."""
-        if first == self._end + 1 and len(self._entries) < MAX_BUFFERED and self._size < MAX_BUFFERED_BYTES:
-            self._add(entries)
-            self._end = last
-        self.head = max(self.head, last)
-
-    def _add(self, entries: Sequence[Entry]) -> None:
-        self._entries += entries
-        self._size += sum([len(entry.body) for entry in entries])
-
-    @property
-    def count(self) -> int:
-        """The number of entries to take, as far as it is known."""
-        return len(self._entries) + self.head - self._end
-
-    def skip(self) -> None:
-        """Take all entries that are known. Never switches."""
-        self._entries.clear()
-        self._size = 0
-        self.position = self._end = self.head
-
-    def first(self, limit: int) -> list[Entry]:
-        """The first entries after the position. May switch; raises StorageUnavailable."""
-        if len(self._entries) < limit and self.head > self._end:
-            self._read()
-        return [self._entries[number] for number in range(min(limit, len(self._entries)))]
-
-    def _read(self) -> None:
-        head = self.head
-        found = self._store.log().read(self._app, self._end, PAGE)
-        # A commit that continues the window may have come while this was read.
-        self._add([entry for entry in found if entry.id > self._end])
-        end = found[-1].id if len(found) == PAGE else max(head, found[-1].id if found else 0)
-        self._end = max(self._end, end)
-        self.head = max(self.head, self._end)
-
-    def after(self, seen: int) -> int:
-        """The position behind the first ``seen`` entries. Never switches."""
-        if seen == len(self._entries):
-            return self._end
-        return self._entries[seen - 1].id if seen else self.position
-
-    def take(self, upto: int) -> None:
-        """Take the entries up to an id. Never switches."""
-        while self._entries and self._entries[0].id <= upto:
-            self._size -= len(self._entries.popleft().body)
-        self.position = max(self.position, upto)
 
 
 class Feed:
@@ -158,44 +86,46 @@ class Feed:
     def __init__(self, app: str, receiver: Receiver) -> None:
         self.app = app
         self.receiver = receiver
+        self.lease = DeliveryLease()
         self.begin: int | None = None
         """Where the feed begins, if it is new: before the first entry that this node saw."""
         self.is_known = False
         """Whether this node has tried to get the lease."""
-        self.owned_until = 0.0
-        """Until when this node has the lease (monotonic)."""
         self.entries: LogWindow | None = None
         """What is to be sent; None: another node has the lease."""
         self.noting: LogWindow | None = None
         """What the notifications have not looked at."""
+        self.sender: Consumer[_Batch] | None = None
+        self.notifier: Consumer[Any] | None = None
+        """Looks through ``noting``."""
         self.event_id = 0
         self.event_head = 0
         self.waiting: set[str] = set()
         """Users with events that were put aside."""
         self.has_retries = True
         """Whether there are events that were put aside, as far as it is known."""
+        self.retried_at = 0.0
         self.next_due = 0
         """When the next user is to be notified, Unix milliseconds; 0: now, or not known."""
+        self.members: dict[int, tuple[str, ...]] = {}
+        """Groups whose members are known, as of the entries that the notifications have looked at."""
         self.saved = (0, 0, 0)
         """The positions as they were stored last."""
-        self.saved_at = 0.0
-        self.wake = Signal()
-        self.changed = Signal()
-        """Set when the receiver was changed, which ends the pause after a failure."""
-        self.sender: gevent.Greenlet[..., None] | None = None
-        self.failures = 0
-        """Requests that failed one after the other."""
-        self.failing_since = 0.0
 
     @property
     def owned(self) -> bool:
         """Whether this node has the lease."""
-        return self.entries is not None and monotonic() < self.owned_until
+        return self.entries is not None and self.lease.is_held
 
     @property
     def count(self) -> int:
         """The number of entries and rows to be sent, as far as it is known."""
         return 0 if self.entries is None else self.entries.count + self.event_head - self.event_id
+
+    @property
+    def consumers(self) -> list[Consumer[Any]]:
+        """What works on this feed."""
+        return [each for each in (self.sender, self.notifier) if each is not None]
 
     @property
     def positions(self) -> tuple[int, int, int]:
@@ -234,12 +164,11 @@ class Feeds:
         self._tally = tally
         self.feeds: dict[str, Feed] = {}
         """Look, do not touch."""
-        self.news = Signal()
-        """Set when there may be something for the notifications."""
+        self.notifier: Callable[[Feed], Consumer[Any]] | None = None
+        """Makes the consumer that looks for users to be notified."""
         self._changed = Signal()
         self._online: set[tuple[str, str]] = set()
         """(app, user): who came online since the last look."""
-        self._trouble = RateLimitedLog(log, "events are not delivered: %s%s")
 
     # --- what happens ---------------------------------------------------------------------------------------
 
@@ -252,9 +181,8 @@ class Feeds:
                 self._drop(feed)
         elif feed is not None:
             feed.receiver = receiver
-            feed.changed.set()
-            feed.wake.set()
-            self.news.set()
+            for consumer in feed.consumers:
+                consumer.retry()
         else:
             feed = self.feeds[app] = Feed(app, receiver)
             if not self._store.has_database:
@@ -270,14 +198,15 @@ class Feeds:
             if not feed.is_known:
                 self._changed.set()
             return
+        assert feed.sender is not None
+        assert feed.noting is not None
         feed.entries.committed(first, last, entries)
-        feed.wake.set()
-        if feed.noting is not None:
-            feed.noting.committed(first, last, entries)
-            if "absent" in feed.receiver.events:
-                self.news.set()
-            else:
-                feed.noting.skip()
+        feed.sender.wake()
+        feed.noting.committed(first, last, entries)
+        if feed.notifier is not None and "absent" in feed.receiver.events:
+            feed.notifier.wake()
+        else:
+            feed.noting.skip()
 
     def wants(self, app: str, kind: str) -> bool:
         """Whether the back end of an app wants events of this kind."""
@@ -296,7 +225,8 @@ class Feeds:
             feed = self.feeds.get(app)
             if feed is not None:
                 feed.event_head = max(feed.event_head, head)
-                feed.wake.set()
+                if feed.sender is not None:
+                    feed.sender.wake()
                 if not feed.is_known:
                     self._changed.set()
 
@@ -332,46 +262,54 @@ class Feeds:
         """Take or renew all leases. Switches. Raises StorageUnavailable."""
         if not self.feeds or not self._store.has_database:
             return
-        asked = monotonic()
+        since = monotonic()
         rows = self.events.claim(
             {app: feed.begin for app, feed in self.feeds.items()}, self.node(), LEASE_SECONDS
         )
         for app, feed in tuple(self.feeds.items()):
             feed.is_known = True
-            # After a lease that has ended another node may have delivered meanwhile: begin where it ended.
-            if app not in rows or asked >= feed.owned_until:
+            if not feed.lease.renew(since, app in rows):
                 self._drop(feed)
-            if app in rows:
-                feed.owned_until = asked + LEASE_SECONDS - CLOCK_SECONDS
-                if feed.entries is None:
-                    self._take(feed, rows[app])
-                self._save(feed)
+            if app in rows and feed.entries is None:
+                self._take(feed, rows[app])
+        for feed in tuple(self.feeds.values()):
+            self.save(feed)
 
     def _take(self, feed: Feed, row: FeedRow) -> None:
         """Begin to deliver a feed where its last owner has ended."""
-        feed.entries = LogWindow(self._store, feed.app, row.entry_id)
-        feed.noting = LogWindow(self._store, feed.app, row.noted_id)
+        read = partial(self._read, feed.app)
+        feed.entries, feed.noting = LogWindow(read, row.entry_id), LogWindow(read, row.noted_id)
         feed.event_id, feed.event_head = row.event_id, row.last_id
         feed.saved = feed.positions
         feed.has_retries = True
-        feed.failures = 0
         feed.next_due = 0
-        feed.sender = gevent.spawn(self._send_all, feed)
-        self.news.set()
+        feed.members = {}
+        feed.sender = Consumer(
+            f"the webhook of {feed.app}",
+            feed.lease,
+            partial(self._next, feed),
+            partial(self._deliver, feed),
+            partial(self.save, feed),
+            lambda: 1.0 if feed.has_retries and feed.receiver.url else None,
+        )
+        feed.notifier = None if self.notifier is None else self.notifier(feed)
+        for consumer in feed.consumers:
+            consumer.wake()
 
-    def _save(self, feed: Feed) -> None:
+    def _read(self, app: str, after: int, limit: int) -> list[Entry]:
+        return self._store.log().entries.read(app, after, limit)
+
+    def save(self, feed: Feed) -> None:
         """Store positions that have moved. Switches. Raises StorageUnavailable."""
-        feed.saved_at = monotonic()
         if feed.entries is not None and (positions := feed.positions) != feed.saved:
             self.events.save(feed.app, self.node(), *positions)
             feed.saved = positions
 
     def _drop(self, feed: Feed) -> None:
         """This node delivers the feed no longer."""
-        feed.entries = feed.noting = None
-        sender, feed.sender = feed.sender, None
-        if sender is not None and sender is not gevent.getcurrent():
-            sender.kill(block=False)
+        for consumer in feed.consumers:
+            consumer.stop()
+        feed.entries = feed.noting = feed.sender = feed.notifier = None
 
     def look(self) -> None:
         """Learn what is new in the feeds that this node delivers. Switches. Raises StorageUnavailable."""
@@ -387,31 +325,31 @@ class Feeds:
             return
         for app, head in self.events.heads(apps).items():
             feed = self.feeds.get(app)
-            if feed is None or feed.entries is None or feed.noting is None:
+            if feed is None or feed.entries is None or feed.noting is None or feed.sender is None:
                 continue
             feed.entries.head = max(feed.entries.head, head.entries)
             feed.noting.head = max(feed.noting.head, head.entries)
             feed.event_head = max(feed.event_head, head.events)
             feed.has_retries = head.has_retries or bool(feed.waiting)
             if feed.count or feed.has_retries:
-                feed.wake.set()
-            if feed.noting.count:
-                self.news.set()
+                feed.sender.wake()
+            if feed.notifier is not None and feed.noting.count:
+                feed.notifier.wake()
 
     def stop(self, seconds: float) -> None:
         """Send what waits for receivers that answer, for at most ``seconds``; give the leases back."""
         deadline = monotonic() + seconds
         while monotonic() < deadline and any(
-            feed.owned and feed.count and feed.receiver.url and not feed.failures
+            feed.owned and feed.count and feed.receiver.url and not (feed.sender and feed.sender.failures)
             for feed in self.feeds.values()
         ):
             gevent.sleep(GATHER_SECONDS)
         feeds = [feed for feed in self.feeds.values() if feed.entries is not None]
         self.feeds.clear()
-        gevent.killall([feed.sender for feed in feeds if feed.sender is not None], timeout=1.0)
         try:
+            stop_all([consumer for feed in feeds for consumer in feed.consumers])
             for feed in feeds:
-                self._save(feed)
+                self.save(feed)
             if feeds:
                 self.events.release([feed.app for feed in feeds], self.node())
         except StorageUnavailable as error:
@@ -419,85 +357,45 @@ class Feeds:
 
     # --- sending --------------------------------------------------------------------------------------------
 
-    def _send_all(self, feed: Feed) -> None:
-        """Greenlet: send a feed while this node has its lease."""
-        looked = 0.0
-        while feed.entries is not None:
-            if not feed.count:
-                has_work_later = feed.has_retries or feed.positions != feed.saved
-                feed.wake.wait(1.0 if has_work_later else None)
-                feed.wake.clear()
-            if 0 < feed.count < REQUEST_EVENTS:
-                gevent.sleep(GATHER_SECONDS)
-            try:
-                if not feed.owned:
-                    gevent.sleep(1.0)
-                elif not feed.receiver.url:
-                    self._skip(feed)
-                else:
-                    if feed.has_retries and monotonic() - looked > 1.0:
-                        self._retry(feed)
-                        looked = monotonic()
-                    if feed.count:
-                        self._send_some(feed)
-                    if monotonic() - feed.saved_at > SAVE_SECONDS:
-                        self._save(feed)
-            except NotOwner:
-                self._drop(feed)
-            except StorageUnavailable as error:
-                self._trouble(error, "")
-                gevent.sleep(1.0)
-            except Exception:
-                log.exception("events of %s could not be delivered", feed.app)
-                gevent.sleep(1.0)
-
-    def _skip(self, feed: Feed) -> None:
-        """Nobody is to be sent anything: the back end reads the events itself."""
-        if feed.entries is not None:
+    def _next(self, feed: Feed) -> _Batch | None:
+        """The next events; before them, those are tried again that were put aside."""
+        assert feed.entries is not None
+        assert feed.sender is not None
+        if not feed.receiver.url:  # the back end reads the events itself
+            feed.sender.is_unsaved |= bool(feed.count)
             feed.entries.skip()
             feed.event_id = feed.event_head
-
-    def _send_some(self, feed: Feed) -> None:
-        """Send the next events, until the receiver has them or they are put aside."""
-        batch = self._next(feed)
-        if batch is None:
-            return
-        if batch.empty:
-            feed.take(*batch.positions(feed))
-            return
-        delivery = token_hex(16)
-        while batch.events and feed.owned:
-            if not feed.receiver.url:
-                return
-            feed.changed.clear()
-            problem = self._post(feed, batch.events, delivery)
-            if not problem:
-                if batch.aside:
-                    self._advance(feed, batch)
-                else:
-                    feed.take(*batch.positions(feed))
-                self._succeeded(feed, len(batch.events))
-                return
-            if self._failed(feed, problem) and self._send_one_by_one(feed, batch, problem):
-                return
-            if self._bury(feed, batch):
-                return
-            self._pause(feed, problem)
-        if feed.owned:
-            self._advance(feed, batch)  # all of them wait behind others of their users
-
-    def _next(self, feed: Feed) -> _Batch | None:
-        entries = feed.entries
-        assert entries is not None
-        of_log = entries.first(REQUEST_EVENTS)
+            return None
+        if feed.has_retries and monotonic() - feed.retried_at > 1.0:
+            self._retry(feed, feed.sender)
+            feed.retried_at = monotonic()
+        if not feed.count:
+            return None
+        if feed.count < REQUEST_EVENTS:
+            gevent.sleep(GATHER_SECONDS)
+        of_log = feed.entries.first(REQUEST_EVENTS)
         rows: list[StoredEvent] = []
         head = feed.event_head  # what is added while the rows are read is not among them
         if head > feed.event_id:
             rows = self.events.read(feed.app, feed.event_id, REQUEST_EVENTS)
-        if feed.entries is not entries:
-            return None
         page = page_of(feed.app, of_log, rows, self.node(), feed.receiver.events, REQUEST_EVENTS, BATCH_BYTES)
         return _Batch(page, len(of_log), rows[-1].id if rows else head, feed.waiting)
+
+    def _deliver(self, feed: Feed, batch: _Batch) -> Failure | None:
+        """Send events, unless they wait behind others of their users; put those aside that are refused."""
+        if batch.events:
+            if not feed.receiver.url:
+                return None
+            problem = self._post(feed, batch.events, batch.delivery)
+            if problem is not None:
+                return self._failed(feed, batch, problem)
+        if batch.aside:
+            self._advance(feed, batch)
+        else:
+            feed.take(*batch.positions(feed))
+        if batch.events:
+            self._succeeded(feed, len(batch.events))
+        return None
 
     def _post(self, feed: Feed, events: Sequence[Outbound], delivery: str) -> _Problem | None:
         """Send events; the problem, if there is one."""
@@ -513,28 +411,27 @@ class Feeds:
 
     def _succeeded(self, feed: Feed, count: int) -> None:
         self._tally.delivered += count
-        if feed.failures:
+        if feed.sender is not None and feed.sender.failures:
             log.info("webhook of %s: the back end answers again", feed.app)
-        feed.failures = 0
 
-    def _failed(self, feed: Feed, problem: _Problem) -> bool:
-        """A request failed. Whether its events are to be sent one by one."""
+    def _failed(self, feed: Feed, batch: _Batch, problem: _Problem) -> Failure | None:
+        """A request failed. Its events are sent one by one, moved to the dead ones, or tried again: after an
+        hour every five minutes, but every two seconds while the receiver refuses connections."""
+        assert feed.sender is not None
         self._tally.failures += 1
-        if not feed.failures:
-            feed.failing_since = monotonic()
+        failures = feed.sender.failures + 1
+        if failures == 1:
             log.warning("webhook of %s: %s; trying again", feed.app, problem.text)
-        feed.failures += 1
-        return problem.is_final or bool(problem.status and feed.failures % _SPLIT_AFTER == 0)
-
-    def _pause(self, feed: Feed, problem: _Problem) -> None:
-        """Wait before the next attempt: twice as long each time, up to a minute; after an hour five. It is at
-        most two seconds while the receiver refuses connections."""
-        longest = LONGEST_PAUSE_SECONDS
+        is_split = problem.is_final or (problem.status and failures % _SPLIT_AFTER == 0)
+        if is_split and self._send_one_by_one(feed, batch, problem):
+            return None
+        if failures >= _OLD_AFTER and self._bury(feed, batch, failures):
+            # Without anything left there is no failure, or replayed events would wait for ever.
+            return Failure(problem.text, is_dead=True) if feed.count else None
         if problem.nothing_listens:
-            longest = REFUSED_PAUSE_SECONDS
-        elif monotonic() - feed.failing_since > _HOUR:
-            longest = MAX_RETRY_SECONDS
-        feed.changed.wait(retry_pause(feed.failures, FIRST_PAUSE_SECONDS, longest))
+            return Failure(problem.text, REFUSED_PAUSE_SECONDS)
+        is_long = monotonic() - feed.sender.since > _HOUR
+        return Failure(problem.text, MAX_RETRY_SECONDS if is_long else None)
 
     def _send_one_by_one(self, feed: Feed, batch: _Batch, problem: _Problem) -> bool:
         """Find the events that the receiver refuses, and put them aside; False: it takes none of them."""
@@ -579,25 +476,21 @@ class Feeds:
         self.events.advance(feed.app, self.node(), entry_id, event_id, aside, dead)
         feed.take(entry_id, event_id)
 
-    def _bury(self, feed: Feed, batch: _Batch) -> bool:
+    def _bury(self, feed: Feed, batch: _Batch, failures: int) -> bool:
         """Move events that have failed for three days to the dead ones. Whether there were any."""
-        if FIRST_PAUSE_SECONDS * 2.0 ** min(feed.failures, 20) < LONGEST_PAUSE_SECONDS:
-            return False
         before = int(time()) - KEEP_SECONDS
-        old = batch.begin(self._store.log().stored_at(feed.app, batch.entry_ids), before)
+        old = batch.begin(self._store.log().entries.stored_at(feed.app, batch.entry_ids), before)
         if old is None:
             return False
-        self._advance(feed, old, [_retry_row(event, feed.failures) for event in old.events], dead=True)
-        if not feed.count:
-            feed.failures = 0  # otherwise replayed events would wait for ever
+        self._advance(feed, old, [_retry_row(event, failures) for event in old.events], dead=True)
         log.error("webhook of %s: %d events are dead after three days", feed.app, len(old.events))
         return True
 
-    def _retry(self, feed: Feed) -> None:
+    def _retry(self, feed: Feed, sender: Consumer[_Batch]) -> None:
         """Try the events again that were put aside: of each user the first one."""
         feed.waiting = self.events.waiting_users(feed.app)
         now, deadline = int(time()), monotonic() + RETRY_SECONDS
-        while feed.waiting and not feed.failures:
+        while feed.waiting and not sender.failures:
             rows = self.events.due_retries(feed.app, now, RETRIES_AT_ONCE)
             if not rows:
                 break
@@ -647,11 +540,8 @@ class _Batch:
         self._page = page
         self._seen = seen
         self._last_row = last_row
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to send or to put aside."""
-        return not (self.events or self.aside)
+        self.delivery = token_hex(16)
+        """The same for each attempt."""
 
     def positions(self, feed: Feed) -> tuple[int, int]:
         """The positions in the log and in the events behind this batch, until they are taken."""

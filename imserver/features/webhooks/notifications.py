@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 import msgspec
+from msgspec import Struct
 
 from imserver.auth.accounts import AccountLookup
 from imserver.cluster.registry import Registry
-from imserver.errors import StorageUnavailable
-from imserver.features.webhooks.event_rows import Absence, NewEvent, NotOwner
-from imserver.features.webhooks.feeds import PAGE, Feed, Feeds, LogWindow
-from imserver.logging import RateLimitedLog
+from imserver.features.webhooks.event_rows import Absence, NewEvent
+from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.message_view import entry_view
 from imserver.sessions.presence import Presence
 from imserver.storage.log.contract import Conversation, ConversationSummary, Entry
 from imserver.storage.store import Store
+from imserver.streams.consumer import Consumer
+from imserver.streams.sources import PAGE
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
 
-log = logging.getLogger(__name__)
-
 GATHER_SECONDS: Final = 0.1
 """How long new entries wait for others."""
-RETRY_SECONDS: Final = 0.5
-"""Pause after the database did not answer."""
 MIN_PAUSE_SECONDS: Final = 0.05
 """Pause while an absence is due and cannot be decided, because the registry is away."""
 DUE_AT_ONCE: Final = 200
@@ -41,13 +38,20 @@ MAX_CACHED_MEMBERS: Final = 100_000
 _encode: Final = msgspec.json.Encoder().encode
 
 
+class _Work(Struct):
+    """What is looked at together: entries up to a position, or absences that are due."""
+
+    entries: list[Entry] = []
+    position: int = 0
+    due: list[Absence] = []
+
+
 class Notifications:
     """Decides about notifications, in the apps whose feeds this node delivers and that want ``absent``.
 
     A receiver of a stored message who is offline is noted. If they are offline ``absent_seconds`` later, have
     not read it, and are no bot, an ``absent`` event is added; then no other one for this conversation until
-    they were online. What is noted is in the database, so it survives the node. Owner of the cached group
-    members.
+    they were online. What is noted is in the database, so it survives the node. Each app has a consumer.
     """
 
     def __init__(
@@ -58,61 +62,61 @@ class Notifications:
         self._registry = registry
         self._store = store
         self._accounts = accounts
-        self._members: dict[tuple[str, int], tuple[str, ...]] = {}
         self._cached = 0
-        self._windows: dict[str, LogWindow] = {}
-        """App → the window whose entries have kept its cached members current."""
-        self._trouble = RateLimitedLog(log, "nobody is notified: %s%s")
+        """At least the number of members that are remembered."""
+        feeds.notifier = self._notifier
 
-    def run(self) -> None:
-        """Greenlet: look at new entries and at absences whose time has come, until it is killed."""
-        failed = False
-        while True:
-            if self._feeds.news.wait(RETRY_SECONDS if failed else self._until_due()):
-                self._feeds.news.clear()
-                gevent.sleep(GATHER_SECONDS)
-            failed = False
-            for app in self._windows.keys() - self._feeds.feeds.keys():
-                self._forget_app(app)
-            for feed in tuple(self._feeds.feeds.values()):
-                try:
-                    self._look_at(feed)
-                except NotOwner:
-                    log.debug("another node notifies the users of %s", feed.app)
-                except StorageUnavailable as error:
-                    self._trouble(error, "")
-                    failed = True
-                except Exception:
-                    log.exception("users of %s could not be notified", feed.app)
-                    failed = True
+    def _notifier(self, feed: Feed) -> Consumer[_Work]:
+        return Consumer(
+            f"the notification of users of {feed.app}",
+            feed.lease,
+            partial(self._next, feed),
+            partial(self._look_at, feed),
+            partial(self._feeds.save, feed),
+            partial(self._until_due, feed),
+        )
 
-    def _until_due(self) -> float | None:
+    def _until_due(self, feed: Feed) -> float | None:
         """Seconds until the next absence is due; None: there is none."""
-        feeds = [feed for app, feed in self._feeds.feeds.items() if self._feeds.wants(app, "absent")]
-        due = min([feed.next_due for feed in feeds if feed.noting is not None], default=_NEVER)
-        if due == _NEVER:
+        if feed.next_due == _NEVER or not self._feeds.wants(feed.app, "absent"):
             return None
-        is_lapsed = any(feed.noting is not None and not feed.owned for feed in feeds)
-        return max(due / 1000 - time(), RETRY_SECONDS if is_lapsed else MIN_PAUSE_SECONDS)
+        return max(feed.next_due / 1000 - time(), MIN_PAUSE_SECONDS)
 
-    def _look_at(self, feed: Feed) -> None:
-        """Note who is offline, and add the events that are due. Switches."""
-        wanted = self._feeds.wants(feed.app, "absent")
-        if feed.noting is not None and not wanted:
-            feed.noting.skip()
-            self._forget_app(feed.app)  # the skipped entries may change members
-        while feed.owned and feed.noting is not None and feed.noting.count:
-            window = feed.noting
-            self._follow(feed.app, window)
+    def _next(self, feed: Feed) -> _Work | None:
+        """New entries, or else absences that are due. Switches."""
+        window = feed.noting
+        assert window is not None
+        if not self._feeds.wants(feed.app, "absent"):
+            window.skip()
+            feed.members.clear()  # the skipped entries may change them
+            return None
+        if window.count:
+            if window.count < PAGE:
+                gevent.sleep(GATHER_SECONDS)
             entries = window.first(PAGE)
-            position = window.after(len(entries))
-            absences = self._absences(feed, entries)
-            if absences:
-                self._feeds.events.note(feed.app, self._feeds.node(), position, absences)
-                feed.next_due = min(feed.next_due, absences[0].due)
-            window.take(position)
-        if wanted and feed.owned and feed.next_due <= time() * 1000 and self._registry.healthy():
-            self._report_due(feed)
+            return _Work(entries, window.after(len(entries)))
+        now = int(time() * 1000)
+        if feed.next_due <= now and self._registry.healthy():
+            due, next_due = self._feeds.events.due_absences(feed.app, now, DUE_AT_ONCE)
+            if due:  # until there are none it stays due, also if the following fails
+                return _Work(due=due)
+            feed.next_due = next_due or _NEVER
+        return None
+
+    def _look_at(self, feed: Feed, work: _Work) -> None:
+        """Note who is offline, or add the events that are due, unless the users were online or have read
+        it. Switches."""
+        app, events, window = feed.app, self._feeds.events, feed.noting
+        assert window is not None
+        if work.due:
+            reported, over = self._decide(app, work.due)
+            self._feeds.added(events.end_absences(app, self._feeds.node(), reported, over))
+            return
+        absences = self._absences(feed, work.entries)
+        if absences:
+            events.note(app, self._feeds.node(), work.position, absences)
+            feed.next_due = min(feed.next_due, absences[0].due)
+        window.take(work.position)
 
     # --- who is offline -------------------------------------------------------------------------------------
 
@@ -122,9 +126,9 @@ class Notifications:
         found: dict[tuple[str, int], int] = {}
         for entry in entries:
             if entry.kind in ("join", "leave"):
-                self._forget(app, entry.conversation)
+                self._cached -= len(feed.members.pop(entry.conversation, ()))
             elif entry.kind == "message" and not entry.room:
-                for user in entry.members or self._members_of(app, entry.conversation):
+                for user in entry.members or self._members_of(feed, entry.conversation):
                     if user and user != entry.sender:
                         found.setdefault((user, entry.conversation), entry.id)
         users = list(dict.fromkeys(user for user, _ in found))
@@ -139,51 +143,27 @@ class Notifications:
             if user in offline
         ]
 
-    def _members_of(self, app: str, group: int) -> tuple[str, ...]:
-        known = self._members.get((app, group))
+    def _members_of(self, feed: Feed, group: int) -> tuple[str, ...]:
+        known = feed.members.get(group)
         if known is None:
             members: list[str] = []
-            stored = self._store.log()
-            while page := stored.members(app, group, members[-1] if members else "", MEMBERS_AT_ONCE):
+            conversations = self._store.log().conversations
+            while page := conversations.members(
+                feed.app, group, members[-1] if members else "", MEMBERS_AT_ONCE
+            ):
                 members += [row.user for row in page]
                 if len(page) < MEMBERS_AT_ONCE:
                     break
             known = tuple(members)
             if self._cached + len(known) > MAX_CACHED_MEMBERS:
-                self._members.clear()
+                for each in self._feeds.feeds.values():
+                    each.members.clear()
                 self._cached = 0
-            self._members[app, group] = known
+            feed.members[group] = known
             self._cached += len(known)
         return known
 
-    def _follow(self, app: str, window: LogWindow) -> None:
-        """Forget the members of an app's groups if another node has looked at its entries meanwhile."""
-        if self._windows.get(app) is not window:
-            self._forget_app(app)
-            self._windows[app] = window
-
-    def _forget_app(self, app: str) -> None:
-        if self._windows.pop(app, None) is None:
-            return
-        for known, group in [each for each in self._members if each[0] == app]:
-            self._forget(known, group)
-
-    def _forget(self, app: str, group: int) -> None:
-        self._cached -= len(self._members.pop((app, group), ()))
-
     # --- who is to be notified ------------------------------------------------------------------------------
-
-    def _report_due(self, feed: Feed) -> None:
-        """Add the events of absences whose time has come, unless the users were online or have read it."""
-        app, events = feed.app, self._feeds.events
-        while feed.owned:
-            now = int(time() * 1000)
-            due, next_due = events.due_absences(app, now, DUE_AT_ONCE)
-            if not due:  # until then it stays due, also if the following fails
-                feed.next_due = next_due or _NEVER
-                return
-            reported, over = self._decide(app, due)
-            self._feeds.added(events.end_absences(app, self._feeds.node(), reported, over))
 
     def _decide(
         self, app: str, due: Sequence[Absence]
@@ -192,8 +172,8 @@ class Notifications:
         online = self._presence.are_online(app, users)
         bots = {account.user for account in self._accounts.those_of(app, users) if account.bot}
         stored = self._store.log()
-        entries = {entry.id: entry for entry in stored.entries(app, list({each.entry for each in due}))}
-        found = stored.conversations(app, list({each.conversation for each in due}))
+        entries = {entry.id: entry for entry in stored.entries.find(app, list({each.entry for each in due}))}
+        found = stored.conversations.find(app, list({each.conversation for each in due}))
         conversations = {conversation.id: conversation for conversation in found}
         reported, over = [], []
         for absence, here in zip(due, online, strict=True):
@@ -240,14 +220,14 @@ def _summary(
     stored: MessageLog, app: str, absence: Absence, known: Conversation | None
 ) -> ConversationSummary | None:
     """The conversation as the user sees it; None: the user is no member any more."""
-    if stored.member(app, absence.conversation, absence.user) is None:
+    if stored.conversations.member(app, absence.conversation, absence.user) is None:
         return None
     while known is not None:
         # The list is ordered by the newest entry, which no other conversation has.
-        page, _ = stored.list_conversations(app, absence.user, known.last_id + 1, 1)
+        page, _ = stored.conversations.page(app, absence.user, known.last_id + 1, 1)
         if page and page[0].conversation.id == known.id:
             return page[0]
-        latest = stored.conversation(app, absence.conversation)
+        latest = stored.conversations.get(app, absence.conversation)
         if latest is None or latest.last_id == known.last_id:
             return None
         known = latest

@@ -37,8 +37,8 @@ class Occupancy:
         self._empty: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
         """Channels without subscribers → the greenlet that will notify the back end."""
         self._is_alone = registrar is None
-        channels.on_joined.append(self._joined)
-        channels.on_parted.append(self._parted)
+        channels.members.on_joined.append(self._joined)
+        channels.members.on_parted.append(self._parted)
         if registrar is not None:
             registrar.on_empty.append(self._emptied)
 
@@ -67,7 +67,7 @@ class Occupancy:
     def _vacate(self, app: str, channel: str) -> None:
         """Greenlet: nobody on this node has subscribed since."""
         del self._empty[app, channel]
-        if not self._channels.count(app, channel):
+        if not self._channels.members.count(app, channel):
             self._report(app, "vacated", channel)
 
     def _report(self, app: str, event: Literal["occupied", "vacated"], channel: str) -> None:

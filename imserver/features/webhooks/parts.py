@@ -33,11 +33,11 @@ def build(core: Core) -> FeatureParts:
     apps = follow_apps(core.tenants, webhooks)
     registrar = None if core.cluster is None else core.cluster.registrar
     Occupancy(core.channels, core.table, webhooks, registrar)
-    notifications = Notifications(webhooks.feeds, core.presence, core.registry, core.store, core.accounts)
+    Notifications(webhooks.feeds, core.presence, core.registry, core.store, core.accounts)
     return FeatureParts(
         webhooks,
         prepare=apps.prepare,
         reload=apps.reload,
-        run=(webhooks.feeds.run, notifications.run),
+        run=(webhooks.feeds.run,),
         finish=lambda: webhooks.stop(_LAST_SECONDS),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from math import inf
 from secrets import token_hex
 from time import monotonic, time
 from typing import Any, Final
@@ -15,8 +16,8 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from imserver.auth.back_ends import LoginAnswer
-from imserver.clock import retry_pause
 from imserver.logging import RateLimitedLog
+from imserver.streams.consumer import Consumer, DeliveryLease, Failure
 from imserver.transport.outgoing import ANSWER_BYTES, NO_HEADERS, NothingListens, Outgoing, Unreachable
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,11 @@ MAX_EVENTS: Final = 10_000
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Bytes of the waiting events of all apps."""
 POST_SECONDS: Final = 10.0
-FIRST_PAUSE_SECONDS: Final = 0.5
-LONGEST_PAUSE_SECONDS: Final = 60.0
 REFUSED_PAUSE_SECONDS: Final = 1.2
 """The longest pause if the connection was refused, which costs both sides next to nothing. Pauses vary by
 half: a back end that starts again gets its events within two seconds."""
+MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407, 408, 410, 421, 425, 429})
+"""Statuses of 400 to 499 that say nothing about the content of the request."""
 KEEP_SECONDS: Final = 600.0
 """How long one request is repeated before its events are dropped."""
 _LOG_SECONDS: Final = 10.0
@@ -75,8 +76,17 @@ class Receiver(Struct, frozen=True):
         return outgoing.post(self.url, self.secret, body, int(time()), delivery, POST_SECONDS)[0]
 
 
+class _Batch(Struct, frozen=True):
+    """One request."""
+
+    count: int
+    """The number of events."""
+    body: bytes
+    delivery: str
+
+
 class WebhookQueue:
-    """Owner of the waiting events of one app. A greenlet sends them in their order while there are any.
+    """Owner of the waiting events of one app. A consumer sends them in their order while there are any.
 
     A failed request is repeated unchanged, after random pauses that double, so that many nodes do not repeat
     at the same time. They stay short while the back end refuses connections.
@@ -88,10 +98,11 @@ class WebhookQueue:
         self._outgoing = outgoing
         self._tally = tally
         self._waiting: deque[bytes] = deque()
-        self._batch: list[bytes] = []
-        self._failures = 0
-        self._longest_pause = LONGEST_PAUSE_SECONDS
-        self._sender: gevent.Greenlet[..., None] | None = None
+        self._sent = 0
+        """The number of events in the request that is under way."""
+        self._consumer = Consumer(
+            f"the webhook of {receiver.app}", DeliveryLease(inf), self._next, self._deliver
+        )
         self._unlogged = 0
         self._logged_at = 0.0
 
@@ -109,26 +120,23 @@ class WebhookQueue:
         self._waiting.append(event)
         tally.waiting += 1
         tally.waiting_bytes += len(event)
-        if self._sender is None:
-            self._sender = gevent.spawn(self._run)
+        self._consumer.wake()
 
     @property
     def busy(self) -> bool:
         """Whether an event waits or is being sent."""
-        return self._sender is not None
+        return self._consumer.is_busy
 
     @property
     def failing(self) -> bool:
         """Whether the last request failed."""
-        return self._failures > 0
+        return self._consumer.failures > 0
 
     def stop(self) -> None:
-        """Stop sending, and drop the waiting events. Switches until the greenlet has ended."""
-        if self._sender is not None:
-            self._sender.kill()
-            self._sender = None
-        left = len(self._batch) + len(self._waiting)
-        self._batch = []
+        """Stop sending, and drop the waiting events. Never switches."""
+        self._consumer.stop()
+        left = self._sent + len(self._waiting)
+        self._sent = 0
         while self._waiting:
             self._take()
         if left:
@@ -150,57 +158,43 @@ class WebhookQueue:
             self._unlogged = 0
             self._logged_at = now
 
-    # --- the greenlet ---------------------------------------------------------------------------------------
+    def _next(self) -> _Batch | None:
+        events: list[bytes] = []
+        size = 0
+        while self._waiting and len(events) < BATCH_EVENTS:
+            size += len(self._waiting[0])
+            if events and size > BATCH_BYTES:
+                break
+            events.append(self._take())
+        self._sent = len(events)
+        return _Batch(len(events), self.receiver.body(b",".join(events)), token_hex(16)) if events else None
 
-    def _run(self) -> None:
+    def _deliver(self, batch: _Batch) -> Failure | None:
+        """Send a request. After ten minutes its events are dropped."""
+        app, longest_pause = self.receiver.app, None
         try:
-            while self._waiting:
-                size = 0
-                while self._waiting and len(self._batch) < BATCH_EVENTS:
-                    size += len(self._waiting[0])
-                    if self._batch and size > BATCH_BYTES:
-                        break
-                    self._batch.append(self._take())
-                self._deliver(self._batch)
-                self._batch = []
-        finally:
-            self._sender = None
-
-    def _deliver(self, batch: list[bytes]) -> None:
-        body = self.receiver.body(b",".join(batch))
-        delivery = token_hex(16)
-        deadline = monotonic() + KEEP_SECONDS
-        while True:
-            problem = self._try(body, delivery)
-            if not problem:
-                self._tally.delivered += len(batch)
-                if self.failing:
-                    log.info("webhook of %s: the back end answers again", self.receiver.app)
-                self._failures = 0
-                return
-            self._tally.failures += 1
-            if not self.failing:
-                log.warning("webhook of %s: %s; trying again", self.receiver.app, problem)
-            if monotonic() > deadline:
-                self._drop(len(batch), f"the back end has not taken them for {KEEP_SECONDS:g} s: {problem}")
-                return
-            self._failures += 1
-            gevent.sleep(retry_pause(self._failures, FIRST_PAUSE_SECONDS, self._longest_pause))
-
-    def _try(self, body: bytes, delivery: str) -> str:
-        """Send once; the problem, or ``""``."""
-        receiver, self._longest_pause = self.receiver, LONGEST_PAUSE_SECONDS
-        try:
-            status = receiver.post(self._outgoing, body, delivery)
-        except NothingListens as problem:
-            self._longest_pause = REFUSED_PAUSE_SECONDS
-            return str(problem)
-        except Unreachable as problem:
-            return str(problem)
-        except Exception as error:  # the greenlet must go on with the other events
-            log.exception("webhook of %s failed", receiver.app)
-            return str(error)
-        return "" if 200 <= status < 300 else f"it answered with status {status}"
+            status = self.receiver.post(self._outgoing, batch.body, batch.delivery)
+            problem = "" if 200 <= status < 300 else f"it answered with status {status}"
+        except Unreachable as error:
+            problem = str(error)
+            longest_pause = REFUSED_PAUSE_SECONDS if isinstance(error, NothingListens) else None
+        except Exception as error:  # the other events must be sent
+            log.exception("webhook of %s failed", app)
+            problem = str(error)
+        if not problem:
+            self._tally.delivered += batch.count
+            self._sent = 0
+            if self.failing:
+                log.info("webhook of %s: the back end answers again", app)
+            return None
+        self._tally.failures += 1
+        if not self.failing:
+            log.warning("webhook of %s: %s; trying again", app, problem)
+        if monotonic() - self._consumer.since <= KEEP_SECONDS:
+            return Failure(problem, longest_pause)
+        self._drop(batch.count, f"the back end has not taken them for {KEEP_SECONDS:g} s: {problem}")
+        self._sent = 0
+        return Failure(problem, is_dead=True)
 
 
 ASK_SECONDS: Final = 2.0
@@ -343,7 +337,7 @@ class WebhookQueues:
         if receiver is None or not receiver.url:
             if queue is not None:
                 del self._queues[app]
-                gevent.spawn(queue.stop)
+                queue.stop()
         elif queue is None:
             self._queues[app] = WebhookQueue(receiver, self._outgoing, self._tally)
         else:

@@ -7,7 +7,7 @@ Each is a row, and an entry of the log about the message. The totals of a messag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -23,12 +23,10 @@ from imserver.storage.log.contract import (
     RECALLED,
     UNKNOWN_MESSAGE,
     Change,
-    Draft,
-    Entry,
     Rejected,
     options_of,
 )
-from imserver.storage.log.groups import MEMBER, group_settings
+from imserver.storage.log.groups import MEMBER, group_settings, record
 from imserver.storage.log.rows import (
     NUMBERS,
     ROOM,
@@ -52,9 +50,12 @@ MOST_PINS: Final = 100
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class AnnotationWriter(LogWriter):
+class AnnotationWriter:
     """Adds and removes reactions and pins. Each method returns after the commit and may raise
     StorageUnavailable. Its result has no entry if nothing had to change."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
 
     def react(
         self, app: str, user: str, message: int, emoji: str, *, remove: bool = False, time_ms: int = 0
@@ -67,10 +68,10 @@ class AnnotationWriter(LogWriter):
             found = _find(transaction, user, message)
             if isinstance(found, Rejected):
                 return found
-            driver, log = transaction.driver, transaction.log
+            sql, log = transaction.sql, transaction.log
             row = (log, message, emoji, user)
             there = "SELECT id FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
-            if bool(driver.query(there, row)) is not remove:
+            if bool(sql.query(there, row)) is not remove:
                 return Change(found.state.id)
             meta = decode_meta(found.meta)
             totals = _totals(meta)
@@ -78,15 +79,23 @@ class AnnotationWriter(LogWriter):
                 return Rejected(FULL, f"at most {MOST_EMOJI} different emoji")
             before = totals.get(emoji, Reaction(emoji, 0))
             count = before.count + (-1 if remove else 1)
-            entry = _enter(
-                transaction, found, user, "reaction", remove, time_ms, emoji.encode(), {"count": count}
+            entry = record(
+                transaction,
+                found.state,
+                "reaction",
+                user,
+                {"count": count},
+                emoji.encode(),
+                type="remove" if remove else "add",
+                about=found.id,
+                time_ms=time_ms,
             )
             if remove:
-                driver.execute(
+                sql.execute(
                     "DELETE FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s", row
                 )
             else:
-                driver.execute(
+                sql.execute(
                     "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
                     (*row, entry.id),
                 )
@@ -99,7 +108,7 @@ class AnnotationWriter(LogWriter):
             _write_totals(transaction, message, meta, totals, entry.id)
             return Change(found.state.id, entry)
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def pin(
         self, app: str, user: str, message: int, *, remove: bool = False, time_ms: int = 0
@@ -114,25 +123,33 @@ class AnnotationWriter(LogWriter):
                 options = options_of(group_settings(transaction, found.state.id)[1])
                 if options["pin"] != MEMBER:
                     return Rejected(NOT_ALLOWED, "only the owner and admins of this group pin messages")
-            driver, log, conversation = transaction.driver, transaction.log, found.state.id
-            there = driver.query("SELECT id FROM pin WHERE log = %s AND message = %s", (log, message))
+            sql, log, conversation = transaction.sql, transaction.log, found.state.id
+            there = sql.query("SELECT id FROM pin WHERE log = %s AND message = %s", (log, message))
             if bool(there) is not remove:
                 return Change(conversation)
             if not remove:
                 count = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
-                if driver.query(count, (log, conversation))[0][0] >= MOST_PINS:
+                if sql.query(count, (log, conversation))[0][0] >= MOST_PINS:
                     return Rejected(FULL, f"at most {MOST_PINS} pinned messages")
-            entry = _enter(transaction, found, user, "pin", remove, time_ms)
+            entry = record(
+                transaction,
+                found.state,
+                "pin",
+                user,
+                type="remove" if remove else "add",
+                about=found.id,
+                time_ms=time_ms,
+            )
             if remove:
-                driver.execute("DELETE FROM pin WHERE log = %s AND message = %s", (log, message))
+                sql.execute("DELETE FROM pin WHERE log = %s AND message = %s", (log, message))
             else:
-                driver.execute(
+                sql.execute(
                     "INSERT INTO pin (log, message, conversation, id) VALUES (%s, %s, %s, %s)",
                     (log, message, conversation, entry.id),
                 )
             return Change(conversation, entry)
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
 
 def emoji_objection(emoji: str) -> str:
@@ -161,14 +178,14 @@ class _Found(Struct):
 
 def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Rejected:
     """The message, or the reason of a refusal. ``user`` ``""`` may read everything."""
-    driver, log, unknown = transaction.driver, transaction.log, Rejected(UNKNOWN_MESSAGE)
+    sql, log, unknown = transaction.sql, transaction.log, Rejected(UNKNOWN_MESSAGE)
     statement = "SELECT conversation, kind, about, meta FROM message WHERE log = %s AND id = %s"
-    rows = driver.query(statement, (log, message)) if message > transaction.head.floor else []
+    rows = sql.query(statement, (log, message)) if message > transaction.head.floor else []
     if not rows:
         return unknown
     conversation, kind, about, meta = rows[0]
     recalled = kind == NUMBERS["recall"] and about == message
-    state = driver.conversations(log, (conversation,)).get(conversation)
+    state = transaction.conversations((conversation,)).get(conversation)
     if not (recalled or kind == NUMBERS["message"]) or state is None or state.kind == ROOM:
         return unknown
     role, muted_until = "", 0
@@ -177,11 +194,11 @@ def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Reje
             "SELECT coalesce(readable_after, joined_id), left_id, role, muted_until, bot FROM membership "
             "WHERE log = %s AND member = %s AND conversation = %s ORDER BY joined_id"
         )
-        times = driver.query(statement, (log, user, conversation))
+        times = sql.query(statement, (log, user, conversation))
         readable = any(after < message and (left is None or message <= left) for after, left, *_ in times)
         if not readable or times[-1][1] is not None:
             return unknown
-        if times[-1][4] and user not in readers_of(driver, log, message):
+        if times[-1][4] and user not in readers_of(sql, log, message):
             return unknown
         role, muted_until = text_of(times[-1][2]), times[-1][3]
     if recalled:
@@ -190,34 +207,9 @@ def _find(transaction: AppTransaction, user: str, message: int) -> _Found | Reje
         return Rejected(MUTED)
     if user and state.kind == USER:
         peers = {(each, user) for each in state.members if each != user}
-        if driver.blocks(transaction.app, peers):
+        if transaction.blocks(peers):
             return Rejected(BLOCKED)
     return _Found(message, state, role, bytes(meta))
-
-
-def _enter(
-    transaction: AppTransaction,
-    found: _Found,
-    user: str,
-    kind: Literal["reaction", "pin"],
-    remove: bool,
-    time_ms: int,
-    body: bytes = b"",
-    meta: dict[str, Any] | None = None,
-) -> Entry:
-    draft = Draft(
-        sender=user,
-        kind=kind,
-        type="remove" if remove else "add",
-        body=body,
-        time_ms=time_ms or transaction.now * 1000,
-        about=found.id,
-        meta=_encode(meta) if meta else b"",
-        conversation=found.state.id,
-    )
-    entry = transaction.enter(found.state, draft)
-    transaction.settle()
-    return entry
 
 
 def _totals(meta: dict[str, Any]) -> dict[str, Reaction]:
@@ -228,7 +220,7 @@ def _totals(meta: dict[str, Any]) -> dict[str, Reaction]:
 def _users(transaction: AppTransaction, message: int, emoji: str) -> tuple[str, ...]:
     """All users who react to a message with an emoji, the first one first."""
     statement = "SELECT member FROM reaction WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
-    rows = transaction.driver.query(statement, (transaction.log, message, emoji))
+    rows = transaction.sql.query(statement, (transaction.log, message, emoji))
     return tuple(text_of(row[0]) for row in rows)
 
 
@@ -247,7 +239,7 @@ def _write_totals(
     ]
     if shown:
         meta["reactions"] = shown
-    transaction.driver.execute(
+    transaction.sql.execute(
         "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
         (_encode(meta), transaction.log, message),
     )

@@ -16,9 +16,8 @@ from msgspec.structs import replace
 
 from imserver.storage.contract import commands_of
 from imserver.storage.log.contract import OPTIONS, Draft, Entry
-from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.rows import ConversationState, LogHead, decode_meta
-from imserver.storage.statements import text_of
+from imserver.storage.statements import Statements, text_of
 
 MOST_BOTS: Final = 20
 """Bots of one group."""
@@ -31,7 +30,7 @@ _OF_MEMBERS: Final = ("join", "leave", "group")
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def with_command(driver: LogDriver, app: str, state: ConversationState, draft: Draft) -> Draft:
+def with_command(sql: Statements, app: str, state: ConversationState, draft: Draft) -> Draft:
     """A draft whose text begins with ``/``. If a bot of the conversation has this command, it is ``command``
     in ``meta``."""
     found = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
@@ -44,7 +43,7 @@ def with_command(driver: LogDriver, app: str, state: ConversationState, draft: D
         "SELECT b.id, b.commands, a.name FROM bot b JOIN account a ON a.id = b.id "
         "WHERE b.app = %s AND b.id IN {}"
     )
-    rows = driver.query_in(statement, (app,), ids) if ids else []
+    rows = sql.query_in(statement, (app,), ids) if ids else []
     for id, commands, own_name in sorted(rows, key=lambda row: ids.index(row[0])):
         if bot and (own_name is None or text_of(own_name) != bot):
             continue
@@ -75,26 +74,26 @@ class _Button(msgspec.Struct):
     value: str
 
 
-def bots_among(driver: LogDriver, app: str, users: Iterable[str]) -> list[str]:
+def bots_among(sql: Statements, app: str, users: Iterable[str]) -> list[str]:
     """Those of these users that are bots, in their order."""
-    return _accounts(driver, "SELECT id FROM account WHERE app = %s AND bot = 1 AND id IN {}", app, users)
+    return _accounts(sql, "SELECT id FROM account WHERE app = %s AND bot = 1 AND id IN {}", app, users)
 
 
-def owners_among(driver: LogDriver, app: str, users: Iterable[str]) -> dict[str, str]:
+def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, str]:
     """Bot → its owner, for those of these users that are bots of accounts."""
     ids = [int(user) for user in users if _may_be_account(user)]
     statement = "SELECT id, owner FROM bot WHERE app = %s AND owner > 0 AND id IN {}"
-    return {str(row[0]): str(row[1]) for row in driver.query_in(statement, (app,), ids)}
+    return {str(row[0]): str(row[1]) for row in sql.query_in(statement, (app,), ids)}
 
 
-def accounts_among(driver: LogDriver, app: str, users: Iterable[str]) -> list[str]:
+def accounts_among(sql: Statements, app: str, users: Iterable[str]) -> list[str]:
     """Those of these users that are accounts, in their order."""
-    return _accounts(driver, "SELECT id FROM account WHERE app = %s AND id IN {}", app, users)
+    return _accounts(sql, "SELECT id FROM account WHERE app = %s AND id IN {}", app, users)
 
 
-def _accounts(driver: LogDriver, statement: str, app: str, users: Iterable[str]) -> list[str]:
+def _accounts(sql: Statements, statement: str, app: str, users: Iterable[str]) -> list[str]:
     ids = {int(user): user for user in users if _may_be_account(user)}
-    found = {row[0] for row in driver.query_in(statement, (app,), list(ids))} if ids else ()
+    found = {row[0] for row in sql.query_in(statement, (app,), list(ids))} if ids else ()
     return [user for id, user in ids.items() if id in found]
 
 
@@ -102,10 +101,10 @@ def _may_be_account(user: str) -> bool:
     return user.isascii() and user.isdecimal() and len(user) <= _ID_DIGITS and user[0] != "0"
 
 
-def readers_of(driver: LogDriver, log: int, id: int) -> list[str]:
+def readers_of(sql: Statements, log: int, id: int) -> list[str]:
     """The bots that read an entry of an earlier transaction."""
     statement = "SELECT member FROM bot_entry WHERE log = %s AND id = %s"
-    return [text_of(row[0]) for row in driver.query(statement, (log, id))]
+    return [text_of(row[0]) for row in sql.query(statement, (log, id))]
 
 
 class BotReaders:
@@ -114,8 +113,8 @@ class BotReaders:
     ``head``: of their log. ``before``: the last id before the transaction.
     """
 
-    def __init__(self, driver: LogDriver, head: LogHead, before: int, entries: Sequence[Entry]) -> None:
-        self._driver = driver
+    def __init__(self, sql: Statements, head: LogHead, before: int, entries: Sequence[Entry]) -> None:
+        self._sql = sql
         self._head = head
         self._before = before
         self._entries = entries
@@ -142,7 +141,7 @@ class BotReaders:
         """Write the rows of the entries."""
         if self._rows:
             log = self._head.number
-            self._driver.execute_many(
+            self._sql.execute_many(
                 "INSERT INTO bot_entry (log, member, conversation, id) VALUES (%s, %s, %s, %s)",
                 [(log, *row) for row in self._rows],
             )
@@ -173,7 +172,7 @@ class BotReaders:
     def _readers_of(self, id: int) -> list[str]:
         """The bots that read an earlier entry."""
         known = self._of.get(id)
-        return readers_of(self._driver, self._head.number, id) if known is None else known
+        return readers_of(self._sql, self._head.number, id) if known is None else known
 
     def _sender_of(self, state: ConversationState, id: int) -> str:
         """The sender of an earlier entry of a conversation; ``""``: it has none."""
@@ -182,7 +181,7 @@ class BotReaders:
             entry = self._entries[place]
             return entry.sender if entry.conversation == state.id else ""
         statement = "SELECT sender FROM message WHERE log = %s AND id = %s AND conversation = %s"
-        rows = self._driver.query(statement, (self._head.number, id, state.id))
+        rows = self._sql.query(statement, (self._head.number, id, state.id))
         return text_of(rows[0][0]) if rows else ""
 
 

@@ -39,21 +39,24 @@ _MEMBERS: Final = (
 """``{}``: place of an index hint."""
 
 
-class ConversationReader(LogTables):
+class ConversationReader:
     """Reads conversations and memberships."""
 
-    def conversation(self, app: str, conversation: int) -> Conversation | None:
+    def __init__(self, tables: LogTables) -> None:
+        self._tables = tables
+
+    def get(self, app: str, conversation: int) -> Conversation | None:
         """One conversation."""
         return next(iter(self._conversations(app, "c.id = %s", conversation)), None)
 
-    def conversations(self, app: str, ids: Sequence[int]) -> list[Conversation]:
+    def find(self, app: str, ids: Sequence[int]) -> list[Conversation]:
         """The conversations with these ids that exist, ordered by id."""
 
         def work(sql: Statements, head: LogHead) -> list[Conversation]:
             rows = sql.query_in(f"{_CONVERSATIONS} c.id IN {{}}", (head.number,), ids)
             return sorted(map(conversation_of, rows), key=lambda one: one.id)
 
-        return self._read_log(app, work, [])
+        return self._tables.read_log(app, work, [])
 
     def between(self, app: str, user: str, other: str) -> Conversation | None:
         """The conversation of two users, None if they have none."""
@@ -64,7 +67,7 @@ class ConversationReader(LogTables):
             rows = sql.query(f"{_CONVERSATIONS} {where}", (head.number, value))
             return list(map(conversation_of, rows))
 
-        return self._read_log(app, work, [])
+        return self._tables.read_log(app, work, [])
 
     def memberships(self, app: str, user: str) -> list[Membership]:
         """All memberships of a user, including ended ones."""
@@ -86,7 +89,7 @@ class ConversationReader(LogTables):
             )
             return int(sql.query(statement, (head.number, conversation))[0][0])
 
-        return self._read_log(app, work, 0)
+        return self._tables.read_log(app, work, 0)
 
     def member(self, app: str, conversation: int, user: str) -> Membership | None:
         """The current membership of a user."""
@@ -106,7 +109,7 @@ class ConversationReader(LogTables):
             return {text_of(row[0]) for row in rows}
 
         nothing: set[str] = set()
-        return self._read_log(app, work, nothing)
+        return self._tables.read_log(app, work, nothing)
 
     def _members(self, app: str, where: str, values: Sequence[Any], hint: str = "") -> list[Membership]:
         """Memberships of an app. ``hint`` is the index that SQLite uses."""
@@ -115,11 +118,9 @@ class ConversationReader(LogTables):
             statement = _MEMBERS.format(sql.on_sqlite(hint)) + where
             return [_membership(app, row) for row in sql.query(statement, (head.number, *values))]
 
-        return self._read_log(app, work, [])
+        return self._tables.read_log(app, work, [])
 
-    def list_conversations(
-        self, app: str, user: str, before: int, limit: int
-    ) -> tuple[list[ConversationSummary], bool]:
+    def page(self, app: str, user: str, before: int, limit: int) -> tuple[list[ConversationSummary], bool]:
         """A user's conversations whose newest id is below ``before`` (0: all), newest first: as many as fit
         on a page; and whether there are more.
         """
@@ -134,7 +135,7 @@ class ConversationReader(LogTables):
             count = fitting(page_size(each.last) if each.last else 0 for each in found)
             return found[:count], len(rows) > count
 
-        return self._read_log(app, work, nothing)
+        return self._tables.read_log(app, work, nothing)
 
 
 # A user who rejoined a group has several memberships; the last one counts. The messages are read only for the

@@ -29,9 +29,9 @@ from imserver.storage.log.contract import (
     options_of,
 )
 from imserver.storage.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState, text_objection
-from imserver.storage.log.transaction import AppTransaction
+from imserver.storage.log.transaction import AppTransaction, set_group
 from imserver.storage.log.writer import LogWriter
-from imserver.storage.statements import Condition, chunks, marks_of, padded, text_of
+from imserver.storage.statements import Condition, Statements, chunks, marks_of, padded, text_of
 
 OWNER: Final = "owner"
 ADMIN: Final = "admin"
@@ -45,8 +45,11 @@ _TOO_MANY_BOTS: Final = Rejected(INVALID, f"users: a group has at most {MOST_BOT
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class GroupWriter(LogWriter):
+class GroupWriter:
     """Changes groups. Each method returns after the commit and may raise StorageUnavailable."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
 
     def create(
         self,
@@ -62,7 +65,7 @@ class GroupWriter(LogWriter):
             all_users = list(dict.fromkeys((owner, *users)))
             if wrong := _wrong(all_users, name):
                 return wrong
-            bots = bots_among(transaction.driver, app, all_users)
+            bots = bots_among(transaction.sql, app, all_users)
             if len(bots) > MOST_BOTS:
                 return _TOO_MANY_BOTS
             state = transaction.make_conversation(GROUP, (), name)
@@ -71,10 +74,10 @@ class GroupWriter(LogWriter):
             if bots:
                 transaction.set_bots(state, tuple(bots))
             details = {"change": "create", "name": name, "users": all_users}
-            entry = _record(transaction, state, "group", owner, details, meta)
+            entry = record(transaction, state, "group", owner, details, meta)
             return Change(state.id, entry, tuple(all_users))
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def join(
         self,
@@ -101,16 +104,16 @@ class GroupWriter(LogWriter):
             state = _wrong(users) or _wrong_role(role) or _group(transaction, conversation, by, named, right)
             if isinstance(state, Rejected):
                 return state
-            there = transaction.driver.members(transaction.log, conversation, users)
+            there = transaction.members(conversation, users)
             new = [user for user in dict.fromkeys(users) if user not in there]
             if not new:
                 return Change(conversation)
             if most and _count(transaction, conversation, most) + len(new) > most:
                 return Rejected(FULL)
-            bots = bots_among(transaction.driver, app, new)
+            bots = bots_among(transaction.sql, app, new)
             if len(state.bots) + len(bots) > MOST_BOTS:
                 return _TOO_MANY_BOTS
-            if condition is not None and not condition(transaction.driver):
+            if condition is not None and not condition(transaction.sql):
                 return Rejected(UNKNOWN_CONVERSATION)
             readable_after = _readable_after(transaction, conversation, new)
             transaction.admit(
@@ -121,10 +124,10 @@ class GroupWriter(LogWriter):
             details = {"users": new, "role": role}
             if invited_by:
                 details["invited_by"] = invited_by
-            entry = _record(transaction, state, "join", by, details)
+            entry = record(transaction, state, "join", by, details)
             return Change(state.id, entry, tuple(new))
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def leave(
         self,
@@ -148,30 +151,30 @@ class GroupWriter(LogWriter):
             state = _wrong(users or ()) or _group(transaction, conversation, by, users or (), right)
             if isinstance(state, Rejected):
                 return state
-            driver = transaction.driver
+            sql = transaction.sql
             if users is None:
                 leaving: list[str] = []
                 for role in (MEMBER, ADMIN, OWNER):
                     leaving += _first_of(transaction, conversation, role, MOST_LEAVING - len(leaving))
-                driver.set_group(transaction.log, conversation, "open", 0)
-                driver.execute(
+                set_group(sql, transaction.log, conversation, "open", 0)
+                sql.execute(
                     "DELETE FROM invitation WHERE app = %s AND conversation = %s", (app, conversation)
                 )
             else:
-                there = driver.members(transaction.log, conversation, users)
+                there = transaction.members(conversation, users)
                 leaving = [user for user in dict.fromkeys(users) if user in there]
             if not leaving:
                 return Change(conversation)
             if heir and users is not None and any(there[user][1] == OWNER for user in leaving):
                 _promote_heir(transaction, state, leaving, by)
-            entry = _record(transaction, state, "leave", by, {"users": leaving})
-            driver.end_members(transaction.log, conversation, leaving, state.last_id)
+            entry = record(transaction, state, "leave", by, {"users": leaving})
+            _end_members(sql, transaction.log, conversation, leaving, state.last_id)
             if any(bot in leaving for bot in state.bots):
                 transaction.set_bots(state, tuple(bot for bot in state.bots if bot not in leaving))
                 transaction.settle()
             return Change(state.id, entry, tuple(leaving))
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def rename(
         self, app: str, conversation: int, name: str, by: str = "", *, right: Right | None = None
@@ -182,12 +185,12 @@ class GroupWriter(LogWriter):
             state = _wrong((), name) or _group(transaction, conversation, by, (), right)
             if isinstance(state, Rejected):
                 return state
-            transaction.driver.set_group(transaction.log, conversation, "name", name)
+            set_group(transaction.sql, transaction.log, conversation, "name", name)
             return Change(
-                state.id, _record(transaction, state, "group", by, {"change": "rename", "name": name})
+                state.id, record(transaction, state, "group", by, {"change": "rename", "name": name})
             )
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def set_open(
         self, app: str, conversation: int, is_open: bool, by: str = "", *, right: Right | None = None
@@ -203,12 +206,12 @@ class GroupWriter(LogWriter):
                 return state
             if group_settings(transaction, conversation)[0] == is_open:
                 return Change(state.id)
-            transaction.driver.set_group(transaction.log, conversation, "open", int(is_open))
+            set_group(transaction.sql, transaction.log, conversation, "open", int(is_open))
             return Change(
-                state.id, _record(transaction, state, "group", by, {"change": "open", "open": is_open})
+                state.id, record(transaction, state, "group", by, {"change": "open", "open": is_open})
             )
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def set_options(
         self,
@@ -234,14 +237,14 @@ class GroupWriter(LogWriter):
                 after = after | bit if value == with_it else after & ~bit
             if after == before:
                 return Change(state.id)
-            transaction.driver.set_group(transaction.log, conversation, "options", after)
+            set_group(transaction.sql, transaction.log, conversation, "options", after)
             details: dict[str, Any] = {"change": "options"}
             for name, value in options_of(after).items():
                 if OPTIONS[name][0] & (before ^ after):
                     details[name] = value
-            return Change(state.id, _record(transaction, state, "group", by, details))
+            return Change(state.id, record(transaction, state, "group", by, details))
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
     def set_member(
         self,
@@ -268,10 +271,10 @@ class GroupWriter(LogWriter):
             )
             if isinstance(state, Rejected):
                 return state
-            there = transaction.driver.members(transaction.log, conversation, (user,))
+            there = transaction.members(conversation, (user,))
             if user not in there:
                 return Rejected(NOT_MEMBER)
-            until = transaction.driver.mutes(transaction.log, [(user, conversation)])[user, conversation]
+            until = transaction.mutes([(user, conversation)])[user, conversation]
             before = there[user][1], until
             after = role or before[0], until if muted_until is None else muted_until
             if after == before:
@@ -283,7 +286,7 @@ class GroupWriter(LogWriter):
             change = "mute" if role is None else "member"
             return Change(state.id, _set(transaction, state, user, *after, by, change), (user,))
 
-        return self.change(app, work)
+        return self._writer.change(app, work)
 
 
 # --- internal -----------------------------------------------------------------------------------------------
@@ -313,27 +316,33 @@ def _set(
 ) -> Entry:
     """Change a member and add an entry about it. ``muted_until`` None: unchanged."""
     if muted_until is None:
-        muted_until = transaction.driver.mutes(transaction.log, [(user, state.id)])[user, state.id]
-    transaction.driver.change_member(transaction.log, state.id, user, role, muted_until)
+        muted_until = transaction.mutes([(user, state.id)])[user, state.id]
+    _change_member(transaction.sql, transaction.log, state.id, user, role, muted_until)
     details = {"change": change, "users": [user], "role": role, "muted_until": muted_until}
-    return _record(transaction, state, "group", by, details)
+    return record(transaction, state, "group", by, details)
 
 
-def _record(
+def record(
     transaction: AppTransaction,
     state: ConversationState,
     kind: EntryKind,
     by: str,
-    details: dict[str, Any],
+    details: dict[str, Any] | None = None,
     body: bytes = b"",
+    *,
+    type: str = "",
+    about: int = 0,
+    time_ms: int = 0,
 ) -> Entry:
+    """Add an entry about a change to its conversation. ``details``: its ``meta``. ``time_ms`` 0: now."""
     draft = Draft(
         sender=by,
         kind=kind,
-        type="",
+        type=type,
         body=body,
-        time_ms=transaction.now * 1000,
-        meta=_encode(details),
+        time_ms=time_ms or transaction.now * 1000,
+        about=about,
+        meta=_encode(details) if details else b"",
         conversation=state.id,
     )
     entry = transaction.enter(state, draft)
@@ -345,43 +354,43 @@ def _group(
     transaction: AppTransaction, conversation: int, by: str, users: Sequence[str], right: Right | None
 ) -> ConversationState | Rejected:
     """The group to change, or the reason of a refusal. ``users``: the users that the change names."""
-    state = transaction.driver.conversations(transaction.log, (conversation,)).get(conversation)
+    state = transaction.conversations((conversation,)).get(conversation)
     if state is None or state.kind != GROUP:
         return Rejected(UNKNOWN_CONVERSATION)
     if right is None:
         return state
-    there = transaction.driver.members(transaction.log, conversation, list(dict.fromkeys((by, *users))))
+    there = transaction.members(conversation, list(dict.fromkeys((by, *users))))
     roles = {user: role for user, (_, role) in there.items()}
-    mutes = transaction.driver.mutes(transaction.log, [(user, state.id) for user in roles])
+    mutes = transaction.mutes([(user, state.id) for user in roles])
     muted = {user for (user, _), until in mutes.items() if until > transaction.now}
     return right(Ground(roles, *group_settings(transaction, state.id), muted)) or state
 
 
 def _count(transaction: AppTransaction, conversation: int, most: int) -> int:
     """The number of members, at most ``most``."""
-    driver = transaction.driver
+    sql = transaction.sql
     statement = (
-        f"SELECT count(*) FROM (SELECT 1 FROM membership {driver.on_sqlite(SQLITE_BY_GROUP)} "
+        f"SELECT count(*) FROM (SELECT 1 FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
         "WHERE log = %s AND conversation = %s AND left_id IS NULL LIMIT %s) counted"
     )
-    return int(driver.query(statement, (transaction.log, conversation, most))[0][0])
+    return int(sql.query(statement, (transaction.log, conversation, most))[0][0])
 
 
 def _first_of(transaction: AppTransaction, conversation: int, role: str, most: int) -> list[str]:
     """The first members with a role, by id."""
-    driver = transaction.driver
+    sql = transaction.sql
     statement = (
-        f"SELECT member FROM membership {driver.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
+        f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
         "AND conversation = %s AND left_id IS NULL AND role = %s ORDER BY member LIMIT %s"
     )
-    rows = driver.query(statement, (transaction.log, conversation, role, most))
+    rows = sql.query(statement, (transaction.log, conversation, role, most))
     return [text_of(row[0]) for row in rows]
 
 
 def group_settings(transaction: AppTransaction, conversation: int) -> tuple[bool, int]:
     """Whether anybody may join the group, and its options."""
     statement = "SELECT open, options FROM conversation WHERE log = %s AND id = %s"
-    (row,) = transaction.driver.query(statement, (transaction.log, conversation))
+    (row,) = transaction.sql.query(statement, (transaction.log, conversation))
     return bool(row[0]), row[1]
 
 
@@ -393,11 +402,11 @@ def _readable_after(transaction: AppTransaction, conversation: int, users: Seque
     if not group_settings(transaction, conversation)[1] & OPTIONS["history"][0]:
         return {}
     found = dict.fromkeys(users, 0)
-    driver = transaction.driver
+    sql = transaction.sql
     for some in chunks(users):
         some = padded(some, some[-1])
-        rows = driver.query(
-            f"SELECT member, max(left_id) FROM membership {driver.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
+        rows = sql.query(
+            f"SELECT member, max(left_id) FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
             f"AND conversation = %s AND member IN {marks_of(len(some))} GROUP BY member",
             (transaction.log, conversation, *some),
         )
@@ -408,11 +417,11 @@ def _readable_after(transaction: AppTransaction, conversation: int, users: Seque
 def _last_mutes(transaction: AppTransaction, conversation: int, users: Sequence[str]) -> dict[str, int]:
     """User → end of the mute in their last membership: who leaves and joins again stays muted."""
     found: dict[str, int] = {}
-    driver = transaction.driver
+    sql = transaction.sql
     for some in chunks(users):
         some = padded(some, some[-1])
-        rows = driver.query(
-            f"SELECT member, muted_until FROM membership {driver.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
+        rows = sql.query(
+            f"SELECT member, muted_until FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
             f"AND conversation = %s AND member IN {marks_of(len(some))} AND left_id IS NOT NULL "
             "ORDER BY joined_id",
             (transaction.log, conversation, *some),
@@ -433,3 +442,23 @@ def _wrong(users: Sequence[str], name: str = "") -> Rejected | None:
 
 def _wrong_role(role: str) -> Rejected | None:
     return None if role in ROLES else Rejected(INVALID, "role: unknown")
+
+
+def _end_members(sql: Statements, log: int, conversation: int, users: Sequence[str], left_id: int) -> None:
+    """End memberships."""
+    sql.execute_many(
+        "UPDATE membership SET left_id = %s "
+        "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
+        [(left_id, log, user, conversation) for user in users],
+    )
+
+
+def _change_member(
+    sql: Statements, log: int, conversation: int, user: str, role: str, muted_until: int
+) -> None:
+    """Write the role and mute of a membership."""
+    sql.execute(
+        "UPDATE membership SET role = %s, muted_until = %s "
+        "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
+        (role, muted_until, log, user, conversation),
+    )

@@ -29,8 +29,11 @@ _OF_USER: Final = ("read_position", "hidden", "mark_version", "mention", "bot_en
 """The tables with what the log has of one user, besides memberships."""
 
 
-class MarkStore(LogTables):
+class MarkStore:
     """The marks of all users."""
+
+    def __init__(self, tables: LogTables) -> None:
+        self._tables = tables
 
     def note(
         self, app: str, user: str, conversation: int, *, read: int = 0, received: int = 0
@@ -40,7 +43,7 @@ class MarkStore(LogTables):
 
         A read entry counts as received. Returns None if the user was never in this conversation.
         """
-        return self._change_log(
+        return self._tables.change_log(
             app, lambda sql, head: _note(sql, head, user, conversation, read, received), None
         )
 
@@ -57,9 +60,9 @@ class MarkStore(LogTables):
             )
             return version
 
-        return self._change_log(app, work, 0)
+        return self._tables.change_log(app, work, 0)
 
-    def forget_marks(self, app: str, user: str) -> None:
+    def forget(self, app: str, user: str) -> None:
         """Delete all marks of a deleted user, and the user's uplink session."""
 
         def work(sql: Statements, head: LogHead) -> None:
@@ -68,9 +71,9 @@ class MarkStore(LogTables):
             statement = "DELETE FROM uplink_session WHERE log = %s AND member = %s"
             sql.execute(statement, (head.number, LAST_SESSION))  # nodes look the sessions up again
 
-        self._change_log(app, work, None)
+        self._tables.change_log(app, work, None)
 
-    def marks(self, app: str, user: str, after: int) -> Marks:
+    def since(self, app: str, user: str, after: int) -> Marks:
         """Changes of the user's marks after a version."""
 
         def work(sql: Statements, head: LogHead) -> Marks:
@@ -83,7 +86,7 @@ class MarkStore(LogTables):
             others = _receipts_since(sql, head, user, after)
             return Marks(version, {row[0]: row[1] for row in reads}, tuple(row[0] for row in hidden), others)
 
-        return self._read_log(app, work, Marks(0, {}))
+        return self._tables.read_log(app, work, Marks(0, {}))
 
     def receipts(self, app: str, user: str, conversation: int, after: str, limit: int) -> list[Receipt]:
         """Receipts of the other members with an id after ``after``, ordered by id. Empty if the user is not a
@@ -102,7 +105,7 @@ class MarkStore(LogTables):
                 _receipt(row) for row in sql.query(statement, (head.number, conversation, after, user, limit))
             ]
 
-        return self._read_log(app, work, [])
+        return self._tables.read_log(app, work, [])
 
 
 def _note(

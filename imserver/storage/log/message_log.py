@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,8 +12,9 @@ from imserver.storage.log.groups import GroupWriter
 from imserver.storage.log.marks import MarkStore
 from imserver.storage.log.read import EntryReader
 from imserver.storage.log.rows import SQLITE_BY_CONVERSATION, LogHead, LogTables, head_of
-from imserver.storage.log.writer import LogListener, WriterConnection
-from imserver.storage.statements import Row, Statements, text_of
+from imserver.storage.log.search import EntrySearch
+from imserver.storage.log.writer import LogListener, LogWriter
+from imserver.storage.statements import Row, Statements
 
 if TYPE_CHECKING:
     from imserver.storage.database import Database
@@ -25,13 +26,9 @@ _LOOK: Final = 5000
 """Number of entries whose age one query reads."""
 
 
-class MessageLog(GroupWriter, AnnotationWriter, EntryReader, ConversationReader, MarkStore):
-    """The log of every app. All methods may switch and may raise StorageUnavailable, which is temporary,
-    unless their docstring says otherwise.
-
-    The base classes declare its methods: ``writer``, ``groups`` and ``annotations`` store, ``read`` and
-    ``conversations`` read, ``marks`` handles users' marks. This class deletes old entries, in small
-    transactions, so writers wait only briefly.
+class MessageLog:
+    """The log of every app, in parts that each have a subject. All methods of the parts may switch and may
+    raise StorageUnavailable, which is temporary, unless their docstring says otherwise.
 
     ``opened`` opens the database and creates it if needed. ``stores`` says whether a database exists.
     ``seconds``: time limit of one statement. ``listener`` receives what this process stores.
@@ -44,72 +41,49 @@ class MessageLog(GroupWriter, AnnotationWriter, EntryReader, ConversationReader,
         seconds: float,
         listener: LogListener | None = None,
     ) -> None:
-        GroupWriter.__init__(self, lambda: WriterConnection(opened()), seconds, listener)
-        LogTables.__init__(self, opened, stores)
-
-    def apps(self) -> list[str]:
-        """Apps with unexpired entries, sorted by name."""
-        statement = "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app"
-        return self._read(lambda sql: [text_of(row[0]) for row in sql.query(statement)], [])
+        self._tables = tables = LogTables(opened, stores)
+        self.writer = LogWriter(lambda: opened().writer_connection(), seconds, listener)
+        self.groups = GroupWriter(self.writer)
+        self.annotations = AnnotationWriter(self.writer)
+        self.entries = EntryReader(tables)
+        self.search = EntrySearch(tables)
+        self.conversations = ConversationReader(tables)
+        self.marks = MarkStore(tables)
 
     def erase_user(self, app: str, user: str) -> None:
         """Remove a deleted user from all groups, whose entries say so, and delete the user's marks.
 
         Their messages stay. It may be called again after an error.
         """
-        for row in self.memberships(app, user):
+        for row in self.conversations.memberships(app, user):
             if row.left_id is None and row.kind_of_conversation == "group":
-                self.leave(app, row.conversation, [user], user, heir=True)
-        self.forget_marks(app, user)
-
-    def stored_before(self, app: str, time: int) -> int:
-        """The greatest id stored before this Unix second that has not expired."""
-        statement = (
-            "SELECT id, stored_at FROM message WHERE log = %s AND id <= %s AND id > %s "
-            "ORDER BY id DESC LIMIT %s"
-        )
-
-        def work(sql: Statements, head: LogHead) -> int:
-            upto = head.last_id
-            while rows := sql.query(statement, (head.number, upto, head.floor, _LOOK)):
-                for id, stored_at in rows:
-                    if stored_at < time:
-                        return int(id)
-                upto = rows[-1][0] - 1
-            return head.floor
-
-        return self._read_log(app, work, 0)
-
-    def stored_at(self, app: str, ids: Sequence[int]) -> dict[int, int]:
-        """Id → when the entry was stored, Unix seconds. Without entries that do not exist."""
-        statement = "SELECT id, stored_at FROM message WHERE log = %s AND id IN {}"
-
-        def work(sql: Statements, head: LogHead) -> dict[int, int]:
-            return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
-
-        return self._read_log(app, work, {})
+                self.groups.leave(app, row.conversation, [user], user, heir=True)
+        self.marks.forget(app, user)
 
     def expire(
         self, app: str, *, older_than_seconds: float = 0, more_than: int = 0, upto: int | None = None
     ) -> int:
         """Delete entries older than ``older_than_seconds``, and all but the newest ``more_than``, but none
-        after ``upto``. Returns their number."""
+        after ``upto``. Returns their number.
+
+        Deletes in small transactions, so that writers wait only briefly.
+        """
         old = self._last_old(app, older_than_seconds) if older_than_seconds > 0 else 0
         if more_than > 0:
-            old = max(old, self._read_log(app, lambda sql, head: _last_above(sql, head, more_than), 0))
+            old = max(old, self._tables.read_log(app, lambda sql, head: _last_above(sql, head, more_than), 0))
         if upto is not None:
             old = min(old, upto)
-        found = self._change(lambda sql: _raise_floor(sql, app, old), None)
+        found = self._tables.change(lambda sql: _raise_floor(sql, app, old), None)
         if found is None:
             return 0
         log, floor = found
         deleted = 0
-        while (some := self._change(lambda sql: _delete_some(sql, log, floor), None)) is not None:
+        while (some := self._tables.change(lambda sql: _delete_some(sql, log, floor), None)) is not None:
             deleted += some
         if deleted:
             # Scans the table, so it runs once.
             statement = "DELETE FROM hidden WHERE log = %s AND id <= %s"
-            self._change(lambda sql: sql.execute(statement, (log, floor)), 0)
+            self._tables.change(lambda sql: sql.execute(statement, (log, floor)), 0)
         return deleted
 
     def _last_old(self, app: str, seconds: float) -> int:
@@ -135,7 +109,7 @@ class MessageLog(GroupWriter, AnnotationWriter, EntryReader, ConversationReader,
     def _oldest(self, app: str, after: int, many: int) -> list[Row]:
         """(id, ``stored_at``) of the oldest entries after an id."""
         statement = "SELECT id, stored_at FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT %s"
-        return self._read_log(
+        return self._tables.read_log(
             app,
             lambda sql, head: sql.query(statement, (head.number, max(after, head.floor), many)),
             [],

@@ -1,18 +1,13 @@
-"""Reads entries: the log, histories, catch-up after a cursor, and text search.
+"""Reads entries: the log, histories, and catch-up after a cursor.
 
 All statements of a page see one state of the log, and nothing beyond its head. Every client asks for the
 entries after its cursor at login: their ids are read from an index, with a query per engine, then the
 entries.
-
-A search scans backwards through the messages that a user may read, in short steps. It uses no full-text
-index: without extensions the engines do not split Chinese words, they differ from each other, and an index
-makes every stored message more expensive.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from time import monotonic
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -27,15 +22,16 @@ from imserver.storage.log.rows import (
     LogHead,
     LogTables,
     entry_of,
-    head_of,
     pair_of_room,
     room_of,
 )
-from imserver.storage.statements import Row, Statements, marks_of, text_of
+from imserver.storage.statements import Row, Statements, text_of
 
 EntryPage = tuple[list[Entry], bool]
 """Entries ordered by id, and whether there are more."""
 
+_AGES: Final = 5000
+"""Number of entries whose age one query reads."""
 _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
 
 
@@ -55,22 +51,30 @@ VISIBLE: Final = (
 """Condition: the messages ``m`` that a membership ``s`` allows its user to read."""
 
 
-class EntryReader(LogTables):
+class EntryReader:
     """Reads entries."""
+
+    def __init__(self, tables: LogTables) -> None:
+        self._tables = tables
+
+    def apps(self) -> list[str]:
+        """Apps with unexpired entries, sorted by name."""
+        statement = "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app"
+        return self._tables.read(lambda sql: [text_of(row[0]) for row in sql.query(statement)], [])
 
     def head(self, app: str) -> int:
         """The greatest id; 0: the log is empty."""
-        return self._read_log(app, lambda _, head: head.last_id, 0)
+        return self._tables.read_log(app, lambda _, head: head.last_id, 0)
 
     def heads(self, apps: Sequence[str]) -> dict[str, int]:
         """App → the id of its newest entry, for the apps that have entries."""
         statement = "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}"
-        rows: list[Row] = self._read(lambda sql: sql.query_in(statement, (), apps), [])
+        rows: list[Row] = self._tables.read(lambda sql: sql.query_in(statement, (), apps), [])
         return {text_of(app): last_id for app, last_id in rows}
 
     def floor(self, app: str) -> int:
         """Entries up to this id have expired. A client with a cursor below it must start again."""
-        return self._read_log(app, lambda _, head: head.floor, 0)
+        return self._tables.read_log(app, lambda _, head: head.floor, 0)
 
     def read(self, app: str, after: int, limit: int) -> list[Entry]:
         """All entries after an id."""
@@ -80,11 +84,11 @@ class EntryReader(LogTables):
             values = (head.number, max(after, head.floor), head.last_id, limit)
             return list(map(entry_of, sql.query(statement, values)))
 
-        return self._read_log(app, work, [])
+        return self._tables.read_log(app, work, [])
 
-    def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
+    def find(self, app: str, ids: Sequence[int]) -> list[Entry]:
         """The existing entries with these ids, ordered by id."""
-        return self._read_log(app, lambda sql, head: fetch(sql, head.number, ids), [])
+        return self._tables.read_log(app, lambda sql, head: fetch(sql, head.number, ids), [])
 
     def sync(self, app: str, user: str, after: int, limit: int) -> EntryPage:
         """The entries after an id that the user may read."""
@@ -106,7 +110,7 @@ class EntryReader(LogTables):
             found = sorted(ids)
             return fetch(sql, head.number, found[:limit], user), len(found) > limit
 
-        return self._read_log(app, work, _nothing())
+        return self._tables.read_log(app, work, _nothing())
 
     def history(
         self, app: str, user: str, conversation: int, before: int, limit: int, after: int | None = None
@@ -127,12 +131,12 @@ class EntryReader(LogTables):
 
         def work(sql: Statements, head: LogHead) -> EntryPage:
             first = head.floor if after is None else max(after, head.floor)
-            values = (head.number, user, conversation, first, _last(head, before), user, limit + 1)
+            values = (head.number, user, conversation, first, last_before(head, before), user, limit + 1)
             hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
             rows = sql.query(statement.format(hint=hint), values)
             return fetch(sql, head.number, [row[0] for row in rows[:limit]], user), len(rows) > limit
 
-        return self._read_log(app, work, _nothing())
+        return self._tables.read_log(app, work, _nothing())
 
     def readable(self, app: str, user: str, ids: Sequence[int]) -> list[Entry]:
         """Those of these entries that the user may read and has not hidden, ordered by id."""
@@ -140,7 +144,7 @@ class EntryReader(LogTables):
         def work(sql: Statements, head: LogHead) -> list[Entry]:
             return fetch(sql, head.number, shown(sql, head, user, ids), user)
 
-        return self._read_log(app, work, [])
+        return self._tables.read_log(app, work, [])
 
     def pins(self, app: str, user: str, conversation: int) -> list[Entry]:
         """The pinned messages of a conversation that the user may read and has not hidden, the one that was
@@ -152,7 +156,7 @@ class EntryReader(LogTables):
             found = {entry.id: entry for entry in fetch(sql, head.number, shown(sql, head, user, ids), user)}
             return [found[id] for id in ids if id in found]
 
-        return self._read_log(app, work, [])
+        return self._tables.read_log(app, work, [])
 
     def channel_page(
         self,
@@ -188,56 +192,34 @@ class EntryReader(LogTables):
             more = len(ids) > limit or count < len(entries)
             return PublicationPage(entries[:count], more, last, head.last_id, head.floor)
 
-        return self._read_log(app, work, PublicationPage([], False, 0, 0, 0))
+        return self._tables.read_log(app, work, PublicationPage([], False, 0, 0, 0))
 
-    def search(
-        self,
-        app: str,
-        user: str,
-        text: str,
-        conversation: int,
-        before: int,
-        limit: int,
-        types: Sequence[str] = (),
-    ) -> tuple[list[Entry], int]:
-        """Search for ``text``, backwards from an id (0: the end), in one conversation or (0) in all. With
-        ``types``: for messages of these types, with any content.
+    def stored_before(self, app: str, time: int) -> int:
+        """The greatest id stored before this Unix second that has not expired."""
+        statement = (
+            "SELECT id, stored_at FROM message WHERE log = %s AND id <= %s AND id > %s "
+            "ORDER BY id DESC LIMIT %s"
+        )
 
-        Returns the entries in order, and the id to continue from (0: the search is complete). Finds only what
-        the user may read, and nothing that is hidden or recalled. ASCII letters match in any case. Other
-        letters match in any case if the word is in lower case, in upper case or capitalized.
+        def work(sql: Statements, head: LogHead) -> int:
+            upto = head.last_id
+            while rows := sql.query(statement, (head.number, upto, head.floor, _AGES)):
+                for id, stored_at in rows:
+                    if stored_at < time:
+                        return int(id)
+                upto = rows[-1][0] - 1
+            return head.floor
 
-        Returns after half a second with the result so far, which may be empty. Each step is a transaction of
-        its own.
-        """
-        head: LogHead | None = self._read(lambda sql: head_of(sql, app), None)
-        if head is None:
-            return [], 0
-        words = [] if types else _spellings(text)
-        upto = _last(head, before)
-        found: list[Entry] = []
-        stretch = _FIRST_STRETCH
-        deadline = monotonic() + SEARCH_SECONDS
-        while upto > head.floor:
-            began = monotonic()
-            after = max(upto - stretch, head.floor)
-            count = limit + 1 - len(found)
-            step = _Step(head.number, user, words, types, conversation, after, upto, count)
-            some: list[Entry] = self._read(step, [])
-            found = [entry for entry in some if types or _has(entry, text)] + found
-            if len(found) > limit:
-                return found[-limit:], found[-limit].id
-            # If the limit cut the step short, the rest of the step remains to be scanned.
-            upto = some[0].id - 1 if len(some) == step.count else after
-            now = monotonic()
-            if now > deadline and upto > head.floor:
-                return found, upto + 1
-            took = now - began
-            if took < _SHORT_SECONDS:
-                stretch *= _STRETCH_GROWTH
-            elif took > _STRETCH_GROWTH * _SHORT_SECONDS:
-                stretch = max(stretch // 2, _LEAST_STRETCH)
-        return found, 0
+        return self._tables.read_log(app, work, 0)
+
+    def stored_at(self, app: str, ids: Sequence[int]) -> dict[int, int]:
+        """Id → when the entry was stored, Unix seconds. Without entries that do not exist."""
+        statement = "SELECT id, stored_at FROM message WHERE log = %s AND id IN {}"
+
+        def work(sql: Statements, head: LogHead) -> dict[int, int]:
+            return {row[0]: row[1] for row in sql.query_in(statement, (head.number,), ids)}
+
+        return self._tables.read_log(app, work, {})
 
 
 def fetch(sql: Statements, log: int, ids: Sequence[int], reader: str = "") -> list[Entry]:
@@ -285,7 +267,7 @@ def _nothing() -> EntryPage:
     return [], False
 
 
-def _last(head: LogHead, before: int) -> int:
+def last_before(head: LogHead, before: int) -> int:
     """The greatest id before ``before``; 0: the end of the log."""
     return min(before - 1, head.last_id) if before > 0 else head.last_id
 
@@ -418,96 +400,3 @@ _IDS: Final[dict[str, Callable[[Statements, LogHead, str, int, int], Sequence[in
     "postgresql": _postgresql,
     "mysql": _mysql,
 }
-
-
-# --- search -------------------------------------------------------------------------------------------------
-
-SEARCH_SECONDS: Final = 0.5
-"""Time after which a search returns. The caller may continue it."""
-_FIRST_STRETCH: Final = 4096
-"""Number of ids that the first step scans, in one transaction."""
-_SHORT_SECONDS: Final = 0.005
-"""After a shorter step, the next one scans four times as many ids; after one longer than four times this,
-half as many. So writers wait only briefly."""
-_STRETCH_GROWTH: Final = 4
-_LEAST_STRETCH: Final = 256
-
-EVERYBODY: Final = ""
-"""The member in ``hidden`` that means everybody: for recalled entries and edits."""
-
-
-def _spellings(text: str) -> list[str]:
-    """The spellings to search for, because SQL folds only ASCII."""
-    return list(dict.fromkeys(_small(each) for each in (text, text.lower(), text.upper(), text.title())))
-
-
-def _small(text: str) -> str:
-    """ASCII letters in lower case, others unchanged."""
-    return "".join(each.lower() if each.isascii() else each for each in text)
-
-
-def _has(entry: Entry, text: str) -> bool:
-    """Whether an entry that the database found contains the text."""
-    return text.casefold() in entry.body.decode(errors="replace").casefold()
-
-
-class _Step:
-    """One step: at most ``count`` entries, the newest with ``after < id <= upto``."""
-
-    def __init__(
-        self,
-        log: int,
-        user: str,
-        words: Sequence[str],
-        types: Sequence[str],
-        conversation: int,
-        after: int,
-        upto: int,
-        count: int,
-    ) -> None:
-        self.count = count
-        self._log = log
-        self._words = words
-        self._types = types
-        self._one = f"AND s.conversation = {int(conversation)} " if conversation else ""
-        self._user = user
-        self._values = (log, user, after, upto, user)
-
-    def __call__(self, sql: Statements) -> list[Entry]:
-        matches, needle = _MATCHES[sql.engine]
-        if self._types:
-            condition, wanted = f"m.type IN {marks_of(len(self._types))}", self._types
-        else:
-            condition = f"m.type = 'text' AND ({' OR '.join([matches] * len(self._words))})"
-            wanted = [needle(word) for word in self._words]
-        statement = (
-            f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {self._one}"
-            f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
-            f"AND m.kind = {NUMBERS['message']} "
-            f"AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.id = m.id "
-            f"AND h.member IN ('{EVERYBODY}', %s)) "
-            f"AND {condition} ORDER BY m.id DESC LIMIT %s"
-        )
-        ids = [row[0] for row in sql.query(statement, (*self._values, *wanted, self.count))]
-        return fetch(sql, self._log, ids, self._user) if ids else []
-
-
-def _escaped(word: str) -> str:
-    """Escape bytes as PostgreSQL does, so that invalid text is not an error."""
-    pieces = []
-    for byte in word.encode():
-        if byte == 0x5C:
-            pieces.append("\\\\")
-        else:
-            pieces.append(chr(byte) if 0 < byte < 0x80 else f"\\{byte:03o}")
-    return "".join(pieces)
-
-
-_MYSQL: Final = ("LOCATE(CONVERT(%s USING utf8mb4), CONVERT(m.body USING utf8mb4)) > 0", str)
-_MATCHES: Final[dict[str, tuple[str, Callable[[str], str]]]] = {
-    "sqlite": ("instr(lower(CAST(m.body AS TEXT)), %s) > 0", str),
-    "postgresql": ("position(%s in lower(encode(m.body, 'escape'))) > 0", _escaped),
-    "mysql": _MYSQL,
-}
-"""Engine → (condition for a body that contains a word, conversion of the word). False hits are removed
-afterwards."""

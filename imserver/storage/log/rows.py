@@ -61,12 +61,6 @@ scans the members of all groups."""
 _NUL: Final = "\0"
 _ROOM: Final = b"\0\0"
 
-MESSAGE_COLUMNS: Final = (
-    "log, id, conversation, seq, sender, kind, type, client_msg_id, resend, time_ms, about, stored_at, "
-    "batch, meta, body"
-)
-"""The order of the values of :func:`row_of`."""
-
 ENTRY_COLUMNS: Final = (
     "m.id, m.conversation, m.seq, m.sender, m.kind, m.type, m.body, m.client_msg_id, m.time_ms, m.about, "
     "m.meta, c.kind, c.pair"
@@ -221,27 +215,6 @@ def bots_from(column: Any) -> tuple[str, ...]:
     return () if column is None else tuple(text_of(column).split(","))
 
 
-def row_of(log: int, entry: Entry, resend: bytes | None, stored_at: int, batch: int) -> tuple[Any, ...]:
-    """The values of :data:`MESSAGE_COLUMNS`."""
-    return (
-        log,
-        entry.id,
-        entry.conversation,
-        entry.seq,
-        entry.sender,
-        NUMBERS[entry.kind],
-        entry.type,
-        entry.client_msg_id,
-        resend,
-        entry.time_ms,
-        entry.about,
-        stored_at,
-        batch,
-        entry.meta,
-        entry.body,
-    )
-
-
 # --- validation ---------------------------------------------------------------------------------------------
 
 
@@ -305,8 +278,8 @@ def continue_after(sql: Statements, app: str, last_id: int) -> None:
 
 
 class LogTables:
-    """Runs functions on the tables of the logs. All public methods of subclasses switch and may raise
-    StorageUnavailable, which is temporary.
+    """Runs functions on the tables of the logs. All methods switch and may raise StorageUnavailable, which is
+    temporary.
 
     ``opened`` opens the database and creates it if needed. ``stores`` says whether a database exists.
     """
@@ -315,22 +288,22 @@ class LogTables:
         self._opened = opened
         self._stores = stores
 
-    def _read(self, work: Callable[[Statements], T], nothing: T) -> T:
+    def read(self, work: Callable[[Statements], T], nothing: T) -> T:
         """Run ``work`` in a transaction that sees one state of the database; returns ``nothing`` without a
         database."""
         return self._opened().read(work) if self._stores() else nothing
 
-    def _change(self, work: Callable[[Statements], T], nothing: T) -> T:
+    def change(self, work: Callable[[Statements], T], nothing: T) -> T:
         """Run ``work`` in a transaction that writes; returns ``nothing`` without a database."""
         return self._opened().write(work) if self._stores() else nothing
 
-    def _read_log(self, app: str, work: Callable[[Statements, LogHead], T], nothing: T) -> T:
+    def read_log(self, app: str, work: Callable[[Statements, LogHead], T], nothing: T) -> T:
         """Run ``work`` with the head of an app's log; returns ``nothing`` if the app has none."""
-        return self._read(partial(_with_head, app, work, nothing), nothing)
+        return self.read(partial(_with_head, app, work, nothing), nothing)
 
-    def _change_log(self, app: str, work: Callable[[Statements, LogHead], T], nothing: T) -> T:
-        """As :meth:`_read_log`, for work that writes. The head is not locked."""
-        return self._change(partial(_with_head, app, work, nothing), nothing)
+    def change_log(self, app: str, work: Callable[[Statements, LogHead], T], nothing: T) -> T:
+        """As :meth:`read_log`, for work that writes. The head is not locked."""
+        return self.change(partial(_with_head, app, work, nothing), nothing)
 
 
 def _with_head(app: str, work: Callable[[Statements, LogHead], T], nothing: T, sql: Statements) -> T:

@@ -1,19 +1,15 @@
-"""The part of a group commit that belongs to one app. Assigns ids and seqs under the lock of the log's head.
-
-Edits and recalls rewrite the message and its earlier edits in place. Later reads cannot see the old content.
-"""
+"""The part of a group commit that belongs to one app. Assigns ids and seqs under the lock of the log's
+head."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, Literal
 
-import msgspec
 from msgspec import Struct
 
-from imserver.config.settings import MAX_USER_BYTES
 from imserver.storage.log.bots import (
-    EVERYBODY,
     BotReaders,
     accounts_among,
     bots_among,
@@ -39,22 +35,25 @@ from imserver.storage.log.contract import (
     StorageUnsure,
     Stored,
 )
-from imserver.storage.log.driver import LogDriver
+from imserver.storage.log.revisions import MOST_EDITS, count_edits, recalled_among, revise
 from imserver.storage.log.rows import (
+    ENTRY_COLUMNS,
+    FROM_MESSAGES,
     GROUP,
     NUMBERS,
     ROOM,
+    SELECT_STATE,
     USER,
     ConversationState,
-    decode_meta,
+    LogHead,
+    conversation_state_of,
+    entry_of,
+    head_of,
     pair_of,
     pair_of_room,
-    row_of,
-    text_objection,
 )
-
-MOST_EDITS: Final = 100
-"""Edits of one message. Each edit and a recall rewrite all earlier ones under the log's lock."""
+from imserver.storage.log.uplink_sessions import UplinkSessions, store_sessions, stored_sessions
+from imserver.storage.statements import DirectStatements, Statements, chunks, marks_of, padded, text_of
 
 _UNKNOWN: Final = Rejected(UNKNOWN_CONVERSATION)
 _UNKNOWN_ACCOUNT: Final = Rejected(UNKNOWN_ACCOUNT)
@@ -68,7 +67,58 @@ _NO_BUTTONS: Final = Rejected(NOT_BOT, "only bots send buttons")
 
 _SAYING: Final = ("message", "edit")
 """Kinds of entries that bring content of their sender to others."""
+_REVISING: Final = ("edit", "recall")
 _NOTHING: Final[dict[str, int]] = {}
+
+MESSAGE_COLUMNS: Final = (
+    "log, id, conversation, seq, sender, kind, type, client_msg_id, resend, time_ms, about, stored_at, "
+    "batch, meta, body"
+)
+_MESSAGE_TYPES: Final = (
+    *("int4", "int8", "int8", "int8"),
+    *("varchar", "int2", "varchar", "varchar", "bytea"),
+    *("int8", "int8", "int8", "int8"),
+    *("bytea", "bytea"),
+)
+"""The types of these columns on PostgreSQL."""
+UPDATE_HEAD: Final = "UPDATE log SET last_id = %s, last_conversation = %s WHERE number = %s"
+_REPEATS: Final = f"SELECT m.resend, {ENTRY_COLUMNS} {FROM_MESSAGES}m.resend IN {{}}"
+_STATES_BY_ID: Final = f"{SELECT_STATE}id IN {{}}"
+_STATES_BY_PAIR: Final = f"{SELECT_STATE}pair IN {{}}"
+_ADD_CONVERSATION: Final = (
+    "INSERT INTO conversation (log, id, kind, pair, name, last_seq, last_id, created) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+)
+_ADD_MEMBER: Final = (
+    "INSERT INTO membership "
+    "(log, member, conversation, joined_id, role, readable_after, bot, muted_until) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+)
+_MOVE_ON_SQLITE: Final = "UPDATE conversation SET last_seq = %s, last_id = %s WHERE log = %s AND id = %s"
+_MOVE_ON_MYSQL: Final = (
+    "INSERT INTO conversation (log, id, kind, name, last_seq, last_id, created) "
+    "VALUES (%s, %s, %s, '', %s, %s, 0) "
+    "ON DUPLICATE KEY UPDATE last_seq = VALUES(last_seq), last_id = VALUES(last_id)"
+)
+"""The rows exist. An upsert is the only statement of MySQL that can set different values per row."""
+_MOVE_ON_POSTGRESQL: Final = (
+    "UPDATE conversation c SET last_seq = w.seq, last_id = w.last "
+    "FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS w(id, seq, last) "
+    "WHERE c.log = %s AND c.id = w.id"
+)
+_FEW_CONVERSATIONS: Final = {"sqlite": 1 << 30, "postgresql": 16, "mysql": 4}
+"""Up to this number of conversations, one statement per conversation is faster than one statement for all
+pairs of users and conversations. On SQLite a statement is very cheap."""
+_MUTES_ON_POSTGRESQL: Final = (
+    "SELECT x.* FROM unnest(%s::text[], %s::bigint[]) AS w(member, conversation) CROSS JOIN LATERAL "
+    "(SELECT s.member, s.conversation, s.muted_until FROM membership s WHERE s.log = %s "
+    "AND s.member = w.member AND s.conversation = w.conversation AND s.left_id IS NULL LIMIT 1) x"
+)
+_BLOCKS_ON_SQLITE: Final = (
+    "WITH w(account, other) AS (VALUES {}) SELECT r.account, r.other "
+    "FROM w CROSS JOIN relation r ON r.account = w.account AND r.other = w.other "
+    "CROSS JOIN account a ON a.id = r.account WHERE r.state = 'blocked' AND a.app = %s"
+)
 
 Outcome = Stored | Change
 """The result of a request."""
@@ -109,16 +159,38 @@ class ChangeRequest(Struct):
     size: int = 0
 
 
+class _Facts(Struct, frozen=True):
+    """What decides about the drafts of a transaction."""
+
+    states: dict[int | bytes, ConversationState]
+    """By key. Conversations that the transaction makes are added."""
+    mutes: dict[tuple[str, int], int]
+    """(user, conversation) → end of the mute."""
+    blocks: set[tuple[str, str]]
+    """(receiver, sender) of messages and edits to a user who has blocked the sender."""
+    strangers: set[str]
+    """Receivers of first messages who have to be accounts, and are none."""
+    unwelcome: set[tuple[str, str]]
+    """(receiver, sender) of first messages that the receiver does not want: the sender is a bot whose owner
+    the receiver has blocked."""
+    sessions: Collection[int]
+    """The newest uplink sessions of the senders of drafts that only those may send."""
+
+
 class AppTransaction:
     """The part of a group commit for one app: the locked head of its log, and new rows. ``now``: Unix
     seconds."""
 
-    def __init__(self, driver: LogDriver, app: str, batch: int, now: int) -> None:
-        self.driver = driver
+    def __init__(
+        self, sql: DirectStatements, app: str, batch: int, now: int, sessions: UplinkSessions
+    ) -> None:
+        self.sql = sql
         self.app = app
         self.batch = batch
         self.now = now
-        self.head = driver.lock(app)
+        self.head = lock_head(sql, app)
+        self.log = self.head.number
+        """The number of the log."""
         self.before = self.head.last_id
         """The last id before this transaction."""
         self.entries: list[Entry] = []
@@ -134,14 +206,12 @@ class AppTransaction:
         """Recalled messages among those that drafts edit."""
         self._edits: dict[int, int] = {}
         """The number of edits of the messages that drafts edit."""
+        self._revises = False
+        """Whether an entry recalls, edits or mentions."""
+        self._sessions = sessions
         self.uplink_sessions: dict[str, int] = {}
         """User → the uplink session that begins in this transaction. It supersedes the user's older one for
         the drafts of this transaction, too."""
-
-    @property
-    def log(self) -> int:
-        """The number of the log."""
-        return self.head.number
 
     # --- conversations --------------------------------------------------------------------------------------
 
@@ -183,7 +253,7 @@ class AppTransaction:
         """Add an entry to a conversation, with the next id and seq."""
         if state.bots:
             if self._bots is None:
-                self._bots = BotReaders(self.driver, self.head, self.before, self.entries)
+                self._bots = BotReaders(self.sql, self.head, self.before, self.entries)
             draft = self._bots.name(state, draft)
         self.head.last_id += 1
         state.last_seq += 1
@@ -204,89 +274,220 @@ class AppTransaction:
             room=state.room,
         )
         self._moved[state.id] = state
-        self._rows.append(row_of(self.head.number, entry, resend, self.now, self.batch))
+        self._revises = self._revises or draft.meta != b"" or draft.kind in _REVISING
+        # The order of MESSAGE_COLUMNS.
+        self._rows.append(
+            (
+                self.log,
+                entry.id,
+                entry.conversation,
+                entry.seq,
+                entry.sender,
+                NUMBERS[entry.kind],
+                entry.type,
+                entry.client_msg_id,
+                resend,
+                entry.time_ms,
+                entry.about,
+                self.now,
+                self.batch,
+                entry.meta,
+                entry.body,
+            )
+        )
         self.entries.append(entry)
         return entry
 
     def settle(self) -> None:
         """Write conversations and memberships, so that later statements find them."""
-        driver, log = self.driver, self.log
-        made = {state.id for state, *_ in self._made}
+        sql, log = self.sql, self.log
         if self._made:
-            driver.add_conversations(log, self._made)
+            sql.execute_many(
+                _ADD_CONVERSATION,
+                [
+                    (log, state.id, state.kind, pair, name, state.last_seq, state.last_id, created)
+                    for state, pair, name, created in self._made
+                ],
+            )
+            for state, *_ in self._made:
+                self._moved.pop(state.id, None)
+            self._made = []
         if self._joined:
-            driver.add_members(log, self._joined)
-        if moved := [state for state in self._moved.values() if state.id not in made]:
-            driver.update_conversations(log, moved)
+            sql.execute_many(_ADD_MEMBER, [(log, *row) for row in self._joined])
+            self._joined = []
+        if self._moved:
+            _move_conversations(sql, log, list(self._moved.values()))
+            self._moved = {}
         for state in self._regrouped.values():
-            driver.set_group(log, state.id, "bots", ",".join(state.bots) or None)
-        self._made, self._joined, self._moved, self._regrouped = [], [], {}, {}
+            set_group(sql, log, state.id, "bots", ",".join(state.bots) or None)
+        self._regrouped.clear()
 
     def write(self) -> None:
         """Write everything."""
         self.settle()
+        sql, log, head = self.sql, self.log, self.head
         if self._rows:
-            self.driver.add_messages(self._rows)
+            sql.insert_rows("message", MESSAGE_COLUMNS, _MESSAGE_TYPES, self._rows)
             if self._bots is not None:
                 self._bots.write()
-            revise(self.driver, self.log, self.entries)
-            self.driver.update_head(self.head)
+            if self._revises:
+                revise(sql, log, self.entries)
+            sql.execute(UPDATE_HEAD, (head.last_id, head.last_conversation, head.number))
         if self.uplink_sessions:
-            self.driver.set_uplink_sessions(self.log, self.uplink_sessions)
+            store_sessions(sql, log, self.uplink_sessions)
+
+    # --- look-ups -------------------------------------------------------------------------------------------
+
+    def conversations(self, keys: Iterable[int | bytes]) -> dict[int | bytes, ConversationState]:
+        """The existing conversations with these keys: ids, pairs, and rooms. One that has two of the keys is
+        the same state under both."""
+        ids, pairs = list[int](), list[bytes]()
+        for key in keys:
+            (ids if type(key) is int else pairs).append(key)  # type: ignore[arg-type]
+        found: dict[int | bytes, ConversationState] = {}
+        if ids:
+            for row in self.sql.query_in(_STATES_BY_ID, (self.log,), ids):
+                found[row[0]] = conversation_state_of(row)
+        if pairs:
+            for row in self.sql.query_in(_STATES_BY_PAIR, (self.log,), pairs):
+                found[bytes(row[2])] = found.get(row[0]) or conversation_state_of(row)
+        return found
+
+    def mutes(self, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """(user, conversation) → Unix second at which the mute ends. Users who are not members are
+        missing."""
+        users: dict[int, list[str]] = {}
+        for user, conversation in wanted:
+            users.setdefault(conversation, []).append(user)
+        if len(users) > _FEW_CONVERSATIONS[self.sql.engine]:
+            return self._mutes_of_each(wanted)
+        found: dict[tuple[str, int], int] = {}
+        statement = (
+            "SELECT member, muted_until FROM membership "
+            "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
+        )
+        for conversation, some in users.items():
+            for user, until in self.sql.query_in(statement, (self.log, conversation), some):
+                found[text_of(user), conversation] = until
+        return found
+
+    def _mutes_of_each(self, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        found: dict[tuple[str, int], int] = {}
+        if self.sql.engine == "postgresql":
+            users, conversations = [user for user, _ in wanted], [conversation for _, conversation in wanted]
+            rows = self.sql.query(_MUTES_ON_POSTGRESQL, (users, conversations, self.log))
+            return {(row[0], row[1]): row[2] for row in rows}
+        one = (
+            "SELECT member, conversation, muted_until FROM membership "
+            "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL"
+        )
+        for some in chunks(wanted, 64):
+            some = padded(some, some[-1])
+            values = [value for user, conversation in some for value in (self.log, user, conversation)]
+            for user, conversation, until in self.sql.query(" UNION ALL ".join([one] * len(some)), values):
+                found[text_of(user), conversation] = until
+        return found
+
+    def blocks(self, pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """The pairs of users of which the first has blocked the second. Only accounts can block."""
+        wanted = [
+            (int(one), int(other))
+            for one, other in pairs
+            if one.isdecimal() and one.isascii() and other.isdecimal() and other.isascii()
+        ]
+        found: set[tuple[str, str]] = set()
+        if not wanted:
+            return found
+        wanted = [pair for pair in wanted if max(pair) < 2**63]
+        for some in chunks(wanted):
+            some = padded(some, some[-1])
+            if self.sql.engine == "sqlite":
+                # With two lists SQLite looks up each user of the one with each of the other.
+                marks = ", ".join(["(%s, %s)"] * len(some))
+                rows = self.sql.query(_BLOCKS_ON_SQLITE.format(marks), (*chain.from_iterable(some), self.app))
+            else:
+                marks = marks_of(len(some))
+                rows = self.sql.query(
+                    "SELECT r.account, r.other FROM relation r JOIN account a ON a.id = r.account WHERE "
+                    f"a.app = %s AND r.state = 'blocked' AND r.account IN {marks} AND r.other IN {marks}",
+                    (self.app, *(one for one, _ in some), *(other for _, other in some)),
+                )
+            found.update((str(one), str(other)) for one, other in rows)
+        return found
+
+    def members(self, conversation: int, users: Sequence[str]) -> dict[str, tuple[int, str]]:
+        """User → (joined_id, role), for the users who are members."""
+        statement = (
+            "SELECT member, joined_id, role FROM membership "
+            "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
+        )
+        rows = self.sql.query_in(statement, (self.log, conversation), users)
+        return {text_of(row[0]): (row[1], text_of(row[2])) for row in rows}
 
     # --- drafts ---------------------------------------------------------------------------------------------
 
     def append(self, ready: Sequence[AppendRequest]) -> list[Appended | Rejected]:
         """Add drafts in order. Returns the result of each."""
-        known = self.driver.repeats(self.log, list({one.resend for one in ready if one.resend is not None}))
-        outcomes: dict[bytes, Appended | Rejected] = {
-            name: Appended(entry, True) for name, entry in known.items()
-        }
-        fresh = [one for one in ready if one.resend not in outcomes]
-        if edited := {one.draft.about for one in fresh if one.draft.kind == "edit"}:
-            self._recalled = find_recalled(self.driver, self.log, edited)
-            self._edits = {about: self.driver.count_edits(self.log, about, MOST_EDITS) for about in edited}
+        if not ready:
+            return []
+        outcomes: dict[bytes, Appended | Rejected] = {}
+        if resends := {one.resend for one in ready if one.resend is not None}:
+            for row in self.sql.query_in(_REPEATS, (self.log,), list(resends)):
+                outcomes[bytes(row[0])] = Appended(entry_of(row[1:]), True)
         keys = [_key_of(one.draft) for one in ready]
-        wanted = {key for one, key in zip(ready, keys, strict=True) if one.resend not in outcomes}
-        states = self._conversations(wanted)
-        mutes = self._mutes(fresh, states)
-        blocks = self._blocks(fresh, states)
-        strangers = self._strangers(fresh, states)
-        unwelcome = set[tuple[str, str]]()
-        if len(states) < len(wanted):  # some are first messages
-            unwelcome = self._unwelcome(
-                {
-                    (one.draft.to_user, one.draft.sender)
-                    for one in fresh
-                    if one.draft.to_user and _key_of(one.draft) not in states
-                }
-            )
-        newest = self._newest_sessions(fresh)
+        fresh = [(one, key) for one, key in zip(ready, keys, strict=True) if one.resend not in outcomes]
+        facts = self._look_up(fresh)
         answers: list[Appended | Rejected] = []
         for one, key in zip(ready, keys, strict=True):
             answer = outcomes.get(one.resend) if one.resend is not None else None
             session = one.draft.uplink_session
-            if answer is None and session and session not in newest:
+            if answer is None and session and session not in facts.sessions:
                 answer = _SUPERSEDED  # not the outcome of a repeat by the newest session
             elif answer is None:
-                answer = self._outcome(one, key, states, mutes, blocks, strangers, unwelcome)
+                answer = self._outcome(one, key, facts)
                 if one.resend is not None:
                     again = Appended(answer.entry, True) if isinstance(answer, Appended) else answer
                     outcomes[one.resend] = again
             answers.append(answer)
         return answers
 
-    def _outcome(
-        self,
-        one: AppendRequest,
-        key: int | bytes,
-        states: dict[int | bytes, ConversationState],
-        mutes: dict[tuple[str, int], int],
-        blocks: set[tuple[str, str]],
-        strangers: set[str],
-        unwelcome: set[tuple[str, str]],
-    ) -> Appended | Rejected:
-        draft = one.draft
+    def _look_up(self, fresh: Sequence[tuple[AppendRequest, int | bytes]]) -> _Facts:
+        """What decides about these drafts. Each table is read once for all of them."""
+        states = self.conversations({key for _, key in fresh})
+        members, said, first = set[tuple[str, int]](), set[tuple[str, str]](), set[tuple[str, str]]()
+        strangers, senders, edited = set[str](), set[str](), set[int]()
+        for one, key in fresh:
+            draft, state = one.draft, states.get(key)
+            receiver = draft.to_user
+            if state is None:
+                if receiver:
+                    first.add((receiver, draft.sender))
+                    if one.to_account:
+                        strangers.add(receiver)
+            elif draft.conversation:
+                receiver = _peer(state, draft.sender)
+                if draft.sender:
+                    members.add((draft.sender, state.id))
+            if receiver and draft.kind in _SAYING:
+                said.add((receiver, draft.sender))
+            if draft.kind == "edit":
+                edited.add(draft.about)
+            if draft.uplink_session:
+                senders.add(draft.sender)
+        if edited:
+            self._recalled = recalled_among(self.sql, self.log, edited)
+            self._edits = {about: count_edits(self.sql, self.log, about, MOST_EDITS) for about in edited}
+        return _Facts(
+            states,
+            self.mutes(list(members)) if members else {},
+            self.blocks(said) if said else set(),
+            strangers.difference(accounts_among(self.sql, self.app, strangers)) if strangers else strangers,
+            self._unwelcome(first) if first else first,
+            self._newest_sessions(senders) if senders else (),
+        )
+
+    def _outcome(self, one: AppendRequest, key: int | bytes, facts: _Facts) -> Appended | Rejected:
+        draft, states = one.draft, facts.states
         if draft.kind == "edit" and draft.about in self._recalled:
             return _RECALLED
         if draft.kind == "edit" and self._edits[draft.about] >= MOST_EDITS:
@@ -295,18 +496,22 @@ class AppTransaction:
             draft.meta
             and has_buttons(draft.meta)
             and not draft.room
-            and not bots_among(self.driver, self.app, [draft.sender])
+            and not bots_among(self.sql, self.app, [draft.sender])
         ):
             return _NO_BUTTONS
-        if blocks and draft.kind in _SAYING and (_receiver(draft, states), draft.sender) in blocks:
+        if (
+            facts.blocks
+            and draft.kind in _SAYING
+            and (_receiver(draft, states), draft.sender) in facts.blocks
+        ):
             return _BLOCKED
         state = states.get(key)
         if state is None:
             if draft.room:
                 state = self.make_conversation(ROOM, (), draft.room)
-            elif one.to_account and draft.to_user in strangers:
+            elif one.to_account and draft.to_user in facts.strangers:
                 return _UNKNOWN_ACCOUNT
-            elif (draft.to_user, draft.sender) in unwelcome:
+            elif (draft.to_user, draft.sender) in facts.unwelcome:
                 return _BLOCKED
             elif draft.to_user:
                 state = self.make_conversation(USER, tuple(sorted((draft.sender, draft.to_user))))
@@ -316,74 +521,35 @@ class AppTransaction:
         elif draft.group and state.kind != GROUP:
             return _UNKNOWN
         if draft.conversation and draft.sender:  # an empty sender is the server, which may send to all
-            until = mutes.get((draft.sender, state.id))
+            until = facts.mutes.get((draft.sender, state.id))
             if until is None:
                 return _NOT_MEMBER
             if until > self.now and draft.kind in _SAYING:
                 return _MUTED
         if draft.kind == "message" and draft.body[:1] == b"/" and draft.type == "text" and not draft.room:
-            draft = with_command(self.driver, self.app, state, draft)
+            draft = with_command(self.sql, self.app, state, draft)
         if draft.kind == "recall":
             self._recalled.add(draft.about)
         elif draft.kind == "edit":
             self._edits[draft.about] += 1
         return Appended(self.enter(state, draft, one.resend))
 
-    def _conversations(self, keys: Iterable[int | bytes]) -> dict[int | bytes, ConversationState]:
-        """The conversations with these keys. Those with a pair are found by their id, too, if it is a key."""
-        by_id = self.driver.conversations(self.log, [key for key in keys if isinstance(key, int)])
-        pairs = [key for key in keys if isinstance(key, bytes)]
-        found: dict[int | bytes, ConversationState] = dict(by_id.items())
-        for pair, state in self.driver.conversations_of_pairs(self.log, pairs).items():
-            found[pair] = by_id.get(state.id, state)
-        return found
-
-    def _mutes(
-        self, ready: Iterable[AppendRequest], states: dict[int | bytes, ConversationState]
-    ) -> dict[tuple[str, int], int]:
-        wanted = {
-            (one.draft.sender, one.draft.conversation)
-            for one in ready
-            if one.draft.conversation in states and one.draft.sender
-        }
-        return self.driver.mutes(self.log, list(wanted)) if wanted else {}
-
-    def _blocks(
-        self, ready: Iterable[AppendRequest], states: dict[int | bytes, ConversationState]
-    ) -> set[tuple[str, str]]:
-        """(receiver, sender) of messages and edits to a user who has blocked the sender."""
-        pairs = {
-            (receiver, one.draft.sender)
-            for one in ready
-            if one.draft.kind in _SAYING and (receiver := _receiver(one.draft, states))
-        }
-        return self.driver.blocks(self.app, pairs) if pairs else set()
-
     def _unwelcome(self, first: set[tuple[str, str]]) -> set[tuple[str, str]]:
         """Those (receiver, sender) of first messages where the sender is a bot, and the receiver has blocked
         its owner."""
-        owners = owners_among(self.driver, self.app, {sender for _, sender in first})
+        owners = owners_among(self.sql, self.app, {sender for _, sender in first})
         if not owners:
             return set()
         pairs = {(user, owners[bot]) for user, bot in first if bot in owners}
-        blocks = self.driver.blocks(self.app, pairs)
+        blocks = self.blocks(pairs)
         return {(user, bot) for user, bot in first if (user, owners.get(bot)) in blocks}
 
-    def _newest_sessions(self, ready: Iterable[AppendRequest]) -> Collection[int]:
-        """The newest uplink sessions of the senders of drafts that only those may send."""
-        senders = {one.draft.sender for one in ready if one.draft.uplink_session}
-        begin = self.uplink_sessions
-        if not begin:
-            return self.driver.known_uplink_sessions(self.log, senders) if senders else ()
-        stored = self.driver.uplink_sessions(self.log, [user for user in senders if user not in begin])
-        return stored.union(begin.values())
-
-    def _strangers(
-        self, ready: Iterable[AppendRequest], states: dict[int | bytes, ConversationState]
-    ) -> set[str]:
-        """Receivers of first messages who have to be accounts, and are none."""
-        wanted = {one.draft.to_user for one in ready if one.to_account and _key_of(one.draft) not in states}
-        return wanted.difference(accounts_among(self.driver, self.app, wanted)) if wanted else wanted
+    def _newest_sessions(self, senders: set[str]) -> Collection[int]:
+        """The newest uplink sessions of these users."""
+        begun = self.uplink_sessions
+        if not begun:
+            return self._sessions.of(self.sql, self.log, senders)
+        return stored_sessions(self.sql, self.log, list(senders - begun.keys())).union(begun.values())
 
 
 def _key_of(draft: Draft) -> int | bytes:
@@ -398,80 +564,54 @@ def _receiver(draft: Draft, states: dict[int | bytes, ConversationState]) -> str
     if draft.to_user or draft.room:
         return draft.to_user
     state = states.get(draft.conversation)
-    if state is None or state.kind != USER:
-        return ""
-    return next((user for user in state.members if user != draft.sender), "")
+    return "" if state is None else _peer(state, draft.sender)
 
 
-_SET_RECALLED: Final = (
-    f"UPDATE message SET kind = {NUMBERS['recall']}, type = '', body = %s, meta = %s, about = %s "
-    f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
-)
-_SET_CONTENT: Final = (
-    "UPDATE message SET type = %s, body = %s, meta = %s "
-    f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
-)
+def _peer(state: ConversationState, sender: str) -> str:
+    """The other user of a conversation of two; ``""`` in others."""
+    return next((user for user in state.members if user != sender), "")
 
 
-def find_recalled(driver: LogDriver, log: int, ids: Collection[int]) -> set[int]:
-    """Those of these messages that were recalled."""
-    statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = 0 AND id IN {}"
-    return {row[0] for row in driver.query_in(statement, (log,), list(ids))}
+def lock_head(sql: Statements, app: str) -> LogHead:
+    """Lock the head of an app's log until the transaction ends."""
+    head = head_of(sql, app, lock=True)
+    if head is None:
+        sql.insert_new("log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)])
+        head = head_of(sql, app, lock=True)
+        assert head is not None
+    return head
 
 
-def revise(driver: LogDriver, log: int, entries: Iterable[Entry]) -> None:
-    """Apply new edits and recalls. The last edit of a message counts; recalls are final."""
-    last: dict[int, Entry] = {}
-    edits = []
-    mentions: dict[int, Entry] = {}
-    for entry in entries:
-        if entry.kind in ("recall", "edit"):
-            last[entry.about] = entry
-            if entry.kind == "edit":
-                edits.append((entry.about, entry.id))
-        elif entry.meta and entry.kind == "message" and not entry.room:
-            mentions[entry.id] = entry
-    if not last:
-        if mentions:
-            driver.add_mentions(log, _mentions(mentions))
-        return
-    driver.add_edits(log, edits)
-    mentions |= {about: entry for about, entry in last.items() if entry.kind == "edit" and not entry.room}
-    driver.forget_mentions(log, list(last))
-    before = driver.metas(log, [about for about, entry in last.items() if entry.kind == "edit"])
-    recalls: list[tuple[Any, ...]] = []
-    edited: list[tuple[Any, ...]] = []
-    for about, entry in last.items():
-        of_it = driver.edits(log, about)
-        if entry.kind == "recall":
-            recalls += [(b"", b"", about, log, id) for id in (about, *of_it)]
-        else:
-            edited.append((entry.type, entry.body, _with_edit(entry, before.get(about, b"")), log, about))
-            edited += [(entry.type, entry.body, entry.meta, log, id) for id in of_it if id != entry.id]
-    if recalls:
-        gone = [about for about, entry in last.items() if entry.kind == "recall"]
-        driver.hide_recalled(log, gone)
-        driver.forget_annotations(log, gone)
-        driver.execute_many(_SET_RECALLED, recalls)
-    if edited:
-        driver.execute_many(_SET_CONTENT, edited)
-    driver.add_mentions(log, _mentions(mentions))
+def batch_of(sql: Statements, log: int, id: int) -> int | None:
+    """The number of the transaction that stored an entry; None if the entry does not exist."""
+    rows = sql.query("SELECT batch FROM message WHERE log = %s AND id = %s", (log, id))
+    return int(rows[0][0]) if rows else None
 
 
-def _with_edit(edit: Entry, before: bytes) -> bytes:
-    """The ``meta`` of an edited message: that of the edit, its id, and the reactions. The message is not
-    forwarded any more: its content is that of the editor."""
-    old = decode_meta(before)
-    kept = {key: old[key] for key in ("reacted", "reactions") if key in old}
-    return msgspec.json.encode({**decode_meta(edit.meta), "edited": edit.id, **kept})
+def _move_conversations(sql: Statements, log: int, states: Sequence[ConversationState]) -> None:
+    """Write the last seq and id of conversations."""
+    if sql.engine == "postgresql":
+        ids, seqs = [state.id for state in states], [state.last_seq for state in states]
+        sql.execute(_MOVE_ON_POSTGRESQL, (ids, seqs, [state.last_id for state in states], log))
+    elif sql.engine == "mysql":
+        sql.execute_many(
+            _MOVE_ON_MYSQL, [(log, state.id, state.kind, state.last_seq, state.last_id) for state in states]
+        )
+    else:
+        sql.execute_many(
+            _MOVE_ON_SQLITE, [(state.last_seq, state.last_id, log, state.id) for state in states]
+        )
 
 
-def _mentions(entries: Mapping[int, Entry]) -> list[tuple[str, int, int]]:
-    """(user, conversation, message) of all whom these messages mention. The user is ``""`` for everybody."""
-    found = []
-    for id, entry in entries.items():
-        users = decode_meta(entry.meta).get("mentions", ())
-        for user in dict.fromkeys(users if isinstance(users, list) else ()):
-            if isinstance(user, str) and user and not text_objection(user, MAX_USER_BYTES):
-                found.append(("" if user == EVERYBODY else user, entry.conversation, id))
-    return found
+def set_group(
+    sql: Statements,
+    log: int,
+    conversation: int,
+    column: Literal["name", "open", "options", "bots"],
+    value: str | int | None,
+) -> None:
+    """Write one column of a group."""
+    sql.execute(
+        f"UPDATE conversation SET {column} = %s WHERE log = %s AND id = %s AND kind = %s",
+        (value, log, conversation, GROUP),
+    )

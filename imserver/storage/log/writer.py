@@ -19,7 +19,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from math import inf
 from random import SystemRandom
 from time import perf_counter, time
@@ -29,7 +28,6 @@ import gevent
 from gevent.event import AsyncResult, Event
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.address import Engine
 from imserver.storage.log.contract import (
     INVALID,
     Appended,
@@ -40,17 +38,20 @@ from imserver.storage.log.contract import (
     StorageUnsure,
     Stored,
 )
-from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.rows import objection, resend_of
 from imserver.storage.log.transaction import (
     AppendRequest,
     AppTransaction,
     ChangeRequest,
     Outcome,
+    batch_of,
+    lock_head,
 )
+from imserver.storage.log.uplink_sessions import UplinkSessions
+from imserver.storage.statements import CommitGuard, DirectStatements, NotStored, RowRefused, Unsure
 
 if TYPE_CHECKING:
-    from imserver.storage.database import Database
+    from imserver.storage.database import WriterConnection
 
 log = logging.getLogger(__name__)
 
@@ -89,166 +90,10 @@ class LogListener(Protocol):
         and app, in commit order, after the requests were answered."""
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
-        """A transaction with ``drafts`` drafts of an app took ``seconds``, including delivery.
+        """A transaction with ``drafts`` drafts of an app took ``seconds``, without delivery.
 
         Returns the time in seconds for which the next drafts of the app wait for each other.
         """
-
-
-# --- connection ---------------------------------------------------------------------------------------------
-
-
-class NotStored(Exception):
-    """Nothing was stored: the database is unreachable, or the time limit has passed. Temporary."""
-
-
-class Unsure(Exception):
-    """COMMIT was sent, but its answer was lost."""
-
-
-class RowRefused(Exception):
-    """Nothing was stored: the database refuses the content of a row."""
-
-
-class CommitGuard:
-    """The permission to commit a transaction, taken once: by the transaction before its COMMIT, or by the
-    waiter that gives up.
-
-    Thread-safe without a lock, because locks belong to the loop.
-    """
-
-    def __init__(self) -> None:
-        self._open: Final = [None]
-
-    def take(self) -> bool:
-        """Take the permission. False if it was taken before."""
-        try:
-            self._open.pop()
-        except IndexError:
-            return False
-        return True
-
-
-class WriterConnection:
-    """Runs transactions one after the other on one connection, and reconnects when it is lost.
-
-    On SQLite a transaction runs in the database's thread. Its code must neither log nor switch.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._driver: LogDriver | None = None
-        self._driver_class = _driver_class(database.place.engine)
-
-    def transact(self, work: Callable[[LogDriver], T], guard: CommitGuard, seconds: float) -> T:
-        """Run ``work`` and commit. Switches. Raises NotStored, Unsure or RowRefused.
-
-        A transaction is interrupted after ``seconds``. SQLite cannot interrupt; there the taker of the guard
-        ends it.
-        """
-        return self._database.run_raw(lambda: self._transact(work, guard), seconds, self._late(guard))
-
-    def ask(self, work: Callable[[LogDriver], T], seconds: float) -> T:
-        """Run ``work`` in a transaction that is rolled back. Switches. Raises NotStored."""
-        guard = CommitGuard()
-        guard.take()
-        return self._database.run_raw(lambda: self._transact(work, guard, undo=True), seconds, NotStored)
-
-    def answered(self, wrote: bool) -> None:
-        """Record a successful transaction. ``wrote``: it stored something."""
-        self._database.answered(wrote)
-
-    def failed(self, words: str, cause: BaseException | None = None) -> StorageUnavailable:
-        """Record that the database stored nothing. ``cause``: the error of the driver.
-
-        Returns the error to raise.
-        """
-        return self._database.failed(words, wrote=True, cause=cause)
-
-    def close(self) -> None:
-        """Release the connection."""
-        self._database.run_raw(self._drop, 1.0, NotStored)
-
-    # --- internal -------------------------------------------------------------------------------------------
-
-    def _late(self, guard: CommitGuard) -> Callable[[str], Exception]:
-        # Called at the time limit, in the waiting greenlet.
-        def decide(words: str) -> Exception:
-            self._driver = None
-            return NotStored(words) if guard.take() else Unsure(words)
-
-        return decide
-
-    def _transact(self, work: Callable[[LogDriver], T], guard: CommitGuard, undo: bool = False) -> T:
-        fresh = self._driver is None
-        try:
-            return self._once(work, guard, undo)
-        except NotStored:
-            # The server may have closed an idle connection: try once more.
-            if fresh or self._database.place.file is not None:
-                raise
-            return self._once(work, guard, undo)
-
-    def _once(self, work: Callable[[LogDriver], T], guard: CommitGuard, undo: bool) -> T:
-        committing = False
-        try:
-            with self._database.writing():
-                if self._driver is None:
-                    self._driver = self._driver_class(self._database)
-                driver = self._driver
-                driver.begin()
-                value = work(driver)
-                if undo:
-                    driver.rollback()
-                    return value
-                if not guard.take():
-                    driver.rollback()
-                    raise NotStored("no answer in time")
-                committing = True
-                driver.commit()
-                return value
-        except self._driver_class.content_errors as error:
-            self._undo()
-            if committing:
-                raise Unsure(_words(error)) from None
-            raise RowRefused(_words(error)) from None
-        except self._driver_class.errors as error:
-            self._drop()
-            raise (Unsure if committing else NotStored)(_words(error)) from error
-        except BaseException:
-            self._drop()
-            raise
-
-    def _undo(self) -> None:
-        try:
-            if self._driver is not None:
-                self._driver.rollback()
-        except self._driver_class.errors:
-            self._drop()
-
-    def _drop(self) -> None:
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            with suppress(*self._driver_class.errors):
-                driver.close()
-
-
-def _driver_class(engine: Engine) -> type[LogDriver]:
-    if engine == "sqlite":
-        from imserver.storage.log.sqlite import SqliteDriver
-
-        return SqliteDriver
-    if engine == "postgresql":
-        from imserver.storage.log.postgresql import PostgresqlDriver
-
-        return PostgresqlDriver
-    from imserver.storage.log.mysql import MysqlDriver
-
-    return MysqlDriver
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 # --- transaction --------------------------------------------------------------------------------------------
@@ -258,28 +103,25 @@ class WriteTransaction:
     """The content of one transaction: requests by app. It can be run again from the start on another
     connection."""
 
-    def __init__(self, apps: Mapping[str, list[Request]]) -> None:
+    def __init__(self, apps: Mapping[str, list[Request]], sessions: UplinkSessions) -> None:
         self.batch = _random.getrandbits(62) + 1
         self.guard = CommitGuard()
         self.given_up = False
         """True if its requests were answered early. It will not be committed."""
         self.apps = {app: apps[app] for app in sorted(apps)}
         """Sorted by name, so that two writers never deadlock."""
+        self.requests = [request for some in self.apps.values() for request in some]
         self.commits: dict[str, tuple[int, int, list[Entry]]] = {}
         """App → (first id, last id, entries), for apps with new entries."""
         self.begins_sessions = False
         """Whether an uplink session begins."""
         self._now = int(time())
+        self._sessions = sessions
 
-    @property
-    def requests(self) -> list[Request]:
-        """All requests."""
-        return [request for some in self.apps.values() for request in some]
-
-    def __call__(self, driver: LogDriver) -> None:
+    def __call__(self, sql: DirectStatements) -> None:
         self.commits = {}
         for app, requests in self.apps.items():
-            part = AppTransaction(driver, app, self.batch, self._now)
+            part = AppTransaction(sql, app, self.batch, self._now, self._sessions)
             drafts = []
             for request in requests:
                 if isinstance(request, ChangeRequest):
@@ -369,6 +211,7 @@ class LogWriter:
         self._current: WriteTransaction | None = None
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._closed = False
+        self._sessions = UplinkSessions()
 
     # --- queues ---------------------------------------------------------------------------------------------
 
@@ -505,7 +348,7 @@ class LogWriter:
     def _run(self) -> None:
         try:
             while apps := self._take():
-                self._store(WriteTransaction(apps))
+                self._store(WriteTransaction(apps, self._sessions))
         finally:
             self._greenlet = None
 
@@ -589,13 +432,13 @@ class LogWriter:
                 if app in transaction.commits:
                     self.listener.committed(app, *transaction.commits[app])
                 drafts = sum([isinstance(request, AppendRequest) for request in requests])
-                if drafts:
-                    self._pause(app, self.listener.batch_stored(app, drafts, seconds))
+                if drafts and (pause := self.listener.batch_stored(app, drafts, seconds)):
+                    self._pause(app, pause)
             except Exception:  # the entries are stored nevertheless
                 log.exception("stored entries of %s could not be delivered", app)
 
     def _pause(self, app: str, seconds: float) -> None:
-        if not seconds or self._closed:
+        if self._closed:
             return
         queue = self._queues.get(app)
         if queue is None:
@@ -620,9 +463,9 @@ class LogWriter:
             return not transaction.begins_sessions
         app, (first, _, _) = next(iter(transaction.commits.items()))
 
-        def look(driver: LogDriver) -> bool:
+        def look(sql: DirectStatements) -> bool:
             # The lock waits for the end of the transaction, which may still be running on the server.
-            return driver.batch_of(driver.lock(app).number, first) == transaction.batch
+            return batch_of(sql, lock_head(sql, app).number, first) == transaction.batch
 
         while True:
             try:

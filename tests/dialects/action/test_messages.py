@@ -12,8 +12,8 @@ from imserver.config.settings import ChannelSettings
 from imserver.dialects.action import service
 from imserver.dialects.action.service import LEFT_TEXT, ActionMessages
 from imserver.dialects.action.wire import ActionDialect
-from imserver.messages import log_subscriptions
-from imserver.messages.log_subscriptions import PongLogSubscription
+from imserver.hub import acks
+from imserver.hub.acks import PongLogSubscription
 from imserver.transport.connection import Connection
 from tests.core.messaging_harness import Node
 from tests.integration.raw import PING, PONG, TEXT, frame
@@ -31,13 +31,17 @@ class Keeping(Node):
 
     def __init__(self) -> None:
         super().__init__(policies={APP: "newest"})
-        self.pongs = self.messaging.pongs
-        self.pongs._running = True
-        self.channels.on_left.clear()
+        self.catch_up = self.messaging.catch_up
+        self.channels.members.on_left.clear()
         messages = ActionMessages(self.messaging, self.store)
         self.action_service = self._make_action_service(messages)
         self._make_dispatcher()
-        self.context.ponged = self.pongs.ponged
+        self.context.ponged = self.catch_up.ponged
+
+    def pass_second(self) -> None:
+        """Ping, and store what pongs have proved."""
+        self.catch_up.check_acks()
+        self.positions.store_proved()
 
     def _forgotten(self, connection: Connection) -> None:
         self.messaging.catch_up.forget(connection)
@@ -77,7 +81,7 @@ class One:
     def ping(self) -> bytes:
         """Have the node look; the ping that comes of it."""
         before = len(self.pings(0))
-        self.node.pongs.work()
+        self.node.catch_up.check_acks()
         return self.pings(before + 1)[-1]
 
     def pings(self, number: int) -> list[bytes]:
@@ -106,13 +110,13 @@ def test_only_the_pong_after_a_delivery_proves_its_arrival() -> None:
         bob.ask("heartbeat")
         for wrong in (b"", b"x", ping[:-1], ping + b"x", ping[:8] + b"\xff" * 8, b"\xff" * 8 + ping[8:]):
             bob.pong(wrong)
-        node.pongs.work()
+        node.pass_second()
         assert node.positions.known == {}
         bob.pong(ping)
-        node.pongs.work()
+        node.pass_second()
         assert node.positions.known == {(APP, "bob", ""): 1}
         bob.pong(bob.pings(2)[-1], together=frame(PING))
-        node.pongs.work()
+        node.pass_second()
         assert node.positions.known == {(APP, "bob", ""): 2}
 
 
@@ -126,7 +130,7 @@ def test_a_pong_to_a_former_login_proves_nothing_about_the_next() -> None:
         assert bob.login("bob") == 200
         bob.receives("new", "old 1", "old 2")
         bob.pong(ping)
-        node.pongs.work()
+        node.pass_second()
         assert node.positions.known == {}
 
 
@@ -137,13 +141,13 @@ def test_a_position_that_cannot_be_stored_yet_is_stored_later_and_used_meanwhile
         bob.receives("one")
         bob.pong(bob.ping())
         node.positions.away = True
-        node.pongs.work()
+        node.pass_second()
         node.positions.away = False
         bob.connection.close(1000)
         assert ann.say("two") == 200
         One(node, "bob").receives("two")
         assert node.positions.known == {}
-        node.pongs.work()
+        node.pass_second()
         assert node.positions.known == {(APP, "bob", ""): 1}
 
 
@@ -171,8 +175,8 @@ def test_a_reader_is_pinged_once_for_many_deliveries() -> None:
             assert ann.say(text) == 200
         bob.receives("one", "two", "three")
         bob.pong(bob.ping())
-        node.pongs.work()
-        node.pongs.work()
+        node.pass_second()
+        node.pass_second()
         bob.ask("heartbeat")
         assert len(bob.pings(1)) == 1
         assert node.positions.known == {(APP, "bob", ""): 3}
@@ -202,13 +206,13 @@ def test_only_rooms_that_the_connection_is_in_move_on_with_a_pong() -> None:
         assert ann.say("one") == 200
         bob.receives("one")
         bob.pong(bob.ping())
-        node.pongs.work()
+        node.pass_second()
         assert places(node, "bob") == {"": 1, "r": 1}
-        node.channels.leave(APP, "r", bob.connection)
+        node.channels.members.leave(APP, "r", bob.connection)
         assert (ann.say("two"), dan.say("three")) == (200, 200)
         bob.receives("one", "three")
         bob.pong(bob.ping())
-        node.pongs.work()
+        node.pass_second()
         assert places(node, "bob") == {"": 3, "r": 1}
         assert bob.login("bob", room="r") == 200
         bob.receives("one", "three", "two")
@@ -225,7 +229,7 @@ def test_a_later_login_of_the_connection_to_another_room_has_the_positions_of_th
         assert (ann.say("nothing to bob"), cid.say("two")) == (200, 200)
         bob.receives("one", "missed", "two")
         bob.pong(bob.ping())
-        node.pongs.work()
+        node.pass_second()
         assert places(node, "bob") == {"": 4, "r": 0, "s": 4}
 
 
@@ -325,17 +329,17 @@ def test_messages_during_catch_up_are_answered_and_an_ended_connection_leaves_no
 
 
 def test_a_waiting_connection_is_pinged_in_the_next_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_subscriptions, "PINGS", 2)
+    monkeypatch.setattr(acks, "PINGS", 2)
     with Keeping() as node:
         many = [One(node, user, room="r") for user in ("ann", "bob", "cid")]
         assert many[0].say("one") == 200
         for each in many:
             each.receives("one")
-        node.pongs.work()
+        node.pass_second()
         for each in many:
             each.ask("heartbeat")
         assert sorted(len(each.pings(0)) for each in many) == [0, 1, 1]
-        node.pongs.work()
+        node.pass_second()
         for each in many:
             each.pings(1)
 
@@ -346,12 +350,12 @@ def test_a_deleted_user_leaves_no_position() -> None:
         assert ann.say("one") == 200
         bob.receives("one")
         bob.pong(bob.ping())
-        node.pongs.forget(APP, "bob")
-        node.pongs.work()
+        node.positions.forget(APP, "bob")
+        node.pass_second()
         assert places(node, "bob") == {}
         ann.receives("one")
         ann.pong(ann.pings(1)[-1])
-        node.pongs.work()
+        node.pass_second()
         assert places(node, "ann") == {"": 1, "r": 1}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.auth import quotas
+from imserver.auth import rates
 from imserver.dialects.action.service import ActionState
 from imserver.dialects.action.wire import ActionDialect
 from imserver.sessions import sessions
@@ -63,15 +63,15 @@ def test_a_later_login_of_one_connection_ends_the_former_session_under_any_polic
         assert login(client, "3", "bob", app, to="ann") == 200
         assert harness.hub.user_names(f"action:{app}") == ["bob"]
         assert receiver(connection) == ("ann", "")
-        assert harness.channels.channels_of(connection) == ()
-        assert harness.channels.membership.channels == 0
+        assert harness.channels.members.channels_of(connection) == ()
+        assert harness.channels.members.membership.channels == 0
         assert connection.state == OPEN
 
 
 def test_a_connection_that_changes_its_user_all_the_time_pays_for_the_notices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(quotas, "monotonic", Clock())
+    monkeypatch.setattr(rates, "monotonic_ns", Clock().nanoseconds)
     with Harness(policies=POLICIES) as harness:
         harness.fanout.notice_bytes = 1000
         _, client = connect(harness)
@@ -89,8 +89,8 @@ def test_a_later_login_may_be_to_another_app() -> None:
         assert login(client, "1", "ann", 1, room="r") == 200
         assert login(client, "2", "ann", 2, room="r") == 200
         assert (harness.hub.user_names("action:1"), harness.hub.user_names("action:2")) == ([], ["ann"])
-        assert harness.channels.count("action:1", "r") == 0
-        assert harness.channels.count("action:2", "r") == 1
+        assert harness.channels.members.count("action:1", "r") == 0
+        assert harness.channels.members.count("action:2", "r") == 1
         connection.close(1000)
         until(lambda: harness.hub.user_names("action:2") == [])
 
@@ -103,7 +103,7 @@ def test_a_later_login_that_is_refused_leaves_the_session_as_it_is() -> None:
         assert ask(client, "login", "2", userId="eve", appId=1, token="wrong") == 1003
         assert login(client, "3", "eve", 9) == 1003
         assert (connection.user, receiver(connection)) == ("ann", ("", "r"))
-        assert harness.channels.channels_of(connection) == ("r",)
+        assert harness.channels.members.channels_of(connection) == ("r",)
 
 
 def test_under_refuse_a_connection_that_logs_in_again_does_not_conflict_with_itself(
@@ -115,7 +115,7 @@ def test_under_refuse_a_connection_that_logs_in_again_does_not_conflict_with_its
         for number in range(3):
             assert login(client, str(number), "ann", 4, room=f"r{number}") == 200
         assert connection.state == OPEN
-        assert harness.channels.channels_of(connection) == ("r2",)
+        assert harness.channels.members.channels_of(connection) == ("r2",)
 
 
 def test_a_stored_member_is_in_their_room_with_any_receiver() -> None:
@@ -123,11 +123,11 @@ def test_a_stored_member_is_in_their_room_with_any_receiver() -> None:
     with Harness(policies=POLICIES, stored=stored) as harness:
         ann, client = connect(harness)
         assert login(client, "1", "ann", to="bob") == 200
-        assert harness.channels.channels_of(ann) == ("club",)
+        assert harness.channels.members.channels_of(ann) == ("club",)
         assert login(client, "2", "ann", room="other") == 200
-        assert harness.channels.channels_of(ann) == ("other", "club")
+        assert harness.channels.members.channels_of(ann) == ("other", "club")
         assert login(client, "3", "cid", room="club") == 200
-        assert harness.channels.channels_of(ann) == ("club",)
+        assert harness.channels.members.channels_of(ann) == ("club",)
 
 
 def test_a_connection_that_is_addressed_no_longer_is_in_no_room() -> None:
@@ -136,8 +136,8 @@ def test_a_connection_that_is_addressed_no_longer_is_in_no_room() -> None:
         _, second = connect(harness)
         assert login(first, "1", "ann", room="r") == 200
         assert login(second, "1", "ann", to="bob") == 200
-        assert harness.channels.channels_of(older) == ()
-        assert harness.channels.count("action:1", "r") == 0
+        assert harness.channels.members.channels_of(older) == ()
+        assert harness.channels.members.count("action:1", "r") == 0
         assert ask(first, "heartbeat", "2") == 200
 
 
@@ -149,7 +149,7 @@ def test_no_exit_notice_is_sent_in_a_conversation_of_two() -> None:
         assert login(first, "1", "ann", to="bob") == 200
         assert login(second, "1", "bob", room="club") == 200
         ann.close(1000)
-        until(lambda: harness.channels.count("action:1", "club") == 1)
+        until(lambda: harness.channels.members.count("action:1", "club") == 1)
         assert ask(second, "heartbeat", "2") == 200
         assert received(second) == []
 

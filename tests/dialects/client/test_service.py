@@ -90,7 +90,7 @@ class ClientHarness(Harness):
         self.connections._queries = self.queries
 
     def on_ended(self, connection: Connection, code: int) -> None:
-        self.channels.ended(connection, code)
+        self.channels.members.ended(connection, code)
         super().on_ended(connection, code)
         self.clients_service.ended(connection, code)
 

@@ -6,9 +6,9 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.messages import log_subscriptions
+from imserver.hub import acks
+from imserver.hub.acks import AckingLogSubscription
 from imserver.messages.catch_up import RECOVERED
-from imserver.messages.log_subscriptions import AckingLogSubscription
 from imserver.transport.connection import CLOSING, OPEN
 from tests.dialects.protobuf.test_service import APP, Harness, ProtobufClient, missed
 from tests.integration import protobuf
@@ -172,18 +172,6 @@ def ack(id: int, kind: int = protobuf.PUSH) -> bytes:
     return protobuf.sent(ACK, protobuf.field(1, kind) + protobuf.field(3, id))
 
 
-def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed(harness: Harness) -> None:
-    ann, bob = resumed(harness, 266, acks=True), harness.live(267)
-    bob.single(1, 266, "hi")
-    until(lambda: len(ann.pushes()) == 1)
-    for times in range(2, log_subscriptions.TRIES + 2):
-        turns(harness, log_subscriptions.ACK_SECONDS)
-        until(lambda times=times: len(ann.pushes()) == times)  # type: ignore[misc]
-    turns(harness, log_subscriptions.ACK_SECONDS)
-    assert ann.client.close_code() == 4004
-    assert {said.text for said in ann.pushes()} == {"hi"}
-
-
 def test_one_ack_covers_all_before_it(harness: Harness) -> None:
     ann, bob = resumed(harness, 266, acks=True), harness.live(267)
     for number in (1, 2, 3):
@@ -191,12 +179,12 @@ def test_one_ack_covers_all_before_it(harness: Harness) -> None:
     until(lambda: len(ann.pushes()) == 3)
     ann.tell(ack(2))
     ann.settle()
-    turns(harness, 2 * log_subscriptions.ACK_SECONDS)
+    turns(harness, 2 * acks.ACK_SECONDS)
     until(lambda: len(ann.pushes()) == 4)
     assert ann.stream() == [1, 2, 3, 3]
     ann.tell(ack(3))
     ann.settle()
-    turns(harness, 5 * log_subscriptions.ACK_SECONDS)
+    turns(harness, 5 * acks.ACK_SECONDS)
     ann.settle()
     assert (len(ann.pushes()), ann.connection.state) == (4, OPEN)
 
@@ -207,7 +195,7 @@ def test_an_ack_of_an_uplink_kind_acknowledges_nothing(harness: Harness) -> None
     until(lambda: ann.pushes())
     ann.tell(ack(1, protobuf.UP))
     ann.settle()
-    turns(harness, log_subscriptions.ACK_SECONDS)
+    turns(harness, acks.ACK_SECONDS)
     until(lambda: len(ann.pushes()) == 2)
 
 
@@ -226,7 +214,7 @@ def test_clients_of_the_original_do_not_acknowledge(harness: Harness) -> None:
     bob.single(1, 266, "hi")
     until(ann.pushes)
     ann.tell(ack(1))
-    turns(harness, 10 * log_subscriptions.ACK_SECONDS)
+    turns(harness, 10 * acks.ACK_SECONDS)
     ann.settle()
     assert (len(ann.pushes()), ann.connection.state) == (1, OPEN)
     assert not isinstance(ann.connection.log_subscription, AckingLogSubscription)
@@ -312,19 +300,19 @@ def test_a_recall_whose_message_cannot_be_read_may_be_sent_again(
     ann = resumed(harness, 266)
     ann.single(1, 267, "one")
     until(ann.acks)
-    entries = harness.log.entries
+    entries = harness.log.find
 
     def away(app: str, ids: object) -> None:
         raise StorageUnavailable("away")
 
-    monkeypatch.setattr(harness.log, "entries", away)
+    monkeypatch.setattr(harness.log, "find", away)
     for number in (2, 3):
         ann.tell(protobuf.message(number, SentMessage(sender=266), kind=1, about=1))
     ann.settle()
     until(lambda: harness.uplink.idle)
     ann.settle()
     assert len(ann.acks()) == 1
-    monkeypatch.setattr(harness.log, "entries", entries)
+    monkeypatch.setattr(harness.log, "find", entries)
     ann.tell(protobuf.message(2, SentMessage(sender=266), kind=1, about=1))
     until(lambda: len(ann.acks()) == 2)
     assert ann.connection.state == OPEN
@@ -334,7 +322,7 @@ def test_an_error_in_looking_up_costs_the_connection_nothing_but_that(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = resumed(harness, 266)
-    monkeypatch.setattr(harness.log, "entries", lambda app, ids: 1 / 0)
+    monkeypatch.setattr(harness.log, "find", lambda app, ids: 1 / 0)
     ann.tell(protobuf.message(1, SentMessage(sender=266), kind=1, about=1))
     ann.settle()
     until(lambda: harness.uplink.idle)

@@ -329,7 +329,7 @@ def test_a_position_in_a_clients_message_is_ignored(harness: Harness) -> None:
 
 
 def test_group_members_except_the_sender_receive_the_message(harness: Harness) -> None:
-    group = harness.log.create(APP, "266", ["267", "268"])
+    group = harness.log.groups.create(APP, "266", ["267", "268"])
     ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
     ann.group(1, group, "all")
     ann.expect(1)
@@ -803,7 +803,7 @@ def pages(protobuf_client: ProtobufClient) -> list[tuple[list[SentMessage], bool
 def test_changes_of_groups_are_passed_over_however_many_there_are(harness: Harness) -> None:
     ann = harness.live(266)
     for _ in range(PAGE * 2 + 10):
-        group = harness.log.create(APP, "266", ["267"])
+        group = harness.log.groups.create(APP, "266", ["267"])
     bob = harness.live(267)
     bob.group(1, group, "at last")
     bob.expect(1)
@@ -817,7 +817,7 @@ def test_changes_of_groups_are_passed_over_however_many_there_are(harness: Harne
 def test_changes_of_groups_take_no_room_on_a_page(
     harness: Harness, count: int, first: int, more: bool
 ) -> None:
-    group = harness.log.create(APP, "266", ["267"])
+    group = harness.log.groups.create(APP, "266", ["267"])
     bob = harness.live(267)
     for number in range(1, count + 1):
         bob.group(number, group, f"t{number}")
@@ -900,7 +900,7 @@ def test_each_sender_has_its_own_numbers(harness: Harness) -> None:
 
 def test_who_comes_into_a_group_is_its_member_alone(harness: Harness) -> None:
     ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
-    group = harness.log.create(APP, "266", ["267"])
+    group = harness.log.groups.create(APP, "266", ["267"])
     until(lambda: len(harness.messaging.log_subscriptions.followers.members(APP, group)) == 2)
     ann.group(1, group, "to both of us")
     bob.expect(1)
@@ -918,7 +918,7 @@ def test_who_asks_again_is_served_in_order_and_nobody_else_waits(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
-    read, begun, go_on = harness.log.catch_up, Signal(), Signal()
+    read, begun, go_on = harness.log.entries.catch_up, Signal(), Signal()
 
     def catch_up(*asked: Any) -> tuple[list[Entry], bool]:
         begun.set()

@@ -29,7 +29,7 @@ def test_a_back_end_receives_which_channels_have_subscribers_but_not_those_of_th
         bob, _ = harness.login(APP, "bob")
         harness.channels.join(APP, NEWS, ann)
         harness.channels.join(APP, "#bob", bob)
-        harness.channels.leave(APP, NEWS, ann)
+        harness.channels.members.leave(APP, NEWS, ann)
         until(lambda: len(sent) == 2)
         assert b'"name":"channel_occupied","channel":"news"' in sent[0]
         assert b'"name":"channel_vacated","channel":"news"' in sent[1]

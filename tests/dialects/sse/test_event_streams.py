@@ -33,7 +33,7 @@ class Kept:
         self.pages: list[int] = []
         """How many entries were told together."""
         self.kicks = SimpleNamespace(count=0)
-        self.catch_up = self.deliverer = self
+        self.catch_up = self.deliverer = self.entries = self
 
     def log(self) -> "Kept":
         return self

@@ -7,7 +7,7 @@ import pytest
 from imserver.features.accounts.parts import accounts_of
 from tests.features import sections
 from tests.security.node_harness import Harness, config
-from tests.security.test_bots import bot_of, person
+from tests.security.test_bots import person
 
 REGISTRATION = sections(accounts={"registration": True, "registrations_per_address": 0})
 
@@ -16,8 +16,8 @@ REGISTRATION = sections(accounts={"registration": True, "registrations_per_addre
 def test_a_deleted_account_takes_its_bots_with_it(tmp_path: Path, features: tuple[str, ...] | None) -> None:
     first = Harness(config(tmp_path, of_features=REGISTRATION))
     ann = person(first, "ann")
-    bot = bot_of(ann, "Weather")
-    other = bot_of(person(first, "eve"), "Rain")
+    bot = ann.bot("Weather")
+    other = person(first, "eve").bot("Rain")
     first.close()
     node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
     parts = node.node.core

@@ -5,25 +5,25 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import gevent
 import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
-from imserver.cluster.registry import Lease, SoloRegistry
 from imserver.errors import StorageUnavailable
 from imserver.features.bots import hooks as module
-from imserver.features.bots.hooks import BotHooks, messages_of
+from imserver.features.bots.hooks import messages_of
 from imserver.features.bots.parts import bots_of
 from imserver.features.webhooks import webhooks_of
 from imserver.storage.log.contract import Draft
+from imserver.streams import consumer
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
 from tests.features import sections
 from tests.security.node_harness import ADMIN, Harness, config
-from tests.security.test_bots import Asking, bot_of, person
+from tests.security.test_bots import person
 from tests.support import ROOT, CountingSignal
 from tests.transport.harness import until
+from tests.users import User
 
 NOTHING = (200, b"")
 GUIDE = ROOT / "docs" / "guides" / "bot-webhooks.md"
@@ -49,9 +49,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(module, "RENEW_SECONDS", 0.02)
-    monkeypatch.setattr(module, "SAVE_SECONDS", 0.05)
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(consumer, "SAVE_SECONDS", 0.05)
+    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +73,19 @@ def receivers(node: Harness) -> Iterator[Receivers]:
     hooks.requests = usual
 
 
-def hooked(owner: Asking, name: str) -> tuple[Asking, str]:
+def hooked(owner: User, name: str) -> tuple[User, str]:
     """A bot with a webhook, and its URL."""
-    bot, url = bot_of(owner, name), f"https://{name}.example/"
-    assert owner.good("bots/update", bot=bot.user, hook_url=url)["hook_secret"]
+    bot, url = owner.bot(name), f"https://{name}.example/"
+    assert owner.post("bots/update", bot=bot.user, hook_url=url)["hook_secret"]
     return bot, url
 
 
-def say(sender: Asking, to: Asking, *texts: str) -> None:
+def say(sender: User, to: User, *texts: str) -> None:
     for text in texts:
-        sender.good("messages/send", to=to.user, text=text)
+        sender.post("messages/send", to=to.user, text=text)
 
 
-def said_by(bot: Asking, reader: Asking) -> list[str]:
+def said_by(bot: User, reader: User) -> list[str]:
     """The texts that a reader has from a bot."""
     found = reader.get("messages/sync", after=0, limit=200)["messages"]
     return [each["text"] for each in found if each["from"] == bot.user and each["kind"] == "message"]
@@ -134,13 +134,13 @@ def test_membership_edits_and_reactions_are_posted_and_answers_go_to_the_group(
         200,
         json.encode(answer) if post.json.get("text") == "@grouped" else b"OK",
     )
-    group = bob.good("groups/create", name="tea", members=[bot.user])["group"]
-    bob.good("messages/send", conversation=int(group), text="not for it")
+    group = bob.post("groups/create", name="tea", members=[bot.user])["group"]
+    bob.post("messages/send", conversation=int(group), text="not for it")
     mention = {"text": "@grouped", "mentions": [bot.user]}
-    message = bob.good("messages/send", conversation=int(group), **mention)["id"]
+    message = bob.post("messages/send", conversation=int(group), **mention)["id"]
     until(lambda: "@grouped" in receivers.texts(url))
-    bob.good("messages/edit", id=message, **{**mention, "text": "edited"})
-    bob.good("messages/react", id=message, emoji="+1")
+    bob.post("messages/edit", id=message, **{**mention, "text": "edited"})
+    bob.post("messages/react", id=message, emoji="+1")
     until(lambda: len([event for event in receivers.at(url) if event.get("about") == message]) == 2)
     joined, *changes = receivers.at(url)
     assert "not for it" not in receivers.texts(url)
@@ -169,7 +169,7 @@ def test_a_pressed_button_is_posted_and_the_answer_goes_to_who_pressed(
     until(lambda: said_by(bot, kim) == ["tea?"])
     sync = kim.get("messages/sync", after=0, limit=200)["messages"]
     (asked,) = (each for each in sync if each["from"] == bot.user)
-    kim.good("messages/press", id=asked["id"], value="y")
+    kim.post("messages/press", id=asked["id"], value="y")
     until(lambda: said_by(bot, kim) == ["tea?", "pressed"])
     press = receivers.at(url)[-1]
     assert (press["kind"], press["about"], press["text"], press["sender"]) == (
@@ -180,31 +180,17 @@ def test_a_pressed_button_is_posted_and_the_answer_goes_to_who_pressed(
     )
 
 
-def test_a_url_that_fails_gets_everything_later_and_one_that_hangs_delays_nobody(
+def test_answers_that_say_nothing_about_the_event_let_it_come_again(
     node: Harness, receivers: Receivers
 ) -> None:
     cid = person(node, "cid")
-    (down, down_url), (hung, hung_url), (good, good_url) = (
-        hooked(cid, name) for name in ("down", "hung", "good")
-    )
-    over = Signal()
-    down_answers: list[Answer] = ["away", (500, b""), (401, b""), (302, b""), "away"]
-
-    def hang(_post: Post) -> Answer:
-        over.wait()
-        return NOTHING
-
-    receivers.replies[down_url] = lambda _: down_answers.pop(0) if down_answers else NOTHING
-    receivers.replies[hung_url] = hang
-    for bot in (hung, down, good):
-        say(cid, bot, "1", "2")
-    until(lambda: receivers.texts(good_url) == ["1", "2"])
-    until(lambda: receivers.texts(down_url) == ["1"] * 6 + ["2"])
-    until(lambda: receivers.texts(hung_url) == ["1"])
-    deliveries = [post.delivery for post in receivers.posts if post.url == down_url]
+    bot, url = hooked(cid, "down")
+    answers: list[Answer] = ["away", (500, b""), (401, b""), (302, b""), "away"]
+    receivers.replies[url] = lambda _: answers.pop(0) if answers else NOTHING
+    say(cid, bot, "1", "2")
+    until(lambda: receivers.texts(url) == ["1"] * 6 + ["2"])
+    deliveries = [post.delivery for post in receivers.posts if post.url == url]
     assert len(set(deliveries)) == 2, "each attempt has the same id"
-    over.set()
-    until(lambda: receivers.texts(hung_url) == ["1", "2"])
 
 
 def test_a_refused_event_is_dropped(node: Harness, receivers: Receivers) -> None:
@@ -233,16 +219,16 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     bot, url = hooked(guy, "again")
     answers = {"x": "first", "end": "last"}
     receivers.replies[url] = lambda post: (200, json.encode({"text": answers[post.json["text"]]}))
-    first = guy.good("messages/send", to=bot.user, text="x")["id"]
+    first = guy.post("messages/send", to=bot.user, text="x")["id"]
     until(lambda: said_by(bot, guy) == ["first"])
     hooks = bots_of(node.node.core).hooks
     sender = hooks._senders["201", bot.user]
-    until(lambda: sender._delivered >= first and sender._saved >= first)
+    until(lambda: sender.window.position >= first and not sender.consumer.is_unsaved)
     answers["x"] = "second"
     node.node.core.store.write(
         lambda sql: sql.execute("UPDATE bot SET hook_entry = 0 WHERE id = %s", (int(bot.user),))
     )
-    hooks._owned_until = 0.0  # as after a pause that was longer than the lease
+    hooks.lease.until = 0.0  # as after a pause that was longer than the lease
     until(lambda: receivers.texts(url) == ["x", "x"])
     say(guy, bot, "end")
     until(lambda: said_by(bot, guy) == ["first", "last"])
@@ -256,17 +242,17 @@ def test_the_entries_of_others_are_not_read_for_each_bot(
     say(max_, bot, "1")
     until(lambda: receivers.texts(url) == ["1"])
     sender = bots_of(node.node.core).hooks._senders["201", bot.user]
-    until(lambda: sender._position >= sender._head)
+    until(lambda: not sender.window.count)
     log = node.node.core.store.log()
-    sync, reads = log.sync, []
+    sync, reads = log.entries.sync, []
 
     def counted(app: str, user: str, after: int, limit: int) -> Any:
         reads.append(user)
         return sync(app, user, after, limit)
 
-    monkeypatch.setattr(log, "sync", counted)
-    last = max_.good("messages/send", to=ned.user, text="x")["id"]
-    until(lambda: sender._position >= last)
+    monkeypatch.setattr(log.entries, "sync", counted)
+    last = max_.post("messages/send", to=ned.user, text="x")["id"]
+    until(lambda: sender.window.head >= last and not sender.window.count)
     assert bot.user not in reads
     say(max_, bot, "2")
     until(lambda: receivers.texts(url) == ["1", "2"])
@@ -277,12 +263,12 @@ def test_a_banned_bot_is_posted_to_and_answers_nothing(node: Harness, receivers:
     lea = person(node, "lea")
     bot, url = hooked(lea, "banned")
     receivers.replies[url] = lambda post: (200, json.encode({"text": f"{post.json['text']}!"}))
-    admin = Asking(node, ADMIN.key)
-    admin.good("ban", users=[bot.user], seconds=600)
-    first = lea.good("messages/send", to=bot.user, text="1")["id"]
+    admin = User(node, ADMIN.key, app="201")
+    admin.post("ban", users=[bot.user], seconds=600)
+    first = lea.post("messages/send", to=bot.user, text="1")["id"]
     senders = bots_of(node.node.core).hooks._senders
-    until(lambda: receivers.texts(url) == ["1"] and senders["201", bot.user]._position >= first)
-    admin.good("unban", users=[bot.user])
+    until(lambda: receivers.texts(url) == ["1"] and senders["201", bot.user].window.position >= first)
+    admin.post("unban", users=[bot.user])
     say(lea, bot, "2")
     until(lambda: said_by(bot, lea) == ["2!"])
 
@@ -296,7 +282,7 @@ def test_an_answer_waits_while_the_bot_has_sent_too_many(
     receivers.replies[url] = lambda _: (200, json.encode({"messages": [{"text": str(n)} for n in range(5)]}))
     rates = node.node.core.bot_rates
     rates.know("201", bot.user)
-    rates.bots["201", bot.user].left = 0.0
+    rates.buckets.charge(("201", bot.user), 100)
     say(jay, bot, "go")
     until(lambda: said_by(bot, jay) == list("01234"))
     assert receivers.texts(url) == ["go"], "it is not asked again"
@@ -317,14 +303,14 @@ def test_an_answer_is_stored_even_if_the_database_refuses_it_for_longer_than_the
                 send(app, draft, done, *rest)
                 return
             patched.setattr(hooks, "_renew", lambda: None)
-            hooks._owned_until = 0.0
+            hooks.lease.until = 0.0
             done(StorageUnavailable())
             refused.set()
 
         patched.setattr(hooks.messaging, "send_of_user", refuse)
         say(ivy, bot, "question")
         refused.wait()
-        hooks._senders["201", bot.user].save()
+        hooks._senders["201", bot.user].consumer.save()
     until(lambda: said_by(bot, ivy) == ["answer"])
     assert set(receivers.texts(url)) == {"question"}
 
@@ -333,11 +319,11 @@ def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(
     node: Harness, receivers: Receivers
 ) -> None:
     hal = person(node, "hal")
-    bot = bot_of(hal, "moved")
+    bot = hal.bot("moved")
     say(hal, bot, "before")
 
     def set_url(url: str) -> Any:
-        return hal.good("bots/update", bot=bot.user, hook_url=url)
+        return hal.post("bots/update", bot=bot.user, hook_url=url)
 
     first = set_url("https://first.example/")
     assert hal.get("bots")["bots"][0]["hook_url"] == "https://first.example/"
@@ -355,55 +341,23 @@ def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(
     say(hal, bot, "3")
     assert set_url("http://127.0.0.1:9/")["hook_secret"], "the setting allows loopback"
     for wrong in ("https://10.0.0.1/", "ftp://x", "x" * 1001):
-        assert hal.code("bots/update", bot=bot.user, hook_url=wrong) == (400, "invalid_request")
+        assert hal.refused("bots/update", bot=bot.user, hook_url=wrong) == (400, "invalid_request")
     set_url("")
     assert "3" not in receivers.texts("https://second.example/")
 
 
-def test_another_node_continues_after_one_that_stopped_and_one_that_was_killed(
-    node: Harness, receivers: Receivers
-) -> None:
+def test_without_the_lease_a_node_forgets_how_far_it_has_looked(node: Harness, receivers: Receivers) -> None:
+    """After the next lease it does not read what others have delivered."""
     ida = person(node, "ida")
     bot, url = hooked(ida, "leased")
-
-    def posted(*texts: str) -> bool:
-        """Whether these came, in this order; what was not acknowledged may come again."""
-        return list(dict.fromkeys(receivers.texts(url))) == list(texts)
-
     say(ida, bot, "1")
-    until(lambda: posted("1"))
-    one = bots_of(node.node.core).hooks
-    parts = (one.store, one.rows, one._events, receivers, one.messaging, one._rates, one.sessions)
-    registry = SoloRegistry()
-    registry.lease = Lease("two")
-    two = BotHooks(*parts, registry, one.tally)  # type: ignore[arg-type]
-    two._seen["201"] = 1  # as after an earlier lease
-    two._renew()
-    assert not two._seen, "after the next lease it does not read what others have delivered"
-    assert not two.owned
-    assert not two._senders
-    renew, replaced = one._renew, Signal()
-    one._renew = replaced.set  # type: ignore[method-assign]
-    replaced.wait()
-    try:
-        one._has_ended = True  # its greenlet ends before the rest: below, another one runs in its place
-        one._news.set()
-        until(lambda: not one._news.is_set())
-        one.stop()
-        running = gevent.spawn(two.run)
-        say(ida, bot, "2")
-        until(lambda: posted("1", "2"))
-        assert receivers.at(url)[-1]["node"] == "two"
-        gevent.killall([running, *[sender.greenlet for sender in two._senders.values()]])
-        ended = "UPDATE event_feed SET lease_until = 1 WHERE app = '' AND owner = 'two'"
-        assert one.store.write(lambda sql: sql.execute(ended)) == 1
-    finally:
-        one._owned_until = 0.0
-        one._renew = renew  # type: ignore[method-assign]
-        one._has_ended = False
-        gevent.spawn(one.run)
-    say(ida, bot, "3")
-    until(lambda: posted("1", "2", "3"))
+    until(lambda: receivers.texts(url) == ["1"])
+    hooks = bots_of(node.node.core).hooks
+    assert hooks._seen
+    hooks._keep({})
+    assert (hooks._seen, hooks._senders) == ({}, {})
+    say(ida, bot, "2")
+    until(lambda: "2" in receivers.texts(url))
 
 
 def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
@@ -414,7 +368,8 @@ def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
     hooks = bots_of(node.node.core).hooks
     with monkeypatch.context() as patched:
         patched.setattr(module, "LEASE_SECONDS", 86400)
-        until(lambda: hooks._owned_until > monotonic() + 3600)
+        patched.setattr(consumer, "LEASE_SECONDS", 86400)
+        until(lambda: hooks.lease.until > monotonic() + 3600)
         patched.setattr(module, "RENEW_SECONDS", 3600.0)
         hooks._news = news = CountingSignal()
         watched = hooks.messaging.follower.watched

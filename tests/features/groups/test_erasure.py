@@ -20,20 +20,20 @@ def test_a_deleted_account_leaves_its_groups_and_takes_its_invitations_with_it(
 ) -> None:
     first = Harness(config(tmp_path, of_features=REGISTRATION))
     ann, bob, eve = (person(first, name) for name in ("ann", "bob", "eve"))
-    group = int(ann.good("groups/create", name="tea", members=[bob.user, eve.user])["group"])
+    group = int(ann.post("groups/create", name="tea", members=[bob.user, eve.user])["group"])
     for one in (ann, bob):
-        one.good("invitations/create", group=str(group))
-        one.good("invitations/create")
+        one.post("invitations/create", group=str(group))
+        one.post("invitations/create")
     first.close()
     node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
     parts = node.node.core
-    log, before = parts.store.log(), parts.store.log().head("201")
+    log, before = parts.store.log(), parts.store.log().entries.head("201")
     assert ("groups" in parts.features) == (features != ("accounts",))
     accounts_of(parts).accounts.remove("201", ann.user)
-    assert [row.left_id is None for row in log.memberships("201", ann.user)] == [False]
-    roles = {row.user: row.role for row in log.members("201", group, "", 10)}
+    assert [row.left_id is None for row in log.conversations.memberships("201", ann.user)] == [False]
+    roles = {row.user: row.role for row in log.conversations.members("201", group, "", 10)}
     assert roles == {bob.user: "owner", eve.user: "member"}
-    role, leaving = log.read("201", before, 10)
+    role, leaving = log.entries.read("201", before, 10)
     assert (role.kind, leaving.kind) == ("group", "leave")
     assert json.loads(leaving.meta)["users"] == [ann.user]
     rows = parts.store.rows("SELECT member FROM invitation WHERE app = %s", ("201",))

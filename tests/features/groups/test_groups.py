@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from imserver import errors
-from imserver.auth.attempts import Attempts, TooManyFailures
+from imserver.auth.rates import Buckets, TooManyRequests
 from imserver.auth.relations import NoRelations
 from imserver.features.groups.groups import (
     ADMIN,
@@ -25,6 +25,7 @@ from imserver.features.groups.groups import (
     TooManyMembers,
     UnknownGroup,
 )
+from imserver.features.groups.settings import NEW_GROUPS
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
 from imserver.model import JoinGroup
 from imserver.storage.log.contract import Change, Draft
@@ -51,7 +52,7 @@ def log(store: Store) -> MessageLog:
 
 @pytest.fixture
 def groups(store: Store) -> Groups:
-    return Groups(store, LIMIT, Attempts(MOST_GROUPS, 3600), lambda app, users: set(users))
+    return Groups(store, LIMIT, Buckets(NEW_GROUPS, MOST_GROUPS, 3600), lambda app, users: set(users))
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def at_once(*deeds: tuple[Any, ...]) -> list[str]:
     def outcome(function: Callable[..., Any], *arguments: Any) -> str:
         try:
             function(APP, *arguments)
-        except (BadGroup, NoMember, NotAllowed, TooManyFailures, TooManyMembers, UnknownGroup) as refused:
+        except (BadGroup, NoMember, NotAllowed, TooManyRequests, TooManyMembers, UnknownGroup) as refused:
             return type(refused).__name__
         return ""
 
@@ -114,12 +115,12 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
         (groups.join, group, "eve"),
         (groups.accept, group, "eve", "", met),
     ):
-        assert at_once(deed) == ["TooManyFailures"]
+        assert at_once(deed) == ["TooManyRequests"]
     eve: Any = SimpleNamespace(app=APP, user="eve")
     commands = GroupCommands(groups, NoRelations())
-    with pytest.raises(TooManyFailures):
+    with pytest.raises(TooManyRequests):
         commands.join(eve, JoinGroup(group))
-    assert GROUP_REFUSALS[TooManyFailures] == errors.CODE_LIMIT
+    assert GROUP_REFUSALS[TooManyRequests] == errors.CODE_LIMIT
     groups.create(APP, "eve", "of the back end", [], by_user=False)
     assert groups.join(APP, group, "eve", by_user=False).id == group
     assert not groups.accept(APP, group, "eve", "", met, by_user=False), "a member already"
@@ -152,7 +153,7 @@ def test_the_owner_or_a_back_end_deletes_a_group(groups: Groups, group: int, sto
     for outsider in ("ann", "eve"):
         with pytest.raises(UnknownGroup):
             groups.join(APP, group, outsider)
-    assert [each.kind for each in store.log().history(APP, "dan", group, 0, 1)[0]] == ["leave"]
+    assert [each.kind for each in store.log().entries.history(APP, "dan", group, 0, 1)[0]] == ["leave"]
 
 
 def test_an_open_group_that_all_have_left_is_joined_and_gets_an_owner_from_a_back_end(
@@ -178,7 +179,7 @@ def test_a_group_is_deleted_in_parts_and_a_repeated_call_goes_on(
     monkeypatch.setattr("imserver.storage.log.groups.MOST_LEAVING", 2)
     groups.set_open(APP, group, "ann", True)
     groups.invite(APP, group, "ann", ["eve"])
-    first = log.leave(APP, group, None, by)
+    first = log.groups.leave(APP, group, None, by)
     assert isinstance(first, Change)
     assert first.users == ("cid", "dan")
     assert roles(groups, group) == {"ann": OWNER, "bob": ADMIN, "eve": MEMBER}
@@ -186,7 +187,7 @@ def test_a_group_is_deleted_in_parts_and_a_repeated_call_goes_on(
         groups.join(APP, group, "cid")
     assert groups.delete(APP, group, by) == 3
     assert roles(groups, group) == {}
-    named = [json.loads(each.meta)["users"] for each in log.history(APP, "ann", group, 0, 3)[0]]
+    named = [json.loads(each.meta)["users"] for each in log.entries.history(APP, "ann", group, 0, 3)[0]]
     assert named == [["cid", "dan"], ["eve", "bob"], ["ann"]]
 
 
@@ -285,9 +286,9 @@ def test_a_back_end_hands_a_group_over(groups: Groups, group: int) -> None:
 def test_the_end_of_an_owner_is_reported_before_the_owner_is_gone(
     groups: Groups, group: int, log: MessageLog
 ) -> None:
-    before = log.head(APP)
+    before = log.entries.head(APP)
     groups.leave(APP, group, "ann")
-    role, leaving = log.read(APP, before, 10)
+    role, leaving = log.entries.read(APP, before, 10)
     assert (role.kind, b'"users":["bob"],"role":"owner"' in role.meta) == ("group", True)
     assert (leaving.kind, leaving.meta) == ("leave", b'{"users":["ann"]}')
 
@@ -304,15 +305,15 @@ def test_groups_are_listed_in_pages_with_their_names(groups: Groups) -> None:
 
 
 def say(log: MessageLog, group: int, text: str) -> None:
-    log.append(APP, [Draft(sender="ann", conversation=group, body=text.encode())])
+    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=text.encode())])
 
 
 def said(log: MessageLog, user: str, group: int) -> list[str]:
     """What a user finds in the history of a group, and by a search."""
-    entries, more = log.history(APP, user, group, 0, 100)
+    entries, more = log.entries.history(APP, user, group, 0, 100)
     assert not more
     texts = [entry.body.decode() for entry in entries if entry.kind == "message"]
-    found, rest = log.search(APP, user, "tea", group, 0, 100)
+    found, rest = log.search.find(APP, user, "tea", group, 0, 100)
     assert ([entry.body.decode() for entry in found], rest) == (texts, 0)
     return texts
 
@@ -328,16 +329,16 @@ def test_late_members_read_earlier_messages_where_the_group_says_so(
     shown = groups.set_options(APP, group, "bob", {"history": "all"})
     assert shown.options
     say(log, group, "tea 3")
-    head = log.head(APP)
+    head = log.entries.head(APP)
     groups.invite(APP, group, "ann", ["dan"])
     groups.remove(APP, group, "ann", ["bob"])
     groups.invite(APP, group, "ann", ["eve"])
     say(log, group, "tea 4")
     assert said(log, "dan", group) == ["tea 1", "tea 2", "tea 3", "tea 4"], "nothing twice"
     assert said(log, "eve", group) == ["tea 3", "tea 4"], "again a member: after the first time only"
-    listed, _ = log.list_conversations(APP, "dan", 0, 10)
+    listed, _ = log.conversations.page(APP, "dan", 0, 10)
     assert listed[0].unread == 1, "what was before is not unread"
-    synced, _ = log.sync(APP, "eve", head, 100)
+    synced, _ = log.entries.sync(APP, "eve", head, 100)
     assert [entry.body for entry in synced if entry.kind == "message"] == [b"tea 4"]
     groups.set_options(APP, group, "ann", {"history": "since_joining"})
     groups.remove(APP, group, "ann", ["cid"])
@@ -368,9 +369,9 @@ def test_options_say_which_role_invites_and_renames(groups: Groups, group: int) 
 def test_a_change_of_options_is_one_entry_that_names_what_has_changed(
     log: MessageLog, groups: Groups, group: int
 ) -> None:
-    before = log.head(APP)
+    before = log.entries.head(APP)
     groups.set_options(APP, group, "ann", {"pin": "member", "invite": "member", "history": "all"})
     groups.set_options(APP, group, "ann", {"pin": "member"})
-    (entry,) = log.read(APP, before, 10)
+    (entry,) = log.entries.read(APP, before, 10)
     assert (entry.kind, entry.sender) == ("group", "ann")
     assert json.loads(entry.meta) == {"change": "options", "history": "all", "pin": "member"}

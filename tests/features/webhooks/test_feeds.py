@@ -20,7 +20,9 @@ from imserver.features.webhooks.requests import Receiver, WebhookCounts
 from imserver.storage.dead_events import list_retries, replay
 from imserver.storage.log.contract import Draft, Entry
 from imserver.storage.store import Store
+from imserver.streams import consumer, sources
 from tests.core.back_end import REFUSED, BackEnd, Post
+from tests.streams.users import end
 from tests.support import CountingSignal
 from tests.transport.harness import until
 
@@ -66,7 +68,7 @@ class Node:
 
     def send(self, sender: str, *texts: str) -> list[int]:
         drafts = [Draft(sender=sender, to_user="zoe", body=text.encode(), time_ms=1000) for text in texts]
-        return [each.entry.id for each in self.store.log().append(APP, drafts)]  # type: ignore[union-attr]
+        return [each.entry.id for each in self.store.log().writer.append(APP, drafts)]  # type: ignore[union-attr]
 
     @property
     def feed(self) -> Feed:
@@ -74,9 +76,7 @@ class Node:
 
     def kill(self) -> None:
         self._run.kill()
-        for feed in self.feeds.feeds.values():
-            if feed.sender is not None:
-                feed.sender.kill()
+        end([each for feed in self.feeds.feeds.values() for each in feed.consumers])
         self.store.close()
 
     def stop(self) -> None:
@@ -92,9 +92,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(module, "GATHER_SECONDS", 0.01)
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(module, "RENEW_SECONDS", 0.1)
-    monkeypatch.setattr(module, "SAVE_SECONDS", 0.05)
+    monkeypatch.setattr(consumer, "SAVE_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -159,62 +159,10 @@ def test_nothing_wakes_before_there_is_a_receiver_or_something_to_send(
     node.send("ann", "a")
     until(lambda: texts(back_end) == ["a"])
     assert None not in changed.pauses[1:]
-    wake = node.feed.wake
-    assert isinstance(wake, CountingSignal)
-    until(lambda: wake.pauses[-1:] == [None])
+    until(lambda: node.feed.sender and not node.feed.sender.is_busy)
     assert node.feed.saved[0] == 1
     node.send("ann", "b")
     until(lambda: texts(back_end) == ["a", "b"])
-
-
-def test_a_node_goes_on_where_a_killed_one_has_ended(start: StartNode) -> None:
-    back_end = BackEnd()
-    first = start(back_end)
-    first.send("ann", "a")
-    until(lambda: texts(back_end) == ["a"])
-    until(lambda: first.feed.saved[0] == 1)
-    back_end.open.clear()
-    first.send("ann", "b", "c")
-    first.feeds.add(APP, "account", [("ann", {"change": "changed"})])
-    until(lambda: back_end.busy)
-    first.kill()
-    back_end.open.set()
-    back_end.posts.clear()
-    second = start(back_end)
-    until(lambda: len(back_end.events) >= 3)
-    assert texts(back_end) == ["b", "c"]
-    second.send("ann", "d")
-    until(lambda: texts(back_end) == ["b", "c", "d"])
-
-
-def test_one_node_delivers_and_another_takes_over_when_the_lease_is_given_back(start: StartNode) -> None:
-    back_end = BackEnd()
-    one = start(back_end)
-    one.send("ann", "a")
-    until(lambda: texts(back_end) == ["a"])
-    two = start(back_end, name="two")
-    until(lambda: two.feed.is_known)
-    assert not two.feed.owned
-    two.send("ann", "of the other node")
-    until(lambda: len(texts(back_end)) == 2)
-    assert {event["node"] for event in back_end.events} == {"one"}
-    one.stop()
-    two.send("ann", "after")
-    until(lambda: len(texts(back_end)) == 3)
-    assert back_end.events[-1]["node"] == "two"
-    assert len(back_end.events) == 3, "nothing was sent twice"
-
-
-def test_a_node_that_has_lost_its_lease_delivers_nothing_more(start: StartNode) -> None:
-    back_end = BackEnd()
-    one = start(back_end)
-    one.send("ann", "a")
-    until(lambda: one.feed.saved[0] == 1)
-    one.store.write(lambda sql: sql.execute("UPDATE event_feed SET owner = 'thief', lease_until = 1 << 40"))
-    one.send("ann", "b")
-    until(lambda: not one.feed.owned)
-    found = one.store.read(lambda sql: sql.query("SELECT entry_id FROM event_feed"))
-    assert found == [(1,)]
 
 
 def test_a_receiver_that_is_away_gets_everything_in_order_later(start: StartNode) -> None:
@@ -235,8 +183,8 @@ def test_a_receiver_that_is_away_gets_everything_in_order_later(start: StartNode
 def test_a_receiver_that_refuses_connections_is_tried_again_soon(
     start: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 3600.0)
-    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 3600.0)
     answers = [REFUSED, REFUSED]
     back_end = BackEnd(lambda _: answers.pop() if answers else (200, b""))
     node = start(back_end)
@@ -246,24 +194,24 @@ def test_a_receiver_that_refuses_connections_is_tried_again_soon(
 
 
 def test_a_corrected_address_is_tried_at_once(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 3600.0)
-    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 3600.0)
     back_end = BackEnd(lambda post: (200, b"") if post.url == "http://right/" else "away")
     node = start(back_end, url="http://wrong/")
     node.send("ann", "1", "2")
-    until(lambda: node.feed.failures)
+    until(lambda: node.feed.sender and node.feed.sender.failures)
     node.feeds.set(APP, Receiver(APP, "http://right/", b"secret", EVENTS))
     until(lambda: node.tally.delivered == 2)
     assert texts(back_end) == ["1", "2"]
 
 
 def test_a_removed_address_is_not_tried_any_more(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 3600.0)
-    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 3600.0)
     back_end = BackEnd(lambda _: "away")
     node = start(back_end)
     node.send("ann", "1", "2")
-    until(lambda: node.feed.failures)
+    until(lambda: node.feed.sender and node.feed.sender.failures)
     tried = len(back_end.posts)
     node.feeds.set(APP, Receiver(APP, "", b"secret", EVENTS))
     until(lambda: not node.feed.count)
@@ -331,7 +279,7 @@ def test_entries_that_are_committed_while_others_are_put_aside_are_delivered(
 
     node.feeds.events.advance = advance_while_others_commit  # type: ignore[method-assign]
     drafts = [Draft(sender=sender, to_user="zoe", body=sender.encode()) for sender in ("bad", "ann")]
-    node.store.log().append(APP, drafts)
+    node.store.log().writer.append(APP, drafts)
     until(lambda: not node.feed.count)
     assert taken == ["ann", *new]
     assert node.feed.entries is not None
@@ -352,7 +300,7 @@ def test_after_three_days_events_are_dead_and_can_be_replayed(
     start: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "KEEP_SECONDS", -10)
-    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.04)
+    monkeypatch.setattr(module, "_OLD_AFTER", 2)
     down = True
     back_end = BackEnd(lambda _: "away" if down else (200, b""))
     node = start(back_end)
@@ -380,7 +328,6 @@ def test_entries_that_the_receiver_has_not_got_do_not_expire(start: StartNode) -
     assert node.store.log().expire(APP, more_than=5, upto=upto) == 0
     back_end.reply = lambda _: (200, b"")
     until(lambda: node.tally.delivered == 20)
-    node.feeds.news.clear()
     assert node.feed.noting is not None
     node.feed.noting.take(20)
     until(lambda: node.feeds.events.undelivered(APP) == 20)
@@ -398,22 +345,15 @@ def test_a_feed_that_begins_behind_stored_messages_begins_at_their_end(start: St
     until(lambda: texts(back_end) == ["after"])
 
 
-def test_a_busy_feed_keeps_memory_bounded_and_reads_the_rest(
-    start: StartNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_BUFFERED", 50)
+def test_one_request_has_a_limited_number_of_events(start: StartNode) -> None:
     back_end = BackEnd()
     back_end.open.clear()
     node = start(back_end)
     node.send("ann", "first")
     until(lambda: back_end.busy)
-    for start_at in range(0, 1000, 100):
-        node.send("ann", *map(str, range(start_at, start_at + 100)))
-    assert node.feed.entries is not None
-    assert len(node.feed.entries._entries) <= 150
+    node.send("ann", *map(str, range(1000)))
     back_end.open.set()
     until(lambda: len(back_end.events) == 1001)
-    assert texts(back_end) == ["first", *map(str, range(1000))]
     assert max(len(post.json["events"]) for post in back_end.posts) == module.REQUEST_EVENTS
 
 
@@ -455,78 +395,8 @@ def test_without_a_url_nothing_is_sent_and_all_is_recorded(start: StartNode) -> 
     assert back_end.posts == []
 
 
-def test_a_busy_receiver_costs_few_writes_and_a_stop_stores_the_position(
-    start: StartNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "SAVE_SECONDS", 60.0)
-    monkeypatch.setattr(module, "RENEW_SECONDS", 60.0)
-    back_end = BackEnd()
-    node = start(back_end)
-    node.send("ann", "first")
-    until(lambda: node.tally.delivered == 1)
-    writes = 0
-    write = node.store.write
-
-    def counted(work: Any) -> Any:
-        nonlocal writes
-        writes += 1
-        return write(work)
-
-    node.store.write = counted  # type: ignore[method-assign]
-    for number in range(5):
-        node.send("ann", str(number))
-        until(lambda sent=number + 2: node.tally.delivered == sent)
-    assert writes == 0
-    node.store.write = write  # type: ignore[method-assign]
-    node.stop()
-    second = start(back_end)
-    second.send("ann", "last")
-    until(lambda: second.tally.delivered)
-    assert [event["text"] for event in back_end.events] == ["first", *"01234", "last"]
-
-
-def test_the_bytes_of_a_busy_feed_in_memory_are_bounded(
-    start: StartNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_BUFFERED_BYTES", 10_000)
-    down = True
-    back_end = BackEnd(lambda _: "away" if down else (200, b""))
-    node = start(back_end)
-    node.send("ann", "first")
-    until(lambda: back_end.posts)
-    for number in range(50):
-        node.send("ann", str(number) + "x" * 999)
-    assert node.feed.entries is not None
-    assert sum(len(entry.body) for entry in node.feed.entries._entries) < 12_000
-    down = False
-    until(lambda: node.tally.delivered == 51)
-    assert [text.rstrip("x") for text in texts(back_end)] == ["first", *map(str, range(50))]
-    assert node.feed.entries._size == 0
-
-
-def test_a_node_begins_anew_after_its_lease_has_ended(start: StartNode) -> None:
-    back_end = BackEnd()
-    node = start(back_end)
-    node.send("ann", "a")
-    until(lambda: node.feed.saved[0] == 1)
-    window = node.feed.entries
-    # Meanwhile another node had the lease, delivered "b" and ended.
-    node.feed.owned_until = 0.0
-    node.send("ann", "b")
-    node.store.write(
-        lambda sql: sql.execute("UPDATE event_feed SET entry_id = 2, owner = '', lease_until = 9")
-    )
-    node.store.write(
-        lambda sql: sql.execute("UPDATE event_feed SET lease_until = %s", (int(time.time()) - 1,))
-    )
-    until(lambda: node.feed.owned and node.feed.entries is not window)
-    node.send("ann", "c")
-    until(lambda: "c" in texts(back_end))
-    assert texts(back_end) == ["a", "c"]
-
-
 def test_only_events_that_are_old_enough_are_dead(start: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.04)
+    monkeypatch.setattr(module, "_OLD_AFTER", 2)
     down = True
     back_end = BackEnd(lambda _: "away" if down else (200, b""))
     node = start(back_end)
@@ -600,7 +470,7 @@ def test_events_that_are_read_before_their_commit_is_known_leave_a_feed_at_rest(
     """A negative number of waiting events would let the sender run without a pause."""
     node = start(BackEnd())
     feed = Feed(APP, node.receiver)
-    feed.entries = module.LogWindow(node.store, APP, 0)
+    feed.entries = sources.LogWindow(lambda _after, _limit: [], 0)
     feed.event_head = 1
     rows = [StoredEvent(number, "bob", "account", 1, b"{}") for number in range(1, 4)]
     batch = module._Batch(page_of(APP, [], rows, "one", EVENTS, 100, 1 << 20), 0, 3, set())
@@ -624,7 +494,8 @@ def test_an_event_that_is_added_while_no_rows_are_found_is_delivered(start: Star
     node.feeds.events.read = read_before_the_commit  # type: ignore[method-assign]
     node.store.write(lambda sql: sql.execute("UPDATE event_feed SET last_id = 1"))  # that row has expired
     feed.event_head = 1
-    feed.wake.set()
+    assert feed.sender is not None
+    feed.sender.wake()
     until(lambda: [event["id"] for event in back_end.events] == ["log-1", "event-2"])
 
 

@@ -19,6 +19,7 @@ from imserver.features.webhooks.requests import Receiver
 from imserver.model import id_of
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
+from imserver.streams import consumer
 from tests.core.back_end import BackEnd
 from tests.features.webhooks.test_feeds import APP, EVENTS, Node, quick
 from tests.support import CountingSignal
@@ -38,8 +39,7 @@ class Harness(Node):
         self.registry = SimpleNamespace(healthy=lambda: True)
         rows = AccountStore(self.store)
         accounts = SimpleNamespace(those_of=lambda app, users: rows.by_ids(app, [*map(id_of, users)]))
-        self.notifications = Notifications(self.feeds, self, self.registry, self.store, accounts)  # type: ignore[arg-type]
-        self._notifying = gevent.spawn(self.notifications.run)
+        Notifications(self.feeds, self, self.registry, self.store, accounts)  # type: ignore[arg-type]
 
     def are_online(self, _app: str, users: Sequence[str]) -> list[bool]:
         return [user in self.online for user in users]
@@ -47,10 +47,6 @@ class Harness(Node):
     def login(self, user: str) -> None:
         self.online.add(user)
         self.feeds.came_online(APP, user)
-
-    def kill(self) -> None:
-        self._notifying.kill()
-        super().kill()
 
     @property
     def absent(self) -> list[dict[str, Any]]:
@@ -69,7 +65,7 @@ class Harness(Node):
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
     monkeypatch.setattr(module, "GATHER_SECONDS", 0.01)
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(consumer, "WAIT_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -113,8 +109,10 @@ def test_an_offline_receiver_is_reported_once_until_they_were_online(harness: Ha
 
 def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harness: Harness) -> None:
     harness.online = {"ann", "bob"}
-    group = harness.store.log().create(APP, "ann", "tea", ["bob", "eve", "zoe"]).conversation
-    harness.store.log().append(APP, [Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1)])
+    group = harness.store.log().groups.create(APP, "ann", "tea", ["bob", "eve", "zoe"]).conversation
+    harness.store.log().writer.append(
+        APP, [Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1)]
+    )
     harness.send("bob", "hi zoe")
     until(lambda: len(harness.absent) == 3)
     found = {(event["user"], event["kind"], event.get("name"), event["preview"]) for event in harness.absent}
@@ -123,11 +121,11 @@ def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harnes
         ("zoe", "group", "tea", "hi all"),
         ("zoe", "user", None, "hi zoe"),
     }
-    harness.store.log().leave(APP, group, ["eve"], "eve")
-    harness.store.log().join(APP, group, ["kim"], "ann")
+    harness.store.log().groups.leave(APP, group, ["eve"], "eve")
+    harness.store.log().groups.join(APP, group, ["kim"], "ann")
     harness.login("eve")
     harness.online.discard("eve")
-    harness.store.log().append(APP, [Draft(sender="ann", conversation=group, body=b"more", time_ms=2)])
+    harness.store.log().writer.append(APP, [Draft(sender="ann", conversation=group, body=b"more", time_ms=2)])
     until(lambda: len(harness.absent) == 4)
     assert harness.absent[3]["user"] == "kim"
 
@@ -136,13 +134,13 @@ def test_a_bot_is_never_absent(harness: Harness) -> None:
     made = BotStore(harness.store).add(Account(0, APP, ""), 0, "hash", 0, None)
     assert made is not None
     bot = made.account.user
-    group = harness.store.log().create(APP, "ann", "tea", [bot, "zoe"]).conversation
+    group = harness.store.log().groups.create(APP, "ann", "tea", [bot, "zoe"]).conversation
     drafts = [
         Draft(sender="ann", to_user=bot, body=b"hi bot", time_ms=1),
         Draft(sender="ann", conversation=group, body=b"hi all", time_ms=1),
     ]
     harness.online = {"ann"}
-    harness.store.log().append(APP, drafts)
+    harness.store.log().writer.append(APP, drafts)
     until(lambda: harness.absent and harness.quiet())
     rows = harness.store.read(lambda sql: sql.query("SELECT last_id FROM event_feed"))
     assert [event["user"] for event in harness.absent] == ["zoe"]
@@ -150,7 +148,7 @@ def test_a_bot_is_never_absent(harness: Harness) -> None:
 
 
 def test_a_stored_push_of_a_back_end_is_reported(harness: Harness) -> None:
-    harness.store.log().append(APP, [Draft(sender="", to_user="zoe", body=b"order 17", time_ms=1)])
+    harness.store.log().writer.append(APP, [Draft(sender="", to_user="zoe", body=b"order 17", time_ms=1)])
     until(lambda: harness.absent)
     assert (harness.absent[0]["sender"], harness.absent[0]["preview"]) == ("", "order 17")
 
@@ -165,18 +163,19 @@ def test_users_who_read_or_leave_or_are_back_in_time_are_not_reported(
     harness.online.clear()
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 600))
     log = harness.store.log()
-    group = log.create(APP, "ann", "tea", ["eve", "kim"]).conversation
+    group = log.groups.create(APP, "ann", "tea", ["eve", "kim"]).conversation
     harness.send("ann", "read soon")
-    log.append(APP, [Draft(sender="ann", conversation=group, body=b"hi", time_ms=1)])
+    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"hi", time_ms=1)])
     until(lambda: len(harness.rows()) == 3)
-    log.note(APP, "zoe", 1, read=2**40)
-    log.leave(APP, group, ["eve"], "eve")
+    log.marks.note(APP, "zoe", 1, read=2**40)
+    log.groups.leave(APP, group, ["eve"], "eve")
     harness.online.add("kim")
     harness.store.write(lambda sql: sql.execute("UPDATE absence SET due = 1"))
 
     def looked() -> bool:
         harness.feed.next_due = 0
-        harness.feeds.news.set()
+        assert harness.feed.notifier is not None
+        harness.feed.notifier.wake()
         return not harness.rows()
 
     until(looked)
@@ -215,14 +214,14 @@ def test_a_registry_that_is_away_delays_reports(harness: Harness) -> None:
 
 def test_members_who_joined_while_another_node_noted_are_reported(harness: Harness) -> None:
     log = harness.store.log()
-    group = log.create(APP, "ann", "tea", ["bob"]).conversation
+    group = log.groups.create(APP, "ann", "tea", ["bob"]).conversation
     harness.online = {"ann"}
-    log.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
+    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
     until(lambda: len(harness.absent) == 1)
     # Another node has the lease while kim joins.
     harness.store.write(lambda sql: sql.execute("UPDATE event_feed SET owner = 'two'"))
     until(lambda: harness.feed.entries is None)
-    joined = log.join(APP, group, ["kim"], "ann")
+    joined = log.groups.join(APP, group, ["kim"], "ann")
     assert joined
     head = harness.store.read(lambda sql: sql.query("SELECT last_id FROM log"))[0][0]
     harness.store.write(
@@ -231,7 +230,7 @@ def test_members_who_joined_while_another_node_noted_are_reported(harness: Harne
         )
     )
     until(lambda: harness.feed.owned)
-    log.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
+    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
     until(lambda: any(event["user"] == "kim" for event in harness.absent))
 
 
@@ -247,23 +246,28 @@ def test_an_absence_is_reported_when_it_is_due_and_not_at_the_next_look(
 def test_nothing_is_looked_at_before_something_is_new_or_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "Signal", CountingSignal)
+    monkeypatch.setattr(consumer, "Signal", CountingSignal)
     harness = Harness(tmp_path, 3600.0)
-    news = harness.feeds.news
-    assert isinstance(news, CountingSignal)
+
+    def waits_for_an_hour() -> bool:
+        notifier = harness.feed.notifier
+        assert notifier is not None
+        assert isinstance(notifier._news, CountingSignal)
+        return 3000 < (notifier._news.pauses[-1] or 0) <= 3600
+
     try:
-        until(lambda: news.pauses)
         harness.send("ann", "hi")
         until(harness.rows)
-        until(lambda: 3000 < (news.pauses[-1] or 0) <= 3600)
+        until(waits_for_an_hour)
         harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
-        until(lambda: news.pauses[-1] is None)
-        noting = harness.feed.noting
+        notifier, noting = harness.feed.notifier, harness.feed.noting
+        assert notifier is not None
         assert noting is not None
+        until(lambda: not notifier.is_busy)
         harness.feeds.committed(APP, noting.head + 1, noting.head + 1, [])
-        assert (noting.count, news.is_set()) == (0, False)
+        assert (noting.count, notifier.is_busy) == (0, False)
         harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 3600.0))
-        until(lambda: 3000 < (news.pauses[-1] or 0) <= 3600)
+        until(waits_for_an_hour)
     finally:
         harness.kill()
 
@@ -288,25 +292,16 @@ def test_the_database_is_asked_again_after_a_failure(
 
 def test_members_who_joined_while_nobody_was_reported_are_reported(harness: Harness) -> None:
     log = harness.store.log()
-    group = log.create(APP, "ann", "tea", ["bob"]).conversation
+    group = log.groups.create(APP, "ann", "tea", ["bob"]).conversation
     harness.online = {"ann"}
-    log.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
+    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"one", time_ms=1)])
     until(lambda: len(harness.absent) == 1)
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
-    until(lambda: not harness.notifications._windows)
-    log.join(APP, group, ["kim"], "ann")
+    until(lambda: not harness.feed.members)
+    log.groups.join(APP, group, ["kim"], "ann")
     harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, 0.0))
-    log.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
+    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=b"two", time_ms=2)])
     until(lambda: any(event["user"] == "kim" for event in harness.absent))
-
-
-def test_a_deleted_app_leaves_nothing_in_memory(harness: Harness) -> None:
-    harness.send("ann", "hi")
-    until(lambda: harness.absent)
-    assert harness.notifications._windows
-    harness.feeds.set(APP, None)
-    harness.feeds.news.set()
-    until(lambda: not harness.notifications._windows)
 
 
 def test_nothing_is_read_for_apps_that_do_not_want_absent(harness: Harness) -> None:

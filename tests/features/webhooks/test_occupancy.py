@@ -70,7 +70,7 @@ def test_a_channel_is_occupied_by_its_first_subscriber_and_vacated_after_the_las
     notified = Notified(harness)
     ann, bob = joined(harness, "ann"), joined(harness, "bob")
     assert not harness.channels.join(MULTI, NEWS, ann)
-    harness.channels.leave(MULTI, NEWS, ann)
+    harness.channels.members.leave(MULTI, NEWS, ann)
     bob.lost()
     until(lambda: len(notified.said) == 6)
     assert notified.said == [
@@ -90,7 +90,7 @@ def test_who_comes_back_soon_vacates_nothing(harness: Harness, monkeypatch: pyte
     monkeypatch.setattr(occupancy, "VACATED_SECONDS", 60)
     notified = Notified(harness, ("occupied", "vacated"))
     ann = joined(harness, "ann")
-    harness.channels.leave(MULTI, NEWS, ann)
+    harness.channels.members.leave(MULTI, NEWS, ann)
     harness.channels.join(MULTI, NEWS, ann)
     until(lambda: notified.said)
     gevent.sleep(0)
@@ -103,7 +103,7 @@ def test_who_comes_back_soon_vacates_nothing(harness: Harness, monkeypatch: pyte
 def test_only_events_that_the_app_names_are_sent(harness: Harness, events: Any, wanted: list[str]) -> None:
     notified = Notified(harness, events)
     ann = joined(harness, "ann")
-    harness.channels.leave(MULTI, NEWS, ann)
+    harness.channels.members.leave(MULTI, NEWS, ann)
     until(lambda: len(notified.said) == len(wanted))
     assert [event for event, *_ in notified.said] == wanted
 
@@ -114,14 +114,14 @@ def test_only_events_that_the_app_names_are_sent(harness: Harness, events: Any, 
 def test_the_first_and_the_last_subscriber_of_all_nodes_count(nodes: Several) -> None:
     one, two = (Notified(nodes[number], ("occupied", "vacated")) for number in (1, 2))
     ann, bob = joined(nodes[1], "ann"), joined(nodes[2], "bob")
-    nodes[1].channels.leave(MULTI, NEWS, ann)
+    nodes[1].channels.members.leave(MULTI, NEWS, ann)
     until(lambda: nodes.book.where(MULTI, NEWS) == {2: 1})
     joined(nodes[1], "cid")
-    nodes[2].channels.leave(MULTI, NEWS, bob)
+    nodes[2].channels.members.leave(MULTI, NEWS, bob)
     until(lambda: nodes.book.where(MULTI, NEWS) == {1: 1})
     until(lambda: one.said)
     assert (one.said, two.said) == ([("occupied", NEWS, "")], [])
-    nodes[1].channels.leave_all(next(iter(nodes[1].hub.apps[MULTI].channels[NEWS].members)))
+    nodes[1].channels.members.leave_all(next(iter(nodes[1].hub.apps[MULTI].channels[NEWS].members)))
     until(lambda: len(one.said) == 2)
     assert one.said[1] == ("vacated", NEWS, "")
     assert not two.said

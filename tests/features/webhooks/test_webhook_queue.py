@@ -3,14 +3,13 @@
 import logging
 import socket
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
-import gevent
 import pytest
 
 from imserver.features.webhooks import requests as module
 from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
+from imserver.streams import consumer
 from imserver.transport.outgoing import NothingListens, Outgoing, Unreachable
 from tests.core.back_end import REFUSED, BackEnd
 from tests.transport.harness import turn, until
@@ -28,10 +27,15 @@ class Sleeper:
     def monotonic(self) -> float:
         return self.now
 
-    def sleep(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         self.pauses.append(seconds)
         self.now += seconds
         turn()
+
+    def set(self) -> None:
+        pass
+
+    clear = set
 
 
 class One:
@@ -66,10 +70,11 @@ def one() -> Iterator[One]:
 
 
 @pytest.fixture
-def sleeper(monkeypatch: pytest.MonkeyPatch) -> Sleeper:
+def sleeper(one: One, monkeypatch: pytest.MonkeyPatch) -> Sleeper:
     made = Sleeper()
+    one.queue._consumer._retry = made  # type: ignore[assignment]
     monkeypatch.setattr(module, "monotonic", made.monotonic)
-    monkeypatch.setattr(module, "gevent", SimpleNamespace(spawn=gevent.spawn, sleep=made.sleep))
+    monkeypatch.setattr(consumer, "monotonic", made.monotonic)
     return made
 
 
@@ -89,12 +94,6 @@ def test_a_batch_is_bounded_in_bytes_but_for_a_single_event(one: One) -> None:
     assert [len(post.json["events"]) for post in one.back_end.posts] == [1, 1, 1, 1]
 
 
-def test_adding_never_waits(one: One) -> None:
-    one.back_end.open.clear()
-    one.add(1, 2)
-    assert one.back_end.posts == [], "the greenlet has not run yet"
-
-
 def test_what_fails_is_sent_again_unchanged_and_before_what_comes_later(one: One, sleeper: Sleeper) -> None:
     answers: list[Any] = ["no route", (500, b""), (302, b""), (404, b""), (204, b"")]
     one.back_end.reply = lambda _: answers.pop(0) if answers else (200, b"")
@@ -107,22 +106,6 @@ def test_what_fails_is_sent_again_unchanged_and_before_what_comes_later(one: One
     assert len({post.body for post in one.back_end.posts[:5]}) == 1
     assert one.back_end.posts[5].delivery != one.back_end.posts[0].delivery
     assert (one.tally.delivered, one.tally.failures, one.tally.dropped) == (2, 4, 0)
-
-
-def test_pauses_double_are_random_and_have_a_longest(one: One, sleeper: Sleeper) -> None:
-    failures = 10
-    one.back_end.reply = lambda _: "away" if len(one.back_end.posts) <= failures else (200, b"")
-    one.add(1)
-    one.finish()
-    expected = [min(module.FIRST_PAUSE_SECONDS * 2**n, module.LONGEST_PAUSE_SECONDS) for n in range(failures)]
-    assert len(sleeper.pauses) == failures
-    for pause, middle in zip(sleeper.pauses, expected, strict=True):
-        assert 0.5 * middle <= pause <= 1.5 * middle
-    assert len({pause / middle for pause, middle in zip(sleeper.pauses, expected, strict=True)}) > 1
-    one.add(2)
-    one.back_end.reply = lambda post: "away" if len(one.back_end.posts) == failures + 2 else (200, b"")
-    one.finish()
-    assert sleeper.pauses[-1] <= 1.5 * module.FIRST_PAUSE_SECONDS, "success makes pauses short again"
 
 
 def test_a_back_end_that_refuses_connections_is_tried_every_two_seconds(one: One, sleeper: Sleeper) -> None:
@@ -198,18 +181,6 @@ def test_what_waits_of_all_apps_is_bounded_in_bytes(one: One, monkeypatch: pytes
     one.finish()
     other.stop()
     assert one.tally.waiting_bytes == 0
-
-
-def test_one_request_is_under_way_at_a_time(one: One) -> None:
-    one.back_end.open.clear()
-    one.add(1)
-    until(lambda: one.back_end.posts)
-    one.add(2)
-    turn()
-    assert len(one.back_end.posts) == 1
-    one.back_end.open.set()
-    one.finish()
-    assert one.back_end.most_busy == 1
 
 
 def test_another_receiver_gets_what_is_sent_from_then_on(one: One) -> None:

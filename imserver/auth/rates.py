@@ -1,0 +1,231 @@
+"""Rates: what is counted for whom, and the buckets that count it.
+
+Whoever pays has a bucket of tokens. It is full at first. What is counted takes tokens out of it, and it fills
+up at a steady rate. The rows of features are in their ``settings``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from ipaddress import IPv6Address, ip_network
+from itertools import islice
+from time import monotonic_ns
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from imserver.errors import ImserverError
+from imserver.transport.proxies import address_of, is_loopback
+
+MAX_PAYERS: Final = 100_000
+"""Limit of the payers of one rate. Beyond it a node forgets the one that paid longest ago."""
+_SECOND: Final = 1_000_000_000
+_KEPT: Final = 10 * _SECOND
+"""How long a full bucket stays, in nanoseconds. To make one for each message would cost more."""
+
+Payer = Literal["account", "account and address", "address", "bot", "connection", "device", "key", "user"]
+
+
+class Rate(Struct, frozen=True):
+    """What is counted for whom: a row of the table.
+
+    ``name``: in Redis, where the nodes of a cluster count together. ``counted``: what takes a token.
+    ``limit``: how many tokens a bucket gets, and within which time. ``above``: what happens if there are too
+    few. ``burst``: a full bucket has so many times the limit.
+    """
+
+    name: str
+    counted: str
+    payer: Payer
+    limit: str
+    above: str
+    burst: int = 1
+
+
+_MESSAGES: Final = "limits.messages_per_second, and that of the app"
+MESSAGES: Final = Rate("messages", "messages", "connection", _MESSAGES, "close code 4003")
+HTTP_MESSAGES: Final = Rate("http_messages", "messages over HTTP", "account", _MESSAGES, "429")
+BOT_MESSAGES: Final = Rate(
+    "bot_messages", "messages", "bot", "limits.bot_rate per second", "1008, over HTTP 429", burst=5
+)
+PUBLICATIONS: Final = Rate(
+    "publications", "publications to a namespace", "connection", "its publications_per_second", "1008"
+)
+NOTICES: Final = Rate(
+    "notices",
+    "bytes of the join and leave notices that subscriptions cause",
+    "user",
+    "an eighth of limits.outbox_bytes per second",
+    "1008",
+)
+LOGIN_NOTICES: Final = Rate(
+    "login_notices",
+    "bytes of the notices of a connection that logs in as another user",
+    "connection",
+    "an eighth of limits.outbox_bytes per second",
+    "1008",
+)
+REQUESTS: Final = Rate("requests", "requests", "key", "api.requests_per_second", "429")
+
+RATES: Final = (MESSAGES, HTTP_MESSAGES, BOT_MESSAGES, PUBLICATIONS, NOTICES, LOGIN_NOTICES, REQUESTS)
+"""The rows of the core."""
+
+
+class TooManyRequests(ImserverError):
+    """Somebody has no token left. ``seconds``: time until the next request is allowed."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"too many requests; the next one may be tried in {seconds} s")
+        self.seconds = seconds
+
+
+Shared = Callable[[str, float, float, float], float | None]
+"""Counts for all nodes: :meth:`imserver.cluster.redis.registry.RedisRegistry.attempt`."""
+
+
+class Buckets:
+    """Owner of the buckets of one rate on a node: one for each payer.
+
+    A bucket gets ``number`` tokens every ``seconds``; 0: no limit. ``shared``: the nodes of a cluster count
+    together, in :meth:`require`, :meth:`give_back` and :meth:`forget`, which may switch then. While Redis
+    does not answer, each node counts by itself. Nothing else switches.
+    """
+
+    __slots__ = ("_capacity", "_each", "_full_at", "_shared", "number", "rate", "seconds")
+
+    def __init__(
+        self, rate: Rate, number: float = 0, seconds: float = 1.0, shared: Shared | None = None
+    ) -> None:
+        self.rate = rate
+        self.seconds = seconds
+        self._shared = shared
+        self.set(number)
+
+    def set(self, number: float) -> None:
+        """Change the limit, and fill all buckets."""
+        self.number = number
+        self._each, self._capacity = self._measured(number) if number else (0, 0)
+        self._full_at: OrderedDict[Hashable, int] = OrderedDict()
+        """Payer → when its bucket is full again, in nanoseconds of the monotonic clock: whole numbers, so
+        sums are exact. Who has paid last is the last one. A full bucket is like none."""
+
+    def _measured(self, number: float) -> tuple[int, int]:
+        """The nanoseconds in which a bucket gets one token, and those in which an empty one becomes full."""
+        each = max(int(self.seconds * _SECOND / number), 1)
+        return each, int(max(number * self.rate.burst, 1) * each)
+
+    def take(self, payer: Hashable, tokens: int = 1, number: float = 0) -> bool:
+        """Take tokens. False: there are too few, and none is taken. ``number``: the limit of this payer."""
+        each, capacity = self._measured(number) if number else (self._each, self._capacity)
+        if not each:
+            return True
+        now, full_at = monotonic_ns(), self._full_at
+        known = full_at.get(payer, 0)
+        after = (known if known > now else now) + tokens * each
+        if after > now + capacity:
+            return False
+        full_at[payer] = after
+        if known:
+            full_at.move_to_end(payer)
+        else:
+            self._forget_oldest(now)
+        return True
+
+    def require(self, payer: Hashable, tokens: int = 1, number: float = 0) -> None:
+        """Take tokens. Raises TooManyRequests if there are too few. ``payer`` None: nobody pays."""
+        if payer is None:
+            return
+        seconds = self._count_shared(payer, tokens)
+        if seconds:
+            raise TooManyRequests(math.ceil(seconds))
+        if seconds is not None:
+            self.charge(payer, tokens)
+        elif not self.take(payer, tokens, number):
+            each, capacity = self._measured(number or self.number)
+            missing = self._debt(payer) + tokens * each - capacity
+            raise TooManyRequests(max(math.ceil(missing / _SECOND), 1))
+
+    def charge(self, payer: Hashable, tokens: int = 1) -> None:
+        """Take tokens even if there are too few. The missing ones are paid before the next request."""
+        now = monotonic_ns()
+        self._full_at[payer] = max(self._full_at.get(payer, 0), now) + tokens * self._each
+        self._full_at.move_to_end(payer)
+        self._forget_oldest(now)
+
+    def give_back(self, payer: Hashable) -> None:
+        """Put back a token that was taken with :meth:`require`."""
+        self._count_shared(payer, -1)
+        if payer in self._full_at:
+            self._full_at[payer] -= self._each
+
+    def forget(self, payer: Hashable) -> None:
+        """Fill the bucket of a payer."""
+        self._count_shared(payer, -self.number)
+        self._full_at.pop(payer, None)
+
+    def left(self, payer: Hashable) -> tuple[int, int]:
+        """How many tokens a payer has left, and the seconds until its bucket is full, rounded up."""
+        debt = self._debt(payer)
+        return max(self._capacity - debt, 0) // self._each, math.ceil(debt / _SECOND)
+
+    def _debt(self, payer: Hashable) -> int:
+        """The nanoseconds until the bucket of a payer is full."""
+        return max(self._full_at.get(payer, 0) - monotonic_ns(), 0)
+
+    def _count_shared(self, payer: Hashable, tokens: float) -> float | None:
+        """Count for all nodes: 0, or the seconds until there are enough tokens. None: count here."""
+        if self._shared is None or not self.number:
+            return None
+        return self._shared(f"{self.rate.name}:{payer!r}", self.number, self.seconds / self.number, tokens)
+
+    def _forget_oldest(self, now: int) -> None:
+        """Forget up to two old full buckets, or one of too many. Called when there is one more."""
+        full_at = self._full_at
+        for oldest in tuple(islice(full_at, 2)):
+            if full_at[oldest] > now - _KEPT and len(full_at) <= MAX_PAYERS:
+                break
+            del full_at[oldest]
+
+
+class BotRates:
+    """Owner of the message rates of the bots that this node knows. Never switches.
+
+    A bot is known here as soon as its token was verified here.
+    """
+
+    def __init__(self, per_second: float) -> None:
+        self.buckets = Buckets(BOT_MESSAGES, per_second)
+        self.bots: dict[tuple[str, str], None] = {}
+        """App and bot. Read-only for others."""
+
+    def know(self, app: str, bot: str) -> None:
+        """The token of a bot was verified."""
+        if self.buckets.number and (app, bot) not in self.bots:
+            if len(self.bots) >= MAX_PAYERS:
+                del self.bots[next(iter(self.bots))]
+            self.bots[app, bot] = None
+
+    def take(self, app: str, user: str) -> bool:
+        """Count one message of a user. False: it is a bot that has sent too many."""
+        return (app, user) not in self.bots or self.buckets.take((app, user))
+
+
+def network_of(address: str) -> str:
+    """The network of an address, for counting: for IPv6 the first 64 bits, which belong to one customer."""
+    try:
+        parsed = address_of(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        return str(ip_network((parsed, 64), strict=False).network_address)
+    return str(parsed)
+
+
+def by_address(app: str, address: str) -> tuple[str, str] | None:
+    """Who pays for requests from an address to an app (``""``: to all apps). None: nobody, for this machine.
+
+    What the users of one app do does not count for those of another behind the same address.
+    """
+    return None if not address or is_loopback(address) else (app, network_of(address))

@@ -1,0 +1,296 @@
+"""Channels with a history on this node: their publications in the order of their offsets.
+
+A publication that comes early waits for those before it. What does not come is read from the history. A new
+member waits, too, while its answer is made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import gevent
+
+from imserver.channels.members import Publication
+from imserver.cluster.history import ChannelHistory, HistoryPage, Position
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import ChannelPosition, LocalChannel
+from imserver.model import Event
+from imserver.protocol.fossil import compressed
+from imserver.transport.connection import Connection
+
+log = logging.getLogger(__name__)
+
+FILL_SECONDS: Final = 0.02
+"""How long a node waits for publications between, before it reads them from the history."""
+CHECKED_TOGETHER: Final = 200
+
+
+class OrderedDelivery:
+    """Delivers publications to members on this node. Owner of the positions of this node's channels.
+
+    ``expel`` ends the subscription of a client that must subscribe again. Never switches, unless a docstring
+    says otherwise.
+    """
+
+    def __init__(
+        self, fanout: Fanout, history: ChannelHistory, expel: Callable[[Connection, str], object]
+    ) -> None:
+        self._fanout = fanout
+        self._history = history
+        self._expel = expel
+
+    # --- new members ----------------------------------------------------------------------------------------
+
+    def wait(self, local: LocalChannel, connection: Connection, delta: bool) -> None:
+        """Let a new member wait for the position after which it receives publications."""
+        if local.position is None:
+            local.position = ChannelPosition()
+        local.position.waiting[connection] = []
+        if delta:
+            local.position.deltas = local.position.deltas or {}
+            local.position.deltas[connection] = 0
+
+    def release(
+        self,
+        local: LocalChannel,
+        connection: Connection,
+        position: Position,
+        is_stored: bool,
+        newest: Event | None = None,
+    ) -> None:
+        """Deliver to a new member what was published while it waited.
+
+        ``newest``: the last publication up to ``position``, if the member reads deltas and has received it.
+        ``is_stored``: the history is the message log. If this node has delivered publications that the member
+        has not received, its subscription ends.
+        """
+        state = local.position
+        if state is None:
+            return
+        if newest is not None and newest.channel is not None and state.deltas is not None:
+            state.deltas[connection] = newest.channel.offset
+            state.last = state.last or newest
+        if is_stored:
+            self._release_stored(local, state, connection, position)
+            return
+        if state.offset < 0:
+            self._begin(local, state, position)
+        elif state.epoch != position.epoch:
+            self._lose(local, state, position)
+        held = state.waiting.pop(connection, None)
+        reached = position.offset
+        for event in held if isinstance(held, list) else ():
+            place = event.channel
+            if place is not None and place.offset:
+                if place.epoch != position.epoch or place.offset <= position.offset:
+                    continue
+                reached += 1
+            self.send(local, [connection], event)
+        if reached < state.offset:
+            self._end(local, connection)
+        elif reached > state.offset:
+            state.waiting[connection] = reached
+
+    def _release_stored(
+        self, local: LocalChannel, state: ChannelPosition, connection: Connection, position: Position
+    ) -> None:
+        """Deliver to a new member of a stored channel what waited for it. Its log has no gaps."""
+        held = state.waiting.pop(connection, None)
+        for event in held if isinstance(held, list) else ():
+            place = event.channel
+            if place is None or not 0 < place.offset <= position.offset:
+                self.send(local, [connection], event)
+        if position.offset > state.offset:
+            # It was read from the log before this node delivers it.
+            state.waiting[connection] = position.offset
+
+    def abandon(self, local: LocalChannel) -> None:
+        """Forget a position that nobody reads from the history any more, and deliver what came meanwhile."""
+        state = local.position
+        if state is None or state.offset >= 0 or state.waiting:
+            return
+        local.position = None
+        for offset in sorted(state.early):
+            self._to_all(local, state.early[offset])
+
+    # --- publications ---------------------------------------------------------------------------------------
+
+    def deliver(self, local: LocalChannel, state: ChannelPosition, what: Publication) -> None:
+        """Deliver a publication: one with an offset when all before it are delivered."""
+        place = what.event.channel
+        if place is None or not place.offset:
+            self.to_ready(local, what)
+        elif state.offset < 0:
+            # The first subscriber still reads the history.
+            state.early[place.offset] = what
+        elif place.epoch != state.epoch:
+            self._lose(local, state, Position(place.epoch, place.offset))
+            self.to_ready(local, what)
+        elif place.offset == state.offset + 1:
+            state.offset += 1
+            self.to_ready(local, what)
+            self._deliver_early(local, state)
+        elif place.offset > state.offset:
+            state.early[place.offset] = what
+            self._fill(local, state)
+
+    def to_ready(
+        self, local: LocalChannel, what: Publication, some: Sequence[Connection] | None = None
+    ) -> None:
+        """Deliver to the members (``some``: to these of them) that do not wait."""
+        state = local.position
+        waiting = {} if state is None else state.waiting
+        if some is None and (state is None or not (waiting or state.deltas)):
+            self._to_all(local, what)
+            return
+        place = what.event.channel
+        ready = []
+        for connection in local.members if some is None else some:
+            waits = waiting.get(connection)
+            if connection is what.except_connection or connection.user in what.except_users:
+                continue
+            if isinstance(waits, list):
+                if what.event.kind != "stream":  # it receives the message so far when it has subscribed
+                    waits.append(what.event)
+            elif waits is None or place is None or not 0 < place.offset <= waits:
+                ready.append(connection)
+        self.send(local, ready, what.event)
+        for connection, waits in tuple(waiting.items()):
+            if isinstance(waits, int) and state is not None and waits <= state.offset:
+                del waiting[connection]
+
+    def _to_all(self, local: LocalChannel, what: Publication) -> None:
+        skipped = what.except_connection
+        assert not isinstance(skipped, str)
+        self._fanout.to_channel(local, what.event, what.except_users, skipped)
+
+    def send(self, local: LocalChannel, members: list[Connection], event: Event) -> None:
+        """Send a publication to members: a delta to those that have the one before it."""
+        state = local.position
+        deltas = None if state is None else state.deltas
+        if state is None or not deltas or event.kind in ("join", "leave"):
+            self._fanout.to_some(local.app, members, event)
+            return
+        place, last = event.channel, state.last
+        offset = 0 if place is None else place.offset
+        before = None if last is None else last.channel
+        basis = 0
+        if offset and place is not None and before is not None and place.epoch == before.epoch:
+            basis = before.offset
+        plain: list[Connection] = []
+        whole: list[Connection] = []
+        changed: list[Connection] = []
+        for connection in members:
+            received = deltas.get(connection)
+            if received is None:
+                plain.append(connection)
+                continue
+            (changed if basis and received == basis else whole).append(connection)
+            deltas[connection] = offset
+        if plain:
+            self._fanout.to_some(local.app, plain, event)
+        if whole:
+            self._fanout.to_some(local.app, whole, compressed(event, None))
+        if changed:
+            self._fanout.to_some(local.app, changed, compressed(event, last))
+        if offset:
+            state.last = event
+
+    def _deliver_early(self, local: LocalChannel, state: ChannelPosition) -> None:
+        while (what := state.early.pop(state.offset + 1, None)) is not None:
+            state.offset += 1
+            self.to_ready(local, what)
+        if state.early:
+            self._fill(local, state)
+
+    def _begin(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
+        """The history has returned the position: deliver in order from here."""
+        state.epoch, state.offset = position.epoch, position.offset
+        state.early = {
+            offset: what
+            for offset, what in state.early.items()
+            if offset > position.offset and what.event.channel.epoch == position.epoch
+        }
+        self._deliver_early(local, state)
+
+    def _fill(self, local: LocalChannel, state: ChannelPosition) -> None:
+        """Read missing publications soon."""
+        if not state.filling:
+            state.filling = True
+            gevent.spawn_later(FILL_SECONDS, self._run_fill, local, state)
+
+    def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
+        """Greenlet: deliver what other nodes have published and this one has not received."""
+        page, since = None, Position(state.epoch, state.offset)
+        try:
+            while local.members and page is None:
+                since = Position(state.epoch, state.offset)
+                page = self._history.read(local.app.name, local.name, since, -1)
+                if page is None:
+                    gevent.sleep(1)
+        except Exception:
+            log.exception("missing publications could not be read")
+        state.filling = False
+        if page is not None and state.epoch == since.epoch:
+            self._deliver_page(local, state, since, page)
+
+    def _deliver_page(
+        self, local: LocalChannel, state: ChannelPosition, since: Position, page: HistoryPage
+    ) -> None:
+        """Deliver publications after ``since`` that have not come otherwise."""
+        if page.position.epoch != state.epoch or page.position.offset < since.offset:
+            self._lose(local, state, page.position)
+            return
+        for event in page.publications:
+            place = event.channel
+            if place is not None and place.offset > state.offset:
+                # What came from a node says whom to leave out; the history does not.
+                state.early.setdefault(place.offset, Publication(local.name, event))
+        self._deliver_early(local, state)
+        if state.offset >= page.position.offset:
+            return
+        rest = dict(state.early)
+        self._lose(local, state, page.position)
+        for offset in sorted(rest):
+            if offset <= page.position.offset:  # for members that do not subscribe again
+                state.offset = offset  # those who have subscribed behind it do not get it
+                self.to_ready(local, rest[offset])
+            else:
+                state.early[offset] = rest[offset]
+        state.offset = page.position.offset
+        self._deliver_early(local, state)
+
+    def _lose(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
+        """Publications are lost: let the members subscribe again and reload."""
+        log.warning("the history of a channel of %s has a gap; its subscribers start again", local.app.name)
+        goes_on = position.epoch == state.epoch and position.offset >= state.offset
+        state.epoch, state.offset = position.epoch, position.offset
+        state.early.clear()
+        for connection in tuple(local.members):
+            waits = state.waiting.get(connection)
+            if isinstance(waits, list):
+                continue  # it still reads the history
+            if not goes_on:
+                state.waiting.pop(connection, None)
+            self._end(local, connection)
+
+    def _end(self, local: LocalChannel, connection: Connection) -> None:
+        """End a subscription that has a gap, if its client can subscribe again."""
+        dialect_state = connection.dialect_state
+        if dialect_state is not None and dialect_state.resubscribes(local.name):
+            self._expel(connection, local.name)
+
+    def check(self, app: str, channels: Sequence[LocalChannel]) -> None:
+        """Compare the positions of these channels of an app with the newest ones of the shared history, and
+        read what is missing. May switch."""
+        for first in range(0, len(channels), CHECKED_TOGETHER):
+            some = channels[first : first + CHECKED_TOGETHER]
+            found = self._history.positions(app, [local.name for local in some])
+            for local, newest in zip(some, found or (), strict=False):
+                state = local.position
+                if state is None or state.offset < 0:
+                    continue
+                if newest != Position(state.epoch, state.offset):
+                    self._fill(local, state)

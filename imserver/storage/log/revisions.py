@@ -1,0 +1,154 @@
+"""Edits, recalls and mentions, in the transaction that stores them.
+
+Edits and recalls rewrite the message and its earlier edits in place. Later reads cannot see the old content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from imserver.config.settings import MAX_USER_BYTES
+from imserver.storage.log.bots import EVERYBODY
+from imserver.storage.log.contract import Entry
+from imserver.storage.log.rows import NUMBERS, decode_meta, text_objection
+from imserver.storage.statements import Statements
+
+MOST_EDITS: Final = 100
+"""Edits of one message. Each edit and a recall rewrite all earlier ones under the log's lock."""
+_SET_RECALLED: Final = (
+    f"UPDATE message SET kind = {NUMBERS['recall']}, type = '', body = %s, meta = %s, about = %s "
+    f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
+)
+_SET_CONTENT: Final = (
+    "UPDATE message SET type = %s, body = %s, meta = %s "
+    f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
+)
+
+
+def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
+    """Those of these messages that were recalled."""
+    statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = 0 AND id IN {}"
+    return {row[0] for row in sql.query_in(statement, (log,), list(ids))}
+
+
+def revise(sql: Statements, log: int, entries: Iterable[Entry]) -> None:
+    """Apply new edits and recalls. The last edit of a message counts; recalls are final."""
+    last: dict[int, Entry] = {}
+    edits = []
+    mentions: dict[int, Entry] = {}
+    for entry in entries:
+        if entry.kind in ("recall", "edit"):
+            last[entry.about] = entry
+            if entry.kind == "edit":
+                edits.append((entry.about, entry.id))
+        elif entry.meta and entry.kind == "message" and not entry.room:
+            mentions[entry.id] = entry
+    if not last:
+        if mentions:
+            _add_mentions(sql, log, _mentions(mentions))
+        return
+    _add_edits(sql, log, edits)
+    mentions |= {about: entry for about, entry in last.items() if entry.kind == "edit" and not entry.room}
+    _forget_mentions(sql, log, list(last))
+    before = _metas(sql, log, [about for about, entry in last.items() if entry.kind == "edit"])
+    recalls: list[tuple[Any, ...]] = []
+    edited: list[tuple[Any, ...]] = []
+    for about, entry in last.items():
+        of_it = _edits(sql, log, about)
+        if entry.kind == "recall":
+            recalls += [(b"", b"", about, log, id) for id in (about, *of_it)]
+        else:
+            edited.append((entry.type, entry.body, _with_edit(entry, before.get(about, b"")), log, about))
+            edited += [(entry.type, entry.body, entry.meta, log, id) for id in of_it if id != entry.id]
+    if recalls:
+        gone = [about for about, entry in last.items() if entry.kind == "recall"]
+        _hide_recalled(sql, log, gone)
+        _forget_annotations(sql, log, gone)
+        sql.execute_many(_SET_RECALLED, recalls)
+    if edited:
+        sql.execute_many(_SET_CONTENT, edited)
+    _add_mentions(sql, log, _mentions(mentions))
+
+
+def _with_edit(edit: Entry, before: bytes) -> bytes:
+    """The ``meta`` of an edited message: that of the edit, its id, and the reactions. The message is not
+    forwarded any more: its content is that of the editor."""
+    old = decode_meta(before)
+    kept = {key: old[key] for key in ("reacted", "reactions") if key in old}
+    return msgspec.json.encode({**decode_meta(edit.meta), "edited": edit.id, **kept})
+
+
+def _mentions(entries: Mapping[int, Entry]) -> list[tuple[str, int, int]]:
+    """(user, conversation, message) of all whom these messages mention. The user is ``""`` for everybody."""
+    found = []
+    for id, entry in entries.items():
+        users = decode_meta(entry.meta).get("mentions", ())
+        for user in dict.fromkeys(users if isinstance(users, list) else ()):
+            if isinstance(user, str) and user and not text_objection(user, MAX_USER_BYTES):
+                found.append(("" if user == EVERYBODY else user, entry.conversation, id))
+    return found
+
+
+# --- statements ---------------------------------------------------------------------------------------------
+
+
+def count_edits(sql: Statements, log: int, message: int, most: int) -> int:
+    """The number of edits of a message, at most ``most``."""
+    edits = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s LIMIT %s"
+    return int(sql.query(f"SELECT count(*) FROM ({edits}) e", (log, message, most))[0][0])
+
+
+def _metas(sql: Statements, log: int, ids: Sequence[int]) -> dict[int, bytes]:
+    """Id → ``meta`` of the existing entries with these ids."""
+    statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
+    return {row[0]: bytes(row[1]) for row in sql.query_in(statement, (log,), ids)}
+
+
+def _add_mentions(sql: Statements, log: int, rows: Sequence[tuple[str, int, int]]) -> None:
+    """Insert mentions: (user, conversation, message)."""
+    if rows:
+        sql.execute_many(
+            "INSERT INTO mention (log, member, conversation, id) VALUES (%s, %s, %s, %s)",
+            [(log, *row) for row in rows],
+        )
+
+
+def _forget_mentions(sql: Statements, log: int, messages: Sequence[int]) -> None:
+    """Delete the mentions in messages whose content has changed."""
+    statement = "DELETE FROM mention WHERE log = %s AND id = %s"
+    sql.execute_many(statement, [(log, message) for message in messages])
+
+
+def _forget_annotations(sql: Statements, log: int, messages: Sequence[int]) -> None:
+    """Delete the reactions to recalled messages, and their pins."""
+    for table in ("reaction", "pin"):
+        statement = f"DELETE FROM {table} WHERE log = %s AND message = %s"
+        sql.execute_many(statement, [(log, message) for message in messages])
+
+
+def _edits(sql: Statements, log: int, message: int) -> list[int]:
+    """Ids of the edits of a message."""
+    statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s"
+    return [row[0] for row in sql.query(statement, (log, message))]
+
+
+def _add_edits(sql: Statements, log: int, edits: Sequence[tuple[int, int]]) -> None:
+    """Hide edits, (message, edit), from all searches. A search finds the message itsql."""
+    if edits:
+        sql.execute_many(
+            "INSERT INTO hidden (log, member, version, id) VALUES (%s, '', %s, %s)",
+            [(log, message, edit) for message, edit in edits],
+        )
+
+
+def _hide_recalled(sql: Statements, log: int, ids: Sequence[int]) -> None:
+    """Hide recalled entries from all searches."""
+    sql.execute_many(
+        "INSERT INTO hidden (log, member, id, version) SELECT number, '', %s, 0 FROM log "
+        "WHERE number = %s AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = %s AND h.member = '' "
+        "AND h.id = %s)",
+        [(id, log, log, id) for id in dict.fromkeys(ids)],
+    )

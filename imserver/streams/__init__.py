@@ -1,0 +1,1 @@
+"""Streams: entries by position, and the consumer that delivers them at least once."""

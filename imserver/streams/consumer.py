@@ -1,0 +1,228 @@
+"""The consumer: delivers what a source has to one receiver, in order and at least once.
+
+Who uses it brings four functions: what is next, how it is delivered, how the position is stored, and when
+there is something to do that no news announces. The consumer has the rest: the lease, repeats with pauses,
+and when to store. Each receiver has a consumer, so one that hangs or fails holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from math import inf
+from time import monotonic
+from typing import Any, Final, Generic, TypeVar
+
+import gevent
+from gevent.event import Event as Signal
+from msgspec import Struct
+
+from imserver.clock import retry_pause
+from imserver.errors import ImserverError, StorageUnavailable
+from imserver.logging import RateLimitedLog
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS: Final = 10
+CLOCK_SECONDS: Final = 1
+"""The clock of the database has whole seconds, so a lease may end by so much earlier."""
+RENEW_SECONDS: Final = 3.0
+SAVE_SECONDS: Final = 1.0
+"""How often a position is stored while the receiver takes everything; a node that is killed then leaves what
+was delivered in this time to be delivered again."""
+FIRST_PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_SECONDS: Final = 60.0
+WAIT_SECONDS: Final = 1.0
+"""Pause while the database does not answer, or this node does not hold the lease."""
+
+Batch = TypeVar("Batch")
+_trouble: Final = RateLimitedLog(log, "%s waits: %s")
+
+
+class NotOwner(ImserverError):
+    """Another node has the lease."""
+
+
+class DeliveryLease:
+    """The right to deliver, as far as this node knows: the database has the lease itself."""
+
+    __slots__ = ("until",)
+
+    def __init__(self, until: float = 0.0) -> None:
+        self.until = until
+        """Until when this node has it (monotonic)."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this node may deliver."""
+        return monotonic() < self.until
+
+    def renew(self, since: float, is_granted: bool) -> bool:
+        """Note the answer to a request that was made at ``since`` (monotonic).
+
+        Whether this node has had the lease without a break. If not, another node may have delivered
+        meanwhile: consumers begin anew at the positions that are stored.
+        """
+        is_unbroken = is_granted and since < self.until
+        self.until = since + LEASE_SECONDS - CLOCK_SECONDS if is_granted else 0.0
+        return is_unbroken
+
+
+class Failure(Struct, frozen=True):
+    """Why a receiver has not taken a batch.
+
+    ``longest_pause``: the limit of the pause before the next attempt, in seconds; None: the usual one.
+    ``is_dead``: there is no other attempt. The batch was dropped, or stored among dead events.
+    """
+
+    text: str
+    longest_pause: float | None = None
+    is_dead: bool = False
+
+
+class Consumer(Generic[Batch]):
+    """Delivers to one receiver while this node has the lease. It has a greenlet while there is work.
+
+    - ``read``: the next batch, behind the last one that was delivered; None: there is none. What it returns
+      is all that waits in memory here.
+    - ``deliver``: tries to deliver a batch. None: done, also if parts are to be tried later. It is called
+      again with the same batch after a failure.
+    - ``save``: stores the position; None: it is in memory only.
+    - ``until_due``: seconds until there is something to read that :meth:`wake` does not announce; None: there
+      is nothing.
+
+    The functions may switch, and raise StorageUnavailable and :class:`NotOwner`; ``until_due`` may not.
+    ``name`` is for log lines.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        lease: DeliveryLease,
+        read: Callable[[], Batch | None],
+        deliver: Callable[[Batch], Failure | None],
+        save: Callable[[], None] | None = None,
+        until_due: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self._name = name
+        self._lease = lease
+        self._read = read
+        self._deliver = deliver
+        self._save = save
+        self._until_due = until_due
+        self.failures = 0
+        """Attempts that have failed one after the other."""
+        self.since = 0.0
+        """When the batch was tried first (monotonic)."""
+        self.is_unsaved = False
+        """Whether the position has moved since it was stored."""
+        self._saved_at = monotonic()
+        self._batch: Batch | None = None
+        self._news = Signal()
+        self._retry = Signal()
+        """Set when the next attempt shall not wait."""
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._has_ended = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is something to do, as far as it is known."""
+        return self._greenlet is not None
+
+    def wake(self) -> None:
+        """There may be something to read. Never switches."""
+        self._news.set()
+        if self._greenlet is None and not self._has_ended:
+            self._greenlet = gevent.spawn(self._run)
+
+    def retry(self) -> None:
+        """The receiver was changed: try again at once. Never switches."""
+        self._retry.set()
+        self.wake()
+
+    def save(self) -> None:
+        """Store the position, if it has moved. Switches. Raises StorageUnavailable."""
+        self._saved_at = monotonic()
+        if self.is_unsaved and self._save is not None:
+            self.is_unsaved = False  # what is delivered meanwhile is stored the next time
+            try:
+                self._save()
+            except BaseException:
+                self.is_unsaved = True
+                raise
+
+    def stop(self) -> None:
+        """Deliver nothing more. Never switches."""
+        self._has_ended = True
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is not None:
+            greenlet.kill(block=False)
+
+    def _run(self) -> None:
+        """Greenlet: deliver until there is nothing to do."""
+        try:
+            while self._step():
+                pass
+        finally:
+            self._greenlet = None
+
+    def _step(self) -> bool:
+        """Try to deliver a batch, or wait for one; False: there is nothing to do. Switches."""
+        try:
+            if not self._lease.is_held:
+                gevent.sleep(WAIT_SECONDS)
+                return True
+            self._news.clear()
+            if self._batch is None:
+                self._batch = self._read()
+                self.since = monotonic()
+            batch = self._batch
+            if batch is not None and self._lease.is_held:
+                self._try(batch)
+            if self._has_ended:
+                return False
+            if monotonic() - self._saved_at > SAVE_SECONDS:
+                self.save()
+            return batch is not None or self._wait()
+        except NotOwner:
+            self._lease.until = 0.0
+        except StorageUnavailable as error:
+            _trouble(self._name, error)
+            gevent.sleep(WAIT_SECONDS)
+        except Exception:
+            if self._has_ended:
+                return False
+            log.exception("%s failed", self._name)
+            gevent.sleep(WAIT_SECONDS)
+        return True
+
+    def _try(self, batch: Batch) -> None:
+        self._retry.clear()
+        failure = self._deliver(batch)
+        self.failures = 0 if failure is None else self.failures + 1
+        if failure is not None and not failure.is_dead:
+            longest = LONGEST_PAUSE_SECONDS if failure.longest_pause is None else failure.longest_pause
+            self._retry.wait(retry_pause(self.failures, FIRST_PAUSE_SECONDS, longest))
+            return
+        self._batch = None
+        self.is_unsaved = self._save is not None
+
+    def _wait(self) -> bool:
+        """Wait for news; False: nothing else has to be done."""
+        due = self._until_due()
+        pause = min(inf if due is None else due, SAVE_SECONDS if self.is_unsaved else inf)
+        if pause == inf and not self._news.is_set():
+            return False
+        self._news.wait(None if pause == inf else pause)
+        return True
+
+
+def stop_all(consumers: Collection[Consumer[Any]], seconds: float = 1.0) -> None:
+    """Stop consumers, wait at most ``seconds`` for what they do, and store the positions. Switches. Raises
+    StorageUnavailable."""
+    running = [each._greenlet for each in consumers if each._greenlet is not None]
+    for each in consumers:
+        each.stop()
+    gevent.joinall(running, timeout=seconds)
+    for each in consumers:
+        each.save()

@@ -1,0 +1,164 @@
+"""When deliveries are sent again and the connection is closed, wherever they come from."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from imserver.hub.acks import ACK_SECONDS, TRIES, AckingLogSubscription, AckTracker, Unacked
+from imserver.model import Event
+from imserver.transport.connection import OPEN
+from tests.hub.harness import Harness
+from tests.transport.harness import turn, until
+
+
+class FromLog:
+    """Deliveries that are read from the log again."""
+
+    seconds = (ACK_SECONDS,) * (TRIES + 1)
+    after_ack = 2 * ACK_SECONDS
+    """After which time what an acknowledgement of earlier ones lacks is sent again, at most."""
+
+    def __init__(self, node: Harness) -> None:
+        self.tracker: AckTracker = node.ack_tracker
+        self.connection, self.client = node.login("101", "bob")
+        self.acks = self.connection.log_subscription = AckingLogSubscription(held=None)
+        self.resent: list[int] = []
+
+    def deliver(self) -> None:
+        self.tracker.delivered(self.connection, self.acks, self.acks.delivered + 1)
+
+    def ack(self, number: int) -> None:
+        self.tracker.acked(self.connection, number, 0)
+
+    def turn(self) -> None:
+        if self.tracker.turn():
+            self.resent += range(self.acks.acked + 1, self.acks.delivered + 1)
+            self.tracker.delivered(self.connection, self.acks, self.acks.delivered)
+
+
+class FromMemory:
+    """Messages whose frames are kept."""
+
+    seconds = (ACK_SECONDS + 1, 2 * ACK_SECONDS, 4 * ACK_SECONDS, 8 * ACK_SECONDS)
+    after_ack = ACK_SECONDS + 1
+
+    def __init__(self, node: Harness) -> None:
+        self.tracker: AckTracker = node.ack_tracker
+        self.connection, self.client = node.login("101", "bob")
+        self.acks = Unacked(self.tracker)
+
+    def deliver(self) -> None:
+        frame = b"\x82\x01" + bytes([self.acks.delivered + 1])
+        self.acks.add(self.connection, Event("msg", "ann", "x"), frame)
+
+    def ack(self, number: int) -> None:
+        self.acks.ack(self.connection, number)
+
+    def turn(self) -> None:
+        assert self.tracker.turn() == []
+        turn()
+
+    @property
+    def resent(self) -> list[int]:
+        self.client.probe()
+        return [payload[0] for payload in self.client.payloads()]
+
+
+Client = FromLog | FromMemory
+
+
+@pytest.fixture(params=[FromLog, FromMemory])
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    with Harness() as node:
+        yield request.param(node)
+
+
+def pass_time(client: Client, seconds: int) -> None:
+    for _ in range(seconds):
+        client.turn()
+
+
+def is_idle(client: Client) -> bool:
+    return not any(client.tracker._slots) and not client.tracker.bytes
+
+
+def test_what_is_not_acknowledged_is_sent_again_and_then_the_connection_is_closed(client: Client) -> None:
+    client.deliver()
+    client.deliver()
+    *resends, last = client.seconds
+    for count, seconds in enumerate(resends):
+        pass_time(client, seconds - 1)
+        assert client.resent == [1, 2] * count
+        pass_time(client, 1)
+        assert client.resent == [1, 2] * (count + 1)
+    pass_time(client, last - 1)
+    assert client.connection.state == OPEN
+    pass_time(client, 1)
+    assert client.connection.state != OPEN
+    assert client.resent == [1, 2] * TRIES
+
+
+def test_what_is_acknowledged_is_not_sent_again_and_leaves_nothing(client: Client) -> None:
+    for _ in range(3):
+        client.deliver()
+        client.deliver()
+        client.ack(client.acks.delivered)
+    pass_time(client, sum(client.seconds))
+    assert (client.resent, client.connection.state) == ([], OPEN)
+    assert is_idle(client)
+
+
+def test_an_acknowledgement_gives_all_tries_back(client: Client) -> None:
+    for number in range(1, TRIES + 3):
+        client.deliver()
+        until(lambda number=number: client.turn() or client.resent.count(number) == 2)  # type: ignore[misc]
+        client.ack(number)
+    pass_time(client, sum(client.seconds))
+    assert (len(client.resent), client.connection.state) == (2 * (TRIES + 2), OPEN)
+
+
+def test_an_acknowledgement_covers_all_up_to_its_number_and_nothing_later(client: Client) -> None:
+    for _ in range(3):
+        client.deliver()
+    client.ack(2)
+    pass_time(client, client.after_ack)
+    assert client.resent == [3]
+    client.ack(99)
+    client.deliver()
+    pass_time(client, client.after_ack)
+    assert client.resent == [3, 4]
+    client.ack(1)
+    assert client.acks.acked == 3
+
+
+def test_the_time_of_a_later_delivery_is_its_own(client: Client) -> None:
+    client.deliver()
+    pass_time(client, ACK_SECONDS - 1)
+    client.ack(1)
+    client.deliver()
+    pass_time(client, ACK_SECONDS - 1)
+    assert client.resent == []
+    pass_time(client, 2)
+    assert client.resent == [2]
+
+
+def test_a_connection_that_has_ended_is_forgotten(client: Client) -> None:
+    client.deliver()
+    client.connection.close(1000)
+    if isinstance(client.acks, Unacked):
+        assert [event.text for event in client.acks.clear()] == ["x"]
+    pass_time(client, client.seconds[0])
+    assert is_idle(client)
+
+
+def test_the_time_of_a_log_subscription_ends_with_it() -> None:
+    with Harness() as node:
+        client = FromLog(node)
+        client.deliver()
+        pass_time(client, 1)
+        client.acks = client.connection.log_subscription = AckingLogSubscription(held=None)
+        client.deliver()
+        pass_time(client, ACK_SECONDS - 1)
+        assert client.resent == []
+        pass_time(client, 1)
+        assert client.resent == [1]

@@ -1,0 +1,322 @@
+"""The consumer alone: order, repeats, pauses, the lease, and when it stores its position."""
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from time import monotonic
+from typing import Any
+
+import pytest
+from gevent.event import Event as Signal
+
+from imserver.errors import StorageUnavailable
+from imserver.streams import consumer as module
+from imserver.streams.consumer import Consumer, DeliveryLease, Failure, NotOwner, stop_all
+from tests.support import CountingSignal
+from tests.transport.harness import turn, until
+
+AWAY = Failure("away")
+
+
+class One:
+    """A consumer of numbers. ``reply``: what becomes of each; an exception is raised."""
+
+    def __init__(self, lease: DeliveryLease | None = None, due: Callable[[], float | None] = lambda: None):
+        self.lease = lease or DeliveryLease(inf)
+        self.waiting: deque[int] = deque()
+        self.reply: Callable[[int], Failure | Exception | None] = lambda _: None
+        self.tried: list[int] = []
+        self.taken: list[int] = []
+        self.saved: list[int] = []
+        self.reads = 0
+        self.consumer = Consumer("the test", self.lease, self.read, self.deliver, self.save, due)
+
+    def add(self, *numbers: int) -> None:
+        self.waiting.extend(numbers)
+        self.consumer.wake()
+
+    def read(self) -> int | None:
+        self.reads += 1
+        return self.waiting.popleft() if self.waiting else None
+
+    def deliver(self, number: int) -> Failure | None:
+        self.tried.append(number)
+        answer = self.reply(number)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is None:
+            self.taken.append(number)
+        return answer
+
+    def save(self) -> None:
+        self.saved.append(len(self.taken))
+
+    def finish(self) -> None:
+        until(lambda: not self.consumer.is_busy)
+
+
+class Pauses:
+    """Stands for the clock and the pauses after failures, which take no time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.seconds: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        self.now += seconds
+        turn()
+
+    def set(self) -> None:
+        pass
+
+    clear = set
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.02)
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.01)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
+    monkeypatch.undo()
+    made = Pauses()
+    monkeypatch.setattr(module, "monotonic", made.monotonic)
+    return made
+
+
+def test_what_waits_is_delivered_in_order_and_stored_once_at_the_end() -> None:
+    one = One()
+    assert not one.consumer.is_busy, "without work it has no greenlet"
+    one.add(1, 2)
+    assert one.tried == [], "the greenlet has not run yet"
+    one.finish()
+    one.add(3)
+    one.finish()
+    assert one.taken == [1, 2, 3]
+    assert one.saved == [2, 3]
+
+
+def test_a_busy_receiver_costs_few_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAVE_SECONDS", 60.0)
+    one = One()
+    one.add(*range(100))
+    until(lambda: len(one.taken) == 100)
+    assert one.saved == []
+    stop_all([one.consumer])
+    assert one.saved == [100]
+    stop_all([one.consumer])
+    assert one.saved == [100]
+
+
+def test_what_fails_is_tried_again_before_what_comes_later() -> None:
+    one = One()
+    answers = [AWAY, Failure("refused", 0.01), AWAY]
+    one.reply = lambda _: answers.pop() if answers else None
+    one.add(1)
+    until(lambda: one.tried)
+    one.add(2)
+    one.finish()
+    assert one.tried == [1, 1, 1, 1, 2]
+    assert one.taken == [1, 2]
+    assert one.consumer.failures == 0
+
+
+def test_pauses_double_are_random_and_have_a_longest(pauses: Pauses) -> None:
+    one = One()
+    one.consumer._retry = pauses  # type: ignore[assignment]
+    count = 10
+    one.reply = lambda _: AWAY if len(one.tried) <= count else None
+    one.add(1)
+    until(lambda: one.taken)
+    middles = [min(module.FIRST_PAUSE_SECONDS * 2**n, module.LONGEST_PAUSE_SECONDS) for n in range(count)]
+    factors = [pause / middle for pause, middle in zip(pauses.seconds, middles, strict=True)]
+    assert all(0.5 <= factor <= 1.5 for factor in factors)
+    assert len(set(factors)) > 1
+    one.reply = lambda _: AWAY if len(one.tried) == count + 2 else None
+    one.add(2)
+    until(lambda: one.taken == [1, 2])
+    assert pauses.seconds[-1] <= 1.5 * module.FIRST_PAUSE_SECONDS, "success makes pauses short again"
+
+
+def test_a_failure_may_limit_the_pause(pauses: Pauses) -> None:
+    one = One()
+    one.consumer._retry = pauses  # type: ignore[assignment]
+    since: set[float] = set()
+
+    def fail(_number: int) -> Failure | None:
+        since.add(one.consumer.since)
+        return Failure("refused", 1.2) if len(one.tried) <= 20 else None
+
+    one.reply = fail
+    one.add(1)
+    until(lambda: one.taken)
+    assert max(pauses.seconds) <= 1.8
+    assert since == {1000.0}, "when it was tried first"
+
+
+def test_what_is_dead_is_not_tried_again_and_the_receiver_goes_on_failing() -> None:
+    one = One()
+    one.reply = lambda number: Failure("never", is_dead=True) if number < 3 else None
+    one.add(1, 2)
+    one.finish()
+    assert one.tried == [1, 2]
+    assert one.consumer.failures == 2
+    assert one.saved, "its position is behind them"
+    one.add(3)
+    one.finish()
+    assert one.consumer.failures == 0
+
+
+def test_a_changed_receiver_is_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 3600.0)
+    one, answers = One(), [AWAY]
+    one.reply = lambda _: answers.pop() if answers else None
+    one.add(1)
+    until(lambda: one.tried)
+    one.add(2)
+    turn()
+    assert one.tried == [1], "news do not end the pause"
+    one.consumer.retry()
+    one.finish()
+    assert one.taken == [1, 2]
+
+
+def test_a_receiver_that_hangs_holds_up_nobody_else() -> None:
+    hung, other, over = One(), One(), Signal()
+
+    def hang(_number: int) -> None:
+        over.wait()
+
+    hung.reply = hang
+    hung.add(1, 2)
+    until(lambda: hung.tried)
+    other.add(*range(10))
+    other.finish()
+    assert other.taken == list(range(10))
+    assert hung.tried == [1]
+    over.set()
+    hung.finish()
+    assert hung.taken == [1, 2]
+
+
+def test_without_the_lease_nothing_is_read_or_delivered() -> None:
+    lease = DeliveryLease()
+    one = One(lease)
+    one.add(1)
+    turn()
+    assert one.reads == 0
+    lease.until = inf
+
+    def lose() -> int:
+        lease.until = 0.0
+        return 2
+
+    one.consumer._read = lose
+    until(lambda: not lease.is_held)
+    turn()
+    assert one.tried == []
+    lease.until = inf
+    one.consumer._read = one.read
+    until(lambda: one.taken == [2, 1])
+
+
+def test_a_consumer_that_is_no_owner_ends_the_lease_of_the_node() -> None:
+    one = One()
+    one.reply = lambda _: NotOwner("another")
+    one.add(1)
+    until(lambda: not one.lease.is_held)
+    assert one.saved == []
+    one.consumer.stop()
+    assert not one.consumer.is_busy
+
+
+@pytest.mark.parametrize("function", ["_read", "_deliver", "_save"])
+@pytest.mark.parametrize("error", [StorageUnavailable("away"), RuntimeError("a defect")])
+def test_after_an_error_nothing_is_lost(
+    function: str, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = One()
+    usual, errors = getattr(one.consumer, function), [error, error]
+
+    def fail_twice(*given: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return usual(*given)
+
+    setattr(one.consumer, function, fail_twice)
+    one.add(1, 2)
+    one.finish()
+    assert one.taken == [1, 2]
+    assert one.saved[-1] == 2
+    assert ("the test failed" in caplog.text) == isinstance(error, RuntimeError)
+    assert one.consumer.failures == 0, "the receiver has not failed"
+
+
+def test_news_that_come_while_it_reads_are_not_lost() -> None:
+    one = One()
+    read = one.read
+
+    def read_late() -> int | None:
+        found = read()
+        if found is None and not one.taken:
+            turn()
+            one.add(1)
+        return found
+
+    one.consumer._read = read_late
+    one.consumer.wake()
+    one.finish()
+    assert one.taken == [1]
+
+
+def test_what_is_due_is_read_without_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Signal", CountingSignal)
+    due: list[float | None] = [None, 0.01, 3600.0]
+    one = One(due=lambda: due[-1])
+    one.consumer.wake()
+    news = one.consumer._news
+    assert isinstance(news, CountingSignal)
+    until(lambda: news.pauses == [3600.0])
+    due.pop()
+    one.consumer.wake()
+    until(lambda: one.reads > 3)
+    one.waiting.append(1)
+    until(lambda: one.taken)
+    due.pop()
+    one.finish()
+
+
+def test_a_stopped_consumer_delivers_nothing_more() -> None:
+    one, over = One(), Signal()
+
+    def hang(_number: int) -> None:
+        over.wait()
+
+    one.reply = hang
+    one.add(1, 2)
+    until(lambda: one.tried)
+    stop_all([one.consumer])
+    over.set()
+    one.add(3)
+    turn()
+    assert (one.tried, one.taken, one.saved) == ([1], [], [])
+    assert not one.consumer.is_busy
+
+
+def test_a_lease_is_unbroken_if_it_was_renewed_in_time() -> None:
+    lease, now = DeliveryLease(), monotonic()
+    assert not lease.renew(now, is_granted=True), "the first time, others may have had it"
+    assert lease.is_held
+    assert lease.until == now + module.LEASE_SECONDS - module.CLOCK_SECONDS
+    assert lease.renew(now + 8, is_granted=True)
+    assert not lease.renew(now + 18, is_granted=True), "it had ended"
+    assert not lease.renew(now + 19, is_granted=False)
+    assert not lease.is_held

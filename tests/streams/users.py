@@ -1,0 +1,318 @@
+"""Who uses the consumer, on a real database: feeds, webhooks of bots, absence, and the queue in memory.
+
+For each, a receiver is a name, and a text is one thing to be delivered to it.
+"""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import gevent
+from gevent.event import Event as Signal
+from msgspec import json
+
+from imserver.config.settings import StorageSettings
+from imserver.errors import StorageUnavailable
+from imserver.features.bots.hooks import BotHooks
+from imserver.features.bots.rows import BotStore, HookStore
+from imserver.features.webhooks.event_rows import EventStore
+from imserver.features.webhooks.feeds import Feeds
+from imserver.features.webhooks.notifications import Notifications
+from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
+from imserver.storage.contract import Account
+from imserver.storage.log.contract import Draft, Entry
+from imserver.storage.store import Store
+from imserver.streams.consumer import Consumer, DeliveryLease
+from tests.core.back_end import Answer, BackEnd, Post
+
+RECEIVERS = ("one", "two")
+APP_OF_BOTS = "shop"
+
+
+class Receivers:
+    """The receivers of all nodes, and what outlives a node: the folder and the database.
+
+    ``hung`` and ``failing``: receivers that do not answer, or answer with an error.
+    """
+
+    def __init__(self, folder: str, url: str = "") -> None:
+        self.folder = folder
+        self.url = url
+        self.hung: dict[str, Signal] = {}
+        self.failing: set[str] = set()
+        self.tried: defaultdict[str, list[str]] = defaultdict(list)
+        """Receiver → the texts of all attempts."""
+        self.taken: defaultdict[str, list[str]] = defaultdict(list)
+        """Receiver → the texts that it took; those that came again, too."""
+        self.by: list[str] = []
+        """The names of the nodes that delivered."""
+        self.bots: dict[str, str] = {}
+
+    def receive(self, node: str, receiver: str, texts: Sequence[str]) -> bool:
+        """Whether a receiver takes these texts. Switches while it hangs."""
+        self.tried[receiver] += texts
+        if receiver in self.hung:
+            self.hung[receiver].wait()
+        if receiver in self.failing:
+            return False
+        self.taken[receiver] += texts
+        self.by.append(node)
+        return True
+
+    def hang(self, receiver: str) -> None:
+        self.hung[receiver] = Signal()
+
+    def end_hanging(self, receiver: str) -> None:
+        self.hung.pop(receiver).set()
+
+    def order(self, receiver: str) -> list[str]:
+        """What a receiver took, each text once."""
+        return list(dict.fromkeys(self.taken[receiver]))
+
+
+def end(consumers: Collection[Consumer[Any]]) -> None:
+    """End consumers at once, as the end of a process does."""
+    running = [each._greenlet for each in consumers if each._greenlet is not None]
+    for each in consumers:
+        each.stop()
+    gevent.joinall(running)
+
+
+class Node(ABC):
+    """A node with one user of the consumer."""
+
+    lease_rows: ClassVar[str]
+    """The names of its leases in the table, as SQL."""
+
+    def __init__(self, receivers: Receivers, name: str) -> None:
+        self.receivers = receivers
+        self.name = name
+        self.store = Store(
+            StorageSettings(receivers.url, seconds=60), receivers.folder, False, log_listener=lambda: self
+        )
+        self.store.start()
+        self.events = EventStore(self.store)
+        self.tally = WebhookCounts()
+        self._run: gevent.Greenlet[..., None] | None = None
+        self.start()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Build the parts, and run them."""
+
+    @abstractmethod
+    def send(self, receiver: str, *texts: str) -> None:
+        """Store what is to be delivered."""
+
+    @abstractmethod
+    def consumers(self) -> list[Consumer[Any]]:
+        """The consumers of all receivers, if this node has the lease."""
+
+    @abstractmethod
+    def leases(self) -> list[DeliveryLease]:
+        """The leases of these receivers."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """End in order."""
+
+    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+        """What the log tells a node."""
+        raise NotImplementedError
+
+    def batch_stored(self, _app: str, _drafts: int, _seconds: float) -> float:
+        return 0.0
+
+    def append(self, app: str, to_user: str, texts: Sequence[str]) -> None:
+        drafts = [Draft(sender="ann", to_user=to_user, body=text.encode(), time_ms=1000) for text in texts]
+        self.store.log().writer.append(app, drafts)
+
+    def kill(self) -> None:
+        """End as a killed process ends: nothing is stored or given back."""
+        if self._run is not None:
+            self._run.kill()
+            self._run = None
+            end(self.consumers())
+            self.store.close()
+            # Connections that were being made are not closed, as in a killed process.
+            with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+                gc.collect()
+
+    def stop(self) -> None:
+        self.finish()
+        self.kill()
+
+    def expire_leases(self, owner: str = "") -> None:
+        """Let all leases end in the database, or be those of another node."""
+        until = "1 + 0 * lease_until" if not owner else "2000000000"
+        self.store.write(
+            lambda sql: sql.execute(
+                f"UPDATE event_feed SET owner = %s, lease_until = {until} WHERE app {self.lease_rows}",
+                (owner,),
+            )
+        )
+
+
+class FeedNode(Node):
+    """Two apps, each with a webhook."""
+
+    lease_rows = "<> ''"
+    kinds: ClassVar = frozenset({"message", "account"})
+
+    def start(self) -> None:
+        self.feeds = Feeds(
+            self.store,
+            self.events,
+            BackEnd(self.reply),
+            lambda: self.name,
+            self.tally,  # type: ignore[arg-type]
+        )
+        for app in RECEIVERS:
+            self.feeds.set(app, Receiver(app, f"http://{app}/", b"secret", self.kinds, 3600.0))
+        self._run = gevent.spawn(self.feeds.run)
+
+    def reply(self, post: Post) -> Answer:
+        events = post.json["events"]
+        receiver = post.url.removeprefix("http://").strip("/")
+        texts = [event["text"] for event in events]
+        return (200, b"") if self.receivers.receive(events[0]["node"], receiver, texts) else "away"
+
+    def send(self, receiver: str, *texts: str) -> None:
+        """Of several texts, the last one is an event, and the others are entries of the log."""
+        entries, last = (texts[:-1], texts[-1:]) if len(texts) > 1 else (texts, ())
+        self.append(receiver, "zoe", entries)
+        self.feeds.add(receiver, "account", [("ann", {"text": text}) for text in last])
+
+    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+        self.feeds.committed(app, first, last, entries)
+
+    def consumers(self) -> list[Consumer[Any]]:
+        return [feed.sender for feed in self.feeds.feeds.values() if feed.sender is not None]
+
+    def leases(self) -> list[DeliveryLease]:
+        return [feed.lease for feed in self.feeds.feeds.values()]
+
+    def finish(self) -> None:
+        self.feeds.stop(1.0)
+
+
+class AbsenceNode(FeedNode):
+    """Two apps that want to know who is absent. What is delivered are users, to the question who is online:
+    all are."""
+
+    kinds = frozenset({"absent"})
+
+    def start(self) -> None:
+        super().start()
+        registry, accounts = SimpleNamespace(healthy=lambda: True), SimpleNamespace()
+        Notifications(self.feeds, self, registry, self.store, accounts)  # type: ignore[arg-type]
+
+    def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
+        if not self.receivers.receive(self.name, app, users):
+            raise StorageUnavailable("away")
+        return [True for _ in users]
+
+    def send(self, receiver: str, *texts: str) -> None:
+        for text in texts:
+            self.append(receiver, text, ["hi"])
+
+    def consumers(self) -> list[Consumer[Any]]:
+        return [feed.notifier for feed in self.feeds.feeds.values() if feed.notifier is not None]
+
+
+class BotNode(Node):
+    """Two bots with webhooks."""
+
+    lease_rows = "= ''"
+
+    def start(self) -> None:
+        rows = HookStore(self.store)
+        for name in RECEIVERS:
+            if name not in self.receivers.bots:
+                bot = BotStore(self.store).add(Account(0, APP_OF_BOTS, name), 0, f"hash of {name}", 0, None)
+                assert bot is not None
+                self.receivers.bots[name] = bot.account.user
+                assert rows.set_url(APP_OF_BOTS, bot.account.id, f"https://{name}/", f"secret of {name}")
+        self.watched: dict[str, Signal] = {}
+        messaging = SimpleNamespace(follower=SimpleNamespace(watched=self.watched))
+        self.hooks = BotHooks(
+            self.store,
+            rows,
+            self.events,
+            BackEnd(self.reply),  # type: ignore[arg-type]
+            messaging,  # type: ignore[arg-type]
+            SimpleNamespace(know=lambda app, bot: None),  # type: ignore[arg-type]
+            SimpleNamespace(is_banned=lambda app, bot: False),  # type: ignore[arg-type]
+            SimpleNamespace(lease=SimpleNamespace(node=self.name)),  # type: ignore[arg-type]
+            self.tally,
+        )
+        self._run = gevent.spawn(self.hooks.run)
+
+    def reply(self, post: Post) -> Answer:
+        receiver = post.url.removeprefix("https://").strip("/")
+        return (
+            (200, b"") if self.receivers.receive(post.json["node"], receiver, [post.json["text"]]) else "away"
+        )
+
+    def send(self, receiver: str, *texts: str) -> None:
+        self.append(APP_OF_BOTS, self.receivers.bots[receiver], texts)
+
+    def committed(self, app: str, _first: int, _last: int, _entries: list[Entry]) -> None:
+        if app in self.watched:
+            self.watched[app].set()
+
+    def consumers(self) -> list[Consumer[Any]]:
+        return [sender.consumer for sender in self.hooks._senders.values()]
+
+    def leases(self) -> list[DeliveryLease]:
+        return [self.hooks.lease]
+
+    def finish(self) -> None:
+        self.hooks.stop()
+
+
+class QueueNode(Node):
+    """The queues of two apps. They have no lease, and store nothing."""
+
+    def start(self) -> None:
+        self.queues = {
+            app: WebhookQueue(
+                Receiver(app, f"http://{app}/", b"secret", frozenset()),
+                BackEnd(self.reply),  # type: ignore[arg-type]
+                self.tally,
+            )
+            for app in RECEIVERS
+        }
+        self._run = gevent.spawn(lambda: None)
+
+    def reply(self, post: Post) -> Answer:
+        receiver = post.url.removeprefix("http://").strip("/")
+        return (200, b"") if self.receivers.receive(self.name, receiver, post.json["events"]) else "away"
+
+    def send(self, receiver: str, *texts: str) -> None:
+        for text in texts:
+            self.queues[receiver].add(json.encode(text))
+
+    def consumers(self) -> list[Consumer[Any]]:
+        return [queue._consumer for queue in self.queues.values()]
+
+    def leases(self) -> list[DeliveryLease]:
+        return []
+
+    def finish(self) -> None:
+        for queue in self.queues.values():
+            queue.stop()
+
+
+DURABLE: dict[str, Callable[[Receivers, str], Node]] = {
+    "feeds": FeedNode,
+    "bots": BotNode,
+    "absence": AbsenceNode,
+}
+USERS = {**DURABLE, "queue": QueueNode}
