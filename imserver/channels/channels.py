@@ -123,7 +123,7 @@ class Channels:
         self._notices = Buckets(NOTICES)
         self._log = log
         self.names: dict[str, ChannelNames] = {}
-        """App → what the names of its channels mean beside its settings. Features fill it."""
+        """App → meaning of the names of its channels, besides its settings. Features fill it."""
         self.log_channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
         channels of groups. Read-only for others."""
@@ -596,8 +596,8 @@ class Channels:
         return published
 
     def _retained(self, app: str, what: Publication, options: ChannelSettings, key: str) -> Publication:
-        """Store what goes to a channel with a history. On a lone node this never switches, so numbers have
-        the order of delivery."""
+        """Store a publication to a channel with a history. On a lone node this never switches, so numbers
+        have the order of delivery."""
         retained = Retained(
             what.channel, what.event, options.history_size, options.history_seconds, key or what.event.id
         )

@@ -59,7 +59,7 @@ _LOOK_SECONDS = 0.005
 
 
 class Api:
-    """What answers requests: who may ask what, the limits of requests, and all routes with their services.
+    """The parts that answer requests: permissions, limits, and all routes with their services.
 
     ``core`` goes to the functions that make the services of routes, once each. ``commands``: what a batch may
     contain, by name. ``document`` makes the OpenAPI document of ``limits.batch_targets`` and demo mode, as
@@ -196,7 +196,7 @@ class Shape(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """One row of the table of routes. ``need``: what a principal must have proved. ``app``: in which app.
+    """One row of the table of routes. ``need``: the requirement for principals. ``app``: in which app.
     ``user``: for which user.
 
     ``service`` makes what the functions of the row (``function``, ``read``, ``app_of``, ``signer``) get

@@ -106,7 +106,7 @@ class Operation(Struct, frozen=True):
     service: MakeService | None = None
     """Makes what the functions get first; None: :class:`imserver.http.call.Api`."""
     chapter: str = ""
-    """What the chapter of a feature is about."""
+    """The subject of the chapter of a feature."""
     returns: bool = False
     """Whether the function returns the body of the answer, see :class:`Resource`."""
     refusals: Refusals = {}

@@ -203,7 +203,7 @@ class LogFollower:
         if len(ready) < len(entries):
             gevent.sleep(GAP_SECONDS)
             return True
-        # What came to be expected while this was read may not be in it.
+        # Entries that were announced during the read may be missing in it.
         return not whole or bool(followed.waiting) or followed.expected > max(expected, last)
 
     def _senders(self, app: str) -> Collection[str]:

@@ -62,7 +62,7 @@ class GroupFollowers:
     def __init__(self) -> None:
         self._groups: dict[tuple[str, int], dict[Connection, None]] = {}
         self.bots: dict[tuple[str, int], set[Connection]] = {}
-        """Those of bots, which do not receive all entries. Read-only for others."""
+        """Connections of bots, which do not receive all entries. Read-only for others."""
 
     def members(self, app: str, conversation: int) -> dict[Connection, None]:
         """The subscribed connections of the members of a group; do not change it."""

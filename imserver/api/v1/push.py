@@ -73,7 +73,7 @@ SENDING_PROBLEMS: Final = (
 
 
 class PushApi(Struct, frozen=True):
-    """What the route uses."""
+    """The services that the route uses."""
 
     publishing: Publishing
     ids: Idempotency

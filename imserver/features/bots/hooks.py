@@ -69,7 +69,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class _Answer(Struct):
-    """What a URL may answer. A message has the fields of the command ``send`` of the cmd dialect."""
+    """The answer of a URL. A message has the fields of the command ``send`` of the cmd dialect."""
 
     text: str = ""
     messages: list[dict[str, Raw]] = []

@@ -135,7 +135,7 @@ class EventStore:
         return heads
 
     def _write(self) -> None:
-        """Greenlet: store what waits, until nothing does."""
+        """Greenlet: store the events that wait, until none does."""
         try:
             while self._batch.events:
                 batch, self._batch = self._batch, _Batch()
@@ -231,7 +231,7 @@ class EventStore:
         self._store.write_or(None, work)
 
     def heads(self, apps: Sequence[str]) -> dict[str, FeedHead]:
-        """What there is of each app."""
+        """The contents of each app."""
 
         def work(sql: Statements) -> dict[str, FeedHead]:
             entries = sql.query_in("SELECT app, last_id FROM log WHERE part = 0 AND app IN {}", (), apps)

@@ -216,7 +216,7 @@ class Asking:
         self._setting = setting
         self._turns: dict[str, BoundedSemaphore] = {}
         self.waiting: Counter[str] = Counter()
-        """App → the questions that wait for an answer. Whoever asks counts them."""
+        """App → the questions that wait for an answer. The caller counts them."""
         self._warnings: dict[str, RateLimitedLog] = {}
 
     def post(

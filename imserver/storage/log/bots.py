@@ -75,7 +75,7 @@ class _Button(msgspec.Struct):
 
 
 def bots_among(sql: Statements, app: str, users: Iterable[str]) -> list[str]:
-    """Those of these users that are bots, in their order."""
+    """The bots among these users, in their order."""
     return _accounts(sql, "SELECT id FROM account WHERE app = %s AND bot = 1 AND id IN {}", app, users)
 
 
@@ -87,7 +87,7 @@ def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, s
 
 
 def accounts_among(sql: Statements, app: str, users: Iterable[str]) -> list[str]:
-    """Those of these users that are accounts, in their order."""
+    """The accounts among these users, in their order."""
     return _accounts(sql, "SELECT id FROM account WHERE app = %s AND id IN {}", app, users)
 
 
@@ -108,7 +108,8 @@ def readers_of(sql: Statements, log: int, id: int) -> list[str]:
 
 
 class BotReaders:
-    """The bots that read the ``entries`` of one transaction, which are added to.
+    """Ids of the bots that must be notified of the entries of one transaction. The transaction adds to
+    ``entries``.
 
     ``head``: of their log. ``before``: the last id before the transaction.
     """

@@ -209,7 +209,7 @@ def _authors(
 
 
 def _still_there(sql: Statements, head: LogHead, conversation: int, users: Sequence[str]) -> set[str]:
-    """Those of these users who are still members of a conversation."""
+    """The users among these who are still members of a conversation."""
     statement = (
         "SELECT member FROM membership "
         "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"

@@ -139,7 +139,7 @@ class EntryReader:
         return self._tables.read_log(app, work, _nothing())
 
     def readable(self, app: str, user: str, ids: Sequence[int]) -> list[Entry]:
-        """Those of these entries that the user may read and has not hidden, ordered by id."""
+        """The entries among these that the user may read and has not hidden, ordered by id."""
 
         def work(sql: Statements, head: LogHead) -> list[Entry]:
             return fetch(sql, head.number, shown(sql, head, user, ids), user)
@@ -254,7 +254,7 @@ def _mark_own(entry: Entry, user: str, own: set[tuple[int, str]]) -> Entry:
 
 
 def shown(sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> list[int]:
-    """Those of these entries that the user may read and has not hidden."""
+    """The entries among these that the user may read and has not hidden."""
     statement = (
         "SELECT m.id FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
         f"AND {VISIBLE}) AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s "
