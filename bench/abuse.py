@@ -257,7 +257,7 @@ def _messages() -> Iterator[Attack]:
     login = b'{"seq":"1","cmd":"login","data":{"userID":"' + b"\\u4e2d" * 10_000 + b'","appID":101}}'
     # One message in frames of one byte. The last one is missing, so none is final.
     begin, more = b"\x01" + client_frame(b"{")[1:], b"\x00" + client_frame(b" ")[1:]
-    said = {
+    by_name = {
         "64 KB of letters": client_frame(b"a" * MESSAGE_BYTES),
         "64 KB of [": client_frame(b"[" * MESSAGE_BYTES),
         "64 KB of protobuf tags": client_frame(b"\x0a" * MESSAGE_BYTES, 0x2),
@@ -268,7 +268,7 @@ def _messages() -> Iterator[Attack]:
         "10,000 pings": client_frame(b"p" * 100, 0x9) * 10_000,
     }
     for path in ("/acc", "/ws?systemId=abuse", "/ws?uid=1", "/ws"):
-        for name, frames in said.items():
+        for name, frames in by_name.items():
             yield Attack(f"{path}, {name}", _upgrade(path, frames), _upgrade(path), ws=True)
     yield Attack("/acc, 60 KB of query", _upgrade(f"/acc?{_query}"), ws=True)
 

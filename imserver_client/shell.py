@@ -51,7 +51,7 @@ class SessionShell(Generic[T]):
         """``idle``, ``connecting``, ``online``, ``waiting`` (for the next try) or ``ended``."""
         return self._core.state
 
-    def _not_made(self, error: Exception) -> int:
+    def _not_connected(self, error: Exception) -> int:
         """Note why no connection could be made; return the close code that stands for it."""
         self._core.failure = str(error) or type(error).__name__
         if isinstance(error, InvalidURI):

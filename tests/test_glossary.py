@@ -54,7 +54,7 @@ def test_retired_words_name_no_class() -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_public_class_names_are_unique_in_a_package(package: str) -> None:
-    twice = {name: places for name, places in _public_classes(package).items() if len(places) > 1}
+    twice = {name: paths for name, paths in _public_classes(package).items() if len(paths) > 1}
     assert twice == {}
 
 

@@ -168,16 +168,16 @@ def check_tag(tag: str, commit: str, version: str, changes: str) -> bool:
 def build_python(package: Path, files: Path, epoch: int) -> None:
     """Build the source distribution of a Python package, and its wheel from that."""
     with TemporaryDirectory() as folder:
-        made = Path(folder)
+        output = Path(folder)
         command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", folder)
         # Without caches of modules, which would get into the archive for containers.
         environment = {"SOURCE_DATE_EPOCH": str(epoch), "PYTHONDONTWRITEBYTECODE": "1"}
         run(*command, folder=package, **environment)
-        (wheel,), (source,) = made.glob("*.whl"), made.glob("*.tar.gz")
+        (wheel,), (source,) = output.glob("*.whl"), output.glob("*.tar.gz")
         shutil.copy(wheel, files)
         # setuptools writes the time of the build and its user into source distributions.
-        unpack(source, made / "source")
-        pack(made / "source", files / source.name, epoch)
+        unpack(source, output / "source")
+        pack(output / "source", files / source.name, epoch)
 
 
 def pack_npm(package: Path, files: Path) -> None:

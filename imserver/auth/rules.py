@@ -14,7 +14,7 @@ from imserver.config.settings import (
     Config,
     TenantSettings,
 )
-from imserver.config.values import MAKE_SECRET, Places, is_placeholder
+from imserver.config.values import MAKE_SECRET, Locations, is_placeholder
 from imserver.errors import StartError
 from imserver.model import SYSTEM_PREFIX
 from imserver.transport.connection import Connection, Encoding
@@ -199,13 +199,13 @@ AppObjection = Callable[[str, TenantSettings], str]
 """Checks an app's name and settings beyond their syntax: the error text, ``""`` if they are valid."""
 
 
-def check_apps(config: Config, places: Places, objection: AppObjection) -> None:
+def check_apps(config: Config, locations: Locations, objection: AppObjection) -> None:
     """Raise :class:`imserver.errors.StartError` if ``objection`` is not satisfied with an app in the
     configuration."""
     for name, settings in config.apps.items():
         if wrong := objection(name, settings):
             setting, _, problem = wrong.partition(": ")
-            raise StartError(f"{places.of(f'apps.{name}.{setting}')}: {problem}")
+            raise StartError(f"{locations.of(f'apps.{name}.{setting}')}: {problem}")
 
 
 def objection(name: str, settings: TenantSettings) -> str:

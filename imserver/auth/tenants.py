@@ -21,7 +21,7 @@ from imserver.config.values import (
     CORE,
     ConfigError,
     Declarations,
-    Places,
+    Locations,
     check_tenant,
     fold,
     valid_name,
@@ -214,9 +214,9 @@ class Tenants:
         """Merge ``fields`` into ``before`` for storage. Raises BadTenant if the result is invalid."""
         where = f"app {name}"
         try:
-            given = self.declared.given_fields(fields, Places(where))
+            given = self.declared.given_fields(fields, Locations(where))
             settings = self.declared.app_of({**before, **given})
-            check_tenant(settings, Places(where))
+            check_tenant(settings, Locations(where))
         except ConfigError as error:
             raise BadTenant(str(error)) from None
         if any(marked(settings, "file")):

@@ -299,9 +299,9 @@ def history_since(
 
     Raises :class:`ChannelRefused`: ``unavailable``, or ``unrecoverable`` (the history has another epoch).
     """
-    place = None if since is None else Position(*since)
-    page = channels.history(app, channel, place, limit, reverse)
-    if place is not None and place.epoch and place.epoch != page.position.epoch:
+    position = None if since is None else Position(*since)
+    page = channels.history(app, channel, position, limit, reverse)
+    if position is not None and position.epoch and position.epoch != page.position.epoch:
         raise ChannelRefused("unrecoverable")
     return page
 

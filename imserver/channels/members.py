@@ -529,7 +529,7 @@ def read_cursor(text: str) -> tuple[float, int]:
     """Decode a :func:`cursor`. An invalid text means before all members."""
     joined, _, birth = text.partition("-")
     try:
-        place = float(joined), int(birth, 16)
+        position = float(joined), int(birth, 16)
     except ValueError:
         return 0.0, 0
-    return place if isfinite(place[0]) else (0.0, 0)
+    return position if isfinite(position[0]) else (0.0, 0)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from imserver.model import Event
 
-KEPT_SECONDS: Final = 86400.0
+EPOCH_SECONDS: Final = 86400.0
 """How long a channel without publications and subscribers keeps its position, so that its numbers go on."""
 _ENTRY_BYTES: Final = 400
 _STREAM_BYTES: Final = 1200
@@ -203,7 +203,7 @@ class LocalHistory:
         while streams:
             key, oldest = next(iter(streams.items()))
             now = self._clock()
-            if now < oldest.until + KEPT_SECONDS:
+            if now < oldest.until + EPOCH_SECONDS:
                 return
             if self._subscribers(*key):
                 self._clear(oldest)

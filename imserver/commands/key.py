@@ -124,7 +124,7 @@ def revoke(path: str | None, data_dir: str | None, name: str) -> None:
     if name.startswith(_CONFIGURED):
         fail(f"{name} is a key of the settings: remove it from api.keys, then send SIGHUP to running servers")
     with opened(path, data_dir) as (_, store, _):
-        revoked = store.revoke_key(name) if store.place.exists else None
+        revoked = store.revoke_key(name) if store.address.exists else None
     if revoked is None:
         fail(f"no key has the id {name}")
     click.echo("revoked" if revoked else "already revoked")

@@ -422,8 +422,8 @@ class Core:
         return Dispatcher((service.rows() for service in services), self.metrics)
 
     def _make_overview(self) -> Overview:
-        def own_state(asked: StateQuery) -> dict[str, Any]:
-            return self.state(asked.debug, asked.detail)
+        def own_state(query: StateQuery) -> dict[str, Any]:
+            return self.state(query.debug, query.detail)
 
         def own_metrics() -> str:
             # Imported at the first scrape: half a megabyte that a node without scrapes does without.

@@ -257,9 +257,9 @@ def _is_quiet(followed: _Followed, before: float) -> bool:
 def _before_any_of(entries: list[Entry], senders: Collection[str]) -> int:
     """The number of entries before the first one of one of these senders."""
     if senders:
-        for place, entry in enumerate(entries):
+        for index, entry in enumerate(entries):
             if entry.sender in senders:
-                return place
+                return index
     return len(entries)
 
 

@@ -150,7 +150,7 @@ def test_a_valid_name_is_stored_unchanged(node: Make, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "output"),
     [
         ({"max_channel": 1}, "unknown key 'max_channel'; the nearest known key is 'max_channels'"),
         ({"max_channels": -1}, "max_channels: expected int >= 0"),
@@ -182,12 +182,12 @@ def test_a_valid_name_is_stored_unchanged(node: Make, name: str) -> None:
     ],
 )
 def test_settings_that_cannot_be_are_refused_in_one_line(
-    node: Make, fields: dict[str, Any], said: str
+    node: Make, fields: dict[str, Any], output: str
 ) -> None:
     tenants = node().tenants
     with pytest.raises(BadTenant) as caught:
         tenants.register("own", **fields)
-    assert said in str(caught.value)
+    assert output in str(caught.value)
     assert str(caught.value).startswith("app own")
     assert "\n" not in str(caught.value)
     assert tenants.find("own") is None
@@ -196,9 +196,9 @@ def test_settings_that_cannot_be_are_refused_in_one_line(
 def test_names_in_pushers_protocol_belong_to_one_app(node: Make) -> None:
     tenants = node().tenants
     assert tenants.register("one", pusher=PUSHER)
-    for same, said in (("key", "pusher.key: another app has this key"), ("app_id", "has this id")):
+    for same, output in (("key", "pusher.key: another app has this key"), ("app_id", "has this id")):
         other = {**PUSHER, "key": "other", "app_id": "8", same: PUSHER[same]}
-        with pytest.raises(BadTenant, match=said):
+        with pytest.raises(BadTenant, match=output):
             tenants.register("two", pusher=other)
     tenants.change("one", {"pusher": {**PUSHER, "secret": "another long secret"}})
     assert tenants.register("two", pusher={**PUSHER, "key": "other", "app_id": "8"})

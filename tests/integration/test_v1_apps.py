@@ -75,9 +75,9 @@ DEFAULTS: dict[str, Any] = {
     "messages_per_second": 0.0,
     "max_channels": 0,
     "channels": {},
-    "keep_seconds": 0.0,
-    "keep_messages": 0,
-    "keep_talks": False,
+    "retention_seconds": 0.0,
+    "retention_messages": 0,
+    "store_conversations": False,
     "max_user_bytes": 255,
     "room_members": {},
 }

@@ -86,9 +86,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
     monkeypatch.undo()
-    made = Pauses()
-    monkeypatch.setattr(module, "monotonic", made.monotonic)
-    return made
+    result = Pauses()
+    monkeypatch.setattr(module, "monotonic", result.monotonic)
+    return result
 
 
 def test_what_waits_is_delivered_in_order_and_stored_once_at_the_end() -> None:

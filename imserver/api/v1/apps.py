@@ -213,11 +213,11 @@ routes = Resource(
 
 
 @routes.get("/apps", ADMIN, example={"limit": 100})
-def list_apps(api: AppApi, call: Call, asked: AppsQuery) -> AppsAnswer:
+def list_apps(api: AppApi, call: Call, request: AppsQuery) -> AppsAnswer:
     """List the apps that the key reaches, page by page."""
     tenants = api.tenants
     names = [name for name in tenants.names() if call.principal.reaches(tenants.resolve(name))]
-    page, following = page_of(names, asked.cursor, asked.limit)
+    page, following = page_of(names, request.cursor, request.limit)
     shapes = api.shapes
     shown = [_shown(tenant, shapes) for tenant in map(tenants.get, page) if tenant is not None]
     return AppsAnswer(len(names), shown, following)
@@ -230,9 +230,9 @@ def list_apps(api: AppApi, call: Call, asked: AppsQuery) -> AppsAnswer:
     problems=(errors.HTTP_UNKNOWN_APP,),
     example={"app": "shop"},
 )
-def show_app(api: AppApi, call: Call, asked: AppQuery) -> AppShown:
+def show_app(api: AppApi, call: Call, request: AppQuery) -> AppShown:
     """Show the settings of an app."""
-    tenant = api.tenants.find(asked.app)
+    tenant = api.tenants.find(request.app)
     if tenant is None:
         raise ApiProblem(errors.HTTP_UNKNOWN_APP)
     return _shown(tenant, api.shapes)
@@ -250,14 +250,14 @@ def show_app(api: AppApi, call: Call, asked: AppQuery) -> AppShown:
         "settings": {"login_policy": "single", "origins": ["shop.example.com"]},
     },
 )
-def create_app(api: AppApi, call: Call, asked: AppCreate) -> AppShown:
+def create_app(api: AppApi, call: Call, request: AppCreate) -> AppShown:
     """Create an app and store it in the database.
 
     The app works on this node at once, on all others within two seconds.
     """
     tenants = api.tenants
-    created = tenants.register(asked.app, **_fields(asked.settings))
-    tenant = tenants.find(asked.app)
+    created = tenants.register(request.app, **_fields(request.settings))
+    tenant = tenants.find(request.app)
     if not created or tenant is None:
         raise ApiProblem(errors.HTTP_APP_EXISTS)
     return _shown(tenant, api.shapes)
@@ -270,19 +270,19 @@ def create_app(api: AppApi, call: Call, asked: AppCreate) -> AppShown:
     problems=(errors.HTTP_UNKNOWN_APP, errors.HTTP_APP_CONFIGURED),
     example={"app": "shop", "settings": {"max_channels": 100}, "unset": ["origins"]},
 )
-def set_app(api: AppApi, call: Call, asked: AppSet) -> AppShown:
+def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
     """Change the settings of an app that was created at run time.
 
     Current sessions are not ended.
     """
     shapes = api.shapes
-    if unknown := [name for name in asked.unset if name not in shapes.settings]:
+    if unknown := [name for name in request.unset if name not in shapes.settings]:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`unset`: there is no setting `{unknown[0][:100]}`")
     tenants = api.tenants
-    tenant = tenants.find(asked.app)
+    tenant = tenants.find(request.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(errors.HTTP_APP_CONFIGURED)
-    return _shown(tenants.change(asked.app, _fields(asked.settings), tuple(asked.unset)), shapes)
+    return _shown(tenants.change(request.app, _fields(request.settings), tuple(request.unset)), shapes)
 
 
 @routes.post(
@@ -293,20 +293,20 @@ def set_app(api: AppApi, call: Call, asked: AppSet) -> AppShown:
     example={"app": "shop", "confirm": "shop"},
     answer_example={"app": "shop", "keys": 1, "accounts": 20, "messages": 1200, "uploads": 3, "groups": 2},
 )
-def delete_app(api: AppApi, call: Call, asked: AppDelete) -> AppDeleted:
+def delete_app(api: AppApi, call: Call, request: AppDelete) -> AppDeleted:
     """Delete an app that was created at run time, with its accounts, groups, messages and files.
 
     All nodes close its sessions with 4506 within `storage.look_seconds`. Rows and files are deleted after
     that, so the answer takes a few seconds. If the request fails midway, repeat it. An app with aliases
     cannot be deleted. This cannot be undone.
     """
-    if asked.confirm != asked.app:
+    if request.confirm != request.app:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`confirm`: repeat the name of the app")
-    tenant = api.tenants.find(asked.app)
+    tenant = api.tenants.find(request.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(errors.HTTP_APP_CONFIGURED)
-    found = app_deletion.delete_app(api.tenants, api.store, api.erasures(), asked.app, api.storage)
-    return AppDeleted(asked.app, **msgspec.structs.asdict(found))
+    found = app_deletion.delete_app(api.tenants, api.store, api.erasures(), request.app, api.storage)
+    return AppDeleted(request.app, **msgspec.structs.asdict(found))
 
 
 def _fields(settings: Struct) -> dict[str, Any]:
@@ -330,7 +330,7 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
         f"{PREFIX}/apps": AppsAnswer(1, [shown], ""),
         f"{PREFIX}/apps/set": changed,
     }
-    made: dict[Any, Any] = {
+    own_shapes: dict[Any, Any] = {
         AppCreate: shapes.create,
         AppSet: shapes.set,
         AppShown: shapes.shown,
@@ -339,9 +339,9 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
     return tuple(
         structs.replace(
             row,
-            body=made.get(row.body, row.body),
-            answer=made.get(row.answer, row.answer),
-            answer_example=examples.get(row.path, shown) if row.answer in made else row.answer_example,
+            body=own_shapes.get(row.body, row.body),
+            answer=own_shapes.get(row.answer, row.answer),
+            answer_example=examples.get(row.path, shown) if row.answer in own_shapes else row.answer_example,
         )
         for row in routes.rows
     )

@@ -445,15 +445,15 @@ class CentrifugeService:
             return
         if command.token:
             state.by_token = frozenset(wanted)
-        positions = {name: Position(*place) for name, place in command.recover.items() if name in wanted}
+        positions = {name: Position(*each) for name, each in command.recover.items() if name in wanted}
         try:
             self._follow(connection, state)
             for channel in requested:
                 self._commands.permit(connection, channel, "")
             for channel, about in wanted.items():
                 set_info(state, channel, _bytes_of(about.info))
-            places = {channel: positions.get(channel) for channel in wanted}
-            found = self._channels.subscribe_each(connection, places)
+            since = {channel: positions.get(channel) for channel in wanted}
+            found = self._channels.subscribe_each(connection, since)
             state.by_server = {*found} or None
             # The channel of the user has no recovery: most of its messages are stored nowhere.
             personal_result = SubscribeResult(was_recovering=personal in command.recover)
@@ -555,10 +555,10 @@ class CentrifugeService:
         app = connection.app or ""
         before = [name for name in state.by_server or () if self._channels.members.has(connection, name)]
         state.by_server = {*before, channel}
-        said = _read_about(about) if about else SubscriptionAbout()
-        set_info(state, channel, said.info)
-        _set_end(state, channel, said.expires_at)
-        result = SubscribeResult(data=Raw(said.data) if said.data else UNSET)
+        data = _read_about(about) if about else SubscriptionAbout()
+        set_info(state, channel, data.info)
+        _set_end(state, channel, data.expires_at)
+        result = SubscribeResult(data=Raw(data.data) if data.data else UNSET)
         if position is not None:
             result.recoverable = result.positioned = True
             result.epoch, result.offset = position.epoch, position.offset

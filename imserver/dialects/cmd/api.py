@@ -213,7 +213,7 @@ def send_message_batch(api: SendApi, call: Call) -> HttpResponse:
 
     May switch: a large batch lets other greenlets run in between.
     """
-    batch: Batch = call.asked
+    batch: Batch = call.input
     if (batch.messages is None) == (batch.userIDs is None):
         raise RequestRefused(BAD_PARAMETER)
     if batch.messages is not None:
@@ -227,8 +227,8 @@ def send_message_batch(api: SendApi, call: Call) -> HttpResponse:
 
 
 def _read_batch(api: SendApi, call: Call) -> None:
-    call.asked = _batch_in(call)
-    call.app = app_from_json(api.tenants, call.asked.appID)
+    call.input = _batch_in(call)
+    call.app = app_from_json(api.tenants, call.input.appID)
 
 
 def _batch_in(call: Call) -> Batch:

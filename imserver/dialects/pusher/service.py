@@ -251,10 +251,10 @@ class PusherService:
         except NotPermitted as refused:
             self._refuse_channel(connection, channel, refused.kind, str(refused), refused.status)
         except ChannelRefused as refused:
-            self._tell(connection, channel, refused)
+            self._send_refusal(connection, channel, refused)
         return _OK
 
-    def _tell(self, connection: Connection, channel: str, refused: ChannelRefused) -> None:
+    def _send_refusal(self, connection: Connection, channel: str, refused: ChannelRefused) -> None:
         if refused.reason == "exists":
             connection.send(wire.error(wire.CODE_BAD_FRAME, f"The connection is subscribed to {channel}"))
         elif refused.reason != "ended":

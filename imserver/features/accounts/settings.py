@@ -20,7 +20,7 @@ from imserver.config.settings import (
     app_settings_of,
     settings_of,
 )
-from imserver.config.values import HTTP_URL, ConfigError, Places
+from imserver.config.values import HTTP_URL, ConfigError, Locations
 
 _AN_HOUR: Final = "within accounts.rate_seconds"
 _FAILING: Final = "within accounts.failure_seconds"
@@ -127,17 +127,17 @@ def objection(_name: str, settings: TenantSettings) -> str:
     return ""
 
 
-def check(config: Config, places: Places) -> None:
+def check(config: Config, locations: Locations) -> None:
     """Check what mails need. Raises ConfigError."""
     smtp = settings_of(config, SmtpSettings)
     if not smtp.host:
         return
     if not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", smtp.sender):
-        raise places.wrong("smtp.sender", "expected the e-mail address of the sender")
+        raise locations.wrong("smtp.sender", "expected the e-mail address of the sender")
     if not HTTP_URL.match(config.app.http_url):
         # A link made of the Host of a request could lead to an attacker.
         raise ConfigError(
-            f"{places.of('smtp.host')} needs app.http_url with http:// or https://: links in mails begin "
+            f"{locations.of('smtp.host')} needs app.http_url with http:// or https://: links in mails begin "
             "with it"
         )
 

@@ -61,7 +61,7 @@ class BotStore:
 
         ``record``: as in AccountStore. Raises Taken.
         """
-        made = replace(new, created=int(time()), bot=True)
+        row = replace(new, created=int(time()), bot=True)
 
         def work(sql: PooledStatements) -> Bot | None:
             if owner:
@@ -69,9 +69,9 @@ class BotStore:
                 if not sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,)):
                     return None
                 count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s"
-                if sql.query(count, (made.app, owner))[0][0] >= most:
+                if sql.query(count, (row.app, owner))[0][0] >= most:
                     return None
-            account = add_account(sql, made, _NO_PASSWORD, record)
+            account = add_account(sql, row, _NO_PASSWORD, record)
             sql.execute(
                 "INSERT INTO bot (id, app, owner, token_hash, commands, hook_url, hook_secret) "
                 f"VALUES {marks_of(7)}",

@@ -28,7 +28,7 @@ from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
 from imserver.features.webhooks.event_rows import (
-    KEEP_SECONDS,
+    TRY_SECONDS,
     EventStore,
     FeedRow,
     NewEvent,
@@ -478,7 +478,7 @@ class Feeds:
 
     def _bury(self, feed: Feed, batch: _Batch, failures: int) -> bool:
         """Move events that have failed for three days to the dead ones. Whether there were any."""
-        before = int(time()) - KEEP_SECONDS
+        before = int(time()) - TRY_SECONDS
         old = batch.begin(self._store.log().entries.stored_at(feed.app, batch.entry_ids), before)
         if old is None:
             return False

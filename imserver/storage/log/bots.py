@@ -177,9 +177,9 @@ class BotReaders:
 
     def _sender_of(self, state: ConversationState, id: int) -> str:
         """The sender of an earlier entry of a conversation; ``""``: it has none."""
-        place = id - self._before - 1
-        if 0 <= place < len(self._entries):
-            entry = self._entries[place]
+        index = id - self._before - 1
+        if 0 <= index < len(self._entries):
+            entry = self._entries[index]
             return entry.sender if entry.conversation == state.id else ""
         statement = "SELECT sender FROM message WHERE log = %s AND id = %s AND conversation = %s"
         rows = self._sql.query(statement, (self._head.number, id, state.id))

@@ -201,9 +201,9 @@ _LISTS: Final = {
 
 
 def _summary(row: Sequence[Any], last: dict[int, Entry]) -> ConversationSummary:
-    role, read, place, last_id, unread, mentions = row[10:]
+    role, read, position, last_id, unread, mentions = row[10:]
     return ConversationSummary(
-        conversation_of(row), last.get(last_id), unread, read, text_of(role), place, mentions
+        conversation_of(row), last.get(last_id), unread, read, text_of(role), position, mentions
     )
 
 

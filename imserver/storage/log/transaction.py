@@ -196,7 +196,7 @@ class AppTransaction:
         self.entries: list[Entry] = []
         self._rows: list[tuple[Any, ...]] = []
         self._moved: dict[int, ConversationState] = {}
-        self._made: list[tuple[ConversationState, bytes | None, str, int]] = []
+        self._created: list[tuple[ConversationState, bytes | None, str, int]] = []
         self._joined: list[tuple[str, int, int, str, int | None, int, int]] = []
         self._bots: BotReaders | None = None
         """Of the entries of groups with bots, if there are any."""
@@ -222,7 +222,7 @@ class AppTransaction:
             self.head.last_conversation, kind, members, 0, 0, name if kind == ROOM else ""
         )
         pair = pair_of(*members) if kind == USER else pair_of_room(name) if kind == ROOM else None
-        self._made.append((state, pair, name, self.now))
+        self._created.append((state, pair, name, self.now))
         if kind == USER:
             self.admit(state, [user for user in dict.fromkeys(members) if user], "member")
         return state
@@ -301,17 +301,17 @@ class AppTransaction:
     def settle(self) -> None:
         """Write conversations and memberships, so that later statements find them."""
         sql, log = self.sql, self.log
-        if self._made:
+        if self._created:
             sql.execute_many(
                 _ADD_CONVERSATION,
                 [
                     (log, state.id, state.kind, pair, name, state.last_seq, state.last_id, created)
-                    for state, pair, name, created in self._made
+                    for state, pair, name, created in self._created
                 ],
             )
-            for state, *_ in self._made:
+            for state, *_ in self._created:
                 self._moved.pop(state.id, None)
-            self._made = []
+            self._created = []
         if self._joined:
             sql.execute_many(_ADD_MEMBER, [(log, *row) for row in self._joined])
             self._joined = []
