@@ -15,7 +15,7 @@ from imserver import assets
 from imserver.config.load import _parse, dump_config
 from imserver.config.manual import manual_without
 from imserver.config.settings import Config, KeySettings
-from imserver.config.values import ConfigError
+from imserver.config.values import RENAMED, ConfigError
 from imserver.dialects.pusher.settings import pusher_of
 from imserver.errors import StartError
 from imserver.node import feature_list
@@ -633,6 +633,27 @@ def test_two_variables_for_one_setting_are_an_error(complaint: Callable[..., str
     assert output == "IMSERVER_APP_HTTP_PORT: app.http_port is given twice, in two spellings"
 
 
+def test_settings_are_read_under_their_old_names_with_a_warning(
+    load: Load, complaint: Callable[..., str]
+) -> None:
+    text = "storage: {keep_seconds: 5}\napps:\n  101: {keepTalks: true, keep_messages: 4}\n"
+    config = load(text, {"IMSERVER_STORAGE_KEEP_MESSAGES": "7"})
+    assert (config.storage.retention_seconds, config.storage.retention_messages) == (5, 7)
+    assert config.apps["101"].store_conversations
+    assert config.apps["101"].retention_messages == 4
+    assert [warning.rpartition(": ")[2] for warning in config.warnings] == [
+        f"the old name of {name}, which the next release does not know"
+        for name in (
+            "storage.retention_messages",
+            "retention_seconds",
+            "store_conversations",
+            "retention_messages",
+        )
+    ]
+    both = "storage:\n  keep_seconds: 5\n  retention_seconds: 6\n"
+    assert complaint(both).endswith("storage.retention_seconds is given twice, in two spellings")
+
+
 def test_a_mistake_on_the_command_line_is_named() -> None:
     with pytest.raises(
         ConfigError, match=r"^command line: app\.http_port: expected int <= 65535, got 99999$"
@@ -641,5 +662,6 @@ def test_a_mistake_on_the_command_line_is_named() -> None:
 
 
 def test_no_two_settings_share_a_variable_or_a_folded_name() -> None:
-    assert len(DECLARED.by_folded) == len(DECLARED.rows)
-    assert len({folded.replace(".", "") for folded in DECLARED.by_folded}) == len(DECLARED.rows)
+    names = len(DECLARED.rows) + sum(old.partition(".")[0] != "apps" for old in RENAMED)
+    assert len(DECLARED.by_folded) == names
+    assert len({folded.replace(".", "") for folded in DECLARED.by_folded}) == names

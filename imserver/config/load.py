@@ -20,6 +20,7 @@ from imserver.config.values import (
     AUTO,
     CORE,
     NO_FEATURE,
+    OLD_NAME,
     ConfigError,
     Declarations,
     Locations,
@@ -109,6 +110,7 @@ def load_with_locations(
     for name in given:
         locations.forget(name)
     values |= given
+    warnings += locations.warnings
     config = _build(values, tuple(warnings), declared, locations)
     check_config(config, locations)
     if weak := short_sign_key(config):
@@ -235,6 +237,7 @@ def _read_section(
                 raise ConfigError(f"{where}: {name}: {NO_FEATURE}")
             raise _unknown(name, where, declared)
         locations.note(row.name, content, key)
+        locations.note_old(row.name, name)
         _set(values, declared, row, value, locations)
 
 
@@ -264,7 +267,11 @@ def _from_environment(
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         row = by_variable.get(fold(name))
         if row is not None:
-            _set(values, declared, row, _from_text(row, environ[variable], variable), Locations(variable))
+            where = Locations(variable)
+            if fold(name) != fold(row.name).replace(".", ""):
+                warnings.append(f"{variable}: {OLD_NAME.format(row.name)}")
+            _set(values, declared, row, _from_text(row, environ[variable], variable), where)
+            warnings += where.warnings
         elif absent := declared.absent_variable(name):
             raise ConfigError(f"{variable}: {absent}: {NO_FEATURE}")
         else:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
@@ -37,14 +38,45 @@ class ConfigError(StartError):
     place."""
 
 
+RENAMED: Final = {
+    "storage.keep_seconds": "storage.retention_seconds",
+    "storage.keep_messages": "storage.retention_messages",
+    "apps.*.keep_seconds": "apps.*.retention_seconds",
+    "apps.*.keep_messages": "apps.*.retention_messages",
+    "apps.*.keep_talks": "apps.*.store_conversations",
+}
+"""Old name of a setting → its name. The next release does not read the old ones any more."""
+RENAMED_OF_APPS: Final = {
+    old.rpartition(".")[2]: new.rpartition(".")[2]
+    for old, new in RENAMED.items()
+    if old.startswith("apps.*.")
+}
+"""Old name of a setting of an app → its name. Stored apps have the old ones,
+which the release before reads, too."""
+OLD_NAME: Final = "the old name of {}, which the next release does not know"
+_STORED_NAMES: Final = {name: old for old, name in RENAMED_OF_APPS.items()}
+
+
+def stored_name(name: str) -> str:
+    """The name under which a setting of an app is stored."""
+    return _STORED_NAMES.get(name, name)
+
+
+def stored_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an app under the names under which they are stored."""
+    return {stored_name(name): value for name, value in fields.items()}
+
+
 class Locations:
     """Where settings were written, for messages: a source, and the lines of those that have one.
 
-    ``source`` is a file, an environment variable or an app.
+    ``source`` is a file, an environment variable or an app. ``warnings``: one line for each setting that was
+    given under its old name.
     """
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self.warnings: list[str] = []
         self._lines: dict[str, int] = {}
 
     def note(self, name: str, mapping: object, key: object) -> None:
@@ -58,6 +90,12 @@ class Locations:
         lines = getattr(item, "lines", None)
         if lines:
             self._lines[name] = min(lines.values())
+
+    def note_old(self, name: str, written: object) -> None:
+        """Warn if the setting ``name`` was written under its old name."""
+        key = name.rpartition(".")[2]
+        if fold(str(written).rpartition(".")[2]) != fold(key):
+            self.warnings.append(f"{self.of(name).removesuffix(name)}{written}: {OLD_NAME.format(key)}")
 
     def forget(self, name: str) -> None:
         """A setting was given elsewhere, too, and that counts."""
@@ -128,8 +166,9 @@ class Declarations:
         rows = tuple(self._declared_rows())
         self.rows: Mapping[str, Row] = {row.name: row for row in rows}
         """Canonical name → setting, in the order of the manual."""
-        self.by_folded: Mapping[str, Row] = {fold(name): row for name, row in self.rows.items()}
-        """Folded ``section.key`` → setting."""
+        old = {fold(old): self.rows[name] for old, name in RENAMED.items() if name in self.rows}
+        self.by_folded: Mapping[str, Row] = old | {fold(name): row for name, row in self.rows.items()}
+        """Folded ``section.key``, also an old one → setting."""
         _check_once([*(row.name for row in rows), *(f"apps.*.{name}" for name, _ in of_apps)])
         names = [name.partition(".")[0] for name in self.rows]
         self.names: Mapping[str, str] = {fold(name): name for name in names}
@@ -180,7 +219,7 @@ class Declarations:
                 inner = f"{above}.{key}" if above else str(key)
                 locations.note(inner, fields, key)
                 raise locations.wrong(inner, NO_FEATURE)
-        shaped = _shape_fields(self.app_hints, fields, above, locations)
+        shaped = _shape_fields(self.app_hints, fields, above, locations, RENAMED_OF_APPS)
         for number, dialect in enumerate(shaped.get("dialects", ()) if self.dialects else ()):
             if dialect not in self.dialects:
                 inner = f"{above}.dialects[{number}]" if above else f"dialects[{number}]"
@@ -189,10 +228,12 @@ class Declarations:
         return shaped
 
     def app_of(self, fields: Mapping[str, Any]) -> TenantSettings:
-        """The settings of an app from plain values. What nothing declares is ignored.
+        """The settings of an app from plain values, also under their stored names. What nothing declares is
+        ignored.
 
         Raises :class:`msgspec.ValidationError`.
         """
+        fields = {RENAMED_OF_APPS.get(name, name): value for name, value in fields.items()}
         return msgspec.structs.replace(
             msgspec.convert(fields, TenantSettings),
             of_features=tuple(
@@ -303,9 +344,14 @@ def _shape_struct(
 
 
 def _shape_fields(
-    hints: Mapping[str, Any], value: dict[Any, Any], name: str, locations: Locations
+    hints: Mapping[str, Any],
+    value: dict[Any, Any],
+    name: str,
+    locations: Locations,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    fields = {fold(field): field for field in hints}
+    fields = {fold(old): field for old, field in renamed.items() if field in hints}
+    fields |= {fold(field): field for field in hints}
     shaped: dict[str, Any] = {}
     above = f"{name}." if name else ""
     for key, item in value.items():
@@ -320,6 +366,8 @@ def _shape_fields(
             )
         if field in shaped:
             raise ConfigError(f"{locations.of(inner)} is given twice, in two spellings")
+        if renamed:
+            locations.note_old(inner, key)
         shaped[field] = _shape(hints[field], item, inner, locations)
     return shaped
 

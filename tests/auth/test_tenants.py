@@ -1,5 +1,6 @@
 """Apps as tenants: configured ones, registered ones, and what both may be."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,20 @@ def test_a_registered_app_comes_back_when_the_configuration_drops_its_name(node:
     tenant = one.tenants.get("own")
     assert tenant is not None
     assert (tenant.max_channels, tenant.configured) == (1, False)
+
+
+def test_renamed_settings_are_stored_as_the_release_before_reads_them(node: Make) -> None:
+    one = node()
+    one.tenants.register("105", store_conversations=True, retention_seconds=9)
+    one.tenants.change("105", {"keep_seconds": 8}, ["keep_talks"])
+    one.tenants.register("106", keep_talks=True)
+    rows = one.store.read(lambda sql: sql.query("SELECT name, settings FROM app ORDER BY name"))
+    assert [json.loads(settings) for _, settings in rows] == [{"keep_seconds": 8.0}, {"keep_talks": True}]
+    found = [node().tenants.find(name) for name in ("105", "106")]
+    assert [(each.retention_seconds, each.store_conversations) for each in found if each] == [
+        (8, False),
+        (0, True),
+    ]
 
 
 def test_settings_of_a_newer_release_are_passed_over(node: Make) -> None:

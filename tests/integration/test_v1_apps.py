@@ -78,6 +78,9 @@ DEFAULTS: dict[str, Any] = {
     "retention_seconds": 0.0,
     "retention_messages": 0,
     "store_conversations": False,
+    "keep_seconds": 0.0,
+    "keep_messages": 0,
+    "keep_talks": False,
     "max_user_bytes": 255,
     "room_members": {},
 }

@@ -17,7 +17,7 @@ from imserver.auth.principal import ADMIN
 from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants, UnknownTenant
 from imserver.config.declared import hints_of
 from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
-from imserver.config.values import Declarations
+from imserver.config.values import RENAMED_OF_APPS, Declarations
 from imserver.core.core import Core
 from imserver.http import field
 from imserver.http.call import Api, Call
@@ -119,7 +119,9 @@ def shapes_of(declared: Declarations) -> Shapes:
     known = declared.app_hints
     given = msgspec.defstruct(
         "AppSettingsGiven",
-        [_limited(each, declared) for kind in kinds for each in given_fields(kind) if each[0] in known],
+        _with_old(
+            [_limited(each, declared) for kind in kinds for each in given_fields(kind) if each[0] in known]
+        ),
         namespace={"__doc__": _GIVEN},
         forbid_unknown_fields=True,
         omit_defaults=True,
@@ -134,7 +136,7 @@ def shapes_of(declared: Declarations) -> Shapes:
     fields = [
         resolved.get(each[0], each) for kind in kinds for each in shown_fields(kind) if each[0] in known
     ]
-    shown = _extend(AppShown, *fields)
+    shown = _extend(AppShown, *_with_old(fields))
     page = _extend(AppsAnswer, ("apps", list[shown]))  # type: ignore[valid-type]
     return Shapes(create, change, shown, page, frozenset(names))
 
@@ -154,6 +156,17 @@ _RESOLVED: Final = (
     ("max_user_bytes", Annotated[int, about("The longest user id, in bytes of UTF-8.")]),
 )
 """Settings whose default depends on the app: an answer has what holds for it."""
+
+
+def _with_old(fields: list[Field]) -> list[Field]:
+    """The fields, and those that were renamed under their old names, too, for a release."""
+    by_name = {each[0]: each for each in fields}
+    deprecated = Meta(extra_json_schema={"deprecated": True})
+    return fields + [
+        (old, Annotated[by_name[name][1], deprecated], *by_name[name][2:])
+        for old, name in RENAMED_OF_APPS.items()
+        if name in by_name
+    ]
 
 
 def _limited(field: Field, declared: Declarations) -> Field:
@@ -181,6 +194,7 @@ def _shown(tenant: Tenant, shapes: Shapes) -> AppShown:
         "account_tokens": "required" if tenant.wants_accounts(tenant.name) else "ignored",
         "max_user_bytes": tenant.user_bytes_of(tenant.name),
     }
+    fields |= {old: fields[name] for old, name in RENAMED_OF_APPS.items()}
     shown: AppShown = msgspec.convert(fields, shapes.shown, from_attributes=True)
     return shown
 
