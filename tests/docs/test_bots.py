@@ -24,7 +24,7 @@ def test_the_program_of_the_guide_is_the_example() -> None:
     assert block.text == (EXAMPLES / "echo-bot" / "bot.py").read_text(encoding="utf-8")
 
 
-class Talk:
+class Conversation:
     """An account with a bot, and the conversation of the two."""
 
     def __init__(self, server: Server) -> None:
@@ -61,8 +61,8 @@ class Talk:
 
 
 @contextmanager
-def person(server: Server) -> Iterator[Talk]:
-    one = Talk(server)
+def person(server: Server) -> Iterator[Conversation]:
+    one = Conversation(server)
     with one.messenger:
         yield one
 

@@ -294,7 +294,7 @@ class _Sender:
                 self._hooks.warn(hook.bot, "a message of its answer is not valid")
                 continue
             while isinstance(self._hooks.messaging.store(hook.app, draft, by_user=True), StorageUnavailable):
-                if not self._hooks.lease.is_held:
+                if not self._hooks.lease.is_owned:
                     return False
                 gevent.sleep(ANSWER_PAUSE_SECONDS)
         return True

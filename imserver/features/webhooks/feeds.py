@@ -115,7 +115,7 @@ class Feed:
     @property
     def owned(self) -> bool:
         """Whether this node has the lease."""
-        return self.entries is not None and self.lease.is_held
+        return self.entries is not None and self.lease.is_owned
 
     @property
     def count(self) -> int:

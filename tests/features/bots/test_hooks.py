@@ -354,7 +354,7 @@ def test_without_the_lease_a_node_forgets_how_far_it_has_looked(node: Harness, r
     until(lambda: receivers.texts(url) == ["1"])
     hooks = bots_of(node.node.core).hooks
     assert hooks._seen
-    hooks._keep({})
+    hooks._set_hooks({})
     assert (hooks._seen, hooks._senders) == ({}, {})
     say(ida, bot, "2")
     until(lambda: "2" in receivers.texts(url))
