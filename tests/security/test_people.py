@@ -332,7 +332,7 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
         return write(*given) if len(written) == 1 else fail()
 
     with monkeypatch.context() as patched:
-        patched.setattr(parts.store.log(), "join", fail)
+        patched.setattr(parts.store.log().groups, "join", fail)
         patched.setattr(AccountStore, "relate", fail)
         patched.setattr(parts.store, "write_or", write_once)
         assert oli.refused("invitations/accept", code=code) == (503, "storage_unavailable")

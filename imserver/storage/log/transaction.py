@@ -454,7 +454,7 @@ class AppTransaction:
     def _look_up(self, fresh: Sequence[tuple[AppendRequest, int | bytes]]) -> _Facts:
         """What decides about these drafts. Each table is read once for all of them."""
         states = self.conversations({key for _, key in fresh})
-        members, said, first = set[tuple[str, int]](), set[tuple[str, str]](), set[tuple[str, str]]()
+        members, pairs, first = set[tuple[str, int]](), set[tuple[str, str]](), set[tuple[str, str]]()
         strangers, senders, edited = set[str](), set[str](), set[int]()
         for one, key in fresh:
             draft, state = one.draft, states.get(key)
@@ -469,7 +469,7 @@ class AppTransaction:
                 if draft.sender:
                     members.add((draft.sender, state.id))
             if receiver and draft.kind in _SAYING:
-                said.add((receiver, draft.sender))
+                pairs.add((receiver, draft.sender))
             if draft.kind == "edit":
                 edited.add(draft.about)
             if draft.uplink_session:
@@ -480,7 +480,7 @@ class AppTransaction:
         return _Facts(
             states,
             self.mutes(list(members)) if members else {},
-            self.blocks(said) if said else set(),
+            self.blocks(pairs) if pairs else set(),
             strangers.difference(accounts_among(self.sql, self.app, strangers)) if strangers else strangers,
             self._unwelcome(first) if first else first,
             self._newest_sessions(senders) if senders else (),
