@@ -257,7 +257,7 @@ def _messages() -> Iterator[Attack]:
     login = b'{"seq":"1","cmd":"login","data":{"userID":"' + b"\\u4e2d" * 10_000 + b'","appID":101}}'
     # One message in frames of one byte. The last one is missing, so none is final.
     begin, more = b"\x01" + client_frame(b"{")[1:], b"\x00" + client_frame(b" ")[1:]
-    said = {
+    by_name = {
         "64 KB of letters": client_frame(b"a" * MESSAGE_BYTES),
         "64 KB of [": client_frame(b"[" * MESSAGE_BYTES),
         "64 KB of protobuf tags": client_frame(b"\x0a" * MESSAGE_BYTES, 0x2),
@@ -268,13 +268,13 @@ def _messages() -> Iterator[Attack]:
         "10,000 pings": client_frame(b"p" * 100, 0x9) * 10_000,
     }
     for path in ("/acc", "/ws?systemId=abuse", "/ws?uid=1", "/ws"):
-        for name, frames in said.items():
+        for name, frames in by_name.items():
             yield Attack(f"{path}, {name}", _upgrade(path, frames), _upgrade(path), ws=True)
     yield Attack("/acc, 60 KB of query", _upgrade(f"/acc?{_query}"), ws=True)
 
 
 def _people() -> Iterator[Attack]:
-    """What anybody may ask a server with accounts, bots and login providers."""
+    """The requests that anybody may send to a server with accounts, bots and login providers."""
     first = _post("/api/v1/accounts/login", JSON, b'{"login":"1","password":"battery staple"}')
     yield Attack("the first login of an account: loads code once", first, judged=False, mode="people")
     for path, bodies in STRANGER_BODIES.items():
@@ -651,7 +651,7 @@ def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
 
 
 def _pusher_frames(name: str, first: bytes) -> bytes:
-    """What a client of the pusher dialect sends after the server has named its connection."""
+    """The frames of a client of the pusher dialect, after the server has named its connection."""
     found = re.search(rb"(\d+\.\d+)", first.partition(b"\r\n\r\n")[2])
     return frames_of("pusher", name, {"socket_id": found[1].decode()}) if found else b""
 

@@ -1,4 +1,4 @@
-"""What a server answered to an attack: how many requests it accepted, and why it refused the others."""
+"""The answers of a server to an attack: how many requests it accepted, and why it refused the others."""
 
 from __future__ import annotations
 

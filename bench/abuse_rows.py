@@ -1,4 +1,4 @@
-"""What users of each dialect and route may send at most: one row for each command and each route.
+"""The largest requests that users may send: one row for each command of each dialect and each route.
 
 A test proves that no command, operation or route of the server is without a row. The operations of the API
 get theirs from the OpenAPI document of the server under attack: the example of the document, grown to its

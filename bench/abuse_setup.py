@@ -1,5 +1,5 @@
-"""What attackers of :mod:`bench.abuse` have: an account with friends, a group, a bot, uploads; in demo mode
-messages. It is made anew before each attack, because some attacks delete it.
+"""The resources of the attackers of :mod:`bench.abuse`: an account with friends, a group, a bot, uploads;
+in demo mode messages. They are made anew before each attack, because some attacks delete them.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Attacker(Target):
 def register(target: Target, **fields: str) -> Json:
     """Make an account; return its ``token``, ``user`` and ``phone``."""
     phone = f"{time.time_ns():020d}"[-20:]
-    made = fetch(target, "/register", f"phone_number={phone}&password={PASSWORD}")
-    return {"token": made["token"], "user": made["id"], "phone": phone, **fields}
+    account = fetch(target, "/register", f"phone_number={phone}&password={PASSWORD}")
+    return {"token": account["token"], "user": account["id"], "phone": phone, **fields}
 
 
 def token_of(user: str) -> str:
@@ -130,7 +130,7 @@ def account_of(target: Target, crowd: list[str]) -> Attacker:
     post(account, "/api/v1/groups/invite", {"group": group, "members": [bot["id"]]})
     as_bot = replace(target, key=bot["token"])
     pressed = {"conversation": conversation, "text": "x", "buttons": [[{"text": "yes", "value": "yes"}]]}
-    asked = post(as_bot, "/api/v1/messages/send", pressed)
+    question = post(as_bot, "/api/v1/messages/send", pressed)
     stream = post(as_bot, "/api/v1/messages/stream/open", {"conversation": conversation})["stream"]
     hook = post(account, "/api/v1/hooks", {"group": group, "nickname": "x"})
     code = post(account, "/api/v1/invitations/create", {"group": group})["code"]
@@ -153,7 +153,7 @@ def account_of(target: Target, crowd: list[str]) -> Attacker:
         "conversation": conversation,
         "id": sent["id"],
         "ids": [sent["id"]],
-        "asked": asked["id"],
+        "asked": question["id"],
         "bot": bot["id"],
         "bot_token": bot["token"],
         "stream": stream,

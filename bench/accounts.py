@@ -21,8 +21,8 @@ def register(generator: Generator, count: int, seconds: float) -> Json:
     first = random.randrange(10 ** (PHONE_DIGITS - 1), 10**PHONE_DIGITS - count)
     forms = [urlencode({"phone_number": first + number, "password": "bench"}) for number in range(count)]
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        made = list(threads.map(partial(fetch, generator.target, "/register"), forms))
-    generator.state["accounts"] = [(int(each["id"]), each["token"]) for each in made]
+        answers = list(threads.map(partial(fetch, generator.target, "/register"), forms))
+    generator.state["accounts"] = [(int(each["id"]), each["token"]) for each in answers]
     return {}
 
 

@@ -74,7 +74,7 @@ class ChannelDialect(ABC):
         self.app = app
         self.name = name
         self._ids = count(1)
-        self._asked: dict[int, str] = {}
+        self._waiting: dict[int, str] = {}
         """Id of a command of this connection → channel; ``""``: the login."""
 
     @abstractmethod
@@ -95,7 +95,7 @@ class ChannelDialect(ABC):
 
     def _new_id(self, channel: str) -> int:
         number = next(self._ids)
-        self._asked[number] = channel
+        self._waiting[number] = channel
         return number
 
 
@@ -107,14 +107,14 @@ class CentrifugeDialect(ChannelDialect):
         self.path = f"/connection/{app}/websocket"
 
     def login(self, _cursor: int) -> bytes:
-        self._asked.clear()
+        self._waiting.clear()
         return self._command("", {"connect": {}})
 
     def subscribe(self, channel: str, epoch: str, offset: int) -> bytes:
-        asked: Json = {"channel": channel, "recoverable": True, "positioned": True}
+        request: Json = {"channel": channel, "recoverable": True, "positioned": True}
         if epoch:
-            asked |= {"recover": True, "epoch": epoch, "offset": offset}
-        return self._command(channel, {"subscribe": asked})
+            request |= {"recover": True, "epoch": epoch, "offset": offset}
+        return self._command(channel, {"subscribe": request})
 
     def unsubscribe(self, channel: str) -> bytes:
         return self._command(channel, {"unsubscribe": {"channel": channel}})
@@ -136,7 +136,7 @@ class CentrifugeDialect(ChannelDialect):
             if "unsubscribe" in push:
                 return Unsubscribed(push["channel"], push["unsubscribe"].get("code", 0))
             return None
-        channel = self._asked.pop(reply["id"])
+        channel = self._waiting.pop(reply["id"])
         if not channel:
             if "error" in reply:
                 raise ValueError(reply)
@@ -152,7 +152,7 @@ class CmdChannelDialect(ChannelDialect):
     path = "/acc"
 
     def login(self, _cursor: int) -> bytes:
-        self._asked.clear()
+        self._waiting.clear()
         return self._command("", "login", {"userID": self.name, "app": self.app})
 
     def subscribe(self, channel: str, epoch: str, offset: int) -> bytes:
@@ -174,7 +174,7 @@ class CmdChannelDialect(ChannelDialect):
             return [Unsubscribed(data["channel"], data["code"])]
         if command not in ("login", "subscribe", "unsubscribe"):
             return []
-        channel = self._asked.pop(int(body["seq"]))
+        channel = self._waiting.pop(int(body["seq"]))
         if command == "unsubscribe":
             return [Left(channel)]
         if channel:

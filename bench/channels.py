@@ -55,15 +55,15 @@ def subscriptions(number: int, names: tuple[str, ...], dialect: str, token: bool
     """
     wanted = []
     for name in names:
-        asked: Json = {"channel": name}
+        request: Json = {"channel": name}
         if token:
-            asked["token"] = jwt.encode({"sub": user_name(number), "channel": name}, KEY, "HS256")
-        wanted.append(asked)
+            request["token"] = jwt.encode({"sub": user_name(number), "channel": name}, KEY, "HS256")
+        wanted.append(request)
     if dialect != DIALECT:
-        return b"".join([request_frame("subscribe", "2", asked) for asked in wanted])
+        return b"".join([request_frame("subscribe", "2", request) for request in wanted])
     commands = [
-        json.dumps({"id": id, "subscribe": asked}, separators=(",", ":"))
-        for id, asked in enumerate(wanted, 2)
+        json.dumps({"id": id, "subscribe": request}, separators=(",", ":"))
+        for id, request in enumerate(wanted, 2)
     ]
     return client_frame("\n".join(commands).encode())
 
@@ -147,8 +147,8 @@ def recover(generator: Generator, first: int, count: int, behind: int, epochs: l
     opening = generator.connections.open(range(first, first + count), OPENERS[DIALECT])
     for conn in generator.loop.each(list(generator.connections.by_fd.values())):
         channel = conn.number // HUNDREDS
-        asked = {"channel": f"recent:{channel}", "recover": True, "epoch": epochs[channel], "offset": 1}
-        generator.connections.send(conn, client_frame(json.dumps({"id": 2, "subscribe": asked}).encode()))
+        request = {"channel": f"recent:{channel}", "recover": True, "epoch": epochs[channel], "offset": 1}
+        generator.connections.send(conn, client_frame(json.dumps({"id": 2, "subscribe": request}).encode()))
     generator.loop.until(lambda: run.recovered + run.errors >= opening.opened, ANSWER_SECONDS)
     seconds = time.monotonic() - begin
     generator.connections.take = generator.connections.skim

@@ -64,10 +64,10 @@ LEAD_SECONDS = 1.0
 MEET_SECONDS = 60.0
 SETTLE_SECONDS = 60.0
 AUDIT_SECONDS = 300.0
-TALK_SECONDS = 600.0
+CHAT_SECONDS = 600.0
 """Time limit of a fault with its repair."""
 DIALECTS = {"both": ["cmd", "protobuf"], "cmd": ["cmd"], "protobuf": ["protobuf"]}
-_KEPT_NOTES = 20
+_MOST_NOTES = 20
 _FINDINGS = ("lost", "twice", "holes", "inversions", "missing", "unknown", "changed", "anew")
 #: Kind of finding → figure.
 KINDS = {**{kind: f"chaos_{kind}" for kind in _FINDINGS}, "refused": "refused", "unreadable": "errors"}
@@ -360,7 +360,7 @@ class ChaosRun:
         seed = self.chance.randrange(2**31)
         self.pool.ask(worker, self.tasks.meet, seed=seed, seconds=MEET_SECONDS, **self._clients())
         begin = time.monotonic()
-        self.pool.ask(worker, self.tasks.talk, seconds=LEAD_SECONDS, rate=options.rate)
+        self.pool.ask(worker, self.tasks.chat, seconds=LEAD_SECONDS, rate=options.rate)
         self._play_rounds(begin)
         self.show_phase("everything settles")
         settled = self.pool.ask(worker, self.tasks.settle, seconds=SETTLE_SECONDS)
@@ -373,7 +373,7 @@ class ChaosRun:
         return figures, self._notes(settled, audit)
 
     def _clients(self) -> Json:
-        """What the worker must know of the clients."""
+        """The facts about the clients for the worker."""
         options = self.options
         return {
             "addresses": _addresses(self.system.nodes),
@@ -415,7 +415,7 @@ class ChaosRun:
         node = self.chance.randrange(len(self.system.nodes))
         seconds = self.chance.uniform(min(fault.least, options.longest), min(fault.most, options.longest))
         broken = time.monotonic()
-        worker.ask(self.tasks.talk, seconds=TALK_SECONDS, rate=options.rate)
+        worker.ask(self.tasks.chat, seconds=CHAT_SECONDS, rate=options.rate)
         self.system.control(fault.what, fault.how, node)
         time.sleep(seconds)
         self.system.control(fault.what, fault.mend, node)
@@ -463,7 +463,7 @@ class ChaosRun:
             **{name: audit[name] for name in ("compared", "held_back", "severed", "ended") if name in audit},
             "found": audit["notes"],
             "rounds": self.rounds,
-            "tracebacks": self.system.tracebacks()[:_KEPT_NOTES],
+            "tracebacks": self.system.tracebacks()[:_MOST_NOTES],
         }
 
 
@@ -494,7 +494,7 @@ class ChannelChaosRun(ChaosRun):
         self.show_phase(f"{options.resubscriptions} resubscriptions")
         self.pool.ask(
             self.talkers,
-            chaos_channels.talk,
+            chaos_channels.chat,
             seconds=options.minutes * 60,
             rate=options.rate,
             resubscriptions=options.resubscriptions,

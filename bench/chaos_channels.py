@@ -71,7 +71,8 @@ class HistoryPosition(NamedTuple):
 
 
 class Chain:
-    """What one subscriber has of one channel: everything after ``begin``, up to ``offset``, of ``epoch``."""
+    """The publications that one subscriber has of one channel: everything after ``begin``, up to ``offset``,
+    of ``epoch``."""
 
     def __init__(self, name: str, channel: str, faults: Faults) -> None:
         self.name = f"{name}, {channel}"
@@ -122,7 +123,7 @@ class Chain:
 
 
 class StoredChain(Chain):
-    """What one subscriber has of one channel whose offsets have gaps."""
+    """The publications that one subscriber has of one channel whose offsets have gaps."""
 
     def __init__(self, name: str, channel: str, faults: Faults) -> None:
         super().__init__(name, channel, faults)
@@ -159,7 +160,8 @@ class StoredChain(Chain):
 
 
 class Feed(Chain):
-    """What one subscriber without offsets has of one channel: the marks of each of its subscriptions.
+    """The publications that one subscriber without offsets has of one channel: the marks of each of its
+    subscriptions.
 
     The first one of a subscription to a cache channel may be known already.
     """
@@ -188,8 +190,8 @@ class Feed(Chain):
         cached = self.channel.startswith("cache-")
         seen: Counter[int] = Counter()
         for span in self.spans:
-            for place, mark in enumerate(span):
-                if seen[mark] and not (cached and not place):
+            for index, mark in enumerate(span):
+                if seen[mark] and not (cached and not index):
                     epochs = {each.epoch for each in positions.get(mark, ())}
                     if seen[mark] >= len(epochs):  # it is stored again where Redis has lost its data
                         self.faults.add("twice", f"{self.name}: {text_of(mark)}")
@@ -325,13 +327,13 @@ class Publisher(threading.Thread):
 
     def _publish(self, channel: str, mark: int) -> bool:
         """Publish once. Return whether it was acknowledged."""
-        asked = {"app": self.shared.app, "channel": channel, "data": {"mark": mark}, "id": text_of(mark)}
+        request = {"app": self.shared.app, "channel": channel, "data": {"mark": mark}, "id": text_of(mark)}
         if self._connection is None:
             self._node += 1
             port = self.shared.http_ports[self._node % len(self.shared.http_ports)]
             self._connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
         try:
-            self._connection.request("POST", "/api/v1/channels/publish", json.dumps(asked), HEADERS)
+            self._connection.request("POST", "/api/v1/channels/publish", json.dumps(request), HEADERS)
             answer = self._connection.getresponse()
             body = json.loads(answer.read())
         except (OSError, HTTPException, ValueError):
@@ -398,7 +400,7 @@ class ChannelClients(Clients):
     def resubscriptions(self) -> int:
         return sum(chain.recoveries + chain.reloads for chain in self.chains)
 
-    def talk(self, seconds: float, rate: float, resubscriptions: int) -> None:
+    def chat(self, seconds: float, rate: float, resubscriptions: int) -> None:
         """Let the back ends publish, and cut connections of subscribers, until ``seconds`` have passed, or
         clients with a position have subscribed again so often (0: any number)."""
         self.rate = rate
@@ -523,10 +525,10 @@ def meet(
     return shared.status()
 
 
-def talk(generator: Generator, seconds: float, rate: float, resubscriptions: int = 0) -> Json:
+def chat(generator: Generator, seconds: float, rate: float, resubscriptions: int = 0) -> Json:
     """Task: publish for so many seconds, or until subscribers have subscribed again so often."""
     shared: ChannelClients = generator.state["channels"]
-    shared.talk(seconds, rate, resubscriptions)
+    shared.chat(seconds, rate, resubscriptions)
     return shared.status()
 
 

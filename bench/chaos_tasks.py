@@ -112,7 +112,7 @@ class ChatClients(Clients):
         self.groups: list[tuple[int, list[int]]] = []
         self.sent = self.acked = self.held_back = 0
         self.longest_silence = self._acked_at = 0.0
-        self._asked: dict[int, int] = {}
+        self._sent_at: dict[int, int] = {}
 
     def _client(self, index: int, dialect_name: str, name: str, resumes: bool = True) -> Client:
         account, token = self.accounts[index]
@@ -128,14 +128,14 @@ class ChatClients(Clients):
     def _note_ack(self, message: Outgoing) -> None:
         self.acked += 1
         self._acked_at = time.monotonic()
-        self.latency.add((time.monotonic_ns() - self._asked.pop(message.mark)) // 1000)
+        self.latency.add((time.monotonic_ns() - self._sent_at.pop(message.mark)) // 1000)
 
     def turn(self, clients: Iterable[Client], seconds: float) -> float:
         now = super().turn(clients, seconds)
         self.longest_silence = max(self.longest_silence, now - self._acked_at) if self._acked_at else 0.0
         return now
 
-    def talk(self, seconds: float, rate: float) -> None:
+    def chat(self, seconds: float, rate: float) -> None:
         begin = now = self._acked_at = time.monotonic()
         sent = 0
         while now < begin + seconds and not self.loop.stopped:
@@ -160,7 +160,7 @@ class ChatClients(Clients):
         else:
             other = (index + self.chance.randrange(1, len(self.clients))) % len(self.clients)
             receiver = self.accounts[other][0]
-        self._asked[mark] = time.monotonic_ns()
+        self._sent_at[mark] = time.monotonic_ns()
         client.send(Outgoing(mark, receiver, to_group, text))
 
     def calm(self) -> bool:
@@ -229,9 +229,9 @@ def meet(
     return chat.status()
 
 
-def talk(generator: Generator, seconds: float, rate: float) -> Json:
+def chat(generator: Generator, seconds: float, rate: float) -> Json:
     chat: ChatClients = generator.state["chat"]
-    chat.talk(seconds, rate)
+    chat.chat(seconds, rate)
     return chat.status()
 
 

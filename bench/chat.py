@@ -101,7 +101,7 @@ DATABASE_PARAMETER: Any = text_parameter(
     "", "URL of the database [default: SQLite in the server's data folder]."
 )
 #: A server may hold back what is new until a client that has just logged in has had time to ask for more.
-HELD_SECONDS = 1.0
+SETTLE_SECONDS = 1.0
 DIALECTS = ("cmd", "protobuf")
 
 
@@ -154,33 +154,33 @@ def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int
     They send ``rate`` messages a second, evenly spread; with 0, each sends after its last acknowledgement.
     """
     loop, tally = generator.loop, ChatTally(generator.connections, tag, shared=bool(group))
-    talk = ChatRun(generator, tally, tag, group)
-    senders = [tally.senders[conn.number] for conn in talk.by_fd]
+    run = ChatRun(generator, tally, tag, group)
+    senders = [tally.senders[conn.number] for conn in run.by_fd]
     begin = time.monotonic()
     end, total = begin + seconds, min(int(seconds * rate + 0.5), MOST_MESSAGES)
-    while (talk.sent < total if rate else time.monotonic() < end) and not loop.stopped:
+    while (run.sent < total if rate else time.monotonic() < end) and not loop.stopped:
         if not rate:
             for index, sender in enumerate(senders):
-                if not sender.waiting and talk.sent < MOST_MESSAGES:
-                    talk.send(index)
+                if not sender.waiting and run.sent < MOST_MESSAGES:
+                    run.send(index)
             loop.turn(0.1)
-        elif (left := begin + talk.sent / rate - time.monotonic()) <= 0:
-            talk.send(talk.sent % len(senders))
+        elif (left := begin + run.sent / rate - time.monotonic()) <= 0:
+            run.send(run.sent % len(senders))
             continue
         else:
             loop.turn(left)
     during, sending = tally.acked, time.monotonic() - begin
-    loop.until_quiet(lambda: talk.outstanding <= 0, LAST_FRAMES_SECONDS)
+    loop.until_quiet(lambda: run.outstanding <= 0, LAST_FRAMES_SECONDS)
     elapsed = tally.last_ns / 1e9 - begin
     generator.connections.settle(0.3, 5)  # repeats arrive late
     tally.release()
     return {
-        "sent": talk.sent,
-        "unsent": talk.unsent,
+        "sent": run.sent,
+        "unsent": run.unsent,
         "during": during,
         "sending_seconds": sending,
         "seconds": max(elapsed, 1e-6),
-        "verdict": tally.verdict(talk.partner).pack(),
+        "verdict": tally.verdict(run.partner).pack(),
         **tally.figures(),
         "dropped": generator.connections.facts()["lost"],
     }
@@ -388,7 +388,7 @@ def enter(context: RunContext, options: ChatOptions, ends: list[Target]) -> tupl
         group = context.ask([worker], make_group, count=options.members)[0]["group"]
     for end, first, share in shares(ends, online):
         context.ask([worker], open_chat, first=first, count=share, host=end.ws_host, port=end.ws_port)
-    context.ask([worker], settle, quiet_seconds=HELD_SECONDS)
+    context.ask([worker], settle, quiet_seconds=SETTLE_SECONDS)
     return worker, group
 
 
@@ -396,8 +396,8 @@ def measure(context: RunContext, worker: Worker, group: int, options: ChatOption
     folder = "" if options.database else context.folder
     before, fsync = look(folder), fsync_ms(context.folder)
     with context.measured() as span:
-        asked = {"seconds": options.seconds, "rate": options.rate, "group": group}
-        answer = context.ask([worker], chat, tag=new_tag(), **asked)[0]
+        request = {"seconds": options.seconds, "rate": options.rate, "group": group}
+        answer = context.ask([worker], chat, tag=new_tag(), **request)[0]
     span.note([answer])
     if not answer["acked"]:
         raise BenchError("no message was acknowledged")

@@ -182,7 +182,7 @@ class ProtobufDialect:
         self.depth = 4
         self._counted = 0
         self._numbers: dict[int, int] = {}
-        """What is under way on this connection: to every mark its number."""
+        """The messages under way on this connection: mark → number."""
         self._marks: dict[int, int] = {}
 
     def login(self, cursor: int) -> bytes:

@@ -225,16 +225,16 @@ def broadcast(run: ClusterRun) -> Figures:
     alone = RunContext(replace(own.target, app=nodes.app), own.pids[:1], nodes.pool)
     # The pushing process receives on the last node: no other receiver gets a broadcast later.
     contexts = [run.context(number) for number in reversed(range(len(nodes.targets)))]
-    places = {"alone": [alone] * len(contexts), "one": [contexts[-1]] * len(contexts), "many": contexts}
+    spreads = {"alone": [alone] * len(contexts), "one": [contexts[-1]] * len(contexts), "many": contexts}
     ways = {"paced": FanoutOptions(rate=PACE).sending, "flat": Sending("all", FLAT_CLIENTS)}
     figures: Figures = dict.fromkeys(FAULTS, 0)
-    for place, where in places.items():
+    for spread, where in spreads.items():
         workers = open_on_all(where, options.receivers)  # as many processes receive everywhere
         for way, how in ways.items():
             found = measure_warm(where[0], workers, how, options.seconds, WARM_UP_SECONDS)
-            figures[f"{way}_{place}_cpu_us"] = found["cpu_us"]
-            figures[f"{way}_{place}_per_second"] = found["measured_per_second"]
-            if place == "many":
+            figures[f"{way}_{spread}_cpu_us"] = found["cpu_us"]
+            figures[f"{way}_{spread}_per_second"] = found["measured_per_second"]
+            if spread == "many":
                 figures[f"{way}_p50_ms"], figures[f"{way}_p99_ms"] = found["p50_ms"], found["p99_ms"]
             for fault in FAULTS:
                 figures[fault] = (figures[fault] or 0) + (found[fault] or 0)

@@ -260,9 +260,9 @@ class ConnectionSet:
         if conn.phase < OPEN:
             self._advance(conn)
             return
-        kept = len(conn.rest)
+        rest = len(conn.rest)
         try:
-            size = conn.sock.recv_into(self.view[kept:] if kept else self.view)
+            size = conn.sock.recv_into(self.view[rest:] if rest else self.view)
         except BlockingIOError:
             return
         except OSError as error:
@@ -271,9 +271,9 @@ class ConnectionSet:
         if not size:
             self.lose(conn, "end of stream")
             return
-        if kept:
-            self.buffer[:kept] = conn.rest
-        self.take(conn, kept + size)
+        if rest:
+            self.buffer[:rest] = conn.rest
+        self.take(conn, rest + size)
 
     def send(self, conn: Connection, frame: bytes) -> None:
         try:

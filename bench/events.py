@@ -183,8 +183,8 @@ def _chat(
         figures = chat.measure(own, worker, group, chatting)
         messages = int(figures["messages"] or 0)
         arrivals = [] if receiver is None else receiver.wait("message", messages)
-    kept = ("messages", "stored_per_second", "ack_p50_ms", "ack_p99_ms", "lost", "errors")
-    found: Figures = {name: figures[name] for name in kept}
+    names = ("messages", "stored_per_second", "ack_p50_ms", "ack_p99_ms", "lost", "errors")
+    found: Figures = {name: figures[name] for name in names}
     if receiver is None:
         node.control("stop")
     else:

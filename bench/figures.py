@@ -24,11 +24,11 @@ class Figure:
 
 
 def _broadcasts(way: str, label: str) -> dict[str, Figure]:
-    places = {"alone": "a server that is alone", "one": "one node of the cluster", "many": "all nodes"}
+    spreads = {"alone": "a server that is alone", "one": "one node of the cluster", "many": "all nodes"}
     found: dict[str, Figure] = {}
-    for place, where in places.items():
-        found[f"{way}_{place}_cpu_us"] = Figure(f"{label}, {where}: CPU a delivery", "µs", 2)
-        found[f"{way}_{place}_per_second"] = Figure(f"{label}, {where}: deliveries/s")
+    for spread, where in spreads.items():
+        found[f"{way}_{spread}_cpu_us"] = Figure(f"{label}, {where}: CPU a delivery", "µs", 2)
+        found[f"{way}_{spread}_per_second"] = Figure(f"{label}, {where}: deliveries/s")
     for percent in (50, 99):
         found[f"{way}_p{percent}_ms"] = Figure(f"{label}, all nodes: latency p{percent}", "ms", 2)
     found[f"{way}_ratio"] = Figure(f"{label}: CPU over all nodes against one", "", 2)

@@ -65,8 +65,8 @@ def _read_offset(payload: bytes, position: Position) -> bool:
 
 
 def _own_login(position: Position) -> bytes:
-    asked = {"channel": CHANNEL, "recover": True, **position} if position else {"channel": CHANNEL}
-    return client_frame(b'{"id":1,"connect":{}}\n' + json.dumps({"id": 2, "subscribe": asked}).encode())
+    request = {"channel": CHANNEL, "recover": True, **position} if position else {"channel": CHANNEL}
+    return client_frame(b'{"id":1,"connect":{}}\n' + json.dumps({"id": 2, "subscribe": request}).encode())
 
 
 def _own_push(number: int) -> tuple[str, str]:

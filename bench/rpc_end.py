@@ -46,7 +46,7 @@ class End:
             for item in items:
                 self.latency.add((now - int(item[:STAMP_DIGITS])) % STAMP_WRAP)
 
-    def tell(self) -> Json:
+    def figures(self) -> Json:
         rpc = self.rpc
         return {"epoch": rpc.epoch, "control": rpc.control_address, "data": rpc.data_address}
 

@@ -356,7 +356,7 @@ class PostgresProcess(DatabaseProcess):
         """Send a startup message. "the database system is starting up" (57P03) counts as no."""
         body = b"\x00\x03\x00\x00user\x00%b\x00database\x00postgres\x00\x00" % DATABASE_NAME.encode()
         sock.sendall((len(body) + 4).to_bytes(4, "big") + body)
-        return b"57P03" not in (said := sock.recv(4096)) and said.startswith(b"R")
+        return b"57P03" not in (reply := sock.recv(4096)) and reply.startswith(b"R")
 
 
 class MariaProcess(DatabaseProcess):

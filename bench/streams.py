@@ -80,7 +80,7 @@ class StreamWriters:
         self._path = CONVERSATIONS if bot else CHANNELS
         self.fields = f'"app":"{self.target.app}"' + (f',"user":"{bot}"' if bot else "")
         self.answers: dict[int, bytes] = {}
-        self.refused = self.asked = 0
+        self.refused = self.requests = 0
         self.http = HttpConnections(generator.loop, self.target, 2, self._answered)
         self._conns = list(self.http)
         self.streams: list[bytes] = []
@@ -94,11 +94,11 @@ class StreamWriters:
 
     def ask(self, path: str, fields: bytes) -> None:
         """Send a request."""
-        conn = self._conns[self.asked % len(self._conns)]
+        conn = self._conns[self.requests % len(self._conns)]
         body = b"{%b,%b}" % (self.fields.encode(), fields)
         head = request_head(self.target, self._path + path, JSON, len(body))
-        self.http.send(conn, (self.asked,), head + body)
-        self.asked += 1
+        self.http.send(conn, (self.requests,), head + body)
+        self.requests += 1
 
     def stored(self) -> int:
         """The number of messages of the bot in the log."""

@@ -167,8 +167,8 @@ def serve(
     def read_config() -> Config:
         from imserver.node import feature_list
 
-        settings, places = feature_list.load_with_places(path, overrides=overrides)
-        feature_list.check(settings, places)
+        settings, locations = feature_list.load_with_locations(path, overrides=overrides)
+        feature_list.check(settings, locations)
         return settings
 
     try:
@@ -185,10 +185,10 @@ def _serve(read_config: Callable[[], Config]) -> int:
     def read_planned() -> Config:
         return plan_processes(read_config())[0]
 
-    settings, said = plan_processes(read_config())
+    settings, notice = plan_processes(read_config())
     check_ports(settings)
-    if said:
-        click.echo(said)
+    if notice:
+        click.echo(notice)
     if settings.server.processes > 1:
         from imserver.supervisor import supervisor
 
@@ -233,9 +233,9 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
     from imserver.supervisor.slot import check_ports
 
     try:
-        settings, places = feature_list.load_with_places(path)
+        settings, locations = feature_list.load_with_locations(path)
         settings, _ = plan_processes(settings)
-        feature_list.check(settings, places)
+        feature_list.check(settings, locations)
         check_ports(settings)
         addresses.check(settings)
         if settings.clustered:

@@ -1,4 +1,4 @@
-"""What a feature or a foreign dialect is to a node: a row with data and functions."""
+"""The row with which a feature or a foreign dialect joins a node: data and functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from imserver.auth.rules import AppObjection
 from imserver.config.settings import Config, Finding
-from imserver.config.values import Places
+from imserver.config.values import Locations
 from imserver.core.core import Answers, Core, FeatureParts
 from imserver.errors import HttpProblem
 from imserver.http.call import Api, Route
@@ -84,6 +84,6 @@ class Feature(Struct, frozen=True):
     answers: Answers = Answers()
     sections: Mapping[str, type[Struct]] = {}
     app_settings: type[Struct] | None = None
-    check: Callable[[Config, Places], object] | None = None
+    check: Callable[[Config, Locations], object] | None = None
     findings: Callable[[Config, bool], Iterable[Finding]] = _no_findings
     problems: tuple[HttpProblem, ...] = ()

@@ -386,7 +386,7 @@ Answer = Callable[[Reply], None]
 
 
 class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
-    """What an event says of the streamed message that it belongs to.
+    """The part of an event that is about its streamed message.
 
     ``piece``: number of the last piece that its text contains (0: none yet). ``whole``: the text is that of
     the whole message so far, else of this piece alone. ``done``: the message is over. ``incomplete``: its
@@ -401,7 +401,7 @@ class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=T
 
 
 class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
-    """What an event says of its channel.
+    """The part of an event that is about its channel.
 
     ``offset``: number of a publication in the history of its channel (0: the channel has no history).
     ``epoch``: the life of that history. ``info``: JSON about the client that published, joined or left
@@ -532,19 +532,19 @@ class Message(Struct, frozen=True, gc=False):
         return self.members[0] if self.members[1] == reader else self.members[1]
 
 
-Held = list[Message | Callable[[], None]] | tuple[Callable[[], None], ...]
+Backlog = list[Message | Callable[[], None]] | tuple[Callable[[], None], ...]
 """Held messages of a log subscription, and functions that acknowledge its own stored drafts."""
 
 
 class LogSubscription(Struct, gc=False):
     """The subscription of a connection to the log of its user.
 
-    ``held`` is None while the subscription is live: entries are delivered when they are stored. Before that
-    the client has not requested all earlier entries, and nothing may overtake them: a tuple holds waiting
-    acknowledgements; a list also collects new messages in order.
+    ``backlog`` is None while the subscription is live: entries are delivered when they are stored. Before
+    that the client has not requested all earlier entries, and nothing may overtake them: a tuple holds
+    waiting acknowledgements; a list also collects new messages in order.
     """
 
-    held: Held | None = ()
+    backlog: Backlog | None = ()
     groups: tuple[int, ...] = ()
     """Conversations whose followers contain the connection."""
     has_cursor: ClassVar[bool] = True
@@ -553,7 +553,7 @@ class LogSubscription(Struct, gc=False):
     @property
     def live(self) -> bool:
         """Whether new entries are delivered at once."""
-        return self.held is None
+        return self.backlog is None
 
 
 class ClientFacts(Struct, gc=False):
@@ -617,7 +617,7 @@ class Outcome(IntEnum):
     """The user is on another node, which has not received it. The message id may be used again."""
     PARTLY = 4
     """For an app or a room: some nodes have received it, at least one has not."""
-    HELD = 5
+    PENDING = 5
     """No receiver is online. It is delivered if the user logs in within the time limit."""
     STORED = 6
     """It is in the message log, from which sessions that use stored messages receive it."""
@@ -625,7 +625,7 @@ class Outcome(IntEnum):
     """It can never be accepted: it is too long for its channel, for example."""
 
 
-ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.HELD, Outcome.STORED})
+ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.PENDING, Outcome.STORED})
 """Outcomes after which the message id must not be used again."""
 
 

@@ -1,4 +1,4 @@
-"""What commands without a node have in common: the store of the settings, and one line for each error."""
+"""Common parts of commands without a node: the store of the settings, and one line for each error."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _SPARE_FILES: Final = 64
 """The same of a node without Redis: logs, listeners, requests."""
 _CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 _SECRET_BYTES: Final = 32
-_HELD_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_BLOCKED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _SHARE_SECONDS: Final = 1.0
 # The unpatched module: the patched one would start a loop in a process that must not have one.
 _SLEEP: Final = monkey.get_original("time", "sleep")
@@ -40,12 +40,12 @@ def hold_signals() -> None:
 
     Operators send them as soon as the file ``lock`` has the process id, which is before the server serves.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_SIGNALS)
 
 
 def take_signals() -> None:
     """Take the signals that waited, and all others from now on. Their handlers are installed."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_SIGNALS)
 
 
 def raise_file_limit() -> int:

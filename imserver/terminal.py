@@ -21,7 +21,7 @@ def fail(error: object) -> NoReturn:
 
 
 def given_once(name: str, argument: str | None, option: str | None) -> str | None:
-    """What was given as an argument, or by the option of the same meaning; both must agree."""
+    """The value of an argument, or of the option with the same meaning; both must agree."""
     if argument is not None and option is not None and argument != option:
         raise click.UsageError(f"{name} is given twice: {argument} and {option}")
     return option if argument is None else argument

@@ -30,7 +30,7 @@ def full_version(root: Path = ROOT) -> str:
 
 
 def _output_of(command: tuple[str, ...]) -> str:
-    """What a program prints; ``""`` if it is not there or fails.
+    """The output of a program; ``""`` if it is not there or fails.
 
     Without the module subprocess: gevent's makes an event loop, and a supervisor that forks must have none.
     """

@@ -53,8 +53,8 @@ def _node() -> Node:
 
 
 def _built() -> Node:
-    settings, places = feature_list.load_with_places()
-    feature_list.check(settings, places)
+    settings, locations = feature_list.load_with_locations()
+    feature_list.check(settings, locations)
     logs = open_logs(settings)
     # The worker's own request lines have queries, which may contain tokens.
     logging.getLogger("geventwebsocket.handler").setLevel(logging.WARNING)

@@ -214,7 +214,7 @@ class AsyncSession(SessionShell[T]):
         try:
             connection = await connect(self._url, **CONNECT_OPTIONS)
         except CONNECT_ERRORS as error:
-            return self._not_made(error)
+            return self._not_connected(error)
         async with connection:
             self._connection = connection
             try:

@@ -1,4 +1,4 @@
-"""What can go wrong: one row for each code, and the errors that the client raises.
+"""Errors: one row for each code, and the exceptions that the client raises.
 
 Every error has a ``code``, a ``text`` that says what happened, and a ``remedy`` that says what to do. The
 codes are those of the server: close codes of the WebSocket, reply codes of the cmd dialect, problem codes of

@@ -60,7 +60,7 @@ class Push(Struct, frozen=True):
 
 
 class Position(Struct, frozen=True):
-    """The place of a publication in the history of its channel: ``offset`` in the life ``epoch``."""
+    """The position of a publication in the history of its channel: ``offset`` in the life ``epoch``."""
 
     epoch: str
     offset: int
@@ -90,7 +90,7 @@ class Publication(Struct, frozen=True):
 
     @property
     def position(self) -> Position | None:
-        """Where it stands in the history. Save it, and pass it as ``since`` at the next start."""
+        """Its position in the history. Save it, and pass it as ``since`` at the next start."""
         return Position(self.epoch, self.offset) if self.offset else None
 
 
@@ -346,8 +346,8 @@ def send(
 
 
 def _buttons(rows: Sequence[Sequence[Button]]) -> dict[str, Any]:
-    made = [[{"text": each.text, "value": each.value} for each in row] for row in rows]
-    return {"buttons": made} if made else {}
+    encoded = [[{"text": each.text, "value": each.value} for each in row] for row in rows]
+    return {"buttons": encoded} if encoded else {}
 
 
 def edit(
@@ -506,8 +506,8 @@ def channel_history(
     channel: str, since: Position | None = None, limit: int = 50, *, reverse: bool = False
 ) -> Command[ChannelHistory]:
     """Get publications after a position; or (``reverse``) before it, the newest first."""
-    place = {} if since is None else {"epoch": since.epoch, "offset": since.offset}
-    fields = {"channel": channel, "limit": limit, "reverse": reverse, **place}
+    position = {} if since is None else {"epoch": since.epoch, "offset": since.offset}
+    fields = {"channel": channel, "limit": limit, "reverse": reverse, **position}
     return Command("channelHistory", fields, ChannelHistory)
 
 

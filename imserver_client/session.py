@@ -76,7 +76,7 @@ HEARTBEAT_SECONDS: Final = 30.0
 """Time between heartbeats; the server waits for six minutes."""
 MAX_WAITING: Final = 10_000
 """Limit of the queue of received events. While the queue is full, the shell reads no frames."""
-MAX_WAITING_ASKED: Final = 100_000
+MAX_WAITING_FOR_ANSWER: Final = 100_000
 """The limit while a request waits: its answer comes after events that the server has already sent, and that
 of ``send`` after the last page of a sync."""
 FINAL_REFUSALS: Final = frozenset({REPLY_BAD_PARAMETER, REPLY_BAD_USER, REPLY_UNAUTHORIZED})
@@ -354,8 +354,8 @@ class Subscriptions:
         known = self._channels[channel]
         token = known.token() if callable(known.token) else known.token
         fields: dict[str, Any] = {"channel": channel} | ({"token": token} if token else {})
-        place = known.position
-        return fields if place is None else {**fields, "epoch": place.epoch, "offset": place.offset}
+        position = known.position
+        return fields if position is None else {**fields, "epoch": position.epoch, "offset": position.offset}
 
     def subscribed(self, data: Any) -> list[ChannelEvent]:
         """Return what the answer 200 to a ``subscribe`` brings. Raises ValueError if it is malformed."""
@@ -379,9 +379,9 @@ class Subscriptions:
         if isinstance(event, StreamFrame):
             return [] if known is None else self._stream(known, event)
         if isinstance(event, Publication) and known is not None:
-            place = known.position
+            position = known.position
             if event.position is not None:
-                if place is not None and place.epoch == event.epoch and event.offset <= place.offset:
+                if position is not None and position.epoch == event.epoch and event.offset <= position.offset:
                     return []
                 known.position = event.position
             if event.stream:
@@ -571,7 +571,7 @@ class SessionCore(ABC, Generic[T]):
     def _subscribed(self, reply: Reply, now: float) -> None:
         channel = self._subscribing.pop(reply.seq, "")
         self._turns.answered(channel, now)
-        asked = reply.seq in self.answers.futures
+        awaited = reply.seq in self.answers.futures
         self.answers.settle(reply.seq, reply)
         if not channel:
             return
@@ -579,7 +579,7 @@ class SessionCore(ABC, Generic[T]):
             if channel not in self.subscriptions:  # given up before the answer came
                 self._unsubscribe(channel)
             self._received += self.subscriptions.subscribed(reply.data)
-        elif asked:
+        elif awaited:
             self.subscriptions.remove(channel)
         elif reply.code == REPLY_NOT_STORED:
             self.close_code = CLOSE_TRY_AGAIN
@@ -680,7 +680,7 @@ class SessionCore(ABC, Generic[T]):
     @property
     def full(self) -> bool:
         """Whether so many events wait that no more frames must be read. The answer to the login is read."""
-        limit = MAX_WAITING_ASKED if self.answers.futures else MAX_WAITING
+        limit = MAX_WAITING_FOR_ANSWER if self.answers.futures else MAX_WAITING
         return self.state is State.ONLINE and self.waiting >= limit
 
     @property
@@ -962,7 +962,7 @@ class MessengerCore(SessionCore[MessengerEvent]):
         if self._question is None or self.state is not State.ONLINE:
             return
         # While a request waits, pages alone must not stop the reading: its answer would not be read.
-        limit = MAX_WAITING_ASKED - PAGE_ENTRIES if self.answers.futures else MAX_WAITING
+        limit = MAX_WAITING_FOR_ANSWER - PAGE_ENTRIES if self.answers.futures else MAX_WAITING
         if self.waiting >= limit:
             self._look_at = now + ROOM_SECONDS
             return

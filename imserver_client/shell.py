@@ -1,4 +1,4 @@
-"""What the thread shell and the asyncio shell of a session share."""
+"""The common part of the thread shell and the asyncio shell of a session."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONNECT_OPTIONS: Final[dict[str, Any]] = {
     "ping_interval": None,  # the core sends heartbeats, and expects no answer while the queue is full
 }
 CONNECT_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, EOFError, InvalidURI)
-"""What connecting raises if no connection could be made."""
+"""The exceptions of an attempt to connect."""
 
 
 async def close_in_time(connection: ClientConnection, seconds: float) -> None:
@@ -51,7 +51,7 @@ class SessionShell(Generic[T]):
         """``idle``, ``connecting``, ``online``, ``waiting`` (for the next try) or ``ended``."""
         return self._core.state
 
-    def _not_made(self, error: Exception) -> int:
+    def _not_connected(self, error: Exception) -> int:
         """Note why no connection could be made; return the close code that stands for it."""
         self._core.failure = str(error) or type(error).__name__
         if isinstance(error, InvalidURI):

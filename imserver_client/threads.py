@@ -217,7 +217,7 @@ class ThreadSession(SessionShell[T]):
         try:
             connection = connect(self._url, **CONNECT_OPTIONS)
         except CONNECT_ERRORS as error:
-            return self._not_made(error)
+            return self._not_connected(error)
         with connection:
             self._connection = connection
             try:

@@ -100,9 +100,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     browsers = [path for path in files if path.parent == BROWSER_TESTS]
     others = [path for path in files if path.parent != BROWSER_TESTS]
     step = len(others) * 2 / 3 / max(1, len(browsers))
-    places = {path: float(place) for place, path in enumerate(others)}
-    places |= {path: len(slow) + place * step for place, path in enumerate(browsers)}
-    items.sort(key=lambda item: places[item.path])
+    ranks = {path: float(rank) for rank, path in enumerate(others)}
+    ranks |= {path: len(slow) + rank * step for rank, path in enumerate(browsers)}
+    items.sort(key=lambda item: ranks[item.path])
 
 
 @pytest.hookimpl(tryfirst=True)

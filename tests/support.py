@@ -95,8 +95,8 @@ def _address(found: re.Match[str]) -> Address:
 
 def clean_environment(**more: str) -> dict[str, str]:
     """This process's environment without any setting of imserver, and with the source tree importable."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("IMSERVER_")}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("IMSERVER_")}
+    return {**environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

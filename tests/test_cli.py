@@ -131,13 +131,13 @@ def test_check_config_prints_the_manual() -> None:
 def test_check_config_says_what_serve_would_say(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("app: {htpPort: 5}", encoding="utf-8")
-    said = f"{file}, line 1: unknown key 'app.htpPort'; the nearest known key is 'app.http_port'"
-    assert refused("check-config", "--config", str(file)) == said
-    assert refused("serve", "--config", str(file)) == said
+    output = f"{file}, line 1: unknown key 'app.htpPort'; the nearest known key is 'app.http_port'"
+    assert refused("check-config", "--config", str(file)) == output
+    assert refused("serve", "--config", str(file)) == output
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "output"),
     [
         ("redis: {url: 'redis://10.0.0.9:99999'}", "redis.url: expected host:port, got '10.0.0.9:99999'"),
         ("redis: {url: 'redis://10.0.0.9/abc'}", "redis.url: expected the number of a database, got 'abc'"),
@@ -158,10 +158,12 @@ def test_check_config_says_what_serve_would_say(tmp_path: Path) -> None:
         ("app: {http_url: 'https://im.example.com/x y'}", "app.http_url: expected an address such as "),
     ],
 )
-def test_check_config_refuses_addresses_that_serve_refuses(tmp_path: Path, settings: str, said: str) -> None:
+def test_check_config_refuses_addresses_that_serve_refuses(
+    tmp_path: Path, settings: str, output: str
+) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(settings, encoding="utf-8")
-    assert refused("check-config", "--config", str(file)).startswith(said)
+    assert refused("check-config", "--config", str(file)).startswith(output)
 
 
 def test_check_config_refuses_a_public_server_that_is_open_to_strangers(tmp_path: Path) -> None:
@@ -196,8 +198,8 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path, taken: socket.socket, po
 
 
 def test_a_port_beyond_the_range_is_one_clear_line() -> None:
-    said = refused("serve", "--http-port", "70000")
-    assert said == "command line: app.http_port: expected int <= 65535, got 70000"
+    output = refused("serve", "--http-port", "70000")
+    assert output == "command line: app.http_port: expected int <= 65535, got 70000"
 
 
 @pytest.mark.full
@@ -395,8 +397,8 @@ def test_status_of_no_server_is_one_clear_line() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         port = silent.getsockname()[1]
-        said = refused("status", "--url", f"http://127.0.0.1:{port}")
-    assert said == f"http://127.0.0.1:{port} does not answer: Connection refused"
+        output = refused("status", "--url", f"http://127.0.0.1:{port}")
+    assert output == f"http://127.0.0.1:{port} does not answer: Connection refused"
 
 
 def test_status_shows_no_bytes_of_a_server_that_is_not_http() -> None:
@@ -424,9 +426,9 @@ def test_status_of_something_else_is_one_clear_line() -> None:
 
     with HTTPServer(("127.0.0.1", 0), Other) as other:
         Thread(target=other.serve_forever, daemon=True).start()
-        said = refused("status", "--url", f"http://127.0.0.1:{other.server_port}")
+        output = refused("status", "--url", f"http://127.0.0.1:{other.server_port}")
         other.shutdown()
-    assert "does not answer: " in said
+    assert "does not answer: " in output
 
 
 def test_a_broken_settings_file_leaves_no_traces(tmp_path: Path) -> None:

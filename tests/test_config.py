@@ -15,7 +15,7 @@ from imserver import assets
 from imserver.config.load import _parse, dump_config
 from imserver.config.manual import manual_without
 from imserver.config.settings import Config, KeySettings
-from imserver.config.values import ConfigError
+from imserver.config.values import RENAMED, ConfigError
 from imserver.dialects.pusher.settings import pusher_of
 from imserver.errors import StartError
 from imserver.node import feature_list
@@ -25,7 +25,7 @@ from imserver.node.feature_list import (
     declarations_of,
     load_config,
     load_features,
-    load_with_places,
+    load_with_locations,
 )
 from tests.features import DECLARED
 
@@ -58,8 +58,8 @@ def load(tmp_path: Path) -> Load:
     def load(text: str, environ: dict[str, str] | None = None, **overrides: Any) -> Config:
         file = tmp_path / "my.yaml"
         file.write_text(text, encoding="utf-8")
-        settings, places = load_with_places(str(file), environ or {}, overrides)
-        feature_list.check(settings, places)
+        settings, locations = load_with_locations(str(file), environ or {}, overrides)
+        feature_list.check(settings, locations)
         return settings
 
     return load
@@ -72,9 +72,9 @@ def complaint(load: Load, tmp_path: Path) -> Callable[..., str]:
     def complaint(text: str, environ: dict[str, str] | None = None) -> str:
         with pytest.raises(StartError) as caught:
             load(text, environ)
-        said = str(caught.value)
-        assert "\n" not in said
-        return said.replace(f"{tmp_path}/", "")
+        output = str(caught.value)
+        assert "\n" not in output
+        return output.replace(f"{tmp_path}/", "")
 
     return complaint
 
@@ -255,7 +255,7 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         (
             "app:\n  httpPrt: 1",
@@ -407,9 +407,9 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
     ],
 )
 def test_a_mistake_in_a_file_is_named_with_its_line(
-    complaint: Callable[..., str], text: str, said: str
+    complaint: Callable[..., str], text: str, output: str
 ) -> None:
-    assert complaint(text).startswith(said)
+    assert complaint(text).startswith(output)
 
 
 def test_a_short_key_of_account_tokens_is_a_warning() -> None:
@@ -431,7 +431,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "output"),
     [
         ("max_conections: 5", "unknown key 'apps.shop.max_conections'; the nearest known key is "),
         ("max_connections: many", "apps.shop.max_connections: expected int, got 'many'"),
@@ -487,12 +487,12 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_in_an_app_is_named_with_its_line_and_the_app(
-    complaint: Callable[..., str], settings: str, said: str
+    complaint: Callable[..., str], settings: str, output: str
 ) -> None:
     text = f"server:\n  host: localhost\napps:\n  tea: {{}}\n  shop:\n    open: true\n    {settings}\n"
     if settings.startswith("open"):
         text = text.replace("    open: true\n", "    max_channels: 1\n")
-    assert complaint(text).startswith(f"my.yaml, line 7: {said}")
+    assert complaint(text).startswith(f"my.yaml, line 7: {output}")
 
 
 @pytest.mark.parametrize(("name", "other"), [("key", "app_id"), ("app_id", "key")])
@@ -500,10 +500,10 @@ def test_two_apps_have_two_names_in_pushers_protocol(
     complaint: Callable[..., str], name: str, other: str
 ) -> None:
     row = f"secret: ssssssssssssssss, {name}: '7'"
-    said = complaint(
+    output = complaint(
         f"apps:\n  shop: {{pusher: {{{row}, {other}: a}}}}\n  club: {{pusher: {{{row}, {other}: b}}}}\n"
     )
-    assert said == f"my.yaml, line 3: apps.club.pusher.{name}: '7' is already used by the app shop"
+    assert output == f"my.yaml, line 3: apps.club.pusher.{name}: '7' is already used by the app shop"
 
 
 def test_the_secret_of_pushers_protocol_ends_demo_mode_and_is_not_printed(load: Load) -> None:
@@ -515,21 +515,21 @@ def test_the_secret_of_pushers_protocol_ends_demo_mode_and_is_not_printed(load: 
 
 @pytest.mark.parametrize("name", ["' shop'", "'shop '", '"a\\tb"', f"'{'x' * 192}'", f"'{'水' * 180}'"])
 def test_the_name_of_an_app_is_checked(complaint: Callable[..., str], name: str) -> None:
-    said = complaint(f"apps:\n  101: {{}}\n  {name}: {{}}")
-    assert said.startswith("my.yaml, line 3: apps.")
-    assert "an app's name has 1 to 191 characters" in said
+    output = complaint(f"apps:\n  101: {{}}\n  {name}: {{}}")
+    assert output.startswith("my.yaml, line 3: apps.")
+    assert "an app's name has 1 to 191 characters" in output
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "output"),
     [
         ("''", "my.yaml, line 3: apps: expected a name, got ''"),
         ("true", "my.yaml, line 3: apps.True: expected str"),
         ("'101'", "my.yaml, line 3: apps.101 is given twice, as a number and as text"),
     ],
 )
-def test_a_key_that_cannot_name_an_app_is_named(complaint: Callable[..., str], key: str, said: str) -> None:
-    assert complaint(f"apps:\n  101: {{}}\n  {key}: {{}}").startswith(said)
+def test_a_key_that_cannot_name_an_app_is_named(complaint: Callable[..., str], key: str, output: str) -> None:
+    assert complaint(f"apps:\n  101: {{}}\n  {key}: {{}}").startswith(output)
 
 
 def test_the_line_is_that_of_the_list_entry_of_a_setting(complaint: Callable[..., str]) -> None:
@@ -539,18 +539,18 @@ def test_the_line_is_that_of_the_list_entry_of_a_setting(complaint: Callable[...
 
 def test_a_setting_of_a_variable_does_not_name_a_line_of_the_file(complaint: Callable[..., str]) -> None:
     text = "app: {http_port: 1}\nredis: {url: 'redis://localhost'}"
-    said = complaint(text, {"IMSERVER_REDIS_URL": "cache"})
-    assert said.startswith("my.yaml: redis.url: expected a URL")
+    output = complaint(text, {"IMSERVER_REDIS_URL": "cache"})
+    assert output.startswith("my.yaml: redis.url: expected a URL")
 
 
 @given(st.text(max_size=40))
 def test_no_text_in_a_file_gives_anything_but_settings_or_one_clear_line(text: str) -> None:
-    said = ""
+    output = ""
     try:
         _parse(text, "x")
     except ConfigError as error:
-        said = str(error)
-    assert "\n" not in said
+        output = str(error)
+    assert "\n" not in output
 
 
 # --- environment and command line ---------------------------------------------------------------------------
@@ -608,7 +608,7 @@ def test_a_variable_may_name_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "text", "said"),
+    ("variable", "text", "output"),
     [
         ("IMSERVER_APP_HTTP_PORT", "x", "IMSERVER_APP_HTTP_PORT: app.http_port: expected int, got 'x'"),
         ("IMSERVER_APP_HTTP_PORT", "70000", "IMSERVER_APP_HTTP_PORT: app.http_port: expected int <= 65535"),
@@ -623,14 +623,35 @@ def test_a_variable_may_name_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_in_a_variable_is_named(
-    complaint: Callable[..., str], variable: str, text: str, said: str
+    complaint: Callable[..., str], variable: str, text: str, output: str
 ) -> None:
-    assert complaint("", {variable: text}).startswith(said)
+    assert complaint("", {variable: text}).startswith(output)
 
 
 def test_two_variables_for_one_setting_are_an_error(complaint: Callable[..., str]) -> None:
-    said = complaint("", {"IMSERVER_APP_HTTP_PORT": "1", "IMSERVER_APP_HTTPPORT": "2"})
-    assert said == "IMSERVER_APP_HTTP_PORT: app.http_port is given twice, in two spellings"
+    output = complaint("", {"IMSERVER_APP_HTTP_PORT": "1", "IMSERVER_APP_HTTPPORT": "2"})
+    assert output == "IMSERVER_APP_HTTP_PORT: app.http_port is given twice, in two spellings"
+
+
+def test_settings_are_read_under_their_old_names_with_a_warning(
+    load: Load, complaint: Callable[..., str]
+) -> None:
+    text = "storage: {keep_seconds: 5}\napps:\n  101: {keepTalks: true, keep_messages: 4}\n"
+    config = load(text, {"IMSERVER_STORAGE_KEEP_MESSAGES": "7"})
+    assert (config.storage.retention_seconds, config.storage.retention_messages) == (5, 7)
+    assert config.apps["101"].store_conversations
+    assert config.apps["101"].retention_messages == 4
+    assert [warning.rpartition(": ")[2] for warning in config.warnings] == [
+        f"the old name of {name}, which the next release does not know"
+        for name in (
+            "storage.retention_messages",
+            "retention_seconds",
+            "store_conversations",
+            "retention_messages",
+        )
+    ]
+    both = "storage:\n  keep_seconds: 5\n  retention_seconds: 6\n"
+    assert complaint(both).endswith("storage.retention_seconds is given twice, in two spellings")
 
 
 def test_a_mistake_on_the_command_line_is_named() -> None:
@@ -641,5 +662,6 @@ def test_a_mistake_on_the_command_line_is_named() -> None:
 
 
 def test_no_two_settings_share_a_variable_or_a_folded_name() -> None:
-    assert len(DECLARED.by_folded) == len(DECLARED.rows)
-    assert len({folded.replace(".", "") for folded in DECLARED.by_folded}) == len(DECLARED.rows)
+    names = len(DECLARED.rows) + sum(old.partition(".")[0] != "apps" for old in RENAMED)
+    assert len(DECLARED.by_folded) == names
+    assert len({folded.replace(".", "") for folded in DECLARED.by_folded}) == names

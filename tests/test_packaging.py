@@ -168,8 +168,8 @@ def test_the_client_is_a_package_of_its_own(client_wheel: Path, installed: Path,
     files = {f"imserver_client/{path.name}" for path in (ROOT / "imserver_client").glob("*.py")}
     assert {name for name in names if "dist-info" not in name} == {*files, "imserver_client/py.typed"}
     code = "import sys, imserver_client as c; print(c.__file__, c.__version__, 'imserver' in sys.modules)"
-    place, version, server = run(installed / "python", "-c", code, folder=tmp_path).split()
-    assert place.startswith(str(installed.parent))
+    location, version, server = run(installed / "python", "-c", code, folder=tmp_path).split()
+    assert location.startswith(str(installed.parent))
     assert (version, server) == (__version__, "False")
 
 

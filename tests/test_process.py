@@ -50,7 +50,7 @@ def planned(most: int = 0, redis: str = "redis://127.0.0.1:6379", processes: int
 
 
 @pytest.mark.parametrize(
-    ("number", "most", "redis", "processes", "connections", "said"),
+    ("number", "most", "redis", "processes", "connections", "output"),
     [
         (4, 0, "redis://h", 4, 0, "one for each of 4 cores"),
         (4, 9680, "redis://h", 4, 9680, "one for each of 4 cores"),
@@ -67,14 +67,14 @@ def test_auto_is_a_process_for_each_core_and_more_only_for_open_files(
     redis: str,
     processes: int,
     connections: int,
-    said: str,
+    output: str,
 ) -> None:
     monkeypatch.setattr(lifecycle, "cores", lambda: number)
     monkeypatch.setattr(lifecycle, "openable_files", lambda: 10_000)
     config, why = planned(most, redis)
     assert (config.server.processes, config.limits.max_connections) == (processes, connections)
     assert why.startswith(f"processes: {processes} (")
-    assert said in why
+    assert output in why
     assert ("ulimit -Hn" in why) == (processes > number)
     assert planned(most, redis, processes=3)[0].server.processes == 3
 
@@ -152,9 +152,9 @@ def test_servers_of_one_cluster_that_start_at_once_all_get_in_and_have_one_secre
                 assert server.stdin is not None
                 server.stdin.write("x")
                 server.stdin.flush()
-        said = {server.communicate(timeout=60)[0] for server in servers}
+        outputs = {server.communicate(timeout=60)[0] for server in servers}
     assert [server.returncode for server in servers] == [0] * 6
-    assert len(said) == 1
+    assert len(outputs) == 1
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["lock", "secret"]
 
 

@@ -102,8 +102,8 @@ def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, abs
         if feature not in removed and not names.isdisjoint(feature.uses):
             removed.append(feature)
             names.add(feature.name)
-    kept = [feature for feature in ALL if feature not in removed]
-    rest = [feature.name for feature in kept if feature not in load_core()]
+    present = [feature for feature in ALL if feature not in removed]
+    rest = [feature.name for feature in present if feature not in load_core()]
     command = (sys.executable, "-c", WITHOUT.format(packages=absent))
     server = start_server(command=command, config={"features": rest, "apps": {"7": {"open": True}}})
     check_core(server)
@@ -115,7 +115,7 @@ def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, abs
     assert server.get("/")[0] == (404 if "pages" in names else 200)
     described = json.loads(server.get("/api/v1/openapi.json")[1])
     assert described["paths"].keys().isdisjoint(row.path for row in operations)
-    tags = {row.tag for row in operations} - {row.tag for feature in kept for row in feature.operations}
+    tags = {row.tag for row in operations} - {row.tag for feature in present for row in feature.operations}
     assert {tag["name"] for tag in described["tags"]}.isdisjoint(tags)
     check_settings(server, removed, described, command)
     metrics = server.get("/metrics")[1].decode()

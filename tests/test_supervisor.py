@@ -69,7 +69,7 @@ class Supervised:
 
     def wait_until(self, state: str) -> int:
         """Wait for the server's state; its pid, or 0 when it does not run."""
-        line = eventually(lambda: said if state in (said := self.control("status")) else "", what=state)
+        line = eventually(lambda: output if state in (output := self.control("status")) else "", what=state)
         pid = re.search(r"pid (\d+)", line)
         return int(pid[1]) if pid else 0
 
@@ -166,6 +166,6 @@ def test_supervisor_runs_several_nodes_by_numprocs(supervise: Supervise, redis_u
         assert answers(("127.0.0.1", port))
     assert supervised.control("stop", "imserver:*").count("stopped") == 2
     for log in logs:
-        said = log.read_text(encoding="utf-8")
-        assert said.rstrip().endswith("stopped")
-        assert "GET /health" in said
+        output = log.read_text(encoding="utf-8")
+        assert output.rstrip().endswith("stopped")
+        assert "GET /health" in output

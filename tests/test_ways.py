@@ -18,5 +18,5 @@ def test_the_ways_have_as_many_modules_as_the_architecture_says() -> None:
     assert process.returncode == 0
     measured = dict(re.findall(r"^([a-z ]+): (\d+) modules", printed, re.MULTILINE))
     page = (ROOT / "docs" / "architecture.md").read_text()
-    told = dict(re.findall(r"A ([a-z ]+) enters (\d+) modules", page))
-    assert told == measured, printed
+    reported = dict(re.findall(r"A ([a-z ]+) enters (\d+) modules", page))
+    assert reported == measured, printed

@@ -30,8 +30,8 @@ class User:
         """A new account. Without an identifier it has a phone number that nobody else in this run has."""
         if not any(name in fields for name in _IDENTIFIERS):
             fields["phone"] = fresh_phone()
-        made = cls(server, key, app=app).post("accounts/register", **{"password": PASSWORD, **fields})
-        return cls(server, made["token"], made["account"]["user"], app, made["account"])
+        result = cls(server, key, app=app).post("accounts/register", **{"password": PASSWORD, **fields})
+        return cls(server, result["token"], result["account"]["user"], app, result["account"])
 
     @property
     def phone(self) -> str:
@@ -81,8 +81,8 @@ class User:
 
     def bot(self, name: str, **fields: Any) -> User:
         """A new bot of this user."""
-        made = self.post("bots", name=name, **fields)
-        return User(self.server, made["token"], made["id"], self.app)
+        result = self.post("bots", name=name, **fields)
+        return User(self.server, result["token"], result["id"], self.app)
 
     def befriend(self, other: User) -> None:
         self.post("friends/request", friend=other.user)
@@ -95,8 +95,8 @@ class User:
 
     def group(self, *members: User) -> str:
         """A new group of this user with these members."""
-        made = self.post("groups/create", name="tea", members=[each.user for each in members])
-        group: str = made["group"]
+        result = self.post("groups/create", name="tea", members=[each.user for each in members])
+        group: str = result["group"]
         return group
 
     def roles(self, group: str) -> dict[str, str]:

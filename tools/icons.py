@@ -29,18 +29,18 @@ def draw(size: int, *, maskable: bool = False) -> Image.Image:
     pen = ImageDraw.Draw(image)
     unit = pixels / UNITS
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def at(x: float, y: float) -> tuple[float, float]:
         share = _MASKED if maskable else 1
         return ((x - UNITS / 2) * share + UNITS / 2) * unit, ((y - UNITS / 2) * share + UNITS / 2) * unit
 
     if not maskable:
         pen.rounded_rectangle((0, 0, pixels - 1, pixels - 1), 8 * unit, fill=GROUND)
     radius = 4 * unit * (_MASKED if maskable else 1)
-    pen.rounded_rectangle((*place(6, 8), *place(26, 21.5)), radius, fill=PAPER)
+    pen.rounded_rectangle((*at(6, 8), *at(26, 21.5)), radius, fill=PAPER)
     tail = [(9.7, 21), (15.9, 21.3), (11.1, 25.4), (10.5, 25.6), (9.9, 25.3), (9.7, 24.7)]
-    pen.polygon([place(*point) for point in tail], fill=PAPER)
+    pen.polygon([at(*point) for point in tail], fill=PAPER)
     for x in (11.5, 16.0, 20.5):
-        pen.ellipse((*place(x - 1.4, 13.4), *place(x + 1.4, 16.2)), fill=GROUND)
+        pen.ellipse((*at(x - 1.4, 13.4), *at(x + 1.4, 16.2)), fill=GROUND)
     return image.resize((size, size), Image.Resampling.LANCZOS)
 
 

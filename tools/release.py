@@ -27,7 +27,7 @@ import click
 PYTHON_PACKAGES: Final = (".", "imserver_client")
 NPM_PACKAGES: Final = ("sdk/js", "sdk/react")
 CONTAINER_FILES: Final = ("Dockerfile", ".dockerignore", "compose.yaml", "deploy/nginx.conf")
-"""What an image is built with, besides the sources that .dockerignore lets in."""
+"""The versions of an image, besides the sources that .dockerignore lets in."""
 CHECKSUMS: Final = "SHA256SUMS"
 
 
@@ -168,16 +168,16 @@ def check_tag(tag: str, commit: str, version: str, changes: str) -> bool:
 def build_python(package: Path, files: Path, epoch: int) -> None:
     """Build the source distribution of a Python package, and its wheel from that."""
     with TemporaryDirectory() as folder:
-        made = Path(folder)
+        output = Path(folder)
         command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", folder)
         # Without caches of modules, which would get into the archive for containers.
         environment = {"SOURCE_DATE_EPOCH": str(epoch), "PYTHONDONTWRITEBYTECODE": "1"}
         run(*command, folder=package, **environment)
-        (wheel,), (source,) = made.glob("*.whl"), made.glob("*.tar.gz")
+        (wheel,), (source,) = output.glob("*.whl"), output.glob("*.tar.gz")
         shutil.copy(wheel, files)
         # setuptools writes the time of the build and its user into source distributions.
-        unpack(source, made / "source")
-        pack(made / "source", files / source.name, epoch)
+        unpack(source, output / "source")
+        pack(output / "source", files / source.name, epoch)
 
 
 def pack_npm(package: Path, files: Path) -> None:
@@ -239,7 +239,7 @@ def release_notes(changes: str, version: str) -> str:
 
 
 def bill_of_materials(tree: Path, version: str, epoch: int) -> dict[str, Any]:
-    """What the server is made of, as CycloneDX 1.6: the packages of requirements.lock, and our own."""
+    """The components of the server, as CycloneDX 1.6: the packages of requirements.lock, and our own."""
     server = component("pypi", "imserver", version, "application")
     client = component("pypi", "imserver-client", version)
     packages = read_lock((tree / "requirements.lock").read_text(encoding="utf-8"))

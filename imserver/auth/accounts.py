@@ -1,4 +1,4 @@
-"""What the core asks about accounts: users with a token that this server has made."""
+"""Questions of the core about accounts: users with a token of this server."""
 
 from __future__ import annotations
 

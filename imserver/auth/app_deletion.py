@@ -16,7 +16,7 @@ _LOOKS: Final = 1.5
 
 
 def app_contents(tenants: Tenants, store: Store, name: str) -> AppContents:
-    """What :func:`delete_app` would delete. May switch.
+    """The contents that :func:`delete_app` would delete. May switch.
 
     Raises :class:`imserver.auth.tenants.UnknownTenant`, :class:`imserver.auth.tenants.BadTenant` for an app
     that may not be deleted, and StorageUnavailable.

@@ -1,4 +1,4 @@
-"""What the core asks the back end of an app about its clients: may they log in, subscribe, publish."""
+"""Questions of the core to the back end of an app: may a client log in, subscribe, publish?"""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class BackEnds(Protocol):
         """Whether a back end of the app is asked this. Never switches."""
 
     def facts_of(self, app: str, transport: str, headers: Mapping[str, str]) -> ClientFacts | None:
-        """What requests say of a new client with these ``headers`` (by names in lower case).
+        """The part of requests that is about a new client with these ``headers`` (by names in lower case).
 
         None: the app has no back end. Never switches.
         """
@@ -79,7 +79,7 @@ class BackEnds(Protocol):
 
 
 class NoBackEnds:
-    """Nobody answers: what needs a decision of a back end is refused. Never switches."""
+    """Nobody answers: a request that needs a decision of a back end is refused. Never switches."""
 
     def is_ready(self, app: str) -> bool:
         """No."""

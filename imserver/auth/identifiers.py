@@ -67,7 +67,7 @@ def split(login: str) -> tuple[Identifier, str]:
 
 
 def candidates(login: str) -> tuple[tuple[Identifier, str], tuple[Identifier, str]]:
-    """What a login can be: (kind, stored form), the likelier first.
+    """The identifiers that a login can be: (kind, stored form), the likelier first.
 
     There are always two, so a lookup takes the same time for each login. A phone number can be any text.
     """

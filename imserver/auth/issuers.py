@@ -193,8 +193,8 @@ class Issuers:
         if not named:
             return None
         row = next((row for row in named if row.audience in head.audiences), named[0])
-        place = row.issuer, row.jwks_url
-        issuer = self._issuers.get(place)
+        key = row.issuer, row.jwks_url
+        issuer = self._issuers.get(key)
         if issuer is None:
-            issuer = self._issuers[place] = Issuer(row.issuer, row.jwks_url, self._outgoing)
+            issuer = self._issuers[key] = Issuer(row.issuer, row.jwks_url, self._outgoing)
         return issuer.keys_for(head.kid), row

@@ -381,8 +381,8 @@ class Logins:
         return rule.any_origin or origin in rule.origins
 
     def _bad_origin(self, rule: Rule, request: LoginRequest) -> LoginDecision:
-        place = "server.origins" if rule.origins is None else f"origins of app {rule.name}"
-        self._origins.log_refused(f"login to {rule.name}", request.origin, place, request.peer)
+        setting = "server.origins" if rule.origins is None else f"origins of app {rule.name}"
+        self._origins.log_refused(f"login to {rule.name}", request.origin, setting, request.peer)
         self._metrics.login_refused("origin")
         return BAD_ORIGIN
 

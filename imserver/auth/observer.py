@@ -1,4 +1,4 @@
-"""Who hears what happened: logins, messages, absent users, stored entries, changed accounts."""
+"""The listener to events of the core: logins, messages, absent users, stored entries, changed accounts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imserver.transport.connection import Connection
 
 
 class Observer(Protocol):
-    """Hears what happens in apps. Whoever calls it looks first whether it wants to, where that costs less."""
+    """Hears what happens in apps. Where that costs less, a caller first looks whether it wants to hear."""
 
     @property
     def apps(self) -> Container[str]:

@@ -16,7 +16,7 @@ ALL_SCOPES: Final = frozenset({"push", "read", "admin", "any"})
 
 
 class Principal(Struct, frozen=True):
-    """Who makes a request or login.
+    """The maker of a request or login.
 
     ========= ====================================================================
     nobody    has proved nothing
@@ -58,7 +58,7 @@ DEMO: Final = Principal("demo", ALL_SCOPES, None)
 
 
 class Need(Struct, frozen=True):
-    """What a route requires: a principal with ``scope``, or one of the kinds in ``users``.
+    """The requirement of a route: a principal with ``scope``, or one of the kinds in ``users``.
 
     ``users``: kinds of users that may act, each in its own app; ``nobody`` admits everybody. ``address``:
     back ends may be identified by their address.

@@ -1,4 +1,4 @@
-"""What the core asks about two users: whether one may reach the other, and know whether they are online."""
+"""Questions of the core about two users: may one reach the other, and know whether they are online?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Relations(Protocol):
         """Whether anything in this app can be hidden from ``by``. Never switches."""
 
     def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
-        """Those of ``users`` who have blocked ``by``, in a fixed order."""
+        """The users among ``users`` who have blocked ``by``, in a fixed order."""
 
     def may_reach(self, app: str, by: str, user: str) -> bool:
         """Whether something of ``by`` may reach ``user``, wherever that is not a stored message."""
@@ -35,7 +35,7 @@ class Relations(Protocol):
         """Whether ``by`` may know whether ``user`` is online."""
 
     def visible(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """Those of ``users`` of whom ``by`` may know whether they are online."""
+        """The users among ``users`` whose presence ``by`` may know."""
 
 
 class NoRelations:

@@ -1,4 +1,4 @@
-"""What the core asks about a message: may it be sent, and with which content."""
+"""The question of the core about a message: may it be sent, and with which content?"""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from imserver.transport.connection import Connection
 
 
 class ReviewDecision(Struct, frozen=True):
-    """What becomes of a message. ``replace``: with this ``type`` and ``body``, text or JSON. ``reject``: for
-    this ``reason``. ``undecided``: there is no valid answer, and the sender may try again."""
+    """The decision about a message. ``replace``: with this ``type`` and ``body``, text or JSON. ``reject``:
+    for this ``reason``. ``undecided``: there is no valid answer, and the sender may try again."""
 
     action: Literal["allow", "replace", "reject", "undecided"]
     type: str = ""

@@ -14,7 +14,7 @@ from imserver.config.settings import (
     Config,
     TenantSettings,
 )
-from imserver.config.values import MAKE_SECRET, Places, is_placeholder
+from imserver.config.values import MAKE_SECRET, Locations, is_placeholder
 from imserver.errors import StartError
 from imserver.model import SYSTEM_PREFIX
 from imserver.transport.connection import Connection, Encoding
@@ -116,7 +116,7 @@ def secret_in(setting: str, given: SecretSettings) -> bytes:
 
 
 class Rule:
-    """What an app requires of a login. Owner of the encodings with its message rate.
+    """The login rule of an app. Owner of the encodings with its message rate.
 
     ``open``: anybody may log in. ``closed``: nobody may, because the app has no login rule. ``plain``: open
     and without further checks. ``quiet``: plain, and nobody observes its logins. ``broken``: it requires
@@ -199,13 +199,13 @@ AppObjection = Callable[[str, TenantSettings], str]
 """Checks an app's name and settings beyond their syntax: the error text, ``""`` if they are valid."""
 
 
-def check_apps(config: Config, places: Places, objection: AppObjection) -> None:
+def check_apps(config: Config, locations: Locations, objection: AppObjection) -> None:
     """Raise :class:`imserver.errors.StartError` if ``objection`` is not satisfied with an app in the
     configuration."""
     for name, settings in config.apps.items():
         if wrong := objection(name, settings):
             setting, _, problem = wrong.partition(": ")
-            raise StartError(f"{places.of(f'apps.{name}.{setting}')}: {problem}")
+            raise StartError(f"{locations.of(f'apps.{name}.{setting}')}: {problem}")
 
 
 def objection(name: str, settings: TenantSettings) -> str:

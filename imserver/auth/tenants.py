@@ -19,11 +19,14 @@ from imserver.config.settings import Config, LoginPolicy, TenantSettings, app_se
 from imserver.config.values import (
     APP_CHARACTERS,
     CORE,
+    RENAMED_OF_APPS,
     ConfigError,
     Declarations,
-    Places,
+    Locations,
     check_tenant,
     fold,
+    stored_fields,
+    stored_name,
     valid_name,
 )
 from imserver.hub.hub import Hub
@@ -62,7 +65,7 @@ class Tenant(TenantSettings, frozen=True, kw_only=True):
 
     @property
     def policy(self) -> LoginPolicy:
-        """What happens when a user logs in a second time."""
+        """The rule for a second login of a user."""
         return self.policy_of(self.name)
 
     @property
@@ -168,7 +171,7 @@ class Tenants:
             raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
         if self._store.is_deleted(name) and self._store.read(lambda sql: has_files(name, sql)):
             raise BadTenant(f"app {name}: was deleted, but some of its files are left; delete it again first")
-        return self._store.add_app(name, settings)
+        return self._store.add_app(name, stored_fields(settings))
 
     def change(self, name: str, fields: Mapping[str, Any], unset: Collection[str] = ()) -> Tenant:
         """Change settings of a registered app. Settings in ``unset`` return to their defaults. May switch.
@@ -184,7 +187,7 @@ class Tenants:
         dropped = tuple(self._field_named(each, name) for each in unset)
         before = {key: value for key, value in self._given(tenant).items() if key not in dropped}
         changed = self._checked(name, before, fields)
-        if not self._store.change_app(name, changed, dropped):
+        if not self._store.change_app(name, stored_fields(changed), tuple(map(stored_name, dropped))):
             raise UnknownTenant(name)
         return self.get(name) or tenant
 
@@ -214,9 +217,9 @@ class Tenants:
         """Merge ``fields`` into ``before`` for storage. Raises BadTenant if the result is invalid."""
         where = f"app {name}"
         try:
-            given = self.declared.given_fields(fields, Places(where))
+            given = self.declared.given_fields(fields, Locations(where))
             settings = self.declared.app_of({**before, **given})
-            check_tenant(settings, Places(where))
+            check_tenant(settings, Locations(where))
         except ConfigError as error:
             raise BadTenant(str(error)) from None
         if any(marked(settings, "file")):
@@ -259,7 +262,7 @@ class Tenants:
     def _field_named(self, written: str, name: str) -> str:
         """The canonical name of a setting. Raises BadTenant if it does not exist."""
         for field in self._defaults:
-            if fold(field) == fold(written):
+            if fold(field) == fold(RENAMED_OF_APPS.get(written, written)):
                 return field
         raise BadTenant(f"app {name}: unknown key {written!r}")
 

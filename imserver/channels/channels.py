@@ -93,8 +93,8 @@ class Channels:
     ``members``: who is subscribed. ``settings``: app → its settings. ``history`` is that of this node, or the
     one that all nodes share. ``log``: the publications of channels whose history is the message log. They are
     delivered from there (:meth:`deliver_stored`), on each node that has subscribers; so are the stored
-    messages to rooms of the action dialect (``keep_talks``). ``nodes``: the other nodes; None without a
-    cluster.
+    messages to rooms of the action dialect (``store_conversations``). ``nodes``: the other nodes; None
+    without a cluster.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Channels:
         self._notices = Buckets(NOTICES)
         self._log = log
         self.names: dict[str, ChannelNames] = {}
-        """App → what the names of its channels mean beside its settings. Features fill it."""
+        """App → meaning of the names of its channels, besides its settings. Features fill it."""
         self.log_channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms whose messages are stored, and
         channels of groups. Read-only for others."""
@@ -152,10 +152,10 @@ class Channels:
         """Whether the history of a channel is the message log. Never switches."""
         return self.options(app, channel).history != ""
 
-    def keeps_talks(self, app: str) -> bool:
+    def stores_conversations(self, app: str) -> bool:
         """Whether the messages that users of the action dialect send are stored. Never switches."""
         tenant = self._settings(app)
-        return tenant is not None and tenant.keep_talks
+        return tenant is not None and tenant.store_conversations
 
     # --- subscriptions --------------------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class Channels:
 
     def _needs_log(self, app: str, channel: str, options: ChannelSettings) -> bool:
         """Whether the log of the app has messages to a channel, or who leaves the group of its members."""
-        if options.history or self.keeps_talks(app):
+        if options.history or self.stores_conversations(app):
             return True
         return options.subscribe == "members" and group_in(channel) > 0
 
@@ -578,14 +578,14 @@ class Channels:
         if with_history and options.history_size and what.event.kind != "stream":
             what = self._retained(app, what, options, key)
         outcome = self._send_here(app, what) if self._nodes is None else self.publish_each(app, (what,))[0]
-        place = what.event.channel
-        if place is None or not place.offset:
+        channel_part = what.event.channel
+        if channel_part is None or not channel_part.offset:
             if outcome is Outcome.FAILED:
                 raise ChannelRefused("unavailable", "the nodes of the subscribers do not answer")
             return Published(outcome)
         # The history has it. A node that does not answer now reads it from there.
         reached = {Outcome.NOT_SENT: Outcome.SENT, Outcome.FAILED: Outcome.PARTLY}.get(outcome, outcome)
-        return Published(reached, Position(place.epoch, place.offset))
+        return Published(reached, Position(channel_part.epoch, channel_part.offset))
 
     def _append(self, app: str, what: Publication, key: str) -> Published:
         """Store a publication in the log, from where it is delivered. Switches."""
@@ -596,8 +596,8 @@ class Channels:
         return published
 
     def _retained(self, app: str, what: Publication, options: ChannelSettings, key: str) -> Publication:
-        """Store what goes to a channel with a history. On a lone node this never switches, so numbers have
-        the order of delivery."""
+        """Store a publication to a channel with a history. On a lone node this never switches, so numbers
+        have the order of delivery."""
         retained = Retained(
             what.channel, what.event, options.history_size, options.history_seconds, key or what.event.id
         )
@@ -677,9 +677,9 @@ class Channels:
     def deliver_stored(self, app: str, entry: Entry) -> int:
         """Deliver an entry of the log, in its order, if it is a message to a channel. Members that follow the
         log themselves do not receive it here. Returns the number of subscribers here. Never switches."""
-        local, keeps = self._hub.channel(app, entry.room), self.keeps_talks(app)
+        local, stores = self._hub.channel(app, entry.room), self.stores_conversations(app)
         stored = self.is_stored(app, entry.room)
-        if local is None or entry.kind != "message" or not (stored or keeps):
+        if local is None or entry.kind != "message" or not (stored or stores):
             return 0
         what = self._log.publication_of(entry)
         event, part = what.event, what.event.channel
@@ -693,7 +693,7 @@ class Channels:
             local.position.offset = entry.id
         if isinstance(what.except_connection, str):
             what = replace(what, except_connection=self._connections.find(app, what.except_connection))
-        some = [each for each in local.members if not follows_log_itself(each)] if keeps else None
+        some = [each for each in local.members if not follows_log_itself(each)] if stores else None
         self._ordered.to_ready(local, what, some)
         return len(local.members)
 

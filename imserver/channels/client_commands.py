@@ -1,4 +1,4 @@
-"""What clients do with channels: one rule for all dialects decides who may subscribe, publish and read."""
+"""Commands of clients on channels: one rule for all dialects decides who may subscribe, publish and read."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ChannelAnswers(ABC):
 
     @abstractmethod
     def unsubscribed(self, connection: Connection, channel: str) -> None:
-        """Forget what the state of a connection has of a subscription."""
+        """Remove a subscription from the state of a connection."""
 
     @abstractmethod
     def presence(self, dialect: Dialect, command: AskPresence, page: MemberPage) -> Reply:
@@ -120,7 +120,7 @@ class ChannelCommands:
     def _permit(
         self, connection: Connection, channel: str, options: ChannelSettings, token: str, data: bytes = b""
     ) -> ChannelClaims:
-        """What a client may subscribe to: the claims of its token, or the consent of the back end.
+        """The permission of a client to subscribe: the claims of its token, or the consent of the back end.
 
         A channel for members needs no token. Channels whose name says that they are private need
         one, even in an open app. ``data``: for the back end.
@@ -299,15 +299,15 @@ def history_since(
 
     Raises :class:`ChannelRefused`: ``unavailable``, or ``unrecoverable`` (the history has another epoch).
     """
-    place = None if since is None else Position(*since)
-    page = channels.history(app, channel, place, limit, reverse)
-    if place is not None and place.epoch and place.epoch != page.position.epoch:
+    position = None if since is None else Position(*since)
+    page = channels.history(app, channel, position, limit, reverse)
+    if position is not None and position.epoch and position.epoch != page.position.epoch:
         raise ChannelRefused("unrecoverable")
     return page
 
 
 def set_info(state: DialectState | None, channel: str, info: bytes) -> bytes:
-    """Set what others in a channel know of a client; ``b""``: nothing. Return what they knew."""
+    """Set the data about a client that others in a channel see; ``b""``: none. Return the data before."""
     if state is None or not (info or state.channel_infos):
         return b""
     infos = state.channel_infos = state.channel_infos or {}

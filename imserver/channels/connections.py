@@ -26,7 +26,7 @@ T = TypeVar("T")
 Q = TypeVar("Q")
 OnJoin = Callable[[Connection, str, bytes, bool, Position | None], None]
 
-ASKED_TOGETHER: Final = 100
+IDS_PER_QUERY: Final = 100
 """Connections of one node in one query."""
 
 
@@ -308,7 +308,7 @@ class Connections:
         silent: T,
     ) -> list[T]:
         """The result of each connection, in their order. ``query`` asks for the results of some, ``here``
-        answers it on this node. Other nodes are asked for :data:`ASKED_TOGETHER` at a time, all at once.
+        answers it on this node. Other nodes are asked for :data:`IDS_PER_QUERY` at a time, all at once.
         ``silent``: the result if a node does not answer.
         """
         found: dict[str, T] = {}
@@ -325,8 +325,8 @@ class Connections:
 
         def ask(lease: Lease, ids: list[str]) -> None:
             assert self._others is not None
-            for first in range(0, len(ids), ASKED_TOGETHER):
-                part = ids[first : first + ASKED_TOGETHER]
+            for first in range(0, len(ids), IDS_PER_QUERY):
+                part = ids[first : first + IDS_PER_QUERY]
                 answers = self._others.query_behind(lease, kind, query(part), list[answer])
                 found.update(zip(part, answers or (), strict=False))
 

@@ -108,7 +108,7 @@ class ChannelConsent:
         return event, not found.skip_history
 
     def review(self, connection: Connection, channel: str, event: Event) -> Event:
-        """What is published of an event of a client in an app whose back end reviews messages."""
+        """The publication of a client event after the back end's review."""
         app, user = connection.app or "", connection.user
         if app not in self._reviews.apps:
             return event

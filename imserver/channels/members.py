@@ -31,7 +31,7 @@ MAX_NAME_BYTES: Final = 255
 PRIVATE_PREFIX: Final = "$"
 """Beginning of the names of Centrifugo's private channels. It is no part of the namespace."""
 _USER_BOUNDARY: Final = "#"
-"""What follows it in the names of Centrifugo's user-limited channels are ids of users."""
+"""In ``news#1,2``, the ids after ``#`` are the users who may subscribe."""
 GROUP_ID: Final = re.compile("[1-9][0-9]{0,17}")
 MAX_CHANNELS_OF_A_CONNECTION: Final = 1000
 MAX_TAGS: Final = 16
@@ -44,7 +44,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ChannelNames(Protocol):
-    """What the names of an app's channels mean beside its settings. Its calls never switch."""
+    """The meaning of the names of an app's channels, besides its settings. Its calls never switch."""
 
     def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
         """The settings of a channel, of which the app's own are ``options``."""
@@ -529,7 +529,7 @@ def read_cursor(text: str) -> tuple[float, int]:
     """Decode a :func:`cursor`. An invalid text means before all members."""
     joined, _, birth = text.partition("-")
     try:
-        place = float(joined), int(birth, 16)
+        position = float(joined), int(birth, 16)
     except ValueError:
         return 0.0, 0
-    return place if isfinite(place[0]) else (0.0, 0)
+    return position if isfinite(position[0]) else (0.0, 0)

@@ -79,12 +79,12 @@ class OrderedDelivery:
             self._begin(local, state, position)
         elif state.epoch != position.epoch:
             self._lose(local, state, position)
-        held = state.waiting.pop(connection, None)
+        delayed = state.waiting.pop(connection, None)
         reached = position.offset
-        for event in held if isinstance(held, list) else ():
-            place = event.channel
-            if place is not None and place.offset:
-                if place.epoch != position.epoch or place.offset <= position.offset:
+        for event in delayed if isinstance(delayed, list) else ():
+            channel_part = event.channel
+            if channel_part is not None and channel_part.offset:
+                if channel_part.epoch != position.epoch or channel_part.offset <= position.offset:
                     continue
                 reached += 1
             self.send(local, [connection], event)
@@ -97,10 +97,10 @@ class OrderedDelivery:
         self, local: LocalChannel, state: ChannelPosition, connection: Connection, position: Position
     ) -> None:
         """Deliver to a new member of a stored channel what waited for it. Its log has no gaps."""
-        held = state.waiting.pop(connection, None)
-        for event in held if isinstance(held, list) else ():
-            place = event.channel
-            if place is None or not 0 < place.offset <= position.offset:
+        delayed = state.waiting.pop(connection, None)
+        for event in delayed if isinstance(delayed, list) else ():
+            channel_part = event.channel
+            if channel_part is None or not 0 < channel_part.offset <= position.offset:
                 self.send(local, [connection], event)
         if position.offset > state.offset:
             # It was read from the log before this node delivers it.
@@ -119,21 +119,21 @@ class OrderedDelivery:
 
     def deliver(self, local: LocalChannel, state: ChannelPosition, what: Publication) -> None:
         """Deliver a publication: one with an offset when all before it are delivered."""
-        place = what.event.channel
-        if place is None or not place.offset:
+        channel_part = what.event.channel
+        if channel_part is None or not channel_part.offset:
             self.to_ready(local, what)
         elif state.offset < 0:
             # The first subscriber still reads the history.
-            state.early[place.offset] = what
-        elif place.epoch != state.epoch:
-            self._lose(local, state, Position(place.epoch, place.offset))
+            state.early[channel_part.offset] = what
+        elif channel_part.epoch != state.epoch:
+            self._lose(local, state, Position(channel_part.epoch, channel_part.offset))
             self.to_ready(local, what)
-        elif place.offset == state.offset + 1:
+        elif channel_part.offset == state.offset + 1:
             state.offset += 1
             self.to_ready(local, what)
             self._deliver_early(local, state)
-        elif place.offset > state.offset:
-            state.early[place.offset] = what
+        elif channel_part.offset > state.offset:
+            state.early[channel_part.offset] = what
             self._fill(local, state)
 
     def to_ready(
@@ -145,7 +145,7 @@ class OrderedDelivery:
         if some is None and (state is None or not (waiting or state.deltas)):
             self._to_all(local, what)
             return
-        place = what.event.channel
+        channel_part = what.event.channel
         ready = []
         for connection in local.members if some is None else some:
             waits = waiting.get(connection)
@@ -154,7 +154,7 @@ class OrderedDelivery:
             if isinstance(waits, list):
                 if what.event.kind != "stream":  # it receives the message so far when it has subscribed
                     waits.append(what.event)
-            elif waits is None or place is None or not 0 < place.offset <= waits:
+            elif waits is None or channel_part is None or not 0 < channel_part.offset <= waits:
                 ready.append(connection)
         self.send(local, ready, what.event)
         for connection, waits in tuple(waiting.items()):
@@ -173,11 +173,11 @@ class OrderedDelivery:
         if state is None or not deltas or event.kind in ("join", "leave"):
             self._fanout.to_some(local.app, members, event)
             return
-        place, last = event.channel, state.last
-        offset = 0 if place is None else place.offset
+        channel_part, last = event.channel, state.last
+        offset = 0 if channel_part is None else channel_part.offset
         before = None if last is None else last.channel
         basis = 0
-        if offset and place is not None and before is not None and place.epoch == before.epoch:
+        if offset and channel_part is not None and before is not None and channel_part.epoch == before.epoch:
             basis = before.offset
         plain: list[Connection] = []
         whole: list[Connection] = []
@@ -244,10 +244,10 @@ class OrderedDelivery:
             self._lose(local, state, page.position)
             return
         for event in page.publications:
-            place = event.channel
-            if place is not None and place.offset > state.offset:
+            channel_part = event.channel
+            if channel_part is not None and channel_part.offset > state.offset:
                 # What came from a node says whom to leave out; the history does not.
-                state.early.setdefault(place.offset, Publication(local.name, event))
+                state.early.setdefault(channel_part.offset, Publication(local.name, event))
         self._deliver_early(local, state)
         if state.offset >= page.position.offset:
             return

@@ -56,7 +56,7 @@ class Registrar:
         self._life = 0
         """The life of the registry in which all channels were reported."""
         self._entering: dict[_Key, Signal] = {}
-        """Channels whose first members wait for the registry."""
+        """Channels whose first subscription is being registered."""
         self._wake = Signal()
         self.on_empty: list[Callable[[str, str], object]] = []
         """Called with (app, channel) when this node had the last members of a channel on all nodes. Must not
@@ -142,7 +142,7 @@ class Registrar:
     def _report_changes(self) -> bool:
         """Report the changed channels. Return False if the registry does not answer. Switches."""
         while self._changed:
-            # Channels whose first member waits are reported in the next round.
+            # A channel whose first subscription is being registered is reported in the next round.
             keys = list(
                 islice((key for key in self._changed if key not in self._entering), REPORTED_CHANNELS)
             )

@@ -33,7 +33,7 @@ class Published(Struct, frozen=True):
 
 
 class _Meta(Struct, omit_defaults=True):
-    """What the ``meta`` of an entry says of a publication.
+    """The part of the ``meta`` of an entry that is about a publication.
 
     ``json``: the body is JSON, not text. ``type``: if that of the entry is another one. ``seq``: the id of a
     message of the action dialect. ``stream``: the publication ends a streamed message. ``except_users``,

@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 1.0
 """How often the streams are looked at. The owner of a stream without a new piece sends a sign of life."""
 CHECK_SECONDS: Final = 5.0
-"""How often the sender of a stream that takes pieces is checked: who was removed or blocked ends after it."""
+"""How often the sender of a stream is checked. The stream of a sender who was removed or blocked ends
+then."""
 SILENT_SECONDS: Final = 10.0
 """Time without a sign of life after which a node asks the owner of a stream."""
 CLOSED_SECONDS: Final = 60.0
@@ -153,7 +154,7 @@ class _OwnStream(Struct):
 
 
 class StreamTarget(ABC):
-    """Where streamed messages are: in channels, or in conversations.
+    """The target of streamed messages: channels, or conversations.
 
     ``name``: of the queries of its nodes. ``streams``: the texts so far.
     """
@@ -324,31 +325,31 @@ class StreamedMessages:
         leases: dict[int, Lease] = {}
         here: list[int] = []
         found = [AppendedPiece(AppendStatus.FAILED)] * len(pieces)
-        for place, piece in enumerate(pieces):
+        for index, piece in enumerate(pieces):
             lease = None if piece.stream in self._own else self._table.node_of(piece.stream, self._others)
             if lease is None:
-                here.append(place)
+                here.append(index)
             elif len(piece.text.encode()) > self._max_bytes:
-                found[place] = AppendedPiece(AppendStatus.TOO_LONG)
+                found[index] = AppendedPiece(AppendStatus.TOO_LONG)
             else:
                 leases[lease.epoch] = lease
-                elsewhere.setdefault(lease.epoch, []).append(place)
+                elsewhere.setdefault(lease.epoch, []).append(index)
 
-        def ask(node_epoch: int, places: list[int]) -> None:
+        def ask(node_epoch: int, indexes: list[int]) -> None:
             assert self._others is not None
-            for some in _in_parts(places, pieces):
-                query = AppendPieces(app, [pieces[place] for place in some], sender)
+            for some in _in_parts(indexes, pieces):
+                query = AppendPieces(app, [pieces[index] for index in some], sender)
                 answers = self._others.query_behind(
                     leases[node_epoch], self._append_query, query, list[AppendedPiece]
                 )
-                for place, answer in zip(some, answers or (), strict=False):
-                    found[place] = answer
+                for index, answer in zip(some, answers or (), strict=False):
+                    found[index] = answer
 
-        asking = [gevent.spawn(ask, node_epoch, places) for node_epoch, places in elsewhere.items()]
+        asking = [gevent.spawn(ask, node_epoch, indexes) for node_epoch, indexes in elsewhere.items()]
         if here:
-            answers = self._append_here(AppendPieces(app, [pieces[place] for place in here], sender))
-            for place, answer in zip(here, answers, strict=True):
-                found[place] = answer
+            answers = self._append_here(AppendPieces(app, [pieces[index] for index in here], sender))
+            for index, answer in zip(here, answers, strict=True):
+                found[index] = answer
         gevent.joinall(asking)
         return found
 
@@ -441,11 +442,11 @@ class StreamedMessages:
         stream = own.stream
         if not own.ended:
             own.ended, own.incomplete = True, incomplete
-            # Who subscribes from now on receives the end, live or from the history.
+            # New subscribers receive the end, live or from the history.
             self._streams.remove(stream.app, stream.channel, id)
         own.closing = True
         try:
-            place = self._publish_end(stream, own.incomplete)
+            position = self._publish_end(stream, own.incomplete)
         except ChannelRefused:
             return None
         finally:
@@ -453,10 +454,10 @@ class StreamedMessages:
         if self._own.pop(id, None) is not None:  # unless its app was deleted meanwhile
             self._counts[stream.app] -= 1
         closed = ClosedStream("closed", stream.channel)
-        if isinstance(place, Rejected):
-            closed = ClosedStream("closed", stream.channel, rejected=place)
-        elif place is not None:
-            closed = ClosedStream("closed", stream.channel, place.epoch, place.offset)
+        if isinstance(position, Rejected):
+            closed = ClosedStream("closed", stream.channel, rejected=position)
+        elif position is not None:
+            closed = ClosedStream("closed", stream.channel, position.epoch, position.offset)
         self._closed[id] = monotonic(), stream.app, stream.head.sender, closed
         while len(self._closed) > MOST_CLOSED:
             del self._closed[next(iter(self._closed))]
@@ -509,7 +510,7 @@ class StreamedMessages:
     # --- time-outs and gaps ---------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Greenlet: close streams without publishers or owners, and read what copies lack."""
+        """Greenlet: close streams without publishers or owners, and read the pieces that copies lack."""
         due = 0.0
         while True:
             is_idle = not (self._own or self._closed or self._streams.by_channel)
@@ -587,15 +588,15 @@ class StreamedMessages:
                 self._streams.add(copy)  # tried again after SILENT_SECONDS
 
 
-def _in_parts(places: Sequence[int], pieces: Sequence[Piece]) -> Iterator[list[int]]:
+def _in_parts(indexes: Sequence[int], pieces: Sequence[Piece]) -> Iterator[list[int]]:
     """Divide the places of pieces, so that the texts of a part have at most about :data:`MOST_BYTES`."""
     part: list[int] = []
     size = 0
-    for place in places:
-        piece_size = len(pieces[place].text.encode())
+    for index in indexes:
+        piece_size = len(pieces[index].text.encode())
         if part and size + piece_size > MOST_BYTES:
             yield part
             part, size = [], 0
-        part.append(place)
+        part.append(index)
         size += piece_size
     yield part

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from imserver.model import Event
 
-KEPT_SECONDS: Final = 86400.0
+EPOCH_SECONDS: Final = 86400.0
 """How long a channel without publications and subscribers keeps its position, so that its numbers go on."""
 _ENTRY_BYTES: Final = 400
 _STREAM_BYTES: Final = 1200
@@ -137,9 +137,9 @@ class LocalHistory:
         self._clock = clock
         self._subscribers = subscribers
         self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
-        """Those that had a publication, in the order of the last one."""
+        """Channels that had a publication, in the order of the last one."""
         self._unused: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
-        """Those that had none: somebody asked for their position."""
+        """Channels without a publication, whose position was requested."""
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event]:
         """See :class:`ChannelHistory`. Never switches."""
@@ -203,7 +203,7 @@ class LocalHistory:
         while streams:
             key, oldest = next(iter(streams.items()))
             now = self._clock()
-            if now < oldest.until + KEPT_SECONDS:
+            if now < oldest.until + EPOCH_SECONDS:
                 return
             if self._subscribers(*key):
                 self._clear(oldest)

@@ -385,9 +385,9 @@ class OtherNodes:
         except (PeerUnavailable, ValueError):
             return None
 
-    def _answer_behind(self, asked: FencedQuery) -> bytes:
-        self.node_messages.wait_for(asked.origin, asked.fence)
-        return self._queries.answer(asked.kind, asked.body)
+    def _answer_behind(self, query: FencedQuery) -> bytes:
+        self.node_messages.wait_for(query.origin, query.fence)
+        return self._queries.answer(query.kind, query.body)
 
     def born(self, birth: int) -> Lease | None:
         """The live node whose process has this birth number. Never switches."""
@@ -457,11 +457,11 @@ class Overview:
         lease is returned. Switches.
         """
         leases = self.leases()
-        asked = StateQuery(debug, detail)
-        answers, missing = self._ask(leases.values(), "state", encode(asked))
+        query = StateQuery(debug, detail)
+        answers, missing = self._ask(leases.values(), "state", encode(query))
         states = read(answers, dict[str, Any])
         own = next(iter(leases))
-        states[own] = dict(self._own_state(asked))
+        states[own] = dict(self._own_state(query))
         for node, lease in leases.items():
             view = msgspec.convert(lease, LeaseView, from_attributes=True)
             states[node] = {**states.get(node, {}), "lease": msgspec.to_builtins(view)}

@@ -3,8 +3,9 @@
 :class:`SoloRegistry` serves a node without Redis,
 :class:`imserver.cluster.redis.registry.RedisRegistry` the nodes that share a Redis.
 
-Each start of a node has its own *epoch*, a number that is never used again. What a node wrote counts only
-while its *lease* is live; data of other epochs is ignored, so the answers stay right after a node was killed.
+Each start of a node has its own *epoch*, a number that is never used again. The data of a node
+counts only while its *lease* is live. Data of other epochs is ignored, so answers stay right after a node was
+killed.
 """
 
 from __future__ import annotations

@@ -126,10 +126,12 @@ def delete(path: str | None, data_dir: str | None, yes: bool, name: str) -> None
 
 def _confirm(name: str) -> None:
     try:
-        said = click.prompt("Type the name of the app to delete it", default="", show_default=False, err=True)
+        typed = click.prompt(
+            "Type the name of the app to delete it", default="", show_default=False, err=True
+        )
     except click.Abort:
-        said = ""
-    if said != name:
+        typed = ""
+    if typed != name:
         fail("nothing was deleted; confirm with the name of the app, or give --yes")
 
 
@@ -165,8 +167,8 @@ Hints = Mapping[str, Any]
 def _fields(
     written: Sequence[str], before: Mapping[str, Any], hints: Hints, unset: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What was written as ``setting=value``. A name with dots changes one field of what was there before;
-    ``unset`` resets it."""
+    """The settings that were written as ``setting=value``. A name with dots changes one field of what was
+    there before; ``unset`` resets it."""
     fields: dict[str, Any] = {}
     for each in written:
         setting, equals, value = each.partition("=")

@@ -21,10 +21,10 @@ from imserver.terminal import fail
 def backup(path: str | None, data_dir: str | None, file: Path) -> None:
     """Copy the SQLite database to a new FILE. Servers may run meanwhile."""
     try:
-        _, place = _place(path, data_dir)
-        if place.file is None:
-            raise StartError(f"{place.shown} is not a SQLite database: use {_TOOLS[place.engine][0]}")
-        copies.backup(place.file, file)
+        _, address = _database_address(path, data_dir)
+        if address.file is None:
+            raise StartError(f"{address.shown} is not a SQLite database: use {_TOOLS[address.engine][0]}")
+        copies.backup(address.file, file)
     except StartError as error:
         fail(error)
     click.echo(f"copied to {file}")
@@ -40,25 +40,25 @@ def restore(path: str | None, data_dir: str | None, file: Path | None) -> None:
     is given twice.
     """
     try:
-        settings, place = _place(path, data_dir)
+        settings, address = _database_address(path, data_dir)
         # A server holds this lock as long as it runs.
         lock = DataDirectory(settings.server.data_dir)
-        if place.file is not None and file is None:
-            raise StartError(f"{place.file} is a SQLite database: name the FILE to restore")
-        if place.file is None and file is not None:
+        if address.file is not None and file is None:
+            raise StartError(f"{address.file} is a SQLite database: name the FILE to restore")
+        if address.file is None and file is not None:
             raise StartError(
-                f"{place.shown} is not a SQLite database: load {file} with {_TOOLS[place.engine][1]}, "
+                f"{address.shown} is not a SQLite database: load {file} with {_TOOLS[address.engine][1]}, "
                 "then run imserver restore without a file"
             )
         lock.start()
         try:
-            if place.file is None or file is None:
-                copies.move_on(place, settings.storage)
-                done = f"{place.shown} continues after all ids that were given since the copy"
+            if address.file is None or file is None:
+                copies.move_on(address, settings.storage)
+                done = f"{address.shown} continues after all ids that were given since the copy"
             else:
-                place.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                before = copies.restore(place.file, file)
-                done = f"restored {place.file}" + (f"; the previous database is {before}" if before else "")
+                address.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                before = copies.restore(address.file, file)
+                done = f"restored {address.file}" + (f"; the previous database is {before}" if before else "")
         finally:
             lock.stop()
     except StartError as error:
@@ -66,7 +66,7 @@ def restore(path: str | None, data_dir: str | None, file: Path | None) -> None:
     click.echo(done)
 
 
-def _place(path: str | None, data_dir: str | None) -> tuple[Config, DatabaseAddress]:
+def _database_address(path: str | None, data_dir: str | None) -> tuple[Config, DatabaseAddress]:
     settings = load_settings(path, data_dir)
     return settings, database_address(settings.storage, settings.server.data_dir)
 

@@ -61,9 +61,9 @@ def add(url: str, app: str, key_file: str | None, nickname: str, owner: str, nam
     """Make a bot with the user name NAME and print its token once."""
     body = {"app": app, "name": name, "nickname": nickname or name}
     with _server(url, key_file) as api:
-        made = api.call("POST", "bots", {**body, "user": owner} if owner else body)
-    click.echo(f"The id of this bot is {made['id']}. Save the token: it is not shown again.", err=True)
-    click.echo(made["token"])
+        bot = api.call("POST", "bots", {**body, "user": owner} if owner else body)
+    click.echo(f"The id of this bot is {bot['id']}. Save the token: it is not shown again.", err=True)
+    click.echo(bot["token"])
 
 
 @bot.command("list")

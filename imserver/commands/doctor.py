@@ -32,7 +32,7 @@ from imserver.storage.engines import probe
 from imserver.supervisor.slot import LAST_PORT, PORTS_PER_NODE, check_ports
 from imserver.terminal import fail
 
-Verdict = Literal["ok", "warn", "fail"]
+Level = Literal["ok", "warn", "fail"]
 
 WANTED_FILES: Final = 65_536
 """Open files that a node of a common size needs."""
@@ -50,14 +50,14 @@ _TRIES: Final = 9
 _TIMEX_BYTES: Final = 512
 """Room for the kernel's ``struct timex``, which has 208 bytes on 64-bit Linux."""
 _TIME_ERROR: Final = 5
-"""What adjtimex returns while no service steers the clock."""
+"""The result of adjtimex while no service steers the clock."""
 _DAY: Final = 86_400
 
 
 class Finding(Struct, frozen=True):
     """The result of one check. ``meaning`` and ``mend`` are empty if there is nothing to do."""
 
-    verdict: Verdict
+    level: Level
     name: str
     found: str
     meaning: str = ""
@@ -67,9 +67,9 @@ class Finding(Struct, frozen=True):
 Findings = Iterator[Finding]
 
 
-def _finding(bad: bool, name: str, found: str, meaning: str, mend: str, verdict: Verdict = "warn") -> Finding:
-    """``verdict`` with its meaning and remedy if it is bad, else ``ok``."""
-    return Finding(verdict, name, found, meaning, mend) if bad else Finding("ok", name, found)
+def _finding(bad: bool, name: str, found: str, meaning: str, mend: str, level: Level = "warn") -> Finding:
+    """``level`` with its meaning and remedy if it is bad, else ``ok``."""
+    return Finding(level, name, found, meaning, mend) if bad else Finding("ok", name, found)
 
 
 def findings(config: Config) -> Findings:
@@ -309,22 +309,22 @@ def _clock(name: str, difference: float) -> Finding:
 
 
 def _database(config: Config) -> Findings:
-    place = database_address(config.storage, config.server.data_dir)
-    if not place.exists:
-        yield Finding("ok", "database", f"{place.shown} does not exist yet; it is created at first use")
+    address = database_address(config.storage, config.server.data_dir)
+    if not address.exists:
+        yield Finding("ok", "database", f"{address.shown} does not exist yet; it is created at first use")
         return
     try:
-        state = probe(place, config.storage, _TRIES)
+        state = probe(address, config.storage, _TRIES)
     except Exception as error:
         yield Finding(
             "fail",
             "database",
-            f"{place.shown} does not answer: {str(error).splitlines()[0]}",
+            f"{address.shown} does not answer: {str(error).splitlines()[0]}",
             "accounts, apps created at run time and stored messages fail until it does",
             "check storage.url, and that its user may log in from this machine",
         )
         return
-    yield Finding("ok", "database", f"{state.name} {state.version} at {place.shown}")
+    yield Finding("ok", "database", f"{state.name} {state.version} at {address.shown}")
     yield _speed(
         "database round trip", state.round_trip, "it is part of every acknowledgement", "move it nearer"
     )
@@ -361,7 +361,7 @@ def _disk(config: Config) -> Findings:
         "disk space",
         f"{_size(free)} free for {config.server.data_dir}",
         f"below {_size(wanted)}: {before}messages are refused",
-        "enlarge the volume, or set storage.keep_seconds and limits of what users store",
+        "enlarge the volume, or set storage.retention_seconds and limits of what users store",
     )
     if not os.access(folder, os.W_OK):
         user, missing = os.geteuid(), folder != wanted_folder
@@ -537,8 +537,8 @@ def doctor(path: str | None, data_dir: str | None) -> None:
         fail(error)
     failed = 0
     for finding in findings(config):
-        failed += finding.verdict == "fail"
-        mark = click.style(f"{finding.verdict:4}", fg=_COLOURS[finding.verdict])
+        failed += finding.level == "fail"
+        mark = click.style(f"{finding.level:4}", fg=_COLOURS[finding.level])
         click.echo(f"{mark}  {finding.name}: {finding.found}")
         if finding.meaning:
             click.echo(f"      {finding.meaning}")

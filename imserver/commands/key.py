@@ -13,7 +13,7 @@ from imserver.storage.contract import KeyRow
 from imserver.terminal import fail, table
 
 PREFIX: Final = "imk_"
-"""What keys begin with, so that people, and tools that look for leaked secrets, know one when they see it."""
+"""The prefix of keys. By it people, and tools that look for leaked secrets, recognise a key."""
 NOTE_CHARACTERS: Final = 200
 
 _Scope: Final = click.Choice(["push", "read", "admin"])
@@ -21,7 +21,7 @@ _SECRET_BYTES: Final = 32
 _ID_BYTES: Final = 6
 _CLOSED_SHOWN: Final = 20
 _CONFIGURED: Final = "config:"
-"""What the ids of keys in the settings begin with."""
+"""The prefix of ids of keys in the settings."""
 
 
 @click.group()
@@ -124,7 +124,7 @@ def revoke(path: str | None, data_dir: str | None, name: str) -> None:
     if name.startswith(_CONFIGURED):
         fail(f"{name} is a key of the settings: remove it from api.keys, then send SIGHUP to running servers")
     with opened(path, data_dir) as (_, store, _):
-        revoked = store.revoke_key(name) if store.place.exists else None
+        revoked = store.revoke_key(name) if store.address.exists else None
     if revoked is None:
         fail(f"no key has the id {name}")
     click.echo("revoked" if revoked else "already revoked")

@@ -63,7 +63,7 @@ class OutboxRow(Struct, frozen=True):
         return msgspec.json.decode(self.push, type=dict[str, Any])
 
 
-def check_place(url: str, name: str) -> None:
+def check_table(url: str, name: str) -> None:
     """Raise ValueError if this cannot be the address of a database and the name of a table."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"expected a table named by a-z, 0-9 and _, got {name!r}")
@@ -80,7 +80,7 @@ class OutboxTable:
     """
 
     def __init__(self, url: str, name: str) -> None:
-        check_place(url, name)
+        check_table(url, name)
         self.name = name
         self._table = sql.Identifier(name)
         try:
@@ -227,7 +227,7 @@ class OutboxWorker:
     """
 
     def __init__(self, database: str, table: str, url: str, key: str) -> None:
-        check_place(database, table)
+        check_table(database, table)
         self._database = database
         self._table = table
         self._url = url
@@ -293,18 +293,18 @@ def outbox(database: str | None, table: str, url: str, key_file: str | None, cre
     when it ends.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    place = database or os.environ.get(ENVIRONMENT_DATABASE, "")
-    if not place:
+    database_url = database or os.environ.get(ENVIRONMENT_DATABASE, "")
+    if not database_url:
         fail(f"no database: give --database or set {ENVIRONMENT_DATABASE}")
     address, key = server_address(url), read_key(key_file)
     try:
         if create:
-            made = OutboxTable(place, table)
-            made.create()
-            made.close()
+            outbox_table = OutboxTable(database_url, table)
+            outbox_table.create()
+            outbox_table.close()
             click.echo(f"table {table} exists")
             return
-        worker = OutboxWorker(place, table, address, key)
+        worker = OutboxWorker(database_url, table, address, key)
     except (OutboxUnavailable, ValueError) as error:
         fail(error)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,5 @@
-"""What a careful operator would change before strangers reach the server: ``check-config --production``."""
+"""Settings that a careful operator changes before strangers reach the server: ``check-config
+--production``."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ LONG_PAGE_TOKEN_SECONDS: Final = 86400
 
 
 class Deployment(Struct, frozen=True):
-    """What is checked: the settings, their file, and what the database adds to them.
+    """The input of the check: the settings, their file, and the apps and keys of the database.
 
     ``keyed``: an API key exists or has existed in the database. ``apps``: all apps by name, those made at run
     time too.

@@ -75,10 +75,10 @@ def create(
                 load_keys([row], _secret(settings, row), tenant.name)
             else:
                 fail(f"the app has the public key of {row.algorithm}: --key-file names the private one")
-            made = make_token(user, tenant.name, int(time()) + seconds, row, key, channel)
+            text = make_token(user, tenant.name, int(time()) + seconds, row, key, channel)
         except (BadKey, OSError, UnicodeDecodeError) as error:
             fail(error)
-    click.echo(made)
+    click.echo(text)
 
 
 @token.command()
@@ -96,8 +96,8 @@ def secret(path: str | None, data_dir: str | None, option: str | None, app: str 
         row = next((row for row in tenant.jwt if not (row.key or row.key_file)), None)
         if row is None:
             fail(f"app {tenant.name} has no jwt entry without a key")
-        made = derived_secret(_secret(settings, row), tenant.name)
-    click.echo(made)
+        text = derived_secret(_secret(settings, row), tenant.name)
+    click.echo(text)
 
 
 @token.command()

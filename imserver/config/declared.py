@@ -1,4 +1,4 @@
-"""What declarations of settings say besides types, limits and defaults, and how values are read by it.
+"""The marks of settings besides types, limits and defaults, and functions that read values by them.
 
 A setting is a field of a struct. A mark is an entry of ``extra`` in the :class:`msgspec.Meta` of its type:
 

@@ -20,9 +20,10 @@ from imserver.config.values import (
     AUTO,
     CORE,
     NO_FEATURE,
+    OLD_NAME,
     ConfigError,
     Declarations,
-    Places,
+    Locations,
     Row,
     check_config,
     fold,
@@ -49,11 +50,11 @@ INI_SUFFIX: Final = ".ini"
 _Settings = TypeVar("_Settings", bound=msgspec.Struct)
 
 Declare = Callable[[tuple[str, ...] | None], Declarations]
-"""Returns what the core and these features declare (None: all features). Raises StartError."""
+"""Returns the declarations of the core and of these features (None: all features). Raises StartError."""
 
 
 def core_alone(_features: tuple[str, ...] | None) -> Declarations:
-    """What the core declares."""
+    """The declarations of the core."""
     return CORE
 
 
@@ -70,19 +71,19 @@ def load_config(
     the process's). ``overrides``: the command line as ``{"app.http_port": 8080}``. ``declare``: which
     settings the features have that the settings name. Raises :class:`ConfigError` with a one-line message.
     """
-    return load_with_places(path, environ, overrides, declare)[0]
+    return load_with_locations(path, environ, overrides, declare)[0]
 
 
-def load_with_places(
+def load_with_locations(
     path: str | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     declare: Declare = core_alone,
-) -> tuple[Config, Places]:
+) -> tuple[Config, Locations]:
     """The settings, and where those of the file were written; see :func:`load_config`."""
     environ = os.environ if environ is None else environ
     path = path or settings_file(environ)
-    places = Places(path or "configuration")
+    locations = Locations(path or "configuration")
     warnings: list[str] = []
     original: AppIni | GochatYaml | None = None
     document: Any = {}
@@ -92,50 +93,53 @@ def load_with_places(
         original = read_app_ini(_text_of(path), path)
     elif path is not None:
         document, original = _parse(_text_of(path), path)
-    declared = _declare(document, environ, places, declare)
-    values = _read_document(document, places, declared)
+    declared = _declare(document, environ, locations, declare)
+    values = _read_document(document, locations, declared)
     if original is not None:
-        made = {
-            name: declared.convert(declared.rows[name], value, places)
+        converted = {
+            name: declared.convert(declared.rows[name], value, locations)
             for name, value in original.values.items()
             if name in declared.rows  # else its feature is absent
         }
-        values = made | values
+        values = converted | values
     given = _from_environment(environ, warnings, declared)
-    line = Places("command line")
+    line = Locations("command line")
     given |= {
         name: declared.convert(declared.rows[name], value, line) for name, value in (overrides or {}).items()
     }
     for name in given:
-        places.forget(name)
+        locations.forget(name)
     values |= given
-    config = _build(values, tuple(warnings), declared, places)
-    check_config(config, places)
+    warnings += locations.warnings
+    config = _build(values, tuple(warnings), declared, locations)
+    check_config(config, locations)
     if weak := short_sign_key(config):
-        weak = f"{places.of('jwt.sign_key')}: {weak}"
+        weak = f"{locations.of('jwt.sign_key')}: {weak}"
         config = msgspec.structs.replace(config, warnings=(*config.warnings, weak))
     if original is not None:
         warned = (*config.warnings, *original.warnings(config))
         config = msgspec.structs.replace(config, warnings=warned)
-    return config, places
+    return config, locations
 
 
-def _declare(document: Any, environ: Mapping[str, str], places: Places, declare: Declare) -> Declarations:
-    """What the features declare that the environment or the file names."""
+def _declare(
+    document: Any, environ: Mapping[str, str], locations: Locations, declare: Declare
+) -> Declarations:
+    """The declarations of the features that the environment or the file names."""
     row = CORE.rows["features"]
     features: tuple[str, ...] | None = None
     for written, content in document.items():
         if fold(written) == row.name:
-            places.note(row.name, document, written)
-            features = CORE.convert(row, content, places)
+            locations.note(row.name, document, written)
+            features = CORE.convert(row, content, locations)
     variable = f"{ENVIRONMENT_PREFIX}{row.name.upper()}"
     if variable in environ:
-        places.forget(row.name)
-        features = CORE.convert(row, _from_text(row, environ[variable], variable), Places(variable))
+        locations.forget(row.name)
+        features = CORE.convert(row, _from_text(row, environ[variable], variable), Locations(variable))
     try:
         return declare(features)
     except StartError as error:
-        raise places.wrong(row.name, str(error)) from None
+        raise locations.wrong(row.name, str(error)) from None
 
 
 def settings_file(environ: Mapping[str, str]) -> str | None:
@@ -202,38 +206,39 @@ def _parse(text: str, path: str) -> tuple[Any, GochatYaml | None]:
     return document, original
 
 
-def _read_document(document: Any, places: Places, declared: Declarations) -> dict[str, Any]:
+def _read_document(document: Any, locations: Locations, declared: Declarations) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for written, content in document.items():
-        where = f"{places.source}, line {document.lines[written]}"
+        where = f"{locations.source}, line {document.lines[written]}"
         section = declared.names.get(fold(written))
         if section is None:
             if declared.is_absent(str(written)):
                 raise ConfigError(f"{where}: {written}: {NO_FEATURE}")
             raise _unknown(written, where, declared)
         if section in declared.rows:
-            places.note(section, document, written)
-            _set(values, declared, declared.rows[section], content, places)
+            locations.note(section, document, written)
+            _set(values, declared, declared.rows[section], content, locations)
         elif _is_mapping(content):
-            _read_section(values, str(written), content, places, declared)
+            _read_section(values, str(written), content, locations, declared)
         elif content is not None:
             raise ConfigError(f"{where}: {section}: expected settings, got {type(content).__name__}")
     return values
 
 
 def _read_section(
-    values: dict[str, Any], written: str, content: Any, places: Places, declared: Declarations
+    values: dict[str, Any], written: str, content: Any, locations: Locations, declared: Declarations
 ) -> None:
     for key, value in content.items():
         name = f"{written}.{key}"
         row = declared.by_folded.get(fold(name))
         if row is None:
-            where = f"{places.source}, line {content.lines[key]}"
+            where = f"{locations.source}, line {content.lines[key]}"
             if declared.is_absent(name):
                 raise ConfigError(f"{where}: {name}: {NO_FEATURE}")
             raise _unknown(name, where, declared)
-        places.note(row.name, content, key)
-        _set(values, declared, row, value, places)
+        locations.note(row.name, content, key)
+        locations.note_old(row.name, name)
+        _set(values, declared, row, value, locations)
 
 
 def _unknown(written: Hashable, where: str, declared: Declarations) -> ConfigError:
@@ -242,10 +247,10 @@ def _unknown(written: Hashable, where: str, declared: Declarations) -> ConfigErr
     )
 
 
-def _set(values: dict[str, Any], declared: Declarations, row: Row, value: Any, places: Places) -> None:
+def _set(values: dict[str, Any], declared: Declarations, row: Row, value: Any, locations: Locations) -> None:
     if row.name in values:
-        raise ConfigError(f"{places.of(row.name)} is given twice, in two spellings")
-    values[row.name] = declared.convert(row, value, places)
+        raise ConfigError(f"{locations.of(row.name)} is given twice, in two spellings")
+    values[row.name] = declared.convert(row, value, locations)
 
 
 # --- environment --------------------------------------------------------------------------------------------
@@ -262,7 +267,11 @@ def _from_environment(
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         row = by_variable.get(fold(name))
         if row is not None:
-            _set(values, declared, row, _from_text(row, environ[variable], variable), Places(variable))
+            where = Locations(variable)
+            if fold(name) != fold(row.name).replace(".", ""):
+                warnings.append(f"{variable}: {OLD_NAME.format(row.name)}")
+            _set(values, declared, row, _from_text(row, environ[variable], variable), where)
+            warnings += where.warnings
         elif absent := declared.absent_variable(name):
             raise ConfigError(f"{variable}: {absent}: {NO_FEATURE}")
         else:
@@ -294,7 +303,7 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
 
 
 def _build(
-    values: Mapping[str, Any], warnings: tuple[str, ...], declared: Declarations, places: Places
+    values: Mapping[str, Any], warnings: tuple[str, ...], declared: Declarations, locations: Locations
 ) -> Config:
     parts: dict[str, Any] = {"warnings": warnings}
     sections: dict[str, dict[str, Any]] = {}
@@ -305,7 +314,7 @@ def _build(
         else:
             parts[section] = value
     parts["of_features"] = tuple(
-        (section, _made(kind, section, sections.get(section, {}), places))
+        (section, _feature_settings(kind, section, sections.get(section, {}), locations))
         for section, kind in declared.sections
     )
     defaults = Config()
@@ -321,14 +330,14 @@ def _build(
     return Config(**parts)
 
 
-def _made(
-    kind: type[msgspec.Struct], section: str, given: Mapping[str, Any], places: Places
+def _feature_settings(
+    kind: type[msgspec.Struct], section: str, given: Mapping[str, Any], locations: Locations
 ) -> msgspec.Struct:
     """The settings that a feature declares in a section."""
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     for field in fields.values():
         if field.required and field.name not in given:
-            raise places.wrong(section, f"{field.name} is missing")
+            raise locations.wrong(section, f"{field.name} is missing")
     return kind(**{name: value for name, value in given.items() if name in fields})
 
 

@@ -1,4 +1,4 @@
-"""The manual of all settings: ``config/default.yaml``, without what a node does not have."""
+"""The manual of all settings: ``config/default.yaml``, without the settings that a node does not have."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ _OWN: Final = _UNUSED | {
 }
 """Keys that are the original's alone."""
 _SIGNATURE: Final = _OWN - {"app.node"}
-"""Those by which its files are known: ``node`` is too likely a slip in one of ours."""
+"""Sections by which its files are known, without ``node``: that may be a slip in a file of ours."""
 _OWN_SECTIONS: Final = ("mysql", "etcd", "rabbitmq")
 
 
@@ -198,11 +198,11 @@ class _Given(Struct, frozen=True):
 
     written: str
     value: Any
-    place: str
+    location: str
 
 
 class GochatYaml(Struct, frozen=True):
-    """What one file says in words that are not ours. ``values`` are the settings that it makes, as files of
+    """The settings of one file of another server. ``values`` are the settings that it makes, as files of
     our own write them; ``idle`` the keys that have no effect."""
 
     where: str
@@ -245,10 +245,10 @@ def take_gochat(document: Mapping, where: str) -> GochatYaml | None:
             folded = fold(f"{name}.{key}")
             if folded not in _OWN:
                 continue
-            place = f"{where}, line {section.lines[key]}: {name}.{key}"
+            location = f"{where}, line {section.lines[key]}: {name}.{key}"
             if folded in given:
-                raise ConfigError(f"{place} is given twice, in two spellings")
-            given[folded] = _Given(f"{name}.{key}", section[key], place)
+                raise ConfigError(f"{location} is given twice, in two spellings")
+            given[folded] = _Given(f"{name}.{key}", section[key], location)
             del section[key]
     for name in [name for name, section in sections.items() if fold(name) in _OWN_SECTIONS and not section]:
         del document[name]
@@ -280,7 +280,7 @@ def _gochat_port(given: _Given | None, usual: int) -> int:
         return usual
     text = str(given.value)
     if isinstance(given.value, bool) or not (text.isascii() and text.isdecimal() and int(text) < 65536):
-        raise ConfigError(f"{given.place}: expected a port, got {given.value!r}")
+        raise ConfigError(f"{given.location}: expected a port, got {given.value!r}")
     return int(text)
 
 
@@ -291,7 +291,7 @@ def _gochat_host(given: _Given | None) -> str:
     try:
         address = ipaddress.ip_address(str(given.value))
     except ValueError:
-        raise ConfigError(f"{given.place}: expected an address, got {given.value!r}") from None
+        raise ConfigError(f"{given.location}: expected an address, got {given.value!r}") from None
     return "" if address.is_loopback else str(address)
 
 

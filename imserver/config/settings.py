@@ -372,17 +372,19 @@ class TenantSettings(Struct, frozen=True):
         ],
         about("Namespace of channels → its options; `*`: of all channels without a row of their own."),
     ] = field(default_factory=dict)
-    keep_seconds: Annotated[
+    retention_seconds: Annotated[
         Seconds, about("The longest age of stored messages in seconds; 0: the server's setting.")
     ] = 0.0
-    keep_messages: Annotated[
+    retention_messages: Annotated[
         AppCount, about("The maximum number of stored messages; 0: the server's setting.")
     ] = 0
     room_members: Annotated[
         dict[Annotated[Text, Meta(extra={"api": {"max_length": 255}})], tuple[Text, ...]],
         about("Rooms of the action dialect, with the users who belong to them."),
     ] = field(default_factory=dict)
-    keep_talks: Annotated[bool, about("Whether messages of the `action` dialect are stored.")] = False
+    store_conversations: Annotated[bool, about("Whether messages of the `action` dialect are stored.")] = (
+        False
+    )
     max_user_bytes: Annotated[
         int,
         Meta(ge=0, le=MAX_USER_BYTES),
@@ -467,8 +469,8 @@ class StorageSettings(Struct, frozen=True):
     pool_size: Amount = 4
     seconds: Annotated[float, Meta(gt=0, le=60)] = 5.0
     look_seconds: Annotated[float, Meta(gt=0, le=60)] = 2.0
-    keep_seconds: Seconds = 0.0
-    keep_messages: Count = 0
+    retention_seconds: Seconds = 0.0
+    retention_messages: Count = 0
     expire_seconds: Annotated[float, Meta(gt=0, le=86400)] = 60.0
 
 

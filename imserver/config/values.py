@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
@@ -37,14 +38,45 @@ class ConfigError(StartError):
     place."""
 
 
-class Places:
+RENAMED: Final = {
+    "storage.keep_seconds": "storage.retention_seconds",
+    "storage.keep_messages": "storage.retention_messages",
+    "apps.*.keep_seconds": "apps.*.retention_seconds",
+    "apps.*.keep_messages": "apps.*.retention_messages",
+    "apps.*.keep_talks": "apps.*.store_conversations",
+}
+"""Old name of a setting → its name. The next release does not read the old ones any more."""
+RENAMED_OF_APPS: Final = {
+    old.rpartition(".")[2]: new.rpartition(".")[2]
+    for old, new in RENAMED.items()
+    if old.startswith("apps.*.")
+}
+"""Old name of a setting of an app → its name. Stored apps have the old ones,
+which the release before reads, too."""
+OLD_NAME: Final = "the old name of {}, which the next release does not know"
+_STORED_NAMES: Final = {name: old for old, name in RENAMED_OF_APPS.items()}
+
+
+def stored_name(name: str) -> str:
+    """The name under which a setting of an app is stored."""
+    return _STORED_NAMES.get(name, name)
+
+
+def stored_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an app under the names under which they are stored."""
+    return {stored_name(name): value for name, value in fields.items()}
+
+
+class Locations:
     """Where settings were written, for messages: a source, and the lines of those that have one.
 
-    ``source`` is a file, an environment variable or an app.
+    ``source`` is a file, an environment variable or an app. ``warnings``: one line for each setting that was
+    given under its old name.
     """
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self.warnings: list[str] = []
         self._lines: dict[str, int] = {}
 
     def note(self, name: str, mapping: object, key: object) -> None:
@@ -59,6 +91,12 @@ class Places:
         if lines:
             self._lines[name] = min(lines.values())
 
+    def note_old(self, name: str, written: object) -> None:
+        """Warn if the setting ``name`` was written under its old name."""
+        key = name.rpartition(".")[2]
+        if fold(str(written).rpartition(".")[2]) != fold(key):
+            self.warnings.append(f"{self.of(name).removesuffix(name)}{written}: {OLD_NAME.format(key)}")
+
     def forget(self, name: str) -> None:
         """A setting was given elsewhere, too, and that counts."""
         self._lines = {each: line for each, line in self._lines.items() if not _is_within(each, name)}
@@ -68,7 +106,8 @@ class Places:
         return ConfigError(f"{self.of(name)}: {problem}")
 
     def of(self, name: str) -> str:
-        """The place and the name of a setting. A setting without a line has that of what it is part of."""
+        """The place and the name of a setting. A setting without a line has the line of the section or the
+        setting that contains it."""
         known = max((each for each in self._lines if _is_within(name, each)), key=len, default="")
         return f"{self.source}, line {self._lines[known]}: {name}" if known else f"{self.source}: {name}"
 
@@ -91,7 +130,7 @@ def fold(name: object) -> str:
 
 
 NO_FEATURE: Final = "the setting features leaves this feature out"
-"""What is said about settings of absent features."""
+"""The error about settings of absent features."""
 
 
 class Declarations:
@@ -127,8 +166,9 @@ class Declarations:
         rows = tuple(self._declared_rows())
         self.rows: Mapping[str, Row] = {row.name: row for row in rows}
         """Canonical name → setting, in the order of the manual."""
-        self.by_folded: Mapping[str, Row] = {fold(name): row for name, row in self.rows.items()}
-        """Folded ``section.key`` → setting."""
+        old = {fold(old): self.rows[name] for old, name in RENAMED.items() if name in self.rows}
+        self.by_folded: Mapping[str, Row] = old | {fold(name): row for name, row in self.rows.items()}
+        """Folded ``section.key``, also an old one → setting."""
         _check_once([*(row.name for row in rows), *(f"apps.*.{name}" for name, _ in of_apps)])
         names = [name.partition(".")[0] for name in self.rows]
         self.names: Mapping[str, str] = {fold(name): name for name in names}
@@ -157,41 +197,43 @@ class Declarations:
             names |= {key.partition(".")[2]: name for key, name in names.items() if "." in key}
         return names[_closest(folded, names)]
 
-    def convert(self, row: Row, value: Any, places: Places) -> Any:
+    def convert(self, row: Row, value: Any, locations: Locations) -> Any:
         """Convert a value to the type of its setting. Raises ConfigError, which names place and setting."""
         if row.name == "apps" and isinstance(value, dict):
-            return {name: self.app_of(fields) for name, fields in self._shape_apps(value, places).items()}
-        return msgspec.convert(_shape(row.hint, value, row.name, places), row.hint)
+            return {name: self.app_of(fields) for name, fields in self._shape_apps(value, locations).items()}
+        return msgspec.convert(_shape(row.hint, value, row.name, locations), row.hint)
 
-    def _shape_apps(self, value: dict[Any, Any], places: Places) -> dict[str, dict[str, Any]]:
-        shaped = _shape_dict(dict[AppName, Any], value, "apps", places)  # the names
+    def _shape_apps(self, value: dict[Any, Any], locations: Locations) -> dict[str, dict[str, Any]]:
+        shaped = _shape_dict(dict[AppName, Any], value, "apps", locations)  # the names
         for name, fields in shaped.items():
             above = f"apps.{name}"
             if isinstance(fields, dict):
-                shaped[name] = self._shape_app(fields, above, places)
+                shaped[name] = self._shape_app(fields, above, locations)
             else:
-                _check_type(TenantSettings, fields, above, places)
+                _check_type(TenantSettings, fields, above, locations)
         return shaped
 
-    def _shape_app(self, fields: dict[Any, Any], above: str, places: Places) -> dict[str, Any]:
+    def _shape_app(self, fields: dict[Any, Any], above: str, locations: Locations) -> dict[str, Any]:
         for key in fields:
             if fold(f"apps.*.{key}") in self._absent:
                 inner = f"{above}.{key}" if above else str(key)
-                places.note(inner, fields, key)
-                raise places.wrong(inner, NO_FEATURE)
-        shaped = _shape_fields(self.app_hints, fields, above, places)
+                locations.note(inner, fields, key)
+                raise locations.wrong(inner, NO_FEATURE)
+        shaped = _shape_fields(self.app_hints, fields, above, locations, RENAMED_OF_APPS)
         for number, dialect in enumerate(shaped.get("dialects", ()) if self.dialects else ()):
             if dialect not in self.dialects:
                 inner = f"{above}.dialects[{number}]" if above else f"dialects[{number}]"
                 expected = ", ".join(sorted(self.dialects))
-                raise places.wrong(inner, f"expected one of {expected}; got {dialect!r}")
+                raise locations.wrong(inner, f"expected one of {expected}; got {dialect!r}")
         return shaped
 
     def app_of(self, fields: Mapping[str, Any]) -> TenantSettings:
-        """The settings of an app from plain values. What nothing declares is ignored.
+        """The settings of an app from plain values, also under their stored names. What nothing declares is
+        ignored.
 
         Raises :class:`msgspec.ValidationError`.
         """
+        fields = {RENAMED_OF_APPS.get(name, name): value for name, value in fields.items()}
         return msgspec.structs.replace(
             msgspec.convert(fields, TenantSettings),
             of_features=tuple(
@@ -200,12 +242,12 @@ class Declarations:
             ),
         )
 
-    def given_fields(self, given: Mapping[str, Any], places: Places) -> dict[str, Any]:
+    def given_fields(self, given: Mapping[str, Any], locations: Locations) -> dict[str, Any]:
         """Check the given settings of an app. Returns them under their canonical names, as plain values.
 
         Raises ConfigError, which names the place and the setting.
         """
-        shaped = self._shape_app(dict(given), "", places)
+        shaped = self._shape_app(dict(given), "", locations)
         written = plain(self.app_of(shaped))
         return {name: written[name] for name in shaped}
 
@@ -251,7 +293,7 @@ def _kind(hint: Any) -> inspect.Type:
     return inspect.type_info(hint)
 
 
-def _shape(hint: Any, value: Any, name: str, places: Places) -> Any:
+def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
     """Check a value, normalize the spelling of its keys, and convert numbers that name apps to text."""
     kind = _kind(hint)
     if isinstance(kind, inspect.Metadata):
@@ -262,68 +304,75 @@ def _shape(hint: Any, value: Any, name: str, places: Places) -> Any:
         kind = kind.type
     if isinstance(kind, inspect.LiteralType) and value not in kind.values:
         choices = ", ".join(str(choice) or "(empty)" for choice in kind.values)
-        raise places.wrong(name, f"expected one of {choices}; got {value!r}")
+        raise locations.wrong(name, f"expected one of {choices}; got {value!r}")
     if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
         item_hint = get_args(bare(hint))[0]
         for i, item in enumerate(value):
-            places.note_item(f"{name}[{i}]", item)
-        return [_shape(item_hint, item, f"{name}[{i}]", places) for i, item in enumerate(value)]
+            locations.note_item(f"{name}[{i}]", item)
+        return [_shape(item_hint, item, f"{name}[{i}]", locations) for i, item in enumerate(value)]
     if isinstance(kind, inspect.DictType) and isinstance(value, dict):
-        return _shape_dict(hint, value, name, places)
+        return _shape_dict(hint, value, name, locations)
     if isinstance(kind, inspect.StructType) and isinstance(value, dict):
-        return _shape_struct(kind.cls, value, name, places)
-    _check_type(hint, value, name, places)
+        return _shape_struct(kind.cls, value, name, locations)
+    _check_type(hint, value, name, locations)
     return value
 
 
-def _shape_dict(hint: Any, value: dict[Any, Any], name: str, places: Places) -> dict[Any, Any]:
+def _shape_dict(hint: Any, value: dict[Any, Any], name: str, locations: Locations) -> dict[Any, Any]:
     key_hint, value_hint = get_args(bare(hint))
     shaped: dict[Any, Any] = {}
     for key, item in value.items():
         inner = f"{name}.{key}"
-        places.note(inner, value, key)
+        locations.note(inner, value, key)
         if key == "":
-            raise ConfigError(f"{places.of(inner).removesuffix('.')}: expected a name, got ''")
-        shaped_key = _shape(key_hint, key, inner, places)
+            raise ConfigError(f"{locations.of(inner).removesuffix('.')}: expected a name, got ''")
+        shaped_key = _shape(key_hint, key, inner, locations)
         if shaped_key in shaped:
-            raise ConfigError(f"{places.of(inner)} is given twice, as a number and as text")
-        shaped[shaped_key] = _shape(value_hint, item, inner, places)
+            raise ConfigError(f"{locations.of(inner)} is given twice, as a number and as text")
+        shaped[shaped_key] = _shape(value_hint, item, inner, locations)
     return shaped
 
 
 def _shape_struct(
-    struct: type[msgspec.Struct], value: dict[Any, Any], name: str, places: Places
+    struct: type[msgspec.Struct], value: dict[Any, Any], name: str, locations: Locations
 ) -> dict[str, Any]:
-    shaped = _shape_fields(hints_of(struct), value, name, places)
+    shaped = _shape_fields(hints_of(struct), value, name, locations)
     for required in msgspec.structs.fields(struct):
         if required.required and required.name not in shaped:
-            raise places.wrong(name, f"{required.name} is missing")
+            raise locations.wrong(name, f"{required.name} is missing")
     return shaped
 
 
 def _shape_fields(
-    hints: Mapping[str, Any], value: dict[Any, Any], name: str, places: Places
+    hints: Mapping[str, Any],
+    value: dict[Any, Any],
+    name: str,
+    locations: Locations,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    fields = {fold(field): field for field in hints}
+    fields = {fold(old): field for old, field in renamed.items() if field in hints}
+    fields |= {fold(field): field for field in hints}
     shaped: dict[str, Any] = {}
     above = f"{name}." if name else ""
     for key, item in value.items():
         field = fields.get(fold(key))
         inner = f"{above}{field or key}"
-        places.note(inner, value, key)
+        locations.note(inner, value, key)
         if field is None:
             closest = fields[_closest(fold(key), fields)]
-            place = places.of(inner).removesuffix(inner)
+            where = locations.of(inner).removesuffix(inner)
             raise ConfigError(
-                f"{place}unknown key '{above}{key}'; the nearest known key is '{above}{closest}'"
+                f"{where}unknown key '{above}{key}'; the nearest known key is '{above}{closest}'"
             )
         if field in shaped:
-            raise ConfigError(f"{places.of(inner)} is given twice, in two spellings")
-        shaped[field] = _shape(hints[field], item, inner, places)
+            raise ConfigError(f"{locations.of(inner)} is given twice, in two spellings")
+        if renamed:
+            locations.note_old(inner, key)
+        shaped[field] = _shape(hints[field], item, inner, locations)
     return shaped
 
 
-def _check_type(hint: Any, value: Any, name: str, places: Places) -> None:
+def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
@@ -333,7 +382,7 @@ def _check_type(hint: Any, value: Any, name: str, places: Places) -> None:
         whole = "object" in expected or "array" in expected
         if isinstance(value, str | int | float) and not (whole or name.endswith(_SECRETS)):
             problem = f"{expected}, got {value!r}"
-        raise places.wrong(name, f"{problem[:1].lower()}{problem[1:]}") from None
+        raise locations.wrong(name, f"{problem[:1].lower()}{problem[1:]}") from None
 
 
 _SECRETS: Final = ("key", "secret", "password")
@@ -407,7 +456,7 @@ def is_placeholder(secret: str) -> bool:
 
 
 def short_sign_key(config: Config) -> str:
-    """What is wrong with a key of account tokens that is too short; ``""``: it is not.
+    """The warning about a key of account tokens that is too short; ``""``: it is long enough.
 
     GoChat's default is valid in demo mode only.
     """
@@ -420,160 +469,160 @@ def short_sign_key(config: Config) -> str:
     )
 
 
-def check_tenant(tenant: TenantSettings, places: Places, app: str = "") -> None:
+def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") -> None:
     """Check an app's settings beyond their types. Raises ConfigError, which names the place.
 
-    ``app``: the name of its settings in ``places``, with a dot.
+    ``app``: the name of its settings in ``locations``, with a dot.
     """
-    _check_networks(tenant.api_allow_from, f"{app}api_allow_from", places)
-    _check_origins(tenant.origins, f"{app}origins", places)
+    _check_networks(tenant.api_allow_from, f"{app}api_allow_from", locations)
+    _check_origins(tenant.origins, f"{app}origins", locations)
     for number, row in enumerate(tenant.jwt):
         setting = f"{app}jwt[{number}]"
-        _check_issuer(row, setting, places)
+        _check_issuer(row, setting, locations)
         if row.issuer:
             continue
         if row.key and row.key_file:
-            raise places.wrong(setting, "expected either key or key_file in an entry, not both")
+            raise locations.wrong(setting, "expected either key or key_file in an entry, not both")
         if not (row.key or row.key_file or row.algorithm == "HS256"):
-            raise places.wrong(setting, f"{row.algorithm} needs a public key: key or key_file")
+            raise locations.wrong(setting, f"{row.algorithm} needs a public key: key or key_file")
     kids = [row.kid for row in tenant.jwt if row.kid]
     if len(set(kids)) != len(kids):
-        raise places.wrong(app + "jwt", "two entries have the same kid")
-    _check_channels(tenant, places, app)
+        raise locations.wrong(app + "jwt", "two entries have the same kid")
+    _check_channels(tenant, locations, app)
     webhook, back_ends = tenant.webhook, tenant.back_ends
     urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
     urls |= {f"back_ends.{key}": url for key, url in back_ends.urls.items()}
     if urls and bool(webhook.secret) == bool(webhook.secret_file):
-        raise places.wrong(f"{app}webhook", EITHER_SECRET)
+        raise locations.wrong(f"{app}webhook", EITHER_SECRET)
     for key, url in urls.items():
         if not HTTP_URL.match(url):
-            raise places.wrong(f"{app}{key}", f"expected an http:// or https:// address, got {url!r}")
+            raise locations.wrong(f"{app}{key}", f"expected an http:// or https:// address, got {url!r}")
     for option in ("headers", "emulated_headers"):
         for header in getattr(back_ends, option):
             if not _HEADER.fullmatch(header) or _OWN_HEADER.match(header):
                 setting = f"{app}back_ends.{option}"
-                raise places.wrong(setting, f"expected headers of clients such as Cookie, got {header!r}")
+                raise locations.wrong(setting, f"expected headers of clients such as Cookie, got {header!r}")
     trusted = {header.lower() for header in back_ends.headers}
     if both := [header for header in back_ends.emulated_headers if header.lower() in trusted]:
         setting = f"{app}back_ends.emulated_headers"
-        raise places.wrong(setting, f"{both[0]} is in headers, so clients must not set it")
+        raise locations.wrong(setting, f"{both[0]} is in headers, so clients must not set it")
 
 
-def _check_channels(tenant: TenantSettings, places: Places, app: str) -> None:
+def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> None:
     for namespace, row in tenant.channels.items():
         setting = f"{app}channels.{namespace}"
         if ":" in namespace or namespace.startswith("$") or namespace in ("user", "group"):
-            raise places.wrong(
+            raise locations.wrong(
                 setting, "a namespace has no colon, does not begin with $, and is neither user nor group"
             )
         for option in ("subscribe", "publish"):
             if getattr(row, option) == "back_end" and not getattr(tenant.back_ends, option):
-                raise places.wrong(
+                raise locations.wrong(
                     f"{setting}.{option}", f"back_end needs the address back_ends.{option} of the app"
                 )
         if bool(row.history_size) != bool(row.history_seconds):
-            raise places.wrong(setting, "history_size and history_seconds go together")
+            raise locations.wrong(setting, "history_size and history_seconds go together")
         if row.history and row.history_size:
-            raise places.wrong(
+            raise locations.wrong(
                 setting, "expected either history or history_size: the log has all publications"
             )
 
 
-def _check_issuer(row: JwtSettings, setting: str, places: Places) -> None:
+def _check_issuer(row: JwtSettings, setting: str, locations: Locations) -> None:
     if not row.issuer:
         if row.audience or row.jwks_url:
-            raise places.wrong(setting, "audience and jwks_url need an issuer in the same entry")
+            raise locations.wrong(setting, "audience and jwks_url need an issuer in the same entry")
         return
     if row.key or row.key_file or row.kid:
-        raise places.wrong(
+        raise locations.wrong(
             setting, "an entry with an issuer takes no key, key_file or kid: its keys are fetched"
         )
     if not row.audience:
-        raise places.wrong(
+        raise locations.wrong(
             setting,
             "an entry with an issuer needs the audience; "
             "without it tokens for other services would be accepted",
         )
     for name, url in (("issuer", row.issuer), ("jwks_url", row.jwks_url)):
-        _check_https(url, f"{setting}.{name}", places)
+        _check_https(url, f"{setting}.{name}", locations)
 
 
-def _check_https(url: str, setting: str, places: Places) -> None:
+def _check_https(url: str, setting: str, locations: Locations) -> None:
     if url and not ISSUER_URL.match(url):
-        raise places.wrong(
+        raise locations.wrong(
             setting, f"expected an https:// address (http:// only to this machine), got {url!r}"
         )
 
 
-def check_config(config: Config, places: Places) -> None:
+def check_config(config: Config, locations: Locations) -> None:
     """Check conditions between settings. Raises ConfigError, which names the place."""
-    _check_listening(config, places)
-    _check_apps(config, places)
-    _check_urls(config, places)
+    _check_listening(config, locations)
+    _check_apps(config, locations)
+    _check_urls(config, locations)
     cluster = config.cluster
     if cluster.renew_seconds * 2 > cluster.lease_seconds:
         raise ConfigError(
-            f"{places.of('cluster.lease_seconds')} {cluster.lease_seconds:g} must be at least twice "
+            f"{locations.of('cluster.lease_seconds')} {cluster.lease_seconds:g} must be at least twice "
             f"cluster.renew_seconds {cluster.renew_seconds:g}"
         )
     if config.server.processes > 1 and not config.clustered:
         raise ConfigError(
-            f"{places.of('server.processes')} {config.server.processes} needs a Redis that the processes "
+            f"{locations.of('server.processes')} {config.server.processes} needs a Redis that the processes "
             "share: set redis.url, for example redis://127.0.0.1:6379"
         )
-    _check_secrets(config, places)
+    _check_secrets(config, locations)
 
 
-def _check_secrets(config: Config, places: Places) -> None:
+def _check_secrets(config: Config, locations: Locations) -> None:
     """Check API keys and the signing key of accounts. Secrets of apps are checked where they are loaded."""
     keys = [key.key for key in config.api.keys]
     if len(set(keys)) != len(keys):
-        raise places.wrong("api.keys", "one key is given twice")
+        raise locations.wrong("api.keys", "one key is given twice")
     for number, key in enumerate(keys):
         name = f"api.keys[{number}].key"
         if is_placeholder(key):
-            raise places.wrong(name, f"this is a placeholder of the documentation; {_MAKE_KEY}")
+            raise locations.wrong(name, f"this is a placeholder of the documentation; {_MAKE_KEY}")
         if len(key) < MIN_KEY_CHARACTERS:
-            raise places.wrong(
+            raise locations.wrong(
                 name, f"expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}; {_MAKE_KEY}"
             )
     if is_placeholder(config.jwt.sign_key):
-        raise places.wrong(
+        raise locations.wrong(
             "jwt.sign_key", f"this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
         )
 
 
-def _check_listening(config: Config, places: Places) -> None:
+def _check_listening(config: Config, locations: Locations) -> None:
     """Check ports, paths and networks."""
     app, echo_path = config.app, config.debug.echo_path
     if app.http_port and app.http_port == app.websocket_port:
-        raise ConfigError(f"{places.of('app.http_port')} and app.websocket_port are both {app.http_port}")
+        raise ConfigError(f"{locations.of('app.http_port')} and app.websocket_port are both {app.http_port}")
     ports = [app.http_port, app.websocket_port, *(row.port for row in config.server.extra_listen)]
     for row in config.server.extra_listen:
         if row.port and ports.count(row.port) > 1:
-            raise places.wrong("server.extra_listen", f"port {row.port} is given twice")
+            raise locations.wrong("server.extra_listen", f"port {row.port} is given twice")
     if echo_path and (not echo_path.startswith("/") or echo_path in _RESERVED_PATHS):
-        raise places.wrong("debug.echo_path", f"expected a free path such as /echo, got {echo_path!r}")
+        raise locations.wrong("debug.echo_path", f"expected a free path such as /echo, got {echo_path!r}")
     hosts = {"server.host": config.server.host}
     hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(config.server.extra_listen)}
     for name, host in hosts.items():
         if re.fullmatch(r"[\d.]+", host) and not _is_ipv4(host):
-            raise places.wrong(name, f"expected an address, got {host!r}")
-    _check_origins(config.server.origins, "server.origins", places)
-    _check_networks(config.server.trusted_proxies, "server.trusted_proxies", places)
+            raise locations.wrong(name, f"expected an address, got {host!r}")
+    _check_origins(config.server.origins, "server.origins", locations)
+    _check_networks(config.server.trusted_proxies, "server.trusted_proxies", locations)
 
 
-def _check_apps(config: Config, places: Places) -> None:
+def _check_apps(config: Config, locations: Locations) -> None:
     for name, tenant in config.apps.items():
         if not valid_name(name):
-            place = places.of(f"apps.{name}").removesuffix(name)
+            where = locations.of(f"apps.{name}").removesuffix(name)
             raise ConfigError(
-                f"{place}{name[:APP_CHARACTERS]!r}: an app's name has 1 to {APP_CHARACTERS} characters, no "
+                f"{where}{name[:APP_CHARACTERS]!r}: an app's name has 1 to {APP_CHARACTERS} characters, no "
                 "control characters, and no blank at an end"
             )
-        check_tenant(tenant, places, f"apps.{name}.")
+        check_tenant(tenant, locations, f"apps.{name}.")
         if tenant.same_as and (tenant.same_as not in config.apps or config.apps[tenant.same_as].same_as):
-            raise places.wrong(
+            raise locations.wrong(
                 f"apps.{name}.same_as",
                 f"expected a configured app that is not an alias, got {tenant.same_as!r}",
             )
@@ -582,26 +631,31 @@ def _check_apps(config: Config, places: Places) -> None:
         for setting, value in marked(tenant, "unique"):
             if owners.setdefault((setting, value), name) != name:
                 owner = owners[setting, value]
-                raise places.wrong(f"apps.{name}.{setting}", f"{value!r} is already used by the app {owner}")
+                raise locations.wrong(
+                    f"apps.{name}.{setting}", f"{value!r} is already used by the app {owner}"
+                )
     if config.jwt.sign_key == PUBLIC_SIGN_KEY and not config.demo:
         raise ConfigError(
-            f"{places.of('jwt.sign_key')} is the default of GoChat, which is public: choose another, or none"
+            f"{locations.of('jwt.sign_key')} is the default of GoChat, which is public: choose another, or "
+            "none"
         )
 
 
-def _check_urls(config: Config, places: Places) -> None:
+def _check_urls(config: Config, locations: Locations) -> None:
     """Where the database and Redis are."""
     scheme, colon, rest = config.storage.url.partition(
         ":///" if config.storage.url.startswith("sqlite") else "://"
     )
     if config.storage.url and not (scheme in STORAGE_SCHEMES and colon and rest):
-        raise places.wrong(
+        raise locations.wrong(
             "storage.url",
             f"expected sqlite:///path, or a URL that begins with one of {', '.join(STORAGE_SCHEMES[1:])}",
         )
     scheme = config.redis.url.partition("://")[0]
     if config.redis.url and scheme not in REDIS_SCHEMES:
-        raise places.wrong("redis.url", f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}")
+        raise locations.wrong(
+            "redis.url", f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
+        )
 
 
 def _is_ipv4(text: str) -> bool:
@@ -612,17 +666,17 @@ def _is_ipv4(text: str) -> bool:
     return True
 
 
-def _check_origins(origins: Iterable[str], setting: str, places: Places) -> None:
+def _check_origins(origins: Iterable[str], setting: str, locations: Locations) -> None:
     for origin in origins:
         if not re.match(r"[^\s/:?#]", origin.rpartition("://")[2]):
-            raise places.wrong(
+            raise locations.wrong(
                 setting, f"expected hosts such as example.org or https://example.org, got {origin!r}"
             )
 
 
-def _check_networks(networks: Iterable[str], setting: str, places: Places) -> None:
+def _check_networks(networks: Iterable[str], setting: str, locations: Locations) -> None:
     for network in networks:
         try:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
-            raise places.wrong(setting, f"expected networks such as 10.0.0.0/8, got {network!r}") from None
+            raise locations.wrong(setting, f"expected networks such as 10.0.0.0/8, got {network!r}") from None

@@ -84,7 +84,7 @@ def _no_streams(_serve: Serve) -> Mapping[str, StreamPath]:
 
 
 class FeatureParts(Struct, frozen=True):
-    """What a feature adds to one node.
+    """The parts that a feature adds to one node.
 
     ``service``: what its routes and other features use. ``opened``: dialect → its function for new
     connections. ``prepare`` reads the settings of all apps before the node serves, and may raise StartError.
@@ -119,7 +119,7 @@ class FeatureParts(Struct, frozen=True):
 
 
 class Hooks(Struct, frozen=True):
-    """Who reviews messages, decides about clients and hears what happens."""
+    """The answers to questions about messages and clients, and the observer."""
 
     reviews: Reviews
     back_ends: BackEnds
@@ -130,7 +130,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Answers(Struct, frozen=True):
-    """Who answers the questions of the core. None: this feature does not answer.
+    """The answers of a feature to the questions of the core. None: this feature does not answer.
 
     The core calls the first function for each question, with the parts that it has built so far. Where nobody
     answers, the core has an answer of its own.
@@ -241,7 +241,7 @@ class Core:
 
     @property
     def erasures(self) -> tuple[Erasure, ...]:
-        """Those of all features."""
+        """The erasures of all features."""
         return tuple(each.erasure for each in self.features.values() if each.erasure is not None)
 
     def erase_user(self, app: str, user: str) -> None:
@@ -422,8 +422,8 @@ class Core:
         return Dispatcher((service.rows() for service in services), self.metrics)
 
     def _make_overview(self) -> Overview:
-        def own_state(asked: StateQuery) -> dict[str, Any]:
-            return self.state(asked.debug, asked.detail)
+        def own_state(query: StateQuery) -> dict[str, Any]:
+            return self.state(query.debug, query.detail)
 
         def own_metrics() -> str:
             # Imported at the first scrape: half a megabyte that a node without scrapes does without.

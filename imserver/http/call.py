@@ -59,7 +59,7 @@ _LOOK_SECONDS = 0.005
 
 
 class Api:
-    """What answers requests: who may ask what, the limits of requests, and all routes with their services.
+    """The parts that answer requests: permissions, limits, and all routes with their services.
 
     ``core`` goes to the functions that make the services of routes, once each. ``commands``: what a batch may
     contain, by name. ``document`` makes the OpenAPI document of ``limits.batch_targets`` and demo mode, as
@@ -126,7 +126,7 @@ class Call(Struct):
     """One request with its parameters.
 
     ``params`` are the parameters by folded name, ``fields`` is the object of a JSON body, ``pairs`` are the
-    fields of a multipart form. Rows with a ``shape`` or their own ``read`` have ``asked`` instead. ``app`` is
+    fields of a multipart form. Rows with a ``shape`` or their own ``read`` have ``input`` instead. ``app`` is
     the resolved app, ``""`` if the request names none. ``user`` is the user for whom the request is made (in
     rows with a ``user`` rule). ``cost``: as how many requests it counts against the rate.
     """
@@ -138,7 +138,7 @@ class Call(Struct):
     body: bytes = b""
     fields: dict[str, Any] | None = None
     pairs: list[tuple[str, str]] | None = None
-    asked: Any = None
+    input: Any = None
     user: str = ""
     cost: int = 1
 
@@ -196,7 +196,7 @@ class Shape(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """One row of the table of routes. ``need``: what a principal must have proved. ``app``: in which app.
+    """One row of the table of routes. ``need``: the requirement for principals. ``app``: in which app.
     ``user``: for which user.
 
     ``service`` makes what the functions of the row (``function``, ``read``, ``app_of``, ``signer``) get
@@ -204,8 +204,8 @@ class Route(Struct, frozen=True):
     ``SIGNED``.
 
     ``function`` answers it; None: it has its own view, and the row only its rules. ``hot``: the front server
-    answers it. ``shape``: the query or JSON body is read into it, as ``call.asked``. ``read``: reads the
-    request instead, sets ``call.asked`` and ``call.app``. (Both None: parameters are read from query, form or
+    answers it. ``shape``: the query or JSON body is read into it, as ``call.input``. ``read``: reads the
+    request instead, sets ``call.input`` and ``call.app``. (Both None: parameters are read from query, form or
     JSON.) ``app_of``: the app that these parameters name, if it is not the number in ``appID``. ``style``:
     how the route refuses, and whether it is served on WebSocket listeners. ``limited``: requests count
     against the rate of their key. ``user_in``: the parameter in which a user (of a page, or with a session
@@ -214,7 +214,7 @@ class Route(Struct, frozen=True):
     key; ``authorization`` may then have it with the scheme ``apikey``. ``need_with``: a parameter that needs
     more if it is ``true``.
 
-    ``status``: if it is set, ``function`` gets ``call.asked``, too, and returns the body of an answer with
+    ``status``: if it is set, ``function`` gets ``call.input``, too, and returns the body of an answer with
     this status. ``refusals``: exceptions of such a function → refusals.
     """
 
@@ -278,12 +278,12 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
     An alias belongs to its target. A principal that reaches only the target may not change the alias: it
     could give the alias its own settings and then detach it. A principal for all apps may.
     """
-    tenants, principal, asked = api.tenants, call.principal, call.asked
+    tenants, principal, request = api.tenants, call.principal, call.input
     require_app(api, principal, route.need, call.app, "named")
-    if principal.apps is not None and call.app != asked.app:
+    if principal.apps is not None and call.app != request.app:
         raise ApiProblem(HTTP_FORBIDDEN, "Changing an alias requires a key for all apps")
-    if asked.settings.same_as is not UNSET:
-        require_app(api, principal, route.need, tenants.resolve(asked.settings.same_as), "named")
+    if request.settings.same_as is not UNSET:
+        require_app(api, principal, route.need, tenants.resolve(request.settings.same_as), "named")
 
 
 # --- answering ----------------------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ def answer(
             api.rates.charge(admitted, request.host, call.cost - 1)
         assert route.function is not None
         if route.status:
-            finished = reply(call, route.function(endpoint.service, call, call.asked), (), route.status)
+            finished = reply(call, route.function(endpoint.service, call, call.input), (), route.status)
         else:
             finished = route.function(endpoint.service, call)
     except Exception as error:
@@ -389,21 +389,21 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
     route, shape = endpoint.route, endpoint.route.shape
     if shape is not None:
         call = Call({}, "", principal, request, request.body)
-        asked: Any = None
+        values: Any = None
         if shape.body is not None:
             body = unpacked_body(api.limits, call) if "content-encoding" in request.headers else request.body
-            asked = call.asked = decode(shape.body, body)
+            values = call.input = decode(shape.body, body)
         elif shape.query is not None:
-            asked = call.asked = read_query(request, shape.query)
+            values = call.input = read_query(request, shape.query)
         if shape.app:
-            if asked.app:
-                call.app = api.tenants.aliases.get(asked.app, asked.app)
+            if values.app:
+                call.app = api.tenants.aliases.get(values.app, values.app)
             elif principal.user:
                 call.app = principal.app
             elif shape.app == "required":
                 raise ApiProblem(HTTP_INVALID_REQUEST, "`app`: name the app")
         if shape.user:
-            call.user = asked.user
+            call.user = values.user
         return call
     if route.read is not None:
         call = Call({}, "", principal, request, request.body)
@@ -517,7 +517,7 @@ def run_command(api: Api, endpoint: Endpoint, principal: Principal, request: Htt
         authorise(api, route, call)
         assert route.function is not None
         if route.status:
-            return reply(call, route.function(endpoint.service, call, call.asked), (), route.status)
+            return reply(call, route.function(endpoint.service, call, call.input), (), route.status)
         finished: HttpResponse = route.function(endpoint.service, call)
         return finished
     except Exception as error:

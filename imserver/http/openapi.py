@@ -190,8 +190,8 @@ def _parameters(row: Operation, schemas: Mapping[str, dict[str, Any]]) -> list[d
     if row.path_id is not None:
         schema = msgspec.json.schema(row.path_id)
         meaning = schema.pop("description", "")
-        place = {"name": "id", "in": "path", "required": True, "example": row.example["id"]}
-        found.append({**place, "schema": schema, "description": meaning})
+        path_id = {"name": "id", "in": "path", "required": True, "example": row.example["id"]}
+        found.append({**path_id, "schema": schema, "description": meaning})
     if row.query is not None:
         schema = schemas[row.query.__name__]
         examples = row.example or {}

@@ -106,7 +106,7 @@ class Operation(Struct, frozen=True):
     service: MakeService | None = None
     """Makes what the functions get first; None: :class:`imserver.http.call.Api`."""
     chapter: str = ""
-    """What the chapter of a feature is about."""
+    """The subject of the chapter of a feature."""
     returns: bool = False
     """Whether the function returns the body of the answer, see :class:`Resource`."""
     refusals: Refusals = {}
@@ -176,8 +176,8 @@ class Resource(Generic[S]):
     :meth:`get` and :meth:`post` decorate a route function. Its docstring is summary and description in the
     document. There are two kinds of functions:
 
-    - ``(service, call, asked)``: the type of ``asked`` is what the query or the JSON body is read into, the
-      returned Struct is the body of the answer. ``refusals`` are its exceptions that become refusals.
+    - ``(service, call, request)``: the type of ``request`` is what the query or the JSON body is read into,
+      the returned Struct is the body of the answer. ``refusals`` are its exceptions that become refusals.
     - ``(service, call)``: it makes its response itself. Its row names ``query`` or ``body``, and ``answer``.
 
     ``more`` are fields of :class:`Operation`; ``hot`` and ``problems`` hold for all routes of the resource.

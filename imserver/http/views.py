@@ -149,7 +149,7 @@ class _StreamView:
         port = int(request.environ.get("REMOTE_PORT", 0) or 0)
         host = request.remote_addr or ""
         query = http_request.query.decode("latin-1")
-        asked = Head(
+        full_head = Head(
             self._method,
             http_request.path,
             "1.1",
@@ -159,7 +159,7 @@ class _StreamView:
             query,
             body=body,
         )
-        self._streams.adopt(plain, asked)
+        self._streams.adopt(plain, full_head)
         head = _read_head(theirs)
         head, _, rest = head.partition(_END_OF_HEAD)
         first, *lines = head.decode("latin-1").split("\r\n")

@@ -21,7 +21,7 @@ from imserver.protocol.dialect import Payload
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
 
-Made = bytes | Callable[[Connection], bytes]
+FrameSource = bytes | Callable[[Connection], bytes]
 """An event as a frame (``b""``: the dialect does not have it), or a function that makes the frame for a
 connection. It is called once for each connection that receives the event."""
 
@@ -30,13 +30,13 @@ _NUMBERED = ("msg", "message")
 _encode = msgspec.json.Encoder().encode
 
 
-def make(encoding: Encoding, event: Event | Message | Part) -> Made:
+def make(encoding: Encoding, event: Event | Message | Part) -> FrameSource:
     """Encode an event for an encoding, once for all its connections."""
     dialect = encoding.dialect
     # isinstance() of a Struct takes a third of the time of encoding one, and these classes have no
     # subclasses.
     if type(event) is Part:
-        return event.run.pick(encoding, event.places)
+        return event.run.pick(encoding, event.indexes)
     if type(event) is Message:
         if dialect.personal:
             return _for_each(encoding, event)
@@ -48,7 +48,7 @@ def make(encoding: Encoding, event: Event | Message | Part) -> Made:
     return b"" if halves is None else _named(encoding, event, *halves)  # type: ignore[arg-type]
 
 
-def _framed(encoding: Encoding, payload: Payload | None) -> Made:
+def _framed(encoding: Encoding, payload: Payload | None) -> FrameSource:
     if payload is None:
         return b""
     if type(payload) is bytes:
@@ -76,7 +76,7 @@ def _numbered(event: Event | Message, before: bytes, behind: bytes, connection: 
     return frame
 
 
-def _for_each(encoding: Encoding, message: Message) -> Made:
+def _for_each(encoding: Encoding, message: Message) -> FrameSource:
     """Encode a message for a dialect whose frames contain the receiver.
 
     Other connections of the sender do not receive it, except in rooms.
@@ -90,9 +90,9 @@ def _for_each(encoding: Encoding, message: Message) -> Made:
     return lambda connection: b"" if connection.user == sender else named(connection)
 
 
-def frame_for(made: Made, connection: Connection) -> bytes:
+def frame_for(source: FrameSource, connection: Connection) -> bytes:
     """The frame for one connection."""
-    return made if type(made) is bytes else made(connection)  # type: ignore[operator]
+    return source if type(source) is bytes else source(connection)  # type: ignore[operator]
 
 
 class Run:
@@ -102,27 +102,27 @@ class Run:
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self.messages = messages
-        self._each: dict[Encoding, list[Made | None]] = {}
+        self._each: dict[Encoding, list[FrameSource | None]] = {}
         """Payloads if the dialect puts several into one frame, else frames. None: not encoded yet."""
 
-    def pick(self, encoding: Encoding, places: Sequence[int]) -> Made:
+    def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
         """The messages at these places, as one frame if the dialect supports it."""
         batches = encoding.dialect.batches
         each = self._each.get(encoding)
         if each is None:
             each = self._each[encoding] = [None] * len(self.messages)
-        some: list[Made] = []
-        for place in places:
-            made = each[place]
-            if made is None:
-                made = each[place] = self._encode(encoding, self.messages[place], batches)
-            some.append(made)
+        some: list[FrameSource] = []
+        for index in indexes:
+            source = each[index]
+            if source is None:
+                source = each[index] = self._encode(encoding, self.messages[index], batches)
+            some.append(source)
         if batches or all(type(one) is bytes for one in some):
             joined = b"".join(some)  # type: ignore[arg-type]
             return encoding.frame(joined) if batches and joined else joined
         return lambda connection: b"".join([frame_for(one, connection) for one in some])
 
-    def _encode(self, encoding: Encoding, message: Message, batches: bool) -> Made:
+    def _encode(self, encoding: Encoding, message: Message, batches: bool) -> FrameSource:
         if not batches:
             return make(encoding, message)
         return encoding.dialect.encode_message(message) or b""  # type: ignore[return-value]  # bytes
@@ -131,11 +131,11 @@ class Run:
 class Part:
     """Messages of a run, by their places in it."""
 
-    __slots__ = ("places", "run")
+    __slots__ = ("indexes", "run")
 
-    def __init__(self, run: Run, places: Sequence[int]) -> None:
+    def __init__(self, run: Run, indexes: Sequence[int]) -> None:
         self.run = run
-        self.places = places
+        self.indexes = indexes
 
 
 class Fanout:
@@ -151,7 +151,7 @@ class Fanout:
         self.notice_bytes = flusher.limit_bytes // 8
         self._waiting: list[App] = []
         self._event: Event | None = None
-        self._made: dict[Encoding, Made] = {}
+        self._sources: dict[Encoding, FrameSource] = {}
         """Frames of the last event to single users. The next user often gets the same event."""
         self._named = self._plain = Event("msg", "", "")
         """The last push that names a channel, and the same without it."""
@@ -177,11 +177,11 @@ class Fanout:
         for connection in sessions:
             encoding = connection.encoding
             if event is not self._event:
-                self._event, self._made = event, {}
-            made = self._made.get(encoding)
-            if made is None:
-                made = self._made[encoding] = make(encoding, event)
-            frame = made if type(made) is bytes else frame_for(made, connection)
+                self._event, self._sources = event, {}
+            source = self._sources.get(encoding)
+            if source is None:
+                source = self._sources[encoding] = make(encoding, event)
+            frame = source if type(source) is bytes else frame_for(source, connection)
             if frame:
                 self._metrics.deliveries += 1
                 self._flusher.enqueue(connection, frame)
@@ -213,11 +213,11 @@ class Fanout:
     def _send(self, connection: Connection, event: Event) -> None:
         encoding = connection.encoding
         if event is not self._event:
-            self._event, self._made = event, {}
-        made = self._made.get(encoding)
-        if made is None:
-            made = self._made[encoding] = make(encoding, event)
-        frame = frame_for(made, connection)
+            self._event, self._sources = event, {}
+        source = self._sources.get(encoding)
+        if source is None:
+            source = self._sources[encoding] = make(encoding, event)
+        frame = frame_for(source, connection)
         if frame:
             self._metrics.deliveries += 1
             self._flusher.enqueue(connection, frame)
@@ -258,7 +258,7 @@ class Fanout:
         """Send stored messages to sessions of the app."""
         if app.notices:
             self.flush_notices()
-        self._metrics.deliveries += self._fill(connections, None, {}, part) * len(part.places)
+        self._metrics.deliveries += self._fill(connections, None, {}, part) * len(part.indexes)
 
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: Collection[str] = ()
@@ -278,7 +278,7 @@ class Fanout:
         self._metrics.deliveries += reached
         return reached
 
-    def _spread(self, app: App, frames: dict[Encoding, Made], event: Event, except_user: str) -> int:
+    def _spread(self, app: App, frames: dict[Encoding, FrameSource], event: Event, except_user: str) -> int:
         skipped = app.users.get(except_user) if except_user else None
         entries = app.users.values()
         if app.several:
@@ -291,7 +291,7 @@ class Fanout:
         many = len(connections) > BULK_CONNECTIONS
         dirty = self._flusher.bulk if many else self._flusher.dirty
         encoding: Encoding | None = None
-        frame: Made = b""
+        frame: FrameSource = b""
         personal: Callable[[Connection], bytes] | None = None
         before = len(dirty)
         unsent = 0
@@ -357,23 +357,23 @@ class Fanout:
         self, app: App, notices: list[Event], newcomers: dict[Connection, int], entering: set[str]
     ) -> None:
         """Send several notices: joined for most sessions, a selection for newcomers and entering users."""
-        encoded: dict[Encoding, list[Made]] = {}
+        encoded: dict[Encoding, list[FrameSource]] = {}
         joined: dict[Encoding, bytes | None] = {}
         for user in app.users:
             spare_own = user in entering
             for connection in app.sessions_of(user):
                 encoding = connection.encoding
                 if encoding not in joined:
-                    made = encoded[encoding] = [make(encoding, event) for event in notices]
-                    joined[encoding] = None if encoding.dialect.personal else b"".join(made)  # type: ignore[arg-type]
+                    source = encoded[encoding] = [make(encoding, event) for event in notices]
+                    joined[encoding] = None if encoding.dialect.personal else b"".join(source)  # type: ignore[arg-type]
                 spared = newcomers.get(connection, 0)
                 whole = joined[encoding]
                 if whole is not None and not spared and not spare_own:
                     self._enqueue_frames(connection, whole, len(notices))
                     continue
                 frames = [
-                    frame_for(made_one, connection)
-                    for event, made_one in zip(notices[spared:], encoded[encoding][spared:], strict=True)
+                    frame_for(source, connection)
+                    for event, source in zip(notices[spared:], encoded[encoding][spared:], strict=True)
                     if not (event.kind == "enter" and event.sender == user)
                 ]
                 self._enqueue_frames(connection, b"".join(frames), len(frames))

@@ -97,5 +97,5 @@ class AnnotationCommands:
         if isinstance(result, Rejected):
             return Reply(code_of(result), RefusedView(result.reason))
         entry = result.entry
-        place = (entry.id, entry.seq) if entry else ()
-        return Reply(errors.REPLY_OK, AnnotatedView(result.conversation, *place))
+        position = (entry.id, entry.seq) if entry else ()
+        return Reply(errors.REPLY_OK, AnnotatedView(result.conversation, *position))

@@ -17,7 +17,7 @@ from imserver.hub.acks import ACK_SECONDS, AckingLogSubscription, AckTracker, Po
 from imserver.hub.hub import Hub
 from imserver.messages.deliverer import Deliverer, oldest_page
 from imserver.messages.log_follower import LogFollower
-from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription, groups_at, held_acks
+from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription, acks_in, groups_at
 from imserver.metrics import Metrics
 from imserver.model import LogSubscription, Message
 from imserver.storage.action_positions import ActionPositions
@@ -97,12 +97,12 @@ class CatchUp:
             self._remove(app)
             return position
         if connection.log_subscription is not None:  # a pending one
-            log_subscription.held = connection.log_subscription.held
+            log_subscription.backlog = connection.log_subscription.backlog
             self.forget(connection)
         connection.log_subscription = log_subscription
         log_subscriptions.acking += isinstance(log_subscription, AckingLogSubscription)
         if live:
-            log_subscription.held = None
+            log_subscription.backlog = None
         for conversation, bot in groups_at(rows, position):
             log_subscriptions.followers.enter(app, connection, conversation, bot)
         return position
@@ -163,7 +163,7 @@ class CatchUp:
             return
         rooms = log_subscription.positions if isinstance(log_subscription, PongLogSubscription) else None
         was_live = log_subscription.live
-        held = log_subscription.held = list(log_subscription.held or ())
+        backlog = log_subscription.backlog = list(log_subscription.backlog or ())
         entries, more = list[Entry](), False
         try:
             # Otherwise this node would deliver again what the client has received from another one.
@@ -174,13 +174,13 @@ class CatchUp:
                 # The floor is read after the page, which may lack what has expired meanwhile.
                 anew = checks and self.must_begin_anew(connection, after)
         except BaseException:
-            if log_subscription.held is held:  # else a later sync owns it, or it was answered
+            if log_subscription.backlog is backlog:  # else a later sync owns it, or it was answered
                 if was_live:
                     self.release(connection)
                 else:
-                    log_subscription.held = held_acks(held)
+                    log_subscription.backlog = acks_in(backlog)
             raise
-        if yields and log_subscription.held is not held:
+        if yields and log_subscription.backlog is not backlog:
             return
         if connection.log_subscription is not log_subscription:
             answer([], False, False)
@@ -191,7 +191,7 @@ class CatchUp:
             entries = [entry for entry in entries if entry.id <= position]
         if not answer(entries, more, anew):
             # Held messages are on the next pages; acknowledgements wait for the last page.
-            log_subscription.held = held_acks(log_subscription.held or ())
+            log_subscription.backlog = acks_in(log_subscription.backlog or ())
             return
         self._go_live(connection, log_subscription, entries[-1].id if entries else after)
 
@@ -203,9 +203,9 @@ class CatchUp:
 
     def _go_live(self, connection: Connection, log_subscription: LogSubscription, covered: int) -> None:
         """Send what was held; of entries those after ``covered``."""
-        held, log_subscription.held = log_subscription.held or (), None
+        backlog, log_subscription.backlog = log_subscription.backlog or (), None
         messages: list[Message] = []
-        for each in held:
+        for each in backlog:
             if not isinstance(each, Message):
                 self._deliverer.send(connection, messages)
                 messages = []
@@ -218,7 +218,7 @@ class CatchUp:
     def page(
         self, app: str, user: str, after: int, limit: int, rooms: Mapping[str, int] | None = None
     ) -> tuple[list[Entry], bool]:
-        """What a user may read after an id, in order, and whether there is more. Switches.
+        """The entries after an id that a user may read, in order, and whether there are more. Switches.
 
         ``rooms``: with the messages of these rooms (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
         """
@@ -258,7 +258,7 @@ class CatchUp:
         """
         if not self.answers():
             raise StorageUnavailable("the database does not answer")
-        self.subscribe(connection, LogSubscription(held=[]), live=False)
+        self.subscribe(connection, LogSubscription(backlog=[]), live=False)
 
     def answers(self) -> bool:
         """Whether the last access to the database succeeded. Never switches."""

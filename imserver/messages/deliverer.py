@@ -28,7 +28,7 @@ from imserver.transport.connection import OPEN, Connection
 
 log = logging.getLogger(__name__)
 
-MAX_HELD: Final = 1000
+MAX_BACKLOG: Final = 1000
 """Acknowledgements that wait until a connection has caught up; beyond it the connection is closed as a slow
 reader."""
 MAX_WINDOW: Final = 250
@@ -89,13 +89,13 @@ class Deliverer:
         log_subscription = None if connection is None else connection.log_subscription
         if (
             log_subscription is not None
-            and log_subscription.held is not None
+            and log_subscription.backlog is not None
             and log_subscription.has_cursor
             and isinstance(result, Appended)
         ):
             assert connection is not None
-            log_subscription.held = hold_ack(log_subscription.held, lambda: done(result))
-            if type(log_subscription.held) is tuple and len(log_subscription.held) > MAX_HELD:
+            log_subscription.backlog = hold_ack(log_subscription.backlog, lambda: done(result))
+            if type(log_subscription.backlog) is tuple and len(log_subscription.backlog) > MAX_BACKLOG:
                 connection.abandon(errors.CLOSE_SLOW_READER)
             return
         try:
@@ -147,7 +147,7 @@ class Deliverer:
         if first.kind in ("join", "group"):
             self._joined(app, first)
         receivers: Receivers = {}
-        places: dict[int, list[int]] = {}
+        indexes: dict[int, list[int]] = {}
         messages: list[Message] = []
         for entry in entries:
             number = entry.conversation
@@ -155,16 +155,16 @@ class Deliverer:
             if found is None:
                 found = receivers[number] = self._receivers(app, entry)
             if found:
-                places.setdefault(number, []).append(len(messages))
+                indexes.setdefault(number, []).append(len(messages))
                 messages.append(entry)
         if messages:
             run = Run(messages)
             special = {connection for own in mine for connection, _, _ in own if connection is not None}
             if self._followers.bots:
-                special.update(*[self._followers.bots.get((app, number), ()) for number in places])
-            if len(places) > 1:
-                special |= _receivers_of_several([receivers[number] for number in places])
-            for number, some in places.items():
+                special.update(*[self._followers.bots.get((app, number), ()) for number in indexes])
+            if len(indexes) > 1:
+                special |= _receivers_of_several([receivers[number] for number in indexes])
+            for number, some in indexes.items():
                 self._deliver_to_others(app, receivers[number], special, run, some)
             self._deliver_in_order(app, entries, mine, _only(special, receivers), run)
         else:
@@ -202,19 +202,19 @@ class Deliverer:
         receivers: Collection[Connection],
         special: Collection[Connection],
         run: Run,
-        places: Sequence[int],
+        indexes: Sequence[int],
     ) -> None:
         live = []
         for each in receivers:
             if each in special:
                 continue
-            held = each.log_subscription.held  # type: ignore[union-attr]  # they are subscribed; a hot loop
-            if held is None:
+            backlog = each.log_subscription.backlog  # type: ignore[union-attr]  # they are subscribed; a hot loop
+            if backlog is None:
                 live.append(each)
-            elif type(held) is list:
-                held.extend([run.messages[place] for place in places])
+            elif type(backlog) is list:
+                backlog.extend([run.messages[index] for index in indexes])
         if live:
-            self._push(app, live, run, places)
+            self._push(app, live, run, indexes)
         if len(live) > self.widest.get(app, 0):
             self.widest[app] = len(live)
 
@@ -229,7 +229,7 @@ class Deliverer:
         """Deliver to each of these receivers, and results to senders in the places of their entries."""
         waiting: dict[Connection, list[int]] = {}
         some_bots = self._followers.bots
-        place = 0
+        index = 0
         for entry, own in zip(entries, mine, strict=True):
             special = receivers.get(entry.conversation)
             if special is not None:
@@ -238,8 +238,8 @@ class Deliverer:
                 bots = some_bots.get((app, entry.conversation), ()) if some_bots else ()
                 for each in special:
                     if each not in senders and (each not in bots or each.user in bots_of(entry)):
-                        waiting.setdefault(each, []).append(place)
-                place += 1
+                        waiting.setdefault(each, []).append(index)
+                index += 1
             for connection, done, result in own:
                 if connection in waiting:
                     self._deliver_to(app, connection, run, waiting.pop(connection))
@@ -247,15 +247,15 @@ class Deliverer:
         for connection, some in waiting.items():
             self._deliver_to(app, connection, run, some)
 
-    def _deliver_to(self, app: str, connection: Connection, run: Run, places: Sequence[int]) -> None:
+    def _deliver_to(self, app: str, connection: Connection, run: Run, indexes: Sequence[int]) -> None:
         """Deliver a part of a run to one connection."""
         log_subscription = connection.log_subscription
         if log_subscription is None:
             return
-        if log_subscription.held is None:
-            self._push(app, (connection,), run, places)
-        elif type(log_subscription.held) is list:
-            log_subscription.held.extend([run.messages[place] for place in places])
+        if log_subscription.backlog is None:
+            self._push(app, (connection,), run, indexes)
+        elif type(log_subscription.backlog) is list:
+            log_subscription.backlog.extend([run.messages[index] for index in indexes])
 
     def _joined(self, app: str, entry: Entry) -> None:
         bots = bots_of(entry)
@@ -288,14 +288,14 @@ class Deliverer:
         for stream in found.values():
             self._fanout.to_some(self._hub.apps[app], (connection,), stream.so_far())
 
-    def _push(self, app: str, connections: Collection[Connection], run: Run, places: Sequence[int]) -> None:
-        for some in _frames(run.messages, places) if len(places) > 1 else (places,):
+    def _push(self, app: str, connections: Collection[Connection], run: Run, indexes: Sequence[int]) -> None:
+        for some in _frames(run.messages, indexes) if len(indexes) > 1 else (indexes,):
             self._fanout.messages(self._hub.apps[app], connections, Part(run, some))
         if self._log_subscriptions.acking:
             for each in connections:
                 log_subscription = each.log_subscription
                 if isinstance(log_subscription, AckingLogSubscription):
-                    self._ack_tracker.delivered(each, log_subscription, run.messages[places[-1]].id)
+                    self._ack_tracker.delivered(each, log_subscription, run.messages[indexes[-1]].id)
 
 
 def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
@@ -329,17 +329,17 @@ def _only(special: Collection[Connection], receivers: Receivers) -> Receivers:
     return found
 
 
-def _frames(messages: Sequence[Message], places: Sequence[int]) -> Iterable[Sequence[int]]:
+def _frames(messages: Sequence[Message], indexes: Sequence[int]) -> Iterable[Sequence[int]]:
     """These places in parts, each for one frame."""
     begin = 0
-    while begin < len(places):
-        end, size = begin + 1, len(messages[places[begin]].body)
-        while end < len(places) and end - begin < MAX_RUN:
-            size += len(messages[places[end]].body)
+    while begin < len(indexes):
+        end, size = begin + 1, len(messages[indexes[begin]].body)
+        while end < len(indexes) and end - begin < MAX_RUN:
+            size += len(messages[indexes[end]].body)
             if size > MAX_RUN_BYTES:
                 break
             end += 1
-        yield places[begin:end]
+        yield indexes[begin:end]
         begin = end
 
 

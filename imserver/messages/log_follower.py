@@ -203,7 +203,7 @@ class LogFollower:
         if len(ready) < len(entries):
             gevent.sleep(GAP_SECONDS)
             return True
-        # What came to be expected while this was read may not be in it.
+        # Entries that were announced during the read may be missing in it.
         return not whole or bool(followed.waiting) or followed.expected > max(expected, last)
 
     def _senders(self, app: str) -> Collection[str]:
@@ -257,9 +257,9 @@ def _is_quiet(followed: _Followed, before: float) -> bool:
 def _before_any_of(entries: list[Entry], senders: Collection[str]) -> int:
     """The number of entries before the first one of one of these senders."""
     if senders:
-        for place, entry in enumerate(entries):
+        for index, entry in enumerate(entries):
             if entry.sender in senders:
-                return place
+                return index
     return len(entries)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from imserver.model import Held, LogSubscription, Message
+from imserver.model import Backlog, LogSubscription, Message
 from imserver.storage.log.contract import Entry, Membership
 from imserver.storage.log.rows import decode_meta
 from imserver.transport.connection import Connection
@@ -22,17 +22,17 @@ class PendingLogSubscription(LogSubscription):
     acks: bool = False
 
 
-def held_acks(held: Held) -> tuple[Callable[[], None], ...]:
+def acks_in(backlog: Backlog) -> tuple[Callable[[], None], ...]:
     """The acknowledgements among the held items."""
-    return tuple([each for each in held if not isinstance(each, Message)])
+    return tuple([each for each in backlog if not isinstance(each, Message)])
 
 
-def hold_ack(held: Held | None, ack: Callable[[], None]) -> Held:
+def hold_ack(backlog: Backlog | None, ack: Callable[[], None]) -> Backlog:
     """The held items and one more acknowledgement."""
-    if isinstance(held, list):
-        held.append(ack)
-        return held
-    return (*(held or ()), ack)
+    if isinstance(backlog, list):
+        backlog.append(ack)
+        return backlog
+    return (*(backlog or ()), ack)
 
 
 def users_of(entry: Entry) -> list[str]:
@@ -62,7 +62,7 @@ class GroupFollowers:
     def __init__(self) -> None:
         self._groups: dict[tuple[str, int], dict[Connection, None]] = {}
         self.bots: dict[tuple[str, int], set[Connection]] = {}
-        """Those of bots, which do not receive all entries. Read-only for others."""
+        """Connections of bots, which do not receive all entries. Read-only for others."""
 
     def members(self, app: str, conversation: int) -> dict[Connection, None]:
         """The subscribed connections of the members of a group; do not change it."""

@@ -230,7 +230,7 @@ class Messaging:
 
 
 class ReplacedView(Struct, omit_defaults=True):
-    """What was stored in place of the content that the client has sent."""
+    """The content that was stored in place of the content of the client."""
 
     type: str
     text: str | None = None
@@ -291,7 +291,7 @@ class ConversationView(Struct, omit_defaults=True):
     peer: str = ""
     name: str = ""
     last: EntryView | None = None
-    place: int = 0
+    position: int = field(default=0, name="place")
     """The id to page on from, if it is not that of ``last``, which is the newest entry that is not hidden."""
     mentions: int = 0
 
@@ -312,8 +312,8 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     )
     if last is not None:
         view.last = entry_view(last)
-    if last is None or last.id != summary.place:
-        view.place = summary.place
+    if last is None or last.id != summary.position:
+        view.position = summary.position
     view.mentions = summary.mentions
     return view
 

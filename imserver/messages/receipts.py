@@ -21,7 +21,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.messages.log_subscriptions import GroupFollowers
 from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
-from imserver.storage.log.contract import Conversation, Noted
+from imserver.storage.log.contract import Conversation, MarkResult
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
@@ -168,9 +168,9 @@ class Signals:
         is_member = stored.conversations.member(app, conversation, user) is not None
         return stored.conversations.get(app, conversation) if is_member else None
 
-    def _may(self, app: str, user: str, place: str | int, seconds: float) -> bool:
+    def _may(self, app: str, user: str, about: str | int, seconds: float) -> bool:
         """Whether the last notice of this kind was at least ``seconds`` ago."""
-        now, key = monotonic(), (app, user, place)
+        now, key = monotonic(), (app, user, about)
         if now - self._typed.get(key, -seconds) < seconds:
             return False
         self._typed[key] = now
@@ -245,33 +245,33 @@ class Receipts:
         read: int = 0,
         received: int = 0,
         besides: Connection | None = None,
-    ) -> Noted | None:
+    ) -> MarkResult | None:
         """A user has read, or received, up to an id. The authors get a receipt, and so do the user's
         connections except ``besides``. Switches; raises StorageUnavailable. None: the user is not in this
         conversation.
         """
-        noted = self._store.log().marks.note(app, user, conversation, read=read, received=received)
-        if noted is not None and noted.moved:
-            at = noted.receipt
+        result = self._store.log().marks.note(app, user, conversation, read=read, received=received)
+        if result is not None and result.moved:
+            at = result.receipt
             signal = (
                 Signal("receipt", user, "", conversation=conversation, read=at.read)
                 if read
                 else Signal("receipt", user, "", conversation=conversation, received=at.received)
             )
-            self._signals.send(ToFollowers(app, (*noted.authors, user), 0, signal), besides)
-        return noted
+            self._signals.send(ToFollowers(app, (*result.authors, user), 0, signal), besides)
+        return result
 
     def read(self, connection: Connection, command: Read) -> Reply:
         """The user has read a conversation up to an id. Switches."""
         app, user = app_and_user(connection)
-        noted = self.note(app, user, command.conversation, read=command.id, besides=connection)
-        return _NO_DATA if noted is None else _OK
+        result = self.note(app, user, command.conversation, read=command.id, besides=connection)
+        return _NO_DATA if result is None else _OK
 
     def received(self, connection: Connection, command: Received) -> Reply:
         """The client has a conversation up to an id. Switches."""
         app, user = app_and_user(connection)
-        noted = self.note(app, user, command.conversation, received=command.id, besides=connection)
-        return _NO_DATA if noted is None else _OK
+        result = self.note(app, user, command.conversation, received=command.id, besides=connection)
+        return _NO_DATA if result is None else _OK
 
     def hide(self, connection: Connection, command: Hide) -> Reply:
         """Do not show entries to this user any more. Switches."""
@@ -299,7 +299,7 @@ class Receipts:
         return Reply(errors.REPLY_OK, ReceiptPage(found, len(rows) > limit))
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
-        """What the user has marked on any device. Switches."""
+        """The marks of the user from all devices. Switches."""
         return Reply(errors.REPLY_OK, self.marks(*app_and_user(connection), command.version))
 
     def marks(self, app: str, user: str, after: int) -> MarksView:

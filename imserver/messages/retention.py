@@ -76,8 +76,8 @@ class Retention:
         """For how many seconds, and how many of its newest entries, an app retains; 0: for ever, all."""
         own = self._settings_of(app)
         if own is None:
-            return self._settings.keep_seconds, self._settings.keep_messages
+            return self._settings.retention_seconds, self._settings.retention_messages
         return (
-            own.keep_seconds or self._settings.keep_seconds,
-            own.keep_messages or self._settings.keep_messages,
+            own.retention_seconds or self._settings.retention_seconds,
+            own.retention_messages or self._settings.retention_messages,
         )

@@ -13,7 +13,7 @@ from imserver.auth.rules import AppObjection
 from imserver.config import load
 from imserver.config.settings import Config, TenantSettings
 from imserver.config.values import CORE as CORE_SETTINGS
-from imserver.config.values import Declarations, Places, fold
+from imserver.config.values import Declarations, Locations, fold
 from imserver.errors import StartError
 from imserver.feature import Feature
 
@@ -144,14 +144,14 @@ def absent_keys(present: Iterable[str]) -> list[str]:
     return [key for name, keys in KEYS.items() if name not in names for key in keys]
 
 
-def load_with_places(
+def load_with_locations(
     path: str | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> tuple[Config, Places]:
+) -> tuple[Config, Locations]:
     """The settings of the core and of the features that they name; see
     :func:`imserver.config.load.load_config`."""
-    return load.load_with_places(path, environ, overrides, lambda wanted: declarations_of(_load(wanted)))
+    return load.load_with_locations(path, environ, overrides, lambda wanted: declarations_of(_load(wanted)))
 
 
 def load_config(
@@ -159,8 +159,8 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Config:
-    """The settings of :func:`load_with_places`."""
-    return load_with_places(path, environ, overrides)[0]
+    """The settings of :func:`load_with_locations`."""
+    return load_with_locations(path, environ, overrides)[0]
 
 
 def objection_of(features: Iterable[Feature]) -> AppObjection:
@@ -173,7 +173,7 @@ def objection_of(features: Iterable[Feature]) -> AppObjection:
     return objection
 
 
-def check(config: Config, places: Places) -> None:
+def check(config: Config, locations: Locations) -> None:
     """Check the setting ``features``, and what features demand of settings and of apps in the configuration.
 
     Raises StartError, with the place of the setting.
@@ -183,11 +183,11 @@ def check(config: Config, places: Places) -> None:
     for feature in features:
         for used in feature.uses:
             if used not in present:
-                raise places.wrong("features", f"{feature.name} needs {used}")
-    rules.check_apps(config, places, objection_of(features))
+                raise locations.wrong("features", f"{feature.name} needs {used}")
+    rules.check_apps(config, locations, objection_of(features))
     for feature in features:
         if feature.check is not None:
-            feature.check(config, places)
+            feature.check(config, locations)
 
 
 def _name(package: str) -> str:

@@ -30,7 +30,7 @@ from imserver.protocol.dialect import Dialect, EchoDialect
 from imserver.storage.address import database_address
 from imserver.transport.connection import Connection, Serve
 from imserver.transport.dispatch import serve_each
-from imserver.transport.gate import Admission, Choose, Head, Opened, Spoken, adopt
+from imserver.transport.gate import Admission, Choose, DialectPath, Head, Opened, adopt
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer
 from imserver.transport.listener import Listener, bind, text_of
@@ -54,12 +54,12 @@ class LateApplication:
 
     def __init__(self, make: Callable[[], Application]) -> None:
         self._make = make
-        self._made: Application | None = None
+        self._application: Application | None = None
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        if self._made is None:
-            self._made = self._make()
-        return self._made(environ, start_response)
+        if self._application is None:
+            self._application = self._make()
+        return self._application(environ, start_response)
 
 
 LISTENER_KEY = "imserver.listener"
@@ -257,10 +257,10 @@ class Servers:
         for server in self._servers:
             server.drain()
 
-    def end_kept(self) -> None:
+    def end_idle(self) -> None:
         """Serve requests that have arrived and end connections that wait for a next request."""
         for server in self._servers:
-            server.end_kept()
+            server.end_idle()
 
     def close(self) -> None:
         """Close everything that is left."""
@@ -279,7 +279,7 @@ def refuse_shared(features: Iterable[Feature]) -> None:
 
 
 def _answered(dialects: Iterable[Dialect], rows: Iterable[Route | Operation]) -> Iterator[str]:
-    """What one feature answers, in words."""
+    """The paths that one feature answers, as text."""
     for row in rows:
         yield f"{row.method} {row.path}"
     for dialect in dialects:
@@ -291,8 +291,8 @@ def _answered(dialects: Iterable[Dialect], rows: Iterable[Route | Operation]) ->
 
 def keys_may_be_stored(config: Config) -> bool:
     """Whether a database exists, which may contain keys. Only a node reads it."""
-    place = database_address(config.storage, config.server.data_dir)
-    return place.configured or place.exists
+    address = database_address(config.storage, config.server.data_dir)
+    return address.configured or address.exists
 
 
 def refuse_open_demo(config: Config, closed: bool | None = None, *, listeners: bool = True) -> None:
@@ -342,13 +342,13 @@ def within_limit(config: Config, serve: Serve) -> Serve:
     return limited(serve, per_second) if per_second else serve
 
 
-def _on_shared(rows: Sequence[Spoken], by_name: Mapping[str, Spoken]) -> Spoken | Choose:
+def _on_shared(rows: Sequence[DialectPath], by_name: Mapping[str, DialectPath]) -> DialectPath | Choose:
     """Select one of the dialects on a path by the parameters of the query."""
     if len(rows) == 1 and not rows[0].dialect.chosen_by:
         return rows[0]
     by_parameter = {row.dialect.chosen_by: row for row in rows}
 
-    def select(head: Head) -> Spoken | None:
+    def select(head: Head) -> DialectPath | None:
         params = head.params()
         chosen = next((row for name, row in by_parameter.items() if name and name in params), None)
         return chosen or by_name.get(head.bare) or by_parameter.get("")
@@ -356,12 +356,12 @@ def _on_shared(rows: Sequence[Spoken], by_name: Mapping[str, Spoken]) -> Spoken 
     return select
 
 
-def _on_own(rows: Sequence[Spoken]) -> Choose:
+def _on_own(rows: Sequence[DialectPath]) -> Choose:
     """Select one of the codecs of a dialect by the subprotocols that a client offers."""
     by_subprotocol = {row.subprotocol: row for row in rows}
     first = replace(rows[0], subprotocol="")
 
-    def select(head: Head) -> Spoken:
+    def select(head: Head) -> DialectPath:
         offered = [each.strip() for each in head.headers.get("sec-websocket-protocol", "").split(",")]
         return next((by_subprotocol[each] for each in offered if each in by_subprotocol), first)
 
@@ -374,7 +374,7 @@ _SHARED_PATH: Final = "/ws"
 
 def ws_routes(
     config: Config, serve: Serve, opened: Mapping[str, Opened], dialects: Sequence[Dialect]
-) -> dict[str, Spoken | Choose]:
+) -> dict[str, DialectPath | Choose]:
     """The WebSocket paths of a node.
 
     ``serve``: serves messages of all dialects. ``opened``: dialect → its function for new connections.
@@ -382,9 +382,9 @@ def ws_routes(
     """
     limits, debug = config.limits, config.debug
     serve = within_limit(config, serve)
-    on_path: dict[str, list[Spoken]] = {_SHARED_PATH: []}
+    on_path: dict[str, list[DialectPath]] = {_SHARED_PATH: []}
     for dialect in dialects:
-        row = Spoken(
+        row = DialectPath(
             dialect,
             serve_each(serve) if dialect.several else serve,
             min(dialect.message_bytes or limits.message_bytes, limits.message_bytes),
@@ -394,11 +394,11 @@ def ws_routes(
         for path in filter(None, (dialect.path, dialect.app_path)):
             on_path.setdefault(path, []).append(row)
     by_name = {row.dialect.name: row for row in on_path[_SHARED_PATH]}
-    paths: dict[str, Spoken | Choose] = {
+    paths: dict[str, DialectPath | Choose] = {
         path: _on_own(rows) if rows and rows[0].subprotocol else _on_shared(rows, by_name)
         for path, rows in on_path.items()
     }
     if debug.echo_path:
         room = debug.echo_bytes + limits.outbox_bytes
-        paths[debug.echo_path] = Spoken(EchoDialect(debug.echo_path), echo, debug.echo_bytes, room)
+        paths[debug.echo_path] = DialectPath(EchoDialect(debug.echo_path), echo, debug.echo_bytes, room)
     return paths

@@ -36,7 +36,7 @@ _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
 _KILL_SECONDS = 5.0
 """Time limit for ending the periodic work."""
-_KEPT_SECONDS = 1.0
+_IDLE_SECONDS = 1.0
 """Time for clients with kept connections to see, at their next request, that these end."""
 _LAST_REQUESTS_SECONDS = 2.0
 """Time limit for requests that were running when the drain began."""
@@ -344,8 +344,8 @@ class Node:
         self.core.gate.full = True
         self.servers.drain()
         # A proxy must not repeat a POST if its connection ends, so idle connections end after a while only.
-        _wait_while(lambda: self.servers.connected, _KEPT_SECONDS)
-        self.servers.end_kept()
+        _wait_while(lambda: self.servers.connected, _IDLE_SECONDS)
+        self.servers.end_idle()
         _wait_while(lambda: self.servers.busy, _LAST_REQUESTS_SECONDS)
 
     def _close_clients(self) -> None:

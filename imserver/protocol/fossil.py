@@ -33,10 +33,10 @@ def make_delta(before: bytes, after: bytes) -> bytes | None:
         return None
     parts = [_number(len(after)), b"\n"]
     done = 0
-    for start, end, place in _copies(before, after):
+    for start, end, origin in _copies(before, after):
         if start > done:
             parts += (_number(start - done), b":", after[done:start])
-        parts += (_number(end - start), b"@", _number(place), b",")
+        parts += (_number(end - start), b"@", _number(origin), b",")
         done = end
     if done < len(after):
         parts += (_number(len(after) - done), b":", after[done:])
@@ -57,33 +57,33 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
     if stop - position >= _BLOCK:
         blocks = {before[at : at + _BLOCK]: at for at in range(len(before) - _BLOCK, -1, -_BLOCK)}
     while blocks and position + _BLOCK <= stop:
-        place = blocks.get(after[position : position + _BLOCK])
-        if place is None:
+        origin = blocks.get(after[position : position + _BLOCK])
+        if origin is None:
             position += 1
             continue
         start, end = position, position + _BLOCK
         least = found[-1][1] if found else 0
-        while start > least and place and after[start - 1] == before[place - 1]:
-            start, place = start - 1, place - 1
-        gap = place - start
+        while start > least and origin and after[start - 1] == before[origin - 1]:
+            start, origin = start - 1, origin - 1
+        gap = origin - start
         while end + _STEP <= stop and after[end : end + _STEP] == before[end + gap : end + gap + _STEP]:
             end += _STEP
         while end < stop and end + gap < len(before) and after[end] == before[end + gap]:
             end += 1
-        _add(found, after, start, end, place)
+        _add(found, after, start, end, origin)
         position = end
     _add(found, after, stop, size, len(before) - suffix)
     return found
 
 
-def _add(found: list[tuple[int, int, int]], after: bytes, start: int, end: int, place: int) -> None:
+def _add(found: list[tuple[int, int, int]], after: bytes, start: int, end: int, origin: int) -> None:
     """Add a copy without the parts of characters at its ends, if it is long enough."""
     while start < end and after[start] & 0xC0 == 0x80:
-        start, place = start + 1, place + 1
+        start, origin = start + 1, origin + 1
     while start < end < len(after) and after[end] & 0xC0 == 0x80:
         end -= 1
     if end - start >= _SHORTEST:
-        found.append((start, end, place))
+        found.append((start, end, origin))
 
 
 def _equal(one: bytes, other: bytes) -> int:

@@ -76,11 +76,11 @@ _UNKNOWN: Final = First(b"")
 Claimed = int | First | IdReused | None
 """The key of a claim; the result of the first request; a different request has this id; a message with this
 id was accepted."""
-Carried = tuple[T, Sequence[Outcome], bytes]
+RequestResult = tuple[T, Sequence[Outcome], bytes]
 """What became of a request, its outcomes, and the result that is remembered."""
 
 
-class _Held(Struct):
+class _PendingClaim(Struct):
     """A claim in the cluster, and the event that repeats wait for."""
 
     claim: Claim | None = None
@@ -124,7 +124,7 @@ class Idempotency:
         """Hash → the second in which it was accepted; shared objects, so they cost nothing."""
         self._order: deque[int] = deque()
         """The same hashes from the oldest to the newest."""
-        self._pending: dict[int, _Held | None] = {}
+        self._pending: dict[int, _PendingClaim | None] = {}
         """Claimed hash → its claim in the cluster, and what its repeats wait for; None: neither."""
         self._second = int(clock())
         self._next_expiry = self._second + seconds
@@ -174,7 +174,7 @@ class Idempotency:
         """
         if not key:
             return
-        held = self._pending.pop(key)
+        id_claim = self._pending.pop(key)
         if accepted:
             now = self._clock()
             if now >= self._second + 1:
@@ -192,11 +192,11 @@ class Idempotency:
                 self._first_bytes += _ENTRY_BYTES + _DIGEST_BYTES + len(result)
                 if len(self._firsts) >= MAX_FIRSTS or self._first_bytes >= MAX_FIRST_BYTES:
                     self._older, self._firsts, self._first_bytes = self._firsts, {}, 0
-        if held is not None:
-            if held.claim is not None and self.registry is not None:
-                self.registry.settle(held.claim, accepted)
-            if held.settled is not None:
-                held.settled.set()
+        if id_claim is not None:
+            if id_claim.claim is not None and self.registry is not None:
+                self.registry.settle(id_claim.claim, accepted)
+            if id_claim.settled is not None:
+                id_claim.settled.set()
 
     def name(self, app: str, id: str, digest: int | None = None) -> str:
         """The name under which an id is claimed in the cluster."""
@@ -266,7 +266,7 @@ class Idempotency:
         self,
         app: str,
         requests: Sequence[tuple[str, int]],
-        carry_out: Callable[[int, First | None], Carried[T]],
+        carry_out: Callable[[int, First | None], RequestResult[T]],
         *,
         all_or_none: bool = False,
     ) -> list[T | IdReused]:
@@ -314,22 +314,22 @@ class Idempotency:
             return (hash(id) if self.shared else hash((app, id))) & _HASH_MASK
         return hash((app, id, True)) & _HASH_MASK
 
-    def _hold(self, key: int) -> _Held:
+    def _hold(self, key: int) -> _PendingClaim:
         """What is known of a claimed id."""
-        held = self._pending[key]
-        if held is None:
-            held = self._pending[key] = _Held()
-        return held
+        id_claim = self._pending[key]
+        if id_claim is None:
+            id_claim = self._pending[key] = _PendingClaim()
+        return id_claim
 
     def _wait_for_outcome(self, key: int) -> None:
         """Wait until no claim of the id is left. Of several waiting callers, the first to run may claim
         it.
         """
         while key in self._pending:
-            held = self._hold(key)
-            if held.settled is None:
-                held.settled = Event()
-            held.settled.wait()
+            id_claim = self._hold(key)
+            if id_claim.settled is None:
+                id_claim.settled = Event()
+            id_claim.settled.wait()
 
     def _first(self, key: int, digest: int) -> First | IdReused:
         """The result of the request that was accepted under this key."""

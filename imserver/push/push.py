@@ -26,7 +26,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED
 from imserver.metrics import Metrics
 from imserver.model import ACCEPTED, SYSTEM_PREFIX, ChannelPart, Event, Outcome
-from imserver.push.idempotency import Carried, First, Idempotency, IdReused
+from imserver.push.idempotency import First, Idempotency, IdReused, RequestResult
 from imserver.push.pending import PendingPushes
 from imserver.storage.store import Store
 
@@ -364,7 +364,7 @@ class Publishing:
             except ChannelRefused as refused:
                 return refused
 
-        def carry_out(index: int, first: First | None) -> Carried[Published | ChannelRefused]:
+        def carry_out(index: int, first: First | None) -> RequestResult[Published | ChannelRefused]:
             channel = names[index]
             is_stored = with_history and self._channels.is_stored(app, channel)
             # If this node does not know the position, the log may still know it.
@@ -481,7 +481,7 @@ class Publishing:
                 if outcome is Outcome.NOT_SENT and self._pending.add(
                     app, users[index], event, ttl_seconds, device
                 ):
-                    outcomes[index] = Outcome.HELD
+                    outcomes[index] = Outcome.PENDING
         return outcomes
 
     def to_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:

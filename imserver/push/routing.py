@@ -119,15 +119,15 @@ class ClusterReach:
         claims = self._ids.claim_each(app, [push.msg_id for push in pushes], only_here=absent)
         ended = 0
         try:
-            for index, (push, held) in enumerate(zip(pushes, claims, strict=True)):
-                if isinstance(held, Waiting):
+            for index, (push, id_claim) in enumerate(zip(pushes, claims, strict=True)):
+                if isinstance(id_claim, Waiting):
                     outcomes[index] = None
-                elif isinstance(held, int):
+                elif isinstance(id_claim, int):
                     outcomes[index] = Outcome.NOT_SENT
                     event = Event("msg", push.user, push.text, push.msg_id)
                     found = None if refs is None else refs[index]
                     outcome = outcomes[index] = self.push(app, push.user, event, found)
-                    self._ids.settle(held, outcome == Outcome.SENT)
+                    self._ids.settle(id_claim, outcome == Outcome.SENT)
                 ended = index + 1
         finally:
             self._ids.release(claims[ended:])

@@ -219,13 +219,13 @@ class ClusterSessions(Sessions):
         ):
             return True
         leases = self._registry.leases()
-        asked = [
+        queries = [
             gevent.spawn(self._ask_alive, leases[ref.epoch], AliveQuery(login.app, login.user, ref.id))
             for ref in others
             if ref.epoch in leases and ref.epoch != self._node_messages.own_epoch
         ]
-        gevent.joinall(asked)
-        answers = [greenlet.value for greenlet in asked]
+        gevent.joinall(queries)
+        answers = [greenlet.value for greenlet in queries]
         if True in answers:
             return True
         for answer in answers:

@@ -388,12 +388,12 @@ class Sessions:
         A user who is banned here already has no sessions: looking for them again would cost a walk over all
         connections.
         """
-        made: dict[tuple[str, float], list[str]] = {}
+        by_app: dict[tuple[str, float], list[str]] = {}
         for row in changes.bans:
             if row.seconds > 0 and not self.is_banned(row.app, row.user):
-                made.setdefault((row.app, row.seconds), []).append(row.user)
+                by_app.setdefault((row.app, row.seconds), []).append(row.user)
             self.ban(row.app, row.user, row.seconds)  # also if this node does not know the app yet
-        for (app, seconds), users in made.items():
+        for (app, seconds), users in by_app.items():
             self.close_here(CloseSessions(app, users, None, seconds))
 
     def _query(

@@ -108,9 +108,9 @@ class ActionPositions:
 
         def work(sql: Statements) -> None:
             # Sorted, so that two nodes never deadlock.
-            talks = sorted((app, user, id) for app, user, room, id in rows if not room)
+            pairs = sorted((app, user, id) for app, user, room, id in rows if not room)
             rooms = sorted(row for row in rows if row[2])
-            _raise(sql, "talk_position", ("app", "member"), talks)
+            _raise(sql, "talk_position", ("app", "member"), pairs)
             _raise(sql, "room_position", ("app", "member", "room"), rooms)
 
         self._store.write(work)
@@ -162,8 +162,8 @@ class ActionPositions:
 
 
 def _get(sql: Statements, app: str, user: str, rooms: Sequence[str]) -> dict[str, int]:
-    talks = sql.query("SELECT id FROM talk_position WHERE app = %s AND member = %s", (app, user))
-    found = {"": int(talks[0][0]) if talks else 0}
+    pairs = sql.query("SELECT id FROM talk_position WHERE app = %s AND member = %s", (app, user))
+    found = {"": int(pairs[0][0]) if pairs else 0}
     statement = "SELECT room, id FROM room_position WHERE app = %s AND member = %s AND room IN {}"
     rows = sql.query_in(statement, (app, user), rooms)
     return found | {text_of(room): int(id) for room, id in rows}

@@ -80,7 +80,7 @@ def has_files(name: str, sql: PooledStatements) -> bool:
 
 
 def contents(name: str, sql: PooledStatements) -> AppContents:
-    """What an app has.
+    """The contents of an app.
 
     Messages are not counted one by one, because millions would exceed the time limit of a query. The ids of a
     log have gaps only after a restore.

@@ -84,25 +84,26 @@ def restore(database: Path, copy: Path) -> Path | None:
     return before
 
 
-def move_on(place: DatabaseAddress, settings: StorageSettings) -> None:
+def move_on(address: DatabaseAddress, settings: StorageSettings) -> None:
     """Make a database server, which has loaded a copy, give no number again that it gave since the copy.
 
     Raises StartError if others are connected to the database, or if it cannot be used.
     """
-    database = Database(place, settings, threaded=False)
+    database = Database(address, settings, threaded=False)
     try:
         database.open()
         deadline = time.monotonic() + _OPEN_SECONDS
         while others := database.read(_other_connections):
             if time.monotonic() > deadline:
                 raise StartError(
-                    f"the database {place.shown} has other connections ({others}): stop all servers that use "
+                    f"the database {address.shown} has other connections ({others}): stop all servers that "
+                    "use "
                     "it, and close other clients"
                 )
             time.sleep(0.1)
         database.write_long(_move_server_on)
     except StorageUnavailable as error:
-        raise StartError(f"storage: {place.shown} cannot be used: {error}") from None
+        raise StartError(f"storage: {address.shown} cannot be used: {error}") from None
     finally:
         database.close()
 

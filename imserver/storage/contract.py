@@ -31,7 +31,7 @@ class AppRow(Struct, frozen=True):
 
 
 class AppContents(Struct, frozen=True):
-    """What is deleted with an app: numbers of rows."""
+    """The rows that are deleted with an app, as numbers."""
 
     keys: int
     """API keys that are limited to it."""

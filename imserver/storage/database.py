@@ -147,8 +147,8 @@ class Database:
     ``threaded``: keep file access away from the loop. Commands without other work need no thread.
     """
 
-    def __init__(self, place: DatabaseAddress, settings: StorageSettings, threaded: bool = True) -> None:
-        self.place = place
+    def __init__(self, address: DatabaseAddress, settings: StorageSettings, threaded: bool = True) -> None:
+        self.address = address
         self.id = ""
         """Identifies the database, also after a copy or move."""
         self.answers = False
@@ -157,42 +157,42 @@ class Database:
         self._refused_at = -inf
         """Monotonic time of the last write that the database refused."""
         self._settings = settings
-        self._engine: Engine = make_engine(place, settings)
-        self.runner: Runner = ThreadRunner() if threaded and place.file is not None else GreenletRunner()
+        self._engine: Engine = make_engine(address, settings)
+        self.runner: Runner = ThreadRunner() if threaded and address.file is not None else GreenletRunner()
         self._lock = -1
 
     def open(self) -> None:
         """Connect, and migrate if needed. Raises StartError with a one-line message."""
         try:
-            if self.place.file is not None:
-                prepare_file(self.place.file)
-                self._lock = open_private(Path(f"{self.place.file}.lock"))
+            if self.address.file is not None:
+                prepare_file(self.address.file)
+                self._lock = open_private(Path(f"{self.address.file}.lock"))
             before = self.runner.run(self._step, self._settings.seconds)
             if not migrations.is_current(before):
                 self.runner.run(self._migrate, _LONG_SECONDS)
             self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
-            file = error.filename or self.place.shown
+            file = error.filename or self.address.shown
             raise StartError(f"storage: {file} cannot be used: {error.strerror}") from None
         except (DBAPIError, PoolTimeout, _Late) as error:
-            raise StartError(f"storage: {self.place.shown} cannot be used: {_words(error)}") from None
+            raise StartError(f"storage: {self.address.shown} cannot be used: {_words(error)}") from None
         self.answers = True
         if laxness:
             log.warning(
-                "the database %s may lose confirmed data in a power failure: %s", self.place.shown, laxness
+                "the database %s may lose confirmed data in a power failure: %s", self.address.shown, laxness
             )
         if not before:
-            log.info("the database %s was created", self.place.shown)
+            log.info("the database %s was created", self.address.shown)
         elif not migrations.is_current(before):
-            log.info("the database %s was migrated to step %s", self.place.shown, migrations.HEAD)
+            log.info("the database %s was migrated to step %s", self.address.shown, migrations.HEAD)
         elif before != migrations.HEAD:
-            log.warning("the database %s belongs to a newer release, at step %s", self.place.shown, before)
+            log.warning("the database %s belongs to a newer release, at step %s", self.address.shown, before)
 
     # These run in SQLite's thread and must not log: the locks of logging belong to the loop.
 
     def _step(self) -> str:
         # Without the lock, nodes that switch a new file to the write-ahead log at once would find it locked.
-        is_new = self.place.file is not None and not self.place.file.stat().st_size
+        is_new = self.address.file is not None and not self.address.file.stat().st_size
         with self.writing() if is_new else nullcontext(), self._connected() as connection:
             return migrations.step_of(connection)
 
@@ -201,7 +201,7 @@ class Database:
 
     def _write_long(self, work: Callable[[Connection], T]) -> T:
         # A change of a large table may be slow.
-        patient = make_engine(self.place, replace(self._settings, seconds=_LONG_SECONDS))
+        patient = make_engine(self.address, replace(self._settings, seconds=_LONG_SECONDS))
         try:
             with self.writing(), _connected(patient, writes=True) as connection, connection.begin():
                 return work(connection)
@@ -266,12 +266,12 @@ class Database:
         if wrote and monotonic() - self._refused_at >= REFUSED_SECONDS:
             self._write_failed = False
         if self.healthy:
-            log.info("the database %s answers again", self.place.shown)
+            log.info("the database %s answers again", self.address.shown)
 
     def failed(self, words: str, wrote: bool, cause: BaseException | None = None) -> StorageUnavailable:
         """Record a failed operation. ``cause``: the error of the driver. Returns the error to raise."""
         if self.healthy:
-            log.error("the database %s does not answer: %s", self.place.shown, words)
+            log.error("the database %s does not answer: %s", self.address.shown, words)
         self.answers = False
         self._write_failed = self._write_failed or wrote
         if wrote and is_refusal(cause):
@@ -281,7 +281,7 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         if not self.runner.close():
-            log.warning("the database %s stays open: an operation is still running", self.place.shown)
+            log.warning("the database %s stays open: an operation is still running", self.address.shown)
             return
         self._engine.dispose()
         if self._lock >= 0:
@@ -389,7 +389,9 @@ class WriterConnection:
 
     def _run(self, function: Callable[[], T], seconds: float) -> T:
         # SQLite's work cannot be interrupted.
-        return self._database.runner.run(function, None if self._database.place.file is not None else seconds)
+        return self._database.runner.run(
+            function, None if self._database.address.file is not None else seconds
+        )
 
     def _transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool = False) -> T:
         fresh = self._sql is None
@@ -397,7 +399,7 @@ class WriterConnection:
             return self._once(work, guard, undo)
         except NotStored:
             # The server may have closed an idle connection: try once more.
-            if fresh or self._database.place.file is not None:
+            if fresh or self._database.address.file is not None:
                 raise
             return self._once(work, guard, undo)
 
@@ -406,7 +408,7 @@ class WriterConnection:
         try:
             with self._database.writing():
                 if self._sql is None:
-                    self._sql = direct_statements(self._database.place, self._engine)
+                    self._sql = direct_statements(self._database.address, self._engine)
                 sql = self._sql
                 sql.begin()
                 value = work(sql)

@@ -43,19 +43,19 @@ _DEADLOCK_STATES: Final = ("40P01", "40001")
 _MYSQL_DEADLOCK: Final = 1213
 
 
-def make_engine(place: DatabaseAddress, settings: StorageSettings) -> Engine:
+def make_engine(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     """Make the engine of a database without connecting. Raises StartError for an invalid address."""
     try:
-        return _MAKERS[place.engine](place, settings)
+        return _MAKERS[address.engine](address, settings)
     except (ArgumentError, ValueError, TypeError) as error:
-        raise StartError(f"storage: {place.shown} is not a database address: {error}") from None
+        raise StartError(f"storage: {address.shown} is not a database address: {error}") from None
 
 
-def _sqlite(place: DatabaseAddress, _settings: StorageSettings) -> Engine:
+def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
     # One connection, used by one thread at a time. A lock on a file beside it keeps out other writers
     # (imserver.storage.database). The busy handler is for programs that do not use this lock.
     engine = create_engine(
-        place.url, poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _BUSY_SECONDS}
+        address.url, poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _BUSY_SECONDS}
     )
 
     @event.listens_for(engine, "connect")
@@ -78,13 +78,13 @@ def _is_write(connection: Connection) -> bool:
     return bool(connection.get_execution_options().get(WRITES))
 
 
-def _postgresql(place: DatabaseAddress, settings: StorageSettings) -> Engine:
+def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     assert_cooperative()
     from psycopg import IsolationLevel  # not before the check
 
     milliseconds = int(settings.seconds * 1000)
     engine = create_engine(
-        place.url,
+        address.url,
         connect_args={
             "connect_timeout": max(2, round(settings.seconds)),
             "application_name": "imserver",
@@ -106,9 +106,9 @@ def _postgresql(place: DatabaseAddress, settings: StorageSettings) -> Engine:
     return engine
 
 
-def _mysql(place: DatabaseAddress, settings: StorageSettings) -> Engine:
+def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     engine = create_engine(
-        place.url,
+        address.url,
         connect_args={
             "connect_timeout": max(1, round(settings.seconds)),
             "read_timeout": settings.seconds,
@@ -183,12 +183,12 @@ checkpoint waits for two more fsyncs and writes index pages again."""
 _POSTGRESQL_SETTINGS: Final = ("plan_cache_mode = force_custom_plan", "enable_seqscan = off")
 
 
-def direct_statements(place: DatabaseAddress, engine: Engine) -> DirectStatements:
+def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStatements:
     """Statements on a connection of the caller's own, for transactions that write: each statement sees what
     was committed before it."""
-    if place.file is not None:
+    if address.file is not None:
         file = sqlite3.connect(
-            place.file,
+            address.file,
             timeout=_BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
@@ -200,7 +200,7 @@ def direct_statements(place: DatabaseAddress, engine: Engine) -> DirectStatement
     lent = engine.raw_connection()
     connection: Any = lent.driver_connection
     lent.detach()
-    if place.engine == "mysql":
+    if address.engine == "mysql":
         statements = MysqlStatements(connection)
         statements.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         return statements
@@ -262,9 +262,9 @@ class DatabaseState(Struct, frozen=True):
     clock_difference: float | None
 
 
-def probe(place: DatabaseAddress, settings: StorageSettings, tries: int) -> DatabaseState:
+def probe(address: DatabaseAddress, settings: StorageSettings, tries: int) -> DatabaseState:
     """Connect, measure ``tries`` round trips, disconnect. Raises the driver's errors. Switches."""
-    engine = make_engine(place, settings)
+    engine = make_engine(address, settings)
     try:
         with engine.connect() as connection:
             times = []
@@ -273,8 +273,8 @@ def probe(place: DatabaseAddress, settings: StorageSettings, tries: int) -> Data
                 connection.execute(text("SELECT 1"))
                 times.append(perf_counter() - before)
             difference = None
-            if place.engine != "sqlite":
-                clock = connection.execute(text(f"SELECT {CLOCK[place.engine]}")).scalar_one()
+            if address.engine != "sqlite":
+                clock = connection.execute(text(f"SELECT {CLOCK[address.engine]}")).scalar_one()
                 difference = float(clock) - time()
             version = ".".join(str(part) for part in engine.dialect.server_version_info or ())
             return DatabaseState(

@@ -62,7 +62,7 @@ class Store:
         on_open: Callable[[str], object] | None = None,
         log_listener: Callable[[], LogListener] | None = None,
     ) -> None:
-        self.place = database_address(settings, data_dir)
+        self.address = database_address(settings, data_dir)
         self._default_file = Path(data_dir, DEFAULT_FILE).absolute()
         self._settings = settings
         self._threaded = threaded
@@ -89,7 +89,7 @@ class Store:
     @property
     def has_database(self) -> bool:
         """Whether a database exists: a configured one, or the file of the first write."""
-        return self._database is not None or self.place.configured or self.place.exists
+        return self._database is not None or self.address.configured or self.address.exists
 
     def healthy(self) -> bool:
         """See :attr:`imserver.storage.database.Database.healthy`; True if there is no database."""
@@ -103,25 +103,26 @@ class Store:
 
     def start(self) -> None:
         """Open an existing or configured database and load its apps, keys and bans. Raises StartError."""
-        if not (self.place.configured or self.place.exists):
+        if not (self.address.configured or self.address.exists):
             return
         try:
             self._open()
             self.refresh()
             default = self._default_file
             if (
-                self.place.file != default
+                self.address.file != default
                 and default.exists()
                 and not self.read(_has_data)
                 and _file_has_data(default)
             ):
                 raise StartError(
-                    f"storage.url: the database {self.place.shown} is empty, but the database {default} has "
+                    f"storage.url: the database {self.address.shown} is empty, but the database {default} "
+                    "has "
                     "apps, keys, accounts or messages, which would be ignored: to begin without them, move "
                     "that file away"
                 )
         except StorageUnavailable as error:
-            raise StartError(f"storage: {self.place.shown} cannot be used: {error}") from None
+            raise StartError(f"storage: {self.address.shown} cannot be used: {error}") from None
 
     def run(self) -> None:
         """Greenlet: read changes periodically, until killed."""
@@ -155,9 +156,9 @@ class Store:
                 # SQLAlchemy and a driver take 20 MB, which nodes without a database save.
                 from imserver.storage.database import Database
 
-                if not self.place.exists:
+                if not self.address.exists:
                     self._check("")
-                database = Database(self.place, self._settings, self._threaded)
+                database = Database(self.address, self._settings, self._threaded)
                 try:
                     database.open()
                     self._check(database.id)
@@ -192,11 +193,11 @@ class Store:
 
         Concurrent callers share one read that begins after their calls.
         """
-        if self._database is None and not self.place.exists:
+        if self._database is None and not self.address.exists:
             return
-        asked = self._refreshes_begun
+        begun = self._refreshes_begun
         with self._refreshing:
-            if self._refreshes_ended <= asked:
+            if self._refreshes_ended <= begun:
                 self._refresh()
             elif self._refresh_error is not None:
                 raise self._refresh_error
@@ -337,7 +338,7 @@ class Store:
         return self.read_or(False, partial(app_rows.is_deleted, name))
 
     def contents(self, name: str) -> AppContents:
-        """What would be deleted with a stored app. Raises StorageUnavailable."""
+        """The contents that would be deleted with a stored app. Raises StorageUnavailable."""
         return self.read(partial(app_rows.contents, name))
 
     def delete_app(self, name: str) -> bool:
@@ -407,7 +408,7 @@ class Store:
 
     def keys(self) -> tuple[KeyRow, ...]:
         """All keys, including revoked ones, oldest first. Raises StorageUnavailable."""
-        if self._database is None and not self.place.exists:
+        if self._database is None and not self.address.exists:
             return ()
         return tuple(map(_key_row, self.read(lambda sql: sql.query(f"{_KEYS} ORDER BY created, id"))))
 

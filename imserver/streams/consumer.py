@@ -53,7 +53,7 @@ class DeliveryLease:
         """Until when this node has it (monotonic)."""
 
     @property
-    def is_held(self) -> bool:
+    def is_owned(self) -> bool:
         """Whether this node may deliver."""
         return monotonic() < self.until
 
@@ -169,7 +169,7 @@ class Consumer(Generic[Batch]):
     def _step(self) -> bool:
         """Try to deliver a batch, or wait for one; False: there is nothing to do. Switches."""
         try:
-            if not self._lease.is_held:
+            if not self._lease.is_owned:
                 gevent.sleep(WAIT_SECONDS)
                 return True
             self._news.clear()
@@ -177,7 +177,7 @@ class Consumer(Generic[Batch]):
                 self._batch = self._read()
                 self.since = monotonic()
             batch = self._batch
-            if batch is not None and self._lease.is_held:
+            if batch is not None and self._lease.is_owned:
                 self._try(batch)
             if self._has_ended:
                 return False

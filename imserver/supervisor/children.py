@@ -259,7 +259,7 @@ _READ: Final = 1
 
 @dataclass(frozen=True)
 class ChildContext:
-    """What the supervisor passes to a child. ``close_inherited`` closes what other processes own."""
+    """The arguments of a child, from the supervisor. ``close_inherited`` closes what other processes own."""
 
     slot: Slot
     config: Config

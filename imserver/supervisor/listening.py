@@ -41,22 +41,22 @@ def listen(config: Config, count: int) -> list[Listeners]:
     Raises :class:`StartError` if an address is not available, or if another process listens there with
     SO_REUSEPORT and would lose clients.
     """
-    made: list[Listeners] = [{} for _ in range(count)]
+    shares: list[Listeners] = [{} for _ in range(count)]
     server = config.server
     for name, row in listeners_of(config).items():
         port = row.port
         try:
             if port and not server.reuse_port:
                 bind_raw(row.host, port, False).close()
-            for listeners in made:
+            for listeners in shares:
                 sock = listeners[name] = bind_raw(row.host, port, True)
                 sock.listen(server.backlog)
                 port = sock.getsockname()[1]
         except OSError as error:
-            for listeners in made:
+            for listeners in shares:
                 close(listeners)
             raise StartError(f"cannot listen on {row.host}:{port}: {error.strerror or error}") from None
-    return made
+    return shares
 
 
 def close(listeners: Mapping[str, _socket.socket]) -> None:

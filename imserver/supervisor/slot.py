@@ -257,12 +257,12 @@ def apply_reload(config: Config, given: Config, used: Config) -> tuple[Config, l
     ``given`` are the settings as read at the start, ``used`` those after :func:`resolve_addresses`.
     """
     changed: list[str] = []
-    kept: dict[str, dict[str, Any]] = {}
+    unchanged: dict[str, dict[str, Any]] = {}
     for section, keys in _FIXED.items():
         old, new = getattr(given, section), getattr(config, section)
-        kept[section] = {key: getattr(getattr(used, section), key) for key in keys}
+        unchanged[section] = {key: getattr(getattr(used, section), key) for key in keys}
         changed += [f"{section}.{key}" for key in keys if getattr(old, key) != getattr(new, key)]
-    return _replaced(config, **kept), changed
+    return _replaced(config, **unchanged), changed
 
 
 def _replaced(config: Config, **sections: dict[str, Any]) -> Config:

@@ -303,9 +303,9 @@ def preload_modules(config: Config) -> None:
         names.append("jwt.api_jws")
     if any(tenant.webhook.urls for tenant in config.apps.values()):
         names.append("urllib3")
-    place = database_address(config.storage, config.server.data_dir)
-    if place.configured or place.exists:
-        names += ["imserver.storage.database", DRIVERS[place.engine]]
+    address = database_address(config.storage, config.server.data_dir)
+    if address.configured or address.exists:
+        names += ["imserver.storage.database", DRIVERS[address.engine]]
     for name in names:
         importlib.import_module(name)
     mimetypes.init()

@@ -312,7 +312,7 @@ class Connection(Writer):
         encoding = self.encoding
         if frames.begins_small(data, encoding.limit_bytes):
             self.parser = frames.Rest(data)
-            self._count_held()
+            self._count_bytes()
             return
         self.parser = frames.MessageParser(encoding.limit_bytes, bool(encoding.deflate_bits))
         self._parse(data)
@@ -330,8 +330,8 @@ class Connection(Writer):
         if self.state != OPEN or parser.idle:
             self.parser = None
             parser.close()
-        if self.parser is not None or self in self.context.flusher.budget.held:
-            self._count_held()
+        if self.parser is not None or self in self.context.flusher.budget.sizes:
+            self._count_bytes()
 
     def may_continue(self) -> bool:
         """Whether the next of several commands that came together may be served.
@@ -346,7 +346,7 @@ class Connection(Writer):
             serve_others()
         return self.state == OPEN
 
-    def _count_held(self) -> None:
+    def _count_bytes(self) -> None:
         """Count the bytes of unfinished frames against the node's budget."""
         budget = self.context.flusher.budget
         budget.set(self, self.held_bytes())

@@ -57,9 +57,9 @@ def status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {phrase_of(status)}\r\n".encode()
 
 
-def response_head(status: int, lines: bytes, length: int, keep: bool, version: str = "1.1") -> bytes:
+def response_head(status: int, lines: bytes, length: int, keep_alive: bool, version: str = "1.1") -> bytes:
     """A whole response head. ``lines``: header lines, each ended by CRLF."""
-    if not keep:
+    if not keep_alive:
         return b"%b%bContent-Length: %d\r\nConnection: close\r\n\r\n" % (status_line(status), lines, length)
     if version == "1.0":
         return b"%b%bContent-Length: %d\r\nConnection: keep-alive\r\n\r\n" % (
@@ -166,7 +166,7 @@ def _length_line(length: int) -> bytes:
     return b"Content-Length: %d\r\n\r\n" % length
 
 
-def kept_alive(response: HttpResponse) -> bytes:
+def keep_alive_response(response: HttpResponse) -> bytes:
     """A whole HTTP/1.1 response that keeps the connection open."""
     body = response.body
     if len(response.headers) == 1 and not response.content_type:  # a push: as header_block(), without a call
@@ -179,7 +179,7 @@ def kept_alive(response: HttpResponse) -> bytes:
 
 def constant(response: HttpResponse) -> HttpResponse:
     """The same response with its bytes on a connection that stays open, for answers that are sent often."""
-    return replace(response, whole=kept_alive(response))
+    return replace(response, whole=keep_alive_response(response))
 
 
 HttpRoutes = Mapping[tuple[str, str], Callable[[HttpRequest], HttpResponse]]

@@ -226,8 +226,8 @@ class Origins:
             or origin in self._apps
         )
 
-    def log_refused(self, what: str, origin: str, place: str, peer: str) -> None:
-        """Log a page of the host ``origin``, which ``place`` does not list: once a minute for each host.
+    def log_refused(self, what: str, origin: str, setting: str, peer: str) -> None:
+        """Log a page of the host ``origin``, which ``setting`` does not list: once a minute for each host.
 
         ``what``: what was refused.
         """
@@ -238,7 +238,7 @@ class Origins:
                     "allowed safely"
                 )
             else:
-                page = f"the page is of host {origin}; to allow it, add the host to {place}"
+                page = f"the page is of host {origin}; to allow it, add the host to {setting}"
             log.warning("%s refused: %s", what, page, extra={"connection": peer})
 
 
@@ -281,7 +281,7 @@ Opened = Callable[[Connection, Head], None]
 switch."""
 
 
-class Spoken(Struct, frozen=True):
+class DialectPath(Struct, frozen=True):
     """A dialect on a path: the dialect, the function that serves its messages, and their largest size in
     bytes.
 
@@ -297,7 +297,7 @@ class Spoken(Struct, frozen=True):
     subprotocol: str = ""
 
 
-Choose = Callable[[Head], Spoken | errors.HttpProblem | None]
+Choose = Callable[[Head], DialectPath | errors.HttpProblem | None]
 """Selects the dialect on a shared path. Returns None if the request matches no dialect, or the error."""
 
 
@@ -359,7 +359,7 @@ class Gate:
     ) -> None:
         self.proxies = proxies
         self.origins = origins
-        self.paths: dict[str, Spoken | Choose] = {}
+        self.paths: dict[str, DialectPath | Choose] = {}
         """Path, or its pattern (:func:`pattern_of`) → its dialect, or the function that selects one. The
         servers fill it before they listen."""
         self._deflate = deflate
@@ -390,11 +390,11 @@ class Gate:
         """
         headers = head.headers
         found = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
-        spoken = found if found is None or isinstance(found, Spoken) else found(head)
-        if spoken is None:
+        path = found if found is None or isinstance(found, DialectPath) else found(head)
+        if path is None:
             return Refusal(errors.HTTP_NOT_FOUND)
-        if isinstance(spoken, errors.HttpProblem):
-            return Refusal(spoken)
+        if isinstance(path, errors.HttpProblem):
+            return Refusal(path)
         if head.method != "GET" or _has_body(headers):
             return Refusal(errors.HTTP_BAD_REQUEST)
         if head.version != "1.1":
@@ -404,18 +404,18 @@ class Gate:
         key = headers.get("sec-websocket-key", "")
         if not _is_key(key):
             return Refusal(errors.HTTP_BAD_REQUEST)
-        guest = self.look_at(head, spoken.dialect)
+        guest = self.look_at(head, path.dialect)
         extension, bits = self._negotiate(headers) if self._deflate and not upgraded else ("", 0)
         return Admission(
             accept_token(key),
-            self._encoding(spoken, bits),
+            self._encoding(path, bits),
             guest.peer,
             extension,
             guest.close_code,
-            spoken.opened,
-            head if spoken.opened is not None else None,
+            path.opened,
+            head if path.opened is not None else None,
             guest.origin,
-            spoken.subprotocol,
+            path.subprotocol,
         )
 
     def look_at(self, head: Head, dialect: Dialect) -> Guest:
@@ -425,13 +425,11 @@ class Gate:
         peer = f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}"
         return Guest(peer, origin, self._objection(dialect, origin, host, peer))
 
-    def _encoding(self, spoken: Spoken, deflate_bits: int) -> Encoding:
-        key = (spoken.dialect, deflate_bits)
+    def _encoding(self, path: DialectPath, deflate_bits: int) -> Encoding:
+        key = (path.dialect, deflate_bits)
         encoding = self._encodings.get(key)
         if encoding is None:
-            encoding = Encoding(
-                spoken.dialect, spoken.serve, spoken.message_bytes, deflate_bits, spoken.outbox_bytes
-            )
+            encoding = Encoding(path.dialect, path.serve, path.message_bytes, deflate_bits, path.outbox_bytes)
             self._encodings[key] = encoding
         return encoding
 

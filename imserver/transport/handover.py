@@ -169,21 +169,21 @@ class HandOver:
         sock = _cooperative(plain)
         reader = Reader(sock, data)
         handler = OneRequestHandler(sock, address, self._server, reader)  # type: ignore[call-arg]
-        keep = False
+        keep_alive = False
         try:
             if waiting:
                 sock.sendall(waiting)
             result = handler.handle_one_request()
             if isinstance(result, tuple):
                 sock.sendall(result[1])
-            keep = result is True
+            keep_alive = result is True
         except OSError as exc:
             log.debug("%s", exc, extra={"connection": f"{address[0]}:{address[1]}"})
         except Exception:
             log.exception("serving failed", extra={"connection": f"{address[0]}:{address[1]}"})
         raw = _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
         raw.setblocking(False)
-        give_back(raw, bytes(reader.unread) if keep else None)
+        give_back(raw, bytes(reader.unread) if keep_alive else None)
 
 
 def _cooperative(sock: _socket.socket) -> gevent_socket.socket:

@@ -26,7 +26,7 @@ from imserver.transport.exchange import (
     HttpRequest,
     HttpRoutes,
     header_block,
-    kept_alive,
+    keep_alive_response,
     problem_response,
     response_head,
     row_of,
@@ -115,7 +115,7 @@ class FrontServer:
         """Announce with each answer that its connection ends."""
         self.draining = True
 
-    def end_kept(self) -> None:
+    def end_idle(self) -> None:
         """Serve requests that have arrived and end connections that wait for a next request.
 
         A connection that was accepted but not served yet may still send a request; :attr:`busy` counts it.
@@ -382,29 +382,29 @@ class HttpConnection(Writer):
         host = self.address[0]
         if "x-forwarded-for" in headers:
             host = front.listener.client(self.address, headers)
-        asked = body if type(body) is bytes else bytes(body)
-        request = HttpRequest(parsed.method, path, parsed.query, asked, headers, host)
+        content = body if type(body) is bytes else bytes(body)
+        request = HttpRequest(parsed.method, path, parsed.query, content, headers, host)
         response = fast(request)
         front.metrics.http_fast += 1
-        keep = parsed.keep_alive and not front.draining
+        keep_alive = parsed.keep_alive and not front.draining
         size = len(response.body)
-        if keep and parsed.version == "1.1":
-            whole = response.whole or kept_alive(response)
+        if keep_alive and parsed.version == "1.1":
+            whole = response.whole or keep_alive_response(response)
         else:
-            head = response_head(response.status, header_block(response), size, keep, parsed.version)
+            head = response_head(response.status, header_block(response), size, keep_alive, parsed.version)
             whole = head + response.body
         if front.request_log is not None:
             seconds = perf_counter() - began
             given = request.id if "x-request-id" in headers else request.given_id
             front.request_log(parsed.method, path, response.status, seconds, host, size, given)
-        self._answer(whole, keep)
-        if size > LARGE_BYTES and rest and keep:
+        self._answer(whole, keep_alive)
+        if size > LARGE_BYTES and rest and keep_alive:
             self._buffer = rest  # it counts while it waits
             if not self._await_client():
                 return None
             self._buffer = b""
             front.context.flusher.budget.set(self, self.held_bytes())
-        return rest if keep else None
+        return rest if keep_alive else None
 
     def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
         """Decide on an upgrade request and perform it. The bytes after the head are frames."""
@@ -509,13 +509,13 @@ class HttpConnection(Writer):
         """End TCP: the peer does not read its answers, or holds more than its share."""
         self.lost()
 
-    def _answer(self, data: bytes, keep: bool) -> None:
+    def _answer(self, data: bytes, keep_alive: bool) -> None:
         flusher = self._front.context.flusher
         if len(flusher.dirty) < MANY_CONNECTIONS:
             flusher.enqueue(self, data)
         else:
             flusher.enqueue_first(self, data)
-        if not keep:
+        if not keep_alive:
             self.state = CLOSING
 
     def refuse(self, problem: errors.HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:

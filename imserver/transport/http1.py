@@ -2,7 +2,7 @@
 
 A back end repeats the same head with each request, and clients of one kind repeat that of their handshake. So
 :class:`KnownHeads` caches parsed heads. It caches only public heads: of a POST or a handshake to a path
-without a query, with header lines from :data:`KEPT` or :data:`KEPT_OF_HANDSHAKES` only. A key (that of an
+without a query, with header lines from :data:`CACHED` or :data:`CACHED_OF_HANDSHAKES` only. A key (that of an
 ``Authorization: Bearer …`` or a ``Sec-WebSocket-Key``) is removed before a head is looked up or cached.
 
 A body is read completely before the request is served: by length or in chunks (RFC 9112 section 7). Chunks
@@ -186,14 +186,14 @@ def _percent(found: re.Match[bytes]) -> bytes:
     return b"%%%02X" % found[0][0]
 
 
-KEPT: Final = frozenset(
+CACHED: Final = frozenset(
     {
         *("accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-length"),
         *("content-type", "host", "sec-fetch-mode", "user-agent", "x-forwarded-for", "x-forwarded-proto"),
     }
 )
 """Header names that a cached head of a POST may have."""
-KEPT_OF_HANDSHAKES: Final = frozenset(
+CACHED_OF_HANDSHAKES: Final = frozenset(
     {
         *("accept", "accept-encoding", "accept-language", "cache-control", "connection", "host", "origin"),
         *("pragma", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-websocket-extensions"),
@@ -263,8 +263,8 @@ class KnownHeads:
 
     def _cache(self, data: bytes, head: ParsedHead) -> None:
         """Cache a head if that is allowed. ``data``: its bytes without the key."""
-        kept = KEPT_OF_HANDSHAKES if head.method == "GET" else KEPT
-        if len(data) > MAX_BYTES or head.query or not head.headers.keys() <= kept:
+        names = CACHED_OF_HANDSHAKES if head.method == "GET" else CACHED
+        if len(data) > MAX_BYTES or head.query or not head.headers.keys() <= names:
             return
         if head.method not in ("GET", "POST") or data.count(b"\r\n") > MAX_LINES:
             return

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def make_server(application: Callable[..., Any], environ: Mapping[str, Any]) -> WSGIServer:
-    """What a handler needs of its server. It never listens."""
+    """The part of a server that a handler needs. It never listens."""
     server = WSGIServer(("127.0.0.1", 0), application, log=None, error_log=log, environ=dict(environ))
     server.environ.update(environ)
     return server

@@ -138,22 +138,22 @@ class Budget:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.held: dict[Writer, int] = {}
+        self.sizes: dict[Writer, int] = {}
         self.total = 0
 
     def set(self, connection: Writer, size: int) -> None:
         """Set the number of bytes that ``connection`` holds."""
-        self.total += size - self.held.get(connection, 0)
+        self.total += size - self.sizes.get(connection, 0)
         if size:
-            self.held[connection] = size
+            self.sizes[connection] = size
         else:
-            self.held.pop(connection, None)
+            self.sizes.pop(connection, None)
 
     def shrink(self) -> int:
         """Close the largest holders until the limit holds. Returns their number."""
         closed = 0
-        while self.total > self.limit and self.held:
-            max(self.held, key=self.held.__getitem__).abandon(errors.CLOSE_SLOW_READER)
+        while self.total > self.limit and self.sizes:
+            max(self.sizes, key=self.sizes.__getitem__).abandon(errors.CLOSE_SLOW_READER)
             closed += 1
         return closed
 

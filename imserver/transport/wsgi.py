@@ -234,8 +234,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return False
         address: Any = self.client_address
         host, port, query = address[0], address[1], head.query.decode("latin-1")
-        asked = Head(head.method, head.path, head.version, host, port, head.headers, query, body=body)
-        streams.adopt(_detached(self.socket), asked)
+        request = Head(head.method, head.path, head.version, host, port, head.headers, query, body=body)
+        streams.adopt(_detached(self.socket), request)
         return True
 
     def _end(self, data: bytes) -> None:
@@ -353,7 +353,7 @@ class WsgiServer(WSGIServer):
                 self.do_handle(*accepted)
         self.close()
 
-    def end_kept(self) -> None:
+    def end_idle(self) -> None:
         """Serve requests that have arrived and end connections that wait for a next request.
 
         A connection that was accepted but not served yet may still send a request; :attr:`busy` counts it.

@@ -78,7 +78,7 @@ class FakePeers:
     def __init__(self) -> None:
         self.answers: dict[str, dict[str, Any]] = {}
         self.others: list[Lease] = []
-        self.asked: list[tuple[list[str], str, bytes]] = []
+        self.queries: list[tuple[list[str], str, bytes]] = []
 
     def leases(self) -> dict[int, Lease]:
         return {lease.epoch: lease for lease in (OWN_LEASE, *self.others)}
@@ -87,7 +87,7 @@ class FakePeers:
         self, leases: Collection[Lease], kind: str, body: bytes, timeout: float
     ) -> tuple[dict[str, bytes], list[str]]:
         names = [lease.node for lease in leases]
-        self.asked.append((names, kind, body))
+        self.queries.append((names, kind, body))
         known = {name: self.answers[name][kind] for name in names if kind in self.answers.get(name, {})}
         return (
             {name: msgspec.msgpack.encode(value) for name, value in known.items()},
@@ -149,7 +149,7 @@ class FakeNode:
         self.presence = Presence(self, self.table, self.peers)  # type: ignore[arg-type]
         self.relations = NoRelations()
         self.overview = Overview(
-            lambda asked: self.state(asked.debug, asked.detail),
+            lambda query: self.state(query.debug, query.detail),
             lambda: OWN_METRICS,
             lambda: OWN_LEASE,
             self.peers,

@@ -108,9 +108,9 @@ def test_peers_and_users_in_the_state_are_for_admins_of_all_apps(node: FakeNode)
     assert "clients" in node.get("/system/state", isDebug="true", key="admin-key")["data"]["managerInfo"]
 
 
-@pytest.mark.parametrize("asked", [{}, {"isDebug": "true"}, {"detail": "true"}, {"cluster": "true"}])
-def test_the_state_needs_a_key_that_reaches_all_apps(node: FakeNode, asked: dict[str, str]) -> None:
-    assert node.get("/system/state", key="app-key", **asked) == UNAUTHORIZED
+@pytest.mark.parametrize("params", [{}, {"isDebug": "true"}, {"detail": "true"}, {"cluster": "true"}])
+def test_the_state_needs_a_key_that_reaches_all_apps(node: FakeNode, params: dict[str, str]) -> None:
+    assert node.get("/system/state", key="app-key", **params) == UNAUTHORIZED
 
 
 def test_the_states_of_all_nodes_are_for_keys_that_read(node: FakeNode) -> None:

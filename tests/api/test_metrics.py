@@ -243,7 +243,7 @@ def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other() -> None:
         ("imserver_users", 'node="10.0.0.1:9001",app="101"'): 2,
         ("imserver_users", 'node="10.0.0.1:9003",app="101"'): 2,
     }
-    assert node.peers.asked[0][0] == ["10.0.0.1:9003", "10.0.0.1:9005"]
+    assert node.peers.queries[0][0] == ["10.0.0.1:9003", "10.0.0.1:9005"]
 
 
 @pytest.mark.parametrize(

@@ -119,17 +119,17 @@ def test_a_page_token_ends_with_its_time(pages: PageTokens, monkeypatch: pytest.
 # --- keys that are kept ---------------------------------------------------------------------------------
 
 
-def kept(key: str, **more: Any) -> KeyRow:
+def key_row(key: str, **more: Any) -> KeyRow:
     return KeyRow(f"id of {key}", hashlib.sha256(key.encode()).hexdigest(), **{"scopes": ("push",), **more})
 
 
 def test_a_stored_key_ends_demo_mode_for_good() -> None:
     keys = keys_of(Config())
-    assert keys.learn(Changes(1, keys=(kept("k", apps=("101",)),)))
+    assert keys.learn(Changes(1, keys=(key_row("k", apps=("101",)),)))
     assert not keys.demo
     known = keys.find("k")
     assert (known.scopes, known.apps, known.key) == ({"push", "any"}, {"101"}, "id of k")
-    assert not keys.learn(Changes(2, keys=(kept("k", revoked=5),)))
+    assert not keys.learn(Changes(2, keys=(key_row("k", revoked=5),)))
     assert keys.find("k") is None
     keys.reload(Config())
     assert not keys.demo
@@ -137,7 +137,7 @@ def test_a_stored_key_ends_demo_mode_for_good() -> None:
 
 def test_only_revoked_keys_are_keys_too() -> None:
     keys = keys_of(Config())
-    keys.learn(Changes(1, keys=(kept("k", revoked=5),)))
+    keys.learn(Changes(1, keys=(key_row("k", revoked=5),)))
     assert not keys.demo
 
 
@@ -148,7 +148,7 @@ def test_apps_alone_leave_demo_mode_as_it_is() -> None:
 
 
 def test_stored_and_configured_keys_hold_side_by_side_and_survive_a_reload(keys: Keys) -> None:
-    keys.learn(Changes(1, keys=(kept("k"),)))
+    keys.learn(Changes(1, keys=(key_row("k"),)))
     keys.reload(KEYED)
     assert keys.find("k").key == "id of k"
     digest = hashlib.sha256(b"the key").hexdigest()
@@ -156,8 +156,8 @@ def test_stored_and_configured_keys_hold_side_by_side_and_survive_a_reload(keys:
 
 
 def test_a_key_that_is_revoked_but_configured_too_holds_as_configured(keys: Keys) -> None:
-    keys.learn(Changes(1, keys=(kept("the key"),)))
-    keys.learn(Changes(2, keys=(kept("the key", revoked=5),)))
+    keys.learn(Changes(1, keys=(key_row("the key"),)))
+    keys.learn(Changes(2, keys=(key_row("the key", revoked=5),)))
     assert keys.find("the key").key.startswith("config:")
 
 

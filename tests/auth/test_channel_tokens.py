@@ -53,8 +53,8 @@ def signed(key: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
 def test_secrets_of_longer_hashes(algorithm: str) -> None:
     keys = load_keys((JwtSettings(algorithm, LONG_SECRET),), b"server", "shop")  # type: ignore[arg-type]
-    made = signed(LONG_SECRET, algorithm, sub="ann")
-    assert read_bare_token(made, keys, NOW, "shop").user == "ann"
+    written = signed(LONG_SECRET, algorithm, sub="ann")
+    assert read_bare_token(written, keys, NOW, "shop").user == "ann"
     with pytest.raises(BadToken):
         read_bare_token(signed(LONG_SECRET, "HS256", sub="ann"), keys, NOW, "shop")
 
@@ -84,8 +84,8 @@ def test_a_secret_must_be_one(algorithm: str, key: str) -> None:
 
 def test_a_token_without_app_and_end_is_for_the_app_that_is_asked() -> None:
     assert facts_of(read_bare_token(signed(sub="ann"), KEYS, NOW, "shop")) == ("ann", "shop", 0)
-    made = signed(sub="ann", app="bank", exp=NOW + 5)
-    assert facts_of(read_bare_token(made, KEYS, NOW, "shop")) == ("ann", "bank", NOW + 5)
+    written = signed(sub="ann", app="bank", exp=NOW + 5)
+    assert facts_of(read_bare_token(written, KEYS, NOW, "shop")) == ("ann", "bank", NOW + 5)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_a_claim_that_is_null_is_missing() -> None:
     ],
 )
 def test_a_token_of_another_time_or_kind_is_refused(claims: dict[str, Any]) -> None:
-    made = jwt.encode({"sub": "", **claims}, SECRET) if isinstance(claims["sub"], str) else None
+    written = jwt.encode({"sub": "", **claims}, SECRET) if isinstance(claims["sub"], str) else None
     with pytest.raises(BadToken):
-        read_bare_token(made or raw(claims), KEYS, NOW, "shop")
+        read_bare_token(written or raw(claims), KEYS, NOW, "shop")
 
 
 def raw(claims: dict[str, Any]) -> str:
@@ -140,9 +140,9 @@ def raw(claims: dict[str, Any]) -> str:
 
 def test_an_unsigned_token_is_refused() -> None:
     header, payload, _ = signed(sub="ann").split(".")
-    for made in ("", "x", f"{header}.{payload}.", jwt.encode({"sub": "ann"}, "", "none")):
+    for written in ("", "x", f"{header}.{payload}.", jwt.encode({"sub": "ann"}, "", "none")):
         with pytest.raises(BadToken):
-            read_bare_token(made, KEYS, NOW, "shop")
+            read_bare_token(written, KEYS, NOW, "shop")
     with pytest.raises(BadToken):
         read_bare_token("x" * (MAX_TOKEN_CHARACTERS + 1), KEYS, NOW, "shop")
 
@@ -166,23 +166,23 @@ def test_claims_can_be_read_again_from_a_deeper_stack() -> None:
 
 
 def test_what_a_connection_token_says_beyond_its_user() -> None:
-    made = signed(
+    written = signed(
         sub="ann",
         info={"name": "Ann"},
         channels=["news", "talk"],
         subs={"talk": {"info": 1, "data": {"x": 2}}, "past": {}},
     )
-    claims = claims_of(made)
+    claims = claims_of(written)
     assert bytes(claims.info) == b'{"name":"Ann"}'  # type: ignore[arg-type]
     assert claims.subscriptions.keys() == {"news", "talk", "past"}
     assert bytes(claims.subscriptions["talk"].data) == b'{"x":2}'  # type: ignore[arg-type]
     assert claims.subscriptions["news"].info is UNSET
 
 
-@pytest.mark.parametrize("made", ["", "a.b", "a.b.c", "a.b.c.d", "a.é.c", "a." + "e" * 9000 + ".c"])
-def test_what_is_no_token_requests_nothing(made: str) -> None:
+@pytest.mark.parametrize("written", ["", "a.b", "a.b.c", "a.b.c.d", "a.é.c", "a." + "e" * 9000 + ".c"])
+def test_what_is_no_token_requests_nothing(written: str) -> None:
     with pytest.raises(BadToken):
-        connection_request(made)
+        connection_request(written)
 
 
 def test_in_an_open_app_a_token_requests_a_name_and_channels() -> None:
@@ -215,14 +215,14 @@ def test_a_token_of_another_time_may_be_replaced(times: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "made",
+    "written",
     [
         signed(LONG_SECRET, sub="ann", channel="news"),
         signed(channel=5),
         "",
     ],
 )
-def test_a_wrong_subscription_token_is_refused(made: str) -> None:
+def test_a_wrong_subscription_token_is_refused(written: str) -> None:
     with pytest.raises(BadToken) as bad:
-        read_channel_token(made, KEYS, NOW)
+        read_channel_token(written, KEYS, NOW)
     assert not isinstance(bad.value, TokenExpired)

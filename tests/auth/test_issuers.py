@@ -44,11 +44,11 @@ class Web:
 
     def __init__(self, documents: dict[str, Any]) -> None:
         self.documents = documents
-        self.asked: list[str] = []
+        self.fetched: list[str] = []
         self.gate: Callable[[], object] = lambda: gevent.sleep(0)
 
     def get(self, url: str, seconds: float) -> tuple[int, bytes]:
-        self.asked.append(url)
+        self.fetched.append(url)
         self.gate()
         document = self.documents.get(url)
         if document is None:
@@ -57,8 +57,8 @@ class Web:
 
 
 def jwk(algorithm: str, kid: str, **more: Any) -> dict[str, Any]:
-    made = jwt.get_algorithm_by_name(algorithm).to_jwk(KEYS[algorithm].public_key())
-    return {**json.loads(made), "kid": kid, **more}
+    encoded = jwt.get_algorithm_by_name(algorithm).to_jwk(KEYS[algorithm].public_key())
+    return {**json.loads(encoded), "kid": kid, **more}
 
 
 def web(*keys: dict[str, Any], url: str = URL) -> Web:
@@ -87,7 +87,7 @@ def claims(site: Web, token: str, *rows: JwtSettings) -> tuple[str, str, int] | 
 def test_a_token_of_the_issuer_proves_its_user(algorithm: str) -> None:
     site = web(jwk(algorithm, "1"))
     assert claims(site, signed(algorithm)) == ("ann", "301", NOW + 60)
-    assert site.asked == [f"{URL}/.well-known/openid-configuration", f"{URL}/keys"]
+    assert site.fetched == [f"{URL}/.well-known/openid-configuration", f"{URL}/keys"]
 
 
 @pytest.mark.parametrize("in_token", ["EdDSA", "Ed25519"])
@@ -106,7 +106,7 @@ def test_an_edwards_key_and_its_tokens_may_use_the_name_of_rfc_9864(
 def test_a_jwks_url_saves_the_discovery() -> None:
     site = web(jwk("EdDSA", "1"))
     assert claims(site, signed(), JwtSettings(issuer=URL, audience="shop", jwks_url=f"{URL}/keys"))
-    assert site.asked == [f"{URL}/keys"]
+    assert site.fetched == [f"{URL}/keys"]
 
 
 def test_the_user_may_be_in_another_claim_and_be_a_number() -> None:
@@ -171,7 +171,7 @@ def test_a_token_of_an_issuer_that_the_app_does_not_name_is_left_to_others() -> 
     payload = json.dumps({**CLAIMS, "iss": None, "aud": None}).encode()
     null = jwt.api_jws.encode(payload, "a secret of 32 characters or more", "HS256")
     assert claims(site, null) is None
-    assert not site.asked
+    assert not site.fetched
 
 
 def test_a_signature_by_another_key_is_refused() -> None:
@@ -223,22 +223,22 @@ def test_the_document_of_another_issuer_is_not_used() -> None:
         claims(site, signed())
 
 
-def made(site: Web) -> tuple[Issuer, Clock]:
+def issuer_of(site: Web) -> tuple[Issuer, Clock]:
     clock = Clock()
     return Issuer(URL, "", site, clock), clock  # type: ignore[arg-type]
 
 
 def test_keys_are_fetched_once() -> None:
     site = web(jwk("EdDSA", "1"))
-    issuer, _ = made(site)
+    issuer, _ = issuer_of(site)
     jobs = [gevent.spawn(issuer.keys_for, "1") for _ in range(20)]
     assert all(len(job.get()) == 1 for job in jobs)
-    assert len(site.asked) == 2
+    assert len(site.fetched) == 2
 
 
 def test_a_new_key_is_fetched_when_a_token_names_it() -> None:
     site = web(jwk("EdDSA", "1"))
-    issuer, clock = made(site)
+    issuer, clock = issuer_of(site)
     issuer.keys_for("1")
     site.documents[f"{URL}/keys"]["keys"].append(jwk("ES256", "2"))
     clock.now += RETRY_SECONDS
@@ -247,7 +247,7 @@ def test_a_new_key_is_fetched_when_a_token_names_it() -> None:
 
 def test_a_key_that_is_new_right_after_a_fetch_is_fetched_after_the_pause() -> None:
     site = web(jwk("EdDSA", "1"))
-    issuer, clock = made(site)
+    issuer, clock = issuer_of(site)
     issuer.keys_for("1")
     site.documents[f"{URL}/keys"]["keys"] = [jwk("ES256", "2")]
     clock.now += RETRY_SECONDS - 1
@@ -260,7 +260,7 @@ def test_a_key_that_is_new_right_after_a_fetch_is_fetched_after_the_pause() -> N
 def test_a_key_is_not_unknown_because_the_issuer_was_away() -> None:
     site = web(jwk("EdDSA", "1"), jwk("ES256", "2"))
     documents, site.documents = site.documents, web(jwk("EdDSA", "1")).documents
-    issuer, clock = made(site)
+    issuer, clock = issuer_of(site)
     issuer.keys_for("1")
     site.documents = {}
     clock.now += RETRY_SECONDS
@@ -273,22 +273,22 @@ def test_a_key_is_not_unknown_because_the_issuer_was_away() -> None:
 
 def test_an_unknown_key_is_fetched_once() -> None:
     site = web(jwk("EdDSA", "1"))
-    issuer, clock = made(site)
+    issuer, clock = issuer_of(site)
     issuer.keys_for("1")
     clock.now += RETRY_SECONDS
     for kid in ["9", "9", "8", "7"]:
         with pytest.raises(BadToken, match="no key"):
             issuer.keys_for(kid)
-    assert len(site.asked) == 4, "one fetch each 10 s, whatever strangers name"
+    assert len(site.fetched) == 4, "one fetch each 10 s, whatever strangers name"
     clock.now += RETRY_SECONDS
     with pytest.raises(BadToken, match="no key"):
         issuer.keys_for("9")
-    assert len(site.asked) == 4, "this one is known to be unknown"
+    assert len(site.fetched) == 4, "this one is known to be unknown"
 
 
 def test_old_keys_are_fetched_again_in_the_background() -> None:
     site = web(jwk("EdDSA", "1"))
-    issuer, clock = made(site)
+    issuer, clock = issuer_of(site)
     issuer.keys_for("1")
     site.documents[f"{URL}/keys"]["keys"] = [jwk("ES256", "2")]
     clock.now += REFRESH_SECONDS + 1
@@ -301,12 +301,12 @@ def test_old_keys_are_fetched_again_in_the_background() -> None:
 
 def test_an_issuer_that_does_not_answer_delays_the_first_login_only() -> None:
     site = Web({})
-    issuer, clock = made(site)
+    issuer, clock = issuer_of(site)
     site.gate = lambda: setattr(clock, "now", clock.now + FETCH_SECONDS)
     for _ in range(3):
         with pytest.raises(IssuerUnavailable, match="no route"):
             issuer.keys_for("1")
-    assert len(site.asked) == 1
+    assert len(site.fetched) == 1
     clock.now += RETRY_SECONDS
     site.documents = web(jwk("EdDSA", "1")).documents
     site.gate = lambda: None
@@ -315,7 +315,7 @@ def test_an_issuer_that_does_not_answer_delays_the_first_login_only() -> None:
 
 def test_known_keys_stay_while_the_issuer_is_away_for_a_day() -> None:
     site = web(jwk("EdDSA", "1"))
-    issuer, clock = made(site)
+    issuer, clock = issuer_of(site)
     issuer.keys_for("1")
     site.documents = {}
     clock.now += MAX_AGE_SECONDS - 1
@@ -334,7 +334,7 @@ def test_issuers_are_kept_apart() -> None:
     site.documents |= web(jwk("ES256", "1"), url=other).documents
     issuers = Issuers(site)  # type: ignore[arg-type]
     rows = (ROW, JwtSettings(issuer=other, audience="shop"))
-    site.gate = lambda: hanging.wait() if site.asked[-1].startswith(other) else None
+    site.gate = lambda: hanging.wait() if site.fetched[-1].startswith(other) else None
     waiting = gevent.spawn(issuers.claims, "301", rows, signed("ES256", iss=other), NOW)
     gevent.sleep(0)
     assert issuers.claims("301", rows, signed(), NOW)

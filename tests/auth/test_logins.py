@@ -24,9 +24,9 @@ OTHER_SECRET = "another secret, which is as long as that"
 STREAM = SimpleNamespace(peer="127.0.0.1:1", origin="")
 
 
-def codes(verdict: Any) -> tuple[int, int, bool]:
+def codes(decision: Any) -> tuple[int, int, bool]:
     """Reply code, close code, and whether the connection is to be closed at once."""
-    return verdict.code, verdict.close, verdict.final
+    return decision.code, decision.close, decision.final
 
 
 # --- apps and tokens ----------------------------------------------------------------------------------------
@@ -71,9 +71,9 @@ def test_an_app_with_keys_accepts_only_the_user_of_the_token() -> None:
 
 def test_a_login_without_a_user_uses_the_user_of_the_token() -> None:
     with LoginHarness({"101": TenantSettings(jwt=JWT)}) as harness:
-        verdict = harness.logins.check("101", "", token_for("ann"), "sse", STREAM)
-        assert verdict.ok
-        assert verdict.user == "ann"
+        decision = harness.logins.check("101", "", token_for("ann"), "sse", STREAM)
+        assert decision.ok
+        assert decision.user == "ann"
         assert not harness.logins.check("101", "", token_for(""), "sse", STREAM).ok
 
 
@@ -187,7 +187,7 @@ def test_a_crowd_that_comes_at_once_does_not_slip_through() -> None:
     """Between the check and the session a login may wait, for the registry of a cluster."""
     with LoginHarness({"101": TenantSettings(max_connections=2)}) as harness:
         verdicts = [harness.logins.check("101", "ann", "", "cmd", harness.login_request()) for _ in range(5)]
-        assert [verdict.ok for verdict in verdicts] == [True, True, False, False, False]
+        assert [decision.ok for decision in verdicts] == [True, True, False, False, False]
 
 
 def test_a_connection_that_moves_to_another_app_frees_its_quota() -> None:
@@ -329,18 +329,18 @@ def test_refused_tokens_are_logged_once_per_cause_and_minute(caplog: pytest.LogC
 
 
 @pytest.mark.parametrize(
-    ("settings", "place"),
+    ("settings", "setting"),
     [(PLAIN, "server.origins"), (TenantSettings(origins=("shop.example",)), "origins of app 101")],
 )
 def test_a_refused_page_is_logged_once_per_minute(
-    settings: TenantSettings, place: str, caplog: pytest.LogCaptureFixture
+    settings: TenantSettings, setting: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with LoginHarness({"101": settings}) as harness:
         assert not harness.begin(harness.login_request("localhost"), "ann").ok
         assert not harness.begin(harness.login_request("localhost"), "bob").ok
         assert not harness.logins.admit("101", "cmd", harness.login_request("null")).ok
     assert [record.getMessage() for record in caplog.records] == [
-        f"login to 101 refused: the page is of host localhost; to allow it, add the host to {place}",
+        f"login to 101 refused: the page is of host localhost; to allow it, add the host to {setting}",
         "login to 101 refused: the page has no host (a file, a sandbox, or embedded by another site); "
         "it cannot be allowed safely",
     ]

@@ -140,10 +140,10 @@ def test_of_too_many_payers_those_that_paid_longest_ago_are_forgotten(
 
 def test_nodes_count_together_and_each_by_itself_while_the_registry_does_not_answer(clock: Clock) -> None:
     answers: list[float | None] = [0, 0, 12.5, None, None, 0, 0]
-    asked = []
+    request = []
 
     def shared(*arguments: object) -> float | None:
-        asked.append(arguments)
+        request.append(arguments)
         return answers.pop(0)
 
     buckets = Buckets(RATE, 3, 30, shared)
@@ -151,7 +151,7 @@ def test_nodes_count_together_and_each_by_itself_while_the_registry_does_not_ans
     assert [seconds_of(buckets) for _ in range(2)] == [0, 10], "what nodes counted together counts here, too"
     buckets.give_back("ann")
     buckets.forget("ann")
-    assert asked == [("test:'ann'", 3, 10.0, weight) for weight in (1, 1, 1, 1, 1, -1, -3)]
+    assert request == [("test:'ann'", 3, 10.0, weight) for weight in (1, 1, 1, 1, 1, -1, -3)]
 
 
 @pytest.mark.parametrize(

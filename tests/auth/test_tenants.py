@@ -1,5 +1,6 @@
 """Apps as tenants: configured ones, registered ones, and what both may be."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def test_a_valid_name_is_stored_unchanged(node: Make, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "output"),
     [
         ({"max_channel": 1}, "unknown key 'max_channel'; the nearest known key is 'max_channels'"),
         ({"max_channels": -1}, "max_channels: expected int >= 0"),
@@ -182,12 +183,12 @@ def test_a_valid_name_is_stored_unchanged(node: Make, name: str) -> None:
     ],
 )
 def test_settings_that_cannot_be_are_refused_in_one_line(
-    node: Make, fields: dict[str, Any], said: str
+    node: Make, fields: dict[str, Any], output: str
 ) -> None:
     tenants = node().tenants
     with pytest.raises(BadTenant) as caught:
         tenants.register("own", **fields)
-    assert said in str(caught.value)
+    assert output in str(caught.value)
     assert str(caught.value).startswith("app own")
     assert "\n" not in str(caught.value)
     assert tenants.find("own") is None
@@ -196,9 +197,9 @@ def test_settings_that_cannot_be_are_refused_in_one_line(
 def test_names_in_pushers_protocol_belong_to_one_app(node: Make) -> None:
     tenants = node().tenants
     assert tenants.register("one", pusher=PUSHER)
-    for same, said in (("key", "pusher.key: another app has this key"), ("app_id", "has this id")):
+    for same, output in (("key", "pusher.key: another app has this key"), ("app_id", "has this id")):
         other = {**PUSHER, "key": "other", "app_id": "8", same: PUSHER[same]}
-        with pytest.raises(BadTenant, match=said):
+        with pytest.raises(BadTenant, match=output):
             tenants.register("two", pusher=other)
     tenants.change("one", {"pusher": {**PUSHER, "secret": "another long secret"}})
     assert tenants.register("two", pusher={**PUSHER, "key": "other", "app_id": "8"})
@@ -285,6 +286,20 @@ def test_a_registered_app_comes_back_when_the_configuration_drops_its_name(node:
     tenant = one.tenants.get("own")
     assert tenant is not None
     assert (tenant.max_channels, tenant.configured) == (1, False)
+
+
+def test_renamed_settings_are_stored_as_the_release_before_reads_them(node: Make) -> None:
+    one = node()
+    one.tenants.register("105", store_conversations=True, retention_seconds=9)
+    one.tenants.change("105", {"keep_seconds": 8}, ["keep_talks"])
+    one.tenants.register("106", keep_talks=True)
+    rows = one.store.read(lambda sql: sql.query("SELECT name, settings FROM app ORDER BY name"))
+    assert [json.loads(settings) for _, settings in rows] == [{"keep_seconds": 8.0}, {"keep_talks": True}]
+    found = [node().tenants.find(name) for name in ("105", "106")]
+    assert [(each.retention_seconds, each.store_conversations) for each in found if each] == [
+        (8, False),
+        (0, True),
+    ]
 
 
 def test_settings_of_a_newer_release_are_passed_over(node: Make) -> None:

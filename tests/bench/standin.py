@@ -147,5 +147,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--drop", type=int, default=-1)
     parser.add_argument("--double", type=int, default=-1)
-    asked = parser.parse_args(sys.argv[1:])
-    Standin(asked.drop, asked.double).serve()
+    options = parser.parse_args(sys.argv[1:])
+    Standin(options.drop, options.double).serve()

@@ -297,7 +297,7 @@ def generator(loop: Loop, start_server: StartServer, monkeypatch: pytest.MonkeyP
     one = Generator(loop)
     one.aim(asdict(Target("127.0.0.1", server.ws.port, "/acc", "127.0.0.1", server.http.port)), 0)
     chaos_tasks.meet(one, [["127.0.0.1", server.ws.port]], 6, CMD_APP, ["cmd", "protobuf"], 1, 20)
-    while chaos_tasks.talk(one, 0.5, 200)["sent"] < 50:
+    while chaos_tasks.chat(one, 0.5, 200)["sent"] < 50:
         pass  # a process that was held up has said little
     one.state["file"] = server.folder / "data" / "imserver.db"
     return one
@@ -522,7 +522,7 @@ def test_a_publication_that_subscribers_skip_is_found(
     one = Generator(loop)
     addresses: list[list[Any]] = [["127.0.0.1", server.ws.port]]
     chaos_channels.meet(one, addresses, [server.http.port], 3, "channels", 1, 60, hurried=True)
-    chaos_channels.talk(one, 60, 200, resubscriptions=20)
+    chaos_channels.chat(one, 60, 200, resubscriptions=20)
     assert chaos_channels.settle(one, 60)["calm"]
     audit = chaos_channels.audit(one, 60)
     assert audit["faults"] == {}

@@ -17,7 +17,7 @@ TAG = "tag123"
 MEMBERS = 4
 
 
-def place_of(server: Server) -> tuple[str, ...]:
+def options_of(server: Server) -> tuple[str, ...]:
     return "--url", server.http_url, "--ws", server.ws_url, "--pid", str(server.pid)
 
 
@@ -146,7 +146,7 @@ def test_fields_have_their_length_before_them() -> None:
     ],
 )
 def test_chat(server: Server, way: tuple[str, ...]) -> None:
-    figures = found("chat", *place_of(server), "--members", "8", "--seconds", "0.3", *way)["figures"]
+    figures = found("chat", *options_of(server), "--members", "8", "--seconds", "0.3", *way)["figures"]
     receivers = 1 if "--single" in way else 3 if "--offline" in way else 7
     assert figures["messages"] > 5
     assert figures["deliveries"] == figures["messages"] * receivers
@@ -159,7 +159,7 @@ def test_chat(server: Server, way: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(("dialect", "pages"), [("cmd", 2), ("protobuf", 6)])
 @pytest.mark.full
 def test_a_member_who_missed_much_fetches_it(server: Server, dialect: str, pages: int) -> None:
-    figures = found("chat", *place_of(server), "--sync", "260", "--dialect", dialect)["figures"]
+    figures = found("chat", *options_of(server), "--sync", "260", "--dialect", dialect)["figures"]
     assert figures["messages"] == figures["entries_received"] == 260
     assert (figures["returned"], figures["missing"], figures["sync_pages"]) == (1, 0, pages)
     assert 0 < figures["seconds"] < 60
@@ -169,7 +169,7 @@ def test_a_member_who_missed_much_fetches_it(server: Server, dialect: str, pages
 @pytest.mark.parametrize("server", ["front"], indirect=True)
 @pytest.mark.full
 def test_all_members_come_back_at_once(server: Server) -> None:
-    figures = found("chat", *place_of(server), "--storm", "6", "--members", "40")["figures"]
+    figures = found("chat", *options_of(server), "--storm", "6", "--members", "40")["figures"]
     assert figures["messages"] == figures["entries_received"] == 240
     assert figures["returned"] == figures["recovered"] == 40
     assert 0 < figures["login_p50_ms"] <= figures["login_p99_ms"]

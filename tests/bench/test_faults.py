@@ -51,8 +51,8 @@ def test_the_floor_needs_no_server() -> None:
 
 
 def test_a_server_without_faults_has_none() -> None:
-    with standin() as place:
-        assert run(*FANOUT, *place).exit_code == 0
+    with standin() as server_options:
+        assert run(*FANOUT, *server_options).exit_code == 0
 
 
 @pytest.mark.parametrize(("fault", "figure"), [("--drop", "lost"), ("--double", "doubled")])
@@ -62,8 +62,8 @@ def test_a_server_without_faults_has_none() -> None:
     ids=["in the warm-up", "in the measurement"],
 )
 def test_one_frame_too_few_or_too_many_fails_the_command(fault: str, figure: str, broadcast: str) -> None:
-    with standin(fault, broadcast) as place:
-        result = run(*FANOUT, *place)
+    with standin(fault, broadcast) as server_options:
+        result = run(*FANOUT, *server_options)
     report = json.loads(result.stdout)
     assert report["faults"] == {figure: 1}
     assert report["figures"][figure] == 1

@@ -20,13 +20,13 @@ def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def place(server: Server) -> tuple[str, ...]:
+def server_options(server: Server) -> tuple[str, ...]:
     """Options that name the server of this module."""
     return ("--url", server.http_url, "--ws", server.ws_url, "--pid", str(server.pid))
 
 
-def test_idle(place: tuple[str, ...]) -> None:
-    report = found("idle", "--connections", "50", "--seconds", "0.2", *place)
+def test_idle(server_options: tuple[str, ...]) -> None:
+    report = found("idle", "--connections", "50", "--seconds", "0.2", *server_options)
     assert report["figures"]["connections"] == 50
     assert report["figures"]["rss_empty_mb"] > 5
     assert not report["server"]["own"]
@@ -34,8 +34,8 @@ def test_idle(place: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("dialect", ["client", "action"])
 @pytest.mark.full
-def test_idle_connections_of_another_dialect(place: tuple[str, ...], dialect: str) -> None:
-    report = found("idle", "--connections", "50", "--seconds", "0.2", "--dialect", dialect, *place)
+def test_idle_connections_of_another_dialect(server_options: tuple[str, ...], dialect: str) -> None:
+    report = found("idle", "--connections", "50", "--seconds", "0.2", "--dialect", dialect, *server_options)
     assert report["figures"]["connections"] == 50
     assert report["figures"]["dropped"] == 0
     assert report["command"].endswith(f"--dialect {dialect}")
@@ -43,11 +43,11 @@ def test_idle_connections_of_another_dialect(place: tuple[str, ...], dialect: st
 
 @pytest.mark.full
 def test_idle_connections_of_the_protobuf_dialect_on_a_server_with_our_key(
-    place: tuple[str, ...],
+    server_options: tuple[str, ...],
 ) -> None:
     report = found("idle", "--connections", "50", "--seconds", "0.2", "--dialect", "protobuf")
     assert (report["figures"]["connections"], report["figures"]["dropped"]) == (50, 0)
-    result = run("idle", "--connections", "50", "--dialect", "protobuf", *place)
+    result = run("idle", "--connections", "50", "--dialect", "protobuf", *server_options)
     assert result.exit_code != 0
     assert "needs a server of our own" in result.output
 
@@ -55,8 +55,8 @@ def test_idle_connections_of_the_protobuf_dialect_on_a_server_with_our_key(
 @pytest.mark.parametrize(
     "way", [(), pytest.param(("--rate", "50"), marks=pytest.mark.full), ("--one-per-send",)]
 )
-def test_fanout(place: tuple[str, ...], way: tuple[str, ...]) -> None:
-    report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *place)
+def test_fanout(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
+    report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *server_options)
     figures = report["figures"]
     assert figures["messages"] > 0
     assert figures["lost"] == figures["doubled"] == figures["other_order"] == 0
@@ -69,10 +69,10 @@ def test_fanout(place: tuple[str, ...], way: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("way", [(), ("--rate", "50")])
 @pytest.mark.full
 def test_fanout_to_receivers_in_several_processes(
-    place: tuple[str, ...], way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    server_options: tuple[str, ...], way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.push.MOST_IN_PROCESS", 8)
-    report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *place)
+    report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *server_options)
     assert report["generator"]["processes"] == 3
     messages = [run["messages"] for run in report["each"]]
     assert report["figures"]["messages"] == messages[0] > 0
@@ -81,8 +81,8 @@ def test_fanout_to_receivers_in_several_processes(
 
 @pytest.mark.parametrize("way", [(), ("--heartbeat",)])
 @pytest.mark.full
-def test_echo(place: tuple[str, ...], way: tuple[str, ...]) -> None:
-    figures = found("echo", "--connections", "20", "--seconds", "0.2", *way, *place)["figures"]
+def test_echo(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
+    figures = found("echo", "--connections", "20", "--seconds", "0.2", *way, *server_options)["figures"]
     assert figures["round_trips_per_second"] > 0
     assert figures["errors"] == 0
 
@@ -98,8 +98,8 @@ def test_echo(place: tuple[str, ...], way: tuple[str, ...]) -> None:
         pytest.param(("publish", "--rate", "500"), marks=pytest.mark.full),
     ],
 )
-def test_messages_to_single_users(place: tuple[str, ...], way: tuple[str, ...]) -> None:
-    figures = found(*way, "--users", "20", "--seconds", "0.5", *place)["figures"]
+def test_messages_to_single_users(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
+    figures = found(*way, "--users", "20", "--seconds", "0.5", *server_options)["figures"]
     unit = "publishes" if "publish" in way else "targets" if "--bulk" in way else "requests"
     answer = "ack" if "publish" in way else "answer"
     assert figures["messages"] > 0
@@ -120,32 +120,32 @@ def test_a_server_of_our_own_asks_for_keys_if_that_is_to_be_measured(
 
 @pytest.mark.parametrize("way", [(), ("--login", "--members", "10")])
 @pytest.mark.full
-def test_handshake(place: tuple[str, ...], way: tuple[str, ...]) -> None:
-    figures = found("handshake", "--connections", "50", *way, *place)["figures"]
+def test_handshake(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
+    figures = found("handshake", "--connections", "50", *way, *server_options)["figures"]
     assert figures["opened_per_second"] > 0
     assert figures["errors"] == 0
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("way", [(), ("--bot",)])
-def test_streams(place: tuple[str, ...], way: tuple[str, ...]) -> None:
+def test_streams(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
     figures = found("streams", "--streams", "20", "--seconds", "0.5", *way)["figures"]
     assert figures["pieces_per_second"] > 10
     assert figures["lost"] == figures["doubled"] == figures["refused"] == figures["unfinished"] == 0
 
 
 @pytest.mark.full
-def test_storm(place: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storm(server_options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.session_scenarios.MOST_IN_PROCESS", 60)
-    figures = found("storm", "--clients", "100", "--bystanders", "10", *place)["figures"]
+    figures = found("storm", "--clients", "100", "--bystanders", "10", *server_options)["figures"]
     assert figures["returned"] == 100
     assert figures["bystanders_lost"] == figures["pings_unanswered"] == 0
     assert figures["bystander_pings"] > 0
 
 
 @pytest.mark.full
-def test_runs_are_shown_as_their_median_with_the_extremes(place: tuple[str, ...]) -> None:
-    result = run("echo", "--connections", "5", "--seconds", "0.1", "--runs", "2", *place)
+def test_runs_are_shown_as_their_median_with_the_extremes(server_options: tuple[str, ...]) -> None:
+    result = run("echo", "--connections", "5", "--seconds", "0.1", "--runs", "2", *server_options)
     assert result.exit_code == 0
     assert "median of 2" in result.stdout
     assert "server CPU each" in result.stdout
@@ -158,9 +158,9 @@ def test_memory_needs_the_processes_of_the_server(server: Server) -> None:
 
 
 @pytest.mark.full
-def test_the_report_of_a_suite_becomes_markdown(tmp_path: Any, place: tuple[str, ...]) -> None:
+def test_the_report_of_a_suite_becomes_markdown(tmp_path: Any, server_options: tuple[str, ...]) -> None:
     floor = found("floor", "--receivers", "5", "--seconds", "0.05")
-    echo = found("echo", "--connections", "5", "--seconds", "0.1", *place)
+    echo = found("echo", "--connections", "5", "--seconds", "0.1", *server_options)
     bar = {
         "title": "ping",
         "command": echo["command"],

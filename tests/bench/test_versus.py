@@ -14,14 +14,14 @@ REPORTS = {"cpu_us": (11.0, 10.0), "generator_cpu_us": (9.0, 1.0), "lost": (0.0,
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, str]]:
-    made: list[tuple[Any, str]] = []
+    runs: list[tuple[Any, str]] = []
 
     def measure(tree: Any, command: str) -> dict[str, Any]:
-        made.append((tree, command))
+        runs.append((tree, command))
         return {"figures": {name: pair[tree != ROOT] for name, pair in REPORTS.items()}}
 
     monkeypatch.setattr(versus, "measure", measure)
-    return made
+    return runs
 
 
 def test_pairs_alternate_and_a_dearer_unit_fails(calls: list[tuple[Any, str]], tmp_path: Any) -> None:

@@ -89,8 +89,8 @@ class Account(User):
     """A user of the messages page."""
 
     def __init__(self, server: Server, nickname: str) -> None:
-        made = User.register(server, nickname=nickname)
-        super().__init__(server, made.token, made.user, account=made.account)
+        result = User.register(server, nickname=nickname)
+        super().__init__(server, result.token, result.user, account=result.account)
         self.nickname = nickname
 
     def log_in(self, page: Page) -> Page:
@@ -294,7 +294,7 @@ def voice(seconds: int) -> bytes:
 
 _WAVE = [int(31 * abs(math.sin(at / 5) * math.sin(at / 17 + 1))) for at in range(48)]
 
-TALK = {
+TEXTS = {
     "en": (
         "Good morning! Did the parcel arrive?",
         "It did, around nine. The box was *soaked*, but everything inside is dry.",
@@ -329,9 +329,9 @@ class Story:
         self.group = self.ann.create_group(
             "Tea at five" if language == "en" else "五点喝茶", self.bob, self.cat
         )
-        talk = TALK[language]
+        texts = TEXTS[language]
         for turn in range(12):
-            for number, text in enumerate(talk):
+            for number, text in enumerate(texts):
                 people[(turn + number) % 3].say(self.group, text)
         for number, (width, height) in enumerate([(1200, 800), (600, 900)]):
             stored = self.bob.upload(f"hills-{number}.jpg", picture(width, height, 40 + 60 * number))
@@ -340,13 +340,13 @@ class Story:
             self.group, "voice", {**media(self.cat.upload("note.wav", voice(4))), "seconds": 4, "wave": _WAVE}
         )
         self.ann.send(self.group, "file", media(self.ann.upload("minutes.txt", b"Tea, then cake.\n" * 40)))
-        self.cat.say(self.group, *talk[6:9])
+        self.cat.say(self.group, *texts[6:9])
         self.bot = self.ann.post(
             "bots", app=APP, name=f"menu_{language}", nickname="Menu" if language == "en" else "菜单"
         )
-        self._let_the_bot_speak(talk[6])
-        self.bob.say(self.ann, *talk[:5])
-        self.cat.say(self.ann, talk[0])
+        self._let_the_bot_speak(texts[6])
+        self.bob.say(self.ann, *texts[:5])
+        self.cat.say(self.ann, texts[0])
 
     def _let_the_bot_speak(self, text: str) -> None:
         """Commands, and a message with buttons."""

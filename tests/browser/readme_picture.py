@@ -48,7 +48,7 @@ def make(target: Path) -> None:
             )
             eventually(lambda page=page: page.state == "online", what="the page is online")
             pages.append(page)
-        _talk(server, *pages)
+        _chat(server, *pages)
         windows = [_window(page, folder / "window.png") for page in pages]
     width = sum(window.width for window in windows) + 3 * EDGE
     height = max(window.height for window in windows) + 2 * EDGE
@@ -62,15 +62,15 @@ def make(target: Path) -> None:
     picture.save(target, optimize=True)
 
 
-def _talk(server: Server, desktop: Page, phone: Page) -> None:
+def _chat(server: Server, desktop: Page, phone: Page) -> None:
     """Everybody says something, one after the other."""
-    said = 0
+    lines = 0
 
     def heard() -> None:
-        nonlocal said
-        said += 1
+        nonlocal lines
+        lines += 1
         for page in (desktop, phone):
-            eventually(lambda page=page: len(page.texts("#log .line")) > said, what="the message came")
+            eventually(lambda page=page: len(page.texts("#log .line")) > lines, what="the message came")
 
     def push(user: str, text: str) -> None:
         send_to_all(server.http, APP, user, text)

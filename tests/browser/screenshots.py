@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 
 from imserver.features.pages.text import TEXT
 from tests.browser.chromium import Browser, Page
-from tests.browser.messenger import TALK, Chat, Story, save
+from tests.browser.messenger import TEXTS, Chat, Story, save
 from tests.support import Server, eventually
 
 SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "desktop": (1280, 800)}
@@ -57,7 +57,7 @@ def _search(chat: Chat, story: Story) -> None:
 def _offline(chat: Chat, story: Story) -> None:
     _open_group(chat, story)
     chat.cut()
-    chat.say(TALK["zh" if chat.words is TEXT["zh"] else "en"][-1])
+    chat.say(TEXTS["zh" if chat.words is TEXT["zh"] else "en"][-1])
     eventually(lambda: chat.page.shown(".pending .status"), what="the message waits")
 
 

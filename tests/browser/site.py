@@ -24,14 +24,14 @@ def page_of(folder: Path, script: Path) -> Path:
     return site
 
 
-def run_page(page: Page, place: dict[str, Any]) -> Any:
+def run_page(page: Page, location: dict[str, Any]) -> Any:
     """What ``window.run`` of a page gives, or its error."""
     page.driver.set_script_timeout(90)
     script = """
-        const [place, done] = arguments;
-        window.run(place).then(done, (error) => done(String(error)));
+        const [location, done] = arguments;
+        window.run(location).then(done, (error) => done(String(error)));
     """
-    return page.driver.execute_async_script(script, place)
+    return page.driver.execute_async_script(script, location)
 
 
 @contextmanager

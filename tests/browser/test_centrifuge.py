@@ -22,9 +22,9 @@ def test_the_transports_of_centrifuge_js_in_a_browser(
     with serve_folder(site) as address:
         server = start_server(config={**CONFIG, "server": {"origins": [address]}})
         page = pair[0].open(f"{address}/index.html")
-        place = {
+        options = {
             "ws": f"ws://{server.ws.host}:{server.ws.port}",
             "http": server.http_url,
             "tokens": {name: token(name) for name in ("ann", "bob")},
         }
-        assert run_page(page, place) == "all is well"
+        assert run_page(page, options) == "all is well"

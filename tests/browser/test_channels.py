@@ -113,8 +113,8 @@ def test_what_was_published_while_the_line_was_cut_is_recovered_once(pair: Pair,
         publish(second, f"missed {number}")
     first.find("#content").send_keys("not sent" + Keys.ENTER)
     eventually(lambda: first.shown("#note"), what="the page refuses to publish")
-    said = returned(first)
-    assert said == "Back: 5 recovered, offsets 2 to 6. None is missing, none came twice."
+    shown = returned(first)
+    assert shown == "Back: 5 recovered, offsets 2 to 6. None is missing, none came twice."
     publish(second, "after")
     rows = [(str(number + 2), f"missed {number}", ["recovered"]) for number in range(5)]
     eventually(lambda: log(first) == [("1", "before", []), *rows, ("7", "after", [])], what="all, once")

@@ -46,14 +46,14 @@ def state_of(page: Page, name: str) -> str:
 
 
 def test_it_shows_all_nodes_and_what_becomes_of_one(pair: Pair, nodes: Nodes) -> None:
-    asked, other = nodes.servers
-    names = sorted((name_of(asked), name_of(other)))
-    page = pair[0].open(f"{asked.http_url}/cluster?lang=en")
+    shown, other = nodes.servers
+    names = sorted((name_of(shown), name_of(other)))
+    page = pair[0].open(f"{shown.http_url}/cluster?lang=en")
     eventually(lambda: page.texts("#count") == ["2"], what="two nodes")
     assert list(rows(page)) == names
     eventually(lambda: page.texts("#answering") == ["all respond"], what="answers of both")
     assert not page.shown("#alone")
-    with connect(other.ws_url, proxy=None) as socket, connect(asked.ws_url, proxy=None):
+    with connect(other.ws_url, proxy=None) as socket, connect(shown.ws_url, proxy=None):
         socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 102}}))
         socket.recv(60)
         figures = ("#connections", "#users", "#apps tr:first-child > :not(.share)")

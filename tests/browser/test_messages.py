@@ -419,21 +419,21 @@ def test_a_message_can_be_forwarded_to_a_conversation_that_begins_meanwhile(
 def test_a_quote_stays_when_somebody_replies_to_it(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     history(server, ann, bob, 200)
-    talk = bob.get("conversations")["conversations"][0]["conversation"]
-    first = bob.get("messages", conversation=talk, after=0, limit=1)["messages"][0]["id"]
-    newest = bob.get("messages", conversation=talk, limit=1)["messages"][0]["id"]
-    bob.post("messages/read", app="gochat", conversation=talk, id=newest)
+    conversation = bob.get("conversations")["conversations"][0]["conversation"]
+    first = bob.get("messages", conversation=conversation, after=0, limit=1)["messages"][0]["id"]
+    newest = bob.get("messages", conversation=conversation, limit=1)["messages"][0]["id"]
+    bob.post("messages/read", app="gochat", conversation=conversation, id=newest)
     ann.post("messages/send", app="gochat", to=bob.user, text="a reply", reply_to=first)
     page = bob.log_in(open_page(pair[0], server, script=f"window.holds = null; {HOLD}"))
     choose(page, "Ann")
-    asked = r"return window.frames.filter((each) => /history.*limit\":1\b/.test(each)).length"
-    eventually(lambda: page.run(asked) == 1, what="the page asks for the older message")
+    script = r"return window.frames.filter((each) => /history.*limit\":1\b/.test(each)).length"
+    eventually(lambda: page.run(script) == 1, what="the page asks for the older message")
     eventually(lambda: page.texts(".quote") == ["Annnumber 0"], what="its quote")
     ann.post("messages/send", app="gochat", to=bob.user, text="another reply", reply_to=first)
     eventually(lambda: page.texts(".quote") == ["Annnumber 0"] * 2, what="the quote again")
     ann.post("messages/edit", app="gochat", id=first, text="the first")
     eventually(lambda: page.texts(".quote") == ["Annthe first"] * 2, what="the quotes show the edit")
-    assert page.run(asked) == 1
+    assert page.run(script) == 1
 
 
 @pytest.mark.full
@@ -506,11 +506,11 @@ def test_an_edit_without_a_connection_is_shown_and_sent_later(pair: Pair, server
     page.driver.refresh()
     eventually(lambda: page.texts(".preview")[:1] == ["You: 2"], what="the list shows the new text")
     assert page.run("return document.querySelector('#message').value") == "three"
-    stored = ann.get("messages", conversation=talk_of(ann), limit=10)["messages"]
+    stored = ann.get("messages", conversation=conversation_of(ann), limit=10)["messages"]
     assert [each["text"] for each in stored if each["id"] in numbers] == ["one", "2"]
 
 
-def talk_of(account: Account) -> int:
+def conversation_of(account: Account) -> int:
     """The conversation with the newest entry."""
     return int(account.get("conversations")["conversations"][0]["conversation"])
 
@@ -605,21 +605,21 @@ window.isBroken = true;
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("language", "said"),
+    ("language", "shown"),
     [
         ("en", ["The messages could not be loaded", "The server does not accept this request"]),
         ("zh", ["消息没有加载出来", "服务器不接受这个请求"]),
     ],
 )
 def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(
-    pair: Pair, server: Server, language: str, said: list[str]
+    pair: Pair, server: Server, language: str, shown: list[str]
 ) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     history(server, bob, ann, 2)
     page = ann.log_in(open_page(pair[0], server, language, script=BROKEN_HISTORY))
     choose(page, "Bob")
     eventually(lambda: page.shown("#empty-retry"), what="a button to try again")
-    assert page.texts("#empty-title, #empty-hint") == said
+    assert page.texts("#empty-title, #empty-hint") == shown
     page.click("#empty-retry")
     eventually(lambda: page.shown("#empty-retry"), what="it has failed again")
     page.run("window.isBroken = false")
@@ -758,14 +758,14 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("phone", "password", "said"),
+    ("phone", "password", "shown"),
     [
         ("13799999999", PASSWORD, "Wrong account or password"),
         ("", PASSWORD, "Enter what you log in with"),
     ],
 )
 def test_a_failed_login_shows_the_reason(
-    pair: Pair, server: Server, phone: str, password: str, said: str
+    pair: Pair, server: Server, phone: str, password: str, shown: str
 ) -> None:
     pair.expects("Failed to load resource")
     page = open_page(pair[0], server)
@@ -773,7 +773,7 @@ def test_a_failed_login_shows_the_reason(
     page.find("#identifier").send_keys(phone)
     page.find("#password").send_keys(password)
     page.click("#login-submit")
-    eventually(lambda: page.texts("#login-note") == [said], what="the reason")
+    eventually(lambda: page.texts("#login-note") == [shown], what="the reason")
 
 
 @pytest.mark.full

@@ -20,7 +20,7 @@ DESKTOP, PHONE = (1280, 800), (390, 844)
 NO_NETWORK = "net::ERR_INTERNET_DISCONNECTED", "WebSocket connection to"
 
 
-def is_said(page: Page, selector: str, text: str) -> None:
+def is_shown(page: Page, selector: str, text: str) -> None:
     """The texts of what matches and is shown."""
     shown = (
         "return [...document.querySelectorAll(arguments[0])]"
@@ -61,7 +61,7 @@ def test_the_panel_of_a_group_without_us_shows_no_more_than_that(pair: Pair, ser
     chat.page.click("#conversation-open")
     eventually(lambda: chat.page.shown("[data-key=leave]"), what="the panel")
     bob.post("groups/remove", app=APP, group=str(group), members=[ann.user])
-    is_said(chat.page, "dialog[open] .note", "You are not in this group any more")
+    is_shown(chat.page, "dialog[open] .note", "You are not in this group any more")
     assert not chat.page.texts("dialog[open] .group-body *")
 
 
@@ -71,7 +71,7 @@ def test_a_ban_is_named_and_ends_by_itself(pair: Pair, server: Server) -> None:
     chat = Chat(pair[0], ann)
     with Api(server.http_url) as api:
         api.call("POST", "ban", {"app": APP, "users": [ann.user], "seconds": 4})
-    is_said(chat.page, "#banner-text", "You are banned for a time (code 4503)")
+    is_shown(chat.page, "#banner-text", "You are banned for a time (code 4503)")
     chat.online()
 
 
@@ -96,12 +96,12 @@ def test_where_one_cannot_write_a_line_says_why(
     eventually(lambda: page.shown("#read-only"), what="it is also said after a reload")
     eventually(lambda: page.shown("#composer") and not page.shown("#read-only"), what="the mute is over")
     bob.post("groups/remove", app=APP, group=str(group), members=[ann.user])
-    is_said(page, "#read-only", chat.words["messages_fault_unknown_group"])
+    is_shown(page, "#read-only", chat.words["messages_fault_unknown_group"])
     assert not page.shown("#composer")
     assert page.texts("#conversation-status") == [""]
     page.driver.refresh()
     chat.online()
-    is_said(page, "#read-only", chat.words["messages_fault_unknown_group"])
+    is_shown(page, "#read-only", chat.words["messages_fault_unknown_group"])
     bob.post("groups/invite", app=APP, group=str(group), members=[ann.user])
     eventually(lambda: page.shown("#composer"), what="the text box after the return")
 
@@ -125,7 +125,7 @@ def test_a_refused_registration_marks_the_field(pair: Pair, server: Server, name
     for field, text in (("#nickname", "Ann"), ("#identifier", name), ("#password", PASSWORD)):
         page.find(field).send_keys(text)
     page.click("#login-submit")
-    is_said(page, "#login-note", TEXT["en"][fault])
+    is_shown(page, "#login-note", TEXT["en"][fault])
     eventually(lambda: page.focused == "identifier", what="the field has the focus")
     assert page.run("return document.activeElement.ariaInvalid") == "true"
     assert page.run(
@@ -140,9 +140,9 @@ def test_a_new_user_is_led_to_people(
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     chat = Chat(pair[0], ann, language=language, size=size, dark=dark)
     page = chat.page
-    is_said(page, "#conversations-note", chat.words["messages_none_hint"])
+    is_shown(page, "#conversations-note", chat.words["messages_none_hint"])
     if size == DESKTOP:
-        is_said(page, "#empty-title", chat.words["messages_none"])
+        is_shown(page, "#empty-title", chat.words["messages_none"])
     page.click("#find-people")
     eventually(lambda: page.shown("dialog[open] #find-text"), what="the contacts")
     page.click("dialog[open] .close")
@@ -162,6 +162,6 @@ def test_a_group_opened_without_a_network_says_why_and_counts_its_members_later(
     eventually(lambda: page.shown(f"[data-conversation='{group}']"), what="the group is listed")
     chat.cut()
     chat.open(group)
-    is_said(page, "#empty-hint", "This device is offline")
+    is_shown(page, "#empty-hint", "This device is offline")
     chat.mend()
-    is_said(page, "#conversation-status", "2 members")
+    is_shown(page, "#conversation-status", "2 members")

@@ -7,7 +7,7 @@ import pytest
 from tests.browser.conftest import Pair
 from tests.browser.site import page_of, run_page, serve_folder
 from tests.conftest import StartServer
-from tests.sdk.test_pusher import PUSHER, place_of
+from tests.sdk.test_pusher import PUSHER, server_options
 
 pytestmark = pytest.mark.needs("node", "npm", "esbuild")
 
@@ -21,4 +21,4 @@ def test_the_clients_of_pusher_in_a_browser(pair: Pair, start_server: StartServe
     with serve_folder(site) as address:
         page = pair[0].open(f"{address}/index.html")
         pair.expects("WebSocket", "Pusher")
-        assert run_page(page, place_of(server)) == "all is well"
+        assert run_page(page, server_options(server)) == "all is well"

@@ -14,7 +14,7 @@ from tests.browser.site import serve_folder
 from tests.conftest import StartServer
 from tests.integration.receiver import Receiver, rejecting, replacing
 from tests.sdk.node import bundle, install_packages
-from tests.sdk.test_packages import CONFIG, place
+from tests.sdk.test_packages import CONFIG, server_options
 from tests.support import Server, eventually
 
 pytestmark = pytest.mark.needs("node", "npm", "esbuild")
@@ -53,12 +53,12 @@ def test_the_package_works_in_a_browser(pair: Pair, start_server: StartServer, s
         const [place, done] = arguments;
         import("./smoke.js").then(({ smoke }) => smoke(place)).then(done, (error) => done(String(error)));
     """
-    assert page.driver.execute_async_script(script, place(server)) == "all is well"
+    assert page.driver.execute_async_script(script, server_options(server)) == "all is well"
 
 
 def opened(pair: Pair, number: int, site: str, server: Server, user: str, peer: str) -> Page:
     """The page with all hooks, of a user."""
-    options: dict[str, Any] = {**place(server), "user": user, "peer": peer}
+    options: dict[str, Any] = {**server_options(server), "user": user, "peer": peer}
     pair.expects("React DevTools")
     page = pair[number].open(f"{site}/react.html#{quote(json.dumps(options))}")
     for state in ("#state", "#live-state"):

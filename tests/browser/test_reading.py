@@ -117,13 +117,13 @@ def test_the_own_message_is_in_view_while_a_bot_streams(pair: Pair, server: Serv
         api.call("POST", "messages/stream/append", {"app": APP, "pieces": pieces})
         eventually(lambda: chat.texts[1].count("LAST LINE.") == 2, what="the rest of the answer")
         settle(chat)
-        places = (
+        script = (
             "const [own, log] = ['.own .bubble', '#log'].map((each) =>"
             " document.querySelector(each).getBoundingClientRect());"
             "return own.top >= log.top && own.bottom <= log.bottom"
         )
         assert chat.texts[2] == "enough"
-        assert chat.page.run(places), "the own message is in view"
+        assert chat.page.run(script), "the own message is in view"
         chat.page.run("document.querySelector('#log').scrollTop = 300")
         settle(chat)
         top = "return document.querySelectorAll('article')[arguments[0]].getBoundingClientRect().top"

@@ -45,7 +45,7 @@ def test_on_a_phone_the_contents_are_folded_and_nothing_sticks_out(
     assert wide == 0
 
 
-SAID = """
+CLICK = """
 const [button] = arguments;
 window.said = [];
 new MutationObserver(() => window.said.push(button.textContent)).observe(button, { childList: true });
@@ -65,7 +65,7 @@ def test_a_line_for_the_shell_is_copied(pair: Pair, start_server: StartServer) -
     button = page.find("#post_unban .curl").find_element("xpath", "..").find_element("css selector", ".copy")
     assert button.text == "Copy"
     page.run("arguments[0].scrollIntoView({block: 'center'})", button)
-    page.run(SAID, button)
+    page.run(CLICK, button)
     button.click()
     eventually(lambda: "Copied" in page.run("return window.said"), what="it says so")
     copied = page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])")

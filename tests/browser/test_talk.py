@@ -190,8 +190,8 @@ def test_the_end_of_the_connection_is_shown_and_the_page_comes_back(
     eventually(lambda: page.state == "waiting", what="another try was in vain")
     again = start_server(config=config, folder=server.folder)
     eventually(lambda: page.state == "online", what="the page is back")
-    said = ["登录成功", "Connection Closed.", "登录成功"]
-    eventually(lambda: page.notices == said, what="the page says so, once each")
+    shown = ["登录成功", "Connection Closed.", "登录成功"]
+    eventually(lambda: page.notices == shown, what="the page says so, once each")
     with user(again, "2", to="1") as other:
         say(other, "after")
         page.has_received("用户:", "after")
@@ -249,7 +249,7 @@ def test_a_page_that_is_loaded_again_shows_earlier_messages(pair: Pair, server: 
 def test_stored_messages_are_shown_once_by_a_tab_that_receives_them_twice(
     pair: Pair, start_server: StartServer
 ) -> None:
-    server = start_server(config={"apps": {"action:1": {"keep_talks": True}}})
+    server = start_server(config={"apps": {"action:1": {"store_conversations": True}}})
     page = in_service(pair[0].open(room_page(server, uid=7)))
     with user(server, "8", room="1") as other:
         for text in ("one", "two"):

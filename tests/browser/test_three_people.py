@@ -78,7 +78,7 @@ return Boolean(key);
 """Press a button of a message."""
 
 
-class Said:
+class Message:
     """A message as everybody must see it in the end. ``by`` is None for the bot."""
 
     def __init__(self, by: Account | None, text: str) -> None:
@@ -103,7 +103,7 @@ class People:
     def __init__(self, chats: list[Chat], group: int) -> None:
         self.group = group
         self.chats = chats
-        self.said: list[Said] = []
+        self.messages: list[Message] = []
         self.pictures = 0
         self.number = 0
         self.chance = random.Random(11)
@@ -116,31 +116,33 @@ class People:
         self.act(self.chance.choices(self.KINDS, self.WEIGHTS)[0], chat)
 
     def act(self, kind: str, chat: Chat) -> None:
-        near = self.said[-NEAR:]
+        near = self.messages[-NEAR:]
         own = [each for each in near if each.by is chat.account]
         if kind == "edit" and own:
-            said = own[-1]
-            self.seen(said.text, chat)
-            chat.edit(said.text, self.next_text("edited"))
-            said.text, said.edited = self.text, True
+            message = own[-1]
+            self.seen(message.text, chat)
+            chat.edit(message.text, self.next_text("edited"))
+            message.text, message.edited = self.text, True
         elif kind == "react" and near:
-            said, emoji = self.chance.choice(near), self.chance.choice(EMOJI)
-            self.seen(said.text, chat)
-            chat.react(said.text, emoji)
-            said.reactions ^= {(emoji, chat.account.user)}
-            self.settle(said)
+            message, emoji = self.chance.choice(near), self.chance.choice(EMOJI)
+            self.seen(message.text, chat)
+            chat.react(message.text, emoji)
+            message.reactions ^= {(emoji, chat.account.user)}
+            self.settle(message)
         elif kind == "reply" and near:
-            said = self.chance.choice(near)
-            self.seen(said.text, chat)
-            chat.act(said.text, "messages_reply")
+            message = self.chance.choice(near)
+            self.seen(message.text, chat)
+            chat.act(message.text, "messages_reply")
             self.say(chat)
-            if said.by is None:
-                self.said.append(Said(None, f"You said: {self.text}"))  # it answers replies to its messages
+            if message.by is None:
+                self.messages.append(
+                    Message(None, f"You said: {self.text}")
+                )  # it answers replies to its messages
         elif kind == "recall" and own and len(near) == NEAR:
-            said = own[0]
-            self.seen(said.text, chat)
-            chat.recall(said.text)
-            self.said.remove(said)
+            message = own[0]
+            self.seen(message.text, chat)
+            chat.recall(message.text)
+            self.messages.remove(message)
         elif kind == "picture":
             stored = chat.account.upload("hills.jpg", picture(320, 240, self.number % 90))
             chat.account.send(self.group, "picture", media(stored))
@@ -164,19 +166,19 @@ class People:
 
     def say(self, chat: Chat) -> None:
         chat.say(self.next_text(chat.account.nickname))
-        self.said.append(Said(chat.account, self.text))
+        self.messages.append(Message(chat.account, self.text))
 
     def seen(self, text: str, *chats: Chat) -> None:
         for chat in chats:
             eventually(lambda chat=chat: text in chat.texts, what=f"{text!r} is on the page")
 
-    def settle(self, said: Said) -> None:
+    def settle(self, message: Message) -> None:
         """Two devices of a user must see a reaction before either changes it again."""
-        reactions = said.row()[1]
+        reactions = message.row()[1]
         for chat in self.chats:
             eventually(
-                lambda chat=chat: self._reactions(chat, said.text) == reactions,
-                what=f"{reactions!r} at {said.text!r}",
+                lambda chat=chat: self._reactions(chat, message.text) == reactions,
+                what=f"{reactions!r} at {message.text!r}",
             )
 
     @staticmethod
@@ -203,34 +205,34 @@ class PeopleAndBot(People):
         self.bot = bot
 
     def act(self, kind: str, chat: Chat) -> None:
-        pressable = [each for each in self.said[-NEAR:] if each.by is None and not each.edited]
+        pressable = [each for each in self.messages[-NEAR:] if each.by is None and not each.edited]
         if kind == "press" and pressable:
-            said = self.chance.choice(pressable)
+            message = self.chance.choice(pressable)
             wish = self.chance.choice(("Louder", "Enough"))
-            eventually(lambda: chat.page.run(PRESS, said.text, wish), what=f"{wish} of {said.text!r}")
-            said.text = said.text.upper() if wish == "Louder" else f"{said.text} (the end)"
-            said.edited = True
-            self.seen(said.text, *self.chats)
+            eventually(lambda: chat.page.run(PRESS, message.text, wish), what=f"{wish} of {message.text!r}")
+            message.text = message.text.upper() if wish == "Louder" else f"{message.text} (the end)"
+            message.edited = True
+            self.seen(message.text, *self.chats)
         elif kind in ("ask", "press"):
             self.ask(chat)
         elif kind == "crash":
             self.bot.kill()
             self.say_to_bot(chat)
             self.bot.start()
-            self.seen(self.said[-1].text, *self.chats)
+            self.seen(self.messages[-1].text, *self.chats)
         else:
             super().act(kind, chat)
-            if self.said and self.said[-1].by is None:
-                self.seen(self.said[-1].text, *self.chats)
+            if self.messages and self.messages[-1].by is None:
+                self.seen(self.messages[-1].text, *self.chats)
 
     def ask(self, chat: Chat) -> None:
         self.say_to_bot(chat)
-        self.seen(self.said[-1].text, *self.chats)
+        self.seen(self.messages[-1].text, *self.chats)
 
     def say_to_bot(self, chat: Chat) -> None:
         text = self.next_text("tea")
         chat.say(f"/echo {text}")
-        self.said += [Said(chat.account, f"/echo {text}"), Said(None, f"You said: {text}")]
+        self.messages += [Message(chat.account, f"/echo {text}"), Message(None, f"You said: {text}")]
 
 
 def rows(chat: Chat) -> list[list[Any]]:
@@ -264,9 +266,9 @@ def test_a_bot_answers_everything_once(pair: Pair, start_server: StartServer, tm
     server = start_server(config={"accounts": {"registrations_per_address": 0}})
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     group = ann.create_group("Tea", bob, cat)
-    made = ann.post("bots", app=APP, name="echo_bot", nickname="Echo")
-    ann.post("groups/invite", app=APP, group=str(group), members=[made["id"]])
-    bot = ExampleBot(server, "echo-bot", made["token"], tmp_path / "bot")
+    bot_account = ann.post("bots", app=APP, name="echo_bot", nickname="Echo")
+    ann.post("groups/invite", app=APP, group=str(group), members=[bot_account["id"]])
+    bot = ExampleBot(server, "echo-bot", bot_account["token"], tmp_path / "bot")
     chats = [
         Chat(pair[0], ann, size=DESKTOP),
         Chat(pair[1], bob, size=PHONE, dark=True),
@@ -274,7 +276,7 @@ def test_a_bot_answers_everything_once(pair: Pair, start_server: StartServer, tm
     ]
     people = PeopleAndBot(chats, group, bot)
     check_after(people, ACTIONS_WITH_BOT)
-    assert sum(said.by is None for said in people.said) > ACTIONS_WITH_BOT / 10
+    assert sum(message.by is None for message in people.messages) > ACTIONS_WITH_BOT / 10
     bot.kill()
 
 
@@ -292,12 +294,12 @@ def check_after(people: People, actions: int) -> None:
             if each["kind"] == "message" and "text" in each
         ]
 
-    in_order = sorted([said.text, said.edited] for said in people.said)
+    in_order = sorted([message.text, message.edited] for message in people.messages)
     eventually(lambda: sorted(stored()) == in_order, what="the server has every message once")
     eventually(
         lambda: (
             sorted(row[1:4] for row in rows(people.chats[0]) if row[1])
-            == sorted(s.row() for s in people.said)
+            == sorted(s.row() for s in people.messages)
         ),
         what="the first page shows every message once",
     )

@@ -115,12 +115,12 @@ def test_the_first_publication_is_whole_and_the_others_are_deltas(harness: Harne
 
 
 def test_a_delta_is_made_once_for_all_subscribers(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[bytes] = []
-    monkeypatch.setattr(fossil, "make_delta", lambda before, after: made.append(after))
+    deltas: list[bytes] = []
+    monkeypatch.setattr(fossil, "make_delta", lambda before, after: deltas.append(after))
     readers = [Reader(harness, f"user {number}") for number in range(5)]
     publish(harness, 1, 2)
     assert [numbers(reader) for reader in readers] == [[1, 2]] * 5
-    assert len(made) == 1
+    assert len(deltas) == 1
 
 
 def test_no_delta_is_made_and_nothing_retained_if_nobody_reads_deltas(
@@ -178,10 +178,10 @@ def test_the_namespace_and_the_history_must_permit_deltas(harness: Harness) -> N
     assert not begin(harness, connection, "news:1").delta
 
 
-@pytest.mark.parametrize(("asked", "wanted"), [("fossil", True), ("", False), ("other", False)])
-def test_clients_name_the_format(asked: str, wanted: bool) -> None:
+@pytest.mark.parametrize(("delta", "wanted"), [("fossil", True), ("", False), ("other", False)])
+def test_clients_name_the_format(delta: str, wanted: bool) -> None:
     command = CENTRIFUGE.decode(
-        json.encode({"id": 1, "subscribe": {"channel": PRICES, "delta": asked}})
+        json.encode({"id": 1, "subscribe": {"channel": PRICES, "delta": delta}})
     ).command
     assert isinstance(command, Subscribe)
     assert command.delta is wanted

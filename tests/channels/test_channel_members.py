@@ -262,11 +262,11 @@ def test_a_listener_of_ended_connections_may_block_and_may_fail(
     def fail(_connection: Connection, _names: tuple[str, ...]) -> None:
         raise RuntimeError("on purpose")
 
-    def tell(connection: Connection, _names: tuple[str, ...]) -> None:
+    def send_event(connection: Connection, _names: tuple[str, ...]) -> None:
         gevent.sleep(0.01)
         heard.append(connection.user or "")
 
-    channels.members.on_left += [fail, tell]
+    channels.members.on_left += [fail, send_event]
     people = [harness.login(MULTI, f"u{n:02}") for n in range(40)]
     for connection, _ in people:
         channels.join(MULTI, "lobby", connection)
@@ -283,14 +283,14 @@ def test_a_listener_of_ended_connections_may_block_and_may_fail(
 
 def test_a_connection_is_found_by_its_id_in_its_app_while_it_lives(harness: Harness) -> None:
     ann, a = harness.login(MULTI, "ann")
-    made = harness.connections.id_of(ann)
-    assert harness.connections.id_of(ann) == made
-    assert harness.connections.find(MULTI, made) is ann
+    connection_id = harness.connections.id_of(ann)
+    assert harness.connections.id_of(ann) == connection_id
+    assert harness.connections.find(MULTI, connection_id) is ann
     for app in ("101", "nowhere"):
-        assert harness.connections.find(app, made) is None
+        assert harness.connections.find(app, connection_id) is None
     a.hang_up()
-    until(lambda: harness.connections.find(MULTI, made) is None)
-    assert harness.connections.id_of(ann) == made
+    until(lambda: harness.connections.find(MULTI, connection_id) is None)
+    assert harness.connections.id_of(ann) == connection_id
 
 
 def test_a_connection_without_a_session_is_nowhere(harness: Harness) -> None:
@@ -311,67 +311,67 @@ def test_ids_that_were_never_asked_for_cost_nothing(harness: Harness) -> None:
 
 def test_connections_are_pushed_to_one_by_one(harness: Harness) -> None:
     (ann, a), (_, b) = (harness.login(MULTI, "ann") for _ in range(2))
-    made = harness.connections.id_of(ann)
+    connection_id = harness.connections.id_of(ann)
     texts(a, b)
-    assert harness.connections.push(MULTI, made, HELLO) == Outcome.SENT
+    assert harness.connections.push(MULTI, connection_id, HELLO) == Outcome.SENT
     assert texts(a, b) == [["hello"], []]
-    outcomes = harness.connections.push_each(MULTI, ["no id", made, ""], event("again"))
+    outcomes = harness.connections.push_each(MULTI, ["no id", connection_id, ""], event("again"))
     assert outcomes == [Outcome.NOT_SENT, Outcome.SENT, Outcome.NOT_SENT]
-    assert harness.connections.push("101", made, HELLO) == Outcome.NOT_SENT
+    assert harness.connections.push("101", connection_id, HELLO) == Outcome.NOT_SENT
     assert texts(a, b) == [["again"], []]
 
 
 def test_a_connection_is_closed_after_earlier_pushes(harness: Harness) -> None:
     ann, a = harness.login(MULTI, "ann")
-    made = harness.connections.id_of(ann)
+    connection_id = harness.connections.id_of(ann)
     texts(a)
-    harness.connections.push(MULTI, made, HELLO)
-    assert harness.connections.close("101", made, errors.CLOSE_KICKED) == Outcome.NOT_SENT
-    assert harness.connections.close(MULTI, made, errors.CLOSE_KICKED) == Outcome.SENT
+    harness.connections.push(MULTI, connection_id, HELLO)
+    assert harness.connections.close("101", connection_id, errors.CLOSE_KICKED) == Outcome.NOT_SENT
+    assert harness.connections.close(MULTI, connection_id, errors.CLOSE_KICKED) == Outcome.SENT
     assert a.close_code() == errors.CLOSE_KICKED
     assert [frame.payload for frame in a.frames if b"hello" in frame.payload]
-    assert harness.connections.close(MULTI, made, errors.CLOSE_KICKED) == Outcome.NOT_SENT
+    assert harness.connections.close(MULTI, connection_id, errors.CLOSE_KICKED) == Outcome.NOT_SENT
 
 
 def test_connections_join_and_leave_by_their_ids(harness: Harness) -> None:
     ann, a = harness.login(MULTI, "ann")
-    made = harness.connections.id_of(ann)
+    connection_id = harness.connections.id_of(ann)
     heard: list[tuple[Connection, str, bytes, bool, object]] = []
     harness.connections.on_join.append(lambda *what: heard.append(what))
     texts(a)
-    assert harness.connections.join(MULTI, made, "lobby", b"first") == Joined.JOINED
-    assert harness.connections.join(MULTI, made, "lobby", b"again") == Joined.MEMBER
+    assert harness.connections.join(MULTI, connection_id, "lobby", b"first") == Joined.JOINED
+    assert harness.connections.join(MULTI, connection_id, "lobby", b"again") == Joined.MEMBER
     assert heard == [(ann, "lobby", b"first", True, None), (ann, "lobby", b"again", False, None)]
     assert harness.channels.members.channels_of(ann) == ("lobby",)
     harness.channels.publish(MULTI, "lobby", HELLO)
     assert texts(a) == [["hello"]]
-    assert harness.connections.leave(MULTI, made, "lobby") == Left.LEFT
-    assert harness.connections.leave(MULTI, made, "lobby") == Left.ABSENT
+    assert harness.connections.leave(MULTI, connection_id, "lobby") == Left.LEFT
+    assert harness.connections.leave(MULTI, connection_id, "lobby") == Left.ABSENT
     assert harness.channels.members.channels_of(ann) == ()
-    for app, unknown in (("101", made), (MULTI, "no id"), ("nowhere", made)):
+    for app, unknown in (("101", connection_id), (MULTI, "no id"), ("nowhere", connection_id)):
         assert harness.connections.join(app, unknown, "lobby") == Joined.UNKNOWN
         assert harness.connections.leave(app, unknown, "lobby") == Left.UNKNOWN
         assert harness.connections.about(app, [unknown]) == [None]
     assert len(heard) == 2
     with pytest.raises(ChannelRefused):
-        harness.connections.join(MULTI, made, "")
+        harness.connections.join(MULTI, connection_id, "")
 
 
 def test_the_data_of_a_connection_is_returned(harness: Harness) -> None:
     ann, _ = harness.login(MULTI, "ann", device="phone")
-    made = harness.connections.id_of(ann)
+    connection_id = harness.connections.id_of(ann)
     harness.channels.join(MULTI, "lobby", ann)
-    info, nothing = harness.connections.about(MULTI, [made, "no id"])
+    info, nothing = harness.connections.about(MULTI, [connection_id, "no id"])
     assert nothing is None
     assert info is not None
-    assert (info.connection, info.user, info.device, info.dialect) == (made, "ann", "phone", "cmd")
+    assert (info.connection, info.user, info.device, info.dialect) == (connection_id, "ann", "phone", "cmd")
     assert (info.node, info.channels, info.peer) == ("node", ("lobby",), ann.peer)
     assert info.since == ann.since
 
 
 def test_a_question_about_a_connection_is_put_to_its_node(harness: Harness) -> None:
     ann, _ = harness.login(MULTI, "ann")
-    made = harness.connections.id_of(ann)
-    harness.connections._queries.add("alive", AliveQuery, lambda asked: asked.session_id + 1)
-    assert harness.connections.query(made, "alive", AliveQuery(MULTI, "ann", 41), int) == 42
+    connection_id = harness.connections.id_of(ann)
+    harness.connections._queries.add("alive", AliveQuery, lambda query: query.session_id + 1)
+    assert harness.connections.query(connection_id, "alive", AliveQuery(MULTI, "ann", 41), int) == 42
     assert harness.connections.query("no id", "alive", AliveQuery(MULTI, "ann", 41), int) is None

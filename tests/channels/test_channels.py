@@ -67,9 +67,9 @@ def event(text: str) -> Event:
     return Event("msg", "shop", text)
 
 
-def publish(harness: Harness, *said: str, channel: str = NEWS) -> list[int]:
+def publish(harness: Harness, *messages: str, channel: str = NEWS) -> list[int]:
     """Publish these texts; their offsets."""
-    positions = [harness.channels.publish_event(MULTI, channel, event(text)).position for text in said]
+    positions = [harness.channels.publish_event(MULTI, channel, event(text)).position for text in messages]
     return [0 if position is None else position.offset for position in positions]
 
 
@@ -90,7 +90,7 @@ def subscriber(
     return connection, client, subscribe(harness, connection, channel, since)
 
 
-def said(subscribed: Subscribed) -> list[str]:
+def texts_of(subscribed: Subscribed) -> list[str]:
     return [each.text for each in subscribed.publications]
 
 
@@ -122,7 +122,7 @@ def test_a_client_that_comes_back_receives_what_it_missed_and_then_what_is_new(h
     publish(harness, "three", "four")
     assert texts(client) == [[]]
     again = subscribe(harness, connection, since=Position(first.position.epoch, 2))
-    assert said(again) == ["three", "four"]
+    assert texts_of(again) == ["three", "four"]
     assert again.recovered
     publish(harness, "five")
     assert texts(client) == [["five"]]
@@ -151,7 +151,7 @@ def test_a_client_that_missed_more_than_a_page_reads_the_history_and_knows_the_n
     publish(harness, *("." * (PAGE_BYTES // 2) for _ in range(3)), "newest")
     _, _, found = subscriber(harness, "bob", since=first.position)
     assert not found.recovered
-    assert said(found) == ["newest"]
+    assert texts_of(found) == ["newest"]
 
 
 def test_a_client_that_missed_more_than_the_history_has_learns_it(harness: Harness) -> None:
@@ -159,7 +159,7 @@ def test_a_client_that_missed_more_than_the_history_has_learns_it(harness: Harne
     harness.channels.unsubscribe(connection, NEWS)
     publish(harness, *"abcdefg")
     again = subscribe(harness, connection, since=first.position)
-    assert said(again) == [*"cdefg"]
+    assert texts_of(again) == [*"cdefg"]
     assert not again.recovered
 
 
@@ -436,7 +436,7 @@ def test_a_subscription_amid_many_publications_has_no_double(harness: Harness) -
     for each in range(number):
         publish(harness, str(each))
         gevent.sleep(0)
-    assert said(coming.get()) + texts(client)[0] == [str(each) for each in range(number)]
+    assert texts_of(coming.get()) + texts(client)[0] == [str(each) for each in range(number)]
 
 
 def endings(harness: Harness) -> list[tuple[Connection, int]]:
@@ -463,8 +463,8 @@ def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing
     publish(harness, "before")
     read = harness.history.read
 
-    def read_while_another_publishes(*asked: Any) -> HistoryPage:
-        page = read(*asked)
+    def read_while_another_publishes(*arguments: Any) -> HistoryPage:
+        page = read(*arguments)
         publish(harness, "during")
         return page
 
@@ -613,13 +613,13 @@ def test_the_first_subscriber_of_a_node_receives_in_order_what_comes_while_it_wa
     connection, client = c.login(MULTI, "ann")
     connection.dialect_state = Recovering()
     coming = gevent.spawn(subscribe, c, connection)
-    until(lambda: len(history.held) == 1)
+    until(lambda: len(history.reads) == 1)
     a.rpc.holding = True
     publish(a, "one")
     publish(b, "two")
     a.rpc.release()
     history.holding = False
-    history.held[0].set()
+    history.reads[0].set()
     coming.get()
     publish(b, "three")
     until(lambda: "three" in received_texts(client))
@@ -635,13 +635,13 @@ def test_the_subscription_of_a_subscriber_with_a_position_of_before_ends(nodes: 
     for number, connection in enumerate(connections, 1):
         connection.dialect_state = Recovering()
         greenlets.append(gevent.spawn(subscribe, c, connection))
-        until(lambda n=number: len(history.held) == n)  # type: ignore[misc]
+        until(lambda n=number: len(history.reads) == n)  # type: ignore[misc]
         a.rpc.holding = True
         publish(a, str(number))
     second, first = greenlets[1], greenlets[0]
-    history.held[1].set()
+    history.reads[1].set()
     second.get()
-    history.held[0].set()
+    history.reads[0].set()
     assert first.get().position.offset == 0  # and publication 1 will not come any more
     assert ended == [(connections[0], 2500)]
 
@@ -666,11 +666,11 @@ def test_a_page_that_was_overtaken_ends_no_subscription(nodes: Several) -> None:
     history.holding = a.rpc.holding = True
     publish(a, "one")
     publish(b, "two")
-    until(lambda: len(history.held) == 1)
+    until(lambda: len(history.reads) == 1)
     a.rpc.release()
     a.rpc.holding = False
     publish(a, "three")
-    history.held[0].set()
+    history.reads[0].set()
     turn()
     publish(a, "four")
     assert texts(client) == [["one", "two", "three", "four"]]
@@ -684,11 +684,11 @@ def test_a_gap_that_opens_while_another_is_filled_is_filled_too(nodes: Several) 
     history.holding = a.rpc.holding = True
     publish(a, "one")
     publish(b, "two")
-    until(lambda: len(history.held) == 1)
+    until(lambda: len(history.reads) == 1)
     publish(a, "three")
     publish(b, "four")
     history.holding = False
-    history.held[0].set()
+    history.reads[0].set()
     until(lambda: received_texts(client) == ["one", "two", "three", "four"])
 
 
@@ -700,10 +700,10 @@ def test_members_receive_what_a_failed_subscription_has_held_up(nodes: Several) 
     history.holding = history.away = True
     connection, _ = a.login(MULTI, "ann")
     coming = gevent.spawn(subscribe, a, connection)
-    until(lambda: len(history.held) == 1)
+    until(lambda: len(history.reads) == 1)
     history.away = False
     publish(b, "one")
-    history.held[0].set()
+    history.reads[0].set()
     with pytest.raises(ChannelRefused):
         coming.get()
     publish(b, "two")
@@ -791,8 +791,8 @@ def test_what_the_first_subscriber_of_a_node_waited_for_comes_once(harness: Harn
     history = harness.history
     read = history.read
 
-    def read_slowly(*asked: object) -> object:
-        page = read(*asked)  # type: ignore[arg-type]
+    def read_slowly(*arguments: object) -> object:
+        page = read(*arguments)  # type: ignore[arg-type]
         for offset, text in ((2, "two"), (3, "three")):
             part = ChannelPart(NEWS, offset, page.position.epoch)
             harness.channels.deliver(MULTI, Publication(NEWS, replace(event(text), channel=part)))

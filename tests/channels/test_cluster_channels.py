@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver import errors
-from imserver.channels.connections import ASKED_TOGETHER, Joined, Left
+from imserver.channels.connections import IDS_PER_QUERY, Joined, Left
 from imserver.channels.members import ChannelRefused, Publication
 from imserver.cluster.nodes import FENCE_SECONDS, Fence, FencedQuery, ToChannel, ToConnection
 from imserver.cluster.registry import Lease
@@ -102,13 +102,13 @@ def test_a_channel_without_members_gets_nothing_sent(nodes: Several) -> None:
 def test_a_publish_asks_the_registry_once_and_many_do_too(nodes: Several) -> None:
     joined(nodes[2], "bob", LOBBY, "garden")
     registry = nodes[1].registry
-    registry.asked.clear()
+    registry.calls.clear()
     nodes[1].channels.publish(MULTI, LOBBY, HELLO)
-    assert registry.asked == ["find_channels"]
-    registry.asked.clear()
+    assert registry.calls == ["find_channels"]
+    registry.calls.clear()
     channels = [LOBBY, "garden", "attic"]
     outcomes = nodes[1].channels.publish_each(MULTI, [Publication(channels[n % 3], HELLO) for n in range(90)])
-    assert registry.asked == ["find_channels"]
+    assert registry.calls == ["find_channels"]
     assert outcomes == [Outcome.SENT, Outcome.SENT, Outcome.NOT_SENT] * 30
 
 
@@ -116,9 +116,9 @@ def test_a_lone_node_makes_no_queries() -> None:
     with Several(1) as nodes:
         a = joined(nodes[1], "ann", LOBBY)
         texts(a)
-        nodes[1].registry.asked.clear()
+        nodes[1].registry.calls.clear()
         assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
-        assert nodes[1].registry.asked == []
+        assert nodes[1].registry.calls == []
         assert texts(a) == [["hello"]]
 
 
@@ -142,10 +142,10 @@ def test_members_of_other_nodes_count_when_there_may_be_so_many_only(nodes: Seve
     clients = [joined(nodes[epoch], f"u{epoch}", LOBBY) for epoch in (1, 2, 3)]
     texts(*clients)
     for node in nodes.nodes.values():
-        node.registry.asked.clear()
+        node.registry.calls.clear()
         assert node.channels.publish(MULTI, LOBBY, HELLO, at_most=2) == Outcome.NOT_SENT
         assert node.channels.publish(MULTI, LOBBY, HELLO, at_most=3) == Outcome.SENT
-        assert node.registry.asked == ["find_channels"] * 2
+        assert node.registry.calls == ["find_channels"] * 2
     assert texts(*clients) == [["hello"] * 3] * 3
 
 
@@ -225,7 +225,7 @@ def test_a_join_is_not_answered_before_the_registry_knows(nodes: Several) -> Non
 def test_a_second_join_waits_for_the_report_of_the_first(nodes: Several) -> None:
     connections = [nodes[2].login(MULTI, f"u{number}")[0] for number in range(5)]
     registry = nodes[2].registry
-    registry.asked.clear()
+    registry.calls.clear()
     registry.hold()
     joining = [gevent.spawn(nodes[2].channels.join, MULTI, LOBBY, c) for c in connections]
     turn()
@@ -233,15 +233,15 @@ def test_a_second_join_waits_for_the_report_of_the_first(nodes: Several) -> None
     assert not any(greenlet.ready() for greenlet in joining)
     registry.release()
     gevent.joinall(joining, timeout=60)
-    assert registry.asked == ["report_channels"]
+    assert registry.calls == ["report_channels"]
 
 
 def test_later_members_ask_nothing_and_are_counted_soon(nodes: Several) -> None:
     joined(nodes[2], "ann", LOBBY)
-    nodes[2].registry.asked.clear()
+    nodes[2].registry.calls.clear()
     for number in range(9):
         joined(nodes[2], f"u{number}", LOBBY)
-    assert "report_channels" not in nodes[2].registry.asked
+    assert "report_channels" not in nodes[2].registry.calls
     until_known(nodes, {2: 10})
     assert nodes[1].channels.members.count(MULTI, LOBBY) == 10
 
@@ -264,12 +264,12 @@ def test_a_join_during_the_removal_of_the_channel_is_reached(nodes: Several) -> 
     node.channels.members.leave(MULTI, LOBBY, connection)
     texts(client)
     node.registry.hold()
-    telling = gevent.spawn(node.registrar._report_changes)
+    reporting = gevent.spawn(node.registrar._report_changes)
     turn()
     joining = gevent.spawn(node.channels.join, MULTI, LOBBY, connection)
     turn()
     node.registry.release()
-    gevent.joinall([telling, joining], timeout=60)
+    gevent.joinall([reporting, joining], timeout=60)
     for _ in range(2):
         assert known(nodes) == {2: 1}
         assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
@@ -287,10 +287,10 @@ def test_leaving_during_the_report_of_the_join_does_not_affect_the_next_join(
     joining = gevent.spawn(node.channels.join, MULTI, LOBBY, connection)
     turn()
     node.channels.members.leave(MULTI, LOBBY, connection)
-    telling = gevent.spawn(node.registrar._report_changes)
+    reporting = gevent.spawn(node.registrar._report_changes)
     turn()
     node.registry.release()
-    gevent.joinall([telling, joining], timeout=60)
+    gevent.joinall([reporting, joining], timeout=60)
     assert node.channels.join(MULTI, LOBBY, connection)
     assert nodes[1].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(client) == [["hello"]]
@@ -522,49 +522,52 @@ def test_counts_add_up_and_a_channel_on_two_nodes_is_one(nodes: Several) -> None
 
 def test_a_connection_is_pushed_to_from_any_node(nodes: Several) -> None:
     (ann, a), (_, b) = (nodes[2].login(MULTI, "ann") for _ in range(2))
-    made = nodes[2].connections.id_of(ann)
+    connection_id = nodes[2].connections.id_of(ann)
     texts(a, b)
     for epoch in (1, 2, 3):
-        assert nodes[epoch].connections.push(MULTI, made, HELLO) == Outcome.SENT
+        assert nodes[epoch].connections.push(MULTI, connection_id, HELLO) == Outcome.SENT
     assert texts(a, b) == [["hello"] * 3, []]
-    assert nodes[1].connections.push_each(MULTI, [made, "no id"], HELLO) == [Outcome.SENT, Outcome.NOT_SENT]
+    assert nodes[1].connections.push_each(MULTI, [connection_id, "no id"], HELLO) == [
+        Outcome.SENT,
+        Outcome.NOT_SENT,
+    ]
     assert texts(a, b) == [["hello"], []]
 
 
 def test_a_connection_of_another_app_is_not_reached(nodes: Several) -> None:
     ann, a = nodes[2].login(MULTI, "ann")
-    made = nodes[2].connections.id_of(ann)
+    connection_id = nodes[2].connections.id_of(ann)
     texts(a)
     for epoch in (1, 2):
-        nodes[epoch].connections.push(NEWEST, made, HELLO)
-        nodes[epoch].connections.close(NEWEST, made, errors.CLOSE_KICKED)
-        assert nodes[epoch].connections.join(NEWEST, made, LOBBY) == Joined.UNKNOWN
-        assert nodes[epoch].connections.about(NEWEST, [made]) == [None]
+        nodes[epoch].connections.push(NEWEST, connection_id, HELLO)
+        nodes[epoch].connections.close(NEWEST, connection_id, errors.CLOSE_KICKED)
+        assert nodes[epoch].connections.join(NEWEST, connection_id, LOBBY) == Joined.UNKNOWN
+        assert nodes[epoch].connections.about(NEWEST, [connection_id]) == [None]
     assert texts(a) == [[]]
     assert nodes[2].connections.unreached == 1
 
 
 def test_a_dead_or_unreachable_node_gets_no_pushes(nodes: Several) -> None:
     ann, _ = nodes[2].login(MULTI, "ann")
-    made = nodes[2].connections.id_of(ann)
+    connection_id = nodes[2].connections.id_of(ann)
     nodes[1].rpc.cut = {2}
-    assert nodes[1].connections.push(MULTI, made, HELLO) == Outcome.FAILED
-    assert nodes[1].connections.close(MULTI, made, errors.CLOSE_KICKED) == Outcome.FAILED
-    assert nodes[1].connections.join(MULTI, made, LOBBY) == Joined.FAILED
-    assert nodes[1].connections.leave(MULTI, made, LOBBY) == Left.FAILED
-    assert nodes[1].connections.about(MULTI, [made]) == [None]
+    assert nodes[1].connections.push(MULTI, connection_id, HELLO) == Outcome.FAILED
+    assert nodes[1].connections.close(MULTI, connection_id, errors.CLOSE_KICKED) == Outcome.FAILED
+    assert nodes[1].connections.join(MULTI, connection_id, LOBBY) == Joined.FAILED
+    assert nodes[1].connections.leave(MULTI, connection_id, LOBBY) == Left.FAILED
+    assert nodes[1].connections.about(MULTI, [connection_id]) == [None]
     nodes.book.leases = {epoch: lease for epoch, lease in nodes.book.leases.items() if epoch != 2}
-    assert nodes[1].connections.push(MULTI, made, HELLO) == Outcome.NOT_SENT
-    assert nodes[1].connections.join(MULTI, made, LOBBY) == Joined.UNKNOWN
+    assert nodes[1].connections.push(MULTI, connection_id, HELLO) == Outcome.NOT_SENT
+    assert nodes[1].connections.join(MULTI, connection_id, LOBBY) == Joined.UNKNOWN
 
 
 def test_a_connection_is_closed_after_earlier_pushes_of_another_node(nodes: Several) -> None:
     ann, a = nodes[2].login(MULTI, "ann")
-    made = nodes[2].connections.id_of(ann)
+    connection_id = nodes[2].connections.id_of(ann)
     texts(a)
     nodes[1].rpc.holding = True
-    nodes[1].connections.push(MULTI, made, HELLO)
-    assert nodes[1].connections.close(MULTI, made, errors.CLOSE_KICKED, "sold out") == Outcome.SENT
+    nodes[1].connections.push(MULTI, connection_id, HELLO)
+    assert nodes[1].connections.close(MULTI, connection_id, errors.CLOSE_KICKED, "sold out") == Outcome.SENT
     nodes[1].rpc.release()
     assert a.close_code() == errors.CLOSE_KICKED
     assert a.frames[-1].payload[2:] == b"sold out"
@@ -573,78 +576,82 @@ def test_a_connection_is_closed_after_earlier_pushes_of_another_node(nodes: Seve
 
 def test_connections_join_channels_from_any_node_and_are_reached_at_once(nodes: Several) -> None:
     ann, a = nodes[2].login(MULTI, "ann")
-    made = nodes[2].connections.id_of(ann)
+    connection_id = nodes[2].connections.id_of(ann)
     heard: list[tuple[str, bytes, bool]] = []
     nodes[2].connections.on_join.append(lambda _, *what: heard.append(what[:3]))
     texts(a)
-    assert nodes[1].connections.join(MULTI, made, LOBBY, b"first") == Joined.JOINED
+    assert nodes[1].connections.join(MULTI, connection_id, LOBBY, b"first") == Joined.JOINED
     assert nodes[3].channels.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
     assert texts(a) == [["hello"]]
-    assert nodes[3].connections.join(MULTI, made, LOBBY, b"again") == Joined.MEMBER
+    assert nodes[3].connections.join(MULTI, connection_id, LOBBY, b"again") == Joined.MEMBER
     assert heard == [(LOBBY, b"first", True), (LOBBY, b"again", False)]
-    assert [each.channels for each in nodes[1].connections.about(MULTI, [made]) if each] == [(LOBBY,)]
-    assert nodes[1].connections.leave(MULTI, made, LOBBY) == Left.LEFT
-    assert nodes[1].connections.leave(MULTI, made, LOBBY) == Left.ABSENT
+    assert [each.channels for each in nodes[1].connections.about(MULTI, [connection_id]) if each] == [
+        (LOBBY,)
+    ]
+    assert nodes[1].connections.leave(MULTI, connection_id, LOBBY) == Left.LEFT
+    assert nodes[1].connections.leave(MULTI, connection_id, LOBBY) == Left.ABSENT
     with pytest.raises(ChannelRefused):
-        nodes[1].connections.join(MULTI, made, "")
+        nodes[1].connections.join(MULTI, connection_id, "")
 
 
 def test_many_connections_join_and_leave_with_one_question_to_each_node(
     nodes: Several, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, clients = [], []
+    connection_ids, clients = [], []
     for number in range(12):
         node = nodes[1 + number % 3]
         connection, client = node.login(MULTI, f"u{number}")
-        made.append(node.connections.id_of(connection))
+        connection_ids.append(node.connections.id_of(connection))
         clients.append(client)
-    asked: list[str] = []
+    queries: list[str] = []
     ask = nodes[1].rpc.query
 
     def listening(lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
         assert kind == "behind"
-        asked.append(f"{msgspec.msgpack.decode(body, type=FencedQuery).kind} {lease.epoch}")
+        queries.append(f"{msgspec.msgpack.decode(body, type=FencedQuery).kind} {lease.epoch}")
         return ask(lease, kind, body, timeout)
 
     monkeypatch.setattr(nodes[1].rpc, "query", listening)
     texts(*clients)
-    ids = [made[0], "no id", *made]
+    ids = [connection_ids[0], "no id", *connection_ids]
     expected = [Joined.JOINED, Joined.UNKNOWN, *[Joined.JOINED] * 12]
     assert nodes[1].connections.join_each(MULTI, ids, LOBBY) == expected
-    assert sorted(asked) == ["join 2", "join 3"]
+    assert sorted(queries) == ["join 2", "join 3"]
     nodes[1].channels.publish(MULTI, LOBBY, HELLO)
     assert texts(*clients) == [["hello"]] * 12
-    assert nodes[1].connections.join_each(MULTI, made, LOBBY) == [Joined.MEMBER] * 12
+    assert nodes[1].connections.join_each(MULTI, connection_ids, LOBBY) == [Joined.MEMBER] * 12
     nodes[1].rpc.cut = {3}
-    left = nodes[1].connections.leave_each(MULTI, made, LOBBY)
+    left = nodes[1].connections.leave_each(MULTI, connection_ids, LOBBY)
     assert left == [Left.LEFT, Left.LEFT, Left.FAILED] * 4
     assert nodes[1].connections.join_each(MULTI, [], LOBBY) == []
 
 
 def test_more_connections_than_fit_into_a_question_are_asked_about_in_turns(nodes: Several) -> None:
-    made = []
-    for number in range(2 * ASKED_TOGETHER + 5):
+    connection_ids = []
+    for number in range(2 * IDS_PER_QUERY + 5):
         connection, _ = nodes[2].login(MULTI, f"u{number}")
-        made.append(nodes[2].connections.id_of(connection))
-    assert nodes[1].connections.join_each(MULTI, made, LOBBY) == [Joined.JOINED] * len(made)
-    users = [info.user for info in nodes[1].connections.about(MULTI, made) if info is not None]
-    assert users == [f"u{number}" for number in range(len(made))]
+        connection_ids.append(nodes[2].connections.id_of(connection))
+    assert nodes[1].connections.join_each(MULTI, connection_ids, LOBBY) == [Joined.JOINED] * len(
+        connection_ids
+    )
+    users = [info.user for info in nodes[1].connections.about(MULTI, connection_ids) if info is not None]
+    assert users == [f"u{number}" for number in range(len(connection_ids))]
 
 
 def test_a_full_app_is_full_from_any_node(nodes: Several) -> None:
     ann, _ = nodes[2].login(MULTI, "ann")
-    made = nodes[2].connections.id_of(ann)
+    connection_id = nodes[2].connections.id_of(ann)
     nodes[2].max_channels = 1
-    assert nodes[1].connections.join(MULTI, made, LOBBY) == Joined.JOINED
-    assert nodes[1].connections.join(MULTI, made, "garden") == Joined.FULL
+    assert nodes[1].connections.join(MULTI, connection_id, LOBBY) == Joined.JOINED
+    assert nodes[1].connections.join(MULTI, connection_id, "garden") == Joined.FULL
 
 
 def test_the_data_of_connections_has_the_order_of_the_query(nodes: Several) -> None:
-    made = []
+    connection_ids = []
     for epoch, user in ((1, "ann"), (2, "bob"), (3, "cid"), (2, "dan")):
         connection, _ = nodes[epoch].login(MULTI, user)
-        made.append(nodes[epoch].connections.id_of(connection))
-    found = nodes[1].connections.about(MULTI, [made[3], "no id", *made])
+        connection_ids.append(nodes[epoch].connections.id_of(connection))
+    found = nodes[1].connections.about(MULTI, [connection_ids[3], "no id", *connection_ids])
     assert [each and (each.user, each.node) for each in found] == [
         ("dan", "127.0.0.1:9002"),
         None,
@@ -657,12 +664,12 @@ def test_the_data_of_connections_has_the_order_of_the_query(nodes: Several) -> N
 
 def test_a_question_goes_to_the_node_of_its_connection(nodes: Several) -> None:
     connection, _ = nodes[2].login(MULTI, "ann")
-    made = nodes[2].connections.id_of(connection)
+    connection_id = nodes[2].connections.id_of(connection)
     for epoch, node in nodes.nodes.items():
-        node.queries.add("alive", AliveQuery, lambda asked, epoch=epoch: epoch * 100 + asked.session_id)
+        node.queries.add("alive", AliveQuery, lambda query, epoch=epoch: epoch * 100 + query.session_id)
     for node in nodes.nodes.values():
-        assert node.connections.query(made, "alive", AliveQuery(MULTI, "ann", 7), int) == 207
-    assert nodes[1].connections.query(made, "alive", AliveQuery(MULTI, "ann", 7), str) is None
+        assert node.connections.query(connection_id, "alive", AliveQuery(MULTI, "ann", 7), int) == 207
+    assert nodes[1].connections.query(connection_id, "alive", AliveQuery(MULTI, "ann", 7), str) is None
     assert nodes[1].connections.query("no id", "alive", AliveQuery(MULTI, "ann", 7), int) is None
 
 
@@ -688,32 +695,32 @@ def test_items_for_channels_and_connections_that_are_not_here_cost_nothing(nodes
 def browser(node: ClusterHarness, app: str = "system:shop") -> tuple[str, Client]:
     """A connection of the client dialect, whose user is its own id."""
     connection, client = node.connect(dialect=ClientDialect())
-    made = node.connections.ids.id_of(node.connections.ids.next_number())
-    node.hub.join(node.hub.open(app, "multi"), connection, made, "")
-    return made, client
+    connection_id = node.connections.ids.id_of(node.connections.ids.next_number())
+    node.hub.join(node.hub.open(app, "multi"), connection, connection_id, "")
+    return connection_id, client
 
 
 def test_users_of_the_client_dialect_are_found_by_their_ids(nodes: Several) -> None:
     ann, _ = browser(nodes[1])
     bob, _ = browser(nodes[2])
     for node in nodes.nodes.values():
-        node.registry.asked.clear()
+        node.registry.calls.clear()
         found = node.presence.sessions("system:shop", [bob, "nobody", ann])
-        assert [[(each.connection, each.node) for each in places] for places in found.sessions] == [
+        assert [[(each.connection, each.node) for each in sessions] for sessions in found.sessions] == [
             [(bob, "127.0.0.1:9002")],
             [],
             [(ann, "127.0.0.1:9001")],
         ]
         assert node.presence.are_online("system:shop", [ann, bob, "nobody", ""]) == [True, True, False, False]
         assert node.presence.are_online("system:other", [ann, bob]) == [False, False]
-        assert node.registry.asked == []
+        assert node.registry.calls == []
 
 
 def test_clients_on_all_nodes_join_and_receive(nodes: Several) -> None:
     ann, a = browser(nodes[1])
     bob, b = browser(nodes[2])
-    for made in (ann, bob):
-        assert nodes[3].connections.join("system:shop", made, LOBBY) == Joined.JOINED
+    for connection_id in (ann, bob):
+        assert nodes[3].connections.join("system:shop", connection_id, LOBBY) == Joined.JOINED
     assert nodes[3].channels.publish("system:shop", LOBBY, HELLO) == Outcome.SENT
     assert nodes[3].connections.push("system:shop", bob, event("bob alone")) == Outcome.SENT
     turn()

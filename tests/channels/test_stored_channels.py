@@ -52,9 +52,9 @@ def event(text: str, id: str = "") -> Event:
     return Event("msg", "shop", text, id)
 
 
-def publish(node: Node, *said: str, channel: str = NEWS) -> list[int]:
+def publish(node: Node, *messages: str, channel: str = NEWS) -> list[int]:
     """Publish these texts; their offsets."""
-    positions = [node.channels.publish_event(APP, channel, event(text)).position for text in said]
+    positions = [node.channels.publish_event(APP, channel, event(text)).position for text in messages]
     assert all(position is not None and position.epoch == EPOCH for position in positions)
     return [position.offset for position in positions if position is not None]
 
@@ -74,7 +74,7 @@ def subscriber(
     return connection, client, subscribe(node, connection, since, channel)
 
 
-def said(subscribed: Subscribed) -> list[str]:
+def texts_of(subscribed: Subscribed) -> list[str]:
     return [each.text for each in subscribed.publications]
 
 
@@ -90,7 +90,7 @@ def test_offsets_are_ids_of_the_log_and_a_client_that_comes_back_gets_what_it_mi
     assert node.channels.unsubscribe(connection, NEWS)
     assert publish(node, "three", "four") == [4, 5]
     again = subscribe(node, connection, Position(EPOCH, 1))
-    assert said(again) == ["two", "three", "four"]
+    assert texts_of(again) == ["two", "three", "four"]
     assert (again.recovered, again.position) == (True, Position(EPOCH, 5))
     publish(node, "five")
     assert texts(client) == [["five"]]
@@ -146,7 +146,7 @@ def test_what_is_committed_while_a_client_reads_arrives_once(node: ChannelNode) 
     reading.set()
     found = coming.get(timeout=60)
     publish(node, "four")
-    assert said(found) + [text for row in texts(client) for text in row] == [
+    assert texts_of(found) + [text for row in texts(client) for text in row] == [
         "one",
         "two",
         "three",
@@ -192,7 +192,7 @@ def test_what_another_node_commits_at_any_moment_of_a_subscription_arrives_once(
         assert offsets == [*range(since + 1, found.position.offset + 1)]
         row = texts(client)[0]
         assert len(row) == live - found.position.offset
-        assert [*said(found), *row] == ["meanwhile"] * reached + ["behind"]
+        assert [*texts_of(found), *row] == ["meanwhile"] * reached + ["behind"]
         assert two.channels.unsubscribe(connection, NEWS)
         since = live
         if not others:
@@ -231,7 +231,7 @@ def test_a_subscriber_that_has_read_ahead_of_its_node_receives_nothing_twice(
     one.wire = lambda _first, _last: False
     publish(one, "one")
     _, ann, subscribed = subscriber(two, "ann", since=Position(EPOCH, 0))
-    assert said(subscribed) == ["one"]
+    assert texts_of(subscribed) == ["one"]
     two.messaging.follower.expect(APP, 1)
     until(lambda: two.messaging.follower.position(APP) == 1)
     one.wire = lambda _first, _last: True
@@ -335,7 +335,7 @@ def test_a_channel_that_becomes_stored_is_delivered_from_the_log(node: ChannelNo
 class RoomNode(ChannelNode):
     """A node whose apps also store the messages of the action dialect."""
 
-    keep_talks = True
+    store_conversations = True
 
 
 def store(node: Node, draft: Draft) -> None:

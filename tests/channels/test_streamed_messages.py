@@ -302,17 +302,17 @@ def test_a_node_that_stops_closes_its_streams(harness: Harness, streams: Streame
 
 def silent_history(streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The history of one kind of channels does not answer. The channels whose end it was asked to store."""
-    asked: list[str] = []
+    reads: list[str] = []
     publish_end = streams._target.publish_end
 
     def without_history(app: str, channel: str, event: Event) -> Position | None:
         if channel != PAST:
             return publish_end(app, channel, event)
-        asked.append(channel)
+        reads.append(channel)
         raise ChannelRefused("unavailable")
 
     monkeypatch.setattr(streams._target, "publish_end", without_history)
-    return asked
+    return reads
 
 
 @pytest.mark.parametrize("seconds", [3.0, -1.0])
@@ -322,11 +322,11 @@ def test_a_node_that_stops_waits_for_no_history_that_does_not_answer(
     reader = Reader(harness, PLAIN)
     for channel in (PAST, PAST, PLAIN):
         streams.open(MULTI, head(channel), "a")
-    asked = silent_history(streams, monkeypatch)
+    reads = silent_history(streams, monkeypatch)
     monkeypatch.setattr(module, "CLOSE_ALL_SECONDS", seconds)
     streams.close_all()
     in_time = seconds > 0
-    assert asked == [PAST] * in_time
+    assert reads == [PAST] * in_time
     assert reader.seen()[1:] == [("end", "a", 0, "incomplete")] * in_time
 
 
@@ -336,9 +336,9 @@ def test_a_history_that_does_not_answer_keeps_no_other_streams_open(
     reader = Reader(harness, PLAIN)
     for channel in (PAST, PAST, PLAIN):
         streams.open(MULTI, head(channel), "a")
-    asked = silent_history(streams, monkeypatch)
+    reads = silent_history(streams, monkeypatch)
     streams.look(monotonic() + LIMITS.stream_seconds)
-    assert asked == [PAST]
+    assert reads == [PAST]
     assert reader.seen()[1:] == [("end", "a", 0, "incomplete")]
     monkeypatch.undo()
     streams.look(monotonic() + LIMITS.stream_seconds)

@@ -75,10 +75,10 @@ def test_a_push_goes_to_targets_of_many_kinds(server: Server, api: Api, ann: Cli
     targets = [{"user": "ann"}, {"user": "nobody"}, {"connection": session.connection}, {"all": True}]
     answer = api.push(APP, "hi", targets=targets)
     assert [result.status for result in answer.results] == ["sent", "absent", "sent", "sent"]
-    (kept,) = api.push(APP, "kept", user="ann", sender="shop", store=True).results
-    assert kept.stored is not None
-    (refused,) = api.push(APP, "kept", group=str(kept.stored.conversation + 99), store=True).results
-    assert (kept.status, refused.status, refused.reason) == ("stored", "refused", "unknown_conversation")
+    (result,) = api.push(APP, "kept", user="ann", sender="shop", store=True).results
+    assert result.stored is not None
+    (refused,) = api.push(APP, "kept", group=str(result.stored.conversation + 99), store=True).results
+    assert (result.status, refused.status, refused.reason) == ("stored", "refused", "unknown_conversation")
     assert answer.sent == 3
     assert texts(ann, 3) == ["hi"] * 3
 
@@ -528,7 +528,7 @@ def test_a_malformed_answer_ends_the_connection_with_an_error(answer: str | byte
 
 
 def test_the_same_for_asyncio(server: Server) -> None:
-    async def talk() -> list[str]:
+    async def chat() -> list[str]:
         async with AsyncApi(http(server)) as api, AsyncClient(ws(server), "102", "bob") as bob:
             assert (await api.push("102", "one", user="bob")).sent == 1
             async with AsyncPublisher(http(server)) as publisher:
@@ -550,11 +550,11 @@ def test_the_same_for_asyncio(server: Server) -> None:
                     await bob.close()
             return found
 
-    assert asyncio.run(talk()) == ["one", "two"]
+    assert asyncio.run(chat()) == ["one", "two"]
 
 
 def test_whoever_gives_up_waiting_loses_no_push(server: Server) -> None:
-    async def talk() -> list[str]:
+    async def chat() -> list[str]:
         found = []
         async with AsyncApi(http(server)) as api, AsyncClient(ws(server), "102", "bob") as bob:
             with suppress(TimeoutError):
@@ -569,7 +569,7 @@ def test_whoever_gives_up_waiting_loses_no_push(server: Server) -> None:
                 found.append(await bob.receive(SECONDS))
         return [push.text for push in found if push is not None]
 
-    assert asyncio.run(talk()) == [str(number) for number in range(100)]
+    assert asyncio.run(chat()) == [str(number) for number in range(100)]
 
 
 def test_all_users_are_listed_for_asyncio_too(server: Server) -> None:

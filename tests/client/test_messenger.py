@@ -162,8 +162,8 @@ def test_everything_that_may_be_asked(server: Server) -> None:
         assert ann.edit(sent.id, "tea at six").conversation == sent.conversation
         edited = next_entry(bob)
         assert (edited.kind, edited.about, edited.text) == ("edit", sent.id, "tea at six")
-        talk, _forwarded = bob.conversations().conversations
-        assert (talk.peer, talk.read) == ("ann4", entry.id)
+        chat, _forwarded = bob.conversations().conversations
+        assert (chat.peer, chat.read) == ("ann4", entry.id)
         assert sent.id in [each.id for each in bob.history(entry.conversation).messages]
         assert sent.id in [each.id for each in bob.search("TEA").messages]
         ann.recall(sent.id)
@@ -221,7 +221,7 @@ def test_a_message_that_is_too_large_is_not_sent_again_and_others_are(server: Se
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "arguments",
     [
         {"to": "bob", "conversation": 1, "text": "x"},
         {"text": "x"},
@@ -229,10 +229,10 @@ def test_a_message_that_is_too_large_is_not_sent_again_and_others_are(server: Se
         {"to": "bob", "text": "x", "data": 1},
     ],
 )
-def test_invalid_arguments_are_not_sent(server: Server, asked: dict[str, object]) -> None:
+def test_invalid_arguments_are_not_sent(server: Server, arguments: dict[str, object]) -> None:
     messenger = Messenger(ws(server), "102", "ann6")
     with pytest.raises(ValueError, match="either"):
-        messenger.send(**asked)  # type: ignore[arg-type]
+        messenger.send(**arguments)  # type: ignore[arg-type]
 
 
 def test_sending_goes_on_when_nothing_is_received(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,11 +327,11 @@ def scripted(answer: Callable[[int, dict[str, Any], ServerConnection], object]) 
     def handle(connection: ServerConnection) -> None:
         number = next(numbers)
         for frame in connection:
-            asked = json.loads(frame)
-            login = asked["cmd"] == "login"
-            data = {"recovered": True} if login else answer(number, asked, connection)
+            request = json.loads(frame)
+            login = request["cmd"] == "login"
+            data = {"recovered": True} if login else answer(number, request, connection)
             if data is not None:
-                head = {"seq": asked["seq"], "cmd": asked["cmd"]}
+                head = {"seq": request["seq"], "cmd": request["cmd"]}
                 connection.send(json.dumps({**head, "response": {"code": 200, "data": data}}))
 
     options: dict[str, Any] = {"max_queue": 1, "ping_interval": None, "close_timeout": 1}
@@ -360,7 +360,7 @@ def test_a_message_without_an_answer_is_sent_over_another_connection(monkeypatch
 
     silent: list[int] = []
 
-    def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
+    def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
         if not silent:
             silent.append(number)
         return None if number in silent else STORED
@@ -384,14 +384,14 @@ def test_a_slow_answer_does_not_end_a_connection_that_answers_heartbeats(
 ) -> None:
     impatient(monkeypatch)
     connections: set[int] = set()
-    asked_for: list[str] = []
+    commands: list[str] = []
 
-    def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
+    def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
         connections.add(number)
-        asked_for.append(asked["cmd"])
-        if asked["cmd"] == "heartbeat":
+        commands.append(request["cmd"])
+        if request["cmd"] == "heartbeat":
             return {}
-        head = {"seq": asked["seq"], "cmd": asked["cmd"]}
+        head = {"seq": request["seq"], "cmd": request["cmd"]}
         late = json.dumps({**head, "response": {"code": 200, "data": STORED}})
         threading.Timer(1.5, connection.send, [late]).start()
         return None
@@ -405,8 +405,8 @@ def test_a_slow_answer_does_not_end_a_connection_that_answers_heartbeats(
             assert ann.send("bob", "hello").id == 1
         assert asyncio.run(send(url)) == 1
     assert connections == {0, 1}
-    assert asked_for.count("send") == 2
-    assert "heartbeat" in asked_for
+    assert commands.count("send") == 2
+    assert "heartbeat" in commands
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -415,7 +415,7 @@ def test_a_blocked_write_keeps_no_session_from_its_end(monkeypatch: pytest.Monke
         impatient(monkeypatch)
     go_on = threading.Event()
 
-    def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
+    def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
         if number == 0:
             go_on.wait(SECONDS)  # the server reads no more
         return STORED
@@ -447,7 +447,7 @@ def test_a_blocked_write_ends_the_connection_of_asyncio(monkeypatch: pytest.Monk
     impatient(monkeypatch)
     go_on = threading.Event()
 
-    def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
+    def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
         if number == 0:
             go_on.wait(SECONDS)  # the server reads no more
         return STORED
@@ -469,12 +469,12 @@ def test_a_blocked_write_ends_the_connection_of_asyncio(monkeypatch: pytest.Monk
 def test_asyncio_sends_messages_in_order_over_a_reconnect() -> None:
     texts: list[str] = []
 
-    def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
+    def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
         if number == 0:
-            if asked["data"]["text"] == "9":
+            if request["data"]["text"] == "9":
                 connection.close(1001)
             return None
-        texts.append(asked["data"]["text"])
+        texts.append(request["data"]["text"])
         return STORED
 
     async def send(url: str) -> None:
@@ -497,8 +497,8 @@ def test_no_more_commands_of_asyncio_wait_for_an_answer_than_a_connection_may_ha
     texts: dict[int, list[int]] = {0: [], 1: []}
     late: list[NotConnected] = []
 
-    def answer(number: int, asked: dict[str, Any], connection: ServerConnection) -> object:
-        texts[number].append(int(asked["data"]["text"]))
+    def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
+        texts[number].append(int(request["data"]["text"]))
         if texts[number][-1] == 199 and number == 0:
             threading.Timer(0.5, connection.close, (1001,)).start()
         return None if number == 0 else STORED
@@ -535,16 +535,16 @@ def test_messages_that_wait_for_a_connection_are_stored_in_spite_of_a_rate_limit
 
 def test_a_close_ends_a_send_at_once(server: Server) -> None:
     class Deaf(Messenger):
-        asked = 0
+        requests = 0
 
         def request(self, cmd: str, data: object = None, timeout_seconds: float = SECONDS) -> Reply:
-            self.asked += 1
+            self.requests += 1
             self.close()
             raise NotConnected("the connection closes")
 
     with Deaf(ws(server), "102", "ann13") as messenger, pytest.raises(Closed):
         messenger.send("bob13", "hello", timeout_seconds=60)
-    assert messenger.asked == 1
+    assert messenger.requests == 1
 
 
 def test_events_that_came_before_the_close_are_received_in_order(
@@ -564,7 +564,7 @@ def test_events_that_came_before_the_close_are_received_in_order(
 
 
 def test_the_same_for_asyncio(server: Server) -> None:
-    async def talk() -> list[MessengerEvent]:
+    async def chat() -> list[MessengerEvent]:
         async with (
             AsyncMessenger(ws(server), "102", "ann8") as ann,
             AsyncMessenger(ws(server), "102", "bob8", cursor=0) as bob,
@@ -587,7 +587,7 @@ def test_the_same_for_asyncio(server: Server) -> None:
             assert event.read == bob.cursor
             return heard
 
-    heard = asyncio.run(talk())
+    heard = asyncio.run(chat())
     entries = [each for each in heard if isinstance(each, Entry)]
     assert [each.seq for each in entries] == list(range(1, 21))
 
@@ -597,7 +597,7 @@ def test_an_asyncio_messenger_catches_up_after_a_restart(start_server: StartServ
     config = {"app": fixed_ports()}
     first = start_server(config=config)
 
-    async def talk() -> str | None:
+    async def chat() -> str | None:
         async with AsyncMessenger(ws(first), "101", "bob", backoff=QUICK) as bob:
             await asyncio.to_thread(first.stop)
             second = await asyncio.to_thread(start_server, config=config, folder=first.folder)
@@ -608,7 +608,7 @@ def test_an_asyncio_messenger_catches_up_after_a_restart(start_server: StartServ
                     return event.text
             return None
 
-    assert asyncio.run(talk()) == "kept"
+    assert asyncio.run(chat()) == "kept"
 
 
 def test_a_client_without_a_cursor_receives_no_stored_entries(server: Server) -> None:
@@ -634,12 +634,12 @@ def test_a_bot_and_its_user(server: Server) -> None:
         (command,) = ann.bot_commands(sent.conversation).commands
         assert (command.bot, command.command) == (helper.user, "ask")
         buttons = [[Button("Yes", "y"), Button("No", "n")]]
-        asked = bot.send(person.user, "Sure?", buttons=buttons)
+        question = bot.send(person.user, "Sure?", buttons=buttons)
         assert next_entry(ann).buttons == tuple(map(tuple, buttons))
-        pressed = ann.press(asked.id, "y")
+        pressed = ann.press(question.id, "y")
         entry = next_entry(bot)
-        assert (entry.id, entry.kind, entry.about, entry.text) == (pressed.id, "press", asked.id, "y")
-        bot.edit(asked.id, "Good", buttons=[buttons[0][:1]])
+        assert (entry.id, entry.kind, entry.about, entry.text) == (pressed.id, "press", question.id, "y")
+        bot.edit(question.id, "Good", buttons=[buttons[0][:1]])
         assert next_entry(ann).buttons == ((Button("Yes", "y"),),)
         with pytest.raises(CommandRefused) as caught:
             ann.stream_open(helper.user)

@@ -421,7 +421,7 @@ def test_acks_are_sent_at_their_deadline() -> None:
 @pytest.fixture
 def small_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "MAX_WAITING", 2)
-    monkeypatch.setattr(session, "MAX_WAITING_ASKED", 6)
+    monkeypatch.setattr(session, "MAX_WAITING_FOR_ANSWER", 6)
     monkeypatch.setattr(session, "PAGE_ENTRIES", 2)
 
 
@@ -626,8 +626,8 @@ def with_channels(count: int) -> PushCore:
     return core
 
 
-def answer_subscribe(core: SessionCore[Any], asked: dict[str, Any], now: float = 0.0) -> None:
-    core.feed(reply(asked["seq"], "subscribe", data={"channel": asked["data"]["channel"]}), now)
+def answer_subscribe(core: SessionCore[Any], request: dict[str, Any], now: float = 0.0) -> None:
+    core.feed(reply(request["seq"], "subscribe", data={"channel": request["data"]["channel"]}), now)
 
 
 @pytest.mark.parametrize("core", [PushCore("101", "ann"), MessengerCore("101", "bob", None)])
@@ -811,12 +811,12 @@ def test_notices_and_malformed_events_of_channels() -> None:
 
 def test_a_session_with_many_channels_subscribes_to_few_at_a_time() -> None:
     core = with_channels(MAX_SUBSCRIBING + 2)
-    asked = logged_in(core)
-    assert len(asked) == MAX_SUBSCRIBING
-    answer_subscribe(core, asked[7])
+    requests = logged_in(core)
+    assert len(requests) == MAX_SUBSCRIBING
+    answer_subscribe(core, requests[7])
     assert [frame["data"]["channel"] for frame in sent(core)] == [f"c{MAX_SUBSCRIBING}"]
     core.subscriptions.remove(f"c{MAX_SUBSCRIBING + 1}")
-    answer_subscribe(core, asked[0])
+    answer_subscribe(core, requests[0])
     assert sent(core) == []
 
 
@@ -825,10 +825,10 @@ def test_a_session_subscribes_more_slowly_after_each_rate_limit() -> None:
     assert len(logged_in(core)) == 3
     for spacing in (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0):
         core.lost(4003, 0)
-        (asked,) = logged_in(core)
+        (request,) = logged_in(core)
         core.tick(5.0)
         assert sent(core) == [], "the first one is not answered"
-        answer_subscribe(core, asked, 5.0)
+        answer_subscribe(core, request, 5.0)
         assert core.deadline == 5.0 + spacing
         core.tick(core.deadline)
         assert [frame["data"]["channel"] for frame in sent(core)] == ["c1"]
@@ -839,11 +839,11 @@ def test_a_session_subscribes_faster_again_when_it_had_all_channels() -> None:
     logged_in(core)
     core.lost(4003, 0)
     for spacing in (0.05, 0.025, 0.0125, 0.00625):
-        (asked,) = logged_in(core)
-        answer_subscribe(core, asked)
+        (request,) = logged_in(core)
+        answer_subscribe(core, request)
         assert core.deadline == spacing
         core.tick(spacing)
-        (asked,) = sent(core)
-        answer_subscribe(core, asked, spacing)
+        (request,) = sent(core)
+        answer_subscribe(core, request, spacing)
         core.lost(1006, 1)
     assert len(logged_in(core)) == 2

@@ -79,5 +79,5 @@ def start_process() -> Iterator[Callable[..., NodeProcess]]:
 
 def lease_of(number: int, **more: Any) -> Lease:
     """What node ``number`` of the tests says of itself."""
-    said = {"host": "here", "fingerprint": "f1", "control": f"tcp://127.0.0.1:{9000 + 2 * number}"}
-    return Lease(f"127.0.0.1:{9000 + 2 * number}", **{**said, **more})
+    fields = {"host": "here", "fingerprint": "f1", "control": f"tcp://127.0.0.1:{9000 + 2 * number}"}
+    return Lease(f"127.0.0.1:{9000 + 2 * number}", **{**fields, **more})

@@ -38,7 +38,7 @@ class Orders:
     def __init__(self, url: str, number: int, lease_seconds: float) -> None:
         settings = ClusterSettings(lease_seconds=lease_seconds, renew_seconds=0.1, redis_seconds=5.0)
         self.node = RedisRegistry(RedisSettings(url=url), settings, ["101"])
-        self.held: dict[str, Session] = {}
+        self.sessions: dict[str, Session] = {}
         self.reregistered: list[bool] = []
         self.superseded: list[str] = []
         self.node.start(
@@ -47,18 +47,18 @@ class Orders:
         )
 
     def _reregister(self, everything: bool) -> None:
-        pending = [s for s in self.held.values() if everything or not self.node.registered(s)]
+        pending = [s for s in self.sessions.values() if everything or not self.node.registered(s)]
         for session, registration in self.node.reregister(pending):
             if not registration.addressed:
                 self.superseded.append(session.user)
-                self.held.pop(session.user, None)
+                self.sessions.pop(session.user, None)
         self.reregistered.append(everything)
 
     def register(self, *users: str) -> list[bool]:
         """Log users in; whether the registry answered, for each."""
         answers = []
         for user in users:
-            self.held[user] = session = Session("101", user)
+            self.sessions[user] = session = Session("101", user)
             answers.append(self.node.register(session) is not None)
         return answers
 
@@ -69,13 +69,13 @@ class Orders:
             "healthy": self.node.healthy(),
             "restored": self.reregistered,
             "superseded": self.superseded,
-            "held": sorted(self.held),
+            "held": sorted(self.sessions),
         }
 
     def find(self, *users: str) -> list[list[int]] | None:
         """The epochs of the nodes where users are."""
         found = self.node.find("101", users)
-        return None if found is None else [[place.epoch for place in places] for places in found]
+        return None if found is None else [[ref.epoch for ref in refs] for refs in found]
 
     def timed_find(self, *users: str) -> tuple[list[list[int]] | None, float]:
         """The same, and how many seconds it took."""

@@ -61,8 +61,8 @@ class RedisServer:
 
     def command(self) -> list[str]:
         """The command line."""
-        place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        return [program(), *place, "--save", "", "--appendonly", "no", *self.options]
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        return [program(), *options, "--save", "", "--appendonly", "no", *self.options]
 
     def start(self) -> None:
         with (self.folder / "redis.log").open("ab") as log:

@@ -3,7 +3,7 @@
 import pytest
 
 from imserver.cluster.history import (
-    KEPT_SECONDS,
+    EPOCH_SECONDS,
     ChannelHistory,
     HistoryPage,
     LocalHistory,
@@ -208,12 +208,12 @@ def test_channels_with_subscribers_are_not_forgotten() -> None:
     append(history, "a")
     before = history.read("101", NEWS).position
     for _ in range(3):
-        now[0] += KEPT_SECONDS + 100
+        now[0] += EPOCH_SECONDS + 100
         append(history, "b", channel=f"other{now[0]}")
         assert history.read("101", NEWS) == HistoryPage([], before)
     assert append(history, "c") == [2]
     subscribed.clear()
-    now[0] += KEPT_SECONDS + 100
+    now[0] += EPOCH_SECONDS + 100
     append(history, "d", channel="other")
     assert history.read("101", NEWS).position.offset == 0
 

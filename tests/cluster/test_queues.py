@@ -155,14 +155,14 @@ def test_the_senders_remembered_are_bounded_and_those_active_lately_stay(
 def test_numbering_goes_on_when_a_peer_is_dialled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "_LIVES", 10)
     numbers = SequenceNumbers()
-    numbers.keep(5, 17)
+    numbers.retain(5, 17)
     assert numbers.resume(5) == 17
     assert numbers.resume(5) == 0
-    numbers.keep(5, 17)
+    numbers.retain(5, 17)
     numbers.forget()
     assert numbers.resume(5) == 0
     for epoch in range(100):
-        numbers.keep(epoch, 1)
+        numbers.retain(epoch, 1)
     assert len(numbers._last) <= 10
 
 

@@ -110,7 +110,7 @@ def test_the_text_for_logs_has_no_password(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "output"),
     [
         ("redis+sentinel://a:1", "redis.url: expected the name of the master behind the sentinels"),
         ("redis://a,b", "redis.url: several servers need redis+sentinel:// or redis+cluster://"),
@@ -120,10 +120,10 @@ def test_the_text_for_logs_has_no_password(url: str) -> None:
         ("redis+cluster://a:1/2", "redis.url: a Redis Cluster has no numbered databases"),
     ],
 )
-def test_a_mistake_is_reported(url: str, said: str) -> None:
+def test_a_mistake_is_reported(url: str, output: str) -> None:
     with pytest.raises(StartError) as caught:
         address(url)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(output)
     with pytest.raises(StartError, match=r"redis\.addr: expected host:port"):
         address(addr="a:b:c")
 
@@ -151,7 +151,7 @@ def works(start_node: StartNode, settings: RedisSettings) -> None:
     assert all(login.value.addressed for login in logins)
     found = b.find("101", [session.user for session in sessions])
     assert found is not None
-    assert [place.id for places in found for place in places] == [session.id for session in sessions]
+    assert [ref.id for refs in found for ref in refs] == [session.id for session in sessions]
     channels = [f"channel{i}" for i in range(50)]
     assert a.report_channels([ReportedMembers("101", channel, 2) for channel in channels]) is not None
     assert b.find_channels("101", channels) == [{a.lease.epoch: 2}] * 50
@@ -160,7 +160,7 @@ def works(start_node: StartNode, settings: RedisSettings) -> None:
     newer = Session("101", "user0")
     registration = b.register(newer)
     assert registration is not None
-    assert [place.id for place in registration.replaced] == [sessions[0].id]
+    assert [ref.id for ref in registration.replaced] == [sessions[0].id]
     until(lambda: replaced == [sessions[0].id])
     answer = a.find_and_claim("101", "user0", "m1")
     assert answer is not None
@@ -322,21 +322,21 @@ def test_sentinels_name_the_master_and_the_next_one_after_it_died(
     settings = RedisSettings(url=f"redis+sentinel://127.0.0.1:{free_ports()},127.0.0.1:{watcher.port}/main")
     works(start_node, settings)
     patient = ClusterSettings(lease_seconds=60, renew_seconds=0.2)
-    held = [Session("101", f"held{i}") for i in range(50)]
-    asked: list[bool] = []
+    sessions = [Session("101", f"held{i}") for i in range(50)]
+    calls: list[bool] = []
 
     def reregister(everything: bool) -> None:
-        asked.append(everything)
-        list(node.reregister(held))
+        calls.append(everything)
+        list(node.reregister(sessions))
 
     node = start_node(settings, 3, patient, events=replace(QUIET, reregister=reregister))
-    for session in held:
+    for session in sessions:
         node.register(session)
     master.kill()
     with watcher.client() as watching:
         watching.execute_command("SENTINEL", "SET", "main", "down-after-milliseconds", "300")
-    until(lambda: True in asked and node.healthy())
-    until(lambda: all(node.find("101", [session.user for session in held]) or [()]))
+    until(lambda: True in calls and node.healthy())
+    until(lambda: all(node.find("101", [session.user for session in sessions]) or [()]))
     with replica.client() as client:
         assert client.info("replication")["role"] == "master"
 

@@ -30,36 +30,36 @@ class Holder:
 
     def __init__(self, node: RedisRegistry) -> None:
         self.node = node
-        self.held: list[Session] = []
-        self.asked: list[bool] = []
+        self.sessions: list[Session] = []
+        self.calls: list[bool] = []
         self.lost: list[Session] = []
 
     def reregister(self, everything: bool) -> None:
-        self.asked.append(everything)
-        pending = [session for session in self.held if everything or not self.node.registered(session)]
+        self.calls.append(everything)
+        pending = [session for session in self.sessions if everything or not self.node.registered(session)]
         for session, registration in self.node.reregister(pending):
             if not registration.addressed:
-                self.held.remove(session)
+                self.sessions.remove(session)
                 self.lost.append(session)
 
     def register(self, user: str, policy: str = "newest") -> Session:
         """Log in, whatever the registry says."""
         session = Session("101", user, "", policy)
-        self.held.append(session)
+        self.sessions.append(session)
         self.node.register(session)
         return session
 
     def unregister(self, session: Session) -> bool | None:
-        self.held.remove(session)
+        self.sessions.remove(session)
         return self.node.unregister(session)
 
     def whole(self) -> bool:
         """Whether the registry knows exactly what is held."""
-        users = [session.user for session in self.held]
+        users = [session.user for session in self.sessions]
         found = self.node.find("101", users)
         return found is not None and all(
-            [place.id for place in places] == [session.id]
-            for session, places in zip(self.held, found, strict=True)
+            [ref.id for ref in refs] == [session.id]
+            for session, refs in zip(self.sessions, found, strict=True)
         )
 
 
@@ -111,30 +111,30 @@ def test_a_node_whose_redis_is_not_there_starts_alone_and_joins_when_it_is(
 
 def test_redis_killed_and_restarted_empty(own_server: RedisServer, start_holder: StartHolder) -> None:
     a, b = start_holder(own_server, 1), start_holder(own_server, 2)
-    held = [a.register(f"user{i}") for i in range(300)]
-    number, epoch = held[0].number, a.node.lease.epoch
+    sessions = [a.register(f"user{i}") for i in range(300)]
+    number, epoch = sessions[0].number, a.node.lease.epoch
     own_server.kill()
     assert a.node.find("101", ["user0"]) is None
     trips = a.node.counters.round_trips
     assert [a.node.find("101", ["user0"]) for _ in range(1000)] == [None] * 1000
     assert a.node.counters.round_trips - trips < 100, "known to be away: not asked"
     assert not a.node.healthy()
-    late, gone = a.register("late"), held[1]
+    late, gone = a.register("late"), sessions[1]
     assert a.unregister(gone) is None
     own_server.start()
     until(lambda: a.whole() and b.node.healthy())
-    assert True in a.asked
+    assert True in a.calls
     assert a.node.lease.epoch > epoch, "the lease was lost with everything else"
-    assert held[0].number == number
+    assert sessions[0].number == number
     assert late.number > number
-    until(lambda: b.node.find("101", ["user0", "user1"]) == [(place_of(a, held[0]),), ()])
+    until(lambda: b.node.find("101", ["user0", "user1"]) == [(ref_of(a, sessions[0]),), ()])
     assert a.node.counters.errors >= 1
     newer = b.register("user0")
     assert newer.number > number, "numbers go on above those from before"
     assert b.node.counters.epochs == 2
 
 
-def place_of(holder: Holder, session: Session) -> SessionRef:
+def ref_of(holder: Holder, session: Session) -> SessionRef:
     return SessionRef(holder.node.lease.epoch, session.id, session.number)
 
 
@@ -150,7 +150,7 @@ def test_redis_restarted_with_its_data_and_the_lease_alive_keeps_the_epoch(
         server.kill()
         server.start()
         # Somebody has a copy that lacks the last writes: everything is registered again.
-        until(lambda: True in holder.asked)
+        until(lambda: True in holder.calls)
         until(holder.whole)
         assert holder.node.lease.epoch == epoch
     finally:
@@ -161,17 +161,17 @@ def test_a_flushed_redis_is_filled_again_under_a_new_epoch(
     server: RedisServer, start_holder: StartHolder
 ) -> None:
     a, b = start_holder(server, 1), start_holder(server, 2)
-    held = [a.register(f"user{i}") for i in range(300)]
-    numbers = [session.number for session in held]
+    sessions = [a.register(f"user{i}") for i in range(300)]
+    numbers = [session.number for session in sessions]
     epochs = {a.node.lease.epoch, b.node.lease.epoch}
     with server.client() as client:
         client.flushall()
     until(lambda: a.node.lease.epoch not in epochs)
     until(a.whole)
-    assert [session.number for session in held] == numbers
+    assert [session.number for session in sessions] == numbers
     until(lambda: set(b.node.leases()) == {a.node.lease.epoch, b.node.lease.epoch})
     assert not epochs & set(b.node.leases())
-    until(lambda: b.node.find("101", ["user0"]) == [(place_of(a, held[0]),)])
+    until(lambda: b.node.find("101", ["user0"]) == [(ref_of(a, sessions[0]),)])
 
 
 def test_a_session_that_began_again_wins_over_an_older_one_after_a_flush(
@@ -183,8 +183,8 @@ def test_a_session_that_began_again_wins_over_an_older_one_after_a_flush(
     # The word that the older one is replaced has not come yet: both are held.
     with server.client() as client:
         client.flushall()
-    until(lambda: a.asked and b.asked and a.node.healthy() and b.node.healthy())
-    until(lambda: a.node.find("101", ["ann"]) == [(place_of(b, newer),)])
+    until(lambda: a.calls and b.calls and a.node.healthy() and b.node.healthy())
+    until(lambda: a.node.find("101", ["ann"]) == [(ref_of(b, newer),)])
     assert a.lost in ([older], []), "superseded when it was restored, or replaced after"
 
 
@@ -195,7 +195,7 @@ def test_a_stalled_redis_costs_a_caller_its_time_once(
     own_server: RedisServer, start_holder: StartHolder
 ) -> None:
     holder = start_holder(own_server, 1, PATIENT)
-    held = [holder.register(f"user{i}") for i in range(10)]
+    sessions = [holder.register(f"user{i}") for i in range(10)]
     ticks = 0
 
     def tick() -> None:
@@ -209,7 +209,7 @@ def test_a_stalled_redis_costs_a_caller_its_time_once(
     try:
         calls = [gevent.spawn(timed, lambda: holder.node.find("101", ["user0"])) for _ in range(50)]
         gevent.sleep(0.1)
-        calls += [gevent.spawn(timed, lambda: holder.node.unregister(held[9])) for _ in range(2)]
+        calls += [gevent.spawn(timed, lambda: holder.node.unregister(sessions[9])) for _ in range(2)]
         gevent.joinall(calls)
         assert all(call.value[0] is None for call in calls)
         assert max(call.value[1] for call in calls) < 40, "one by one they would wait 260 s"
@@ -226,10 +226,10 @@ def test_a_stalled_redis_costs_a_caller_its_time_once(
     finally:
         own_server.resume()
     until(holder.node.healthy)
-    holder.held.remove(held[9])
+    holder.sessions.remove(sessions[9])
     until(holder.whole)
     assert late.number > 0
-    assert True not in holder.asked, "nothing was lost: only what is missing is registered"
+    assert True not in holder.calls, "nothing was lost: only what is missing is registered"
     until(lambda: holder.node.find("101", ["user9", "gone"]) == [(), ()])
     ticker.kill()
 
@@ -309,7 +309,7 @@ def test_a_lost_connection_is_reopened_silently(server: RedisServer, start_holde
     gevent.sleep(0.5)
     assert holder.node.healthy()
     assert holder.node.counters.errors <= 3, "only renewals that are under way when their connection ends"
-    assert holder.asked == [], "the same server: nothing was lost"
+    assert holder.calls == [], "the same server: nothing was lost"
 
 
 def test_a_key_of_a_wrong_type_harms_nobody_else(server: RedisServer, start_holder: StartHolder) -> None:
@@ -362,10 +362,10 @@ def test_a_flood_of_ends_that_redis_did_not_get_gives_a_new_epoch(
 ) -> None:
     monkeypatch.setattr("imserver.cluster.redis.registry._UNREPORTED_LIMIT", 10)
     holder = start_holder(own_server, 1, PATIENT)
-    held = [holder.register(f"user{i}") for i in range(30)]
+    sessions = [holder.register(f"user{i}") for i in range(30)]
     epoch = holder.node.lease.epoch
     own_server.pause()
-    for session in held[:20]:
+    for session in sessions[:20]:
         assert holder.unregister(session) is None
     own_server.resume()
     until(lambda: holder.node.lease.epoch > epoch)
@@ -430,7 +430,7 @@ def test_a_killed_process_takes_its_users_with_it(
     there = start_process(server.url, 2)
     assert all(there.ask("register", "ann", "bob"))
     epoch = there.ask("state")["epoch"]
-    assert [[place.epoch for place in places] for places in here.find("101", ["ann", "bob"]) or []] == [
+    assert [[ref.epoch for ref in refs] for refs in here.find("101", ["ann", "bob"]) or []] == [
         [epoch],
         [epoch],
     ]
@@ -462,5 +462,5 @@ def test_a_process_that_was_stopped_for_long_comes_back_under_a_new_epoch_withou
     until(lambda: state["epoch"] in here.leases())
     found = here.find("101", ["ann", "bob"])
     assert found is not None
-    assert [[place.epoch for place in places] for places in found] == [[here.lease.epoch], [state["epoch"]]]
+    assert [[ref.epoch for ref in refs] for refs in found] == [[here.lease.epoch], [state["epoch"]]]
     assert json.dumps(state)

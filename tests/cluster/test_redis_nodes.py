@@ -55,7 +55,7 @@ def where(node: RedisRegistry, user: str = "ann") -> list[tuple[int, int]]:
     """(epoch, id) of a user's sessions, as a node sees them."""
     found = node.find("101", [user])
     assert found is not None
-    return [(place.epoch, place.id) for place in found[0]]
+    return [(ref.epoch, ref.id) for ref in found[0]]
 
 
 def vanish(node: RedisRegistry) -> None:
@@ -78,7 +78,7 @@ def wait_until_cleaned_up(server: RedisServer, dead: RedisRegistry, other: Redis
         until(lambda: client.hlen("{imserver}:dead-epochs") == 0)
 
 
-def place_of(node: RedisRegistry, session: Session) -> SessionRef:
+def ref_of(node: RedisRegistry, session: Session) -> SessionRef:
     return SessionRef(node.lease.epoch, session.id, session.number, session.device)
 
 
@@ -303,7 +303,7 @@ def test_a_login_elsewhere_replaces_and_the_replaced_node_learns_of_it(
     newer = Session("101", "ann", "", policy)
     registration = b.register(newer)
     assert registration is not None
-    assert registration.replaced == (place_of(a, older),)
+    assert registration.replaced == (ref_of(a, older),)
     assert newer.number > older.number
     assert where(a) == [(b.lease.epoch, newer.id)]
     until(lambda: replaced == [("101", "ann", older.id)])
@@ -345,7 +345,7 @@ def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
     second = Session("101", "ann", "", "refuse")
     registration = b.register(second)
     assert registration is not None
-    assert registration.others == (place_of(a, first),)
+    assert registration.others == (ref_of(a, first),)
     vanish(a)
     end_lease(server, a)
 
@@ -474,14 +474,14 @@ def test_records_of_long_sessions_are_kept(
     server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry.random, "uniform", lambda low, high: 1e-5)  # of a quarter of a day
-    held: list[Session] = []
-    events = replace(QUIET, sessions=lambda: iter(held))
+    sessions: list[Session] = []
+    events = replace(QUIET, sessions=lambda: iter(sessions))
     a = start_node(server, 1, events=events)
-    held += [begin(a, f"user{i}") for i in range(250)]
+    sessions += [begin(a, f"user{i}") for i in range(250)]
     with server.client() as client:
-        for session in held:
+        for session in sessions:
             client.expire(f"acc:user:online:101_{session.user}", 1000)
-        until(lambda: all(client.ttl(f"acc:user:online:101_{s.user}") > 1000 for s in held))
+        until(lambda: all(client.ttl(f"acc:user:online:101_{s.user}") > 1000 for s in sessions))
 
 
 # --- the dead -----------------------------------------------------------------------------------------------
@@ -517,14 +517,14 @@ def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
     with server.client() as client:
         assert [record(server, user)["isLogoff"] for user in users] == [False] * 10 + [True] * 290
         assert record(server, "both")["isLogoff"] is False
-        kept = {
+        left = {
             field: value
             for key in client.scan_iter("imserver:users:*", 1000)
             for field, value in client.hgetall(key).items()
             if field != "#"
         }
-        assert kept.keys() == {*users[:10], "both"}
-        assert kept["both"] == f"{b.lease.epoch}.{there.id}.{there.number}"
+        assert left.keys() == {*users[:10], "both"}
+        assert left["both"] == f"{b.lease.epoch}.{there.id}.{there.number}"
         assert client.hkeys("acc:hash:servers") == ["127.0.0.1:9004", "127.0.0.1:9006"]
     assert sorted([b.counters.cleaned_users, c.counters.cleaned_users]) == [0, 290]
     assert all(b.unregister(session) is True for session in moved)
@@ -602,10 +602,10 @@ def cost(server: RedisServer, node: RedisRegistry, what: Callable[[], object]) -
         calls = {
             name.removeprefix("cmdstat_"): stat["calls"] for name, stat in client.info("commandstats").items()
         }
-    asked = {
+    commands = {
         name: count for name, count in calls.items() if name in ("evalsha", "eval", "hget", "set", "expire")
     }
-    return trips, asked
+    return trips, commands
 
 
 @pytest.fixture
@@ -674,5 +674,5 @@ def test_ten_thousand_users_are_found_in_a_few_round_trips(
     before = settled_node.counters.round_trips
     found = settled_node.find("101", names)
     assert found is not None
-    assert all(len(places) == 1 for places in found)
+    assert all(len(refs) == 1 for refs in found)
     assert settled_node.counters.round_trips - before <= 10

@@ -41,7 +41,7 @@ def nodes(shared_redis: RedisServer) -> Iterator[Nodes]:
         node.stop()
 
 
-class Held(NamedTuple):
+class SessionOfNode(NamedTuple):
     """A session and the node that holds it."""
 
     node: int
@@ -53,30 +53,32 @@ class Model:
 
     def __init__(self, policy: str) -> None:
         self.policy = policy
-        self.places: list[Held] = []
+        self.refs: list[SessionOfNode] = []
 
-    def rivals(self, session: Session) -> list[Held]:
-        others = [held for held in self.places if held.session is not session]
+    def rivals(self, session: Session) -> list[SessionOfNode]:
+        others = [record for record in self.refs if record.session is not session]
         if self.policy == "multi":
             return []
-        return [held for held in others if self.policy == "newest" or held.session.device == session.device]
+        return [
+            record for record in others if self.policy == "newest" or record.session.device == session.device
+        ]
 
-    def register(self, held: Held) -> tuple[str, list[Held]]:
+    def register(self, record: SessionOfNode) -> tuple[str, list[SessionOfNode]]:
         """What becomes of a session that begins, or is restored if it has a number; and of which others."""
-        rivals = self.rivals(held.session)
-        number = held.session.number
+        rivals = self.rivals(record.session)
+        number = record.session.number
         if number and any(rival.session.number > number for rival in rivals):
-            self.places = [place for place in self.places if place != held]
+            self.refs = [ref for ref in self.refs if ref != record]
             return "superseded", []
         if self.policy == "refuse" and not number and rivals:
             return "refused", rivals
-        self.places = [place for place in self.places if place not in rivals and place != held] + [held]
+        self.refs = [ref for ref in self.refs if ref not in rivals and ref != record] + [record]
         return "addressed", rivals
 
-    def unregister(self, held: Held) -> bool:
-        was_there = held in self.places
-        self.places = [place for place in self.places if place != held]
-        return was_there and not self.places
+    def unregister(self, record: SessionOfNode) -> bool:
+        was_there = record in self.refs
+        self.refs = [ref for ref in self.refs if ref != record]
+        return was_there and not self.refs
 
 
 def outcome(registration: SessionRegistration | None) -> str:
@@ -84,8 +86,8 @@ def outcome(registration: SessionRegistration | None) -> str:
     return "refused" if registration.refused else "superseded" if registration.superseded else "addressed"
 
 
-def keys(places: tuple[SessionRef, ...]) -> list[tuple[int, int]]:
-    return sorted((place.epoch, place.id) for place in places)
+def keys(refs: tuple[SessionRef, ...]) -> list[tuple[int, int]]:
+    return sorted((ref.epoch, ref.id) for ref in refs)
 
 
 steps = st.lists(
@@ -105,30 +107,30 @@ def test_the_registry_does_what_the_model_says(
     nodes: Nodes, policy: str, steps: list[tuple[str, int, str | None]]
 ) -> None:
     user, model = next(users), Model(policy)
-    made: list[Held] = []
+    records: list[SessionOfNode] = []
     for what, number, device in steps:
         if what in ("register", "insist"):
-            held = Held(number, Session("101", user, device or "", policy))
-            made.append(held)
-            expected, rivals = model.register(held)
-            registration = nodes[number].register(held.session)
+            record = SessionOfNode(number, Session("101", user, device or "", policy))
+            records.append(record)
+            expected, rivals = model.register(record)
+            registration = nodes[number].register(record.session)
             if what == "insist" and expected == "refused":
                 assert registration is not None
-                registration = nodes[number].register(held.session, replacing=registration.others)
-                model.places = [place for place in model.places if place not in rivals] + [held]
+                registration = nodes[number].register(record.session, replacing=registration.others)
+                model.refs = [ref for ref in model.refs if ref not in rivals] + [record]
                 expected = "addressed"
-        elif not made:
+        elif not records:
             continue
         else:
-            held = made[number % len(made)]
-            if not held.session.number:
+            record = records[number % len(records)]
+            if not record.session.number:
                 continue  # it was refused: its node has closed it
             if what == "unregister":
-                expected_exit = model.unregister(held)
-                assert nodes[held.node].unregister(held.session) is expected_exit
+                expected_exit = model.unregister(record)
+                assert nodes[record.node].unregister(record.session) is expected_exit
                 continue
-            expected, rivals = model.register(held)
-            [(_, registration)] = nodes[held.node].reregister([held.session])
+            expected, rivals = model.register(record)
+            [(_, registration)] = nodes[record.node].reregister([record.session])
         assert outcome(registration) == expected
         assert registration is not None
         named = registration.others if expected == "refused" else registration.replaced
@@ -137,12 +139,12 @@ def test_the_registry_does_what_the_model_says(
 
 
 def check(nodes: Nodes, user: str, model: Model) -> None:
-    expected = sorted((nodes[held.node].lease.epoch, held.session.id) for held in model.places)
+    expected = sorted((nodes[record.node].lease.epoch, record.session.id) for record in model.refs)
     for node in nodes:
         found = node.find("101", [user])
         assert found is not None
         assert keys(found[0]) == expected
-    per_device = [held.session.device for held in model.places]
+    per_device = [record.session.device for record in model.refs]
     if model.policy == "newest":
         assert len(per_device) <= 1
     if model.policy in ("single", "refuse"):
@@ -177,7 +179,7 @@ def test_of_sessions_that_come_and_go_at_once_the_highest_number_is_left(
 
     def received(registration: SessionRegistration | None, session: Session) -> None:
         assert registration is not None
-        over.update(place.id for place in registration.replaced)
+        over.update(ref.id for ref in registration.replaced)
         if registration.refused:
             refused.add(session.id)
         if registration.superseded:
@@ -192,7 +194,7 @@ def test_of_sessions_that_come_and_go_at_once_the_highest_number_is_left(
     )
     found = nodes[0].find("101", [user])
     assert found is not None
-    left = {place.id for place in found[0]}
+    left = {ref.id for ref in found[0]}
     assert len(left) <= 1
     stayed = {session.id for session in sessions} - over - refused - gone
     returned = {session.id for session, (_, way) in zip(sessions, lives, strict=True) if way == "return"}

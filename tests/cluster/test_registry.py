@@ -63,8 +63,8 @@ def ids(registry: RedisRegistry, user: str = "ann", app: str = "101") -> list[in
     """The ids of a user's addressed sessions."""
     found = registry.find(app, [user])
     assert found is not None
-    assert all(place.epoch == registry.lease.epoch for place in found[0])
-    return [place.id for place in found[0]]
+    assert all(ref.epoch == registry.lease.epoch for ref in found[0])
+    return [ref.id for ref in found[0]]
 
 
 # --- the node -----------------------------------------------------------------------------------------------
@@ -104,8 +104,8 @@ def test_a_session_that_began_is_found_until_it_ends(registry: RedisRegistry) ->
     session = begin(registry)
     assert session.number > 0
     assert registry.registered(session)
-    place = SessionRef(registry.lease.epoch, session.id, session.number, "")
-    assert registry.find("101", ["ann", "bob"]) == [(place,), ()]
+    ref = SessionRef(registry.lease.epoch, session.id, session.number, "")
+    assert registry.find("101", ["ann", "bob"]) == [(ref,), ()]
     assert registry.unregister(session) is True
     assert ids(registry) == []
 
@@ -144,7 +144,7 @@ def test_numbers_grow_with_each_session_of_a_user(registry: RedisRegistry) -> No
 def test_newest_addresses_the_latest_session_only(registry: RedisRegistry) -> None:
     older = begin(registry, device="phone")
     newer = Session("101", "ann", "desk", "newest")
-    assert [place.id for place in registration(registry, newer).replaced] == [older.id]
+    assert [ref.id for ref in registration(registry, newer).replaced] == [older.id]
     assert ids(registry) == [newer.id]
 
 
@@ -174,7 +174,7 @@ def test_single_replaces_a_session_of_the_same_device_only(registry: RedisRegist
     phone = begin(registry, policy="single", device="phone")
     desk = begin(registry, policy="single", device="desk")
     again = Session("101", "ann", "phone", "single")
-    assert [place.id for place in registration(registry, again).replaced] == [phone.id]
+    assert [ref.id for ref in registration(registry, again).replaced] == [phone.id]
     assert ids(registry) == [desk.id, again.id]
 
 
@@ -182,7 +182,7 @@ def test_no_device_name_is_a_name_too(registry: RedisRegistry) -> None:
     nameless = begin(registry, policy="single")
     begin(registry, policy="single", device="phone")
     again = Session("101", "ann", "", "single")
-    assert [place.id for place in registration(registry, again).replaced] == [nameless.id]
+    assert [ref.id for ref in registration(registry, again).replaced] == [nameless.id]
 
 
 def test_refuse_refuses_a_second_session_of_the_same_device(registry: RedisRegistry) -> None:
@@ -190,7 +190,7 @@ def test_refuse_refuses_a_second_session_of_the_same_device(registry: RedisRegis
     second = Session("101", "ann", "phone", "refuse")
     answer = registration(registry, second)
     assert answer.refused
-    assert [place.id for place in answer.others] == [first.id]
+    assert [ref.id for ref in answer.others] == [first.id]
     assert not registry.registered(second)
     assert ids(registry) == [first.id]
     begin(registry, policy="refuse", device="desk")
@@ -295,7 +295,7 @@ def test_a_session_that_is_registered_late_replaces_those_that_began_before_it(
     late = Session("101", "ann", policy=policy)
     gevent.sleep(0.1)
     [(_, answer)] = registry.reregister([late])
-    assert [place.id for place in answer.replaced] == [older.id]
+    assert [ref.id for ref in answer.replaced] == [older.id]
     assert older.number < late.number < begin(registry, policy=policy).number
 
 
@@ -320,7 +320,7 @@ def test_the_higher_number_wins_when_the_newer_session_is_restored(
     list(registry.reregister([older]))
     [(_, answer)] = registry.reregister([newer])
     assert answer.addressed
-    assert [place.id for place in answer.replaced] == [older.id]
+    assert [ref.id for ref in answer.replaced] == [older.id]
     assert ids(registry) == [newer.id]
 
 
@@ -332,7 +332,7 @@ def test_many_users_are_found_in_the_order_of_the_question(registry: RedisRegist
     names = [f"user{i}" for i in reversed(range(300))] + ["user0", "user0"]
     found = registry.find("101", names)
     assert found is not None
-    assert [[place.id for place in places] for places in found] == [
+    assert [[ref.id for ref in refs] for refs in found] == [
         [sessions[name].id] if name in sessions else [] for name in names
     ]
 
@@ -395,8 +395,8 @@ def test_a_user_who_is_there_is_found_and_the_id_claimed(registry: RedisRegistry
     session = begin(registry)
     answer = registry.find_and_claim("101", "ann", "m1")
     assert answer is not None
-    places, claim = answer
-    assert [place.id for place in places] == [session.id]
+    refs, claim = answer
+    assert [ref.id for ref in refs] == [session.id]
     assert claim.state == "mine"
     again = registry.find_and_claim("101", "ann", "m1")
     assert again is not None
@@ -411,8 +411,8 @@ def test_the_id_of_a_push_to_nobody_stays_free(registry: RedisRegistry) -> None:
     for _ in range(3):
         answer = registry.find_and_claim("101", "nobody", "m1")
         assert answer is not None
-        places, claim = answer
-        assert (places, claim.state) == ((), "mine")
+        refs, claim = answer
+        assert (refs, claim.state) == ((), "mine")
         registry.settle(claim, True)
     assert state(registry, "m1") == "mine"
 

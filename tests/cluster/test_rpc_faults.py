@@ -71,15 +71,15 @@ node.rpc.stop()
             stdout=subprocess.PIPE,
         )
         assert self.process.stdout
-        self._said = FileObject(self.process.stdout, "rb", close=False)
-        control, data = json.loads(self._said.readline())
+        self._output = FileObject(self.process.stdout, "rb", close=False)
+        control, data = json.loads(self._output.readline())
         self.lease = Lease(control.removeprefix("tcp://"), epoch=epoch, control=control, data=data)
 
     def state(self) -> dict[str, Any]:
         assert self.process.stdin
         self.process.stdin.write(b"state\n")
         self.process.stdin.flush()
-        state: dict[str, Any] = json.loads(self._said.readline())
+        state: dict[str, Any] = json.loads(self._output.readline())
         return state
 
     def signal(self, number: int) -> None:

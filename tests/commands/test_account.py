@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from tests.conftest import StartServer
-from tests.integration.gochat import form, said
+from tests.integration.gochat import code_and_message, form
 from tests.support import run_cli
 
 SALT = "pepper"
@@ -35,7 +35,7 @@ def test_users_of_gochat_are_taken_over_with_their_ids_and_passwords(
         answer = form(server.http, "/login", fields).json
         assert (answer["code"], answer["data"]["user_id"]) == (200, str(number))
     wrong = form(server.http, "/login", {"phone_number": "13900000041", "password": hashed})
-    assert said(wrong)[0] == -1
+    assert code_and_message(wrong)[0] == -1
     new = form(server.http, "/register", {"phone_number": "1", "password": "secret"}).json
     assert int(new["data"]["id"]) > 42
 

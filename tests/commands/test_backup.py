@@ -64,8 +64,8 @@ def test_what_was_stored_before_a_copy_is_there_after_it_is_put_back(
     assert str(copy) in run("backup", copy).stdout
     assert copy.stat().st_mode & 0o777 == 0o600
     say(data, "three")
-    said = run("restore", copy).stdout
-    assert "imserver.db.before" in said
+    output = run("restore", copy).stdout
+    assert "imserver.db.before" in output
     assert say(data, "four") == ["one", "two", "four"]
     assert sorted(file.name for file in data.iterdir() if "part" in file.name) == []
     with sqlite3.connect(data / "imserver.db.before") as before:
@@ -149,8 +149,8 @@ def test_seqs_and_versions_of_marks_go_on_behind_what_clients_have_seen(
     copies.backup(data / "imserver.db", tmp_path / "copy.db")
     (last,) = store.log().writer.append("app", [message] * 3)[2:]
     assert isinstance(last, Appended)
-    noted = store.log().marks.note("app", "b", last.entry.conversation, read=last.entry.id)
-    assert noted is not None
+    result = store.log().marks.note("app", "b", last.entry.conversation, read=last.entry.id)
+    assert result is not None
     store.close()
     if is_lost:
         (data / "imserver.db").write_bytes(b"what a dying disk has left")
@@ -160,7 +160,7 @@ def test_seqs_and_versions_of_marks_go_on_behind_what_clients_have_seen(
     assert isinstance(new, Appended)
     assert new.entry.seq > last.entry.seq
     store.log().marks.note("app", "b", new.entry.conversation, read=new.entry.id)
-    marks = store.log().marks.since("app", "b", noted.version)
+    marks = store.log().marks.since("app", "b", result.version)
     assert marks.reads == {new.entry.conversation: new.entry.id}
     store.close()
 
@@ -237,9 +237,9 @@ def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
 @pytest.mark.parametrize(("command", "tool"), [("backup", "pg_dump"), ("restore", "pg_restore or psql")])
 def test_another_databases_own_tools_are_named(run: Run, tmp_path: Path, command: str, tool: str) -> None:
     url = "postgresql://u:secret@h/d"
-    said = run(command, tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL=url).stderr
-    assert tool in said
-    assert "secret" not in said
+    output = run(command, tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL=url).stderr
+    assert tool in output
+    assert "secret" not in output
 
 
 def test_a_restore_of_sqlite_needs_a_file(run: Run) -> None:

@@ -21,10 +21,10 @@ def run(server: Server, *arguments: str, key: str = KEY) -> tuple[int, str, str]
 def test_a_bot_is_made_listed_given_a_webhook_and_a_new_token_and_deleted(start_server: StartServer) -> None:
     keys = [{"key": KEY, "scopes": ["admin"]}]
     server = start_server(config={"api": {"keys": keys}, "apps": {"gochat": {}}})
-    code, token, said = run(server, "add", "weather", "--nickname", "Sun")
-    assert code == 0, said
+    code, token, output = run(server, "add", "weather", "--nickname", "Sun")
+    assert code == 0, output
     id = token.split("_")[1]
-    assert said == f"The id of this bot is {id}. Save the token: it is not shown again."
+    assert output == f"The id of this bot is {id}. Save the token: it is not shown again."
     code, rows, _ = run(server, "list")
     assert rows.splitlines()[0].split() == ["id", "name", "nickname", "owner", "created", "webhook"]
     assert rows.splitlines()[1].split()[:3] == [id, "weather", "Sun"]
@@ -35,14 +35,14 @@ def test_a_bot_is_made_listed_given_a_webhook_and_a_new_token_and_deleted(start_
     assert "https://" not in run(server, "list")[1]
     code, replaced, _ = run(server, "rotate", id)
     assert (code, replaced != token, replaced.split("_")[1]) == (0, True, id)
-    code, _, said = run(server, "list", key=replaced)
-    assert (code, said.startswith("imserver: not_allowed: ")) == (1, True)
-    code, _, said = run(server, "hook", id, "https://10.0.0.1/")
-    assert (code, said) == (1, "imserver: invalid_request: hook_url: the address is not public")
+    code, _, output = run(server, "list", key=replaced)
+    assert (code, output.startswith("imserver: not_allowed: ")) == (1, True)
+    code, _, output = run(server, "hook", id, "https://10.0.0.1/")
+    assert (code, output) == (1, "imserver: invalid_request: hook_url: the address is not public")
     assert run(server, "hook", id)[0] == 2, "neither a URL nor --remove"
     assert run(server, "delete", id)[:2] == (0, "deleted")
-    code, _, said = run(server, "delete", id)
-    assert (code, said) == (1, "imserver: unknown_account: There is no such bot of this owner")
+    code, _, output = run(server, "delete", id)
+    assert (code, output) == (1, "imserver: unknown_account: There is no such bot of this owner")
     assert run(server, "list", key="wrong")[0] == 1
     refused = CliRunner().invoke(bot, ["list", "--url", "http://127.0.0.1:1", "--app", "gochat"])
     assert (refused.exit_code, refused.stderr.startswith("imserver: http://127.0.0.1:1: ")) == (1, True)

@@ -42,12 +42,12 @@ def rows(output: str) -> list[list[str]]:
 
 
 def test_a_key_is_shown_once_and_stored_as_a_digest(run: Run, tmp_path: Path) -> None:
-    made = run("key", "create", "--scope", "push", "--scope", "read", "--note", "商店")
-    key = made.stdout.strip()
+    result = run("key", "create", "--scope", "push", "--scope", "read", "--note", "商店")
+    key = result.stdout.strip()
     assert re.fullmatch(r"imk_[\w-]{43}", key)
     (listed,) = rows(run("key", "list").stdout)
     assert listed[1:3] == ["push,read", "all"]
-    assert listed[0] in made.stderr
+    assert listed[0] in result.stderr
     assert listed[-1] == "商店"
     for file in (tmp_path / "data").iterdir():
         assert key.encode() not in file.read_bytes()
@@ -178,8 +178,8 @@ def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: 
     connection.close()
     assert '"secret":"12345678901234567890"' in stored.replace(": ", ":")
     secret.write_text("replace-me: openssl rand -hex 32")
-    said = run("app", "set", "105", f"webhook.secret=@{secret}", fails=True).stderr
-    assert "this is a placeholder of the documentation" in said
+    output = run("app", "set", "105", f"webhook.secret=@{secret}", fails=True).stderr
+    assert "this is a placeholder of the documentation" in output
 
 
 @pytest.mark.parametrize(
@@ -196,13 +196,13 @@ def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: 
     ],
 )
 def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None:
-    said = run("app", "set", "105", setting, fails=True).stderr
+    output = run("app", "set", "105", setting, fails=True).stderr
     name = setting.partition("=")[0]
-    assert f"give {name}=@FILE, or {name}=@- for standard input" in said
+    assert f"give {name}=@FILE, or {name}=@- for standard input" in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (("app", "set", "105", "webhook.secret=@/none"), "/none cannot be read"),
         (("app", "create", "105", "max_channels"), "expected SETTING=VALUE"),
@@ -229,8 +229,8 @@ def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None
         (("outbox", "--database", "postgresql://x", "--table", "A b"), "got 'A b'"),
     ],
 )
-def test_a_mistake_is_one_clear_line(run: Run, arguments: tuple[str, ...], said: str) -> None:
-    assert said in run(*arguments, fails=True).stderr
+def test_a_mistake_is_one_clear_line(run: Run, arguments: tuple[str, ...], output: str) -> None:
+    assert output in run(*arguments, fails=True).stderr
 
 
 @pytest.mark.parametrize(
@@ -243,8 +243,8 @@ def test_a_mistake_is_one_clear_line(run: Run, arguments: tuple[str, ...], said:
 )
 @pytest.mark.parametrize("key", ["a secret\nin two lines", "ein schlüssel"])
 def test_a_key_that_no_header_can_have_is_not_shown(run: Run, arguments: tuple[str, ...], key: str) -> None:
-    said = run(*arguments, fails=True, IMSERVER_KEY=key).stderr
-    assert said == "imserver: the API key: expected one line of printable ASCII\n"
+    output = run(*arguments, fails=True, IMSERVER_KEY=key).stderr
+    assert output == "imserver: the API key: expected one line of printable ASCII\n"
 
 
 def test_a_database_that_is_away_is_one_clear_line(run: Run) -> None:

@@ -41,14 +41,14 @@ def by_name(config: Config) -> dict[str, doctor.Finding]:
 
 
 def config(folder: Path, **sections: Any) -> Config:
-    made = Config(app=AppSettings(http_port=0, websocket_port=0), server=ServerSettings(data_dir=str(folder)))
-    return msgspec.structs.replace(made, **sections)
+    base = Config(app=AppSettings(http_port=0, websocket_port=0), server=ServerSettings(data_dir=str(folder)))
+    return msgspec.structs.replace(base, **sections)
 
 
 def test_all_checks_run_and_a_new_folder_is_fine(tmp_path: Path) -> None:
     found = by_name(config(tmp_path))
     assert {"open files", "disk space", "disk fsync", "database"} <= found.keys()
-    assert found["database"].verdict == "ok"
+    assert found["database"].level == "ok"
     assert "created at first use" in found["database"].found
     assert not any("the check failed" in finding.found for finding in found.values())
     assert list(tmp_path.iterdir()) == []
@@ -61,7 +61,7 @@ def test_what_is_not_ok_has_a_meaning_and_a_cure(tmp_path: Path, monkeypatch: py
     limited = config(tmp_path, limits=LimitSettings(max_connections=10**9), app=AppSettings(http_port=8080))
     found = by_name(limited)
     for name in ("open files", "ip_local_port_range", *list(small)[:4]):
-        assert found[name].verdict == "warn", name
+        assert found[name].level == "warn", name
         assert found[name].meaning, name
         assert found[name].mend, name
     assert found["net.core.somaxconn"].mend == "sysctl -w net.core.somaxconn=65535"
@@ -72,24 +72,24 @@ def test_more_processes_than_cores_are_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(doctor, "cores", lambda: 2)
     server = ServerSettings(data_dir=str(tmp_path), processes=16)
     found = by_name(config(tmp_path, server=server))["processes"]
-    assert (found.verdict, found.found) == ("warn", "16 on 2 cores")
+    assert (found.level, found.found) == ("warn", "16 on 2 cores")
     assert "LimitNOFILE=" in found.mend
     auto = by_name(config(tmp_path, server=ServerSettings(data_dir=str(tmp_path), processes=0)))["processes"]
-    assert auto.verdict == "ok"
+    assert auto.level == "ok"
     assert auto.found.startswith("1 (")
 
 
 def test_reserved_ports_are_not_given_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = {"net.ipv4.ip_local_port_range": "1024\t65535", "net.ipv4.ip_local_reserved_ports": "8080-8089"}
     monkeypatch.setattr(doctor, "_kernel", lambda name: kernel.get(name, ""))
-    assert by_name(config(tmp_path, app=AppSettings()))["ip_local_port_range"].verdict == "ok"
+    assert by_name(config(tmp_path, app=AppSettings()))["ip_local_port_range"].level == "ok"
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         found = by_name(config(tmp_path, app=AppSettings(http_port=port)))[f"app.http_port {port}"]
-    assert found.verdict == "warn"
+    assert found.level == "warn"
     assert "in use" in found.found
     assert str(port) in found.mend
 
@@ -109,11 +109,11 @@ def test_the_ports_of_all_listeners_are_checked(tmp_path: Path) -> None:
     name = f"app.rpc_port {first} to {first + 3}"
     with socket.create_server(("127.0.0.1", first + 3)):
         found = by_name(settings)
-        assert found[name].verdict == "ok"
+        assert found[name].level == "ok"
         assert found.keys() >= {"server.extra_listen[0] 0", "server.extra_listen[1] 0"}
     with socket.create_server(("127.0.0.3", first + 3)):
         taken = by_name(settings)[name]
-    assert taken.verdict == "warn"
+    assert taken.level == "warn"
     assert f"127.0.0.3:{first + 3}" in taken.meaning
 
 
@@ -131,7 +131,7 @@ def test_ports_that_do_not_exist_are_named_and_hide_nothing(
     )
     findings = {finding.name: finding for finding in doctor._ports(settings)}
     found = findings["app.rpc_port 65534 to 65537"]
-    assert (found.verdict, found.found) == ("fail", "there is no port above 65535")
+    assert (found.level, found.found) == ("fail", "there is no port above 65535")
     assert found.mend == "set app.rpc_port to 65532 or less"
     assert "ports" not in findings
     assert findings["ip_local_port_range"].mend.endswith(",65534,65535")
@@ -145,14 +145,14 @@ def test_a_node_that_needs_one_port_twice_is_named(tmp_path: Path) -> None:
         redis=RedisSettings(url="redis://127.0.0.1:1/0"),
     )
     found = by_name(settings)["ports"]
-    assert found.verdict == "fail"
+    assert found.level == "fail"
     assert found.found.endswith(f"and app.http_port is {first + 1}")
 
 
 def test_an_unknown_host_is_named_with_its_setting(tmp_path: Path) -> None:
     app = TenantSettings(webhook=WebhookSettings(url="https://shop.invalid/im", secret="x" * 32))
     found = by_name(config(tmp_path, apps={"shop": app}))["DNS shop.invalid"]
-    assert found.verdict == "fail"
+    assert found.level == "fail"
     assert "apps.shop.webhook.url" in found.meaning
 
 
@@ -182,7 +182,7 @@ def test_a_data_folder_that_this_user_cannot_make_or_write(
     monkeypatch.setattr(os, "access", lambda *_: False)
     folder = tmp_path / "lib" / "im"
     found = by_name(config(folder))["data folder"]
-    assert (found.verdict, found.found) == ("fail", f"{folder} does not exist")
+    assert (found.level, found.found) == ("fail", f"{folder} does not exist")
     assert found.mend == f"install -d -m 700 -o {os.geteuid()} {folder}"
     folder.mkdir(parents=True)
     found = by_name(config(folder))["data folder"]
@@ -196,7 +196,7 @@ def test_a_data_folder_that_is_a_file(tmp_path: Path, below: str) -> None:
     file.touch()
     found = by_name(config(file / below))
     assert "disk fsync" not in found
-    assert (found["data folder"].verdict, found["data folder"].found) == ("fail", f"{file} is not a folder")
+    assert (found["data folder"].level, found["data folder"].found) == ("fail", f"{file} is not a folder")
     assert found["data folder"].mend == "name another server.data_dir"
 
 
@@ -206,14 +206,14 @@ def test_a_full_disk_has_a_meaning_and_a_cure(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(doctor, "_fsync_times", full)
     found = by_name(config(tmp_path))["disk fsync"]
-    assert (found.verdict, found.found) == ("fail", f"{tmp_path} takes no file: No space left on device")
+    assert (found.level, found.found) == ("fail", f"{tmp_path} takes no file: No space left on device")
     assert found.meaning
     assert found.mend.startswith("df ")
 
 
 def test_redis_that_does_not_answer_fails(tmp_path: Path) -> None:
     found = by_name(config(tmp_path, redis=RedisSettings(url="redis://:secret@127.0.0.1:1/0")))["Redis"]
-    assert found.verdict == "fail"
+    assert found.level == "fail"
     assert "secret" not in found.found + found.mend
 
 
@@ -221,20 +221,20 @@ def test_redis_is_measured(tmp_path: Path, redis_url: str, monkeypatch: pytest.M
     monkeypatch.setattr(doctor, "CLOCK_SECONDS", 60)
     monkeypatch.setattr(doctor, "PROBE_SECONDS", 60)
     found = by_name(config(tmp_path, redis=RedisSettings(url=redis_url)))
-    assert found["Redis version"].verdict == "ok"
+    assert found["Redis version"].level == "ok"
     assert "ms" in found["Redis round trip"].found
-    assert found["clock and Redis"].verdict == "ok"
+    assert found["clock and Redis"].level == "ok"
 
 
 def test_a_database_that_is_there_is_measured_and_one_that_is_not_fails(tmp_path: Path) -> None:
-    made = run_cli("app", "create", "shop", "--data-dir", str(tmp_path))
-    assert made.returncode == 0, made.stderr
+    result = run_cli("app", "create", "shop", "--data-dir", str(tmp_path))
+    assert result.returncode == 0, result.stderr
     found = by_name(config(tmp_path))
     assert found["database"].found.startswith("sqlite")
     assert "ms" in found["database round trip"].found
     away = StorageSettings(url="postgresql://ann:secret@127.0.0.1:1/im")
     gone = by_name(config(tmp_path, storage=away))["database"]
-    assert gone.verdict == "fail"
+    assert gone.level == "fail"
     assert "secret" not in gone.found
 
 
@@ -266,7 +266,7 @@ def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         public = AppSettings(http_port=0, websocket_port=0, http_url=f"https://127.0.0.1:{port}")
         found = by_name(config(tmp_path, app=public))["certificate of 127.0.0.1"]
     # It expires within the hour.
-    assert found.verdict == ("warn" if trusted else "fail")
+    assert found.level == ("warn" if trusted else "fail")
     assert ("0 more days" if trusted else "verify failed") in found.found
 
 

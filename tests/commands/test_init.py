@@ -13,14 +13,14 @@ from imserver.config.values import MIN_KEY_CHARACTERS
 from tests.support import clean_environment, run_cli
 
 
-def made(folder: Path, *arguments: str) -> str:
+def run_init(folder: Path, *arguments: str) -> str:
     done = run_cli("init", *arguments, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_the_file_has_an_app_a_key_and_a_secret(tmp_path: Path) -> None:
-    said = made(tmp_path)
+    output = run_init(tmp_path)
     file = tmp_path / "imserver.yaml"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     config = load_config(str(file), {})
@@ -28,14 +28,14 @@ def test_the_file_has_an_app_a_key_and_a_secret(tmp_path: Path) -> None:
     (key,) = config.api.keys
     assert (key.scopes, key.apps) == (("push", "read"), ("default",))
     assert len(key.key) > MIN_KEY_CHARACTERS
-    assert key.key in said
+    assert key.key in output
     (secret,) = config.apps["default"].jwt
-    assert secret.key not in said
-    assert len([line for line in said.splitlines() if re.match(r"  (imserver|curl) ", line)]) == 3
+    assert secret.key not in output
+    assert len([line for line in output.splitlines() if re.match(r"  (imserver|curl) ", line)]) == 3
 
 
 def test_the_file_is_ready_for_production_but_for_tls(tmp_path: Path) -> None:
-    made(tmp_path)
+    run_init(tmp_path)
     done = run_cli("check-config", "--production", folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, "nothing is open\n")
     file = tmp_path / "imserver.yaml"
@@ -47,13 +47,13 @@ def test_the_file_is_ready_for_production_but_for_tls(tmp_path: Path) -> None:
 
 
 def test_two_files_have_two_keys(tmp_path: Path) -> None:
-    assert made(tmp_path, "one") != made(tmp_path, "two")
+    assert run_init(tmp_path, "one") != run_init(tmp_path, "two")
     texts = {(tmp_path / name / "imserver.yaml").read_text() for name in ("one", "two")}
     assert len(texts) == 2
 
 
 def test_commands_of_the_folder_use_it(tmp_path: Path) -> None:
-    made(tmp_path, "--app", "shop")
+    run_init(tmp_path, "--app", "shop")
     done = run_cli("token", "create", "--app", "shop", "--user", "ann", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(".") == 2
@@ -64,7 +64,7 @@ def test_commands_of_the_folder_use_it(tmp_path: Path) -> None:
 
 
 def test_the_environment_names_another_file(tmp_path: Path) -> None:
-    made(tmp_path)
+    run_init(tmp_path)
     other = tmp_path / "other.yaml"
     other.write_text("app: {http_port: 4711}\n")
     done = run_cli("check-config", folder=tmp_path, IMSERVER_CONFIG=str(other))
@@ -107,7 +107,7 @@ def test_a_name_that_the_file_could_not_hold_is_refused(tmp_path: Path, name: st
 
 @pytest.mark.parametrize("name", ["105", "0x10", "1_000", "true", "null", "2024-01-01", "2024-13-45"])
 def test_an_app_may_have_a_name_that_yaml_reads_as_something_else(tmp_path: Path, name: str) -> None:
-    made(tmp_path, "--app", name)
+    run_init(tmp_path, "--app", name)
     config = load_config(str(tmp_path / "imserver.yaml"), {})
     assert config.apps[name].jwt
     assert config.api.keys[0].apps == (name,)

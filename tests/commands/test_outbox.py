@@ -34,8 +34,8 @@ def postgresql() -> Iterator[DatabaseServer]:
 def database(postgresql: DatabaseServer) -> str:
     """A new database with the table."""
     url = postgresql.new_url()
-    made = run_cli("outbox", "--database", url, "--create")
-    assert made.returncode == 0, made.stderr
+    result = run_cli("outbox", "--database", url, "--create")
+    assert result.returncode == 0, result.stderr
     assert run_cli("outbox", "--database", url, "--create").returncode == 0, "it may be made again"
     return url
 

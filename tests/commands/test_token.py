@@ -55,9 +55,9 @@ def test_a_token_is_for_the_user_the_app_and_the_time(tmp_path: Path) -> None:
 def test_a_key_is_chosen_by_its_name_and_the_token_names_it(tmp_path: Path) -> None:
     file = settings(tmp_path, {"key": SECRET, "kid": "old"}, {"key": OTHER, "kid": "new"})
     for kid, secret in (("old", SECRET), ("new", OTHER)):
-        made = create(file, "--kid", kid)
-        assert jwt.get_unverified_header(made)["kid"] == kid
-        assert jwt.decode(made, secret, ["HS256"])["sub"] == "ann"
+        written = create(file, "--kid", kid)
+        assert jwt.get_unverified_header(written)["kid"] == kid
+        assert jwt.decode(written, secret, ["HS256"])["sub"] == "ann"
     assert jwt.get_unverified_header(create(file))["kid"] == "old"
 
 
@@ -73,8 +73,8 @@ def test_a_private_key_signs_where_the_app_has_the_public_one(tmp_path: Path) ->
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     file = settings(tmp_path, {"algorithm": "EdDSA", "key": public.decode()})
-    made = create(file, "--key-file", str(file_of_key))
-    assert jwt.decode(made, private.public_key(), ["EdDSA"])["sub"] == "ann"
+    written = create(file, "--key-file", str(file_of_key))
+    assert jwt.decode(written, private.public_key(), ["EdDSA"])["sub"] == "ann"
     assert "private" in failure("create", "-c", file, "--app", "101", "--user", "ann")
 
 
@@ -82,12 +82,12 @@ def test_a_secret_of_the_server_s_own_signs_and_a_server_takes_it(
     tmp_path: Path, start_server: StartServer
 ) -> None:
     server = start_server(config={"apps": {"101": {"jwt": [{}]}}}, folder=tmp_path / "server")
-    made = create(str(server.config_file))
+    written = create(str(server.config_file))
     with cmd_client(server.ws) as one:
         assert one.ask_cmd("login", {"userID": "ann", "appID": 101})[0] == 1003
-        one.login("ann", 101, serviceToken=made)
+        one.login("ann", 101, serviceToken=written)
     shown = run_cli("token", "secret", "-c", str(server.config_file), "--app", "101").stdout.strip()
-    assert jwt.decode(made, shown, ["HS256"])["sub"] == "ann"
+    assert jwt.decode(written, shown, ["HS256"])["sub"] == "ann"
     secret = tmp_path / "server" / "data" / "secret"
     secret.unlink()
     why = "in use by another server"
@@ -169,10 +169,10 @@ def test_a_channel_token_lets_its_user_subscribe_to_its_channel(
 ) -> None:
     server = start_server(config={"apps": {"101": {"jwt": [{"key": SECRET}]}}}, folder=tmp_path / "server")
     file = str(server.config_file)
-    made = create(file, "--channel", "orders:17")
+    written = create(file, "--channel", "orders:17")
     with cmd_client(server.ws) as one:
-        assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": made})[0] == 1003
+        assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": written})[0] == 1003
         one.login("ann", 101, serviceToken=create(file))
         assert one.ask_cmd("subscribe", {"channel": "orders:17"})[0] == 1003
-        assert one.ask_cmd("subscribe", {"channel": "orders:18", "token": made})[0] == 1003
-        assert one.ask_cmd("subscribe", {"channel": "orders:17", "token": made})[0] == 200
+        assert one.ask_cmd("subscribe", {"channel": "orders:18", "token": written})[0] == 1003
+        assert one.ask_cmd("subscribe", {"channel": "orders:17", "token": written})[0] == 200

@@ -34,8 +34,8 @@ class Admitting:
         self.reasons.append(reason)
         self._metrics.login_refused(reason)
 
-    def began(self, connection: Connection, verdict: LoginDecision) -> None:
-        self.began_with.append((connection, verdict))
+    def began(self, connection: Connection, decision: LoginDecision) -> None:
+        self.began_with.append((connection, decision))
 
     def holds_token(self, connection: Connection) -> bool:
         return False

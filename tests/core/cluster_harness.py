@@ -60,14 +60,14 @@ LEASE_LAG = 5
 
 class SharedHistory(LocalHistory):
     """In place of the history in Redis. ``away``: it does not answer. ``holding``: its pages are ready, and
-    each arrives when the test sets its signal in ``held``."""
+    each arrives when the test sets its signal in ``delayed``."""
 
     away = False
     holding = False
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(limit_bytes, lambda _app, _channel: 0)
-        self.held: list[Signal] = []
+        self.reads: list[Signal] = []
         self._stored: dict[tuple[str, str, str], Event] = {}
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event] | None:  # type: ignore[override]
@@ -89,8 +89,8 @@ class SharedHistory(LocalHistory):
         gevent.sleep(0)
         page = None if self.away else super().read(app, channel, since, limit, reverse)
         if self.holding:
-            self.held.append(Signal())
-            self.held[-1].wait()
+            self.reads.append(Signal())
+            self.reads[-1].wait()
         return page
 
 
@@ -99,7 +99,7 @@ class Book:
 
     def __init__(self) -> None:
         self.leases: dict[int, Lease] = {}
-        self.places: dict[tuple[str, str], list[SessionRef]] = {}
+        self.refs: dict[tuple[str, str], list[SessionRef]] = {}
         self.channels: dict[tuple[str, str], dict[int, int]] = {}
         """LocalChannel → epoch → members."""
         self.store = Bans()
@@ -112,7 +112,7 @@ class Book:
         self._tokens = count(1)
 
     def live(self, app: str, user: str) -> list[SessionRef]:
-        return [place for place in self.places.get((app, user), ()) if place.epoch in self.leases]
+        return [ref for ref in self.refs.get((app, user), ()) if ref.epoch in self.leases]
 
     def where(self, app: str, channel: str) -> dict[int, int]:
         """The live nodes with members in a channel."""
@@ -121,7 +121,7 @@ class Book:
 
     def flush(self) -> None:
         """Forget all, as a Redis that was restarted without its data."""
-        self.places.clear()
+        self.refs.clear()
         self.channels.clear()
         self.ids.clear()
         self.life += 1
@@ -136,15 +136,15 @@ class Book:
         taken = tuple(p for p in rivals if p not in replacing)
         if session.policy == "refuse" and taken and not session.number:
             return SessionRegistration(refused=True, others=taken)
-        place = SessionRef(epoch, session.id, session.number or next(self._numbers), session.device)
-        self.places[session.app, session.user] = [p for p in others if p not in rivals] + [place]
-        return SessionRegistration(place.number, tuple(rivals))
+        ref = SessionRef(epoch, session.id, session.number or next(self._numbers), session.device)
+        self.refs[session.app, session.user] = [p for p in others if p not in rivals] + [ref]
+        return SessionRegistration(ref.number, tuple(rivals))
 
     def end(self, epoch: int, session: Session, registered: bool) -> bool:
-        places = self.live(session.app, session.user)
-        left = [p for p in places if (p.epoch, p.id) != (epoch, session.id)]
-        self.places[session.app, session.user] = left
-        return not left and (len(places) > 0 or not registered)
+        refs = self.live(session.app, session.user)
+        left = [p for p in refs if (p.epoch, p.id) != (epoch, session.id)]
+        self.refs[session.app, session.user] = left
+        return not left and (len(refs) > 0 or not registered)
 
     def claim(self, key: str) -> Claim:
         holder = self.ids.setdefault(key, token := f"t{next(self._tokens)}")
@@ -157,7 +157,7 @@ class FakeRegistry:
     """One node's view of a :class:`Book`.
 
     ``away``: every question is answered with None. ``deaf``: what is asked is done, and the answer is lost.
-    ``asked`` are the names of the questions so far.
+    ``calls`` are the names of the questions so far.
     """
 
     def __init__(self, book: Book, lease: Lease) -> None:
@@ -166,7 +166,7 @@ class FakeRegistry:
         book.leases[lease.epoch] = lease
         self.counters = RegistryCounters()
         self.away = self.deaf = False
-        self.asked: list[str] = []
+        self.calls: list[str] = []
         self._go = Signal()
         self._go.set()
 
@@ -179,7 +179,7 @@ class FakeRegistry:
         self._go.set()
 
     def _ask(self, name: str, do: Callable[[], Any]) -> Any:
-        self.asked.append(name)
+        self.calls.append(name)
         if self.away:
             return None
         answer = do()
@@ -239,8 +239,8 @@ class FakeRegistry:
 
     def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[SessionRef, ...], Claim] | None:
         def do() -> tuple[tuple[SessionRef, ...], Claim]:
-            places = tuple(self.book.live(app, user))
-            return places, self.book.claim(key) if places else Claim(key, "mine")
+            refs = tuple(self.book.live(app, user))
+            return refs, self.book.claim(key) if refs else Claim(key, "mine")
 
         answer: tuple[tuple[SessionRef, ...], Claim] | None = self._ask("find_and_claim", do)
         return answer
@@ -294,14 +294,14 @@ class FakeRpc:
         self.busy = False
         self.sent: list[tuple[int, bytes]] = []
         self.holding = False
-        self._held: list[tuple[int, bytes]] = []
+        self._delayed: list[tuple[int, bytes]] = []
 
     def send(self, lease: Lease, item: bytes) -> bool:
         if lease.epoch in self.cut:
             return False
         self.sent.append((lease.epoch, item))
         if self.holding:
-            self._held.append((lease.epoch, item))
+            self._delayed.append((lease.epoch, item))
         else:
             self._deliver(lease.epoch, item)
         return True
@@ -312,8 +312,8 @@ class FakeRpc:
     def release(self) -> None:
         """Deliver what was held."""
         self.holding = False
-        held, self._held = self._held, []
-        for epoch, item in held:
+        delayed, self._delayed = self._delayed, []
+        for epoch, item in delayed:
             self._deliver(epoch, item)
 
     def _ask(self, lease: Lease, kind: str, body: bytes) -> bytes | None:
@@ -334,9 +334,9 @@ class FakeRpc:
     def query_all(
         self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
     ) -> tuple[dict[str, bytes], list[str]]:
-        asked = {lease.node: gevent.spawn(self._ask, lease, kind, body) for lease in leases}
-        gevent.joinall(list(asked.values()))
-        heard = {node: greenlet.get() for node, greenlet in asked.items()}
+        greenlets = {lease.node: gevent.spawn(self._ask, lease, kind, body) for lease in leases}
+        gevent.joinall(list(greenlets.values()))
+        heard = {node: greenlet.get() for node, greenlet in greenlets.items()}
         answers = {node: answer for node, answer in heard.items() if answer is not None}
         return answers, sorted(heard.keys() - answers.keys())
 
@@ -481,7 +481,7 @@ class Several:
 
     def addressed(self, app: str, user: str) -> list[int]:
         """The epochs of the user's places in the registry."""
-        return [place.epoch for place in self.book.live(app, user)]
+        return [ref.epoch for ref in self.book.live(app, user)]
 
     def settle(self, *clients: Client) -> None:
         """Wait until everything that was begun has been told and written."""

@@ -117,8 +117,8 @@ class LoginHarness(SocketHarness):
         self, connection: Connection, user: str, app: str = "101", token: str = "", device: str = ""
     ) -> Any:
         """Check, and if it may, log in; the verdict."""
-        verdict = self.logins.check(app, user, token, "cmd", connection, device)
-        if verdict.ok:
+        decision = self.logins.check(app, user, token, "cmd", connection, device)
+        if decision.ok:
             connection.app, connection.user, connection.device = app, user, device
-            self.logins.began(connection, verdict)
-        return verdict
+            self.logins.began(connection, decision)
+        return decision

@@ -162,7 +162,7 @@ class MemoryLog:
         self.shelf = shelf or Shelf()
         self.away = False
         self.reads = 0
-        self.asked_heads = 0
+        self.heads_reads = 0
         self.appends: list[int] = []
         """How many drafts each transaction had."""
         self.committing: Signal | None = None
@@ -223,7 +223,7 @@ class MemoryLog:
         """Put drafts on the shelf; nobody hears of them."""
         return [self._append_one(app, draft) for draft in drafts]
 
-    def _tell(self, app: str, first: int) -> None:
+    def _notify(self, app: str, first: int) -> None:
         entries = self.shelf.entries.get(app, [])[first - 1 :]
         if entries:
             assert self._writer.listener is not None
@@ -323,7 +323,7 @@ class MemoryLog:
             ]
         meta = json.encode({"users": list(users)})
         self._put(app, conversation, (), Draft(sender=by, kind=kind, meta=meta, conversation=conversation))
-        self._tell(app, first)
+        self._notify(app, first)
 
     @staticmethod
     def _is(row: Membership, app: str, users: Sequence[str], conversation: int) -> bool:
@@ -334,7 +334,7 @@ class MemoryLog:
     def heads(self, apps: Sequence[str]) -> dict[str, int]:
         self._check()
         heads = {app: len(self.shelf.entries[app]) for app in apps if self.shelf.entries.get(app)}
-        self.asked_heads += 1
+        self.heads_reads += 1
         self._answer()
         return heads
 
@@ -387,14 +387,14 @@ class MemoryLog:
         )
 
     def catch_up(
-        self, app: str, user: str, after: int, limit: int, places: Mapping[str, int]
+        self, app: str, user: str, after: int, limit: int, after_by_room: Mapping[str, int]
     ) -> tuple[list[Entry], bool]:
         self._check()
         self._floor = max(self._floor, self.expires)
         found = [
             entry
             for entry in self.shelf.entries.get(app, [])
-            if entry.id > max(after, self._floor, places.get(entry.room, entry.id))
+            if entry.id > max(after, self._floor, after_by_room.get(entry.room, entry.id))
             and (entry.room or self._reads(app, user, entry.conversation, entry.id))
         ]
         if self.catching_up is not None:

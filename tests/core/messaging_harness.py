@@ -108,7 +108,7 @@ class MessageClient:
         self.login: Any = None
         self._seq = 0
 
-    def tell(self, cmd: str, data: Any) -> str:
+    def send_payload(self, cmd: str, data: Any) -> str:
         """Send a request; its seq."""
         self._seq += 1
         seq = f"r{self._seq}"
@@ -125,7 +125,7 @@ class MessageClient:
         return found[0]["response"]["code"], found[0]["response"]["data"]
 
     def ask(self, cmd: str, data: Any) -> Any:
-        return self.answer(self.tell(cmd, data))
+        return self.answer(self.send_payload(cmd, data))
 
     def send(self, to: str | int, text: str, **more: Any) -> Any:
         where = {"to": to} if isinstance(to, str) else {"conversation": to}

@@ -190,10 +190,10 @@ def nginx_text(folder: Path) -> str:
     mounted = SERVICES["nginx"]["volumes"][0].split(":")
     assert (ROOT / mounted[0]) == CONFIG
     assert mounted[1] in script
-    made = folder / "made.conf"
-    script = script.replace(mounted[1], str(CONFIG)).replace("/tmp/nginx.conf", str(made))
+    path = folder / "made.conf"
+    script = script.replace(mounted[1], str(CONFIG)).replace("/tmp/nginx.conf", str(path))
     subprocess.run([shell, flag, script], check=True)
-    return made.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -128,12 +128,14 @@ def test_the_largest_file_passes(nginx: Nginx) -> None:
 
 def test_the_recipe_of_the_guide_serves_below_a_path(tmp_path: Path, servers: list[Server]) -> None:
     (recipe,) = [block for block in blocks(GUIDE, "sh") if block.text.startswith("sed ")]
-    made = tmp_path / "nginx-im.conf"
-    assert recipe.text.rstrip().endswith(f" > {made.name}")
-    command = recipe.text.replace("deploy/nginx.conf", str(CONFIG)).replace(made.name, str(made))
+    config_path = tmp_path / "nginx-im.conf"
+    assert recipe.text.rstrip().endswith(f" > {config_path.name}")
+    command = recipe.text.replace("deploy/nginx.conf", str(CONFIG)).replace(
+        config_path.name, str(config_path)
+    )
     subprocess.run(["sh", "-c", command], check=True)
     # One node twice: two share no files here.
-    with Nginx(tmp_path, servers[:1] * 2, made.read_text(encoding="utf-8")) as nginx:
+    with Nginx(tmp_path, servers[:1] * 2, config_path.read_text(encoding="utf-8")) as nginx:
         for path in ("/im/acc", "/im/ws", "/im/connection/websocket", "/im/app/key"):
             with Raw(nginx.address) as client:
                 client.upgrade(path)

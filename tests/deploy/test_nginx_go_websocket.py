@@ -193,8 +193,8 @@ def test_clients_and_back_end_may_reach_either_node(start: Start, text: str, nod
             send_to_group(("127.0.0.1", front.ports[0]), system, "g", data=str(number))
         for client in clients:
             assert [client.received()["data"] for _ in range(4)] == ["0", "1", "2", "3"]
-        held = [_connections(server) for server in front.servers]
-    assert sorted(held) == [4, 4], "nginx has dealt them out to both"
+        counts = [_connections(server) for server in front.servers]
+    assert sorted(counts) == [4, 4], "nginx has dealt them out to both"
 
 
 def _connections(server: Server) -> int:

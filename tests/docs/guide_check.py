@@ -58,9 +58,9 @@ def reading_seconds() -> float:
 def environment(wheels: Path, home: Path) -> dict[str, str]:
     """The environment of a user who has Python and pip's settings, and nothing else."""
     python = str(Path(sys.base_prefix) / "bin")
-    kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
-    links = f"{wheels} {kept.get('PIP_FIND_LINKS', '')}".strip()
-    return {**kept, "PATH": f"{python}:/usr/bin:/bin", "HOME": str(home), "PIP_FIND_LINKS": links}
+    environment = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
+    links = f"{wheels} {environment.get('PIP_FIND_LINKS', '')}".strip()
+    return {**environment, "PATH": f"{python}:/usr/bin:/bin", "HOME": str(home), "PIP_FIND_LINKS": links}
 
 
 def check(wheels: Path) -> str:

@@ -100,14 +100,14 @@ def listening(block: Block, shell: Shell, command: str, wanted: str) -> Iterator
     It begins with the first event. Before its end the command must have printed what the document says.
     """
     with shell.start(command) as process:
-        said = ""
+        output = ""
         assert process.stdout
         try:
-            while "event: ready" not in said:
-                said += _some_output(block, process, said)
+            while "event: ready" not in output:
+                output += _some_output(block, process, output)
             yield
-            while not matches(_PING.sub("", said).strip(), wanted):
-                said += _some_output(block, process, said)
+            while not matches(_PING.sub("", output).strip(), wanted):
+                output += _some_output(block, process, output)
         finally:
             process.kill()
 
@@ -116,10 +116,10 @@ _PING = re.compile(r"^:\n\n?", re.MULTILINE)
 """A comment in an event stream. One may come at any time."""
 
 
-def _some_output(block: Block, process: "subprocess.Popen[str]", said: str) -> str:
+def _some_output(block: Block, process: "subprocess.Popen[str]", output: str) -> str:
     assert process.stdout
     line = process.stdout.readline()
-    assert line, f"{block}: the stream ended; it printed\n{said}"
+    assert line, f"{block}: the stream ended; it printed\n{output}"
     return line
 
 

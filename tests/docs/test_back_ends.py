@@ -95,9 +95,9 @@ def test_what_a_server_sends_is_verified_and_shaped_as_it_is_shown(
             assert list(events[name]) == list(example), name
             for key in ("app", "user", "device", "dialect", "message", "sender", "type", "text"):
                 assert events[name].get(key) == example.get(key), key
-        (asked,) = (post.json for post in receiver.posts if post.path == "/authorise")
-        assert list(asked) == list(question)
-        assert {**asked, **dict.fromkeys(("time", "node", "address"))} == {
+        (sent,) = (post.json for post in receiver.posts if post.path == "/authorise")
+        assert list(sent) == list(question)
+        assert {**sent, **dict.fromkeys(("time", "node", "address"))} == {
             **question,
             **dict.fromkeys(("time", "node", "address")),
         }
@@ -120,9 +120,9 @@ def test_messages_are_reviewed_as_it_is_shown(start_server: StartServer, http_se
                 sent = one.ask_cmd("send", {**content, "clientMsgID": message.get("client_msg_id", "")})
                 stored.append(sent[::2])
             page = one.ask_cmd("sync", {"after": 0})[2]["messages"]
-        asked = [post.json for post in receiver.posts]
-        assert {tuple(each) for each in asked} == {tuple(question)}
-        assert [message for each in asked for message in each["messages"]] == question["messages"]
+        questions = [post.json for post in receiver.posts]
+        assert {tuple(each) for each in questions} == {tuple(question)}
+        assert [message for each in questions for message in each["messages"]] == question["messages"]
         assert [code for code, _ in stored] == [200, 200, 1003]
         assert stored[2][1] == {"reason": decisions[2]["reason"]}
         assert [each.get("text", each.get("data")) for each in page] == ["tea?", decisions[1]["data"]]

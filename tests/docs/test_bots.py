@@ -24,7 +24,7 @@ def test_the_program_of_the_guide_is_the_example() -> None:
     assert block.text == (EXAMPLES / "echo-bot" / "bot.py").read_text(encoding="utf-8")
 
 
-class Talk:
+class Conversation:
     """An account with a bot, and the conversation of the two."""
 
     def __init__(self, server: Server) -> None:
@@ -61,18 +61,18 @@ class Talk:
 
 
 @contextmanager
-def person(server: Server) -> Iterator[Talk]:
-    made = Talk(server)
-    with made.messenger:
-        yield made
+def person(server: Server) -> Iterator[Conversation]:
+    one = Conversation(server)
+    with one.messenger:
+        yield one
 
 
 def test_the_echo_bot_answers_once_and_edits_when_a_button_is_pressed(server: Server, tmp_path: Path) -> None:
     with person(server) as ann:
         bot = ExampleBot(server, "echo-bot", ann.token, tmp_path)
-        said = ann.say("/echo tea")
+        output = ann.say("/echo tea")
         answer = ann.entry("message")
-        assert (answer.text, answer.about) == ("You said: tea", said)
+        assert (answer.text, answer.about) == ("You said: tea", output)
         assert [button.text for button in answer.buttons[0]] == BUTTONS
         bot.kill()
         ann.say("are you there?")
@@ -107,9 +107,9 @@ def test_the_reminder_bot_reminds(server: Server, tmp_path: Path) -> None:
         ann.say("/list")
         assert (ann.entry("message").text or "").endswith(" min: tea")
         ann.friends("block")
-        asked = ann.say("/remind 1s milk")
-        bot.wait_for(f"entry {asked}: ")
-        bot.wait_for(f"reminder {asked}: ")
+        command = ann.say("/remind 1s milk")
+        bot.wait_for(f"entry {command}: ")
+        bot.wait_for(f"reminder {command}: ")
         ann.friends("unblock")
         ann.say("/list")
         assert (ann.entry("message").text or "").endswith(" min: tea"), "the other one is left out"
@@ -142,6 +142,6 @@ def test_the_answers_of_a_language_model_are_streamed(
         answer = ann.entry("message")
         assert (answer.text, answer.meta["incomplete"]) == ("Tea is ", True)
         assert "does not answer" in (ann.entry("message").text or "")
-        asked = [each["role"] for each in model.requests[1]["messages"]]
-        assert asked == ["system", "user", "assistant", "user"]
+        roles = [each["role"] for each in model.requests[1]["messages"]]
+        assert roles == ["system", "user", "assistant", "user"]
         bot.kill()

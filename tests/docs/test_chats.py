@@ -54,9 +54,9 @@ def test_a_transcript_of_chats_is_what_goes_over_the_wire(block: Block, start_se
             if words.startswith("login"):
                 chatters[name] = stack.enter_context(ProtobufClient(server.ws)).begin()
                 token = field(1, register(server.http)[1].encode())
-                chatters[name].tell(sent(LOGIN, token + bytes_of(words.removeprefix("login"))))
+                chatters[name].send_payload(sent(LOGIN, token + bytes_of(words.removeprefix("login"))))
             elif way == "→":
-                chatters[name].tell(bytes_of(words))
+                chatters[name].send_payload(bytes_of(words))
             else:
                 found = chatters[name].frame()
                 assert (found.opcode, found.payload.hex(" ")) == (BINARY, bytes_of(words).hex(" ")), line
@@ -79,8 +79,8 @@ def test_the_kinds_of_what_more_may_be_asked_are_those_of_the_code() -> None:
     rows = table_with(PROTOBUF, "CmdType", "request", "answer")
     named = [re.fullmatch(r"(\d+) \[?(\w+).*", row["CmdType"]) for row in rows]
     received = [(int(each[1]), each[2]) for each in named if each]
-    asked = [(number, name) for number, (name, _) in FULL_COMMANDS.items() if number > CT_SYNC]
-    assert received == [*asked, (CT_SIGNAL, "signal")]
+    commands = [(number, name) for number, (name, _) in FULL_COMMANDS.items() if number > CT_SYNC]
+    assert received == [*commands, (CT_SIGNAL, "signal")]
 
 
 def test_kinds_of_entries_and_signals_are_those_of_the_code() -> None:

@@ -11,7 +11,7 @@ from tests.integration.v1 import good
 from tests.support import Server, clean_environment
 
 EXAMPLES = [block for page in PAGES for block in blocks(page, "python") if "client" in block.words]
-SAID = {
+OUTPUT = {
     "README.md": ["hello"],
     "A session": ["connecting", "online", "msg shop greeting-1 hello", "ended"],
     "Stored messages": ["dora message hello True", "['hello']"],
@@ -51,8 +51,8 @@ def test_an_example_of_the_client_does_what_it_says(block: Block, server: Server
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == SAID[heading_of(block)]
+    assert done.stdout.splitlines() == OUTPUT[heading_of(block)]
 
 
 def test_every_part_of_the_manual_has_an_example() -> None:
-    assert {heading_of(block) for block in EXAMPLES} == set(SAID)
+    assert {heading_of(block) for block in EXAMPLES} == set(OUTPUT)

@@ -28,7 +28,7 @@ def test_a_transcript_of_conversations_is_what_goes_over_the_wire(
     ``kept``: the app is one that keeps talks, and while its session catches up a speaker may be answered
     before it hears what it has said.
     """
-    apps = {"action:3": {"keep_talks": True}}
+    apps = {"action:3": {"store_conversations": True}}
     server = start_server(config={"apps": apps}) if "kept" in block.words else start_server()
     talkers: dict[str, ActionClient] = {}
     early: dict[str, str] = {}

@@ -88,7 +88,7 @@ def test_its_settings_come_from_the_file_the_environment_and_sighup(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         ("features: [lines]\nlines: {greting: x}\n", "line 2: unknown key 'lines.greting'"),
         ("lines: {greeting: x}\n", "line 1: unknown key 'lines'"),
@@ -97,10 +97,10 @@ def test_its_settings_come_from_the_file_the_environment_and_sighup(
 )
 @pytest.mark.usefixtures("here")
 def test_wrong_settings_of_the_feature_are_refused_with_their_line(
-    tmp_path: Path, text: str, said: str
+    tmp_path: Path, text: str, output: str
 ) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(StartError) as caught:
-        feature_list.check(*feature_list.load_with_places(str(file), {}))
-    assert said in str(caught.value)
+        feature_list.check(*feature_list.load_with_locations(str(file), {}))
+    assert output in str(caught.value)

@@ -14,7 +14,7 @@ from tests.docs.markdown import PAGES, Block, blocks
 from tests.docs.play import at_server
 from tests.integration.v1 import good
 from tests.sdk.node import NODE_FLAGS, bundle, install_packages, run
-from tests.sdk.test_packages import CONFIG, place
+from tests.sdk.test_packages import CONFIG, server_options
 from tests.support import ROOT, Server, eventually
 from tests.tools import require
 
@@ -101,7 +101,7 @@ def test_the_guide_says_what_its_examples_print() -> None:
 @pytest.mark.parametrize("block", TOKENS, ids=str)
 def test_a_script_runs_with_tokens(block: Block, start_server: StartServer, project: Path) -> None:
     server = start_server(config=CONFIG)
-    tokens = json.dumps(place(server)["tokens"])
+    tokens = json.dumps(server_options(server)["tokens"])
     script = f"const tokenOf = async (user) => ({tokens})[user];\n{at_server(block.text, server)}"
     play(script, project, "ann: hello", "true { bob: true, zoe: false }")
 

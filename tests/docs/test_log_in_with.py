@@ -88,5 +88,5 @@ def test_the_javascript_program_logs_in(shop: Server, tmp_path: Path) -> None:
     found = re.fullmatch(r"Open (\S+) and compare (\S+)\n", program.stdout.readline())
     assert found
     agree(StartedLogin(found[1], "", found[2], 0, 0))
-    said, _ = program.communicate(timeout=250)
-    assert said.splitlines() == [HELLO]
+    output, _ = program.communicate(timeout=250)
+    assert output.splitlines() == [HELLO]

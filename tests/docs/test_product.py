@@ -40,8 +40,8 @@ def test_a_file_of_the_guide_is_the_file_of_the_example(block: Block) -> None:
 
 def test_the_guide_has_all_files_of_the_example() -> None:
     found = {path.relative_to(EXAMPLE).as_posix() for path in EXAMPLE.rglob("*.*") if path.is_file()}
-    kept = {name for name in found if name.endswith((".py", ".sh", ".html")) and ".venv" not in name}
-    assert {block.words[0] for block in FILES} == kept
+    names = {name for name in found if name.endswith((".py", ".sh", ".html")) and ".venv" not in name}
+    assert {block.words[0] for block in FILES} == names
 
 
 @pytest.fixture

@@ -94,8 +94,8 @@ def test_the_guide_runs_from_top_to_bottom_on_one_server(start_server: StartServ
                 arguments = shlex.split(
                     create_key.text.strip().removeprefix("KEY=$(imserver").removesuffix(")")
                 )
-                made = run_cli(*arguments, IMSERVER_SERVER_DATA_DIR=str(server.folder / "data"))
-                key = made.stdout.strip()
+                result = run_cli(*arguments, IMSERVER_SERVER_DATA_DIR=str(server.folder / "data"))
+                key = result.stdout.strip()
                 eventually(lambda: server.get("/api/v1/counts")[0] == 401, what="demo mode has ended")
             play_session(block, tmp_path, server, KEY=key)
     finally:

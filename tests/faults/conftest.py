@@ -11,7 +11,7 @@ from tests.support import merged
 
 from .traffic import Traffic
 
-_SAID = pytest.StashKey[list[str]]()
+_REPORTS = pytest.StashKey[list[str]]()
 
 Report = Callable[[object], None]
 """``report(text)``: a line under the results of the run."""
@@ -43,14 +43,14 @@ def traffic() -> Iterator[Traffic]:
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Report:
     """What a test has counted is told at the end of the run, whether it passed or not."""
-    said = request.config.stash.setdefault(_SAID, [])
-    return lambda text: said.append(f"{request.node.name}: {text}")
+    reports = request.config.stash.setdefault(_REPORTS, [])
+    return lambda text: reports.append(f"{request.node.name}: {text}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell what was counted."""
-    said = terminalreporter.config.stash.get(_SAID, [])
-    if said:
+    reports = terminalreporter.config.stash.get(_REPORTS, [])
+    if reports:
         terminalreporter.section("what was lost")
-        for line in said:
+        for line in reports:
             terminalreporter.write_line(line)

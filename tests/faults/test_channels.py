@@ -34,10 +34,10 @@ class Subscriber:
 
     def __init__(self, server: Server, epoch: str = "", offset: int = 0) -> None:
         self.raw = Raw(server.ws).upgrade(f"/connection/{APP}/websocket")
-        asked: dict[str, Any] = {"channel": NEWS, "recoverable": True, "positioned": True}
+        request: dict[str, Any] = {"channel": NEWS, "recoverable": True, "positioned": True}
         if epoch:
-            asked |= {"recover": True, "epoch": epoch, "offset": offset}
-        self.raw.send(text('{"id":1,"connect":{}}\n' + json.dumps({"id": 2, "subscribe": asked})))
+            request |= {"recover": True, "epoch": epoch, "offset": offset}
+        self.raw.send(text('{"id":1,"connect":{}}\n' + json.dumps({"id": 2, "subscribe": request})))
         assert self.next()["id"] == 1
         self.subscribed = self.next()["subscribe"]
         self.epoch = self.subscribed["epoch"]
@@ -65,9 +65,9 @@ def enter(stack: ExitStack, server: Server, epoch: str = "", offset: int = 0) ->
     return subscriber
 
 
-def publish(server: Server, said: str) -> tuple[str, int]:
+def publish(server: Server, message: str) -> tuple[str, int]:
     """Publish a text; the position that the answer names."""
-    answer = good(server.http, "channels/publish", {"app": APP, "channel": NEWS, "text": said})
+    answer = good(server.http, "channels/publish", {"app": APP, "channel": NEWS, "text": message})
     assert answer["status"] in ("sent", "partly"), answer
     return answer["epoch"], answer["offset"]
 
@@ -116,12 +116,12 @@ def test_a_stored_channel_loses_and_doubles_nothing_when_publishing_nodes_are_ki
         for number in range(1000):
             if stop.is_set():
                 return
-            asked = {"app": APP, "channel": NEWS, "text": f"{name}-{number}", "id": f"{name}-{number}"}
+            request = {"app": APP, "channel": NEWS, "text": f"{name}-{number}", "id": f"{name}-{number}"}
             try:
-                answer = good(at.http, "channels/publish", asked)
+                answer = good(at.http, "channels/publish", request)
             except (Ended, OSError):
                 at = last
-                answer = good(at.http, "channels/publish", asked)
+                answer = good(at.http, "channels/publish", request)
             accepted[f"{name}-{number}"] = answer.get("offset", 0)
 
     threads = [

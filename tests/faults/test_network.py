@@ -107,8 +107,8 @@ def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, repor
 
     def excused(push: Push) -> bool:
         if push.user == crosser:
-            return broken - 0.5 < push.answered and push.asked < settled + 0.5
-        return push.pusher >= 2 and broken - 0.5 < push.answered and push.asked < settled
+            return broken - 0.5 < push.answered and push.sent_at < settled + 0.5
+        return push.pusher >= 2 and broken - 0.5 < push.answered and push.sent_at < settled
 
     # The first push that waited for the network would have waited for as long as it was broken.
     slowest = traffic.slowest([0, 1, 2, 3], broken, settled)
@@ -127,7 +127,7 @@ def _pass_again(traffic: Traffic, since: float) -> bool:
     """Whether the pushes of a second (or more) were sent in either direction, all after a moment."""
     return all(
         len(lately := pusher.pushes[-40:]) == 40
-        and all(push.outcome == "sent" and push.asked > since for push in lately)
+        and all(push.outcome == "sent" and push.sent_at > since for push in lately)
         for pusher in traffic.pushers[2:]
     )
 
@@ -162,7 +162,7 @@ def test_a_peer_answers_slowly(apart: Apart, traffic: Traffic, report: Report) -
 
     def excused(push: Push) -> bool:
         # It may be given up for a while, and says so; what it takes, it delivers.
-        return push.outcome == "failed" and slow < push.answered and push.asked < settled
+        return push.outcome == "failed" and slow < push.answered and push.sent_at < settled
 
     assert traffic.slowest([0, 1, 2, 3], slow, settled) < max(0.5 + SLACK_SECONDS, (healed - slow) / 2)
     tally = traffic.finish(excused)

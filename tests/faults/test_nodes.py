@@ -57,7 +57,7 @@ def metric(server: Server, name: str) -> float:
 def push_seconds(traffic: Traffic, users: list[str], since: float, at_least: int) -> list[float]:
     """How long each push to these users took that was asked for since; empty until there are enough."""
     pushes = [push for pusher in traffic.pushers for push in [*pusher.pushes]]
-    found = [push.answered - push.asked for push in pushes if push.user in users and push.asked >= since]
+    found = [push.answered - push.sent_at for push in pushes if push.user in users and push.sent_at >= since]
     return found if len(found) >= at_least else []
 
 
@@ -106,7 +106,7 @@ def test_a_killed_node_takes_nothing_with_it_but_its_own_connections(
     def excused(push: Push) -> bool:
         if push.user in gone:
             return push.answered > killed - 3
-        return push.user in moving and killed - 0.5 < push.answered and push.asked < moved + 1
+        return push.user in moving and killed - 0.5 < push.answered and push.sent_at < moved + 1
 
     tally = traffic.finish(excused)
     report(f"{tally}; moved after {moved - killed:.1f} s, the others offline after {offline - killed:.1f} s")
@@ -184,7 +184,7 @@ def test_while_a_node_is_paused_the_others_do_not_wait_for_it(
     assert leases(awake[0])[name]["epoch"] == epoch
 
     def excused(push: Push) -> bool:
-        return push.user in groups[2] and stopped - 0.5 < push.answered and push.asked < settled + 0.5
+        return push.user in groups[2] and stopped - 0.5 < push.answered and push.sent_at < settled + 0.5
 
     for person in traffic.persons.values():  # the message to all is none of the pushers'
         person.got[:] = [got for got in person.got if got.pusher != 9]
@@ -244,7 +244,7 @@ def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
     assert all(ghost.online for ghost in ghosts), "and stay open"
 
     def excused(push: Push) -> bool:
-        return push.user in groups[2] and stopped - 0.5 < push.answered and push.asked < settled + 0.5
+        return push.user in groups[2] and stopped - 0.5 < push.answered and push.sent_at < settled + 0.5
 
     for user, ghost in zip(moving, ghosts, strict=True):
         traffic.persons[user].got[:0] = ghost.got

@@ -32,7 +32,7 @@ class Push(NamedTuple):
     pusher: int
     user: str
     number: int
-    asked: float
+    sent_at: float
     answered: float
     outcome: str
 
@@ -62,7 +62,9 @@ class Tally:
     def __str__(self) -> str:
         received = ", ".join(f"{number:,} {outcome}" for outcome, number in sorted(self.outcomes.items()))
         seconds = (
-            f"{max(p.asked for p in self.lost) - min(p.asked for p in self.lost):.1f} s" if self.lost else ""
+            f"{max(p.sent_at for p in self.lost) - min(p.sent_at for p in self.lost):.1f} s"
+            if self.lost
+            else ""
         )
         lost = f"{len(self.lost)} lost" + (f" within {seconds}" if seconds else "")
         wrong = f"{len(self.twice)} twice, {len(self.disordered)} out of order"
@@ -158,14 +160,14 @@ class Pusher(threading.Thread):
     def _push(self, user: str) -> None:
         self._last[user] += 1
         number = self._last[user]
-        asked = time.monotonic()
+        sent_at = time.monotonic()
         outcome = "unknown"
         with suppress(OSError, AssertionError, ValueError):
             outcome = self._ask(user, number)
         if outcome == "unknown" and self._http is not None:
             self._http.leave()
             self._http = None
-        self.pushes.append(Push(self.number, user, number, asked, time.monotonic(), outcome))
+        self.pushes.append(Push(self.number, user, number, sent_at, time.monotonic(), outcome))
 
     def _ask(self, user: str, number: int) -> str:
         form = {"appID": APP, "userID": user, "msgID": f"p{self.number}-{id(self)}-{next(self._names)}"}
@@ -292,17 +294,17 @@ class Traffic:
             self._lost(pushes),
             [key for key, times in self._arrived().items() if times > 1],
             disordered,
-            max((push.answered - push.asked for push in pushes), default=0.0),
+            max((push.answered - push.sent_at for push in pushes), default=0.0),
         )
 
     def slowest(self, pushers: Sequence[int], since: float, until: float) -> float:
         """Seconds of the slowest answer to these pushers' pushes that were asked in a span of time."""
         return max(
             (
-                push.answered - push.asked
+                push.answered - push.sent_at
                 for number in pushers
                 for push in [*self.pushers[number].pushes]
-                if since <= push.asked < until
+                if since <= push.sent_at < until
             ),
             default=0.0,
         )

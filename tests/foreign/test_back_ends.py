@@ -28,7 +28,7 @@ from tests.tools import NODE_MODULES
 from .conftest import CONFIG, OTHER_KEY, token
 from .people import SECONDS, Events, Person, both, person, refused, run
 
-ASKED = {"subscribe": "back_end", "publish": "back_end", "history_size": 10, "history_seconds": 60}
+CONSENT = {"subscribe": "back_end", "publish": "back_end", "history_size": 10, "history_seconds": 60}
 CALLS = ("connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc")
 PATH = "/connection/asked/websocket"
 
@@ -56,7 +56,7 @@ class BackEnd(Receiver):
         }
         self.reply = lambda post: self.answers.get(post.path, allow)(post)
 
-    def asked_for(self, call: str) -> list[dict[str, Any]]:
+    def requests_of(self, call: str) -> list[dict[str, Any]]:
         return [post.json for post in tuple(self.posts) if post.path == f"/{call}"]
 
 
@@ -67,25 +67,25 @@ def back_end() -> Iterator[BackEnd]:
 
 
 @pytest.fixture(scope="module")
-def asked(back_end: BackEnd, start_shared_server: StartServer) -> Server:
+def consenting(back_end: BackEnd, start_shared_server: StartServer) -> Server:
     urls: dict[str, Any] = {call: f"{back_end.url}/{call}" for call in CALLS}
     shop = CONFIG["apps"]["shop"]
     one = {
         **shop,
         "webhook": {"secret": SECRET},
         "back_ends": {**urls, "headers": ["Cookie"], "emulated_headers": ["X-Seat", "X-Bad"], "seconds": 30},
-        "channels": {"asked": ASKED, "open": {"subscribe": "anybody"}},
+        "channels": {"asked": CONSENT, "open": {"subscribe": "anybody"}},
     }
     plain = {
         "webhook": {"secret": SECRET},
         "back_ends": {**{call: urls[call] for call in ("connect", "subscribe", "publish")}, "seconds": 30},
-        "channels": {"asked": ASKED},
+        "channels": {"asked": CONSENT},
     }
     pusher = {
         **plain,
         "pusher": SHOP,
         "open": True,
-        "channels": {"*": {**ASKED, "history_size": 0, "history_seconds": 0}},
+        "channels": {"*": {**CONSENT, "history_size": 0, "history_seconds": 0}},
     }
     pusher["back_ends"] = {**{call: urls[call] for call in ("subscribe", "publish")}, "seconds": 30}
     listed = {**one, "back_ends": {**urls, "emulated_headers": ["Authorization"], "seconds": 30}}
@@ -122,7 +122,7 @@ async def fails(call: Awaitable[Any]) -> CentrifugeError:
 
 @both
 def test_a_forged_token_has_no_effect_where_the_back_end_decides(
-    asked: Server, back_end: BackEnd, protobuf: bool
+    consenting: Server, back_end: BackEnd, protobuf: bool
 ) -> None:
     """The app has no key, so nobody has verified the token but, perhaps, the back end."""
     user = f"boss-{protobuf}"
@@ -132,11 +132,11 @@ def test_a_forged_token_has_no_effect_where_the_back_end_decides(
     forged = jwt.encode({"sub": "mallory", **claims}, "a key of nobody, which is long enough", "HS256")
 
     def publish(operation: str, **target: str) -> None:
-        good(asked.http, operation, {"app": "consents", "text": "hi", **target}, key=OTHER_KEY)
+        good(consenting.http, operation, {"app": "consents", "text": "hi", **target}, key=OTHER_KEY)
 
     async def scenario() -> None:
         path = "/connection/consents/websocket"
-        async with person(asked, protobuf, path=path, token=forged) as one:
+        async with person(consenting, protobuf, path=path, token=forged) as one:
             assert (await one.events.next("on_subscribed")).channel == f"#{user}"
             await one.rpc("who")
             for channel in ("$private", "$other"):
@@ -145,15 +145,15 @@ def test_a_forged_token_has_no_effect_where_the_back_end_decides(
             assert (await one.events.next("on_publication")).channel == f"#{user}"
 
     run(scenario())
-    (posted,) = back_end.asked_for("authorise")
+    (posted,) = back_end.requests_of("authorise")
     assert (posted["token"], posted["user"]) == (forged, "")
-    (posted,) = back_end.asked_for("rpc")
+    (posted,) = back_end.requests_of("rpc")
     assert posted["user"] == user
     assert "meta" not in posted
 
 
 @both
-def test_a_back_end_says_who_a_client_is(asked: Server, back_end: BackEnd, protobuf: bool) -> None:
+def test_a_back_end_says_who_a_client_is(consenting: Server, back_end: BackEnd, protobuf: bool) -> None:
     back_end.answers["/connect"] = lambda _: answer(
         result={
             "user": "ann",
@@ -167,7 +167,7 @@ def test_a_back_end_says_who_a_client_is(asked: Server, back_end: BackEnd, proto
     async def scenario() -> None:
         headers = {"Cookie": "session=5"}
         data = json.dumps({"room": 7}).encode() if protobuf else {"room": 7}
-        async with person(asked, protobuf, path=PATH, headers=headers, data=data) as ann:
+        async with person(consenting, protobuf, path=PATH, headers=headers, data=data) as ann:
             connected = await ann.events.next("on_connected")
             assert ann.read(connected.data) == {"hello": 1}
             channels = {(await ann.events.next("on_subscribed")).channel for _ in range(2)}
@@ -177,10 +177,10 @@ def test_a_back_end_says_who_a_client_is(asked: Server, back_end: BackEnd, proto
             signed = post.headers["imserver-signature"]
             at = int(signed.partition(",")[0].removeprefix("t="))
             assert signed == signature(SECRET.encode(), post.body, at)
-            said = post.json
-            assert said.pop("client") == ann.client.client_id
-            assert said.pop("name", "python")
-            assert said == {
+            posted = post.json
+            assert posted.pop("client") == ann.client.client_id
+            assert posted.pop("name", "python")
+            assert posted == {
                 "transport": "websocket",
                 "protocol": "protobuf" if protobuf else "json",
                 "encoding": "json",
@@ -188,49 +188,49 @@ def test_a_back_end_says_who_a_client_is(asked: Server, back_end: BackEnd, proto
             }
             assert await ann.rpc("conversations") == {"conversations": [], "hasMore": False}
             await ann.client.rpc("own", ann.written({}))
-            assert back_end.asked_for("rpc")[0]["meta"] == {"plan": "gold"}
+            assert back_end.requests_of("rpc")[0]["meta"] == {"plan": "gold"}
             assert back_end.posts[-1].headers["cookie"] == "session=5"
 
     run(scenario())
 
 
 @pytest.mark.parametrize("bad", ["a\r\nX-Own: 1", "a\nb", "\u4f60", "", " a", "a" * 8193])
-def test_a_client_sets_listed_headers_and_no_others(asked: Server, back_end: BackEnd, bad: str) -> None:
+def test_a_client_sets_listed_headers_and_no_others(consenting: Server, back_end: BackEnd, bad: str) -> None:
     given = {"x-seat": "7", "Cookie": "forged", "X-Own": "1", "X-Bad": bad}
-    with Raw(asked.ws) as client:
+    with Raw(consenting.ws) as client:
         client.upgrade(PATH)
         client.send(text(json.dumps({"id": 1, "connect": {"headers": given}})))
-        eventually(lambda: bool(back_end.asked_for("connect")))
+        eventually(lambda: bool(back_end.requests_of("connect")))
     headers = back_end.posts[0].headers
     assert headers["x-seat"] == "7"
     assert not {"cookie", "x-own", "x-bad"} & headers.keys()
 
 
-def test_a_token_needs_no_back_end(asked: Server, back_end: BackEnd) -> None:
+def test_a_token_needs_no_back_end(consenting: Server, back_end: BackEnd) -> None:
     async def scenario() -> None:
-        async with person(asked, False, "bob", path=PATH) as bob:
+        async with person(consenting, False, "bob", path=PATH) as bob:
             assert (await bob.events.next("on_subscribed")).channel == "#bob"
-        assert not back_end.asked_for("connect")
+        assert not back_end.requests_of("connect")
 
     run(scenario())
 
 
-def test_a_renewed_token_has_new_facts_for_the_back_end(asked: Server, back_end: BackEnd) -> None:
-    with Raw(asked.ws) as client:
+def test_a_renewed_token_has_new_facts_for_the_back_end(consenting: Server, back_end: BackEnd) -> None:
+    with Raw(consenting.ws) as client:
         client.upgrade(PATH)
         for name, meta in (("connect", 1), ("refresh", 2)):
             client.send(text(json.dumps({"id": 1, name: {"token": token("ann", meta=meta)}})))
             assert name in client.message().json
         client.send(text('{"id":2,"rpc":{"method":"price"}}'))
         assert client.message().json == {"id": 2, "rpc": {}}
-    assert back_end.asked_for("rpc")[0]["meta"] == 2
+    assert back_end.requests_of("rpc")[0]["meta"] == 2
 
 
-def test_a_back_end_may_let_in_a_client_without_a_user(asked: Server, back_end: BackEnd) -> None:
+def test_a_back_end_may_let_in_a_client_without_a_user(consenting: Server, back_end: BackEnd) -> None:
     back_end.answers["/connect"] = lambda _: answer(result={})
 
     async def scenario() -> None:
-        async with person(asked, False, path=PATH) as guest:
+        async with person(consenting, False, path=PATH) as guest:
             await guest.subscribe("open:1")
             assert (await fails(guest.client.rpc("conversations", {}))).code == 101  # type: ignore[attr-defined]
 
@@ -251,15 +251,15 @@ def test_a_back_end_may_let_in_a_client_without_a_user(asked: Server, back_end: 
         ({"result": {"user": "x" * 256}}, 107),
     ],
 )
-def test_a_back_end_refuses_a_client(asked: Server, back_end: BackEnd, given: Any, code: int) -> None:
+def test_a_back_end_refuses_a_client(consenting: Server, back_end: BackEnd, given: Any, code: int) -> None:
     back_end.answers["/connect"] = lambda _: answer(**given)
-    assert run(refused(asked, path=PATH)) == code
+    assert run(refused(consenting, path=PATH)) == code
 
 
-def test_a_back_end_need_not_name_a_reason(asked: Server, back_end: BackEnd) -> None:
+def test_a_back_end_need_not_name_a_reason(consenting: Server, back_end: BackEnd) -> None:
     """``centrifuge-js`` heeds the code only if there is a reason."""
     back_end.answers["/connect"] = lambda _: answer(disconnect={"code": 3900})
-    with Raw(asked.ws) as client:
+    with Raw(consenting.ws) as client:
         client.upgrade(PATH)
         client.send(text('{"id":1,"connect":{}}'))
         while (end := client.frame(seconds=SECONDS)).opcode != CLOSE:
@@ -270,20 +270,20 @@ def test_a_back_end_need_not_name_a_reason(asked: Server, back_end: BackEnd) -> 
 @pytest.mark.parametrize(
     "given", [None, (500, b""), (200, b""), (200, b"[]"), (200, b"no"), (200, b'{"disconnect": {"code": 1}}')]
 )
-def test_a_client_comes_back_after_a_failure(asked: Server, back_end: BackEnd, given: Any) -> None:
+def test_a_client_comes_back_after_a_failure(consenting: Server, back_end: BackEnd, given: Any) -> None:
     answers = iter([given])
     back_end.answers["/connect"] = lambda _: next(answers, answer(result={"user": "ann"}))
 
     async def scenario() -> None:
-        async with person(asked, False, path=PATH, min_reconnect_delay=0.01) as ann:
+        async with person(consenting, False, path=PATH, min_reconnect_delay=0.01) as ann:
             assert (await ann.events.next("on_connecting")).code == 0
             assert (await ann.events.next("on_subscribed")).channel == "#ann"
 
     run(scenario())
-    assert len(back_end.asked_for("connect")) == 2
+    assert len(back_end.requests_of("connect")) == 2
 
 
-def test_a_back_end_may_answer_null_for_what_is_absent(asked: Server, back_end: BackEnd) -> None:
+def test_a_back_end_may_answer_null_for_what_is_absent(consenting: Server, back_end: BackEnd) -> None:
     nothing = {"expire_at": None, "info": None, "data": None, "channels": None, "subs": None, "meta": None}
     answers: dict[str, dict[str, Any]] = {
         "connect": {"result": {**nothing, "user": "ann"}},
@@ -295,7 +295,7 @@ def test_a_back_end_may_answer_null_for_what_is_absent(asked: Server, back_end: 
         back_end.answers[f"/{call}"] = lambda _, given=given: answer(**given, error=None, disconnect=None)
 
     async def scenario() -> None:
-        async with person(asked, False, path=PATH) as ann:
+        async with person(consenting, False, path=PATH) as ann:
             await ann.subscribe("asked:null")
             await ann.client.publish("asked:null", {})
             assert await ann.rpc("price") is None
@@ -305,13 +305,13 @@ def test_a_back_end_may_answer_null_for_what_is_absent(asked: Server, back_end: 
 
 @pytest.mark.parametrize("given", [{}, {"result": None}])
 def test_an_answer_without_a_result_allows_all_but_a_login(
-    asked: Server, back_end: BackEnd, given: dict[str, Any]
+    consenting: Server, back_end: BackEnd, given: dict[str, Any]
 ) -> None:
     for call in ("subscribe", "publish", "rpc"):
         back_end.answers[f"/{call}"] = lambda _: answer(**given)
 
     async def scenario() -> None:
-        async with person(asked, False, path=PATH) as ann:
+        async with person(consenting, False, path=PATH) as ann:
             _, events = await ann.subscribe("asked:nothing")
             await ann.client.publish("asked:nothing", {"n": 1})
             assert (await events.next("on_publication")).pub.data == {"n": 1}
@@ -320,10 +320,10 @@ def test_an_answer_without_a_result_allows_all_but_a_login(
     run(scenario())
 
 
-def test_an_app_with_a_connect_back_end_is_closed_to_other_clients(asked: Server) -> None:
-    with cmd_client(asked.ws) as client:
+def test_an_app_with_a_connect_back_end_is_closed_to_other_clients(consenting: Server) -> None:
+    with cmd_client(consenting.ws) as client:
         assert client.ask_cmd("login", {"userID": "eve", "app": "plain"})[0] == 1003
-    assert run(refused(asked, path="/connection/plain/websocket", token=token("eve"))) == 4505
+    assert run(refused(consenting, path="/connection/plain/websocket", token=token("eve"))) == 4505
 
 
 # --- sessions and subscriptions at their end ----------------------------------------------------------------
@@ -335,62 +335,64 @@ ends = pytest.mark.parametrize("ended", [{"result": {"expired": True}}, {}], ids
 @ends
 @pytest.mark.full
 def test_a_back_end_renews_a_session_until_it_has_expired(
-    asked: Server, back_end: BackEnd, ended: dict[str, Any]
+    consenting: Server, back_end: BackEnd, ended: dict[str, Any]
 ) -> None:
     first, renewed = iter([soon]), iter([lambda: {"result": soon()}])
     back_end.answers["/connect"] = lambda _: answer(result={"user": "ann", **next(first, dict)()})
     back_end.answers["/refresh"] = lambda _: answer(**next(renewed, lambda: ended)())
 
     async def scenario() -> None:
-        async with person(asked, False, path=PATH) as ann:
+        async with person(consenting, False, path=PATH) as ann:
             await ann.events.next("on_connected")
             assert (await ann.events.next("on_connecting")).code == 3005
             await ann.client.ready(SECONDS)
 
     run(scenario())
-    assert [each["user"] for each in back_end.asked_for("refresh")] == ["ann", "ann"]
+    assert [each["user"] for each in back_end.requests_of("refresh")] == ["ann", "ann"]
 
 
 @ends
 @pytest.mark.full
 def test_a_back_end_renews_a_subscription_until_it_has_expired(
-    asked: Server, back_end: BackEnd, ended: dict[str, Any]
+    consenting: Server, back_end: BackEnd, ended: dict[str, Any]
 ) -> None:
     renewed = iter([lambda: {"result": soon()}])
     back_end.answers["/subscribe"] = lambda _: answer(result=soon())
     back_end.answers["/sub_refresh"] = lambda _: answer(**next(renewed, lambda: ended)())
 
     async def scenario() -> None:
-        async with person(asked, False, path=PATH) as ann:
+        async with person(consenting, False, path=PATH) as ann:
             await ann.events.next("on_connected")
             await ann.subscribe("asked:ends")
             back_end.answers["/subscribe"] = allow
             assert (await ann.events.next("on_connecting")).code == 3006
 
     run(scenario())
-    said = back_end.asked_for("sub_refresh")
-    assert [(each["user"], each["channel"]) for each in said] == [("ann", "asked:ends")] * 2
+    posted = back_end.requests_of("sub_refresh")
+    assert [(each["user"], each["channel"]) for each in posted] == [("ann", "asked:ends")] * 2
 
 
 # --- channels -----------------------------------------------------------------------------------------------
 
 
 @both
-def test_a_back_end_decides_about_subscriptions(asked: Server, back_end: BackEnd, protobuf: bool) -> None:
+def test_a_back_end_decides_about_subscriptions(
+    consenting: Server, back_end: BackEnd, protobuf: bool
+) -> None:
     async def scenario() -> None:
-        async with person(asked, protobuf, "ann", path=PATH) as ann:
+        async with person(consenting, protobuf, "ann", path=PATH) as ann:
             back_end.answers["/subscribe"] = lambda _: answer(result={"info": {"role": 1}, "data": {"n": 2}})
             data = ann.written({"why": "tea"})
             events = Events()
             name = f"asked:{protobuf}"
-            asked_for = ann.client.new_subscription(name, events, data=data)  # type: ignore[arg-type]
-            await asked_for.subscribe()
+            subscription = ann.client.new_subscription(name, events, data=data)  # type: ignore[arg-type]
+            await subscription.subscribe()
             subscribed = await events.next("on_subscribed")
             assert ann.read(subscribed.data) == {"n": 2}
-            (said,) = back_end.asked_for("subscribe")
-            assert said["client"] == ann.client.client_id
-            assert (said["user"], said["channel"], said["data"]) == ("ann", name, {"why": "tea"})
-            await asked_for.publish(ann.written({"a": 1}))
+            (posted,) = back_end.requests_of("subscribe")
+            assert posted["client"] == ann.client.client_id
+            assert (posted["user"], posted["channel"], posted["data"]) == ("ann", name, {"why": "tea"})
+            await subscription.publish(ann.written({"a": 1}))
             info = (await events.next("on_publication")).pub.info
             assert ann.read(info.chan_info) == {"role": 1}
             back_end.answers["/subscribe"] = lambda _: answer(error={"code": 1403, "message": "no tea"})
@@ -403,25 +405,25 @@ def test_a_back_end_decides_about_subscriptions(asked: Server, back_end: BackEnd
                     assert (gone.code, gone.reason) == (code, "no tea")
                 else:
                     await one.ready(SECONDS)
-            assert len(back_end.asked_for("subscribe")) == 2
+            assert len(back_end.requests_of("subscribe")) == 2
 
     run(scenario())
 
 
-def test_a_subscription_is_tried_again_after_a_failure(asked: Server, back_end: BackEnd) -> None:
+def test_a_subscription_is_tried_again_after_a_failure(consenting: Server, back_end: BackEnd) -> None:
     answers = iter([None, (200, b'{"result": {"info": tea}}')])
     back_end.answers["/subscribe"] = lambda _: next(answers, answer(result={}))
 
     async def scenario() -> None:
-        async with person(asked, False, "ann", path=PATH) as ann:
+        async with person(consenting, False, "ann", path=PATH) as ann:
             await ann.subscribe("asked:again")
 
     run(scenario())
-    assert len(back_end.asked_for("subscribe")) == 3
+    assert len(back_end.requests_of("subscribe")) == 3
 
 
 @both
-def test_a_back_end_decides_about_publications(asked: Server, back_end: BackEnd, protobuf: bool) -> None:
+def test_a_back_end_decides_about_publications(consenting: Server, back_end: BackEnd, protobuf: bool) -> None:
     decided: dict[int, dict[str, Any]] = {
         1: {"result": {}},
         2: {"result": {"data": {"n": 20}}},
@@ -433,8 +435,8 @@ def test_a_back_end_decides_about_publications(asked: Server, back_end: BackEnd,
     async def scenario() -> None:
         name = f"asked:published-{protobuf}"
         async with (
-            person(asked, protobuf, "ann", path=PATH) as ann,
-            person(asked, False, "bob", path=PATH) as bob,
+            person(consenting, protobuf, "ann", path=PATH) as ann,
+            person(consenting, False, "bob", path=PATH) as bob,
         ):
             _, heard = await bob.subscribe(name)
             # Only the back end decides: a subscription is not needed.
@@ -450,16 +452,16 @@ def test_a_back_end_decides_about_publications(asked: Server, back_end: BackEnd,
                 failed = await fails(ann.client.publish(channel, ann.written({"n": 1})))
                 assert isinstance(failed, ReplyError)
                 assert failed.code == 103, channel
-        assert len(back_end.asked_for("publish")) == 4
+        assert len(back_end.requests_of("publish")) == 4
 
     run(scenario())
 
 
-def test_a_line_feed_in_json_breaks_no_frame(asked: Server, back_end: BackEnd) -> None:
+def test_a_line_feed_in_json_breaks_no_frame(consenting: Server, back_end: BackEnd) -> None:
     async def scenario() -> None:
         async with (
-            person(asked, True, "ann", path=PATH) as ann,
-            person(asked, False, "bob", path=PATH) as bob,
+            person(consenting, True, "ann", path=PATH) as ann,
+            person(consenting, False, "bob", path=PATH) as bob,
         ):
             _, heard = await bob.subscribe("asked:lines")
             await ann.client.publish("asked:lines", b'{\n"n":\n1}')
@@ -472,14 +474,14 @@ def test_a_line_feed_in_json_breaks_no_frame(asked: Server, back_end: BackEnd) -
 
 
 @both
-def test_other_methods_go_to_the_back_end(asked: Server, back_end: BackEnd, protobuf: bool) -> None:
+def test_other_methods_go_to_the_back_end(consenting: Server, back_end: BackEnd, protobuf: bool) -> None:
     back_end.answers["/rpc"] = lambda post: answer(result={"data": {"you": post.json["data"]}})
 
     async def scenario() -> None:
-        async with person(asked, protobuf, "ann", path=PATH) as ann:
+        async with person(consenting, protobuf, "ann", path=PATH) as ann:
             assert await ann.rpc("price", of="tea") == {"you": {"of": "tea"}}
-            (said,) = back_end.asked_for("rpc")
-            assert (said["user"], said["method"]) == ("ann", "price")
+            (posted,) = back_end.requests_of("rpc")
+            assert (posted["user"], posted["method"]) == ("ann", "price")
             back_end.answers["/rpc"] = lambda _: answer(
                 error={"code": 1400, "message": "?", "temporary": True}
             )
@@ -499,9 +501,9 @@ def test_other_methods_go_to_the_back_end(asked: Server, back_end: BackEnd, prot
     run(scenario())
 
 
-def test_without_a_back_end_there_is_no_other_method(asked: Server) -> None:
+def test_without_a_back_end_there_is_no_other_method(consenting: Server) -> None:
     async def scenario() -> None:
-        async with person(asked, False, "ann") as ann:
+        async with person(consenting, False, "ann") as ann:
             failed = await fails(ann.client.rpc("price", {}))
             assert isinstance(failed, ReplyError)
             assert failed.code == 104
@@ -510,7 +512,7 @@ def test_without_a_back_end_there_is_no_other_method(asked: Server) -> None:
 
 
 def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
-    asked: Server, back_end: BackEnd
+    consenting: Server, back_end: BackEnd
 ) -> None:
     open_again = threading.Event()
     order: list[str] = []
@@ -527,11 +529,11 @@ def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
 
     async def scenario() -> None:
         async with (
-            person(asked, False, "ann", path=PATH) as ann,
-            person(asked, False, "bob", path=PATH) as bob,
+            person(consenting, False, "ann", path=PATH) as ann,
+            person(consenting, False, "bob", path=PATH) as bob,
         ):
             waiting = [asyncio.create_task(ask(ann, each)) for each in ("price", "conversations")]
-            await asyncio.to_thread(eventually, lambda: back_end.asked_for("rpc"))
+            await asyncio.to_thread(eventually, lambda: back_end.requests_of("rpc"))
             await ask(bob, "conversations")
             assert order == ["conversations"]
             open_again.set()
@@ -546,12 +548,12 @@ def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
 
 def shop_rules(post: Post) -> Answer:
     """A small back end: it knows who connects, hides a channel, shouts what is published, and has prices."""
-    said = post.json
-    data = said.get("data", {})
+    posted = post.json
+    data = posted.get("data", {})
     if post.path == "/connect":
         return answer(result={"user": data["name"], "data": {"hello": data["name"]}})
-    if said.get("channel") == "asked:secret":
-        return answer(error={"code": 1403, "message": f"not for {said['user']}"})
+    if posted.get("channel") == "asked:secret":
+        return answer(error={"code": 1403, "message": f"not for {posted['user']}"})
     if post.path == "/subscribe":
         return answer(result={"info": data, "data": data})
     if post.path == "/publish":
@@ -561,22 +563,22 @@ def shop_rules(post: Post) -> Answer:
             if rude
             else answer(result={"data": data.upper()})
         )
-    if said["method"] != "price":
+    if posted["method"] != "price":
         return answer(error={"code": 1404, "message": "no such method"})
     return answer(result={"data": {"of": data["of"], "price": 3}})
 
 
 @pytest.mark.needs("node", "centrifuge")
-def test_the_sdks_go_through_all_back_ends(asked: Server, back_end: BackEnd) -> None:
+def test_the_sdks_go_through_all_back_ends(consenting: Server, back_end: BackEnd) -> None:
     back_end.reply = shop_rules
     app, channel = "listed", "asked:sdks"
     proof = {user: token(user, app=app, seconds=3600) for user in ("bob", "cid")}
-    with Client(asked.ws_url, app, "cid", token=proof["cid"]) as cid:
+    with Client(consenting.ws_url, app, "cid", token=proof["cid"]) as cid:
         cid.subscribe(channel)
         run_node(
             str(Path(__file__).with_name("back_ends.test.mjs")),
             NODE_PACKAGES=str(NODE_MODULES / "index.js"),
-            IM_WS=f"ws://{asked.ws.host}:{asked.ws.port}",
+            IM_WS=f"ws://{consenting.ws.host}:{consenting.ws.port}",
             IM_APP=app,
             IM_TOKEN=proof["bob"],
         )
@@ -602,12 +604,12 @@ def test_the_sdks_go_through_all_back_ends(asked: Server, back_end: BackEnd) -> 
 # --- clients of other dialects ------------------------------------------------------------------------------
 
 
-def test_a_back_end_is_asked_for_clients_of_the_cmd_dialect(asked: Server, back_end: BackEnd) -> None:
-    with logged_in(asked.ws, "ann", "asked", serviceToken=token("ann", app="asked", seconds=60)) as ann:
+def test_a_back_end_is_asked_for_clients_of_the_cmd_dialect(consenting: Server, back_end: BackEnd) -> None:
+    with logged_in(consenting.ws, "ann", "asked", serviceToken=token("ann", app="asked", seconds=60)) as ann:
         assert ann.ask_cmd("subscribe", {"channel": "asked:cmd"})[0] == 200
-        (said,) = back_end.asked_for("subscribe")
-        assert said.pop("client")
-        assert said == {
+        (posted,) = back_end.requests_of("subscribe")
+        assert posted.pop("client")
+        assert posted == {
             "transport": "websocket",
             "protocol": "cmd",
             "encoding": "json",
@@ -616,8 +618,8 @@ def test_a_back_end_is_asked_for_clients_of_the_cmd_dialect(asked: Server, back_
         }
         back_end.answers["/publish"] = lambda _: answer(result={"data": "tea!"})
         assert ann.ask_cmd("publish", {"channel": "asked:cmd", "text": "tea?"})[0] == 200
-        (said,) = back_end.asked_for("publish")
-        assert (said["data"], said["type"]) == ("tea?", "text")
+        (posted,) = back_end.requests_of("publish")
+        assert (posted["data"], posted["type"]) == ("tea?", "text")
         back_end.answers["/publish"] = lambda _: answer(error={"code": 1403, "message": "no"})
         code, _, data = ann.ask_cmd("publish", {"channel": "asked:cmd", "text": "tea?"})
         assert (code, data["refused"], data["error"]) == (1003, "denied", {"code": 1403, "message": "no"})
@@ -629,12 +631,12 @@ def test_a_back_end_is_asked_for_clients_of_the_cmd_dialect(asked: Server, back_
         ann.closed(4502)
 
 
-def test_a_back_end_is_asked_for_clients_of_pusher(asked: Server, back_end: BackEnd) -> None:
-    with PusherClient(asked.ws) as eve:
+def test_a_back_end_is_asked_for_clients_of_pusher(consenting: Server, back_end: BackEnd) -> None:
+    with PusherClient(consenting.ws) as eve:
         eve.say("pusher:subscribe", {"channel": "tea"})
         eve.event("pusher_internal:subscription_succeeded", "tea")
-        (said,) = back_end.asked_for("subscribe")
-        assert (said["protocol"], said["channel"]) == ("pusher", "tea")
+        (posted,) = back_end.requests_of("subscribe")
+        assert (posted["protocol"], posted["channel"]) == ("pusher", "tea")
         back_end.answers["/subscribe"] = lambda _: answer(error={"code": 1403, "message": "no tea"})
         eve.say("pusher:subscribe", {"channel": "no"})
         refusal = eve.event("pusher:subscription_error", "no")
@@ -645,6 +647,6 @@ def test_a_back_end_is_asked_for_clients_of_pusher(asked: Server, back_end: Back
         back_end.answers["/publish"] = lambda _: answer(error={"code": 1403, "message": "be quiet"})
         eve.say("client-said", {"n": 1}, "private-tea")
         assert "be quiet" in eve.event("pusher:error")["message"]
-        (said,) = back_end.asked_for("publish")
-        assert (said["channel"], said["type"], said["data"]) == ("private-tea", "client-said", {"n": 1})
-        assert len(back_end.asked_for("subscribe")) == 2
+        (posted,) = back_end.requests_of("publish")
+        assert (posted["channel"], posted["type"], posted["data"]) == ("private-tea", "client-said", {"n": 1})
+        assert len(back_end.requests_of("subscribe")) == 2

@@ -82,16 +82,16 @@ def test_too_many_tags_are_refused_with_the_limit(cent: Client, tags: dict[str, 
 
 
 def test_a_repeated_publication_is_dropped(cent: Client) -> None:
-    asked = PublishRequest(channel="past:once", data=1, idempotency_key="order-7")
-    first, again = cent.publish(asked), cent.publish(asked)
+    request = PublishRequest(channel="past:once", data=1, idempotency_key="order-7")
+    first, again = cent.publish(request), cent.publish(request)
     assert (first.offset, first.epoch) == (again.offset, again.epoch) == (1, first.epoch)
     assert cent.history(HistoryRequest(channel="past:once")).offset == 1
 
 
 def test_an_idempotency_key_acts_per_channel(cent: Client) -> None:
     for channel in ("past:key-a", "past:key-b"):
-        asked = PublishRequest(channel=channel, data=1, idempotency_key="order-8")
-        assert cent.publish(asked).offset == 1
+        request = PublishRequest(channel=channel, data=1, idempotency_key="order-8")
+        assert cent.publish(request).offset == 1
     channels = ["past:key-b", "past:key-c", "past:key-c"]
     answer = cent.broadcast(BroadcastRequest(channels=channels, data=1, idempotency_key="order-8"))
     assert [each.result and each.result.offset for each in answer.responses] == [1, 1, 1]
@@ -137,7 +137,7 @@ def ask(server: Server, path: str, body: Any, key: str = KEY) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("method", "asked"),
+    ("method", "fields"),
     [
         (
             "publish",
@@ -151,10 +151,10 @@ def ask(server: Server, path: str, body: Any, key: str = KEY) -> Any:
         ),
     ],
 )
-def test_null_means_absent_as_in_go(server: Server, method: str, asked: dict[str, Any]) -> None:
-    asked = {"channel": "past:null", **asked}
-    assert "result" in ask(server, f"/api/{method}", asked)
-    commands = [{method: asked, "broadcast": None}, {"broadcast": None}]
+def test_null_means_absent_as_in_go(server: Server, method: str, fields: dict[str, Any]) -> None:
+    fields = {"channel": "past:null", **fields}
+    assert "result" in ask(server, f"/api/{method}", fields)
+    commands = [{method: fields, "broadcast": None}, {"broadcast": None}]
     replies = ask(server, "/api/batch", {"commands": commands})["replies"]
     assert [*replies[0]] == [method]
     assert replies[1]["error"]["code"] == 104
@@ -241,10 +241,10 @@ def test_a_position_beyond_all_publications_is_none_that_can_be_recovered(
 ) -> None:
     channel = f"past:far-{offset}"
     since = {"offset": offset, "epoch": ""}
-    asked = {"channel": channel, "limit": 9, "since": since}
+    request = {"channel": channel, "limit": 9, "since": since}
     with logged_in(server, "far") as client:
         cent.publish(PublishRequest(channel=channel, data={"n": 1}))
-        assert ask(server, "/api/history", asked)["result"]["publications"] == []
+        assert ask(server, "/api/history", request)["result"]["publications"] == []
         assert ask(server, "/api/subscribe", {"user": "far", "channel": channel, "recover_since": since}) == {
             "result": {}
         }

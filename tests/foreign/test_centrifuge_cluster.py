@@ -42,12 +42,12 @@ def test_subscribers_on_json_first_nodes_share_channels(nodes: Nodes, protobuf: 
         proof = {name: token(name, channel="talk:json_first") for name in ("ann", "bob")}
         async with person(first, protobuf, "ann") as ann, person(second, protobuf, "bob") as bob:
             _, heard = await ann.subscribe("talk:json_first", token=proof["ann"])
-            talk, _ = await bob.subscribe("talk:json_first", token=proof["bob"])
+            subscription, _ = await bob.subscribe("talk:json_first", token=proof["bob"])
             joined = [(await heard.next("on_join")).info.user for _ in range(2)]
             assert joined == ["ann", "bob"]
-            await talk.publish(bob.written({"n": 1}))
+            await subscription.publish(bob.written({"n": 1}))
             assert ann.read((await heard.next("on_publication")).pub.data) == {"n": 1}
-            present = (await talk.presence()).clients
+            present = (await subscription.presence()).clients
             assert {each.user for each in present.values()} == {"ann", "bob"}
             await bob.client.disconnect()
             assert (await heard.next("on_leave")).info.user == "bob"
@@ -118,9 +118,9 @@ def test_a_stored_channel_has_one_order_on_both_nodes(nodes: Nodes, protobuf: bo
         assert one.history(HistoryRequest(channel=channel)) == two.history(HistoryRequest(channel=channel))
 
 
-@pytest.mark.parametrize("asked", [0, 1])
-def test_the_back_end_may_ask_either_node(nodes: Nodes, asked: int) -> None:
-    user, channel = f"eve-{asked}", f"talk:server-{asked}"
+@pytest.mark.parametrize("via", [0, 1])
+def test_the_back_end_may_ask_either_node(nodes: Nodes, via: int) -> None:
+    user, channel = f"eve-{via}", f"talk:server-{via}"
 
     async def scenario(cent: Cent) -> None:
         async with person(nodes.servers[0], False, user) as eve:
@@ -146,7 +146,7 @@ def test_the_back_end_may_ask_either_node(nodes: Nodes, asked: int) -> None:
             gone = await eve.events.next("on_disconnected")
             assert (gone.code, gone.reason) == (4504, "sold out")
 
-    with Cent(f"{nodes.servers[asked].http_url}/api", KEY, timeout=SECONDS) as cent:
+    with Cent(f"{nodes.servers[via].http_url}/api", KEY, timeout=SECONDS) as cent:
         run(scenario(cent))
 
 

@@ -53,15 +53,15 @@ def test_the_subprotocol_selects_the_form_of_frames(
 def test_a_frame_may_have_several_commands_and_every_reply_has_its_id(server: Server) -> None:
     with Raw(server.ws) as client:
         client.upgrade(PATH)
-        asked = [
+        commands = [
             CONNECT,
             '{"id":2,"subscribe":{"channel":"open:raw"}}',
             '{"id":3,"subscribe":{"channel":"open:raw"}}',
             '{"id":4,"unsubscribe":{"channel":"open:raw"}}',
             '{"id":5,"ping":{}}',
         ]
-        client.send(text("\n".join(asked)))
-        replies = [answered(client) for _ in asked]
+        client.send(text("\n".join(commands)))
+        replies = [answered(client) for _ in commands]
         assert [reply["id"] for reply in replies] == [1, 2, 3, 4, 5]
         assert replies[1] == {"id": 2, "subscribe": {}}
         assert replies[2] == {"id": 3, "error": {"code": 105, "message": "already subscribed"}}
@@ -81,8 +81,8 @@ def test_a_client_learns_of_the_history_what_it_asks_for(
 ) -> None:
     with Raw(server.ws) as client:
         client.upgrade(PATH)
-        asked = json.dumps({"id": 2, "subscribe": {"channel": "past:position", **options}})
-        client.send(text(f"{CONNECT}\n{asked}"))
+        request = json.dumps({"id": 2, "subscribe": {"channel": "past:position", **options}})
+        client.send(text(f"{CONNECT}\n{request}"))
         assert "connect" in answered(client)
         assert answered(client)["subscribe"].keys() == found
 
@@ -91,8 +91,8 @@ def test_a_client_learns_of_the_history_what_it_asks_for(
 def test_subscriptions_to_maps_and_polls_are_refused(server: Server, kind: int) -> None:
     with Raw(server.ws) as client:
         client.upgrade(PATH)
-        asked = json.dumps({"id": 2, "subscribe": {"channel": "open:map", "type": kind}})
-        client.send(text(f"{CONNECT}\n{asked}"))
+        request = json.dumps({"id": 2, "subscribe": {"channel": "open:map", "type": kind}})
+        client.send(text(f"{CONNECT}\n{request}"))
         assert "connect" in answered(client)
         assert answered(client)["error"]["code"] == 108
 
@@ -121,11 +121,11 @@ def test_an_expired_token_at_a_renewal_makes_the_client_reconnect(
     named = {"channel": channel} if channel else {}
     with Raw(server.ws) as client:
         client.upgrade(PATH)
-        asked = [CONNECT]
+        commands = [CONNECT]
         if channel:
-            asked.append(json.dumps({"id": 2, "subscribe": {**named, "token": token("raw", **named)}}))
-        client.send(text("\n".join(asked)))
-        assert [answered(client)["id"] for _ in asked] == list(range(1, len(asked) + 1))
+            commands.append(json.dumps({"id": 2, "subscribe": {**named, "token": token("raw", **named)}}))
+        client.send(text("\n".join(commands)))
+        assert [answered(client)["id"] for _ in commands] == list(range(1, len(commands) + 1))
         late = {**named, "token": token("raw", exp=1, **named)}
         client.send(text(json.dumps({"id": 3, "sub_refresh" if channel else "refresh": late})))
         assert close_code(client) == code
@@ -169,8 +169,8 @@ def test_expire_at_of_a_token_replaces_its_end(
             assert "connect" in answered(client)
         for name, seconds in ((begin, 0), (renew, 900), (renew, 0)):
             expire_at = int(time.time()) + seconds if seconds else 0
-            made = token("raw", seconds=100, expire_at=expire_at, **named)
-            client.send(text(json.dumps({"id": 2, name: {**named, "token": made}})))
+            session_token = token("raw", seconds=100, expire_at=expire_at, **named)
+            client.send(text(json.dumps({"id": 2, name: {**named, "token": session_token}})))
             found = answered(client)[name]
             assert (found.get("expires", False), found.get("ttl", 0) > 100) == (seconds > 0, seconds > 0)
 

@@ -66,8 +66,8 @@ def test_the_messages_of_a_user_are_reloaded_when_the_node_was_killed(
 
     def push(server: Server, *texts: str) -> None:
         for text in texts:
-            asked = {"app": "shop", "user": "ann", "text": text, "store": True}
-            good(server.http, "push", asked, key=KEY)
+            request = {"app": "shop", "user": "ann", "text": text, "store": True}
+            good(server.http, "push", request, key=KEY)
 
     def heard(*texts: str, again: bool = False) -> bool:
         """Whether the client has logged in, ``again`` too, and received these messages and no others."""

@@ -52,8 +52,8 @@ def test_a_token_needs_neither_app_nor_end(server: Server, protobuf: bool) -> No
 def test_tokens_with_several_algorithms_log_in(server: Server) -> None:
     async def scenario() -> None:
         for algorithm in ("HS256", "HS512"):
-            made = token("ann", algorithm)
-            async with person(server, False, token=made) as ann:
+            session_token = token("ann", algorithm)
+            async with person(server, False, token=session_token) as ann:
                 assert (await ann.rpc("conversations"))["hasMore"] is False
 
     run(scenario())
@@ -74,8 +74,8 @@ def test_in_an_open_app_a_token_names_the_user_and_gives_no_right(server: Server
     path = "/connection/hall/websocket"
 
     async def scenario() -> None:
-        made = token("zoe", channels=["news"]) + "forged"
-        async with person(server, False, path=path, token=made) as zoe:
+        session_token = token("zoe", channels=["news"]) + "forged"
+        async with person(server, False, path=path, token=session_token) as zoe:
             found = [(await zoe.events.next("on_subscribed")).channel for _ in range(2)]
             assert found == ["#zoe", "news"]
 
@@ -199,24 +199,24 @@ def test_a_publication_reaches_subscribers_with_its_author(server: Server, proto
         ):
             _, heard = await bob.subscribe("talk:7", token=token("bob", channel="talk:7"))
             proof = token("ann", channel="talk:7", info={"role": 1})
-            talk, own = await ann.subscribe("talk:7", token=proof)
+            subscription, own = await ann.subscribe("talk:7", token=proof)
             assert (await heard.next("on_join")).info.user == "bob"
             for events in (heard, own):
                 joined = (await events.next("on_join")).info
                 assert (joined.user, joined.client) == ("ann", ann.client.client_id)
-            await talk.publish(ann.written({"text": "你好"}))
+            await subscription.publish(ann.written({"text": "你好"}))
             for one, events in ((ann, own), (bob, heard)):
                 publication = (await events.next("on_publication")).pub
                 assert one.read(publication.data) == {"text": "你好"}
                 assert publication.info.user == "ann"
                 assert one.read(publication.info.conn_info) == {"name": "Ann"}
                 assert one.read(publication.info.chan_info) == {"role": 1}
-            present = (await talk.presence()).clients
+            present = (await subscription.presence()).clients
             assert {client.user for client in present.values()} == {"ann", "bob"}
             assert ann.client.client_id in present
-            stats = await talk.presence_stats()
+            stats = await subscription.presence_stats()
             assert (stats.num_clients, stats.num_users) == (2, 2)
-            await talk.unsubscribe()
+            await subscription.unsubscribe()
             assert (await heard.next("on_leave")).info.user == "ann"
 
     run(scenario())
@@ -227,13 +227,13 @@ def test_what_a_channel_does_not_have_is_not_available(server: Server, protobuf:
     async def scenario() -> None:
         async with person(server, protobuf, "ann") as ann:
             channel, _ = await ann.subscribe("open:2")
-            for asked, code in (
+            for ask, code in (
                 (channel.presence, 108),
                 (channel.presence_stats, 108),
                 (channel.history, 108),
             ):
                 with pytest.raises(ReplyError) as error:
-                    await asked()
+                    await ask()
                 assert code_of(error) == code
             with pytest.raises(ReplyError) as error:
                 await channel.publish(ann.written({}))
@@ -306,17 +306,17 @@ def test_a_client_that_comes_back_receives_exactly_what_it_missed(server: Server
         name = f"past:missed-{protobuf}"
         async with person(server, protobuf, "ann") as ann, person(server, protobuf, "bob") as bob:
             _, heard = await ann.subscribe(name, recoverable=True)
-            talk, _ = await bob.subscribe(name)
-            await talk.publish(bob.written(1))
+            subscription, _ = await bob.subscribe(name)
+            await subscription.publish(bob.written(1))
             assert (await heard.next("on_publication")).pub.offset == 1
             await ann.client.disconnect()
             for number in (2, 3, 4):
-                await talk.publish(bob.written(number))
+                await subscription.publish(bob.written(number))
             await ann.client.connect()
             await ann.client.ready(SECONDS)
             subscribed = await heard.next("on_subscribed")
             assert (subscribed.was_recovering, subscribed.recovered) == (True, True)
-            await talk.publish(bob.written(5))
+            await subscription.publish(bob.written(5))
             found = [(await heard.next("on_publication")).pub for _ in range(4)]
             assert [(each.offset, ann.read(each.data)) for each in found] == [
                 (2, 2),
@@ -334,31 +334,31 @@ def test_a_stored_channel_has_the_positions_of_the_log(server: Server, protobuf:
         name = f"kept:missed-{protobuf}"
         async with person(server, protobuf, "ann") as ann, person(server, protobuf, "bob") as bob:
             _, heard = await ann.subscribe(name, recoverable=True)
-            talk, _ = await bob.subscribe(name)
+            subscription, _ = await bob.subscribe(name)
             other, _ = await bob.subscribe(f"{name}-other")
-            await talk.publish(bob.written(1))
+            await subscription.publish(bob.written(1))
             first = (await heard.next("on_publication")).pub
             await ann.client.disconnect()
             for number in (2, 3, 4):
                 await other.publish(bob.written(0))
-                await talk.publish(bob.written(number))
+                await subscription.publish(bob.written(number))
             await ann.client.connect()
             await ann.client.ready(SECONDS)
             subscribed = await heard.next("on_subscribed")
             assert (subscribed.was_recovering, subscribed.recovered) == (True, True)
-            await talk.publish(bob.written(5))
+            await subscription.publish(bob.written(5))
             found = [(await heard.next("on_publication")).pub for _ in range(4)]
             assert [ann.read(each.data) for each in found] == [2, 3, 4, 5]
             offsets = [first.offset, *[each.offset for each in found]]
             assert [offset - offsets[0] for offset in offsets] == [0, 2, 4, 6, 7]
-            page = await talk.history(limit=-1)
+            page = await subscription.history(limit=-1)
             assert [each.offset for each in page.publications] == offsets
-            rest = await talk.history(limit=2, since=StreamPosition(offsets[1], page.epoch))
+            rest = await subscription.history(limit=2, since=StreamPosition(offsets[1], page.epoch))
             assert [each.offset for each in rest.publications] == offsets[2:4]
-            newest = await talk.history(limit=2, reverse=True)
+            newest = await subscription.history(limit=2, reverse=True)
             assert [each.offset for each in newest.publications] == offsets[:-3:-1]
             with pytest.raises(ReplyError) as error:
-                await talk.history(limit=1, since=StreamPosition(1, "another"))
+                await subscription.history(limit=1, since=StreamPosition(1, "another"))
             assert code_of(error) == 112
 
     run(scenario())
@@ -370,12 +370,12 @@ def test_a_client_that_missed_too_much_is_not_recovered(server: Server, protobuf
         name = f"past:much-{protobuf}"
         async with person(server, protobuf, "ann") as ann, person(server, protobuf, "bob") as bob:
             _, heard = await ann.subscribe(name, recoverable=True)
-            talk, _ = await bob.subscribe(name)
-            await talk.publish(bob.written(0))
+            subscription, _ = await bob.subscribe(name)
+            await subscription.publish(bob.written(0))
             await heard.next("on_publication")
             await ann.client.disconnect()
             for number in range(25):
-                await talk.publish(bob.written(number))
+                await subscription.publish(bob.written(number))
             await ann.client.connect()
             subscribed = await heard.next("on_subscribed")
             assert (subscribed.was_recovering, subscribed.recovered) == (True, False)
@@ -420,9 +420,9 @@ def test_the_token_of_a_subscription_is_renewed_at_its_end(server: Server, proto
         async with person(server, protobuf, "ann") as ann:
             name = "talk:short"
             first = token("ann", channel=name, seconds=4)
-            talk, _ = await ann.subscribe(name, token=first, get_token=fresh)
+            subscription, _ = await ann.subscribe(name, token=first, get_token=fresh)
             await asyncio.wait_for(renewed.wait(), SECONDS)
-            await talk.publish(ann.written({}))
+            await subscription.publish(ann.written({}))
 
     run(scenario())
 
@@ -430,8 +430,10 @@ def test_the_token_of_a_subscription_is_renewed_at_its_end(server: Server, proto
 @both
 def test_a_token_may_subscribe_its_client(server: Server, protobuf: bool) -> None:
     async def scenario() -> None:
-        made = token("ann", channels=["open:3"], subs={"past:4": {"data": {"x": 1}, "info": {"r": 2}}})
-        async with person(server, protobuf, token=made) as ann:
+        session_token = token(
+            "ann", channels=["open:3"], subs={"past:4": {"data": {"x": 1}, "info": {"r": 2}}}
+        )
+        async with person(server, protobuf, token=session_token) as ann:
             subscribed = [await ann.events.next("on_subscribed") for _ in range(3)]
             found = {each.channel: each for each in subscribed}
             assert found.keys() == {"#ann", "open:3", "past:4"}
@@ -451,8 +453,8 @@ def test_a_subscription_by_the_server_goes_on_after_a_gap(start_server: StartSer
     server = start_server(config={**CONFIG, "limits": {"history_bytes": 4000}})
 
     async def scenario(cent: Cent) -> None:
-        made = token("ann", **({} if by_api else {"channels": ["past:gap"]}))
-        async with person(server, False, token=made) as ann:
+        session_token = token("ann", **({} if by_api else {"channels": ["past:gap"]}))
+        async with person(server, False, token=session_token) as ann:
             await ann.events.next("on_subscribed")  # #ann
             if by_api:
                 cent.subscribe(SubscribeRequest(user="ann", channel="past:gap"))
@@ -479,13 +481,13 @@ def test_members_of_a_group_subscribe_to_its_channels_until_they_leave(
     server: Server, protobuf: bool
 ) -> None:
     user = f"member{number()}"
-    made = good(
+    answer = good(
         server.http,
         "groups/create",
         {"app": "shop", "user": user, "name": "tea", "members": ["bob"]},
         key=KEY,
     )
-    group = made["group"]
+    group = answer["group"]
 
     def publish(channel: str, text: str) -> None:
         good(server.http, "channels/publish", {"app": "shop", "channel": channel, "text": text}, key=KEY)
@@ -607,8 +609,8 @@ def test_rpc_carries_the_commands_of_groups(server: Server, protobuf: bool) -> N
     path = "/connection/club/websocket"
     people = []
     for nickname in ("ann", "bob", "cid"):
-        made = User.register(server, "club", key=OTHER_KEY, nickname=nickname)
-        people.append((made.user, made.token))
+        answer = User.register(server, "club", key=OTHER_KEY, nickname=nickname)
+        people.append((answer.user, answer.token))
     (ann, ann_token), (bob, bob_token), (cid, _) = people
 
     async def scenario() -> None:
@@ -616,10 +618,10 @@ def test_rpc_carries_the_commands_of_groups(server: Server, protobuf: bool) -> N
             person(server, protobuf, path=path, token=ann_token) as a,
             person(server, protobuf, path=path, token=bob_token) as b,
         ):
-            made = await a.rpc("createGroup", name="tea", members=[bob])
-            group = made["group"]
-            assert made == {"group": group, "name": "tea", "role": "owner", "open": False}
-            assert await b.rpc("groups") == {"groups": [{**made, "role": "member"}], "hasMore": False}
+            answer = await a.rpc("createGroup", name="tea", members=[bob])
+            group = answer["group"]
+            assert answer == {"group": group, "name": "tea", "role": "owner", "open": False}
+            assert await b.rpc("groups") == {"groups": [{**answer, "role": "member"}], "hasMore": False}
             assert await b.rpc("inviteToGroup", group=group, members=[cid]) == {
                 "group": group,
                 "users": [cid],

@@ -19,7 +19,7 @@ from imserver.http.operation import Resource, refuse, route_of
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from tests.api.fakes import LIMITED, FakeNode
 
-made: Counter[str] = Counter()
+built: Counter[str] = Counter()
 
 
 class Greeter(Struct, frozen=True):
@@ -35,14 +35,14 @@ class Greeting(Struct):
     text: str
 
 
-class Asked(Struct):
+class Name(Struct):
     """A query."""
 
     name: str = "all"
 
 
 def greeter(core: Core, api: Api) -> Greeter:
-    made["greeter"] += 1
+    built["greeter"] += 1
     return Greeter(f"hello of {core.config.app.http_port}", api)
 
 
@@ -54,9 +54,9 @@ routes = Resource("greetings", service=greeter, refusals={Rude: refuse(errors.HT
 
 
 @routes.get("/greetings", ANYONE)
-def greet(greeter: Greeter, call: Call, asked: Asked) -> Greeting:
+def greet(greeter: Greeter, call: Call, request: Name) -> Greeting:
     """Greet."""
-    return Greeting(f"{greeter.word}: {asked.name}")
+    return Greeting(f"{greeter.word}: {request.name}")
 
 
 @routes.post("/greetings/most", ANYONE)
@@ -66,18 +66,18 @@ def most(greeter: Greeter, call: Call) -> HttpResponse:
 
 
 @routes.post("/greetings/refused", ANYONE, status=201)
-def refused(greeter: Greeter, call: Call, asked: Asked) -> Greeting:
+def refused(greeter: Greeter, call: Call, request: Name) -> Greeting:
     """Refuse some, fail for others."""
-    if asked.name == "bug":
-        raise KeyError(asked.name)
-    if asked.name != "all":
-        raise Rude(asked.name)
+    if request.name == "bug":
+        raise KeyError(request.name)
+    if request.name != "all":
+        raise Rude(request.name)
     return Greeting("hello")
 
 
 @pytest.fixture
 def api() -> Api:
-    made.clear()
+    built.clear()
     node: Any = FakeNode()
     rows = [route_of(row) for row in routes.rows]
     return Api(node, rows, {"greetings/most": rows[1], "greetings/refused": rows[2]}, lambda most, demo: b"")
@@ -91,7 +91,7 @@ def ask(api: Api, method: str, path: str) -> Any:
 def test_a_service_is_made_once_for_all_routes_and_commands(api: Api) -> None:
     assert ask(api, "GET", "/greetings") == {"text": "hello of 8080: all"}
     services = [each.service for each in (*api.endpoints.values(), *api.commands.values())]
-    assert made == {"greeter": 1}
+    assert built == {"greeter": 1}
     assert [each is services[0] for each in services] == [True] * 5
 
 

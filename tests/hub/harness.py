@@ -149,12 +149,14 @@ class Harness(SocketHarness):
 
     _tables: tuple[CommandTable, ...] = ()
     max_channels = 0
-    keep_talks = False
+    store_conversations = False
     channel_settings: Mapping[str, ChannelSettings] = {}
 
     def settings_of(self, _app: str) -> TenantSettings:
         return TenantSettings(
-            max_channels=self.max_channels, channels=dict(self.channel_settings), keep_talks=self.keep_talks
+            max_channels=self.max_channels,
+            channels=dict(self.channel_settings),
+            store_conversations=self.store_conversations,
         )
 
     def look(self, connection: Connection) -> None:

@@ -21,7 +21,7 @@ class FromLog:
     def __init__(self, node: Harness) -> None:
         self.tracker: AckTracker = node.ack_tracker
         self.connection, self.client = node.login("101", "bob")
-        self.acks = self.connection.log_subscription = AckingLogSubscription(held=None)
+        self.acks = self.connection.log_subscription = AckingLogSubscription(backlog=None)
         self.resent: list[int] = []
 
     def deliver(self) -> None:
@@ -156,7 +156,7 @@ def test_the_time_of_a_log_subscription_ends_with_it() -> None:
         client = FromLog(node)
         client.deliver()
         pass_time(client, 1)
-        client.acks = client.connection.log_subscription = AckingLogSubscription(held=None)
+        client.acks = client.connection.log_subscription = AckingLogSubscription(backlog=None)
         client.deliver()
         pass_time(client, ACK_SECONDS - 1)
         assert client.resent == []

@@ -50,14 +50,14 @@ def test_who_showed_no_sign_of_life_for_too_long_is_closed_with_4001() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "renewed"),
+    ("frame_text", "renewed"),
     [('{"cmd":"heartbeat"}', True), ('{"cmd":"ping"}', False), ("nonsense", False), ('{"cmd":"x"}', False)],
 )
-def test_a_heartbeat_renews_a_session_and_nothing_else_does(said: str, renewed: bool) -> None:
+def test_a_heartbeat_renews_a_session_and_nothing_else_does(frame_text: str, renewed: bool) -> None:
     with Harness(heartbeat_seconds=360) as harness:
         connection, client = harness.login("101", "ann")
         age(connection, 400)
-        client.send(text(said))
+        client.send(text(frame_text))
         client.probe()
         harness.sweep.sweep()
         assert (connection.state == OPEN) is renewed

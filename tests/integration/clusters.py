@@ -137,8 +137,8 @@ def nodes_of(folder: Path, number: int, redis: RedisServer | None = None, **conf
 
 def states(server: Server, key: str = "") -> dict[str, Any]:
     """The states of all nodes, as one node tells. ``key``: the API key to ask with."""
-    asked = bearer(request("/system/state?cluster=true"), key)
-    data: dict[str, Any] = good(ask(server.http, asked))
+    question = bearer(request("/system/state?cluster=true"), key)
+    data: dict[str, Any] = good(ask(server.http, question))
     return data
 
 

@@ -26,7 +26,7 @@ def form(
     return ask(address, request(path, method=method, headers=headers, body=encoded.encode()))
 
 
-def said(response: Response) -> tuple[int, str]:
+def code_and_message(response: Response) -> tuple[int, str]:
     """Code and text of an answer without data, whose status is 200."""
     assert response.status == 200, response
     assert list(response.json) == ["code", "msg"], response.json

@@ -110,10 +110,10 @@ def login(token: str, device: str = "", cursor: int | None = None, acks: bool = 
     return sent(LOGIN, field(1, token.encode()) + field(2, device.encode()) + where + field(4, int(acks)))
 
 
-def message(number: int, said: SentMessage, client_msg_id: str = "", **more: int | str) -> bytes:
+def message(number: int, fields: SentMessage, client_msg_id: str = "", **more: int | str) -> bytes:
     """``more``: fields of :data:`FURTHER`."""
-    values: tuple[Any, ...] = said
-    data = b"".join(field(place, value) for place, value in enumerate(values, 1))
+    values: tuple[Any, ...] = fields
+    data = b"".join(field(number, value) for number, value in enumerate(values, 1))
     for name, value in more.items():
         data += field(FURTHER.index(name) + 8, value.encode() if isinstance(value, str) else value)
     up = field(1, data) + field(2, number) + field(3, client_msg_id.encode())
@@ -135,15 +135,15 @@ def outputs(payload: bytes) -> list[Output]:
     return found
 
 
-def said(data: bytes) -> SentMessage:
+def message_in(data: bytes) -> SentMessage:
     row = one(data)
-    return SentMessage(*(row.get(place, default) for place, default in enumerate(SentMessage(), 1)))
+    return SentMessage(*(row.get(number, default) for number, default in enumerate(SentMessage(), 1)))
 
 
 def further(data: bytes) -> dict[str, Any]:
     """What a message has beyond the fields of the original; its kind by name."""
     row = one(data)
-    found = {name: row[place] for place, name in enumerate(FURTHER, 8) if place in row}
+    found = {name: row[number] for number, name in enumerate(FURTHER, 8) if number in row}
     return {**found, "kind": KINDS[found.get("kind", 0)]}
 
 
@@ -152,7 +152,7 @@ def pushed(output: Output) -> SentMessage:
     assert (output.kind, output.code, output.text) == (MESSAGE, 200, "Success")
     row = one(output.data)
     assert set(row) == {1}
-    return said(row[1])
+    return message_in(row[1])
 
 
 def acked(output: Output) -> tuple[int, int]:
@@ -185,7 +185,7 @@ def synced(output: Output) -> tuple[list[SentMessage], bool]:
     rows = fields(output.data)
     assert all(number == 1 for number, _ in rows[:-1])
     more = bool(rows) and rows[-1] == (2, 1)
-    return [said(data) for number, data in rows if number == 1], more
+    return [message_in(data) for number, data in rows if number == 1], more
 
 
 # --- over the wire ------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class ProtobufClient(Raw):
         self.upgrade(path)
         return self
 
-    def tell(self, payload: bytes) -> None:
+    def send_payload(self, payload: bytes) -> None:
         self.send(frame(BINARY, payload))
 
     def output(self, seconds: float = PATIENCE_SECONDS) -> Output:
@@ -217,17 +217,17 @@ class ProtobufClient(Raw):
 
     def login(self, token: str, device: str = "") -> None:
         """Log in, and read the ack."""
-        self.tell(login(token, device))
+        self.send_payload(login(token, device))
         assert self.output() == Output(ACK, 200, "Success", b"\x08\x03")
 
     def resume(self, token: str, cursor: int = 0, device: str = "", acks: bool = False) -> tuple[bool, bool]:
         """Log in with a cursor: whether what was missed comes, and whether to begin anew."""
-        self.tell(login(token, device, cursor, acks))
+        self.send_payload(login(token, device, cursor, acks))
         return recovered(self.output())
 
-    def asked(self, kind: int, data: bytes = b"") -> list[tuple[int, Any]]:
+    def answers_to(self, kind: int, data: bytes = b"") -> list[tuple[int, Any]]:
         """The fields of the answer to a question."""
-        self.tell(sent(kind, data))
+        self.send_payload(sent(kind, data))
         found = self.output()
         assert (found.kind, found.code) == (kind, 200), found
         return fields(found.data)
@@ -237,17 +237,17 @@ class ProtobufClient(Raw):
         found: list[SentMessage] = []
         more = True
         while more:
-            self.tell(sync(found[-1].seq if found else after))
+            self.send_payload(sync(found[-1].seq if found else after))
             messages, more = synced(self.output())
             assert not more or len(messages) == 50 or len(messages[0].content) > 10_000
             found += messages
         return found
 
     def single(self, number: int, to: int, text: str, **more: str) -> None:
-        self.tell(message(number, SentMessage(SINGLE, to, self.id, 1, text.encode(), time=7), **more))
+        self.send_payload(message(number, SentMessage(SINGLE, to, self.id, 1, text.encode(), time=7), **more))
 
     def group(self, number: int, to: int, text: str) -> None:
-        self.tell(message(number, SentMessage(GROUP, to, self.id, 1, text.encode(), time=7)))
+        self.send_payload(message(number, SentMessage(GROUP, to, self.id, 1, text.encode(), time=7)))
 
     def quiet(self) -> None:
         super().quiet()

@@ -34,15 +34,15 @@ class Client(Raw):
             self.socket_id = json.loads(first["data"])["socket_id"]
 
     def say(self, event: str, data: Any, channel: str = "") -> None:
-        said = {"event": event, "data": data} | ({"channel": channel} if channel else {})
-        self.send(text(json.dumps(said)))
+        frame = {"event": event, "data": data} | ({"channel": channel} if channel else {})
+        self.send(text(json.dumps(frame)))
 
     def asks(self, channel: str, member: Any = None, secret: str = SHOP["secret"]) -> None:
         """Ask for a subscription with a signature."""
         data = "" if member is None else json.dumps(member)
         signed = ":".join([self.socket_id, channel, *([data] if data else [])])
-        asked = {"channel": channel, "auth": f"{SHOP['key']}:{sign(signed, secret)}"}
-        self.say("pusher:subscribe", asked | ({"channel_data": data} if data else {}))
+        question = {"channel": channel, "auth": f"{SHOP['key']}:{sign(signed, secret)}"}
+        self.say("pusher:subscribe", question | ({"channel_data": data} if data else {}))
 
     def subscribes(self, channel: str, user: str = "") -> Any:
         """Subscribe, and return the state of the channel."""

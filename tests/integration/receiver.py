@@ -78,7 +78,7 @@ class Receiver:
         return {"url": f"{self.url}/events", "secret": SECRET}
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def authorising(self) -> dict[str, Any]:
         """An app's ``webhook`` that asks this receiver about logins."""
         return {"authorise_url": f"{self.url}/authorise", "secret": SECRET}
 

@@ -54,9 +54,9 @@ def growth_of(pid: int) -> Callable[[], int]:
 def stop(server: Server) -> None:
     """End a server; fail with the first traceback in its log, if there is one."""
     server.stop()
-    said = f"{server.output}\n{server.log_text}"
-    at = said.find("Traceback")
-    assert at < 0, f"the log has {said.count('Traceback')} tracebacks: {said[at - 300 : at + 3000]}"
+    output = f"{server.output}\n{server.log_text}"
+    at = output.find("Traceback")
+    assert at < 0, f"the log has {output.count('Traceback')} tracebacks: {output[at - 300 : at + 3000]}"
 
 
 def open_files(wanted: int) -> int:

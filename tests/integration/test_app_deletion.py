@@ -84,7 +84,7 @@ def test_all_nodes_close_the_sessions_and_deliver_nothing_more(tmp_path: Path) -
 @pytest.mark.full
 def test_files_in_a_bucket_go_with_their_app_even_if_it_fails_at_first(launch: Launch) -> None:
     with standing_in() as bucket:
-        place = {
+        bucket_settings = {
             "s3_url": bucket.url,
             "s3_bucket": NAME,
             "s3_region": REGION,
@@ -92,7 +92,7 @@ def test_files_in_a_bucket_go_with_their_app_even_if_it_fails_at_first(launch: L
             "s3_secret_key": SECRET_KEY,
         }
         server = launch(
-            "front", storage={"look_seconds": LOOK_SECONDS}, uploads={"min_free_bytes": 0, **place}
+            "front", storage={"look_seconds": LOOK_SECONDS}, uploads={"min_free_bytes": 0, **bucket_settings}
         )
         _delete_with_bucket(server.http, bucket)
 
@@ -102,7 +102,7 @@ def _delete_with_bucket(http: Address, bucket: Standin) -> None:
     for number in range(3):
         upload(http, f"file{number}")
     store(http, "ann", "hi")
-    kept = upload(http, "kept", "101")
+    uploaded = upload(http, "kept", "101")
     assert len(bucket.objects) == 4
     bucket.failures = ["500"] * 6
     status, code, _ = refused(http, "apps/delete", {"app": APP, "confirm": APP})
@@ -111,4 +111,4 @@ def _delete_with_bucket(http: Address, bucket: Standin) -> None:
     bucket.failures = []
     deleted = good(http, "apps/delete", {"app": APP, "confirm": APP})
     assert (deleted["uploads"], deleted["messages"]) == (3, 1), "called again, it deletes the rest"
-    assert list(bucket.objects) == [kept["id"]]
+    assert list(bucket.objects) == [uploaded["id"]]

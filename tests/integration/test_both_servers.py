@@ -15,7 +15,7 @@ from .raw import Raw, close, frame, handshake, request, text
 from .setting import APPS, ECHO_PATH, Launch
 
 APP = APPS[0]
-MADE_ANEW = [
+VARYING = [
     (re.compile(rb"\r\n(?:Date|Connection): [^\r]*"), b""),
     (re.compile(rb'"request_id":"[^"]*"'), b'"request_id":"-"'),
     (re.compile(rb"\r\nX-Request-Id: [^\r]*", re.IGNORECASE), b""),
@@ -63,7 +63,7 @@ def sorted_heads(data: bytes) -> bytes:
         refused = head[9:12] >= b"400"
         if size and (b'"request_id"' in body or (refused and not body)):  # the latter to HEAD
             head = head.replace(size[0], b"")  # ids grow longer as they are counted up
-        for pattern, instead in MADE_ANEW:
+        for pattern, instead in VARYING:
             head, body = pattern.sub(instead, head), pattern.sub(instead, body)
         first, *lines = head.split(b"\r\n")
         found += [first, *sorted(alphabetic(line.lower()) for line in lines), b"", body]

@@ -71,16 +71,16 @@ def test_a_bot_in_a_group(server: Server) -> None:
         assert (command["bot"], command["command"]) == (bot.user, "brew")
         good(at_bob, "send", conversation=group, text="not for bots")
         good(at_bob, "send", conversation=group, text="/brew green")
-        asked = entry(at_bot)
-        assert asked["meta"] == {
+        question = entry(at_bot)
+        assert question["meta"] == {
             "command": {"bot": bot.user, "name": "brew", "text": "green"},
             "bots": [bot.user],
         }
         assert [entry(at_ann)["text"] for _ in range(2)] == ["not for bots", "/brew green"]
-        good(at_bot, "react", id=asked["id"], emoji="+1")
+        good(at_bot, "react", id=question["id"], emoji="+1")
         for one in (at_ann, at_bob, at_bot):
             seen = entry(one)
-            assert (seen["kind"], seen["from"], seen["about"]) == ("reaction", bot.user, asked["id"])
+            assert (seen["kind"], seen["from"], seen["about"]) == ("reaction", bot.user, question["id"])
         buttons = [[{"text": "Milk", "value": "m"}]]
         answered = good(at_bot, "send", conversation=group, text="Milk?", buttons=buttons)["id"]
         assert entry(at_bob)["meta"]["buttons"] == buttons
@@ -101,7 +101,7 @@ def test_a_bot_in_a_group(server: Server) -> None:
         stream.listen(app="staff", token=bot.token, cursor=0)
         read = [stream.stored() for _ in range(5)]
         assert [each["kind"] for each in read] == ["group", "message", "reaction", "message", "press"]
-        assert [each["id"] for each in read[1:]] == [asked["id"], seen["id"], answered, found["id"]]
+        assert [each["id"] for each in read[1:]] == [question["id"], seen["id"], answered, found["id"]]
 
 
 def test_a_streamed_answer_reaches_everybody_in_the_conversation(server: Server) -> None:

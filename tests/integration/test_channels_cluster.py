@@ -224,15 +224,20 @@ def test_a_connection_is_reached_and_closed_by_its_id_from_any_node(nodes: Nodes
     ):
         sessions = sessions_of(nodes.http[2], app, "ann")
         assert {each["device"] for each in sessions} == {"phone", ""}
-        [made] = [each["connection"] for each in sessions if each["device"] == "phone"]
+        [connection_id] = [each["connection"] for each in sessions if each["device"] == "phone"]
         for address in nodes.http:
-            assert good(address, "push", {"app": str(app), "connection": made, "text": "hello"})["sent"] == 1
-            assert good(address, "connections/show", app=app, connection=made)["user"] == "ann"
+            assert (
+                good(address, "push", {"app": str(app), "connection": connection_id, "text": "hello"})["sent"]
+                == 1
+            )
+            assert good(address, "connections/show", app=app, connection=connection_id)["user"] == "ann"
         assert texts(phone, 3) == ["hello"] * 3
         nothing(desk)
-        good(nodes.http[1], "disconnect", {"app": str(app), "connections": [made]})
+        good(nodes.http[1], "disconnect", {"app": str(app), "connections": [connection_id]})
         phone.closed(errors.CLOSE_KICKED)
-        eventually(lambda: call(nodes.http[2], "connections/show", app=app, connection=made).status == 404)
+        eventually(
+            lambda: call(nodes.http[2], "connections/show", app=app, connection=connection_id).status == 404
+        )
         nothing(desk)
 
 

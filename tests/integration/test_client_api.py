@@ -297,17 +297,17 @@ def guarded(launch: Launch, http_server: str) -> Server:
     return launch(http_server, api={"keys": keys}, apps={"system:shop": {"open": True}})
 
 
-def asked(server: Server, path: str, system: str | None, key: str = "") -> Response:
+def called(server: Server, path: str, system: str | None, key: str = "") -> Response:
     return ask(server.http, api_request(path, {**WHOLE, "systemId": fresh("new")}, system, key=key))
 
 
 def test_without_a_key_nobody_learns_which_systems_there_are(guarded: Server) -> None:
-    known = asked(guarded, "is_online", "shop")
-    unknown = asked(guarded, "is_online", "nobody")
+    known = called(guarded, "is_online", "shop")
+    unknown = called(guarded, "is_online", "nobody")
     assert known.body == unknown.body
     assert refused(known) == "未授权"
-    assert refused(asked(guarded, "is_online", "nobody", ADMIN)) == "系统ID无效"
-    assert refused(asked(guarded, "is_online", None, ADMIN)) == "系统ID不能为空"
+    assert refused(called(guarded, "is_online", "nobody", ADMIN)) == "系统ID无效"
+    assert refused(called(guarded, "is_online", None, ADMIN)) == "系统ID不能为空"
 
 
 def test_a_registration_without_a_key_is_not_even_read(guarded: Server) -> None:
@@ -409,9 +409,9 @@ def test_a_key_is_made_at_the_command_line_and_drives_a_registered_system(
     system = new_system(server.http)
     good(server.http, "apps/set", {"app": f"system:{system}", "settings": {"open": True}})
     config = str(server.config_file)
-    made = run_cli("key", "create", "--config", config, "--scope", "push", "--app", f"system:{system}")
-    assert made.returncode == 0, made
-    key = next(word for word in made.stdout.split() if word.startswith("imk_"))
+    created = run_cli("key", "create", "--config", config, "--scope", "push", "--app", f"system:{system}")
+    assert created.returncode == 0, created
+    key = next(word for word in created.stdout.split() if word.startswith("imk_"))
     eventually(lambda: api(server.http, "is_online", WHOLE, system).json["msg"] == "未授权")
     with listening(server.ws, system) as one:
         answer = api(server.http, "send_to_client", {"clientId": one.id, "data": "x"}, system, key=key)

@@ -36,7 +36,7 @@ from .raw import Raw, ask, request
 
 PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 0)]
 """Which node is asked, and which has the client."""
-across = pytest.mark.parametrize(("asked", "there"), PAIRS_OF_NODES)
+across = pytest.mark.parametrize(("via", "there"), PAIRS_OF_NODES)
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,10 @@ def system(nodes: Nodes) -> str:
 
 
 @contextmanager
-def clients(nodes: Nodes, system: str, *places: int) -> Iterator[list[Listener]]:
+def clients(nodes: Nodes, system: str, *nodes_of_clients: int) -> Iterator[list[Listener]]:
     """Clients of a system, one at each of these nodes."""
     with ExitStack() as stack:
-        yield [stack.enter_context(listening(nodes.ws[place], system)) for place in places]
+        yield [stack.enter_context(listening(nodes.ws[node], system)) for node in nodes_of_clients]
 
 
 # --- systems ------------------------------------------------------------------------------------------------
@@ -85,12 +85,10 @@ def test_of_registrations_at_one_moment_on_two_nodes_one_succeeds(nodes: Nodes) 
 
 @across
 def test_a_client_gets_what_any_node_was_asked_to_send(
-    nodes: Nodes, system: str, asked: int, there: int
+    nodes: Nodes, system: str, via: int, there: int
 ) -> None:
     with clients(nodes, system, there) as (one,):
-        sent = send_to_client(
-            nodes.http[asked], system, one.id, {"n": 1}, sendUserId="7", code=2**40, msg="m"
-        )
+        sent = send_to_client(nodes.http[via], system, one.id, {"n": 1}, sendUserId="7", code=2**40, msg="m")
         assert one.received() == {
             "messageId": sent,
             "sendUserId": "7",
@@ -102,17 +100,17 @@ def test_a_client_gets_what_any_node_was_asked_to_send(
 
 @pytest.mark.full
 @across
-def test_pushes_keep_the_order_of_the_calls(nodes: Nodes, system: str, asked: int, there: int) -> None:
+def test_pushes_keep_the_order_of_the_calls(nodes: Nodes, system: str, via: int, there: int) -> None:
     with clients(nodes, system, there) as (one,):
-        bind(nodes.http[asked], system, one, "g")
+        bind(nodes.http[via], system, one, "g")
         one.notice()
         for number in range(150):
             if number % 3 == 0:
-                send_to_client(nodes.http[asked], system, one.id, str(number))
+                send_to_client(nodes.http[via], system, one.id, str(number))
             elif number % 3 == 1:
-                send_to_group(nodes.http[asked], system, "g", str(number))
+                send_to_group(nodes.http[via], system, "g", str(number))
             else:
-                done(nodes.http[asked], "send_to_clients", system, clientIds=[one.id], data=str(number))
+                done(nodes.http[via], "send_to_clients", system, clientIds=[one.id], data=str(number))
         assert [one.received()["data"] for _ in range(150)] == [str(number) for number in range(150)]
 
 
@@ -131,19 +129,19 @@ def test_clients_on_several_nodes_get_the_same_message_each_once(nodes: Nodes, s
 
 @across
 def test_a_client_is_closed_behind_all_that_it_was_sent(
-    nodes: Nodes, system: str, asked: int, there: int
+    nodes: Nodes, system: str, via: int, there: int
 ) -> None:
     with clients(nodes, system, there) as (one,):
-        assert is_online(nodes.http[asked], system, one.id)
+        assert is_online(nodes.http[via], system, one.id)
         for number in range(50):
-            send_to_client(nodes.http[asked], system, one.id, str(number))
-        assert done(nodes.http[asked], "close_client", system, clientId=one.id) == {}
+            send_to_client(nodes.http[via], system, one.id, str(number))
+        assert done(nodes.http[via], "close_client", system, clientId=one.id) == {}
         assert [one.received()["data"] for _ in range(50)] == [str(number) for number in range(50)]
         one.closed_by_server(4502)
-        eventually(lambda: not is_online(nodes.http[asked], system, one.id))
+        eventually(lambda: not is_online(nodes.http[via], system, one.id))
         # It is unknown now, which is no error anywhere.
-        send_to_client(nodes.http[asked], system, one.id)
-        assert done(nodes.http[asked], "close_client", system, clientId=one.id) == {}
+        send_to_client(nodes.http[via], system, one.id)
+        assert done(nodes.http[via], "close_client", system, clientId=one.id) == {}
 
 
 # --- groups -------------------------------------------------------------------------------------------------
@@ -152,17 +150,17 @@ def test_a_client_is_closed_behind_all_that_it_was_sent(
 @pytest.mark.full
 @across
 def test_a_client_is_bound_at_any_node_and_can_be_reached_as_soon_as_that_is_answered(
-    nodes: Nodes, system: str, asked: int, there: int
+    nodes: Nodes, system: str, via: int, there: int
 ) -> None:
     for number in range(20):
         with clients(nodes, system, there) as (one,):
             group = f"g{number}"
-            bind(nodes.http[asked], system, one, group, "7", "vip")
-            send_to_group(nodes.http[asked], system, group, "x")
-            send_to_group(nodes.http[1 - asked], system, group, "x")
+            bind(nodes.http[via], system, one, group, "7", "vip")
+            send_to_group(nodes.http[via], system, group, "x")
+            send_to_group(nodes.http[1 - via], system, group, "x")
             assert one.notice() == (ONLINE, one.id, "7", "vip")
             assert [one.received()["data"] for _ in range(2)] == ["x", "x"]
-            assert groups_of(nodes.http[asked], system, one.id) == [group]
+            assert groups_of(nodes.http[via], system, one.id) == [group]
 
 
 def test_members_on_all_nodes_learn_who_comes_and_goes(nodes: Nodes, system: str) -> None:
@@ -185,8 +183,8 @@ def test_members_on_all_nodes_learn_who_comes_and_goes(nodes: Nodes, system: str
 
 
 def test_the_list_is_in_the_order_of_joining_over_all_nodes(nodes: Nodes, system: str) -> None:
-    places = [0, 1, 1, 0, 0, 1] * 3
-    with clients(nodes, system, *places) as some:
+    nodes_of_clients = [0, 1, 1, 0, 0, 1] * 3
+    with clients(nodes, system, *nodes_of_clients) as some:
         for number, one in enumerate(some):
             bind(nodes.http[number % 2], system, one, "g")
         expected = [one.id for one in some]
@@ -195,7 +193,7 @@ def test_the_list_is_in_the_order_of_joining_over_all_nodes(nodes: Nodes, system
 
 
 @across
-def test_a_client_is_unbound_at_any_node(nodes: Nodes, system: str, asked: int, there: int) -> None:
+def test_a_client_is_unbound_at_any_node(nodes: Nodes, system: str, via: int, there: int) -> None:
     with clients(nodes, system, there, 0, 1) as (one, two, three):
         members: list[Listener] = []
         for number, each in enumerate((two, three, one)):
@@ -204,11 +202,11 @@ def test_a_client_is_unbound_at_any_node(nodes: Nodes, system: str, asked: int, 
             members.append(each)
             assert {member.notice()[1] for member in members} == {each.id}
         for _ in range(2):
-            done(nodes.http[asked], "unbind_from_group", system, clientId=one.id, groupName="g")
+            done(nodes.http[via], "unbind_from_group", system, clientId=one.id, groupName="g")
         for each in (two, three):
             assert each.notice() == (OFFLINE, one.id, "2", "")
-        assert online_list(nodes.http[asked], system, "g") == [two.id, three.id]
-        send_to_group(nodes.http[asked], system, "g", "x")
+        assert online_list(nodes.http[via], system, "g") == [two.id, three.id]
+        send_to_group(nodes.http[via], system, "g", "x")
         assert two.received()["data"] == three.received()["data"] == "x"
         one.quiet()
 
@@ -216,13 +214,13 @@ def test_a_client_is_unbound_at_any_node(nodes: Nodes, system: str, asked: int, 
 @pytest.mark.full
 @across
 def test_whoever_is_unbound_has_got_what_was_sent_before(
-    nodes: Nodes, system: str, asked: int, there: int
+    nodes: Nodes, system: str, via: int, there: int
 ) -> None:
-    with clients(nodes, system, there) as (one,), Raw(nodes.http[asked]) as raw:
+    with clients(nodes, system, there) as (one,), Raw(nodes.http[via]) as raw:
         send = api_request("send_to_group", {"groupName": "g", "data": "x"}, system)
         unbind = api_request("unbind_from_group", {"clientId": one.id, "groupName": "g"}, system)
         for _ in range(20):
-            bind(nodes.http[asked], system, one, "g")
+            bind(nodes.http[via], system, one, "g")
             raw.send(*[send] * 5, unbind, send)
             assert [raw.response().json["code"] for _ in range(7)] == [0] * 7
             assert one.notice()[0] == ONLINE
@@ -252,10 +250,10 @@ DRIVEN = sorted({row.path.removeprefix("/api/") for row in ROUTES} - {"register"
 @across
 @pytest.mark.parametrize("path", DRIVEN)
 def test_no_route_reaches_into_another_system(
-    nodes: Nodes, system: str, path: str, asked: int, there: int
+    nodes: Nodes, system: str, path: str, via: int, there: int
 ) -> None:
     other = new_system(nodes.http[0])
-    with clients(nodes, system, there, 1 - there) as (one, two), clients(nodes, other, asked) as (own,):
+    with clients(nodes, system, there, 1 - there) as (one, two), clients(nodes, other, via) as (own,):
         for each in (one, two):
             bind(nodes.http[0], system, each, "g", "7", "secret")
         bind(nodes.http[0], other, own, "g")
@@ -269,7 +267,7 @@ def test_no_route_reaches_into_another_system(
             "userId": "0",
             "data": "x",
         }
-        answer = api(nodes.http[asked], path, body, other)
+        answer = api(nodes.http[via], path, body, other)
         assert answer.json["code"] == 0
         for secret in (one.id, two.id, "secret"):
             assert secret not in answer.body.decode()
@@ -282,26 +280,26 @@ def test_no_route_reaches_into_another_system(
             {"messageId": (answer.json["data"] or {}).get("messageId") if path != "send_to_clients" else ""},
         )
         # Nothing has come, nothing has changed; and what is asked in its own system still works.
-        sent = send_to_group(nodes.http[asked], system, "g", "mine")
+        sent = send_to_group(nodes.http[via], system, "g", "mine")
         for each in (one, two):
             assert each.received()["messageId"] == sent
             each.quiet()
-        assert online_list(nodes.http[asked], system, "g") == [one.id, two.id]
-        assert groups_of(nodes.http[asked], system, one.id) == ["g"]
+        assert online_list(nodes.http[via], system, "g") == [one.id, two.id]
+        assert groups_of(nodes.http[via], system, one.id) == ["g"]
         one.leave()
         assert two.notice() == (OFFLINE, one.id, "7", "secret")
 
 
 @across
 def test_no_route_of_the_newer_api_reaches_into_another_system(
-    nodes: Nodes, system: str, asked: int, there: int
+    nodes: Nodes, system: str, via: int, there: int
 ) -> None:
     other = new_system(nodes.http[0])
 
     def post(path: str, **body: Any) -> Any:
         data = json.dumps({"app": f"system:{other}", **body}).encode()
         head = [("Content-Type", "application/json")]
-        answer = ask(nodes.http[asked], request(f"/api/v1/{path}", method="POST", headers=head, body=data))
+        answer = ask(nodes.http[via], request(f"/api/v1/{path}", method="POST", headers=head, body=data))
         assert answer.status == 200, answer
         return answer.json
 
@@ -318,26 +316,24 @@ def test_no_route_of_the_newer_api_reaches_into_another_system(
         post("disconnect", connections=[one.id])
         post("disconnect", users=[one.id])
         one.quiet()
-        assert online_list(nodes.http[asked], system, "g") == [one.id]
+        assert online_list(nodes.http[via], system, "g") == [one.id]
         for path in ("users", "channels/list", f"presence?user={one.id}", "channels/presence?channel=g"):
             mark = "&" if "?" in path else "?"
-            answer = ask(nodes.http[asked], request(f"/api/v1/{path}{mark}app=system:{other}"))
+            answer = ask(nodes.http[via], request(f"/api/v1/{path}{mark}app=system:{other}"))
             assert answer.status == 200, answer
             body = answer.body.decode().replace(f'"user":"{one.id}"', "")
             assert one.id not in body
 
 
 @across
-def test_the_newer_api_reaches_clients_by_their_ids(
-    nodes: Nodes, system: str, asked: int, there: int
-) -> None:
+def test_the_newer_api_reaches_clients_by_their_ids(nodes: Nodes, system: str, via: int, there: int) -> None:
     with clients(nodes, system, there) as (one,):
         targets = [{"connection": one.id}, {"user": one.id}, {"all": True}]
         fields = {"app": f"system:{system}", "targets": targets}
         message = {"type": "order", "data": {"n": 1}, "code": 7, "note": "new"}
         data = json.dumps({**fields, "message": message, "sender": "shop"}).encode()
         head = [("Content-Type", "application/json")]
-        answer = ask(nodes.http[asked], request("/api/v1/push", method="POST", headers=head, body=data))
+        answer = ask(nodes.http[via], request("/api/v1/push", method="POST", headers=head, body=data))
         assert [row["status"] for row in answer.json["results"]] == ["sent"] * 3, answer
         for _ in targets:
             found = one.message().json

@@ -158,11 +158,11 @@ def test_a_connection_that_vanishes_is_an_exit_on_all_nodes(nodes: Nodes, app: i
 # --- messages -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("there", "asked"), PAIRS_OF_NODES)
-def test_a_message_reaches_its_user_on_any_node(nodes: Nodes, app: int, there: int, asked: int) -> None:
+@pytest.mark.parametrize(("there", "via"), PAIRS_OF_NODES)
+def test_a_message_reaches_its_user_on_any_node(nodes: Nodes, app: int, there: int, via: int) -> None:
     with logged_in(nodes.ws[there], "马远", app) as client, logged_in(nodes.ws[there], "黄帝", app) as other:
         msg_id = fresh("7-")
-        assert send_message(nodes.http[asked], app, "马远", "你好\n\"'<b>", msg_id) == {"sendResults": True}
+        assert send_message(nodes.http[via], app, "马远", "你好\n\"'<b>", msg_id) == {"sendResults": True}
         assert pairs(client.push("msg").payload) == push("msg", "你好\n\"'<b>", "马远", msg_id)
         other.no_push("msg")
 
@@ -177,13 +177,13 @@ def test_a_message_to_an_absent_user_leaves_its_id_free_on_all_nodes(nodes: Node
         client.push("msg")
 
 
-@pytest.mark.parametrize("asked", [0, 1, 2])
-def test_a_message_to_all_spares_its_sender_wherever_they_are(nodes: Nodes, app: int, asked: int) -> None:
+@pytest.mark.parametrize("via", [0, 1, 2])
+def test_a_message_to_all_spares_its_sender_wherever_they_are(nodes: Nodes, app: int, via: int) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(logged_in(ws, f"u{n}", app)) for n, ws in enumerate(nodes.ws)]
         for sender in ("u0", "u2", "nobody"):
             msg_id = fresh("m")
-            assert send_to_all(nodes.http[asked], app, sender, "hello", msg_id) == {"sendResults": True}
+            assert send_to_all(nodes.http[via], app, sender, "hello", msg_id) == {"sendResults": True}
             for number, client in enumerate(clients):
                 if sender == f"u{number}":
                     continue
@@ -212,17 +212,17 @@ def test_messages_to_one_user_from_another_node_keep_their_order(nodes: Nodes, a
 def test_bulk_messages_reach_users_of_all_nodes(nodes: Nodes, app: int) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(logged_in(ws, f"u{n}", app)) for n, ws in enumerate(nodes.ws)]
-        for asked, http in enumerate(nodes.http):
+        for via, http in enumerate(nodes.http):
             ids = [fresh("m") for _ in range(4)]
             messages = [
-                {"userID": f"u{n}", "msgID": msg_id, "message": f"{asked}"} for n, msg_id in enumerate(ids)
+                {"userID": f"u{n}", "msgID": msg_id, "message": f"{via}"} for n, msg_id in enumerate(ids)
             ]
             data = good(
                 ask(http, json_request("/user/sendMessageBatch", {"appID": app, "messages": messages}))
             )
             assert data["sendCount"] == 3
             assert [row["sendResults"] for row in data["results"]] == [True, True, True, False]
-            again = nodes.http[(asked + 1) % 3]
+            again = nodes.http[(via + 1) % 3]
             body = {"appID": app, "messages": messages[:3]}
             data = good(ask(again, json_request("/user/sendMessageBatch", body)))
             assert data["sendCount"] == 0
@@ -501,8 +501,8 @@ def test_every_node_answers_the_same_about_who_is_online(nodes: Nodes, app: int)
             online = good(get(http, "/user/online", userID="elsewhere"))
             assert online == {"online": True, "userID": "elsewhere"}
             assert not is_online(http, "elsewhere", app)
-            asked = [*(f"u{number}" for number in range(8)), "elsewhere", "u0"]
-            body = {"appID": app, "userIDs": asked}
+            named = [*(f"u{number}" for number in range(8)), "elsewhere", "u0"]
+            body = {"appID": app, "userIDs": named}
             data = good(ask(http, json_request("/user/onlineBatch", body)))
             assert data["onlineCount"] == 7
             assert [row["online"] for row in data["userList"]] == [True] * 6 + [False] * 3 + [True]
@@ -560,28 +560,28 @@ def test_a_large_app_is_listed_in_pages_from_any_node(cluster: Launch, app: int)
 # --- operators ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", [0, 1, 2])
-def test_a_kick_on_any_node_ends_sessions_on_all(nodes: Nodes, asked: int) -> None:
+@pytest.mark.parametrize("via", [0, 1, 2])
+def test_a_kick_on_any_node_ends_sessions_on_all(nodes: Nodes, via: int) -> None:
     app = app_with("multi")
     with ExitStack() as stack:
         clients = [stack.enter_context(logged_in(ws, "ann", app)) for ws in nodes.ws]
         bystander = stack.enter_context(logged_in(nodes.ws[0], "bob", app))
-        data = good(post(nodes.http[asked], "/user/kick", appID=app, userID="ann"))
+        data = good(post(nodes.http[via], "/user/kick", appID=app, userID="ann"))
         assert data == {"kickResults": True, "kickCount": 3}
         for client in clients:
             assert _close_of(client).close_code == 4502
             client.leave()
         assert bystander.push("exit").json["response"]["data"]["from"] == "ann"
         everywhere(nodes, lambda server: users(server.http, app) == ["bob"])
-        data = good(post(nodes.http[asked], "/user/kick", appID=app, userID="ann"))
+        data = good(post(nodes.http[via], "/user/kick", appID=app, userID="ann"))
         assert data == {"kickResults": False, "kickCount": 0}
-        stack.enter_context(logged_in(nodes.ws[asked], "ann", app))
+        stack.enter_context(logged_in(nodes.ws[via], "ann", app))
 
 
-@pytest.mark.parametrize("asked", [0, 1])
-def test_a_ban_on_any_node_holds_on_all(nodes: Nodes, app: int, asked: int) -> None:
+@pytest.mark.parametrize("via", [0, 1])
+def test_a_ban_on_any_node_holds_on_all(nodes: Nodes, app: int, via: int) -> None:
     with logged_in(nodes.ws[1], "ann", app) as client:
-        data = good(post(nodes.http[asked], "/user/kick", appID=app, userID="ann", banSeconds="3600"))
+        data = good(post(nodes.http[via], "/user/kick", appID=app, userID="ann", banSeconds="3600"))
         assert data == {"kickResults": True, "kickCount": 1}
         assert _close_of(client).close_code == 4503
     for ws in nodes.ws:
@@ -597,7 +597,7 @@ def test_a_ban_on_any_node_holds_on_all(nodes: Nodes, app: int, asked: int) -> N
             return again.frame().opcode != CLOSE
 
     # A later ban replaces the first.
-    good(post(nodes.http[asked], "/user/kick", appID=app, userID="ann", banSeconds="1"))
+    good(post(nodes.http[via], "/user/kick", appID=app, userID="ann", banSeconds="1"))
     for ws in nodes.ws:
         eventually(lambda ws=ws: back(ws))
 
@@ -724,10 +724,10 @@ def test_a_node_with_another_secret_does_not_start(cluster: Launch) -> None:
         "IMSERVER_SERVER_DATA_DIR": str(folder / "data"),
     }
     ended = run_cli("serve", **settings)
-    said = ended.stdout + ended.stderr
+    output = ended.stdout + ended.stderr
     assert ended.returncode == 1
-    assert "another secret" in said
-    assert "Traceback" not in said
+    assert "another secret" in output
+    assert "Traceback" not in output
     assert len(leases(nodes.servers[0])) == 1
 
 
@@ -808,9 +808,9 @@ def test_the_token_of_a_page_holds_on_every_node(cluster: Launch) -> None:
     data = json.loads(html.unescape(found[1].decode()))
     user, token = data["user"], data["token"]
     with logged_in(nodes.ws[1], user, 101, serviceToken=token):
-        asked = bearer(request("/user/list?appID=101"), token)
+        question = bearer(request("/user/list?appID=101"), token)
         for http in nodes.http:
-            assert good(ask(http, asked))["userList"] == [user]
+            assert good(ask(http, question))["userList"] == [user]
     assert login_code(nodes.ws[1], "other", 101, serviceToken=token) == 1003
 
 

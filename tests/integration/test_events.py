@@ -152,7 +152,7 @@ def test_the_connection_can_be_pushed_to_and_subscribed_by_its_id(server: Server
         assert ann.message()["text"] == "to you"
 
 
-def keep(server: Server, app: int, user: str, text: str) -> int:
+def save(server: Server, app: int, user: str, text: str) -> int:
     """Store a message; its id."""
     body = {"app": str(app), "user": user, "text": text, "store": True}
     answer = ask(server.http, json_request("/api/v1/push", body))
@@ -162,29 +162,29 @@ def keep(server: Server, app: int, user: str, text: str) -> int:
 
 
 def test_stored_messages_are_delivered_and_missed_ones_after_a_reconnect(server: Server, app: int) -> None:
-    before = keep(server, app, "ann", "before")
+    before = save(server, app, "ann", "before")
     with listening(server.http, app, "ann") as ann:
         assert (ann.ready.id, ann.ready.data["resumed"]) == (before, False)
-        first = keep(server, app, "ann", "first")
+        first = save(server, app, "ann", "first")
         assert ann.stored()["id"] == first
         publish_to(server, app, "ann", "live")
         assert ann.message()["text"] == "live"
-    missed = [keep(server, app, "ann", str(number)) for number in range(3)]
-    keep(server, app, "bob", "for somebody else")
+    missed = [save(server, app, "ann", str(number)) for number in range(3)]
+    save(server, app, "bob", "for somebody else")
     with Listener(server.http) as again:
         again.listen(headers=[("Last-Event-ID", str(first))], app=app, user="ann")
         assert (again.ready.id, again.ready.data["resumed"]) == (first, True)
         assert [again.stored()["id"] for _ in missed] == missed
-        keep(server, app, "ann", "new")
+        save(server, app, "ann", "new")
         assert again.stored()["text"] == "new"
-    with listening(server.http, app, "ann", cursor=missed[-2]) as asked:
-        assert asked.ready.data["resumed"] is True
-        assert asked.stored()["id"] == missed[-1]
+    with listening(server.http, app, "ann", cursor=missed[-2]) as stream:
+        assert stream.ready.data["resumed"] is True
+        assert stream.stored()["id"] == missed[-1]
 
 
 @pytest.mark.parametrize("last", ["7000000", "x", "-1", "99999999999999999999999"])
 def test_an_id_that_no_message_has_resumes_nothing(server: Server, app: int, last: str) -> None:
-    head = keep(server, app, "ann", "hi")
+    head = save(server, app, "ann", "hi")
     with Listener(server.http) as one:
         one.listen(headers=[("Last-Event-ID", last)], app=app, user="ann")
         assert (one.ready.id, one.ready.data["resumed"]) == (head, False)

@@ -60,7 +60,7 @@ def test_a_bare_ws_speaks_the_dialect_of_its_listener(server: Server) -> None:
     assert (first["code"], first["msg"]) == (-1001, "系统ID不能为空")
     for address in (free, server.ws, server.http):
         with visiting(address) as stranger:
-            stranger.tell(b"nonsense")
+            stranger.send_payload(b"nonsense")
             stranger.quiet()
 
 
@@ -91,15 +91,15 @@ def test_a_drain_closes_them_too(launch: Launch, http_server: str) -> None:
 
 def test_a_taken_port_is_one_clear_line(server: Server, tmp_path: Path) -> None:
     port = extra(server)[0].port
-    said = run_cli(
+    result = run_cli(
         "serve",
         IMSERVER_APP_HTTP_PORT="0",
         IMSERVER_APP_WEBSOCKET_PORT="0",
         IMSERVER_SERVER_DATA_DIR=str(tmp_path / "data"),
         IMSERVER_SERVER_EXTRA_LISTEN=f"[{{port: {port}}}]",
     )
-    assert said.returncode == 1
-    assert said.stderr == f"imserver: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert result.returncode == 1
+    assert result.stderr == f"imserver: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
 @pytest.mark.full
@@ -116,14 +116,14 @@ def test_a_taken_port_is_one_clear_line(server: Server, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_listened_on_ends_the_start(tmp_path: Path, rows: str, problem: str) -> None:
-    said = run_cli(
+    result = run_cli(
         "serve",
         IMSERVER_SERVER_DATA_DIR=str(tmp_path / "data"),
         IMSERVER_SERVER_EXTRA_LISTEN=rows,
     )
-    assert said.returncode == 1
-    assert problem in said.stderr
-    assert said.stderr.count("\n") == 1
+    assert result.returncode == 1
+    assert problem in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.full
@@ -138,15 +138,15 @@ def test_the_nodes_of_one_parent_share_them(tmp_path: Path, redis_url: str) -> N
             for client in clients:
                 assert done(address, "send_to_client", system, clientId=client.id, data=client.id)
                 assert client.received()["data"] == client.id
-            held = eventually(lambda: _held(family, 30))
-            assert len(held) == 3
-            assert min(held) > 0, "the kernel has dealt them out"
+            counts = eventually(lambda: _counts(family, 30))
+            assert len(counts) == 3
+            assert min(counts) > 0, "the kernel has dealt them out"
     finally:
         family.stop()
     family.check()
 
 
-def _held(family: Family, total: int) -> list[int] | None:
+def _counts(family: Family, total: int) -> list[int] | None:
     """Connections of each node, once they add up."""
     state = good(get(family.http, "/system/state", cluster="true"))
     counts = [node["managerInfo"]["clientsLen"] for node in state["nodes"].values()]
@@ -154,14 +154,14 @@ def _held(family: Family, total: int) -> list[int] | None:
 
 
 def test_a_private_port_may_not_be_an_extra_one(tmp_path: Path) -> None:
-    said = run_cli(
+    result = run_cli(
         "check-config",
         IMSERVER_SERVER_PROCESSES="2",
         IMSERVER_REDIS_URL="redis://127.0.0.1:1",
         IMSERVER_SERVER_EXTRA_LISTEN="[{port: 9003}]",
         IMSERVER_SERVER_DATA_DIR=str(tmp_path),
     )
-    assert said.returncode == 1
-    assert said.stderr == (
+    assert result.returncode == 1
+    assert result.stderr == (
         "imserver: app.rpc_port 9001: 2 nodes need the ports up to 9004, and server.extra_listen[0] is 9003\n"
     )

@@ -27,7 +27,7 @@ Edge = Callable[[Server], Any]
 
 
 @pytest.fixture(scope="module", params=["redis", pytest.param("database", marks=pytest.mark.full)])
-def place(
+def outage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, Away]]:
     """A server, and what takes the store away that has the histories of all channels except `live:…`."""
@@ -181,9 +181,9 @@ EDGES: tuple[tuple[Edge, str], ...] = (
 
 
 def test_back_ends_get_a_temporary_error_and_their_repeats_are_accepted_once(
-    place: tuple[Server, Away],
+    outage: tuple[Server, Away],
 ) -> None:
-    server, away = place
+    server, away = outage
     edges = list(dict.fromkeys(edge for edge, _ in EDGES))
     with ThreadPoolExecutor(len(edges)) as pool:
         with away():
@@ -197,8 +197,8 @@ def test_back_ends_get_a_temporary_error_and_their_repeats_are_accepted_once(
             assert len(retained(server, channel)) == 1, channel
 
 
-def test_clients_get_a_temporary_error(place: tuple[Server, Away]) -> None:
-    server, away = place
+def test_clients_get_a_temporary_error(outage: tuple[Server, Away]) -> None:
+    server, away = outage
     with logged_in(server.ws, "ann", "shop") as cmd, Raw(server.ws) as centrifuge:
         assert cmd.ask_cmd("subscribe", {"channel": "news:clients"})[0] == 200
         centrifuge.upgrade("/connection/websocket")
@@ -220,8 +220,8 @@ def test_clients_get_a_temporary_error(place: tuple[Server, Away]) -> None:
         eventually(lambda: cmd.ask_cmd("publish", publish)[0] == 200)
 
 
-def test_some_were_accepted_so_each_has_its_status(place: tuple[Server, Away]) -> None:
-    server, away = place
+def test_some_were_accepted_so_each_has_its_status(outage: tuple[Server, Away]) -> None:
+    server, away = outage
     body = {"app": "shop", "channels": ["live:some", "news:some"], "text": "x", "id": "s1"}
     with logged_in(server.ws, "ann", "shop") as cmd:
         assert cmd.ask_cmd("subscribe", {"channel": "live:some"})[0] == 200
@@ -239,8 +239,8 @@ def test_some_were_accepted_so_each_has_its_status(place: tuple[Server, Away]) -
         cmd.no_push("publication")
 
 
-def test_the_end_of_a_streamed_message_is_refused_and_stored_once(place: tuple[Server, Away]) -> None:
-    server, away = place
+def test_the_end_of_a_streamed_message_is_refused_and_stored_once(outage: tuple[Server, Away]) -> None:
+    server, away = outage
     stream = good(server.http, "channels/stream/open", news("stream"), key=KEY)["stream"]
     end = {"app": "shop", "stream": stream}
 
@@ -254,9 +254,11 @@ def test_the_end_of_a_streamed_message_is_refused_and_stored_once(place: tuple[S
     assert [each["text"] for each in retained(server, "news:stream")] == ["stream"]
 
 
-@pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_the_python_client_raises_after_its_tries_or_succeeds_within_them(place: tuple[Server, Away]) -> None:
-    server, away = place
+@pytest.mark.parametrize("outage", ["redis"], indirect=True)
+def test_the_python_client_raises_after_its_tries_or_succeeds_within_them(
+    outage: tuple[Server, Away],
+) -> None:
+    server, away = outage
     with (
         Api(server.http_url, KEY, tries=1) as api,
         Publisher(server.http_url, KEY) as publisher,

@@ -64,9 +64,9 @@ class Client(Raw):
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             line = self._until(b"\n\n" if self.is_events else b"\n", deadline)
-            said = json.loads(line.removeprefix(b"data: "))
-            if said and (not names or any(name in said for name in names)):
-                return said
+            event = json.loads(line.removeprefix(b"data: "))
+            if event and (not names or any(name in event for name in names)):
+                return event
 
     def closed(self) -> int:  # type: ignore[override]
         """The code of the last push. The connection must end after it."""
@@ -209,9 +209,9 @@ def test_a_stream_that_does_not_begin_says_why(hasty: Server, path: str, command
 
 
 def test_a_stream_without_commands_is_refused(server: Server) -> None:
-    for asked in (request("/connection/sse"), request("/connection/http_stream", method="POST")):
+    for question in (request("/connection/sse"), request("/connection/http_stream", method="POST")):
         with Client(server.http) as client:
-            client.send(asked)
+            client.send(question)
             assert client.response(to_head=True).status == 200
             assert b'"code":3501' in client.rest()
 
@@ -223,13 +223,13 @@ def test_text_that_is_not_utf8_is_refused(server: Server) -> None:
 
 def test_a_page_of_another_origin_is_refused(server: Server) -> None:
     with Client(server.http) as client:
-        asked = request(
+        question = request(
             "/connection/http_stream",
             method="POST",
             body=connect(),
             headers=[*JSON, ("Origin", "http://evil.example")],
         )
-        client.send(asked)
+        client.send(question)
         assert client.response(to_head=True).status == 200
         assert client.closed() == 4505
 

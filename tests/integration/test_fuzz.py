@@ -100,8 +100,8 @@ def stream_of(seed: int, number: int, honest: list[bytes]) -> bytes:
         return handshake(chance.choice(("/acc", ECHO_PATH))) + chance.randbytes(chance.randrange(1, 400))
     stream = chance.choice(honest)
     # Half of the upgrades keep a head that is honest, or few would get as far as frames.
-    kept = stream.find(b"\r\n\r\n") + 4 if b"Sec-WebSocket-Key" in stream[:200] and kind < 6 else 0
-    return stream[:kept] + mutated(chance, stream[kept:], honest)
+    begin = stream.find(b"\r\n\r\n") + 4 if b"Sec-WebSocket-Key" in stream[:200] and kind < 6 else 0
+    return stream[:begin] + mutated(chance, stream[begin:], honest)
 
 
 def send_all(address: Address, streams: list[bytes], chance: random.Random) -> int:

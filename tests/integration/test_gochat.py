@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, text
 
 from tests.support import Server, eventually, run_cli
 
-from .gochat import form, fresh_phone, register, said
+from .gochat import code_and_message, form, fresh_phone, register
 from .protobuf import acked, chatting
 from .raw import ask, request
 from .setting import Launch
@@ -89,12 +89,12 @@ def test_multipart_forms_are_read_too(server: Server) -> None:
 def test_a_registration_that_lacks_something_or_has_too_much_is_refused(
     server: Server, fields: dict[str, str]
 ) -> None:
-    assert said(form(server.http, "/register", fields)) == BAD_PARAMETER
+    assert code_and_message(form(server.http, "/register", fields)) == BAD_PARAMETER
 
 
 @pytest.mark.parametrize("fields", [{}, {"phone_number": "1"}, {"password": "x"}])
 def test_a_login_that_lacks_something_is_refused(server: Server, fields: dict[str, str]) -> None:
-    assert said(form(server.http, "/login", fields)) == BAD_PARAMETER
+    assert code_and_message(form(server.http, "/login", fields)) == BAD_PARAMETER
 
 
 def test_any_phone_of_1_to_20_characters_is_taken_once(server: Server) -> None:
@@ -102,7 +102,7 @@ def test_any_phone_of_1_to_20_characters_is_taken_once(server: Server) -> None:
     for phone in ("安", "安" * 20, fresh_phone()):
         form(server.http, "/register", {"phone_number": phone, "password": "x"})
         again = form(server.http, "/register", {"phone_number": phone, "password": "y"})
-        taken += said(again) == (-1, "账号已被注册")
+        taken += code_and_message(again) == (-1, "账号已被注册")
     assert taken == 3
 
 
@@ -117,7 +117,7 @@ def test_the_error_of_a_login_does_not_name_the_wrong_part(server: Server) -> No
     register(server.http, phone, "right")
     for who, password in ((phone, "wrong"), (fresh_phone(), "right"), ("1" * 30, "x")):
         answer = form(server.http, "/login", {"phone_number": who, "password": password})
-        assert said(answer) == WRONG_LOGIN
+        assert code_and_message(answer) == WRONG_LOGIN
 
 
 @pytest.mark.full
@@ -127,8 +127,11 @@ def test_too_many_failures_cause_a_wait(launch: Launch, http_server: str) -> Non
     register(server.http, phone)
     register(server.http, other)
     for _ in range(3):
-        assert said(form(server.http, "/login", {"phone_number": phone, "password": "x"})) == WRONG_LOGIN
-    code, why = said(form(server.http, "/login", {"phone_number": phone, "password": "secret"}))
+        assert (
+            code_and_message(form(server.http, "/login", {"phone_number": phone, "password": "x"}))
+            == WRONG_LOGIN
+        )
+    code, why = code_and_message(form(server.http, "/login", {"phone_number": phone, "password": "secret"}))
     assert code == -1
     assert why.startswith("系统错误:")
     assert log_in(server, other, "secret")["code"] == 200
@@ -146,7 +149,7 @@ def test_the_routes_are_on_both_ports(server: Server) -> None:
 @pytest.mark.full
 def test_registration_can_be_closed(launch: Launch, http_server: str) -> None:
     server = launch(http_server, accounts={"registration": False})
-    code, why = said(form(server.http, "/register", {"phone_number": "1", "password": "x"}))
+    code, why = code_and_message(form(server.http, "/register", {"phone_number": "1", "password": "x"}))
     assert code == -1
     assert why.startswith("系统错误:")
 
@@ -163,7 +166,7 @@ def test_a_token_made_by_the_original_is_good_with_its_key(launch: Launch, http_
     theirs = jwt.encode({"user_id": int(user), "exp": claims["exp"]}, key, "HS256")
     other, _ = register(server.http)
     answer = form(server.http, "/friend/add", {"friend_id": other}, theirs)
-    assert said(answer) == (200, "好友添加成功")
+    assert code_and_message(answer) == (200, "好友添加成功")
 
 
 @pytest.mark.full
@@ -171,13 +174,16 @@ def test_the_public_key_is_good_in_demo_mode_only(launch: Launch, http_server: s
     server = launch(http_server, jwt={"sign_key": "gooooIM"}, storage={"look_seconds": 0.1})
     _, token = register(server.http)
     other, _ = register(server.http)
-    assert said(form(server.http, "/friend/add", {"friend_id": other}, token)) == (200, "好友添加成功")
+    assert code_and_message(form(server.http, "/friend/add", {"friend_id": other}, token)) == (
+        200,
+        "好友添加成功",
+    )
     done = run_cli("key", "create", "--scope", "push", "--config", str(server.config_file))
     assert done.returncode == 0
 
     def refused() -> bool:
         answer = form(server.http, "/friend/add", {"friend_id": other}, token)
-        return said(answer) == (-1, "用户认证未通过")
+        return code_and_message(answer) == (-1, "用户认证未通过")
 
     eventually(refused)
     file = tmp_path / "some.yaml"
@@ -208,8 +214,8 @@ def test_a_hash_of_the_original_is_accepted_once_and_replaced(launch: Launch, ht
         assert log_in(server, phone, "1234567")["code"] == -1
         assert log_in(server, phone, "123456")["code"] == 200
         with engine.connect() as database:
-            kept = database.execute(text("SELECT password FROM account WHERE id = :id"), {"id": int(user)})
-            assert kept.scalar_one().startswith("$argon2id$")
+            row = database.execute(text("SELECT password FROM account WHERE id = :id"), {"id": int(user)})
+            assert row.scalar_one().startswith("$argon2id$")
         assert log_in(server, phone, "123456")["code"] == 200
     finally:
         engine.dispose()
@@ -232,7 +238,9 @@ def test_clients_that_moved_sync_from_the_seq_that_they_had_at_gochat(
         sender.single(2, int(bob[0]), "after")
         assert acked(sender.output()) == (2, 901)
     with chatting(server.ws, bob, after=900) as receiver:
-        assert [(said.seq, said.text) for said in receiver.missed] == [(901, "after")]
+        assert [(code_and_message.seq, code_and_message.text) for code_and_message in receiver.missed] == [
+            (901, "after")
+        ]
 
 
 # --- friends ------------------------------------------------------------------------------------------------
@@ -241,16 +249,19 @@ def test_clients_that_moved_sync_from_the_seq_that_they_had_at_gochat(
 @pytest.mark.parametrize("token", [None, "", "x", "a.b.c", "安"])
 def test_the_token_is_checked_before_the_parameters(server: Server, token: str | None) -> None:
     name = None if token is None else token.encode().decode("latin-1")
-    assert said(form(server.http, "/friend/add", {}, name)) == (-1, "用户认证未通过")
+    assert code_and_message(form(server.http, "/friend/add", {}, name)) == (-1, "用户认证未通过")
 
 
 def test_a_friend_is_added_once_in_either_direction(server: Server) -> None:
     one, token = register(server.http)
     two, other_token = register(server.http)
     repeated = (-1, "请勿重复添加")
-    assert said(form(server.http, "/friend/add", {"friend_id": two}, token)) == (200, "好友添加成功")
-    assert said(form(server.http, "/friend/add", {"friend_id": two}, token)) == repeated
-    assert said(form(server.http, "/friend/add", {"friend_id": one}, other_token)) == repeated
+    assert code_and_message(form(server.http, "/friend/add", {"friend_id": two}, token)) == (
+        200,
+        "好友添加成功",
+    )
+    assert code_and_message(form(server.http, "/friend/add", {"friend_id": two}, token)) == repeated
+    assert code_and_message(form(server.http, "/friend/add", {"friend_id": one}, other_token)) == repeated
 
 
 @pytest.mark.parametrize(
@@ -258,14 +269,17 @@ def test_a_friend_is_added_once_in_either_direction(server: Server) -> None:
 )
 def test_a_friend_has_a_number(server: Server, fields: dict[str, str]) -> None:
     _, token = register(server.http)
-    assert said(form(server.http, "/friend/add", fields, token)) == BAD_PARAMETER
+    assert code_and_message(form(server.http, "/friend/add", fields, token)) == BAD_PARAMETER
 
 
 def test_oneself_and_nobody_are_no_friends(server: Server) -> None:
     one, token = register(server.http)
-    assert said(form(server.http, "/friend/add", {"friend_id": one}, token)) == (-1, "不能添加自己为好友")
+    assert code_and_message(form(server.http, "/friend/add", {"friend_id": one}, token)) == (
+        -1,
+        "不能添加自己为好友",
+    )
     for nobody in ("999999999", "9" * 19):
-        answer = said(form(server.http, "/friend/add", {"friend_id": nobody}, token))
+        answer = code_and_message(form(server.http, "/friend/add", {"friend_id": nobody}, token))
         assert answer == (-1, "好友不存在")
 
 
@@ -316,7 +330,7 @@ def test_a_groups_ids_may_come_in_a_multipart_form(server: Server) -> None:
 )
 def test_a_group_has_a_name_and_ids(server: Server, fields: dict[str, object]) -> None:
     _, token = register(server.http)
-    assert said(form(server.http, "/group/create", fields, token)) == BAD_PARAMETER
+    assert code_and_message(form(server.http, "/group/create", fields, token)) == BAD_PARAMETER
 
 
 @pytest.mark.both_servers
@@ -335,15 +349,15 @@ def test_json_with_a_value_of_a_wrong_type_is_refused_in_its_words(
 ) -> None:
     _, token = register(server.http)
     headers = [("Content-Type", "application/json"), ("token", token)]
-    asked = request(path, method="POST", headers=headers, body=body)
-    assert said(ask(server.http, asked)) == BAD_PARAMETER
+    question = request(path, method="POST", headers=headers, body=body)
+    assert code_and_message(ask(server.http, question)) == BAD_PARAMETER
 
 
 @pytest.mark.parametrize("group", ["", "0", "x", "9" * 20])
 def test_a_group_has_a_number(server: Server, group: str) -> None:
     _, token = register(server.http)
     answer = form(server.http, "/group_user/list", {"group_id": group}, token, "GET")
-    assert said(answer) == BAD_PARAMETER
+    assert code_and_message(answer) == BAD_PARAMETER
 
 
 def test_others_do_not_learn_whether_there_is_a_group(server: Server) -> None:
@@ -352,12 +366,12 @@ def test_others_do_not_learn_whether_there_is_a_group(server: Server) -> None:
     group = new_group(server, token, "1")
     for which in (group, "999999999", "9" * 19):
         answer = form(server.http, "/group_user/list", {"group_id": which}, stranger, "GET")
-        assert said(answer) == (-1, "用户不属于该群")
+        assert code_and_message(answer) == (-1, "用户不属于该群")
 
 
 def test_groups_ask_for_a_token_first(server: Server) -> None:
-    assert said(form(server.http, "/group/create", {})) == (-1, "用户认证未通过")
-    assert said(form(server.http, "/group_user/list", {}, method="GET")) == (-1, "用户认证未通过")
+    assert code_and_message(form(server.http, "/group/create", {})) == (-1, "用户认证未通过")
+    assert code_and_message(form(server.http, "/group_user/list", {}, method="GET")) == (-1, "用户认证未通过")
 
 
 @pytest.mark.full
@@ -368,4 +382,4 @@ def test_a_group_has_a_limit_of_members_and_a_user_of_groups(launch: Launch, htt
     new_group(server, token, two)
     for ids, reached in (([two, three], "群成员数量"), ([two], "群数量")):
         answer = form(server.http, "/group/create", {"name": "us", "ids": ids}, token)
-        assert said(answer) == (-1, f"系统错误:{reached}已达上限")
+        assert code_and_message(answer) == (-1, f"系统错误:{reached}已达上限")

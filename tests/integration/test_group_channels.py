@@ -188,7 +188,7 @@ def test_a_member_who_is_removed_by_another_node_is_unsubscribed(
 def test_an_app_without_groups_refuses_the_option(start_server: StartServer) -> None:
     server = start_server()
     settings = {"channels": {"club": {"subscribe": "members"}}}
-    asked = {"app": "system:shop", "settings": settings}
-    status, _, message = refused(server.http, "apps/create", asked)
+    question = {"app": "system:shop", "settings": settings}
+    status, _, message = refused(server.http, "apps/create", question)
     assert status == 400
     assert "no groups" in message

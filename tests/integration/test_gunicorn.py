@@ -49,18 +49,18 @@ def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
         yield ("127.0.0.1", port)
     finally:
         status = end(process, signal.SIGTERM, STOP_SECONDS)
-    said = output.read_text()
-    assert "Traceback" not in said, said
-    assert "the-token" not in said, "queries are never logged"
-    assert status == 0, said
+    printed = output.read_text()
+    assert "Traceback" not in printed, printed
+    assert "the-token" not in printed, "queries are never logged"
+    assert status == 0, printed
 
 
 def listening(output: Path, process: "subprocess.Popen[bytes]") -> int:
     """The port, once the worker is up."""
-    said = output.read_text()
-    assert process.poll() is None, said
-    found = re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", said)
-    return int(found[1]) if found and "Booting worker" in said else 0
+    printed = output.read_text()
+    assert process.poll() is None, printed
+    found = re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", printed)
+    return int(found[1]) if found and "Booting worker" in printed else 0
 
 
 def test_login_push_and_pages_work(gunicorn: Address) -> None:

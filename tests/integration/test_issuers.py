@@ -52,10 +52,10 @@ class Provider:
         """A new access token (grant ``client_credentials``), or subscription token."""
         query = f"?channel={channel}" if channel else ""
         form = {"grant_type": "client_credentials", "resource": f"https://shop.example/{algorithm}{query}"}
-        asked = urllib.request.Request(f"{self.issuer}/token", urlencode(form).encode())
+        token_request = urllib.request.Request(f"{self.issuer}/token", urlencode(form).encode())
         secret = b64encode(b"ann:secret+of+ann").decode()
-        asked.add_header("Authorization", f"Basic {secret}")
-        with urllib.request.urlopen(asked, timeout=60) as answer:
+        token_request.add_header("Authorization", f"Basic {secret}")
+        with urllib.request.urlopen(token_request, timeout=60) as answer:
             token: str = json.load(answer)["access_token"]
         assert jwt.get_unverified_header(token)["alg"] == algorithm
         return token
@@ -173,7 +173,7 @@ def test_an_issuer_that_hangs_fails_its_own_logins_only(
         wait_for_keys(server, provider)
         with cmd_client(server.ws) as client:
             client.send(command("login", {"userID": USER, "appID": APP, "serviceToken": token}))
-            asked, _ = hanging.accept()
-            with asked:
+            connection, _ = hanging.accept()
+            with connection:
                 assert login_code(server, provider.token("EdDSA")) == 200
                 assert client.answer().json["response"]["code"] == 1004

@@ -48,7 +48,7 @@ def test_a_request_is_logged_under_the_id_that_its_sender_gave(server: Server, p
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "é", 'a"b', "a\tb"])
 def test_an_invalid_id_is_replaced(given: str) -> None:
-    made = request_id(given)
-    assert given != made != request_id(given)
-    assert request_id(made) == made
+    answer = request_id(given)
+    assert given != answer != request_id(given)
+    assert request_id(answer) == answer
     assert request_id(GIVEN) == GIVEN

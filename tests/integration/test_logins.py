@@ -362,8 +362,8 @@ def test_in_an_app_of_accounts_each_dialect_takes_their_tokens_and_nothing_else(
     server = launch(http_server, apps=apps)
 
     def account(app: str, device: str = "") -> tuple[str, str]:
-        made = User.register(server, app, device=device)
-        return made.user, made.token
+        answer = User.register(server, app, device=device)
+        return answer.user, answer.token
 
     ann, bob = account("101", "phone"), account("101")
     for proof, code in (

@@ -61,7 +61,7 @@ def listen(server: Server, _number: int) -> Raw:
     return raw
 
 
-def talk(server: Server, number: int) -> Raw:
+def action_user(server: Server, number: int) -> Raw:
     """A user who talks to their neighbour, and the neighbour to them."""
     return ActionClient(server.ws).begin().login(f"user{number}", to=f"user{number ^ 1}")
 
@@ -112,7 +112,7 @@ def cost(folder: Path, open_one: Callable[[Server, int], Raw]) -> float:
         stop(server)
 
 
-@pytest.mark.parametrize("open_one", [log_in, listen, talk, call, chat])
+@pytest.mark.parametrize("open_one", [log_in, listen, action_user, call, chat])
 @pytest.mark.full
 def test_an_idle_session_takes_at_most_740_bytes(
     open_one: Callable[[Server, int], Raw], tmp_path: Path

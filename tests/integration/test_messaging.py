@@ -39,9 +39,9 @@ def test_a_message_is_stored_delivered_and_found_again(server: Server, app: int)
         assert bob.ask_cmd("read", {"conversation": first["conversation"], "id": first["id"]})[0] == 200
         code, _, listed = bob.ask_cmd("conversations", {})
         assert code == 200
-        talk = listed["conversations"][0]
-        assert (talk["peer"], talk["unread"], talk["read"]) == ("ann", 1, first["id"])
-        assert talk["last"]["text"] == "again"
+        conversation = listed["conversations"][0]
+        assert (conversation["peer"], conversation["unread"], conversation["read"]) == ("ann", 1, first["id"])
+        assert conversation["last"]["text"] == "again"
 
 
 def test_recall_edit_and_hide(server: Server, app: int) -> None:
@@ -158,8 +158,13 @@ def test_reactions_pins_and_forwarded_messages(server: Server, app: int) -> None
             assert (shown["id"], shown["reactions"]) == (id, wanted)
             assert shown["meta"] == {"mentions": ["bob"], "reacted": id + 2}
         assert [each["kind"] for each in pages[0]["messages"]] == ["message", "pin"]
-        (talk,) = bob.ask_cmd("conversations", {})[2]["conversations"]
-        assert (talk["unread"], talk["mentions"], talk["last"]["id"], talk["place"]) == (1, 1, id, id + 3)
+        (conversation,) = bob.ask_cmd("conversations", {})[2]["conversations"]
+        assert (
+            conversation["unread"],
+            conversation["mentions"],
+            conversation["last"]["id"],
+            conversation["place"],
+        ) == (1, 1, id, id + 3)
         assert bob.ask_cmd("send", {"to": "cid", "forward": id})[0] == 200
         with logged_in(server.ws, "cid", app) as cid:
             copy = cid.ask_cmd("sync", {"cursor": 0})[2]["messages"][0]

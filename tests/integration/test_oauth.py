@@ -80,10 +80,10 @@ def try_login(server: Server, user: str) -> Any:
     if started.status == 503:
         return None
     login, browser = started.json, Browser()
-    asked = {"app": APP, "login": login["login"]}
+    question = {"app": APP, "login": login["login"]}
     browser.open(login["url"])
     browser.send(login=user, password="any")
-    assert good(server.http, "accounts/oauth/finish", asked) == {"pending": True}
+    assert good(server.http, "accounts/oauth/finish", question) == {"pending": True}
     try:
         browser.send()
     except urllib.error.HTTPError as error:
@@ -92,9 +92,9 @@ def try_login(server: Server, user: str) -> Any:
         raise
     assert browser.url.startswith(f"{server.http_url}/oauth/callback/{APP}/main?")
     assert login["shown"] in browser.page
-    assert good(server.http, "accounts/oauth/finish", asked) == {"pending": True}
+    assert good(server.http, "accounts/oauth/finish", question) == {"pending": True}
     browser.send(agreed="yes")
-    return good(server.http, "accounts/oauth/finish", asked)
+    return good(server.http, "accounts/oauth/finish", question)
 
 
 @pytest.mark.full
@@ -105,7 +105,7 @@ def test_a_device_logs_in_while_another_provider_hangs(launch: Launch, http_serv
         with shop(launch, http_server, stuck=stuck) as (server, _):
             body = {"app": APP, "provider": "stuck"}
             waiting = aside.submit(call, server.http, "accounts/oauth/start", body)
-            asked, _ = hanging.accept()
+            connection, _ = hanging.accept()
             first = logged_in(server, "ann")
             account = first["account"]
             assert (account["nickname"], account["avatar"]) == (
@@ -115,7 +115,7 @@ def test_a_device_logs_in_while_another_provider_hangs(launch: Launch, http_serv
             assert good(server.http, "accounts/show", key=first["token"], app=APP) == account
             assert logged_in(server, "ann")["account"] == account
             assert logged_in(server, "bob")["account"]["user"] != account["user"]
-            asked.close()
+            connection.close()
             answer = waiting.result(SECONDS)
             assert (answer.status, answer.json["code"]) == (503, "provider_unavailable")
 
@@ -133,8 +133,8 @@ def test_any_node_takes_the_browser_and_finishes(tmp_path: Path) -> None:
         browser.open(f"{second.http_url}/oauth/callback/{APP}/main?{back}")
         browser.url = first.http_url
         browser.send(agreed="yes")
-        asked = {"app": APP, "login": started["login"]}
-        token = good(second.http, "accounts/oauth/finish", asked)["token"]
+        question = {"app": APP, "login": started["login"]}
+        token = good(second.http, "accounts/oauth/finish", question)["token"]
         assert good(first.http, "accounts/show", key=token, app=APP)["nickname"] == "Ann Lee"
-        assert call(first.http, "accounts/oauth/finish", asked).status == 404
+        assert call(first.http, "accounts/oauth/finish", question).status == 404
     provider.stop()

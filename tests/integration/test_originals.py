@@ -95,7 +95,10 @@ def test_clients_of_go_websocket_are_reached_by_their_back_end(server: Server) -
 
 def test_users_of_gochat_register_and_chat(server: Server) -> None:
     ann, bob = gochat.register(server.http), gochat.register(server.http)
-    assert gochat.said(gochat.form(server.http, "/friend/add", {"friend_id": bob[0]}, ann[1]))[0] == 200
+    assert (
+        gochat.code_and_message(gochat.form(server.http, "/friend/add", {"friend_id": bob[0]}, ann[1]))[0]
+        == 200
+    )
     with protobuf.chatting(server.ws, ann) as one, protobuf.chatting(server.ws, bob) as two:
         one.single(1, two.id, "hello")
         assert protobuf.acked(one.output())

@@ -15,7 +15,7 @@ from .protobuf import login as login_frame
 from .raw import PING, PONG, frame
 from .v1 import good, refused
 
-PLACES = [(0, 1), (1, 0), (0, 0)]
+NODES = [(0, 1), (1, 0), (0, 0)]
 """Where the sender is connected, and where the receiver."""
 
 
@@ -29,7 +29,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("here", "there"), PLACES)
+@pytest.mark.parametrize(("here", "there"), NODES)
 def test_one_sends_to_another_on_whichever_node(nodes: Nodes, here: int, there: int) -> None:
     ann, bob = register(nodes.http[here]), register(nodes.http[there])
     with chatting(nodes.ws[here], ann) as one, chatting(nodes.ws[there], bob) as two:
@@ -37,8 +37,8 @@ def test_one_sends_to_another_on_whichever_node(nodes: Nodes, here: int, there: 
             one.single(number, two.id, f"t{number}")
         seqs = [acked(one.output())[1] for _ in range(30)]
         received = [pushed(two.output()) for _ in range(30)]
-        assert [said.seq for said in received] == seqs == sorted(seqs)
-        assert [said.text for said in received] == [f"t{number}" for number in range(1, 31)]
+        assert [each.seq for each in received] == seqs == sorted(seqs)
+        assert [each.text for each in received] == [f"t{number}" for number in range(1, 31)]
         two.quiet()
 
 
@@ -72,7 +72,7 @@ def test_a_user_who_is_online_on_one_node_is_refused_on_the_other(nodes: Nodes) 
     ann = register(nodes.http[0])
     with chatting(nodes.ws[0], ann) as one, visiting(nodes.ws[1]) as two:
         one.answers_pings = False
-        two.tell(login_frame(ann[1]))
+        two.send_payload(login_frame(ann[1]))
         assert one.frame().opcode == PING
         one.send(frame(PONG, b""))
         two.closed(4501)
@@ -80,7 +80,7 @@ def test_a_user_who_is_online_on_one_node_is_refused_on_the_other(nodes: Nodes) 
 
     def comes() -> bool:
         with visiting(nodes.ws[1]) as three:
-            three.tell(login_frame(ann[1]))
+            three.send_payload(login_frame(ann[1]))
             return three.frame().opcode == 2
 
     eventually(comes)
@@ -92,7 +92,7 @@ def test_what_was_sent_on_one_node_is_found_on_the_other(nodes: Nodes) -> None:
         one.single(1, int(bob[0]), "later")
         seq = acked(one.output())[1]
     with chatting(nodes.ws[1], bob) as two:
-        assert [(said.seq, said.text) for said in two.missed] == [(seq, "later")]
+        assert [(each.seq, each.text) for each in two.missed] == [(seq, "later")]
 
 
 def test_a_logout_everywhere_on_one_node_closes_on_all_and_voids_tokens(

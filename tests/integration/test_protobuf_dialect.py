@@ -70,7 +70,7 @@ def test_the_captured_bytes_of_a_login(server: Server, ann: Account) -> None:
 def test_a_message_reaches_an_online_user(server: Server, ann: Account, bob: Account) -> None:
     with chatting(server.ws, ann) as one, chatting(server.http, bob) as two:
         sent = SentMessage(SINGLE, two.id, one.id, 1, "你好".encode(), 0, 1700000000000)
-        one.tell(protobuf.message(1, sent))
+        one.send_payload(protobuf.message(1, sent))
         number, seq = acked(one.output())
         assert number == 1
         assert pushed(two.output()) == sent._replace(seq=seq)
@@ -152,7 +152,7 @@ def test_it_is_all_there_after_a_kill(launch: Launch, http_server: str) -> None:
     again = Server(server.folder, config={"apps": {"gochat": {}}}, http_server=http_server)
     try:
         with chatting(again.ws, bob) as two:
-            assert [said.seq for said in two.missed] == seqs
+            assert [each.seq for each in two.missed] == seqs
     finally:
         again.stop()
 

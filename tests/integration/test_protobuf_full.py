@@ -28,22 +28,22 @@ from .protobuf import (
     field,
     further,
     message,
+    message_in,
     one,
     pushed,
     refused,
     resuming,
-    said,
     sent,
 )
 from .setting import Launch
 
-Places = tuple[Address, Address]
+Addresses = tuple[Address, Address]
 
 
 @pytest.fixture(scope="module", params=["front", "wsgi", "cluster"])
-def places(
+def addresses(
     request: pytest.FixtureRequest, launch: Launch, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Address, Places]]:
+) -> Iterator[tuple[Address, Addresses]]:
     """Where accounts are made, and where two clients connect: to one node, or to two."""
     if request.param == "cluster":
         with nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps={"gochat": {}}) as nodes:
@@ -54,9 +54,9 @@ def places(
 
 
 @pytest.fixture
-def two(places: tuple[Address, Places]) -> Iterator[tuple[ProtobufClient, ProtobufClient]]:
+def two(addresses: tuple[Address, Addresses]) -> Iterator[tuple[ProtobufClient, ProtobufClient]]:
     """Two who have logged in with a cursor."""
-    http, (here, there) = places
+    http, (here, there) = addresses
     with ExitStack() as stack:
         yield (
             stack.enter_context(resuming(here, register(http))),
@@ -82,9 +82,9 @@ def signalled(protobuf_client: ProtobufClient) -> dict[int, object]:
 
 @pytest.mark.full
 def test_what_was_missed_comes_by_itself_in_order_and_the_rest_behind_it(
-    places: tuple[Address, Places],
+    addresses: tuple[Address, Addresses],
 ) -> None:
-    http, (here, there) = places
+    http, (here, there) = addresses
     ann, bob = register(http), register(http)
     with resuming(here, ann) as one_:
         for number in range(1, 121):
@@ -103,36 +103,42 @@ def test_edits_and_recalls_are_delivered_and_others_messages_are_refused(
 ) -> None:
     ann, bob = two
     ann.single(1, bob.id, "hallo")
-    place = acked(ann.output())[1]
+    position = acked(ann.output())[1]
     assert further(entry(bob))["kind"] == "message"
-    ann.tell(message(2, SentMessage(sender=ann.id, type=1, content=b"hello"), kind=2, about=place))
-    ann.tell(message(3, SentMessage(sender=ann.id), kind=1, about=place))
+    ann.send_payload(message(2, SentMessage(sender=ann.id, type=1, content=b"hello"), kind=2, about=position))
+    ann.send_payload(message(3, SentMessage(sender=ann.id), kind=1, about=position))
     assert [acked(ann.output())[0] for _ in range(2)] == [2, 3]
     edit, recall = entry(bob), entry(bob)
-    assert (further(edit)["kind"], further(edit)["about"], said(edit).text) == ("edit", place, "hello")
-    assert (further(recall)["kind"], further(recall)["about"]) == ("recall", place)
+    assert (further(edit)["kind"], further(edit)["about"], message_in(edit).text) == (
+        "edit",
+        position,
+        "hello",
+    )
+    assert (further(recall)["kind"], further(recall)["about"]) == ("recall", position)
     assert [further(each)["conversation_seq"] for each in (edit, recall)] == [2, 3]
-    bob.tell(message(1, SentMessage(sender=bob.id), kind=1, about=place))
+    bob.send_payload(message(1, SentMessage(sender=bob.id), kind=1, about=position))
     assert refused(bob.output()) == (1003, MESSAGE, 1)
 
 
 @pytest.mark.full
 def test_the_originals_clients_find_what_a_message_says_now_and_nothing_that_was_recalled(
-    places: tuple[Address, Places], two: tuple[ProtobufClient, ProtobufClient]
+    addresses: tuple[Address, Addresses], two: tuple[ProtobufClient, ProtobufClient]
 ) -> None:
-    http, (_, there) = places
+    http, (_, there) = addresses
     ann, _ = two
     away = register(http)
     for number, text in ((1, "secret"), (2, "helo"), (3, "last")):
         ann.single(number, int(away[0]), text)
-    places = [acked(ann.output())[1] for _ in range(3)]
-    ann.tell(message(4, SentMessage(sender=ann.id), kind=1, about=places[0]))
-    ann.tell(message(5, SentMessage(sender=ann.id, type=1, content=b"hello"), kind=2, about=places[1]))
+    addresses = [acked(ann.output())[1] for _ in range(3)]
+    ann.send_payload(message(4, SentMessage(sender=ann.id), kind=1, about=addresses[0]))
+    ann.send_payload(
+        message(5, SentMessage(sender=ann.id, type=1, content=b"hello"), kind=2, about=addresses[1])
+    )
     assert [acked(ann.output())[0] for _ in range(2)] == [4, 5]
     with chatting(there, away) as old:
         assert [(each.text, each.seq) for each in old.catch_up()] == [
-            ("hello", places[1]),
-            ("last", places[2]),
+            ("hello", addresses[1]),
+            ("last", addresses[2]),
         ]
 
 
@@ -141,21 +147,21 @@ def test_who_reads_receives_and_types_is_reported_to_the_other(
 ) -> None:
     ann, bob = two
     ann.single(1, bob.id, "hi")
-    place = acked(ann.output())[1]
+    position = acked(ann.output())[1]
     conversation = further(entry(bob))["conversation"]
-    where = field(1, conversation) + field(2, place)
-    assert bob.asked(RECEIVED, where) == []
-    assert signalled(ann) == {1: 2, 2: bob.id, 4: conversation, 6: place}
-    assert bob.asked(READ, where) == []
-    assert signalled(ann) == {1: 2, 2: bob.id, 4: conversation, 5: place}
-    assert bob.asked(TYPING, field(1, ann.id)) == []
+    where = field(1, conversation) + field(2, position)
+    assert bob.answers_to(RECEIVED, where) == []
+    assert signalled(ann) == {1: 2, 2: bob.id, 4: conversation, 6: position}
+    assert bob.answers_to(READ, where) == []
+    assert signalled(ann) == {1: 2, 2: bob.id, 4: conversation, 5: position}
+    assert bob.answers_to(TYPING, field(1, ann.id)) == []
     assert signalled(ann) == {1: 1, 2: bob.id, 3: ann.id}
-    assert ann.asked(RECEIPTS, field(1, conversation)) == [
-        (1, field(1, bob.id) + field(2, place) + field(3, place))
+    assert ann.answers_to(RECEIPTS, field(1, conversation)) == [
+        (1, field(1, bob.id) + field(2, position) + field(3, position))
     ]
-    (version, *marks) = ann.asked(MARKS)
+    (version, *marks) = ann.answers_to(MARKS)
     assert version[0] == 1
-    assert (4, field(1, bob.id) + field(2, place) + field(3, place) + field(4, conversation)) in marks
+    assert (4, field(1, bob.id) + field(2, position) + field(3, position) + field(4, conversation)) in marks
 
 
 def test_conversations_and_their_history_are_listed_searched_and_hidden(
@@ -166,33 +172,37 @@ def test_conversations_and_their_history_are_listed_searched_and_hidden(
         ann.single(number, bob.id, text)
         acked(ann.output())
         pushed(bob.output())
-    ((place, listed),) = bob.asked(CONVERSATIONS)
+    ((position, listed),) = bob.answers_to(CONVERSATIONS)
     row = one(listed)
-    assert (place, row[2], row[3], row[6], said(row[8]).text) == (1, 1, 3, ann.id, "red plums")
-    found = bob.asked(HISTORY, field(1, row[1]) + field(3, 2))
-    assert [said(data).text for number, data in found if number == 1] == ["green pears", "red plums"]
+    assert (position, row[2], row[3], row[6], message_in(row[8]).text) == (1, 1, 3, ann.id, "red plums")
+    found = bob.answers_to(HISTORY, field(1, row[1]) + field(3, 2))
+    assert [message_in(data).text for number, data in found if number == 1] == ["green pears", "red plums"]
     assert found[-1] == (2, 1), "there is more"
-    red = bob.asked(SEARCH, field(1, b"red"))
-    assert {said(data).text for number, data in red if number == 1} == {"red apples", "red plums"}
-    last = said(row[8]).seq
-    assert bob.asked(HIDE, field(1, field(1, last)[1:])) == []
-    found = bob.asked(HISTORY, field(1, row[1]))
-    assert [said(data).text for number, data in found] == ["red apples", "green pears"]
-    ((_, listed),) = bob.asked(CONVERSATIONS)
+    red = bob.answers_to(SEARCH, field(1, b"red"))
+    assert {message_in(data).text for number, data in red if number == 1} == {"red apples", "red plums"}
+    last = message_in(row[8]).seq
+    assert bob.answers_to(HIDE, field(1, field(1, last)[1:])) == []
+    found = bob.answers_to(HISTORY, field(1, row[1]))
+    assert [message_in(data).text for number, data in found] == ["red apples", "green pears"]
+    ((_, listed),) = bob.answers_to(CONVERSATIONS)
     row = one(listed)
-    assert (said(row[8]).text, row[10]) == ("green pears", last), "it is paged on by what is hidden"
-    assert bob.asked(CONVERSATIONS, field(1, last)) == []
+    assert (message_in(row[8]).text, row[10]) == ("green pears", last), "it is paged on by what is hidden"
+    assert bob.answers_to(CONVERSATIONS, field(1, last)) == []
 
 
-def test_what_happens_in_a_group_is_reported(places: tuple[Address, Places]) -> None:
-    http, (here, there) = places
+def test_what_happens_in_a_group_is_reported(addresses: tuple[Address, Addresses]) -> None:
+    http, (here, there) = addresses
     ann, bob = register(http), register(http)
     with resuming(here, ann) as one_, resuming(there, bob) as two_, chatting(there, bob, "old") as old:
         answer = form(http, "/group/create", {"name": "us", "ids": [bob[0]]}, ann[1]).json
         group = int(answer["data"]["id"])
         for each in (one_, two_):
-            made = entry(each)
-            assert (further(made)["kind"], said(made).receiver, said(made).session) == ("group", group, 2)
+            payload = entry(each)
+            assert (further(payload)["kind"], message_in(payload).receiver, message_in(payload).session) == (
+                "group",
+                group,
+                2,
+            )
         one_.group(1, group, "hello")
         acked(one_.output())
         assert pushed(two_.output()) == pushed(old.output())
@@ -214,6 +224,6 @@ def test_a_question_that_cannot_be_answered_is_refused_by_its_kind(
     two: tuple[ProtobufClient, ProtobufClient],
 ) -> None:
     ann, _ = two
-    ann.tell(sent(READ, field(1, 999_999) + field(2, 1)))
+    ann.send_payload(sent(READ, field(1, 999_999) + field(2, 1)))
     found = ann.output()
     assert (found.kind, found.code, found.data) == (READ, 1005, b"")

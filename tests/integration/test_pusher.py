@@ -434,9 +434,9 @@ def test_the_back_end_reviews_client_events(start_server: StartServer) -> None:
             receiver.reply = lambda _: (200, b'{"answers": [{"action": "replace", "text": "tea"}]}')
             ann.say("client-said", "coffee", "private-b")
             assert bob.event("client-said", "private-b") == "tea"
-        asked = receiver.posts[-1].json["messages"][0]
-        assert (asked["sender"], asked["channel"], asked["type"]) == ("ann", "private-b", "client-said")
-        assert asked["text"] == "coffee"
+        message = receiver.posts[-1].json["messages"][0]
+        assert (message["sender"], message["channel"], message["type"]) == ("ann", "private-b", "client-said")
+        assert message["text"] == "coffee"
 
 
 # --- the HTTP API -------------------------------------------------------------------------------------------

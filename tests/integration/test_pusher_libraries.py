@@ -31,9 +31,9 @@ def back_end(server: Server) -> pusher.Pusher:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
-    made = Client(server)
-    yield made
-    made.pusher.disconnect(5)
+    answer = Client(server)
+    yield answer
+    answer.pusher.disconnect(5)
 
 
 class Client:

@@ -18,7 +18,7 @@ def test_a_client_from_before_starts_again(launch: Launch, http_server: str) -> 
     server: Server = launch(
         http_server,
         storage={"expire_seconds": 0.05},
-        apps={"105": {"keep_messages": 2}, "106": {"login_policy": "multi"}},
+        apps={"105": {"retention_messages": 2}, "106": {"login_policy": "multi"}},
     )
     with (
         logged_in(server.ws, "ann", 105) as ann,
@@ -26,10 +26,10 @@ def test_a_client_from_before_starts_again(launch: Launch, http_server: str) -> 
         logged_in(server.ws, "ann", 106) as other,
     ):
         sent = [send(ann, "bob", str(number)) for number in range(6)]
-        kept = [send(other, "bob", str(number)) for number in range(6)]
+        answers = [send(other, "bob", str(number)) for number in range(6)]
         where = sent[0]["conversation"]
         eventually(lambda: _history(ann, where) == ["4", "5"])
-        assert len(_history(other, kept[0]["conversation"])) == 6
+        assert len(_history(other, answers[0]["conversation"])) == 6
         assert bob.ask_cmd("login", {"userID": "bob", "appID": 105, "cursor": 1})[2] == {"recovered": False}
         page = bob.ask_cmd("sync", {"cursor": 1})[2]
         assert (page["beginAnew"], [each["text"] for each in page["messages"]]) == (True, ["4", "5"])

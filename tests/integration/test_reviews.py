@@ -29,7 +29,7 @@ from .v1 import good, refused
 KEY = "the key of a back end, which is long enough"
 SECRET = "the secret of session tokens, which is long enough"
 JWT = {"jwt": [{"algorithm": "HS256", "key": SECRET}]}
-OPEN_TALK = {"subscribe": "anybody", "publish": "subscribers"}
+OPEN_CHANNEL = {"subscribe": "anybody", "publish": "subscribers"}
 RUDE = {"action": "reject", "reason": "be nice"}
 
 
@@ -40,7 +40,7 @@ class Harness(NamedTuple):
     receiver: Receiver
 
     @property
-    def asked(self) -> list[dict[str, Any]]:
+    def questions(self) -> list[dict[str, Any]]:
         """The messages that the back end was asked about."""
         return [message for post in self.receiver.posts for message in post.json["messages"]]
 
@@ -52,12 +52,12 @@ def reviewing_in(folder: Path, http_server: str, **webhook: Any) -> Iterator[Har
         config = {
             "api": {"keys": [{"key": KEY, "scopes": ["push", "read", "admin"]}]},
             "apps": {
-                "101": {"open": True, "channels": {"talk": OPEN_TALK}, **hook},
+                "101": {"open": True, "channels": {"talk": OPEN_CHANNEL}, **hook},
                 "102": {"open": True},
                 "103": {**JWT, **hook},
                 "104": {"open": True, "webhook": {**hook["webhook"], "review_failure": "allow"}},
                 "action:1": {"open": True, **hook},
-                "action:2": {"open": True, "keep_talks": True, **hook},
+                "action:2": {"open": True, "store_conversations": True, **hook},
                 "gochat": hook,
             },
             "accounts": {"registration": True},
@@ -88,10 +88,10 @@ def reply(post: Post) -> tuple[int, bytes]:
 
 
 def judge(message: dict[str, Any]) -> dict[str, Any]:
-    said = message.get("text", "") + message.get("name", "")
-    if "rude" in said:
+    content = message.get("text", "") + message.get("name", "")
+    if "rude" in content:
         return RUDE
-    return {"action": "replace", "text": "***"} if "word" in said else {"action": "allow"}
+    return {"action": "replace", "text": "***"} if "word" in content else {"action": "allow"}
 
 
 def token(user: str) -> str:
@@ -111,7 +111,7 @@ def test_cmd_messages_and_edits_are_reviewed(harness: Harness) -> None:
         assert ann.ask_cmd("edit", {"id": stored["id"], "text": "rude"})[0] == 1003
         page = bob.ask_cmd("sync", {"after": 0})[2]
         assert [each["text"] for each in page["messages"] if each["to"] == bob_id] == ["***"]
-    assert [each["kind"] for each in harness.asked] == ["message", "message", "edit"]
+    assert [each["kind"] for each in harness.questions] == ["message", "message", "edit"]
     post = harness.receiver.posts[0]
     assert is_signed(post)
     assert post.path == "/review"
@@ -155,7 +155,7 @@ def test_publications_of_clients_are_reviewed(harness: Harness) -> None:
         assert (code, refusal["error"]["message"]) == (1003, "be nice")
         assert ann.ask_cmd("publish", {"channel": "talk:1", "text": "a word"})[0] == 200
         assert bob.push("publication").json["response"]["data"]["text"] == "***"
-    assert [(each["channel"], each["text"]) for each in harness.asked] == [
+    assert [(each["channel"], each["text"]) for each in harness.questions] == [
         ("talk:1", "rude"),
         ("talk:1", "a word"),
     ]
@@ -169,7 +169,7 @@ def test_bots_stream_nothing_past_a_review(harness: Harness) -> None:
     assert (status, code) == (403, "rejected")
     by_back_end = {"app": "gochat", "user": bot["id"], **given}
     assert good(harness.server.http, "messages/stream/open", by_back_end, key=KEY)["stream"]
-    assert not harness.asked
+    assert not harness.questions
 
 
 # --- HTTP ---------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_live_messages_with_a_session_token_are_reviewed(harness: Harness, path:
         texts = [bob.push("msg").json["response"]["data"]["msg"] for _ in range(2)]
         assert texts == ["***", "rude of the back end"]
     to = "all" if to_all else other
-    assert [(each["sender"], each["to"], each["text"]) for each in harness.asked] == [
+    assert [(each["sender"], each["to"], each["text"]) for each in harness.questions] == [
         (user, to, "rude"),
         (user, to, "a word"),
     ]
@@ -209,7 +209,7 @@ def test_messages_of_accounts_are_reviewed(harness: Harness) -> None:
     assert [each["text"] for each in page["messages"]] == ["***"]
     behalf = {"app": "gochat", "user": ann.user, "to": bob.user, "text": "rude of the back end"}
     assert good(harness.server.http, "messages/send", behalf, key=KEY)["id"]
-    assert [each["text"] for each in harness.asked] == ["rude", "a word"]
+    assert [each["text"] for each in harness.questions] == ["rude", "a word"]
 
 
 def test_pushes_of_back_ends_are_not_reviewed(harness: Harness) -> None:
@@ -233,7 +233,7 @@ def test_files_are_reviewed_before_they_are_accepted(harness: Harness) -> None:
     assert upload(one, token(user), "good.txt")[0] == 201
     assert upload(one, token(user), "word.txt")[1]["code"] == "review_unavailable", "there is no other file"
     assert upload(one, KEY, "rude.txt", app="103", user=user)[0] == 201
-    first = harness.asked[0]
+    first = harness.questions[0]
     assert {**first, "sha256": len(first["sha256"])} == {
         "kind": "upload",
         "sender": user,
@@ -242,7 +242,7 @@ def test_files_are_reviewed_before_they_are_accepted(harness: Harness) -> None:
         "bytes": 12,
         "sha256": 64,
     }
-    assert len(harness.asked) == 3
+    assert len(harness.questions) == 3
     listed = good(one.http, "uploads", key=KEY, app="103", user=user)
     assert sorted(each["name"] for each in listed["files"]) == ["good.txt", "rude.txt"]
 

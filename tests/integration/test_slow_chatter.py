@@ -87,11 +87,11 @@ def test_a_client_that_does_not_read_is_paused_and_misses_nothing(
             before = read_to_the_end(stuck)
         sender.group(number + 1, group, "when it is gone")
         assert pushed(quick.output()).text == "when it is gone"
-    texts = [said.text for said in before]
+    texts = [each.text for each in before]
     assert texts == [f"{each} {LONG}" for each in range(1, len(texts) + 1)], "in order, without a hole"
     assert len(texts) < number
     with chatting(server.ws, bob, after=before[-1].seq if before else 0) as back:
-        texts += [said.text for said in back.missed]
+        texts += [each.text for each in back.missed]
     assert texts == [*(f"{each} {LONG}" for each in range(1, number + 1)), "when it is gone"]
 
 
@@ -117,7 +117,7 @@ def test_a_client_that_requests_pages_and_does_not_read_is_paused(
             greedy.sock.settimeout(2)
             with contextlib.suppress(ConnectionError, TimeoutError):
                 for _ in range(200):
-                    greedy.tell(protobuf.sync(0))
+                    greedy.send_payload(protobuf.sync(0))
             eventually(lambda: not is_online(server, bob), what="it is stopped")
             assert grown() < 24 << 20
         sender.single(31, int(ann[0]) + int(bob[0]) + 1000, "goes on")
@@ -138,14 +138,14 @@ def test_a_page_of_long_messages_holds_fewer_and_says_that_there_are_more(
         found: list[protobuf.SentMessage] = []
         more = True
         while more:
-            reader.tell(protobuf.sync(found[-1].seq if found else 0))
+            reader.send_payload(protobuf.sync(found[-1].seq if found else 0))
             page, more = synced(reader.output())
             assert 1 <= len(page) <= 10
             found += page
-    assert [said.text for said in found] == texts
+    assert [each.text for each in found] == texts
 
 
-def long_talk(cmd_client: CmdClient, count: int) -> int:
+def long_conversation(cmd_client: CmdClient, count: int) -> int:
     """Say so many long things to cid; the number of the conversation."""
     for number in range(count):
         code, _, answer = cmd_client.ask_cmd("send", {"to": "cid", "text": f"{number} {LONG}"}, str(number))
@@ -155,7 +155,7 @@ def long_talk(cmd_client: CmdClient, count: int) -> int:
 
 def test_the_cmd_dialects_pages_are_bounded_in_both_directions(server: Server) -> None:
     with logged_in(server.ws, "dora", 101) as dora, logged_in(server.ws, "cid", 101) as cid:
-        conversation = long_talk(dora, 20)
+        conversation = long_conversation(dora, 20)
         forward: list[int] = []
         while True:
             data = {"cursor": forward[-1] if forward else 0, "limit": 200}
@@ -164,12 +164,12 @@ def test_the_cmd_dialects_pages_are_bounded_in_both_directions(server: Server) -
             forward += [each["id"] for each in page["messages"]]
             if not page["hasMore"]:
                 break
-        for asked in ("history", "search"):
+        for command in ("history", "search"):
             backward: list[int] = []
             while True:
                 before = {"before": backward[0]} if backward else {}
                 data = {"conversation": conversation, "limit": 200, **before}
-                page = cid.ask_cmd(asked, {**data, "text": "xxx"})[2]
+                page = cid.ask_cmd(command, {**data, "text": "xxx"})[2]
                 assert 1 <= len(page["messages"]) <= 10
                 backward = [each["id"] for each in page["messages"]] + backward
                 if not page["hasMore"]:
@@ -181,7 +181,7 @@ def test_the_cmd_dialects_pages_are_bounded_in_both_directions(server: Server) -
 def test_who_reads_a_page_slowly_may_be_answered_meanwhile(server: Server) -> None:
     """What it has missed is more than the kernel and its outbox hold together."""
     with logged_in(server.ws, "dora", 101) as dora:
-        long_talk(dora, 110)
+        long_conversation(dora, 110)
     with CmdClient(server.ws, receive_buffer_bytes=4096) as cid:
         cid.upgrade().login("cid", 101)
         cid.send(command("sync", {"cursor": 0, "limit": 200}, "page"), command("ping", None, "ping"))

@@ -11,18 +11,18 @@ from .v1 import good
 
 MISSED = 450
 """More than two pages of what was missed."""
-KEPT = {"keep_talks": True}
+STORING = {"store_conversations": True}
 
 
 @pytest.fixture(scope="module")
 def keeping(launch: Launch, http_server: str) -> Server:
     """A server whose apps keep talks; of the last, all connections of a user are addressed."""
-    apps = {**{f"action:{number}": KEPT for number in range(1, 8)}, "105": {"same_as": "action:4"}}
-    apps["action:8"] = {**KEPT, "login_policy": "multi"}
+    apps = {**{f"action:{number}": STORING for number in range(1, 8)}, "105": {"same_as": "action:4"}}
+    apps["action:8"] = {**STORING, "login_policy": "multi"}
     return launch(http_server, apps=apps)
 
 
-def said(one: ActionClient, count: int) -> list[str]:
+def texts_of(one: ActionClient, count: int) -> list[str]:
     """What the next messages say."""
     return [one.received()["content"] for _ in range(count)]
 
@@ -51,13 +51,13 @@ def test_messages_without_a_pong_are_sent_again(keeping: Server) -> None:
         bob.deaf = True
         ann.say("one")
         bob.until_pinged()
-        assert said(bob, 1) == ["one"]
+        assert texts_of(bob, 1) == ["one"]
         for text in ("two", "three"):
             ann.say(text)
-        assert said(bob, 2) == ["two", "three"]
+        assert texts_of(bob, 2) == ["two", "three"]
         bob.reset()
         with action_session(keeping.ws, "bob", 2) as again:
-            assert said(again, 3) == ["one", "two", "three"]
+            assert texts_of(again, 3) == ["one", "two", "three"]
 
 
 def test_many_missed_messages_arrive_in_order_before_new_ones(keeping: Server) -> None:
@@ -67,7 +67,7 @@ def test_many_missed_messages_arrive_in_order_before_new_ones(keeping: Server) -
         with action_session(keeping.ws, "bob", 3, "ann") as bob:
             ann.say("new")
             bob.say("hi")
-            assert said(bob, MISSED + 1) == [*map(str, range(MISSED)), "new"]
+            assert texts_of(bob, MISSED + 1) == [*map(str, range(MISSED)), "new"]
             ann.receives("bob", "hi", "ann")
 
 
@@ -126,7 +126,7 @@ def test_a_later_login_of_the_connection_changes_the_peer_and_the_user(keeping: 
         ann.say("five")
         ann.receives("eve", "five", "eve")
         ann.login("ann", 6, "0")
-        assert said(ann, 2) == ["two", "four"]
+        assert texts_of(ann, 2) == ["two", "four"]
 
 
 def test_no_other_connection_of_the_sender_receives_it(keeping: Server) -> None:
@@ -145,8 +145,10 @@ def test_no_other_connection_of_the_sender_receives_it(keeping: Server) -> None:
 
 
 def test_an_app_may_be_set_to_store_its_conversations(keeping: Server) -> None:
-    created = good(keeping.http, "apps/create", {"app": "action:77", "settings": {"keep_talks": True}})
-    assert created["keep_talks"] is True
+    created = good(
+        keeping.http, "apps/create", {"app": "action:77", "settings": {"store_conversations": True}}
+    )
+    assert created["store_conversations"] is True
     with action_session(keeping.ws, "ann", 77, "bob") as ann:
         ann.say("one")
     with action_session(keeping.ws, "bob", 77) as bob:

@@ -20,7 +20,7 @@ from .receiver import Receiver
 from .setting import Launch
 from .v1 import good
 
-KEPT = {"keep_talks": True}
+STORING = {"store_conversations": True}
 VISITS = 6
 """How often somebody comes and goes while others speak."""
 MISSED = 450
@@ -39,14 +39,14 @@ def keeping(launch: Launch, http_server: str, receiver: Receiver) -> Server:
     """A server whose apps keep talks. Of the second, room ``h`` has stored members; of the third, all
     connections of a user are addressed; the fourth is an app of another dialect, too; the fifth does not keep
     anything. From the tenth on each test has one of its own."""
-    apps: dict[str, Any] = {f"action:{number}": KEPT for number in range(10, 60)}
-    apps["action:2"] = {**KEPT, "room_members": {"h": ["ann", "bob"]}}
-    apps["action:3"] = {**KEPT, "login_policy": "multi"}
-    apps["action:4"] = KEPT
+    apps: dict[str, Any] = {f"action:{number}": STORING for number in range(10, 60)}
+    apps["action:2"] = {**STORING, "room_members": {"h": ["ann", "bob"]}}
+    apps["action:3"] = {**STORING, "login_policy": "multi"}
+    apps["action:4"] = STORING
     apps["105"] = {"same_as": "action:4"}
-    apps["action:6"] = {**KEPT, "webhook": receiver.settings}
+    apps["action:6"] = {**STORING, "webhook": receiver.settings}
     apps["action:5"] = {}
-    apps["action:60"] = {**KEPT, "account_tokens": "required"}
+    apps["action:60"] = {**STORING, "account_tokens": "required"}
     return launch(http_server, apps=apps)
 
 
@@ -282,15 +282,15 @@ def test_a_message_that_cannot_be_stored_is_refused(keeping: Server, app: int) -
 def test_no_message_is_lost_or_repeated_while_a_member_reconnects(keeping: Server, app: int) -> None:
     with been(keeping, "bob", app, ROOM):
         over = threading.Event()
-        said: list[str] = []
+        sent: list[str] = []
 
         def speak() -> None:
             with action_session(keeping.ws, "ann", app, room=ROOM) as ann:
                 last_words = False
                 while not last_words:
                     last_words = over.is_set()
-                    ann.say(str(len(said)))
-                    said.append(str(len(said)))
+                    ann.say(str(len(sent)))
+                    sent.append(str(len(sent)))
                     ann.pushed.clear()
 
         speaking = threading.Thread(target=speak)
@@ -314,7 +314,7 @@ def test_no_message_is_lost_or_repeated_while_a_member_reconnects(keeping: Serve
             speaking.join()
         with action_session(keeping.ws, "bob", app, room=ROOM) as bob:
             last: list[int] = []
-            while not last or last[-1] != int(said[-1]):
+            while not last or last[-1] != int(sent[-1]):
                 last += map(int, heard(bob, 1))
             nothing(bob)
         sessions.append(last)
@@ -323,14 +323,14 @@ def test_no_message_is_lost_or_repeated_while_a_member_reconnects(keeping: Serve
         assert session == [*range(session[0], session[0] + len(session))]
         assert session[0] <= end + 1
         end = max(end, session[-1])
-    assert end == len(said) - 1
+    assert end == len(sent) - 1
 
 
 @pytest.mark.full
 def test_without_the_database_senders_get_an_error_and_new_members_miss_nothing(
     launch: Launch, http_server: str
 ) -> None:
-    server = launch(http_server, apps={"action:1": KEPT})
+    server = launch(http_server, apps={"action:1": STORING})
     file = Path(server.folder) / "data" / "imserver.db"
     file.mkdir()
     with (
@@ -345,23 +345,23 @@ def test_without_the_database_senders_get_an_error_and_new_members_miss_nothing(
 
 
 def test_a_back_end_reads_the_messages(keeping: Server, app: int) -> None:
-    asked = {"app": f"action:{app}", "channel": ROOM}
+    question = {"app": f"action:{app}", "channel": ROOM}
     with (
         action_session(keeping.ws, "ann", app, room=ROOM) as ann,
         action_session(keeping.ws, "ann", app, room="s") as other,
     ):
-        assert good(keeping.http, "channels/messages", **asked) == {"messages": [], "before": 0}
+        assert good(keeping.http, "channels/messages", **question) == {"messages": [], "before": 0}
         for number in range(5):
             ann.say(str(number), seq=f"s{number}")
             other.say("elsewhere")
-    newest = good(keeping.http, "channels/messages", **asked, limit=2)
+    newest = good(keeping.http, "channels/messages", **question, limit=2)
     received = [(each["from"], each["text"], each["meta"], each["seq"]) for each in newest["messages"]]
     assert received == [("ann", "3", {"seq": "s3"}, 4), ("ann", "4", {"seq": "s4"}, 5)]
-    older = good(keeping.http, "channels/messages", **asked, before=newest["before"])
+    older = good(keeping.http, "channels/messages", **question, before=newest["before"])
     assert ([each["text"] for each in older["messages"]], older["before"]) == (["0", "1", "2"], 0)
     taken = {"app": f"action:{app}", "id": newest["messages"][0]["id"]}
     good(keeping.http, "messages/recall", taken)
-    left = good(keeping.http, "channels/messages", **asked)["messages"]
+    left = good(keeping.http, "channels/messages", **question)["messages"]
     assert [each.get("text") for each in left if each["kind"] == "message"] == ["0", "1", "2", "4"]
     with action_session(keeping.ws, "ann", app, room=ROOM) as ann:
         assert heard(ann, 4) == ["0", "1", "2", "4"]

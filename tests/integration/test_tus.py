@@ -34,11 +34,11 @@ def own_server(http_server: str, start_shared_server: StartServer) -> Server:
 def send(server: Server, method: str, path: str, body: bytes = b"", **headers: str) -> Response:
     """A request with the key of the back end; ``Upload_Length`` is a header."""
     named = OWN | {name.replace("_", "-"): value for name, value in headers.items()}
-    asked = request(
+    question = request(
         path, method=method, headers=[(name, value) for name, value in named.items() if value], body=body
     )
     with Raw(server.http) as raw:
-        raw.send(asked)
+        raw.send(question)
         return raw.response(to_head=method == "HEAD")
 
 

@@ -47,7 +47,7 @@ ENGINES = ("sqlite", "postgresql", "mysql")
 KEY = "key-of-the-operator-0123456789"
 PAST = {"subscribe": "anybody", "publish": "subscribers", "history_size": 100, "history_seconds": 3600}
 """History in Redis."""
-KEPT = {"subscribe": "anybody", "history": "log"}
+IN_LOG = {"subscribe": "anybody", "history": "log"}
 """History in the database."""
 
 
@@ -87,7 +87,7 @@ class Site:
                 },
                 "hall": {"open": True, "login_policy": "multi", "channels": {"past": PAST}},
                 "signed": {"jwt": [{}]},
-                "action:9": {"open": True, "keep_talks": True},
+                "action:9": {"open": True, "store_conversations": True},
                 "gochat": {},
             },
         }
@@ -350,22 +350,24 @@ def durable_events_of_a_back_end(site: Site) -> Generator[None]:
 def stored_messages(site: Site) -> Generator[None]:
     ann, bob = person(site, "m_ann"), person(site, "m_bob")
     group = int(ann.post("groups/create", name="m", members=[bob.user])["group"])
-    talk = 0
+    conversation = 0
     for where in ({"to": bob.user}, {"conversation": group}):
         sent = [ann.post("messages/send", text=f"tea {number}", **where) for number in range(6)]
         ids = [each["id"] for each in sent]
-        talk = sent[0]["conversation"]
+        conversation = sent[0]["conversation"]
         ann.post("messages/edit", id=ids[0], text="coffee")
         ann.post("messages/recall", id=ids[1])
         bob.post("messages/react", id=ids[2], emoji="+1")
         bob.post("messages/react", id=ids[3], emoji="+1")
         bob.post("messages/react", id=ids[3], emoji="+1", remove=True)
         ann.post("messages/pin", id=ids[2])
-        bob.post("messages/read", conversation=talk, id=ids[3])
+        bob.post("messages/read", conversation=conversation, id=ids[3])
         ann.post("messages/hide", ids=[ids[4]])
-        bob.post("messages/send", conversation=talk, text="answer", reply_to=ids[2])
-        bob.post("messages/send", conversation=talk, text="you", mentions=[ann.user])
-        bob.post("messages/send", conversation=talk, data={"n": 1}, type="order", client_msg_id="once")
+        bob.post("messages/send", conversation=conversation, text="answer", reply_to=ids[2])
+        bob.post("messages/send", conversation=conversation, text="you", mentions=[ann.user])
+        bob.post(
+            "messages/send", conversation=conversation, data={"n": 1}, type="order", client_msg_id="once"
+        )
     views: list[Callable[[], Any]] = []
     for one in (ann, bob):
         views.append(lambda one=one: one.get("conversations"))
@@ -373,19 +375,21 @@ def stored_messages(site: Site) -> Generator[None]:
         views.append(lambda one=one: one.get("messages/marks"))
         views.append(lambda one=one: one.get("messages/search", text="tea"))
         for route in ("messages", "messages/receipts", "conversations/pins"):
-            views.append(lambda one=one, route=route: one.get(route, conversation=talk))
+            views.append(lambda one=one, route=route: one.get(route, conversation=conversation))
     before = [view() for view in views]
     yield
     assert [view() for view in views] == before
-    again = bob.post("messages/send", conversation=talk, data={"n": 1}, type="order", client_msg_id="once")
+    again = bob.post(
+        "messages/send", conversation=conversation, data={"n": 1}, type="order", client_msg_id="once"
+    )
     assert again["repeated"] is True
     ann.post("messages/recall", id=ids[0])
     bob.post("messages/react", id=ids[2], emoji="+1", remove=True)
     ann.post("messages/pin", id=ids[2], remove=True)
-    bob.post("messages/read", conversation=talk, id=ids[5])
-    sent = ann.post("messages/send", conversation=talk, text="later tea")
+    bob.post("messages/read", conversation=conversation, id=ids[5])
+    sent = ann.post("messages/send", conversation=conversation, text="later tea")
     assert bob.get("messages/search", text="later")["messages"][0]["id"] == sent["id"]
-    assert bob.get("conversations/pins", conversation=talk)["messages"] == []
+    assert bob.get("conversations/pins", conversation=conversation)["messages"] == []
 
 
 def ids_behind(one: CmdClient, last: int) -> list[int]:
@@ -499,7 +503,7 @@ def uploads(site: Site) -> Generator[None]:
 @story
 def histories_of_channels(site: Site) -> Generator[None]:
     """In Redis and in the log, for a client that comes back to its position. A repeated id is known."""
-    site.app("stored", channels={"kept": KEPT})
+    site.app("stored", channels={"kept": IN_LOG})
     with_history = (("hall", "past:1"), ("stored", "kept:1"))
 
     def publish(app: str, channel: str, text: str, **more: Any) -> Any:

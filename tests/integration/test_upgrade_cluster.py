@@ -24,7 +24,7 @@ from .clusters import OTHER_RELEASE, Nodes, nodes_of
 from .cmd import CmdClient, cmd_client, logged_in
 from .raw import CLOSE, TEXT, Ended
 from .release import environment_of, unpack
-from .test_upgrade import ENGINES, KEPT, PAST, database_of
+from .test_upgrade import ENGINES, IN_LOG, PAST, database_of
 
 pytestmark = [pytest.mark.full, pytest.mark.needs("redis-server")]
 
@@ -231,7 +231,7 @@ def test_nodes_are_replaced_one_after_the_other_and_clients_miss_nothing(
     old: Path, tmp_path: Path, engine: str
 ) -> None:
     """Two nodes of the release before, then one of each, then two of this one. All write at all times."""
-    hall = {"open": True, "login_policy": "multi", "channels": {"past": PAST, "kept": KEPT}}
+    hall = {"open": True, "login_policy": "multi", "channels": {"past": PAST, "kept": IN_LOG}}
     with ExitStack() as stack:
         database = stack.enter_context(database_of(engine))
         storage = {"url": "" if database is None else database.new_url(), "seconds": 60}

@@ -116,7 +116,7 @@ def picture(width: int = 400, height: int = 300, form: str = "PNG") -> bytes:
     return out.getvalue()
 
 
-def kept(server: Server) -> int:
+def count_stored(server: Server) -> int:
     """How many files lie in the folder, half ones too."""
     return sum(len(names) for _, _, names in os.walk(server.folder / "data" / "uploads"))
 
@@ -276,7 +276,7 @@ def test_a_user_lists_and_removes_what_is_theirs(own_server: Server, user: str) 
 
 
 def test_a_quota_holds_and_what_was_refused_leaves_nothing(own_server: Server, user: str) -> None:
-    before = kept(own_server)
+    before = count_stored(own_server)
     first = uploaded(own_server, bytes(1_500_000), user=user)
     assert code(upload(own_server, bytes(1_500_001), user=user)) == (403, "quota_exceeded")
     second = uploaded(own_server, bytes(1_500_000), user=user)
@@ -284,7 +284,7 @@ def test_a_quota_holds_and_what_was_refused_leaves_nothing(own_server: Server, u
     for received in (first, second):
         assert delete(own_server, KEY, received["id"]).json == {"deleted": True}
     uploaded(own_server, b"x", user=user)
-    assert kept(own_server) == before + 1
+    assert count_stored(own_server) == before + 1
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_comes(own_server: Server, user: str) -> None:
@@ -386,21 +386,21 @@ def test_others_are_served_while_files_come_and_no_more_come_than_may(
     with Raw(roomy.http) as first, Raw(roomy.http) as second, Raw(roomy.http) as third:
         for login_request in (first, second, third):
             login_request.send(head(LARGE, app="101", user="slow", key="") + bytes(100))
-        eventually(lambda: kept_arriving(roomy) == 3, what="three files under way")
+        eventually(lambda: count_arriving(roomy) == 3, what="three files under way")
         assert code(upload(roomy, b"x", user="late", key="")) == (503, "busy")
         assert fetch(roomy, "/health").status == 200
         third.leave()  # in the middle of it
-        eventually(lambda: kept_arriving(roomy) == 2, what="one has gone")
+        eventually(lambda: count_arriving(roomy) == 2, what="one has gone")
         uploaded(roomy, b"x", user="late", key="")
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline and not select_readable(first.sock, 0.1):
             first.send(b"x")  # never silent for long
         assert code(first.response()) == (408, "timeout")
         assert code(second.response()) == (408, "timeout")
-    eventually(lambda: kept_arriving(roomy) == 0, what="nothing under way")
+    eventually(lambda: count_arriving(roomy) == 0, what="nothing under way")
 
 
-def kept_arriving(server: Server) -> int:
+def count_arriving(server: Server) -> int:
     folder = server.folder / "data" / "uploads" / "incoming"
     return len(list(folder.iterdir())) if folder.is_dir() else 0
 
@@ -421,8 +421,8 @@ def test_an_account_uploads_with_its_token_and_its_files_go_with_it(roomy: Serve
 
 
 def test_an_account_of_another_app_names_its_app_and_uploads(own_server: Server) -> None:
-    made = User.register(own_server, "104", key=ADMIN)
-    user, proof = made.user, made.token
+    answer = User.register(own_server, "104", key=ADMIN)
+    user, proof = answer.user, answer.token
     received = uploaded(own_server, b"a photograph", key=proof, app="104")
     assert (received["app"], received["user"]) == ("104", user)
     assert files(own_server, proof, app="104").json["total"] == 1
@@ -433,23 +433,23 @@ def test_an_account_of_another_app_names_its_app_and_uploads(own_server: Server)
 
 def test_a_file_that_comes_while_its_account_is_deleted_goes_with_it(roomy: Server) -> None:
     user, proof = register(roomy.http)
-    before = kept(roomy)
+    before = count_stored(roomy)
     with Raw(roomy.http) as raw:
         raw.send(head(10, key=proof) + b"12345")
-        eventually(lambda: kept_arriving(roomy) == 1, what="a file under way")
+        eventually(lambda: count_arriving(roomy) == 1, what="a file under way")
         gone = call(roomy.http, "accounts/delete", LEAVE, key=proof)
         assert gone.status == 200, gone
         raw.send(b"67890")
         assert code(raw.response()) == (401, "token_invalid")
     assert fetch(roomy, f"{PATH}?app=gochat&user={user}").json["total"] == 0
-    assert kept(roomy) == before
+    assert count_stored(roomy) == before
 
 
 def test_a_file_is_removed_if_its_issuer_goes_away_while_it_comes(own_server: Server, tmp_path: Path) -> None:
     key = ed25519.Ed25519PrivateKey.generate()
     known = json.loads(OKPAlgorithm.to_jwk(key.public_key()))
     (tmp_path / "keys").write_text(json.dumps({"keys": [{**known, "kid": "1"}]}))
-    app, before = fresh("shop"), kept(own_server)
+    app, before = fresh("shop"), count_stored(own_server)
     issuer = f"https://{app}.example.org"
     claims = {"iss": issuer, "aud": "shop", "sub": "ann", "exp": time.time() + 600}
     proof = jwt.encode(claims, key, "EdDSA", {"kid": "1"})
@@ -461,13 +461,13 @@ def test_a_file_is_removed_if_its_issuer_goes_away_while_it_comes(own_server: Se
         eventually(lambda: files(own_server, proof, app=app).status == 200, what="the keys are known")
         with Raw(own_server.http) as raw:
             raw.send(head(10, key=proof, app=app) + b"12345")
-            eventually(lambda: kept_arriving(own_server) == 1, what="a file under way")
+            eventually(lambda: count_arriving(own_server) == 1, what="a file under way")
             row["jwks_url"] = f"{site}/gone"
             good(own_server.http, "apps/set", {"app": app, "settings": {"jwt": [row]}}, key=ADMIN)
             raw.send(b"67890")
             assert code(raw.response()) == (503, "issuer_unavailable")
     assert files(own_server, KEY, app=app, user="ann").json["total"] == 0
-    assert kept(own_server) == before
+    assert count_stored(own_server) == before
 
 
 # --- a bucket -----------------------------------------------------------------------------------------------
@@ -481,19 +481,19 @@ def standin() -> Iterator[Standin]:
 
 @pytest.mark.full
 def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, http_server: str, standin: Standin) -> None:
-    place = {
+    bucket_settings = {
         "s3_url": standin.url,
         "s3_bucket": NAME,
         "s3_region": REGION,
         "s3_access_key": ACCESS_KEY,
         "s3_secret_key": SECRET_KEY,
     }
-    server = launch(http_server, uploads={"min_free_bytes": 0, **place})
+    server = launch(http_server, uploads={"min_free_bytes": 0, **bucket_settings})
     content = picture(900, 700)
     received = uploaded(server, content, user="ann", key="")
     assert standin.objects[received["id"]] == (content, "image/png")
     assert len(standin.objects) == 2
-    assert kept(server) == 0
+    assert count_stored(server) == 0
     assert fetch(server, received["url"]).body == content
     assert fetch(server, received["url"], ("Range", "bytes=10-19")).body == content[10:20]
     assert len(fetch(server, received["thumbnail"]["url"]).body) == received["thumbnail"]["bytes"]
@@ -534,7 +534,7 @@ def test_a_server_that_stops_waits_for_no_file_that_is_still_coming(launch: Laun
     server = launch(http_server, uploads={"min_free_bytes": 0})
     with Raw(server.http) as raw:
         raw.send(head(1_000_000, app="101", user="ann", key="") + bytes(1000))
-        eventually(lambda: kept_arriving(server) == 1, what="a file under way")
+        eventually(lambda: count_arriving(server) == 1, what="a file under way")
         assert server.stop() == 0
 
 

@@ -42,8 +42,8 @@ def test_presence_names_where_a_user_is_and_since_when(server: Server) -> None:
 def test_presence_of_many_keeps_their_order(server: Server, app: int) -> None:
     ann, bob = fresh(), fresh()
     with logged_in(server.ws, ann, app), logged_in(server.ws, bob, app):
-        asked = {"app": str(app), "users": [bob, "nobody", ann, bob]}
-        assert good(server.http, "presence", asked) == {
+        question = {"app": str(app), "users": [bob, "nobody", ann, bob]}
+        assert good(server.http, "presence", question) == {
             "online_count": 3,
             "users": [
                 {"user": bob, "online": True},
@@ -53,7 +53,7 @@ def test_presence_of_many_keeps_their_order(server: Server, app: int) -> None:
             ],
             "missing_nodes": [],
         }
-        received = good(server.http, "presence", {**asked, "sessions": True})
+        received = good(server.http, "presence", {**question, "sessions": True})
         assert [len(each["sessions"]) for each in received["users"]] == [1, 0, 1, 1]
     assert good(server.http, "presence", {"app": str(app), "users": []})["users"] == []
 
@@ -178,12 +178,12 @@ def test_a_disconnect_ends_sessions_of_users_and_single_connections(server: Serv
     ann, bob = fresh(), fresh()
     with logged_in(server.ws, ann, app) as one, logged_in(server.ws, bob, app) as two:
         (session,) = sessions_of(server.http, app, bob)
-        asked = {
+        question = {
             "app": str(app),
             "users": [ann, "nobody"],
             "connections": [session["connection"], UNKNOWN_ID],
         }
-        assert good(server.http, "disconnect", asked) == {
+        assert good(server.http, "disconnect", question) == {
             "closed": 2,
             "users": [{"user": ann, "closed": 1}, {"user": "nobody", "closed": 0}],
             "connections": [
@@ -201,11 +201,11 @@ def test_a_disconnect_may_be_of_one_device(server: Server) -> None:
     app = MULTI
     user = fresh()
     with logged_in(server.ws, user, app, device="web") as web, logged_in(server.ws, user, app) as nameless:
-        asked = {"app": str(app), "users": [user], "device": "web"}
-        assert good(server.http, "disconnect", asked)["closed"] == 1
+        question = {"app": str(app), "users": [user], "device": "web"}
+        assert good(server.http, "disconnect", question)["closed"] == 1
         assert close_code(web) == 4502
         assert nameless.ask_cmd("ping")[2] == "pong"
-        assert good(server.http, "disconnect", {**asked, "device": ""})["closed"] == 1
+        assert good(server.http, "disconnect", {**question, "device": ""})["closed"] == 1
         assert close_code(nameless) == 4502
 
 

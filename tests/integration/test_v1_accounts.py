@@ -138,8 +138,8 @@ def test_of_two_who_set_a_password_at_once_a_back_end_has_the_last_word(ann: Use
         return call(ann.server.http, "accounts/password", body, key=key).status
 
     with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(set_it, f"battery staple {number}") for number in range(4)]
-        assert [one.result() for one in asked] == [200] * 4
+        futures = [pool.submit(set_it, f"battery staple {number}") for number in range(4)]
+        assert [one.result() for one in futures] == [200] * 4
     good(
         ann.server.http,
         "accounts/password",
@@ -191,8 +191,8 @@ def rows_of(server: Server, user: str) -> set[str]:
             columns = {row[1] for row in database.execute(f"PRAGMA table_info({table})")} & names
             columns |= {"id"} if table == "account" else set()
             for column in columns:
-                asked = f'SELECT 1 FROM {table} WHERE CAST("{column}" AS TEXT) = ? LIMIT 1'
-                if database.execute(asked, (user,)).fetchone():
+                statement = f'SELECT 1 FROM {table} WHERE CAST("{column}" AS TEXT) = ? LIMIT 1'
+                if database.execute(statement, (user,)).fetchone():
                     found.add(table)
     return found
 
@@ -365,8 +365,8 @@ def test_nobody_writes_to_an_account_that_does_not_exist(ann: User, bob: User, c
 def test_a_refused_change_of_a_bot_changes_nothing(ann: User) -> None:
     bot = ann.post("bots", name=f"bot{ann.user}")["id"]
     twice = [{"name": "tea", "description": "x"}] * 2
-    asked = {"bot": bot, "hook_url": "https://example.com/h", "commands": twice}
-    assert ann.refused("bots/update", **asked) == (400, "invalid_request")
+    question = {"bot": bot, "hook_url": "https://example.com/h", "commands": twice}
+    assert ann.refused("bots/update", **question) == (400, "invalid_request")
     (shown,) = [each for each in ann.get("bots")["bots"] if each["id"] == bot]
     assert not shown.get("hook_url")
 
@@ -439,8 +439,8 @@ def test_one_login_is_ended_and_the_others_stay(locked: Server, ann: User) -> No
         assert [row["device"] for row in ann.get("accounts/devices")["devices"]] == [own["device"]]
     again = {"device": phone_row["device"]}
     assert ann.refused("accounts/devices/logout", **again) == (404, "unknown_device")
-    asked = {"user": ann.user, **again}
-    assert refused(locked.http, "accounts/devices/logout", asked, key="push-key-of-the-tests")[:2] == (
+    question = {"user": ann.user, **again}
+    assert refused(locked.http, "accounts/devices/logout", question, key="push-key-of-the-tests")[:2] == (
         403,
         "forbidden",
     )
@@ -474,12 +474,12 @@ def test_an_account_cannot_end_the_logins_of_another(locked: Server, ann: User, 
 
 
 def test_a_stream_of_events_ends_with_the_sessions_of_its_account(locked: Server, ann: User) -> None:
-    for route, asked in (("accounts/logout", {}), ("accounts/delete", {"password": PASSWORD})):
+    for route, question in (("accounts/logout", {}), ("accounts/delete", {"password": PASSWORD})):
         body = {"phone": ann.phone, "password": PASSWORD, "device": "reader"}
         token = good(locked.http, "accounts/login", body)["token"]
         with Listener(locked.http) as stream:
             stream.listen(headers=[("Authorization", f"Bearer {token}")], app="gochat")
-            good(locked.http, route, asked, key=token)
+            good(locked.http, route, question, key=token)
             assert end_of(stream)["code"] == 4502
         assert ask_for(locked.http, app="gochat", token=token).status == 401
 
@@ -517,7 +517,7 @@ def strict(launch: Launch, http_server: str) -> Server:
     )
 
 
-def asked_from(server: Server, address: str, path: str, body: str) -> Response:
+def post_from(server: Server, address: str, path: str, body: str) -> Response:
     kind = "application/json" if body.startswith("{") else "application/x-www-form-urlencoded"
     headers = [("X-Forwarded-For", address), ("Content-Type", kind)]
     return ask(server.http, request(path, method="POST", headers=headers, body=body.encode()))
@@ -527,29 +527,29 @@ def asked_from(server: Server, address: str, path: str, body: str) -> Response:
 def test_an_address_registers_and_logs_in_so_often_and_others_go_on(strict: Server) -> None:
     def register(address: str) -> Response:
         body = json.dumps({"phone": fresh_phone(), "password": PASSWORD})
-        return asked_from(strict, address, "/api/v1/accounts/register", body)
+        return post_from(strict, address, "/api/v1/accounts/register", body)
 
     assert [register("203.0.113.7").status for _ in range(2)] == [201, 201]
     above = register("203.0.113.7")
     assert (above.status, above.json["code"]) == (429, "too_many_requests")
     assert 0 < int(above.header("Retry-After") or 0) <= 1800
     form = f"phone_number={fresh_phone()}&password=secret"
-    assert asked_from(strict, "203.0.113.7", "/register", form).json["code"] == -1
+    assert post_from(strict, "203.0.113.7", "/register", form).json["code"] == -1
     assert register("203.0.113.8").status == 201
     assert [register("127.0.0.1").status for _ in range(3)] == [201] * 3
     ann = User.register(strict)
     login = json.dumps({"phone": ann.phone, "password": PASSWORD})
-    found = [asked_from(strict, "203.0.113.9", "/api/v1/accounts/login", login).status for _ in range(3)]
+    found = [post_from(strict, "203.0.113.9", "/api/v1/accounts/login", login).status for _ in range(3)]
     assert found == [200, 200, 429]
     form = f"phone_number={ann.phone}&password={PASSWORD}"
-    assert asked_from(strict, "203.0.113.9", "/login", form).json["code"] == -1
-    assert asked_from(strict, "203.0.113.10", "/login", form).json["code"] == 200
+    assert post_from(strict, "203.0.113.9", "/login", form).json["code"] == -1
+    assert post_from(strict, "203.0.113.10", "/login", form).json["code"] == 200
 
 
 def test_a_device_that_may_not_be_called_so_is_refused_before_an_account_is_made(locked: Server) -> None:
     body = {"phone": fresh_phone(), "password": PASSWORD}
-    asked = {**body, "device": "phone\n"}
+    question = {**body, "device": "phone\n"}
     for route in ("accounts/register", "accounts/login"):
-        assert refused(locked.http, route, asked)[:2] == (400, "invalid_request")
+        assert refused(locked.http, route, question)[:2] == (400, "invalid_request")
     assert good(locked.http, "accounts/register", body)["account"]["user"]
-    assert refused(locked.http, "accounts/login", asked)[:2] == (400, "invalid_request")
+    assert refused(locked.http, "accounts/login", question)[:2] == (400, "invalid_request")

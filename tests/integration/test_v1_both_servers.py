@@ -109,12 +109,12 @@ def test_what_it_refuses_has_a_fitting_status(
 
 
 def test_compressed_bodies_and_answers_are_the_same(pair: tuple[Server, Server]) -> None:
-    asked = dict(requests())
+    by_name = dict(requests())
     for server in pair:
-        assert ask(server.http, asked["compressed"]).body == ask(server.http, asked["presence"]).body
-        response = ask(server.http, asked["document, compressed"])
+        assert ask(server.http, by_name["compressed"]).body == ask(server.http, by_name["presence"]).body
+        response = ask(server.http, by_name["document, compressed"])
         assert response.header("Content-Encoding") == "gzip"
-        plain = ask(server.http, asked["document"]).body
+        plain = ask(server.http, by_name["document"]).body
         assert gzip.decompress(response.body) == plain
         assert len(response.body) < len(plain) / 4
 

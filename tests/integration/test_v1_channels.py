@@ -69,24 +69,26 @@ def test_a_publication_has_a_position_and_is_read_again(server: Server) -> None:
 
 
 def test_a_stored_channel_has_positions_in_the_log_and_keeps_everything(server: Server) -> None:
-    kept: dict[str, Any] = {"app": "shop", "channel": "kept:1"}
-    sent = [good(server.http, "channels/publish", {**kept, "text": str(n), "id": f"k-{n}"}) for n in range(5)]
+    channel: dict[str, Any] = {"app": "shop", "channel": "kept:1"}
+    sent = [
+        good(server.http, "channels/publish", {**channel, "text": str(n), "id": f"k-{n}"}) for n in range(5)
+    ]
     first, second, *_, last = [each["offset"] for each in sent]
     epoch = sent[0]["epoch"]
     assert sent[0] == {"channel": "kept:1", "status": "sent", "offset": first, "epoch": epoch}
-    again = good(server.http, "channels/publish", {**kept, "text": "1", "id": "k-1"})
+    again = good(server.http, "channels/publish", {**channel, "text": "1", "id": "k-1"})
     assert again == {"channel": "kept:1", "status": "repeated", "offset": second, "epoch": epoch}
-    page = good(server.http, "channels/history", **kept, offset=first, limit=2)
+    page = good(server.http, "channels/history", **channel, offset=first, limit=2)
     assert [each["text"] for each in page["publications"]] == ["1", "2"]
     assert (page["offset"], page["epoch"]) == (last, epoch)
-    newest = good(server.http, "channels/history", **kept, reverse="true", limit=1)
+    newest = good(server.http, "channels/history", **channel, reverse="true", limit=1)
     assert newest["publications"] == [{"offset": last, "type": "text", "text": "4", "id": "k-4"}]
-    info = good(server.http, "channels/info", **kept)
+    info = good(server.http, "channels/info", **channel)
     assert info == {"channel": "kept:1", "subscribers": 0, "offset": last, "epoch": epoch}
-    assert refused(server.http, "channels/history", **kept, offset=2**63)[:2] == (400, "invalid_request")
-    status, code, message = refused(server.http, "channels/history/remove", kept)
+    assert refused(server.http, "channels/history", **channel, offset=2**63)[:2] == (400, "invalid_request")
+    status, code, message = refused(server.http, "channels/history/remove", channel)
     assert (status, code, message) == (400, "invalid_request", "the log removes publications, by age")
-    shown = good(server.http, "channels/messages", **kept, limit=1)["messages"]
+    shown = good(server.http, "channels/messages", **channel, limit=1)["messages"]
     assert [each["id"] for each in shown] == [last]
 
 

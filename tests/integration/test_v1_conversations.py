@@ -23,12 +23,12 @@ def pushed(server: Server, sender: str, to: str, text: str, app: object = "gocha
 
 @pytest.mark.full
 def test_a_back_end_reads_what_a_user_may_read(server: Server, app: int) -> None:
-    asked = {"app": app, "user": "bob"}
+    question = {"app": app, "user": "bob"}
     with logged_in(server.ws, "ann", app) as one:
         sent = [send(one, "bob", text) for text in ("tea at five", "tea at six", "coffee")]
         send(one, "cat", "secret tea")
     where = sent[0]["conversation"]
-    listed = good(server.http, "conversations", **asked)
+    listed = good(server.http, "conversations", **question)
     assert listed["before"] == 0
     (row,) = listed["conversations"]
     last = row.pop("last")
@@ -43,13 +43,13 @@ def test_a_back_end_reads_what_a_user_may_read(server: Server, app: int) -> None
         "read": 0,
     }
     assert (last["id"], last["from"], last["to"], last["text"]) == (sent[2]["id"], "ann", "bob", "coffee")
-    page = good(server.http, "messages", **asked, conversation=where, limit=2)
+    page = good(server.http, "messages", **question, conversation=where, limit=2)
     assert [each["text"] for each in page["messages"]] == ["tea at six", "coffee"]
-    page = good(server.http, "messages", **asked, conversation=where, before=page["before"])
+    page = good(server.http, "messages", **question, conversation=where, before=page["before"])
     assert ([each["text"] for each in page["messages"]], page["before"]) == (["tea at five"], 0)
-    found = good(server.http, "messages/search", **asked, text="TEA")
+    found = good(server.http, "messages/search", **question, text="TEA")
     assert [each["id"] for each in found["messages"]] == [sent[0]["id"], sent[1]["id"]]
-    assert good(server.http, "messages/search", **asked, text="secret")["messages"] == []
+    assert good(server.http, "messages/search", **question, text="secret")["messages"] == []
     outsider = {"app": app, "user": "eve", "conversation": where}
     assert good(server.http, "messages", **outsider) == {"messages": [], "before": 0}
     assert good(server.http, "messages/receipts", **outsider)["receipts"] == []
@@ -160,25 +160,25 @@ def test_what_cannot_be_asked_is_refused(server: Server, route: str, query: dict
 
 
 def test_in_an_app_without_a_word_nothing_is_found(server: Server, app: int) -> None:
-    asked = {"app": app, "user": "nobody"}
-    assert good(server.http, "conversations", **asked) == {"conversations": [], "before": 0}
-    assert good(server.http, "messages", **asked, conversation=1) == {"messages": [], "before": 0}
-    assert good(server.http, "messages/search", **asked, text="x") == {"messages": [], "before": 0}
+    question = {"app": app, "user": "nobody"}
+    assert good(server.http, "conversations", **question) == {"conversations": [], "before": 0}
+    assert good(server.http, "messages", **question, conversation=1) == {"messages": [], "before": 0}
+    assert good(server.http, "messages/search", **question, text="x") == {"messages": [], "before": 0}
     body = {"app": str(app), "user": "nobody", "id": 1}
     assert refused(server.http, "messages/recall", body)[:2] == (404, "unknown_message")
 
 
 def test_pages_of_long_messages_are_short(server: Server, app: int) -> None:
-    asked = {"app": app, "user": "bob"}
+    question = {"app": app, "user": "bob"}
     long = "x" * 60_000
     where = [pushed(server, "ann", "bob", long, app) for _ in range(10)]
     conversation, ids = where[0]["conversation"], [each["id"] for each in where]
-    newest = good(server.http, "messages", **asked, conversation=conversation, limit=200)
+    newest = good(server.http, "messages", **question, conversation=conversation, limit=200)
     assert [each["id"] for each in newest["messages"]] == ids[2:]
-    rest = good(server.http, "messages", **asked, conversation=conversation, before=newest["before"])
+    rest = good(server.http, "messages", **question, conversation=conversation, before=newest["before"])
     assert [each["id"] for each in rest["messages"]] == ids[:2]
     assert rest["before"] == 0
-    missed = good(server.http, "messages/sync", **asked, limit=200)
+    missed = good(server.http, "messages/sync", **question, limit=200)
     assert ([each["id"] for each in missed["messages"]], missed["more"]) == (ids[:8], True)
-    missed = good(server.http, "messages/sync", **asked, after=missed["after"])
+    missed = good(server.http, "messages/sync", **question, after=missed["after"])
     assert ([each["id"] for each in missed["messages"]], missed["more"]) == (ids[8:], False)

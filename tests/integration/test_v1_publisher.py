@@ -107,9 +107,9 @@ def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
         "temporary": False,
     }
     assert answers[11] == {"seq": 11, "pong": {}}
-    (kept,) = answers[12].pop("results")
+    (result,) = answers[12].pop("results")
     assert answers[12] == {"seq": 12, "sent": 1}
-    assert (kept["status"], sorted(kept["stored"])) == ("stored", ["conversation", "id", "seq"])
+    assert (result["status"], sorted(result["stored"])) == ("stored", ["conversation", "id", "seq"])
     assert answers[13] == {"seq": 13, "sent": 1}
     assert texts(ann, 4) == ["1", "3", '{"n":4}', "13"]
 
@@ -125,11 +125,11 @@ def test_what_is_stored_among_others_keeps_its_order_and_is_stored_once(server: 
         one.send(*map(one_of, range(60)))
         answers = [one.message().json for _ in range(60)]
     assert [answer["seq"] for answer in answers] == list(range(60))
-    kept = [answer["results"][0]["stored"]["id"] for answer in answers[:40] if answer["sent"]]
-    assert kept == list(range(1, 37))
+    ids = [answer["results"][0]["stored"]["id"] for answer in answers[:40] if answer["sent"]]
+    assert ids == list(range(1, 37))
     assert [answer["error"]["code"] for answer in answers[40:] if "error" in answer] == ["id_reused"] * 18
     with logged_in(server.ws, "ann", app, cursor=0) as ann:
-        assert [ann.push("message").json["response"]["data"]["id"] for _ in range(36)] == kept
+        assert [ann.push("message").json["response"]["data"]["id"] for _ in range(36)] == ids
         ann.no_push("message")
 
 

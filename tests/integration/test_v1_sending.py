@@ -95,7 +95,7 @@ def test_a_push_reaches_targets_of_all_kinds_in_one_request(server: Server) -> N
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "shown"),
+    ("content", "kind", "shown"),
     [
         ({"text": "hi"}, "text", "hi"),
         ({"message": "你好"}, "text", "你好"),
@@ -109,9 +109,9 @@ def test_a_push_reaches_targets_of_all_kinds_in_one_request(server: Server) -> N
     ],
 )
 def test_a_message_is_text_or_any_json(
-    server: Server, app: int, ann: CmdClient, said: dict[str, Any], kind: str, shown: str
+    server: Server, app: int, ann: CmdClient, content: dict[str, Any], kind: str, shown: str
 ) -> None:
-    answer = good(server.http, "push", {"app": str(app), "user": "ann", "sender": "shop", **said})
+    answer = good(server.http, "push", {"app": str(app), "user": "ann", "sender": "shop", **content})
     assert answer == {"sent": 1, "results": [{"target": {"user": "ann"}, "status": "sent"}]}
     data = received(ann)
     assert (data["type"], data["msg"], data["from"]) == (kind, shown, "shop")
@@ -226,8 +226,8 @@ def test_a_large_push_reaches_everybody_in_order(server: Server, app: int, ann: 
     ],
 )
 def test_an_invalid_push_is_refused_with_the_reason(server: Server, body: Any, code: str, words: str) -> None:
-    status, said, message = refused(server.http, "push", body)
-    assert (status, said) == (400, code)
+    status, error, message = refused(server.http, "push", body)
+    assert (status, error) == (400, code)
     assert words in message
 
 
@@ -292,12 +292,12 @@ def test_a_push_with_a_time_to_live_waits_for_a_login(server: Server, app: int) 
 
 def test_a_push_is_queued_behind_pending_ones_of_its_user(server: Server, app: int) -> None:
     user = fresh()
-    held = [f"held {number}" for number in range(5)]
-    for text in held:
+    pending = [f"held {number}" for number in range(5)]
+    for text in pending:
         good(server.http, "push", {"app": str(app), "users": ["x", user], "text": text, "ttl_seconds": 30})
     with logged_in(server.ws, user, app) as one:
         good(server.http, "push", {"app": str(app), "user": user, "text": "now"})
-        assert [received(one)["msg"] for _ in range(6)] == [*held, "now"]
+        assert [received(one)["msg"] for _ in range(6)] == [*pending, "now"]
 
 
 # --- batches ------------------------------------------------------------------------------------------------

@@ -44,10 +44,10 @@ def test_without_a_sender_the_server_itself_says_it(server: Server, app: int) ->
 
 
 def test_users_and_groups_have_channels_live_and_stored(server: Server, app: int) -> None:
-    made = good(
+    answer = good(
         server.http, "groups/create", {"app": str(app), "user": "ann", "name": "tea", "members": ["bob"]}
     )
-    group = f"group:{made['group']}"
+    group = f"group:{answer['group']}"
     with logged_in(server.ws, "ann", app, cursor=1) as ann, logged_in(server.ws, "bob", app, cursor=1) as bob:
         everybody, of_ann = [ann, bob], [ann]
         for channel, reached in ((group, everybody), ("user:ann", of_ann)):
@@ -72,18 +72,18 @@ def test_users_and_groups_have_channels_live_and_stored(server: Server, app: int
 
 
 def test_a_push_to_a_group_is_stored_once_for_all_members(server: Server, app: int) -> None:
-    made = good(
+    group = good(
         server.http, "groups/create", {"app": str(app), "user": "ann", "name": "tea", "members": ["bob"]}
     )
-    push = {"app": str(app), "group": made["group"], "text": "milk?", "store": True}
+    push = {"app": str(app), "group": group["group"], "text": "milk?", "store": True}
     (first,) = stored(good(server.http, "push", {**push, "sender": "bob"}))
     (second,) = stored(good(server.http, "push", push))
-    assert first["conversation"] == second["conversation"] == int(made["group"])
+    assert first["conversation"] == second["conversation"] == int(group["group"])
     with logged_in(server.ws, "ann", app, cursor=0) as ann:
         assert [received(ann)["kind"] for _ in range(3)] == ["group", "message", "message"]
     outside = {
         **push,
-        "targets": [{"group": made["group"]}, {"group": "999"}, {"user": "ann"}],
+        "targets": [{"group": group["group"]}, {"group": "999"}, {"user": "ann"}],
         "sender": "eve",
     }
     del outside["group"]
@@ -100,8 +100,8 @@ def test_a_push_to_a_group_is_stored_once_for_all_members(server: Server, app: i
 def test_a_push_to_a_group_is_not_stored_in_another_conversation(
     server: Server, app: int, sender: str
 ) -> None:
-    talk = {"app": str(app), "user": "bob", "sender": "ann", "text": "a secret", "store": True}
-    (first,) = stored(good(server.http, "push", talk))
+    first_push = {"app": str(app), "user": "bob", "sender": "ann", "text": "a secret", "store": True}
+    (first,) = stored(good(server.http, "push", first_push))
     push = {"app": str(app), "group": str(first["conversation"]), "text": "for all", "store": True}
     (result,) = good(server.http, "push", push | {"sender": sender})["results"]
     assert (result["status"], result.get("reason")) == ("refused", "unknown_conversation")

@@ -94,8 +94,8 @@ def test_reactions_and_pins_are_stored_shown_and_refused(locked: Server, ann: Us
     assert ([each["kind"] for each in page["messages"]], page["after"]) == (["message", "pin"], 0)
     kinds = [each["kind"] for each in bob.get("messages/sync", after=id - 1)["messages"]]
     assert kinds == ["message", "reaction", "pin"]
-    (talk,) = bob.get("conversations")["conversations"]
-    assert (talk["unread"], talk["mentions"], talk["last"]["id"]) == (1, 1, id)
+    (conversation,) = bob.get("conversations")["conversations"]
+    assert (conversation["unread"], conversation["mentions"], conversation["last"]["id"]) == (1, 1, id)
     eve = User.register(locked)
     copy = bob.post("messages/send", to=eve.user, forward=id)
     (received,) = eve.get("messages", conversation=copy["conversation"])["messages"]
@@ -186,9 +186,9 @@ def test_pages_of_what_was_missed_follow_one_another(ann: User, bob: User) -> No
 def test_what_one_device_marks_the_others_learn(locked: Server, ann: User, bob: User) -> None:
     first, second = (ann.post("messages/send", to=bob.user, text=text) for text in ("one", "two"))
     where = first["conversation"]
-    place = {"conversation": where, "id": first["id"]}
-    assert bob.post("messages/received", **place) == {"conversation": where, "received": first["id"]}
-    assert bob.post("messages/read", **place) == {"conversation": where, "read": first["id"]}
+    mark = {"conversation": where, "id": first["id"]}
+    assert bob.post("messages/received", **mark) == {"conversation": where, "received": first["id"]}
+    assert bob.post("messages/read", **mark) == {"conversation": where, "read": first["id"]}
     version = bob.post("messages/hide", ids=[second["id"], 10**12])["version"]
     assert bob.get("messages/marks") == {
         "version": version,
@@ -202,7 +202,7 @@ def test_what_one_device_marks_the_others_learn(locked: Server, ann: User, bob: 
     ]
     assert texts(bob.get("messages", conversation=where)) == ["one"]
     assert texts(ann.get("messages", conversation=where)) == ["one", "two"]
-    assert ann.refused("messages/received", **{**place, "conversation": 10**12}) == (
+    assert ann.refused("messages/received", **{**mark, "conversation": 10**12}) == (
         404,
         "unknown_conversation",
     )
@@ -260,17 +260,17 @@ def test_where_nothing_can_be_stored_nothing_is(server: Server) -> None:
 
 def test_what_is_hidden_over_http_is_reported_to_the_users_connections(server: Server, app: int) -> None:
     with logged_in(server.ws, "bob", app, cursor=0) as one:
-        asked = {"app": str(app), "user": "ann", "to": "bob", "text": "hi"}
-        sent = good(server.http, "messages/send", asked)
+        question = {"app": str(app), "user": "ann", "to": "bob", "text": "hi"}
+        sent = good(server.http, "messages/send", question)
         one.push("message")
         good(server.http, "messages/hide", {"app": str(app), "user": "bob", "ids": [sent["id"]]})
         assert one.push("hidden").json["response"]["data"] == {"ids": [sent["id"]]}
 
 
 def test_a_front_end_needs_no_websocket(locked: Server, ann: User, bob: User) -> None:
-    asked = {"app": "gochat", "token": bob.token}
+    question = {"app": "gochat", "token": bob.token}
     with Listener(locked.http) as one:
-        one.listen(**asked)
+        one.listen(**question)
         first = ann.post("messages/send", to=bob.user, text="helo")
         assert one.stored()["text"] == "helo"
         ann.post("messages/edit", id=first["id"], text="hello")
@@ -279,7 +279,7 @@ def test_a_front_end_needs_no_websocket(locked: Server, ann: User, bob: User) ->
     later = [ann.post("messages/send", to=bob.user, text=text)["id"] for text in ("secret", "more")]
     ann.post("messages/recall", id=later[0])
     with Listener(locked.http) as again:
-        again.listen(headers=[("Last-Event-ID", str(received["id"]))], **asked)
+        again.listen(headers=[("Last-Event-ID", str(received["id"]))], **question)
         assert [(each["kind"], each.get("text")) for each in (again.stored() for _ in range(3))] == [
             ("recall", None),
             ("message", "more"),
@@ -298,8 +298,8 @@ def test_on_two_nodes_it_is_as_on_one(tmp_path_factory: pytest.TempPathFactory) 
             assert b"tea?" in protobuf_client.output().data
             again = good(there.http, "messages/send", body, key=ann.token)
             assert again == {**sent, "repeated": True}
-        place = {"conversation": sent["conversation"], "id": sent["id"]}
-        assert bob.post("messages/read", **place)["read"] == sent["id"]
+        mark = {"conversation": sent["conversation"], "id": sent["id"]}
+        assert bob.post("messages/read", **mark)["read"] == sent["id"]
         good(there.http, "messages/recall", {"id": sent["id"]}, key=ann.token)
         kinds = [each["kind"] for each in bob.get("messages/sync")["messages"]]
         assert kinds == ["recall", "recall"]

@@ -58,7 +58,10 @@ class Asking(NamedTuple):
 @contextmanager
 def asking_in(folder: Path, http_server: str, **options: Any) -> Iterator[Asking]:
     with Receiver() as receiver:
-        config = {"apps": {"101": {"webhook": receiver.asked}, "102": {}}, "websocket": {"close_seconds": 1}}
+        config = {
+            "apps": {"101": {"webhook": receiver.authorising}, "102": {}},
+            "websocket": {"close_seconds": 1},
+        }
         server = Server(folder, config=config, http_server=http_server, **options)
         yield Asking(server, receiver)
         stop(server)
@@ -111,8 +114,8 @@ def test_channels_are_reported_if_the_app_names_their_events(
     with logged_in(one.ws, "ann", 101) as ann:
         assert ann.ask_cmd("subscribe", {"channel": "news"})[0] == 200
     events = receiver.wait_for(4)
-    said = [(event["event"], event["channel"], event.get("user")) for event in events]
-    assert said == [
+    reported = [(event["event"], event["channel"], event.get("user")) for event in events]
+    assert reported == [
         ("occupied", "news", None),
         ("joined", "news", "ann"),
         ("left", "news", "ann"),
@@ -177,10 +180,10 @@ def test_what_clients_of_other_dialects_do_is_reported_too(
     with action_session(one.ws, "1", room="7") as action_client:
         action_client.say("http://x/y.png", "image")
     receiver.wait_for(8)
-    said = receiver.events("message")
+    reported = receiver.events("message")
     common = {"app": "action:1", "sender": "1"}
     assert [
-        {k: v for k, v in event.items() if k not in ("id", "time", "node", "event")} for event in said
+        {k: v for k, v in event.items() if k not in ("id", "time", "node", "event")} for event in reported
     ] == [
         {**common, "to": "2", "type": "text", "text": "你好"},
         {**common, "room": "7", "type": "image", "text": "http://x/y.png"},
@@ -379,8 +382,8 @@ def test_events_can_be_read_and_dead_ones_listed_without_a_receiver(launch: Laun
     with logged_in(server.ws, "ann", 101) as ann:
         ann.ask_cmd("send", {"to": "bob", "text": "more"})
     assert [event["text"] for event in page(cursor, 10)["events"]] == ["more"]
-    for place, parameter in (("log", "after"), ("dead", "cursor")):
-        refused = ask(server.http, request(f"/api/v1/events/{place}?app=101&{parameter}=AAAA"))
+    for path, parameter in (("log", "after"), ("dead", "cursor")):
+        refused = ask(server.http, request(f"/api/v1/events/{path}?app=101&{parameter}=AAAA"))
         assert (refused.status, refused.json["message"].partition(":")[0]) == (400, f"`{parameter}`")
     assert ask(server.http, request("/api/v1/events/log?app=102")).status == 400
     assert ask(server.http, request("/api/v1/events/dead?app=101")).json == {"events": [], "next": ""}
@@ -466,7 +469,7 @@ def test_a_back_end_that_cannot_show_who_it_is_gets_no_event_and_no_question(
     tls.load_cert_chain(certificate, key)
     with Receiver(tls) as receiver:
         receiver.reply = lambda _: (200, b'{"allow":true}')
-        config = {"apps": {"101": {"webhook": receiver.asked}}}
+        config = {"apps": {"101": {"webhook": receiver.authorising}}}
         one = launch(http_server, **config)
         assert login(one)[0] == 1004
         assert "certificate" in one.log_text
@@ -487,7 +490,7 @@ def certificate_of_loopback(folder: Path, *names: str) -> tuple[Path, Path]:
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "back end")])
     now = datetime.now(UTC)
-    made = (
+    answer = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -500,7 +503,7 @@ def certificate_of_loopback(folder: Path, *names: str) -> tuple[Path, Path]:
         .sign(private, hashes.SHA256())
     )
     certificate, key = folder / "certificate.pem", folder / "key.pem"
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    certificate.write_bytes(answer.public_bytes(serialization.Encoding.PEM))
     key.write_bytes(
         private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -97,16 +97,16 @@ def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(
         for _ in range(2):
             ann.send("bob", "x")
         until(lambda: len(bob.pushed()) == 2)
-        read_page, asked, go_on = node.log.catch_up, list[int](), Signal()
+        read_page, cursors, go_on = node.log.catch_up, list[int](), Signal()
 
         def read(app: str, user: str, after: int, *more: Any) -> object:
-            asked.append(after)
+            cursors.append(after)
             go_on.wait()
             return read_page(app, user, after, *more)
 
         monkeypatch.setattr(node.log, "catch_up", read)
         pass_time(node)
-        until(lambda: asked)
+        until(lambda: cursors)
         for _ in range(2):
             ann.send("bob", "x")
         go_on.set()

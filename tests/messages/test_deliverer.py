@@ -51,8 +51,8 @@ def test_what_is_stored_together_is_one_frame_and_its_senders_are_acknowledged_i
         until(lambda each=each: len(each.stream()) >= 4)  # type: ignore[misc]
         assert each.stream() == [2, 3, 4, 5]
     assert harness.log.appends == [1, 3]
-    assert [said.content for said in dan.pushes()] == [b"a", b"b", b"c"]
-    assert [said.content for said in bob.pushes()] == [b"before", b"a", b"c"]
+    assert [each.content for each in dan.pushes()] == [b"a", b"b", b"c"]
+    assert [each.content for each in bob.pushes()] == [b"before", b"a", b"c"]
     assert bob.acks() == [(1, 4)]
     frames = {name: len(each.client.payloads()) for name, each in zip("aed", (ann, eve, dan), strict=True)}
     assert frames == {"a": 3, "e": 3, "d": 2}
@@ -90,7 +90,7 @@ def test_a_member_who_joins_in_a_batch_receives_the_entries_after_it(harness: Ha
     joining.join()
     ann.group(2, group, "b")
     until(lambda: eve.pushes())
-    assert [said.content for said in eve.pushes()] == [b"b"]
+    assert [each.content for each in eve.pushes()] == [b"b"]
 
 
 def test_clients_of_all_dialects_receive_a_batch_in_order() -> None:
@@ -98,10 +98,10 @@ def test_clients_of_all_dialects_receive_a_batch_in_order() -> None:
         group = node.log.create(APP, "ann", ["bob", "eve", "dan"])
         ann, bob, eve, dan = (node.speaker(user, 1) for user in ("ann", "bob", "eve", "dan"))
         node.log.committing = Signal()
-        dan.tell("send", {"conversation": group, "text": "before"})
+        dan.send_payload("send", {"conversation": group, "text": "before"})
         until(lambda: node.log.senders(APP))
         for each in (ann, bob, ann, eve):
-            each.tell("send", {"conversation": group, "text": "x"})
+            each.send_payload("send", {"conversation": group, "text": "x"})
             each.settle()
         node.log.committing.set()
         for each in (ann, bob, eve, dan):
@@ -111,7 +111,7 @@ def test_clients_of_all_dialects_receive_a_batch_in_order() -> None:
         assert len(ann.pushed()) == 3
 
 
-def talk(node: Node, said: list[tuple[int, int]]) -> None:
+def chat(node: Node, pairs: list[tuple[int, int]]) -> None:
     """Have four users say all this to groups and to each other in one transaction; look at what all got."""
     users = [f"u{number}" for number in range(4)]
     groups = [node.log.create(APP, "u0", users[1:]), node.log.create(APP, "u0", users[1:2])]
@@ -124,10 +124,10 @@ def talk(node: Node, said: list[tuple[int, int]]) -> None:
     talkers = [node.speaker(user, 2) for user in users]
     other = node.speaker("u1", 2, "other")
     node.log.committing = gate = Signal()
-    talkers[0].tell("send", {"to": "u1", "text": "before"})
+    talkers[0].send_payload("send", {"to": "u1", "text": "before"})
     until(lambda: node.log.senders(APP))
-    for sender, target in said:
-        talkers[sender].tell("send", {**targets[target], "text": "x"})
+    for sender, target in pairs:
+        talkers[sender].send_payload("send", {**targets[target], "text": "x"})
         talkers[sender].settle()
     gate.set()
     until(lambda: not node.log.is_busy(APP))
@@ -143,9 +143,9 @@ def talk(node: Node, said: list[tuple[int, int]]) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=3, max_size=20))
-def test_random_batches_are_delivered_in_order(said: list[tuple[int, int]]) -> None:
+def test_random_batches_are_delivered_in_order(pairs: list[tuple[int, int]]) -> None:
     with Node() as node:
-        talk(node, [each for each in said if each not in ((0, 2), (3, 3), (2, 1), (3, 1))])
+        chat(node, [each for each in pairs if each not in ((0, 2), (3, 3), (2, 1), (3, 1))])
 
 
 def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order() -> None:
@@ -185,7 +185,7 @@ def test_entries_of_other_conversations_do_not_split_a_frame(harness: Harness) -
         each.settle()
     gate.set()
     until(lambda: len(fay.stream()) >= 3)
-    assert [said.content for said in fay.pushes()] == [b"before", b"a", b"c"]
+    assert [each.content for each in fay.pushes()] == [b"before", b"a", b"c"]
     assert len(fay.client.payloads()) == 2
     for each, count in ((ann, 4), (bob, 4), (eve, 3), (dan, 3)):
         until(lambda each=each, count=count: len(each.stream()) >= count)  # type: ignore[misc]
@@ -199,7 +199,7 @@ def test_nobody_is_pushed_what_is_their_own_as_it_is_read_from_the_log_before_it
     with Node() as node:
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         node.log.returning = Signal()
-        sent = ann.tell("send", {"to": "bob", "text": "x"})
+        sent = ann.send_payload("send", {"to": "bob", "text": "x"})
         until(lambda: node.log.head(APP) == 1)
         node.messaging.follower.expect(APP, 1)
         reads = node.log.reads

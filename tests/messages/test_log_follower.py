@@ -137,7 +137,7 @@ def test_the_ends_of_all_quiet_logs_are_asked_for_at_once() -> None:
     gevent.sleep(0.001)
     follower.check()
     until(lambda: received == {app: [1] for app in apps[1:]})
-    assert log.asked_heads == 1
+    assert log.heads_reads == 1
 
 
 @pytest.mark.usefixtures("quick")

@@ -23,7 +23,7 @@ class SlowLog:
         self.looking = self.most = 0
         self.may = Signal()
 
-    def find(self, *_asked: Any) -> tuple[list[Any], int]:
+    def find(self, *_arguments: Any) -> tuple[list[Any], int]:
         self.looking += 1
         self.most = max(self.most, self.looking)
         self.may.wait()

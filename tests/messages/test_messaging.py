@@ -24,7 +24,7 @@ def test_a_message_is_delivered_and_acknowledged_after_the_commit() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         gate = node.log.committing = Signal()
-        seq = ann.tell("send", {"to": "bob", "text": "hi", "clientMsgID": "a"})
+        seq = ann.send_payload("send", {"to": "bob", "text": "hi", "clientMsgID": "a"})
         ann.settle()
         bob.settle()
         assert ([body["cmd"] for body in ann.bodies()], bob.pushed()) == (["login", "enter"], [])
@@ -59,13 +59,13 @@ def test_receivers_must_be_accounts_where_all_users_are(
     draft: Draft, only_accounts: bool, to_account: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Node() as node:
-        asked: list[bool] = []
+        seen: list[bool] = []
         node.messaging._account_apps.update([APP] if only_accounts else ["another"])
         monkeypatch.setattr(
-            node.log, "send", lambda _app, _draft, _answer, to_account: asked.append(to_account)
+            node.log, "send", lambda _app, _draft, _answer, to_account: seen.append(to_account)
         )
         node.messaging.send(APP, draft, lambda _stored: None)
-        assert asked == [to_account]
+        assert seen == [to_account]
 
 
 def test_the_senders_other_devices_receive_the_message_and_the_sending_one_does_not() -> None:
@@ -104,7 +104,7 @@ def test_a_repeat_gets_the_first_answer_and_is_not_delivered() -> None:
 def test_repeats_in_one_transaction_are_both_acknowledged() -> None:
     with Node() as node:
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        seqs = [ann.tell("send", {"to": "bob", "text": "hi", "clientMsgID": "x"}) for _ in range(2)]
+        seqs = [ann.send_payload("send", {"to": "bob", "text": "hi", "clientMsgID": "x"}) for _ in range(2)]
         answers = [ann.answer(seq) for seq in seqs]
         assert [answer[1]["id"] for answer in answers] == [1, 1]
         until(bob.pushed)
@@ -216,7 +216,7 @@ def test_a_join_that_commits_while_memberships_are_read_is_not_missed() -> None:
         group = node.log.groups.create(APP, "ann", [])
         ann, bob = node.speaker("ann", 1), node.speaker("bob")
         gate = node.log.answering = Signal()
-        bob.tell("sync", {"cursor": 0})
+        bob.send_payload("sync", {"cursor": 0})
         until(lambda: node.messaging.log_subscriptions.reading)
         node.log.groups.join(APP, group, ["bob"])
         node.log.answering = None
@@ -275,11 +275,13 @@ def test_a_kick_during_the_lookup_of_the_cursor_is_no_error(
 ) -> None:
     with Node() as node:
         node.speaker("ann", 0).send("bob", "1")
-        gate, asked = Signal(), list[str]()
-        node.log.floor = lambda app: asked.append(app) or gate.wait() or 0  # type: ignore[method-assign,func-returns-value]
+        gate, reads = Signal(), list[str]()
+        node.log.floor = lambda app: reads.append(app) or gate.wait() or 0  # type: ignore[method-assign,func-returns-value]
         connection, client = node.connect()
-        MessageClient(connection, client).tell("login", {"userID": "bob", "appID": int(APP), "cursor": 1})
-        until(lambda: asked)
+        MessageClient(connection, client).send_payload(
+            "login", {"userID": "bob", "appID": int(APP), "cursor": 1}
+        )
+        until(lambda: reads)
         connection.close(errors.CLOSE_KICKED, "")
         gate.set()
         until(lambda: node.messaging.log_subscriptions.by_app == {APP: 1})
@@ -326,7 +328,7 @@ def test_an_acknowledgement_does_not_overtake_what_is_still_to_be_synced() -> No
             ann.send("bob", str(number))
         bob = node.speaker("bob")
         assert bob.ask("sync", {"cursor": 0, "limit": 4})[1]["hasMore"]
-        seq = bob.tell("send", {"to": "ann", "text": "me"})
+        seq = bob.send_payload("send", {"to": "ann", "text": "me"})
         until(lambda: "me" in ann.texts())
         bob.settle()
         assert max(bob.stream()) == 4
@@ -358,12 +360,12 @@ def test_after_a_failed_catch_up_a_client_gets_no_new_entries_before_a_sync(acks
         assert bob.ask("login", data) == (200, {"recovered": False})
         assert bob.ask("sync", {"cursor": 0}) == (1008, None)
         node.log.away = False
-        said = bob.tell("send", {"to": "ann", "text": "3"})
+        seq = bob.send_payload("send", {"to": "ann", "text": "3"})
         ann.send("bob", "4")
         bob.settle()
         assert bob.stream() == []
         assert not bob.ask("sync", {"cursor": 0})[1]["hasMore"]
-        assert bob.answer(said)[1]["id"] == 3
+        assert bob.answer(seq)[1]["id"] == 3
         assert bob.stream() == [1, 2, 3, 4, 3], "the page, and then what it said itself"
         assert isinstance(connection.log_subscription, AckingLogSubscription) is acks
         client.hang_up()
@@ -375,18 +377,18 @@ def test_after_a_failed_catch_up_a_client_gets_no_new_entries_before_a_sync(acks
 def test_entries_that_would_be_dropped_are_not_read() -> None:
     with Node() as node:
         node.speaker("ann").send("bob", "1")
-        asked = 0
+        reads = 0
         catch_up = node.log.entries.catch_up
 
         def counting(*arguments: Any) -> Any:
-            nonlocal asked
-            asked += 1
+            nonlocal reads
+            reads += 1
             return catch_up(*arguments)
 
         node.log.catch_up = counting  # type: ignore[method-assign]
         bob = node.speaker("bob", 99)
-        assert (bob.login, asked) == ((200, {"recovered": False}), 0)
-        assert (len(bob.ask("sync", {"cursor": 0})[1]["messages"]), asked) == (1, 1)
+        assert (bob.login, reads) == ((200, {"recovered": False}), 0)
+        assert (len(bob.ask("sync", {"cursor": 0})[1]["messages"]), reads) == (1, 1)
 
 
 def test_a_node_without_receivers_follows_the_log_only_while_it_stores(
@@ -435,7 +437,7 @@ def test_pushes_and_acknowledgements_leave_in_the_order_of_ids() -> None:
         talkers = [node.speaker(user, 1) for user in ("ann", "bob", "eve")]
         for number in range(30):
             for message_client in talkers:
-                message_client.tell("send", {"conversation": group, "text": str(number)})
+                message_client.send_payload("send", {"conversation": group, "text": str(number)})
         until(lambda: all(len(message_client.stream()) == 90 for message_client in talkers))
         for message_client in talkers:
             assert message_client.stream() == list(range(2, 92))
@@ -541,7 +543,7 @@ def test_two_writers_and_lost_batches_leave_no_hole_and_no_inversion(
         looking = [gevent.spawn(node.messaging.follower.run) for node in (first, second)]
         for number in range(20):
             for message_client in talkers:
-                message_client.tell("send", {"conversation": group, "text": str(number)})
+                message_client.send_payload("send", {"conversation": group, "text": str(number)})
             gevent.sleep(0.001)
         until(lambda: all(len(message_client.stream()) >= 80 for message_client in talkers))
         for message_client in talkers:
@@ -558,9 +560,9 @@ def test_a_clients_cursor_always_includes_all_earlier_entries(steps: list[str]) 
         had: list[int] = []
         for step in [*steps, "leave", "come"]:
             if step == "send":
-                ann.tell("send", {"to": "bob", "text": "x"})
+                ann.send_payload("send", {"to": "bob", "text": "x"})
                 if bob is not None:
-                    bob.tell("send", {"to": "ann", "text": "y"})
+                    bob.send_payload("send", {"to": "ann", "text": "y"})
             elif step == "leave" and bob is not None:
                 had += [id for id in bob.stream() if id not in had]
                 assert had == list(range(1, len(had) + 1)), had
@@ -588,10 +590,10 @@ def test_messages_to_many_gather_so_that_they_share_writes(monkeypatch: pytest.M
         group = node.log.groups.create(APP, "ann", ["bob", "eve"])
         ann, bob = node.speaker("ann", 1), node.speaker("bob", 1)
         node.speaker("eve", 1)
-        first = ann.tell("send", {"conversation": group, "text": "0"})
+        first = ann.send_payload("send", {"conversation": group, "text": "0"})
         ann.answer(first)
         for number in range(1, 10):
-            ann.tell("send", {"conversation": group, "text": str(number)})
+            ann.send_payload("send", {"conversation": group, "text": str(number)})
         ann.settle()
         writer = node.log._writer
         writer._resume(APP, writer._queues[APP])  # as at the end of the pause

@@ -40,7 +40,7 @@ class Client:
         self.message_client, self._taken, self._behind = MessageClient(connection, client), 0, True
         acks = self._chance.random() < 0.6
         data = {"userID": self.user, "appID": int(APP), "device": self._device, "cursor": self._cursor}
-        self.message_client.tell("login", {**data, "acks": True} if acks else data)
+        self.message_client.send_payload("login", {**data, "acks": True} if acks else data)
 
     def leave(self) -> None:
         self.take()
@@ -51,7 +51,9 @@ class Client:
     def ask(self) -> None:
         assert self.message_client is not None
         self._behind = True
-        self.message_client.tell("sync", {"cursor": self._cursor, "limit": self._chance.choice([1, 3, 7])})
+        self.message_client.send_payload(
+            "sync", {"cursor": self._cursor, "limit": self._chance.choice([1, 3, 7])}
+        )
 
     def ask_unless_asking(self) -> None:
         if not self._behind:
@@ -60,12 +62,12 @@ class Client:
     def send(self, target: dict[str, object], number: int) -> None:
         assert self.message_client is not None
         name = f"{self.user}{number}" if self._chance.random() < 0.8 else ""
-        self.message_client.tell("send", {**target, "text": "x", "clientMsgID": name})
+        self.message_client.send_payload("send", {**target, "text": "x", "clientMsgID": name})
 
     def acknowledge(self) -> None:
         """What it has, some of it, or more than it can have."""
         assert self.message_client is not None
-        self.message_client.tell(
+        self.message_client.send_payload(
             "ack", {"id": max(1, self._chance.choice([self._cursor, self._cursor - 3, 10**6]))}
         )
 
@@ -184,9 +186,9 @@ class Storm:
 
     def _hold_answers(self, node: Node | None = None) -> None:
         log = (node or self.chance.choice(self.nodes)).log
-        held, log.answering = log.answering, None if log.answering else Signal()
-        if held is not None:
-            held.set()
+        signal, log.answering = log.answering, None if log.answering else Signal()
+        if signal is not None:
+            signal.set()
 
     def _go_away(self) -> None:
         log = self.chance.choice(self.nodes).log

@@ -49,13 +49,13 @@ def test_a_page_within_the_limit_is_unchanged(sizes: tuple[int, ...], more: bool
 def test_of_the_rest_as_many_as_fit_and_one_at_least(
     sizes: tuple[int, ...], oldest: list[int], newest: list[int]
 ) -> None:
-    for cut, kept in ((deliverer.oldest_page, oldest), (deliverer.newest_page, newest)):
+    for cut, expected in ((deliverer.oldest_page, oldest), (deliverer.newest_page, newest)):
         found, more = cut(entries(*sizes), False)
-        assert [entry.id for entry in found] == kept
+        assert [entry.id for entry in found] == expected
         assert more
 
 
-def said(node: Node, count: int) -> None:
+def send_texts(node: Node, count: int) -> None:
     ann = node.speaker("ann", cursor=0)
     for number in range(count):
         assert ann.send("bob", f"{number}".ljust(BOUND // 3))[0] == 200
@@ -67,7 +67,7 @@ def ids(page: Any) -> list[int]:
 
 def test_a_sync_goes_on_behind_what_the_page_held_and_ends_live() -> None:
     with Node() as node:
-        said(node, 7)
+        send_texts(node, 7)
         bob = node.speaker("bob")
         seen: list[int] = []
         more = True
@@ -84,7 +84,7 @@ def test_a_sync_goes_on_behind_what_the_page_held_and_ends_live() -> None:
 
 def test_a_client_that_missed_too_many_bytes_must_sync() -> None:
     with Node() as node:
-        said(node, 7)
+        send_texts(node, 7)
         assert node.speaker("bob", cursor=0).login == (200, {"recovered": False})
         bob = node.speaker("bob", cursor=5)
         assert bob.login == (200, {"recovered": True})
@@ -101,9 +101,9 @@ def test_a_reader_of_the_api_must_begin_anew_if_entries_expire_before_they_are_r
         log.writer.append("201", [contract.Draft(sender="ann", to_user="bob")] * 3)
         sync = log.entries.sync
 
-        def expiring(*asked: Any) -> Any:
+        def expiring(*arguments: Any) -> Any:
             log.expire("201", more_than=1)
-            return sync(*asked)
+            return sync(*arguments)
 
         monkeypatch.setattr(log.entries, "sync", expiring)
         page = admin.get("messages/sync", user="bob", after=1, limit=10)

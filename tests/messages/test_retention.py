@@ -15,8 +15,8 @@ from tests.core.memory_log import MemoryStore
 from tests.transport.harness import until
 
 APPS = {
-    "old": TenantSettings(keep_seconds=60),
-    "few": TenantSettings(keep_messages=3),
+    "old": TenantSettings(retention_seconds=60),
+    "few": TenantSettings(retention_messages=3),
     "all": TenantSettings(),
 }
 
@@ -25,12 +25,12 @@ POSITIONS: Any = SimpleNamespace(written=())
 OBSERVER = NoObserver()
 
 
-class Asked:
+class ExpiringLog:
     """A log that notes what it is asked to let expire."""
 
     def __init__(self) -> None:
         self.entries = self
-        self.asked: list[tuple[str, float, int]] = []
+        self.expirations: list[tuple[str, float, int]] = []
         self.looks = 0
         self.away = False
 
@@ -44,39 +44,39 @@ class Asked:
         self, app: str, *, older_than_seconds: float = 0, more_than: int = 0, upto: int | None = None
     ) -> int:
         assert upto is None
-        self.asked.append((app, older_than_seconds, more_than))
+        self.expirations.append((app, older_than_seconds, more_than))
         return 5
 
 
 def test_retention_is_that_of_the_app_or_else_of_the_server() -> None:
-    log, metrics = Asked(), Metrics()
+    log, metrics = ExpiringLog(), Metrics()
     retention = Retention(StorageSettings(), APPS.get, MemoryStore(log), metrics, POSITIONS, OBSERVER)
     assert retention.expire() == 10
-    assert log.asked == [("few", 0, 3), ("old", 60, 0)]
+    assert log.expirations == [("few", 0, 3), ("old", 60, 0)]
     assert metrics.expired == 10
-    log.asked.clear()
+    log.expirations.clear()
     Retention(
-        StorageSettings(keep_seconds=9, keep_messages=7),
+        StorageSettings(retention_seconds=9, retention_messages=7),
         APPS.get,
         MemoryStore(log),
         metrics,
         POSITIONS,
         OBSERVER,
     ).expire()
-    assert log.asked == [("all", 9, 7), ("few", 9, 3), ("old", 60, 7), ("unknown", 9, 7)]
+    assert log.expirations == [("all", 9, 7), ("few", 9, 3), ("old", 60, 7), ("unknown", 9, 7)]
 
 
 def test_without_a_database_nothing_expires() -> None:
     assert (
         Retention(
-            StorageSettings(keep_messages=1), APPS.get, MemoryStore(None), Metrics(), POSITIONS, OBSERVER
+            StorageSettings(retention_messages=1), APPS.get, MemoryStore(None), Metrics(), POSITIONS, OBSERVER
         ).expire()
         == 0
     )
 
 
 def test_it_looks_again_after_the_database_was_away(caplog: pytest.LogCaptureFixture) -> None:
-    log = Asked()
+    log = ExpiringLog()
     log.away = True
     retention = Retention(
         StorageSettings(expire_seconds=0.001), APPS.get, MemoryStore(log), Metrics(), POSITIONS, OBSERVER
@@ -84,6 +84,6 @@ def test_it_looks_again_after_the_database_was_away(caplog: pytest.LogCaptureFix
     running = gevent.spawn(retention.run)
     until(lambda: log.looks >= 3)
     log.away = False
-    until(lambda: log.asked)
+    until(lambda: log.expirations)
     running.kill()
     assert "Traceback" not in caplog.text

@@ -116,9 +116,9 @@ def test_messages_of_a_connection_are_stored_in_their_order_and_others_do_not_wa
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         id = ann.send("bob", "0")[1]["id"]
         node.back_end.open.clear()
-        first = ann.tell("send", {"to": "bob", "text": "1"})
+        first = ann.send_payload("send", {"to": "bob", "text": "1"})
         until(lambda: node.back_end.busy == 1)
-        recall = ann.tell("recall", {"id": id})
+        recall = ann.send_payload("recall", {"id": id})
         ann.settle()
         node.reviews.set(APP, None)
         assert bob.send("ann", "at once")[0] == 200
@@ -165,7 +165,7 @@ def test_a_rejected_chat_message_is_acknowledged_and_not_delivered() -> None:
         until(lambda: len(ann.acks()) == 3)
         assert sorted(number for number, _ in ann.acks()) == [1, 2, 3]
         until(lambda: len(bob.pushes()) == 2)
-        assert [said.content for said in bob.pushes()] == [b"***", b"hi"]
+        assert [each.content for each in bob.pushes()] == [b"***", b"hi"]
 
 
 def test_a_chat_message_that_nobody_reviewed_is_not_acknowledged_and_may_come_again() -> None:

@@ -12,13 +12,13 @@ from imserver import assets
 from imserver.config.declared import hints_of
 from imserver.config.load import dump_config, load_config
 from imserver.config.settings import Config, HubSettings, settings_of
-from imserver.config.values import ConfigError, Places
+from imserver.config.values import ConfigError, Locations
 from imserver.core.core import FeatureParts
 from imserver.errors import StartError
 from imserver.feature import Feature
 from imserver.features.groups.settings import GroupLimits
 from imserver.node import feature_list
-from imserver.node.feature_list import declarations_of, load_features, load_with_places
+from imserver.node.feature_list import declarations_of, load_features, load_with_locations
 
 NAMES = [feature.name for feature in load_features(Config())]
 
@@ -26,7 +26,7 @@ NAMES = [feature.name for feature in load_features(Config())]
 def check(tmp_path: Path, text: str) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(text)
-    feature_list.check(*load_with_places(str(file), {}))
+    feature_list.check(*load_with_locations(str(file), {}))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_the_manual_names_all_features() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         (
             "features: [push]\n",
@@ -71,21 +71,21 @@ def test_the_manual_names_all_features() -> None:
     ],
 )
 def test_unknown_features_and_settings_of_absent_ones_are_refused(
-    tmp_path: Path, text: str, said: str
+    tmp_path: Path, text: str, output: str
 ) -> None:
     with pytest.raises(StartError) as caught:
         check(tmp_path, text)
-    assert said in str(caught.value)
+    assert output in str(caught.value)
 
 
 def test_groups_without_accounts_have_their_limits(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("features: [groups]\naccounts: {group_members: 7, rate_seconds: 60}\n")
-    config, _ = load_with_places(str(file), {})
+    config, _ = load_with_locations(str(file), {})
     assert settings_of(config, GroupLimits) == GroupLimits(group_members=7)
     assert config.accounts.rate_seconds == 60
     with pytest.raises(ConfigError, match=r"accounts\.devices: the setting features leaves"):
-        load_with_places(str(file), {"IMSERVER_ACCOUNTS_DEVICES": "3"})
+        load_with_locations(str(file), {"IMSERVER_ACCOUNTS_DEVICES": "3"})
 
 
 def offer(folder: Path, distribution: str, value: str) -> None:
@@ -97,7 +97,7 @@ def offer(folder: Path, distribution: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offers", "said"),
+    ("offers", "output"),
     [
         ({}, "line 1: features: there is no feature 'lamp'; there are webhooks, accounts, "),
         ({"one": "json:dumps", "two": "json:dumps"}, "is offered by several distributions: one, two"),
@@ -108,7 +108,7 @@ def offer(folder: Path, distribution: str, value: str) -> None:
     ],
 )
 def test_a_feature_of_another_distribution_that_cannot_be_used_ends_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offers: dict[str, str], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offers: dict[str, str], output: str
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "leaving.py").write_text("raise SystemExit(1)\n")
@@ -116,7 +116,7 @@ def test_a_feature_of_another_distribution_that_cannot_be_used_ends_the_start(
         offer(tmp_path, distribution, value)
     with pytest.raises(StartError) as caught:
         check(tmp_path, "features: [lamp]\n")
-    assert said in str(caught.value)
+    assert output in str(caught.value)
 
 
 def test_a_feature_that_is_named_twice_is_loaded_once(
@@ -133,9 +133,9 @@ def test_a_feature_that_is_named_twice_is_loaded_once(
 def test_an_app_made_at_run_time_has_no_settings_of_absent_features() -> None:
     given = {"pusher": {"app_id": "7", "key": "k", "secret": "s" * 16}}
     absent, present = (declarations_of(load_features(Config(features=each))) for each in ((), None))
-    assert present.given_fields(given, Places("app shop"))["pusher"]["key"] == "k"
+    assert present.given_fields(given, Locations("app shop"))["pusher"]["key"] == "k"
     with pytest.raises(ConfigError, match=r"^app shop: pusher: the setting features "):
-        absent.given_fields(given, Places("app shop"))
+        absent.given_fields(given, Locations("app shop"))
 
 
 def test_the_keys_of_features_are_those_that_they_declare() -> None:
@@ -161,23 +161,23 @@ def test_the_keys_of_features_are_those_that_they_declare() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "said"),
+    ("variable", "output"),
     [
         ("IMSERVER_UPLOADS_MAX_BYTES", "uploads: the setting features leaves this feature out"),
         ("IMSERVER_ACCOUNTS_BOTS", "accounts.bots: the setting features leaves this feature out"),
     ],
 )
-def test_a_variable_of_an_absent_feature_is_refused(variable: str, said: str) -> None:
+def test_a_variable_of_an_absent_feature_is_refused(variable: str, output: str) -> None:
     environment = {"IMSERVER_FEATURES": "[action]", variable: "1"}
     with pytest.raises(ConfigError) as caught:
-        load_with_places(os.devnull, environment)
-    assert str(caught.value) == f"{variable}: {said}"
-    config, _ = load_with_places(os.devnull, {variable: "1"})
+        load_with_locations(os.devnull, environment)
+    assert str(caught.value) == f"{variable}: {output}"
+    config, _ = load_with_locations(os.devnull, {variable: "1"})
     assert dict(config.of_features)["uploads"].max_bytes in (1, 104857600)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         ("features: [action]\nuploads: {max_bytes: 1}\n", "line 2: uploads: the setting features leaves"),
         ("features: []\nwebsocket:\n  protobuf_silent_seconds: 1\n", "line 3: websocket.protobuf_silent"),
@@ -185,11 +185,11 @@ def test_a_variable_of_an_absent_feature_is_refused(variable: str, said: str) ->
     ],
 )
 def test_sections_keys_and_dialects_of_absent_features_are_refused(
-    tmp_path: Path, text: str, said: str
+    tmp_path: Path, text: str, output: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         check(tmp_path, text)
-    assert said in str(caught.value)
+    assert output in str(caught.value)
 
 
 class Lamp(Struct, frozen=True):
@@ -200,7 +200,7 @@ class Lamp(Struct, frozen=True):
     bulb_password: str = ""
     tokens: tuple[str, ...] = ()
     token_seconds: int = 60
-    doors: dict[str, str] = {}
+    codes: dict[str, str] = {}
 
 
 class LampOfApp(Struct, frozen=True):
@@ -220,17 +220,17 @@ def lamp(**fields: Any) -> Feature:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "output"),
     [
         ({"app_settings": LampOfApp}, "the setting apps.*.max_channels is declared twice"),
         ({"app_settings": LampOfAppWithoutDefault}, "settings of an app have defaults"),
         ({"sections": {"hub": HubSettings}}, "the setting hub.notice_members is declared twice"),
     ],
 )
-def test_a_feature_declares_nothing_that_is_declared(fields: dict[str, Any], said: str) -> None:
+def test_a_feature_declares_nothing_that_is_declared(fields: dict[str, Any], output: str) -> None:
     with pytest.raises(StartError) as caught:
         declarations_of([lamp(**fields)])
-    assert said in str(caught.value)
+    assert output in str(caught.value)
 
 
 def test_the_section_of_a_feature_of_another_distribution(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_the_section_of_a_feature_of_another_distribution(tmp_path: Path) -> Non
             str(file), environment, None, lambda _names: declarations_of([lamp(settings=Lamp)])
         )
 
-    secrets = "bulb_password: p4ss, tokens: [p4ss], doors: {key: p4ss}"
+    secrets = "bulb_password: p4ss, tokens: [p4ss], codes: {key: p4ss}"
     config = load(f"lamp: {{room: hall, {secrets}}}", IMSERVER_LAMP_BRIGHTNESS="7")
     assert settings_of(config, Lamp).brightness == 7
     shown = dump_config(config)

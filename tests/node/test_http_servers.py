@@ -17,16 +17,16 @@ from imserver.protocol.dialect import Dialect
 
 
 def test_a_late_application_is_made_by_the_first_request_and_only_by_that() -> None:
-    made = []
+    calls = []
 
     def make() -> Callable[..., Iterable[bytes]]:
-        made.append(len(made))
+        calls.append(len(calls))
         return lambda environ, start_response: [environ["PATH_INFO"], start_response]
 
     late = LateApplication(make)
-    assert made == []
+    assert calls == []
     assert [late({"PATH_INFO": path}, len) for path in "ab"] == [["a", len], ["b", len]]
-    assert made == [0]
+    assert calls == [0]
 
 
 def test_what_goes_wrong_in_the_making_is_raised_and_the_next_request_tries_again() -> None:
@@ -49,7 +49,7 @@ def of_dialect(**attributes: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "output"),
     [
         (of_dialect(name="cmd"), "cmd has the dialect cmd"),
         (of_dialect(path="/acc"), "cmd has the WebSocket path /acc"),
@@ -61,7 +61,7 @@ def of_dialect(**attributes: str) -> dict[str, Any]:
         ({"routes": (Route("GET", "/api/v1/events", ANYONE, None),)}, "sse has GET /api/v1/events"),
     ],
 )
-def test_a_feature_does_not_answer_in_place_of_another(row: dict[str, Any], said: str) -> None:
+def test_a_feature_does_not_answer_in_place_of_another(row: dict[str, Any], output: str) -> None:
     lamp = Feature("lamp", lambda parts: FeatureParts(), **row)
-    with pytest.raises(StartError, match=f"^the feature 'lamp': {said} already$"):
+    with pytest.raises(StartError, match=f"^the feature 'lamp': {output} already$"):
         refuse_shared((*load_core(), *load_features(Config()), lamp))

@@ -417,14 +417,14 @@ def test_a_stop_ends_kept_connections_at_once_and_lets_a_request_under_way_be_an
 ) -> None:
     monkeypatch.setattr("imserver.node.node._LAST_REQUESTS_SECONDS", 100)
     node = harness.start()
-    with harness.call(node.core.http_port) as caller, harness.call(node.core.http_port) as kept:
-        kept.send(request("/kept"))
-        assert kept.response()[0] == 200
+    with harness.call(node.core.http_port) as caller, harness.call(node.core.http_port) as idle:
+        idle.send(request("/kept"))
+        assert idle.response()[0] == 200
         harness.go.clear()
         caller.send(request("/slow"))
         until(lambda: len(harness.environs) == 2)
         stop = gevent.spawn(node.stop)
-        assert kept.until_ended() == b""
+        assert idle.until_ended() == b""
         assert not node.core.ready()
         harness.go.set()
         assert caller.response()[0] == 200

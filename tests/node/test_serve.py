@@ -121,22 +121,22 @@ def test_the_log_names_apps_of_keys_that_do_not_exist_and_what_sighup_reads(
     eventually(lambda: "api.keys: a key is for the app nope, which does not exist" in server.log_text)
     assert "the app default, which" not in server.log_text
     server.process.send_signal(signal.SIGHUP)
-    said = "settings reloaded: apps, keys, origins, limits; other changes need a restart"
-    eventually(lambda: said in server.log_text)
+    output = "settings reloaded: apps, keys, origins, limits; other changes need a restart"
+    eventually(lambda: output in server.log_text)
 
 
 @pytest.mark.full
 def test_sighup_with_a_broken_file_changes_nothing(start_server: StartServer) -> None:
     server = start_server()
     no_key = {"apps": {"101": {"jwt": [{"algorithm": "HS256", "key_file": "/does/not/exist"}]}}}
-    for broken, said in (
+    for broken, output in (
         ("app: [", "config.yaml"),
         (json.dumps(no_key), "/does/not/exist cannot be read"),
         (json.dumps({"limits": {"max_connections": 2_000_000_000}}), "limits.max_connections 2000000000"),
     ):
         server.config_file.write_text(broken, encoding="utf-8")
         server.process.send_signal(signal.SIGHUP)
-        eventually(lambda said=said: re.search(f"settings are unchanged: .*{said}", server.log_text))
+        eventually(lambda output=output: re.search(f"settings are unchanged: .*{output}", server.log_text))
     assert "settings reloaded" not in server.log_text
     assert server.get("/health")[0] == 200
 

@@ -25,7 +25,7 @@ from imserver.transport.connection import OPEN
 from tests.hub.harness import POLICIES, Harness
 from tests.integration.raw import BINARY, TEXT, frame
 
-held = settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 """Tests of a base class run for several dialects."""
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -83,7 +83,7 @@ class DialectContract:
 
     # --- decoding -------------------------------------------------------------------------------------------
 
-    @held
+    @unhurried
     @given(payload=st.binary(max_size=60))
     def test_decoding_any_bytes_raises_only_bad_frame(self, payload: bytes) -> None:
         self.check(self.decode(payload))
@@ -93,17 +93,17 @@ class DialectContract:
 
     # --- encoding -------------------------------------------------------------------------------------------
 
-    @held
+    @unhurried
     @given(seq=texts, name=texts, code=codes, data=st.none() | texts)
     def test_any_request_can_be_answered(self, seq: str, name: str, code: int, data: Any) -> None:
         self.check_payload(self.dialect.encode_reply(Request(seq, name, None, code), Reply(code, data)))
 
-    @held
+    @unhurried
     @given(kind=kinds, sender=texts, text=texts, number=texts)
     def test_any_event_can_be_encoded(self, kind: str, sender: str, text: str, number: str) -> None:
         self.check_payload(self.received(Event(kind, sender, text, number)))
 
-    @held
+    @unhurried
     @given(kind=kinds, sender=texts)
     def test_any_event_with_a_binary_payload_can_be_encoded(self, kind: str, sender: str) -> None:
         event = Event(kind, sender, "", "7", "order", b'{"n":[1,null]}', 200, "note", 1795156528)
@@ -153,14 +153,14 @@ class RequestContract(DialectContract):
             assert type(request.command) is kind
             self.check(request)
 
-    @held
+    @unhurried
     @given(seed=st.integers(0, 2**32), hits=st.integers(1, 5))
     def test_a_damaged_request_raises_nothing_but_bad_frame(self, seed: int, hits: int) -> None:
         dice = random.Random(seed)
         payload = bytearray(dice.choice(list(self.samples.values())))
         for _ in range(hits):
-            place = dice.randrange(len(payload) + 1)
-            payload[place : place + dice.randrange(3)] = dice.randbytes(dice.randrange(4))
+            at = dice.randrange(len(payload) + 1)
+            payload[at : at + dice.randrange(3)] = dice.randbytes(dice.randrange(4))
         self.check(self.decode(bytes(payload)))
 
     def test_decoding_keeps_no_memory_of_earlier_frames(self) -> None:

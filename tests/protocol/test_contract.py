@@ -11,7 +11,7 @@ from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher.commands import ClientEvent, PusherSubscribe, PusherUnsubscribe, SignIn
 from imserver.dialects.pusher.wire import PusherDialect
 from imserver.model import Event, Heartbeat, Login, Ping, Publish, Send, Subscribe
-from tests.dialects.protobuf.test_full_wire import ASKED
+from tests.dialects.protobuf.test_full_wire import REQUESTS
 from tests.features import DIALECTS
 from tests.hub.harness import Harness
 from tests.integration.raw import BINARY, TEXT, frame
@@ -80,7 +80,7 @@ class TestFullProtobuf(RequestContract):
     dialect = FullProtobufDialect()
     samples = {  # noqa: RUF012
         **TestProtobuf.samples,
-        **{type(command): payload for payload, command in ASKED},
+        **{type(command): payload for payload, command in REQUESTS},
     }
 
 
@@ -103,8 +103,8 @@ class TestCentrifuge(RequestContract):
     }
 
     def received(self, event: Event, user: str = "ann") -> bytes | None:
-        made = self.dialect.encode_event(event)
-        return made if made is None or isinstance(made, bytes) else made(user)
+        payload = self.dialect.encode_event(event)
+        return payload if payload is None or isinstance(payload, bytes) else payload(user)
 
     def test_an_unreadable_request_does_not_end_a_connection(self) -> None:
         """It does, with the code of the original."""
@@ -128,8 +128,8 @@ class TestCentrifugeProtobuf(TestCentrifuge):
 def test_every_dialect_of_the_registry_is_held_to_the_contract() -> None:
     kinds = (DialectContract, RequestContract, CommandContract)
     contracts = [contract for kind in kinds for contract in kind.__subclasses__()]
-    held = {contract.dialect.name for contract in contracts if hasattr(contract, "dialect")}
-    assert {dialect.name for dialect in DIALECTS} <= held
+    checked = {contract.dialect.name for contract in contracts if hasattr(contract, "dialect")}
+    assert {dialect.name for dialect in DIALECTS} <= checked
 
 
 def test_users_of_different_dialects_in_one_app_get_their_own_frames() -> None:

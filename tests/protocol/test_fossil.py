@@ -26,28 +26,28 @@ def apply(before: bytes, delta: bytes) -> bytes:
     size = number()
     assert delta[position : position + 1] == b"\n"
     position += 1
-    made = b""
+    output = b""
     while True:
         count = number()
         operator = delta[position : position + 1]
         position += 1
         if operator == b"@":
-            place = number()
+            origin = number()
             assert delta[position : position + 1] == b","
             position += 1
-            assert place + count <= len(before)
-            made += before[place : place + count]
+            assert origin + count <= len(before)
+            output += before[origin : origin + count]
         elif operator == b":":
-            made += delta[position : position + count]
+            output += delta[position : position + count]
             position += count
         else:
             assert operator == b";"
             assert position == len(delta)
-            words = made + bytes(-len(made) % 4)
+            words = output + bytes(-len(output) % 4)
             total = sum(int.from_bytes(words[at : at + 4], "big") for at in range(0, len(words), 4))
             assert count == total % 2**32
-            assert len(made) == size
-            return made
+            assert len(output) == size
+            return output
 
 
 LETTERS = st.text(alphabet="ab你é😀{\n", max_size=300)

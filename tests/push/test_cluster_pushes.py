@@ -43,15 +43,15 @@ def bounded(call: Any, *arguments: Any) -> Any:
 
 
 @pytest.mark.parametrize("msg_id", ["", "m1"])
-@pytest.mark.parametrize("asked", [1, 2])
-def test_a_user_is_reached_from_every_node_by_one_question(nodes: Several, asked: int, msg_id: str) -> None:
+@pytest.mark.parametrize("via", [1, 2])
+def test_a_user_is_reached_from_every_node_by_one_question(nodes: Several, via: int, msg_id: str) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     _, bob = nodes[1].login(NEWEST, "bob")
-    nodes[asked].registry.asked.clear()
-    assert nodes[asked].pushes.to_user(NEWEST, UserPush("ann", msg_id, "hello")) == SENT
-    assert len(nodes[asked].registry.asked) == 1
+    nodes[via].registry.calls.clear()
+    assert nodes[via].pushes.to_user(NEWEST, UserPush("ann", msg_id, "hello")) == SENT
+    assert len(nodes[via].registry.calls) == 1
     assert texts(nodes, ann, bob) == [["hello"], []]
-    assert [node.metrics.pushes for node in nodes.nodes.values()] == [int(asked == 1), int(asked == 2)]
+    assert [node.metrics.pushes for node in nodes.nodes.values()] == [int(via == 1), int(via == 2)]
 
 
 def test_only_the_newest_session_is_reached(nodes: Several) -> None:
@@ -112,7 +112,7 @@ def test_after_a_flush_users_of_this_node_are_reached_at_once(nodes: Several) ->
 def test_a_local_user_unknown_to_the_registry_is_reached(nodes: Several) -> None:
     """Until the next look the node takes its sessions for registered."""
     _, ann = nodes[1].login(NEWEST, "ann")
-    nodes.book.places.clear()
+    nodes.book.refs.clear()
     assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
     assert nodes[1].pushes.to_each(NEWEST, [UserPush("ann", "m2", "each")]) == [SENT]
     assert texts(nodes, ann) == [["hello", "each"]]
@@ -157,9 +157,9 @@ def test_a_repeat_on_any_node_delivers_nothing(nodes: Several, second: int) -> N
 def test_a_repeat_on_the_same_node_makes_no_query(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
     nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello"))
-    nodes[1].registry.asked.clear()
+    nodes[1].registry.calls.clear()
     nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello"))
-    assert nodes[1].registry.asked == []
+    assert nodes[1].registry.calls == []
 
 
 def test_messages_without_an_id_are_never_repeats(nodes: Several) -> None:
@@ -259,11 +259,11 @@ def test_a_delivery_that_fails_frees_the_id(nodes: Several, monkeypatch: pytest.
 # --- to all of an app ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", [1, 2])
-def test_a_push_to_all_reaches_all_nodes_except_the_sender(nodes: Several, asked: int) -> None:
+@pytest.mark.parametrize("via", [1, 2])
+def test_a_push_to_all_reaches_all_nodes_except_the_sender(nodes: Several, via: int) -> None:
     clients = [nodes[epoch].login(MULTI, user)[1] for epoch, user in ((1, "ann"), (2, "bob"), (2, "ann"))]
     _, elsewhere = nodes[2].login(NEWEST, "cid")
-    assert nodes[asked].pushes.to_app(MULTI, "ann", "m1", "hello") == SENT
+    assert nodes[via].pushes.to_app(MULTI, "ann", "m1", "hello") == SENT
     assert texts(nodes, *clients, elsewhere) == [[], ["hello"], [], []]
 
 
@@ -368,10 +368,10 @@ def test_a_batch_waits_for_an_id_that_another_node_is_busy_with_after_everything
 def test_large_batches_are_looked_up_in_parts(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH_TARGETS", 10)
     _, ann = nodes[2].login(NEWEST, "ann")
-    nodes[1].registry.asked.clear()
+    nodes[1].registry.calls.clear()
     targets = [UserPush("ann", f"m{number}", str(number)) for number in range(35)]
     assert bounded(nodes[1].pushes.to_each, NEWEST, targets) == [SENT] * 35
-    assert len(nodes[1].registry.asked) == 8, "find and claim, four times"
+    assert len(nodes[1].registry.calls) == 8, "find and claim, four times"
     assert texts(nodes, ann) == [[str(number) for number in range(35)]]
     assert bounded(nodes[1].pushes.to_many, NEWEST, ["ann"] * 35, "all", "x") == [SENT] * 35
 

@@ -14,14 +14,14 @@ from imserver.push import idempotency
 from imserver.push.idempotency import (
     UNTRACKED,
     WAITING,
-    Carried,
     First,
     Idempotency,
     IdReused,
+    RequestResult,
 )
 from tests.support import Clock
 
-SENT, ABSENT, HELD, FAILED = Outcome.SENT, Outcome.NOT_SENT, Outcome.HELD, Outcome.FAILED
+SENT, ABSENT, PENDING, FAILED = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING, Outcome.FAILED
 
 
 class SharedClaims:
@@ -30,10 +30,10 @@ class SharedClaims:
     def __init__(self) -> None:
         self.states: dict[str, str] = {}
         self.away = False
-        self.asked: list[list[str]] = []
+        self.calls: list[list[str]] = []
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
-        self.asked.append(list(keys))
+        self.calls.append(list(keys))
         if self.away:
             return None
         found = []
@@ -225,10 +225,10 @@ def test_a_memory_of_any_size_keeps_exactly_that_many(limit: int) -> None:
 
 def test_a_repeat_gets_the_outcomes_of_the_first() -> None:
     ids = make()
-    carry_out(ids, "a", SENT, ABSENT, HELD)
+    carry_out(ids, "a", SENT, ABSENT, PENDING)
     again = ids.claim("101", "a", 1)
     assert isinstance(again, First)
-    assert list(again.result) == [SENT, ABSENT, HELD]
+    assert list(again.result) == [SENT, ABSENT, PENDING]
 
 
 @pytest.mark.parametrize("outcomes", [(), (ABSENT,), (FAILED, ABSENT)])
@@ -238,7 +238,7 @@ def test_an_id_under_which_nothing_was_accepted_may_be_used_again(outcomes: tupl
     carry_out(ids, "a", digest=2)
 
 
-@pytest.mark.parametrize("outcome", [SENT, HELD, Outcome.PARTLY])
+@pytest.mark.parametrize("outcome", [SENT, PENDING, Outcome.PARTLY])
 def test_one_target_that_was_accepted_uses_the_id_up(outcome: Outcome) -> None:
     ids = make()
     carry_out(ids, "a", ABSENT, outcome)
@@ -359,7 +359,7 @@ def test_a_claim_on_this_node_only_does_not_ask_the_cluster() -> None:
     key = ids.claim("101", "a", only_here=True)
     assert key
     ids.settle(key, True)
-    assert claims.asked == []
+    assert claims.calls == []
 
 
 def test_while_the_registry_is_away_each_node_is_by_itself() -> None:
@@ -398,11 +398,11 @@ def test_many_ids_are_claimed_with_one_question() -> None:
     carry_out(there, "theirs", SENT)
     busy = there.claim("101", "busy", 1)
     assert isinstance(busy, int)
-    claims.asked.clear()
+    claims.calls.clear()
     found = here.claim_each("101", ["new", "old", "theirs", "busy", "old", ""], [1, 1, 1, 1, 2, 0])
     assert found[1:4] == [First(bytes([SENT])), First(b""), WAITING]
     assert [type(found[0]), type(found[4]), found[5]] == [int, IdReused, UNTRACKED]
-    assert claims.asked == [[f"\0{101}\0{id}" for id in ("new", "theirs", "busy")]]
+    assert claims.calls == [[f"\0{101}\0{id}" for id in ("new", "theirs", "busy")]]
     there.settle(busy, False)
     carry_out(here, "busy", SENT)
 
@@ -412,10 +412,10 @@ def test_many_messages_are_claimed_with_one_question_but_for_those_of_this_node_
     here, there = make(claims=claims), make(claims=claims)
     assert accept(here, "old")
     assert accept(there, "theirs")
-    claims.asked.clear()
+    claims.calls.clear()
     found = here.claim_each("101", ["new", "old", "theirs", "absent"], only_here=[3])
     assert [type(found[0]), *found[1:3], type(found[3])] == [int, None, None, int]
-    assert claims.asked == [["new", "theirs"]]
+    assert claims.calls == [["new", "theirs"]]
     here.release(found)
     assert accept(here, "new")
     assert accept(there, "absent")
@@ -438,7 +438,7 @@ def test_many_requests_are_carried_out_once_and_those_that_another_request_holds
     requests = [("busy", 1), ("old", 1), ("new", 1), ("old", 2), ("absent", 1)]
     seen: list[tuple[str, bytes | None]] = []
 
-    def run(index: int, first: First | None) -> Carried[int]:
+    def run(index: int, first: First | None) -> RequestResult[int]:
         name, _ = requests[index]
         seen.append((name, None if first is None else first.result))
         if name == "absent":
@@ -459,7 +459,7 @@ def test_a_request_that_fails_leaves_those_behind_it_unclaimed() -> None:
     ids = make()
     requests = [("a", 1), ("b", 1), ("c", 1)]
 
-    def run(index: int, _first: First | None) -> Carried[None]:
+    def run(index: int, _first: First | None) -> RequestResult[None]:
         if index:
             raise OSError("gone")
         return None, [SENT], bytes([SENT])

@@ -21,7 +21,7 @@ class Users:
     def __init__(self) -> None:
         self.devices: dict[tuple[str, str], set[str]] = {}
         self.received: list[tuple[str, str]] = []
-        self.asked = 0
+        self.calls = 0
         self.slow = False
         self.now = 1000.0
 
@@ -35,7 +35,7 @@ class Users:
         return Outcome.SENT if there else Outcome.NOT_SENT
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
-        self.asked += len(users)
+        self.calls += len(users)
         return [bool(self.devices.get((app, user))) for user in users]
 
     def come(self, user: str, device: str = "", app: str = "101") -> None:
@@ -258,7 +258,7 @@ def test_many_users_are_asked_for_together(users: Users) -> None:
         pending.add("101", f"u{number}", words("x"), 10)
         users.come(f"u{number}")
     pending.look()
-    assert users.asked == 2500
+    assert users.calls == 2500
     assert len(users.received) == 2500
     assert pending.count == 0
 

@@ -16,7 +16,7 @@ from imserver.push.push import OnAbsent, Publishing, Target, nothing_accepted
 from imserver.storage.log.contract import Draft
 from tests.core.memory_log import MemoryLog, MemoryStore
 
-SENT, ABSENT, HELD = Outcome.SENT, Outcome.NOT_SENT, Outcome.HELD
+SENT, ABSENT, PENDING = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING
 HELLO = Event("msg", "shop", "hello", "7")
 
 
@@ -120,7 +120,7 @@ def test_the_channels_of_users_and_groups_reach_their_sessions(harness: Harness)
 def test_a_push_has_failed_if_a_target_failed_and_none_accepted_it(others: list[Outcome]) -> None:
     assert nothing_accepted([Outcome.FAILED, *others])
     assert not nothing_accepted(others)
-    for accepted in (SENT, HELD, Outcome.PARTLY, Outcome.STORED, Outcome.REPEATED):
+    for accepted in (SENT, PENDING, Outcome.PARTLY, Outcome.STORED, Outcome.REPEATED):
         assert not nothing_accepted([*others, Outcome.FAILED, accepted])
 
 
@@ -148,14 +148,14 @@ def test_absent_users_are_reported_and_their_pushes_wait_on_request(harness: Har
         harness, lambda app, pushes: absent.extend(f"{app} {user} {event.text}" for user, event in pushes)
     )
     assert publishing.to_users("101", ["ann", "x"], HELLO) == [SENT, ABSENT]
-    assert publishing.to_users("101", ["y", "bob"], HELLO, 60) == [HELD, SENT]
+    assert publishing.to_users("101", ["y", "bob"], HELLO, 60) == [PENDING, SENT]
     assert publishing.to_each("101", ["z", "bob"], [HELLO, HELLO]) == [ABSENT, SENT]
     assert absent == ["101 x hello", "101 y hello", "101 z hello"]
 
 
 def test_pending_pushes_arrive_before_a_later_push(harness: Harness) -> None:
     publishing = publishing_of(harness)
-    assert publishing.to_users("101", ["zoe"], Event("msg", "", "first"), 60) == [HELD]
+    assert publishing.to_users("101", ["zoe"], Event("msg", "", "first"), 60) == [PENDING]
     harness.users.add("zoe")
     harness.texts.clear()
     publishing.to_users("101", ["ann", "zoe"], Event("msg", "", "second"))

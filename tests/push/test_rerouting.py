@@ -47,9 +47,9 @@ def counts(nodes: Several) -> tuple[int, int]:
 
 def test_a_local_user_is_reached_without_a_query(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
-    nodes[1].registry.asked.clear()
+    nodes[1].registry.calls.clear()
     nodes[1].rerouting.deliver(item("hello"))
-    assert nodes[1].registry.asked == []
+    assert nodes[1].registry.calls == []
     assert texts(nodes, ann) == [["hello"]]
     assert counts(nodes) == (0, 0)
 
@@ -110,7 +110,7 @@ def test_rerouted_pushes_of_one_user_do_not_hold_up_those_of_another(nodes: Seve
     nodes[1].rerouting.deliver(item("a"))
     nodes[1].rerouting.deliver(item("b", "bob"))
     nodes[1].rerouting.deliver(item("c", "cid"))
-    until(lambda: nodes[1].registry.asked.count("find") == 2)
+    until(lambda: nodes[1].registry.calls.count("find") == 2)
     nodes[1].registry.release()
     assert texts(nodes, bob) == [["b"]]
 
@@ -134,7 +134,7 @@ def test_a_push_whose_user_is_on_a_node_that_cannot_be_reached_is_counted(nodes:
 
 def test_a_push_does_not_follow_for_ever(nodes: Several) -> None:
     """Each node's look says that the user is at the other."""
-    nodes.book.places[NEWEST, "ann"] = [SessionRef(1, 10**9, 1), SessionRef(2, 10**9, 1)]
+    nodes.book.refs[NEWEST, "ann"] = [SessionRef(1, 10**9, 1), SessionRef(2, 10**9, 1)]
     nodes[1].rerouting.deliver(item("a"))
     texts(nodes)
     assert counts(nodes) == (routing.MAX_HOPS, 1)

@@ -22,7 +22,7 @@ HOOKS = Path(__file__).with_name("hooks.py")
 EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "0"))
 """Questions that are made up for an operation, besides those that go through its limits one by one. Not set:
 a few, and in each run the same."""
-MADE_UP = ["--max-examples", str(EXAMPLES)] if EXAMPLES else ["--max-examples", "5", "--seed", "1"]
+GENERATED = ["--max-examples", str(EXAMPLES)] if EXAMPLES else ["--max-examples", "5", "--seed", "1"]
 STREAMS = ("/api/v1/events", "/api/v1/publisher")
 
 pytestmark = [pytest.mark.full, pytest.mark.slow, pytest.mark.timeout(1200 + 60 * EXAMPLES)]
@@ -52,7 +52,7 @@ def test_the_server_answers_as_its_document_says(
                 f"Authorization: Bearer {KEY}",
                 "--request-timeout=100",
                 "--no-color",
-                *MADE_UP,
+                *GENERATED,
                 *excluded,
             ],
             cwd=tmp_path,

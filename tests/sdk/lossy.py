@@ -46,9 +46,9 @@ class LossyProxy:
             if not select.select([self._listener], [], [], _LOOK_SECONDS)[0]:
                 continue
             client, _ = self._listener.accept()
-            carrier = threading.Thread(target=self._carry, args=(client,))
-            self._threads.append(carrier)
-            carrier.start()
+            thread = threading.Thread(target=self._carry, args=(client,))
+            self._threads.append(thread)
+            thread.start()
 
     def _carry(self, client: socket.socket) -> None:
         with client:

@@ -12,7 +12,7 @@ const Pusher = require("pusher-js");
 const { default: Echo } = await import("../../sdk/node_modules/laravel-echo/dist/echo.js");
 const BackEnd = require("pusher");
 
-const place = JSON.parse(process.env.PUSHER_PLACE);
+const place = JSON.parse(process.env.PUSHER_OPTIONS);
 const settings = {
   appId: place.app_id,
   key: place.key,

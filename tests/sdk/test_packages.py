@@ -33,7 +33,7 @@ CONFIG = {
 }
 
 
-def place(server: Server) -> dict[str, Any]:
+def server_options(server: Server) -> dict[str, Any]:
     """Where a client finds the server, and the tokens of two users of each app."""
     tokens = {
         user: jwt.encode({"sub": user, "app": app, "exp": time.time() + 600}, SECRET, "HS256")
@@ -49,10 +49,10 @@ def place(server: Server) -> dict[str, Any]:
 @pytest.mark.needs("tsc", "esbuild")
 def test_the_types_and_the_bundle_are_made_of_the_sources(tmp_path: Path) -> None:
     """Otherwise: make sdk."""
-    made = generate(tmp_path)
+    generated = generate(tmp_path)
     committed = [*SDK.glob("*/types/*"), SDK / MINIPROGRAM]
-    assert sorted(path.relative_to(SDK) for path in committed) == made
-    for name in made:
+    assert sorted(path.relative_to(SDK) for path in committed) == generated
+    for name in generated:
         assert (SDK / name).read_text("utf-8") == (tmp_path / name).read_text("utf-8"), name
 
 
@@ -184,7 +184,7 @@ def smoked(command: list[str], project: Path, server: Server, script: str) -> st
     text = f"""
         import {{ smoke }} from "./smoke.mjs";
         {script}
-        console.log(await smoke({{ ...{json.dumps(place(server))}, {options} }}));
+        console.log(await smoke({{ ...{json.dumps(server_options(server))}, {options} }}));
         process.exit(0);
     """
     if "deno" in command[0]:

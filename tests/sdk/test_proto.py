@@ -49,9 +49,11 @@ def is_bytes(kind: str, way: str) -> bool:
     return kind in ("bytes", "string") or kind in MESSAGES or way == "repeated "
 
 
-def written(name: str, *made: bytes) -> None:
+def written(name: str, *payload: bytes) -> None:
     """Together these have all fields of a message, each as it is declared."""
-    found = {(number, isinstance(value, bytes)) for data in made for number, value in protobuf.fields(data)}
+    found = {
+        (number, isinstance(value, bytes)) for data in payload for number, value in protobuf.fields(data)
+    }
     assert found == {(number, is_bytes(kind, way)) for number, (_, kind, way) in MESSAGES[name].items()}
 
 
@@ -85,14 +87,14 @@ def test_lists_are_declared_as_they_are_written() -> None:
     rows = [
         ConversationView(5, "user", 3, 8, "member", peer, "us", entry_view(ENTRY)) for peer in ("267", "ann")
     ]
-    made = answer("conversations", ConversationPage(rows, True))
-    written("ConversationsOutputMsg", made)
-    written("Conversation", *[value for number, value in protobuf.fields(made) if number == 1])
+    payload = answer("conversations", ConversationPage(rows, True))
+    written("ConversationsOutputMsg", payload)
+    written("Conversation", *[value for number, value in protobuf.fields(payload) if number == 1])
     written("ReceiptsOutputMsg", answer("receipts", ReceiptPage([ReceiptView("267", 8, 9)], True)))
     peers = [PeerReceiptView(user, 7, 8, 5) for user in ("267", "ann")]
-    made = answer("marks", MarksView(12, [ReadView(5, 8)], (3,), peers))
-    written("MarksOutputMsg", made)
-    written("Receipt", *[value for number, value in protobuf.fields(made) if number == 4])
+    payload = answer("marks", MarksView(12, [ReadView(5, 8)], (3,), peers))
+    written("MarksOutputMsg", payload)
+    written("Receipt", *[value for number, value in protobuf.fields(payload) if number == 4])
     signals = [
         Signal("hidden", "266", "", to="267", conversation=5, read=1, received=2, ids=(3,)),
         Signal("typing", "ann", "", to="bob"),

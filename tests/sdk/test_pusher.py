@@ -25,7 +25,7 @@ GUIDE = ROOT / "docs" / "guides" / "from-pusher.md"
 PUSHER = {"app_id": "7", "key": "shopkey", "secret": "the secret of the shop"}
 
 
-def place_of(server: Server) -> dict[str, Any]:
+def server_options(server: Server) -> dict[str, Any]:
     """Where clients and back ends find the app."""
     return {**PUSHER, "host": "127.0.0.1", "port": server.ws.port, "http_port": server.http.port}
 
@@ -35,9 +35,9 @@ def test_the_clients_of_pusher(start_server: StartServer, http_server: str) -> N
     port = free_ports()
     pusher = {**PUSHER, "webhook_url": f"http://127.0.0.1:{port}/hook"}
     server = start_server(config={"apps": {"shop": {"pusher": pusher}}}, http_server=http_server)
-    place = {**place_of(server), "webhook_port": port}
+    options = {**server_options(server), "webhook_port": port}
     # Timers of the clients would keep Node.js running for half a minute.
-    run_node("--test-force-exit", str(HERE / "pusher.test.mjs"), PUSHER_PLACE=json.dumps(place))
+    run_node("--test-force-exit", str(HERE / "pusher.test.mjs"), PUSHER_OPTIONS=json.dumps(options))
 
 
 def with_ports(block: Block, server: Server) -> str:
@@ -85,7 +85,7 @@ def test_pusher_js_comes_back_after_a_restart(start_server: StartServer, tmp_pat
             [require("node"), *NODE_FLAGS, str(HERE / "pusher_stay.mjs")],
             stdin=subprocess.PIPE,
             stdout=states,
-            env={**os.environ, "PUSHER_PLACE": json.dumps(place_of(server))},
+            env={**os.environ, "PUSHER_OPTIONS": json.dumps(server_options(server))},
         )
     try:
         eventually(lambda: "subscribed" in output.read_text(), what="subscribed")

@@ -37,7 +37,7 @@ def test_files_arrive_whole_over_a_bad_line_and_after_a_kill(
     output = tmp_path / "output.txt"
     with LossyProxy((first.http.host, first.http.port), 0.1) as line, output.open("w") as written:
         host, port = line.address
-        asked = {
+        options = {
             "url": f"http://{host}:{port}/api/v1/uploads/tus?app=101&user=ann",
             "sizes": SIZES,
             "piece": PIECE,
@@ -46,7 +46,7 @@ def test_files_arrive_whole_over_a_bad_line_and_after_a_kill(
             [require("node"), *NODE_FLAGS, str(SCRIPT)],
             stdout=written,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TUS": json.dumps(asked)},
+            env={**os.environ, "TUS": json.dumps(options)},
         )
         try:
             parts = tmp_path / "media" / "incoming"
@@ -62,9 +62,9 @@ def test_files_arrive_whole_over_a_bad_line_and_after_a_kill(
         cut = line.cut
     lines = output.read_text()
     assert process.returncode == 0, lines
-    told = [json.loads(each) for each in lines.splitlines()]
-    assert [each["file"]["bytes"] for each in told] == SIZES
-    assert all(each["file"]["sha256"] == each["sent"] for each in told)
+    reported = [json.loads(each) for each in lines.splitlines()]
+    assert [each["file"]["bytes"] for each in reported] == SIZES
+    assert all(each["file"]["sha256"] == each["sent"] for each in reported)
     assert cut > 10
     status, body = second.get("/api/v1/uploads?app=101&user=ann")
     assert (status, json.loads(body)["total"]) == (200, len(SIZES)), "none is stored twice"

@@ -24,7 +24,7 @@ PUBLIC_PEM = (
 
 TOKENS, OTHER_TOKENS, EDDSA = "301", "302", "303"
 """Apps whose logins need a session token."""
-OPEN, BARE, ASKED = "401", "402", "403"
+OPEN, BARE, AUTHORISED = "401", "402", "403"
 """Apps: anybody may log in; without a login rule; with a back end that never agrees."""
 CONFIG: dict[str, Any] = {
     "api": {
@@ -43,7 +43,7 @@ CONFIG: dict[str, Any] = {
         EDDSA: {"jwt": [{"algorithm": "EdDSA", "key": PUBLIC_PEM}]},
         OPEN: {"open": True},
         BARE: {},
-        ASKED: {"webhook": {"authorise_url": "http://127.0.0.1:9/", "secret": "c" * 40}},
+        AUTHORISED: {"webhook": {"authorise_url": "http://127.0.0.1:9/", "secret": "c" * 40}},
         "action:1": {"jwt": [{"key": SECRET}]},
         "system:shop": {"jwt": [{"key": SECRET}]},
     },
@@ -87,7 +87,7 @@ def client_enters(address: Address, system: str, **query: str) -> bool:
 def protobuf_enters(address: Address, token: str) -> bool:
     """Whether a login of the protobuf dialect is taken: a refused one has no answer."""
     with protobuf.visiting(address) as one:
-        one.tell(protobuf.login(token))
+        one.send_payload(protobuf.login(token))
         one.send(frame(PING, b"over?"))
         return one.frame().opcode != PONG
 

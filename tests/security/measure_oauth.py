@@ -122,12 +122,12 @@ def main(logins: int) -> None:
         print(f"a login by the page takes {times(client.log_in_on_page)}")
         with ThreadPoolExecutor(AT_ONCE) as pool:
             waiting = [pool.submit(Client(server, provider).wait_for_hanging) for _ in range(AT_ONCE)]
-            asked = [hanging.accept() for _ in waiting]  # they are not answered
+            accepted = [hanging.accept() for _ in waiting]  # they are not answered
             print(f"while {AT_ONCE} wait for another provider: {times(client.log_in_on_page)}")
             assert not any(each.done() for each in waiting), "they did not wait so long"
             assert {each.result() for each in waiting} == {503}
         server.stop()
-    for connection, _ in asked:
+    for connection, _ in accepted:
         connection.close()
     hanging.close()
     provider.stop()

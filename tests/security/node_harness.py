@@ -77,13 +77,13 @@ KEYS: Final = (PUSH, READ, ADMIN, FOREIGN, ALL)
 
 def config(folder: Path, **more: Any) -> Config:
     """The settings of a node whose data are in ``folder``."""
-    made = Config(
+    answer = Config(
         apps=APPS,
         server=ServerSettings(data_dir=str(folder)),
         api=ApiSettings(keys=KEYS),
         storage=StorageSettings(look_seconds=60.0),
     )
-    return replace(made, **more)
+    return replace(answer, **more)
 
 
 def signed(
@@ -122,8 +122,8 @@ class Harness:
     def account(self, app: str) -> str:
         """The token of a new account."""
         self._accounts += 1
-        made = accounts_of(self.node.core).rows.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
-        return accounts_of(self.node.core).accounts.token(made).token
+        answer = accounts_of(self.node.core).rows.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
+        return accounts_of(self.node.core).accounts.token(answer).token
 
     def bot(self, app: str) -> str:
         """The token of a new bot of the back end."""

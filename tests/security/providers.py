@@ -33,7 +33,7 @@ class StandIn:
     """All three providers. A test changes what they answer.
 
     ``claims``: of ID tokens, in addition to the usual ones. ``answers``: path → status and document instead
-    of the usual answer. ``asked``: the requests, as (path, parameters, headers).
+    of the usual answer. ``calls``: the requests, as (path, parameters, headers).
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class StandIn:
         self.user: dict[str, Any] = dict(ANN)
         self.openid, self.unionid = "oAnn", ""
         self.answers: dict[str, tuple[int, Any]] = {}
-        self.asked: list[tuple[str, dict[str, str], dict[str, str]]] = []
+        self.calls: list[tuple[str, dict[str, str], dict[str, str]]] = []
         self._grants: dict[str, dict[str, str]] = {}
         stand_in = self
 
@@ -87,35 +87,35 @@ class StandIn:
         """Answer as usual again."""
         self.signing, self.claims, self.user, self.unionid = self._key, {}, dict(ANN), ""
         self.openid = "oAnn"
-        self.answers, self.asked = {}, []
+        self.answers, self.calls = {}, []
 
     # --- the browser ----------------------------------------------------------------------------------------
 
     def agree(self, url: str) -> dict[str, str]:
         """The user agrees at this address; the query with which the browser comes back."""
         parts = urlsplit(url)
-        asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        assert asked["response_type"] == "code"
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        assert query["response_type"] == "code"
         if parts.path.startswith("/connect/"):
-            assert list(asked) == ["appid", "redirect_uri", "response_type", "scope", "state"]
+            assert list(query) == ["appid", "redirect_uri", "response_type", "scope", "state"]
             assert parts.fragment == "wechat_redirect"
             official = parts.path == "/connect/oauth2/authorize"
-            assert asked["scope"] == ("snsapi_userinfo" if official else "snsapi_login")
+            assert query["scope"] == ("snsapi_userinfo" if official else "snsapi_login")
         else:
-            assert asked["client_id"] == CLIENT
-            assert asked["code_challenge_method"] == "S256"
-        return self._grant(asked)
+            assert query["client_id"] == CLIENT
+            assert query["code_challenge_method"] == "S256"
+        return self._grant(query)
 
-    def _grant(self, asked: dict[str, str]) -> dict[str, str]:
+    def _grant(self, query: dict[str, str]) -> dict[str, str]:
         code = token_urlsafe(16)
-        self._grants[code] = asked
-        return {"code": code, "state": asked["state"]}
+        self._grants[code] = query
+        return {"code": code, "state": query["state"]}
 
     # --- the provider ---------------------------------------------------------------------------------------
 
     def answer(self, path: str, params: dict[str, str], headers: dict[str, str]) -> tuple[int, Any]:
         """Status and document of the answer to a request."""
-        self.asked.append((path, params, headers))
+        self.calls.append((path, params, headers))
         if path in self.answers:
             return self.answers[path]
         if path == "/.well-known/openid-configuration":

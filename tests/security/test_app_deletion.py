@@ -95,7 +95,7 @@ def test_a_node_that_looks_too_late_still_ends_the_sessions_of_the_old_app(
     parts = harness.node.core
     deleted: list[str] = []
     parts.tenants.on_delete.append(deleted.append)
-    acks: Any = parts.features["action"].tick[0].__self__  # type: ignore[attr-defined]
+    acks: Any = parts.features["action"].ended[0].__self__  # type: ignore[attr-defined]
     acks.await_user(Awaited("shop", "ann"))
     assert parts.pending.add("shop", "ann", Event("msg", "", "secret"), 600)
     other = Store(parts.config.storage, parts.config.server.data_dir, threaded=False)

@@ -18,7 +18,7 @@ from tests.users import User
 
 pytestmark = pytest.mark.sqlite_first
 
-APPS = {"101": {"open": True}, "gochat": {"keep_talks": True}, "action:1": {"same_as": "gochat"}}
+APPS = {"101": {"open": True}, "gochat": {"store_conversations": True}, "action:1": {"same_as": "gochat"}}
 NOBODY = 999_999_999
 
 
@@ -155,8 +155,8 @@ def test_messages_in_the_action_dialect_are_refused(ann: User, bob: User) -> Non
         client.begin()
         login = {**login_data(bob.user, to=ann.user), "token": bob.token}
         assert client.ask_action("login", login)[0] == 200
-        said = {"msgType": "text", "message": "hi"}
-        assert client.ask_action("sendmsg", said)[0] == errors.REPLY_UNAUTHORIZED
+        fields = {"msgType": "text", "message": "hi"}
+        assert client.ask_action("sendmsg", fields)[0] == errors.REPLY_UNAUTHORIZED
 
 
 def test_unknown_users_are_named(ann: User) -> None:

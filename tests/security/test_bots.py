@@ -106,7 +106,7 @@ def test_a_banned_account_cannot_go_on_over_http_or_with_a_new_bot(node: Harness
     group = mia.post("groups/create", name="g")["group"]
     bot = mia.bot("miabot")
     admin.post("ban", users=[mia.user, bot.user], seconds=100)
-    for asking, route, asked in (
+    for asking, route, fields in (
         (mia, "bots", {"name": "child"}),
         (mia, "hooks", {"group": group, "nickname": "h"}),
         (mia, "groups/rename", {"group": group, "name": "seen by all"}),
@@ -115,7 +115,7 @@ def test_a_banned_account_cannot_go_on_over_http_or_with_a_new_bot(node: Harness
         (bot, "messages/send", {"to": mia.user, "text": "x"}),
         (bot, "bots/commands", {"commands": []}),
     ):
-        assert asking.refused(route, **asked) == (403, "banned")
+        assert asking.refused(route, **fields) == (403, "banned")
     assert admin.post("groups/rename", user=mia.user, group=group, name="by the back end")
     admin.post("unban", users=[mia.user, bot.user])
     assert mia.post("accounts/set", nickname="back")["nickname"] == "back"
@@ -175,10 +175,10 @@ def test_members_of_a_conversation_see_the_commands_of_its_bot(node: Harness) ->
     guy, eva = person(node, "guy"), person(node, "eva")
     tea = guy.bot("tea")
     tea.post("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
-    place = eva.post("messages/send", to=tea.user, text="hello")["conversation"]
+    conversation_id = eva.post("messages/send", to=tea.user, text="hello")["conversation"]
     shown = {"bot": tea.user, "name": "tea", "nickname": "", "command": "brew", "description": "Make tea"}
-    assert eva.get("bots/commands", conversation=place)["commands"] == [shown]
-    for by, conversation in ((guy, place), (eva, place + 1000)):
+    assert eva.get("bots/commands", conversation=conversation_id)["commands"] == [shown]
+    for by, conversation in ((guy, conversation_id), (eva, conversation_id + 1000)):
         status, answer = node.call(
             "GET", "/api/v1/bots/commands", None, by.token, query={"app": "201", "conversation": conversation}
         )
@@ -213,25 +213,29 @@ def test_a_press_goes_to_the_bot_of_the_button_once(node: Harness) -> None:
     bot, back_end = lea.bot("asking"), User(node, ADMIN.key, app="201")
     group = int(lea.post("groups/create", name="tea", members=[bot.user])["group"])
     named = {"user": bot.user, "conversation": group, "buttons": BUTTONS}
-    asked = back_end.post("messages/send", **named, text="Tea?")["id"]
-    pressed = lea.post("messages/press", id=asked, value="n", client_msg_id="p1")
-    again = lea.post("messages/press", id=asked, value="n", client_msg_id="p1")
+    message_id = back_end.post("messages/send", **named, text="Tea?")["id"]
+    pressed = lea.post("messages/press", id=message_id, value="n", client_msg_id="p1")
+    again = lea.post("messages/press", id=message_id, value="n", client_msg_id="p1")
     assert (again["id"], again["repeated"]) == (pressed["id"], True)
     (entry,) = bot.get("messages/sync", after=pressed["id"] - 1, limit=10)["messages"]
     assert (entry["kind"], entry["from"], entry["to"]) == ("press", lea.user, bot.user)
-    assert (entry["about"], entry["text"], entry["conversation"]) == (asked, "n", pressed["conversation"])
+    assert (entry["about"], entry["text"], entry["conversation"]) == (
+        message_id,
+        "n",
+        pressed["conversation"],
+    )
     assert pressed["conversation"] != group
     assert bot.get("messages", conversation=pressed["conversation"])["messages"] == []
     (only,) = [each for each in bot.get("conversations")["conversations"] if each["kind"] == "user"]
     assert (only["unread"], only["last"]) == (0, None)
     unknown = (404, "unknown_message")
-    assert lea.refused("messages/press", id=asked, value="other") == unknown
-    assert moe.refused("messages/press", id=asked, value="y") == unknown, "not a member"
-    assert bot.refused("messages/press", id=asked, value="y") == unknown, "its own"
+    assert lea.refused("messages/press", id=message_id, value="other") == unknown
+    assert moe.refused("messages/press", id=message_id, value="y") == unknown, "not a member"
+    assert bot.refused("messages/press", id=message_id, value="y") == unknown, "its own"
     own = lea.post("messages/send", conversation=group, text="no buttons")["id"]
     assert lea.refused("messages/press", id=own, value="y") == unknown
-    back_end.post("messages/edit", user=bot.user, id=asked, text="Decided")
-    assert lea.refused("messages/press", id=asked, value="y") == unknown, "the edit has no buttons"
+    back_end.post("messages/edit", user=bot.user, id=message_id, text="Decided")
+    assert lea.refused("messages/press", id=message_id, value="y") == unknown, "the edit has no buttons"
 
 
 def test_buttons_of_persons_and_bad_buttons_are_refused(node: Harness) -> None:

@@ -107,15 +107,15 @@ def test_a_form_of_a_stranger(keyed: Server, path: str) -> None:
 
 @pytest.mark.parametrize("name", MULTIPARTS)
 def test_a_multipart_form_in_demo_mode(demo: Server, name: str) -> None:
-    for kept in (SIZE, 2_000_000):
-        body = MULTIPARTS[name][:kept]
+    for size in (SIZE, 2_000_000):
+        body = MULTIPARTS[name][:size]
         costs_little(demo, request("/user/sendMessage", method="POST", headers=MULTIPART, body=body))
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_a_form_in_demo_mode(demo: Server, name: str) -> None:
-    for kept in (SIZE, 2_000_000):
-        body = FORMS[name][:kept]
+    for size in (SIZE, 2_000_000):
+        body = FORMS[name][:size]
         costs_little(demo, request("/user/sendMessage", method="POST", headers=FORM, body=body))
 
 

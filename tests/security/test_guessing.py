@@ -25,7 +25,7 @@ from imserver.storage.store import Store
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
 from tests.features import sections
-from tests.integration.gochat import form, fresh_phone, said
+from tests.integration.gochat import code_and_message, form, fresh_phone
 from tests.integration.v1 import call, good
 
 PASSWORD = "correct horse"
@@ -49,16 +49,16 @@ def accounts(tmp_path: Path) -> Any:
         }
     )
     apps = {name: TenantSettings(account_tokens="required") for name in ("gochat", "shop")}
-    config, kept = Config(of_features=of_features, apps=apps), AccountStore(store)
+    config, account_store = Config(of_features=of_features, apps=apps), AccountStore(store)
     tokens = AccountTokens(
         config,
         bytes(32),
-        kept,
+        account_store,
         BotRates(0),
         Tenants(config, store, None, objection),
         lambda: True,
     )
-    one = Accounts(config, tokens, kept, lambda *_: None, lambda: True, refused=Mock())
+    one = Accounts(config, tokens, account_store, lambda *_: None, lambda: True, refused=Mock())
     one.register("gochat", "1", PASSWORD)
     one.register("shop", "1", PASSWORD)
     yield one
@@ -174,7 +174,7 @@ def test_every_route_that_takes_a_password_knows_a_device_by_its_token(start_ser
     for _ in range(3):
         assert call(server, "accounts/login", {**body, "password": "a wrong one"}).status == 401
     assert call(server, "accounts/login", body).status == 429
-    assert said(form(server, "/login", typed))[0] == -1
+    assert code_and_message(form(server, "/login", typed))[0] == -1
     assert call(server, "accounts/login", body, key=token).status == 200
     assert form(server, "/login", typed, token).json["code"] == 200
     given = {"name": "ann", "password": PASSWORD}

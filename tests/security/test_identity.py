@@ -17,7 +17,7 @@ from tests.integration.raw import ask, bearer, request
 from tests.integration.v1 import call
 from tests.security.attack_setting import (
     ADMIN,
-    ASKED,
+    AUTHORISED,
     EDDSA,
     GOOD,
     OTHER_SECRET,
@@ -126,8 +126,8 @@ def test_protobuf_takes_tokens_of_accounts_only(guarded: Server) -> None:
 
 
 def test_a_back_end_that_does_not_answer_refuses_logins(guarded: Server) -> None:
-    assert login(guarded.ws, ASKED, "7") in REFUSED
-    assert not stream_opens(guarded.http, ASKED, "7")
+    assert login(guarded.ws, AUTHORISED, "7") in REFUSED
+    assert not stream_opens(guarded.http, AUTHORISED, "7")
 
 
 @pytest.mark.parametrize(

@@ -101,12 +101,12 @@ def test_only_the_owner_and_admins_of_a_group_manage_its_webhooks(node: Harness)
     cid.post("groups/role", group=group, member=dan.user, role="admin")
     dan.post("hooks/revoke", hook=hook["id"])
     admin = User(node, ADMIN.key, app="201")
-    made = admin.post("hooks", group=group, nickname="Back end")
-    assert post(node, made["url"], [{"text": "x"}])[0] == 200
-    cid.post("groups/remove", group=group, members=[made["id"]])
-    assert post(node, made["url"], [{"text": "x"}])[1]["code"] == "unknown_conversation"
-    admin.post("bots/delete", bot=made["id"])
-    assert post(node, made["url"], [{"text": "x"}])[1]["code"] == "unknown_hook"
+    new_hook = admin.post("hooks", group=group, nickname="Back end")
+    assert post(node, new_hook["url"], [{"text": "x"}])[0] == 200
+    cid.post("groups/remove", group=group, members=[new_hook["id"]])
+    assert post(node, new_hook["url"], [{"text": "x"}])[1]["code"] == "unknown_conversation"
+    admin.post("bots/delete", bot=new_hook["id"])
+    assert post(node, new_hook["url"], [{"text": "x"}])[1]["code"] == "unknown_hook"
 
 
 def test_a_group_has_a_limited_number_of_webhooks(node: Harness) -> None:

@@ -51,7 +51,7 @@ def test_a_discovery_document_cannot_move_the_keys_to_where_they_can_be_forged(s
     site.documents[keys] = site.documents[f"{URL}/keys"]
     with pytest.raises(IssuerUnavailable, match="https"):
         claims(site, signed())
-    assert keys not in site.asked
+    assert keys not in site.fetched
 
 
 def test_a_token_of_an_issuer_that_is_away_is_answered_so_wherever_it_is_shown(server: Server) -> None:

@@ -10,7 +10,7 @@ from tests.integration.cmd import get, logged_in
 from tests.integration.raw import ask, bearer, request
 from tests.integration.v1 import call
 from tests.security.attack_setting import (
-    ASKED,
+    AUTHORISED,
     BARE,
     GOOD,
     OPEN,
@@ -51,7 +51,7 @@ def test_an_open_app_takes_anybody(guarded: Server) -> None:
     assert stream_opens(guarded.http, OPEN, "7")
 
 
-@pytest.mark.parametrize("app", [BARE, ASKED, TOKENS])
+@pytest.mark.parametrize("app", [BARE, AUTHORISED, TOKENS])
 def test_a_page_hands_out_no_token_unless_the_app_is_open(guarded: Server, app: str) -> None:
     user, token = page_token(guarded, app)
     assert not token
@@ -63,7 +63,7 @@ def test_the_token_of_a_page_lists_and_sends_in_its_own_app_only(guarded: Server
     user, token = page_token(guarded, OPEN)
     assert login(guarded.ws, OPEN, user, token) == GOOD
     assert login(guarded.ws, OPEN, "somebody else", token) in REFUSED
-    for app in (BARE, ASKED, TOKENS):
+    for app in (BARE, AUTHORISED, TOKENS):
         assert login(guarded.ws, app, user, token) in REFUSED
         assert ask(guarded.http, bearer(request(f"/user/list?appID={app}"), token)).json["code"] == 1003
 

@@ -39,7 +39,7 @@ from tests.features import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
 from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config
 
 TABLE: Final = Path(__file__).with_name("matrix.txt")
-PLACES: Final = ("201", "202", "203")
+APPS: Final = ("201", "202", "203")
 OF_PAGE: Final = {"201": "204", "202": "201", "203": "206"}
 """Visitors of pages have another app of their own: an open one."""
 BACK_END: Final = "10.0.0.7"
@@ -88,7 +88,7 @@ def harnesses() -> Iterator[tuple[Harness, Harness]]:
 
 def credential(harness: Harness, column: str) -> tuple[str, str, dict[str, str]]:
     """Token, address and headers of a principal."""
-    made: dict[str, Callable[[], str]] = {
+    answer: dict[str, Callable[[], str]] = {
         "wrong": lambda: "wrong",
         "push": lambda: PUSH.key,
         "read": lambda: READ.key,
@@ -102,7 +102,7 @@ def credential(harness: Harness, column: str) -> tuple[str, str, dict[str, str]]
         "page": lambda: harness.page("204"),
         "demo+bad": lambda: "eyJhbGciOiJIUzI1NiJ9.e30.x",
     }
-    token = made[column]() if column in made else ""
+    token = answer[column]() if column in answer else ""
     host = BACK_END if column in ("address", "browser") else STRANGER
     return token, host, {"origin": "http://evil.example"} if column == "browser" else {}
 
@@ -365,13 +365,13 @@ ANYBODY_MAY: Final = frozenset(
 
 
 def cell(harness: Harness, do: Callable[[Harness, str, str], bool], name: str, column: str) -> str:
-    apps = [OF_PAGE[app] if column == "page" and "/home/" not in name else app for app in PLACES]
+    apps = [OF_PAGE[app] if column == "page" and "/home/" not in name else app for app in APPS]
     if name.endswith("204 205 207"):
         apps = ["204", "205", "207"]
     elif name.startswith("GET /home"):
         apps = ["204", "201", "206"]
     elif name.startswith("POST /home"):
-        apps = [OF_PAGE[app] for app in PLACES]
+        apps = [OF_PAGE[app] for app in APPS]
     return "".join("-+"[do(harness, app, column)] for app in apps)
 
 
@@ -479,6 +479,6 @@ def test_every_command_needs_a_session_but_those_that_make_one() -> None:
 
 
 if __name__ == "__main__":
-    with harnesses() as made:
-        TABLE.write_text(written(matrix(*made)), encoding="utf-8")
+    with harnesses() as answer:
+        TABLE.write_text(written(matrix(*answer)), encoding="utf-8")
     print(f"{TABLE} is written; read the difference")

@@ -13,7 +13,7 @@ from imserver.http.form import cursor
 from imserver.protocol.forgiving import has_nul
 from tests.features import OPERATIONS
 from tests.integration.cmd import cmd_client
-from tests.integration.gochat import form, said
+from tests.integration.gochat import code_and_message, form
 from tests.integration.v1 import PREFIX, call, good
 from tests.storage.servers import KINDS, DatabaseServer
 from tests.support import Server
@@ -85,7 +85,7 @@ def test_a_cursor_that_hides_nul_does_no_harm(server: Server) -> None:
 
 
 def test_forms_refuse_nul_in_the_words_of_their_dialect(server: Server) -> None:
-    assert said(form(server.http, "/login", {"phone_number": NUL, "password": "12345678"})) == (
+    assert code_and_message(form(server.http, "/login", {"phone_number": NUL, "password": "12345678"})) == (
         -1,
         "参数不正确",
     )

@@ -149,19 +149,19 @@ def test_the_first_login_makes_an_account_with_name_and_picture_and_later_ones_f
     node: Harness, provider: StandIn
 ) -> None:
     provider.user["sub"] = "first"
-    made = account(node, provider)
-    assert (made["nickname"], made["avatar"]) == ("Ann Lee", "https://img.example.com/ann.png")
-    assert (made["phone"], made["email"], made["name"]) == ("", "", "")
+    answer = account(node, provider)
+    assert (answer["nickname"], answer["avatar"]) == ("Ann Lee", "https://img.example.com/ann.png")
+    assert (answer["phone"], answer["email"], answer["name"]) == ("", "", "")
     provider.user["name"] = "Another Name"
-    assert account(node, provider) == made, "they are taken over once"
-    asked = [path for path, _, _ in provider.asked]
-    assert (asked.count("/userinfo"), asked.count("/jwks")) <= (1, 1)
+    assert account(node, provider) == answer, "they are taken over once"
+    paths = [path for path, _, _ in provider.calls]
+    assert (paths.count("/userinfo"), paths.count("/jwks")) <= (1, 1)
 
 
 def test_githubs_and_wechats_users_are_known_by_their_ids(node: Harness, provider: StandIn) -> None:
-    made = account(node, provider, "github")
-    assert (made["nickname"], made["avatar"]) == ("octocat", GITHUB_USER["avatar_url"])
-    assert account(node, provider, "github") == made
+    answer = account(node, provider, "github")
+    assert (answer["nickname"], answer["avatar"]) == ("octocat", GITHUB_USER["avatar_url"])
+    assert account(node, provider, "github") == answer
     wechat = account(node, provider, "wechat")
     assert (wechat["nickname"], wechat["avatar"]) == ("安", "https://img.example.com/an/0")
     assert account(node, provider, "wechat") == wechat
@@ -171,11 +171,11 @@ def test_githubs_and_wechats_users_are_known_by_their_ids(node: Harness, provide
 
 def test_wechats_union_id_is_one_user_in_all_its_clients(node: Harness, provider: StandIn) -> None:
     provider.openid, provider.unionid = "oBob of the account", "uBob"
-    made = account(node, provider, "wechat_official")
+    answer = account(node, provider, "wechat_official")
     provider.openid = "oBob of the website"
-    assert account(node, provider, "wechat") == made
+    assert account(node, provider, "wechat") == answer
     store = oauth_of(node.node.core)._links
-    assert [(link.provider, link.subject) for link in store.of(int(made["user"]))] == [
+    assert [(link.provider, link.subject) for link in store.of(int(answer["user"]))] == [
         ("wechat", "uBob"),
         ("wechat_official", "uBob"),
     ]
@@ -346,8 +346,8 @@ def test_the_front_answers_the_callback_as_flask_does_and_no_other_origin_reads_
     assert front is not None
     assert row_of(fast_routes(node.node.servers.api, everywhere=True), "GET", path) is None
     request = HttpRequest("GET", path, query, b"", {"accept-language": "en;q=0.9, zh;q=0.1"}, "192.0.2.1")
-    asked, again = front(request), front(request)
-    assert (asked.status, login.started["shown"].encode() in asked.body, again.status) == (200, True, 404)
+    first, again = front(request), front(request)
+    assert (first.status, login.started["shown"].encode() in first.body, again.status) == (200, True, 404)
     flask = login.come_back({"state": "unknown"})
     assert again.body == flask.data
     lines = header_block(again).decode().splitlines()
@@ -399,15 +399,15 @@ def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(node: Harness, p
     mine: dict[str, Any] = {"token": token, "link": True, "password": PASSWORD}
     assert Login(node, **mine).done(provider) == (200, {"linked": "oidc"})
     assert Login(node, **mine).done(provider) == (200, {"linked": "oidc"}), "it is linked"
-    path, asked = "/api/v1/accounts/oauth/links", {"app": "201"}
-    listed = node.call("GET", path, token=token, query=asked)[1]["links"]
+    path, fields = "/api/v1/accounts/oauth/links", {"app": "201"}
+    listed = node.call("GET", path, token=token, query=fields)[1]["links"]
     assert [(row["provider"], row["title"]) for row in listed] == [("oidc", "oidc")]
     provider.user["sub"] = "another identity"
     assert Login(node, **mine).done(provider)[1]["code"] == "link_taken"
-    made = account(node, provider)
+    answer = account(node, provider)
     login = Login(node, **mine, return_to="/")
     code = login.come_back(provider.agree(login.started["url"])).location.partition("#oauth=")[2]
-    assert login.finish(code)[1]["code"] == "link_taken", f"it belongs to {made['user']}"
+    assert login.finish(code)[1]["code"] == "link_taken", f"it belongs to {answer['user']}"
 
     def unlink(token: str, name: str = "oidc") -> str:
         body = {"app": "201", "provider": name}
@@ -417,8 +417,8 @@ def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(node: Harness, p
     assert [unlink(token), unlink(token)] == ["done", "unknown_provider"]
     session = Login(node).done(provider)[1]
     assert unlink(session["token"]) == "last_login"
-    asked["user"] = made["user"]
-    assert len(node.call("GET", path, token=ADMIN.key, query=asked)[1]["links"]) == 1
+    fields["user"] = answer["user"]
+    assert len(node.call("GET", path, token=ADMIN.key, query=fields)[1]["links"]) == 1
 
 
 def test_a_stolen_token_adds_no_way_to_log_in(node: Harness) -> None:

@@ -109,8 +109,8 @@ def test_a_stolen_token_deletes_no_account(node: Harness) -> None:
     assert [one.refused("accounts/delete", password="wrong horse") for _ in range(2)] == [refused] * 2
     assert one.refused("accounts/delete", password=PASSWORD) == (429, "too_many_requests")
     assert one.post("accounts/set", nickname="Here")["user"] == one.user
-    asked = {"app": "201", "user": one.user}
-    assert node.call("POST", "/api/v1/accounts/delete", asked, ADMIN.key) == (200, {"user": one.user})
+    fields = {"app": "201", "user": one.user}
+    assert node.call("POST", "/api/v1/accounts/delete", fields, ADMIN.key) == (200, {"user": one.user})
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_an_app_chooses_the_identifiers_of_its_accounts(node: Harness) -> None:
     person(node, "202", login="gus@example.com")
     assert fay.refused("accounts/find", text="gus@example.com") == (403, "not_allowed")
     assert fay.refused("accounts/identifiers", name="fay", password=PASSWORD)[0] == 400
-    asked: dict[str, Any] = {"query": {"app": "202"}}
-    assert node.call("GET", "/api/v1/accounts/rules", **asked) == (
+    fields: dict[str, Any] = {"query": {"app": "202"}}
+    assert node.call("GET", "/api/v1/accounts/rules", **fields) == (
         200,
         {"registration": True, "identifiers": ["email"], "find": False, "passwords": True, "reset": False},
     )
@@ -304,8 +304,8 @@ def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
         ("groups/create", {"name": "one more"}),
     )
     vic.post("groups/leave", group=group)
-    for route, asked in more:
-        assert full.refused(route, **asked) == (429, "too_many_requests"), route
+    for route, fields in more:
+        assert full.refused(route, **fields) == (429, "too_many_requests"), route
     tom.post("groups/open", group=group, open=False)
     assert full.refused("invitations/create", group=group) == (404, "unknown_group")
     assert full.refused("invitations/revoke", code=code) == UNKNOWN
@@ -332,7 +332,7 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
         return write(*given) if len(written) == 1 else fail()
 
     with monkeypatch.context() as patched:
-        patched.setattr(parts.store.log(), "join", fail)
+        patched.setattr(parts.store.log().groups, "join", fail)
         patched.setattr(AccountStore, "relate", fail)
         patched.setattr(parts.store, "write_or", write_once)
         assert oli.refused("invitations/accept", code=code) == (503, "storage_unavailable")
@@ -355,8 +355,8 @@ def test_an_invitation_link_makes_friends(node: Harness) -> None:
     assert zoe.refused("invitations/accept", code=code) == (403, "not_allowed")
     xia.post("friends/block", friend=zoe.user)
     assert zoe.refused("invitations/accept", code=code) == UNKNOWN
-    asked = {"query": {"app": "201", "user": xia.user}}
-    (shown,) = node.call("GET", "/api/v1/invitations", token=ADMIN.key, **asked)[1]["invitations"]
+    fields = {"query": {"app": "201", "user": xia.user}}
+    (shown,) = node.call("GET", "/api/v1/invitations", token=ADMIN.key, **fields)[1]["invitations"]
     assert (shown["uses"], shown["max_uses"], shown["expires_at"] - shown["created"]) == (1, 0, 3600)
 
     for _ in range(2):

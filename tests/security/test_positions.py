@@ -13,7 +13,7 @@ from tests.integration.action import ActionClient, login_data
 @pytest.mark.full
 def test_logins_to_rooms_leave_a_bounded_number_of_positions(start_server: StartServer) -> None:
     most = action_positions.ROOMS_PER_USER
-    server = start_server(config={"apps": {"action:1": {"keep_talks": True}}})
+    server = start_server(config={"apps": {"action:1": {"store_conversations": True}}})
     with ActionClient(server.ws) as one:
         one.begin()
         assert one.ask_action("login", login_data("1", room="first"))[0] == 200

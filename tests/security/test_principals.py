@@ -85,8 +85,8 @@ def test_registration_is_refused_in_an_app_without_accounts(harness: Harness, ap
 def test_an_app_without_accounts_is_not_said_to_lack_one(
     harness: Harness, method: str, path: str, fields: dict[str, Any]
 ) -> None:
-    asked = {"app": "205", "user": "1", **fields}
-    more: Any = {"query": asked} if method == "GET" else {"document": asked}
+    request_fields = {"app": "205", "user": "1", **fields}
+    more: Any = {"query": request_fields} if method == "GET" else {"document": request_fields}
     status, answer = harness.call(method, path, token=ALL.key, **more)
     assert (status, answer["message"]) == (403, "The app has no accounts")
 
@@ -133,9 +133,9 @@ def test_registration_is_off_once_there_are_keys_unless_it_is_set(demo: Harness,
         (True, False, True),
         (False, True, False),
     ):
-        made = accounts(registration, is_demo)
-        assert made.registration_is_open is wanted
-        made.close()
+        answer = accounts(registration, is_demo)
+        assert answer.registration_is_open is wanted
+        answer.close()
 
 
 def test_gochat_has_accounts_in_demo_mode_and_other_apps_have_none(demo: Harness) -> None:
@@ -149,8 +149,8 @@ def test_gochat_has_accounts_in_demo_mode_and_other_apps_have_none(demo: Harness
 
 @pytest.mark.parametrize("target", ["201", "gochat", "203"])
 def test_a_key_makes_no_alias_of_an_app_that_it_does_not_reach(harness: Harness, target: str) -> None:
-    made = harness.call("POST", "/api/v1/apps/create", {"app": "301"}, FOREIGN.key)
-    assert made[0] == 201
+    first = harness.call("POST", "/api/v1/apps/create", {"app": "301"}, FOREIGN.key)
+    assert first[0] == 201
     for path, document in (
         ("/api/v1/apps/set", {"app": "301", "settings": {"same_as": target}}),
         ("/api/v1/apps/create", {"app": "206", "settings": {"same_as": target}}),
@@ -355,8 +355,8 @@ def test_a_form_in_parts_is_read_once(harness: Harness) -> None:
         for name, value in (("name", "team"), ("ids", "1"), ("ids", "2"), ("ids", "x"))
     )
     headers = {"content-type": "multipart/form-data; boundary=b", "token": token}
-    made = harness.ask(route("POST", "/group/create"), headers, body=f"{parts}--b--\r\n".encode())
-    assert made.body.startswith(b'{"code":200'), made.body
+    answer = harness.ask(route("POST", "/group/create"), headers, body=f"{parts}--b--\r\n".encode())
+    assert answer.body.startswith(b'{"code":200'), answer.body
 
 
 # --- what a signed token may name ---------------------------------------------------------------------------

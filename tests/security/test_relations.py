@@ -139,10 +139,10 @@ class Pair:
 
     def account(self) -> tuple[str, str]:
         number = next(self.numbers)
-        made = accounts_of(self.parts).rows.add(
+        answer = accounts_of(self.parts).rows.add(
             Account(0, self.app, f"1390{number:07}", name=f"name{number}"), "no hash"
         )
-        return made.user, accounts_of(self.parts).accounts.token(made).token
+        return answer.user, accounts_of(self.parts).accounts.token(answer).token
 
     def relate(self, one: str, other: str, change: Any) -> None:
         accounts_of(self.parts).friends.change(self.app, one, other, change)
@@ -169,9 +169,9 @@ class Pair:
 
     def session(self, dialect: Any = None) -> Session:
         """A connection of the user who asks."""
-        made = Session(self.harness, self.app, self.user, dialect)
-        self.asking.append(made)
-        return made
+        answer = Session(self.harness, self.app, self.user, dialect)
+        self.asking.append(answer)
+        return answer
 
     def close(self) -> None:
         for session in (*self.asking, *([self.online] if self.online else [])):
@@ -488,11 +488,11 @@ def harness() -> Iterator[Harness]:
         accounts={"registration": True, "finds_per_account": many, "finds_per_address": many}
     )
     with tempfile.TemporaryDirectory() as folder:
-        made = Harness(config(Path(folder), of_features=of_features))
+        answer = Harness(config(Path(folder), of_features=of_features))
         try:
-            yield made
+            yield answer
         finally:
-            made.close()
+            answer.close()
 
 
 def alike(answer: Any) -> str:

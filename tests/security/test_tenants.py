@@ -59,8 +59,8 @@ def test_an_alias_of_a_foreign_app_cannot_be_made(guarded: Server, target: str) 
     """The key reaches the apps 205 to 207, of which 206 and 207 do not exist at first."""
     alias = {"same_as": target}
     assert call(guarded.http, "apps/create", {"app": "206", "settings": alias}, key=OF_205).status == 403
-    made = call(guarded.http, "apps/create", {"app": "207", "settings": {}}, key=OF_205).status
-    assert made in (201, 409)
+    answer = call(guarded.http, "apps/create", {"app": "207", "settings": {}}, key=OF_205).status
+    assert answer in (201, 409)
     assert call(guarded.http, "apps/set", {"app": "207", "settings": alias}, key=OF_205).status == 403
     with logged_in(guarded.ws, "7", int(TOKENS), serviceToken=session_token(TOKENS, "7")) as victim:
         for app in ("206", "207"):

@@ -37,8 +37,8 @@ def test_an_upload_needs_proof(guarded: Server, app: str) -> None:
 @pytest.mark.parametrize("content", [HTML, SVG, b"\xff\xfe" + HTML, b"%PDF-1.4\n" + HTML])
 @pytest.mark.parametrize("name", ["a.html", "a.png", "a.svg", "a"])
 def test_no_upload_runs_in_a_browser(guarded: Server, content: bytes, name: str) -> None:
-    made = upload(guarded, content, session_token(TOKENS, "7"), name=name).json
-    answer = get(guarded.http, made["url"])
+    uploaded = upload(guarded, content, session_token(TOKENS, "7"), name=name).json
+    answer = get(guarded.http, uploaded["url"])
     assert (answer.header("Content-Disposition") or "").startswith("attachment")
     assert answer.header("X-Content-Type-Options") == "nosniff"
     assert (answer.header("Content-Type") or "").partition(";")[0] not in ("text/html", "image/svg+xml")

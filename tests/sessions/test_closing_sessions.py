@@ -97,21 +97,21 @@ def test_an_unknown_app_has_nobody_to_remove(harness: Harness) -> None:
 # --- several nodes ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", [1, 2])
-def test_sessions_are_closed_on_all_nodes(nodes: Several, asked: int) -> None:
+@pytest.mark.parametrize("via", [1, 2])
+def test_sessions_are_closed_on_all_nodes(nodes: Several, via: int) -> None:
     clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (1, 2, 2)]
     stays, _ = nodes[2].login(MULTI, "eve")
-    removed = nodes[asked].sessions.close(MULTI, ["ann", "nobody"])
+    removed = nodes[via].sessions.close(MULTI, ["ann", "nobody"])
     assert (removed.closed, removed.missing, removed.lasting) == ([3, 0], (), True)
     assert codes(*clients) == [4502] * 3
     assert stays.state == OPEN
 
 
-@pytest.mark.parametrize("asked", [1, 2])
-def test_under_newest_older_connections_go_on_other_nodes_too(nodes: Several, asked: int) -> None:
+@pytest.mark.parametrize("via", [1, 2])
+def test_under_newest_older_connections_go_on_other_nodes_too(nodes: Several, via: int) -> None:
     _, older = nodes[1].login(NEWEST, "ann")
     _, newest = nodes[2].login(NEWEST, "ann")
-    assert nodes[asked].sessions.close(NEWEST, ["ann"]).closed == [1]
+    assert nodes[via].sessions.close(NEWEST, ["ann"]).closed == [1]
     assert codes(older, newest) == [4502, 4502]
 
 

@@ -50,26 +50,26 @@ def test_a_user_on_several_nodes_is_listed_once(nodes: Several) -> None:
 
 def test_users_of_this_node_are_known_without_asking(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
-    nodes[1].registry.asked.clear()
+    nodes[1].registry.calls.clear()
     assert nodes[1].presence.is_online([NEWEST], "ann")
     assert nodes[1].presence.is_online([MULTI, NEWEST], "ann")
     assert nodes[1].presence.are_online(NEWEST, []) == []
-    assert nodes[1].registry.asked == []
+    assert nodes[1].registry.calls == []
 
 
 def test_many_users_are_one_question(nodes: Several) -> None:
-    nodes[1].registry.asked.clear()
+    nodes[1].registry.calls.clear()
     nodes[1].presence.are_online(NEWEST, [f"u{number}" for number in range(1000)])
-    assert nodes[1].registry.asked == ["find"]
+    assert nodes[1].registry.calls == ["find"]
 
 
 def test_many_apps_are_one_question(nodes: Several) -> None:
     nodes[2].login(NEWEST, "bob")
-    nodes[1].registry.asked.clear()
+    nodes[1].registry.calls.clear()
     apps = [MULTI, NEWEST, *map(str, range(100))]
     assert nodes[1].presence.is_online(apps, "bob")
     assert not nodes[1].presence.is_online(apps, "nobody")
-    assert nodes[1].registry.asked == ["find_in_apps"] * 2
+    assert nodes[1].registry.calls == ["find_in_apps"] * 2
     assert not nodes[1].presence.is_online(apps, "")
     assert not nodes[1].presence.is_online([], "bob")
 
@@ -102,10 +102,10 @@ def test_a_node_that_has_died_is_neither_asked_nor_named(nodes: Several) -> None
 @given(
     users=st.lists(st.tuples(st.integers(1, 3), st.text("abcé你", min_size=1, max_size=3)), max_size=25),
     limit=st.integers(1, 7),
-    asked=st.integers(1, 3),
+    query=st.integers(1, 3),
 )
 def test_the_pages_of_any_node_hold_every_user_once_in_order(
-    users: list[tuple[int, str]], limit: int, asked: int
+    users: list[tuple[int, str]], limit: int, query: int
 ) -> None:
     with Several(3) as nodes:
         for epoch, user in users:
@@ -113,7 +113,7 @@ def test_the_pages_of_any_node_hold_every_user_once_in_order(
         found: list[str] = []
         after = None
         for number in count():
-            page = nodes[asked].presence.page(MULTI, after, limit)
+            page = nodes[query].presence.page(MULTI, after, limit)
             assert len(page.users) <= limit
             assert number <= len(users), "no end"
             found += page.users
@@ -208,7 +208,7 @@ def test_questions_are_answered_by_their_rows(nodes: Several) -> None:
 
 def test_an_unknown_question_or_a_broken_one_is_refused() -> None:
     queries = NodeQueries()
-    queries.add("names", NamesQuery, lambda asked: None)
+    queries.add("names", NamesQuery, lambda query: None)
     with pytest.raises(KeyError):
         queries.answer("no such", b"")
     for body in (b"", b"\xc1", encode([1]), encode([1, 2, "x"])):

@@ -50,8 +50,8 @@ def begin_login(node: ClusterHarness, app: str, user: str, device: str = "") -> 
     """A login under way: its greenlet, connection and client."""
     connection, client = node.connect()
     greenlet = gevent.spawn(node.sessions.login, connection, Login(app, user, device=device))
-    asked = len(node.registry.asked)
-    until(lambda: len(node.registry.asked) > asked or node.hub.is_online(app, user))
+    via = len(node.registry.calls)
+    until(lambda: len(node.registry.calls) > via or node.hub.is_online(app, user))
     return greenlet, connection, client
 
 
@@ -72,10 +72,10 @@ def is_closed(client: Client) -> bool:
 
 def test_a_login_is_registered_before_it_is_answered(nodes: Several) -> None:
     connection, _ = nodes[1].login(NEWEST, "ann", "phone")
-    (place,) = nodes.book.live(NEWEST, "ann")
+    (ref,) = nodes.book.live(NEWEST, "ann")
     session = nodes[1].session_of(connection)
-    assert (place.epoch, place.id, place.number, place.device) == (1, session.id, session.number, "phone")
-    assert nodes[1].registry.asked == ["register"], "one question a login"
+    assert (ref.epoch, ref.id, ref.number, ref.device) == (1, session.id, session.number, "phone")
+    assert nodes[1].registry.calls == ["register"], "one question a login"
 
 
 def test_an_enter_notice_reaches_the_other_users_on_all_nodes_once(nodes: Several) -> None:
@@ -234,9 +234,9 @@ def test_a_login_that_a_later_one_overtakes_on_the_same_node_is_answered_but_not
     nodes[1].registry.hold()
     slow, older, _ = begin_login(nodes[1], NEWEST, "ann")
     other = FakeRegistry(nodes.book, nodes[1].registry.lease)
-    nodes[1].sessions._registry, held = other, nodes[1].registry  # type: ignore[assignment]
+    nodes[1].sessions._registry, before = other, nodes[1].registry  # type: ignore[assignment]
     newer, _ = nodes[1].login(NEWEST, "ann")
-    held.release()
+    before.release()
     assert slow.get() == 200
     assert (older.state, older.user) == (OPEN, "ann")
     assert nodes[1].hub.apps[NEWEST].sessions_of("ann") == (newer,)
@@ -426,11 +426,11 @@ def test_under_refuse_a_session_that_waits_for_the_registry_counts_as_alive(
     nodes[1].registry.hold()
     older, _, _ = begin_login(nodes[1], REFUSE, "ann")
     other = FakeRegistry(nodes.book, nodes[epoch].registry.lease)
-    nodes[epoch].sessions._registry, held = other, nodes[1].registry  # type: ignore[assignment]
+    nodes[epoch].sessions._registry, before = other, nodes[1].registry  # type: ignore[assignment]
     newer, second = nodes[epoch].connect()
     assert nodes[epoch].sessions.login(newer, Login(REFUSE, "ann")) == 1009
     assert second.close_code() == 4501
-    held.release()
+    before.release()
     assert older.get() == 200
     assert nodes.addressed(REFUSE, "ann") == [1]
 
@@ -511,15 +511,15 @@ def test_a_registry_that_fails_at_one_departure_is_asked_at_the_next(
 
 def test_a_crowd_of_departures_asks_the_registry_for_a_bounded_number_at_once(nodes: Several) -> None:
     connections = [nodes[1].login(NEWEST, f"u{number}")[0] for number in range(200)]
-    nodes[1].registry.asked.clear()
+    nodes[1].registry.calls.clear()
     nodes[1].registry.hold()
     for connection in connections:
         connection.lost()
     for _ in range(5):
         turn()
-    assert nodes[1].registry.asked == ["unregister"] * departures.WORKERS
+    assert nodes[1].registry.calls == ["unregister"] * departures.WORKERS
     nodes[1].registry.release()
-    until(lambda: nodes[1].registry.asked == ["unregister"] * 200)
+    until(lambda: nodes[1].registry.calls == ["unregister"] * 200)
 
 
 def test_a_flush_waits_for_departures_that_the_registry_has_not_answered_yet(nodes: Several) -> None:
@@ -547,11 +547,11 @@ def test_a_flush_gives_up_in_time(nodes: Several) -> None:
 # --- kicking ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", [1, 2])
-def test_a_kick_on_any_node_closes_sessions_on_all(nodes: Several, asked: int) -> None:
+@pytest.mark.parametrize("via", [1, 2])
+def test_a_kick_on_any_node_closes_sessions_on_all(nodes: Several, via: int) -> None:
     clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (1, 2, 2)]
     _, bob = nodes[2].login(MULTI, "bob")
-    assert nodes[asked].sessions.close(MULTI, ["ann"]).total == 3
+    assert nodes[via].sessions.close(MULTI, ["ann"]).total == 3
     assert [client.close_code() for client in clients] == [4502] * 3
     for client in clients:
         client.hang_up()
@@ -560,14 +560,14 @@ def test_a_kick_on_any_node_closes_sessions_on_all(nodes: Several, asked: int) -
     assert received_since(bob) == [EXIT_ANN]
 
 
-@pytest.mark.parametrize("asked", [1, 2])
+@pytest.mark.parametrize("via", [1, 2])
 @pytest.mark.parametrize("seconds", [0, 60])
 def test_a_kick_under_newest_closes_older_connections_on_all_nodes_too(
-    nodes: Several, asked: int, seconds: float
+    nodes: Several, via: int, seconds: float
 ) -> None:
     _, older = nodes[1].login(NEWEST, "ann")
     _, newest = nodes[2].login(NEWEST, "ann")
-    assert nodes[asked].sessions.close(NEWEST, ["ann"], ban_seconds=seconds).total == 1
+    assert nodes[via].sessions.close(NEWEST, ["ann"], ban_seconds=seconds).total == 1
     code = 4503 if seconds else 4502
     assert (older.close_code(), newest.close_code()) == (code, code)
 
@@ -598,10 +598,10 @@ def test_sessions_that_began_without_the_registry_are_registered_later(nodes: Se
     node.registry.away = True
     node.login(NEWEST, "ann")
     node.registry.away = False
-    node.registry.asked.clear()
+    node.registry.calls.clear()
     restored(node, everything=False)
     assert nodes.addressed(NEWEST, "ann") == [1]
-    assert node.registry.asked == ["reregister"], "the others are registered already"
+    assert node.registry.calls == ["reregister"], "the others are registered already"
 
 
 def test_a_login_whose_answer_was_lost_is_registered_once_again(nodes: Several) -> None:
@@ -689,7 +689,7 @@ def test_a_wish_to_restore_that_comes_during_another_is_not_lost(nodes: Several)
     node.registry.away = False
     node.registry.hold()
     node.sessions.reregister(False)
-    until(lambda: "reregister" in node.registry.asked)
+    until(lambda: "reregister" in node.registry.calls)
     nodes.book.flush()
     node.sessions.reregister(True)
     node.registry.release()
@@ -739,8 +739,8 @@ def _check_agreement(nodes: Several, policy: str) -> None:
             for epoch in nodes.nodes
             for connection in nodes[epoch].hub.apps[policy].sessions_of(user)
         ]
-        places = {(place.epoch, place.id) for place in nodes.book.live(policy, user)}
-        assert set(here) <= places, "nobody is addressed whom the registry does not know"
+        refs = {(ref.epoch, ref.id) for ref in nodes.book.live(policy, user)}
+        assert set(here) <= refs, "nobody is addressed whom the registry does not know"
         if policy != MULTI:
             assert len(here) <= 1, "nobody is shown twice"
 

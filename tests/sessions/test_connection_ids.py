@@ -18,16 +18,16 @@ URL_SAFE = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_
 
 @given(birth=numbers, number=numbers)
 def test_an_id_shows_any_node_with_the_secret_where_its_connection_is(birth: int, number: int) -> None:
-    made = ConnectionIds(SECRET, birth).id_of(number)
-    assert OURS.read(made) == Address(birth, number)
+    connection_id = ConnectionIds(SECRET, birth).id_of(number)
+    assert OURS.read(connection_id) == Address(birth, number)
 
 
 @given(number=numbers)
 def test_a_connection_has_one_id_that_fits_into_an_address(number: int) -> None:
-    made = OURS.id_of(number)
-    assert made == OURS.id_of(number)
-    assert len(made) == ID_CHARACTERS
-    assert set(made) <= URL_SAFE
+    connection_id = OURS.id_of(number)
+    assert connection_id == OURS.id_of(number)
+    assert len(connection_id) == ID_CHARACTERS
+    assert set(connection_id) <= URL_SAFE
 
 
 @given(number=numbers)
@@ -35,11 +35,11 @@ def test_another_secret_reads_nothing(number: int) -> None:
     assert ConnectionIds(b"t" * 32, 77).read(OURS.id_of(number)) is None
 
 
-@given(number=numbers, place=st.integers(0, ID_CHARACTERS - 1), letter=st.sampled_from(sorted(URL_SAFE)))
-def test_an_id_that_was_changed_anywhere_is_none(number: int, place: int, letter: str) -> None:
-    made = OURS.id_of(number)
-    changed = made[:place] + letter + made[place + 1 :]
-    assert OURS.read(changed) == (Address(77, number) if changed == made else None)
+@given(number=numbers, index=st.integers(0, ID_CHARACTERS - 1), letter=st.sampled_from(sorted(URL_SAFE)))
+def test_an_id_that_was_changed_anywhere_is_none(number: int, index: int, letter: str) -> None:
+    connection_id = OURS.id_of(number)
+    changed = connection_id[:index] + letter + connection_id[index + 1 :]
+    assert OURS.read(changed) == (Address(77, number) if changed == connection_id else None)
 
 
 @given(text=st.text())
@@ -54,8 +54,8 @@ def test_text_of_about_the_right_form_is_no_id(text: str) -> None:
 
 def test_ids_of_one_node_show_nothing_in_common() -> None:
     """Neither the node nor the order of connections can be seen: no two characters stay where they are."""
-    made = [OURS.id_of(number) for number in range(1, 200)]
-    assert all(len({text[place] for text in made}) > 8 for place in range(ID_CHARACTERS - 1))
+    connection_id = [OURS.id_of(number) for number in range(1, 200)]
+    assert all(len({text[index] for text in connection_id}) > 8 for index in range(ID_CHARACTERS - 1))
 
 
 def test_each_number_is_given_once() -> None:

@@ -278,8 +278,8 @@ class MariaDB(DatabaseServer):
         if not self._making:
             tables = [str(row[0]) for row in self.execute("SHOW TABLES", model)]
             self._making = [str(self.execute(f"SHOW CREATE TABLE {table}", model)[0][1]) for table in tables]
-            kept = [table for table in tables if self.execute(f"SELECT 1 FROM {table} LIMIT 1", model)]
-            self._making += [f"INSERT INTO {table} SELECT * FROM {model}.{table}" for table in kept]
+            filled = [table for table in tables if self.execute(f"SELECT 1 FROM {table} LIMIT 1", model)]
+            self._making += [f"INSERT INTO {table} SELECT * FROM {model}.{table}" for table in filled]
         create = (f"CREATE DATABASE {name}", f"USE {name}", "SET FOREIGN_KEY_CHECKS = 0")
         with self._connect("") as connection, connection.cursor() as cursor:
             cursor.execute("; ".join((*create, *self._making)))

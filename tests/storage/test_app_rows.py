@@ -12,7 +12,7 @@ from imserver.storage.statements import PooledStatements
 from .conftest import OpenStore
 
 NOT_OF_AN_APP = {"alembic_version", "api_key", "app", "directory"}
-KEPT = {"event_feed", "log"}
+NOT_ERASED = {"event_feed", "log"}
 """The heads of the logs and the feeds stay."""
 
 
@@ -28,7 +28,7 @@ def test_every_table_with_rows_of_apps_is_listed_with_its_key(url: str, open_sto
         }
 
     tables = store.read(keys)
-    assert set(TABLES) == set(tables) - NOT_OF_AN_APP - KEPT
+    assert set(TABLES) == set(tables) - NOT_OF_AN_APP - NOT_ERASED
     for table, (_, key) in TABLES.items():
         assert {column.strip('"') for column in key} == tables[table], table
 

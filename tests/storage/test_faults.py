@@ -229,10 +229,10 @@ def test_a_database_that_cannot_be_reached_is_one_clear_line_at_the_start(url: s
     store = Store(StorageSettings(url, seconds=1), "")
     with pytest.raises(StartError) as caught:
         store.start()
-    said = str(caught.value)
-    assert said.startswith("storage: ")
-    assert "\n" not in said
-    assert "p%40ss" not in said
+    output = str(caught.value)
+    assert output.startswith("storage: ")
+    assert "\n" not in output
+    assert "p%40ss" not in output
     store.close()
 
 

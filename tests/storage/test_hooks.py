@@ -24,9 +24,9 @@ def test_without_a_database_there_are_no_webhooks(open_store: OpenStore) -> None
 def test_webhooks_end_with_the_account_of_their_bot(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
     rows, accounts = HookStore(store), AccountStore(store)
-    made = BotStore(store).add(Account(0, "shop", "", "x", ""), 0, HASH, 1, None)
-    assert made is not None
-    id = made.account.id
+    result = BotStore(store).add(Account(0, "shop", "", "x", ""), 0, HASH, 1, None)
+    assert result is not None
+    id = result.account.id
     one = IncomingHook(id, "shop", 7, 1000)
     rows.add_incoming(one, HASH)
     assert (rows.incoming_with(HASH), rows.incoming_with(HASH.upper())) == (one, None)

@@ -177,8 +177,8 @@ def test_a_client_msg_id_is_the_senders_own(log: MessageLog) -> None:
 
 def test_many_who_resend_at_once_are_stored_once(log: MessageLog) -> None:
     drafts = [say("a", "b", str(number % 10), client_msg_id=str(number % 10)) for number in range(100)]
-    asked = [gevent.spawn(log.writer.append, APP, [draft]) for draft in drafts]
-    outcomes = [one.get(timeout=60)[0] for one in asked]
+    greenlets = [gevent.spawn(log.writer.append, APP, [draft]) for draft in drafts]
+    outcomes = [one.get(timeout=60)[0] for one in greenlets]
     assert sum(not outcome.repeated for outcome in outcomes) == 10
     assert log.entries.head(APP) == 10
     assert {outcome.entry.body for outcome in outcomes} == {b"%d" % number for number in range(10)}
@@ -417,17 +417,20 @@ def test_conversations_are_listed_with_what_is_new(log: MessageLog) -> None:
     at = log.groups.create(APP, "b", "group", ["me"]).conversation
     stored(log, say("b", at, "there"), say("me", at, "mine"))
     stored(log, say("me", "c", "alone"))
-    talks, more = log.conversations.page(APP, "me", 0, 10)
+    conversations, more = log.conversations.page(APP, "me", 0, 10)
     assert not more
-    assert [(talk.conversation.kind, talk.last.body, talk.unread, talk.read) for talk in talks] == [  # type: ignore[union-attr]
+    assert [
+        (conversation.conversation.kind, conversation.last.body, conversation.unread, conversation.read)
+        for conversation in conversations
+    ] == [  # type: ignore[union-attr]
         ("user", b"alone", 0, 0),
         ("group", b"mine", 1, 0),
         ("user", b"2", 3, 0),
     ]
-    assert (talks[1].conversation.name, talks[1].role) == ("group", "member")
-    log.marks.note(APP, "me", talks[2].conversation.id, read=2)
-    page, more = log.conversations.page(APP, "me", talks[1].conversation.last_id, 1)
-    assert [(talk.unread, talk.read) for talk in page] == [(1, 2)]
+    assert (conversations[1].conversation.name, conversations[1].role) == ("group", "member")
+    log.marks.note(APP, "me", conversations[2].conversation.id, read=2)
+    page, more = log.conversations.page(APP, "me", conversations[1].conversation.last_id, 1)
+    assert [(conversation.unread, conversation.read) for conversation in page] == [(1, 2)]
     assert not more
     assert log.conversations.page(APP, "me", 0, 2)[1]
 
@@ -437,8 +440,8 @@ def test_a_page_of_conversations_has_those_whose_last_messages_fit(log: MessageL
     pages, before, more = [], 0, True
     while more:
         page, more = log.conversations.page(APP, "me", before, 10)
-        pages.append([talk.last.sender for talk in page if talk.last])
-        before = page[-1].place
+        pages.append([conversation.last.sender for conversation in page if conversation.last])
+        before = page[-1].position
     assert pages == [["g", "f", "e"], ["d", "c", "b"], ["a"]]
 
 
@@ -446,10 +449,10 @@ def test_a_group_that_was_left_shows_its_last_word_to_the_leaver(log: MessageLog
     at = log.groups.create(APP, "a", "", ["b"]).conversation
     log.groups.leave(APP, at, ["b"])
     stored(log, say("a", at, "secret"))
-    (talk,), _ = log.conversations.page(APP, "b", 0, 10)
-    assert talk.last is not None
-    assert talk.last.kind == "leave"
-    assert talk.unread == 0
+    (conversation,), _ = log.conversations.page(APP, "b", 0, 10)
+    assert conversation.last is not None
+    assert conversation.last.kind == "leave"
+    assert conversation.unread == 0
 
 
 def test_unread_is_counted_up_to_a_thousand(log: MessageLog) -> None:
@@ -578,19 +581,19 @@ def test_apps_are_listed_while_they_have_anything_left(log: MessageLog) -> None:
 
 def test_a_group_is_opened_and_closed_by_an_entry_each(url: str, open_store: OpenStore) -> None:
     log = open_store(url).log()
-    made = log.groups.create("101", "ann", "tea", [])
-    change = log.groups.set_open("101", made.conversation, True, "ann")
+    result = log.groups.create("101", "ann", "tea", [])
+    change = log.groups.set_open("101", result.conversation, True, "ann")
     assert isinstance(change, Change)
     assert change.entry is not None
     assert (change.entry.kind, json.loads(change.entry.meta)) == (
         "group",
         {"change": "open", "open": True},
     )
-    found = log.conversations.get("101", made.conversation)
+    found = log.conversations.get("101", result.conversation)
     assert found is not None
     assert found.open
-    log.groups.set_open("101", made.conversation, False, "ann")
-    found = log.conversations.get("101", made.conversation)
+    log.groups.set_open("101", result.conversation, False, "ann")
+    found = log.conversations.get("101", result.conversation)
     assert found is not None
     assert not found.open
     assert log.groups.set_open("101", 999, True) == Rejected(UNKNOWN_CONVERSATION)

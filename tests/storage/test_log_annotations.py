@@ -222,7 +222,7 @@ def test_reactions_and_pins_are_neither_unread_nor_the_last_entry(log: MessageLo
     log.annotations.pin(APP, "a", message.id)
     (summary,) = log.conversations.page(APP, "b", 0, 10)[0]
     assert summary.last is not None
-    assert (summary.unread, summary.last.id, summary.place) == (1, message.id, 3)
+    assert (summary.unread, summary.last.id, summary.position) == (1, message.id, 3)
     assert summary.last == log.entries.history(APP, "b", 1, 2, 10)[0][0]
 
 
@@ -233,9 +233,9 @@ def test_many_reactions_hide_no_unread_message_and_no_author(log: MessageLog) ->
     (summary,) = log.conversations.page(APP, "b", 0, 10)[0]
     assert summary.last is not None
     assert (summary.unread, summary.mentions, summary.last.id) == (1, 1, message.id)
-    noted = log.marks.note(APP, "b", message.conversation, read=last.id)
-    assert noted is not None
-    assert noted.authors == ("a",)
+    result = log.marks.note(APP, "b", message.conversation, read=last.id)
+    assert result is not None
+    assert result.authors == ("a",)
 
 
 def test_what_expires_leaves_no_reaction_pin_or_mention(log: MessageLog) -> None:

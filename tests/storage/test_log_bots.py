@@ -37,10 +37,10 @@ class Setting:
         self.accounts = AccountStore(store)
 
     def add_bot(self, name: str = "", *commands: str, owner: int = 0) -> str:
-        made = self._bots.add(Account(0, APP, "", name=name), owner, "hash", 9, None)
-        assert made is not None
-        self._bots.set_commands(APP, made.account.id, [BotCommand(each, "") for each in commands])
-        return made.account.user
+        result = self._bots.add(Account(0, APP, "", name=name), owner, "hash", 9, None)
+        assert result is not None
+        self._bots.set_commands(APP, result.account.id, [BotCommand(each, "") for each in commands])
+        return result.account.user
 
     def group(self, *users: str) -> int:
         return self.log.groups.create(APP, users[0], "tea", users[1:]).conversation
@@ -92,9 +92,9 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(setting: Settin
     seen = [log.entries.head(APP)]
     private = setting.say("ann", at, "tea, not for bots")
     named = setting.say("ann", at, "tea?", bot)
-    said = setting.say(bot, at, "tea!")
-    seen += [named.id, said.id, setting.say("bob", at, "tea for all", "all").id]
-    replied = setting.say("bob", at, "tea with milk", about=said.id)
+    message = setting.say(bot, at, "tea!")
+    seen += [named.id, message.id, setting.say("bob", at, "tea for all", "all").id]
+    replied = setting.say("bob", at, "tea with milk", about=message.id)
     seen.append(replied.id)
     setting.say("bob", at, "tea again", about=private.id)
     setting.say("bob", at, "tea for the other", other)
@@ -121,7 +121,7 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(setting: Settin
     ]
     assert ids(log.entries.readable(APP, bot, [private.id, named.id])) == [named.id]
     assert private.id not in ids(log.search.find(APP, bot, "private", 0, 0, 100)[0])
-    assert ids(log.search.find(APP, bot, "tea", 0, 0, 100)[0]) == [named.id, said.id, seen[3], replied.id]
+    assert ids(log.search.find(APP, bot, "tea", 0, 0, 100)[0]) == [named.id, message.id, seen[3], replied.id]
     assert log.annotations.react(APP, bot, private.id, "+1") == Rejected(UNKNOWN_MESSAGE)
     assert isinstance(log.annotations.react(APP, bot, named.id, "+1"), Change)
     ((summary,), _) = log.conversations.page(APP, bot, 0, 10)
@@ -227,9 +227,9 @@ def test_the_log_says_which_command_of_which_bot_a_text_is(setting: Setting) -> 
         where: dict[str, Any] = {"conversation": to} if isinstance(to, int) else {"to_user": to}
         entry = setting.add(Draft(sender=sender, body=text.encode(), time_ms=1, **where, **more))
         found = json.loads(entry.meta or b"{}")
-        made = found.get("command")
-        assert made is None or not isinstance(to, int) or found["bots"] == [made["bot"]]
-        return made and (made["bot"], made["name"], made["text"])
+        result = found.get("command")
+        assert result is None or not isinstance(to, int) or found["bots"] == [result["bot"]]
+        return result and (result["bot"], result["name"], result["text"])
 
     assert command(at, "/brew") == (tea, "brew", "")
     assert command(at, "/brew@other  green\ntea ") == (other, "brew", "green\ntea ")

@@ -37,19 +37,19 @@ class Appending:
             stdout=subprocess.PIPE,
             env=clean_environment(),
         )
-        self.asked: set[str] = set()
+        self.appended: set[str] = set()
         self.received: Receiver = {}
 
     def receive(self, word: str = "", times: int = 1) -> None:
         """What it says, up to a word that it says so many times; without one, to its end."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            said, name, id = line.decode().split()
-            if said == "ask":
-                self.asked.add(name)
-            elif said == "told":
+            verb, name, id = line.decode().split()
+            if verb == "ask":
+                self.appended.add(name)
+            elif verb == "told":
                 self.received[name] = int(id)
-            times -= said == word
+            times -= verb == word
             if word and not times:
                 return
 
@@ -113,7 +113,7 @@ def test_a_process_that_dies_in_a_commit_has_confirmed_nothing_that_is_not_store
     dying.receive()
     assert dying.process.wait() == -9
     compare(log, dying)
-    resend(log, dying.asked)
+    resend(log, dying.appended)
     compare(log, dying)
 
 
@@ -127,7 +127,7 @@ def test_a_process_that_is_killed_anywhere_has_confirmed_nothing_that_is_not_sto
         killed.receive("told", random.randint(20, 300))
         killed.end()
         compare(log, killed)
-        resend(log, killed.asked)
+        resend(log, killed.appended)
 
 
 def test_everything_confirmed_is_there_when_a_killed_database_returns(
@@ -144,5 +144,5 @@ def test_everything_confirmed_is_there_when_a_killed_database_returns(
     going.end()
     log = open_store(url, seconds=10).log()
     compare(log, going)
-    resend(log, going.asked)
-    assert going.asked <= {entry.client_msg_id for entry in log.entries.read("app", 0, 100_000)}
+    resend(log, going.appended)
+    assert going.appended <= {entry.client_msg_id for entry in log.entries.read("app", 0, 100_000)}

@@ -192,15 +192,17 @@ def test_messages_in_rooms_cost_the_same_however_many_chat_elsewhere(tmp_path: P
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
     log = store.log()
     rooms = [f"r{n}" for n in range(20)]
-    said = [Draft(sender="me", room=room, body=b"x") for room in rooms]
-    places = {"": 0} | dict.fromkeys(rooms, 0)
+    drafts = [Draft(sender="me", room=room, body=b"x") for room in rooms]
+    after_by_room = {"": 0} | dict.fromkeys(rooms, 0)
     costs = []
     for batches in (1, 40):
         fill(log, batches)
         end = log.entries.head(APP)
-        log.writer.append(APP, said)
-        costs.append(_steps_of(store, lambda end=end: log.entries.catch_up(APP, "me", end, 50, places)))  # type: ignore[misc]
-        entries, more = log.entries.catch_up(APP, "me", end, 50, places)
+        log.writer.append(APP, drafts)
+        costs.append(
+            _steps_of(store, lambda end=end: log.entries.catch_up(APP, "me", end, 50, after_by_room))
+        )  # type: ignore[misc]
+        entries, more = log.entries.catch_up(APP, "me", end, 50, after_by_room)
         assert ([entry.room for entry in entries], more) == (rooms, False)
     assert costs[1] <= 2 * costs[0] + 4
     store.close()
@@ -242,11 +244,11 @@ def _cost(folder: Path, batches: int, question: Callable[[MessageLog, int], Any]
     store = Store(StorageSettings(), str(folder), threaded=False)
     log = store.log()
     assert log.groups.create(APP, "me", "", [f"u{n}" for n in range(30)]).conversation == 1
-    said = [Draft(sender=f"u{n}", to_user="me", body=b"x") for n in range(30)]
-    log.writer.append(APP, [Draft(sender="u1", conversation=1), *said])
+    drafts = [Draft(sender=f"u{n}", to_user="me", body=b"x") for n in range(30)]
+    log.writer.append(APP, [Draft(sender="u1", conversation=1), *drafts])
     fill(log, batches)
     end = log.entries.head(APP)
-    log.writer.append(APP, [Draft(sender="u1", conversation=1), *said])
+    log.writer.append(APP, [Draft(sender="u1", conversation=1), *drafts])
     taken = _steps_of(store, lambda: question(log, end))
     store.close()
     return taken

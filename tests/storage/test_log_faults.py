@@ -45,7 +45,7 @@ def store(url: str, open_store: OpenStore) -> Store:
 
 def fail_commits(store: Store, patch: pytest.MonkeyPatch, times: int, after: bool) -> None:
     """Let the answers to the next COMMITs be lost, ``after`` they were carried out or before."""
-    driver, error = DRIVERS[store.place.engine]
+    driver, error = DRIVERS[store.address.engine]
     commit: Any = driver.commit
     left = [times]
 
@@ -92,7 +92,7 @@ def test_an_entry_whose_commit_did_not_come_about_is_not_stored(
 def test_a_connection_that_was_cut_in_the_meantime_is_not_noticed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if store.place.engine == "sqlite":
+    if store.address.engine == "sqlite":
         pytest.skip("SQLite has no connection that could be cut")
     store.log().writer._connection._sql.close()  # type: ignore[union-attr]
     (outcome,) = store.log().writer.append(APP, [Draft(sender="a", to_user="b")])
@@ -158,7 +158,7 @@ def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
     monkeypatch.setattr("imserver.storage.log.writer._LOOK_SECONDS", 0.02)
     fail_commits(store, monkeypatch, 1, after=stored)
-    error = DRIVERS[store.place.engine][1]
+    error = DRIVERS[store.address.engine][1]
     ask, away = writer.batch_of, [True]
 
     def batch_of(sql: DirectStatements, number: int, id: int) -> int | None:
@@ -194,7 +194,7 @@ def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
     store = open_store(url, seconds=10)
     log = store.log()
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
-    driver, error = DRIVERS[store.place.engine]
+    driver, error = DRIVERS[store.address.engine]
     wrong, insert = ValueError("refused"), driver.insert_rows
     calls: list[Exception | None] = [wrong, None, error, error]
 

@@ -3,7 +3,7 @@
 import gevent
 import pytest
 
-from imserver.storage.log.contract import MOST_RECEIPTED, Change, Noted, Receipt
+from imserver.storage.log.contract import MOST_RECEIPTED, Change, MarkResult, Receipt
 from imserver.storage.log.message_log import MessageLog
 
 from .conftest import OpenStore
@@ -16,10 +16,10 @@ def log(url: str, open_store: OpenStore) -> MessageLog:
     return open_store(url, seconds=10).log()
 
 
-def note(log: MessageLog, user: str, conversation: int, *, read: int = 0, received: int = 0) -> Noted:
-    noted = log.marks.note(APP, user, conversation, read=read, received=received)
-    assert noted is not None
-    return noted
+def note(log: MessageLog, user: str, conversation: int, *, read: int = 0, received: int = 0) -> MarkResult:
+    result = log.marks.note(APP, user, conversation, read=read, received=received)
+    assert result is not None
+    return result
 
 
 def test_a_read_position_never_goes_back_nor_beyond_the_log(log: MessageLog) -> None:
@@ -107,8 +107,8 @@ def test_a_position_of_a_former_member_stays_before_what_they_may_not_read(log: 
     log.groups.join(APP, group, ["a"])
     assert log.marks.receipts(APP, "owner", group, "", 10) == [Receipt(group, "a", left.id, left.id)]
     (later,) = stored(log, say("owner", group))
-    noted = note(log, "a", group, read=later.id)
-    assert (noted.receipt, noted.authors) == (Receipt(group, "a", later.id, later.id), ("owner",))
+    result = note(log, "a", group, read=later.id)
+    assert (result.receipt, result.authors) == (Receipt(group, "a", later.id, later.id), ("owner",))
 
 
 def test_members_of_a_group_are_asked_where_they_are(log: MessageLog) -> None:
@@ -145,7 +145,7 @@ def test_what_somebody_marked_who_is_gone_for_good_is_forgotten_and_nothing_else
     for user in ("a", "b"):
         log.marks.hide(APP, user, [first.id])
         log.marks.note(APP, user, first.conversation, read=first.id)
-    kept = log.marks.since(APP, "a", 0)
+    marks = log.marks.since(APP, "a", 0)
     for _ in range(2):
         log.marks.forget(APP, "b")
     log.marks.forget("another app", "a")
@@ -155,7 +155,7 @@ def test_what_somebody_marked_who_is_gone_for_good_is_forgotten_and_nothing_else
     found = log.marks.since(APP, "a", 0)
     assert (
         (found.hidden, found.reads)
-        == (kept.hidden, kept.reads)
+        == (marks.hidden, marks.reads)
         == ((first.id,), {first.conversation: first.id})
     )
     assert [entry.id for entry in log.entries.history(APP, "b", first.conversation, 0, 10)[0]] == [first.id]
@@ -164,8 +164,8 @@ def test_what_somebody_marked_who_is_gone_for_good_is_forgotten_and_nothing_else
 def test_a_deleted_user_leaves_all_groups_and_their_marks_go(log: MessageLog) -> None:
     (first,) = stored(log, say("ann", "bob"))
     log.marks.note(APP, "ann", first.conversation, read=first.id)
-    made = [log.groups.create(APP, "ann", name, ["bob"]) for name in ("tea", "coffee")]
-    groups = [each.conversation for each in made if isinstance(each, Change)]
+    changes = [log.groups.create(APP, "ann", name, ["bob"]) for name in ("tea", "coffee")]
+    groups = [each.conversation for each in changes if isinstance(each, Change)]
     log.groups.leave(APP, groups[0], ["ann"], "ann", heir=True)
     end = log.entries.head(APP)
     for _ in range(2):

@@ -61,7 +61,7 @@ class Model(RuleBasedStateMachine):
         self.hidden: set[tuple[str, int]] = set()
         self.read_to: dict[tuple[str, int], int] = {}
         self.floor = 0
-        self.said: dict[int, bytes] = {}
+        self.bodies: dict[int, bytes] = {}
         """What entries say that do not say nothing."""
         self.edits: dict[int, list[int]] = {}
         self.recalled: set[int] = set()
@@ -97,14 +97,14 @@ class Model(RuleBasedStateMachine):
 
     @rule(drafts=st.lists(st.tuples(USERS, st.one_of(USERS, GROUPS), NAMES), max_size=6))
     def append(self, drafts: list[tuple[str, str | int, str]]) -> None:
-        asked = []
+        batch = []
         for sender, to, name in drafts:
             where: dict[str, Any] = {"to_user": to} if isinstance(to, str) else {"conversation": to}
-            asked.append(Draft(sender=sender, client_msg_id=name, **where))
+            batch.append(Draft(sender=sender, client_msg_id=name, **where))
         # Nobody knows the number of a conversation before it is committed.
         there = {*self.groups, *self.pairs.values()}
         refused: dict[tuple[str, str], Rejected] = {}
-        for draft, outcome in zip(asked, self.log.writer.append(self.app, asked), strict=True):
+        for draft, outcome in zip(batch, self.log.writer.append(self.app, batch), strict=True):
             name = (draft.sender, draft.client_msg_id)
             if name in refused:  # who resends while the first waits shares its outcome
                 assert outcome == refused[name]
@@ -169,7 +169,7 @@ class Model(RuleBasedStateMachine):
         if not recalls:
             self.edits.setdefault(about, []).append(id)
         for each in (about, *self.edits.get(about, ())):
-            self.said[each] = body
+            self.bodies[each] = body
             if recalls:
                 self.entries[each - 1] = (*self.entries[each - 1][:3], "recall")
         if recalls:
@@ -219,10 +219,10 @@ class Model(RuleBasedStateMachine):
             upto = self.intervals[user, at][-1][1] or len(self.entries)
             self.read_to[user, at] = max(self.read_to.get((user, at), 0), min(id, upto))
 
-    @rule(keep=st.integers(1, 20))
-    def expire(self, keep: int) -> None:
-        self.log.expire(self.app, more_than=keep)
-        self.floor = max(self.floor, len(self.entries) - keep)
+    @rule(save=st.integers(1, 20))
+    def expire(self, save: int) -> None:
+        self.log.expire(self.app, more_than=save)
+        self.floor = max(self.floor, len(self.entries) - save)
 
     # --- what is asked --------------------------------------------------------------------------------------
 
@@ -243,18 +243,20 @@ class Model(RuleBasedStateMachine):
         assert ([entry.id for entry in entries], more) == (due[-limit:], len(due) > limit)
 
     @rule(user=USERS)
-    def talks(self, user: str) -> None:
-        talks, _ = self.log.conversations.page(self.app, user, 0, 100)
-        assert {talk.conversation.id for talk in talks} == {at for who, at in self.intervals if who == user}
-        for talk in talks:
-            at = talk.conversation.id
+    def conversations(self, user: str) -> None:
+        conversations, _ = self.log.conversations.page(self.app, user, 0, 100)
+        assert {conversation.conversation.id for conversation in conversations} == {
+            at for who, at in self.intervals if who == user
+        }
+        for conversation in conversations:
+            at = conversation.conversation.id
             since, upto = self.intervals[user, at][-1]
             now = [id for id in self.visible(user, at) if id > cast(int, since) and (not upto or id <= upto)]
             shown = [id for id in now if (user, id) not in self.hidden]
-            assert (talk.last.id if talk.last else 0) == (shown[-1] if shown else 0)
+            assert (conversation.last.id if conversation.last else 0) == (shown[-1] if shown else 0)
             read = self.read_to.get((user, at), 0)
             rows = [(id, *self.entries[id - 1]) for id in now]
-            assert talk.unread == sum(
+            assert conversation.unread == sum(
                 id > read and kind == "message" and sender != user for id, _, _, sender, kind in rows
             )
 
@@ -273,7 +275,7 @@ class Model(RuleBasedStateMachine):
         assert [
             (entry.conversation, entry.seq, entry.sender, entry.kind) for entry in entries
         ] == self.entries[self.floor :]
-        assert [entry.body for entry in entries] == [self.said.get(entry.id, b"") for entry in entries]
+        assert [entry.body for entry in entries] == [self.bodies.get(entry.id, b"") for entry in entries]
         assert self.received == list(range(1, len(self.entries) + 1))
 
 

@@ -36,19 +36,19 @@ def stored(log: MessageLog, *drafts: Draft) -> list[Entry]:
     return [outcome.entry for outcome in outcomes if isinstance(outcome, Appended)]
 
 
-def said(room: str, body: str = "hi", sender: str = "ann") -> Draft:
+def draft_to(room: str, body: str = "hi", sender: str = "ann") -> Draft:
     """What somebody says in a room."""
     return Draft(sender=sender, body=body.encode(), room=room)
 
 
 def test_a_room_is_a_conversation_of_its_own_without_members(log: MessageLog) -> None:
-    entries = stored(log, *[said(name) for name in NAMES], said("r", "again", "bob"))
+    entries = stored(log, *[draft_to(name) for name in NAMES], draft_to("r", "again", "bob"))
     assert [entry.id for entry in entries] == [1, 2, 3, 4, 5, 6, 7]
     assert [entry.seq for entry in entries] == [1, 1, 1, 1, 1, 1, 2]
     assert [entry.room for entry in entries] == [*NAMES, "r"]
     assert {entry.members for entry in entries} == {()}
     assert [entry.conversation for entry in entries] == [1, 2, 3, 4, 5, 6, 1]
-    (later,) = stored(log, said("安"))
+    (later,) = stored(log, draft_to("安"))
     assert (later.conversation, later.seq) == (2, 2)
     assert log.entries.read(APP, 0, 10) == [*entries, later]
     found = log.conversations.get(APP, 2)
@@ -57,7 +57,7 @@ def test_a_room_is_a_conversation_of_its_own_without_members(log: MessageLog) ->
 
 
 def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: MessageLog) -> None:
-    (entry,) = stored(log, said("r"))
+    (entry,) = stored(log, draft_to("r"))
     assert log.entries.sync(APP, "ann", 0, 10) == ([], False)
     assert log.entries.history(APP, "ann", entry.conversation, 0, 10) == ([], False)
     assert log.conversations.page(APP, "ann", 0, 10) == ([], False)
@@ -81,14 +81,21 @@ def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: Message
     ],
 )
 def test_what_cannot_be_a_room_costs_the_others_nothing(draft: Draft, open_store: OpenStore) -> None:
-    before, outcome, after = open_store().log().writer.append(APP, [said("r"), draft, said("r")])
+    before, outcome, after = open_store().log().writer.append(APP, [draft_to("r"), draft, draft_to("r")])
     assert isinstance(outcome, Rejected)
     assert outcome.reason == INVALID
     assert [each.entry.seq for each in (before, after) if isinstance(each, Appended)] == [1, 2]
 
 
 def test_catching_up_takes_each_room_from_its_own_position_in_one_order(log: MessageLog) -> None:
-    drafts = [said("r"), Draft(sender="bob", to_user="ann"), said("s"), said("t"), said("r"), said("s")]
+    drafts = [
+        draft_to("r"),
+        Draft(sender="bob", to_user="ann"),
+        draft_to("s"),
+        draft_to("t"),
+        draft_to("r"),
+        draft_to("s"),
+    ]
     entries = stored(log, *drafts, Draft(sender="", to_user="ann"))
     everything = {"": 0, "r": 0, "s": 0, "t": 0, "never": 0}
     assert log.entries.catch_up(APP, "ann", 0, 10, everything) == (entries, False)
@@ -101,14 +108,14 @@ def test_catching_up_takes_each_room_from_its_own_position_in_one_order(log: Mes
 
 
 def test_catching_up_goes_page_by_page(log: MessageLog) -> None:
-    drafts = [said("rst"[number % 3], str(number)) for number in range(30)]
+    drafts = [draft_to("rst"[number % 3], str(number)) for number in range(30)]
     entries = stored(log, *drafts[:15], Draft(sender="bob", to_user="ann"), *drafts[15:])
-    places = {"": 0, "r": 0, "s": 4, "t": 11}
-    wanted = [entry.id for entry in entries if entry.id > places[entry.room]]
+    after_by_room = {"": 0, "r": 0, "s": 4, "t": 11}
+    wanted = [entry.id for entry in entries if entry.id > after_by_room[entry.room]]
     seen: list[int] = []
     more = True
     while more:
-        page, more = log.entries.catch_up(APP, "ann", seen[-1] if seen else 0, 4, places)
+        page, more = log.entries.catch_up(APP, "ann", seen[-1] if seen else 0, 4, after_by_room)
         seen += [entry.id for entry in page]
         assert more == (seen != wanted)
     assert seen == wanted
@@ -117,7 +124,7 @@ def test_catching_up_goes_page_by_page(log: MessageLog) -> None:
 def test_the_messages_of_a_channel_are_read_from_both_ends(
     log: MessageLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entries = stored(log, *[said("rs"[number % 2], str(number)) for number in range(10)])
+    entries = stored(log, *[draft_to("rs"[number % 2], str(number)) for number in range(10)])
     of_r = [entry for entry in entries if entry.room == "r"]
 
     def page(since: int | None, limit: int, reverse: bool = False) -> tuple[list[int], bool]:
@@ -146,9 +153,9 @@ def test_the_messages_of_a_channel_are_read_from_both_ends(
 def test_a_recalled_message_is_no_publication_and_its_recall_is_read_with_the_revisions(
     log: MessageLog,
 ) -> None:
-    first, second = stored(log, said("r", "one"), said("r", "two"))
+    first, second = stored(log, draft_to("r", "one"), draft_to("r", "two"))
     (recall,) = stored(log, Draft(sender="", kind="recall", about=first.id, conversation=first.conversation))
-    stored(log, said("r", "three"))
+    stored(log, draft_to("r", "three"))
     found = log.entries.channel_page(APP, "r", None, 9)
     assert [entry.body for entry in found.entries] == [b"two", b"three"]
     assert found.last == 4
@@ -163,14 +170,14 @@ def test_what_was_stored_before_a_moment_is_found(log: MessageLog, monkeypatch: 
     assert log.entries.stored_before(APP, 10**10) == 0
     for now in (100, 100, 200, 300):
         monkeypatch.setattr(log_writer, "time", lambda now=now: now)
-        stored(log, said("r"), said("s"))
+        stored(log, draft_to("r"), draft_to("s"))
     assert [log.entries.stored_before(APP, time) for time in (99, 100, 101, 200, 201, 300, 301)] == [
         *(0, 0, 4, 4, 6, 6, 8)
     ]
 
 
 def test_what_has_expired_is_delivered_to_nobody(log: MessageLog) -> None:
-    stored(log, *[said("r", str(number)) for number in range(10)])
+    stored(log, *[draft_to("r", str(number)) for number in range(10)])
     assert log.expire(APP, more_than=4) == 6
     found, _ = log.entries.catch_up(APP, "ann", 0, 10, {"": 0, "r": 0})
     assert [entry.body for entry in found] == [b"6", b"7", b"8", b"9"]

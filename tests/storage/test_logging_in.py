@@ -54,7 +54,7 @@ def test_a_code_resets_a_password_once(url: str, open_store: OpenStore) -> None:
     assert accounts.add_reset(ann.id, "ann@example.com", "second", 20, 100)
     assert not accounts.add_reset(ann.id, "ann@example.org", "third", 20, 100)
     assert not accounts.add_reset(10**9, "", "third", 20, 100)
-    found = [accounts.reset_of(app, code, now) for app, code, now in _ASKED]
+    found = [accounts.reset_of(app, code, now) for app, code, now in _CODES]
     assert found == [0, ann.id, 0, 0]
     assert not accounts.use_reset("shop", "second", 100, "new")
     assert [accounts.use_reset("shop", "second", 30, hashed) for hashed in ("new", "newer")] == [True, False]
@@ -73,4 +73,4 @@ def test_a_code_resets_a_password_once(url: str, open_store: OpenStore) -> None:
         assert accounts.reset_of("shop", "third", 20) == 0
 
 
-_ASKED = (("shop", "first", 30), ("shop", "second", 30), ("tea", "second", 30), ("shop", "second", 100))
+_CODES = (("shop", "first", 30), ("shop", "second", 30), ("tea", "second", 30), ("shop", "second", 100))

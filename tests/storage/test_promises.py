@@ -7,7 +7,7 @@ from imserver.storage.statements import PooledStatements
 
 from .conftest import OpenStore
 
-ASKED: dict[str, list[tuple[str, str]]] = {
+PROMISES: dict[str, list[tuple[str, str]]] = {
     "sqlite": [("PRAGMA synchronous", "2"), ("PRAGMA journal_mode", "wal")],
     "postgresql": [
         ("SHOW transaction_isolation", "read committed"),
@@ -33,7 +33,7 @@ def test_all_connections_keep_what_they_confirm_and_those_that_write_see_what_wa
     driver = log.writer._connection._sql  # type: ignore[union-attr]
     assert driver is not None
 
-    for statement, right in ASKED[store.place.engine]:
+    for statement, right in PROMISES[store.address.engine]:
         of_read = "repeatable read" if right == "read committed" else right
         query = partial(PooledStatements.query, statement=statement)
         for rows, expected in (

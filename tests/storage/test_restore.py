@@ -29,10 +29,10 @@ def copied(server: DatabaseServer, url: str) -> str:
     else:
         client = ("-h", "127.0.0.1", "-P", str(server.port), "-u", "root")
         dump = (require("mariadb-dump", "mysqldump"), *client, "--single-transaction", name)
-        made = subprocess.run(dump, capture_output=True, check=True).stdout
+        result = subprocess.run(dump, capture_output=True, check=True).stdout
         server.execute(f"CREATE DATABASE {name}_copy")
         load = (require("mariadb", "mysql"), *client, f"{name}_copy")
-        subprocess.run(load, input=made, capture_output=True, check=True)
+        subprocess.run(load, input=result, capture_output=True, check=True)
     return server.url(f"{name}_copy")
 
 
@@ -56,8 +56,8 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
     last = (numbers(store, "2"), numbers(store, "3"))[1]
     (sent,) = store.log().writer.append("app", [message] * 2)[1:]
     assert isinstance(sent, Appended)
-    noted = store.log().marks.note("app", "b", sent.entry.conversation, read=sent.entry.id)
-    assert noted is not None
+    result = store.log().marks.note("app", "b", sent.entry.conversation, read=sent.entry.id)
+    assert result is not None
     store.close()
 
     for address in (copy, another):  # the same copy is restored twice
@@ -72,7 +72,7 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
             new.entry.id
         ]
         store.log().marks.note("app", "b", new.entry.conversation, read=new.entry.id)
-        marks = store.log().marks.since("app", "b", noted.version)
+        marks = store.log().marks.since("app", "b", result.version)
         assert marks.reads == {new.entry.conversation: new.entry.id}
         again = numbers(store, "2")
         store.close()

@@ -143,9 +143,14 @@ def test_changes_are_merged_and_seen_elsewhere(url: str, open_store: OpenStore) 
 def test_a_key_is_stored_and_revoked_once(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
     news = News(store)
-    kept = store.add_key(KEY)
-    assert (kept.scopes, kept.apps, kept.note, kept.revoked) == (KEY.scopes, KEY.apps, KEY.note, 0)
-    assert kept.created > 0
+    stored_key = store.add_key(KEY)
+    assert (stored_key.scopes, stored_key.apps, stored_key.note, stored_key.revoked) == (
+        KEY.scopes,
+        KEY.apps,
+        KEY.note,
+        0,
+    )
+    assert stored_key.created > 0
     assert [store.revoke_key(KEY.id), store.revoke_key(KEY.id), store.revoke_key("none")] == [
         True,
         False,
@@ -197,7 +202,9 @@ def test_every_database_has_an_id_of_its_own_that_stays(url: str, open_store: Op
     first, second = open_store(url), open_store(url)
     assert len(first.id) == 32
     assert first.id == second.id
-    other = open_store(f"sqlite:///{first.place.file or '/tmp'}.other") if first.place.file else open_store()
+    other = (
+        open_store(f"sqlite:///{first.address.file or '/tmp'}.other") if first.address.file else open_store()
+    )
     other.add_app("105", {})
     assert other.id != first.id
 
@@ -231,13 +238,13 @@ def test_a_configured_database_is_made_at_the_start(open_store: OpenStore, tmp_p
 def test_a_database_that_is_not_allowed_is_neither_made_nor_used(
     open_store: OpenStore, tmp_path: Path
 ) -> None:
-    said = ["no"]
-    store = open_store(objection=lambda database: "" if database else said[0])
+    objections = ["no"]
+    store = open_store(objection=lambda database: "" if database else objections[0])
     with pytest.raises(StorageUnavailable, match="no"):
         store.add_app("105", {})
     assert not store.healthy()
     assert list(tmp_path.iterdir()) == []
-    said[0] = ""
+    objections[0] = ""
     assert store.add_app("105", {})
     assert store.healthy()
 
@@ -279,7 +286,7 @@ def test_a_refresh_sees_everything_stored_before_it(open_store: OpenStore) -> No
 
 def test_whole_seconds_of_the_clock_are_not_rounded_up(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
-    statement = f"SELECT {NOW[store.place.engine]}, {CLOCK[store.place.engine]}"
+    statement = f"SELECT {NOW[store.address.engine]}, {CLOCK[store.address.engine]}"
     seconds, clock = store.rows(statement)[0]
     while clock % 1 < 0.5:
         gevent.sleep(0.05)

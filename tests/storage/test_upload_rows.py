@@ -49,7 +49,7 @@ ROW = Upload(
     bytes=90,
     sha256="0" * 64,
     created=1_700_000_000_000,
-    place="",
+    store_name="",
     width=8,
     height=6,
     thumbnail_bytes=10,
@@ -57,7 +57,7 @@ ROW = Upload(
 )
 
 
-def made(store: Store, number: int, quota: int = 0, **fields: object) -> bool:
+def added(store: Store, number: int, quota: int = 0, **fields: object) -> bool:
     """A file like the first, with an id of its own."""
     row = msgspec.structs.replace(ROW, id=f"{number:032}", **fields)
     return store.write(lambda sql: upload_rows.add(sql, row, quota))
@@ -76,17 +76,17 @@ def test_a_row_comes_back_as_it_was_stored(url: str, open_store: OpenStore) -> N
 
 def test_a_file_that_is_removed_gives_its_bytes_back(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
-    assert made(store, 1, quota=200)
-    assert made(store, 2, quota=200)
+    assert added(store, 1, quota=200)
+    assert added(store, 2, quota=200)
     assert usage(store) == Usage(200, 2)
-    assert not made(store, 3, quota=200)
-    assert made(store, 4, quota=200, user="Ann")  # another user
+    assert not added(store, 3, quota=200)
+    assert added(store, 4, quota=200, user="Ann")  # another user
     gone = store.write(lambda sql: upload_rows.remove(sql, f"{1:032}"))
     assert gone is not None
     assert store.write(lambda sql: upload_rows.remove(sql, f"{1:032}")) is None
     assert usage(store) == Usage(100, 1)
-    assert made(store, 3, quota=200)
-    assert not made(store, 5, quota=99, user="first")
+    assert added(store, 3, quota=200)
+    assert not added(store, 5, quota=99, user="first")
 
 
 @pytest.mark.full
@@ -105,15 +105,15 @@ def test_a_quota_holds_for_files_that_come_at_once(url: str, tmp_path: Path, bef
 def test_pages_go_from_the_newest_to_the_oldest_without_a_gap(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
     for number in range(7):
-        assert made(store, number, created=1000 + number // 3)  # three in one millisecond
-    assert made(store, 100, user="bob")
+        assert added(store, number, created=1000 + number // 3)  # three in one millisecond
+    assert added(store, 100, user="bob")
     seen: list[str] = []
-    place = (0, "")
-    while rows := store.read(lambda sql, place=place: _page(sql, place)):
+    position = (0, "")
+    while rows := store.read(lambda sql, position=position: _page(sql, position)):
         seen += [row.id for row in rows]
-        place = (rows[-1].created, rows[-1].id)
+        position = (rows[-1].created, rows[-1].id)
     assert seen == [f"{number:032}" for number in (6, 5, 4, 3, 2, 1, 0)]
 
 
-def _page(sql: PooledStatements, place: tuple[int, str]) -> list[Upload]:
-    return upload_rows.page(sql, "101", "ann", place, 2)
+def _page(sql: PooledStatements, position: tuple[int, str]) -> list[Upload]:
+    return upload_rows.page(sql, "101", "ann", position, 2)

@@ -86,9 +86,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
     monkeypatch.undo()
-    made = Pauses()
-    monkeypatch.setattr(module, "monotonic", made.monotonic)
-    return made
+    result = Pauses()
+    monkeypatch.setattr(module, "monotonic", result.monotonic)
+    return result
 
 
 def test_what_waits_is_delivered_in_order_and_stored_once_at_the_end() -> None:
@@ -220,7 +220,7 @@ def test_without_the_lease_nothing_is_read_or_delivered() -> None:
         return 2
 
     one.consumer._read = lose
-    until(lambda: not lease.is_held)
+    until(lambda: not lease.is_owned)
     turn()
     assert one.tried == []
     lease.until = inf
@@ -232,7 +232,7 @@ def test_a_consumer_that_is_no_owner_ends_the_lease_of_the_node() -> None:
     one = One()
     one.reply = lambda _: NotOwner("another")
     one.add(1)
-    until(lambda: not one.lease.is_held)
+    until(lambda: not one.lease.is_owned)
     assert one.saved == []
     one.consumer.stop()
     assert not one.consumer.is_busy
@@ -314,9 +314,9 @@ def test_a_stopped_consumer_delivers_nothing_more() -> None:
 def test_a_lease_is_unbroken_if_it_was_renewed_in_time() -> None:
     lease, now = DeliveryLease(), monotonic()
     assert not lease.renew(now, is_granted=True), "the first time, others may have had it"
-    assert lease.is_held
+    assert lease.is_owned
     assert lease.until == now + module.LEASE_SECONDS - module.CLOCK_SECONDS
     assert lease.renew(now + 8, is_granted=True)
     assert not lease.renew(now + 18, is_granted=True), "it had ended"
     assert not lease.renew(now + 19, is_granted=False)
-    assert not lease.is_held
+    assert not lease.is_owned

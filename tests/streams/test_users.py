@@ -72,7 +72,7 @@ def receivers(tmp_path: Path) -> Receivers:
 
 def owned(node: Node) -> bool:
     """Whether a node delivers to all receivers."""
-    return len(node.consumers()) == 2 and all(lease.is_held for lease in node.leases())
+    return len(node.consumers()) == 2 and all(lease.is_owned for lease in node.leases())
 
 
 def at_rest(node: Node) -> bool:
@@ -179,7 +179,7 @@ def test_one_node_delivers_and_another_takes_over_when_the_lease_is_given_back(
     two.send("one", "of the other node")
     until(lambda: len(receivers.taken["one"]) == 2)
     assert set(receivers.by) == {"n1"}
-    assert not any(lease.is_held for lease in two.leases())
+    assert not any(lease.is_owned for lease in two.leases())
     one.stop()
     two.send("one", "after")
     until(lambda: len(receivers.taken["one"]) == 3)
@@ -212,7 +212,7 @@ def test_a_node_that_has_lost_its_lease_delivers_nothing_more(
     until(lambda: receivers.taken["one"] and at_rest(node))
     positions = stored_positions(node)
     node.expire_leases("thief")
-    until(lambda: not any(lease.is_held for lease in node.leases()) and not node.consumers())
+    until(lambda: not any(lease.is_owned for lease in node.leases()) and not node.consumers())
     node.send("one", "b")
     until(lambda: not node.consumers())
     assert stored_positions(node) == positions

@@ -111,11 +111,11 @@ class Stream:
     def _run(self) -> None:
         while not self._ended.wait(0.002):
             try:
-                said = answer(upgraded(self._address))
+                reply = answer(upgraded(self._address))
             except OSError as error:
                 self.seen[type(error).__name__] += 1
             else:
-                self.seen["101" if said == ACCEPTED else repr(said)] += 1
+                self.seen["101" if reply == ACCEPTED else repr(reply)] += 1
 
     def wait_for(self, count: int) -> None:
         """Wait until so many more have been upgraded."""

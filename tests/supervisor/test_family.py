@@ -467,9 +467,9 @@ def test_the_nodes_share_what_is_stored_and_the_memory_that_it_costs(start_famil
         return [ask(family.http, bearer(form, key)).json["code"] for _ in range(8)]
 
     assert push() == [200] * 8
-    made = run_cli("key", "create", "--scope", "push", "--config", str(family.config_file), seconds=30)
+    result = run_cli("key", "create", "--scope", "push", "--config", str(family.config_file), seconds=30)
     eventually(lambda: push() == [1003] * 8)
-    assert push(made.stdout.strip()) == [200] * 8
+    assert push(result.stdout.strip()) == [200] * 8
     family.signal(signal.SIGURG)
     first = family.pids
     family.wait_until_replaced(*first)

@@ -20,9 +20,9 @@ COUNT = 5
 @pytest.fixture
 def all_listeners() -> Iterator[list[Listeners]]:
     settings = load_config(None, {}, {"app.http_port": 0, "app.websocket_port": 0})
-    made = listen(settings, COUNT)
-    yield made
-    for listeners in made:
+    result = listen(settings, COUNT)
+    yield result
+    for listeners in result:
         close(listeners)
 
 

@@ -39,9 +39,9 @@ def refused(folder: Path, *arguments: str, sound: str = "", **environment: str) 
 
 
 def test_without_redis_the_refusal_says_what_to_set(tmp_path: Path) -> None:
-    said = refused(tmp_path, IMSERVER_REDIS_URL="")
-    assert "server.processes 2 needs a Redis" in said
-    assert "set redis.url, for example redis://127.0.0.1:6379" in said
+    output = refused(tmp_path, IMSERVER_REDIS_URL="")
+    assert "server.processes 2 needs a Redis" in output
+    assert "set redis.url, for example redis://127.0.0.1:6379" in output
 
 
 @pytest.mark.full
@@ -53,15 +53,15 @@ def test_private_ports_beyond_the_last_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_private_ports_over_a_public_one_are_refused(tmp_path: Path) -> None:
-    said = refused(tmp_path, "--http-port", "9004")
-    assert said == "app.rpc_port 9001: 2 nodes need the ports up to 9004, and app.http_port is 9004"
+    output = refused(tmp_path, "--http-port", "9004")
+    assert output == "app.rpc_port 9001: 2 nodes need the ports up to 9004, and app.http_port is 9004"
 
 
 @pytest.mark.full
 def test_a_taken_port_is_refused(tmp_path: Path, taken: socket.socket) -> None:
     port = taken.getsockname()[1]
-    said = refused(tmp_path, "--http-port", str(port))
-    assert said == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    output = refused(tmp_path, "--http-port", str(port))
+    assert output == f"cannot listen on 127.0.0.1:{port}: Address already in use"
     assert "cannot start: cannot listen" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
@@ -71,8 +71,8 @@ def test_a_port_that_another_server_would_share_is_refused(tmp_path: Path) -> No
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        said = refused(tmp_path, "--ws-port", str(port))
-    assert said == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+        output = refused(tmp_path, "--ws-port", str(port))
+    assert output == f"cannot listen on 127.0.0.1:{port}: Address already in use"
 
 
 @pytest.mark.full
@@ -91,16 +91,16 @@ def test_a_public_server_that_is_open_to_strangers_is_refused(tmp_path: Path) ->
 def test_a_public_server_with_a_database_but_no_key_is_refused(tmp_path: Path, redis_url: str) -> None:
     data = str(tmp_path / "data")
     assert run_cli("app", "create", "105", "--data-dir", data, seconds=30).returncode == 0
-    said = refused(
+    output = refused(
         tmp_path, "--host", "0.0.0.0", "--rpc-port", str(free_ports(4)), IMSERVER_REDIS_URL=redis_url
     )
-    assert "server.host 0.0.0.0 is not a loopback address and no API key exists" in said
+    assert "server.host 0.0.0.0 is not a loopback address and no API key exists" in output
 
 
 @pytest.mark.full
 def test_an_unwritable_log_is_refused(tmp_path: Path) -> None:
-    said = refused(tmp_path, IMSERVER_APP_LOG_FILE=str(tmp_path))
-    assert said == f"app.log_file: {tmp_path} cannot be written: Is a directory"
+    output = refused(tmp_path, IMSERVER_APP_LOG_FILE=str(tmp_path))
+    assert output == f"app.log_file: {tmp_path} cannot be written: Is a directory"
 
 
 def test_a_broken_file_is_refused(tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_what_only_the_nodes_find_out_ends_the_start_without_a_loop_of_restarts(tmp_path: Path) -> None:
-    said = refused(tmp_path, IMSERVER_LIMITS_MAX_CONNECTIONS="2000000000")
-    assert said.startswith("node 127.0.0.1:")
-    assert "limits.max_connections 2000000000 is above the" in said
+    output = refused(tmp_path, IMSERVER_LIMITS_MAX_CONNECTIONS="2000000000")
+    assert output.startswith("node 127.0.0.1:")
+    assert "limits.max_connections 2000000000 is above the" in output
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert "restarting" not in log
     assert log.count("imserver.node.serve: cannot start") <= 2
@@ -124,9 +124,9 @@ def test_a_taken_private_port_ends_the_start(tmp_path: Path, redis_url: str) -> 
     first = free_ports(4)
     with socket.create_server(("127.0.0.1", first + 2)):
         sound = f"127.0.0.1:{first}"
-        said = refused(tmp_path, "--rpc-port", str(first), sound=sound, IMSERVER_REDIS_URL=redis_url)
-    assert said.startswith(f"node 127.0.0.1:{first + 2}: ")
-    assert "in use" in said
+        output = refused(tmp_path, "--rpc-port", str(first), sound=sound, IMSERVER_REDIS_URL=redis_url)
+    assert output.startswith(f"node 127.0.0.1:{first + 2}: ")
+    assert "in use" in output
     eventually(lambda: f"node=127.0.0.1:{first}" in (tmp_path / "log").read_text(encoding="utf-8"))
 
 

@@ -113,13 +113,13 @@ def test_a_rule_may_wait_and_its_client_waits_with_it(harness: Harness) -> None:
 
 
 def test_a_rule_that_needs_a_session_is_not_asked_without_one(harness: Harness) -> None:
-    asked: list[Connection] = []
+    calls: list[Connection] = []
     harness.dispatcher.table[Heartbeat] = CommandRow(
-        lambda connection, _: asked.append(connection) or Reply(200), needs_session=True
+        lambda connection, _: calls.append(connection) or Reply(200), needs_session=True
     )
     _, client = harness.connect()
     assert ask(client, "heartbeat") == 1000
-    assert not asked
+    assert not calls
 
 
 def test_a_decoder_that_breaks_the_contract_ends_its_own_connection_only(

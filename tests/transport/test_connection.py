@@ -55,7 +55,7 @@ def assert_idle(connection: Connection) -> None:
     assert connection.parser is None
     assert not hasattr(connection, "__dict__")
     assert connection.held_bytes() == 0
-    assert connection not in connection.context.flusher.budget.held
+    assert connection not in connection.context.flusher.budget.sizes
 
 
 def test_an_idle_connection_owns_no_outbox_no_parser_and_no_dict(harness: SocketHarness) -> None:
@@ -80,7 +80,7 @@ def test_nothing_but_the_poller_and_the_context_knows_an_idle_connection(harness
     assert not harness.context.closing
     assert not harness.flusher.stalled
     assert not harness.flusher.dirty
-    assert not harness.budget.held
+    assert not harness.budget.sizes
     assert not harness.poller.ready
 
 
@@ -602,7 +602,7 @@ def test_an_unfinished_frame_counts_against_the_nodes_budget_until_it_is_whole(
     client.hang_up()
     until(lambda: connection.state == CLOSED)
     assert harness.budget.total == 0
-    assert not harness.budget.held
+    assert not harness.budget.sizes
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
@@ -657,7 +657,7 @@ def test_the_budget_is_empty_when_nothing_is_unfinished(seed: int) -> None:
         for _, client in pairs:
             client.probe()
         turn()
-        assert (harness.budget.total, harness.budget.held) == (0, {})
+        assert (harness.budget.total, harness.budget.sizes) == (0, {})
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ def inflated(payload: bytes, bits: int = 15) -> bytes:
 
 def fragments(opcode: int, payload: bytes, cuts: Iterable[int], rsv: int = 0) -> list[bytes]:
     """A message cut at these places, a frame each."""
-    places = [0, *sorted(min(cut, len(payload)) for cut in cuts), len(payload)]
-    pieces = [payload[a:b] for a, b in pairwise(places)]
+    cuts_and_ends = [0, *sorted(min(cut, len(payload)) for cut in cuts), len(payload)]
+    pieces = [payload[a:b] for a, b in pairwise(cuts_and_ends)]
     last = len(pieces) - 1
     return [
         frame(CONTINUATION if i else opcode, piece, fin=i == last, rsv=0 if i else rsv)
@@ -45,8 +45,8 @@ def fragments(opcode: int, payload: bytes, cuts: Iterable[int], rsv: int = 0) ->
 
 def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
     """The stream cut at these places."""
-    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in pairwise(places)]
+    cuts_and_ends = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    return [data[a:b] for a, b in pairwise(cuts_and_ends)]
 
 
 def read(stream: Iterable[bytes], limit: int = LIMIT, deflate: bool = False) -> tuple[Read, int]:
@@ -177,9 +177,9 @@ def test_a_lawful_stream_is_read_the_same_however_it_is_cut(data: st.DataObject,
 @given(data=st.data(), deflate=st.booleans())
 def test_a_damaged_stream_is_read_the_same_however_it_is_cut(data: st.DataObject, deflate: bool) -> None:
     stream, _ = data.draw(conversations(deflate))
-    place = data.draw(st.integers(0, len(stream) - 1))
+    index = data.draw(st.integers(0, len(stream) - 1))
     bit = data.draw(st.integers(0, 7))
-    stream = stream[:place] + bytes([stream[place] ^ 1 << bit]) + stream[place + 1 :]
+    stream = stream[:index] + bytes([stream[index] ^ 1 << bit]) + stream[index + 1 :]
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=12))
     whole = read([stream], deflate=deflate)
     assert whole[1] in (0, 1002, 1007, 1009)
@@ -310,9 +310,9 @@ def test_what_cannot_be_compressed_may_take_a_few_bytes_more_on_its_way(limit: i
         assert read(fragments(BINARY, packed, cuts, rsv=4), limit - 1, True) == ([], 1009)
 
 
-@pytest.mark.parametrize("held", [0, 1, 900, 999, 1000])
-def test_control_frames_between_fragments_do_not_count_against_the_limit(held: int) -> None:
-    start = frame(BINARY, b"x" * held, fin=False)
+@pytest.mark.parametrize("size", [0, 1, 900, 999, 1000])
+def test_control_frames_between_fragments_do_not_count_against_the_limit(size: int) -> None:
+    start = frame(BINARY, b"x" * size, fin=False)
     assert read([start, frame(PING, b"p" * 125), close(1000)]) == (
         [(PING, b"p" * 125), (CLOSE, b"\x03\xe8")],
         0,

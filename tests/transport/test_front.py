@@ -19,7 +19,7 @@ from imserver.node.http_servers import echo
 from imserver.transport import handover
 from imserver.transport.connection import Connection
 from imserver.transport.exchange import HttpRequest, HttpResponse
-from imserver.transport.gate import Admission, Gate, GatePolicy, Origins, Spoken, adopt
+from imserver.transport.gate import Admission, DialectPath, Gate, GatePolicy, Origins, adopt
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer, HttpConnection
 from imserver.transport.listener import Listener, bind
@@ -46,7 +46,7 @@ class Harness(SocketHarness):
         self.handed_over: list[str] = []
         self.go = Signal()
         self.go.set()
-        paths = {"/acc": Spoken(CmdDialect(), lambda *message: self.serve(*message), 65536)}
+        paths = {"/acc": DialectPath(CmdDialect(), lambda *message: self.serve(*message), 65536)}
         proxies, policy = TrustedProxies(()), GatePolicy(any_origin=True)
         self.gate = Gate(proxies, Origins(proxies, policy), False, policy)
         self.gate.paths.update(paths)
@@ -128,7 +128,10 @@ def harness() -> Iterator[Harness]:
 
 def nothing_is_left(harness: Harness) -> bool:
     return not (
-        harness.context.connections or harness.front.parked or harness.budget.held or harness.gate.connections
+        harness.context.connections
+        or harness.front.parked
+        or harness.budget.sizes
+        or harness.gate.connections
     )
 
 
@@ -365,10 +368,10 @@ def test_the_answer_to_a_push_to_many_comes_before_the_push_is_written(harness: 
     pairs = [harness.connect() for _ in range(MANY_CONNECTIONS)]
     answered: list[bytes] = []
 
-    def push(asked: HttpRequest) -> HttpResponse:
+    def push(request: HttpRequest) -> HttpResponse:
         for connection, _ in pairs:
-            connection.send(asked.query)
-        return HttpResponse(200, asked.query)
+            connection.send(request.query)
+        return HttpResponse(200, request.query)
 
     write = pairs[0][0].sock.send
 
@@ -548,7 +551,7 @@ def test_a_drain_ends_what_waits_and_answers_what_is_there(harness: Harness) -> 
         until(lambda: len(harness.front.parked) == 2)
         late.send(request("/fast"))
         harness.front.drain()
-        harness.front.end_kept()
+        harness.front.end_idle()
         assert idle.until_ended() == b""
         status, headers, _ = late.response()
         assert (status, headers.get("connection")) == (200, "close")
@@ -580,8 +583,8 @@ def test_a_kept_connection_is_served_once_more_in_a_drain(harness: Harness) -> N
 
 def test_the_wsgi_server_serves_a_kept_connection_once_more_in_a_drain(harness: Harness) -> None:
     with wsgi_server(harness) as server, ExitStack() as stack:
-        idle, kept, working = (stack.enter_context(Caller(server.port)) for _ in range(3))
-        for caller in (idle, kept):
+        idle, keep_alive, working = (stack.enter_context(Caller(server.port)) for _ in range(3))
+        for caller in (idle, keep_alive):
             caller.send(request("/app"))
             assert caller.response()[0] == 200
         harness.go.clear()
@@ -591,14 +594,14 @@ def test_the_wsgi_server_serves_a_kept_connection_once_more_in_a_drain(harness: 
         server.drain()
         harness.go.set()
         old = request("/app", protocol="HTTP/1.0", headers=[("Connection", "keep-alive")])
-        for caller, more in ((working, b""), (kept, request("/app")), (queued, old)):
+        for caller, more in ((working, b""), (keep_alive, request("/app")), (queued, old)):
             caller.send(more)
             status, headers, _ = caller.response()
             assert (status, headers.get("connection")) == (200, "close")
             assert caller.until_ended() == b""
         until(lambda: not server.busy)
         assert server.connected
-        server.end_kept()
+        server.end_idle()
         assert idle.until_ended() == b""
         until(lambda: not server.connected)
 
@@ -616,7 +619,7 @@ def test_the_wsgi_server_ends_a_drain_with_what_has_arrived(harness: Harness) ->
         until(lambda: len(harness.handed_over) == 3)
         server.drain()
         arrived.send(request("/app"))
-        server.end_kept()
+        server.end_idle()
         assert server.busy
         started.send(request("/app")[10:])
         harness.go.set()

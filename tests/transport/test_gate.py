@@ -15,12 +15,12 @@ from imserver.protocol.dialect import EchoDialect
 from imserver.transport.exchange import pattern_of, row_of
 from imserver.transport.gate import (
     Admission,
+    DialectPath,
     Gate,
     GatePolicy,
     Head,
     Origins,
     Refusal,
-    Spoken,
     accept_token,
 )
 from imserver.transport.http1 import wants_upgrade
@@ -34,8 +34,8 @@ TAKEN = f"{DEFLATE}; server_no_context_takeover; client_no_context_takeover"
 
 def make(deflate: bool = False, proxies: TrustedProxies | None = None, **policy: Any) -> Gate:
     paths = {
-        "/acc": Spoken(CmdDialect(), ignore, 65536),
-        "/echo": Spoken(EchoDialect("/echo"), echo, 1 << 20),
+        "/acc": DialectPath(CmdDialect(), ignore, 65536),
+        "/echo": DialectPath(EchoDialect("/echo"), echo, 1 << 20),
     }
     proxies = proxies or TrustedProxies(("127.0.0.0/8", "::1/128"))
     own = GatePolicy(**policy)
@@ -318,7 +318,7 @@ def test_a_path_may_be_a_pattern_and_an_exact_path_comes_first() -> None:
         GatePolicy(),
     )
     gate.paths.update(
-        {"/talk/*": Spoken(CmdDialect(), ignore, 5), "/talk/small": Spoken(CmdDialect(), ignore, 6)}
+        {"/talk/*": DialectPath(CmdDialect(), ignore, 5), "/talk/small": DialectPath(CmdDialect(), ignore, 6)}
     )
     limits = [admit(gate, head(path)).encoding.limit_bytes for path in ("/talk/small", "/talk/shop")]
     assert limits == [6, 5]
@@ -333,7 +333,7 @@ def test_a_confirmed_subprotocol_is_in_the_answer() -> None:
         False,
         GatePolicy(),
     )
-    gate.paths.update({"/acc": Spoken(CmdDialect(), ignore, 5, subprotocol="chat.v2")})
+    gate.paths.update({"/acc": DialectPath(CmdDialect(), ignore, 5, subprotocol="chat.v2")})
     assert admit(gate, head()).subprotocol == "chat.v2"
     assert admit(make(), head()).subprotocol == ""
 

@@ -42,8 +42,8 @@ class Pieces:
 @given(body=bodies, data=st.data())
 def test_a_reader_reads_as_a_file_does(body: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=5)))
-    places = [0, *cuts, len(body)]
-    pieces = [body[a:b] for a, b in pairwise(places)]
+    cuts_and_ends = [0, *cuts, len(body)]
+    pieces = [body[a:b] for a, b in pairwise(cuts_and_ends)]
     reader, file = Reader(Pieces(pieces[1:]), pieces[0]), io.BytesIO(body)  # type: ignore[arg-type]
     for name, size in data.draw(st.lists(calls, max_size=15)):
         assert getattr(reader, name)(size) == getattr(file, name)(size)

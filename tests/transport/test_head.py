@@ -79,7 +79,7 @@ def test_an_upgrade_is_a_head_like_any_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "connection", "keep"),
+    ("version", "connection", "keep_alive"),
     [
         (b"1.1", None, True),
         (b"1.1", b"close", False),
@@ -94,10 +94,10 @@ def test_an_upgrade_is_a_head_like_any_other() -> None:
 )
 @pytest.mark.parametrize("body", [(), (b"Content-Length: 5",)])
 def test_a_connection_is_kept_as_the_client_wishes(
-    version: bytes, connection: bytes | None, keep: bool, body: tuple[bytes, ...]
+    version: bytes, connection: bytes | None, keep_alive: bool, body: tuple[bytes, ...]
 ) -> None:
     lines = (() if connection is None else (b"Connection: " + connection,)) + body
-    assert parse_head(head(*lines, first=b"POST / HTTP/" + version)).keep_alive is keep
+    assert parse_head(head(*lines, first=b"POST / HTTP/" + version)).keep_alive is keep_alive
 
 
 def test_a_chunked_body_in_http_1_0_ends_the_connection() -> None:
@@ -203,15 +203,15 @@ def test_an_unknown_transfer_encoding_is_refused(coding: bytes, more: tuple[byte
 
 @settings(deadline=None)
 @given(
-    place=st.integers(0, 200),
+    index=st.integers(0, 200),
     junk=st.binary(max_size=4),
     whole=st.sampled_from([GOOD, head(b"Content-Length: 12"), head(b"Transfer-Encoding: chunked")]),
 )
 def test_a_damaged_head_raises_nothing_but_bad_head_and_never_loses_its_length(
-    place: int, junk: bytes, whole: bytes
+    index: int, junk: bytes, whole: bytes
 ) -> None:
-    place %= len(whole) - 4
-    data = whole[:place] + junk + whole[place:]
+    index %= len(whole) - 4
+    data = whole[:index] + junk + whole[index:]
     with contextlib.suppress(BadHead):
         parsed = parse_head(data[: end_of_head(data, 16384)])
         assert parsed.length is None or not parsed.chunked

@@ -34,14 +34,14 @@ def head(*lines: bytes, first: bytes = FIRST) -> bytes:
     return b"\r\n".join((first, *lines, b"", b""))
 
 
-def said(parsed: ParsedHead) -> dict[str, object]:
+def fields_of(parsed: ParsedHead) -> dict[str, object]:
     return {name: getattr(parsed, name) for name in ParsedHead.__slots__}
 
 
 def received(read: object, data: bytes) -> object:
     """What a head says, or why it is refused."""
     try:
-        return said(read(data))  # type: ignore[operator]
+        return fields_of(read(data))  # type: ignore[operator]
     except BadHead as bad:
         return bad.problem, bad.args
 
@@ -121,17 +121,17 @@ def test_a_key_is_of_its_own_request_only_and_is_not_remembered() -> None:
         "Bearer one",
     ]
     assert list(known._heads) == [head(*USUAL)]
-    assert all("authorization" not in kept.headers for kept in known._heads.values())
+    assert all("authorization" not in head.headers for head in known._heads.values())
 
 
 def test_the_key_of_a_handshake_is_of_its_own_request_only_and_is_not_remembered() -> None:
     known = KnownHeads()
     for line in (HANDSHAKE_KEY, OTHER_HANDSHAKE_KEY, HANDSHAKE_KEY):
         data = head(*HANDSHAKE_LINES, line, first=HANDSHAKE)
-        assert said(known.read(data)) == said(parse_head(data))
+        assert fields_of(known.read(data)) == fields_of(parse_head(data))
         assert known.read(data).upgrade
     assert list(known._heads) == [head(*HANDSHAKE_LINES, first=HANDSHAKE)]
-    assert all("sec-websocket-key" not in kept.headers for kept in known._heads.values())
+    assert all("sec-websocket-key" not in head.headers for head in known._heads.values())
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_key_of_a_handshake_is_of_its_own_request_only_and_is_not_remembered
 )
 def test_what_may_be_secret_or_is_large_or_comes_once_is_not_remembered(data: bytes) -> None:
     known = KnownHeads()
-    assert said(known.read(data)) == said(parse_head(data))
+    assert fields_of(known.read(data)) == fields_of(parse_head(data))
     assert not known._heads
 
 

@@ -173,7 +173,7 @@ class Starved:
             assert self.process.stdout is not None
             self.port = int(self.process.stdout.readline())
 
-    def tell(self, word: str) -> dict[str, int]:
+    def send_word(self, word: str) -> dict[str, int]:
         """Say a word; the counters that it answers with."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -184,10 +184,10 @@ class Starved:
     def end(self) -> str:
         """End it; what it logged."""
         try:
-            said: str = self.process.communicate("end\n", timeout=60)[1]
+            output: str = self.process.communicate("end\n", timeout=60)[1]
         finally:
             end(self.process)
-        return said
+        return output
 
 
 def received(client: socket.socket) -> bytes:
@@ -202,24 +202,27 @@ def test_without_file_descriptors_the_listener_waits_and_resumes() -> None:
     starved = Starved()
     clients = [socket.create_connection(("127.0.0.1", starved.port)) for _ in range(40)]
     try:
-        eventually(lambda: starved.tell("report")["files_exhausted"] >= 2)
-        began, before = time.monotonic(), starved.tell("report")
+        eventually(lambda: starved.send_word("report")["files_exhausted"] >= 2)
+        began, before = time.monotonic(), starved.send_word("report")
         time.sleep(0.3)
-        after = starved.tell("report")
+        after = starved.send_word("report")
         seconds = time.monotonic() - began
         assert after["turns"] - before["turns"] < SPINNING_TURNS * (1 + seconds)
         tries = after["files_exhausted"] - before["files_exhausted"]
         assert tries <= 5 + 2 * seconds / PAUSE_SECONDS, "a pause is a pause"
-        said = [received(client) for client in clients]
-        served, refused = said.count(b"hi"), [text for text in said if text.startswith(b"HTTP/1.1 503 ")]
+        answers = [received(client) for client in clients]
+        served, refused = (
+            answers.count(b"hi"),
+            [text for text in answers if text.startswith(b"HTTP/1.1 503 ")],
+        )
         assert 0 < served < 40
         assert refused, "somebody was told that there is no room"
-        starved.tell("free")
+        starved.send_word("free")
         eventually(lambda: [received(client) for client in clients].count(b"hi") > served)
-        assert starved.tell("report")["accepted"] > served
+        assert starved.send_word("report")["accepted"] > served
     finally:
         for client in clients:
             client.close()
-        said_in_log = starved.end()
-    assert "Traceback" not in said_in_log
-    assert said_in_log.count("no file descriptors left") == 1, "said once, not at every try"
+        log_text = starved.end()
+    assert "Traceback" not in log_text
+    assert log_text.count("no file descriptors left") == 1, "said once, not at every try"

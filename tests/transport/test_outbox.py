@@ -99,7 +99,7 @@ def test_what_is_enqueued_first_leaves_first_but_never_before_its_own_earlier_ou
     flusher.enqueue_first(fresh, answer)
     turn()
     assert fresh_client.payloads() == [b"answer"], "with nothing else to write it is written, too"
-    held = fill(slow)
+    sent = fill(slow)
     for connection, _ in others:
         connection.send(b"push")
     busy.send(b"earlier")
@@ -108,8 +108,8 @@ def test_what_is_enqueued_first_leaves_first_but_never_before_its_own_earlier_ou
     assert flusher.dirty == [fresh, *(connection for connection, _ in others), busy]
     busy_client.expect(2)
     assert busy_client.payloads() == [b"earlier", b"answer"]
-    slow_client.expect(len(held) + 1)
-    assert slow_client.payloads() == [*held, b"answer"]
+    slow_client.expect(len(sent) + 1)
+    assert slow_client.payloads() == [*sent, b"answer"]
     for _, client in others:
         client.expect(1)
 
@@ -249,7 +249,7 @@ def test_what_the_kernel_does_not_take_waits_and_leaves_in_order_when_it_does(ha
     until(lambda: len(client.payloads()) == len(payloads) + 1)
     assert client.payloads() == [*payloads, b"behind the backlog"]
     until(lambda: connection.outbox is None)
-    assert (harness.flusher.stalled, harness.budget.total, harness.budget.held) == (set(), 0, {})
+    assert (harness.flusher.stalled, harness.budget.total, harness.budget.sizes) == (set(), 0, {})
     assert max(sends(connection)) <= SEND_BYTES
 
 
@@ -287,7 +287,7 @@ def test_a_peer_that_vanishes_with_a_backlog_leaves_nothing_behind(harness: Sock
     client.hang_up()
     until(lambda: connection.state == CLOSED)
     assert harness.ended == [(connection, 1006)]
-    assert (harness.flusher.stalled, harness.budget.total, harness.budget.held) == (set(), 0, {})
+    assert (harness.flusher.stalled, harness.budget.total, harness.budget.sizes) == (set(), 0, {})
 
 
 # --- slow readers -------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ def test_past_the_nodes_budget_the_largest_holder_is_closed_first() -> None:
         assert harness.ended == [(b, 4000)]
         assert harness.flusher.slow_readers == 1
         assert [one.state for one in (a, c, d)] == [OPEN] * 3
-        assert harness.budget.total == sum(harness.budget.held.values()) <= 500_000
+        assert harness.budget.total == sum(harness.budget.sizes.values()) <= 500_000
 
 
 def test_unfinished_frames_count_in_the_same_budget() -> None:
@@ -431,7 +431,7 @@ def test_the_budget_is_the_sum_of_what_is_held_at_any_time(sizes: list[int], rea
             if connection.state == OPEN:
                 connection.send(b"more" * 100)
             turn()
-            assert harness.budget.total == sum(harness.budget.held.values()) <= 150_000
-            assert all(one.held_bytes() == size for one, size in harness.budget.held.items())
-        until(lambda: [client.read() for _, client in several] and not harness.budget.held)
+            assert harness.budget.total == sum(harness.budget.sizes.values()) <= 150_000
+            assert all(one.held_bytes() == size for one, size in harness.budget.sizes.items())
+        until(lambda: [client.read() for _, client in several] and not harness.budget.sizes)
         assert harness.budget.total == 0

@@ -41,7 +41,7 @@ def test_more_headers_go_along() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "version", "connection"),
+    ("keep_alive", "version", "connection"),
     [
         (True, "1.1", []),
         (False, "1.1", ["Connection: close"]),
@@ -50,8 +50,8 @@ def test_more_headers_go_along() -> None:
     ],
 )
 def test_a_head_shows_whether_the_connection_is_kept_where_the_version_does_not(
-    keep: bool, version: str, connection: list[str]
+    keep_alive: bool, version: str, connection: list[str]
 ) -> None:
-    first, lines, rest = parts(response_head(200, b"X: y\r\n", 7, keep, version))
+    first, lines, rest = parts(response_head(200, b"X: y\r\n", 7, keep_alive, version))
     assert (first, rest) == ("HTTP/1.1 200 OK", b"")
     assert sorted(lines) == sorted(["X: y", "Content-Length: 7", *connection])

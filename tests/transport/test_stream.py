@@ -20,7 +20,7 @@ from imserver.transport.stream import Stream, StreamEncoding, StreamPath, Stream
 from tests.transport.harness import Caller, SocketHarness, look, tcp_pair, turn, until
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-ASKED = Head("GET", "/events", "1.1", "127.0.0.1", 5000, {"host": "127.0.0.1"})
+EVENTS_HEAD = Head("GET", "/events", "1.1", "127.0.0.1", 5000, {"host": "127.0.0.1"})
 
 
 class StreamHarness(SocketHarness):
@@ -61,7 +61,7 @@ class StreamHarness(SocketHarness):
         caller.sock, caller.waiting, caller.ended = near, b"", False  # type: ignore[assignment]
         self.clients.append(caller)  # type: ignore[arg-type]
         known = set(self.context.connections)
-        self.streams.adopt(far, ASKED, before)
+        self.streams.adopt(far, EVENTS_HEAD, before)
         (stream,) = {*self.context.connections} - known
         assert isinstance(stream, Stream)
         return stream, caller

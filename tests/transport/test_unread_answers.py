@@ -199,7 +199,7 @@ def test_a_drain_does_not_wait_for_a_slow_client(answers: Answers) -> None:
         caller.sock.shutdown(socket.SHUT_WR)
         with gevent.Timeout(20):
             answers.front.drain()
-            answers.front.end_kept()
+            answers.front.end_idle()
         assert idle.until_ended() == b""
         assert answers.front.busy
         assert len(caller.response()[2]) == LARGE
@@ -222,8 +222,8 @@ def test_bytes_of_a_socket_that_is_passed_on_count_no_more(answers: Answers, las
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MEBIBYTE)
         assert numbers(caller, count) == list(range(count))
         until(lambda: not answers.flusher.stalled)
-        assert answers.budget.held == {connection: 20}
+        assert answers.budget.sizes == {connection: 20}
         caller.send(last[20:])
         caller.response()
-        assert not answers.budget.held
+        assert not answers.budget.sizes
         assert answers.budget.total == 0

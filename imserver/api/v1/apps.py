@@ -17,7 +17,7 @@ from imserver.auth.principal import ADMIN
 from imserver.auth.tenants import BadTenant, Tenant, Tenants, TooManyTenants, UnknownTenant
 from imserver.config.declared import hints_of
 from imserver.config.settings import ChannelSettings, LoginPolicy, StorageSettings, TenantSettings
-from imserver.config.values import Declarations
+from imserver.config.values import RENAMED_OF_APPS, Declarations
 from imserver.core.core import Core
 from imserver.http import field
 from imserver.http.call import Api, Call
@@ -119,7 +119,9 @@ def shapes_of(declared: Declarations) -> Shapes:
     known = declared.app_hints
     given = msgspec.defstruct(
         "AppSettingsGiven",
-        [_limited(each, declared) for kind in kinds for each in given_fields(kind) if each[0] in known],
+        _with_old(
+            [_limited(each, declared) for kind in kinds for each in given_fields(kind) if each[0] in known]
+        ),
         namespace={"__doc__": _GIVEN},
         forbid_unknown_fields=True,
         omit_defaults=True,
@@ -134,7 +136,7 @@ def shapes_of(declared: Declarations) -> Shapes:
     fields = [
         resolved.get(each[0], each) for kind in kinds for each in shown_fields(kind) if each[0] in known
     ]
-    shown = _extend(AppShown, *fields)
+    shown = _extend(AppShown, *_with_old(fields))
     page = _extend(AppsAnswer, ("apps", list[shown]))  # type: ignore[valid-type]
     return Shapes(create, change, shown, page, frozenset(names))
 
@@ -154,6 +156,17 @@ _RESOLVED: Final = (
     ("max_user_bytes", Annotated[int, about("The longest user id, in bytes of UTF-8.")]),
 )
 """Settings whose default depends on the app: an answer has what holds for it."""
+
+
+def _with_old(fields: list[Field]) -> list[Field]:
+    """The fields, and those that were renamed under their old names, too, for a release."""
+    by_name = {each[0]: each for each in fields}
+    deprecated = Meta(extra_json_schema={"deprecated": True})
+    return fields + [
+        (old, Annotated[by_name[name][1], deprecated], *by_name[name][2:])
+        for old, name in RENAMED_OF_APPS.items()
+        if name in by_name
+    ]
 
 
 def _limited(field: Field, declared: Declarations) -> Field:
@@ -181,12 +194,13 @@ def _shown(tenant: Tenant, shapes: Shapes) -> AppShown:
         "account_tokens": "required" if tenant.wants_accounts(tenant.name) else "ignored",
         "max_user_bytes": tenant.user_bytes_of(tenant.name),
     }
+    fields |= {old: fields[name] for old, name in RENAMED_OF_APPS.items()}
     shown: AppShown = msgspec.convert(fields, shapes.shown, from_attributes=True)
     return shown
 
 
 class AppApi(Struct, frozen=True):
-    """What the routes of apps use. ``erasures``: those of all features."""
+    """The services that the routes use. ``erasures``: those of all features."""
 
     tenants: Tenants
     store: Store
@@ -213,11 +227,11 @@ routes = Resource(
 
 
 @routes.get("/apps", ADMIN, example={"limit": 100})
-def list_apps(api: AppApi, call: Call, asked: AppsQuery) -> AppsAnswer:
+def list_apps(api: AppApi, call: Call, request: AppsQuery) -> AppsAnswer:
     """List the apps that the key reaches, page by page."""
     tenants = api.tenants
     names = [name for name in tenants.names() if call.principal.reaches(tenants.resolve(name))]
-    page, following = page_of(names, asked.cursor, asked.limit)
+    page, following = page_of(names, request.cursor, request.limit)
     shapes = api.shapes
     shown = [_shown(tenant, shapes) for tenant in map(tenants.get, page) if tenant is not None]
     return AppsAnswer(len(names), shown, following)
@@ -230,9 +244,9 @@ def list_apps(api: AppApi, call: Call, asked: AppsQuery) -> AppsAnswer:
     problems=(errors.HTTP_UNKNOWN_APP,),
     example={"app": "shop"},
 )
-def show_app(api: AppApi, call: Call, asked: AppQuery) -> AppShown:
+def show_app(api: AppApi, call: Call, request: AppQuery) -> AppShown:
     """Show the settings of an app."""
-    tenant = api.tenants.find(asked.app)
+    tenant = api.tenants.find(request.app)
     if tenant is None:
         raise ApiProblem(errors.HTTP_UNKNOWN_APP)
     return _shown(tenant, api.shapes)
@@ -250,14 +264,14 @@ def show_app(api: AppApi, call: Call, asked: AppQuery) -> AppShown:
         "settings": {"login_policy": "single", "origins": ["shop.example.com"]},
     },
 )
-def create_app(api: AppApi, call: Call, asked: AppCreate) -> AppShown:
+def create_app(api: AppApi, call: Call, request: AppCreate) -> AppShown:
     """Create an app and store it in the database.
 
     The app works on this node at once, on all others within two seconds.
     """
     tenants = api.tenants
-    created = tenants.register(asked.app, **_fields(asked.settings))
-    tenant = tenants.find(asked.app)
+    created = tenants.register(request.app, **_fields(request.settings))
+    tenant = tenants.find(request.app)
     if not created or tenant is None:
         raise ApiProblem(errors.HTTP_APP_EXISTS)
     return _shown(tenant, api.shapes)
@@ -270,19 +284,19 @@ def create_app(api: AppApi, call: Call, asked: AppCreate) -> AppShown:
     problems=(errors.HTTP_UNKNOWN_APP, errors.HTTP_APP_CONFIGURED),
     example={"app": "shop", "settings": {"max_channels": 100}, "unset": ["origins"]},
 )
-def set_app(api: AppApi, call: Call, asked: AppSet) -> AppShown:
+def set_app(api: AppApi, call: Call, request: AppSet) -> AppShown:
     """Change the settings of an app that was created at run time.
 
     Current sessions are not ended.
     """
     shapes = api.shapes
-    if unknown := [name for name in asked.unset if name not in shapes.settings]:
+    if unknown := [name for name in request.unset if name not in shapes.settings]:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`unset`: there is no setting `{unknown[0][:100]}`")
     tenants = api.tenants
-    tenant = tenants.find(asked.app)
+    tenant = tenants.find(request.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(errors.HTTP_APP_CONFIGURED)
-    return _shown(tenants.change(asked.app, _fields(asked.settings), tuple(asked.unset)), shapes)
+    return _shown(tenants.change(request.app, _fields(request.settings), tuple(request.unset)), shapes)
 
 
 @routes.post(
@@ -293,20 +307,20 @@ def set_app(api: AppApi, call: Call, asked: AppSet) -> AppShown:
     example={"app": "shop", "confirm": "shop"},
     answer_example={"app": "shop", "keys": 1, "accounts": 20, "messages": 1200, "uploads": 3, "groups": 2},
 )
-def delete_app(api: AppApi, call: Call, asked: AppDelete) -> AppDeleted:
+def delete_app(api: AppApi, call: Call, request: AppDelete) -> AppDeleted:
     """Delete an app that was created at run time, with its accounts, groups, messages and files.
 
     All nodes close its sessions with 4506 within `storage.look_seconds`. Rows and files are deleted after
     that, so the answer takes a few seconds. If the request fails midway, repeat it. An app with aliases
     cannot be deleted. This cannot be undone.
     """
-    if asked.confirm != asked.app:
+    if request.confirm != request.app:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`confirm`: repeat the name of the app")
-    tenant = api.tenants.find(asked.app)
+    tenant = api.tenants.find(request.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(errors.HTTP_APP_CONFIGURED)
-    found = app_deletion.delete_app(api.tenants, api.store, api.erasures(), asked.app, api.storage)
-    return AppDeleted(asked.app, **msgspec.structs.asdict(found))
+    found = app_deletion.delete_app(api.tenants, api.store, api.erasures(), request.app, api.storage)
+    return AppDeleted(request.app, **msgspec.structs.asdict(found))
 
 
 def _fields(settings: Struct) -> dict[str, Any]:
@@ -330,7 +344,7 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
         f"{PREFIX}/apps": AppsAnswer(1, [shown], ""),
         f"{PREFIX}/apps/set": changed,
     }
-    made: dict[Any, Any] = {
+    own_shapes: dict[Any, Any] = {
         AppCreate: shapes.create,
         AppSet: shapes.set,
         AppShown: shapes.shown,
@@ -339,9 +353,9 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
     return tuple(
         structs.replace(
             row,
-            body=made.get(row.body, row.body),
-            answer=made.get(row.answer, row.answer),
-            answer_example=examples.get(row.path, shown) if row.answer in made else row.answer_example,
+            body=own_shapes.get(row.body, row.body),
+            answer=own_shapes.get(row.answer, row.answer),
+            answer_example=examples.get(row.path, shown) if row.answer in own_shapes else row.answer_example,
         )
         for row in routes.rows
     )

@@ -165,7 +165,7 @@ _WHERE: Final = ("channel", "channels")
 
 
 class ChannelApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     channels: Channels
     publishing: Publishing
@@ -189,7 +189,7 @@ _SENT: Final = ChannelResult("orders:17", "sent", 6, "Zm9vYg")
     example={"app": "default", "channel": "orders:17", "data": {"state": "sent"}},
     answer_example=_SENT,
 )
-def publish(api: ChannelApi, call: Call, asked: ChannelPublishRequest) -> ChannelResult:
+def publish(api: ChannelApi, call: Call, request: ChannelPublishRequest) -> ChannelResult:
     """Publish to a channel.
 
     Delivers a message to the subscribers of a channel, on all nodes. If the channel has a history, the
@@ -198,7 +198,7 @@ def publish(api: ChannelApi, call: Call, asked: ChannelPublishRequest) -> Channe
     The channel `user:<id>` reaches all devices of a user, `group:<id>` those of the members of a group, both
     without `tags`.
     """
-    (result,) = _publish(api, call, asked, [asked.channel], asked.tags, asked.with_history)
+    (result,) = _publish(api, call, request, [request.channel], request.tags, request.with_history)
     return result
 
 
@@ -211,28 +211,35 @@ def publish(api: ChannelApi, call: Call, asked: ChannelPublishRequest) -> Channe
     example={"app": "default", "channels": ["orders:17", "orders:18"], "text": "closed today"},
     answer_example=ChannelBroadcastAnswer([_SENT, ChannelResult("orders:18", "absent")]),
 )
-def broadcast(api: ChannelApi, call: Call, asked: ChannelBroadcastRequest) -> ChannelBroadcastAnswer:
+def broadcast(api: ChannelApi, call: Call, request: ChannelBroadcastRequest) -> ChannelBroadcastAnswer:
     """Publish the same message to several channels."""
-    return ChannelBroadcastAnswer(_publish(api, call, asked, asked.channels, asked.tags, asked.with_history))
+    return ChannelBroadcastAnswer(
+        _publish(api, call, request, request.channels, request.tags, request.with_history)
+    )
 
 
 def _publish(
-    api: ChannelApi, call: Call, asked: Sending, channels: list[str], tags: dict[str, str], with_history: bool
+    api: ChannelApi,
+    call: Call,
+    request: Sending,
+    channels: list[str],
+    tags: dict[str, str],
+    with_history: bool,
 ) -> list[ChannelResult]:
     """Publish once to each channel for the key of a request, or its id. May switch."""
-    event = event_of(api.limits, asked)
-    if len(asked.except_users) > api.limits.batch_targets:
+    event = event_of(api.limits, request)
+    if len(request.except_users) > api.limits.batch_targets:
         raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
-    key, digest = key_of(call) or asked.id, 0
+    key, digest = key_of(call) or request.id, 0
     if key:
-        said = {name: value for name, value in _members(_encode(asked)).items() if name not in _WHERE}
-        digest = hash(_encode(said))
+        content = {name: value for name, value in _members(_encode(request)).items() if name not in _WHERE}
+        digest = hash(_encode(content))
     try:
         found = api.publishing.to_channels(
             call.app,
             channels,
             event,
-            except_users=tuple(asked.except_users),
+            except_users=tuple(request.except_users),
             tags=encode_tags(tags) if tags else b"",
             with_history=with_history,
             key=key,
@@ -260,15 +267,15 @@ def _publish(
     example={"app": "default", "channel": "orders:17"},
     answer_example=ChannelHistoryAnswer([PublicationShown(6, "text", "packed")], 6, "Zm9vYg"),
 )
-def history(api: ChannelApi, call: Call, asked: ChannelHistoryQuery) -> ChannelHistoryAnswer:
+def history(api: ChannelApi, call: Call, request: ChannelHistoryQuery) -> ChannelHistoryAnswer:
     """List the retained publications of a channel.
 
     Without `offset` the page begins with the oldest one, or with `reverse` with the newest. If `epoch` is
     given and the history has another one, the page is empty: read again without it.
     """
-    since = None if asked.offset < 0 else Position(asked.epoch, asked.offset)
-    page = api.channels.history(call.app, asked.channel, since, asked.limit, asked.reverse)
-    if asked.epoch and asked.epoch != page.position.epoch:
+    since = None if request.offset < 0 else Position(request.epoch, request.offset)
+    page = api.channels.history(call.app, request.channel, since, request.limit, request.reverse)
+    if request.epoch and request.epoch != page.position.epoch:
         page = HistoryPage([], page.position)
     shown = [_shown(each) for each in page.publications]
     return ChannelHistoryAnswer(shown, page.position.offset, page.position.epoch)
@@ -294,13 +301,13 @@ def _shown(event: Event) -> PublicationShown:
     example={"app": "default", "channel": "orders:17"},
     answer_example=Removed("orders:17"),
 )
-def remove_history(api: ChannelApi, call: Call, asked: ChannelQuery) -> Removed:
+def remove_history(api: ChannelApi, call: Call, request: ChannelQuery) -> Removed:
     """Remove the retained publications of a channel. Later ones go on counting.
 
     Stored channels refuse it: the log removes its messages by age or number.
     """
-    api.channels.remove_history(call.app, asked.channel)
-    return Removed(asked.channel)
+    api.channels.remove_history(call.app, request.channel)
+    return Removed(request.channel)
 
 
 @routes.get(
@@ -309,11 +316,11 @@ def remove_history(api: ChannelApi, call: Call, asked: ChannelQuery) -> Removed:
     example={"app": "default", "channel": "orders:17"},
     answer_example=ChannelInfo("orders:17", 3, 6, "Zm9vYg"),
 )
-def info(api: ChannelApi, call: Call, asked: ChannelQuery) -> ChannelInfo:
+def info(api: ChannelApi, call: Call, request: ChannelQuery) -> ChannelInfo:
     """Show how many are subscribed to a channel, and the position of its history."""
     channels = api.channels
-    shown = ChannelInfo(asked.channel, channels.members.count(call.app, asked.channel))
-    if not channels.options(call.app, asked.channel).has_history:
+    shown = ChannelInfo(request.channel, channels.members.count(call.app, request.channel))
+    if not channels.options(call.app, request.channel).has_history:
         return shown
-    position = channels.history(call.app, asked.channel).position
+    position = channels.history(call.app, request.channel).position
     return replace(shown, offset=position.offset, epoch=position.epoch)

@@ -289,7 +289,7 @@ _MESSAGE: Final = MessageShown(7, 1, 3, "message", "bob", "ann", "text", "tea?",
 
 
 class ConversationApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     store: Store
     message_search: MessageSearch
@@ -311,12 +311,12 @@ routes = Resource(
         [ConversationShown(1, "user", "bob", "", "member", 1, 0, 6, _MESSAGE)], 0
     ),
 )
-def conversations(api: ConversationApi, call: Call, asked: ConversationsQuery) -> ConversationsAnswer:
+def conversations(api: ConversationApi, call: Call, request: ConversationsQuery) -> ConversationsAnswer:
     """List the conversations of a user, the most recent first."""
     log = api.store.log()
-    found, more = log.conversations.page(call.app, call.user, asked.before, asked.limit)
+    found, more = log.conversations.page(call.app, call.user, request.before, request.limit)
     listed = [_listed(each, call.user) for each in found]
-    return ConversationsAnswer(listed, found[-1].place if more else 0)
+    return ConversationsAnswer(listed, found[-1].position if more else 0)
 
 
 @routes.get(
@@ -325,24 +325,24 @@ def conversations(api: ConversationApi, call: Call, asked: ConversationsQuery) -
     example={**ON_BEHALF, "conversation": 1},
     answer_example=MessagesAnswer([_MESSAGE], 0),
 )
-def history(api: ConversationApi, call: Call, asked: HistoryQuery) -> MessagesAnswer:
+def history(api: ConversationApi, call: Call, request: HistoryQuery) -> MessagesAnswer:
     """List the messages of a conversation, the newest page first.
 
     Users cannot read messages from before they joined or after they left, nor messages they have hidden.
     Reactions are not listed; they are in the messages.
     """
-    types = [name for name in asked.types.split(",") if name]
-    if len(types) > MAX_TYPES or (types and asked.after is not UNSET):
+    types = [name for name in request.types.split(",") if name]
+    if len(types) > MAX_TYPES or (types and request.after is not UNSET):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`types`: at most {MAX_TYPES}, and not with `after`")
     if types:
         entries, before = api.message_search.search(
-            call.app, call.user, "", asked.conversation, asked.before, asked.limit, types
+            call.app, call.user, "", request.conversation, request.before, request.limit, types
         )
         return MessagesAnswer([shown_entry(entry) for entry in entries], before)
     log = api.store.log()
-    where = call.app, call.user, asked.conversation, asked.before, asked.limit
-    if asked.after is not UNSET:
-        entries, more = oldest_page(*log.entries.history(*where, asked.after))
+    where = call.app, call.user, request.conversation, request.before, request.limit
+    if request.after is not UNSET:
+        entries, more = oldest_page(*log.entries.history(*where, request.after))
         return MessagesAnswer([shown_entry(entry) for entry in entries], 0, entries[-1].id if more else 0)
     entries, more = newest_page(*log.entries.history(*where))
     shown = [shown_entry(entry) for entry in entries]
@@ -355,9 +355,9 @@ def history(api: ConversationApi, call: Call, asked: HistoryQuery) -> MessagesAn
     example={**ON_BEHALF, "conversation": 1},
     answer_example=PinsAnswer([_MESSAGE]),
 )
-def pins(api: ConversationApi, call: Call, asked: PinsQuery) -> PinsAnswer:
+def pins(api: ConversationApi, call: Call, request: PinsQuery) -> PinsAnswer:
     """List the pinned messages of a conversation."""
-    found = api.store.log().entries.pins(call.app, call.user, asked.conversation)
+    found = api.store.log().entries.pins(call.app, call.user, request.conversation)
     return PinsAnswer([shown_entry(entry) for entry in found])
 
 
@@ -367,15 +367,15 @@ def pins(api: ConversationApi, call: Call, asked: PinsQuery) -> PinsAnswer:
     example={**ON_BEHALF, "text": "tea"},
     answer_example=MessagesAnswer([_MESSAGE], 0),
 )
-def search(api: ConversationApi, call: Call, asked: SearchQuery) -> MessagesAnswer:
+def search(api: ConversationApi, call: Call, request: SearchQuery) -> MessagesAnswer:
     """Search messages.
 
     Searches the messages that the user may read. ASCII letters match in either case.
     """
-    if not asked.text.strip() or "\0" in asked.text:
+    if not request.text.strip() or "\0" in request.text:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: empty, or it contains U+0000")
     entries, before = api.message_search.search(
-        call.app, call.user, asked.text, asked.conversation, asked.before, asked.limit
+        call.app, call.user, request.text, request.conversation, request.before, request.limit
     )
     return MessagesAnswer([shown_entry(entry) for entry in entries], before)
 
@@ -386,11 +386,11 @@ def search(api: ConversationApi, call: Call, asked: SearchQuery) -> MessagesAnsw
     example={**ON_BEHALF, "conversation": 1},
     answer_example=ReceiptsAnswer([ReceiptShown("bob", 7, 7)], ""),
 )
-def receipts(api: ConversationApi, call: Call, asked: ReceiptsQuery) -> ReceiptsAnswer:
+def receipts(api: ConversationApi, call: Call, request: ReceiptsQuery) -> ReceiptsAnswer:
     """List how far the other members of a conversation have read."""
-    behind, most = after(asked.cursor) or "", asked.limit + 1
-    found = api.store.log().marks.receipts(call.app, call.user, asked.conversation, behind, most)
-    rows, following = page_and_cursor(found, asked.limit, lambda row: row.user)
+    behind, most = after(request.cursor) or "", request.limit + 1
+    found = api.store.log().marks.receipts(call.app, call.user, request.conversation, behind, most)
+    rows, following = page_and_cursor(found, request.limit, lambda row: row.user)
     shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]
     return ReceiptsAnswer(shown, following)
 
@@ -401,14 +401,14 @@ def receipts(api: ConversationApi, call: Call, asked: ReceiptsQuery) -> Receipts
     example={**ON_BEHALF, "after": 6},
     answer_example=SyncAnswer([_MESSAGE], 7, False, False),
 )
-def sync(api: ConversationApi, call: Call, asked: SyncQuery) -> SyncAnswer:
+def sync(api: ConversationApi, call: Call, request: SyncQuery) -> SyncAnswer:
     """List what a user missed in all conversations.
 
     For clients without a connection, or after a reconnect: the entries after a position of the log, in
     order. The client saves `after`, and applies recalls and edits to the messages they refer to.
     """
-    log, after_ = api.store.log(), asked.after
-    entries, more = oldest_page(*log.entries.sync(call.app, call.user, after_, asked.limit))
+    log, after_ = api.store.log(), request.after
+    entries, more = oldest_page(*log.entries.sync(call.app, call.user, after_, request.limit))
     # The floor is read after the page, which may lack what has expired meanwhile.
     if after_ and not log.entries.floor(call.app) <= after_ <= log.entries.head(call.app):
         return SyncAnswer([], 0, True, True)
@@ -423,6 +423,6 @@ def sync(api: ConversationApi, call: Call, asked: SyncQuery) -> SyncAnswer:
     example={**ON_BEHALF, "version": 3},
     answer_example=MarksAnswer(5, [ReadMark(1, 7)], [6], [PeerReceipt("bob", 7, 7, 1)]),
 )
-def marks(api: ConversationApi, call: Call, asked: MarksQuery) -> MarksView:
+def marks(api: ConversationApi, call: Call, request: MarksQuery) -> MarksView:
     """List what a user has read and hidden on all devices."""
-    return api.receipts.marks(call.app, call.user, asked.version)
+    return api.receipts.marks(call.app, call.user, request.version)

@@ -52,7 +52,7 @@ from imserver.storage.log.contract import (
     UNKNOWN_ACCOUNT,
     UNKNOWN_MESSAGE,
     Change,
-    Noted,
+    MarkResult,
     Rejected,
 )
 from imserver.storage.store import Store
@@ -232,7 +232,7 @@ _NOT_REVIEWED: Final = (errors.HTTP_REJECTED, errors.HTTP_REVIEW_UNAVAILABLE)
 
 
 class MessageApi(Struct, frozen=True):
-    """What the routes use. ``rates``: of the messages of accounts."""
+    """The services that the routes use. ``rates``: of the messages of accounts."""
 
     store: Store
     messaging: Messaging
@@ -280,7 +280,7 @@ routes = Resource(
     ),
     example={**ON_BEHALF, "to": "bob", "text": "tea?", "client_msg_id": "a-1"},
 )
-def send(api: MessageApi, call: Call, asked: SendRequest) -> StoredAnswer:
+def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
     """Send a message as a user.
 
     The message is stored before the server answers. Online users who may read it receive it at once,
@@ -288,41 +288,41 @@ def send(api: MessageApi, call: Call, asked: SendRequest) -> StoredAnswer:
     """
     if call.app.startswith(SYSTEM_PREFIX):
         raise ApiProblem(errors.HTTP_STORE_UNAVAILABLE)
-    if bool(asked.to) == bool(asked.conversation):
+    if bool(request.to) == bool(request.conversation):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `to` and `conversation`")
-    if asked.to == call.user:
+    if request.to == call.user:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`to`: the receiver is the sender")
-    if asked.forward is not UNSET:
-        return _forward(api, call, asked, asked.forward)
-    kind, body = _content(api, call, asked)
+    if request.forward is not UNSET:
+        return _forward(api, call, request, request.forward)
+    kind, body = _content(api, call, request)
     message = Send(
-        to=asked.to,
-        conversation=asked.conversation,
+        to=request.to,
+        conversation=request.conversation,
         type=kind,
         body=body,
-        id=asked.client_msg_id,
-        about=asked.reply_to,
-        meta=_meta(asked),
+        id=request.client_msg_id,
+        about=request.reply_to,
+        meta=_meta(request),
     )
     return _store(api, call, message)
 
 
-def _forward(api: MessageApi, call: Call, asked: SendRequest, id: int) -> StoredAnswer:
-    content = asked.type or asked.reply_to or asked.mentions or asked.buttons
-    if asked.text is not UNSET or asked.data is not UNSET or content:
+def _forward(api: MessageApi, call: Call, request: SendRequest, id: int) -> StoredAnswer:
+    content = request.type or request.reply_to or request.mentions or request.buttons
+    if request.text is not UNSET or request.data is not UNSET or content:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`forward`: the server copies the content")
-    to, conversation = asked.to, asked.conversation
-    return _store(api, call, Send(to, conversation, "forward", id=asked.client_msg_id, about=id))
+    to, conversation = request.to, request.conversation
+    return _store(api, call, Send(to, conversation, "forward", id=request.client_msg_id, about=id))
 
 
-def _content(api: MessageApi, call: Call, asked: Content) -> tuple[str, bytes]:
+def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
     """Type and bytes of the content."""
-    if (asked.text is UNSET) == (asked.data is UNSET):
+    if (request.text is UNSET) == (request.data is UNSET):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `text` and `data`")
-    if asked.text is not UNSET:
-        kind, body = asked.type or "text", _bytes("text", str.encode, asked.text)
+    if request.text is not UNSET:
+        kind, body = request.type or "text", _bytes("text", str.encode, request.text)
     else:
-        kind, data = asked.type or "custom", bytes(asked.data)  # type: ignore[arg-type]
+        kind, data = request.type or "custom", bytes(request.data)  # type: ignore[arg-type]
         if kind == "text":
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`type`: `text` needs `text`, not `data`")
         try:
@@ -337,18 +337,18 @@ def _content(api: MessageApi, call: Call, asked: Content) -> tuple[str, bytes]:
     return kind, body
 
 
-def _meta(asked: Content) -> bytes:
-    made: dict[str, Any] = {}
-    if asked.mentions:
-        if wrong := mentions_objection(asked.mentions):
+def _meta(request: Content) -> bytes:
+    meta: dict[str, Any] = {}
+    if request.mentions:
+        if wrong := mentions_objection(request.mentions):
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`mentions`: {wrong}")
-        made["mentions"] = asked.mentions
-    if asked.buttons:
-        made["buttons"] = [[{"text": one.text, "value": one.value} for one in row] for row in asked.buttons]
-        _bytes("buttons", _encode, made["buttons"])
-        if wrong := buttons_objection(made["buttons"]):
+        meta["mentions"] = request.mentions
+    if request.buttons:
+        meta["buttons"] = [[{"text": one.text, "value": one.value} for one in row] for row in request.buttons]
+        _bytes("buttons", _encode, meta["buttons"])
+        if wrong := buttons_objection(meta["buttons"]):
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`buttons`: {wrong}")
-    return _bytes("mentions", _encode, made) if made else b""
+    return _bytes("mentions", _encode, meta) if meta else b""
 
 
 def _bytes(name: str, encode: Any, value: Any) -> bytes:
@@ -366,13 +366,13 @@ def _bytes(name: str, encode: Any, value: Any) -> bytes:
     example={**ON_BEHALF, "id": 7},
     user="optional",
 )
-def recall(api: MessageApi, call: Call, asked: RecallRequest) -> StoredAnswer:
+def recall(api: MessageApi, call: Call, request: RecallRequest) -> StoredAnswer:
     """Recall a message.
 
     Nobody can read the message any more. The recall is an entry of its own, sent to everybody who may
     read the message.
     """
-    return _store(api, call, Send(kind="recall", about=asked.id, id=asked.client_msg_id))
+    return _store(api, call, Send(kind="recall", about=request.id, id=request.client_msg_id))
 
 
 @routes.post(
@@ -383,20 +383,20 @@ def recall(api: MessageApi, call: Call, asked: RecallRequest) -> StoredAnswer:
     example={**ON_BEHALF, "id": 7, "text": "tea!"},
     user="optional",
 )
-def edit(api: MessageApi, call: Call, asked: EditRequest) -> StoredAnswer:
+def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
     """Edit a message.
 
     Nobody can read the old content any more. The edit is an entry of its own, sent to everybody who may
     read the message. A recalled message cannot be edited, nor one that was edited 100 times.
     """
-    kind, body = _content(api, call, asked)
+    kind, body = _content(api, call, request)
     edited = Send(
         kind="edit",
         type=kind,
         body=body,
-        id=asked.client_msg_id,
-        about=asked.id,
-        meta=_meta(asked),
+        id=request.client_msg_id,
+        about=request.id,
+        meta=_meta(request),
     )
     return _store(api, call, edited)
 
@@ -407,14 +407,16 @@ def edit(api: MessageApi, call: Call, asked: EditRequest) -> StoredAnswer:
     problems=_NOT_CHANGED,
     example={**ON_BEHALF, "id": 7, "value": "yes"},
 )
-def press(api: MessageApi, call: Call, asked: PressRequest) -> StoredAnswer:
+def press(api: MessageApi, call: Call, request: PressRequest) -> StoredAnswer:
     """Press a button under a message of a bot.
 
     The bot receives an entry of the kind `press` in its conversation with the user, with the value as `text`
     and the message as `about`. A message without this button is reported as unknown.
     """
-    value = _bytes("value", str.encode, asked.value)
-    return _store(api, call, Send(kind="press", type="", body=value, id=asked.client_msg_id, about=asked.id))
+    value = _bytes("value", str.encode, request.value)
+    return _store(
+        api, call, Send(kind="press", type="", body=value, id=request.client_msg_id, about=request.id)
+    )
 
 
 def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
@@ -447,18 +449,20 @@ def _require_may_write(api: MessageApi, call: Call) -> None:
     example={**ON_BEHALF, "id": 7, "emoji": "+1"},
     answer_example=_ANNOTATED,
 )
-def react(api: MessageApi, call: Call, asked: ReactRequest) -> AnnotatedAnswer:
+def react(api: MessageApi, call: Call, request: ReactRequest) -> AnnotatedAnswer:
     """React to a message.
 
     The reaction is an entry of its own, sent to everybody who may read the message. Messages have the totals
     as `reactions`. A user reacts once with one emoji; a message has at most 20 different ones.
     """
-    if wrong := emoji_objection(asked.emoji):
+    if wrong := emoji_objection(request.emoji):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`{wrong.replace(':', '`:', 1)}")
     return _annotated(
         api,
         call,
-        lambda log: log.annotations.react(call.app, call.user, asked.id, asked.emoji, remove=asked.remove),
+        lambda log: log.annotations.react(
+            call.app, call.user, request.id, request.emoji, remove=request.remove
+        ),
     )
 
 
@@ -470,7 +474,7 @@ def react(api: MessageApi, call: Call, asked: ReactRequest) -> AnnotatedAnswer:
     answer_example=_ANNOTATED,
     user="optional",
 )
-def pin(api: MessageApi, call: Call, asked: PinRequest) -> AnnotatedAnswer:
+def pin(api: MessageApi, call: Call, request: PinRequest) -> AnnotatedAnswer:
     """Pin a message in its conversation.
 
     In a group its option `pin` says who may: by default the owner and admins. In a conversation of two users
@@ -478,7 +482,7 @@ def pin(api: MessageApi, call: Call, asked: PinRequest) -> AnnotatedAnswer:
     message. A conversation has at most 100 pinned messages.
     """
     return _annotated(
-        api, call, lambda log: log.annotations.pin(call.app, call.user, asked.id, remove=asked.remove)
+        api, call, lambda log: log.annotations.pin(call.app, call.user, request.id, remove=request.remove)
     )
 
 
@@ -517,13 +521,13 @@ def problem_of(why: Rejected) -> ApiProblem:
     example={**ON_BEHALF, "conversation": 1, "id": 7},
     answer_example=ReadAnswer(1, 7),
 )
-def mark_read(api: MessageApi, call: Call, asked: ReadRequest) -> ReadAnswer:
+def mark_read(api: MessageApi, call: Call, request: ReadRequest) -> ReadAnswer:
     """Mark a conversation as read up to a message.
 
     The position never moves back. The senders of the messages are notified.
     """
-    noted = _noted(api, call, asked.conversation, read=asked.id)
-    return ReadAnswer(asked.conversation, noted.receipt.read)
+    result = _mark(api, call, request.conversation, read=request.id)
+    return ReadAnswer(request.conversation, result.receipt.read)
 
 
 @routes.post(
@@ -532,30 +536,30 @@ def mark_read(api: MessageApi, call: Call, asked: ReadRequest) -> ReadAnswer:
     example={**ON_BEHALF, "conversation": 1, "id": 7},
     answer_example=ReceivedAnswer(1, 7),
 )
-def mark_received(api: MessageApi, call: Call, asked: ReceivedRequest) -> ReceivedAnswer:
+def mark_received(api: MessageApi, call: Call, request: ReceivedRequest) -> ReceivedAnswer:
     """Mark a conversation as received up to a message.
 
     The position never moves back. The senders of the messages are notified.
     """
-    noted = _noted(api, call, asked.conversation, received=asked.id)
-    return ReceivedAnswer(asked.conversation, noted.receipt.received)
+    result = _mark(api, call, request.conversation, received=request.id)
+    return ReceivedAnswer(request.conversation, result.receipt.received)
 
 
-def _noted(api: MessageApi, call: Call, conversation: int, read: int = 0, received: int = 0) -> Noted:
-    noted = api.receipts.note(call.app, call.user, conversation, read=read, received=received)
-    if noted is None:
+def _mark(api: MessageApi, call: Call, conversation: int, read: int = 0, received: int = 0) -> MarkResult:
+    result = api.receipts.note(call.app, call.user, conversation, read=read, received=received)
+    if result is None:
         raise ApiProblem(errors.HTTP_UNKNOWN_CONVERSATION)
-    return noted
+    return result
 
 
 @routes.post(
     "/messages/hide", ADMIN_OR_MEMBER, example={**ON_BEHALF, "ids": [6]}, answer_example=HiddenAnswer(5)
 )
-def hide(api: MessageApi, call: Call, asked: HideRequest) -> HiddenAnswer:
+def hide(api: MessageApi, call: Call, request: HideRequest) -> HiddenAnswer:
     """Hide messages from a user.
 
     Only this user stops seeing them. Messages that do not exist or that the user may not read are
     ignored.
     """
-    version = api.receipts.hide_from(call.app, call.user, tuple(asked.ids))
+    version = api.receipts.hide_from(call.app, call.user, tuple(request.ids))
     return HiddenAnswer(version)

@@ -123,7 +123,7 @@ _SESSION: Final = SessionShown(
 
 
 class PresenceApi(Struct, frozen=True):
-    """What the routes about users and connections use."""
+    """The services of the routes about users and connections."""
 
     presence: Presence
     connections: Connections
@@ -150,10 +150,10 @@ routes = Resource(
     example={"app": "default", "user": "ann"},
     answer_example=PresenceAnswer(1, [UserPresence("ann", True, [_SESSION])], []),
 )
-def user_presence(api: PresenceApi, call: Call, asked: PresenceQuery) -> PresenceAnswer:
+def user_presence(api: PresenceApi, call: Call, request: PresenceQuery) -> PresenceAnswer:
     """Show whether a user is online, and their sessions."""
-    found = api.presence.sessions(call.app, [asked.user])
-    user = _with_sessions(asked.user, found.sessions[0])
+    found = api.presence.sessions(call.app, [request.user])
+    user = _with_sessions(request.user, found.sessions[0])
     return PresenceAnswer(int(user.online), [user], list(found.missing))
 
 
@@ -164,17 +164,17 @@ def user_presence(api: PresenceApi, call: Call, asked: PresenceQuery) -> Presenc
     example={"app": "default", "users": ["ann", "nobody"]},
     answer_example=PresenceAnswer(1, [UserPresence("ann", True), UserPresence("nobody", False)], []),
 )
-def users_presence(api: PresenceApi, call: Call, asked: PresenceRequest) -> PresenceAnswer:
+def users_presence(api: PresenceApi, call: Call, request: PresenceRequest) -> PresenceAnswer:
     """Show which of these users are online."""
     app = call.app
-    require_few(api.limits, asked.users)
-    if asked.sessions:
-        found = api.presence.sessions(app, asked.users)
-        users = [_with_sessions(*each) for each in zip(asked.users, found.sessions, strict=True)]
+    require_few(api.limits, request.users)
+    if request.sessions:
+        found = api.presence.sessions(app, request.users)
+        users = [_with_sessions(*each) for each in zip(request.users, found.sessions, strict=True)]
         missing = list(found.missing)
     else:
-        online = api.presence.are_online(app, asked.users)
-        users = [UserPresence(*each) for each in zip(asked.users, online, strict=True)]
+        online = api.presence.are_online(app, request.users)
+        users = [UserPresence(*each) for each in zip(request.users, online, strict=True)]
         missing = []
     return PresenceAnswer(sum(user.online for user in users), users, missing)
 
@@ -194,12 +194,12 @@ def _with_sessions(user: str, found: list[SessionInfo]) -> UserPresence:
     example={"app": "default", "limit": 1},
     answer_example=UsersAnswer(2, ["ann"], "YW5u", []),
 )
-def users(api: PresenceApi, call: Call, asked: field.AppPage) -> UsersAnswer:
+def users(api: PresenceApi, call: Call, request: field.AppPage) -> UsersAnswer:
     """List the online users of an app, page by page.
 
     A user who stays online is listed exactly once, even if others come and go between pages.
     """
-    page = api.presence.page(call.app, after(asked.cursor), asked.limit)
+    page = api.presence.page(call.app, after(request.cursor), request.limit)
     names = sorted(page.users)
     following = cursor_of(names[-1]) if page.more else ""
     return UsersAnswer(page.total, names, following, list(page.missing))
@@ -212,15 +212,15 @@ def users(api: PresenceApi, call: Call, asked: field.AppPage) -> UsersAnswer:
     example={"app": "default"},
     answer_example=CountsAnswer([AppCounts("default", 2, 2, 0)], "", []),
 )
-def counts(api: PresenceApi, call: Call, asked: CountsQuery) -> CountsAnswer:
+def counts(api: PresenceApi, call: Call, request: CountsQuery) -> CountsAnswer:
     """Count users, sessions and channels.
 
     Counts of one app, or a page of all apps that the key reaches.
     """
-    if asked.app:
+    if request.app:
         names, following = [call.app], ""
     else:
-        names, following = page_of(reached(api.tenants, call.principal), asked.cursor, asked.limit)
+        names, following = page_of(reached(api.tenants, call.principal), request.cursor, request.limit)
     found = api.presence.counts(names)
     counted = [AppCounts(name, each.users, each.sessions, each.channels) for name, each in found.apps.items()]
     return CountsAnswer(counted, following, list(found.missing))
@@ -258,9 +258,9 @@ class ConnectionShown(Struct):
         _SESSION.connection, "ann", "", "cmd", 1795155801, "192.0.2.7:50516", "10.0.0.1:9001", ["lobby"]
     ),
 )
-def connection(api: PresenceApi, call: Call, asked: ConnectionQuery) -> ConnectionShown:
+def connection(api: PresenceApi, call: Call, request: ConnectionQuery) -> ConnectionShown:
     """Show a connection."""
-    found = api.connections.about(call.app, [asked.connection])[0]
+    found = api.connections.about(call.app, [request.connection])[0]
     if found is None:
         raise ApiProblem(HTTP_UNKNOWN_CONNECTION)
     return msgspec.convert(found, ConnectionShown, from_attributes=True)
@@ -363,7 +363,7 @@ class BansAnswer(Struct):
 
 
 class SessionApi(Struct, frozen=True):
-    """What ending of sessions uses."""
+    """The services of the routes that end sessions."""
 
     sessions: Sessions
     connections: Connections
@@ -378,19 +378,19 @@ sessions = Resource("sessions", service=lambda core, _: SessionApi(core.sessions
     example={"app": "default", "users": ["bob"]},
     answer_example=DisconnectAnswer(1, [UserRemoved("bob", 1)], [], []),
 )
-def disconnect(api: SessionApi, call: Call, asked: DisconnectRequest) -> DisconnectAnswer:
+def disconnect(api: SessionApi, call: Call, request: DisconnectRequest) -> DisconnectAnswer:
     """End sessions of users or single connections.
 
     The connections are closed with code 4502, which asks the client not to reconnect; the server does not
     enforce it. Earlier pushes arrive first.
     """
     app = call.app
-    device = None if asked.device is UNSET else asked.device
-    removed = api.sessions.close(app, asked.users, device)
-    users = [UserRemoved(*each) for each in zip(asked.users, removed.closed, strict=True)]
+    device = None if request.device is UNSET else request.device
+    removed = api.sessions.close(app, request.users, device)
+    users = [UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)]
     connections = [
         ConnectionClosed(each, int(api.connections.close(app, each, CLOSE_KICKED) is Outcome.SENT))
-        for each in asked.connections
+        for each in request.connections
     ]
     closed = removed.total + sum(each.closed for each in connections)
     return DisconnectAnswer(closed, users, connections, list(removed.missing))
@@ -402,14 +402,14 @@ def disconnect(api: SessionApi, call: Call, asked: DisconnectRequest) -> Disconn
     example={"app": "default", "users": ["mallory"], "seconds": 3600},
     answer_example=BanAnswer(0, [UserRemoved("mallory", 0)], True, []),
 )
-def ban(api: SessionApi, call: Call, asked: BanRequest) -> BanAnswer:
+def ban(api: SessionApi, call: Call, request: BanRequest) -> BanAnswer:
     """Ban users: end all their sessions and refuse their logins for a time.
 
     The connections are closed with code 4503. A later ban replaces an earlier one.
     """
     app = call.app
-    removed = api.sessions.close(app, asked.users, None, asked.seconds)
-    users = [UserRemoved(*each) for each in zip(asked.users, removed.closed, strict=True)]
+    removed = api.sessions.close(app, request.users, None, request.seconds)
+    users = [UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)]
     return BanAnswer(removed.total, users, removed.lasting, list(removed.missing))
 
 
@@ -419,12 +419,12 @@ def ban(api: SessionApi, call: Call, asked: BanRequest) -> BanAnswer:
     example={"app": "default", "users": ["mallory"]},
     answer_example=UnbanAnswer([]),
 )
-def unban(api: SessionApi, call: Call, asked: UnbanRequest) -> UnbanAnswer:
+def unban(api: SessionApi, call: Call, request: UnbanRequest) -> UnbanAnswer:
     """Let users log in again.
 
     You may also name users who are not banned.
     """
-    return UnbanAnswer(list(api.sessions.unban(call.app, asked.users)))
+    return UnbanAnswer(list(api.sessions.unban(call.app, request.users)))
 
 
 @sessions.get(
@@ -433,8 +433,8 @@ def unban(api: SessionApi, call: Call, asked: UnbanRequest) -> UnbanAnswer:
     example={"app": "default"},
     answer_example=BansAnswer(1, [BanShown("mallory", 1795159400)], ""),
 )
-def bans(api: SessionApi, call: Call, asked: field.AppPage) -> BansAnswer:
+def bans(api: SessionApi, call: Call, request: field.AppPage) -> BansAnswer:
     """List banned users, page by page."""
     found, now = api.sessions.bans(call.app), time()
-    page, following = page_of(sorted(found), asked.cursor, asked.limit)
+    page, following = page_of(sorted(found), request.cursor, request.limit)
     return BansAnswer(len(found), [BanShown(user, int(now + found[user])) for user in page], following)

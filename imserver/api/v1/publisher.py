@@ -25,9 +25,9 @@ from imserver import errors
 from imserver.api.v1 import streamed
 from imserver.api.v1.push import (
     SENDING_PROBLEMS,
-    Carried,
-    Order,
+    CheckedPush,
     PushApi,
+    PushResult,
     Sent,
     check,
     event_of,
@@ -48,7 +48,7 @@ from imserver.protocol.dialect import PublisherDialect
 from imserver.push.idempotency import UNTRACKED, Claimed, Waiting
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.exchange import HttpRequest, HttpResponse
-from imserver.transport.gate import Head, Spoken, host_of
+from imserver.transport.gate import DialectPath, Head, host_of
 
 log = logging.getLogger(__name__)
 
@@ -115,13 +115,13 @@ class Publisher:
     def __init__(self, api: Api, sending: PushApi, message_bytes: int) -> None:
         self._api = api
         self._sending = sending
-        self._spoken = Spoken(PublisherDialect(), self.serve, message_bytes, opened=self.opened)
+        self._path = DialectPath(PublisherDialect(), self.serve, message_bytes, opened=self.opened)
 
-    def choose(self, head: Head) -> Spoken | HttpProblem:
+    def choose(self, head: Head) -> DialectPath | HttpProblem:
         """Decide for the gate whether a client may publish."""
         principal = self._api.authority.identify(PUSH, head.headers, head.host)
         if may(principal, PUSH):
-            return self._spoken
+            return self._path
         problem, message = refusal(principal, PUSH)
         return replace(problem, message=message or problem.message)
 
@@ -242,7 +242,7 @@ def _seq_of(payload: bytes) -> Seq | None:
         return None
 
 
-def _answer(seq: Seq, sent: Carried | ApiProblem) -> bytes:
+def _answer(seq: Seq, sent: PushResult | ApiProblem) -> bytes:
     if isinstance(sent, ApiProblem):
         return _refused(seq, sent)
     if sent.all_sent:
@@ -261,7 +261,7 @@ def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
 
 def send_each(
     api: Api, sending: PushApi, principal: Principal, pushes: Sequence[PushRequest]
-) -> list[Carried | ApiProblem]:
+) -> list[PushResult | ApiProblem]:
     """Carry out many pushes in order. A refused one does not stop the others. May switch.
 
     Successive pushes to one user each, in one app, share one question to the registry. Successive pushes that
@@ -287,8 +287,8 @@ class _Run:
 
     def __init__(self, api: PushApi) -> None:
         self._api = api
-        self.results: list[Carried | ApiProblem] = []
-        self._waiting: list[tuple[int, Order]] = []
+        self.results: list[PushResult | ApiProblem] = []
+        self._waiting: list[tuple[int, CheckedPush]] = []
         self._kind = self._app = ""
         self._ids: set[str] = set()
 
@@ -303,7 +303,7 @@ class _Run:
             except ApiProblem as problem:
                 self.results.append(problem)
             return
-        self._waiting.append((len(self.results), Order(app, push, event, push.id)))
+        self._waiting.append((len(self.results), CheckedPush(app, push, event, push.id)))
         self.results.append(_NOT_YET)
         self._kind, self._app = kind, app
         if push.id:
@@ -314,7 +314,7 @@ class _Run:
         run, self._waiting = self._waiting, []
         self._ids = set()
         if run and self._kind == "stored":
-            stored_each = store_each(self._api, [order for _, order in run])
+            stored_each = store_each(self._api, [checked for _, checked in run])
             for (index, _), stored in zip(run, stored_each, strict=True):
                 self.results[index] = stored
         elif run:
@@ -331,47 +331,52 @@ def _kind_of(push: PushRequest) -> str:
 _NOT_YET: Final = ApiProblem(errors.HTTP_INTERNAL_ERROR)
 
 
-def _send_run(api: PushApi, run: list[tuple[int, Order]], results: list[Carried | ApiProblem]) -> None:
+def _send_run(
+    api: PushApi, run: list[tuple[int, CheckedPush]], results: list[PushResult | ApiProblem]
+) -> None:
     """Carry out pushes to one user each, all in one app; their results by index. May switch."""
     app, ids = run[0][1].app, api.ids
-    keys = [order.key for _, order in run]
+    keys = [checked.key for _, checked in run]
     digests = [0] * len(run)
     claims: list[Claimed | Waiting] = [UNTRACKED] * len(run)
     if any(keys):  # most pushes have no id
-        digests = [order.digest for _, order in run]
+        digests = [checked.digest for _, checked in run]
         claims = ids.claim_each(app, keys, digests)
     mine = [
-        (order, claim, digest)
-        for (_, order), claim, digest in zip(run, claims, digests, strict=True)
+        (checked, claim, digest)
+        for (_, checked), claim, digest in zip(run, claims, digests, strict=True)
         if isinstance(claim, int)
     ]
     outcomes: Sequence[Outcome] = [Outcome.FAILED] * len(mine)
     try:
-        users, events = [str(order.push.user) for order, _, _ in mine], [order.event for order, _, _ in mine]
+        users, events = (
+            [str(checked.push.user) for checked, _, _ in mine],
+            [checked.event for checked, _, _ in mine],
+        )
         outcomes = api.publishing.to_each(app, users, events)
     finally:
         for (_, claim, digest), outcome in zip(mine, outcomes, strict=True):
             if claim:
                 ids.settle(claim, outcome in ACCEPTED, digest, bytes([outcome]))
     outcome_of = iter(outcomes)
-    alone: list[tuple[int, Order]] = []
-    for (index, order), found in zip(run, claims, strict=True):
+    alone: list[tuple[int, CheckedPush]] = []
+    for (index, checked), found in zip(run, claims, strict=True):
         try:
             if isinstance(found, int):
                 outcome = next(outcome_of)
                 refused = outcome is Outcome.FAILED
                 results[index] = (
-                    ApiProblem(errors.HTTP_NOT_ACCEPTED) if refused else Sent(order.push, [outcome])
+                    ApiProblem(errors.HTTP_NOT_ACCEPTED) if refused else Sent(checked.push, [outcome])
                 )
             elif isinstance(found, Waiting):
-                alone.append((index, order))
+                alone.append((index, checked))
             else:
-                results[index] = repeated(order.push, found)
+                results[index] = repeated(checked.push, found)
         except ApiProblem as problem:
             results[index] = problem
-    for index, order in alone:
+    for index, checked in alone:
         try:
-            results[index] = send(api, app, order.push, order.event, order.key)
+            results[index] = send(api, app, checked.push, checked.event, checked.key)
         except ApiProblem as problem:
             results[index] = problem
 

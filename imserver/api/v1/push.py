@@ -73,7 +73,7 @@ SENDING_PROBLEMS: Final = (
 
 
 class PushApi(Struct, frozen=True):
-    """What the route uses."""
+    """The services that the route uses."""
 
     publishing: Publishing
     ids: Idempotency
@@ -109,10 +109,10 @@ def push(api: PushApi, call: Call) -> HttpResponse:
     message for their connections. With `store`, the message is stored for users and groups before the
     server answers, and the answer has its position.
     """
-    asked: PushRequest = call.asked
-    event = event_of(api.limits, asked)
-    check(api.limits, asked)
-    sent = send(api, call.app, asked, event, key_of(call) or asked.id)
+    request: PushRequest = call.input
+    event = event_of(api.limits, request)
+    check(api.limits, request)
+    sent = send(api, call.app, request, event, key_of(call) or request.id)
     return reply(call, b"{%b}" % sent.answer(), _REPLAYED if sent.replayed else ())
 
 
@@ -149,8 +149,8 @@ def check(limits: Limits, push: PushRequest) -> None:
 
 def _check_stored(push: PushRequest) -> None:
     """Refuse a push that the message log cannot store. Raises :class:`ApiProblem`."""
-    said = push.message if isinstance(push.message, PushMessage) else push
-    if said.code or said.note or push.ttl_seconds or push.except_users:
+    message = push.message if isinstance(push.message, PushMessage) else push
+    if message.code or message.note or push.ttl_seconds or push.except_users:
         raise ApiProblem(
             errors.HTTP_INVALID_REQUEST,
             "With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`",
@@ -170,17 +170,19 @@ def _check_stored(push: PushRequest) -> None:
 
 def event_of(limits: Limits, push: Sending) -> Event:
     """The event that the receivers of a push get. Raises :class:`ApiProblem`."""
-    said: PushMessage = push
+    message: PushMessage = push
     if push.message is not UNSET or (push.text is UNSET and push.data is UNSET):
-        said = _message_of(push)
-    if (said.text is UNSET) == (said.data is UNSET):
+        message = _message_of(push)
+    if (message.text is UNSET) == (message.data is UNSET):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "A message has one of `text` and `data`")
-    text, data = _payload(said.data) if said.text is UNSET else (said.text, b"")
+    text, data = _payload(message.data) if message.text is UNSET else (message.text, b"")
     if not text and not data:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is empty: give `text` or `data`")
     if len(text) + len(data) + len(push.id) + len(push.sender) > limits.push_characters:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long for an outbox")
-    return Event("msg", push.sender, text, push.id, said.type, data, said.code, said.note, int(time()))
+    return Event(
+        "msg", push.sender, text, push.id, message.type, data, message.code, message.note, int(time())
+    )
 
 
 def _message_of(push: Sending) -> PushMessage:
@@ -288,17 +290,17 @@ class StoredPush(Struct, frozen=True):
         return b'"sent":%d,"results":%b' % (self.count, _encode(self.results))
 
 
-Carried = Sent | StoredPush
+PushResult = Sent | StoredPush
 """A push that was carried out, live or by storing it."""
 
 
-def send(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> Carried:
+def send(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> PushResult:
     """Carry out a checked push, once for each ``key`` (``""``: it has none). May switch.
 
     Raises :class:`ApiProblem`.
     """
     if push.store:
-        (stored,) = store_each(api, [Order(app, push, event, key)])
+        (stored,) = store_each(api, [CheckedPush(app, push, event, key)])
         if isinstance(stored, ApiProblem):
             raise stored
         return stored
@@ -344,7 +346,7 @@ _INVALID: Final = Rejected(INVALID, "the receiver is the sender")
 Done = Appended | Rejected | StorageUnavailable
 
 
-class Order(Struct, frozen=True, gc=False):
+class CheckedPush(Struct, frozen=True, gc=False):
     """A checked push to one app. ``key``: its id or Idempotency-Key, ``""`` without one."""
 
     app: str
@@ -365,12 +367,12 @@ class _Drafts:
         self._left = 0
         self._settled = Signal()
 
-    def send(self, messaging: Messaging, app: str, draft: Draft, into: list[Any], place: int) -> None:
-        """Send a draft; its result is put into ``into[place]``."""
+    def send(self, messaging: Messaging, app: str, draft: Draft, into: list[Any], index: int) -> None:
+        """Send a draft; its result is put into ``into[index]``."""
         self._left += 1
 
         def done(result: Done) -> None:
-            into[place] = result
+            into[index] = result
             self._left -= 1
             if not self._left:
                 self._settled.set()
@@ -384,26 +386,26 @@ class _Drafts:
             self._settled.wait()
 
 
-def store_each(api: PushApi, orders: Sequence[Order]) -> list[StoredPush | ApiProblem]:
+def store_each(api: PushApi, pushes: Sequence[CheckedPush]) -> list[StoredPush | ApiProblem]:
     """Store pushes of one app together, in order. A refused one does not stop the others. Switches.
 
     No two of them may have the same key.
     """
-    app, ids = orders[0].app, api.ids
+    app, ids = pushes[0].app, api.ids
     if app.startswith(SYSTEM_PREFIX):
-        return [ApiProblem(errors.HTTP_STORE_UNAVAILABLE) for _ in orders]
-    digests = [order.digest for order in orders]
+        return [ApiProblem(errors.HTTP_STORE_UNAVAILABLE) for _ in pushes]
+    digests = [checked.digest for checked in pushes]
     claims: list[Claimed | Waiting]
-    if len(orders) == 1:  # a push that holds no claim may wait for others
-        claims = [ids.claim(app, orders[0].key, digests[0])]
+    if len(pushes) == 1:  # a push that holds no claim may wait for others
+        claims = [ids.claim(app, pushes[0].key, digests[0])]
     else:
-        claims = ids.claim_each(app, [order.key for order in orders], digests)
-    outcomes: list[list[Done]] = [[] for _ in orders]
+        claims = ids.claim_each(app, [checked.key for checked in pushes], digests)
+    outcomes: list[list[Done]] = [[] for _ in pushes]
     waiting = _Drafts()
     try:
-        for order, claim, done in zip(orders, claims, outcomes, strict=True):
+        for checked, claim, done in zip(pushes, claims, outcomes, strict=True):
             if not isinstance(claim, IdReused | Waiting):
-                _hand_over(api, order, done, waiting)
+                _hand_over(api, checked, done, waiting)
         waiting.wait()
     finally:
         for claim, done, digest in zip(claims, outcomes, digests, strict=True):
@@ -411,37 +413,37 @@ def store_each(api: PushApi, orders: Sequence[Order]) -> list[StoredPush | ApiPr
                 stored = any(isinstance(each, Appended) for each in done)
                 ids.settle(claim, stored, digest, bytes([Outcome.STORED]))
     return [
-        _finished(api, order, claim, done)
-        for order, claim, done in zip(orders, claims, outcomes, strict=True)
+        _finished(api, checked, claim, done)
+        for checked, claim, done in zip(pushes, claims, outcomes, strict=True)
     ]
 
 
 def _finished(
-    api: PushApi, order: Order, claim: Claimed | Waiting, outcomes: Sequence[Done]
+    api: PushApi, checked: CheckedPush, claim: Claimed | Waiting, outcomes: Sequence[Done]
 ) -> StoredPush | ApiProblem:
     if isinstance(claim, IdReused):
         return ApiProblem(errors.HTTP_ID_REUSED)
     if isinstance(claim, Waiting):
-        return store_each(api, [order])[0]
+        return store_each(api, [checked])[0]
     if nothing_accepted([_outcome_of(done) for done in outcomes]):
         return ApiProblem(errors.HTTP_STORAGE_UNAVAILABLE)
-    targets = targets_of(order.push)
+    targets = targets_of(checked.push)
     results = [_result(target, done) for target, done in zip(targets, outcomes, strict=True)]
     return StoredPush(results, not isinstance(claim, int))
 
 
-def _hand_over(api: PushApi, order: Order, outcomes: list[Any], waiting: _Drafts) -> None:
-    targets = targets_of(order.push)
+def _hand_over(api: PushApi, checked: CheckedPush, outcomes: list[Any], waiting: _Drafts) -> None:
+    targets = targets_of(checked.push)
     outcomes += [_INVALID] * len(targets)
-    for place, draft in enumerate(_drafts(order, targets)):
+    for index, draft in enumerate(_drafts(checked, targets)):
         if draft.conversation or draft.to_user != draft.sender:
-            waiting.send(api.messaging, order.app, draft, outcomes, place)
-        if not (place + 1) % YIELD_TARGETS:
+            waiting.send(api.messaging, checked.app, draft, outcomes, index)
+        if not (index + 1) % YIELD_TARGETS:
             serve_others()
 
 
-def _drafts(order: Order, targets: Sequence[Target]) -> Iterator[Draft]:
-    event, now = order.event, int(time() * 1000)
+def _drafts(checked: CheckedPush, targets: Sequence[Target]) -> Iterator[Draft]:
+    event, now = checked.event, int(time() * 1000)
     kind = "custom" if event.data and event.type == "text" else event.type
     body = event.data or event.text.encode()
     alone = len(targets) == 1
@@ -451,7 +453,7 @@ def _drafts(order: Order, targets: Sequence[Target]) -> Iterator[Draft]:
             sender=event.sender,
             type=kind,
             body=body,
-            client_msg_id=_name(order.key, number, alone),
+            client_msg_id=_name(checked.key, number, alone),
             time_ms=now,
             to_user="" if target.user is UNSET else target.user,
             conversation=group,

@@ -135,9 +135,9 @@ _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
 routes = Resource("channels", service=lambda core, _: core.streamed_messages, refusals=REFUSALS)
 
 
-def pieces_of(asked: Sequence[PieceRequest]) -> list[Piece]:
+def pieces_of(request: Sequence[PieceRequest]) -> list[Piece]:
     """The pieces of a request."""
-    return [Piece(each.stream, each.piece, each.text) for each in asked]
+    return [Piece(each.stream, each.piece, each.text) for each in request]
 
 
 def appended(pieces: Sequence[Piece], found: Sequence[AppendedPiece]) -> StreamAppended:
@@ -164,7 +164,7 @@ def require_answer(closed: ClosedStream) -> None:
     example={"app": "default", "channel": "answers:7", "sender": "bot"},
     answer_example=StreamOpened(_SAMPLE, "answers:7"),
 )
-def open_stream(streams: StreamedMessages, call: Call, asked: StreamOpenRequest) -> StreamOpened:
+def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenRequest) -> StreamOpened:
     """Open a streamed message.
 
     For text that comes in pieces, such as the tokens of a language model. Subscribers of the channel
@@ -172,9 +172,9 @@ def open_stream(streams: StreamedMessages, call: Call, asked: StreamOpenRequest)
     history of the channel, too. Without a new piece for `limits.stream_seconds` the server closes the
     stream as incomplete. A repeated request opens another stream.
     """
-    part = ChannelPart(asked.channel, tags=encode_tags(asked.tags))
-    head = Event("stream", asked.sender, "", type=asked.type, time=int(time()), channel=part)
-    return StreamOpened(streams.open(call.app, head, asked.text), asked.channel)
+    part = ChannelPart(request.channel, tags=encode_tags(request.tags))
+    head = Event("stream", request.sender, "", type=request.type, time=int(time()), channel=part)
+    return StreamOpened(streams.open(call.app, head, request.text), request.channel)
 
 
 @routes.post(
@@ -184,13 +184,13 @@ def open_stream(streams: StreamedMessages, call: Call, asked: StreamOpenRequest)
     example={"app": "default", "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )
-def append(streams: StreamedMessages, call: Call, asked: StreamAppendRequest) -> StreamAppended:
+def append(streams: StreamedMessages, call: Call, request: StreamAppendRequest) -> StreamAppended:
     """Append pieces to streamed messages.
 
     A request may have many pieces, of many streams. It goes to any node. A piece with a number that the
     stream has already is ignored, so you may repeat a request.
     """
-    pieces = pieces_of(asked.pieces)
+    pieces = pieces_of(request.pieces)
     return appended(pieces, streams.append(call.app, pieces))
 
 
@@ -201,15 +201,15 @@ def append(streams: StreamedMessages, call: Call, asked: StreamAppendRequest) ->
     example={"app": "default", "stream": _SAMPLE},
     answer_example=StreamClosed(_SAMPLE, "closed", "answers:7", 6, "Zm9vYg"),
 )
-def close(streams: StreamedMessages, call: Call, asked: StreamCloseRequest) -> StreamClosed:
+def close(streams: StreamedMessages, call: Call, request: StreamCloseRequest) -> StreamClosed:
     """Close a streamed message.
 
     Subscribers receive the whole text as a publication. If the channel has a history, it gets this one
     publication. A message without any text is in no history.
     """
-    closed = streams.close(call.app, asked.stream, asked.incomplete)
+    closed = streams.close(call.app, request.stream, request.incomplete)
     require_answer(closed)
-    answer = StreamClosed(asked.stream, closed.status, closed.channel or UNSET)
+    answer = StreamClosed(request.stream, closed.status, closed.channel or UNSET)
     if closed.offset:
         answer.offset, answer.epoch = closed.offset, closed.epoch
     return answer

@@ -155,7 +155,7 @@ _CHANGE: Final = {"app": "default", "channel": "lobby", "users": ["ann"]}
 
 
 class SubscriberApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     channels: Channels
     connections: Connections
@@ -176,14 +176,14 @@ routes = Resource(
     example=_CHANGE,
     answer_example=SubscribeAnswer(1, [SubscriptionResult("subscribed", _SAMPLE_ID, "ann")], []),
 )
-def subscribe(api: SubscriberApi, call: Call, asked: SubscriptionChange) -> SubscribeAnswer:
+def subscribe(api: SubscriberApi, call: Call, request: SubscriptionChange) -> SubscribeAnswer:
     """Subscribe connections to a channel.
 
     A message published after the answer reaches them. No permission is checked.
     """
     app = call.app
-    named, missing = _named(api, app, asked)
-    subscribed = api.connections.join_each(app, _ids(named), asked.channel)
+    named, missing = _named(api, app, request)
+    subscribed = api.connections.join_each(app, _ids(named), request.channel)
     outcomes = iter(subscribed)
     results = [
         SubscriptionResult(next(outcomes) if connection is not UNSET else Joined.UNKNOWN, connection, user)
@@ -198,14 +198,14 @@ def subscribe(api: SubscriberApi, call: Call, asked: SubscriptionChange) -> Subs
     example=_CHANGE,
     answer_example=UnsubscribeAnswer(1, [UnsubscriptionResult("unsubscribed", _SAMPLE_ID, "ann")], []),
 )
-def unsubscribe(api: SubscriberApi, call: Call, asked: SubscriptionChange) -> UnsubscribeAnswer:
+def unsubscribe(api: SubscriberApi, call: Call, request: SubscriptionChange) -> UnsubscribeAnswer:
     """Unsubscribe connections from a channel.
 
     A connection that closes ends its subscriptions.
     """
     app = call.app
-    named, missing = _named(api, app, asked)
-    unsubscribed = api.connections.leave_each(app, _ids(named), asked.channel)
+    named, missing = _named(api, app, request)
+    unsubscribed = api.connections.leave_each(app, _ids(named), request.channel)
     outcomes = iter(unsubscribed)
     results = [
         UnsubscriptionResult(next(outcomes) if connection is not UNSET else Left.UNKNOWN, connection, user)
@@ -214,13 +214,13 @@ def unsubscribe(api: SubscriberApi, call: Call, asked: SubscriptionChange) -> Un
     return UnsubscribeAnswer(unsubscribed.count(Left.LEFT), results, missing)
 
 
-def _named(api: SubscriberApi, app: str, asked: SubscriptionChange) -> tuple[list[Named], list[str]]:
+def _named(api: SubscriberApi, app: str, request: SubscriptionChange) -> tuple[list[Named], list[str]]:
     """(connection, user) for each named one, without a connection for absent users; and the silent nodes."""
-    named: list[Named] = [(each, UNSET) for each in asked.connections]
-    if not asked.users:
+    named: list[Named] = [(each, UNSET) for each in request.connections]
+    if not request.users:
         return named, []
-    found = api.presence.sessions(app, asked.users)
-    for user, sessions in zip(asked.users, found.sessions, strict=True):
+    found = api.presence.sessions(app, request.users)
+    for user, sessions in zip(request.users, found.sessions, strict=True):
         named += [(session.connection, user) for session in sessions] or [(UNSET, user)]
     return named, list(found.missing)
 
@@ -242,10 +242,10 @@ def _ids(named: list[Named]) -> list[str]:
     example={"app": "default"},
     answer_example=ChannelsAnswer(1, [ChannelShown("lobby", 1)], "", []),
 )
-def channels(api: SubscriberApi, call: Call, asked: field.AppPage) -> ChannelsAnswer:
+def channels(api: SubscriberApi, call: Call, request: field.AppPage) -> ChannelsAnswer:
     """List the channels of an app that have subscribers, page by page."""
     app = call.app
-    page = api.channels.members.channels(app, after(asked.cursor) or "", asked.limit)
+    page = api.channels.members.channels(app, after(request.cursor) or "", request.limit)
     following = cursor_of(page.channels[-1].channel) if page.more else ""
     shown = [ChannelShown(each.channel, each.members) for each in page.channels]
     return ChannelsAnswer(page.total, shown, following, list(page.missing))
@@ -275,13 +275,13 @@ def channels(api: SubscriberApi, call: Call, asked: field.AppPage) -> ChannelsAn
         1, [SubscriberShown(_SAMPLE_ID, "ann", "", "cmd", 1795155802.25)], "", []
     ),
 )
-def presence(api: SubscriberApi, call: Call, asked: SubscribersQuery) -> PresenceOfChannel:
+def presence(api: SubscriberApi, call: Call, request: SubscribersQuery) -> PresenceOfChannel:
     """List the subscribers of a channel, page by page.
 
     A channel without subscribers is empty, not unknown.
     """
     app = call.app
-    page = api.channels.members.page(app, asked.channel, after(asked.cursor) or "", asked.limit)
+    page = api.channels.members.page(app, request.channel, after(request.cursor) or "", request.limit)
     shown = [
         SubscriberShown(
             each.connection,
@@ -309,14 +309,14 @@ def _raw(text: str) -> Raw | UnsetType:
     example={"app": "action:1", "channel": "1"},
     answer_example=MessagesAnswer([MessageShown(7, 1, 3, "message", "2", text="tea?")], 0),
 )
-def messages(api: SubscriberApi, call: Call, asked: ChannelMessagesQuery) -> MessagesAnswer:
+def messages(api: SubscriberApi, call: Call, request: ChannelMessagesQuery) -> MessagesAnswer:
     """List the stored messages of a channel, the newest page first.
 
-    These are the publications of a stored channel, and in apps with `keep_talks` the messages of the room of
-    the `action` dialect with this name.
+    These are the publications of a stored channel, and in apps with `store_conversations` the messages of the
+    room of the `action` dialect with this name.
     """
     page = api.store.log().entries.channel_page(
-        call.app, asked.channel, asked.before or None, asked.limit, reverse=True, revisions=True
+        call.app, request.channel, request.before or None, request.limit, reverse=True, revisions=True
     )
     shown = [shown_entry(each) for each in reversed(page.entries)]
     return MessagesAnswer(shown, shown[0].id if page.more else 0)

@@ -35,7 +35,7 @@ from imserver.transport.exchange import HttpResponse
 
 
 def commands_of(operations: Iterable[Operation]) -> dict[str, Route]:
-    """What a batch may contain, by name, of these operations."""
+    """The operations among these that a batch may contain, by name."""
     return {
         row.path.removeprefix(f"{PREFIX}/"): route_of(row)
         for row in operations
@@ -111,8 +111,8 @@ def batch(api: Api, call: Call) -> HttpResponse:
     its own route and counts as one request against the rate of the key. The answers have at most 4 MiB
     together: in place of one that does not fit any more stands 413 `answer_too_large`.
     """
-    asked: BatchRequest = call.asked
-    commands = asked.commands
+    content: BatchRequest = call.input
+    commands = content.commands
     if len(commands) > api.limits.batch_targets:
         raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
     key = key_of(call)

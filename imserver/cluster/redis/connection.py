@@ -97,8 +97,8 @@ def _read(way: str, variant: str, rest: str) -> RedisAddress:
     sentinel_options = {
         name.removeprefix("sentinel_"): options.pop(name) for name in _FOR_SENTINELS if name in options
     }
-    for made in ("host", "port"):
-        options.pop(made, None)
+    for key in ("host", "port"):
+        options.pop(key, None)
     if variant == "cluster" and options.pop("db", 0):
         raise ValueError("a Redis Cluster has no numbered databases")
     text = f"{way}{'+' if variant else ''}{variant}://{hosts_text}{slash}{before_query.partition('/')[2]}"
@@ -201,5 +201,5 @@ def connection_to(address: RedisAddress, seconds: float) -> Any:
     kind = _ManagedTls if address.tls else _Managed
     pool = SentinelConnectionPool(address.service, sentinels, connection_class=kind, **options)
     connection: Any = pool.make_connection()
-    connection.kept_alive = pool, sentinels  # the connection references its pool weakly
+    connection.keep_alive = pool, sentinels  # the connection references its pool weakly
     return connection

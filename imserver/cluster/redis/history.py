@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.cluster.history import KEPT_SECONDS, HistoryPage, Position, Retained, numbered
+from imserver.cluster.history import EPOCH_SECONDS, HistoryPage, Position, Retained, numbered
 from imserver.cluster.redis.pipeline import Command, Pipeline
 from imserver.cluster.redis.records import encoded
 from imserver.cluster.redis.recovery import RegistryRecovery
@@ -56,7 +56,7 @@ class RedisHistory:
                     _encode(each.event),
                     each.size,
                     max(1, int(each.seconds * 1000)),
-                    int(max(KEPT_SECONDS, each.seconds) * 1000),
+                    int(max(EPOCH_SECONDS, each.seconds) * 1000),
                     (ID_SECONDS if each.id else _CALL_SECONDS) * 1000,
                 )
                 for each in publications
@@ -94,7 +94,7 @@ class RedisHistory:
             -1 if since is None else since.offset,
             limit,
             int(reverse),
-            int(KEPT_SECONDS * 1000),
+            int(EPOCH_SECONDS * 1000),
         )
 
     def _keys(self, app: str, channel: str) -> tuple[bytes, bytes]:
@@ -108,7 +108,7 @@ class RedisHistory:
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:
     epoch, top, first, publications = reply[0].decode(), int(reply[1]), int(reply[2]), reply[3]
-    found = [numbered(_decode(each), epoch, first + place) for place, each in enumerate(publications)]
+    found = [numbered(_decode(each), epoch, first + index) for index, each in enumerate(publications)]
     return HistoryPage(found[::-1] if reverse else found, Position(epoch, top))
 
 

@@ -27,7 +27,7 @@ _SERVERS_EVERY_SECONDS: Final = 60
 _SERVERS_SECONDS: Final = 7200
 
 _PAST_EPOCHS: Final = 16
-"""How many earlier epochs each login names as dead. What older ones have left was cleaned up."""
+"""How many earlier epochs each login names as dead. The data of older ones was cleaned up."""
 
 _RUN_ID: Final = re.compile(rb"run_id:(\w+)")
 

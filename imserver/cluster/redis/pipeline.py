@@ -76,7 +76,7 @@ class Pipeline:
         self._posted: deque[Command] = deque()
         self._busy = False
         """A pipeline is under way, or will be sent at the end of this turn."""
-        self._asked: list[tuple[int, int, Waiter[Any]]] = []
+        self._callers: list[tuple[int, int, Waiter[Any]]] = []
         self._commands: list[Command] = []
         """The pipeline that is under way: its callers with their parts, and its commands."""
         self._handed_over = False
@@ -154,7 +154,7 @@ class Pipeline:
 
     def _send(self) -> None:
         """Send what is queued. Callback: never switches."""
-        self._asked, self._commands = self._gather()
+        self._callers, self._commands = self._gather()
         commands = self._commands
         if not commands:
             self._finish([])
@@ -193,10 +193,10 @@ class Pipeline:
             if isinstance(reply, Exception):
                 log.error("Redis refused %s: %s", command[0], reply)
         self._busy, self._commands = False, []
-        if replies is not None and len(self._asked) == 1:
+        if replies is not None and len(self._callers) == 1:
             # Saves a wake-up of the loop. Many callers share its turns with the sockets.
-            [(first, last, waiter)] = self._asked
-            self._asked = []
+            [(first, last, waiter)] = self._callers
+            self._callers = []
             waiter.switch(replies[first:last])
         else:
             self._answer_all(replies)
@@ -227,12 +227,12 @@ class Pipeline:
             commands.append(self._posted.popleft())
         self._post_due = self._timer_runs = bool(self._posted)
         self._timer.stop()
-        asked = []
+        callers = []
         while self._requests and len(commands) < _PIPELINE_COMMANDS:
             pending, waiter = self._requests.popleft()
-            asked.append((len(commands), len(commands) + len(pending), waiter))
+            callers.append((len(commands), len(commands) + len(pending), waiter))
             commands += pending
-        return asked, commands
+        return callers, commands
 
     def _fail(self, error: RedisUnavailable) -> None:
         if self.closed:
@@ -247,8 +247,8 @@ class Pipeline:
             self._answer(self._requests.popleft()[1], None)
 
     def _answer_all(self, replies: list[Any] | None) -> None:
-        asked, self._asked = self._asked, []
-        for first, last, waiter in asked:
+        callers, self._callers = self._callers, []
+        for first, last, waiter in callers:
             self._answer(waiter, None if replies is None else replies[first:last])
 
     def _answer(self, waiter: Waiter[Any], replies: list[Any] | None) -> None:

@@ -174,7 +174,7 @@ class SequenceNumbers:
         """The number of the last item sent there; 0 if there was none."""
         return self._last.pop(destination, 0)
 
-    def keep(self, destination: int, last: int) -> None:
+    def retain(self, destination: int, last: int) -> None:
         """Remember the number of the last item sent."""
         if last:
             self._last[destination] = last

@@ -192,7 +192,7 @@ class Rpc:
 
     def update(self, leases: Mapping[int, Lease]) -> None:
         """Disconnect peers without a lease; their queued items are dropped and counted. Never switches."""
-        self._peers.keep(leases)
+        self._peers.retain(leases)
 
     # --- data -----------------------------------------------------------------------------------------------
 
@@ -326,11 +326,11 @@ class PeerTable:
         self._peers[lease.epoch] = peer
         return peer
 
-    def keep(self, epochs: Container[int]) -> None:
+    def retain(self, epochs: Container[int]) -> None:
         """Disconnect all other peers; their queued items are dropped and counted. Never switches."""
         for epoch in [epoch for epoch in self._peers if epoch not in epochs]:
             peer = self._peers.pop(epoch)
-            self._numbers.keep(epoch, peer.number)
+            self._numbers.retain(epoch, peer.number)
             self._waiting.pop(peer, None)
             peer.close()
 

@@ -80,7 +80,7 @@ _read_result = msgspec.msgpack.Decoder(tuple[Answer]).decode
 
 
 class Wire(ChannelBase):  # type: ignore[misc]
-    """What zerorpc's classes send and receive events through."""
+    """The socket through which zerorpc's classes send and receive events."""
 
     def __init__(
         self,

@@ -290,7 +290,7 @@ class ActionService:
         if code != errors.REPLY_OK:
             return Reply(code)
         app, user = app_and_user(connection)
-        storing, rooms = self._channels.keeps_talks(app), self._rooms_of(app, user)
+        storing, rooms = self._channels.stores_conversations(app), self._rooms_of(app, user)
         # Nobody has an id that is too long.
         reachable = not command.room and self._sessions.takes_user(app, command.peer)
         connection.dialect_state = ActionState(
@@ -342,7 +342,7 @@ class ActionService:
         app, user = app_and_user(connection)
         state = connection.dialect_state
         peer, room = (state.peer, state.room) if isinstance(state, ActionState) else ("", "")
-        storing = self._channels.keeps_talks(app)
+        storing = self._channels.stores_conversations(app)
         if (storing and peer not in ("", user)) or (
             room and (storing or self._channels.is_stored(app, room))
         ):

@@ -102,9 +102,9 @@ def _heartbeat(data: bytes, _seq: str) -> Heartbeat:
 
 def _say(data: bytes, seq: str) -> Say:
     try:
-        said = _decode_say(data)
-        if 0 <= said.app <= MAX_NUMBER:
-            return Say(said.type, said.text, seq)
+        request = _decode_say(data)
+        if 0 <= request.app <= MAX_NUMBER:
+            return Say(request.type, request.text, seq)
     except (ValueError, RecursionError):
         pass
     fields = fields_of(data)

@@ -72,7 +72,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CentrifugeApi(Struct, frozen=True):
-    """What the methods use. ``app``: that of keys for several apps."""
+    """The services that the methods use. ``app``: that of keys for several apps."""
 
     publishing: Publishing
     connections: Connections
@@ -199,37 +199,39 @@ class _Command(Struct):
 # --- methods ------------------------------------------------------------------------------------------------
 
 
-def _json_in(asked: _Message) -> bytes:
+def _json_in(request: _Message) -> bytes:
     """The payload, which must be JSON."""
     try:
-        data = b64decode(asked.b64data, validate=True) if asked.b64data else bytes(asked.data)
+        data = b64decode(request.b64data, validate=True) if request.b64data else bytes(request.data)
         msgspec.json.decode(data)
     except (BadBase64, ValueError, RecursionError):
         raise MethodFailed(codes.BAD_DATA) from None
     return data
 
 
-def publish(api: CentrifugeApi, app: str, asked: _Publish) -> dict[str, Any]:
+def publish(api: CentrifugeApi, app: str, request: _Publish) -> dict[str, Any]:
     """Publish to a channel; ``#`` and a user: push to this user. May switch."""
-    (result,) = _publish_each(api, app, asked, [asked.channel])
+    (result,) = _publish_each(api, app, request, [request.channel])
     if "error" in result:
         raise MethodFailed(result["error"]["code"])
     published: dict[str, Any] = result["result"]
     return published
 
 
-def broadcast(api: CentrifugeApi, app: str, asked: _Broadcast) -> dict[str, Any]:
+def broadcast(api: CentrifugeApi, app: str, request: _Broadcast) -> dict[str, Any]:
     """Publish the same to several channels. May switch."""
-    if not 0 < len(asked.channels) <= MAX_CHANNELS:
+    if not 0 < len(request.channels) <= MAX_CHANNELS:
         raise MethodFailed(codes.BAD_DATA)
-    return {"responses": _publish_each(api, app, asked, asked.channels)}
+    return {"responses": _publish_each(api, app, request, request.channels)}
 
 
-def _publish_each(api: CentrifugeApi, app: str, asked: _Message, channels: list[str]) -> list[dict[str, Any]]:
+def _publish_each(
+    api: CentrifugeApi, app: str, request: _Message, channels: list[str]
+) -> list[dict[str, Any]]:
     """Publish once to each channel for an idempotency key. May switch."""
-    data = _json_in(asked)
+    data = _json_in(request)
     try:
-        tags = encode_tags(asked.tags)
+        tags = encode_tags(request.tags)
     except ChannelRefused as refused:
         raise MethodFailed(codes.LIMIT_EXCEEDED, str(refused)) from None
     found = api.publishing.to_channels(
@@ -237,8 +239,8 @@ def _publish_each(api: CentrifugeApi, app: str, asked: _Message, channels: list[
         [f"user:{name[1:]}" if name.startswith("#") and len(name) > 1 else name for name in channels],
         Event("msg", "", "", type="custom", data=data),
         tags=tags,
-        with_history=not asked.skip_history,
-        key=asked.idempotency_key,
+        with_history=not request.skip_history,
+        key=request.idempotency_key,
         digest=hash((data, tags)),
     )
     return list(map(_publish_result, found))
@@ -253,37 +255,37 @@ def _publish_result(found: Published | ChannelRefused | IdReused) -> dict[str, A
     return {"result": {} if position is None else {"offset": position.offset, "epoch": position.epoch}}
 
 
-def _connections_of(api: CentrifugeApi, app: str, asked: _OfUser) -> list[str]:
+def _connections_of(api: CentrifugeApi, app: str, request: _OfUser) -> list[str]:
     """The ids of a user's connections of this dialect, or the named one if it is that user's. May switch."""
-    if asked.session:  # it would narrow the request, so it cannot be ignored
+    if request.session:  # it would narrow the request, so it cannot be ignored
         raise MethodFailed(codes.BAD_DATA, "session is not supported")
-    if asked.client:
-        (found,) = api.connections.about(app, [asked.client])
-        mine = found is not None and found.user == asked.user and found.dialect == NAME
-        return [asked.client] if mine else []
-    if not asked.user:
+    if request.client:
+        (found,) = api.connections.about(app, [request.client])
+        mine = found is not None and found.user == request.user and found.dialect == NAME
+        return [request.client] if mine else []
+    if not request.user:
         raise MethodFailed(codes.BAD_DATA)
-    (sessions,) = api.presence.sessions(app, [asked.user]).sessions
+    (sessions,) = api.presence.sessions(app, [request.user]).sessions
     return [session.connection for session in sessions if session.dialect == NAME]
 
 
-def subscribe(api: CentrifugeApi, app: str, asked: _Subscribe) -> dict[str, Any]:
+def subscribe(api: CentrifugeApi, app: str, request: _Subscribe) -> dict[str, Any]:
     """Subscribe the connections of a user to a channel. May switch."""
-    about = SubscriptionAbout(_bytes_of(asked.info), _bytes_of(asked.data), _end(asked.expire_at))
-    if asked.channel.startswith("#"):
+    about = SubscriptionAbout(_bytes_of(request.info), _bytes_of(request.data), _end(request.expire_at))
+    if request.channel.startswith("#"):
         raise MethodFailed(codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it")
-    ids, since = _connections_of(api, app, asked), asked.recover_since
+    ids, since = _connections_of(api, app, request), request.recover_since
     position = None if since is None else Position(since.epoch, _bounded(since.offset))
-    api.connections.join_each(app, ids, asked.channel, msgspec.msgpack.encode(about), position)
+    api.connections.join_each(app, ids, request.channel, msgspec.msgpack.encode(about), position)
     return {}
 
 
-def unsubscribe(api: CentrifugeApi, app: str, asked: _Unsubscribe) -> dict[str, Any]:
+def unsubscribe(api: CentrifugeApi, app: str, request: _Unsubscribe) -> dict[str, Any]:
     """End the subscriptions of a user to a channel; ``""``: to all channels. May switch."""
     connections = api.connections
-    ids = _connections_of(api, app, asked)
-    channels = {asked.channel: None}
-    if not asked.channel:
+    ids = _connections_of(api, app, request)
+    channels = {request.channel: None}
+    if not request.channel:
         found = connections.about(app, ids)
         channels = dict.fromkeys(channel for each in found if each is not None for channel in each.channels)
     for channel in channels:
@@ -296,13 +298,13 @@ def unsubscribe(api: CentrifugeApi, app: str, asked: _Unsubscribe) -> dict[str, 
     return {}
 
 
-def disconnect(api: CentrifugeApi, app: str, asked: _Disconnect) -> dict[str, Any]:
+def disconnect(api: CentrifugeApi, app: str, request: _Disconnect) -> dict[str, Any]:
     """Close connections of a user: all of them, in every dialect, unless some are named. May switch."""
-    given = asked.disconnect
-    if given is None and not (asked.client or asked.session or asked.whitelist):
-        if not asked.user:
+    given = request.disconnect
+    if given is None and not (request.client or request.session or request.whitelist):
+        if not request.user:
             raise MethodFailed(codes.BAD_DATA)
-        api.sessions.close(app, [asked.user])
+        api.sessions.close(app, [request.user])
         return {}
     code, reason = (0, "") if given is None else (given.code, given.reason)
     as_given = code != 0
@@ -312,20 +314,20 @@ def disconnect(api: CentrifugeApi, app: str, asked: _Disconnect) -> dict[str, An
         raise MethodFailed(codes.BAD_DATA)
     else:
         reason = reason or errors.DISCONNECTED
-    for connection in _connections_of(api, app, asked):
-        if connection not in asked.whitelist:
+    for connection in _connections_of(api, app, request):
+        if connection not in request.whitelist:
             api.connections.close(app, connection, code, reason, as_given)
     return {}
 
 
-def refresh(api: CentrifugeApi, app: str, asked: _Refresh) -> dict[str, Any]:
+def refresh(api: CentrifugeApi, app: str, request: _Refresh) -> dict[str, Any]:
     """Change when the sessions of a user end and what others see of them, or end them now. May switch."""
     connections = api.connections
-    for connection in _connections_of(api, app, asked):
-        if asked.expired:
+    for connection in _connections_of(api, app, request):
+        if request.expired:
             connections.close(app, connection, errors.CLOSE_TOKEN_INVALID)
         else:
-            query = RefreshConnection(app, connection, _end(asked.expire_at), _bytes_of(asked.info))
+            query = RefreshConnection(app, connection, _end(request.expire_at), _bytes_of(request.info))
             connections.query(connection, "refresh", query, bool)
     return {}
 
@@ -352,43 +354,43 @@ def _options(api: CentrifugeApi, app: str, channel: str) -> ChannelSettings:
     return api.channels.options(app, channel)
 
 
-def presence(api: CentrifugeApi, app: str, asked: _OfChannel) -> dict[str, dict[str, ClientView]]:
+def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dict[str, ClientView]]:
     """The subscribers of a channel. May switch."""
-    if not _options(api, app, asked.channel).presence:
+    if not _options(api, app, request.channel).presence:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    page = api.channels.members.page(app, asked.channel, limit=MAX_PRESENCE)
+    page = api.channels.members.page(app, request.channel, limit=MAX_PRESENCE)
     return {"presence": infos_of_members(page.members)}
 
 
-def count_presence(api: CentrifugeApi, app: str, asked: _OfChannel) -> Struct:
+def count_presence(api: CentrifugeApi, app: str, request: _OfChannel) -> Struct:
     """How many subscribers and users a channel has. May switch."""
-    if not _options(api, app, asked.channel).presence:
+    if not _options(api, app, request.channel).presence:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    return presence_stats(api.channels, app, asked.channel)
+    return presence_stats(api.channels, app, request.channel)
 
 
-def history(api: CentrifugeApi, app: str, asked: _History) -> HistoryResult:
+def history(api: CentrifugeApi, app: str, request: _History) -> HistoryResult:
     """Publications of a channel. May switch."""
-    if not _options(api, app, asked.channel).has_history:
+    if not _options(api, app, request.channel).has_history:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    since = None if asked.since is None else (asked.since.epoch, _bounded(asked.since.offset))
-    limit = max(asked.limit, -1)
-    return history_view(history_since(api.channels, app, asked.channel, since, limit, asked.reverse))
+    since = None if request.since is None else (request.since.epoch, _bounded(request.since.offset))
+    limit = max(request.limit, -1)
+    return history_view(history_since(api.channels, app, request.channel, since, limit, request.reverse))
 
 
-def remove_history(api: CentrifugeApi, app: str, asked: _OfChannel) -> dict[str, Any]:
+def remove_history(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, Any]:
     """Remove the publications of a channel. May switch."""
-    if not _options(api, app, asked.channel).has_history:
+    if not _options(api, app, request.channel).has_history:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    api.channels.remove_history(app, asked.channel)
+    api.channels.remove_history(app, request.channel)
     return {}
 
 
-def list_channels(api: CentrifugeApi, app: str, asked: _Channels) -> dict[str, Any]:
+def list_channels(api: CentrifugeApi, app: str, request: _Channels) -> dict[str, Any]:
     """The channels with subscribers, all or those that fit a pattern. May switch."""
-    if len(asked.pattern.encode()) > MAX_NAME_BYTES:
+    if len(request.pattern.encode()) > MAX_NAME_BYTES:
         raise MethodFailed(codes.BAD_DATA, f"a pattern has at most {MAX_NAME_BYTES} bytes")
-    fits = re.compile(translate(asked.pattern)).match if asked.pattern else None
+    fits = re.compile(translate(request.pattern)).match if request.pattern else None
     found: dict[str, dict[str, int]] = {}
     after = ""
     while len(found) < MAX_LISTED:
@@ -404,8 +406,8 @@ def list_channels(api: CentrifugeApi, app: str, asked: _Channels) -> dict[str, A
     return {"channels": found}
 
 
-def info(api: CentrifugeApi, app: str, _asked: _Info) -> dict[str, Any]:
-    """What the app is like. One row stands for all nodes. May switch."""
+def info(api: CentrifugeApi, app: str, _request: _Info) -> dict[str, Any]:
+    """The numbers of the app. One row stands for all nodes. May switch."""
     count = api.presence.counts([app]).apps[app]
     node = api.lease().node
     return {
@@ -484,7 +486,7 @@ _decode_lines = msgspec.json.Decoder(_Command).decode_lines
 def _read(decode: Callable[[bytes], Any], api: CentrifugeApi, call: Call) -> None:
     """Decode the request, and choose the app by the key."""
     try:
-        call.asked = decode(call.body)
+        call.input = decode(call.body)
     except (ValueError, RecursionError) as error:
         raise BadBody(str(error)) from None
     apps = call.principal.apps
@@ -497,15 +499,15 @@ def _read(decode: Callable[[bytes], Any], api: CentrifugeApi, call: Call) -> Non
 def _read_commands(decode: Callable[[bytes], list[Any]], api: CentrifugeApi, call: Call) -> None:
     """As :func:`_read`, of a request with several commands. Each counts as one request."""
     _read(decode, api, call)
-    if len(call.asked) > MAX_CHANNELS:
+    if len(call.input) > MAX_CHANNELS:
         raise BadBody(f"a request has at most {MAX_CHANNELS} commands")
-    call.cost = max(1, len(call.asked))
+    call.cost = max(1, len(call.input))
 
 
-def _run(method: Method, api: CentrifugeApi, app: str, asked: Any) -> dict[str, Any]:
+def _run(method: Method, api: CentrifugeApi, app: str, request: Any) -> dict[str, Any]:
     """The reply of a method. May switch."""
     try:
-        return {"result": method.function(api, app, asked)}
+        return {"result": method.function(api, app, request)}
     except MethodFailed as failed:
         return _error(failed.code, failed.detail)
     except ChannelRefused as refused:
@@ -513,7 +515,7 @@ def _run(method: Method, api: CentrifugeApi, app: str, asked: Any) -> dict[str, 
 
 
 def _answer(method: Method, api: CentrifugeApi, call: Call) -> HttpResponse:
-    reply = _run(method, api, call.app, call.asked)
+    reply = _run(method, api, call.app, call.input)
     if "error" in reply and call.request.headers.get("x-centrifugo-error-mode") == "transport":
         error = reply["error"]
         return HttpResponse(_STATUSES.get(error["code"], 400), _encode(error))
@@ -522,7 +524,7 @@ def _answer(method: Method, api: CentrifugeApi, call: Call) -> HttpResponse:
 
 def _answer_batch(api: CentrifugeApi, call: Call) -> HttpResponse:
     """Run several methods, one after the other. Each needs its own permission."""
-    commands: list[dict[str, Raw]] = call.asked
+    commands: list[dict[str, Raw]] = call.input
     answers = BatchAnswers()
     for command in commands:
         given = [(name, bytes(content)) for name, content in command.items() if bytes(content) != b"null"]
@@ -534,7 +536,7 @@ def _answer_batch(api: CentrifugeApi, call: Call) -> HttpResponse:
 
 def _answer_commands(api: CentrifugeApi, call: Call) -> HttpResponse:
     """Run the commands of older clients, one after the other. Each needs its own permission."""
-    commands: list[_Command] = call.asked
+    commands: list[_Command] = call.input
     if not commands:
         raise BadBody("a request has a command")
     answers = BatchAnswers()
@@ -553,11 +555,11 @@ def _run_command(api: CentrifugeApi, call: Call, name: str, content: bytes) -> d
     if not may(call.principal, method.need, call.app):
         return _error(codes.PERMISSION_DENIED)
     try:
-        asked = _decode(method.request, content)
+        request = _decode(method.request, content)
     except (ValueError, RecursionError):
         return _error(codes.BAD_DATA)
     try:
-        return _run(method, api, call.app, asked)
+        return _run(method, api, call.app, request)
     except Unavailable:
         return _error(codes.INTERNAL)
     except Exception:  # the other commands have answers

@@ -1,4 +1,4 @@
-"""What a connection token of a client of Centrifugo says beyond its user and its end."""
+"""The claims of Centrifugo's connection tokens besides user and end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imserver.auth.tokens import UnverifiedClaims, VerifiedPayload, decode_claim
 
 
 class SubscriptionClaims(Struct, frozen=True):
-    """What a connection token says about a channel in which the server subscribes the client.
+    """The claims of a connection token about a channel to which the server subscribes the client.
 
     ``info``: JSON about the client for others in the channel. ``data``: JSON for the client.
     """
@@ -21,7 +21,7 @@ class SubscriptionClaims(Struct, frozen=True):
 
 
 class ConnectionClaims(Struct, frozen=True):
-    """What a verified connection token, or a back end, says of a client beyond its user and its end.
+    """The facts about a client besides user and end, from a verified connection token or a back end.
 
     ``info``: JSON about the client for others. ``data``: JSON for the client. ``channels``, ``subs``: the
     channels in which the server subscribes the client. ``meta``: JSON about it for the back end only.
@@ -58,7 +58,7 @@ _decode_request = msgspec.json.Decoder(ConnectionRequest).decode
 
 
 def connection_claims(payload: VerifiedPayload) -> ConnectionClaims:
-    """What a connection token says beyond its user and its end. Raises BadToken."""
+    """The claims of a connection token besides user and end. Raises BadToken."""
     return decode_claims(_decode_connection, payload)
 
 

@@ -88,7 +88,7 @@ class Emulation:
         return Emulated.ACCEPTED
 
     def _run(self, stream: Connection) -> None:
-        """Greenlet: serve what waits."""
+        """Greenlet: run the queued commands."""
         waiting = self._waiting[stream]
         try:
             while waiting and stream.state == OPEN:

@@ -1,8 +1,8 @@
 """The centrifuge dialect: clients of Centrifugo log in with a token of the app, and use channels.
 
-Who has no token is a connection without a user, if the app is open. Their tokens may renew a session or a
-subscription until :data:`GRACE_SECONDS` after its end. A back end of the app (``back_ends``) may decide about
-connections without a token, and renew sessions and subscriptions.
+If the app is open, a client without a token becomes a connection without a user. Their tokens may renew a
+session or a subscription until :data:`GRACE_SECONDS` after its end. A back end of the app (``back_ends``) may
+decide about connections without a token, and renew sessions and subscriptions.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ REFUSALS: Final = {
 
 
 class _Connected(ConnectionClaims, frozen=True):
-    """What a back end answers about a connection without a token."""
+    """The answer of a back end about a connection without a token."""
 
     user: str = ""
     expire_at: int | float | None = None
@@ -136,7 +136,7 @@ class _Admission(Struct, frozen=True):
 
 
 class _Renewed(Struct):
-    """What a back end answers about a session or a subscription at its end."""
+    """The answer of a back end about a session or a subscription that ends."""
 
     expired: bool = False
     expire_at: int = 0
@@ -445,17 +445,17 @@ class CentrifugeService:
             return
         if command.token:
             state.by_token = frozenset(wanted)
-        positions = {name: Position(*place) for name, place in command.recover.items() if name in wanted}
+        positions = {name: Position(*each) for name, each in command.recover.items() if name in wanted}
         try:
             self._follow(connection, state)
             for channel in requested:
                 self._commands.permit(connection, channel, "")
             for channel, about in wanted.items():
                 set_info(state, channel, _bytes_of(about.info))
-            places = {channel: positions.get(channel) for channel in wanted}
-            found = self._channels.subscribe_each(connection, places)
+            since = {channel: positions.get(channel) for channel in wanted}
+            found = self._channels.subscribe_each(connection, since)
             state.by_server = {*found} or None
-            # Nothing is recovered of the channel of the user: most of what it carries is stored nowhere.
+            # The channel of the user has no recovery: most of its messages are stored nowhere.
             personal_result = SubscribeResult(was_recovering=personal in command.recover)
             subs = {personal: personal_result} if connection.user else {}
             for channel, each in found.items():
@@ -555,10 +555,10 @@ class CentrifugeService:
         app = connection.app or ""
         before = [name for name in state.by_server or () if self._channels.members.has(connection, name)]
         state.by_server = {*before, channel}
-        said = _read_about(about) if about else SubscriptionAbout()
-        set_info(state, channel, said.info)
-        _set_end(state, channel, said.expires_at)
-        result = SubscribeResult(data=Raw(said.data) if said.data else UNSET)
+        data = _read_about(about) if about else SubscriptionAbout()
+        set_info(state, channel, data.info)
+        _set_end(state, channel, data.expires_at)
+        result = SubscribeResult(data=Raw(data.data) if data.data else UNSET)
         if position is not None:
             result.recoverable = result.positioned = True
             result.epoch, result.offset = position.epoch, position.offset

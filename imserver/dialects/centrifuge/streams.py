@@ -114,10 +114,10 @@ def _read(_emulation: Emulation, call: Call) -> None:
     """Decode the request: its session, and the commands."""
     try:
         if _is_protobuf(call.request.headers.get("content-type", "")):
-            call.asked = read_emulation(call.body)
+            call.input = read_emulation(call.body)
         else:
-            asked = msgspec.json.decode(call.body, type=_Emulation)
-            call.asked = asked.session, asked.data.encode()
+            emulation = msgspec.json.decode(call.body, type=_Emulation)
+            call.input = emulation.session, emulation.data.encode()
     except (ValueError, RecursionError) as error:
         raise BadBody(str(error)) from None
 
@@ -132,7 +132,7 @@ _ACCEPTED: Final = HttpResponse(200, b"{}")
 
 def _emulate(emulation: Emulation, call: Call) -> HttpResponse:
     """Serve commands of a stream. After 404 and 5xx clients close their stream and reconnect. May switch."""
-    session, data = call.asked
+    session, data = call.input
     problem = _PROBLEMS.get(emulation.serve(session, data))
     if problem is not None:
         raise ApiProblem(problem)

@@ -84,7 +84,7 @@ _COMMAND_DEPTH: Final = 4
 _REJECT_UNRECOVERED: Final = 2
 """Bit of ``flag``."""
 _BAD_REQUEST: Final = errors.CLOSE_BAD_PAYLOAD
-"""Our close code for what is no frame of this protocol."""
+"""Our close code after bytes that are no frame of this protocol."""
 
 CLOSE_CODES: Final = {
     # Clients of Centrifugo reconnect after 3000 to 3499 and 4000 to 4499, and not after 3500 to 3999 and 4500
@@ -227,38 +227,38 @@ def _json_or_none(data: Raw) -> bytes:
     return _json(data) if data and bytes(data) != b"null" else b""
 
 
-def _login(asked: _Connect) -> Command:
-    subs = {} if asked.subs is None else asked.subs
+def _login(request: _Connect) -> Command:
+    subs = {} if request.subs is None else request.subs
     recover = {name: (each.epoch, _offset(each.offset)) for name, each in subs.items() if each.recover}
-    data = _json_or_none(asked.data)
-    return CentrifugeLogin(asked.token, recover, data, asked.name, asked.version, asked.headers or {})
+    data = _json_or_none(request.data)
+    return CentrifugeLogin(request.token, recover, data, request.name, request.version, request.headers or {})
 
 
-def _subscribe(asked: _Subscribe) -> Command:
-    if asked.type != 0:
+def _subscribe(request: _Subscribe) -> Command:
+    if request.type != 0:
         raise Refused(codes.NOT_AVAILABLE)
     return Subscribe(
-        asked.channel,
-        asked.token,
-        asked.recover,
-        asked.epoch,
-        _offset(asked.offset),
-        asked.positioned,
-        asked.recoverable,
-        asked.delta == "fossil",
-        _json_or_none(asked.data),
-        asked.flag & _REJECT_UNRECOVERED > 0,
+        request.channel,
+        request.token,
+        request.recover,
+        request.epoch,
+        _offset(request.offset),
+        request.positioned,
+        request.recoverable,
+        request.delta == "fossil",
+        _json_or_none(request.data),
+        request.flag & _REJECT_UNRECOVERED > 0,
     )
 
 
-def _publish(asked: _Publish) -> Command:
-    return Publish(asked.channel, _json(asked.data))
+def _publish(request: _Publish) -> Command:
+    return Publish(request.channel, _json(request.data))
 
 
-def _history(asked: _History) -> Command:
-    since = asked.since
-    place = None if since is None else (since.epoch, _offset(since.offset))
-    return AskHistory(asked.channel, max(asked.limit, -1), place, asked.reverse)
+def _history(request: _History) -> Command:
+    since = request.since
+    position = None if since is None else (since.epoch, _offset(since.offset))
+    return AskHistory(request.channel, max(request.limit, -1), position, request.reverse)
 
 
 def _group_members(data: bytes) -> tuple[str, ...]:
@@ -295,11 +295,11 @@ RPC_METHODS: Final = {**STORED_COMMANDS, **SIGNAL_COMMANDS, **BOT_COMMANDS, **_G
 dialect."""
 
 
-def _rpc(asked: _Rpc) -> Command:
-    read = RPC_METHODS.get(asked.method)
+def _rpc(request: _Rpc) -> Command:
+    read = RPC_METHODS.get(request.method)
     if read is None:
-        return AskBackEnd(asked.method, _json_or_none(asked.data))
-    data = bytes(asked.data) or b"{}"
+        return AskBackEnd(request.method, _json_or_none(request.data))
+    data = bytes(request.data) or b"{}"
     if has_nul(data):
         raise Refused(codes.BAD_DATA)
     return read(data)
@@ -308,14 +308,14 @@ def _rpc(asked: _Rpc) -> Command:
 _READERS: Final[dict[str, Callable[[Any], Command]]] = {
     "connect": _login,
     "subscribe": _subscribe,
-    "unsubscribe": lambda asked: Unsubscribe(asked.channel),
+    "unsubscribe": lambda request: Unsubscribe(request.channel),
     "publish": _publish,
-    "presence": lambda asked: AskPresence(asked.channel),
-    "presence_stats": lambda asked: AskPresenceStats(asked.channel),
+    "presence": lambda request: AskPresence(request.channel),
+    "presence_stats": lambda request: AskPresenceStats(request.channel),
     "history": _history,
     "rpc": _rpc,
-    "refresh": lambda asked: RefreshLogin(asked.token),
-    "sub_refresh": lambda asked: RefreshSubscription(asked.channel, asked.token),
+    "refresh": lambda request: RefreshLogin(request.token),
+    "sub_refresh": lambda request: RefreshSubscription(request.channel, request.token),
 }
 """Every command that is carried out: its name on the wire, and the function that makes it."""
 
@@ -333,7 +333,7 @@ class ClientView(Struct, omit_defaults=True):
 
 
 class PublicationView(Struct, omit_defaults=True):
-    """What was published. ``info``: the client that did it (None: a back end).
+    """A publication. ``info``: the client that did it (None: a back end).
 
     ``data``: text for subscribers that read deltas, which is a string in JSON.
     """
@@ -512,7 +512,7 @@ class CentrifugeDialect(Dialect):
     def decode(self, payload: bytes) -> Request:
         """Read one command. Pings, pongs and messages without an answer carry nothing for this server.
 
-        Raises BadFrame. What is no command closes the connection, as in the original.
+        Raises BadFrame. A frame that is no command closes the connection, as in the original.
         """
         try:
             given = self._read(payload)
@@ -633,16 +633,16 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
     def split(self, payload: bytes) -> Sequence[bytes]:
         """The commands in a frame. Raises BadFrame."""
         commands: list[bytes] = []
-        place = 0
-        while place < len(payload):
+        at = 0
+        while at < len(payload):
             try:
-                size, start = _read_varint(payload, place)
+                size, start = _read_varint(payload, at)
             except IndexError:
                 raise BadFrame(None, _BAD_REQUEST) from None
-            place = start + size
-            if place > len(payload) or len(commands) == MAX_COMMANDS:
+            at = start + size
+            if at > len(payload) or len(commands) == MAX_COMMANDS:
                 raise BadFrame(None, _BAD_REQUEST)
-            commands.append(payload[start:place])
+            commands.append(payload[start:at])
         return commands
 
     def _read(self, payload: bytes) -> dict[str, Any]:
@@ -696,19 +696,19 @@ def read_emulation(body: bytes) -> tuple[str, bytes]:
     return request.session, request.data
 
 
-def _read_varint(data: bytes, place: int) -> tuple[int, int]:
-    """Decode the number that begins at ``place``. Return it and its end.
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """Decode the number that begins at ``at``. Return it and its end.
 
     Raises IndexError, also for a number of more than five bytes: no frame is that long, and the time to
     decode it grows with the square of its bytes.
     """
     value = 0
     for shift in range(0, 35, 7):
-        byte = data[place]
+        byte = data[at]
         value |= (byte & 0x7F) << shift
-        place += 1
+        at += 1
         if byte < 0x80:
-            return value, place
+            return value, at
     raise IndexError
 
 

@@ -37,7 +37,7 @@ _decode_text = msgspec.json.Decoder(str).decode
 
 
 class ClientBody(Struct, rename="camel", forbid_unknown_fields=True):
-    """One route's fields. Those of the type ``str | None`` without a default value are required."""
+    """One route's fields. Fields of the type ``str | None`` without a default value are required."""
 
 
 class RegisterBody(ClientBody):
@@ -192,7 +192,7 @@ STYLE: Final[Style] = _Style()
 
 
 class ClientApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     service: ClientService
     connections: Connections
@@ -237,8 +237,8 @@ def _required(value: str | None, name: str) -> str:
 
 def _read_system(api: ClientApi, call: Call) -> None:
     """Set the system of a request."""
-    call.asked = _system_of(call)
-    call.app = api.service.app_of(call.asked)
+    call.input = _system_of(call)
+    call.app = api.service.app_of(call.input)
 
 
 class _Driven(Generic[B]):
@@ -249,7 +249,7 @@ class _Driven(Generic[B]):
         self._function = function
 
     def __call__(self, api: ClientApi, call: Call) -> HttpResponse:
-        if not api.service.is_registered(call.asked):
+        if not api.service.is_registered(call.input):
             return UNKNOWN_SYSTEM
         return self._function(api, call.app, self._reader.read(call.body))
 
@@ -372,19 +372,19 @@ _read_registration = BodyReader(RegisterBody).read
 
 
 def _read_new_system(api: ClientApi, call: Call) -> None:
-    call.asked = _read_registration(call.body).system_id
-    call.app = api.service.app_of(call.asked or "")
+    call.input = _read_registration(call.body).system_id
+    call.app = api.service.app_of(call.input or "")
 
 
 def register(api: ClientApi, call: Call) -> HttpResponse:
     """``/api/register``, by any method: register a system permanently, for all nodes."""
     try:
-        made = api.service.register(_required(call.asked, "SystemId"))
+        is_new = api.service.register(_required(call.input, "SystemId"))
     except BadSystem:
         return UNKNOWN_SYSTEM
     except TooManyTenants:
         return TOO_MANY_SYSTEMS
-    return DONE if made else TAKEN
+    return DONE if is_new else TAKEN
 
 
 _ANY: Final = ("POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -195,13 +195,13 @@ class ClientService:
         # No answer: ``leave`` distinguishes a dead node from one that does not answer.
         return self._connections.leave(app, client_id, group) if answer is None else answer
 
-    def _unbind_here(self, asked: Unbind) -> Left:
-        connection = self._connections.find(asked.app, asked.client_id)
+    def _unbind_here(self, query: Unbind) -> Left:
+        connection = self._connections.find(query.app, query.client_id)
         if connection is None:
             return Left.UNKNOWN
-        if not self._channels.members.leave(asked.app, asked.group, connection):
+        if not self._channels.members.leave(query.app, query.group, connection):
             return Left.ABSENT
-        self._notify(connection, asked.group, "offline")
+        self._notify(connection, query.group, "offline")
         return Left.LEFT
 
     def _joined(

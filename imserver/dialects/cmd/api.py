@@ -70,7 +70,7 @@ _MOST_BLOCKERS: Final = 10_000
 
 
 class SendApi(Struct, frozen=True):
-    """What the routes that send use. ``rates``: of the messages of users."""
+    """The services of the routes that send. ``rates``: of the messages of users."""
 
     pushes: Pushes
     relations: Relations
@@ -213,7 +213,7 @@ def send_message_batch(api: SendApi, call: Call) -> HttpResponse:
 
     May switch: a large batch lets other greenlets run in between.
     """
-    batch: Batch = call.asked
+    batch: Batch = call.input
     if (batch.messages is None) == (batch.userIDs is None):
         raise RequestRefused(BAD_PARAMETER)
     if batch.messages is not None:
@@ -227,8 +227,8 @@ def send_message_batch(api: SendApi, call: Call) -> HttpResponse:
 
 
 def _read_batch(api: SendApi, call: Call) -> None:
-    call.asked = _batch_in(call)
-    call.app = app_from_json(api.tenants, call.asked.appID)
+    call.input = _batch_in(call)
+    call.app = app_from_json(api.tenants, call.input.appID)
 
 
 def _batch_in(call: Call) -> Batch:
@@ -295,7 +295,7 @@ LIST_PAGE = 10_000
 
 
 class UserApi(Struct, frozen=True):
-    """What the routes about users use. ``rates``: of requests."""
+    """The services of the routes about users. ``rates``: of requests."""
 
     presence: Presence
     relations: Relations
@@ -419,7 +419,8 @@ def user_online_batch(api: UserApi, call: Call) -> HttpResponse:
 
 
 def _seen(api: UserApi, call: Call, users: Collection[str]) -> Collection[str]:
-    """Those of ``users`` whose presence the caller may see; all of them for a back end. May switch."""
+    """The users among ``users`` whose presence the principal may see; all of them for a back end. May
+    switch."""
     by = call.principal
     return api.relations.visible(by.app, by.user, users) if by.user else users
 
@@ -439,7 +440,7 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class StateApi(Struct, frozen=True):
-    """What the routes about the node use."""
+    """The services of the routes about the node."""
 
     ready: Callable[[], bool]
     state: Callable[[bool, bool], dict[str, Any]]

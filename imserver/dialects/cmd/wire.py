@@ -149,12 +149,12 @@ def _json(value: Any) -> bytes:
 
 
 def _meta(fields: dict[str, Any]) -> bytes:
-    made: dict[str, Any] = {}
+    meta: dict[str, Any] = {}
     if fields.get("mentions"):
-        made["mentions"] = _mentions(fields["mentions"])
+        meta["mentions"] = _mentions(fields["mentions"])
     if fields.get("buttons"):
-        made["buttons"] = _buttons(fields["buttons"])
-    return _encode(made) if made else b""
+        meta["buttons"] = _buttons(fields["buttons"])
+    return _encode(meta) if meta else b""
 
 
 def _mentions(mentions: Any) -> list[str]:
@@ -176,12 +176,12 @@ def _buttons(rows: Any) -> list[list[dict[str, str]]]:
         found = msgspec.convert(rows, list[list[_Button]])
     except (ValueError, RecursionError):
         raise Refused(errors.REPLY_BAD_PARAMETER) from None
-    made = [
+    buttons = [
         [{"text": well_formed(one.text), "value": well_formed(one.value)} for one in row] for row in found
     ]
-    if buttons_objection(made):
+    if buttons_objection(buttons):
         raise Refused(errors.REPLY_BAD_PARAMETER)
-    return made
+    return buttons
 
 
 class _Button(msgspec.Struct, forbid_unknown_fields=True):
@@ -217,20 +217,20 @@ _decode_text = msgspec.json.Decoder(_Text).decode
 def _send_text(data: bytes) -> Send | None:
     """Decode a plain message. None: the general path must decode it."""
     try:
-        said = _decode_text(data)
+        request = _decode_text(data)
     except (ValueError, RecursionError):
         return None
-    to, client_id = said.to, said.client_id
+    to, client_id = request.to, request.client_id
     plain = (
-        bool(said.text)
-        and bool(to) != bool(said.conversation)
+        bool(request.text)
+        and bool(to) != bool(request.conversation)
         and len(to) <= MAX_USER_BYTES // 4
         and len(client_id) <= MAX_CLIENT_MSG_ID_BYTES // 4
-        and 0 <= said.conversation <= MAX_ID
+        and 0 <= request.conversation <= MAX_ID
         and "\0" not in to
         and "\0" not in client_id
     )
-    return Send(to, said.conversation, body=said.text.encode(), id=client_id) if plain else None
+    return Send(to, request.conversation, body=request.text.encode(), id=client_id) if plain else None
 
 
 def _send(data: bytes) -> Send:

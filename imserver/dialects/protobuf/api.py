@@ -38,7 +38,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class GoChatApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     tenants: Tenants
     accounts: Accounts

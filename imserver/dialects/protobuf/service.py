@@ -228,7 +228,7 @@ class ProtobufService:
     ) -> Reply | None:
         """Subscribe a new session to the log."""
         acks = command.cursor >= 0 and command.acks
-        log_subscription = AckingLogSubscription(held=[]) if acks else LogSubscription(held=[])
+        log_subscription = AckingLogSubscription(backlog=[]) if acks else LogSubscription(backlog=[])
         state = ProtobufState(end_and_session=expires_at // 60 + 1 if expires_at else 0)
         connection.dialect_state = state
         if command.cursor < 0:
@@ -297,7 +297,7 @@ class ProtobufService:
         log_subscription = connection.log_subscription
         if log_subscription is not None and not (log_subscription.live or full) and connection.state == OPEN:
             # The client is expected to request the rest. New entries are held meanwhile.
-            log_subscription.held = list(log_subscription.held or ())
+            log_subscription.backlog = list(log_subscription.backlog or ())
             self.page_deadlines.expect(connection)
         return _OK
 

@@ -199,12 +199,12 @@ class ProtobufUplink:
         state = connection.dialect_state
         session = state.uplink_session if isinstance(state, ProtobufState) else 0
         for command in messages:
-            made = draft_of(user, command, found, to_anybody, session)
-            if isinstance(made, Draft):
+            draft = draft_of(user, command, found, to_anybody, session)
+            if isinstance(draft, Draft):
                 done = partial(self._stored, connection, queue, command)
-                self._messaging.send_of_user(app, made, done, connection)
+                self._messaging.send_of_user(app, draft, done, connection)
             else:
-                self._stored(connection, queue, command, made)
+                self._stored(connection, queue, command, draft)
 
     def _stored(self, connection: Connection, queue: _Queue, command: ChatMessage, result: Result) -> None:
         """Handle the result of a message. Never switches."""

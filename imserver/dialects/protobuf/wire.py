@@ -238,32 +238,32 @@ def _has_long_number(data: bytes, nested: bool = False) -> bool:
     The library must have read ``data`` before: the end of ``data`` and the length of numbers are not checked.
     ``nested``: field 1 is a message too, and is searched.
     """
-    place = 0
-    while place < len(data):
-        tag, place = _number(data, place)
+    at = 0
+    while at < len(data):
+        tag, at = _number(data, at)
         number, kind = 0, tag & 7
         if kind == _VARINT:
-            number, place = _number(data, place)
+            number, at = _number(data, at)
         elif kind == _BYTES:
-            size, place = _number(data, place)
-            if nested and tag == _NESTED_TAG and _has_long_number(data[place : place + size]):
+            size, at = _number(data, at)
+            if nested and tag == _NESTED_TAG and _has_long_number(data[at : at + size]):
                 return True
-            place += size
+            at += size
         else:
-            place += _FIXED_BYTES.get(kind, 0)
+            at += _FIXED_BYTES.get(kind, 0)
         if number >> 64:
             return True
     return False
 
 
-def _number(data: bytes, place: int) -> tuple[int, int]:
-    """Decode the number that begins at ``place``. Return it and its end."""
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """Decode the number that begins at ``at``. Return it and its end."""
     value = shift = 0
-    while data[place] > 0x7F:
-        value |= (data[place] & 0x7F) << shift
+    while data[at] > 0x7F:
+        value |= (data[at] & 0x7F) << shift
         shift += 7
-        place += 1
-    return value | data[place] << shift, place + 1
+        at += 1
+    return value | data[at] << shift, at + 1
 
 
 _VARINT, _BYTES = 0, 2
@@ -334,8 +334,8 @@ class ProtobufDialect(Dialect):
 
     def encode_message(self, message: Message) -> bytes | None:
         """A push of a stored message."""
-        made = self.encode_entry(message)
-        return None if made is None else push(made)
+        frame = self.encode_entry(message)
+        return None if frame is None else push(frame)
 
     # --- beyond the contract --------------------------------------------------------------------------------
 
@@ -396,13 +396,13 @@ def _read_sync(data: bytes) -> Command:
 
 
 def _read_read(data: bytes) -> Command:
-    place = _parse(pb.PlaceMsg, data)
-    return Read(_needed(place.conversation), _needed(place.seq))
+    mark = _parse(pb.PlaceMsg, data)
+    return Read(_needed(mark.conversation), _needed(mark.seq))
 
 
 def _read_received(data: bytes) -> Command:
-    place = _parse(pb.PlaceMsg, data)
-    return Received(_needed(place.conversation), _needed(place.seq))
+    mark = _parse(pb.PlaceMsg, data)
+    return Received(_needed(mark.conversation), _needed(mark.seq))
 
 
 def _read_typing(data: bytes) -> Command:
@@ -611,7 +611,7 @@ def _conversation(found: Any) -> pb.Conversation:
         name=found.name.encode(),
         last=None if found.last is None else _view(found.last),
         peer=peer,
-        place=found.place or (found.last.id if found.last else 0),
+        place=found.position or (found.last.id if found.last else 0),
     )
 
 
@@ -668,8 +668,8 @@ class FullProtobufDialect(ProtobufDialect):
         """Encode an answer with the kind of its request; a login is acknowledged or refused."""
         kind = _KIND_OF.get(request.name, 0)
         if kind in _ANSWERS:
-            said = b"" if reply.data is None else _ANSWERS[kind](reply.data).SerializeToString()
-            return output(kind, said, reply.code)
+            body = b"" if reply.data is None else _ANSWERS[kind](reply.data).SerializeToString()
+            return output(kind, body, reply.code)
         if request.name != "login":
             return None
         if reply.code != errors.REPLY_OK:

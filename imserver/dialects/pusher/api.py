@@ -43,7 +43,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class PusherApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     apps: PusherApps
     service: PusherService
@@ -62,7 +62,7 @@ class _Style:
         return HttpResponse(problem.status, text.encode("utf-8", "replace"), "text/plain; charset=utf-8")
 
 
-class _Asked(Struct, frozen=True):
+class _PusherRequest(Struct, frozen=True):
     """A request: its app, the segments of its path, and its body."""
 
     pusher: PusherApp
@@ -109,7 +109,7 @@ def _read(api: PusherApi, call: Call) -> None:
         body = None if kind is None else msgspec.json.decode(call.body, type=kind)
     except (ValueError, RecursionError) as error:
         raise _invalid(f"The body does not fit this route: {error}") from None
-    call.asked = _Asked(pusher, segments, body)
+    call.input = _PusherRequest(pusher, segments, body)
 
 
 _BODIES: Final[dict[str, Any]] = {"events": _Trigger, "batch_events": _Batch}
@@ -118,14 +118,14 @@ _BODIES: Final[dict[str, Any]] = {"events": _Trigger, "batch_events": _Batch}
 
 def trigger(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/events``: send one event to channels."""
-    asked: _Asked = call.asked
-    event: _Trigger = asked.body
+    request: _PusherRequest = call.input
+    event: _Trigger = request.body
     channels = event.channels or ([event.channel] if event.channel else [])
     if not 1 <= len(channels) <= MAX_CHANNELS:
         raise _invalid(f"An event is for 1 to {MAX_CHANNELS} channels")
-    _check(asked.pusher, event, channels)
+    _check(request.pusher, event, channels)
     for channel in dict.fromkeys(channels):
-        _publish(api, asked.pusher, channel, event)
+        _publish(api, request.pusher, channel, event)
     if not event.info:
         return _answer({})
     return _answer({"channels": {each: _attributes(api, call.app, each, event.info) for each in channels}})
@@ -133,14 +133,14 @@ def trigger(api: PusherApi, call: Call) -> HttpResponse:
 
 def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/batch_events``: send several events."""
-    asked: _Asked = call.asked
-    events: list[_Event] = asked.body.batch
+    request: _PusherRequest = call.input
+    events: list[_Event] = request.body.batch
     if not 1 <= len(events) <= MAX_BATCH:
         raise _invalid(f"A request has 1 to {MAX_BATCH} events")
     for each in events:
-        _check(asked.pusher, each, [each.channel])
+        _check(request.pusher, each, [each.channel])
     for each in events:
-        _publish(api, asked.pusher, each.channel, each)
+        _publish(api, request.pusher, each.channel, each)
     if not any(each.info for each in events):
         return _answer({})
     infos = [_attributes(api, call.app, each.channel, each.info) if each.info else {} for each in events]
@@ -221,14 +221,14 @@ def users(api: PusherApi, call: Call) -> HttpResponse:
 
 def terminate(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all sessions of a user."""
-    asked: _Asked = call.asked
-    api.sessions.close(call.app, [asked.segments[4]])
+    request: _PusherRequest = call.input
+    api.sessions.close(call.app, [request.segments[4]])
     return _answer({})
 
 
 def _channel_of(call: Call) -> str:
-    asked: _Asked = call.asked
-    return asked.segments[4]
+    request: _PusherRequest = call.input
+    return request.segments[4]
 
 
 def _attributes(api: PusherApi, app: str, channel: str, info: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ _SIGNED: Final = (PRIVATE, PRESENCE)
 
 
 class PusherChannels:
-    """What the names of channels mean in an app that speaks the protocol."""
+    """The meaning of names of channels in an app with this protocol."""
 
     def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
         """The settings of a channel: a cache channel remembers its last event."""
@@ -110,7 +110,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """What is wrong with the settings of an app; ``""``: nothing. Reads the file of the secret."""
+    """The error in the settings of an app; ``""``: none. Reads the file of the secret."""
     if wrong := _names_objection(pusher_of(settings)):
         return wrong
     try:
@@ -136,7 +136,7 @@ def _names_objection(pusher: PusherSettings) -> str:
 
 
 def entrance(tenant: Tenant) -> str:
-    """Who uses an app with this protocol, for the start of the server."""
+    """The uses of an app with this protocol, for the start of the server."""
     if not pusher_of(tenant).key:
         return ""
     return "anybody with its pusher.key may connect; only its back end makes them users"

@@ -63,7 +63,7 @@ _OK: Final = Reply(errors.REPLY_OK)
 
 
 class _Member(Struct):
-    """What a subscriber of a presence channel is, as its back end has signed it."""
+    """The identity of a subscriber of a presence channel, as its back end has signed it."""
 
     user_id: str | int
     user_info: Raw = Raw(b"null")
@@ -251,10 +251,10 @@ class PusherService:
         except NotPermitted as refused:
             self._refuse_channel(connection, channel, refused.kind, str(refused), refused.status)
         except ChannelRefused as refused:
-            self._tell(connection, channel, refused)
+            self._send_refusal(connection, channel, refused)
         return _OK
 
-    def _tell(self, connection: Connection, channel: str, refused: ChannelRefused) -> None:
+    def _send_refusal(self, connection: Connection, channel: str, refused: ChannelRefused) -> None:
         if refused.reason == "exists":
             connection.send(wire.error(wire.CODE_BAD_FRAME, f"The connection is subscribed to {channel}"))
         elif refused.reason != "ended":
@@ -597,7 +597,7 @@ def _user_in(row: ChannelMember) -> str:
 
 
 def _read_member(info: str | bytes) -> _Member | None:
-    """What a subscriber says of itself; None for subscribers of other dialects."""
+    """The data of a subscriber about itself; None for subscribers of other dialects."""
     try:
         return _decode_member(info) if info else None
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What an app sets about Pusher's protocol."""
+"""The settings of an app for Pusher's protocol."""
 
 from __future__ import annotations
 

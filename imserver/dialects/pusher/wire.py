@@ -171,8 +171,8 @@ def data_of(event: Event) -> str:
 
 
 def _subscribe(data: bytes) -> PusherSubscribe:
-    asked = _decode_subscription(data)
-    return PusherSubscribe(asked.channel, asked.auth or "", asked.channel_data or "")
+    request = _decode_subscription(data)
+    return PusherSubscribe(request.channel, request.auth or "", request.channel_data or "")
 
 
 def _unsubscribe(data: bytes) -> PusherUnsubscribe:
@@ -180,8 +180,8 @@ def _unsubscribe(data: bytes) -> PusherUnsubscribe:
 
 
 def _sign_in(data: bytes) -> SignIn:
-    asked = _decode_sign_in(data)
-    return SignIn(asked.auth, asked.user_data)
+    request = _decode_sign_in(data)
+    return SignIn(request.auth, request.user_data)
 
 
 def _ping(_data: bytes) -> Ping:

@@ -134,7 +134,7 @@ class Events:
         lines = header_block(answer)
         lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
         _note(self._log, request, answer.status, len(answer.body))
-        return response_head(answer.status, lines, len(answer.body), keep=False) + answer.body
+        return response_head(answer.status, lines, len(answer.body), keep_alive=False) + answer.body
 
     def _wish(self, request: HttpRequest) -> StreamRequest:
         """Read a request. May switch. Raises :class:`ApiProblem` and StorageUnavailable."""

@@ -173,7 +173,7 @@ class Accounts:
         return self._is_demo() if self._registration is None else self._registration
 
     def _record(self, app: str) -> RecordEvent | None:
-        """What stores events about accounts of an app; None: nobody wants them."""
+        """The function that stores events about accounts of an app; None: nobody wants them."""
         return self._observer.recorder(app, "account")
 
     # --- registering and logging in -------------------------------------------------------------------------

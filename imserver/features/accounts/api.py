@@ -176,7 +176,7 @@ class RulesQuery(Struct, forbid_unknown_fields=True):
 
 
 class RulesAnswer(Struct):
-    """What an app demands of its accounts."""
+    """The account rules of an app."""
 
     registration: Annotated[bool, about("Whether anybody may register.")]
     identifiers: Annotated[
@@ -260,7 +260,7 @@ REFUSALS: Final[Refusals] = {
 
 
 class AccountApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     accounts: Accounts
     resets: Resets
@@ -300,7 +300,7 @@ routes = Resource(
     rules={"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]},
     example={"phone": "13800000001", "name": "ann", "password": "correct horse", "nickname": "Ann"},
 )
-def register(api: AccountApi, call: Call, asked: Registration) -> SessionAnswer:
+def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswer:
     """Register an account and log in.
 
     Anybody may register while `accounts.registration` is on. A back end with an admin key always may. The
@@ -308,24 +308,24 @@ def register(api: AccountApi, call: Call, asked: Registration) -> SessionAnswer:
     `login_taken` does not say which of them belongs to another account.
     """
     accounts = api.accounts
-    check_device(asked.device)
-    given = _given(asked)
-    if asked.login is not UNSET:
-        kind, text = split(asked.login)
+    check_device(request.device)
+    given = _given(request)
+    if request.login is not UNSET:
+        kind, text = split(request.login)
         if given.setdefault(kind, text) != text:
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`login` and `{kind}` differ: send one of them")
     account = accounts.register(
         call.app,
         given.get("phone", ""),
-        asked.password,
-        asked.nickname,
-        asked.avatar,
+        request.password,
+        request.nickname,
+        request.avatar,
         email=given.get("email", ""),
         name=given.get("name", ""),
         invited=call.principal.kind != "nobody",
         address=call.request.host,
     )
-    session = accounts.token(account, asked.device)
+    session = accounts.token(account, request.device)
     return session_answer(session)
 
 
@@ -341,7 +341,7 @@ def register(api: AccountApi, call: Call, asked: Registration) -> SessionAnswer:
     rules=one_of("login", "phone"),
     example={"login": "13800000001", "password": "correct horse"},
 )
-def login(api: AccountApi, call: Call, asked: AccountLogin) -> SessionAnswer:
+def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     """Log in with the password and get a token.
 
     `login` is any identifier of the account. The answer does not say which of the two was wrong. After too
@@ -350,18 +350,18 @@ def login(api: AccountApi, call: Call, asked: AccountLogin) -> SessionAnswer:
     its own failures count for it.
     """
     accounts = api.accounts
-    check_device(asked.device)
-    text = asked.phone if asked.login is UNSET else asked.login
-    if text is UNSET or UNSET not in (asked.phone, asked.login):
+    check_device(request.device)
+    text = request.phone if request.login is UNSET else request.login
+    if text is UNSET or UNSET not in (request.phone, request.login):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "expected either `login` or `phone`")
     account = accounts.login(
         call.app,
         text,
-        asked.password,
+        request.password,
         call.request.host,
         token_of(call),
     )
-    session = accounts.token(account, asked.device)
+    session = accounts.token(account, request.device)
     return session_answer(session)
 
 
@@ -372,7 +372,7 @@ def login(api: AccountApi, call: Call, asked: AccountLogin) -> SessionAnswer:
     answer_example=RulesAnswer(True, ["phone", "email", "name"], True, True, False),
     problems=(errors.HTTP_NOT_ALLOWED,),
 )
-def rules(api: AccountApi, call: Call, asked: RulesQuery) -> RulesAnswer:
+def rules(api: AccountApi, call: Call, request: RulesQuery) -> RulesAnswer:
     """Show what an app demands of its accounts.
 
     For the form with which users register.
@@ -389,24 +389,24 @@ def rules(api: AccountApi, call: Call, asked: RulesQuery) -> RulesAnswer:
 
 
 @routes.get("/accounts/show", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"of": "1"}, user="optional")
-def show(api: AccountApi, call: Call, asked: AccountQuery) -> AccountShown:
+def show(api: AccountApi, call: Call, request: AccountQuery) -> AccountShown:
     """Show the profile of an account.
 
     Identifiers and settings are shown only to the account itself and to back ends.
     """
-    if not (asked.of or call.user):
+    if not (request.of or call.user):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `of`: name the account")
-    account = api.accounts.get(call.app, asked.of or call.user)
+    account = api.accounts.get(call.app, request.of or call.user)
     if account is None:
         raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT)
     return _shown(account, call.is_back_end or account.user == call.user)
 
 
 @routes.post("/accounts/set", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example={"user": "1", "nickname": "Ann"})
-def change(api: AccountApi, call: Call, asked: AccountSet) -> AccountShown:
+def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
     """Change the profile of an account."""
     names = ("nickname", "avatar", "findable", "show_presence")
-    given = {name: value for name in names if (value := getattr(asked, name)) is not UNSET}
+    given = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
     return _shown(api.accounts.change(call.app, call.user, given), True)
 
 
@@ -422,15 +422,15 @@ def change(api: AccountApi, call: Call, asked: AccountSet) -> AccountShown:
     example={"user": "1", "email": "ann@example.com", "password": "correct horse"},
     answer_example=_ACCOUNT,
 )
-def set_identifiers(api: AccountApi, call: Call, asked: IdentifiersSet) -> AccountShown:
+def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> AccountShown:
     """Change the identifiers of an account.
 
     One has to remain. A user's requests count as registrations and logins of their address.
     """
-    password = None if call.is_back_end else asked.password
+    password = None if call.is_back_end else request.password
     accounts = api.accounts
     changed = accounts.change_identifiers(
-        call.app, call.user, _given(asked), password, call.request.host, token_of(call)
+        call.app, call.user, _given(request), password, call.request.host, token_of(call)
     )
     return _shown(changed, True)
 
@@ -446,18 +446,20 @@ def set_identifiers(api: AccountApi, call: Call, asked: IdentifiersSet) -> Accou
     ),
     example={"user": "1", "password": "battery staple", "old_password": "correct horse"},
 )
-def set_password(api: AccountApi, call: Call, asked: PasswordSet) -> AccountDone:
+def set_password(api: AccountApi, call: Call, request: PasswordSet) -> AccountDone:
     """Change a password.
 
     This ends all sessions of the account.
     """
-    old = None if call.is_back_end else asked.old_password
-    api.accounts.change_password(call.app, call.user, old, asked.password, call.request.host, token_of(call))
+    old = None if call.is_back_end else request.old_password
+    api.accounts.change_password(
+        call.app, call.user, old, request.password, call.request.host, token_of(call)
+    )
     return AccountDone(call.user)
 
 
 @routes.post("/accounts/logout", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example=_ACTING)
-def log_out(api: AccountApi, call: Call, _asked: Acting) -> AccountDone:
+def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
     """Log an account out on all devices.
 
     All its tokens become invalid. Its connections are closed with 4502.
@@ -477,7 +479,7 @@ def log_out(api: AccountApi, call: Call, _asked: Acting) -> AccountDone:
     ),
     example={**_ACTING, "password": "correct horse"},
 )
-def delete(api: AccountApi, call: Call, asked: AccountDelete) -> AccountDone:
+def delete(api: AccountApi, call: Call, request: AccountDelete) -> AccountDone:
     """Delete an account.
 
     This deletes its profile, friends, memberships, files and marks. Its messages remain in the
@@ -485,7 +487,7 @@ def delete(api: AccountApi, call: Call, asked: AccountDelete) -> AccountDone:
     """
     accounts = api.accounts
     if not call.is_back_end:
-        accounts.confirmed(call.app, call.user, asked.password, call.request.host, token_of(call))
+        accounts.confirmed(call.app, call.user, request.password, call.request.host, token_of(call))
     accounts.remove(call.app, call.user)
     return AccountDone(call.user)
 
@@ -495,9 +497,9 @@ def token_of(call: Call) -> str:
     return bearer(call.request.headers.get("authorization", ""))
 
 
-def _given(asked: Registration | IdentifiersSet) -> dict[Identifier, str]:
+def _given(request: Registration | IdentifiersSet) -> dict[Identifier, str]:
     """The identifiers that a request names."""
-    return {kind: value for kind in IDENTIFIERS if (value := getattr(asked, kind)) is not UNSET}
+    return {kind: value for kind in IDENTIFIERS if (value := getattr(request, kind)) is not UNSET}
 
 
 def _shown(account: Account, whole: bool) -> AccountShown:
@@ -526,7 +528,7 @@ def session_answer(session: AccountSession) -> SessionAnswer:
     example={"user": "1"},
     answer_example=DevicesAnswer([DeviceShown("4711", "phone", 1795155801, 1797747801, True, True)]),
 )
-def devices(api: AccountApi, call: Call, _asked: Acting) -> DevicesAnswer:
+def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
     """List the devices on which an account is logged in.
 
     Each login with a password is listed until its token expires. Tokens issued by GoChat are not listed.
@@ -555,10 +557,10 @@ def devices(api: AccountApi, call: Call, _asked: Acting) -> DevicesAnswer:
     example={"user": "1", "device": "4711"},
     answer_example=AccountDone("1"),
 )
-def end_device(api: AccountApi, call: Call, asked: DeviceEnd) -> AccountDone:
+def end_device(api: AccountApi, call: Call, request: DeviceEnd) -> AccountDone:
     """Log an account out on one device.
 
     Its token becomes invalid. Connections of the account on devices with this name are closed with 4502.
     """
-    api.accounts.log_out_device(call.app, call.user, int(asked.device))
+    api.accounts.log_out_device(call.app, call.user, int(request.device))
     return AccountDone(call.user)

@@ -117,12 +117,12 @@ class Cards:
         named = {
             account.user for account in accounts if account.findable and (found or account.user in known)
         }
-        asked = [
+        visible = [
             account.user
             for account in accounts
             if account.user in own or (account.user in known and account.show_presence)
         ]
-        online = dict(zip(asked, self._presence.are_online(app, asked), strict=True))
+        online = dict(zip(visible, self._presence.are_online(app, visible), strict=True))
         return [
             Card(
                 account,

@@ -89,14 +89,14 @@ routes = Resource(
     example={"user": "1", "text": "bob"},
     user="optional",
 )
-def find(cards: Cards, call: Call, asked: FindRequest) -> CardShown:
+def find(cards: Cards, call: Call, request: FindRequest) -> CardShown:
     """Find an account by its phone number, e-mail address or user name.
 
     Only complete identifiers match. An account that is not findable, or has blocked the acting user, is
     reported as unknown. An app may switch this off (`accounts.find`). Requests count by account and by
     address.
     """
-    return _card(cards.find(call.app, call.user, asked.text, call.request.host))
+    return _card(cards.find(call.app, call.user, request.text, call.request.host))
 
 
 @routes.post(
@@ -106,14 +106,14 @@ def find(cards: Cards, call: Call, asked: FindRequest) -> CardShown:
     answer_example=CardsAnswer([_CARD]),
     user="optional",
 )
-def cards(cards: Cards, call: Call, asked: CardsRequest) -> CardsAnswer:
+def cards(cards: Cards, call: Call, request: CardsRequest) -> CardsAnswer:
     """Show up to 100 accounts with their presence.
 
     A user sees presence and user names of friends and of members of common conversations. Users who have
     blocked the caller show neither. Accounts with `show_presence` off hide their presence, those with
     `findable` off their user name. A back end that names no `user` sees all.
     """
-    found = cards.show(call.app, call.user, asked.users)
+    found = cards.show(call.app, call.user, request.users)
     return CardsAnswer(list(map(_card, found)))
 
 

@@ -13,14 +13,14 @@ from imserver.model import Signal, id_of
 from imserver.storage.contract import Contact, ListName
 from imserver.storage.statements import Condition
 
-ASKED: Final = "asked"
+REQUESTED: Final = "asked"
 FRIEND: Final = "friend"
 BLOCKED: Final = "blocked"
 STRANGERS: Final[States] = ("", "")
 
 
 Relation = Literal["", "self", "friend", "incoming", "outgoing", "blocked"]
-"""What an account is to another one; ``incoming``: it has asked the other one."""
+"""The relation of an account to another one; ``incoming``: it has sent a friend request."""
 
 
 class FriendResult(StrEnum):
@@ -28,7 +28,7 @@ class FriendResult(StrEnum):
 
     FRIENDS = "friends"
     """They are friends now."""
-    ASKED = "asked"
+    REQUESTED = "asked"
     """The request is stored; the other may have blocked the user."""
     DONE = "done"
     ALREADY = "already"
@@ -107,13 +107,14 @@ class Friends:
 
 
 def relation_of(states: States) -> Relation:
-    """What the other one is to the user; ``states``: how the user relates to them, and they to the user."""
+    """The relation of the other account to the user; ``states``: how the user relates to them, and they to
+    the user."""
     mine, theirs = states
     if mine == FRIEND:
         return "friend"
     if mine == BLOCKED:
         return "blocked"
-    return "outgoing" if mine == ASKED else "incoming" if theirs == ASKED else ""
+    return "outgoing" if mine == REQUESTED else "incoming" if theirs == REQUESTED else ""
 
 
 # Changes: a function from (relation of the user to the other, relation of the other to the user) to the new
@@ -133,12 +134,14 @@ def ask(before: States) -> tuple[States, str]:
     A request to a user who has blocked the requester has no effect. The result does not reveal that.
     """
     mine, theirs = before
-    if FRIEND in before or mine == ASKED:
+    if FRIEND in before or mine == REQUESTED:
         return before, FriendResult.ALREADY
     if mine == BLOCKED:
         return before, FriendResult.AWAY
     return (
-        ((FRIEND, FRIEND), FriendResult.FRIENDS) if theirs == ASKED else ((ASKED, theirs), FriendResult.ASKED)
+        ((FRIEND, FRIEND), FriendResult.FRIENDS)
+        if theirs == REQUESTED
+        else ((REQUESTED, theirs), FriendResult.REQUESTED)
     )
 
 
@@ -147,7 +150,7 @@ def accept(before: States) -> tuple[States, str]:
     mine, theirs = before
     if FRIEND in before:
         return before, FriendResult.ALREADY
-    if theirs != ASKED or mine == BLOCKED:
+    if theirs != REQUESTED or mine == BLOCKED:
         return before, FriendResult.ABSENT
     return (FRIEND, FRIEND), FriendResult.FRIENDS
 
@@ -155,7 +158,7 @@ def accept(before: States) -> tuple[States, str]:
 def decline(before: States) -> tuple[States, str]:
     """Decline a request."""
     mine, theirs = before
-    return ((mine, ""), FriendResult.DONE) if theirs == ASKED else (before, FriendResult.ABSENT)
+    return ((mine, ""), FriendResult.DONE) if theirs == REQUESTED else (before, FriendResult.ABSENT)
 
 
 def remove(before: States) -> tuple[States, str]:
@@ -163,7 +166,7 @@ def remove(before: States) -> tuple[States, str]:
     mine, theirs = before
     if FRIEND in before:
         return ("", ""), FriendResult.DONE
-    return (("", theirs), FriendResult.DONE) if mine == ASKED else (before, FriendResult.ABSENT)
+    return (("", theirs), FriendResult.DONE) if mine == REQUESTED else (before, FriendResult.ABSENT)
 
 
 def block(before: States) -> tuple[States, str]:

@@ -75,7 +75,7 @@ _NOT_CHANGED: Final = (errors.HTTP_UNKNOWN_ACCOUNT, HTTP_TOO_MANY_FRIENDS)
 
 
 class FriendApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     accounts: Accounts
     friends: Friends
@@ -104,14 +104,14 @@ routes = Resource(
     example={"user": "1"},
     answer_example=FriendsAnswer(1, [FriendShown("2", "Bob", "", 1795155802)], ""),
 )
-def friends(api: FriendApi, call: Call, asked: FriendsQuery) -> FriendsAnswer:
+def friends(api: FriendApi, call: Call, request: FriendsQuery) -> FriendsAnswer:
     """List friends and friend requests, page by page."""
     api.accounts.known(call.app, call.user)
-    behind = after(asked.cursor) or ""
+    behind = after(request.cursor) or ""
     # A cursor that is not the id of an account begins at the first page.
     behind = behind if id_of(behind) else ""
-    total, found = api.friends.listed(asked.list, call.user, behind, asked.limit + 1)
-    page, following = page_and_cursor(found, asked.limit, lambda contact: str(contact.id))
+    total, found = api.friends.listed(request.list, call.user, behind, request.limit + 1)
+    page, following = page_and_cursor(found, request.limit, lambda contact: str(contact.id))
     shown = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
     return FriendsAnswer(total, shown, following)
 
@@ -123,13 +123,13 @@ def friends(api: FriendApi, call: Call, asked: FriendsQuery) -> FriendsAnswer:
     example=_TWO,
     answer_example=FriendAnswer("asked"),
 )
-def request(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
+def request(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Send a friend request.
 
     Two users who send each other a request become friends. Blocked users do not learn that they
     are blocked.
     """
-    return _change(api, call, asked, changes.ask)
+    return _change(api, call, request, changes.ask)
 
 
 @routes.post(
@@ -139,38 +139,38 @@ def request(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
     example=_TWO,
     answer_example=FriendAnswer("friends"),
 )
-def accept(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
+def accept(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Accept a friend request."""
-    return _change(api, call, asked, changes.accept)
+    return _change(api, call, request, changes.accept)
 
 
 @routes.post("/friends/decline", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
-def decline(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
+def decline(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Decline a friend request."""
-    return _change(api, call, asked, changes.decline)
+    return _change(api, call, request, changes.decline)
 
 
 @routes.post("/friends/remove", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
-def remove(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
+def remove(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Remove a friend or withdraw a friend request."""
-    return _change(api, call, asked, changes.remove)
+    return _change(api, call, request, changes.remove)
 
 
 @routes.post("/friends/block", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
-def block(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
+def block(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Block a user.
 
     Ends a friendship. A blocked user cannot become a friend.
     """
-    return _change(api, call, asked, changes.block)
+    return _change(api, call, request, changes.block)
 
 
 @routes.post("/friends/unblock", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
-def unblock(api: FriendApi, call: Call, asked: FriendChange) -> FriendAnswer:
+def unblock(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Unblock a user."""
-    return _change(api, call, asked, changes.unblock)
+    return _change(api, call, request, changes.unblock)
 
 
-def _change(api: FriendApi, call: Call, asked: FriendChange, becoming: Relating) -> FriendAnswer:
+def _change(api: FriendApi, call: Call, request: FriendChange, becoming: Relating) -> FriendAnswer:
     api.accounts.rules_of(call.app)  # says so if the app has no accounts
-    return FriendAnswer(api.friends.change(call.app, call.user, asked.friend, becoming).value)
+    return FriendAnswer(api.friends.change(call.app, call.user, request.friend, becoming).value)

@@ -17,7 +17,7 @@ from imserver.features.accounts.tokens import AccountTokens
 
 
 class AccountParts(Struct, frozen=True):
-    """What routes and other features use."""
+    """The services for routes and other features."""
 
     rows: AccountStore
     tokens: AccountTokens

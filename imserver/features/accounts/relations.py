@@ -38,7 +38,7 @@ class AccountRelations:
     # --- reaching -------------------------------------------------------------------------------------------
 
     def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
-        """Those of ``users`` who have blocked ``by`` or its owner, in the order of their ids."""
+        """The users among ``users`` who have blocked ``by`` or its owner, in the order of their ids."""
         return self._blocked_by(app, by, users, True) if self.limits(app, by) else []
 
     def _blocked_by(self, app: str, by: str, users: Iterable[str], with_owner: bool) -> list[str]:
@@ -72,7 +72,7 @@ class AccountRelations:
         return user in self.visible(app, by, (user,))
 
     def visible(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """Those of ``users`` of whom ``by`` may know whether they are online. Users without an account are
+        """The users among ``users`` whose presence ``by`` may know. Users without an account are
         among them.
         """
         visible = set(users)
@@ -92,8 +92,8 @@ class AccountRelations:
         return self._rows.relations(id, [each.id for each in accounts]) if id and accounts else {}
 
     def known(self, app: str, by: str, accounts: Sequence[Account], states: dict[int, States]) -> set[str]:
-        """Those of these accounts that ``by`` knows: friends, and members of common conversations, but nobody
-        who has blocked ``by``. ``states``: from :meth:`states`.
+        """The accounts among these that ``by`` knows: friends, and members of common conversations, but
+        nobody who has blocked ``by``. ``states``: from :meth:`states`.
         """
         if not by:
             return {account.user for account in accounts}

@@ -41,7 +41,7 @@ _AT_ONCE: Final = 4
 _TRY_SECONDS: Final = 30.0
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
-_KEEP_SECONDS: Final = 600.0
+_MAIL_SECONDS: Final = 600.0
 """How long a mail is repeated."""
 
 _SUBJECT: Final = "Reset your password · 重置密码"
@@ -140,7 +140,7 @@ class Resets:
 
     def _deliver(self, account: Account, link: str) -> None:
         """Send a mail. Repeat it if the mail server refuses it for now, or does not answer."""
-        deadline = monotonic() + _KEEP_SECONDS
+        deadline = monotonic() + _MAIL_SECONDS
         for failures in count(1):
             problem, temporary = "", True
             try:

@@ -27,7 +27,7 @@ class ResetRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     app: field.AccountApp = GOCHAT
 
 
-class ResetAsked(Struct):
+class ResetRequested(Struct):
     """A mail is sent if an account with this identifier and an e-mail address exists."""
 
     seconds: Annotated[int, about("For how long the code in the mail is valid.")]
@@ -65,16 +65,16 @@ routes = Resource(
     status=202,
     problems=(HTTP_PASSWORDS_OFF, errors.HTTP_NOT_IMPLEMENTED),
     example={"login": "ann@example.com"},
-    answer_example=ResetAsked(CODE_SECONDS),
+    answer_example=ResetRequested(CODE_SECONDS),
 )
-def reset(resets: Resets, call: Call, asked: ResetRequest) -> ResetAsked:
+def reset(resets: Resets, call: Call, request: ResetRequest) -> ResetRequested:
     """Ask for a mail that resets a forgotten password.
 
     The mail has a link with a code. The answer is the same whether such an account exists or not. Each
     request counts as a login of its address.
     """
-    resets.request(call.app, asked.login, call.request.host)
-    return ResetAsked(CODE_SECONDS)
+    resets.request(call.app, request.login, call.request.host)
+    return ResetRequested(CODE_SECONDS)
 
 
 @routes.post(
@@ -84,10 +84,10 @@ def reset(resets: Resets, call: Call, asked: ResetRequest) -> ResetAsked:
     example={"code": "kX3v…", "password": "battery staple"},
     answer_example=ResetDone(),
 )
-def finish_reset(resets: Resets, call: Call, asked: ResetFinish) -> ResetDone:
+def finish_reset(resets: Resets, call: Call, request: ResetFinish) -> ResetDone:
     """Set a new password with the code of a mail.
 
     A code works once. All sessions and tokens of the account end.
     """
-    resets.finish(call.app, asked.code, asked.password, call.request.host)
+    resets.finish(call.app, request.code, request.password, call.request.host)
     return ResetDone()

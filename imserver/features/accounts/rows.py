@@ -79,10 +79,10 @@ class AccountStore:
 
         ``record``, here and below: stores an event about the account in the same transaction.
         """
-        made = replace(new, created=int(time()))
+        row = replace(new, created=int(time()))
 
         def work(sql: PooledStatements) -> Account:
-            return add_account(sql, made, password, record)
+            return add_account(sql, row, password, record)
 
         return self._store.write(work)
 
@@ -90,11 +90,11 @@ class AccountStore:
         self, new: Account, provider: str, subject: str, record: RecordEvent | None = None
     ) -> Account:
         """Store an account without a password that is linked with an identity. Raises Taken."""
-        made = replace(new, created=int(time()))
+        row = replace(new, created=int(time()))
 
         def work(sql: PooledStatements) -> Account:
-            added = add_account(sql, made, "", record)
-            add_link(sql, made.app, added.id, provider, subject, made.created)
+            added = add_account(sql, row, "", record)
+            add_link(sql, row.app, added.id, provider, subject, row.created)
             return added
 
         return self._store.write(work)
@@ -575,8 +575,8 @@ def _add_device(sql: PooledStatements, id: int, new: Device, most: int) -> None:
     """Store a login of an account whose row is locked. Beyond ``most`` logins the oldest end."""
     newest = list(map(_device_of, sql.query(f"{_DEVICES} ORDER BY since DESC, id", (id,))))
     valid = [each for each in newest if each.expires_at > new.since]
-    kept = {each.id for each in valid[: max(most - 1, 0)]}
-    ended = [(id, each.id) for each in newest if each.id not in kept]
+    valid_ids = {each.id for each in valid[: max(most - 1, 0)]}
+    ended = [(id, each.id) for each in newest if each.id not in valid_ids]
     sql.execute_many("DELETE FROM account_device WHERE account = %s AND id = %s", ended)
     sql.execute(
         f"INSERT INTO account_device (account, id, name, since, expires_at) VALUES {marks_of(5)}",

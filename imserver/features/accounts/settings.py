@@ -20,7 +20,7 @@ from imserver.config.settings import (
     app_settings_of,
     settings_of,
 )
-from imserver.config.values import HTTP_URL, ConfigError, Places
+from imserver.config.values import HTTP_URL, ConfigError, Locations
 
 _AN_HOUR: Final = "within accounts.rate_seconds"
 _FAILING: Final = "within accounts.failure_seconds"
@@ -85,7 +85,7 @@ class SmtpSettings(Struct, frozen=True):
 
 
 class AppAccountSettings(Struct, frozen=True):
-    """What the app demands of its accounts.
+    """The account rules of an app.
 
     ``passwords`` False: accounts log in with a provider only.
     """
@@ -113,12 +113,12 @@ class AccountsOfApp(Struct, frozen=True):
 
 
 def rules_of(tenant: TenantSettings) -> AppAccountSettings:
-    """What an app demands of its accounts."""
+    """The account rules of an app."""
     return app_settings_of(tenant, AccountsOfApp).accounts
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """What is wrong with the accounts of an app; ``""``: nothing."""
+    """The error in the account settings of an app; ``""``: none."""
     rules = rules_of(settings)
     if not rules.identifiers:
         return "accounts: expected at least one of phone, email and name"
@@ -127,23 +127,23 @@ def objection(_name: str, settings: TenantSettings) -> str:
     return ""
 
 
-def check(config: Config, places: Places) -> None:
+def check(config: Config, locations: Locations) -> None:
     """Check what mails need. Raises ConfigError."""
     smtp = settings_of(config, SmtpSettings)
     if not smtp.host:
         return
     if not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", smtp.sender):
-        raise places.wrong("smtp.sender", "expected the e-mail address of the sender")
+        raise locations.wrong("smtp.sender", "expected the e-mail address of the sender")
     if not HTTP_URL.match(config.app.http_url):
         # A link made of the Host of a request could lead to an attacker.
         raise ConfigError(
-            f"{places.of('smtp.host')} needs app.http_url with http:// or https://: links in mails begin "
+            f"{locations.of('smtp.host')} needs app.http_url with http:// or https://: links in mails begin "
             "with it"
         )
 
 
 def findings(config: Config, _shared: bool) -> Iterator[Finding]:
-    """What a careful operator would change."""
+    """The settings that a careful operator would change."""
     accounts = settings_of(config, AccountSettings)
     if accounts.registration:
         yield "accounts.registration", "anybody may register an account; set false if back ends do it"

@@ -159,8 +159,8 @@ class AccountTokens:
         self._sign_key = config.jwt.sign_key
         self._derived_key = derived_key
         self.bots: Callable[[int, str], Account | None] = _no_bot
-        """Who has a token of a bot: by the id of the account and the hash of the secret. It may switch, and
-        raise StorageUnavailable."""
+        """The holder of a token of a bot: by the id of the account and the hash of the secret. It may switch,
+        and raise StorageUnavailable."""
 
     def wanted_in(self, app: str) -> bool:
         """Whether an app may have accounts. In demo mode the app of GoChat may, even without settings."""
@@ -170,7 +170,7 @@ class AccountTokens:
         return tenant.wants_accounts(tenant.name)
 
     def rules_of(self, app: str) -> AppAccountSettings:
-        """What an app demands of its accounts."""
+        """The account rules of an app."""
         tenant = self._tenants.get(self._tenants.resolve(app))
         return AppAccountSettings() if tenant is None else rules_of(tenant)
 

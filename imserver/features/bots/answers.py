@@ -81,7 +81,7 @@ class ConversationStreams(StreamTarget):
 
     def may_continue(self, stream: OpenStream) -> bool:
         sender = stream.head.sender
-        to, group = _place(stream.channel)
+        to, group = _receiver_of(stream.channel)
         try:
             if to:
                 return self._relations.may_write(stream.app, sender, to)
@@ -118,7 +118,7 @@ class ConversationStreams(StreamTarget):
         return "log"
 
 
-def _place(name: str) -> tuple[str, int]:
+def _receiver_of(name: str) -> tuple[str, int]:
     """The receiver, or the number of the group."""
     return (name.removeprefix(_USER), 0) if name.startswith(_USER) else ("", int(name.removeprefix(_GROUP)))
 
@@ -128,7 +128,7 @@ def _draft_of(end: Event) -> Draft:
     part = end.channel
     assert part is not None
     assert part.stream is not None
-    to, conversation = _place(part.name)
+    to, conversation = _receiver_of(part.name)
     return Draft(
         sender=end.sender,
         type=end.type,
@@ -150,7 +150,7 @@ def _to_followers(app: str, event: Event) -> ToFollowers:
 def _signal(event: Event) -> Signal:
     part = event.channel
     assert part is not None
-    to, group = _place(part.name)
+    to, group = _receiver_of(part.name)
     return Signal("piece", event.sender, event.text, type=event.type, channel=part, to=to, conversation=group)
 
 

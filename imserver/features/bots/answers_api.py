@@ -109,7 +109,7 @@ routes = Resource(
     example={**_BOT, "to": "1"},
     answer_example=AnswerOpened(_SAMPLE),
 )
-def open_stream(answers: StreamedAnswers, call: Call, asked: AnswerOpenRequest) -> AnswerOpened:
+def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest) -> AnswerOpened:
     """Open a streamed answer of a bot.
 
     For text that comes in pieces, such as the tokens of a language model. Connected users of the conversation
@@ -118,7 +118,7 @@ def open_stream(answers: StreamedAnswers, call: Call, asked: AnswerOpenRequest) 
     the stream, and `meta` of the message has `incomplete`.
     """
     found = answers.open(
-        call.app, call.user, asked.to, asked.conversation, asked.text, asked.type, call.is_back_end
+        call.app, call.user, request.to, request.conversation, request.text, request.type, call.is_back_end
     )
     if isinstance(found, Rejected):
         if found.reason == NOT_BOT:
@@ -134,13 +134,13 @@ def open_stream(answers: StreamedAnswers, call: Call, asked: AnswerOpenRequest) 
     example={**_BOT, "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )
-def append(answers: StreamedAnswers, call: Call, asked: AnswerAppendRequest) -> StreamAppended:
+def append(answers: StreamedAnswers, call: Call, request: AnswerAppendRequest) -> StreamAppended:
     """Append pieces to streamed answers of a bot.
 
     A request may have many pieces, of many streams. A piece with a number that the stream has already is
     ignored, so you may repeat a request.
     """
-    pieces = pieces_of(asked.pieces)
+    pieces = pieces_of(request.pieces)
     return appended(pieces, answers.append(call.app, call.user, pieces))
 
 
@@ -151,14 +151,14 @@ def append(answers: StreamedAnswers, call: Call, asked: AnswerAppendRequest) -> 
     example={**_BOT, "stream": _SAMPLE},
     answer_example=AnswerClosed(_SAMPLE, "closed", 8),
 )
-def close(answers: StreamedAnswers, call: Call, asked: AnswerCloseRequest) -> AnswerClosed:
+def close(answers: StreamedAnswers, call: Call, request: AnswerCloseRequest) -> AnswerClosed:
     """Close a streamed answer of a bot.
 
     The whole text is stored as one message. A stream without any text ends without a message. If the message
     is refused, the stream is closed all the same.
     """
-    closed = answers.close(call.app, call.user, asked.stream, asked.incomplete)
+    closed = answers.close(call.app, call.user, request.stream, request.incomplete)
     if isinstance(closed, Rejected):
         raise problem_of(closed)
     require_answer(closed)
-    return AnswerClosed(asked.stream, closed.status, closed.offset or UNSET)
+    return AnswerClosed(request.stream, closed.status, closed.offset or UNSET)

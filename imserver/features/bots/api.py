@@ -108,7 +108,7 @@ class CommandsQuery(Acting, kw_only=True):
     conversation: ConversationId
 
 
-class BotMade(Struct):
+class BotCreated(Struct):
     """The new bot, and its token."""
 
     id: BotId
@@ -198,17 +198,17 @@ routes = Resource(
     status=201,
     problems=(*_UNKNOWN, HTTP_LOGIN_TAKEN, HTTP_TOO_MANY_BOTS),
     example={"app": "default", "user": "1", "name": "weather", "nickname": "Weather"},
-    answer_example=BotMade("7", "weather", _TOKEN),
+    answer_example=BotCreated("7", "weather", _TOKEN),
     user="optional",
 )
-def create(bots: Bots, call: Call, asked: BotCreate) -> BotMade:
+def create(bots: Bots, call: Call, request: BotCreate) -> BotCreated:
     """Make a bot.
 
     A bot is an account for a program. It logs in with its token instead of a password, and may send, read and
     upload as its account. It cannot have friends, invitations or bots of its own.
     """
-    made, token = bots.create(call.app, call.user, asked.name, asked.nickname, asked.avatar)
-    return BotMade(made.account.user, made.account.name, token)
+    bot, token = bots.create(call.app, call.user, request.name, request.nickname, request.avatar)
+    return BotCreated(bot.account.user, bot.account.name, token)
 
 
 @routes.get(
@@ -218,10 +218,10 @@ def create(bots: Bots, call: Call, asked: BotCreate) -> BotMade:
     answer_example=BotsAnswer([_BOT], ""),
     user="optional",
 )
-def bots(bots: Bots, call: Call, asked: ActingPage) -> BotsAnswer:
+def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
     """List the bots of the acting user; for a back end that names none, all bots of the app."""
-    found = bots.page(call.app, call.user, after(asked.cursor) or "", asked.limit + 1)
-    shown, following = page_and_cursor(found, asked.limit, lambda bot: bot.account.user)
+    found = bots.page(call.app, call.user, after(request.cursor) or "", request.limit + 1)
+    shown, following = page_and_cursor(found, request.limit, lambda bot: bot.account.user)
     return BotsAnswer(list(map(_shown, shown)), following)
 
 
@@ -232,23 +232,23 @@ def bots(bots: Bots, call: Call, asked: ActingPage) -> BotsAnswer:
     example={**_MINE, "nickname": "Weather", "commands": _COMMANDS},
     user="optional",
 )
-def update(bots: Bots, call: Call, asked: BotUpdate) -> BotShown:
+def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     """Change a bot.
 
     A new `hook_url` has a new secret, also if the URL is the same.
     """
-    if asked.hook_url is not UNSET:
-        bots.check_hook(asked.hook_url)
+    if request.hook_url is not UNSET:
+        bots.check_hook(request.hook_url)
     given: dict[str, Any] = {
-        name: value for name in ("nickname", "avatar") if (value := getattr(asked, name)) is not UNSET
+        name: value for name in ("nickname", "avatar") if (value := getattr(request, name)) is not UNSET
     }
-    if asked.commands is not UNSET:
-        given["commands"] = _commands(asked.commands)
-    shown = _shown(bots.change(call.app, call.user, asked.bot, given))
-    if asked.hook_url is UNSET:
+    if request.commands is not UNSET:
+        given["commands"] = _commands(request.commands)
+    shown = _shown(bots.change(call.app, call.user, request.bot, given))
+    if request.hook_url is UNSET:
         return shown
-    secret = bots.set_hook(call.app, call.user, asked.bot, asked.hook_url)
-    return replace(shown, hook_url=asked.hook_url, hook_secret=secret)
+    secret = bots.set_hook(call.app, call.user, request.bot, request.hook_url)
+    return replace(shown, hook_url=request.hook_url, hook_secret=secret)
 
 
 @routes.post(
@@ -259,12 +259,12 @@ def update(bots: Bots, call: Call, asked: BotUpdate) -> BotShown:
     answer_example=BotTokenAnswer("7", _TOKEN),
     user="optional",
 )
-def rotate(bots: Bots, call: Call, asked: BotChosen) -> BotTokenAnswer:
+def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
     """Replace the token of a bot.
 
     The old token becomes invalid, and the connections of the bot are closed with 4502.
     """
-    return BotTokenAnswer(asked.bot, bots.rotate(call.app, call.user, asked.bot))
+    return BotTokenAnswer(request.bot, bots.rotate(call.app, call.user, request.bot))
 
 
 @routes.post(
@@ -274,13 +274,13 @@ def rotate(bots: Bots, call: Call, asked: BotChosen) -> BotTokenAnswer:
     example=_MINE,
     user="optional",
 )
-def delete(bots: Bots, call: Call, asked: BotChosen) -> BotDone:
+def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
     """Delete a bot and its account.
 
     Its messages remain in the conversations of others. The bots of an account are deleted with the account.
     """
-    bots.remove(call.app, call.user, asked.bot)
-    return BotDone(asked.bot)
+    bots.remove(call.app, call.user, request.bot)
+    return BotDone(request.bot)
 
 
 @routes.post(
@@ -289,9 +289,9 @@ def delete(bots: Bots, call: Call, asked: BotChosen) -> BotDone:
     problems=_UNKNOWN,
     example={"app": "default", "user": "7", "commands": _COMMANDS},
 )
-def set_commands(bots: Bots, call: Call, asked: CommandsSet) -> BotDone:
+def set_commands(bots: Bots, call: Call, request: CommandsSet) -> BotDone:
     """Set the slash commands of the acting bot."""
-    bots.set_commands(call.app, call.user, _commands(asked.commands))
+    bots.set_commands(call.app, call.user, _commands(request.commands))
     return BotDone(call.user)
 
 
@@ -303,9 +303,9 @@ def set_commands(bots: Bots, call: Call, asked: CommandsSet) -> BotDone:
     answer_example=CommandsAnswer([CommandShown("7", "weather", "Weather", "today", "The weather today")]),
     user="optional",
 )
-def commands(bots: Bots, call: Call, asked: CommandsQuery) -> CommandsAnswer:
+def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
     """List the slash commands in a conversation of the acting user."""
-    found = bots.in_conversation(call.app, call.user, asked.conversation)
+    found = bots.in_conversation(call.app, call.user, request.conversation)
     return CommandsAnswer(msgspec.convert(commands_in(found), list[CommandShown], from_attributes=True))
 
 

@@ -110,12 +110,12 @@ class Bots:
             self._accounts.require_free(app, {"name": name}, 0)
         secret, record = make_bot_secret(), self._observer.recorder(app, "account")
         account = Account(0, app, "", nickname, avatar, name=name)
-        made = self._rows.add(account, 0 if owner is None else owner.id, bot_hash(secret), self._most, record)
-        if made is None:
+        bot = self._rows.add(account, 0 if owner is None else owner.id, bot_hash(secret), self._most, record)
+        if bot is None:
             if by:
                 self._accounts.known(app, by)
             raise TooManyBots(f"accounts.bots {self._most}")
-        return made, bot_token(made.account.id, secret)
+        return bot, bot_token(bot.account.id, secret)
 
     def page(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
         """Bots with an id after ``after``, ordered by id."""
@@ -235,14 +235,14 @@ class IncomingHooks:
         self._require_role(app, by, group)
         bot, _ = self._bots.create(app, by, "", nickname, avatar)
         user, token = bot.account.user, token_urlsafe(_HOOK_SECRET_BYTES)
-        made = IncomingHook(bot.account.id, app, group, int(time()))
+        hook = IncomingHook(bot.account.id, app, group, int(time()))
         try:
             self._groups.invite(app, group, by, [user])
-            self._rows.add_incoming(made, _hash(token))
+            self._rows.add_incoming(hook, _hash(token))
         except BaseException:
             self._accounts.remove(app, user)
             raise
-        return made, token
+        return hook, token
 
     def of_group(self, app: str, by: str, group: int) -> list[tuple[IncomingHook, Account]]:
         """The incoming webhooks of a group with the accounts of their bots, ordered by id."""

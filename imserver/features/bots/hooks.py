@@ -58,7 +58,7 @@ LOOK_SECONDS: Final = 0.2
 """Least time between two looks at the ends of the logs, so that a busy app costs few."""
 PAGE: Final = 100
 LOG_PAGE: Final = 500
-KEEP_SECONDS: Final = 86400.0
+TRY_SECONDS: Final = 86400.0
 """How long an event is tried; then it is dropped, and the next one follows."""
 MAX_ANSWERS: Final = 10
 """Most messages in one answer; more are ignored."""
@@ -69,7 +69,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class _Answer(Struct):
-    """What a URL may answer. A message has the fields of the command ``send`` of the cmd dialect."""
+    """The answer of a URL. A message has the fields of the command ``send`` of the cmd dialect."""
 
     text: str = ""
     messages: list[dict[str, Raw]] = []
@@ -156,11 +156,11 @@ class BotHooks:
         )
         if not self.lease.renew(since, is_granted):
             # Another node may have delivered meanwhile: begin at the positions that are stored now.
-            self._keep({})
+            self._set_hooks({})
             hooks = self.rows.of_bots() if is_granted else []
-        self._keep({(hook.app, hook.bot): hook for hook in hooks})
+        self._set_hooks({(hook.app, hook.bot): hook for hook in hooks})
 
-    def _keep(self, hooks: dict[tuple[str, str], BotHook]) -> None:
+    def _set_hooks(self, hooks: dict[tuple[str, str], BotHook]) -> None:
         """Send to these webhooks, and no others; to none after the end. Never switches."""
         if self._has_ended:
             hooks = {}
@@ -272,7 +272,7 @@ class _Sender:
     def _failed(self, entry: Entry, problem: str, is_final: bool = False) -> Failure:
         """A request failed. After a refusal, and after a day, the entry is dropped."""
         self._hooks.tally.failures += 1
-        if is_final or monotonic() - self.consumer.since > KEEP_SECONDS:
+        if is_final or monotonic() - self.consumer.since > TRY_SECONDS:
             self._hooks.tally.dropped += 1
             self._hooks.warn(self.hook.bot, f"an event was dropped: {problem}")
             self.window.take(entry.id)
@@ -294,7 +294,7 @@ class _Sender:
                 self._hooks.warn(hook.bot, "a message of its answer is not valid")
                 continue
             while isinstance(self._hooks.messaging.store(hook.app, draft, by_user=True), StorageUnavailable):
-                if not self._hooks.lease.is_held:
+                if not self._hooks.lease.is_owned:
                     return False
                 gevent.sleep(ANSWER_PAUSE_SECONDS)
         return True

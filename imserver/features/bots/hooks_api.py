@@ -53,7 +53,7 @@ class HookRevoke(Acting, kw_only=True):
     hook: HookId
 
 
-class HookMade(Struct):
+class HookCreated(Struct):
     """The new webhook."""
 
     id: HookId
@@ -115,17 +115,17 @@ routes = Resource(
         errors.HTTP_MEDIA_UNAVAILABLE,
     ),
     example={**_OF_GROUP, "nickname": "Builds"},
-    answer_example=HookMade("9", f"{PATH}wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA-k3Zw"),
+    answer_example=HookCreated("9", f"{PATH}wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA-k3Zw"),
     user="optional",
 )
-def create(incoming: IncomingHooks, call: Call, asked: HookCreate) -> HookMade:
+def create(incoming: IncomingHooks, call: Call, began: HookCreate) -> HookCreated:
     """Make an incoming webhook.
 
     For the owner and admins of a group. Each `POST` to its URL becomes a message in the group. The sender is
     a bot of the acting user, which is made with the webhook and joins the group.
     """
-    made, token = incoming.create(call.app, call.user, id_of(asked.group), asked.nickname, asked.avatar)
-    return HookMade(str(made.id), PATH + token)
+    hook, token = incoming.create(call.app, call.user, id_of(began.group), began.nickname, began.avatar)
+    return HookCreated(str(hook.id), PATH + token)
 
 
 @routes.get(
@@ -136,12 +136,12 @@ def create(incoming: IncomingHooks, call: Call, asked: HookCreate) -> HookMade:
     answer_example=HooksAnswer([_HOOK]),
     user="optional",
 )
-def hooks(incoming: IncomingHooks, call: Call, asked: GroupChange) -> HooksAnswer:
+def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswer:
     """List the incoming webhooks of a group.
 
     For the owner and admins.
     """
-    found = incoming.of_group(call.app, call.user, id_of(asked.group))
+    found = incoming.of_group(call.app, call.user, id_of(began.group))
     return HooksAnswer(
         [
             HookShown(account.user, str(each.group), account.nickname, account.avatar, each.created)
@@ -158,13 +158,13 @@ def hooks(incoming: IncomingHooks, call: Call, asked: GroupChange) -> HooksAnswe
     answer_example=HookRevoked("9"),
     user="optional",
 )
-def revoke(incoming: IncomingHooks, call: Call, asked: HookRevoke) -> HookRevoked:
+def revoke(incoming: IncomingHooks, call: Call, began: HookRevoke) -> HookRevoked:
     """Revoke an incoming webhook.
 
     For the owner and admins of its group. Its bot is deleted; the messages stay.
     """
-    incoming.revoke(call.app, call.user, id_of(asked.hook))
-    return HookRevoked(asked.hook)
+    incoming.revoke(call.app, call.user, id_of(began.hook))
+    return HookRevoked(began.hook)
 
 
 # --- what comes in ------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ _message: Final = msgspec.json.Decoder(messages.SendRequest)
 
 
 class HookApi(Struct, frozen=True):
-    """What messages that come in use."""
+    """The services of the route that takes messages."""
 
     incoming: IncomingHooks
     tenants: Tenants
@@ -207,8 +207,8 @@ def _read(api: HookApi, call: Call) -> None:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, _EXPECTED)
     given = decode(_fields, body)
     taken: dict[str, Any] = {name: given[name] for name in _TAKEN if name in given}
-    call.asked = decode(_message, msgspec.json.encode(taken))
-    call.asked.conversation = hook.group
+    call.input = decode(_message, msgspec.json.encode(taken))
+    call.input.conversation = hook.group
     call.app, call.user = api.tenants.resolve(hook.app), str(hook.id)
     api.rates.know(call.app, call.user)
     call.principal = Principal("bot", apps=frozenset({call.app}), user=call.user)
@@ -216,7 +216,7 @@ def _read(api: HookApi, call: Call) -> None:
 
 def post(api: HookApi, call: Call) -> HttpResponse:
     """``POST /hooks/<token>``: post a message."""
-    return reply(call, messages.send(api.messages, call, call.asked))
+    return reply(call, messages.send(api.messages, call, call.input))
 
 
 ROUTES: Final = (

@@ -20,7 +20,7 @@ from imserver.features.webhooks import webhooks_of
 
 
 class BotParts(Struct, frozen=True):
-    """What routes, commands and other features use."""
+    """The services for routes, commands and other features."""
 
     bots: Bots
     incoming: IncomingHooks

@@ -61,7 +61,7 @@ class BotStore:
 
         ``record``: as in AccountStore. Raises Taken.
         """
-        made = replace(new, created=int(time()), bot=True)
+        row = replace(new, created=int(time()), bot=True)
 
         def work(sql: PooledStatements) -> Bot | None:
             if owner:
@@ -69,9 +69,9 @@ class BotStore:
                 if not sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,)):
                     return None
                 count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s"
-                if sql.query(count, (made.app, owner))[0][0] >= most:
+                if sql.query(count, (row.app, owner))[0][0] >= most:
                     return None
-            account = add_account(sql, made, _NO_PASSWORD, record)
+            account = add_account(sql, row, _NO_PASSWORD, record)
             sql.execute(
                 "INSERT INTO bot (id, app, owner, token_hash, commands, hook_url, hook_secret) "
                 f"VALUES {marks_of(7)}",
@@ -92,7 +92,7 @@ class BotStore:
         return self._store.read_or(None, work)
 
     def get(self, app: str, ids: Sequence[int]) -> list[Bot]:
-        """Those of these accounts that are bots, ordered by id."""
+        """The bots among these accounts, ordered by id."""
 
         def work(sql: PooledStatements) -> list[Bot]:
             return _bots(sql, app, sql.query_in(f"{_BOTS} app = %s AND id IN {{}}", (app,), ids))

@@ -29,6 +29,6 @@ class BotLimits(Struct, frozen=True):
 
 
 def findings(config: Config, _shared: bool) -> Iterator[Finding]:
-    """What a careful operator would change."""
+    """The settings that a careful operator would change."""
     if settings_of(config, BotSettings).allow_loopback:
         yield "bots.allow_loopback", "owners of bots can send requests to this machine; set it to false"

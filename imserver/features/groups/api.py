@@ -192,7 +192,7 @@ _NAMED_UNKNOWN: Final = 10
 """The most users that a refusal names."""
 
 
-_NOT_MADE: Final = (HTTP_TOO_MANY_MEMBERS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_NOT_ALLOWED)
+_NOT_CREATED: Final = (HTTP_TOO_MANY_MEMBERS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_NOT_ALLOWED)
 _UNKNOWN: Final = (HTTP_UNKNOWN_GROUP,)
 _NOT_PERMITTED: Final = (*_UNKNOWN, errors.HTTP_ROLE_TOO_LOW)
 _NO_MEMBER: Final = (*_NOT_PERMITTED, HTTP_UNKNOWN_MEMBER)
@@ -212,7 +212,7 @@ REFUSALS: Final[Refusals] = {
 
 
 class GroupApi(Struct, frozen=True):
-    """What the routes use."""
+    """The services that the routes use."""
 
     groups: Groups
     tenants: Tenants
@@ -251,31 +251,33 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> None:
     "/groups/create",
     ADMIN_OR_MEMBER,
     status=201,
-    problems=(*_NOT_MADE, errors.HTTP_TOO_MANY_REQUESTS),
+    problems=(*_NOT_CREATED, errors.HTTP_TOO_MANY_REQUESTS),
     example={"user": "1", "name": "tea", "members": ["2"]},
 )
-def create(api: GroupApi, call: Call, asked: GroupCreate) -> GroupShown:
+def create(api: GroupApi, call: Call, request: GroupCreate) -> GroupShown:
     """Create a group."""
-    _check_members(api, call, asked.members)
-    made = api.groups.create(call.app, call.user, asked.name, asked.members, by_user=not call.is_back_end)
-    return _shown(made)
+    _check_members(api, call, request.members)
+    group = api.groups.create(
+        call.app, call.user, request.name, request.members, by_user=not call.is_back_end
+    )
+    return _shown(group)
 
 
 @routes.get("/groups", ADMIN_OR_MEMBER, example={"user": "1"}, answer_example=GroupsAnswer(1, [_GROUP], ""))
-def groups(api: GroupApi, call: Call, asked: ActingPage) -> GroupsAnswer:
+def groups(api: GroupApi, call: Call, request: ActingPage) -> GroupsAnswer:
     """List the groups of a user, page by page."""
-    behind = id_of(after(asked.cursor) or "")
-    total, found = api.groups.page(call.app, call.user, behind, asked.limit + 1)
-    page, following = page_and_cursor(found, asked.limit, lambda group: str(group.id))
+    behind = id_of(after(request.cursor) or "")
+    total, found = api.groups.page(call.app, call.user, behind, request.limit + 1)
+    page, following = page_and_cursor(found, request.limit, lambda group: str(group.id))
     return GroupsAnswer(total, [_shown(each) for each in page], following)
 
 
 @routes.get(
     "/groups/show", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "1", "group": "1"}, user="optional"
 )
-def show(api: GroupApi, call: Call, asked: GroupChange) -> GroupShown:
+def show(api: GroupApi, call: Call, request: GroupChange) -> GroupShown:
     """Show a group and the acting user's role in it."""
-    return _shown(api.groups.show(call.app, id_of(asked.group), call.user))
+    return _shown(api.groups.show(call.app, id_of(request.group), call.user))
 
 
 @routes.get(
@@ -286,11 +288,11 @@ def show(api: GroupApi, call: Call, asked: GroupChange) -> GroupShown:
     answer_example=GroupMembersAnswer(1, [GroupMemberShown("1", "owner", 0)], ""),
     user="optional",
 )
-def members(api: GroupApi, call: Call, asked: GroupMembersQuery) -> GroupMembersAnswer:
+def members(api: GroupApi, call: Call, request: GroupMembersQuery) -> GroupMembersAnswer:
     """List the members of a group, page by page."""
-    group, behind = id_of(asked.group), after(asked.cursor) or ""
-    found = api.groups.members(call.app, group, call.user, behind, asked.limit + 1)
-    page, following = page_and_cursor(found, asked.limit, lambda row: row.user)
+    group, behind = id_of(request.group), after(request.cursor) or ""
+    found = api.groups.members(call.app, group, call.user, behind, request.limit + 1)
+    page, following = page_and_cursor(found, request.limit, lambda row: row.user)
     now = time()
     shown = [
         GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
@@ -302,39 +304,39 @@ def members(api: GroupApi, call: Call, asked: GroupMembersQuery) -> GroupMembers
 @routes.post(
     "/groups/invite",
     ADMIN_OR_MEMBER,
-    problems=(*_NOT_PERMITTED, *_NOT_MADE),
+    problems=(*_NOT_PERMITTED, *_NOT_CREATED),
     example=_MEMBERS,
     user="optional",
 )
-def invite(api: GroupApi, call: Call, asked: GroupMembers) -> GroupAnswer:
+def invite(api: GroupApi, call: Call, request: GroupMembers) -> GroupAnswer:
     """Add users to a group.
 
     For members, unless the group lets only admins invite. New members read earlier messages only where the
     group's option `history` is `all`.
     """
-    _check_members(api, call, asked.members)
-    new = api.groups.invite(call.app, id_of(asked.group), call.user, asked.members)
-    return GroupAnswer(asked.group, list(new))
+    _check_members(api, call, request.members)
+    new = api.groups.invite(call.app, id_of(request.group), call.user, request.members)
+    return GroupAnswer(request.group, list(new))
 
 
 @routes.post("/groups/leave", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "2", "group": "1"})
-def leave(api: GroupApi, call: Call, asked: GroupChange) -> GroupAnswer:
+def leave(api: GroupApi, call: Call, request: GroupChange) -> GroupAnswer:
     """Leave a group.
 
     If the owner leaves, an admin becomes the owner, otherwise a member.
     """
-    api.groups.leave(call.app, id_of(asked.group), call.user)
-    return GroupAnswer(asked.group, [call.user])
+    api.groups.leave(call.app, id_of(request.group), call.user)
+    return GroupAnswer(request.group, [call.user])
 
 
 @routes.post("/groups/remove", ADMIN_OR_MEMBER, problems=_NO_MEMBER, example=_MEMBERS, user="optional")
-def remove(api: GroupApi, call: Call, asked: GroupMembers) -> GroupAnswer:
+def remove(api: GroupApi, call: Call, request: GroupMembers) -> GroupAnswer:
     """Remove members from a group.
 
     Admins may remove members. The owner may remove anybody.
     """
-    gone = api.groups.remove(call.app, id_of(asked.group), call.user, asked.members)
-    return GroupAnswer(asked.group, list(gone))
+    gone = api.groups.remove(call.app, id_of(request.group), call.user, request.members)
+    return GroupAnswer(request.group, list(gone))
 
 
 @routes.post(
@@ -345,14 +347,14 @@ def remove(api: GroupApi, call: Call, asked: GroupMembers) -> GroupAnswer:
     answer_example=DeletedGroup("1", 2),
     user="optional",
 )
-def delete(api: GroupApi, call: Call, asked: GroupChange) -> DeletedGroup:
+def delete(api: GroupApi, call: Call, request: GroupChange) -> DeletedGroup:
     """Delete a group: remove all members.
 
     For the owner. Links to the group end. Former members keep what they could read, as if they had left.
     After an error, repeat it.
     """
-    count = api.groups.delete(call.app, id_of(asked.group), call.user)
-    return DeletedGroup(asked.group, count)
+    count = api.groups.delete(call.app, id_of(request.group), call.user)
+    return DeletedGroup(request.group, count)
 
 
 @routes.post(
@@ -362,12 +364,12 @@ def delete(api: GroupApi, call: Call, asked: GroupChange) -> DeletedGroup:
     example={"user": "1", "group": "1", "name": "tea"},
     user="optional",
 )
-def rename(api: GroupApi, call: Call, asked: GroupRename) -> GroupShown:
+def rename(api: GroupApi, call: Call, request: GroupRename) -> GroupShown:
     """Rename a group.
 
     For the owner and admins, and where the group allows it for members.
     """
-    group = api.groups.rename(call.app, id_of(asked.group), call.user, asked.name)
+    group = api.groups.rename(call.app, id_of(request.group), call.user, request.name)
     return _shown(group)
 
 
@@ -378,14 +380,14 @@ def rename(api: GroupApi, call: Call, asked: GroupRename) -> GroupShown:
     example={"user": "1", "group": "1", "member": "2", "role": "admin"},
     user="optional",
 )
-def set_role(api: GroupApi, call: Call, asked: GroupRole) -> GroupAnswer:
+def set_role(api: GroupApi, call: Call, request: GroupRole) -> GroupAnswer:
     """Change the role of a member.
 
     For the owner. An owner who makes another member the owner becomes an admin.
     """
-    group = id_of(asked.group)
-    api.groups.set_role(call.app, group, call.user, asked.member, asked.role)
-    return GroupAnswer(asked.group, [asked.member])
+    group = id_of(request.group)
+    api.groups.set_role(call.app, group, call.user, request.member, request.role)
+    return GroupAnswer(request.group, [request.member])
 
 
 @routes.post(
@@ -395,13 +397,13 @@ def set_role(api: GroupApi, call: Call, asked: GroupRole) -> GroupAnswer:
     example={"user": "1", "group": "1", "member": "2", "until": 1795159400},
     user="optional",
 )
-def mute(api: GroupApi, call: Call, asked: GroupMute) -> GroupAnswer:
+def mute(api: GroupApi, call: Call, request: GroupMute) -> GroupAnswer:
     """Mute a member for a time.
 
     Admins may mute members. The owner may mute anybody.
     """
-    api.groups.mute(call.app, id_of(asked.group), call.user, asked.member, asked.until)
-    return GroupAnswer(asked.group, [asked.member])
+    api.groups.mute(call.app, id_of(request.group), call.user, request.member, request.until)
+    return GroupAnswer(request.group, [request.member])
 
 
 def _shown(group: Group) -> GroupShown:
@@ -418,12 +420,12 @@ def _shown(group: Group) -> GroupShown:
     answer_example=replace(_GROUP, open=True),
     user="optional",
 )
-def set_open(api: GroupApi, call: Call, asked: GroupOpen) -> GroupShown:
+def set_open(api: GroupApi, call: Call, request: GroupOpen) -> GroupShown:
     """Open a group to everybody, or close it.
 
     For the owner and admins. Current members stay members.
     """
-    changed = api.groups.set_open(call.app, id_of(asked.group), call.user, asked.open)
+    changed = api.groups.set_open(call.app, id_of(request.group), call.user, request.open)
     return _shown(changed)
 
 
@@ -435,13 +437,13 @@ def set_open(api: GroupApi, call: Call, asked: GroupOpen) -> GroupShown:
     answer_example=replace(_GROUP, history="all"),
     user="optional",
 )
-def set_options(api: GroupApi, call: Call, asked: GroupOptions) -> GroupShown:
+def set_options(api: GroupApi, call: Call, request: GroupOptions) -> GroupShown:
     """Change the options of a group.
 
     For the owner and admins.
     """
-    given = {name: value for name in OPTIONS if (value := getattr(asked, name)) is not UNSET}
-    changed = api.groups.set_options(call.app, id_of(asked.group), call.user, given)
+    given = {name: value for name in OPTIONS if (value := getattr(request, name)) is not UNSET}
+    changed = api.groups.set_options(call.app, id_of(request.group), call.user, given)
     return _shown(changed)
 
 
@@ -457,11 +459,11 @@ def set_options(api: GroupApi, call: Call, asked: GroupOptions) -> GroupShown:
     example={"user": "3", "group": "1"},
     answer_example=replace(_GROUP, role="member", open=True),
 )
-def join(api: GroupApi, call: Call, asked: GroupChange) -> GroupShown:
+def join(api: GroupApi, call: Call, request: GroupChange) -> GroupShown:
     """Join an open group.
 
     A group that is not open is reported as unknown.
     """
     _check_members(api, call, ())
-    joined = api.groups.join(call.app, id_of(asked.group), call.user, by_user=not call.is_back_end)
+    joined = api.groups.join(call.app, id_of(request.group), call.user, by_user=not call.is_back_end)
     return _shown(joined)

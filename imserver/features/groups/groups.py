@@ -103,14 +103,14 @@ AccountsAmong = Callable[[str, Sequence[str]], set[str]]
 class Groups:
     """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
 
-    ``limit``: of the members of a group. ``made``: how many groups each user has created or joined lately.
+    ``limit``: of the members of a group. ``group``: how many groups each user has created or joined lately.
     Whoever adds users asks ``accounts_among`` first.
     """
 
-    def __init__(self, store: Store, limit: int, made: Buckets, accounts_among: AccountsAmong) -> None:
+    def __init__(self, store: Store, limit: int, creations: Buckets, accounts_among: AccountsAmong) -> None:
         self._store = store
         self.limit = limit
-        self._made = made
+        self._creations = creations
         self.accounts_among = accounts_among
 
     # --- asking ---------------------------------------------------------------------------------------------
@@ -159,9 +159,9 @@ class Groups:
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         if by_user:
-            self._made.require((app, owner))
-        made = _done(self._store.log().groups.create(app, owner, name, others))
-        return self.show(app, made.conversation, owner)
+            self._creations.require((app, owner))
+        change = _done(self._store.log().groups.create(app, owner, name, others))
+        return self.show(app, change.conversation, owner)
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
         """Add members. Return the new ones. Raises BadGroup, NotAllowed and TooManyMembers."""
@@ -217,7 +217,7 @@ class Groups:
         """Add a user who wants it. It counts for their limit if they were not a member."""
         log = self._log_with(group)
         if by_user:
-            self._made.require((app, user))
+            self._creations.require((app, user))
         joined = None
         try:
             joined = log.groups.join(
@@ -233,7 +233,7 @@ class Groups:
             return _done(joined)
         finally:
             if by_user and not (isinstance(joined, Change) and joined.users):
-                self._made.give_back((app, user))
+                self._creations.give_back((app, user))
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
         """Open a group to everybody, or close it. Raises NotAllowed."""
@@ -480,8 +480,8 @@ class GroupCommands:
         """Create a group of the user and others."""
         app, user = app_and_user(connection)
         self._check(app, user, command.members)
-        made = self._groups.create(app, user, command.name, command.members)
-        return Reply(errors.REPLY_OK, _view(made))
+        group = self._groups.create(app, user, command.name, command.members)
+        return Reply(errors.REPLY_OK, _view(group))
 
     def ask(self, connection: Connection, command: AskGroups) -> Reply:
         """A page of the user's groups."""

@@ -20,10 +20,10 @@ def groups_of(core: Core) -> Groups:
 def build(core: Core) -> FeatureParts:
     """Build them."""
     limits, seconds = settings_of(core.config, GroupLimits), core.config.accounts.rate_seconds
-    made = Buckets(NEW_GROUPS, limits.groups_per_user, seconds, core.attempt)
+    creations = Buckets(NEW_GROUPS, limits.groups_per_user, seconds, core.attempt)
 
     def accounts_among(app: str, users: Sequence[str]) -> set[str]:
         return {account.user for account in core.accounts.those_of(app, users)}
 
-    groups = Groups(core.store, limits.group_members, made, accounts_among)
+    groups = Groups(core.store, limits.group_members, creations, accounts_among)
     return FeatureParts(groups, GroupCommands(groups, core.relations).rows())

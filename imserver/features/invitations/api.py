@@ -158,15 +158,15 @@ routes = Resource(
     example={"user": "1", "group": "1", "seconds": 604800},
     user="optional",
 )
-def create(invitations: Invitations, call: Call, asked: InvitationCreate) -> InvitationShown:
+def create(invitations: Invitations, call: Call, request: InvitationCreate) -> InvitationShown:
     """Create an invitation to a group, or to be a friend.
 
     Whoever knows its code may accept it. To a group it is valid while its maker may invite members.
     """
-    group = id_of(asked.group)
+    group = id_of(request.group)
     if not (group or call.user):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
-    return _shown(invitations.create(call.app, call.user, group, asked.seconds, asked.uses))
+    return _shown(invitations.create(call.app, call.user, group, request.seconds, request.uses))
 
 
 @routes.get(
@@ -177,17 +177,17 @@ def create(invitations: Invitations, call: Call, asked: InvitationCreate) -> Inv
     answer_example=InvitationsAnswer([_INVITATION], ""),
     user="optional",
 )
-def invitations(invitations: Invitations, call: Call, asked: InvitationsQuery) -> InvitationsAnswer:
+def invitations(invitations: Invitations, call: Call, request: InvitationsQuery) -> InvitationsAnswer:
     """List the invitations of a user, or to a group, page by page.
 
     The owner and admins of a group see all invitations to it, other members see their own.
     """
-    if not (asked.group or call.user):
+    if not (request.group or call.user):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
-    behind = after(asked.cursor) or ""
-    group = id_of(asked.group)
-    found = invitations.page(call.app, call.user, group, behind, asked.limit + 1)
-    page, following = page_and_cursor(found, asked.limit, lambda invitation: invitation.code)
+    behind = after(request.cursor) or ""
+    group = id_of(request.group)
+    found = invitations.page(call.app, call.user, group, behind, request.limit + 1)
+    page, following = page_and_cursor(found, request.limit, lambda invitation: invitation.code)
     return InvitationsAnswer([_shown(each) for each in page], following)
 
 
@@ -199,13 +199,13 @@ def invitations(invitations: Invitations, call: Call, asked: InvitationsQuery) -
     answer_example=InvitationRevoked(_CODE),
     user="optional",
 )
-def revoke(invitations: Invitations, call: Call, asked: InvitationChange) -> InvitationRevoked:
+def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> InvitationRevoked:
     """Revoke an invitation.
 
     For its maker, and for the owner and admins of its group.
     """
-    invitations.revoke(call.app, call.user, asked.code)
-    return InvitationRevoked(asked.code)
+    invitations.revoke(call.app, call.user, request.code)
+    return InvitationRevoked(request.code)
 
 
 @routes.get(
@@ -215,12 +215,12 @@ def revoke(invitations: Invitations, call: Call, asked: InvitationChange) -> Inv
     example={"code": _CODE},
     answer_example=InvitationPreview(_CODE, "1", "tea", 3, "1", "Ann", "", 1795760601),
 )
-def show(invitations: Invitations, call: Call, asked: InvitationQuery) -> InvitationPreview:
+def show(invitations: Invitations, call: Call, request: InvitationQuery) -> InvitationPreview:
     """Show what an invitation is to, before the login.
 
     Requests count by address.
     """
-    found = invitations.preview(call.app, asked.code, call.request.host)
+    found = invitations.preview(call.app, request.code, call.request.host)
     maker, invitation = found.maker, found.invitation
     nickname, avatar = ("", "") if maker is None else (maker.nickname, maker.avatar)
     return InvitationPreview(
@@ -248,13 +248,13 @@ def show(invitations: Invitations, call: Call, asked: InvitationQuery) -> Invita
     example={"user": "2", "code": _CODE},
     answer_example=InvitationAccepted("joined", "1", "1"),
 )
-def accept(invitations: Invitations, call: Call, asked: InvitationChange) -> InvitationAccepted:
+def accept(invitations: Invitations, call: Call, request: InvitationChange) -> InvitationAccepted:
     """Accept an invitation.
 
     The user joins the group, or becomes a friend of its maker without a request. A user whom the maker has
     blocked gets the answer `unknown_invitation`.
     """
-    done = invitations.accept(call.app, call.user, asked.code, by_user=not call.is_back_end)
+    done = invitations.accept(call.app, call.user, request.code, by_user=not call.is_back_end)
     return InvitationAccepted(done.status, _group(done.invitation), done.invitation.user)
 
 

@@ -38,7 +38,7 @@ class Blocked(ImserverError):
 
 
 class Preview(Struct, frozen=True):
-    """What somebody with the code sees. ``name`` and ``members``: of the group."""
+    """The group, or the maker, as a holder of the code sees it. ``name`` and ``members``: of the group."""
 
     invitation: Invitation
     maker: Account | None
@@ -89,10 +89,10 @@ class Invitations:
             self._accounts.known(app, by)
         now = int(time())
         code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
-        made = Invitation(code, app, by, group, now, expires_at, max_uses=uses)
-        if not self._rows.add(made, self._most, id_of(by)):
+        invitation = Invitation(code, app, by, group, now, expires_at, max_uses=uses)
+        if not self._rows.add(invitation, self._most, id_of(by)):
             raise TooManyInvitations(f"accounts.invitations {self._most}")
-        return made
+        return invitation
 
     def page(self, app: str, by: str, group: int, after: str, limit: int) -> list[Invitation]:
         """Invitations of a user. With ``group`` those to it; the owner, admins and back ends see all of it.

@@ -182,7 +182,7 @@ routes = Resource(
     example={},
     answer_example=ProvidersAnswer([ProviderShown("github", "github", "GitHub", True)]),
 )
-def providers(oauth: OAuth, call: Call, _asked: ProvidersQuery) -> ProvidersAnswer:
+def providers(oauth: OAuth, call: Call, _request: ProvidersQuery) -> ProvidersAnswer:
     """List the providers with which accounts of an app log in."""
     settings = oauth.settings_of(call.app)
     return ProvidersAnswer(
@@ -205,22 +205,22 @@ def providers(oauth: OAuth, call: Call, _asked: ProvidersQuery) -> ProvidersAnsw
         "https://github.com/login/oauth/authorize?…", "Zk9x…", "BDFH-JKLM", POLL_SECONDS, LOGIN_SECONDS
     ),
 )
-def start(oauth: OAuth, call: Call, asked: LoginStart) -> LoginStarted:
+def start(oauth: OAuth, call: Call, request: LoginStart) -> LoginStarted:
     """Start a login with a provider.
 
     Open `url` in a browser, on any device, and finish the login with `login`. Each request counts as a login
     of its address. With `link` the account of the token is linked with the provider. That needs its password.
     """
-    user = call.principal.user if asked.link else None
+    user = call.principal.user if request.link else None
     try:
         started = oauth.start(
             call.app,
-            asked.provider,
+            request.provider,
             call.request.host,
-            asked.device,
-            asked.return_to,
+            request.device,
+            request.return_to,
             user,
-            asked.password,
+            request.password,
             token_of(call),
         )
     except UnknownAccount:
@@ -242,13 +242,13 @@ def start(oauth: OAuth, call: Call, asked: LoginStart) -> LoginStarted:
     example={"login": "Zk9x…"},
     answer_example=LoginFinished(pending=True),
 )
-def finish(oauth: OAuth, call: Call, asked: LoginFinish) -> LoginFinished:
+def finish(oauth: OAuth, call: Call, request: LoginFinish) -> LoginFinished:
     """Finish a login with a provider.
 
     The answer is `{"pending": true}` until the user has agreed. Then it is that of `accounts/login`, or
     `linked`. The first login makes an account if the provider may do so. It takes over nickname and picture.
     """
-    found = oauth.finish(call.app, asked.login, asked.code, call.request.host)
+    found = oauth.finish(call.app, request.login, request.code, call.request.host)
     if found is None:
         return LoginFinished(pending=True)
     if isinstance(found, str):
@@ -267,7 +267,7 @@ _ACTING: Final = {"app": "gochat", "user": "1"}
     example=_ACTING,
     answer_example=LinksAnswer([LinkShown("github", "GitHub", 1795155801)]),
 )
-def links(oauth: OAuth, call: Call, _asked: Acting) -> LinksAnswer:
+def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
     """List the providers with which an account logs in."""
     settings = oauth.settings_of(call.app)
     found = oauth.links(call.app, call.user)
@@ -284,10 +284,10 @@ def links(oauth: OAuth, call: Call, _asked: Acting) -> LinksAnswer:
     example={**_ACTING, "provider": "github"},
     answer_example=AccountDone("1"),
 )
-def unlink(oauth: OAuth, call: Call, asked: LinkEnd) -> AccountDone:
+def unlink(oauth: OAuth, call: Call, request: LinkEnd) -> AccountDone:
     """End the link between an account and a provider.
 
     The last way to log in remains: a password, or another link.
     """
-    oauth.unlink(call.app, call.user, asked.provider)
+    oauth.unlink(call.app, call.user, request.provider)
     return AccountDone(call.user)

@@ -101,7 +101,7 @@ class Started(Struct, frozen=True):
 
 
 class Question(Struct, frozen=True):
-    """What a browser that came back shows. ``address``: where it goes on instead of asking.
+    """The question to a browser that came back. ``address``: where it goes on instead of asking.
 
     ``shown``: the short code; ``device``: name of the device; ``nickname``: of the account to link (``""``: a
     login). ``code`` goes back with the answer.
@@ -279,10 +279,10 @@ class OAuth:
         found = self._values.value(_LOGIN + key)
         return None if found is None else _decode(found)
 
-    def _claimed(self, place: str) -> tuple[str, _Running]:
+    def _claimed(self, name: str) -> tuple[str, _Running]:
         """The login to which a key leads, for the first caller. Raises UnknownLogin."""
-        found = self._values.value(place)
-        if found is None or not self._values.remove_value(place):
+        found = self._values.value(name)
+        if found is None or not self._values.remove_value(name):
             raise UnknownLogin
         key = found.decode()
         row = self._row(key)
@@ -412,10 +412,10 @@ class OAuth:
                 raise Closed(f"apps.{app}.oauth.{name}.register is off")
             new = Account(0, app, "", found.nickname, found.avatar)
             try:
-                made = self._accounts.add_linked(new, name, found.subjects[0])
+                account = self._accounts.add_linked(new, name, found.subjects[0])
             except Taken:  # another login of this identity was faster
                 continue
-            return self._accounts.token(made, row.device)
+            return self._accounts.token(account, row.device)
         raise UnknownLogin
 
     def _link(self, row: _Running, found: Identity) -> None:

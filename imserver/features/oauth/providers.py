@@ -50,7 +50,7 @@ class ProviderRefused(ImserverError):
 
 
 class Identity(Struct, frozen=True):
-    """Who somebody is at a provider. ``subjects``: their ids there, the preferred one first.
+    """The identity of a user at a provider. ``subjects``: their ids there, the preferred one first.
 
     ``nickname`` and ``avatar`` are valid for an account.
     """
@@ -61,7 +61,8 @@ class Identity(Struct, frozen=True):
 
 
 class AuthorizationRequest(Struct, frozen=True):
-    """What the steps of one login share. ``callback``: the address to which the browser comes back."""
+    """The data that the steps of one login share. ``callback``: the address to which the browser comes
+    back."""
 
     callback: str
     state: str
@@ -179,22 +180,22 @@ class _Code:
 
     def address(self, endpoint: str, **more: str) -> str:
         """Where the browser goes."""
-        asked = self._request
-        url, _ = self._client.create_authorization_url(endpoint, asked.state, asked.verifier, **more)
+        request = self._request
+        url, _ = self._client.create_authorization_url(endpoint, request.state, request.verifier, **more)
         return str(url)
 
     def token(self, endpoint: str, code: str) -> dict[str, Any]:
         """The tokens for a code. Raises ProviderUnavailable and ProviderRefused."""
         from authlib.oauth2 import OAuth2Error
 
-        asked = self._request
+        request = self._request
         try:
             answer = self._client.fetch_token(
                 endpoint,
                 grant_type="authorization_code",
                 code=code,
-                redirect_uri=asked.callback,
-                code_verifier=asked.verifier,
+                redirect_uri=request.callback,
+                code_verifier=request.verifier,
             )
         except OAuth2Error as error:
             raise ProviderRefused(f"{_shown(endpoint)}: {error}") from None
@@ -206,7 +207,7 @@ class _Code:
 
 
 class _Endpoints(Struct):
-    """What is read of a discovery document (OpenID Connect Discovery 1.0)."""
+    """The part of a discovery document that is read (OpenID Connect Discovery 1.0)."""
 
     issuer: str
     authorization_endpoint: str
@@ -256,8 +257,8 @@ class Oidc:
             basic = "client_secret_basic" in endpoints.token_endpoint_auth_methods_supported
             method = "client_secret_basic" if basic else "client_secret_post"
         scopes = settings.scopes or ("openid", "profile")
-        asked = msgspec.structs.replace(settings, scopes=scopes)
-        return _Code(asked, http, request, method)
+        with_scopes = msgspec.structs.replace(settings, scopes=scopes)
+        return _Code(with_scopes, http, request, method)
 
     def _discovered(self, http: _Http) -> _Endpoints:
         """The discovery document, at most an hour old if the provider answers. Raises ProviderUnavailable."""

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct, field
 
 from imserver.config.declared import Secret, about
 from imserver.config.settings import Config, TenantSettings, Text, app_settings_of
-from imserver.config.values import HTTP_URL, ISSUER_URL, ConfigError, Places
+from imserver.config.values import HTTP_URL, ISSUER_URL, ConfigError, Locations
 
 
 class ProviderSettings(Struct, frozen=True):
@@ -59,7 +59,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """What is wrong with the providers of an app; ``""``: nothing."""
+    """The error in the providers of an app; ``""``: none."""
     for name, row in providers_of(settings).items():
         setting = f"oauth.{name}"
         if not _NAME.fullmatch(name):
@@ -74,12 +74,12 @@ def objection(_name: str, settings: TenantSettings) -> str:
     return ""
 
 
-def check(config: Config, places: Places) -> None:
+def check(config: Config, locations: Locations) -> None:
     """Check that apps with providers have accounts, and an address for browsers. Raises ConfigError."""
     for name, tenant in config.apps.items():
         if not providers_of(tenant):
             continue
-        setting = places.of(f"apps.{name}.oauth")
+        setting = locations.of(f"apps.{name}.oauth")
         if not tenant.wants_accounts(name):
             raise ConfigError(f"{setting} needs account_tokens: required")
         if not HTTP_URL.match(config.app.http_url):

@@ -48,11 +48,11 @@ from imserver.features.pages.text import HEADERS, named_in_rooms, policy
 from imserver.features.pages.visitors import (
     Seen,
     has_parameter,
-    language_asked_for,
     language_of_visitor,
     parameter,
     pick_name,
     render,
+    requested_language,
 )
 from imserver.http.reply import PREFLIGHT
 from imserver.http.views import as_request, to_response
@@ -229,7 +229,7 @@ class _Chat:
         """``GET /``: what runs here, with links. Names of apps are shown in demo mode only."""
         demo = self._keys.demo
         language = language_of_visitor()
-        asked = parameter("lang") or None
+        in_address = parameter("lang") or None
         pages = [
             ("pages.reference", "status_reference", "start_reference_hint"),
             ("pages.status", "status_title", "start_status_hint"),
@@ -238,7 +238,7 @@ class _Chat:
             pages.insert(0, ("pages.messages", "messages_title", "start_messages_hint"))
         if self._has_channels():
             pages.insert(0, ("pages.channels", "channels_title", "start_channels_hint"))
-        links = [(url_for(page, lang=asked), label, hint) for page, label, hint in pages]
+        links = [(url_for(page, lang=in_address), label, hint) for page, label, hint in pages]
         app = "APP"
         if self._rooms:
             room = self._rooms[0]
@@ -247,7 +247,7 @@ class _Chat:
                 app = room = self._rooms[-1] if self._rooms[-1] == DEFAULT_APP else room
             if self._logins.is_open(room):
                 chat = url_for(
-                    "pages.home", appID=room if demo else None, lang=asked or named_in_rooms(language[0])
+                    "pages.home", appID=room if demo else None, lang=in_address or named_in_rooms(language[0])
                 )
                 links.insert(0, (chat, "start_chat", "start_chat_hint"))
         return render(
@@ -274,7 +274,7 @@ class _Chat:
     def index(self) -> AnyResponse:
         """``GET /home/index``, the page of two originals: a room, or a conversation with one user."""
         if has_parameter("uid", "to_uid"):
-            return self._talk(parameter("to_uid") or _NOBODY, parameter("groups_id") or _NO_ROOM)
+            return self._conversation(parameter("to_uid") or _NOBODY, parameter("groups_id") or _NO_ROOM)
         return self._page_of_room()
 
     def _page_of_room(self) -> AnyResponse:
@@ -288,7 +288,7 @@ class _Chat:
             if not self._rooms:
                 abort(HTTP_NOT_FOUND.status)
             room = self._rooms[0]
-        language = language_asked_for() if room.isdecimal() else language_of_visitor()
+        language = requested_language() if room.isdecimal() else language_of_visitor()
         text = {key: text for key, text in language[1].items() if not key.startswith(_OTHER_TEXTS)}
         notices = self._config.hub.notice_members
         http = self._seen.addresses().http
@@ -317,9 +317,9 @@ class _Chat:
         """``GET /home/room?uid=[&groups_id=]``: a conversation with all users in a room of the action
         dialect.
         """
-        return self._talk(_NO_ROOM, parameter("groups_id") or "1")
+        return self._conversation(_NO_ROOM, parameter("groups_id") or "1")
 
-    def _talk(self, peer: str, room: str) -> AnyResponse:
+    def _conversation(self, peer: str, room: str) -> AnyResponse:
         """A page of the action dialect: in Chinese, as in the original, unless ``lang`` names another
         language.
 
@@ -327,7 +327,7 @@ class _Chat:
         reaches nobody.
         """
         tenants = self._tenants
-        language = language_asked_for()
+        language = requested_language()
         app = parameter("appid") or parameter("appname")
         if tenants.get(f"{ACTION_PREFIX}{app}") is None:
             app = "1"
@@ -359,7 +359,7 @@ class _Chat:
             rooms=rooms,
             app=app,
             token=token,
-            kept=tenant is not None and tenant.keep_talks,
+            stored=tenant is not None and tenant.store_conversations,
         )
 
     def messages(self) -> AnyResponse:

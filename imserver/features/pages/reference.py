@@ -81,11 +81,11 @@ class Reference:
             headers={"Cache-Control": "no-store", "Vary": "Accept-Language"}, mimetype="text/html"
         )
         if key not in self._pages:
-            self._pages[key] = self._made(json.loads(written), language, shown_as)
+            self._pages[key] = self._render(json.loads(written), language, shown_as)
         answer.set_data(self._pages[key].replace(shown_as.encode(), escape(address).encode()))
         return answer
 
-    def _made(self, document: Document, language: str, address: str) -> bytes:
+    def _render(self, document: Document, language: str, address: str) -> bytes:
         other = chinese() if language == "zh" else {}
         operations = [_shown(document, address, *each) for each in operations_of(document)]
         page = render(
@@ -183,7 +183,8 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
 
 
 def _trial(method: str, path: str, operation: Document) -> Document | None:
-    """What the script of the page needs to send this request; None: it needs a WebSocket, or headers."""
+    """The data with which the script of the page sends this request; None: it needs a WebSocket, or
+    headers."""
     needed = any(each["in"] == "header" and each["required"] for each in operation["parameters"])
     if needed or "101" in operation["responses"]:
         return None

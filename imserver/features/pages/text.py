@@ -30,13 +30,13 @@ TEXT: Final[dict[str, dict[str, str]]] = {
 """Language → key → text."""
 
 
-def choose_language(asked: str, accepted: LanguageAccept) -> str:
+def choose_language(in_address: str, accepted: LanguageAccept) -> str:
     """The language for a visitor: that of ``?lang=``, else the best accepted one, else English.
 
     Without any preference it is Chinese, the language of the original page.
     """
-    if asked in LANGUAGES:
-        return asked
+    if in_address in LANGUAGES:
+        return in_address
     if not accepted:
         return LANGUAGES[0]
     for tag, quality in accepted:
@@ -69,11 +69,11 @@ def named_in_rooms(language: str) -> str | None:
     return None if language == LANGUAGES[0] else language
 
 
-def html_of(template: str, language: str, words: dict[str, str], asked: str = "", **values: Any) -> str:
-    """A page. ``asked``: the language in its address (``""``: none), which its links keep."""
+def html_of(template: str, language: str, words: dict[str, str], in_address: str = "", **values: Any) -> str:
+    """A page. ``in_address``: the language in its address (``""``: none), which its links keep."""
     other = next(each for each in TEXT if each != language)
     return _templates.get_template(template).render(
-        text=words, in_rooms=named_in_rooms(language), other_language=other, asked=asked, **values
+        text=words, in_rooms=named_in_rooms(language), other_language=other, in_address=in_address, **values
     )
 
 

@@ -135,7 +135,7 @@ def language_of_visitor() -> tuple[str, dict[str, str]]:
     return language, TEXT[language]
 
 
-def language_asked_for() -> tuple[str, dict[str, str]]:
+def requested_language() -> tuple[str, dict[str, str]]:
     """The language in the address, else Chinese; and its texts."""
     language = language_parameter() or LANGUAGES[0]
     return language, TEXT[language]
@@ -156,5 +156,5 @@ def has_parameter(*names: str) -> bool:
 
 def language_parameter() -> str:
     """The language in the address; ``""`` if there is none that the pages have."""
-    asked = parameter("lang")
-    return asked if asked in LANGUAGES else ""
+    in_address = parameter("lang")
+    return in_address if in_address in LANGUAGES else ""

@@ -191,7 +191,7 @@ _CHAPTER: Final = "Files that users send to each other."
 
 
 class UploadApi(Struct, frozen=True):
-    """What the routes use. ``rates``: of requests."""
+    """The services that the routes use. ``rates``: of requests."""
 
     uploads: Uploads
     tenants: Tenants
@@ -207,9 +207,9 @@ routes = Resource(
     ),
     chapter=_CHAPTER,
 )
-"""What :func:`imserver.http.call.answer` answers."""
+"""The response of :func:`imserver.http.call.answer`."""
 streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER)
-"""What the views of this package answer."""
+"""The response of the views of this package."""
 
 
 def problem_after(api: Api, call: Call, token: str) -> errors.HttpProblem | None:
@@ -234,7 +234,7 @@ def problem_after(api: Api, call: Call, token: str) -> errors.HttpProblem | None
     example={"app": "default", "user": "u1"},
     answer_example=UploadsAnswer(57333, 1073741824, 1, [_EXAMPLE], ""),
 )
-def list_uploads(api: UploadApi, call: Call, asked: UploadsQuery) -> UploadsAnswer:
+def list_uploads(api: UploadApi, call: Call, request: UploadsQuery) -> UploadsAnswer:
     """List the files of a user.
 
     Needs an API key with the scope `read`, or the token of the user.
@@ -242,15 +242,15 @@ def list_uploads(api: UploadApi, call: Call, asked: UploadsQuery) -> UploadsAnsw
     api.rates.require(call.principal, call.request.host)
     uploads = api.uploads
     usage = uploads.usage(call.app, call.user)
-    rows = uploads.page(call.app, call.user, _place(asked.cursor), asked.limit + 1)
-    page, last = rows[: asked.limit], rows[asked.limit - 1] if len(rows) > asked.limit else None
+    rows = uploads.page(call.app, call.user, _position_in(request.cursor), request.limit + 1)
+    page, last = rows[: request.limit], rows[request.limit - 1] if len(rows) > request.limit else None
     following = cursor_of(f"{last.created} {last.id}") if last is not None else ""
     return UploadsAnswer(
         usage.bytes, uploads.settings.quota_bytes, usage.files, [shown(row) for row in page], following
     )
 
 
-def _place(cursor: str) -> tuple[int, str]:
+def _position_in(cursor: str) -> tuple[int, str]:
     """Time and id of the last file of the page before."""
     if not cursor:
         return 0, ""
@@ -265,15 +265,15 @@ _delete_of: Final = msgspec.json.Decoder(UploadDelete)
 
 def _read_delete(api: UploadApi, call: Call) -> None:
     """Read the request; its app and user are those of the file. The body may have the user's token."""
-    asked = decode(_delete_of, unpacked_body(api.limits, call))
-    call.asked = asked
+    request = decode(_delete_of, unpacked_body(api.limits, call))
+    call.input = request
     principal, host = call.principal, call.request.host
-    if asked.token and not (principal.key or principal.user):
-        call.principal = principal = api.authority.identify(ANYONE_OR_PUSH, {}, host, asked.token)
+    if request.token and not (principal.key or principal.user):
+        call.principal = principal = api.authority.identify(ANYONE_OR_PUSH, {}, host, request.token)
     api.rates.require(principal, host)
     if principal.kind == "nobody":
         raise ApiProblem(*refusal(principal, ANYONE_OR_PUSH))
-    row = api.uploads.find(asked.id)
+    row = api.uploads.find(request.id)
     if row is None:
         call.app, call.user = principal.app, principal.user
     else:
@@ -290,12 +290,12 @@ def _read_delete(api: UploadApi, call: Call) -> None:
     example={"id": _ID},
     answer_example=UploadDeleteAnswer(True),
 )
-def delete_upload(api: UploadApi, call: Call, asked: UploadDelete) -> UploadDeleteAnswer:
+def delete_upload(api: UploadApi, call: Call, request: UploadDelete) -> UploadDeleteAnswer:
     """Delete a file.
 
     Needs an API key with the scope `push`, or the token of the file's owner.
     """
-    return UploadDeleteAnswer(api.uploads.delete(call.asked.id))
+    return UploadDeleteAnswer(api.uploads.delete(call.input.id))
 
 
 _ARRIVING: Final = (

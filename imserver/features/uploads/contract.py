@@ -28,7 +28,7 @@ class Upload(Struct, frozen=True):
     sha256: str
     created: int
     """Unix milliseconds."""
-    place: str = ""
+    store_name: str = ""
     """``""``: the directory. ``"s3"``: the bucket."""
     width: int = 0
     """Of a picture, in pixels, as displayed."""
@@ -57,8 +57,8 @@ class Media(Protocol):
     ``name`` is made by the server: letters, digits, dashes, underscores and dots. Clients never choose it.
     """
 
-    place: str
-    """The name of this kind of store, as in :attr:`Upload.place`."""
+    store_name: str
+    """The name of this kind of store, as in :attr:`Upload.store_name`."""
 
     def put(self, name: str, path: str, size: int, sha256: str, kind: str) -> None:
         """Store the file at ``path`` durably before returning. ``path`` may not exist afterwards.

@@ -113,7 +113,7 @@ class Directory:
     """Files under ``root``, in folders by the first letters of their names. Owner of everything under
     ``root``."""
 
-    place = ""
+    store_name = ""
 
     def __init__(self, root: Path, files: Files) -> None:
         self.root = root

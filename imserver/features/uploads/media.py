@@ -29,7 +29,7 @@ from msgspec import Struct
 
 from imserver.errors import ImserverError
 from imserver.features.uploads import pictures
-from imserver.features.uploads.pictures import Picture, PictureOrder
+from imserver.features.uploads.pictures import Picture, PictureTask
 
 if TYPE_CHECKING:
     from gevent import Greenlet
@@ -105,7 +105,7 @@ class PictureTooCostly(ImserverError):
 
 
 class Turns:
-    """Who uses one thing next: apps in turn, and in each app its users in turn. Owner of those who wait.
+    """The turns of users at one thing: apps in turn, and in each app its users in turn. Owner of the queue.
 
     Their number is that of the uploads that are open.
     """
@@ -178,19 +178,19 @@ class PictureWorker:
         ``app``, ``user``: whose picture it is; the pictures of many are read in turn. Returns None if the
         file is not a readable picture. Raises :class:`PictureTooCostly`. Switches.
         """
-        order = _encode(PictureOrder(str(path), kind, str(target), str(cleaned), self._pixels)) + b"\n"
+        task = _encode(PictureTask(str(path), kind, str(target), str(cleaned), self._pixels)) + b"\n"
         with self._turns.take(app, user):
             if self._end_later is not None:
                 self._end_later.kill()
             try:
-                return self._run(order)
+                return self._run(task)
             finally:
                 self._end_later = gevent.spawn_later(_IDLE_SECONDS, self._end)
 
-    def _run(self, order: bytes) -> Picture | None:
+    def _run(self, task: bytes) -> Picture | None:
         for _ in range(2):  # a process that has ended meanwhile is started again
             try:
-                answer = self._exchanged(order)
+                answer = self._exchanged(task)
             except TimeoutError:
                 self._kill()
                 return None
@@ -207,12 +207,12 @@ class PictureWorker:
                 raise PictureTooCostly("the picture takes more CPU time than one may have")
         return None
 
-    def _exchanged(self, order: bytes) -> bytes:
+    def _exchanged(self, task: bytes) -> bytes:
         if self._socket is None:
             self._start()
         assert self._socket is not None
         with gevent.Timeout(WORK_SECONDS, TimeoutError):
-            self._socket.sendall(order)
+            self._socket.sendall(task)
             return self._socket.recv(_ANSWER_BYTES)
 
     def _start(self) -> None:

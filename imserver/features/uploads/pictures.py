@@ -1,6 +1,6 @@
 """The process that reads pictures: measures, thumbnails, and pictures that are upright and without metadata.
 
-It is a program. It reads one :class:`PictureOrder` per line from its standard input and answers each with a
+It is a program. It reads one :class:`PictureTask` per line from its standard input and answers each with a
 :class:`Picture` or ``null``. It imports nothing of the server, and ends with its input. A picture that takes
 :data:`CPU_SECONDS` ends it by SIGPROF.
 
@@ -65,7 +65,7 @@ _QUALITY: Final = 80
 _TURNED_QUALITY: Final = 90
 
 
-class PictureOrder(Struct, frozen=True):
+class PictureTask(Struct, frozen=True):
     """A picture to read: its path and media type, where its thumbnail (with a longer side of ``pixels``; 0:
     none) and the picture without metadata go."""
 
@@ -87,20 +87,20 @@ class Picture(Struct, frozen=True):
     cleaned: bool = False
 
 
-def look(order: PictureOrder) -> Picture:
+def look(task: PictureTask) -> Picture:
     """Carry out an order. Raises any exception if the file is not a readable picture."""
-    path, form = Path(order.path), _FORMATS[order.type]
+    path, form = Path(task.path), _FORMATS[task.type]
     _check_parts(path, form)
     with _opened(path, form) as image:
         orientation = _orientation(image, form)
         width, height = image.size
         if orientation in _TURNED:
             width, height = height, width
-        thumbnail = _thumbnail(image, form, orientation, order)
+        thumbnail = _thumbnail(image, form, orientation, task)
     cleaned = _cleaned(path, form, orientation)
     if cleaned is None:
         return Picture(width, height, thumbnail)
-    with _created(order.cleaned) as file:
+    with _created(task.cleaned) as file:
         file.write(cleaned)
     return Picture(width, height, thumbnail, True)
 
@@ -161,18 +161,18 @@ def _turned(image: Image, orientation: int) -> Image:
     return image.transpose(methods[orientation]) if orientation in methods else image
 
 
-def _thumbnail(image: Image, form: str, orientation: int, order: PictureOrder) -> str:
+def _thumbnail(image: Image, form: str, orientation: int, task: PictureTask) -> str:
     """Write the thumbnail. Return its media type; ``""`` if there is none."""
-    pixels = order.pixels
+    pixels = task.pixels
     if not pixels or image.width * image.height > _most_pixels(image, form):
         return ""
     image.draft("RGB", (pixels * 2, pixels * 2))
     if image.width * image.height > MAX_PIXELS:  # long and low: it cannot be decoded any smaller
         return ""
     try:
-        return _write(image, pixels, orientation, order.thumbnail)
+        return _write(image, pixels, orientation, task.thumbnail)
     except Exception:  # truncated, or broken after its header: the decoded part is used
-        Path(order.thumbnail).unlink(missing_ok=True)
+        Path(task.thumbnail).unlink(missing_ok=True)
         return ""
 
 
@@ -436,7 +436,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prepare()
-    decoder = msgspec.json.Decoder(PictureOrder)
+    decoder = msgspec.json.Decoder(PictureTask)
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:

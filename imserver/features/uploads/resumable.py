@@ -55,7 +55,7 @@ _SILENT_SECONDS: Final = 1.0
 
 
 class State(Struct, frozen=True):
-    """What the client has offered. ``metadata``: the text that it has sent with it."""
+    """The offer of a client. ``metadata``: the text that it has sent with it."""
 
     length: int
     name: str = ""

@@ -88,7 +88,7 @@ class Bucket:
     The path of its URL names the bucket (``http://host/bucket/name``), which all servers understand.
     """
 
-    place = "s3"
+    store_name = "s3"
 
     def __init__(self, settings: UploadSettings, files: Files) -> None:
         self._files = files

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from imserver.auth.rates import Rate
 from imserver.config.declared import Secret, Url
 from imserver.config.settings import Amount, Config, Count, Duration, Finding, Text, settings_of
-from imserver.config.values import HTTP_URL, ConfigError, Places
+from imserver.config.values import HTTP_URL, ConfigError, Locations
 
 MediaKind = Literal["picture", "voice", "video", "file"]
 
@@ -47,18 +47,18 @@ class UploadSettings(Struct, frozen=True):
     s3_seconds: Duration = 30.0
 
 
-def check(config: Config, places: Places) -> None:
+def check(config: Config, locations: Locations) -> None:
     """Check where the bucket is. Raises ConfigError."""
     uploads = settings_of(config, UploadSettings)
     if uploads.s3_url and not HTTP_URL.match(uploads.s3_url):
-        raise places.wrong("uploads.s3_url", "expected an http:// or https:// address")
+        raise locations.wrong("uploads.s3_url", "expected an http:// or https:// address")
     if uploads.s3_url and not (uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key):
         needed = "uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
-        raise ConfigError(f"{places.of('uploads.s3_url')} needs {needed}")
+        raise ConfigError(f"{locations.of('uploads.s3_url')} needs {needed}")
 
 
 def findings(config: Config, shared: bool) -> Iterator[Finding]:
-    """What a careful operator would change."""
+    """The settings that a careful operator would change."""
     uploads = settings_of(config, UploadSettings)
     if not uploads.quota_bytes:
         yield "uploads.quota_bytes", "0 means no limit; set one"

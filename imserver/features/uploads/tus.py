@@ -114,8 +114,8 @@ class _TusView:
         authorise(self._api, self._begin_endpoint.route, call)
         self._api.rates.require(principal, http_request.host)
         metadata = http_request.headers.get("upload-metadata", "")
-        name = call.asked.name or _file_name(metadata)
-        offer = _offer(call, name, call.asked.kind, _number_in(http_request, "upload-length"))
+        name = call.input.name or _file_name(metadata)
+        offer = _offer(call, name, call.input.kind, _number_in(http_request, "upload-length"))
         with self._resumable.begun(offer, metadata) as part:
             if _body_bytes(http_request):
                 self._append(call, part, offer, 0)
@@ -170,7 +170,7 @@ class _TusView:
     def _check_after(self, call: Call, part: PartialUpload) -> None:
         """Delete a file whose app or user was deleted while it arrived."""
         try:
-            problem = problem_after(self._api, call, call.asked.token)
+            problem = problem_after(self._api, call, call.input.token)
             if problem is not None:
                 raise ApiProblem(problem)
         except BaseException:

@@ -94,30 +94,30 @@ class UploadStorage:
             from imserver.features.uploads.s3 import Bucket
 
             bucket = Bucket(settings, self.files)
-            self.current = bucket.place
-            self._by_name[bucket.place] = bucket
+            self.current = bucket.store_name
+            self._by_name[bucket.store_name] = bucket
 
     def of(self, row: Upload) -> Media:
         """The storage of a file. Raises MediaUnavailable."""
-        place = self._by_name.get(row.place)
-        if place is None:
+        store = self._by_name.get(row.store_name)
+        if store is None:
             raise MediaUnavailable("the file is in a bucket, and none is configured")
-        return place
+        return store
 
     def put(self, row: Upload, path: Path, thumbnail: Path) -> None:
         """Move a file, and its thumbnail, to its storage. Switches."""
-        place = self.of(row)
-        place.put(row.id, str(path), row.bytes, row.sha256, row.type)
+        store = self.of(row)
+        store.put(row.id, str(path), row.bytes, row.sha256, row.type)
         if row.thumbnail_bytes:
             content = self.files.do(thumbnail.read_bytes)
             digest = hashlib.sha256(content).hexdigest()
-            place.put(name_of(row, True), str(thumbnail), len(content), digest, row.thumbnail_type)
+            store.put(name_of(row, True), str(thumbnail), len(content), digest, row.thumbnail_type)
 
     def delete(self, row: Upload) -> None:
         """Delete the bytes of a file. Raises MediaUnavailable."""
-        place = self.of(row)
+        store = self.of(row)
         for thumbnail in (False, True) if row.thumbnail_bytes else (False,):
-            place.delete(name_of(row, thumbnail))
+            store.delete(name_of(row, thumbnail))
 
     def remove(self, row: Upload) -> None:
         """Delete the bytes of a file that has no row. A failure is logged."""
@@ -140,8 +140,8 @@ class UploadStorage:
 
     def close(self) -> None:
         """End connections and threads."""
-        for place in self._by_name.values():
-            place.close()
+        for store in self._by_name.values():
+            store.close()
         self.files.close()
 
 
@@ -167,7 +167,7 @@ class Offer(Struct, frozen=True):
 
 
 class UploadCounters(Struct):
-    """What a node has received and sent since its start."""
+    """The traffic of a node since its start."""
 
     uploads: int = 0
     upload_bytes: int = 0
@@ -305,7 +305,7 @@ class Uploads:
             bytes=offer.length,
             sha256=sha256,
             created=int(time() * 1000),
-            place=self._storage.current,
+            store_name=self._storage.current,
         )
         source = path
         if media.kind == "picture":
@@ -510,7 +510,7 @@ class Uploads:
 
     @property
     def erasure(self) -> Erasure:
-        """What erases the files of deleted users and apps."""
+        """The erasure of the files of deleted users and apps."""
         return Erasure(frozenset({"upload"}), self.forget, self.forget_app)
 
     def close(self) -> None:
@@ -526,7 +526,7 @@ def uploads_of(core: Core) -> Uploads:
 
 
 class _State(Struct):
-    """What is read of the state file of an unfinished upload."""
+    """The part of the state file of an unfinished upload that is read."""
 
     length: int
 

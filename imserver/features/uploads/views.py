@@ -81,7 +81,7 @@ class _UploadView:
             return to_response(principal)
         call = read(api, self._endpoint, http_request, principal)
         authorise(api, self._endpoint.route, call)
-        query: UploadQuery = call.asked
+        query: UploadQuery = call.input
         api.rates.require(principal, http_request.host)
         if http_request.headers.get("content-encoding", "identity").lower() != "identity":
             raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")

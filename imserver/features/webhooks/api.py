@@ -103,7 +103,7 @@ _EVENT: Final = {
 
 
 class EventApi(Struct, frozen=True):
-    """What the routes of durable events use."""
+    """The services that the routes use."""
 
     feeds: Feeds
     store: Store
@@ -118,28 +118,28 @@ routes = Resource("events", lambda core, _: EventApi(webhooks_of(core).feeds, co
     example={"app": "101", "limit": 1},
     answer_example=EventsAnswer([_EVENT], "Ny4w", True),
 )
-def log(api: EventApi, call: Call, asked: LogQuery) -> EventsAnswer:
+def log(api: EventApi, call: Call, request: LogQuery) -> EventsAnswer:
     """Read the durable events of an app after a cursor.
 
     They are the durable events of the app's webhook. With `webhook.events` and no `webhook.url` an app has
     them, too. Messages and groups stay as long as stored messages do, other events for four days.
     """
-    entry_id, event_id = _positions(asked.after)
+    entry_id, event_id = _positions(request.after)
     feeds = api.feeds
     feed = feeds.feeds.get(call.app)
     if feed is None:
         raise ApiProblem(
             errors.HTTP_INVALID_REQUEST, "The app has neither `webhook.url` nor `webhook.events`"
         )
-    entries = api.store.log().entries.read(call.app, entry_id, asked.limit)
-    rows = feeds.events.read(call.app, event_id, asked.limit)
-    page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, asked.limit, _PAGE_BYTES)
+    entries = api.store.log().entries.read(call.app, entry_id, request.limit)
+    rows = feeds.events.read(call.app, event_id, request.limit)
+    page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, request.limit, _PAGE_BYTES)
     if page.is_full:
         entry_id, event_id = max(entry_id, page.last_entry), max(event_id, page.last_row)
     else:
         entry_id = entries[-1].id if entries else entry_id
         event_id = rows[-1].id if rows else event_id
-    more = page.is_full or len(entries) == asked.limit or len(rows) == asked.limit
+    more = page.is_full or len(entries) == request.limit or len(rows) == request.limit
     events = [msgspec.Raw(event.body) for event in page.events]
     return EventsAnswer(events, cursor_of(f"{entry_id}.{event_id}"), more)
 
@@ -150,12 +150,12 @@ def log(api: EventApi, call: Call, asked: LogQuery) -> EventsAnswer:
     example={"app": "101"},
     answer_example=DeadAnswer([DeadEvent("log-7", "ann", 870, 1795155801, _EVENT)], ""),
 )
-def dead(api: EventApi, call: Call, asked: DeadQuery) -> DeadAnswer:
+def dead(api: EventApi, call: Call, request: DeadQuery) -> DeadAnswer:
     """List the events that the webhook of an app did not take for three days."""
-    behind = after(asked.cursor)
+    behind = after(request.cursor)
     number = 0 if behind is None else _number("cursor", behind)
-    found = dead_events.list_retries(api.store, call.app, True, number, asked.limit + 1)
-    rows, following = page_and_cursor(found, asked.limit, lambda row: str(row.number))
+    found = dead_events.list_retries(api.store, call.app, True, number, request.limit + 1)
+    rows, following = page_and_cursor(found, request.limit, lambda row: str(row.number))
     shown = [
         DeadEvent(row.event, row.user, row.attempts, row.first_failed, msgspec.Raw(row.body)) for row in rows
     ]
@@ -168,9 +168,9 @@ def dead(api: EventApi, call: Call, asked: DeadQuery) -> DeadAnswer:
     example={"app": "101", "id": "log-7"},
     answer_example=ReplayAnswer(1),
 )
-def replay(api: EventApi, call: Call, asked: ReplayRequest) -> ReplayAnswer:
+def replay(api: EventApi, call: Call, request: ReplayRequest) -> ReplayAnswer:
     """Send dead events again, for up to three days."""
-    return ReplayAnswer(dead_events.replay(api.store, call.app, asked.id))
+    return ReplayAnswer(dead_events.replay(api.store, call.app, request.id))
 
 
 def _positions(cursor: str) -> tuple[int, int]:

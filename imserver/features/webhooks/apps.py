@@ -1,4 +1,4 @@
-"""What the settings of apps say about webhooks: who hears events, reviews messages, decides about clients."""
+"""Webhooks in the settings of apps: receivers of events, of reviews, and of decisions about clients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def objection(_name: str, settings: TenantSettings) -> str:
 
 
 def receiver_of(app: str, settings: TenantSettings, secret: bytes) -> Receiver | None:
-    """Who hears the events of an app. None: nobody, or there is no secret to sign with."""
+    """The receiver of the events of an app. None: there is none, or no secret to sign with."""
     webhook = settings.webhook
     if not ((webhook.url and secret) or (webhook.events and not webhook.url)):
         return None
@@ -42,7 +42,7 @@ def receiver_of(app: str, settings: TenantSettings, secret: bytes) -> Receiver |
 
 
 def review_of(app: str, settings: TenantSettings, secret: bytes) -> ReviewHook | None:
-    """Who reviews the messages of an app."""
+    """The receiver of the reviews of an app."""
     webhook = settings.webhook
     if not webhook.review_url:
         return None

@@ -33,7 +33,7 @@ from imserver.transport.outgoing import Outgoing, Unreachable
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,8190}[!-~])?")
-"""What a client may set: ASCII without control characters, which could begin another header."""
+"""A header that a client may set: ASCII without control characters, which could begin another header."""
 
 
 class BackEndHook(Struct, frozen=True):
@@ -64,7 +64,7 @@ _NOTHING_MEANS: Final[Mapping[BackEndCall, bytes]] = {
     "refresh": _EXPIRED,
     "sub_refresh": _EXPIRED,
 }
-"""What an answer without result, error and disconnect stands for, if it does not allow."""
+"""The meaning of an answer without result, error and disconnect, if it does not allow."""
 
 
 class BackEndRequests:
@@ -140,7 +140,7 @@ class BackEndRequests:
         return hook is not None and call in hook.settings.urls
 
     def facts_of(self, app: str, transport: str, headers: Mapping[str, str]) -> ClientFacts | None:
-        """What requests say of a new client with these ``headers`` (by names in lower case).
+        """The part of requests that is about a new client with these ``headers`` (by names in lower case).
 
         None: the app has no back end. Never switches.
         """
@@ -218,8 +218,8 @@ class BackEndRequests:
         return answer, None if answer.error is not None else result
 
     def _client(self, connection: Connection) -> dict[str, Any]:
-        """What each request says of its client. ``protocol`` is the dialect, or the codec of one that has
-        several."""
+        """The part of each request that is about its client. ``protocol`` is the dialect, or the codec of one
+        that has several."""
         dialect, known = connection.encoding.dialect, _facts_of(connection)
         protocol = dialect.name
         if dialect.subprotocol:

@@ -19,7 +19,7 @@ _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 LOG_PREFIX: Final = "log-"
 EVENT_PREFIX: Final = "event-"
-"""What the ids of events begin with: of entries of the log, and of rows."""
+"""Prefixes of the ids of events: of entries of the log, and of rows."""
 _GROUP_KINDS: Final = ("join", "leave", "group")
 
 

@@ -23,7 +23,7 @@ from imserver.storage.statements import CLOCK, Row, Statements, chunks, marks_of
 from imserver.storage.store import Store
 from imserver.streams.consumer import NotOwner
 
-KEEP_SECONDS: Final = 3 * 86400
+TRY_SECONDS: Final = 3 * 86400
 """How long an event is tried; afterwards it is dead."""
 MAX_WAITING: Final = 10_000
 """Events that wait for their commit; more are refused for the moment."""
@@ -135,7 +135,7 @@ class EventStore:
         return heads
 
     def _write(self) -> None:
-        """Greenlet: store what waits, until nothing does."""
+        """Greenlet: store the events that wait, until none does."""
         try:
             while self._batch.events:
                 batch, self._batch = self._batch, _Batch()
@@ -160,10 +160,10 @@ class EventStore:
     def expire(self) -> None:
         """Delete events that are older than any attempt. Those that a feed has not delivered stay as long as
         a node delivers it."""
-        before = int(time()) - KEEP_SECONDS - _EVENT_SLACK_SECONDS
+        before = int(time()) - TRY_SECONDS - _EVENT_SLACK_SECONDS
 
         def work(sql: Statements) -> int:
-            is_served = f"f.lease_until > {NOW[sql.engine]} - {KEEP_SECONDS}"
+            is_served = f"f.lease_until > {NOW[sql.engine]} - {TRY_SECONDS}"
             last = f"CASE WHEN {is_served} THEN f.event_id ELSE f.last_id END"
             oldest = (
                 f"SELECT e.app, e.id, {last} FROM event_feed f JOIN event e ON e.app = f.app AND e.id = "
@@ -195,7 +195,7 @@ class EventStore:
             for name, owned_by, lease, at in sql.query_in(statement, (), sorted(begins)):
                 app = text_of(name)
                 until[app] = lease - at
-                if text_of(owned_by) == owner and until[app] > -KEEP_SECONDS:
+                if text_of(owned_by) == owner and until[app] > -TRY_SECONDS:
                     mine.append(app)
             for some in chunks(sorted(mine), _AT_ONCE):
                 sql.execute(
@@ -231,7 +231,7 @@ class EventStore:
         self._store.write_or(None, work)
 
     def heads(self, apps: Sequence[str]) -> dict[str, FeedHead]:
-        """What there is of each app."""
+        """The contents of each app."""
 
         def work(sql: Statements) -> dict[str, FeedHead]:
             entries = sql.query_in("SELECT app, last_id FROM log WHERE part = 0 AND app IN {}", (), apps)
@@ -256,7 +256,7 @@ class EventStore:
         def work(sql: Statements) -> int | None:
             statement = (
                 "SELECT entry_id, noted_id FROM event_feed "
-                f"WHERE app = %s AND lease_until > {NOW[sql.engine]} - {KEEP_SECONDS}"
+                f"WHERE app = %s AND lease_until > {NOW[sql.engine]} - {TRY_SECONDS}"
             )
             rows = sql.query(statement, (app,))
             return min(rows[0]) if rows else None
@@ -316,7 +316,7 @@ class EventStore:
     def put_off(self, row: RetryRow, now: int, seconds: int) -> bool:
         """It was refused again: try it ``seconds`` later, or never after three days. Whether it is dead."""
         first = row.first_failed or now
-        dead = now - first >= KEEP_SECONDS
+        dead = now - first >= TRY_SECONDS
         statement = (
             "UPDATE event_retry SET attempts = attempts + 1, next_try = %s, first_failed = %s, dead = %s "
             "WHERE number = %s"
@@ -331,7 +331,7 @@ class EventStore:
         as they are. Raises NotOwner."""
 
         def work(sql: Statements) -> None:
-            _raise_noted(sql, app, owner, noted_id)
+            _raise_noted_id(sql, app, owner, noted_id)
             rows = [(app, one.user, one.conversation, one.entry, one.due) for one in absences]
             sql.insert_new("absence", "app, member, conversation, entry_id, due", rows)
 
@@ -450,7 +450,7 @@ def _make_feed(sql: Statements, app: str) -> None:
         sql.insert_new("event_feed", f"app, {_FEED}, lease_until", [(app, 0, 0, 0, 0, "", 0)])
     sql.execute(
         "UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 "
-        f"WHERE app = %s AND lease_until > 0 AND lease_until <= {NOW[sql.engine]} - {KEEP_SECONDS}",
+        f"WHERE app = %s AND lease_until > 0 AND lease_until <= {NOW[sql.engine]} - {TRY_SECONDS}",
         (app,),
     )
 
@@ -468,7 +468,7 @@ def _begin(sql: Statements, app: str, begin: int | None) -> None:
     )
 
 
-def _raise_noted(sql: Statements, app: str, owner: str, noted_id: int) -> None:
+def _raise_noted_id(sql: Statements, app: str, owner: str, noted_id: int) -> None:
     statement = "UPDATE event_feed SET noted_id = %s WHERE app = %s AND owner = %s"
     if not sql.execute(statement, (noted_id, app, owner)):
         raise NotOwner(app)

@@ -28,7 +28,7 @@ from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
 from imserver.features.webhooks.event_rows import (
-    KEEP_SECONDS,
+    TRY_SECONDS,
     EventStore,
     FeedRow,
     NewEvent,
@@ -92,9 +92,9 @@ class Feed:
         self.is_known = False
         """Whether this node has tried to get the lease."""
         self.entries: LogWindow | None = None
-        """What is to be sent; None: another node has the lease."""
+        """The entries and events to send; None: another node has the lease."""
         self.noting: LogWindow | None = None
-        """What the notifications have not looked at."""
+        """The entries that the notifications have not read."""
         self.sender: Consumer[_Batch] | None = None
         self.notifier: Consumer[Any] | None = None
         """Looks through ``noting``."""
@@ -115,7 +115,7 @@ class Feed:
     @property
     def owned(self) -> bool:
         """Whether this node has the lease."""
-        return self.entries is not None and self.lease.is_held
+        return self.entries is not None and self.lease.is_owned
 
     @property
     def count(self) -> int:
@@ -243,7 +243,7 @@ class Feeds:
     # --- leases ---------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Greenlet: renew the leases and look for what other nodes have stored, until it is killed."""
+        """Greenlet: renew the leases and look for entries of other nodes, until it is killed."""
         renewed = 0.0
         while True:
             try:
@@ -312,7 +312,7 @@ class Feeds:
         feed.entries = feed.noting = feed.sender = feed.notifier = None
 
     def look(self) -> None:
-        """Learn what is new in the feeds that this node delivers. Switches. Raises StorageUnavailable."""
+        """Learn the new ends of the feeds that this node delivers. Switches. Raises StorageUnavailable."""
         if self._online:
             users, self._online = self._online, set()
             try:
@@ -337,7 +337,7 @@ class Feeds:
                 feed.notifier.wake()
 
     def stop(self, seconds: float) -> None:
-        """Send what waits for receivers that answer, for at most ``seconds``; give the leases back."""
+        """Send the waiting events of receivers that answer, for at most ``seconds``; give the leases back."""
         deadline = monotonic() + seconds
         while monotonic() < deadline and any(
             feed.owned and feed.count and feed.receiver.url and not (feed.sender and feed.sender.failures)
@@ -478,7 +478,7 @@ class Feeds:
 
     def _bury(self, feed: Feed, batch: _Batch, failures: int) -> bool:
         """Move events that have failed for three days to the dead ones. Whether there were any."""
-        before = int(time()) - KEEP_SECONDS
+        before = int(time()) - TRY_SECONDS
         old = batch.begin(self._store.log().entries.stored_at(feed.app, batch.entry_ids), before)
         if old is None:
             return False

@@ -36,7 +36,7 @@ REFUSED_PAUSE_SECONDS: Final = 1.2
 half: a back end that starts again gets its events within two seconds."""
 MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407, 408, 410, 421, 425, 429})
 """Statuses of 400 to 499 that say nothing about the content of the request."""
-KEEP_SECONDS: Final = 600.0
+REPEAT_SECONDS: Final = 600.0
 """How long one request is repeated before its events are dropped."""
 _LOG_SECONDS: Final = 10.0
 
@@ -52,7 +52,7 @@ class WebhookCounts(Struct):
 
 
 class Receiver(Struct, frozen=True):
-    """Where events go: the app's ``webhook.url``, the secret that signs, and which events are wanted.
+    """The receiver of events: the app's ``webhook.url``, the secret that signs, and which events are wanted.
 
     Without a ``url`` the back end reads its events itself.
     """
@@ -190,16 +190,16 @@ class WebhookQueue:
         self._tally.failures += 1
         if not self.failing:
             log.warning("webhook of %s: %s; trying again", app, problem)
-        if monotonic() - self._consumer.since <= KEEP_SECONDS:
+        if monotonic() - self._consumer.since <= REPEAT_SECONDS:
             return Failure(problem, longest_pause)
-        self._drop(batch.count, f"the back end has not taken them for {KEEP_SECONDS:g} s: {problem}")
+        self._drop(batch.count, f"the back end has not taken them for {REPEAT_SECONDS:g} s: {problem}")
         self._sent = 0
         return Failure(problem, is_dead=True)
 
 
 ASK_SECONDS: Final = 2.0
 """Time for an answer, with the wait for a turn and for the connection; later the login is refused."""
-ASKED_AT_ONCE: Final = 64
+REQUESTS_AT_ONCE: Final = 64
 """Requests to one app's back end at a time."""
 MAX_WAITING: Final = 2000
 """Logins, or messages, of one app that wait for an answer; beyond it they are refused at once."""
@@ -216,7 +216,7 @@ class Asking:
         self._setting = setting
         self._turns: dict[str, BoundedSemaphore] = {}
         self.waiting: Counter[str] = Counter()
-        """App → the questions that wait for an answer. Whoever asks counts them."""
+        """App → the questions that wait for an answer. The caller counts them."""
         self._warnings: dict[str, RateLimitedLog] = {}
 
     def post(
@@ -233,7 +233,7 @@ class Asking:
 
         All of it takes at most ``seconds``. Raises :class:`Unreachable`.
         """
-        turns = self._turns.setdefault(app, BoundedSemaphore(ASKED_AT_ONCE))
+        turns = self._turns.setdefault(app, BoundedSemaphore(REQUESTS_AT_ONCE))
         timeout = gevent.Timeout(seconds)
         try:
             with timeout, turns:

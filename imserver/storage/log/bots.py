@@ -75,7 +75,7 @@ class _Button(msgspec.Struct):
 
 
 def bots_among(sql: Statements, app: str, users: Iterable[str]) -> list[str]:
-    """Those of these users that are bots, in their order."""
+    """The bots among these users, in their order."""
     return _accounts(sql, "SELECT id FROM account WHERE app = %s AND bot = 1 AND id IN {}", app, users)
 
 
@@ -87,7 +87,7 @@ def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, s
 
 
 def accounts_among(sql: Statements, app: str, users: Iterable[str]) -> list[str]:
-    """Those of these users that are accounts, in their order."""
+    """The accounts among these users, in their order."""
     return _accounts(sql, "SELECT id FROM account WHERE app = %s AND id IN {}", app, users)
 
 
@@ -108,7 +108,8 @@ def readers_of(sql: Statements, log: int, id: int) -> list[str]:
 
 
 class BotReaders:
-    """The bots that read the ``entries`` of one transaction, which are added to.
+    """Ids of the bots that must be notified of the entries of one transaction. The transaction adds to
+    ``entries``.
 
     ``head``: of their log. ``before``: the last id before the transaction.
     """
@@ -176,9 +177,9 @@ class BotReaders:
 
     def _sender_of(self, state: ConversationState, id: int) -> str:
         """The sender of an earlier entry of a conversation; ``""``: it has none."""
-        place = id - self._before - 1
-        if 0 <= place < len(self._entries):
-            entry = self._entries[place]
+        index = id - self._before - 1
+        if 0 <= index < len(self._entries):
+            entry = self._entries[index]
             return entry.sender if entry.conversation == state.id else ""
         statement = "SELECT sender FROM message WHERE log = %s AND id = %s AND conversation = %s"
         rows = self._sql.query(statement, (self._head.number, id, state.id))

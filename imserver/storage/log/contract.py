@@ -154,7 +154,7 @@ class ConversationSummary(Struct, frozen=True):
     read: int
     """Read position of the user."""
     role: str = "member"
-    place: int = 0
+    position: int = 0
     """Id of the newest entry of any kind, hidden or not. It orders the list."""
     mentions: int = 0
     """Number of the unread messages that mention the user; at most :data:`MOST_UNREAD`."""
@@ -169,7 +169,7 @@ class Receipt(Struct, frozen=True):
     received: int
 
 
-class Noted(Struct, frozen=True):
+class MarkResult(Struct, frozen=True):
     """Result of setting a position: the new position, and the users to notify.
 
     ``moved`` False: the position was not behind the given one. ``authors``: other users who wrote the entries
@@ -232,7 +232,7 @@ way."""
 
 def fitting(sizes: Iterable[int]) -> int:
     """How many bodies of these sizes fit on a page; at least one."""
-    return sum(1 for place, size in enumerate(accumulate(sizes)) if not place or size <= PAGE_BYTES)
+    return sum(1 for index, size in enumerate(accumulate(sizes)) if not index or size <= PAGE_BYTES)
 
 
 def page_size(entry: Entry) -> int:

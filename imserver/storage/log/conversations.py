@@ -97,7 +97,7 @@ class ConversationReader:
         return next(iter(self._members(app, where, (conversation, user))), None)
 
     def sharing(self, app: str, user: str, others: Sequence[str]) -> set[str]:
-        """Those of ``others`` who are in a conversation with a user, at present."""
+        """The users among ``others`` who are in a conversation with a user, at present."""
         statement = (
             "SELECT o.member FROM membership o WHERE o.log = %s AND o.left_id IS NULL AND EXISTS "
             "(SELECT 1 FROM membership s WHERE s.log = o.log AND s.member = %s "
@@ -201,9 +201,9 @@ _LISTS: Final = {
 
 
 def _summary(row: Sequence[Any], last: dict[int, Entry]) -> ConversationSummary:
-    role, read, place, last_id, unread, mentions = row[10:]
+    role, read, position, last_id, unread, mentions = row[10:]
     return ConversationSummary(
-        conversation_of(row), last.get(last_id), unread, read, text_of(role), place, mentions
+        conversation_of(row), last.get(last_id), unread, read, text_of(role), position, mentions
     )
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import MAX_ID
-from imserver.storage.log.contract import MOST_RECEIPTED, Marks, Noted, Receipt
+from imserver.storage.log.contract import MOST_RECEIPTED, MarkResult, Marks, Receipt
 from imserver.storage.log.read import VISIBLE, shown
 from imserver.storage.log.rows import (
     ANNOTATIONS,
@@ -37,7 +37,7 @@ class MarkStore:
 
     def note(
         self, app: str, user: str, conversation: int, *, read: int = 0, received: int = 0
-    ) -> Noted | None:
+    ) -> MarkResult | None:
         """Advance the read or received position of a user, at most to the end of the log, or of the last
         membership that has ended. It never goes back.
 
@@ -110,7 +110,7 @@ class MarkStore:
 
 def _note(
     sql: Statements, head: LogHead, user: str, conversation: int, read: int, received: int
-) -> Noted | None:
+) -> MarkResult | None:
     found = _members(sql, head, user, conversation)
     if found is None:
         return None
@@ -120,7 +120,7 @@ def _note(
     before = _position(sql, head, user, conversation)
     if before and read <= before[0] and received <= before[1]:
         receipt = Receipt(conversation, user, *before)
-        return Noted(receipt, _version(sql, head, user))
+        return MarkResult(receipt, _version(sql, head, user))
     # Always in this order, to avoid deadlocks.
     versions = {each: _raise(sql, head, each) for each in sorted({user, *members})}
     before = _position(sql, head, user, conversation)
@@ -131,7 +131,7 @@ def _note(
     passed = (old_read, read) if read > old_read else (old_received, received)
     authors = _authors(sql, head, user, conversation, *passed) if moved else ()
     receipt = Receipt(conversation, user, max(read, old_read), max(received, old_received))
-    return Noted(receipt, versions[user], moved, authors)
+    return MarkResult(receipt, versions[user], moved, authors)
 
 
 def _members(
@@ -209,7 +209,7 @@ def _authors(
 
 
 def _still_there(sql: Statements, head: LogHead, conversation: int, users: Sequence[str]) -> set[str]:
-    """Those of these users who are still members of a conversation."""
+    """The users among these who are still members of a conversation."""
     statement = (
         "SELECT member FROM membership "
         "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"

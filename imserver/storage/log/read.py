@@ -94,19 +94,21 @@ class EntryReader:
         """The entries after an id that the user may read."""
         return self.catch_up(app, user, after, limit, {"": after})
 
-    def catch_up(self, app: str, user: str, after: int, limit: int, places: Mapping[str, int]) -> EntryPage:
+    def catch_up(
+        self, app: str, user: str, after: int, limit: int, after_by_room: Mapping[str, int]
+    ) -> EntryPage:
         """As :meth:`sync`, with the messages of rooms.
 
-        ``places``: room → id after which its messages are wanted; ``""`` → the id for everything else.
+        ``after_by_room``: room → id after which its messages are wanted; ``""`` → the id for everything else.
         """
 
         def work(sql: Statements, head: LogHead) -> EntryPage:
             if after >= head.last_id:
                 return [], False
             first, count = max(after, head.floor), limit + 1
-            ids = {*_IDS[sql.engine](sql, head, user, max(first, places[""]), count)}
-            for conversation, place in _rooms(sql, head, places, first):
-                ids.update(_ids_of(sql, head, conversation, place, head.last_id, count))
+            ids = {*_IDS[sql.engine](sql, head, user, max(first, after_by_room[""]), count)}
+            for conversation, behind in _rooms(sql, head, after_by_room, first):
+                ids.update(_ids_of(sql, head, conversation, behind, head.last_id, count))
             found = sorted(ids)
             return fetch(sql, head.number, found[:limit], user), len(found) > limit
 
@@ -139,7 +141,7 @@ class EntryReader:
         return self._tables.read_log(app, work, _nothing())
 
     def readable(self, app: str, user: str, ids: Sequence[int]) -> list[Entry]:
-        """Those of these entries that the user may read and has not hidden, ordered by id."""
+        """The entries among these that the user may read and has not hidden, ordered by id."""
 
         def work(sql: Statements, head: LogHead) -> list[Entry]:
             return fetch(sql, head.number, shown(sql, head, user, ids), user)
@@ -254,7 +256,7 @@ def _mark_own(entry: Entry, user: str, own: set[tuple[int, str]]) -> Entry:
 
 
 def shown(sql: Statements, head: LogHead, user: str, ids: Sequence[int]) -> list[int]:
-    """Those of these entries that the user may read and has not hidden."""
+    """The entries among these that the user may read and has not hidden."""
     statement = (
         "SELECT m.id FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
         f"AND {VISIBLE}) AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s "
@@ -287,18 +289,20 @@ _ACTIVE: Final = (
 """A user's memberships with entries after a cursor. Parameters: (after, log, user, after)."""
 
 
-def _rooms(sql: Statements, head: LogHead, places: Mapping[str, int], after: int) -> list[tuple[int, int]]:
+def _rooms(
+    sql: Statements, head: LogHead, after_by_room: Mapping[str, int], after: int
+) -> list[tuple[int, int]]:
     """The rooms with new entries: (conversation, id after which)."""
     hint = sql.on_sqlite(_BY_PAIR)
     statement = (
         f"SELECT id, pair, last_id FROM conversation {hint} WHERE log = %s AND last_id > %s AND pair IN {{}}"
     )
-    pairs = [pair_of_room(room) for room in places if room]
+    pairs = [pair_of_room(room) for room in after_by_room if room]
     found = []
     for conversation, pair, last_id in sql.query_in(statement, (head.number, after), pairs):
-        place = max(after, places[room_of(pair)])
-        if place < last_id:
-            found.append((conversation, place))
+        behind = max(after, after_by_room[room_of(pair)])
+        if behind < last_id:
+            found.append((conversation, behind))
     return found
 
 

@@ -77,8 +77,8 @@ def _with_edit(edit: Entry, before: bytes) -> bytes:
     """The ``meta`` of an edited message: that of the edit, its id, and the reactions. The message is not
     forwarded any more: its content is that of the editor."""
     old = decode_meta(before)
-    kept = {key: old[key] for key in ("reacted", "reactions") if key in old}
-    return msgspec.json.encode({**decode_meta(edit.meta), "edited": edit.id, **kept})
+    reactions = {key: old[key] for key in ("reacted", "reactions") if key in old}
+    return msgspec.json.encode({**decode_meta(edit.meta), "edited": edit.id, **reactions})
 
 
 def _mentions(entries: Mapping[int, Entry]) -> list[tuple[str, int, int]]:

@@ -196,7 +196,7 @@ class AppTransaction:
         self.entries: list[Entry] = []
         self._rows: list[tuple[Any, ...]] = []
         self._moved: dict[int, ConversationState] = {}
-        self._made: list[tuple[ConversationState, bytes | None, str, int]] = []
+        self._created: list[tuple[ConversationState, bytes | None, str, int]] = []
         self._joined: list[tuple[str, int, int, str, int | None, int, int]] = []
         self._bots: BotReaders | None = None
         """Of the entries of groups with bots, if there are any."""
@@ -222,7 +222,7 @@ class AppTransaction:
             self.head.last_conversation, kind, members, 0, 0, name if kind == ROOM else ""
         )
         pair = pair_of(*members) if kind == USER else pair_of_room(name) if kind == ROOM else None
-        self._made.append((state, pair, name, self.now))
+        self._created.append((state, pair, name, self.now))
         if kind == USER:
             self.admit(state, [user for user in dict.fromkeys(members) if user], "member")
         return state
@@ -301,17 +301,17 @@ class AppTransaction:
     def settle(self) -> None:
         """Write conversations and memberships, so that later statements find them."""
         sql, log = self.sql, self.log
-        if self._made:
+        if self._created:
             sql.execute_many(
                 _ADD_CONVERSATION,
                 [
                     (log, state.id, state.kind, pair, name, state.last_seq, state.last_id, created)
-                    for state, pair, name, created in self._made
+                    for state, pair, name, created in self._created
                 ],
             )
-            for state, *_ in self._made:
+            for state, *_ in self._created:
                 self._moved.pop(state.id, None)
-            self._made = []
+            self._created = []
         if self._joined:
             sql.execute_many(_ADD_MEMBER, [(log, *row) for row in self._joined])
             self._joined = []
@@ -454,7 +454,7 @@ class AppTransaction:
     def _look_up(self, fresh: Sequence[tuple[AppendRequest, int | bytes]]) -> _Facts:
         """What decides about these drafts. Each table is read once for all of them."""
         states = self.conversations({key for _, key in fresh})
-        members, said, first = set[tuple[str, int]](), set[tuple[str, str]](), set[tuple[str, str]]()
+        members, pairs, first = set[tuple[str, int]](), set[tuple[str, str]](), set[tuple[str, str]]()
         strangers, senders, edited = set[str](), set[str](), set[int]()
         for one, key in fresh:
             draft, state = one.draft, states.get(key)
@@ -469,7 +469,7 @@ class AppTransaction:
                 if draft.sender:
                     members.add((draft.sender, state.id))
             if receiver and draft.kind in _SAYING:
-                said.add((receiver, draft.sender))
+                pairs.add((receiver, draft.sender))
             if draft.kind == "edit":
                 edited.add(draft.about)
             if draft.uplink_session:
@@ -480,7 +480,7 @@ class AppTransaction:
         return _Facts(
             states,
             self.mutes(list(members)) if members else {},
-            self.blocks(said) if said else set(),
+            self.blocks(pairs) if pairs else set(),
             strangers.difference(accounts_among(self.sql, self.app, strangers)) if strangers else strangers,
             self._unwelcome(first) if first else first,
             self._newest_sessions(senders) if senders else (),

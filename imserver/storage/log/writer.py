@@ -83,7 +83,7 @@ _random: Final = SystemRandom()
 
 
 class LogListener(Protocol):
-    """Receives what was stored. Implemented above the log. Must not switch."""
+    """Receives the stored entries. Implemented above the log. Must not switch."""
 
     def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
         """A transaction stored ``entries``, within the ids ``first`` to ``last``. Called once per transaction
@@ -197,7 +197,7 @@ class LogWriter:
         listener: LogListener | None = None,
     ) -> None:
         self.listener = listener
-        """Receives what is stored."""
+        """Receives the stored entries."""
         self.seconds = seconds
         self._connect = connect
         self._connection: WriterConnection | None = None
@@ -319,7 +319,7 @@ class LogWriter:
                 yield request
 
     def close(self) -> None:
-        """Store what can still be stored, and refuse new requests. Switches."""
+        """Store the waiting drafts, and refuse new requests. Switches."""
         for queue in self._queues.values():
             queue.paused = False
         self._closed = True
@@ -421,7 +421,7 @@ class LogWriter:
         self._finish(transaction, perf_counter() - began)
 
     def _finish(self, transaction: WriteTransaction, seconds: float) -> None:
-        """Answer and deliver what was stored. Never switches."""
+        """Answer the requests, and deliver the stored entries. Never switches."""
         for app, requests in transaction.apps.items():
             for request in requests:
                 assert request.outcome is not None

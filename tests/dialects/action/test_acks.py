@@ -268,6 +268,6 @@ def test_missed_pages_follow_the_acknowledgement_of_the_one_before(monkeypatch: 
 
 
 def test_the_answer_says_what_a_login_asked_for_in_any_case(node: Harness) -> None:
-    for asked, answered in ((True, {"acks": True}), (False, None), ("yes", None), (None, None)):
-        one = One(node, "bob", acks=asked)
+    for value, answered in ((True, {"acks": True}), (False, None), ("yes", None), (None, None)):
+        one = One(node, "bob", acks=value)
         assert json.loads(one.client.payloads()[-1])["response"]["data"] == answered

@@ -27,7 +27,7 @@ APP = "action:1"
 class Keeping(Node):
     """A node whose apps keep talks, and that looks after pings when a test says so."""
 
-    keep_talks = True
+    store_conversations = True
 
     def __init__(self) -> None:
         super().__init__(policies={APP: "newest"})
@@ -185,7 +185,7 @@ def test_a_reader_is_pinged_once_for_many_deliveries() -> None:
 # --- rooms --------------------------------------------------------------------------------------------------
 
 
-def places(node: Keeping, user: str) -> dict[str, int]:
+def cursors_of(node: Keeping, user: str) -> dict[str, int]:
     """Where a user stands, by room."""
     return {key[2]: id for key, id in node.positions.known.items() if key[1] == user}
 
@@ -195,7 +195,7 @@ def test_a_position_in_a_room_is_taken_at_the_first_login_before_it_is_answered(
         ann = One(node, "ann", room="r")
         assert [ann.say(str(number)) for number in range(3)] == [200] * 3
         One(node, "bob", room="r")
-        assert (places(node, "ann"), places(node, "bob")) == ({"r": 0}, {"r": 3})
+        assert (cursors_of(node, "ann"), cursors_of(node, "bob")) == ({"r": 0}, {"r": 3})
 
 
 def test_only_rooms_that_the_connection_is_in_move_on_with_a_pong() -> None:
@@ -207,13 +207,13 @@ def test_only_rooms_that_the_connection_is_in_move_on_with_a_pong() -> None:
         bob.receives("one")
         bob.pong(bob.ping())
         node.pass_second()
-        assert places(node, "bob") == {"": 1, "r": 1}
+        assert cursors_of(node, "bob") == {"": 1, "r": 1}
         node.channels.members.leave(APP, "r", bob.connection)
         assert (ann.say("two"), dan.say("three")) == (200, 200)
         bob.receives("one", "three")
         bob.pong(bob.ping())
         node.pass_second()
-        assert places(node, "bob") == {"": 3, "r": 1}
+        assert cursors_of(node, "bob") == {"": 3, "r": 1}
         assert bob.login("bob", room="r") == 200
         bob.receives("one", "three", "two")
 
@@ -230,7 +230,7 @@ def test_a_later_login_of_the_connection_to_another_room_has_the_positions_of_th
         bob.receives("one", "missed", "two")
         bob.pong(bob.ping())
         node.pass_second()
-        assert places(node, "bob") == {"": 4, "r": 0, "s": 4}
+        assert cursors_of(node, "bob") == {"": 4, "r": 0, "s": 4}
 
 
 def test_a_login_that_still_catches_up_gives_way_to_a_later_one_of_the_connection() -> None:
@@ -239,12 +239,12 @@ def test_a_login_that_still_catches_up_gives_way_to_a_later_one_of_the_connectio
         One(node, "bob", room="r"), One(node, "bob", room="s")
         assert (ann.say("in r"), cid.say("in s")) == (200, 200)
         bob = One(node, "bob")
-        node.log.answering = held = CountingSignal()
+        node.log.answering = signal = CountingSignal()
         assert bob.login("bob", room="r") == 200
-        until(lambda: held.pauses)  # its greenlet waits for the log
+        until(lambda: signal.pauses)  # its greenlet waits for the log
         assert bob.login("bob", room="s") == 200
         node.log.answering = None
-        held.set()
+        signal.set()
         bob.receives("in s")
         assert (ann.say("nothing to bob"), cid.say("live")) == (200, 200)
         bob.receives("in s", "live")
@@ -267,10 +267,10 @@ def test_a_first_login_to_a_room_without_the_database_counts_from_its_time(
         node.positions.away = True
         bob = One(node, "bob", room="r")
         assert ann.say("meanwhile") == 200
-        assert (places(node, "bob"), bob.received()) == ({}, [])
+        assert (cursors_of(node, "bob"), bob.received()) == ({}, [])
         node.positions.away = False
         bob.receives("meanwhile")
-        assert places(node, "bob") == {"r": 1}
+        assert cursors_of(node, "bob") == {"r": 1}
 
 
 def test_a_message_sent_during_a_login_arrives_once() -> None:
@@ -280,14 +280,14 @@ def test_a_message_sent_during_a_login_arrives_once() -> None:
         assert ann.say("0") == 200
         for number in range(1, 12):
             # The log answers the questions of the login only when more has been said.
-            node.log.answering = held = Signal()
+            node.log.answering = signal = Signal()
             connection, client = node.connect(dialect=ACTION)
             client.send(frame(TEXT, json.dumps({"seq": "x", "action": "login", "data": _login("bob", "r")})))
             for _ in range(number):
                 gevent.sleep(0)
             node.log.answering = None
             assert ann.say(str(number)) == 200
-            held.set()
+            signal.set()
             wanted = [str(each) for each in range(number + 1)]
 
             def received(client: Any = client) -> list[str]:
@@ -352,20 +352,20 @@ def test_a_deleted_user_leaves_no_position() -> None:
         bob.pong(bob.ping())
         node.positions.forget(APP, "bob")
         node.pass_second()
-        assert places(node, "bob") == {}
+        assert cursors_of(node, "bob") == {}
         ann.receives("one")
         ann.pong(ann.pings(1)[-1])
         node.pass_second()
-        assert places(node, "ann") == {"": 1, "r": 1}
+        assert cursors_of(node, "ann") == {"": 1, "r": 1}
 
 
 def test_messages_to_a_stored_channel_are_stored_in_an_app_that_stores_no_others() -> None:
     with Keeping() as node:
-        node.keep_talks = False
+        node.store_conversations = False
         node.channel_settings = {"news": ChannelSettings(history="log")}
         ann, bob = One(node, "ann", room="news:1"), One(node, "bob", room="news:1")
         for text in ("one", "two"):
-            ann.client.send(frame(TEXT, said("same", text)))
+            ann.client.send(frame(TEXT, request("same", text)))
         ann.receives("one", "two")
         bob.receives("one", "two")
         node.log.away = True
@@ -383,7 +383,7 @@ def test_messages_to_a_stored_channel_are_stored_in_an_app_that_stores_no_others
         assert [facts["text"] for _, _, facts in node.observer.messages] == ["to bob"]
 
 
-def said(seq: str, text: str) -> bytes:
+def request(seq: str, text: str) -> bytes:
     """A message with this ``seq``."""
     data = {"msgType": "text", "message": text}
     return json.dumps({"seq": seq, "action": "sendmsg", "data": data}).encode()

@@ -26,9 +26,9 @@ def run_batch(path: str, names: list[str]) -> list[dict[str, Any]]:
     assert route.function is not None
     call = Call({}, "shop", READER, REQUEST)
     if path == "/api":
-        call.asked = [centrifugo._Command(method=name) for name in names]
+        call.input = [centrifugo._Command(method=name) for name in names]
     else:
-        call.asked = [{name: Raw(b"{}")} for name in names]
+        call.input = [{name: Raw(b"{}")} for name in names]
     found = route.function(Mock(), call).body
     return list(map(json.loads, found.splitlines())) if path == "/api" else json.loads(found)["replies"]
 
@@ -62,7 +62,7 @@ def test_a_pattern_is_not_longer_than_a_name() -> None:
     (route,) = [each for each in centrifugo.ROUTES if each.path == "/api/channels"]
     assert route.function is not None
     call = Call({}, "shop", READER, REQUEST)
-    call.asked = centrifugo._Channels("*" * (MAX_NAME_BYTES + 1))
+    call.input = centrifugo._Channels("*" * (MAX_NAME_BYTES + 1))
     assert json.loads(route.function(Mock(), call).body)["error"]["code"] == 107
 
 

@@ -29,8 +29,8 @@ class Room(Harness):
         self.queries = NodeQueries()
         self.emulation = Emulation(self.table, self.queries, None)
         self.served: list[bytes] = []
-        self.held = Event()
-        self.held.set()
+        self.gate = Event()
+        self.gate.set()
         far, self.near = tcp_pair()
         far.setblocking(False)
         encoding = StreamEncoding(CentrifugeDialect(streamed=True), self._serve, LIMIT_BYTES, b"", b"\n")
@@ -39,7 +39,7 @@ class Room(Harness):
         self.session = self.table.secret_of(self.stream)
 
     def _serve(self, _connection: Connection, payload: bytes, _text: bool) -> None:
-        self.held.wait()
+        self.gate.wait()
         self.served.append(payload)
 
 
@@ -47,12 +47,12 @@ class Room(Harness):
 def room() -> Iterator[Room]:
     with Room() as room:
         yield room
-        room.held.set()
+        room.gate.set()
         room.near.close()
 
 
 def test_commands_are_served_in_their_order(room: Room) -> None:
-    room.held.clear()
+    room.gate.clear()
     wanted = [b"%d" % number for number in range(MAX_WAITING)]
     room.stream.pinged_at = 1.0
     for data in wanted:
@@ -60,14 +60,14 @@ def test_commands_are_served_in_their_order(room: Room) -> None:
     assert room.stream.pinged_at == 0, "the client lives"
     gevent.sleep(0)
     assert room.served == []
-    room.held.set()
+    room.gate.set()
     until(lambda: room.served == wanted)
     assert room.emulation.serve(room.session, b"more") is Emulated.ACCEPTED
     until(lambda: room.served == [*wanted, b"more"])
 
 
 def test_a_client_with_too_many_waiting_requests_is_closed(room: Room) -> None:
-    room.held.clear()
+    room.gate.clear()
     for _ in range(MAX_WAITING):
         room.emulation.serve(room.session, b"x")
     gevent.sleep(0)
@@ -76,7 +76,7 @@ def test_a_client_with_too_many_waiting_requests_is_closed(room: Room) -> None:
     room.emulation.serve(room.session, b"x")
     assert room.stream.state != OPEN
     assert room.emulation.serve(room.session, b"x") is Emulated.UNKNOWN
-    room.held.set()
+    room.gate.set()
     gevent.sleep(0)
     assert len(room.served) <= 1, "nothing is served after the end"
 
@@ -95,11 +95,11 @@ def test_neither_a_connection_id_nor_a_websocket_has_a_session(room: Room) -> No
 
 
 def test_commands_of_a_stream_elsewhere_are_sent_to_its_node(room: Room) -> None:
-    asked: list[Any] = []
+    queries: list[Any] = []
     answers: list[Any] = [Emulated.ACCEPTED, None]
 
     def query(lease: Any, kind: str, commands: EmulatedCommands, _answer: Any) -> Any:
-        asked.append((lease, kind, commands.data))
+        queries.append((lease, kind, commands.data))
         return answers.pop(0)
 
     others: Any = SimpleNamespace(born={7: "lease"}.get, query_behind=query)
@@ -107,13 +107,13 @@ def test_commands_of_a_stream_elsewhere_are_sent_to_its_node(room: Room) -> None
     elsewhere = ConnectionIds(b"s" * 32, 7).with_purpose("emulation sessions").id_of(3)
     assert emulation.serve(elsewhere, b"x") is Emulated.ACCEPTED
     assert emulation.serve(elsewhere, b"y") is Emulated.FAILED, "the node does not answer"
-    assert asked == [("lease", "emulate", b"x"), ("lease", "emulate", b"y")]
+    assert queries == [("lease", "emulate", b"x"), ("lease", "emulate", b"y")]
     dead = ConnectionIds(b"s" * 32, 8).with_purpose("emulation sessions").id_of(3)
     assert emulation.serve(dead, b"x") is Emulated.UNKNOWN, "no such node lives"
     assert room.emulation.serve(elsewhere, b"x") is Emulated.UNKNOWN, "a lone node has no others"
 
 
 def test_a_node_answers_for_its_streams(room: Room) -> None:
-    asked = encode(EmulatedCommands(room.stream.number, b"x"))
-    assert room.queries.answer("emulate", asked) == encode(Emulated.ACCEPTED)
+    query = encode(EmulatedCommands(room.stream.number, b"x"))
+    assert room.queries.answer("emulate", query) == encode(Emulated.ACCEPTED)
     until(lambda: room.served == [b"x"])

@@ -126,8 +126,8 @@ PUSHES = {
 
 def payload_of(event: Event | Message, dialect: CentrifugeDialect, user: str = "ann") -> bytes | None:
     """What a user receives of an event."""
-    made = dialect.encode_message(event) if isinstance(event, Message) else dialect.encode_event(event)
-    return made if made is None or isinstance(made, bytes) else made(user)
+    payload = dialect.encode_message(event) if isinstance(event, Message) else dialect.encode_event(event)
+    return payload if payload is None or isinstance(payload, bytes) else payload(user)
 
 
 def only(requests: Sequence[bytes]) -> bytes:

@@ -28,10 +28,10 @@ class Directory:
     def __init__(self) -> None:
         self.names = {"system:known", "system:tokens"}
         self.others = {"system:alias": "system:known"}
-        self.verdict = LoginDecision()
+        self.decision = LoginDecision()
         self.reasons: list[str] = []
         self.began_with: list[Connection] = []
-        self.before_verdict = lambda connection: None
+        self.before_decision = lambda connection: None
 
     def get(self, name: str) -> object | None:
         return name if name in self.names or name in self.others else None
@@ -56,16 +56,16 @@ class Directory:
     def check(
         self, app: str, user: str, token: str, dialect: str, connection: Any, device: str = ""
     ) -> LoginDecision:
-        self.before_verdict(connection)
+        self.before_decision(connection)
         if app == "system:tokens" and token != "good":
             self.refused("token", app, user, connection.peer)
             return BAD_TOKEN
-        return self.verdict
+        return self.decision
 
     def refused(self, reason: str, app: str, user: str, peer: str) -> None:
         self.reasons.append(reason)
 
-    def began(self, connection: Connection, verdict: LoginDecision) -> None:
+    def began(self, connection: Connection, decision: LoginDecision) -> None:
         self.began_with.append(connection)
 
 
@@ -134,7 +134,7 @@ def test_a_system_is_resolved_as_an_alias(harness: ClientHarness) -> None:
 
 
 def test_clients_of_an_unregistered_system_have_no_login_rule(harness: ClientHarness) -> None:
-    harness.directory.verdict = BAD_TOKEN
+    harness.directory.decision = BAD_TOKEN
     connection, client = harness.open("systemId=unknown")
     assert frames(client, 1)[0]["code"] == 0
     assert harness.hub.apps["system:unknown"].guest
@@ -169,7 +169,7 @@ def test_a_refused_client_gets_the_reason_and_is_closed(
 
 
 def test_a_connection_that_ends_during_the_back_ends_decision_is_no_client(harness: ClientHarness) -> None:
-    harness.directory.before_verdict = lambda connection: connection.lost()
+    harness.directory.before_decision = lambda connection: connection.lost()
     connection, _ = harness.open("systemId=known")
     assert connection.state == CLOSED
     assert not harness.hub.user_names("system:known")
@@ -187,7 +187,7 @@ def test_a_system_that_is_deleted_during_the_back_ends_decision_gets_no_client(
         if anew:
             harness.hub.open("system:known", "multi")
 
-    harness.directory.before_verdict = delete
+    harness.directory.before_decision = delete
     connection, client = harness.open("systemId=known")
     assert client.close_code() == 4506
     assert connection.user is None

@@ -73,9 +73,9 @@ def test_other_spellings_are_read_too(data: bytes, command: Send) -> None:
 
 
 def test_half_a_character_is_replaced_everywhere() -> None:
-    said = cmd._send(rb'{"to":"bob","data":{"a\ud800":["\udc00"]},"mentions":["\ud800"]}')
-    assert json.decode(said.body) == {"a\ufffd": ["\ufffd"]}
-    assert json.decode(said.meta) == {"mentions": ["\ufffd"]}
+    request = cmd._send(rb'{"to":"bob","data":{"a\ud800":["\udc00"]},"mentions":["\ud800"]}')
+    assert json.decode(request.body) == {"a\ufffd": ["\ufffd"]}
+    assert json.decode(request.meta) == {"mentions": ["\ufffd"]}
     assert json.decode(cmd._edit(rb'{"id":1,"data":"\ud800"}').body) == "\ufffd"
 
 

@@ -36,12 +36,12 @@ def resumed(harness: Harness, id: int, cursor: int = 0, acks: bool = False) -> P
     """Somebody who has logged in with a cursor, and was answered."""
     found = harness.visitor()
     found.id = id
-    found.tell(protobuf.login(str(id), "", cursor, acks))
+    found.send_payload(protobuf.login(str(id), "", cursor, acks))
     until(found.outputs)
     return found
 
 
-def tell_kinds(who: ProtobufClient) -> list[str]:
+def kinds_of(who: ProtobufClient) -> list[str]:
     """The kinds of what was pushed."""
     return [further(protobuf.one(each.data)[1])["kind"] for each in who.outputs() if each.kind == MESSAGE]
 
@@ -55,7 +55,7 @@ def test_missed_entries_follow_the_ack_of_a_login_with_a_cursor(harness: Harness
     ann = resumed(harness, 266)
     until(lambda: len(ann.outputs()) == count + 1)
     assert recovered(ann.outputs()[0]) == (True, False)
-    assert [said.text for said in ann.pushes()] == [f"t{number}" for number in range(1, count + 1)]
+    assert [each.text for each in ann.pushes()] == [f"t{number}" for number in range(1, count + 1)]
 
 
 def test_only_entries_after_the_cursor_follow_and_then_new_ones(harness: Harness) -> None:
@@ -74,10 +74,10 @@ def test_a_client_that_missed_too_much_must_sync_before_it_gets_new_entries(harn
     bob.expect(1)
     ann.settle()
     assert len(ann.outputs()) == 1
-    place = 0
+    position = 0
     for _ in range(2):
-        ann.tell(protobuf.sent(SYNC, protobuf.field(1, place) + protobuf.field(2, 150)))
-        place = until(lambda place=place: [seq for seq in ann.stream()[-1:] if seq > place])[0]  # type: ignore[misc]
+        ann.send_payload(protobuf.sent(SYNC, protobuf.field(1, position) + protobuf.field(2, 150)))
+        position = until(lambda position=position: [seq for seq in ann.stream()[-1:] if seq > position])[0]  # type: ignore[misc]
     assert ann.stream() == list(range(1, RECOVERED + 3)), (
         "the last page, or a push behind it, has what is new"
     )
@@ -91,10 +91,10 @@ def test_a_cursor_that_has_expired_or_is_none_of_this_log_has_to_start_again(
     monkeypatch.setattr(harness.log, "floor", lambda app: floor)
     ann = resumed(harness, 266, cursor)
     assert recovered(ann.outputs()[0]) == (False, True)
-    ann.tell(protobuf.sync(cursor))
+    ann.send_payload(protobuf.sync(cursor))
     ann.settle()
     assert protobuf.fields(ann.outputs()[1].data)[-1] == (3, 1)
-    ann.tell(protobuf.sync(0))
+    ann.send_payload(protobuf.sync(0))
     ann.settle()
     assert 3 not in dict(protobuf.fields(ann.outputs()[2].data))
 
@@ -103,22 +103,22 @@ def test_when_many_come_back_at_once_the_floor_is_not_asked_for_each(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missed(harness, 3)
-    asked = []
+    reads = []
     floor = harness.log.floor
 
     def slow_floor(app: str) -> int:
-        asked.append(app)
+        reads.append(app)
         gevent.sleep(0.01)
         return floor(app)
 
     monkeypatch.setattr(harness.log, "floor", slow_floor)
     many = [harness.visitor() for _ in range(20)]
     for id, each in enumerate(many, 266):
-        each.tell(protobuf.login(str(id), "", 1))
+        each.send_payload(protobuf.login(str(id), "", 1))
     for each in many:
         until(each.outputs)
         assert recovered(each.outputs()[0]) == (True, False)
-    assert 1 <= len(asked) < 20
+    assert 1 <= len(reads) < 20
     assert many[0].stream() == [2, 3]
 
 
@@ -134,7 +134,7 @@ def test_all_logins_that_share_a_query_learn_that_it_failed(
     monkeypatch.setattr(harness.log, "floor", away)
     many = [harness.visitor() for _ in range(5)]
     for id, each in enumerate(many, 266):
-        each.tell(protobuf.login(str(id), "", 1))
+        each.send_payload(protobuf.login(str(id), "", 1))
     assert [each.client.close_code() for each in many] == [1011] * 5
     monkeypatch.undo()
     assert recovered(resumed(harness, 266, 1).outputs()[0]) == (True, False)
@@ -143,18 +143,18 @@ def test_all_logins_that_share_a_query_learn_that_it_failed(
 def test_a_login_with_a_cursor_that_cannot_be_served_closes_to_be_tried_again(harness: Harness) -> None:
     harness.log.away = True
     ann = harness.visitor()
-    ann.tell(protobuf.login("266", "", 0))
+    ann.send_payload(protobuf.login("266", "", 0))
     assert ann.client.close_code() == 1011
 
 
 def test_a_refused_login_is_answered_and_may_be_followed_by_one_of_the_original(harness: Harness) -> None:
     ann = harness.visitor()
-    ann.tell(protobuf.login("nonsense", "", 0))
+    ann.send_payload(protobuf.login("nonsense", "", 0))
     assert refused(ann.expect(1)[0]) == (1003, protobuf.LOGIN, 0)
-    ann.tell(protobuf.login("266"))
+    ann.send_payload(protobuf.login("266"))
     assert ann.expect(2)[1].data == b"\x08\x03"
     group = harness.log.create(APP, "267", ["266"])
-    ann.tell(protobuf.sent(protobuf.READ, b"\x08\x01\x10\x01"))
+    ann.send_payload(protobuf.sent(protobuf.READ, b"\x08\x01\x10\x01"))
     ann.group(1, group + 1, "no member")
     ann.settle()
     assert len(ann.outputs()) == 2, "it is told nothing that the original does not say"
@@ -177,12 +177,12 @@ def test_one_ack_covers_all_before_it(harness: Harness) -> None:
     for number in (1, 2, 3):
         bob.single(number, 266, "hi")
     until(lambda: len(ann.pushes()) == 3)
-    ann.tell(ack(2))
+    ann.send_payload(ack(2))
     ann.settle()
     turns(harness, 2 * acks.ACK_SECONDS)
     until(lambda: len(ann.pushes()) == 4)
     assert ann.stream() == [1, 2, 3, 3]
-    ann.tell(ack(3))
+    ann.send_payload(ack(3))
     ann.settle()
     turns(harness, 5 * acks.ACK_SECONDS)
     ann.settle()
@@ -193,7 +193,7 @@ def test_an_ack_of_an_uplink_kind_acknowledges_nothing(harness: Harness) -> None
     ann, bob = resumed(harness, 266, acks=True), harness.live(267)
     bob.single(1, 266, "hi")
     until(lambda: ann.pushes())
-    ann.tell(ack(1, protobuf.UP))
+    ann.send_payload(ack(1, protobuf.UP))
     ann.settle()
     turns(harness, acks.ACK_SECONDS)
     until(lambda: len(ann.pushes()) == 2)
@@ -204,7 +204,7 @@ def test_an_acknowledging_session_sends_as_any_other(harness: Harness) -> None:
     assert type(ann.connection.log_subscription) is AckingLogSubscription
     ann.single(1, 267, "hi")
     until(ann.acks)
-    assert [said.text for said in bob.pushes()] == ["hi"]
+    assert [each.text for each in bob.pushes()] == ["hi"]
     ann.single(1, 267, "hi")
     until(lambda: len(ann.acks()) == 2)
 
@@ -213,7 +213,7 @@ def test_clients_of_the_original_do_not_acknowledge(harness: Harness) -> None:
     ann, bob = harness.live(266), harness.live(267)
     bob.single(1, 266, "hi")
     until(ann.pushes)
-    ann.tell(ack(1))
+    ann.send_payload(ack(1))
     turns(harness, 10 * acks.ACK_SECONDS)
     ann.settle()
     assert (len(ann.pushes()), ann.connection.state) == (1, OPEN)
@@ -227,17 +227,19 @@ def test_recalls_and_edits_go_where_their_message_went(harness: Harness) -> None
     ann, bob, old = resumed(harness, 266), resumed(harness, 267), harness.live(267, "old")
     ann.single(1, 267, "hallo")
     until(ann.acks)
-    (_, place) = ann.acks()[0]
-    ann.tell(protobuf.message(2, SentMessage(sender=266, type=1, content=b"hello"), kind=2, about=place))
-    ann.tell(protobuf.message(3, SentMessage(sender=266), kind=1, about=place))
+    (_, position) = ann.acks()[0]
+    ann.send_payload(
+        protobuf.message(2, SentMessage(sender=266, type=1, content=b"hello"), kind=2, about=position)
+    )
+    ann.send_payload(protobuf.message(3, SentMessage(sender=266), kind=1, about=position))
     until(lambda: len(ann.acks()) == 3)
     bob.settle()
     _, edit, recall = [protobuf.one(each.data)[1] for each in bob.outputs() if each.kind == MESSAGE]
-    assert protobuf.said(edit) == SentMessage(SINGLE, 267, 266, 1, b"hello", place + 1)
-    assert further(edit) == {"kind": "edit", "about": place, "conversation": 1, "conversation_seq": 2}
-    assert protobuf.said(recall) == SentMessage(SINGLE, 267, 266, 0, b"", place + 2)
-    assert further(recall)["about"] == place
-    assert [said.text for said in old.pushes()] == ["hallo"], "the original's clients have no word for it"
+    assert protobuf.message_in(edit) == SentMessage(SINGLE, 267, 266, 1, b"hello", position + 1)
+    assert further(edit) == {"kind": "edit", "about": position, "conversation": 1, "conversation_seq": 2}
+    assert protobuf.message_in(recall) == SentMessage(SINGLE, 267, 266, 0, b"", position + 2)
+    assert further(recall)["about"] == position
+    assert [each.text for each in old.pushes()] == ["hallo"], "the original's clients have no word for it"
     assert [entry.kind for entry in harness.log.shelf.entries[APP]] == ["message", "edit", "recall"]
 
 
@@ -245,12 +247,12 @@ def test_recalls_keep_their_position_among_messages(harness: Harness) -> None:
     ann, bob = resumed(harness, 266), resumed(harness, 267)
     ann.single(1, 267, "one")
     until(ann.acks)
-    ann.tell(protobuf.message(2, SentMessage(sender=266), kind=1, about=1))
+    ann.send_payload(protobuf.message(2, SentMessage(sender=266), kind=1, about=1))
     for number in (3, 4):
         ann.single(number, 267, "more")
     until(lambda: len(ann.acks()) == 4)
     assert [number for number, _ in ann.acks()] == [1, 2, 3, 4]
-    assert tell_kinds(bob) == ["message", "recall", "message", "message"]
+    assert kinds_of(bob) == ["message", "recall", "message", "message"]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +289,7 @@ def test_a_refused_message_gets_a_refusal(
     bob.single(1, 266, "bob's")
     bob.expect(1)
     ann = resumed(harness, 266, 1)
-    ann.tell(protobuf.message(1, sent, **more))  # type: ignore[arg-type]
+    ann.send_payload(protobuf.message(1, sent, **more))  # type: ignore[arg-type]
     assert refused(ann.expect(2)[1]) == (code, MESSAGE, 1)
     ann.single(2, 267, "after")
     until(ann.acks)
@@ -307,13 +309,13 @@ def test_a_recall_whose_message_cannot_be_read_may_be_sent_again(
 
     monkeypatch.setattr(harness.log, "find", away)
     for number in (2, 3):
-        ann.tell(protobuf.message(number, SentMessage(sender=266), kind=1, about=1))
+        ann.send_payload(protobuf.message(number, SentMessage(sender=266), kind=1, about=1))
     ann.settle()
     until(lambda: harness.uplink.idle)
     ann.settle()
     assert len(ann.acks()) == 1
     monkeypatch.setattr(harness.log, "find", entries)
-    ann.tell(protobuf.message(2, SentMessage(sender=266), kind=1, about=1))
+    ann.send_payload(protobuf.message(2, SentMessage(sender=266), kind=1, about=1))
     until(lambda: len(ann.acks()) == 2)
     assert ann.connection.state == OPEN
 
@@ -323,7 +325,7 @@ def test_an_error_in_looking_up_costs_the_connection_nothing_but_that(
 ) -> None:
     ann = resumed(harness, 266)
     monkeypatch.setattr(harness.log, "find", lambda app, ids: 1 / 0)
-    ann.tell(protobuf.message(1, SentMessage(sender=266), kind=1, about=1))
+    ann.send_payload(protobuf.message(1, SentMessage(sender=266), kind=1, about=1))
     ann.settle()
     until(lambda: harness.uplink.idle)
     ann.single(1, 267, "goes on")
@@ -335,7 +337,7 @@ def test_replies_and_mentions_are_carried(harness: Harness) -> None:
     ann.single(1, 267, "first")
     sent = SentMessage(SINGLE, 267, 266, 1, b"second")
     meta = '{"mentions":["267"],"other":1}'
-    ann.tell(protobuf.message(2, sent, "mine", about=1, meta=meta))
+    ann.send_payload(protobuf.message(2, sent, "mine", about=1, meta=meta))
     until(lambda: len(bob.pushes()) == 2)
     found = further(protobuf.one(bob.outputs()[-1].data)[1])
     assert (found["about"], found["meta"], found["client_msg_id"]) == (1, b'{"mentions":["267"]}', b"mine")
@@ -346,15 +348,15 @@ def test_joins_and_leaves_are_delivered_also_in_syncs(harness: Harness) -> None:
     group = harness.log.create(APP, "266", ["267"])
     harness.log.join(APP, group, ["268"])
     harness.log.leave(APP, group, ["267"])
-    until(lambda: len(tell_kinds(ann)) == 3)
-    assert tell_kinds(ann) == ["group", "join", "leave"]
+    until(lambda: len(kinds_of(ann)) == 3)
+    assert kinds_of(ann) == ["group", "join", "leave"]
     again = resumed(harness, 268)
-    again.tell(protobuf.sync(0))
+    again.send_payload(protobuf.sync(0))
     until(lambda: any(each.kind == SYNC for each in again.outputs()))
     page = next(each for each in again.outputs() if each.kind == SYNC)
     messages, more = protobuf.synced(page)
     assert (len(messages), more) == (2, False), "from its own joining on"
-    assert all(said.receiver == group for said in messages)
+    assert all(each.receiver == group for each in messages)
 
 
 def test_each_kind_of_client_gets_its_own_frames(harness: Harness) -> None:
@@ -385,7 +387,7 @@ def test_a_group_of_both_kinds_receives_the_same_entries_in_one_order(harness: H
 
 def test_a_second_login_is_refused_in_words(harness: Harness) -> None:
     ann = resumed(harness, 266)
-    ann.tell(protobuf.login("266", "", 0))
+    ann.send_payload(protobuf.login("266", "", 0))
     assert refused(ann.expect(2)[1]) == (1009, protobuf.LOGIN, 0)
     assert ann.connection.state != CLOSING
     assert REFUSED == 4

@@ -61,7 +61,7 @@ def full_message(stored: Message) -> bytes:
     return as_full_message(stored).SerializeToString()
 
 
-ASKED: list[tuple[bytes, Command]] = [
+REQUESTS: list[tuple[bytes, Command]] = [
     (sent(protobuf.ACK, b"\x08\x02\x18\x07"), Ack(7)),
     (sent(protobuf.SYNC, b"\x08\x09\x10\x02"), ChatSync(9, 2)),
     (sent(protobuf.SYNC, b"\x08\x09"), ChatSync(9, 50)),
@@ -101,7 +101,7 @@ DROPPED = [b"", b"\xff", sent(0), sent(protobuf.SIGNAL, b"\x08\x01"), sent(16)]
 # --- what clients ask ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("payload", "command"), ASKED, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(("payload", "command"), REQUESTS, ids=lambda value: type(value).__name__)
 def test_a_request_becomes_a_command(payload: bytes, command: Command) -> None:
     assert full.decode(payload).command == command
 
@@ -116,9 +116,9 @@ def test_an_unknown_command_is_dropped(payload: bytes) -> None:
 @pytest.mark.parametrize("payload", UNREADABLE, ids=lambda payload: payload[:20].hex())
 def test_a_request_with_missing_or_extra_fields_is_refused_by_its_kind(payload: bytes) -> None:
     request = full.decode(payload)
-    made = full.encode_reply(request, Reply(request.code))
-    assert made is not None
-    assert outputs(made) == [Output(payload[1], 1001, "参数不合法", b"")]
+    reply = full.encode_reply(request, Reply(request.code))
+    assert reply is not None
+    assert outputs(reply) == [Output(payload[1], 1001, "参数不合法", b"")]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_request_without_an_answer_gets_no_refusal(payload: bytes) -> None:
 
 @pytest.mark.parametrize("kind", [4, *range(6, 17)])
 def test_clients_of_the_original_cannot_ask_any_of_it(kind: int) -> None:
-    payload = next((each for each, _ in ASKED if each.startswith(b"\x08%c" % kind)), sent(kind))
+    payload = next((each for each, _ in REQUESTS if each.startswith(b"\x08%c" % kind)), sent(kind))
     with pytest.raises(BadFrame):
         old.decode(payload)
 
@@ -160,9 +160,9 @@ def test_any_frame_is_read_or_dropped(data: bytes, kind: int) -> None:
 
 
 def answered(name: str, data: Any = None, code: int = errors.REPLY_OK) -> Output:
-    made = full.encode_reply(Request("", name, None), Reply(code, data))
-    assert made is not None
-    (found,) = outputs(made)
+    payload = full.encode_reply(Request("", name, None), Reply(code, data))
+    assert payload is not None
+    (found,) = outputs(payload)
     return found
 
 
@@ -253,9 +253,9 @@ def test_receipts_and_marks_name_users_by_number_or_by_name() -> None:
 
 
 def test_an_entry_has_the_fields_of_the_original_and_others_behind_them() -> None:
-    made = full_message(ENTRY)
-    assert protobuf.said(made) == SentMessage(1, 267, 266, 2, b'{"url":"/p"}', 9, 1700000000000)
-    assert further(made) == {
+    payload = full_message(ENTRY)
+    assert protobuf.message_in(payload) == SentMessage(1, 267, 266, 2, b'{"url":"/p"}', 9, 1700000000000)
+    assert further(payload) == {
         "kind": "edit",
         "about": 8,
         "conversation": 5,
@@ -284,9 +284,9 @@ def test_every_kind_of_entries_has_a_number() -> None:
 
 
 def test_users_who_are_no_accounts_are_named() -> None:
-    made = full_message(Message(9, 5, 2, "ann", ("ann", "bob"), body=b"hi"))
-    assert protobuf.said(made)._replace(type=0) == SentMessage(1, 0, 0, 0, b"hi", 9)
-    assert (further(made)["sender_name"], further(made)["to"]) == (b"ann", b"bob")
+    payload = full_message(Message(9, 5, 2, "ann", ("ann", "bob"), body=b"hi"))
+    assert protobuf.message_in(payload)._replace(type=0) == SentMessage(1, 0, 0, 0, b"hi", 9)
+    assert (further(payload)["sender_name"], further(payload)["to"]) == (b"ann", b"bob")
 
 
 @pytest.mark.parametrize(

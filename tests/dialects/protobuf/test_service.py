@@ -45,9 +45,9 @@ class FakeLogins:
     """Decides on logins as a test says."""
 
     def __init__(self) -> None:
-        self.verdict = ALLOWED
+        self.decision = ALLOWED
         self.unavailable = False
-        self.asked: list[tuple[str, str, str]] = []
+        self.calls: list[tuple[str, str, str]] = []
         self.began_with: list[LoginDecision] = []
         self.reasons: list[str] = []
         self.on_check: Callable[[str], object] = lambda user: None
@@ -68,11 +68,11 @@ class FakeLogins:
         self, app: str, user: str, token: str, dialect: str, connection: Connection, device: str = ""
     ) -> LoginDecision:
         """A token is the number of its account, where the test does not say what is decided."""
-        self.asked.append((app, user, device))
+        self.calls.append((app, user, device))
         if self.unavailable:
             return UNDECIDED
-        if self.verdict is not ALLOWED:
-            return self.verdict
+        if self.decision is not ALLOWED:
+            return self.decision
         if not token.isdecimal():
             return BAD_TOKEN
         self.on_check(token)
@@ -87,7 +87,7 @@ class ProtobufClient:
         self.client = client
         self.id = 0
 
-    def tell(self, payload: bytes) -> None:
+    def send_payload(self, payload: bytes) -> None:
         self.client.send(frame(BINARY, payload))
 
     def outputs(self) -> list[Output]:
@@ -104,12 +104,12 @@ class ProtobufClient:
         self.client.probe(b"%d" % len(self.client.frames))
 
     def single(self, number: int, to: int, text: str, **more: object) -> None:
-        self.tell(
+        self.send_payload(
             protobuf.message(number, SentMessage(SINGLE, to, self.id, 1, text.encode(), time=7), **more)
         )  # type: ignore[arg-type]
 
     def group(self, number: int, to: int, text: str) -> None:
-        self.tell(protobuf.message(number, SentMessage(GROUP, to, self.id, 1, text.encode(), time=7)))
+        self.send_payload(protobuf.message(number, SentMessage(GROUP, to, self.id, 1, text.encode(), time=7)))
 
     def acks(self) -> list[tuple[int, int]]:
         return [
@@ -128,7 +128,7 @@ class ProtobufClient:
             if each.kind == protobuf.MESSAGE:
                 found.append(pushed(each).seq)
             elif each.kind == protobuf.SYNC:
-                found += [said.seq for said in synced(each)[0]]
+                found += [entry.seq for entry in synced(each)[0]]
             elif each.kind == protobuf.ACK and each.data.startswith(b"\x08\x01"):
                 found.append(acked(each)[1])
         return found
@@ -162,14 +162,14 @@ class Harness(Node):
         """Somebody who has logged in."""
         found = self.visitor()
         found.id = id
-        found.tell(protobuf.login(str(id), device))
+        found.send_payload(protobuf.login(str(id), device))
         assert found.expect(1)[0].data == b"\x08\x03"
         return found
 
     def live(self, id: int, device: str = "") -> ProtobufClient:
         """Somebody who has nothing to catch up with."""
         found = self.protobuf_client(id, device)
-        found.tell(protobuf.sync(2**62))
+        found.send_payload(protobuf.sync(2**62))
         assert synced(found.expect(2)[1]) == ([], False)
         found.client.frames.clear()
         return found
@@ -187,7 +187,7 @@ def harness() -> Iterator[Harness]:
 def test_a_login_is_acknowledged_and_makes_a_session_that_ends_with_its_token(harness: Harness) -> None:
     ann = harness.protobuf_client(266)
     assert (ann.connection.app, ann.connection.user) == (APP, "266")
-    assert harness.logins.asked == [(APP, "", "")]
+    assert harness.logins.calls == [(APP, "", "")]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_login_is_acknowledged_and_makes_a_session_that_ends_with_its_token(ha
 )
 def test_before_the_login_everything_is_dropped(harness: Harness, payload: bytes) -> None:
     stranger = harness.visitor()
-    stranger.tell(payload)
+    stranger.send_payload(payload)
     stranger.settle()
     assert stranger.outputs() == []
     assert stranger.connection.state == OPEN
@@ -204,10 +204,10 @@ def test_before_the_login_everything_is_dropped(harness: Harness, payload: bytes
 
 def test_a_bad_token_is_dropped_and_may_be_followed_by_a_good_one(harness: Harness) -> None:
     ann = harness.visitor()
-    ann.tell(protobuf.login("nonsense"))
+    ann.send_payload(protobuf.login("nonsense"))
     ann.settle()
     assert (ann.outputs(), ann.connection.state) == ([], OPEN)
-    ann.tell(protobuf.login("266"))
+    ann.send_payload(protobuf.login("266"))
     assert len(ann.expect(1)) == 1
 
 
@@ -216,7 +216,7 @@ def test_who_ends_all_sessions_while_a_token_is_read_is_not_logged_in_with_it(
 ) -> None:
     harness.logins.on_check = lambda user: harness.sessions.close(APP, [user])
     ann = harness.visitor()
-    ann.tell(protobuf.login("266"))
+    ann.send_payload(protobuf.login("266"))
     assert ann.client.close_code() == 4502
     assert ann.outputs() == []
     assert not harness.hub.is_online(APP, "266")
@@ -224,7 +224,7 @@ def test_who_ends_all_sessions_while_a_token_is_read_is_not_logged_in_with_it(
 
 def test_a_second_login_on_a_connection_is_dropped(harness: Harness) -> None:
     ann = harness.protobuf_client(266)
-    ann.tell(protobuf.login("267"))
+    ann.send_payload(protobuf.login("267"))
     ann.settle()
     assert len(ann.outputs()) == 1
     assert ann.connection.user == "266"
@@ -233,7 +233,7 @@ def test_a_second_login_on_a_connection_is_dropped(harness: Harness) -> None:
 def test_a_user_who_is_online_elsewhere_stays_there(harness: Harness) -> None:
     ann = harness.protobuf_client(266)
     second = harness.visitor()
-    second.tell(protobuf.login("266"))
+    second.send_payload(protobuf.login("266"))
     until(lambda: any(each.opcode == PING for each in ann.client.read()))
     ann.client.send(frame(PONG, b""))
     assert second.client.close_code() == 4501
@@ -246,35 +246,35 @@ def test_devices_with_names_of_their_own_are_online_together(harness: Harness) -
     bob = harness.live(267)
     bob.single(1, 266, "hi")
     bob.expect(1)
-    assert [said.text for said in phone.pushes()] == [said.text for said in desk.pushes()] == ["hi"]
+    assert [each.text for each in phone.pushes()] == [each.text for each in desk.pushes()] == ["hi"]
     phone.single(1, 267, "ho")
     phone.expect(2)
     desk.expect(2)
     assert phone.stream() == desk.stream()
-    assert [said.text for said in desk.pushes()] == ["hi", "ho"], "the sender's other device is told, too"
+    assert [each.text for each in desk.pushes()] == ["hi", "ho"], "the sender's other device is told, too"
     assert len(phone.pushes()) == 1
 
 
 def test_a_final_decision_closes_and_another_one_does_not(harness: Harness) -> None:
-    harness.logins.verdict = LoginDecision(1003, 4505)
+    harness.logins.decision = LoginDecision(1003, 4505)
     ann = harness.visitor()
-    ann.tell(protobuf.login("266"))
+    ann.send_payload(protobuf.login("266"))
     ann.settle()
     assert (ann.outputs(), ann.connection.state) == ([], OPEN)
-    harness.logins.verdict = BAD_ORIGIN
-    ann.tell(protobuf.login("266"))
+    harness.logins.decision = BAD_ORIGIN
+    ann.send_payload(protobuf.login("266"))
     assert ann.client.close_code() == 4505
 
 
 def test_a_token_of_the_app_logs_in_the_account_that_it_names(harness: Harness) -> None:
-    harness.logins.verdict = LoginDecision(user="268")
+    harness.logins.decision = LoginDecision(user="268")
     ann = harness.visitor()
-    ann.tell(protobuf.login("a.session.token"))
+    ann.send_payload(protobuf.login("a.session.token"))
     ann.expect(1)
     assert ann.connection.user == "268"
-    harness.logins.verdict = LoginDecision(user="eve")
+    harness.logins.decision = LoginDecision(user="eve")
     eve = harness.visitor()
-    eve.tell(protobuf.login("a.session.token"))
+    eve.send_payload(protobuf.login("a.session.token"))
     eve.settle()
     assert (eve.outputs(), eve.connection.user) == ([], None)
 
@@ -282,11 +282,11 @@ def test_a_token_of_the_app_logs_in_the_account_that_it_names(harness: Harness) 
 def test_a_login_without_the_database_is_closed_with_a_temporary_code(harness: Harness) -> None:
     harness.logins.unavailable = True
     ann = harness.visitor()
-    ann.tell(protobuf.login("266"))
+    ann.send_payload(protobuf.login("266"))
     assert ann.client.close_code() == 1011
     harness.logins.unavailable, harness.log.away = False, True
     bob = harness.visitor()
-    bob.tell(protobuf.login("267"))
+    bob.send_payload(protobuf.login("267"))
     assert bob.client.close_code() == 1011
     assert bob.outputs() == []
 
@@ -297,7 +297,7 @@ def test_a_login_without_the_database_is_closed_with_a_temporary_code(harness: H
 def test_a_message_is_stored_pushed_and_acknowledged_with_one_position(harness: Harness) -> None:
     ann, bob = harness.live(266), harness.live(267)
     sent = SentMessage(SINGLE, 267, 266, 1, b"hi", 0, 1700000000000)
-    ann.tell(protobuf.message(1, sent))
+    ann.send_payload(protobuf.message(1, sent))
     ann.expect(1)
     assert ann.acks() == [(1, 1)]
     assert bob.pushes() == [sent._replace(seq=1)]
@@ -314,16 +314,16 @@ def test_a_message_is_stored_pushed_and_acknowledged_with_one_position(harness: 
 )
 def test_all_fields_of_a_message_come_back_as_they_were_sent(harness: Harness, sent: SentMessage) -> None:
     ann, bob = harness.live(266), harness.live(sent.receiver)
-    ann.tell(protobuf.message(1, sent))
+    ann.send_payload(protobuf.message(1, sent))
     ann.expect(1)
     assert bob.pushes() == [sent._replace(seq=1)]
-    bob.tell(protobuf.sync(0))
+    bob.send_payload(protobuf.sync(0))
     assert synced(bob.expect(2)[1]) == ([sent._replace(seq=1)], False)
 
 
 def test_a_position_in_a_clients_message_is_ignored(harness: Harness) -> None:
     ann, bob = harness.live(266), harness.live(267)
-    ann.tell(protobuf.message(1, SentMessage(SINGLE, 267, 266, 1, b"hi", seq=99)))
+    ann.send_payload(protobuf.message(1, SentMessage(SINGLE, 267, 266, 1, b"hi", seq=99)))
     ann.expect(1)
     assert bob.pushes()[0].seq == 1
 
@@ -333,10 +333,10 @@ def test_group_members_except_the_sender_receive_the_message(harness: Harness) -
     ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
     ann.group(1, group, "all")
     ann.expect(1)
-    (id, place) = ann.acks()[0]
+    (id, position) = ann.acks()[0]
     assert id == 1
     for member in (bob, eve):
-        assert member.pushes() == [SentMessage(GROUP, group, 266, 1, b"all", place, 7)]
+        assert member.pushes() == [SentMessage(GROUP, group, 266, 1, b"all", position, 7)]
     assert ann.pushes() == []
 
 
@@ -358,14 +358,14 @@ def test_an_invalid_message_is_not_acknowledged_and_uses_its_number(
     harness: Harness, sent: SentMessage
 ) -> None:
     ann, bob = harness.live(266), harness.live(267)
-    ann.tell(protobuf.message(1, sent))
-    ann.tell(protobuf.message(1, sent))
+    ann.send_payload(protobuf.message(1, sent))
+    ann.send_payload(protobuf.message(1, sent))
     ann.settle()
     assert (ann.outputs(), ann.connection.state) == ([], OPEN)
     ann.single(2, 267, "after")
     ann.expect(1)
     assert [number for number, _ in ann.acks()] == [2]
-    assert [said.text for said in bob.pushes()] == ["after"]
+    assert [each.text for each in bob.pushes()] == ["after"]
 
 
 def test_only_the_next_number_is_taken(harness: Harness) -> None:
@@ -378,7 +378,7 @@ def test_only_the_next_number_is_taken(harness: Harness) -> None:
     ann.single(2, 267, "two")
     ann.expect(2)
     assert [number for number, _ in ann.acks()] == [1, 2]
-    assert [said.text for said in bob.pushes()] == ["one", "two"]
+    assert [each.text for each in bob.pushes()] == ["one", "two"]
 
 
 def test_a_repeat_is_acknowledged_again_with_the_first_position_and_delivered_once(harness: Harness) -> None:
@@ -413,7 +413,7 @@ def test_messages_that_do_not_wait_for_acks_are_stored_in_their_order(harness: H
         ann.single(number, 267, text)
     until(lambda: len(ann.acks()) == 100)
     assert [number for number, _ in ann.acks()] == list(range(1, 101))
-    assert [said.text for said in bob.pushes()] == texts
+    assert [each.text for each in bob.pushes()] == texts
 
 
 def test_a_message_that_could_not_be_stored_may_be_sent_again(harness: Harness) -> None:
@@ -451,7 +451,7 @@ def test_a_number_is_not_accepted_again_before_its_result_is_known(harness: Harn
             ann.single(number, 267, text)
     until(lambda: len(ann.acks()) == 2)
     assert ann.acks() == [(1, 1), (2, 2)]
-    assert [said.text for said in bob.pushes()] == ["once", "twice"]
+    assert [each.text for each in bob.pushes()] == ["once", "twice"]
     assert ann.pushes() == []
     assert harness.uplink.idle
 
@@ -545,7 +545,7 @@ def two_nodes(policy: str = "refuse") -> Iterator[tuple[Harness, Harness]]:
 def texts(page: Output) -> list[str]:
     messages, more = synced(page)
     assert not more
-    return [said.text for said in messages]
+    return [each.text for each in messages]
 
 
 @pytest.mark.parametrize(
@@ -567,8 +567,8 @@ def test_what_a_replaced_session_sends_after_the_sync_of_its_successor_is_not_st
         older, newer = stopped.visitor(), other.visitor()
         for client in (older, newer):
             client.id = 266
-            client.tell(protobuf.login("266", device, cursor))
-            client.tell(protobuf.sync(0))
+            client.send_payload(protobuf.login("266", device, cursor))
+            client.send_payload(protobuf.sync(0))
             client.expect(2)
         older.single(1, 267, "hi")
         if not refused:
@@ -590,10 +590,10 @@ def test_a_login_waits_for_what_its_older_connection_has_sent(harness: Harness) 
     ann.client.hang_up()
     until(lambda: not harness.hub.is_online(APP, "266"))
     again = harness.visitor()
-    again.tell(protobuf.login("266"))
-    again.tell(protobuf.sync(0))
+    again.send_payload(protobuf.login("266"))
+    again.send_payload(protobuf.sync(0))
     other = harness.visitor()
-    other.tell(protobuf.login("268", cursor=0))
+    other.send_payload(protobuf.login("268", cursor=0))
     other.expect(1)
     assert again.outputs() == [], "although the log answers others"
     harness.log.committing.set()
@@ -608,7 +608,7 @@ def test_a_login_waits_until_its_node_can_sync_what_another_one_has_stored() -> 
         ann.single(1, 268, "hi")
         ann.expect(1)
         again = second.protobuf_client(266)
-        again.tell(protobuf.sync(0))
+        again.send_payload(protobuf.sync(0))
         assert texts(again.expect(2)[1]) == ["hi"]
 
 
@@ -620,7 +620,7 @@ def test_a_login_that_the_log_does_not_take_is_closed(
 
     monkeypatch.setattr(harness.log, "begin_uplink", begin_uplink)
     ann = harness.visitor()
-    ann.tell(protobuf.login("266"))
+    ann.send_payload(protobuf.login("266"))
     assert ann.client.close_code() == 1011
     assert ann.outputs() == []
 
@@ -644,10 +644,10 @@ def test_missed_entries_arrive_in_pages_of_fifty(harness: Harness, count: int, p
     ann = harness.protobuf_client(266)
     cursor, found = 0, []
     for number, size in enumerate(pages, 2):
-        ann.tell(protobuf.sync(cursor))
+        ann.send_payload(protobuf.sync(cursor))
         messages, more = synced(ann.expect(number)[-1])
         assert (len(messages), more) == (size, number < len(pages) + 1)
-        found += [said.text for said in messages]
+        found += [each.text for each in messages]
         cursor = messages[-1].seq if messages else 0
     assert found == [f"t{number}" for number in range(1, count + 1)]
 
@@ -657,12 +657,12 @@ def test_a_sync_contains_own_messages_and_no_known_ones(harness: Harness) -> Non
     ann.single(1, 267, "mine")
     ann.expect(1)
     missed(harness, 2)
-    ann.tell(protobuf.sync(1))
+    ann.send_payload(protobuf.sync(1))
     ann.settle()
-    assert [said.text for said in synced(ann.outputs()[-1])[0]] == ["t1", "t2"]
-    ann.tell(protobuf.sync(0))
+    assert [each.text for each in synced(ann.outputs()[-1])[0]] == ["t1", "t2"]
+    ann.send_payload(protobuf.sync(0))
     ann.settle()
-    assert [said.text for said in synced(ann.outputs()[-1])[0]] == ["mine", "t1", "t2"]
+    assert [each.text for each in synced(ann.outputs()[-1])[0]] == ["mine", "t1", "t2"]
 
 
 @pytest.fixture
@@ -679,11 +679,11 @@ def test_new_entries_do_not_overtake_missed_ones(harness: Harness) -> None:
     ann, bob = harness.protobuf_client(266), harness.live(267)
     bob.single(1, 266, "new")
     bob.expect(1)
-    ann.tell(protobuf.sync(0))
+    ann.send_payload(protobuf.sync(0))
     ann.expect(2)
     bob.single(2, 266, "newer")
     bob.expect(2)
-    ann.tell(protobuf.sync(50))
+    ann.send_payload(protobuf.sync(50))
     until(lambda: len(ann.stream()) == 72)
     assert ann.stream() == list(range(1, 73)), "each once, and in order"
 
@@ -692,9 +692,9 @@ def test_new_entries_do_not_overtake_missed_ones(harness: Harness) -> None:
 def test_an_ack_does_not_overtake_missed_entries(harness: Harness) -> None:
     missed(harness, 60)
     ann = harness.protobuf_client(266)
-    ann.tell(protobuf.sync(0))
+    ann.send_payload(protobuf.sync(0))
     ann.single(1, 267, "mine")
-    ann.tell(protobuf.sync(50))
+    ann.send_payload(protobuf.sync(50))
     until(lambda: len(ann.acks()) == 1)
     assert ann.stream() == sorted(ann.stream())
     assert ann.stream()[-1] == 61
@@ -717,7 +717,7 @@ def test_the_next_question_may_take_its_time_over_a_slow_line(
 ) -> None:
     missed(harness, 60)
     ann, bob = harness.protobuf_client(266), harness.live(267)
-    ann.tell(protobuf.sync(0))
+    ann.send_payload(protobuf.sync(0))
     ann.expect(2)
     bob.single(1, 266, "new")
     bob.expect(1)
@@ -727,7 +727,7 @@ def test_the_next_question_may_take_its_time_over_a_slow_line(
     bob.single(2, 268, "new")
     until(lambda: other.pushes())
     assert not ann.pushes(), "it would hide what is missed"
-    ann.tell(protobuf.sync(50))
+    ann.send_payload(protobuf.sync(50))
     until(lambda: len(ann.stream()) == 61)
     assert ann.stream() == list(range(1, 62)), "each once, and in order"
 
@@ -740,11 +740,11 @@ def test_a_client_that_stops_syncing_gets_new_entries_after_its_deadline(
     )
     missed(harness, 60)
     ann, bob = harness.protobuf_client(266), harness.live(267)
-    ann.tell(protobuf.sync(0))
+    ann.send_payload(protobuf.sync(0))
     ann.expect(2)
     bob.single(1, 266, "new")
     until(lambda: ann.pushes())
-    assert [said.text for said in ann.pushes()] == ["new"]
+    assert [each.text for each in ann.pushes()] == ["new"]
 
 
 @pytest.mark.usefixtures("patient")
@@ -757,18 +757,18 @@ def test_entries_delivered_between_two_pages_hide_nothing(
     )
     missed(harness, 120)
     ann, bob = harness.protobuf_client(266), harness.live(267)
-    ann.tell(protobuf.sync(0))
+    ann.send_payload(protobuf.sync(0))
     ann.expect(2)
     bob.single(1, 266, "new")
     until(lambda: ann.pushes())
-    for asked in (1, 2):
-        ann.tell(protobuf.sync(max(ann.stream())))
-        ann.expect(3 + asked)
+    for round in (1, 2):
+        ann.send_payload(protobuf.sync(max(ann.stream())))
+        ann.expect(3 + round)
     assert sorted(set(ann.stream())) == list(range(1, 122))
     assert [len(messages) for messages, _ in pages(ann)] == [50, 50, 21]
     assert [more for _, more in pages(ann)] == [True, True, False]
     assert harness.protobuf_service.page_ends.empty
-    ann.tell(protobuf.sync(121))
+    ann.send_payload(protobuf.sync(121))
     ann.expect(6)
     assert pages(ann)[3] == ([], False)
 
@@ -779,7 +779,7 @@ def test_who_asks_for_a_later_position_of_their_own_accord_is_given_what_is_behi
     missed(harness, 120)
     ann = harness.live(266)
     for after, count in ((0, 50), (115, 5), (0, 50), (120, 0)):
-        ann.tell(protobuf.sync(after))
+        ann.send_payload(protobuf.sync(after))
         until(lambda: pages(ann))
         assert len(pages(ann)[-1][0]) == count
         ann.client.frames.clear()
@@ -788,7 +788,7 @@ def test_who_asks_for_a_later_position_of_their_own_accord_is_given_what_is_behi
 def test_a_connection_that_ends_between_two_pages_leaves_no_state(harness: Harness) -> None:
     missed(harness, 60)
     ann = harness.protobuf_client(266)
-    ann.tell(protobuf.sync(0))
+    ann.send_payload(protobuf.sync(0))
     ann.expect(2)
     assert not harness.protobuf_service.page_ends.empty
     ann.client.hang_up()
@@ -807,10 +807,10 @@ def test_changes_of_groups_are_passed_over_however_many_there_are(harness: Harne
     bob = harness.live(267)
     bob.group(1, group, "at last")
     bob.expect(1)
-    assert [said.text for said in ann.pushes()] == ["at last"]
-    ann.tell(protobuf.sync(0))
+    assert [each.text for each in ann.pushes()] == ["at last"]
+    ann.send_payload(protobuf.sync(0))
     ann.settle()
-    assert [said.text for said in synced(ann.outputs()[-1])[0]] == ["at last"]
+    assert [each.text for each in synced(ann.outputs()[-1])[0]] == ["at last"]
 
 
 @pytest.mark.parametrize(("count", "first", "more"), [(49, 49, False), (50, 50, False), (51, 50, True)])
@@ -823,12 +823,12 @@ def test_changes_of_groups_take_no_room_on_a_page(
         bob.group(number, group, f"t{number}")
     until(lambda: len(bob.acks()) == count)
     ann = harness.protobuf_client(266)
-    ann.tell(protobuf.sync(0))
+    ann.send_payload(protobuf.sync(0))
     messages, has_more = synced(ann.expect(2)[-1])
     assert (len(messages), has_more) == (first, more)
     if more:
-        ann.tell(protobuf.sync(messages[-1].seq))
-        assert [said.text for said in synced(ann.expect(3)[-1])[0]] == ["t51"]
+        ann.send_payload(protobuf.sync(messages[-1].seq))
+        assert [each.text for each in synced(ann.expect(3)[-1])[0]] == ["t51"]
 
 
 def test_a_refusal_among_messages_costs_the_others_nothing(harness: Harness) -> None:
@@ -842,7 +842,7 @@ def test_a_refusal_among_messages_costs_the_others_nothing(harness: Harness) -> 
     harness.log.committing.set()
     until(lambda: len(ann.acks()) == 2)
     assert [number for number, _ in ann.acks()] == [1, 4]
-    assert [said.text for said in bob.pushes()] == ["one", "four"]
+    assert [each.text for each in bob.pushes()] == ["one", "four"]
     ann.single(5, 267, "five")
     until(lambda: len(ann.acks()) == 3)
 
@@ -850,14 +850,14 @@ def test_a_refusal_among_messages_costs_the_others_nothing(harness: Harness) -> 
 def test_a_client_whose_sync_fails_is_closed(harness: Harness) -> None:
     ann = harness.live(266)
     harness.log.away = True
-    ann.tell(protobuf.sync(0))
+    ann.send_payload(protobuf.sync(0))
     assert ann.client.close_code() == 1011
     assert ann.outputs() == []
 
 
 def test_a_position_beyond_all_is_answered_with_nothing(harness: Harness) -> None:
     ann = harness.protobuf_client(266)
-    ann.tell(protobuf.sync(2**64 - 1))
+    ann.send_payload(protobuf.sync(2**64 - 1))
     assert ann.expect(2)[1].data == b""
 
 
@@ -890,7 +890,7 @@ def test_each_sender_has_its_own_numbers(harness: Harness) -> None:
     until(lambda: len(eve.pushes()) == 3)
     assert [number for number, _ in ann.acks()] == [1, 2]
     assert [number for number, _ in bob.acks()] == [1]
-    ann.tell(protobuf.sync(2**62))
+    ann.send_payload(protobuf.sync(2**62))
     ann.settle()
     ann.single(2, 268, "a repeat")
     ann.single(3, 268, "a3")
@@ -920,13 +920,13 @@ def test_who_asks_again_is_served_in_order_and_nobody_else_waits(
     ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
     read, begun, go_on = harness.log.entries.catch_up, Signal(), Signal()
 
-    def catch_up(*asked: Any) -> tuple[list[Entry], bool]:
+    def catch_up(*arguments: Any) -> tuple[list[Entry], bool]:
         begun.set()
         go_on.wait()
-        return read(*asked)
+        return read(*arguments)
 
     monkeypatch.setattr(harness.log, "catch_up", catch_up)
-    ann.tell(protobuf.sync(0))
+    ann.send_payload(protobuf.sync(0))
     until(begun.is_set)
     eve.single(1, 266, "to ann")
     eve.single(2, 267, "to bob")

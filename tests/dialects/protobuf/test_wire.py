@@ -87,14 +87,14 @@ def test_frames_of_clients_become_commands(row: dict[str, Any]) -> None:
 @named(VECTORS["replies"])
 def test_frames_of_the_server_are_those_of_the_original(row: dict[str, Any]) -> None:
     ((kind, what),) = row["tells"].items()
-    made = {
+    payload = {
         "login": lambda: protobuf.encode_reply(Request("", "login", None), Reply(errors.REPLY_OK)),
         "ack": lambda: uplink_ack(what["number"], what["seq"]),
         "push": lambda: push(received(what)),
         "sync": lambda: protobuf.page(map(received, what["messages"]), what["more"], False),
     }[kind]()
-    assert made is not None
-    assert made.hex(" ") == frame(row).hex(" ")
+    assert payload is not None
+    assert payload.hex(" ") == frame(row).hex(" ")
 
 
 @named(VECTORS["dropped"])
@@ -142,9 +142,9 @@ def stored(id: int, kind: str = "message") -> Message:
 
 def test_payloads_in_a_row_are_one_batch_and_a_join_has_none() -> None:
     row = [stored(1), stored(2, "join"), stored(3)]
-    made = [protobuf.encode_message(each) for each in row]
-    assert made[1] is None
-    batch = outputs((made[0] or b"") + (made[2] or b""))
+    payload = [protobuf.encode_message(each) for each in row]
+    assert payload[1] is None
+    batch = outputs((payload[0] or b"") + (payload[2] or b""))
     assert [pushed(each).content for each in batch] == [b"t1", b"t3"]
 
 

@@ -11,13 +11,15 @@ from imserver.dialects.pusher.hooks import PusherHooks
 class Hooks(PusherHooks):
     """In place of the webhooks: passes on the name and facts of each event."""
 
-    def __init__(self, noted: Callable[[str, dict[str, Any]], object] = lambda _name, _facts: None) -> None:
+    def __init__(
+        self, on_event: Callable[[str, dict[str, Any]], object] = lambda _name, _facts: None
+    ) -> None:
         super().__init__(cast(Any, SimpleNamespace(outgoing=None, tally=None, forms=[])))
-        self._noted = noted
+        self._on_event = on_event
 
     def add(self, app: str, name: str, channel: str, **facts: Any) -> None:
         """An event of a channel."""
-        self._noted(name, facts)
+        self._on_event(name, facts)
 
 
 def apps_of(*apps: PusherApp) -> PusherApps:

@@ -76,7 +76,7 @@ def test_a_user_who_leaves_during_a_subscription_that_is_refused_is_removed(harn
     (first, _), (second, _) = harness.client(), harness.client()
     harness.subscribe(first, "ann")
 
-    def refuse(*_asked: Any) -> Any:
+    def refuse(*_arguments: Any) -> Any:
         harness.pusher.unsubscribe(first, PusherUnsubscribe(ROOM))
         turn()
         assert harness.sent == [("member_added", "ann")]
@@ -93,7 +93,7 @@ def test_a_user_who_has_left_and_is_then_refused_is_removed(harness: PusherHarne
     harness.subscribe(connection, "ann")
     harness.pusher.unsubscribe(connection, PusherUnsubscribe(ROOM))
 
-    def refuse(*_asked: Any) -> Any:
+    def refuse(*_arguments: Any) -> Any:
         turn()
         assert harness.sent == [("member_added", "ann")]
         raise ChannelRefused("full")

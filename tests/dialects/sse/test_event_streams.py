@@ -23,7 +23,7 @@ LOG = [
 ]
 
 
-class Kept:
+class FakeLog:
     """A log of thirty entries, and what is asked of it and told of it."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Kept:
         self.kicks = SimpleNamespace(count=0)
         self.catch_up = self.deliverer = self.entries = self
 
-    def log(self) -> "Kept":
+    def log(self) -> "FakeLog":
         return self
 
     def head(self, app: str) -> int:
@@ -75,46 +75,46 @@ class Kept:
         return 200
 
 
-def come_back(cursor: int) -> tuple[Kept, bool]:
+def come_back(cursor: int) -> tuple[FakeLog, bool]:
     """A stream that has everything up to ``cursor``; whether it is resumed."""
-    kept: Any = Kept()
+    fake: Any = FakeLog()
     sent: list[bytes] = []
     stream: Any = SimpleNamespace(
         state=OPEN, log_subscription=None, app="101", user="ann", device="", send=sent.append
     )
     stream.outbox = None
     stream.begin = lambda encoding, head: None
-    EventStreams(kept, kept, kept, kept, kept, kept).open(
+    EventStreams(fake, fake, fake, fake, fake, fake).open(
         stream, StreamRequest("101", "ann", cursor=cursor), lambda: b""
     )
-    return kept, b'"resumed":true' in sent[0]
+    return fake, b'"resumed":true' in sent[0]
 
 
 def test_what_fits_a_page_is_read_once() -> None:
-    kept, resumed = come_back(20)
+    fake, resumed = come_back(20)
     assert resumed
-    assert kept.received == kept.read == list(range(21, 31))
+    assert fake.received == fake.read == list(range(21, 31))
 
 
 def test_more_entries_are_delivered_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_streams, "_PAGE", 4)
-    kept, resumed = come_back(20)
+    fake, resumed = come_back(20)
     assert resumed
-    assert kept.received == list(range(21, 31))
+    assert fake.received == list(range(21, 31))
 
 
 def test_the_first_page_holds_no_more_bytes_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contract, "PAGE_BYTES", 40)
-    kept, resumed = come_back(20)
-    assert (resumed, kept.received) == (True, list(range(21, 31)))
-    assert kept.pages[0] == 4
+    fake, resumed = come_back(20)
+    assert (resumed, fake.received) == (True, list(range(21, 31)))
+    assert fake.pages[0] == 4
 
 
 def test_a_client_that_missed_too_much_gets_only_a_notice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_streams, "_PAGE", 4)
     monkeypatch.setattr(event_streams, "RESUMED", 9)
-    kept, resumed = come_back(20)
-    assert (resumed, kept.received) == (False, [])
+    fake, resumed = come_back(20)
+    assert (resumed, fake.received) == (False, [])
     assert come_back(21)[0].received == list(range(22, 31))
 
 

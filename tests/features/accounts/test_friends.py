@@ -136,9 +136,9 @@ class Harness:
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[Harness]:
-    made = Harness(tmp_path)
-    yield made
-    made.store.close()
+    result = Harness(tmp_path)
+    yield result
+    result.store.close()
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -165,7 +165,7 @@ def test_everybody_sees_their_own_lists(harness: Harness) -> None:
 
 def test_a_request_of_a_blocked_user_has_no_effect_and_does_not_show_it(harness: Harness) -> None:
     harness.friends.change(APP, harness.two, harness.one, friends.block)
-    assert harness.friends.change(APP, harness.one, harness.two, friends.ask) is FriendResult.ASKED
+    assert harness.friends.change(APP, harness.one, harness.two, friends.ask) is FriendResult.REQUESTED
     assert harness.listed("outgoing", harness.one) == [harness.two]
     assert harness.listed("incoming", harness.two) == []
     harness.friends.change(APP, harness.two, harness.one, friends.unblock)

@@ -16,9 +16,9 @@ GOCHATS = "764fb148aadad5dae3bb6c1ef08cb53d"
 
 @pytest.fixture
 def some():
-    made = Passwords("gogogoChat")
-    yield made
-    made.close()
+    result = Passwords("gogogoChat")
+    yield result
+    result.close()
 
 
 def test_a_hash_is_argon2id_with_19_mib_2_passes_1_lane(some: Passwords) -> None:
@@ -26,10 +26,10 @@ def test_a_hash_is_argon2id_with_19_mib_2_passes_1_lane(some: Passwords) -> None
 
 
 def test_only_the_right_password_matches(some: Passwords) -> None:
-    kept = some.hash("sécret")
-    assert some.matches(kept, "sécret")
-    assert not some.matches(kept, "secret")
-    assert not some.is_weak(kept)
+    digest = some.hash("sécret")
+    assert some.matches(digest, "sécret")
+    assert not some.matches(digest, "secret")
+    assert not some.is_weak(digest)
 
 
 def test_a_hash_of_gochat_matches_and_is_weak(some: Passwords) -> None:
@@ -45,9 +45,9 @@ def test_a_missing_account_matches_no_password(some: Passwords) -> None:
     assert not some.matches("", "")
 
 
-@pytest.mark.parametrize("kept", ["", GOCHATS])
+@pytest.mark.parametrize("digest", ["", GOCHATS])
 def test_a_wrong_password_takes_as_long_for_any_hash(
-    some: Passwords, monkeypatch: pytest.MonkeyPatch, kept: str
+    some: Passwords, monkeypatch: pytest.MonkeyPatch, digest: str
 ) -> None:
     looked_at: list[str] = []
 
@@ -56,7 +56,7 @@ def test_a_wrong_password_takes_as_long_for_any_hash(
         return False
 
     monkeypatch.setattr(some, "_verified", look)
-    assert not some.matches(kept, "wrong")
+    assert not some.matches(digest, "wrong")
     assert looked_at == [""], "a hash of argon2id was compared"
 
 

@@ -13,7 +13,7 @@ from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
 
 
-def kept(store: Store) -> AccountStore:
+def account_store(store: Store) -> AccountStore:
     return AccountStore(store)
 
 
@@ -27,7 +27,7 @@ def befriend(_before: States) -> tuple[States, str]:
 
 def test_where_nothing_is_stored_nobody_is_looked_for_and_nothing_is_made(open_store: OpenStore) -> None:
     store = open_store()
-    accounts = kept(store)
+    accounts = account_store(store)
     assert accounts.by_login("gochat", ("phone", "1")) is None
     assert accounts.by_ids("gochat", [1]) == []
     assert accounts.contacts("friends", 1, 0, 10) == (0, [])
@@ -36,7 +36,7 @@ def test_where_nothing_is_stored_nobody_is_looked_for_and_nothing_is_made(open_s
 
 
 def test_an_account_is_found_by_phone_and_by_id_in_its_app_only(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     one = new(accounts, "13800000001")
     assert one.id > 0
     assert accounts.by_login("gochat", ("phone", "13800000001")) == (one, "a hash")
@@ -47,7 +47,7 @@ def test_an_account_is_found_by_phone_and_by_id_in_its_app_only(url: str, open_s
 
 @pytest.mark.parametrize("other", ["Ann", "ann ", "änn", "ann\u0301"])
 def test_phones_are_compared_byte_by_byte(url: str, open_store: OpenStore, other: str) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     ids = {new(accounts, phone).id for phone in ("ann", other)}
     assert len(ids) == 2
     with pytest.raises(Taken):
@@ -62,7 +62,7 @@ def test_of_many_who_register_one_phone_at_once_one_gets_it(url: str, open_store
         store = Store(StorageSettings(url, seconds=60), "", threaded=False)
         store.start()
         try:
-            new(kept(store), "1")
+            new(account_store(store), "1")
         except Taken:
             return False
         finally:
@@ -74,7 +74,7 @@ def test_of_many_who_register_one_phone_at_once_one_gets_it(url: str, open_store
 
 
 def test_an_id_is_never_given_twice(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     gone = new(accounts, "1")
     assert accounts.remove("gochat", gone.id)
     assert not accounts.remove("gochat", gone.id)
@@ -82,7 +82,7 @@ def test_an_id_is_never_given_twice(url: str, open_store: OpenStore) -> None:
 
 
 def test_a_password_is_replaced_once(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     one = new(accounts, "1")
     assert accounts.set_password(one.id, "a hash", "another")
     assert not accounts.set_password(one.id, "a hash", "a third")
@@ -90,7 +90,7 @@ def test_a_password_is_replaced_once(url: str, open_store: OpenStore) -> None:
 
 
 def test_the_end_of_all_sessions_raises_the_version(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     one = new(accounts, "1")
     assert accounts.end_sessions("gochat", one.id)
     assert not accounts.end_sessions("other", one.id)
@@ -100,7 +100,7 @@ def test_the_end_of_all_sessions_raises_the_version(url: str, open_store: OpenSt
 
 
 def test_lists_are_paged_by_id(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     ids = [new(accounts, str(number)).id for number in range(5)]
     for other in ids[1:]:
         assert accounts.relate("gochat", ids[0], other, 10, befriend) == "friends"
@@ -112,7 +112,7 @@ def test_lists_are_paged_by_id(url: str, open_store: OpenStore) -> None:
 
 
 def test_whoever_is_deleted_is_on_no_list(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     one, two = new(accounts, "1"), new(accounts, "2")
     accounts.relate("gochat", one.id, two.id, 10, befriend)
     accounts.remove("gochat", two.id)
@@ -120,7 +120,7 @@ def test_whoever_is_deleted_is_on_no_list(url: str, open_store: OpenStore) -> No
 
 
 def test_nobody_is_something_to_more_than_the_limit(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     ids = [new(accounts, str(number)).id for number in range(3)]
     assert accounts.relate("gochat", ids[0], ids[1], 1, befriend) == "friends"
     assert accounts.relate("gochat", ids[0], ids[2], 1, befriend) == "full"
@@ -129,7 +129,7 @@ def test_nobody_is_something_to_more_than_the_limit(url: str, open_store: OpenSt
 
 
 def test_two_who_ask_each_other_at_once_do_it_one_after_the_other(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     ids = [new(accounts, str(number)).id for number in range(2)]
     seen: list[States] = []
 
@@ -141,7 +141,7 @@ def test_two_who_ask_each_other_at_once_do_it_one_after_the_other(url: str, open
         store = Store(StorageSettings(url, seconds=60), "", threaded=False)
         store.start()
         try:
-            return kept(store).relate("gochat", *pair, 10, once)
+            return account_store(store).relate("gochat", *pair, 10, once)
         finally:
             store.close()
 
@@ -151,7 +151,7 @@ def test_two_who_ask_each_other_at_once_do_it_one_after_the_other(url: str, open
 
 
 def test_logins_are_listed_and_ended_one_by_one(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     one, two = new(accounts, "1"), new(accounts, "2")
     phone, pad = Device(2**53 - 1, "phone", 100, 900), Device(7, "平板", 200, 900)
     for device in (phone, pad):
@@ -168,7 +168,7 @@ def test_logins_are_listed_and_ended_one_by_one(url: str, open_store: OpenStore)
 def test_a_new_login_ends_the_oldest_above_the_limit_and_those_whose_time_is_over(
     url: str, open_store: OpenStore
 ) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     one = new(accounts, "1")
     for number in range(1, 6):
         accounts.add_device(one.id, 0, Device(number, "", number, 1000), 3)
@@ -178,7 +178,7 @@ def test_a_new_login_ends_the_oldest_above_the_limit_and_those_whose_time_is_ove
 
 
 def test_the_end_of_all_sessions_and_of_an_account_ends_its_logins(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     one = new(accounts, "1")
     ends = (
         lambda: accounts.end_sessions("gochat", one.id),
@@ -198,7 +198,7 @@ def test_the_end_of_all_sessions_and_of_an_account_ends_its_logins(url: str, ope
 def test_accounts_from_elsewhere_keep_their_ids_and_new_ones_come_behind(
     url: str, open_store: OpenStore
 ) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     first = new(accounts, "1")
     some = [Imported(Account(500 + n, "gochat", f"5{n}", created=9), "f" * 32) for n in range(3)]
     accounts.put(some)
@@ -210,7 +210,7 @@ def test_accounts_from_elsewhere_keep_their_ids_and_new_ones_come_behind(
 
 
 def test_an_account_that_is_there_is_not_imported_again(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     one = new(accounts, "1")
     for account in (Account(one.id, "gochat", "9"), Account(one.id + 50, "gochat", "1")):
         with pytest.raises(Taken):
@@ -221,7 +221,7 @@ def test_an_account_that_is_there_is_not_imported_again(url: str, open_store: Op
 def test_identifiers_are_unique_in_their_app_and_several_accounts_have_none(
     url: str, open_store: OpenStore
 ) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     ann = accounts.add(Account(0, "gochat", "", email="ann@example.com"), "h")
     bob = accounts.add(Account(0, "gochat", "", name="bob"), "h")
     assert (ann.phone, bob.phone) == ("", "")
@@ -242,7 +242,7 @@ def test_identifiers_are_unique_in_their_app_and_several_accounts_have_none(
 
 
 def test_the_latest_last_sight_counts(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     ann, bob = new(accounts, "1"), new(accounts, "2", "shop")
     accounts.saw([("gochat", ann.id, 20), ("shop", bob.id, 5), ("shop", ann.id, 90), ("gochat", 9999, 1)])
     accounts.saw([("gochat", ann.id, 10)])
@@ -251,12 +251,12 @@ def test_the_latest_last_sight_counts(url: str, open_store: OpenStore) -> None:
 
 
 def test_relations_to_many_are_read_at_once(url: str, open_store: OpenStore) -> None:
-    accounts = kept(open_store(url))
+    accounts = account_store(open_store(url))
     ann, bob, cid, dan = (new(accounts, phone) for phone in "1234")
     accounts.relate("gochat", ann.id, bob.id, 10, befriend)
     accounts.relate("gochat", cid.id, ann.id, 10, lambda _: (("asked", ""), ""))
-    asked = [bob.id, cid.id, dan.id, bob.id]
-    assert accounts.relations(ann.id, asked) == {
+    ids = [bob.id, cid.id, dan.id, bob.id]
+    assert accounts.relations(ann.id, ids) == {
         bob.id: ("friend", "friend"),
         cid.id: ("", "asked"),
         dan.id: ("", ""),
@@ -265,7 +265,7 @@ def test_relations_to_many_are_read_at_once(url: str, open_store: OpenStore) -> 
 
 def test_who_has_blocked_the_owner_has_blocked_the_bot(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
-    accounts = kept(store)
+    accounts = account_store(store)
     ann, bob, cid = (new(accounts, phone) for phone in "123")
     stranger = new(accounts, "1", "shop")
     bot = BotStore(store).add(Account(0, "gochat", "4"), bob.id, "a hash", 1, None)

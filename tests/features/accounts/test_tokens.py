@@ -74,7 +74,7 @@ def test_a_header_that_says_another_algorithm_is_refused_though_the_signature_is
 
 def test_every_bit_of_a_token_counts() -> None:
     token = account_tokens.make(267, 0, int(NOW) + 60, KEY)
-    for place in range(0, len(token), 7):
-        changed = token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :]
+    for index in range(0, len(token), 7):
+        changed = token[:index] + ("A" if token[index] != "A" else "B") + token[index + 1 :]
         with pytest.raises(BadToken):
             account_tokens.read(changed, KEY, NOW)

@@ -67,9 +67,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
 
 @pytest.fixture
 def receivers(node: Harness) -> Iterator[Receivers]:
-    hooks, made = bots_of(node.node.core).hooks, Receivers()
-    usual, hooks.requests = hooks.requests, made  # type: ignore[assignment]
-    yield made
+    hooks, receivers = bots_of(node.node.core).hooks, Receivers()
+    usual, hooks.requests = hooks.requests, receivers  # type: ignore[assignment]
+    yield receivers
     hooks.requests = usual
 
 
@@ -85,7 +85,7 @@ def say(sender: User, to: User, *texts: str) -> None:
         sender.post("messages/send", to=to.user, text=text)
 
 
-def said_by(bot: User, reader: User) -> list[str]:
+def texts_by(bot: User, reader: User) -> list[str]:
     """The texts that a reader has from a bot."""
     found = reader.get("messages/sync", after=0, limit=200)["messages"]
     return [each["text"] for each in found if each["from"] == bot.user and each["kind"] == "message"]
@@ -98,7 +98,7 @@ def test_what_a_bot_receives_is_posted_in_order_and_answers_are_its_messages(
     echo, url = hooked(ann, "echo")
     receivers.replies[url] = lambda post: (200, json.encode({"text": f"{post.json['text']}!"}))
     say(ann, echo, "a", "b", "c")
-    until(lambda: said_by(echo, ann) == ["a!", "b!", "c!"])
+    until(lambda: texts_by(echo, ann) == ["a!", "b!", "c!"])
     first = next(post for post in receivers.posts if post.url == url)
     assert first.delivery.startswith(f"{echo.user}-log-")
     assert len(first.secret) == 43
@@ -166,15 +166,15 @@ def test_a_pressed_button_is_posted_and_the_answer_goes_to_who_pressed(
         json.encode({"text": "pressed"} if post.json.get("kind") == "press" else {"messages": [question]}),
     )
     say(kim, bot, "hello")
-    until(lambda: said_by(bot, kim) == ["tea?"])
+    until(lambda: texts_by(bot, kim) == ["tea?"])
     sync = kim.get("messages/sync", after=0, limit=200)["messages"]
-    (asked,) = (each for each in sync if each["from"] == bot.user)
-    kim.post("messages/press", id=asked["id"], value="y")
-    until(lambda: said_by(bot, kim) == ["tea?", "pressed"])
+    (with_buttons,) = (each for each in sync if each["from"] == bot.user)
+    kim.post("messages/press", id=with_buttons["id"], value="y")
+    until(lambda: texts_by(bot, kim) == ["tea?", "pressed"])
     press = receivers.at(url)[-1]
     assert (press["kind"], press["about"], press["text"], press["sender"]) == (
         "press",
-        asked["id"],
+        with_buttons["id"],
         "y",
         kim.user,
     )
@@ -209,7 +209,7 @@ def test_after_a_day_an_event_is_dropped(
     fay = person(node, "fay")
     bot, url = hooked(fay, "late")
     receivers.replies[url] = lambda post: "away" if post.json["text"] == "old" else NOTHING
-    monkeypatch.setattr(module, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(module, "TRY_SECONDS", 0.0)
     say(fay, bot, "old", "new")
     until(lambda: "new" in receivers.texts(url))
 
@@ -220,7 +220,7 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     answers = {"x": "first", "end": "last"}
     receivers.replies[url] = lambda post: (200, json.encode({"text": answers[post.json["text"]]}))
     first = guy.post("messages/send", to=bot.user, text="x")["id"]
-    until(lambda: said_by(bot, guy) == ["first"])
+    until(lambda: texts_by(bot, guy) == ["first"])
     hooks = bots_of(node.node.core).hooks
     sender = hooks._senders["201", bot.user]
     until(lambda: sender.window.position >= first and not sender.consumer.is_unsaved)
@@ -231,7 +231,7 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     hooks.lease.until = 0.0  # as after a pause that was longer than the lease
     until(lambda: receivers.texts(url) == ["x", "x"])
     say(guy, bot, "end")
-    until(lambda: said_by(bot, guy) == ["first", "last"])
+    until(lambda: texts_by(bot, guy) == ["first", "last"])
 
 
 def test_the_entries_of_others_are_not_read_for_each_bot(
@@ -270,7 +270,7 @@ def test_a_banned_bot_is_posted_to_and_answers_nothing(node: Harness, receivers:
     until(lambda: receivers.texts(url) == ["1"] and senders["201", bot.user].window.position >= first)
     admin.post("unban", users=[bot.user])
     say(lea, bot, "2")
-    until(lambda: said_by(bot, lea) == ["2!"])
+    until(lambda: texts_by(bot, lea) == ["2!"])
 
 
 def test_an_answer_waits_while_the_bot_has_sent_too_many(
@@ -284,7 +284,7 @@ def test_an_answer_waits_while_the_bot_has_sent_too_many(
     rates.know("201", bot.user)
     rates.buckets.charge(("201", bot.user), 100)
     say(jay, bot, "go")
-    until(lambda: said_by(bot, jay) == list("01234"))
+    until(lambda: texts_by(bot, jay) == list("01234"))
     assert receivers.texts(url) == ["go"], "it is not asked again"
 
 
@@ -311,7 +311,7 @@ def test_an_answer_is_stored_even_if_the_database_refuses_it_for_longer_than_the
         say(ivy, bot, "question")
         refused.wait()
         hooks._senders["201", bot.user].consumer.save()
-    until(lambda: said_by(bot, ivy) == ["answer"])
+    until(lambda: texts_by(bot, ivy) == ["answer"])
     assert set(receivers.texts(url)) == {"question"}
 
 
@@ -354,7 +354,7 @@ def test_without_the_lease_a_node_forgets_how_far_it_has_looked(node: Harness, r
     until(lambda: receivers.texts(url) == ["1"])
     hooks = bots_of(node.node.core).hooks
     assert hooks._seen
-    hooks._keep({})
+    hooks._set_hooks({})
     assert (hooks._seen, hooks._senders) == ({}, {})
     say(ida, bot, "2")
     until(lambda: "2" in receivers.texts(url))

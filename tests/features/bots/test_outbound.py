@@ -134,8 +134,8 @@ def receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiv
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
-    with Receiver(tls) as made:
-        yield made
+    with Receiver(tls) as result:
+        yield result
 
 
 class Names:
@@ -143,10 +143,10 @@ class Names:
 
     def __init__(self, *addresses: str) -> None:
         self.addresses = addresses
-        self.asked: list[str] = []
+        self.names: list[str] = []
 
     def __call__(self, host: str, _port: int) -> list[str]:
-        self.asked.append(host)
+        self.names.append(host)
         return list(self.addresses)
 
 
@@ -165,7 +165,7 @@ def test_the_connection_goes_to_the_checked_address_and_tls_verifies_the_name(re
     names = Names("127.0.0.1")
     receiver.reply = lambda _: (200, b'{"text":"hi"}')
     assert post(PublicRequests(True, names), url_of(receiver)) == (200, b'{"text":"hi"}')
-    assert names.asked == [NAME]
+    assert names.names == [NAME]
     (one,) = receiver.posts
     assert one.headers["host"].partition(":")[0] == NAME
     assert one.headers["imserver-signature"].startswith("t=1,v1=")
@@ -192,7 +192,7 @@ def test_a_name_that_is_public_at_first_gains_nothing(receiver: Receiver) -> Non
     names.addresses = ("10.0.0.1",)
     with pytest.raises(Unreachable, match="not public"):
         post(outbound, url_of(receiver))
-    assert names.asked == [NAME, NAME]
+    assert names.names == [NAME, NAME]
 
 
 def test_http_is_for_loopback_with_the_setting() -> None:
@@ -232,14 +232,14 @@ class NameServer(DatagramServer):
 
     def handle(self, question: bytes, client: tuple[str, int]) -> None:
         head, name = question[:2], question[12:].partition(b"\0")[0]
-        asked = question[12 : 12 + len(name) + 5]
+        asking_for = question[12 : 12 + len(name) + 5]
         if name.endswith(b"\x04none\x07example"):
-            self.socket.sendto(head + bytes.fromhex("8183 0001 0000 0000 0000") + asked, client)
+            self.socket.sendto(head + bytes.fromhex("8183 0001 0000 0000 0000") + asking_for, client)
         elif name.endswith(b"\x02ok\x07example"):
-            is_v4 = asked[-4:-2] == b"\0\1"
+            is_v4 = asking_for[-4:-2] == b"\0\1"
             answer = bytes.fromhex("c00c 0001 0001 0000003c 0004 01010101") if is_v4 else b""
             counts = bytes.fromhex("8180 0001 0001" if is_v4 else "8180 0001 0000") + bytes(4)
-            self.socket.sendto(head + counts + asked + answer, client)
+            self.socket.sendto(head + counts + asking_for + answer, client)
 
 
 @pytest.fixture

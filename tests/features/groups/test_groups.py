@@ -58,9 +58,9 @@ def groups(store: Store) -> Groups:
 @pytest.fixture
 def group(groups: Groups) -> int:
     """Ann's, with Bob as its admin, Cid and Dan."""
-    made = groups.create(APP, "ann", "tea", ["bob", "cid", "dan"])
-    groups.set_role(APP, made.id, "ann", "bob", ADMIN)
-    return made.id
+    group = groups.create(APP, "ann", "tea", ["bob", "cid", "dan"])
+    groups.set_role(APP, group.id, "ann", "bob", ADMIN)
+    return group.id
 
 
 def roles(groups: Groups, group: int) -> dict[str, str]:
@@ -88,15 +88,15 @@ def at_once(*deeds: tuple[Any, ...]) -> list[str]:
 @pytest.mark.full
 def test_many_who_join_at_once_are_no_more_than_there_is_room_for(groups: Groups, group: int) -> None:
     groups.set_open(APP, group, "ann", True)
-    said = at_once(*((groups.join, group, f"u{number}") for number in range(8)))
-    assert sorted(said) == ["", *["TooManyMembers"] * 7]
+    errors = at_once(*((groups.join, group, f"u{number}") for number in range(8)))
+    assert sorted(errors) == ["", *["TooManyMembers"] * 7]
     assert len(roles(groups, group)) == LIMIT
     groups.join(APP, group, "cid")  # who is in it already needs no room
 
 
 def test_many_who_are_invited_at_once_are_no_more_than_there_is_room_for(groups: Groups, group: int) -> None:
-    said = at_once(*((groups.invite, group, "cid", ["bob", f"u{number}"]) for number in range(4)))
-    assert sorted(said) == ["", *["TooManyMembers"] * 3]
+    errors = at_once(*((groups.invite, group, "cid", ["bob", f"u{number}"]) for number in range(4)))
+    assert sorted(errors) == ["", *["TooManyMembers"] * 3]
     assert len(roles(groups, group)) == LIMIT
     assert groups.invite(APP, group, "cid", ["ann", "bob"]) == ()
 
@@ -194,8 +194,8 @@ def test_a_group_is_deleted_in_parts_and_a_repeated_call_goes_on(
 def test_what_others_do_costs_a_user_no_group(groups: Groups) -> None:
     for user in ("ann", "bob"):
         for _ in range(MOST_GROUPS):
-            made = groups.create(APP, user, "spam", ["eve"])
-            groups.leave(APP, made.id, user)
+            group = groups.create(APP, user, "spam", ["eve"])
+            groups.leave(APP, group.id, user)
     assert groups.page(APP, "eve", 0, 100)[0] == 2 * MOST_GROUPS
     assert groups.create(APP, "eve", "mine", []).role == OWNER
 
@@ -211,16 +211,16 @@ def test_the_successor_leaves_before_the_owner_and_there_is_an_owner(groups: Gro
 
 
 def test_all_leave_at_once_and_nobody_is_refused(groups: Groups, group: int) -> None:
-    said = at_once(*((groups.leave, group, user) for user in ("ann", "cid", "bob", "dan")))
-    assert said == [""] * 4
+    errors = at_once(*((groups.leave, group, user) for user in ("ann", "cid", "bob", "dan")))
+    assert errors == [""] * 4
     assert roles(groups, group) == {}
 
 
 def test_whoever_is_handed_a_group_leaves_meanwhile_and_it_keeps_its_owner(
     groups: Groups, group: int
 ) -> None:
-    said = at_once((groups.leave, group, "cid"), (groups.set_role, group, "ann", "cid", OWNER))
-    assert said == ["", "NoMember"]
+    errors = at_once((groups.leave, group, "cid"), (groups.set_role, group, "ann", "cid", OWNER))
+    assert errors == ["", "NoMember"]
     assert owners(groups, group) == ["ann"]
 
 
@@ -248,26 +248,26 @@ def test_who_was_removed_a_moment_ago_does_nothing_any_more(groups: Groups, grou
 
 
 def test_who_became_an_admin_a_moment_ago_is_not_removed_by_one(groups: Groups, group: int) -> None:
-    said = at_once(
+    errors = at_once(
         (groups.set_role, group, "ann", "cid", ADMIN),
         (groups.remove, group, "bob", ["dan", "cid"]),
         (groups.mute, group, "bob", "cid", 2**40),
     )
-    assert said == ["", "NotAllowed", "NotAllowed"]
+    assert errors == ["", "NotAllowed", "NotAllowed"]
     assert set(roles(groups, group)) == {"ann", "bob", "cid", "dan"}
 
 
 def test_who_is_erased_and_is_removed_at_once_is_gone(groups: Groups, group: int, log: MessageLog) -> None:
-    said = at_once((groups.remove, group, "ann", ["cid"]), (log.erase_user, "cid"), (log.erase_user, "ann"))
-    assert said == [""] * 3
+    errors = at_once((groups.remove, group, "ann", ["cid"]), (log.erase_user, "cid"), (log.erase_user, "ann"))
+    assert errors == [""] * 3
     assert roles(groups, group) == {"bob": OWNER, "dan": MEMBER}
     assert groups.page(APP, "cid", 0, 10) == (0, [])
 
 
 def test_a_group_that_was_closed_a_moment_ago_is_joined_by_nobody(groups: Groups, group: int) -> None:
     groups.set_open(APP, group, "ann", True)
-    said = at_once((groups.set_open, group, "ann", False), (groups.join, group, "eve"))
-    assert said == ["", "UnknownGroup"]
+    errors = at_once((groups.set_open, group, "ann", False), (groups.join, group, "eve"))
+    assert errors == ["", "UnknownGroup"]
     assert "eve" not in roles(groups, group)
 
 
@@ -294,12 +294,12 @@ def test_the_end_of_an_owner_is_reported_before_the_owner_is_gone(
 
 
 def test_groups_are_listed_in_pages_with_their_names(groups: Groups) -> None:
-    made = [groups.create(APP, "ann", f"group {number}", []).id for number in range(5)]
-    groups.leave(APP, made[1], "ann")
-    total, page = groups.page(APP, "ann", made[0], 2)
+    ids = [groups.create(APP, "ann", f"group {number}", []).id for number in range(5)]
+    groups.leave(APP, ids[1], "ann")
+    total, page = groups.page(APP, "ann", ids[0], 2)
     assert (total, [(one.id, one.name) for one in page]) == (
         4,
-        [(made[2], "group 2"), (made[3], "group 3")],
+        [(ids[2], "group 2"), (ids[3], "group 3")],
     )
     assert all(isinstance(one, Group) and one.role == OWNER for one in page)
 
@@ -308,7 +308,7 @@ def say(log: MessageLog, group: int, text: str) -> None:
     log.writer.append(APP, [Draft(sender="ann", conversation=group, body=text.encode())])
 
 
-def said(log: MessageLog, user: str, group: int) -> list[str]:
+def texts_of(log: MessageLog, user: str, group: int) -> list[str]:
     """What a user finds in the history of a group, and by a search."""
     entries, more = log.entries.history(APP, user, group, 0, 100)
     assert not more
@@ -334,8 +334,8 @@ def test_late_members_read_earlier_messages_where_the_group_says_so(
     groups.remove(APP, group, "ann", ["bob"])
     groups.invite(APP, group, "ann", ["eve"])
     say(log, group, "tea 4")
-    assert said(log, "dan", group) == ["tea 1", "tea 2", "tea 3", "tea 4"], "nothing twice"
-    assert said(log, "eve", group) == ["tea 3", "tea 4"], "again a member: after the first time only"
+    assert texts_of(log, "dan", group) == ["tea 1", "tea 2", "tea 3", "tea 4"], "nothing twice"
+    assert texts_of(log, "eve", group) == ["tea 3", "tea 4"], "again a member: after the first time only"
     listed, _ = log.conversations.page(APP, "dan", 0, 10)
     assert listed[0].unread == 1, "what was before is not unread"
     synced, _ = log.entries.sync(APP, "eve", head, 100)
@@ -344,8 +344,8 @@ def test_late_members_read_earlier_messages_where_the_group_says_so(
     groups.remove(APP, group, "ann", ["cid"])
     groups.invite(APP, group, "ann", ["cid"])
     say(log, group, "tea 5")
-    assert said(log, "cid", group)[-2:] == ["tea 4", "tea 5"], "what cid has read before stays"
-    assert said(log, "dan", group)[0] == "tea 1", "who could read it can"
+    assert texts_of(log, "cid", group)[-2:] == ["tea 4", "tea 5"], "what cid has read before stays"
+    assert texts_of(log, "dan", group)[0] == "tea 1", "who could read it can"
 
 
 def test_options_say_which_role_invites_and_renames(groups: Groups, group: int) -> None:

@@ -94,15 +94,15 @@ def test_invitations_that_are_made_at_once_do_not_exceed_the_limit(url: str, ope
     def make(letter: str) -> list[bool]:
         store = Store(StorageSettings(url, seconds=60), "", threaded=False)
         store.start()
-        made = []
+        added = []
         try:
             for maker in makers:
                 together.wait(60)
                 new = replace(ONE, user=maker.user, code=f"{letter}{maker.id}".ljust(22, "-"))
-                made.append(InvitationStore(store).add(new, 1, maker.id))
+                added.append(InvitationStore(store).add(new, 1, maker.id))
         finally:
             store.close()
-        return made
+        return added
 
     with ThreadPoolExecutor(3) as pool:
         results = list(zip(*pool.map(make, "abc"), strict=True))

@@ -138,8 +138,8 @@ def test_an_app_with_session_tokens_gets_no_page_tokens() -> None:
         for query in ("?appID=101", "?appID=101&token=bad", "?appID=101&token=other"):
             assert open_home(client, query).status_code == 401
         assert page_data(open_home(client, "?appID=102").text)["tokenUrl"]
-        made = node.page_tokens.make("101", "ann")
-        form, bearer = {"appID": "101", "userID": "ann"}, {"Authorization": f"Bearer {made}"}
+        token = node.page_tokens.make("101", "ann")
+        form, bearer = {"appID": "101", "userID": "ann"}, {"Authorization": f"Bearer {token}"}
         assert client.post("/home/token", data=form, headers=bearer).status_code == 401
 
 

@@ -26,7 +26,7 @@ POLICY = (
 def client() -> Iterator[FlaskClient]:
     app = Flask("test", static_folder=None)
     config = Config()
-    second = replace(config.apps["action:2"], keep_talks=True)
+    second = replace(config.apps["action:2"], store_conversations=True)
     node: Any = FakeNode(replace(config, apps={**config.apps, "action:2": second}))
     node.tenants = SimpleNamespace(resolve=lambda app: app, get=node.config.apps.get)
     app.register_blueprint(create_pages(node, bytes))
@@ -80,14 +80,14 @@ def test_the_words_of_the_original_are_in_the_pages(client: FlaskClient) -> None
 
 
 @pytest.mark.parametrize(
-    ("query", "kept"),
+    ("query", "stored"),
     [("appId=2&to_uid=2", True), ("appId=1&to_uid=2", False), ("appId=2&to_uid=2&lang=en", True)],
 )
-def test_a_page_says_whether_messages_are_stored(client: FlaskClient, query: str, kept: bool) -> None:
+def test_a_page_says_whether_messages_are_stored(client: FlaskClient, query: str, stored: bool) -> None:
     text = opened(client, f"/home/index?uid=1&{query}").text
     hints = TEXT["en" if "lang=en" in query else "zh"]
-    said = [f"<p>{hints[key]}</p>" in text for key in ("talk_kept_hint", "talk_alone_hint")]
-    assert said == [kept, not kept]
+    output = [f"<p>{hints[key]}</p>" in text for key in ("talk_kept_hint", "talk_alone_hint")]
+    assert output == [stored, not stored]
 
 
 def test_they_are_chinese_unless_the_address_says_otherwise(client: FlaskClient) -> None:

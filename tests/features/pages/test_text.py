@@ -16,7 +16,7 @@ SCRIPT_SOURCES = [path.read_text() for path in STATIC.rglob("*.js")]
 #: methods of an element that is called ``words``
 ELEMENTS = {"append"}
 #: keys that a view names, or that are made from a code, a state, a unit or a kind of message
-MADE_UP = re.compile(
+GENERATED = re.compile(
     r"(refused|state|unit|said|status_means|cluster_means)_\w+|talk_(image|video|voice)|start_chat|start_\w+_hint"
     r"|messages_((fault|login|refused|state|role)_\w+|sent|received|read|picture|video|voice|file|location)"
     r"|channels_(fault|hint)_\w+|callback_(title|hint)_\w+"
@@ -69,12 +69,12 @@ def test_every_text_is_used_and_every_used_text_exists() -> None:
         for names in re.findall(r"const \{([^}]+)\} = this\.words", source):
             used |= {name.split(":")[0].strip() for name in names.split(",")}
     known = set(TEXT["zh"])
-    assert {key for key in known - used if not MADE_UP.fullmatch(key)} == set()
+    assert {key for key in known - used if not GENERATED.fullmatch(key)} == set()
     assert used - known - ELEMENTS == set()
 
 
 @pytest.mark.parametrize(
-    ("asked", "accepted", "language"),
+    ("in_address", "accepted", "language"),
     [
         ("", [], "zh"),
         ("", [("zh-CN", 1)], "zh"),
@@ -87,5 +87,5 @@ def test_every_text_is_used_and_every_used_text_exists() -> None:
         ("xx", [("zh", 1)], "zh"),
     ],
 )
-def test_the_language(asked: str, accepted: list[tuple[str, float]], language: str) -> None:
-    assert choose_language(asked, LanguageAccept(accepted)) == language
+def test_the_language(in_address: str, accepted: list[tuple[str, float]], language: str) -> None:
+    assert choose_language(in_address, LanguageAccept(accepted)) == language

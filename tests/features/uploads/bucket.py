@@ -23,7 +23,7 @@ class Standin:
 
     url: str = ""
     objects: dict[str, tuple[bytes, str]] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     """One a request: ``"500"``, ``"403"``, ``"hang up"`` before the answer, ``"cut off"`` within it."""
 
@@ -76,7 +76,7 @@ def _handler(bucket: Standin) -> type[BaseHTTPRequestHandler]:
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            bucket.asked.append(f"{self.command} {self.path}")
+            bucket.requests.append(f"{self.command} {self.path}")
             failure = bucket.failures.pop(0) if bucket.failures else ""
             if failure == "hang up":
                 self.close_connection = True

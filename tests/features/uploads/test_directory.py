@@ -143,7 +143,7 @@ def test_a_file_is_sent_with_its_length_and_type(files: Files, standin: Standin,
     bucket = bucket_at(standin.url, files)
     put(bucket, "some", tmp_path)
     assert standin.objects == {"a b/some": (CONTENT, "image/png")}
-    assert standin.asked == [f"PUT /{NAME}/a%20b/some"]
+    assert standin.requests == [f"PUT /{NAME}/a%20b/some"]
     bucket.close()
 
 
@@ -169,7 +169,7 @@ def test_a_bucket_that_refuses_is_not(files: Files, standin: Standin, tmp_path: 
     bucket = bucket_at(standin.url, files, secret="another secret")
     with pytest.raises(MediaUnavailable, match="403"):
         put(bucket, "some", tmp_path)
-    assert len(standin.asked) == 1
+    assert len(standin.requests) == 1
     assert not standin.objects
     bucket.close()
 

@@ -24,7 +24,7 @@ from imserver.features.uploads.pictures import (
     MAX_SCANS,
     MAX_SEGMENTS,
     Picture,
-    PictureOrder,
+    PictureTask,
 )
 
 
@@ -32,7 +32,7 @@ def look(path: Path, kind: str, small: Path, pixels: int = 100) -> Picture | Non
     """What the process would answer."""
     pictures.prepare()
     try:
-        return pictures.look(PictureOrder(str(path), kind, str(small), f"{path}.cleaned", pixels))
+        return pictures.look(PictureTask(str(path), kind, str(small), f"{path}.cleaned", pixels))
     except Exception:
         return None
 
@@ -80,7 +80,7 @@ def test_a_picture_that_would_fill_the_memory_is_measured_only(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "size", "options", "is_made"),
+    ("kind", "size", "options", "has_thumbnail"),
     [
         ("image/jpeg", (200, 190), {}, True),
         ("image/jpeg", (210, 200), {}, False),
@@ -101,7 +101,7 @@ def test_formats_that_need_more_memory_have_smaller_limits(
     kind: str,
     size: tuple[int, int],
     options: dict[str, object],
-    is_made: bool,
+    has_thumbnail: bool,
 ) -> None:
     for name, pixels in (("", 10_000), ("JPEG_", 40_000), ("WEBP_", 4000), ("FILTERED_", 5000)):
         monkeypatch.setattr(f"imserver.features.uploads.pictures.MAX_{name}PIXELS", pixels)
@@ -109,7 +109,7 @@ def test_formats_that_need_more_memory_have_smaller_limits(
     path = saved(tmp_path / "a", "P" if "transparency" in options else "RGB", size, form, **options)
     found = look(path, kind, tmp_path / "small", 10)
     assert found is not None
-    assert (found.width, found.height, bool(found.thumbnail)) == (*size, is_made)
+    assert (found.width, found.height, bool(found.thumbnail)) == (*size, has_thumbnail)
 
 
 def test_a_jpeg_with_a_scan_per_colour_is_decoded_whole(
@@ -321,8 +321,10 @@ def test_the_process_reads_one_picture_after_another_and_is_started_again(
 ) -> None:
     path = saved(tmp_path / "a", "RGB", (400, 200), "JPEG", exif=exif_of())
     wanted = Picture(400, 200, "image/jpeg", cleaned=True)
-    asked = [gevent.spawn(worker.look, path, "image/jpeg", tmp_path / "t", tmp_path / "c") for _ in range(3)]
-    assert [each.get() for each in asked] == [wanted] * 3
+    greenlets = [
+        gevent.spawn(worker.look, path, "image/jpeg", tmp_path / "t", tmp_path / "c") for _ in range(3)
+    ]
+    assert [each.get() for each in greenlets] == [wanted] * 3
     os.kill(worker._pid, signal.SIGKILL)
     assert worker.look(path, "image/jpeg", tmp_path / "t", tmp_path / "c") == wanted
     path.write_bytes(b"\xff\xd8\xff no picture")
@@ -368,7 +370,7 @@ def test_the_process_counts_its_cpu_time() -> None:
         "pictures.look = look\n"
         "pictures.main()\n"
     )
-    order = PictureOrder("a", "image/png", "t", "c", 0)
+    order = PictureTask("a", "image/png", "t", "c", 0)
     done = subprocess.run([sys.executable, "-c", program], input=msgspec.json.encode(order) + b"\n")
     assert done.returncode == -signal.SIGPROF
 

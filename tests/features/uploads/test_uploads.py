@@ -38,35 +38,35 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_user_and_an_address_have_a_share_of_the_slots(clock: list[float]) -> None:
     settings = UploadSettings(at_once=6, at_once_per_user=2, at_once_per_address=3)
-    places = Transfers(settings)
+    transfers = Transfers(settings)
     for _ in range(2):
-        places.begin(("101", "eve"), "192.0.2.1")
+        transfers.begin(("101", "eve"), "192.0.2.1")
     with pytest.raises(TransferRefused):
-        places.begin(("101", "eve"), "192.0.2.9")
-    places.begin(("101", "mallory"), "192.0.2.1")
+        transfers.begin(("101", "eve"), "192.0.2.9")
+    transfers.begin(("101", "mallory"), "192.0.2.1")
     with pytest.raises(TransferRefused):
-        places.begin(("101", "trudy"), "192.0.2.1")
-    assert places.begin(("101", "ann"), "192.0.2.2")
+        transfers.begin(("101", "trudy"), "192.0.2.1")
+    assert transfers.begin(("101", "ann"), "192.0.2.2")
 
 
 def test_a_network_of_ipv6_is_one_address(clock: list[float]) -> None:
-    places = Transfers(UploadSettings(at_once_per_address=1))
-    places.begin(None, "2001:db8::1")
+    transfers = Transfers(UploadSettings(at_once_per_address=1))
+    transfers.begin(None, "2001:db8::1")
     with pytest.raises(TransferRefused):
-        places.begin(None, "2001:db8::2")
+        transfers.begin(None, "2001:db8::2")
 
 
 def test_the_slowest_gives_way_when_all_slots_are_taken(clock: list[float]) -> None:
-    places = Transfers(UploadSettings(at_once=3, at_once_per_address=9))
-    some = [places.begin(None, f"192.0.2.{number}") for number in range(3)]
+    transfers = Transfers(UploadSettings(at_once=3, at_once_per_address=9))
+    some = [transfers.begin(None, f"192.0.2.{number}") for number in range(3)]
     for one, size in zip(some, (500, 20, 300), strict=True):
         one.bytes = size
     with pytest.raises(TransferRefused) as caught:
-        places.begin(None, "198.51.100.1")
+        transfers.begin(None, "198.51.100.1")
     assert caught.value.problem is errors.HTTP_BUSY, "all are young"
     clock[0] += GRACE_SECONDS
-    places.begin(None, "198.51.100.1")
-    assert ([one.ended for one in some], len(places)) == ([False, True, False], 3)
+    transfers.begin(None, "198.51.100.1")
+    assert ([one.ended for one in some], len(transfers)) == ([False, True, False], 3)
 
 
 def test_a_transfer_that_is_ended_between_two_reads_ends_at_the_next_one(clock: list[float]) -> None:
@@ -80,11 +80,11 @@ def test_a_transfer_that_is_ended_between_two_reads_ends_at_the_next_one(clock: 
 
 
 def test_the_minimum_rate_is_a_deadline_for_the_next_byte(clock: list[float]) -> None:
-    places = Transfers(UploadSettings(min_bytes_per_second=100))
-    one = places.begin(None, "192.0.2.1")
-    assert places.deadline(one) == clock[0] + GRACE_SECONDS
+    transfers = Transfers(UploadSettings(min_bytes_per_second=100))
+    one = transfers.begin(None, "192.0.2.1")
+    assert transfers.deadline(one) == clock[0] + GRACE_SECONDS
     one.bytes = 1000
-    assert places.deadline(one) == clock[0] + GRACE_SECONDS + 10
+    assert transfers.deadline(one) == clock[0] + GRACE_SECONDS + 10
 
 
 @pytest.fixture

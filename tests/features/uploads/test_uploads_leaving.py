@@ -34,9 +34,9 @@ def uploads(tmp_path: Path, clock: list[float]) -> Iterator[Uploads]:
     settings = UploadSettings(at_once=2)
     store: Any = None  # nothing is asked of it
     one = Uploads(settings, str(tmp_path), store, NoReviews())
-    kept = tmp_path / "uploads" / "aa" / ROW.id
-    kept.parent.mkdir(parents=True)
-    kept.write_bytes(CONTENT)
+    path = tmp_path / "uploads" / "aa" / ROW.id
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT)
     yield one
     one.close()
 

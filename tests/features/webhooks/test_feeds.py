@@ -299,7 +299,7 @@ def test_a_receiver_that_takes_nothing_is_not_asked_for_each_event(start: StartN
 def test_after_three_days_events_are_dead_and_can_be_replayed(
     start: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEEP_SECONDS", -10)
+    monkeypatch.setattr(module, "TRY_SECONDS", -10)
     monkeypatch.setattr(module, "_OLD_AFTER", 2)
     down = True
     back_end = BackEnd(lambda _: "away" if down else (200, b""))

@@ -131,9 +131,9 @@ def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harnes
 
 
 def test_a_bot_is_never_absent(harness: Harness) -> None:
-    made = BotStore(harness.store).add(Account(0, APP, ""), 0, "hash", 0, None)
-    assert made is not None
-    bot = made.account.user
+    result = BotStore(harness.store).add(Account(0, APP, ""), 0, "hash", 0, None)
+    assert result is not None
+    bot = result.account.user
     group = harness.store.log().groups.create(APP, "ann", "tea", [bot, "zoe"]).conversation
     drafts = [
         Draft(sender="ann", to_user=bot, body=b"hi bot", time_ms=1),
@@ -278,11 +278,11 @@ def test_the_database_is_asked_again_after_a_failure(
 ) -> None:
     stored, failures = getattr(harness.feeds.events, name), [1, 2]
 
-    def fail_twice(*asked: Any) -> Any:
+    def fail_twice(*arguments: Any) -> Any:
         if failures:
             failures.pop()
             raise StorageUnavailable("away")
-        return stored(*asked)
+        return stored(*arguments)
 
     monkeypatch.setattr(harness.feeds.events, name, fail_twice)
     harness.send("ann", "hi")

@@ -36,7 +36,7 @@ class Notified:
         self.occupancy = Occupancy(node.channels, node.table, self.webhooks, getattr(node, "registrar", None))
 
     @property
-    def said(self) -> list[tuple[str, str, str]]:
+    def reports(self) -> list[tuple[str, str, str]]:
         return [(each["event"], each["channel"], each.get("user", "")) for each in self.back_end.events]
 
 
@@ -72,8 +72,8 @@ def test_a_channel_is_occupied_by_its_first_subscriber_and_vacated_after_the_las
     assert not harness.channels.join(MULTI, NEWS, ann)
     harness.channels.members.leave(MULTI, NEWS, ann)
     bob.lost()
-    until(lambda: len(notified.said) == 6)
-    assert notified.said == [
+    until(lambda: len(notified.reports) == 6)
+    assert notified.reports == [
         ("occupied", NEWS, ""),
         ("joined", NEWS, "ann"),
         ("joined", NEWS, "bob"),
@@ -92,9 +92,9 @@ def test_who_comes_back_soon_vacates_nothing(harness: Harness, monkeypatch: pyte
     ann = joined(harness, "ann")
     harness.channels.members.leave(MULTI, NEWS, ann)
     harness.channels.join(MULTI, NEWS, ann)
-    until(lambda: notified.said)
+    until(lambda: notified.reports)
     gevent.sleep(0)
-    assert notified.said == [("occupied", NEWS, "")]
+    assert notified.reports == [("occupied", NEWS, "")]
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_only_events_that_the_app_names_are_sent(harness: Harness, events: Any, 
     notified = Notified(harness, events)
     ann = joined(harness, "ann")
     harness.channels.members.leave(MULTI, NEWS, ann)
-    until(lambda: len(notified.said) == len(wanted))
-    assert [event for event, *_ in notified.said] == wanted
+    until(lambda: len(notified.reports) == len(wanted))
+    assert [event for event, *_ in notified.reports] == wanted
 
 
 # --- several nodes ------------------------------------------------------------------------------------------
@@ -119,12 +119,12 @@ def test_the_first_and_the_last_subscriber_of_all_nodes_count(nodes: Several) ->
     joined(nodes[1], "cid")
     nodes[2].channels.members.leave(MULTI, NEWS, bob)
     until(lambda: nodes.book.where(MULTI, NEWS) == {1: 1})
-    until(lambda: one.said)
-    assert (one.said, two.said) == ([("occupied", NEWS, "")], [])
+    until(lambda: one.reports)
+    assert (one.reports, two.reports) == ([("occupied", NEWS, "")], [])
     nodes[1].channels.members.leave_all(next(iter(nodes[1].hub.apps[MULTI].channels[NEWS].members)))
-    until(lambda: len(one.said) == 2)
-    assert one.said[1] == ("vacated", NEWS, "")
-    assert not two.said
+    until(lambda: len(one.reports) == 2)
+    assert one.reports[1] == ("vacated", NEWS, "")
+    assert not two.reports
 
 
 def test_of_first_subscribers_at_the_same_time_one_occupies_the_channel(nodes: Several) -> None:
@@ -136,5 +136,5 @@ def test_of_first_subscribers_at_the_same_time_one_occupies_the_channel(nodes: S
     for number in (1, 2):
         nodes[number].registry.release()
     gevent.joinall(joining, timeout=60)
-    until(lambda: any(each.said for each in notified))
-    assert sorted(len(each.said) for each in notified) == [0, 1]
+    until(lambda: any(each.reports for each in notified))
+    assert sorted(len(each.reports) for each in notified) == [0, 1]

@@ -25,7 +25,7 @@ def hook(**more: Any) -> ReviewHook:
     return ReviewHook(**{"allows_failure": False, **settings})
 
 
-def said(text: str, **more: Any) -> dict[str, Any]:
+def message(text: str, **more: Any) -> dict[str, Any]:
     return {"kind": "message", "sender": "ann", "to": "bob", "type": "text", "text": text, **more}
 
 
@@ -33,7 +33,7 @@ def allow_all(post: Post) -> Answer:
     return 200, json.encode({"answers": [{"action": "allow"}] * len(post.json["messages"])})
 
 
-class Asked:
+class Reviewed:
     """Reviews of a scripted back end; what became of each message, in the order of the decisions."""
 
     def __init__(self, **more: Any) -> None:
@@ -44,7 +44,7 @@ class Asked:
 
     def ask(self, text: str, connection: Any = None, app: str = APP, **more: Any) -> None:
         self.reviews.review(
-            app, said(text, **more), lambda decision: self.decisions.append((text, decision)), connection
+            app, message(text, **more), lambda decision: self.decisions.append((text, decision)), connection
         )
 
     def answers(self, *answers: dict[str, Any]) -> None:
@@ -54,7 +54,7 @@ class Asked:
     def one(self, answer: dict[str, Any], **more: Any) -> ReviewDecision:
         """What becomes of a message that gets this answer."""
         self.answers(answer)
-        return self.reviews.decide(APP, {**said("hi"), **more})
+        return self.reviews.decide(APP, {**message("hi"), **more})
 
     def wait(self, count: int) -> list[str]:
         """The texts of so many messages in the order of their decisions."""
@@ -66,7 +66,7 @@ class Asked:
 
 
 def test_messages_of_one_turn_are_asked_about_in_one_signed_request() -> None:
-    it = Asked()
+    it = Reviewed()
     for number in range(3):
         it.ask(f"m{number}")
     assert it.wait(3) == ["m0", "m1", "m2"]
@@ -77,14 +77,14 @@ def test_messages_of_one_turn_are_asked_about_in_one_signed_request() -> None:
         "app": APP,
         "time": 0,
         "node": "node:1",
-        "messages": [said(f"m{number}") for number in range(3)],
+        "messages": [message(f"m{number}") for number in range(3)],
     }
     assert {decision for _, decision in it.decisions} == {ALLOWED}
     assert it.reviews.asked == 3
 
 
 def test_a_message_does_not_wait_for_the_request_before() -> None:
-    it = Asked()
+    it = Reviewed()
     it.back_end.open.clear()
     it.ask("slow")
     until(lambda: it.back_end.busy == 1)
@@ -95,8 +95,8 @@ def test_a_message_does_not_wait_for_the_request_before() -> None:
 
 
 def test_messages_that_wait_for_a_turn_are_asked_about_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "ASKED_AT_ONCE", 1)
-    it = Asked()
+    monkeypatch.setattr(requests, "REQUESTS_AT_ONCE", 1)
+    it = Reviewed()
     it.back_end.open.clear()
     it.ask("first")
     until(lambda: it.back_end.busy == 1)
@@ -111,7 +111,7 @@ def test_messages_that_wait_for_a_turn_are_asked_about_together(monkeypatch: pyt
 def test_a_request_is_bounded_in_messages_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reviews, "BATCH_EVENTS", 2)
     monkeypatch.setattr(reviews, "BATCH_BYTES", 1000)
-    it = Asked()
+    it = Reviewed()
     for text in ("a", "b", "c", "d" * 950, "e" * 2000):
         it.ask(text)
     it.wait(5)
@@ -122,7 +122,7 @@ def test_a_request_is_bounded_in_messages_and_bytes(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_back_end_allows_and_rejects_with_a_reason() -> None:
-    it = Asked()
+    it = Reviewed()
     assert it.one({"action": "allow", "later": "a field"}) == ALLOWED
     assert it.one({"action": "reject", "reason": "spam"}) == ReviewDecision("reject", reason="spam")
     assert it.one({"action": "reject", "reason": "x" * 501}).reason == "x" * 500
@@ -141,14 +141,14 @@ def test_a_back_end_allows_and_rejects_with_a_reason() -> None:
     ],
 )
 def test_a_back_end_replaces_content(answer: dict[str, Any], kind: str, body: bytes) -> None:
-    it = Asked()
+    it = Reviewed()
     decision = ReviewDecision("replace", kind, body, is_text="text" in answer)
     assert it.one({"action": "replace", **answer}) == decision
     assert it.reviews.replaced == 1
 
 
 def test_a_replacement_keeps_the_type_of_content_of_its_kind() -> None:
-    it = Asked()
+    it = Reviewed()
     assert it.one({"action": "replace", "text": "x"}, type="note").type == "note"
     picture = {"kind": "message", "type": "picture", "data": {"url": "/a"}}
     it.answers({"action": "replace", "data": {"url": "/b"}})
@@ -171,7 +171,7 @@ def test_a_replacement_keeps_the_type_of_content_of_its_kind() -> None:
 def test_a_replacement_that_is_not_valid_decides_nothing_about_this_message_only(
     answer: dict[str, Any],
 ) -> None:
-    it = Asked()
+    it = Reviewed()
     it.answers({"action": "replace", **answer}, {"action": "allow"})
     it.ask("bad")
     it.ask("good")
@@ -181,7 +181,7 @@ def test_a_replacement_that_is_not_valid_decides_nothing_about_this_message_only
 
 
 def test_a_file_cannot_be_replaced() -> None:
-    it = Asked()
+    it = Reviewed()
     it.answers({"action": "replace", "text": "x"})
     assert it.reviews.decide(APP, {"kind": "upload", "name": "a"}) == UNDECIDED
 
@@ -205,17 +205,17 @@ FAULTS: dict[str, Answer] = {
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("allows", [False, True])
 def test_without_a_valid_answer_the_setting_decides(fault: str, allows: bool) -> None:
-    it = Asked(allows_failure=allows)
+    it = Reviewed(allows_failure=allows)
     it.back_end.reply = lambda _: FAULTS[fault]
-    assert it.reviews.decide(APP, said("hi")) == (ALLOWED if allows else UNDECIDED)
+    assert it.reviews.decide(APP, message("hi")) == (ALLOWED if allows else UNDECIDED)
     assert it.reviews.undecided == 1
 
 
 def test_the_time_includes_the_wait_for_a_turn_and_other_apps_do_not_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(requests, "ASKED_AT_ONCE", 1)
-    it = Asked(seconds=0.1)
+    monkeypatch.setattr(requests, "REQUESTS_AT_ONCE", 1)
+    it = Reviewed(seconds=0.1)
     it.reviews.set("102", hook(app="102", url="http://other/"))
     it.back_end.open.clear()
     it.ask("first")
@@ -233,7 +233,7 @@ def test_the_queue_is_bounded_by_app_connection_and_bytes(monkeypatch: pytest.Mo
     monkeypatch.setattr(reviews, "MAX_WAITING", 5)
     monkeypatch.setattr(reviews, "MAX_OF_CONNECTION", 2)
     monkeypatch.setattr(reviews, "MAX_WAITING_BYTES", 1000)
-    it = Asked()
+    it = Reviewed()
     it.back_end.open.clear()
     for number in range(3):
         it.ask(f"ann{number}", ANN)
@@ -261,8 +261,8 @@ def test_the_queue_is_bounded_by_app_connection_and_bytes(monkeypatch: pytest.Mo
 
 
 def test_an_app_whose_secret_cannot_be_read_asks_nobody() -> None:
-    it = Asked(secret=b"")
-    assert it.reviews.decide(APP, said("hi")) == UNDECIDED
+    it = Reviewed(secret=b"")
+    assert it.reviews.decide(APP, message("hi")) == UNDECIDED
     assert not it.back_end.posts
 
 
@@ -270,7 +270,7 @@ def test_an_app_whose_secret_cannot_be_read_asks_nobody() -> None:
 
 
 def test_messages_of_one_connection_keep_their_order_and_others_do_not_wait() -> None:
-    it = Asked()
+    it = Reviewed()
     slow = gevent.event.Event()
 
     def reply(post: Post) -> Answer:
@@ -291,20 +291,20 @@ def test_messages_of_one_connection_keep_their_order_and_others_do_not_wait() ->
 
 
 def test_a_message_that_a_decision_causes_comes_behind_those_that_wait() -> None:
-    it = Asked()
+    it = Reviewed()
 
     def then(_decision: ReviewDecision) -> None:
         it.decisions.append(("a1", ALLOWED))
         it.reviews.pass_by(lambda decision: it.decisions.append(("a3", decision)), ANN)
 
-    it.reviews.review(APP, said("a1"), then, ANN)
+    it.reviews.review(APP, message("a1"), then, ANN)
     it.ask("a2", ANN)
     assert it.wait(3) == ["a1", "a2", "a3"]
 
 
 def test_a_failing_listener_stops_no_other() -> None:
-    it = Asked()
-    it.reviews.review(APP, said("a1"), lambda _: 1 / 0, ANN)  # type: ignore[arg-type,return-value]
+    it = Reviewed()
+    it.reviews.review(APP, message("a1"), lambda _: 1 / 0, ANN)  # type: ignore[arg-type,return-value]
     it.ask("a2", ANN)
     assert it.wait(1) == ["a2"]
 

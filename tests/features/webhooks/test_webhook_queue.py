@@ -63,19 +63,19 @@ class One:
 
 @pytest.fixture
 def one() -> Iterator[One]:
-    made = One()
-    yield made
-    made.back_end.open.set()
-    made.queue.stop()
+    result = One()
+    yield result
+    result.back_end.open.set()
+    result.queue.stop()
 
 
 @pytest.fixture
 def sleeper(one: One, monkeypatch: pytest.MonkeyPatch) -> Sleeper:
-    made = Sleeper()
-    one.queue._consumer._retry = made  # type: ignore[assignment]
-    monkeypatch.setattr(module, "monotonic", made.monotonic)
-    monkeypatch.setattr(consumer, "monotonic", made.monotonic)
-    return made
+    result = Sleeper()
+    one.queue._consumer._retry = result  # type: ignore[assignment]
+    monkeypatch.setattr(module, "monotonic", result.monotonic)
+    monkeypatch.setattr(consumer, "monotonic", result.monotonic)
+    return result
 
 
 def test_events_are_sent_in_their_order_and_together(one: One) -> None:
@@ -141,7 +141,7 @@ def test_a_batch_that_is_never_taken_is_dropped_logged_and_counted(
     assert one.received()[-1] == 2
     assert one.received().count(1) == one.tally.failures > 5
     assert (one.tally.delivered, one.tally.dropped) == (1, 1)
-    assert sum(sleeper.pauses) >= module.KEEP_SECONDS
+    assert sum(sleeper.pauses) >= module.REPEAT_SECONDS
     assert "1 events were dropped" in caplog.text
     assert "101" in caplog.text
     assert "away" in caplog.text

@@ -189,21 +189,21 @@ def test_a_stop_sends_what_waits_but_does_not_wait_for_who_does_not_answer() -> 
 
 # --- being asked --------------------------------------------------------------------------------------------
 
-ASKED = {"101": TenantSettings(webhook=ASK)}
+ASKING = {"101": TenantSettings(webhook=ASK)}
 
 
-def codes(verdict: Any) -> tuple[int, int]:
-    return verdict.code, verdict.close
+def codes(decision: Any) -> tuple[int, int]:
+    return decision.code, decision.close
 
 
 def test_a_back_end_is_asked_with_all_that_it_needs_to_decide() -> None:
-    with LoginHarness(ASKED) as harness:
+    with LoginHarness(ASKING) as harness:
         harness.back_end.reply = lambda _: (200, b'{"allow":true}')
         assert harness.begin(harness.login_request(), "ann", token="their own token", device="phone").ok
         (post,) = harness.back_end.posts
-        asked = post.json
-        assert asked.pop("time") > 0
-        assert asked == {
+        question = post.json
+        assert question.pop("time") > 0
+        assert question == {
             "event": "authorise",
             "app": "101",
             "node": "node:1",
@@ -238,7 +238,7 @@ def test_a_back_end_is_asked_with_all_that_it_needs_to_decide() -> None:
     ],
 )
 def test_only_a_clear_yes_lets_anybody_in(reply: Any, expected: tuple[int, int]) -> None:
-    with LoginHarness(ASKED) as harness:
+    with LoginHarness(ASKING) as harness:
         harness.back_end.reply = lambda _: reply
         connection = harness.login_request()
         assert codes(harness.begin(connection, "ann")) == expected
@@ -252,7 +252,7 @@ def test_only_a_clear_yes_lets_anybody_in(reply: Any, expected: tuple[int, int])
 
 def test_a_back_end_that_does_not_answer_in_time_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authorise, "ASK_SECONDS", 0.05)
-    with LoginHarness({**ASKED, "102": TenantSettings()}) as harness:
+    with LoginHarness({**ASKING, "102": TenantSettings()}) as harness:
         harness.back_end.open.clear()
         assert codes(harness.begin(harness.login_request(), "ann")) == (1004, 1011)
         assert harness.begin(harness.login_request(), "ann", "102").ok, "other apps do not notice"
@@ -260,9 +260,9 @@ def test_a_back_end_that_does_not_answer_in_time_is_a_no(monkeypatch: pytest.Mon
 
 def test_the_turn_counts_as_waiting_and_the_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authorise, "ASK_SECONDS", 1.0)
-    monkeypatch.setattr(authorise, "ASKED_AT_ONCE", 2)
+    monkeypatch.setattr(authorise, "REQUESTS_AT_ONCE", 2)
     monkeypatch.setattr(authorise, "MAX_WAITING", 5)
-    with LoginHarness(ASKED) as harness:
+    with LoginHarness(ASKING) as harness:
         harness.back_end.open.clear()
         logins = [gevent.spawn(harness.begin, harness.login_request(), f"u{number}") for number in range(8)]
         gevent.joinall(logins, timeout=60)
@@ -277,15 +277,22 @@ def test_the_turn_counts_as_waiting_and_the_line_is_bounded(monkeypatch: pytest.
 def test_a_back_end_may_say_when_the_session_ends_and_the_earlier_end_counts() -> None:
     settings = TenantSettings(webhook=ASK, jwt=JWT)
     with LoginHarness({"101": settings}) as harness:
-        for said, expected in ((4_000_000_000, "token"), (1_000, 1_000)):
-            harness.back_end.reply = lambda _, said=said: (200, b'{"allow":true,"expires_at":%d}' % said)  # type: ignore[misc]
-            verdict = harness.logins.check("101", "ann", token_for("ann"), "cmd", harness.login_request())
-            assert verdict.ok
-            assert (verdict.expires_at == expected) if said == 1_000 else (verdict.expires_at < said)
+        for expires_at, expected in ((4_000_000_000, "token"), (1_000, 1_000)):
+            harness.back_end.reply = lambda _, expires_at=expires_at: (
+                200,
+                b'{"allow":true,"expires_at":%d}' % expires_at,
+            )  # type: ignore[misc]
+            decision = harness.logins.check("101", "ann", token_for("ann"), "cmd", harness.login_request())
+            assert decision.ok
+            assert (
+                (decision.expires_at == expected)
+                if expires_at == 1_000
+                else (decision.expires_at < expires_at)
+            )
 
 
 def test_a_back_end_may_say_who_it_is() -> None:
-    with LoginHarness(ASKED) as harness:
+    with LoginHarness(ASKING) as harness:
         harness.back_end.reply = lambda _: (200, b'{"allow":true,"user":"ann"}')
         assert harness.logins.check("101", "", "opaque", "sse", harness.login_request()).user == "ann"
         assert harness.logins.check("101", "bob", "opaque", "sse", harness.login_request()).user == "bob"

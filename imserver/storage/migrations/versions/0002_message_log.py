@@ -16,9 +16,9 @@ def upgrade() -> None:
 
     So every index is a constraint of its table; one that is made behind it would be made twice.
     """
-    # The heads: one row per log. Who appends to a log, or changes a conversation of it, locks its row first,
-    # and holds it to the commit: so ids are in the order of the commits. ``part`` is for an app that outgrows
-    # one log; ``floor``: what has an id up to it has expired.
+    # The heads: one row per log. A transaction that appends to a log, or changes a conversation of it, locks
+    # its row first, and holds it to the commit: so ids are in the order of the commits. ``part`` is for an
+    # app that outgrows one log; ``floor``: what has an id up to it has expired.
     op.create_table(
         "log",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
