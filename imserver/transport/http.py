@@ -286,7 +286,7 @@ class HttpConnection(Writer):
     def serve(self, data: bytes) -> None:
         """Serve the requests in ``data``, which starts at the beginning of a request."""
         front = self._front
-        if data and data[:1] in b"\r\n":
+        if data and data[0] in b"\r\n":
             data = data.lstrip(b"\r\n")
             if not data:  # line ends start no request, so the time limit stays
                 self._buffer = b""
