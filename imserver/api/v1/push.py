@@ -242,11 +242,6 @@ class Sent(Struct, gc=False):
     replayed: bool = False
 
     @property
-    def all_sent(self) -> bool:
-        """Whether all outcomes are ``sent``."""
-        return self.outcomes.count(Outcome.SENT) == len(self.outcomes)
-
-    @property
     def count(self) -> int:
         """The number of outcomes that are ``sent`` or ``partly``."""
         return self.outcomes.count(Outcome.SENT) + self.outcomes.count(Outcome.PARTLY)
@@ -277,8 +272,6 @@ class StoredPush(Struct, frozen=True):
 
     results: list[Result]
     replayed: bool = False
-    all_sent: bool = False
-    """Never true: the results have the positions of the messages."""
 
     @property
     def count(self) -> int:
