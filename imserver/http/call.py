@@ -451,8 +451,8 @@ def authorise(api: Api, route: Route, call: Call) -> None:
     May switch. Raises :class:`ApiProblem`.
     """
     principal, rule, app = call.principal, route.app, call.app
-    if rule == "known" and principal.apps is None and app in api.apps:
-        pass  # most pushes: nothing is left to check; 0.1 µs less than require_app()
+    if principal.apps is None and (rule == "any" or (rule == "known" and app in api.apps)):
+        pass  # most pushes: nothing is left to check; 0.1 µs less than the rest
     elif rule == "settings":
         _require_settings(api, route, call)
     elif rule == "optional" and app:
