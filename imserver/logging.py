@@ -294,11 +294,11 @@ class RequestLog:
     def _text_lines(self, waiting: list[_Entry]) -> bytes:
         # Formatting took a tenth of the time of a push. So parts that many lines share are made once.
         lines = []
-        last, stamp = -1, ""
+        since, until, stamp = 1.0, 0.0, ""
         node = f"B node={shown(self._node)}" if self._node else "B"
         for moment, method, path, status, seconds, peer, size, request in waiting:
-            if (millisecond := int(moment * 1000)) != last:
-                last, stamp = millisecond, self._stamp(moment)
+            if not since <= moment < until:  # another millisecond than the line before
+                since, until, stamp = moment, (int(moment * 1000) + 1) / 1000, self._stamp(moment)
             middle = self._middles.get((peer, method, path, status))
             if middle is None:
                 middle = self._middle(peer, method, path, status)

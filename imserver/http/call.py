@@ -46,7 +46,7 @@ from imserver.http.limits import Limits
 from imserver.http.rates import Rates
 from imserver.http.reply import CMD, PROBLEM, ApiProblem, RequestRefused, Style
 from imserver.http.wire import GZIP_BYTES, Headers, compressed, decode_whole, inflate, read_query
-from imserver.protocol.forgiving import has_nul
+from imserver.protocol.forgiving import BACKSLASH, has_nul
 from imserver.transport.exchange import HttpRequest, HttpResponse, patterns_of
 
 log = logging.getLogger(__name__)
@@ -437,7 +437,7 @@ def unpacked_body(limits: Limits, call: Call) -> bytes:
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """Decode JSON. Raises :class:`ApiProblem`, which says where the body is wrong."""
-    if body.find(b"\\u0000") >= 0 and has_nul(body):  # has_nul() looks for it first: a call less
+    if BACKSLASH in body and has_nul(body):
         raise ApiProblem(HTTP_INVALID_REQUEST, "A text contains U+0000")
     try:
         return decoder.decode(body)
@@ -451,8 +451,8 @@ def authorise(api: Api, route: Route, call: Call) -> None:
     May switch. Raises :class:`ApiProblem`.
     """
     principal, rule, app = call.principal, route.app, call.app
-    if rule == "known" and principal.apps is None and app in api.apps:
-        pass  # most pushes: nothing is left to check; 0.1 µs less than require_app()
+    if principal.apps is None and (rule == "any" or (rule == "known" and app in api.apps)):
+        pass  # most pushes: nothing is left to check; 0.1 µs less than the rest
     elif rule == "settings":
         _require_settings(api, route, call)
     elif rule == "optional" and app:

@@ -174,13 +174,14 @@ class Fanout:
             event = self._without_channel(event)
         sessions: Any = entry if type(entry) is list else (entry,)
         # Written out as in _send(): a call less for each push.
+        if event is not self._event:
+            self._event, self._sources = event, {}
+        sources = self._sources
         for connection in sessions:
             encoding = connection.encoding
-            if event is not self._event:
-                self._event, self._sources = event, {}
-            source = self._sources.get(encoding)
+            source = sources.get(encoding)
             if source is None:
-                source = self._sources[encoding] = make(encoding, event)
+                source = sources[encoding] = make(encoding, event)
             frame = source if type(source) is bytes else frame_for(source, connection)
             if frame:
                 self._metrics.deliveries += 1

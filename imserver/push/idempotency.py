@@ -230,12 +230,18 @@ class Idempotency:
             if not id:
                 claims.append(UNTRACKED)
                 continue
-            if self._key(app, id, digest) in self._pending:
+            key = self._key(app, id, digest)
+            if key in self._pending:
                 claims.append(WAITING)
                 continue
-            key = self.claim(app, id, digest, only_here=True)
+            # As in claim(), which would compute the key again: 0.2 µs for each push.
+            if key in self._shards[key % self._shard_count] and not self._has_expired(key):
+                self.repeats += 1
+                claims.append(None if digest is None else self._first(key, digest))
+                continue
+            self._pending[key] = None
             claims.append(key)
-            if isinstance(key, int) and index not in only_here and self.registry is not None:
+            if self.registry is not None and index not in only_here:
                 shared.append((index, key))
                 names.append(self.name(app, id, digest))
         if self.registry is None or not shared:

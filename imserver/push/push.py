@@ -475,7 +475,7 @@ class Publishing:
             outcomes = [self._reach.to_user(app, users[0], event, device)]
         else:
             outcomes = self._reach.to_each(app, users, repeat(event), device)
-        if Outcome.NOT_SENT in outcomes:
+        if _NOT_SENT in outcomes:
             self._report(app, users, [event] * len(users), outcomes)
             for index, outcome in enumerate(outcomes if ttl_seconds else ()):
                 if outcome is Outcome.NOT_SENT and self._pending.add(
@@ -494,7 +494,7 @@ class Publishing:
         if self._pending.count:
             self._deliver_pending(app, users)
         outcomes = self._reach.to_each(app, users, events)
-        if Outcome.NOT_SENT in outcomes:
+        if _NOT_SENT in outcomes:
             self._report(app, users, events, outcomes)
         return outcomes
 

@@ -46,6 +46,7 @@ def quiet_seconds(sock: _socket.socket) -> float:
 
 _TEXT = int(Opcode.TEXT)
 _BINARY = int(Opcode.BINARY)
+_PREPARED: Final = frames.HEADS
 _HEADS = {opcode: frames.heads(opcode) for opcode in (_TEXT, _BINARY)}
 
 Serve = Callable[["Connection", bytes, bool], None]
@@ -101,8 +102,9 @@ class Encoding:
 
     def frame(self, payload: bytes, opcode: int = 0) -> bytes:
         """Make the frame with ``payload`` for a client of this encoding."""
-        if not opcode and not self.deflate_bits and len(payload) < frames.HEADS:
-            return self._heads[len(payload)] + payload
+        size = len(payload)
+        if size < _PREPARED and not opcode and not self.deflate_bits:
+            return self._heads[size] + payload
         opcode = opcode or self.opcode
         if self.deflate_bits:
             return frames.encode(frames.deflate(payload, self.deflate_bits), opcode, rsv1=True)

@@ -93,7 +93,7 @@ def problem_response(problem: HttpProblem, headers: Headers = ()) -> bytes:
     return response_head(problem.status, lines.encode("latin-1"), len(content), False) + content
 
 
-class HttpRequest(Struct):
+class HttpRequest(Struct, gc=False):
     """A request, from either server. ``query`` and ``body`` are raw bytes; header names are in lower case.
 
     ``host``: address of the client, as trusted proxies report it. ``too_large``: the body exceeds its limit

@@ -245,7 +245,7 @@ class EpollPoller(Readers):
         queued = {id(parked) for parked in ready} if ready else ()
         for fd, events in self._epoll.poll(0, _MAX_EVENTS):
             parked = parked_by_fd[fd]
-            if parked is None or id(parked) in queued:
+            if parked is None or (queued and id(parked) in queued):
                 continue
             if events != _READABLE:
                 self._unusual(parked, events)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Annotated, Any, Final
 
 import gevent
@@ -43,7 +42,7 @@ from imserver.errors import HttpProblem
 from imserver.http.call import Api, Call, decode, require_app, run_command
 from imserver.http.operation import APP_PROBLEMS, PREFIX, Resource
 from imserver.http.reply import ApiProblem
-from imserver.model import ACCEPTED, DialectState, Event, Outcome
+from imserver.model import ACCEPTED, DialectState, Outcome
 from imserver.protocol.dialect import PublisherDialect
 from imserver.push.idempotency import UNTRACKED, Claimed, Waiting
 from imserver.transport.connection import OPEN, Connection
@@ -176,34 +175,25 @@ class Publisher:
             connection.close(errors.CLOSE_TOKEN_INVALID)
             return []
         commands = [self._read(payload, principal, connection) for payload in payloads]
-        answers: list[bytes] = []
-        for streaming, some in groupby(commands, _is_streaming):
-            if streaming:
-                answers += [self._stream(command, principal, connection) for command in some]
-            else:
-                answers += self._publish_each([*some], principal)
-        return answers
-
-    def _publish_each(self, commands: list[PublisherCommand | bytes], principal: Principal) -> list[bytes]:
-        """Carry out successive pushes, pings and refused commands."""
-        named = [command.publish for command in commands if isinstance(command, PublisherCommand)]
-        pushes = [push for push in named if push is not UNSET]
-        sent = iter(send_each(self._api, self._sending, principal, pushes))
-        answers = []
+        run = _Run(api, self._sending, principal)
         for command in commands:
             if isinstance(command, bytes):
-                answers.append(command)
-            elif command.publish is UNSET:
-                answers.append(b'{"seq":%b,"pong":{}}' % _encode(command.seq))
+                run.results.append(command)
+            elif command.publish is not UNSET:
+                run.take(command.publish)
+            elif command.ping is not UNSET:
+                run.results.append(b'{"seq":%b,"pong":{}}' % _encode(command.seq))
             else:
-                answers.append(_answer(command.seq, next(sent)))
-        return answers
+                run.finish()
+                run.results.append(self._stream(command, principal, connection))
+        run.finish()
+        return [
+            result if isinstance(result, bytes) else _answer(command, result)
+            for command, result in zip(commands, run.results, strict=True)
+        ]
 
-    def _stream(
-        self, command: PublisherCommand | bytes, principal: Principal, connection: Connection
-    ) -> bytes:
+    def _stream(self, command: PublisherCommand, principal: Principal, connection: Connection) -> bytes:
         """Carry out a command on a streamed message, as its route would. Switches."""
-        assert isinstance(command, PublisherCommand)
         bodies = {OPEN_STREAM: command.open, APPEND: command.append, CLOSE_STREAM: command.close}
         ((name, body),) = [(name, bytes(body)) for name, body in bodies.items() if body is not UNSET]
         endpoint = self._api.commands[name]
@@ -223,15 +213,11 @@ class Publisher:
             if commands.count(UNSET) != len(commands) - 1:
                 names = ", ".join(f"`{name}`" for name in ("publish", "ping", *_STREAMS))
                 raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"Give one of {names}")
-            self._api.rates.require(principal, host_of(connection.peer))
+            if self._api.rates.per_second:
+                self._api.rates.require(principal, host_of(connection.peer))
         except ApiProblem as problem:
             return _refused(_seq_of(payload), problem)
         return command
-
-
-def _is_streaming(command: PublisherCommand | bytes) -> bool:
-    """Whether it is a command on a streamed message."""
-    return isinstance(command, PublisherCommand) and command.publish is UNSET and command.ping is UNSET
 
 
 def _seq_of(payload: bytes) -> Seq | None:
@@ -242,11 +228,14 @@ def _seq_of(payload: bytes) -> Seq | None:
         return None
 
 
-def _answer(seq: Seq, sent: PushResult | ApiProblem) -> bytes:
+def _answer(command: PublisherCommand | bytes, sent: PushResult | ApiProblem) -> bytes:
+    """The answer to a push."""
+    assert isinstance(command, PublisherCommand)
+    seq = command.seq
     if isinstance(sent, ApiProblem):
         return _refused(seq, sent)
-    if sent.all_sent:
-        return b'{"seq":%b,"sent":%d}' % (_encode(seq), sent.count)
+    if isinstance(sent, Sent) and (count := sent.outcomes.count(_SENT)) == len(sent.outcomes):
+        return b'{"seq":%b,"sent":%d}' % (_encode(seq), count)
     return b'{"seq":%b,%b}' % (_encode(seq), sent.answer(only_missed=True))
 
 
@@ -259,126 +248,107 @@ def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
 # --- successive pushes --------------------------------------------------------------------------------------
 
 
-def send_each(
-    api: Api, sending: PushApi, principal: Principal, pushes: Sequence[PushRequest]
-) -> list[PushResult | ApiProblem]:
-    """Carry out many pushes in order. A refused one does not stop the others. May switch.
+class _Run:
+    """Carries out the successive commands of a connection, in order. A refused one does not stop the others.
 
     Successive pushes to one user each, in one app, share one question to the registry. Successive pushes that
-    are stored share one transaction.
+    are stored share one transaction. ``results``: one for each command so far, or its answer.
     """
-    run = _Run(sending)
-    for push in pushes:
+
+    def __init__(self, api: Api, sending: PushApi, principal: Principal) -> None:
+        self._api = api
+        self._sending = sending
+        self._principal = principal
+        self.results: list[PushResult | ApiProblem | bytes] = []
+        self._waiting: list[CheckedPush] = []
+        self._indexes: list[int] = []
+        """Where the results of the waiting pushes belong."""
+        self._app = ""
+        self._is_stored = False
+        self._ids: set[str] = set()
+
+    def take(self, push: PushRequest) -> None:
+        """The next push. May switch."""
+        api, results, id = self._api, self.results, push.id
         try:
-            app = api.tenants.resolve(push.app)
-            require_app(api, principal, PUSH, app)
+            app = api.tenants.aliases.get(push.app, push.app)
+            if self._principal.apps is not None or app not in api.apps:  # as authorise() does
+                require_app(api, self._principal, PUSH, app)
             event = event_of(api.limits, push)
             check(api.limits, push)
         except ApiProblem as problem:
-            run.results.append(problem)
-            continue
-        run.take(app, push, event)
-    run.finish()
-    return run.results
-
-
-class _Run:
-    """Successive pushes of one kind that wait for more, and the results so far, in order."""
-
-    def __init__(self, api: PushApi) -> None:
-        self._api = api
-        self.results: list[PushResult | ApiProblem] = []
-        self._waiting: list[tuple[int, CheckedPush]] = []
-        self._kind = self._app = ""
-        self._ids: set[str] = set()
-
-    def take(self, app: str, push: PushRequest, event: Event) -> None:
-        """The next push. May switch."""
-        kind = _kind_of(push)
-        if self._waiting and (kind != self._kind or app != self._app or push.id in self._ids):
-            self.finish()
-        if kind == "alone":
-            try:
-                self.results.append(send(self._api, app, push, event, push.id))
-            except ApiProblem as problem:
-                self.results.append(problem)
+            results.append(problem)
             return
-        self._waiting.append((len(self.results), CheckedPush(app, push, event, push.id)))
-        self.results.append(_NOT_YET)
-        self._kind, self._app = kind, app
-        if push.id:
-            self._ids.add(push.id)
+        is_plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
+        alone = not (push.store or is_plain)
+        if self._waiting and (alone or push.store != self._is_stored or app != self._app or id in self._ids):
+            self.finish()
+        if alone:
+            try:
+                results.append(send(self._sending, app, push, event, id))
+            except ApiProblem as problem:
+                results.append(problem)
+            return
+        self._waiting.append(CheckedPush(app, push, event, id))
+        self._indexes.append(len(results))
+        results.append(_NOT_YET)
+        self._app, self._is_stored = app, push.store
+        if id:
+            self._ids.add(id)
 
     def finish(self) -> None:
-        """Carry out what waits. May switch."""
-        run, self._waiting = self._waiting, []
-        self._ids = set()
-        if run and self._kind == "stored":
-            stored_each = store_each(self._api, [checked for _, checked in run])
-            for (index, _), stored in zip(run, stored_each, strict=True):
-                self.results[index] = stored
-        elif run:
-            _send_run(self._api, run, self.results)
-
-
-def _kind_of(push: PushRequest) -> str:
-    if push.store:
-        return "stored"
-    plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
-    return "plain" if plain else "alone"
+        """Carry out the waiting pushes. May switch."""
+        pushes, indexes = self._waiting, self._indexes
+        if not pushes:
+            return
+        self._waiting, self._indexes, self._ids = [], [], set()
+        carry_out = store_each if self._is_stored else _send_each
+        for index, result in zip(indexes, carry_out(self._sending, pushes), strict=True):
+            self.results[index] = result
 
 
 _NOT_YET: Final = ApiProblem(errors.HTTP_INTERNAL_ERROR)
+_NOT_ACCEPTED: Final = ApiProblem(errors.HTTP_NOT_ACCEPTED)
+_SENT, _FAILED = Outcome.SENT, Outcome.FAILED
+_RESULTS: Final = tuple(bytes([outcome]) for outcome in sorted(Outcome))
+"""The result that is remembered of a push to one user, by its outcome."""
 
 
-def _send_run(
-    api: PushApi, run: list[tuple[int, CheckedPush]], results: list[PushResult | ApiProblem]
-) -> None:
-    """Carry out pushes to one user each, all in one app; their results by index. May switch."""
-    app, ids = run[0][1].app, api.ids
-    keys = [checked.key for _, checked in run]
-    digests = [0] * len(run)
-    claims: list[Claimed | Waiting] = [UNTRACKED] * len(run)
+def _send_each(api: PushApi, pushes: Sequence[CheckedPush]) -> list[PushResult | ApiProblem]:
+    """Carry out pushes to one user each, all in one app. May switch."""
+    app, ids, count = pushes[0].app, api.ids, len(pushes)
+    keys = [checked.key for checked in pushes]
+    digests = [0] * count
+    claims: list[Claimed | Waiting] = [UNTRACKED] * count
     if any(keys):  # most pushes have no id
-        digests = [checked.digest for _, checked in run]
+        digests = [checked.digest for checked in pushes]
         claims = ids.claim_each(app, keys, digests)
-    mine = [
-        (checked, claim, digest)
-        for (_, checked), claim, digest in zip(run, claims, digests, strict=True)
-        if isinstance(claim, int)
-    ]
-    outcomes: Sequence[Outcome] = [Outcome.FAILED] * len(mine)
+    mine = [index for index, claim in enumerate(claims) if isinstance(claim, int)]
+    outcomes: Sequence[Outcome] = [_FAILED] * len(mine)
     try:
-        users, events = (
-            [str(checked.push.user) for checked, _, _ in mine],
-            [checked.event for checked, _, _ in mine],
-        )
-        outcomes = api.publishing.to_each(app, users, events)
+        users = [str(pushes[index].push.user) for index in mine]
+        outcomes = api.publishing.to_each(app, users, [pushes[index].event for index in mine])
     finally:
-        for (_, claim, digest), outcome in zip(mine, outcomes, strict=True):
-            if claim:
-                ids.settle(claim, outcome in ACCEPTED, digest, bytes([outcome]))
-    outcome_of = iter(outcomes)
-    alone: list[tuple[int, CheckedPush]] = []
-    for (index, checked), found in zip(run, claims, strict=True):
+        for index, outcome in zip(mine, outcomes, strict=True):
+            claim = claims[index]
+            if claim and isinstance(claim, int):
+                ids.settle(claim, outcome in ACCEPTED, digests[index], _RESULTS[outcome])
+    results: list[PushResult | ApiProblem] = [_NOT_ACCEPTED] * count
+    for index, outcome in zip(mine, outcomes, strict=True):
+        if outcome is not _FAILED:
+            results[index] = Sent(pushes[index].push, [outcome])
+    for index, claim in enumerate(claims if len(mine) < count else ()):
+        if isinstance(claim, int):
+            continue
+        checked = pushes[index]
         try:
-            if isinstance(found, int):
-                outcome = next(outcome_of)
-                refused = outcome is Outcome.FAILED
-                results[index] = (
-                    ApiProblem(errors.HTTP_NOT_ACCEPTED) if refused else Sent(checked.push, [outcome])
-                )
-            elif isinstance(found, Waiting):
-                alone.append((index, checked))
+            if isinstance(claim, Waiting):  # no claim is held any more, so this may wait
+                results[index] = send(api, app, checked.push, checked.event, checked.key)
             else:
-                results[index] = repeated(checked.push, found)
+                results[index] = repeated(checked.push, claim)
         except ApiProblem as problem:
             results[index] = problem
-    for index, checked in alone:
-        try:
-            results[index] = send(api, app, checked.push, checked.event, checked.key)
-        except ApiProblem as problem:
-            results[index] = problem
+    return results
 
 
 # --- the route ----------------------------------------------------------------------------------------------

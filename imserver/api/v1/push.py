@@ -212,6 +212,8 @@ def _payload(raw: Any) -> tuple[str, bytes]:
 
 # --- carrying out -------------------------------------------------------------------------------------------
 
+_FAILED: Final = Outcome.FAILED
+"""To read it of the class for each push would take 0.07 µs."""
 _OF_ONE: Final = tuple(
     b'"sent":%d,"results":[{"target":{"user":%%b},"status":"%b"}]'
     % (outcome in (Outcome.SENT, Outcome.PARTLY), STATUSES[outcome].encode())
@@ -240,11 +242,6 @@ class Sent(Struct, gc=False):
     push: PushRequest
     outcomes: list[Outcome]
     replayed: bool = False
-
-    @property
-    def all_sent(self) -> bool:
-        """Whether all outcomes are ``sent``."""
-        return self.outcomes.count(Outcome.SENT) == len(self.outcomes)
 
     @property
     def count(self) -> int:
@@ -277,8 +274,6 @@ class StoredPush(Struct, frozen=True):
 
     results: list[Result]
     replayed: bool = False
-    all_sent: bool = False
-    """Never true: the results have the positions of the messages."""
 
     @property
     def count(self) -> int:
@@ -321,7 +316,7 @@ def send(api: PushApi, app: str, push: PushRequest, event: Event, key: str) -> P
             outcomes = publishing.to_targets(app, targets_of(push), event, except_users, seconds, key)
     finally:
         api.ids.settle(claim, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
-    if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
+    if _FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(errors.HTTP_NOT_ACCEPTED)
     return Sent(push, outcomes)
 

@@ -55,6 +55,7 @@ from imserver.sessions.sessions import MAX_BAN_SECONDS, Sessions
 from imserver.storage.log.contract import BLOCKED
 from imserver.transport.exchange import HttpResponse
 
+_ABSENT: Final = Outcome.NOT_SENT
 _ANSWERS: Final = {
     Outcome.SENT: SENT,
     Outcome.NOT_SENT: NOT_SENT,
@@ -116,9 +117,9 @@ def send_message(api: SendApi, call: Call) -> HttpResponse:
         outcome = api.pushes.from_user(call.app, sender, target)
         if outcome is Outcome.SENT:
             _report_message(api, call.app, sender, target.user, target.msg_id, target.text)
-    if outcome is Outcome.NOT_SENT:
+    if outcome is _ABSENT:
         _report_absent(api, call.app, [target], sender)
-    return _ANSWERS[outcome if not sender or may_know else Outcome.NOT_SENT]
+    return _ANSWERS[outcome if not sender or may_know else _ABSENT]
 
 
 def send_message_all(api: SendApi, call: Call) -> HttpResponse:

@@ -71,6 +71,7 @@ from imserver.model import (
 )
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.forgiving import (
+    BACKSLASH,
     MAX_NUMBER,
     Refused,
     fields_of,
@@ -619,8 +620,7 @@ class CmdDialect(Dialect):
         if row is None:
             return Request(seq, name, None, errors.REPLY_NO_ROUTE)
         try:
-            # has_nul() looks for the same first. Without the call, a plain command takes 0.03 µs less.
-            if row is not _ping and data.find(b"\\u0000") >= 0 and has_nul(data):
+            if row is not _ping and BACKSLASH in data and has_nul(data):
                 return Request(seq, name, None, errors.REPLY_BAD_PARAMETER)
             return Request(seq, name, row(data))
         except Refused as refused:
