@@ -8,7 +8,7 @@ from imserver.api.v1.app_shapes import given_entry, given_group, shown_entry, sh
 from imserver.api.v1.apps import shapes_of
 from imserver.config.declared import hints_of, marks_of, struct_in
 from imserver.config.settings import TenantSettings
-from imserver.config.values import CORE
+from imserver.config.values import CORE, RENAMED_OF_APPS
 from tests.features import DECLARED
 
 KINDS = (TenantSettings, *DECLARED.app_kinds)
@@ -26,6 +26,7 @@ def groups(kinds: tuple[type[Struct], ...]) -> Iterator[type[Struct]]:
 def test_every_setting_of_an_app_can_be_given_and_is_shown() -> None:
     names = [name for kind in KINDS for name in hints_of(kind)]
     shapes = shapes_of(DECLARED)
+    names += RENAMED_OF_APPS
     assert shapes.settings == set(names)
     assert set(shapes.shown.__struct_fields__) == {"app", "configured", *names}
 
@@ -47,4 +48,4 @@ def test_secrets_are_not_shown_and_files_not_given() -> None:
 
 
 def test_a_node_without_features_has_the_settings_of_the_core() -> None:
-    assert shapes_of(CORE).settings == set(hints_of(TenantSettings))
+    assert shapes_of(CORE).settings == {*hints_of(TenantSettings), *RENAMED_OF_APPS}
