@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from imserver.api.v1.app_shapes import given_group, shown_entry, shown_group
 from imserver.config.declared import hints_of, struct_in
+from imserver.config.values import RENAMED_OF_APPS
 from imserver.feature import Feature
 from imserver.node.feature_list import FEATURES, declarations_of, load_core
 from tests.conftest import StartServer
@@ -81,7 +82,7 @@ def check_settings(
     schemas = described["components"]["schemas"]
     given = schemas["AppSettingsGiven"]["properties"]
     assert given.keys() == schemas["AppShown"]["properties"].keys() - {"app", "configured"}
-    assert given.keys() == rest.app_hints.keys()
+    assert given.keys() == rest.app_hints.keys() | RENAMED_OF_APPS.keys()
     assert set(given["dialects"]["items"]["enum"]) == set(rest.dialects)
     shapes = {name for kind in own.app_kinds if kind not in rest.app_kinds for name in groups_in(kind)}
     assert schemas.keys().isdisjoint(shapes)

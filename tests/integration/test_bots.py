@@ -195,9 +195,9 @@ def test_a_bot_has_a_limited_number_of_open_streams(server: Server) -> None:
     bots = [hal.bot(f"many{number}") for number in range(2)]
     # Its rate allows as many at once.
     for _ in range(MOST_STREAMS):
-        bots[0].good("messages/stream/open", to=hal.user)
+        bots[0].post("messages/stream/open", to=hal.user)
     assert bots[0].refused("messages/stream/open", to=hal.user) == (409, "too_many_streams")
-    assert bots[1].good("messages/stream/open", to=hal.user)
+    assert bots[1].post("messages/stream/open", to=hal.user)
     back_end = User(server, KEY, app=APP)
     assert back_end.post("messages/stream/open", user=bots[0].user, to=hal.user)
 

@@ -18,7 +18,7 @@ MESSAGES = 40
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two nodes; the second has the WSGI server."""
-    apps = {f"action:{number}": {"store_conversations": True} for number in range(1, 7)}
+    apps = {f"action:{number}": {"keep_talks": True} for number in range(1, 7)}
     with nodes_of(tmp_path_factory.mktemp("kept"), 2, apps=apps) as two:
         yield two
 

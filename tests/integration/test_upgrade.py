@@ -87,7 +87,7 @@ class Site:
                 },
                 "hall": {"open": True, "login_policy": "multi", "channels": {"past": PAST}},
                 "signed": {"jwt": [{}]},
-                "action:9": {"open": True, "store_conversations": True},
+                "action:9": {"open": True, "keep_talks": True},
                 "gochat": {},
             },
         }

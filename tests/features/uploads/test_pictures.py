@@ -172,7 +172,7 @@ def highest():
 path, small = sys.argv[1:]
 pictures.prepare()
 before = highest()
-assert pictures.look(pictures.PictureOrder(path, "image/png", small, path + ".c", 100)).thumbnail
+assert pictures.look(pictures.PictureTask(path, "image/png", small, path + ".c", 100)).thumbnail
 print(highest() - before)
 """
 
