@@ -303,8 +303,8 @@ def rpc_alone(run: ClusterRun) -> Figures:
     pool, options = run.nodes.pool, run.options
     sender, receiver = workers = pool.start_workers(2, END)
     context = RunContext(run.nodes.targets[0], tuple(worker.process.pid for worker in workers), pool)
-    pool.ask(sender, "meet", **pool.ask(receiver, "tell"))
-    pool.ask(receiver, "meet", **pool.ask(sender, "tell"))
+    pool.ask(sender, "meet", **pool.ask(receiver, "figures"))
+    pool.ask(receiver, "meet", **pool.ask(sender, "figures"))
     expected = pool.ask(receiver, "wait", received=1)["received"]
     figures: Figures = {}
     for batch in (1, 10, 100):

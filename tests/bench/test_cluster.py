@@ -25,7 +25,6 @@ def test_every_part_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "WARM_UP_SECONDS", 0.1)
     monkeypatch.setattr(push, "QUIET_SECONDS", 0.2)
     result = run("cluster", *TINY, "--rate", "50", "--seconds", "0.3", "--json")
-    assert result.exit_code == 0, result.exception or result.output
     found = json.loads(result.stdout)
     reports = {report["parameters"]["part"]: report for report in found["reports"]}
     assert set(reports) == set(PARTS)
