@@ -22,7 +22,7 @@ from imserver.transport.proxies import address_of, is_loopback
 MAX_PAYERS: Final = 100_000
 """Limit of the payers of one rate. Beyond it a node forgets the one that paid longest ago."""
 _SECOND: Final = 1_000_000_000
-_FULL_STAYS: Final = 10 * _SECOND
+_FULL_BUCKET_STAYS: Final = 10 * _SECOND
 """How long a full bucket stays, in nanoseconds. To make one for each message would cost more."""
 
 Payer = Literal["account", "account and address", "address", "bot", "connection", "device", "key", "user"]
@@ -184,7 +184,7 @@ class Buckets:
         """Forget up to two old full buckets, or one of too many. Called when there is one more."""
         full_at = self._full_at
         for oldest in tuple(islice(full_at, 2)):
-            if full_at[oldest] > now - _FULL_STAYS and len(full_at) <= MAX_PAYERS:
+            if full_at[oldest] > now - _FULL_BUCKET_STAYS and len(full_at) <= MAX_PAYERS:
                 break
             del full_at[oldest]
 

@@ -163,7 +163,8 @@ def apps_keys_bans_and_tokens(site: Site) -> Generator[None]:
     bans = site.good("bans", app="hall")
     token = site.command("token", "create", "--app", "signed", "--user", "ann")
     yield
-    assert site.good("apps/show", app="made") == created
+    shown = site.good("apps/show", app="made")  # a release may add settings
+    assert {name: shown.get(name) for name in created} == created
     assert v1.refused(site.http, "apps/show", key=KEY, app="gone")[:2] == (404, "unknown_app")
     assert site.good("counts", key=key)["apps"][0]["app"] == "made"
     assert v1.refused(site.http, "counts", key=key, app="hall")[0] == 403
