@@ -80,7 +80,7 @@ IMPORTERS = {
     "joserfc": ("features/oauth/providers.py",),
     "jwt": ("auth/tokens.py",),
     "cryptography": ("auth/tokens.py", "sessions/connection_ids.py"),
-    "urllib3": ("transport/outgoing.py", "features/bots/outbound.py", "features/uploads/s3.py"),
+    "urllib3": ("transport/outgoing.py", "transport/public_requests.py", "features/uploads/s3.py"),
     "google": ("dialects/centrifuge/", "dialects/protobuf/"),
     "PIL": ("features/uploads/pictures.py",),
     "gunicorn": (),

@@ -63,8 +63,8 @@ class LogFollower:
         self._follows_any = Signal()
         self._numbers = count()
         self._metrics = metrics
-        self.watched: dict[str, Signal] = {}
-        """App → an event that is set when a node has stored entries of the app, followed or not."""
+        self._watched: dict[str, list[Signal]] = {}
+        """App → events that are set when a node has stored entries of the app, followed or not."""
 
     def follow(self, app: str) -> int:
         """Deliver the entries of an app from now on. Returns the position. It may switch.
@@ -91,6 +91,19 @@ class LogFollower:
             if self._apps.get(app) is not followed:
                 raise StorageUnavailable("the log could not be read")
         return followed.position
+
+    def watch(self, news: Signal, apps: Collection[str]) -> None:
+        """Set ``news`` when a node has stored entries of one of these apps, followed or not, and of no others
+        any more. Never switches."""
+        for app, signals in tuple(self._watched.items()):
+            if news in signals and app not in apps:
+                signals.remove(news)
+                if not signals:
+                    del self._watched[app]
+        for app in apps:
+            signals = self._watched.setdefault(app, [])
+            if news not in signals:
+                signals.append(news)
 
     def position(self, app: str) -> int:
         """The position of an app; 0 if it is not followed. Never switches."""
@@ -122,8 +135,8 @@ class LogFollower:
 
         Never switches.
         """
-        if app in self.watched:
-            self.watched[app].set()
+        for news in self._watched.get(app, ()):
+            news.set()
         followed = self._apps.get(app)
         if followed is None:
             return

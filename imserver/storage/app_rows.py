@@ -46,6 +46,12 @@ TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "absence": (_APP, ("app", "member", "conversation")),
     "event": (_APP, ("app", "id")),
     "event_retry": (_APP, ("number",)),
+    "notify_app": (_APP, ("app",)),
+    "notify_endpoint": (_APP, ("id",)),
+    "notify_person": (_APP, ("app", "member")),
+    "notify_conversation": (_APP, ("app", "member", "conversation")),
+    "notify_due": (_APP, ("app", "member", "conversation")),
+    "notify_delivery": (_APP, ("id",)),
     "upload": (_APP, ("id",)),
     "upload_usage": (_APP, ("app", '"user"')),
     "ban": (_APP, ("app", "member")),
@@ -58,6 +64,11 @@ Not here: ``app``, ``log`` and ``event_feed``, whose rows stay.
 OF_USERS: Final[dict[str, tuple[str, ...]]] = {
     "invitation": ("DELETE FROM invitation WHERE app = %s AND member = %s",),
     "absence": ("DELETE FROM absence WHERE app = %s AND member = %s",),
+    "notify_endpoint": ("DELETE FROM notify_endpoint WHERE app = %s AND member = %s",),
+    "notify_person": ("DELETE FROM notify_person WHERE app = %s AND member = %s",),
+    "notify_conversation": ("DELETE FROM notify_conversation WHERE app = %s AND member = %s",),
+    "notify_due": ("DELETE FROM notify_due WHERE app = %s AND member = %s",),
+    "notify_delivery": ("DELETE FROM notify_delivery WHERE app = %s AND member = %s",),
     "upload": (
         'DELETE FROM upload WHERE app = %s AND "user" = %s',
         # With the total of the app, which the next upload counts anew.

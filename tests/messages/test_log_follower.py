@@ -280,7 +280,8 @@ def test_the_log_is_looked_at_while_an_app_is_followed(monkeypatch: pytest.Monke
 def test_what_is_stored_in_a_watched_app_is_noticed_though_nobody_follows_it() -> None:
     received = Receiver()
     watched = {APP: Signal(), "another": Signal()}
-    received.follower.watched.update(watched)
+    for app, news in watched.items():
+        received.follower.watch(news, [app])
     received.receive(received.store(1))
     assert [news.is_set() for news in watched.values()] == [True, False]
     assert received.ids == []

@@ -21,9 +21,9 @@ from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
 from imserver.features.bots.hooks import BotHooks
 from imserver.features.bots.rows import BotStore, HookStore
+from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.features.webhooks.feeds import Feeds
-from imserver.features.webhooks.notifications import Notifications
 from imserver.features.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft, Entry
@@ -211,7 +211,7 @@ class AbsenceNode(FeedNode):
     def start(self) -> None:
         super().start()
         registry, accounts = SimpleNamespace(healthy=lambda: True), SimpleNamespace()
-        Notifications(self.feeds, self, registry, self.store, accounts)  # type: ignore[arg-type]
+        Absences(self.feeds, self, registry, self.store, accounts)  # type: ignore[arg-type]
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         if not self.receivers.receive(self.name, app, users):

@@ -23,7 +23,6 @@ from imserver.features.bots.bots import (
     UnknownConversation,
     commands_in,
 )
-from imserver.features.bots.outbound import URL_CHARACTERS
 from imserver.features.bots.parts import bots_of
 from imserver.features.bots.problems import HTTP_TOO_MANY_BOTS
 from imserver.http import field
@@ -32,6 +31,7 @@ from imserver.http.field import Acting, ActingPage, about
 from imserver.http.operation import Resource, refuse
 from imserver.http.wire import after, page_and_cursor
 from imserver.storage.contract import Bot, BotCommand
+from imserver.transport.public_requests import URL_CHARACTERS
 
 CHAPTER: Final = "Accounts of programs, with tokens and slash commands."
 

@@ -27,7 +27,6 @@ from imserver.features.accounts.accounts import (
     check_shown,
 )
 from imserver.features.accounts.tokens import AccountTokens, bot_hash, bot_token, make_bot_secret
-from imserver.features.bots.outbound import BadUrl, PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore, IncomingHook
 from imserver.features.bots.settings import BotLimits
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
@@ -36,6 +35,7 @@ from imserver.storage.contract import Account, Bot, BotCommand
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
+from imserver.transport.public_requests import BadUrl, PublicRequests
 
 MOST_COMMANDS: Final = 50
 COMMAND_PATTERN: Final = "[a-z0-9_]{1,32}"

@@ -22,7 +22,6 @@ from imserver.clock import until_beat
 from imserver.cluster.registry import Registry
 from imserver.dialects.cmd.wire import STORED_COMMANDS
 from imserver.errors import StorageUnavailable
-from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotHook, HookStore
 from imserver.features.webhooks.event_json import for_bot
 from imserver.features.webhooks.event_rows import EventStore
@@ -46,6 +45,7 @@ from imserver.streams.consumer import (
 )
 from imserver.streams.sources import LogWindow
 from imserver.transport.outgoing import Unreachable
+from imserver.transport.public_requests import PublicRequests
 
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
@@ -172,10 +172,9 @@ class BotHooks:
             if key not in self._senders:
                 self._rates.know(hook.app, hook.bot)
                 self._senders[key] = _Sender(self, hook)
-        watched = self.messaging.follower.watched
-        watched.clear()
-        watched.update((app, self._news) for app, _ in hooks)
-        self._seen = {app: id for app, id in self._seen.items() if app in watched}
+        apps = {app for app, _ in hooks}
+        self.messaging.follower.watch(self._news, apps)
+        self._seen = {app: id for app, id in self._seen.items() if app in apps}
 
     def _look(self) -> None:
         """Wake the greenlets whose bots may read something new. Switches. Raises StorageUnavailable."""

@@ -12,11 +12,11 @@ from imserver.features.accounts.parts import accounts_of
 from imserver.features.bots.answers import AnswerCommands, ConversationStreams, StreamedAnswers
 from imserver.features.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
 from imserver.features.bots.hooks import BotHooks
-from imserver.features.bots.outbound import PublicRequests
 from imserver.features.bots.rows import BotStore, HookStore
 from imserver.features.bots.settings import HOOK_REQUESTS, BotLimits, BotSettings
 from imserver.features.groups.parts import groups_of
 from imserver.features.webhooks import webhooks_of
+from imserver.transport.public_requests import PublicRequests
 
 
 class BotParts(Struct, frozen=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from imserver.core.core import Core, FeatureParts, Hooks
+from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.apps import follow_apps
-from imserver.features.webhooks.notifications import Notifications
 from imserver.features.webhooks.occupancy import Occupancy
 from imserver.features.webhooks.webhooks import Webhooks
 
@@ -33,7 +33,7 @@ def build(core: Core) -> FeatureParts:
     apps = follow_apps(core.tenants, webhooks)
     registrar = None if core.cluster is None else core.cluster.registrar
     Occupancy(core.channels, core.table, webhooks, registrar)
-    Notifications(webhooks.feeds, core.presence, core.registry, core.store, core.accounts)
+    Absences(webhooks.feeds, core.presence, core.registry, core.store, core.accounts)
     return FeatureParts(
         webhooks,
         prepare=apps.prepare,

@@ -372,8 +372,7 @@ def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
         until(lambda: hooks.lease.until > monotonic() + 3600)
         patched.setattr(module, "RENEW_SECONDS", 3600.0)
         hooks._news = news = CountingSignal()
-        watched = hooks.messaging.follower.watched
-        watched.update(dict.fromkeys(watched, news))
+        hooks.messaging.follower.watch(news, [kai.app])
         until(lambda: news.pauses and (news.pauses[-1] or 0) > 600)
         for text in ("1", "2"):
             say(kai, bot, text)

@@ -10,8 +10,8 @@ import pytest
 from gevent.resolver.ares import Resolver
 from gevent.server import DatagramServer
 
-from imserver.features.bots.outbound import BadUrl, PublicRequests, check_url, is_public, look_up
 from imserver.transport.outgoing import Unreachable
+from imserver.transport.public_requests import BadUrl, PublicRequests, check_url, is_public, look_up
 from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback
 

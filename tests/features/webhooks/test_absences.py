@@ -12,9 +12,9 @@ import pytest
 from imserver.errors import StorageUnavailable
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.bots.rows import BotStore
+from imserver.features.webhooks import absences as module
 from imserver.features.webhooks import feeds
-from imserver.features.webhooks import notifications as module
-from imserver.features.webhooks.notifications import Notifications
+from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.requests import Receiver
 from imserver.model import id_of
 from imserver.storage.contract import Account
@@ -39,7 +39,7 @@ class Harness(Node):
         self.registry = SimpleNamespace(healthy=lambda: True)
         rows = AccountStore(self.store)
         accounts = SimpleNamespace(those_of=lambda app, users: rows.by_ids(app, [*map(id_of, users)]))
-        Notifications(self.feeds, self, self.registry, self.store, accounts)  # type: ignore[arg-type]
+        Absences(self.feeds, self, self.registry, self.store, accounts)  # type: ignore[arg-type]
 
     def are_online(self, _app: str, users: Sequence[str]) -> list[bool]:
         return [user in self.online for user in users]

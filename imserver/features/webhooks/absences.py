@@ -1,4 +1,4 @@
-"""Notifications: which users are to be notified of which stored messages, because they are offline."""
+"""Absences: which back ends hear that a user is offline and has not read a stored message."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class _Work(Struct):
     due: list[Absence] = []
 
 
-class Notifications:
-    """Decides about notifications, in the apps whose feeds this node delivers and that want ``absent``.
+class Absences:
+    """Decides about ``absent`` events, in the apps whose feeds this node delivers and that want ``absent``.
 
     A receiver of a stored message who is offline is noted. If they are offline ``absent_seconds`` later, have
     not read it, and are no bot, an ``absent`` event is added; then no other one for this conversation until
@@ -68,7 +68,7 @@ class Notifications:
 
     def _notifier(self, feed: Feed) -> Consumer[_Work]:
         return Consumer(
-            f"the notification of users of {feed.app}",
+            f"the absent users of {feed.app}",
             feed.lease,
             partial(self._next, feed),
             partial(self._look_at, feed),

@@ -1,0 +1,165 @@
+"""Data of notifications: who is told, what they wish, and what is sent to which endpoint."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+ENDPOINT_BYTES = 1000
+"""Longest URL of an endpoint."""
+MAIL = "mail"
+"""In place of the host of a push service in metrics."""
+
+Kind = Literal["message", "push", "close", "test"]
+"""What a notification is about: stored messages of a conversation; a push of a back end or a bot; that the
+messages were read elsewhere; a test of the operator or the user."""
+
+Level = Literal["all", "mentions", "nothing"]
+"""Of which messages of a conversation a user is told."""
+LEVELS: tuple[Level, ...] = ("all", "mentions", "nothing")
+"""A level is stored as its index."""
+MUTED_FOR_GOOD = 1 << 40
+"""``muted_until`` without an end."""
+
+
+class PushEndpoint(Struct, frozen=True):
+    """Where notifications of one device go: a Web Push or UnifiedPush endpoint.
+
+    ``id`` is unique in the database. ``p256dh`` and ``auth`` are base64url (RFC 8291). ``device``: its name
+    for people; ``created``: Unix seconds. ``enabled`` False: the user has switched it off.
+    """
+
+    id: int
+    app: str
+    user: str
+    url: str
+    p256dh: str
+    auth: str
+    device: str = ""
+    language: str = "en"
+    enabled: bool = True
+    created: int = 0
+
+
+class QuietHours(Struct, frozen=True):
+    """Minutes of the day, in the user's ``zone``. From ``begin`` to ``end``, also over midnight, nothing is
+    sent; what is still unread afterwards is told then. Equal: none."""
+
+    begin: int = 0
+    end: int = 0
+    zone: str = "UTC"
+
+
+class Wishes(Struct, frozen=True):
+    """What a user wishes for all conversations and devices.
+
+    ``preview``: texts are shown. ``mail``: digests of unread messages, 15 minutes after the first one or
+    daily. ``language``: of mails.
+    """
+
+    preview: bool = True
+    mail: Literal["never", "soon", "daily"] = "never"
+    quiet: QuietHours = QuietHours()
+    language: str = "en"
+
+
+class ConversationWish(Struct, frozen=True):
+    """What a user wishes for one conversation. ``muted_until``: Unix seconds; 0: not muted."""
+
+    conversation: int
+    level: Level = "all"
+    muted_until: int = 0
+
+
+class Due(Struct, frozen=True):
+    """A user who may have to be told of ``entry``, or has been told.
+
+    ``due``: when to decide, Unix milliseconds; 0: nothing is to be decided. ``notified``: the last entry that the
+    user was told of, at ``notified_at`` (Unix milliseconds); 0: none.
+    """
+
+    user: str
+    conversation: int
+    entry: int
+    due: int
+    notified: int = 0
+    notified_at: int = 0
+
+
+class Action(Struct, frozen=True):
+    """A button of a notification. ``url``: what a click opens; ``""``: that of the notification."""
+
+    action: str
+    title: str
+    url: str = ""
+
+
+class Notify(Struct, frozen=True, omit_defaults=True):
+    """What a push or a stored message says about its notification. Fields left out are made from the message.
+
+    ``title``, ``text``, ``url``, ``icon``: shown. ``tag``: a later notification with it replaces this one.
+    ``ttl``: seconds for which push services hold it.
+    """
+
+    title: str = ""
+    text: str = ""
+    url: str = ""
+    icon: str = ""
+    actions: tuple[Action, ...] = ()
+    tag: str = ""
+    ttl: int | UnsetType = UNSET
+
+
+class Shown(Struct, frozen=True, omit_defaults=True):
+    """What a service worker or an application gets, as JSON, and shows. Written to ``notify_delivery.body``.
+
+    ``tag`` is the same for all notifications of one conversation; a new one replaces the one before it.
+    ``kind`` ``close``: nothing is shown, and the one with this tag goes. ``token`` proves to
+    ``POST /api/v1/notifications/act`` that the holder may mark the conversation as read, and reply.
+    """
+
+    kind: Kind
+    tag: str
+    title: str = ""
+    body: str = ""
+    icon: str = ""
+    url: str = ""
+    actions: tuple[Action, ...] = ()
+    conversation: int = 0
+    """0: a push that is not stored."""
+    group: bool = False
+    id: int = 0
+    """The newest entry."""
+    count: int = 0
+    """The number of unread messages in this conversation."""
+    time: int = 0
+    """Unix milliseconds."""
+    token: str = ""
+    data: Any = None
+    """Of a push with ``data``."""
+
+
+class Delivery(Struct, frozen=True):
+    """A notification to one endpoint, which waits in the database until the push service has taken it.
+
+    ``topic``: at most 32 characters of base64url (RFC 8030); a newer delivery to the endpoint with it
+    replaces this one, here and at the push service. ``ttl``: seconds from ``created`` (Unix seconds).
+    ``next_try``: Unix milliseconds.
+    """
+
+    id: int
+    app: str
+    user: str
+    endpoint: int
+    host: str
+    kind: Kind
+    conversation: int
+    entry: int
+    topic: str
+    ttl: int
+    next_try: int
+    attempts: int
+    created: int
+    body: bytes
+    """:class:`Shown` as JSON."""

@@ -1,0 +1,82 @@
+"""The settings of notifications: those of a node, and those of an app."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from imserver.config.declared import Secret, about
+from imserver.config.settings import Amount, Config, Finding, TenantSettings, app_settings_of, settings_of
+from imserver.config.values import Locations
+
+_CONTACT: Final = re.compile(r"(mailto:[^\s@<>]+@[^\s@<>]+|https://\S+)?")
+
+
+class NotificationSettings(Struct, frozen=True):
+    """Section ``notifications``.
+
+    ``vapid_key``: the private key (P-256, base64url of 32 bytes) with which this server proves to push
+    services who it is; ``""``: one that is derived from the secret of the server. ``contact``: a ``mailto:``
+    or ``https:`` address for their operators. ``allow_loopback``: endpoints may be on this machine, also with
+    http. For development.
+    """
+
+    vapid_key: Secret = ""
+    contact: str = ""
+    endpoints: Amount = 20
+    """Most endpoints of a user; a new one replaces the oldest."""
+    requests_per_host: Annotated[int, Meta(ge=1, le=256)] = 16
+    """Requests to one push service at a time."""
+    allow_loopback: bool = False
+
+
+class AppNotifySettings(Struct, frozen=True):
+    """The rules of an app."""
+
+    enabled: Annotated[bool, about("Whether users can be notified.")] = True
+    after_seconds: Annotated[
+        float,
+        about(
+            "A user is told of a message that is still unread so many seconds later, offline or online. "
+            "`webhook.absent_seconds`, after which a back end hears of users who are offline, does not "
+            "depend on it.",
+            api={"ge": 0, "le": 86400},
+        ),
+    ] = 10.0
+    again_seconds: Annotated[
+        float,
+        about(
+            "The least time between two notifications of a conversation to one user.",
+            api={"ge": 0, "le": 86400},
+        ),
+    ] = 60.0
+    preview: Annotated[bool, about("Whether notifications may show the text of messages.")] = True
+
+
+class NotifyOfApp(Struct, frozen=True):
+    """The keys of an app."""
+
+    notify: AppNotifySettings = AppNotifySettings()
+
+
+def rules_of(tenant: TenantSettings) -> AppNotifySettings:
+    """The notification rules of an app."""
+    return app_settings_of(tenant, NotifyOfApp).notify
+
+
+def check(config: Config, locations: Locations) -> None:
+    """Check what types do not. Raises ConfigError."""
+    settings = settings_of(config, NotificationSettings)
+    if not _CONTACT.fullmatch(settings.contact):
+        raise locations.wrong("notifications.contact", "expected a mailto: or https: address")
+    if settings.vapid_key and not re.fullmatch(r"[A-Za-z0-9_-]{43}=?", settings.vapid_key):
+        raise locations.wrong("notifications.vapid_key", "expected 32 bytes in base64url")
+
+
+def findings(config: Config, _shared: bool) -> Iterator[Finding]:
+    """The settings that a careful operator would change."""
+    if settings_of(config, NotificationSettings).allow_loopback:
+        yield "notifications.allow_loopback", "users can send requests to this machine; set it to false"
