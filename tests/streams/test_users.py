@@ -11,7 +11,7 @@ import pytest
 
 from imserver.errors import StorageUnavailable
 from imserver.features.bots import hooks
-from imserver.features.webhooks import feeds, notifications
+from imserver.features.webhooks import absences, feeds
 from imserver.streams import consumer
 from tests.transport.harness import turn, until
 
@@ -29,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (feeds, "RENEW_SECONDS", 0.1),
         (hooks, "LOOK_SECONDS", 0.01),
         (hooks, "RENEW_SECONDS", 0.1),
-        (notifications, "GATHER_SECONDS", 0.01),
+        (absences, "GATHER_SECONDS", 0.01),
         (consumer, "FIRST_PAUSE_SECONDS", 0.01),
         (consumer, "LONGEST_PAUSE_SECONDS", 0.05),
         (consumer, "SAVE_SECONDS", 0.05),

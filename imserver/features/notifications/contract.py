@@ -75,8 +75,8 @@ class ConversationWish(Struct, frozen=True):
 class Due(Struct, frozen=True):
     """A user who may have to be told of ``entry``, or has been told.
 
-    ``due``: when to decide, Unix milliseconds; 0: nothing is to be decided. ``notified``: the last entry that the
-    user was told of, at ``notified_at`` (Unix milliseconds); 0: none.
+    ``due``: when to decide, Unix milliseconds; 0: nothing is to be decided. ``notified``: the last entry
+    that the user was told of, at ``notified_at`` (Unix milliseconds); 0: none.
     """
 
     user: str

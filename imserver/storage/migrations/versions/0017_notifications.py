@@ -67,8 +67,8 @@ def upgrade() -> None:
         **KEY_ORDER,
     )
     # A user who may have to be told of ``entry_id``. ``due``: when to decide, Unix milliseconds; 0: nothing
-    # is to be decided. ``notified_id``: the last entry that the user was told of (0: none), at ``notified_at``, Unix
-    # milliseconds.
+    # is to be decided. ``notified_id``: the last entry that the user was told of (0: none), at
+    # ``notified_at``, Unix milliseconds.
     op.create_table(
         "notify_due",
         sa.Column("app", name(), primary_key=True),
