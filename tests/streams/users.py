@@ -240,7 +240,7 @@ class BotNode(Node):
                 self.receivers.bots[name] = bot.account.user
                 assert rows.set_url(APP_OF_BOTS, bot.account.id, f"https://{name}/", f"secret of {name}")
         self.watched: dict[str, Signal] = {}
-        messaging = SimpleNamespace(follower=SimpleNamespace(watched=self.watched))
+        messaging = SimpleNamespace(follower=SimpleNamespace(watch=self.watch))
         self.hooks = BotHooks(
             self.store,
             rows,
@@ -262,6 +262,9 @@ class BotNode(Node):
 
     def send(self, receiver: str, *texts: str) -> None:
         self.append(APP_OF_BOTS, self.receivers.bots[receiver], texts)
+
+    def watch(self, news: Signal, apps: Collection[str]) -> None:
+        self.watched = dict.fromkeys(apps, news)
 
     def committed(self, app: str, _first: int, _last: int, _entries: list[Entry]) -> None:
         if app in self.watched:
