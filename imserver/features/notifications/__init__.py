@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from imserver.feature import Feature
+from imserver.features.notifications import api, token_api
 from imserver.features.notifications.parts import build
+from imserver.features.notifications.problems import PROBLEMS
 from imserver.features.notifications.settings import (
     NotificationSettings,
     NotifyOfApp,
@@ -19,4 +21,6 @@ FEATURE = Feature(
     app_settings=NotifyOfApp,
     check=check,
     findings=findings,
+    operations=(*api.routes.rows, *token_api.routes.rows),
+    problems=PROBLEMS,
 )

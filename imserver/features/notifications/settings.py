@@ -8,10 +8,18 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from imserver.auth.rates import Rate
 from imserver.config.declared import Secret, about
 from imserver.config.settings import Amount, Config, Finding, TenantSettings, app_settings_of, settings_of
 from imserver.config.values import Locations
 
+AN_HOUR: Final = 3600.0
+SUBSCRIPTION_REQUESTS: Final = 60
+TEST_REQUESTS: Final = 60
+SUBSCRIPTIONS: Final = Rate(
+    "notify_endpoint", "endpoints that users add", "user", f"{SUBSCRIPTION_REQUESTS} an hour", "429"
+)
+TESTS: Final = Rate("notify_test", "tests of notifications", "user", f"{TEST_REQUESTS} an hour", "429")
 _CONTACT: Final = re.compile(r"(mailto:[^\s@<>]+@[^\s@<>]+|https://\S+)?")
 
 
