@@ -18,7 +18,7 @@ from imserver.node import http_servers as servers
 from imserver.node.feature_list import declarations_of, load_core, load_features
 from imserver.node.http_servers import refuse_open_demo
 from imserver.node.serve import banner, has_terminal
-from imserver.process import DataDirectory, connection_limit, hold_signals, raise_file_limit
+from imserver.process import DataDirectory, connection_limit, derive_key, hold_signals, raise_file_limit
 from imserver.storage.address import DRIVERS, database_address
 from imserver.supervisor import listening
 from imserver.supervisor.children import DRAIN, FORWARDED, ROLL, Children, SignalQueue
@@ -309,6 +309,7 @@ def preload_modules(config: Config) -> None:
     for name in names:
         importlib.import_module(name)
     mimetypes.init()
+    derive_key(b"", "")  # with its first digest, OpenSSL loads its algorithms
     own = load_features(config)
     features = (*load_core(), *own)
     for feature in features:
