@@ -16,6 +16,7 @@ from imserver.auth.identifiers import UNSHOWABLE
 from imserver.features.accounts.mailing import Mail
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.notifications.contract import ConversationWish, Level, Wishes
+from imserver.features.notifications.times import zone_of
 from imserver.model import id_of
 from imserver.storage.contract import Account
 from imserver.storage.log.bots import EVERYBODY
@@ -272,12 +273,10 @@ def clean(text: str) -> str:
 
 
 def _time(time_ms: int, zone: str, language: str) -> str:
-    from zoneinfo import ZoneInfo
-
     try:
-        moment = datetime.fromtimestamp(time_ms / 1000, ZoneInfo(zone))
-    except (ValueError, OverflowError, OSError, LookupError):
-        return ""
+        moment = datetime.fromtimestamp(time_ms / 1000, zone_of(zone))
+    except (ValueError, OverflowError, OSError):
+        return ""  # a clock of a client was far wrong
     if language == "zh":
         text = f"{moment.month}月{moment.day}日 {moment:%H:%M}"
     else:
