@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 from msgspec import Struct
 
 from imserver.config.settings import settings_of
 from imserver.core.core import Core, FeatureParts
 from imserver.features.notifications.notifier import Notifier
+from imserver.features.notifications.pushes import PushNotifications
 from imserver.features.notifications.rows import NotificationRows
-from imserver.features.notifications.settings import AppNotifySettings, NotificationSettings, rules_of
+from imserver.features.notifications.settings import VAPID, NotificationSettings, rules_in
 from imserver.features.notifications.tokens import ActionTokens
 from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks import webhooks_of
@@ -17,12 +21,18 @@ from imserver.transport.public_requests import PublicRequests
 
 
 class NotificationParts(Struct, frozen=True):
-    """The services for routes and other features."""
+    """The services for routes and other features.
+
+    ``wake``: there is something to be sent. ``results``: kind and result → the number of notifications.
+    """
 
     rows: NotificationRows
     notifier: Notifier
     webpush: WebPush
     tokens: ActionTokens
+    pushes: PushNotifications
+    wake: Callable[[], object]
+    results: Mapping[tuple[str, str], int]
 
 
 def notifications_of(core: Core) -> NotificationParts:
@@ -33,18 +43,19 @@ def notifications_of(core: Core) -> NotificationParts:
 
 def build(core: Core) -> FeatureParts:
     """Build them, and join them to the core."""
-    feeds = webhooks_of(core).feeds
+    webhooks = webhooks_of(core)
+    feeds = webhooks.feeds
     settings = settings_of(core.config, NotificationSettings)
     rows = NotificationRows(core.store)
     rows.added = feeds.added
     lease = DeliveryLease()
     requests = PublicRequests(settings.allow_loopback)
-    webpush = WebPush(requests, settings, core.key_for("vapid"), core.config.app.http_url)
+    webpush = WebPush(requests, settings, core.key_for(VAPID), core.config.app.http_url)
     tokens = ActionTokens(core.key_for("notification tokens"))
+    rules = partial(rules_in, core.tenants)
 
-    def rules(app: str) -> AppNotifySettings | None:
-        tenant = core.tenants.get(app)
-        return None if tenant is None else rules_of(tenant)
+    def wake() -> None:
+        """Nothing sends yet."""
 
     notifier = Notifier(
         core.store,
@@ -56,11 +67,14 @@ def build(core: Core) -> FeatureParts:
         core.accounts,
         core.relations,
         lease,
-        wake=lambda: None,
+        wake,
+        tokens.make,
     )
     core.receipts.on_read.append(notifier.read)
+    pushes = PushNotifications(rows, wake, rules)
+    webhooks.on_absent.append(pushes.absent)
     return FeatureParts(
-        NotificationParts(rows, notifier, webpush, tokens),
+        NotificationParts(rows, notifier, webpush, tokens, pushes, wake, {}),
         run=(notifier.run,),
         drain=notifier.stop,
         stop=webpush.close,
