@@ -579,11 +579,14 @@ export class ConversationView {
   /** @param {Conversation} conversation */
   async #loadRules(conversation) {
     if (!conversation.group || !this.session.isOnline) return;
+    const { membership } = conversation;
     try {
       const { pin, muted_until: mutedUntil } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
+      if (conversation.membership !== membership) return this.#loadRules(conversation); // we joined or left meanwhile
       if (conversation === this.open) this.#membersPin = pin === "member";
       Object.assign(conversation, { mutedUntil, left: false });
     } catch (error) {
+      if (conversation.membership !== membership) return this.#loadRules(conversation);
       if (error instanceof ApiError && error.code === "unknown_group") conversation.left = true; // else only the owner and admins pin
     }
     this.draw();

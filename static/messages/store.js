@@ -26,6 +26,7 @@ const MAX_STREAMED = 200;
  * @property {string} name             of a group
  * @property {string} role             ours in a group
  * @property {boolean} left            we are not in the group any more
+ * @property {number} membership       id of the newest live entry by which we joined or left; 0: none
  * @property {number} mutedUntil       until then we cannot write in the group, in Unix seconds; 0: we can
  * @property {number} unread           number of unread messages
  * @property {number} mentions         how many of them mention us
@@ -267,8 +268,8 @@ export class Store {
     if (entry.kind === "group" && entry.meta?.change === "rename") conversation.name = String(entry.meta.name ?? "");
     if ((entry.meta?.users ?? [entry.from]).includes(self)) {
       if (entry.kind === "group" && entry.meta?.role) Object.assign(conversation, { role: entry.meta.role, mutedUntil: entry.meta.muted_until ?? 0 });
-      else if (entry.kind === "join") Object.assign(conversation, { role: "member", left: false });
-      else if (entry.kind === "leave") conversation.left = true;
+      else if (entry.kind === "join") Object.assign(conversation, { role: "member", left: false, membership: entry.id });
+      else if (entry.kind === "leave") Object.assign(conversation, { left: true, membership: entry.id });
     }
     if (!known && conversation.group) this.load().catch(() => {}); // its name
     if (isRevision(entry)) this.#revise(conversation, entry);
@@ -746,7 +747,7 @@ export function keyOf({ id, group, peer }) {
  */
 function emptyConversation(id, group, peer) {
   return {
-    id, group, peer, name: "", role: "", left: false, mutedUntil: 0, unread: 0, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
+    id, group, peer, name: "", role: "", left: false, membership: 0, mutedUntil: 0, unread: 0, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
     hasNewer: false, oldest: 0, newest: 0, cached: false, pending: null, loading: null, peerRead: 0, peerReceived: 0,
   };
 }

@@ -2,9 +2,51 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from imserver.core.core import Core, FeatureParts
+from imserver.features.notifications.notifier import Notifier
+from imserver.features.notifications.rows import NotificationRows
+from imserver.features.notifications.settings import AppNotifySettings, rules_of
+from imserver.features.webhooks import webhooks_of
+from imserver.streams.consumer import DeliveryLease
+
+
+class NotificationParts(Struct, frozen=True):
+    """The services for routes and other features."""
+
+    rows: NotificationRows
+    notifier: Notifier
+
+
+def notifications_of(core: Core) -> NotificationParts:
+    """The parts of notifications on a node."""
+    parts: NotificationParts = core.features["notifications"].service
+    return parts
 
 
 def build(core: Core) -> FeatureParts:
     """Build them, and join them to the core."""
-    return FeatureParts()
+    feeds = webhooks_of(core).feeds
+    rows = NotificationRows(core.store)
+    rows.added = feeds.added
+    lease = DeliveryLease()
+
+    def rules(app: str) -> AppNotifySettings | None:
+        tenant = core.tenants.get(app)
+        return None if tenant is None else rules_of(tenant)
+
+    notifier = Notifier(
+        core.store,
+        rows,
+        feeds.events,
+        core.messaging.follower,
+        lambda: core.registry.lease.node,
+        rules,
+        core.accounts,
+        core.relations,
+        lease,
+        wake=lambda: None,
+    )
+    core.receipts.on_read.append(notifier.read)
+    return FeatureParts(NotificationParts(rows, notifier), run=(notifier.run,), drain=notifier.stop)
