@@ -306,7 +306,7 @@ def _hash(name: str) -> int:
 @cache
 def _words(language: str) -> dict[str, str]:
     words: dict[str, str] = msgspec.json.decode(
-        (assets.TEMPLATES / "notifications" / f"words.{language}.json").read_bytes()
+        (assets.TEMPLATES / "notifications" / f"mail.{language}.json").read_bytes()
     )
     return words
 
