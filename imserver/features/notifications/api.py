@@ -401,7 +401,7 @@ def test(api: NotificationApi, call: Call, request: Acting) -> NotificationTestA
     deliveries = [delivery_of_test(each, time()) for each in found if each.enabled]
     if deliveries:
         api.parts.rows.add_deliveries(deliveries)
-        api.parts.wake()
+        api.parts.deliveries.wake()
     return NotificationTestAnswer(len(deliveries))
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from imserver.features.notifications.parts import notifications_of
 from imserver.metric_table import Metric, counter
-
-
-def _results(node: Any) -> dict[tuple[str, str], int]:
-    return dict(notifications_of(node).results)
-
 
 METRICS: Final[tuple[Metric, ...]] = (
     counter(
         "imserver_notifications_total",
         "Notifications by kind, and what became of them",
-        lambda node: _results(node),
+        lambda node: dict(notifications_of(node).deliveries.counts),
         label="kind result",
     ),
     counter(

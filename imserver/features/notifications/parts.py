@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 
 from msgspec import Struct
 
 from imserver.config.settings import settings_of
 from imserver.core.core import Core, FeatureParts
+from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.notifier import Notifier
 from imserver.features.notifications.pushes import PushNotifications
 from imserver.features.notifications.rows import NotificationRows
@@ -21,18 +21,14 @@ from imserver.transport.public_requests import PublicRequests
 
 
 class NotificationParts(Struct, frozen=True):
-    """The services for routes and other features.
-
-    ``wake``: there is something to be sent. ``results``: kind and result → the number of notifications.
-    """
+    """The services for routes and other features."""
 
     rows: NotificationRows
     notifier: Notifier
     webpush: WebPush
     tokens: ActionTokens
     pushes: PushNotifications
-    wake: Callable[[], object]
-    results: Mapping[tuple[str, str], int]
+    deliveries: Deliveries
 
 
 def notifications_of(core: Core) -> NotificationParts:
@@ -55,7 +51,7 @@ def build(core: Core) -> FeatureParts:
     rules = partial(rules_in, core.tenants)
 
     def wake() -> None:
-        """Nothing sends yet."""
+        deliveries.wake()
 
     notifier = Notifier(
         core.store,
@@ -70,12 +66,18 @@ def build(core: Core) -> FeatureParts:
         wake,
         tokens.make,
     )
+    deliveries = Deliveries(rows, webpush, notifier.is_read, lease, feeds.wants, settings.requests_per_host)
     core.receipts.on_read.append(notifier.read)
-    pushes = PushNotifications(rows, wake, rules)
+    pushes = PushNotifications(rows, deliveries.wake, rules)
     webhooks.on_absent.append(pushes.absent)
+
+    def drain() -> None:
+        deliveries.stop()
+        notifier.stop()
+
     return FeatureParts(
-        NotificationParts(rows, notifier, webpush, tokens, pushes, wake, {}),
-        run=(notifier.run,),
-        drain=notifier.stop,
+        NotificationParts(rows, notifier, webpush, tokens, pushes, deliveries),
+        run=(notifier.run, deliveries.run),
+        drain=drain,
         stop=webpush.close,
     )
