@@ -36,7 +36,7 @@ def _no_metrics() -> Sequence[Metric]:
     return ()
 
 
-class Feature(Struct, frozen=True):
+class Feature(Struct, frozen=True, eq=False):
     """One feature or foreign dialect, which a node may do without.
 
     ``build`` makes its parts from those of the core, once for each node. It may raise StartError.

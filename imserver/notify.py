@@ -70,8 +70,9 @@ Silent = Annotated[bool, Meta(extra_json_schema={"const": False})]
 NotifyField = Annotated[
     Notify | Silent,
     _about(
-        "The notification of users who are not online and have notifications; false: there is none. Its "
-        f"fields have at most {MAX_NOTIFY_BYTES} bytes of JSON together."
+        "The notification of the message; false: it has none. A push that is not stored notifies nobody "
+        "without this field, and with it the users who are offline. Its fields have at most "
+        f"{MAX_NOTIFY_BYTES} bytes of JSON together."
     ),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from typing import Annotated, Final
 
@@ -20,6 +21,8 @@ SUBSCRIPTIONS: Final = Rate(
     "notify_endpoint", "endpoints that users add", "user", f"{SUBSCRIPTION_REQUESTS} an hour", "429"
 )
 TESTS: Final = Rate("notify_test", "tests of notifications", "user", f"{TEST_REQUESTS} an hour", "429")
+P256_ORDER: Final = 0xFFFFFFFF_00000000_FFFFFFFF_FFFFFFFF_BCE6FAAD_A7179E84_F3B9CAC2_FC632551
+"""The order of the curve P-256: its private keys are the numbers below it, except 0."""
 _CONTACT: Final = re.compile(r"(mailto:[^\s@<>]+@[^\s@<>]+|https://\S+)?")
 
 
@@ -80,8 +83,13 @@ def check(config: Config, locations: Locations) -> None:
     settings = settings_of(config, NotificationSettings)
     if not _CONTACT.fullmatch(settings.contact):
         raise locations.wrong("notifications.contact", "expected a mailto: or https: address")
-    if settings.vapid_key and not re.fullmatch(r"[A-Za-z0-9_-]{43}=?", settings.vapid_key):
-        raise locations.wrong("notifications.vapid_key", "expected 32 bytes in base64url")
+    key = settings.vapid_key.rstrip("=")
+    if key:
+        is_key = re.fullmatch(r"[A-Za-z0-9_-]{43}", key) is not None
+        if not is_key or not 0 < int.from_bytes(urlsafe_b64decode(key + "="), "big") < P256_ORDER:
+            raise locations.wrong(
+                "notifications.vapid_key", "expected a private key of P-256: 32 bytes in base64url"
+            )
 
 
 def findings(config: Config, _shared: bool) -> Iterator[Finding]:
