@@ -67,6 +67,7 @@ def build(core: Core) -> FeatureParts:
         tokens.make,
     )
     deliveries = Deliveries(rows, webpush, notifier.is_read, lease, feeds.wants, settings.requests_per_host)
+    notifier.on_lease.append(deliveries.restart)
     core.receipts.on_read.append(notifier.read)
     pushes = PushNotifications(rows, deliveries.wake, rules)
     webhooks.on_absent.append(pushes.absent)
