@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
+
+from imserver.notify import Action as Action
+from imserver.notify import Notify as Notify
 
 ENDPOINT_BYTES = 1000
 """Longest URL of an endpoint."""
@@ -100,30 +103,6 @@ class MailDue(Struct, frozen=True):
     mailed: int = 0
     entry: int = 0
     marks: int = 0
-
-
-class Action(Struct, frozen=True):
-    """A button of a notification. ``url``: what a click opens; ``""``: that of the notification."""
-
-    action: str
-    title: str
-    url: str = ""
-
-
-class Notify(Struct, frozen=True, omit_defaults=True):
-    """What a push or a stored message says about its notification. Fields left out are made from the message.
-
-    ``title``, ``text``, ``url``, ``icon``: shown. ``tag``: a later notification with it replaces this one.
-    ``ttl``: seconds for which push services hold it.
-    """
-
-    title: str = ""
-    text: str = ""
-    url: str = ""
-    icon: str = ""
-    actions: tuple[Action, ...] = ()
-    tag: str = ""
-    ttl: int | UnsetType = UNSET
 
 
 class Shown(Struct, frozen=True, omit_defaults=True):

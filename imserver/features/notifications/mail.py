@@ -6,6 +6,7 @@ The node that notifies sends them, with one consumer for all apps, because all g
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection
 from math import inf
 from time import time
@@ -19,7 +20,7 @@ from imserver.auth.tenants import Tenants
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import SmtpSettings
-from imserver.features.notifications.contract import MailDue, Wishes
+from imserver.features.notifications.contract import MAIL, MailDue, Wishes
 from imserver.features.notifications.decisions import mail_due, quiet_until
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import rules_of
@@ -39,13 +40,6 @@ TRIES: Final = 24
 """How often a mail that is refused for now is tried, about once an hour."""
 FIRST_TRY_SECONDS: Final = 60
 LONGEST_TRY_SECONDS: Final = 3600
-
-
-class MailCounts(Struct):
-    """Mails since the start: taken by the mail server, and refused for good."""
-
-    sent: int = 0
-    refused: int = 0
 
 
 class _Waiting(Struct, frozen=True):
@@ -86,7 +80,8 @@ class Mails:
         self._page_of = page_of
         self._stop_url = stop_url
         self._site = site
-        self.counts = MailCounts()
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """(``mail``, result) → mails since the start."""
         self._next: dict[str, float] = {}
         """App → when the next mail is due, Unix milliseconds. An app that is not here is to be looked at."""
         self._tries: dict[tuple[str, str], int] = {}
@@ -96,14 +91,15 @@ class Mails:
         self._away = RateLimitedLog(log, "the mail server: %s; trying again")
         self.consumer = Consumer("mails", lease, self._read, self._deliver, until_due=self._until_due)
 
-    def wake(self, app: str = "") -> None:
-        """A mail of this app may be due; ``""``: of any app. Never switches."""
+    def is_due(self, app: str, at: int) -> None:
+        """Mails of an app are due at this time, Unix milliseconds. ``""``: they may be, in any app. Never
+        switches."""
         if not self._smtp.host:
             return
-        if app:
-            self._next.pop(app, None)
-        else:
+        if not app:
             self._next.clear()
+        elif app in self._next:
+            self._next[app] = min(self._next[app], at)
         self.consumer.wake()
 
     def stop(self, seconds: float = 1.0) -> None:
@@ -188,10 +184,10 @@ class Mails:
             if problem.is_temporary and (later := self._next_try(app, due.user, now)):
                 self._settle(app, due, replace(due, due=later), later)
                 return
-            self.counts.refused += 1
+            self.counts[MAIL, "refused"] += 1
             self._refused(app, due.user, problem)
         else:
-            self.counts.sent += 1
+            self.counts[MAIL, "taken"] += 1
             log.info("app %s: the account %s was sent a digest", app, due.user)
         self._tries.pop((app, due.user), None)
         self._settle(app, due, MailDue(due.user, 0, now, entry, marks), following)
