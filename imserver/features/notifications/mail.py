@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 from time import time
 from typing import Final
 
+import msgspec
 from gevent.pool import Pool
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,6 +25,7 @@ from imserver.features.notifications.contract import MAIL, MailDue, Wishes
 from imserver.features.notifications.decisions import mail_due, quiet_until
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import rules_of
+from imserver.features.webhooks.event_rows import NewEvent
 from imserver.logging import RateLimitedLog
 from imserver.model import MAX_ID, id_of
 from imserver.storage.contract import Account
@@ -32,6 +34,7 @@ from imserver.streams.consumer import Consumer, DeliveryLease, Failure
 
 log: Final = logging.getLogger(__name__)
 
+_encode: Final = msgspec.json.Encoder().encode
 AGAIN_SECONDS: Final = 86_400
 """Until the next mail, if the user has read nothing since the last one."""
 DUE_AT_ONCE: Final = 100
@@ -54,7 +57,7 @@ class Mails:
 
     ``apps``: those in which users can be notified. ``page_of``: app → the address of its page for chats;
     ``""``: it has none. ``stop_url``: (app, user) → the address that ends the mails. ``site``: the name of
-    this server in mails.
+    this server in mails. ``wants``: whether the back end of an app wants events of a kind.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Mails:
         page_of: Callable[[str], str],
         stop_url: Callable[[str, str], str],
         site: str,
+        wants: Callable[[str, str], bool],
     ) -> None:
         self._rows = rows
         self._store = store
@@ -80,6 +84,7 @@ class Mails:
         self._page_of = page_of
         self._stop_url = stop_url
         self._site = site
+        self._wants = wants
         self.counts: Counter[tuple[str, str]] = Counter()
         """(``mail``, result) → mails since the start."""
         self._next: dict[str, float] = {}
@@ -120,10 +125,17 @@ class Mails:
         for app in self._apps():
             if self._next.get(app, 0) > now:
                 continue
-            due, next_due = self._rows.mails_due(app, now, DUE_AT_ONCE)
-            if due:  # until there are none it stays due
+            self._next[app] = inf  # what comes meanwhile lowers it, or removes it
+            try:
+                due, next_due = self._rows.mails_due(app, now, DUE_AT_ONCE)
+            except BaseException:
+                self._next.pop(app, None)
+                raise
+            if due:
+                self._next.pop(app, None)
                 return [_Waiting(app, each) for each in due]
-            self._next[app] = inf if next_due is None else next_due
+            if next_due is not None and app in self._next:
+                self._next[app] = min(self._next[app], next_due)
         return None
 
     def _deliver(self, batch: list[_Waiting]) -> Failure | None:
@@ -186,16 +198,28 @@ class Mails:
                 return
             self.counts[MAIL, "refused"] += 1
             self._refused(app, due.user, problem)
+            events = []
         else:
             self.counts[MAIL, "taken"] += 1
             log.info("app %s: the account %s was sent a digest", app, due.user)
-        self._tries.pop((app, due.user), None)
-        self._settle(app, due, MailDue(due.user, 0, now, entry, marks), following)
+            events = self._events(app, due.user)
+        self._settle(app, due, MailDue(due.user, 0, now, entry, marks), following, events)
 
-    def _settle(self, app: str, before: MailDue, after: MailDue, meanwhile_ms: int) -> None:
+    def _settle(
+        self, app: str, before: MailDue, after: MailDue, meanwhile_ms: int, events: Sequence[NewEvent] = ()
+    ) -> None:
         """Store the result. ``meanwhile_ms``: when a mail about what has come meanwhile is due."""
-        self._rows.set_mailed(app, before, after, meanwhile_ms)
+        self._rows.set_mailed(app, before, after, meanwhile_ms, events)
         self._next.pop(app, None)
+        if not after.due:
+            self._tries.pop((app, before.user), None)
+
+    def _events(self, app: str, user: str) -> list[NewEvent]:
+        """What the back end of an app hears of a mail."""
+        if not self._wants(app, "notified"):
+            return []
+        facts = {"user": user, "kind": MAIL, "conversation": 0, "entry": 0, "endpoint": 0}
+        return [NewEvent(app, user, "notified", _encode(facts))]
 
     def _account(self, app: str, user: str) -> Account | None:
         """The account of a user; None: there is none with an address, or the app notifies nobody."""

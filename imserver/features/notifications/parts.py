@@ -71,6 +71,7 @@ def build_mails(
         page_of,
         stop_url,
         urlsplit(server).netloc,
+        webhooks_of(core).feeds.wants,
     )
 
 
