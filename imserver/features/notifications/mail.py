@@ -91,24 +91,35 @@ class Mails:
         """App → when the next mail is due, Unix milliseconds. An app that is not here is to be looked at."""
         self._tries: dict[tuple[str, str], int] = {}
         """(app, user) → how often the mail server has refused the mail for now."""
+        self._has_ended = False
         self._sending = Pool(SENDING_AT_ONCE)
         self._refused = RateLimitedLog(log, "app %s: no mail to the account %s: %s")
         self._away = RateLimitedLog(log, "the mail server: %s; trying again")
-        self.consumer = Consumer("mails", lease, self._read, self._deliver, until_due=self._until_due)
+        self.consumer = self._consumer()
+
+    def _consumer(self) -> Consumer[list[_Waiting]]:
+        return Consumer("mails", self._lease, self._read, self._deliver, until_due=self._until_due)
 
     def is_due(self, app: str, at: int) -> None:
-        """Mails of an app are due at this time, Unix milliseconds. ``""``: they may be, in any app. Never
-        switches."""
+        """Mails of an app are due at this time, Unix milliseconds. Never switches."""
         if not self._smtp.host:
             return
-        if not app:
-            self._next.clear()
-        elif app in self._next:
+        if app in self._next:
             self._next[app] = min(self._next[app], at)
+        self.consumer.wake()
+
+    def restart(self) -> None:
+        """This node has got the lease, and another one may have sent mails meanwhile. Never switches."""
+        if not self._smtp.host or self._has_ended:
+            return
+        self.consumer.stop()
+        self.consumer = self._consumer()
+        self._next.clear()
         self.consumer.wake()
 
     def stop(self, seconds: float = 1.0) -> None:
         """Send nothing more. Mails that are being sent have some time. Switches."""
+        self._has_ended = True
         self.consumer.stop()
         self._sending.join(timeout=seconds)
         self._sending.kill()

@@ -130,8 +130,8 @@ class Notifier:
     """Owner of the lease, and of a consumer for each app in which somebody can be notified.
 
     ``lease`` is shared with what sends the deliveries, which ``wake`` wakes. ``node``: the name of this node.
-    ``make_token``: makes the token with which a notification is answered. ``mail``: (app, Unix milliseconds)
-    when mails of an app are due; an app ``""``: this node has got the lease.
+    ``make_token``: makes the token with which a notification is answered. ``mail``: called with an app,
+    and when mails in it are due (Unix milliseconds).
     """
 
     def __init__(
@@ -159,6 +159,8 @@ class Notifier:
         self._relations = relations
         self.lease = lease
         self._wake = wake
+        self.on_lease: list[Callable[[], object]] = []
+        """Called when this node has got the lease, and another one may have had it before."""
         self._make_token = make_token
         self._mail = mail
         self._followed: dict[str, _FollowedLog] = {}
@@ -272,8 +274,8 @@ class Notifier:
                 if due is not None and app in self._followed:
                     self._followed[app].is_due(due)
             if is_new:
-                self._wake()
-                self._mail("", 0)
+                for begin in self.on_lease:
+                    begin()
 
     def _follow(self, positions: Mapping[str, int]) -> None:
         """Follow the logs of these apps, and no others; none after the end. Never switches."""

@@ -103,10 +103,11 @@ def build(core: Core) -> FeatureParts:
         lease,
         wake,
         tokens.make,
-        lambda app, due_ms: mails.is_due(app, due_ms),
+        lambda app, at: mails.is_due(app, at),
     )
     mails = build_mails(core, rows, lease, tokens, lambda: notifier.apps)
     deliveries = Deliveries(rows, webpush, notifier.is_read, lease, feeds.wants, settings.requests_per_host)
+    notifier.on_lease += [deliveries.restart, mails.restart]
     core.receipts.on_read.append(notifier.read)
     pushes = PushNotifications(rows, deliveries.wake, rules)
     webhooks.on_absent.append(pushes.absent)

@@ -19,6 +19,7 @@ from imserver.features.notifications import digests
 from imserver.features.notifications import mail as module
 from imserver.features.notifications.contract import ConversationWish, QuietHours, Wishes
 from imserver.features.notifications.mail import Mails
+from imserver.features.notifications.parts import notifications_of
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings, NotifyOfApp
 from imserver.features.webhooks.event_rows import EventStore, StoredEvent
@@ -60,6 +61,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterator[Harne
             ),
         )
     )
+    notifications_of(harness.node.core).mails.stop()  # tests send in its place
     yield harness
     harness.close()
 
@@ -109,7 +111,7 @@ class Post:
         before = len(self.sink.messages)
         for user in users:
             self.is_due(user)
-        self.mails.is_due("", 0)
+        self.mails.restart()
         until(lambda: not any(self.due_of(user) for user in users))
         return self.sink.messages[before:]
 
@@ -395,7 +397,7 @@ def test_mails_wait_for_a_server_that_is_away_and_are_not_sent_when_read_meanwhi
     before = len(post.sink.messages)
     for user in (hugo, iris):
         post.is_due(user)
-    post.mails.is_due("", 0)
+    post.mails.restart()
     until(lambda: post.mails.consumer.failures > 2)
     read(hugo, read_later)
     failures = post.mails.consumer.failures
@@ -448,7 +450,7 @@ def test_without_the_lease_or_a_mail_server_nothing_is_sent(node: Harness, post:
     say(ray, pam, "hi")
     post.mails = post.restarted(host="")
     post.is_due(pam)
-    post.mails.is_due("", 0)
+    post.mails.restart()
     assert not post.mails.consumer.is_busy
     post.lease.until = 0
     post.mails = post.restarted()
