@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from imserver.feature import Feature
 from imserver.features.notifications import api, token_api
 from imserver.features.notifications.parts import build
@@ -12,6 +15,17 @@ from imserver.features.notifications.settings import (
     check,
     findings,
 )
+from imserver.metric_table import Metric
+
+_COMMANDS: Final = "imserver.features.notifications.command"
+
+
+def _metrics() -> Sequence[Metric]:
+    # Imported at the first scrape.
+    from imserver.features.notifications.metrics import METRICS
+
+    return METRICS
+
 
 FEATURE = Feature(
     "notifications",
@@ -23,4 +37,9 @@ FEATURE = Feature(
     findings=findings,
     operations=(*api.routes.rows, *token_api.routes.rows),
     problems=PROBLEMS,
+    metrics=_metrics,
+    doctor={
+        "--notify": (_COMMANDS, "notify", "Send a test to the endpoints of a user.", "APP/USER"),
+        "--mail": (_COMMANDS, "mail", "Send a test mail.", "ADDRESS"),
+    },
 )

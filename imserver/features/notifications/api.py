@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import time
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
@@ -21,6 +19,7 @@ from imserver.config.settings import settings_of
 from imserver.core.core import Core
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.settings import SmtpSettings
+from imserver.features.notifications.content import host_of
 from imserver.features.notifications.contract import (
     ENDPOINT_BYTES,
     MUTED_FOR_GOOD,
@@ -30,6 +29,7 @@ from imserver.features.notifications.contract import (
     QuietHours,
     Wishes,
 )
+from imserver.features.notifications.decisions import is_zone
 from imserver.features.notifications.parts import NotificationParts, notifications_of
 from imserver.features.notifications.problems import HTTP_NOTIFICATIONS_OFF, HTTP_UNKNOWN_ENDPOINT
 from imserver.features.notifications.pushes import delivery_of_test
@@ -40,7 +40,7 @@ from imserver.features.notifications.settings import (
     TEST_REQUESTS,
     TESTS,
     NotificationSettings,
-    rules_of,
+    rules_in,
 )
 from imserver.http import field
 from imserver.http.call import Api, Call
@@ -242,8 +242,8 @@ class NotificationApi(Struct, frozen=True):
 
     def require_enabled(self, app: str) -> None:
         """Refuse requests to an app without notifications. Raises ApiProblem."""
-        tenant = self.tenants.get(app)
-        if tenant is not None and not rules_of(tenant).enabled:
+        rules = rules_in(self.tenants, app)
+        if rules is not None and not rules.enabled:
             raise ApiProblem(HTTP_NOTIFICATIONS_OFF)
 
     def mail_possible(self, app: str) -> bool:
@@ -342,7 +342,9 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
         request.language,
         created=int(time()),
     )
-    return _shown(api.parts.rows.add_endpoint(added, api.most))
+    stored = api.parts.rows.add_endpoint(added, api.most)
+    api.parts.notifier.changed()
+    return _shown(stored)
 
 
 @routes.get(
@@ -432,6 +434,8 @@ def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> Wi
     if request.language is not UNSET:
         wished = replace(wished, language=request.language)
     api.parts.rows.set_wishes(call.app, call.user, wished)
+    if wished.mail != "never":
+        api.parts.notifier.changed()
     return _wishes_shown(api, call.app, wished)
 
 
@@ -487,9 +491,13 @@ def update_conversation_wish(
 
 
 def _shown(endpoint: PushEndpoint) -> EndpointShown:
-    host = urlsplit(endpoint.url).hostname or ""
     return EndpointShown(
-        endpoint.id, host, endpoint.device, endpoint.language, endpoint.enabled, endpoint.created
+        endpoint.id,
+        host_of(endpoint.url),
+        endpoint.device,
+        endpoint.language,
+        endpoint.enabled,
+        endpoint.created,
     )
 
 
@@ -518,10 +526,6 @@ def _minutes(text: str) -> int:
 
 def _quiet(given: QuietShape) -> QuietHours:
     """Raises ApiProblem."""
-    try:
-        ZoneInfo(given.zone)
-    except (ValueError, OSError, ZoneInfoNotFoundError):  # OSError: the name of a folder of the database
-        raise ApiProblem(
-            errors.HTTP_INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{given.zone}`"
-        ) from None
+    if not is_zone(given.zone):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{given.zone}`")
     return QuietHours(_minutes(given.begin), _minutes(given.end), given.zone)

@@ -90,6 +90,21 @@ class Due(Struct, frozen=True):
     notified_at: int = 0
 
 
+class MailDue(Struct, frozen=True):
+    """A user who may need a mail at ``due`` (Unix milliseconds; 0: none is needed).
+
+    ``mailed``: when the last one was sent, Unix milliseconds; 0: none was. ``entry``: the last entry of the
+    log then; ``marks``: the version of the user's marks then
+    (:class:`imserver.storage.log.contract.Marks`).
+    """
+
+    user: str
+    due: int
+    mailed: int = 0
+    entry: int = 0
+    marks: int = 0
+
+
 class Shown(Struct, frozen=True, omit_defaults=True):
     """What a service worker or an application gets, as JSON, and shows. Written to ``notify_delivery.body``.
 

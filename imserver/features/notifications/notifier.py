@@ -153,6 +153,8 @@ class Notifier:
         self._relations = relations
         self.lease = lease
         self._wake = wake
+        self.on_lease: list[Callable[[], object]] = []
+        """Called when this node has got the lease, and another one may have had it before."""
         self._make_token = make_token
         self._followed: dict[str, _FollowedLog] = {}
         """The logs that this node follows; none without the lease."""
@@ -265,7 +267,8 @@ class Notifier:
                 if due is not None and app in self._followed:
                     self._followed[app].is_due(due)
             if is_new:
-                self._wake()
+                for begin in self.on_lease:
+                    begin()
 
     def _follow(self, positions: Mapping[str, int]) -> None:
         """Follow the logs of these apps, and no others; none after the end. Never switches."""

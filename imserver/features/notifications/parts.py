@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from msgspec import Struct
 
 from imserver.config.settings import settings_of
 from imserver.core.core import Core, FeatureParts
+from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.notifier import Notifier
+from imserver.features.notifications.pushes import PushNotifications
 from imserver.features.notifications.rows import NotificationRows
-from imserver.features.notifications.settings import AppNotifySettings, NotificationSettings, rules_of
+from imserver.features.notifications.settings import VAPID, NotificationSettings, rules_in
 from imserver.features.notifications.tokens import ActionTokens
 from imserver.features.notifications.webpush import WebPush
 from imserver.features.webhooks import webhooks_of
@@ -23,6 +27,8 @@ class NotificationParts(Struct, frozen=True):
     notifier: Notifier
     webpush: WebPush
     tokens: ActionTokens
+    pushes: PushNotifications
+    deliveries: Deliveries
 
 
 def notifications_of(core: Core) -> NotificationParts:
@@ -33,18 +39,19 @@ def notifications_of(core: Core) -> NotificationParts:
 
 def build(core: Core) -> FeatureParts:
     """Build them, and join them to the core."""
-    feeds = webhooks_of(core).feeds
+    webhooks = webhooks_of(core)
+    feeds = webhooks.feeds
     settings = settings_of(core.config, NotificationSettings)
     rows = NotificationRows(core.store)
     rows.added = feeds.added
     lease = DeliveryLease()
     requests = PublicRequests(settings.allow_loopback)
-    webpush = WebPush(requests, settings, core.key_for("vapid"), core.config.app.http_url)
+    webpush = WebPush(requests, settings, core.key_for(VAPID), core.config.app.http_url)
     tokens = ActionTokens(core.key_for("notification tokens"))
+    rules = partial(rules_in, core.tenants)
 
-    def rules(app: str) -> AppNotifySettings | None:
-        tenant = core.tenants.get(app)
-        return None if tenant is None else rules_of(tenant)
+    def wake() -> None:
+        deliveries.wake()
 
     notifier = Notifier(
         core.store,
@@ -56,12 +63,22 @@ def build(core: Core) -> FeatureParts:
         core.accounts,
         core.relations,
         lease,
-        wake=lambda: None,
+        wake,
+        tokens.make,
     )
+    deliveries = Deliveries(rows, webpush, notifier.is_read, lease, feeds.wants, settings.requests_per_host)
+    notifier.on_lease.append(deliveries.restart)
     core.receipts.on_read.append(notifier.read)
+    pushes = PushNotifications(rows, deliveries.wake, rules)
+    webhooks.on_absent.append(pushes.absent)
+
+    def drain() -> None:
+        deliveries.stop()
+        notifier.stop()
+
     return FeatureParts(
-        NotificationParts(rows, notifier, webpush, tokens),
-        run=(notifier.run,),
-        drain=notifier.stop,
+        NotificationParts(rows, notifier, webpush, tokens, pushes, deliveries),
+        run=(notifier.run, deliveries.run),
+        drain=drain,
         stop=webpush.close,
     )

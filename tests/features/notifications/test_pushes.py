@@ -1,12 +1,19 @@
 """Notifications of pushes that are not stored: who gets one, what it shows, and what it costs."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.features.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
+from imserver.features.notifications.contract import (
+    Delivery,
+    PushEndpoint,
+    QuietHours,
+    Shown,
+    Wishes,
+)
 from imserver.features.notifications.pushes import PushNotifications, delivery_of_test
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.model import Event
@@ -81,9 +88,9 @@ def test_each_device_of_an_absent_user_gets_one() -> None:
     )
     pushed.absent(("ann", push(notify)), ("bob", push(notify)))
     assert [(each.user, each.endpoint, each.host) for each in rows.deliveries] == [
-        ("ann", 1, "push1.example"),
-        ("ann", 2, "push2.example"),
-        ("bob", 3, "push3.example"),
+        ("ann", 1, "push1.example:8443"),
+        ("ann", 2, "push2.example:8443"),
+        ("bob", 3, "push3.example:8443"),
     ]
     first = rows.deliveries[0]
     assert (first.kind, first.conversation, first.entry, first.ttl, first.attempts) == ("push", 0, 0, 600, 0)
@@ -147,11 +154,26 @@ def test_a_later_push_with_the_same_tag_replaces_the_first() -> None:
     assert all(len(topic) == 32 for topic in topics)
 
 
-def test_who_wants_no_preview_sees_the_title_only() -> None:
+def test_who_wants_no_preview_sees_no_text() -> None:
     rows = FakeRows(endpoint(1, "ann"), ann=Wishes(preview=False))
     Pushed(rows).absent(("ann", push(Notify("Order 17", "secret"), data=b'{"a":1}', text="")))
     (shown,) = rows.shown
-    assert (shown.title, shown.body, shown.data) == ("Order 17", "", None)
+    assert (shown.title, shown.body, shown.data) == ("New message", "New message", None)
+
+
+def test_an_app_may_hide_texts_and_a_device_has_its_language() -> None:
+    rows = FakeRows(endpoint(1, "ann", language="zh-CN"))
+    Pushed(rows, AppNotifySettings(preview=False)).absent(("ann", push(Notify("Order 17", "secret", "/17"))))
+    (shown,) = rows.shown
+    assert (shown.title, shown.body, shown.url) == ("新消息", "新消息", "/17")
+
+
+def test_quiet_hours_postpone_it() -> None:
+    minute = datetime.now(UTC).hour * 60 + datetime.now(UTC).minute
+    quiet = QuietHours(minute, (minute + 120) % 1440)
+    rows = FakeRows(endpoint(1, "ann"), ann=Wishes(quiet=quiet))
+    Pushed(rows).absent(("ann", push(Notify())))
+    assert 3600_000 < rows.deliveries[0].next_try - rows.deliveries[0].created * 1000 <= 7200_000
 
 
 def test_an_endpoint_that_is_switched_off_gets_none() -> None:
