@@ -128,7 +128,7 @@ class FakeNode:
             "oauth": SimpleNamespace(
                 service=SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login)
             ),
-            "notifications": SimpleNamespace(service=SimpleNamespace()),
+            "notifications": SimpleNamespace(service=SimpleNamespace(webpush=SimpleNamespace(public_key=""))),
             "pusher": SimpleNamespace(service=SimpleNamespace(apps=apps_of())),
         }
         self.apps: dict[str, Any] = {}
