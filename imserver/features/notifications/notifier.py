@@ -85,6 +85,10 @@ def no_token(_app: str, _user: str, _endpoint: int, _conversation: int, _entry: 
     return ""
 
 
+def no_mail(_app: str, _due_ms: int) -> None:
+    """Users get no mail."""
+
+
 class _Work(Struct):
     """What is looked at together: entries up to a position, or dues."""
 
@@ -128,7 +132,8 @@ class Notifier:
     """Owner of the lease, and of a consumer for each app in which somebody can be notified.
 
     ``lease`` is shared with what sends the deliveries, which ``wake`` wakes. ``node``: the name of this node.
-    ``make_token``: makes the token with which a notification is answered.
+    ``make_token``: makes the token with which a notification is answered. ``mail``: called with an app,
+    and when mails in it are due (Unix milliseconds).
     """
 
     def __init__(
@@ -144,6 +149,7 @@ class Notifier:
         lease: DeliveryLease,
         wake: Callable[[], object],
         make_token: MakeToken = no_token,
+        mail: Callable[[str, int], object] = no_mail,
     ) -> None:
         self._store = store
         self.rows = rows
@@ -155,7 +161,10 @@ class Notifier:
         self._relations = relations
         self.lease = lease
         self._wake = wake
+        self.on_lease: list[Callable[[], object]] = []
+        """Called when this node has got the lease, and another one may have had it before."""
         self._make_token = make_token
+        self._mail = mail
         self._followed: dict[str, _FollowedLog] = {}
         """The logs that this node follows; none without the lease."""
         self.apps: frozenset[str] = frozenset()
@@ -267,7 +276,8 @@ class Notifier:
                 if due is not None and app in self._followed:
                     self._followed[app].is_due(due)
             if is_new:
-                self._wake()
+                for begin in self.on_lease:
+                    begin()
 
     def _follow(self, positions: Mapping[str, int]) -> None:
         """Follow the logs of these apps, and no others; none after the end. Never switches."""
@@ -329,6 +339,8 @@ class Notifier:
         )
         if decided.deliveries:
             self._wake()
+        if decided.mail:
+            self._mail(app, min(decided.mail.values()))
 
     def _facts(self, app: str, dues: Sequence[Due]) -> _Facts:
         by_conversation: dict[int, list[str]] = {}

@@ -19,6 +19,7 @@ from imserver.features.notifications.contract import (
     ConversationWish,
     Delivery,
     Due,
+    MailDue,
     PushEndpoint,
     Wishes,
 )
@@ -232,8 +233,8 @@ class NotificationRows:
         def work(sql: PooledStatements) -> None:
             if mail:
                 _follow(sql, app)
-            row = (app, user, text, mail, 0, 0)
-            sql.insert_new("notify_person", "app, member, wishes, mail, mail_due, mailed", [row])
+            columns = "app, member, wishes, mail, mail_due, mailed, mailed_id, mailed_marks"
+            sql.insert_new("notify_person", columns, [(app, user, text, mail, 0, 0, 0, 0)])
             sql.execute(
                 f"UPDATE notify_person SET wishes = %s, mail = %s{'' if mail else ', mail_due = 0'} "
                 "WHERE app = %s AND member = %s",
@@ -372,9 +373,10 @@ class NotificationRows:
             )
             _add_deliveries(sql, deliveries)
             sql.execute_many(
-                "UPDATE notify_person SET mail_due = %s WHERE app = %s AND member = %s AND mail = 1 "
-                "AND (mail_due = 0 OR mail_due > %s)",
-                [(due, app, user, due) for user, due in sorted(mail.items())],
+                # One that stays is changed, too: set_mailed() sees that more is to be mailed.
+                "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 OR mail_due > %s THEN %s "
+                "ELSE mail_due + 1 END WHERE app = %s AND member = %s AND mail = 1",
+                [(due, due, app, user) for user, due in sorted(mail.items())],
             )
 
         self._store.write_or(None, work)
@@ -427,22 +429,43 @@ class NotificationRows:
 
     # --- mail -----------------------------------------------------------------------------------------------
 
-    def mails_due(self, app: str, now_ms: int, limit: int) -> tuple[list[tuple[str, int]], int | None]:
-        """The users who may need a mail now, each with the time of the last one (0: none), and when the next
-        user may need one (None: never); all in Unix milliseconds."""
+    def mails_due(self, app: str, now_ms: int, limit: int) -> tuple[list[MailDue], int | None]:
+        """The users who may need a mail now, and when (Unix milliseconds; None: never) the next one may."""
         statement = (
-            "SELECT member, mailed, mail_due FROM notify_person WHERE app = %s AND mail_due > 0 "
-            "ORDER BY mail_due LIMIT %s"
+            "SELECT member, mail_due, mailed, mailed_id, mailed_marks FROM notify_person "
+            "WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
         )
-        rows = self._store.rows(statement, (app, limit + 1))
-        due = [(text_of(user), mailed) for user, mailed, at in rows[:limit] if at <= now_ms]
-        return due, rows[len(due)][2] if len(rows) > len(due) else None
+        found = [MailDue(text_of(row[0]), *row[1:]) for row in self._store.rows(statement, (app, limit + 1))]
+        due = [one for one in found[:limit] if one.due <= now_ms]
+        return due, found[len(due)].due if len(found) > len(due) else None
 
-    def set_mailed(self, app: str, user: str, mailed_ms: int, next_due_ms: int) -> None:
-        """A user has got a mail, and may need the next one at ``next_due_ms`` (0: not before there is
-        something new)."""
-        statement = "UPDATE notify_person SET mailed = %s, mail_due = %s WHERE app = %s AND member = %s"
-        self._store.execute(statement, (mailed_ms, next_due_ms, app, user))
+    def set_mailed(
+        self,
+        app: str,
+        before: MailDue,
+        after: MailDue,
+        meanwhile_ms: int,
+        events: Sequence[NewEvent] = (),
+    ) -> None:
+        """Store ``after`` in place of ``before``, which is as :meth:`mails_due` returned it.
+
+        If more was to be mailed meanwhile, the next mail is due at ``meanwhile_ms``. ``events`` are added to
+        the feed of the app.
+        """
+        statement = (
+            "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 THEN 0 WHEN mail_due = %s THEN %s "
+            "ELSE %s END, mailed = %s, mailed_id = %s, mailed_marks = %s WHERE app = %s AND member = %s"
+        )
+        last = after.mailed, after.entry, after.marks
+        values = (before.due, after.due, meanwhile_ms, *last, app, before.user)
+
+        def work(sql: PooledStatements) -> dict[str, int]:
+            sql.execute(statement, values)
+            return add_events(sql, events)
+
+        nothing: dict[str, int] = {}
+        if heads := self._store.write_or(nothing, work):
+            self.added(heads)
 
 
 _APPS: Final = "SELECT app, entry_id FROM notify_app"

@@ -7,6 +7,7 @@ from imserver.features.notifications.contract import (
     ConversationWish,
     Delivery,
     Due,
+    MailDue,
     PushEndpoint,
     QuietHours,
     Wishes,
@@ -219,16 +220,27 @@ def test_mails_are_due_once_and_only_for_users_who_get_mail(rows: NotificationRo
     rows.set_wishes(APP, "b", Wishes(mail="soon"))
     rows.set_wishes(APP, "c", Wishes())
     rows.decide(APP, [], [], [], {"a": 500, "b": 900, "c": 100, "x": 100})
-    rows.decide(APP, [], [], [], {"a": 600})
     assert rows.mails_due(APP, 400, 9) == ([], 500)
-    assert rows.mails_due(APP, 500, 9) == ([("a", 0)], 900)
-    assert rows.mails_due(APP, 900, 1) == ([("a", 0)], 900)
-    rows.set_mailed(APP, "a", 505, 0)
-    assert rows.mails_due(APP, 900, 9) == ([("b", 0)], None)
-    rows.set_mailed(APP, "b", 905, 2000)
-    assert rows.mails_due(APP, 2000, 9) == ([("b", 905)], None)
+    a, b = MailDue("a", 500), MailDue("b", 900)
+    assert rows.mails_due(APP, 500, 9) == ([a], 900)
+    assert rows.mails_due(APP, 900, 1) == ([a], 900)
+    rows.set_mailed(APP, a, MailDue("a", 0, 505, 7, 3), 0)
+    assert rows.mails_due(APP, 900, 9) == ([b], None)
+    rows.set_mailed(APP, b, MailDue("b", 2000, 905, 7, 3), 0)
+    assert rows.mails_due(APP, 2000, 9) == ([MailDue("b", 2000, 905, 7, 3)], None)
     rows.set_wishes(APP, "b", Wishes())
-    assert rows.mails_due(APP, 2000, 9) == ([], None)
+    rows.set_mailed(APP, b, MailDue("b", 3000), 4000)
+    assert rows.mails_due(APP, 4000, 9) == ([], None)
+
+
+def test_what_is_to_be_mailed_while_a_mail_is_sent_is_mailed_later(rows: NotificationRows) -> None:
+    rows.set_wishes(APP, "a", Wishes(mail="soon"))
+    rows.decide(APP, [], [], [], {"a": 500})
+    (before,), _ = rows.mails_due(APP, 500, 9)
+    rows.decide(APP, [], [], [], {"a": 1400})
+    assert rows.mails_due(APP, 499, 9) == ([], 501)
+    rows.set_mailed(APP, before, MailDue("a", 0, 505, 7, 3), 1400)
+    assert rows.mails_due(APP, 1400, 9) == ([MailDue("a", 1400, 505, 7, 3)], None)
 
 
 def test_many_rows_at_once(rows: NotificationRows) -> None:
