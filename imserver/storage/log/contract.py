@@ -169,6 +169,16 @@ class Receipt(Struct, frozen=True):
     received: int
 
 
+class ReceiptCount(Struct, frozen=True):
+    """How many other members may read the message ``id`` (``members``), and have received and read it. Bots
+    are not counted."""
+
+    id: int
+    members: int
+    received: int
+    read: int
+
+
 class MarkResult(Struct, frozen=True):
     """Result of setting a position: the new position, and the users to notify.
 
