@@ -2,7 +2,7 @@
 /** The rows of a conversation: messages by their type, system lines and dividers. */
 
 import { cut, fill, make } from "../text.js";
-import { mentions } from "./entries.js";
+import { ALL_NAMES, mentions } from "./entries.js";
 import { formatted, parse } from "./format.js";
 import { button } from "./panel.js";
 
@@ -322,7 +322,7 @@ export class MessageView {
   #text(entry, text) {
     const { words, people, store } = this.session;
     const mentioned = /** @type {string[]} */ (entry.meta?.mentions ?? []);
-    const names = mentioned.map((user) => (user === "all" ? words.messages_all : people.nameOf(user)));
+    const names = mentioned.flatMap((user) => (user === "all" ? ALL_NAMES : [people.nameOf(user)]));
     const short = store.wasStreamed(entry) ? text : startOf(text);
     if (short === text) return directed(make("div", "text", ...formatted(text, names)));
     const id = entry.clientMsgID || entry.id;
