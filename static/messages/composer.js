@@ -390,14 +390,16 @@ export class Composer {
   async #loadCommands(conversation) {
     const { session } = this;
     this.#commands = []; // once
-    if (!conversation.id || !(conversation.group || session.people.card(conversation.peer)?.bot)) return;
+    const { id, group, peer } = conversation;
     try {
-      const { commands } = await session.api("GET", "bots/commands", { conversation: String(conversation.id) });
+      await session.people.load([peer]);
+      if (!group && !session.people.card(peer)?.bot) return;
+      const { commands } = await session.api("GET", "bots/commands", id ? { conversation: String(id) } : { bot: peer }); // a new one has no id
       if (conversation !== this.#conversation) return;
       this.#commands = commands;
       this.#complete();
     } catch {
-      // nothing is completed
+      if (conversation === this.#conversation) this.#commands = null; // nothing is completed until it is typed again
     }
   }
 
