@@ -22,8 +22,11 @@
   const ANSWER_MS = 500;
   /** Pauses between tries to send an action. */
   const RETRIES_MS = [1_000, 4_000, 15_000];
-  /** @type {Record<string, string>} */
-  const NOT_SENT = { en: "Not sent: {text}", zh: "未发送：{text}" };
+  /** @type {Record<string, import("./notifications.js").NotificationWords>} */
+  const WORDS = {
+    en: { reply: "Reply", read: "Mark as read", notSent: "Not sent: {text}" },
+    zh: { reply: "回复", read: "标为已读", notSent: "未发送：{text}" },
+  };
 
   /** TypeScript's types of pages do not have the scope of a worker. @type {any} */
   const scope = self;
@@ -70,15 +73,18 @@
 
   /** @param {Shown} shown */
   const show = async (shown) => {
-    const { kind, tag, title = "", body = "", icon, time, count = 0, actions = [] } = shown;
-    const { url: server, language } = (await record()) ?? { url: location.origin };
+    const { kind, tag, title = "", body = "", icon, time, count = 0, token } = shown;
+    const known = await record();
+    const { reply, read } = wordsOf(known);
+    const actions = shown.actions ?? (kind === "message" && token ? [{ action: "reply", title: reply, type: "text", placeholder: reply }, { action: "read", title: read }] : []);
     await scope.registration.showNotification(title, {
-      body, tag, renotify: true, timestamp: time || Date.now(), dir: "auto", ...(language && { lang: language }),
-      ...(icon && { icon: new URL(icon, server).href }),
-      actions: actions.map((each) => ({ action: each.action, title: each.title, ...(kind === "message" && each.action === "reply" && { type: "text", placeholder: each.title }) })),
-      data: { imserver: shown, count },
+      body, tag, actions, renotify: true, timestamp: time || Date.now(), dir: "auto", lang: known?.language ?? "",
+      ...(icon && { icon: new URL(icon, known?.url ?? location.origin).href }), data: { imserver: shown, count },
     });
   };
+
+  /** @param {NotificationRecord | null} known */
+  const wordsOf = (known) => known?.words ?? WORDS[known?.language.split("-")[0] ?? "en"] ?? WORDS.en;
 
   /** @param {string} tag */
   const close = async (tag) => {
@@ -108,9 +114,7 @@
       if (outcome === "done") return showBadge();
       if (!isReply) return open(shown, "");
       // the text must not be lost: a click on it opens the conversation
-      const { language = "en" } = (await record()) ?? {};
-      const words = NOT_SENT[language.split("-")[0]] ?? NOT_SENT.en;
-      return show({ ...shown, body: words.replace("{text}", () => text ?? ""), actions: [] });
+      return show({ ...shown, body: wordsOf(await record()).notSent.replace("{text}", () => text ?? ""), actions: [] });
     }
     await open(shown, shown.actions?.find((each) => each.action === action)?.url ?? "");
     await showBadge();

@@ -32,6 +32,8 @@ const SYSTEMS = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"],
  * @typedef {"unsupported" | "blocked" | "off" | "on"} NotificationState
  */
 
+/** @typedef {{ reply: string, read: string, notSent: string }} NotificationWords  `notSent` has `{text}` */
+
 /**
  * @typedef {object} NotificationOptions
  * @property {string} [worker]    address of the service worker; without it the page has registered one
@@ -39,6 +41,7 @@ const SYSTEMS = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"],
  * @property {string} [page]      address that a click opens, in which `{conversation}` and `{id}` stand for the message; default: the scope
  * @property {string} [device]    name of this device in the list of the user's devices; default: the browser and its system
  * @property {string} [language]  of the words that the server adds; default: that of the page
+ * @property {NotificationWords} [words]  of the worker; default: English or Chinese
  */
 
 /**
@@ -53,6 +56,7 @@ const SYSTEMS = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"],
  * @property {number} id        of the endpoint at the server
  * @property {string} page      with `{conversation}` and `{id}`
  * @property {string} language
+ * @property {NotificationWords} [words]
  */
 
 /**
@@ -77,8 +81,8 @@ const SYSTEMS = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"],
 
 /**
  * @typedef {object} NotificationListener
- * @property {(shown: Shown) => void} [open]    the user has clicked on a notification: show what it is about. Without it the worker
- *   opens the address
+ * @property {(shown: Shown) => unknown} [open]  the user has clicked on a notification: show what it is about. Without it, and if it
+ *   returns false, the worker opens the address
  * @property {(shown: Shown) => boolean} [shows]  whether the page shows it already, so that no notification is needed
  */
 
@@ -160,8 +164,7 @@ export function onNotification({ open, shows }) {
   const listen = (/** @type {MessageEvent} */ { data, ports: [port] }) => {
     if (data?.imserver === "shows") port?.postMessage(Boolean(shows?.(data.shown)));
     if (data?.imserver !== "open" || !open) return;
-    port?.postMessage(true);
-    open(data.shown);
+    port?.postMessage(open(data.shown) !== false);
   };
   serviceWorker.addEventListener("message", listen);
   serviceWorker.startMessages();
@@ -186,7 +189,7 @@ async function subscribe(client, registration, key, options) {
   const { language = document.documentElement.lang || navigator.language, device = deviceName(), page = registration.scope } = options;
   const { endpoint, keys } = subscription.toJSON();
   const { id } = await client.api("POST", "notifications/endpoints", { user: client.user, endpoint, keys, device, language });
-  const record = { url: client.httpUrl, app: String(client.app), user: client.user, key, endpoint, id, page, language };
+  const record = { url: client.httpUrl, app: String(client.app), user: client.user, key, endpoint, id, page, language, words: options.words };
   await (await caches.open(CACHE)).put(registration.scope, new Response(JSON.stringify(record)));
   if (renewing.has(client)) return;
   renewing.add(client);

@@ -13,7 +13,6 @@ const KEY = "BP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6Tl
 const OTHER_KEY = `BA${KEY.slice(2)}`;
 const MESSAGE = {
   kind: "message", tag: "c1", title: "Bob", body: "hello", icon: "/media/bob.png", conversation: 1, id: 7, count: 2, time: 5, token: "t1",
-  actions: [{ action: "reply", title: "Reply" }, { action: "read", title: "Mark as read" }],
 };
 
 /** The Cache storage that pages and workers share. */
@@ -164,14 +163,14 @@ it("a page without a worker must name one", async () => {
 
 it("a page answers its worker until it ends that", () => {
   const opened = [];
-  const end = onNotification({ open: ({ id }) => opened.push(id), shows: ({ conversation }) => conversation === 1 });
+  const end = onNotification({ open: ({ id }) => id !== 9 && opened.push(id), shows: ({ conversation }) => conversation === 1 });
   const [listen] = heard.get("message");
   const ask = (imserver, shown) => {
     let answer;
     listen({ data: { imserver, shown }, ports: [{ postMessage: (data) => { answer = data; } }] });
     return answer;
   };
-  assert.deepEqual([ask("shows", MESSAGE), ask("shows", { ...MESSAGE, conversation: 2 }), ask("open", MESSAGE)], [true, false, true]);
+  assert.deepEqual([ask("shows", MESSAGE), ask("shows", { ...MESSAGE, conversation: 2 }), ask("open", MESSAGE), ask("open", { ...MESSAGE, id: 9 })], [true, false, true, false]);
   assert.deepEqual(opened, [7]);
   end();
   assert.deepEqual(heard.get("message"), []);
@@ -238,9 +237,22 @@ it("a push is shown, and a later one of the conversation replaces it", async () 
   const [first, second] = worker.shown;
   assert.equal(worker.shown.length, 2);
   assert.deepEqual([first.title, first.body, first.tag, first.renotify, first.icon, first.timestamp], ["Bob", "and again", "c1", true, "https://im.test/media/bob.png", 5]);
-  assert.deepEqual(first.actions.map(({ action, title, type }) => [action, title, type]), [["reply", "Reply", "text"], ["read", "Mark as read", undefined]]);
+  assert.deepEqual([...first.actions].map(({ action, title, type }) => [action, title, type]), [["reply", "Reply", "text"], ["read", "Mark as read", undefined]]);
   assert.deepEqual([second.title, second.body, second.icon], ["Order 7", "", undefined]);
   assert.equal(worker.badge, 3);
+});
+
+it("actions have the words of the page", async () => {
+  const words = { reply: "Répondre", read: "Lu", notSent: "{text}" };
+  const cases = [[{ language: "zh-CN" }, "回复 标为已读"], [{ language: "fr" }, "Reply Mark as read"], [{ language: "fr", words }, "Répondre Lu"], [null, "Reply Mark as read"]];
+  for (const [record, titles] of cases) {
+    cache.stored.clear();
+    const worker = startWorker({ record });
+    await worker.push(MESSAGE);
+    assert.equal(worker.shown[0].actions.map(({ title }) => title).join(" "), titles);
+    await worker.push({ ...MESSAGE, token: undefined });
+    assert.equal(worker.shown[0].actions.length, 0);
+  }
 });
 
 it("what was read elsewhere goes", async () => {

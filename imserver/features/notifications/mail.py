@@ -6,11 +6,13 @@ The node that notifies sends them, with one consumer for all apps, because all g
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 from time import time
 from typing import Final
 
+import msgspec
 from gevent.pool import Pool
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,10 +21,11 @@ from imserver.auth.tenants import Tenants
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import SmtpSettings
-from imserver.features.notifications.contract import MailDue, Wishes
+from imserver.features.notifications.contract import MAIL, MailDue, Wishes
 from imserver.features.notifications.decisions import mail_due, quiet_until
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import rules_of
+from imserver.features.webhooks.event_rows import NewEvent
 from imserver.logging import RateLimitedLog
 from imserver.model import MAX_ID, id_of
 from imserver.storage.contract import Account
@@ -31,6 +34,7 @@ from imserver.streams.consumer import Consumer, DeliveryLease, Failure
 
 log: Final = logging.getLogger(__name__)
 
+_encode: Final = msgspec.json.Encoder().encode
 AGAIN_SECONDS: Final = 86_400
 """Until the next mail, if the user has read nothing since the last one."""
 DUE_AT_ONCE: Final = 100
@@ -39,13 +43,6 @@ TRIES: Final = 24
 """How often a mail that is refused for now is tried, about once an hour."""
 FIRST_TRY_SECONDS: Final = 60
 LONGEST_TRY_SECONDS: Final = 3600
-
-
-class MailCounts(Struct):
-    """Mails since the start: taken by the mail server, and refused for good."""
-
-    sent: int = 0
-    refused: int = 0
 
 
 class _Waiting(Struct, frozen=True):
@@ -60,7 +57,7 @@ class Mails:
 
     ``apps``: those in which users can be notified. ``page_of``: app → the address of its page for chats;
     ``""``: it has none. ``stop_url``: (app, user) → the address that ends the mails. ``site``: the name of
-    this server in mails.
+    this server in mails. ``wants``: whether the back end of an app wants events of a kind.
     """
 
     def __init__(
@@ -75,6 +72,7 @@ class Mails:
         page_of: Callable[[str], str],
         stop_url: Callable[[str, str], str],
         site: str,
+        wants: Callable[[str, str], bool],
     ) -> None:
         self._rows = rows
         self._store = store
@@ -86,28 +84,42 @@ class Mails:
         self._page_of = page_of
         self._stop_url = stop_url
         self._site = site
-        self.counts = MailCounts()
+        self._wants = wants
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """(``mail``, result) → mails since the start."""
         self._next: dict[str, float] = {}
         """App → when the next mail is due, Unix milliseconds. An app that is not here is to be looked at."""
         self._tries: dict[tuple[str, str], int] = {}
         """(app, user) → how often the mail server has refused the mail for now."""
+        self._has_ended = False
         self._sending = Pool(SENDING_AT_ONCE)
         self._refused = RateLimitedLog(log, "app %s: no mail to the account %s: %s")
         self._away = RateLimitedLog(log, "the mail server: %s; trying again")
-        self.consumer = Consumer("mails", lease, self._read, self._deliver, until_due=self._until_due)
+        self.consumer = self._consumer()
 
-    def wake(self, app: str = "") -> None:
-        """A mail of this app may be due; ``""``: of any app. Never switches."""
+    def _consumer(self) -> Consumer[list[_Waiting]]:
+        return Consumer("mails", self._lease, self._read, self._deliver, until_due=self._until_due)
+
+    def is_due(self, app: str, at: int) -> None:
+        """Mails of an app are due at this time, Unix milliseconds. Never switches."""
         if not self._smtp.host:
             return
-        if app:
-            self._next.pop(app, None)
-        else:
-            self._next.clear()
+        if app in self._next:
+            self._next[app] = min(self._next[app], at)
+        self.consumer.wake()
+
+    def restart(self) -> None:
+        """This node has got the lease, and another one may have sent mails meanwhile. Never switches."""
+        if not self._smtp.host or self._has_ended:
+            return
+        self.consumer.stop()
+        self.consumer = self._consumer()
+        self._next.clear()
         self.consumer.wake()
 
     def stop(self, seconds: float = 1.0) -> None:
         """Send nothing more. Mails that are being sent have some time. Switches."""
+        self._has_ended = True
         self.consumer.stop()
         self._sending.join(timeout=seconds)
         self._sending.kill()
@@ -124,10 +136,17 @@ class Mails:
         for app in self._apps():
             if self._next.get(app, 0) > now:
                 continue
-            due, next_due = self._rows.mails_due(app, now, DUE_AT_ONCE)
-            if due:  # until there are none it stays due
+            self._next[app] = inf  # what comes meanwhile lowers it, or removes it
+            try:
+                due, next_due = self._rows.mails_due(app, now, DUE_AT_ONCE)
+            except BaseException:
+                self._next.pop(app, None)
+                raise
+            if due:
+                self._next.pop(app, None)
                 return [_Waiting(app, each) for each in due]
-            self._next[app] = inf if next_due is None else next_due
+            if next_due is not None and app in self._next:
+                self._next[app] = min(self._next[app], next_due)
         return None
 
     def _deliver(self, batch: list[_Waiting]) -> Failure | None:
@@ -188,18 +207,30 @@ class Mails:
             if problem.is_temporary and (later := self._next_try(app, due.user, now)):
                 self._settle(app, due, replace(due, due=later), later)
                 return
-            self.counts.refused += 1
+            self.counts[MAIL, "refused"] += 1
             self._refused(app, due.user, problem)
+            events = []
         else:
-            self.counts.sent += 1
+            self.counts[MAIL, "taken"] += 1
             log.info("app %s: the account %s was sent a digest", app, due.user)
-        self._tries.pop((app, due.user), None)
-        self._settle(app, due, MailDue(due.user, 0, now, entry, marks), following)
+            events = self._events(app, due.user)
+        self._settle(app, due, MailDue(due.user, 0, now, entry, marks), following, events)
 
-    def _settle(self, app: str, before: MailDue, after: MailDue, meanwhile_ms: int) -> None:
+    def _settle(
+        self, app: str, before: MailDue, after: MailDue, meanwhile_ms: int, events: Sequence[NewEvent] = ()
+    ) -> None:
         """Store the result. ``meanwhile_ms``: when a mail about what has come meanwhile is due."""
-        self._rows.set_mailed(app, before, after, meanwhile_ms)
+        self._rows.set_mailed(app, before, after, meanwhile_ms, events)
         self._next.pop(app, None)
+        if not after.due:
+            self._tries.pop((app, before.user), None)
+
+    def _events(self, app: str, user: str) -> list[NewEvent]:
+        """What the back end of an app hears of a mail."""
+        if not self._wants(app, "notified"):
+            return []
+        facts = {"user": user, "kind": MAIL, "conversation": 0, "entry": 0, "endpoint": 0}
+        return [NewEvent(app, user, "notified", _encode(facts))]
 
     def _account(self, app: str, user: str) -> Account | None:
         """The account of a user; None: there is none with an address, or the app notifies nobody."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from imserver.features.notifications.parts import notifications_of
+from imserver.features.notifications.parts import NotificationParts, notifications_of
 from imserver.metric_table import Metric, counter
+
+
+def _by_kind(parts: NotificationParts) -> dict[tuple[str, str], int]:
+    """(kind, result) → notifications and mails."""
+    return {**dict(parts.deliveries.counts.items()), **parts.mails.counts}
+
 
 METRICS: Final[tuple[Metric, ...]] = (
     counter(
         "imserver_notifications_total",
         "Notifications by kind, and what became of them",
-        lambda node: dict(notifications_of(node).deliveries.counts),
+        lambda node: _by_kind(notifications_of(node)),
         label="kind result",
     ),
     counter(

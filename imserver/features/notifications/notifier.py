@@ -83,6 +83,10 @@ def no_token(_app: str, _user: str, _endpoint: int, _conversation: int, _entry: 
     return ""
 
 
+def no_mail(_app: str, _due_ms: int) -> None:
+    """Users get no mail."""
+
+
 class _Work(Struct):
     """What is looked at together: entries up to a position, or dues."""
 
@@ -126,7 +130,8 @@ class Notifier:
     """Owner of the lease, and of a consumer for each app in which somebody can be notified.
 
     ``lease`` is shared with what sends the deliveries, which ``wake`` wakes. ``node``: the name of this node.
-    ``make_token``: makes the token with which a notification is answered.
+    ``make_token``: makes the token with which a notification is answered. ``mail``: called with an app,
+    and when mails in it are due (Unix milliseconds).
     """
 
     def __init__(
@@ -142,6 +147,7 @@ class Notifier:
         lease: DeliveryLease,
         wake: Callable[[], object],
         make_token: MakeToken = no_token,
+        mail: Callable[[str, int], object] = no_mail,
     ) -> None:
         self._store = store
         self.rows = rows
@@ -156,6 +162,7 @@ class Notifier:
         self.on_lease: list[Callable[[], object]] = []
         """Called when this node has got the lease, and another one may have had it before."""
         self._make_token = make_token
+        self._mail = mail
         self._followed: dict[str, _FollowedLog] = {}
         """The logs that this node follows; none without the lease."""
         self.apps: frozenset[str] = frozenset()
@@ -330,6 +337,8 @@ class Notifier:
         )
         if decided.deliveries:
             self._wake()
+        if decided.mail:
+            self._mail(app, min(decided.mail.values()))
 
     def _facts(self, app: str, dues: Sequence[Due]) -> _Facts:
         by_conversation: dict[int, list[str]] = {}

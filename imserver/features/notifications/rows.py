@@ -437,17 +437,33 @@ class NotificationRows:
         due = [one for one in found[:limit] if one.due <= now_ms]
         return due, found[len(due)].due if len(found) > len(due) else None
 
-    def set_mailed(self, app: str, before: MailDue, after: MailDue, meanwhile_ms: int) -> None:
+    def set_mailed(
+        self,
+        app: str,
+        before: MailDue,
+        after: MailDue,
+        meanwhile_ms: int,
+        events: Sequence[NewEvent] = (),
+    ) -> None:
         """Store ``after`` in place of ``before``, which is as :meth:`mails_due` returned it.
 
-        If more was to be mailed meanwhile, the next mail is due at ``meanwhile_ms``.
+        If more was to be mailed meanwhile, the next mail is due at ``meanwhile_ms``. ``events`` are added to
+        the feed of the app.
         """
         statement = (
             "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 THEN 0 WHEN mail_due = %s THEN %s "
             "ELSE %s END, mailed = %s, mailed_id = %s, mailed_marks = %s WHERE app = %s AND member = %s"
         )
         last = after.mailed, after.entry, after.marks
-        self._store.execute(statement, (before.due, after.due, meanwhile_ms, *last, app, before.user))
+        values = (before.due, after.due, meanwhile_ms, *last, app, before.user)
+
+        def work(sql: PooledStatements) -> dict[str, int]:
+            sql.execute(statement, values)
+            return add_events(sql, events)
+
+        nothing: dict[str, int] = {}
+        if heads := self._store.write_or(nothing, work):
+            self.added(heads)
 
 
 _APPS: Final = "SELECT app, entry_id FROM notify_app"

@@ -14,6 +14,11 @@
  */
 export type ImClient = import("./imserver.js").ImClient;
 export type NotificationState = "unsupported" | "blocked" | "off" | "on";
+export type NotificationWords = {
+    reply: string;
+    read: string;
+    notSent: string;
+};
 export type NotificationOptions = {
     /**
      * address of the service worker; without it the page has registered one
@@ -35,6 +40,10 @@ export type NotificationOptions = {
      * of the words that the server adds; default: that of the page
      */
     language?: string;
+    /**
+     * of the worker; default: English or Chinese
+     */
+    words?: NotificationWords;
 };
 export type NotificationRecord = {
     /**
@@ -57,6 +66,7 @@ export type NotificationRecord = {
      */
     page: string;
     language: string;
+    words?: NotificationWords;
 };
 export type Shown = {
     kind: "message" | "push" | "close" | "test";
@@ -89,10 +99,10 @@ export type Shown = {
 };
 export type NotificationListener = {
     /**
-     * the user has clicked on a notification: show what it is about. Without it the worker
-     * opens the address
+     * the user has clicked on a notification: show what it is about. Without it, and if it
+     * returns false, the worker opens the address
      */
-    open?: (shown: Shown) => void;
+    open?: (shown: Shown) => unknown;
     /**
      * whether the page shows it already, so that no notification is needed
      */
@@ -105,6 +115,7 @@ export type NotificationListener = {
  *
  * @typedef {"unsupported" | "blocked" | "off" | "on"} NotificationState
  */
+/** @typedef {{ reply: string, read: string, notSent: string }} NotificationWords  `notSent` has `{text}` */
 /**
  * @typedef {object} NotificationOptions
  * @property {string} [worker]    address of the service worker; without it the page has registered one
@@ -112,6 +123,7 @@ export type NotificationListener = {
  * @property {string} [page]      address that a click opens, in which `{conversation}` and `{id}` stand for the message; default: the scope
  * @property {string} [device]    name of this device in the list of the user's devices; default: the browser and its system
  * @property {string} [language]  of the words that the server adds; default: that of the page
+ * @property {NotificationWords} [words]  of the worker; default: English or Chinese
  */
 /**
  * What the worker and the page remember of a subscription.
@@ -125,6 +137,7 @@ export type NotificationListener = {
  * @property {number} id        of the endpoint at the server
  * @property {string} page      with `{conversation}` and `{id}`
  * @property {string} language
+ * @property {NotificationWords} [words]
  */
 /**
  * What a notification shows. `conversation` 0: a push that is not stored.
@@ -147,8 +160,8 @@ export type NotificationListener = {
  */
 /**
  * @typedef {object} NotificationListener
- * @property {(shown: Shown) => void} [open]    the user has clicked on a notification: show what it is about. Without it the worker
- *   opens the address
+ * @property {(shown: Shown) => unknown} [open]  the user has clicked on a notification: show what it is about. Without it, and if it
+ *   returns false, the worker opens the address
  * @property {(shown: Shown) => boolean} [shows]  whether the page shows it already, so that no notification is needed
  */
 /** @returns {boolean} whether the browser and the page can have notifications */
