@@ -14,6 +14,7 @@ from tests.support import Server, eventually
 from tests.users import User
 
 from .raw import ask, bearer, request
+from .test_v1_publisher import command, publisher
 from .v1 import call, good
 
 KEY = "key-of-the-shop-0123456789"
@@ -138,6 +139,16 @@ def test_a_push_that_is_not_stored_is_shown(server: Server, service: PushService
     )
     ((_, headers, _),) = service.of(bob.user)
     assert int(headers["TTL"]) <= 600
+
+
+def test_a_publisher_connection_may_have_it(server: Server, service: PushService) -> None:
+    bob = person(server, service)
+    push = {"app": APP, "user": bob.user, "text": "It has left", "notify": {"title": "Order 17"}}
+    with publisher(server, KEY) as one:
+        one.send(command(1, **push), command(2, **{**push, "notify": True}))
+        assert one.message().json["results"][0]["status"] == "absent"
+        assert one.message().json["error"]["code"] == "invalid_request"
+    assert [shown.title for shown in bob.shown(1)] == ["Order 17"]
 
 
 def test_what_a_bot_says_of_its_notification_is_shown(server: Server, service: PushService) -> None:
