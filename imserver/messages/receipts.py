@@ -20,8 +20,8 @@ from imserver.cluster.nodes import NodeMessages, ToFollowers
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.messages.log_subscriptions import GroupFollowers
-from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
-from imserver.storage.log.contract import Conversation, MarkResult
+from imserver.model import AskMarks, AskReceipts, CountReceipts, Hide, Read, Received, Reply, Signal, Typing
+from imserver.storage.log.contract import Conversation, MarkResult, ReceiptCount
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
@@ -217,6 +217,12 @@ class ReceiptPage(Struct, rename="camel"):
     has_more: bool
 
 
+class ReceiptCounts(Struct):
+    """How many members have received and read messages."""
+
+    counts: list[ReceiptCount]
+
+
 class Receipts:
     """Stores what was read and received, and sends the notices. Stateless."""
 
@@ -234,6 +240,7 @@ class Receipts:
             Received: CommandRow(self.received),
             Hide: CommandRow(self.hide),
             AskReceipts: CommandRow(self.ask),
+            CountReceipts: CommandRow(self.count),
             AskMarks: CommandRow(self.ask_marks),
         }
 
@@ -300,9 +307,16 @@ class Receipts:
         """How far the other members of a conversation have read and received. Switches."""
         app, user = app_and_user(connection)
         conversation, limit = command.conversation, command.limit
-        rows = self._store.log().marks.receipts(app, user, conversation, command.after, limit + 1)
+        stored = self._store.log().marks
+        rows = stored.receipts(app, user, conversation, command.after, limit + 1, command.message)
         found = [ReceiptView(row.user, row.read, row.received) for row in rows[:limit]]
         return Reply(errors.REPLY_OK, ReceiptPage(found, len(rows) > limit))
+
+    def count(self, connection: Connection, command: CountReceipts) -> Reply:
+        """How many of the other members have received and read these messages. Switches."""
+        app, user = app_and_user(connection)
+        counts = self._store.log().marks.count_receipts(app, user, command.conversation, command.ids)
+        return Reply(errors.REPLY_OK, ReceiptCounts(counts))
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
         """The marks of the user from all devices. Switches."""

@@ -64,6 +64,8 @@ const TOKEN_INVALID = 4504;
 /** Cards of accounts in one request: the server's maximum. */
 const MAX_CARDS = 100;
 const CLOSE_AFTER_ERROR_MS = 50;
+/** A page asks whether its connection lives: so long it waits for the answer. */
+const PROBE_MS = 3_000;
 /** Halves of characters that have no UTF-8. */
 const LONE_SURROGATES = /[\ud800-\udfff]/gu;
 
@@ -493,6 +495,17 @@ class ReconnectingClient {
   /** Ends the pause before the next try (for example because the network is back). */
   retryNow() {
     if (this.#state.state === "waiting") this.#open();
+  }
+
+  /**
+   * Asks the server whether the connection lives, and reconnects if no answer comes in time: the network may have gone, or the
+   * device has slept.
+   *
+   * @param {number} [timeoutMs]
+   * @returns {Promise<void>} never rejected
+   */
+  async probe(timeoutMs = PROBE_MS) {
+    if (this.#state.state === "online") await this.#sendHeartbeat(Math.min(timeoutMs, this.timeoutMs));
   }
 
   /**

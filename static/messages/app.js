@@ -1,7 +1,7 @@
 // @ts-check
 /** The page of stored messages: login or session, which view is shown, the address of the page, and the keyboard. */
 
-import { ConnectionView } from "../connection-view.js";
+import { ConnectionView, OFFLINE_PROBE_MS } from "../connection-view.js";
 import { element, fill, make, pageData } from "../text.js";
 import { ApiError } from "./api.js";
 import { ConversationList } from "./conversation-list.js";
@@ -266,10 +266,14 @@ class App {
     });
     addEventListener("hashchange", () => this.#route());
     addEventListener("online", () => this.#session?.messenger.retryNow());
-    addEventListener("offline", () => this.#session && this.connection.show(this.#session.messenger.state));
+    addEventListener("offline", () => {
+      if (this.#session) this.connection.show(this.#session.messenger.state);
+      this.#session?.messenger.probe(OFFLINE_PROBE_MS); // a server on this machine still answers
+    });
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return this.#session?.drafts.save();
       this.#session?.messenger.retryNow(); // timers of hidden pages are slow
+      this.#session?.messenger.probe(); // the device may have slept, or changed its network
       this.#schedule();
       this.#countRequests();
     });

@@ -89,6 +89,7 @@ export class ConversationView {
       reply: (entry) => this.composer.reply(entry),
       react: (entry, emoji, remove) => this.actions.react(entry, emoji, remove),
       press: (entry, value, key) => this.actions.press(entry, value, key),
+      readers: (entry) => this.actions.readers(entry),
       jump: (id) => this.jump(id),
       person: opened.person,
       cancel: ({ id }) => session.outbox.cancel(id),
@@ -340,7 +341,7 @@ export class ConversationView {
     const edit = this.session.outbox.editOf(entry.id);
     const version = [
       edit && `${edit.id} ${edit.state} ${edit.reason}`,
-      entry.kind, entry.meta?.edited ?? 0, follows, receipt, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
+      entry.kind, entry.meta?.edited ?? 0, follows, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
     return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, receipt, edit }) };
   }
@@ -366,12 +367,14 @@ export class ConversationView {
   /**
    * @param {Conversation} open
    * @param {Entry} entry
-   * @returns {"" | "sent" | "received" | "read"}
+   * @returns {import("./message-view.js").ReceiptShown}
    */
-  #receiptOf({ peerRead, peerReceived }, { id, from }) {
-    if (from !== this.session.user) return "";
-    if (peerRead >= id) return "read";
-    return peerReceived >= id ? "received" : "sent";
+  #receiptOf({ group, peerRead, peerReceived, counts }, { id, from }) {
+    if (from !== this.session.user) return { state: "" };
+    if (!group) return { state: peerRead >= id ? "read" : peerReceived >= id ? "received" : "sent" };
+    const { members = 0, received = 0, read = 0 } = counts.get(id) ?? {};
+    if (read) return { state: read >= members ? "read" : "received", read, members };
+    return { state: members && received >= members ? "received" : "sent" };
   }
 
   /** @param {number} id */

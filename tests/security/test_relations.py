@@ -398,6 +398,7 @@ NO_ROW: Final[dict[str, str]] = {
             *("GET /api/v1/groups/show", "POST /api/v1/groups/join", "GET /group_user/list"),
             *("POST /api/v1/hooks", "GET /api/v1/hooks", "POST /api/v1/hooks/revoke", "POST /hooks/*"),
             *("AskPins", "History", "Conversations", "Search", "Read", "Received", "AskReceipts", "AskMarks"),
+            "CountReceipts",
             *(
                 "Sync",
                 "ChatSync",

@@ -602,6 +602,14 @@ declare class ReconnectingClient<E extends object> {
     /** Ends the pause before the next try (for example because the network is back). */
     retryNow(): void;
     /**
+     * Asks the server whether the connection lives, and reconnects if no answer comes in time: the network may have gone, or the
+     * device has slept.
+     *
+     * @param {number} [timeoutMs]
+     * @returns {Promise<void>} never rejected
+     */
+    probe(timeoutMs?: number): Promise<void>;
+    /**
      * Sends one command over the WebSocket and waits for its answer.
      *
      * @param {string} cmd
