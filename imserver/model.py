@@ -451,6 +451,8 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """Time of the event in Unix seconds; 0 if it is not used."""
     channel: ChannelPart | None = None
     """Set in all events of a channel."""
+    notify: bytes = b""
+    """What a push says about its notification (:mod:`imserver.notify`), as JSON; ``b""``: nothing."""
 
 
 class Compressed(Event, frozen=True, gc=False, omit_defaults=True):

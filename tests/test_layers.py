@@ -49,7 +49,7 @@ LAYERS = (
     ("logging", "process"),
     ("config",),
     ("message_view",),
-    ("metric_table", "metrics", "model"),
+    ("metric_table", "metrics", "model", "notify"),
     ("errors", "assets", "clock", "version", "__init__"),
 )
 

@@ -100,6 +100,8 @@ ANYONE_OR_ADMIN: Final = Need("admin", frozenset({"nobody"}))
 """Anybody. A back end may do more."""
 ANYONE_OR_ACCOUNT: Final = Need(users=frozenset({"nobody", "account"}))
 """Anybody. A user with an account token may do more."""
+ADMIN_OR_USER: Final = Need("admin", frozenset({"account", "bot", "session"}))
+"""A user with any token of their own, or a back end for them."""
 PUSH_OR_USER: Final = Need("push", frozenset({"account", "bot", "session"}))
 READ_OR_USER: Final = Need("read", frozenset({"account", "bot", "session"}))
 ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "bot", "session"}))

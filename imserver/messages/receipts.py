@@ -7,7 +7,7 @@ have no use for typing notices; receipts and marks they can ask for.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Final
 
@@ -229,6 +229,9 @@ class Receipts:
     def __init__(self, signals: Signals, store: Store) -> None:
         self._signals = signals
         self._store = store
+        self.on_read: list[Callable[[str, str, int], object]] = []
+        """Called with app, user and conversation when the read position has moved, on the node where it was
+        set. They never switch."""
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -266,6 +269,9 @@ class Receipts:
                 else Signal("receipt", user, "", conversation=conversation, received=at.received)
             )
             self._signals.send(ToFollowers(app, (*result.authors, user), 0, signal), besides)
+            if read:
+                for notify in self.on_read:
+                    notify(app, user, conversation)
         return result
 
     def read(self, connection: Connection, command: Read) -> Reply:

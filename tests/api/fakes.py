@@ -110,6 +110,7 @@ class FakeNode:
                         registration_is_open=False,
                         rules_of=lambda _app: _ACCOUNT_RULES,
                     ),
+                    tokens=SimpleNamespace(wanted_in=lambda _app: True),
                     resets=SimpleNamespace(offered_in=lambda _app: False),
                     cards=None,
                     friends=None,
@@ -127,6 +128,7 @@ class FakeNode:
             "oauth": SimpleNamespace(
                 service=SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login)
             ),
+            "notifications": SimpleNamespace(service=SimpleNamespace(webpush=SimpleNamespace(public_key=""))),
             "pusher": SimpleNamespace(service=SimpleNamespace(apps=apps_of())),
         }
         self.apps: dict[str, Any] = {}
@@ -188,6 +190,7 @@ class FakeNode:
         self.is_ready, self.started_at = True, 0.0
         self.publishing = self.messaging = self.connections = self.channels = None
         self.store = self.message_search = self.receipts = self.streamed_messages = self.bot_rates = None
+        self.attempt = None
         """Parts that no test of this folder uses."""
         self.silent: list[str] = []
         """Nodes that do not answer."""

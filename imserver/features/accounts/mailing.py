@@ -73,9 +73,13 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
     except (OSError, ValueError) as error:  # smtplib.SMTPException is an OSError
         if is_sent:
             return  # it has not said goodbye
-        refusals = smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError, smtplib.SMTPNotSupportedError
-        is_of_mail = isinstance(error, ValueError) or (is_ready and isinstance(error, refusals))
-        raise NotSent(error, _is_temporary(error), is_of_mail) from error
+        refusals = (
+            smtplib.SMTPRecipientsRefused,
+            smtplib.SMTPDataError,
+            smtplib.SMTPNotSupportedError,
+            ValueError,
+        )
+        raise NotSent(error, _is_temporary(error), is_ready and isinstance(error, refusals)) from error
 
 
 def _connect(settings: SmtpSettings, context: SSLContext) -> SMTP:
@@ -103,11 +107,11 @@ def _message(sender: str, mail: Mail) -> EmailMessage:
     message["Date"] = formatdate()
     message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
     message["Auto-Submitted"] = "auto-generated"
-    for name, value in mail.headers.items():
-        message[name] = value
     message.set_content(mail.text)
     if mail.html:
         message.add_alternative(mail.html, subtype="html")
+    for name, value in mail.headers.items():  # last: an alternative takes those of the content along
+        message[name] = value
     return message
 
 

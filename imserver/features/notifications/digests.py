@@ -15,8 +15,9 @@ from imserver import assets
 from imserver.auth.identifiers import UNSHOWABLE
 from imserver.features.accounts.mailing import Mail
 from imserver.features.accounts.rows import AccountStore
+from imserver.features.notifications.content import language_of, notify_in, text_in
 from imserver.features.notifications.contract import ConversationWish, Level, Wishes
-from imserver.features.notifications.times import zone_of
+from imserver.features.notifications.decisions import zone_of
 from imserver.model import id_of
 from imserver.storage.contract import Account
 from imserver.storage.log.bots import EVERYBODY
@@ -33,7 +34,6 @@ MESSAGES: Final = 3
 """The most messages of each."""
 OLDEST_SECONDS: Final = 7 * 86_400
 """Messages that are older are no news."""
-TEXT_CHARACTERS: Final = 280
 _PAGE: Final = 50
 _HUES: Final = (
     "#2f6690",
@@ -82,34 +82,33 @@ def collect(
     accounts: AccountStore,
     account: Account,
     wished: Iterable[ConversationWish],
-    since_ms: int,
+    after: int,
 ) -> Digest | None:
-    """What an account has not read of the messages that were stored after a time; None: nothing.
+    """The conversations with messages after an id that an account has not read; None: there is none.
 
     Conversations of which the account wants no notifications, and messages of accounts that it has blocked,
     do not count. Switches. Raises StorageUnavailable.
     """
-    now = int(time())
-    since = max(since_ms / 1000, now - OLDEST_SECONDS)
+    app, now = account.app, int(time())
     wishes = {each.conversation: each for each in wished}
     found: list[UnreadConversation] = []
     before, has_more = 0, True
     while has_more and len(found) <= CONVERSATIONS:
-        page, has_more = stored.conversations.page(account.app, account.user, before, _PAGE)
-        newest = stored.entries.stored_at(account.app, [each.position for each in page])
+        page, has_more = stored.conversations.page(app, account.user, before, _PAGE)
+        times = stored.entries.stored_at(app, [each.position for each in page])
         for summary in page:
-            if newest.get(summary.position, 0) < int(since):
+            if summary.position <= after or times.get(summary.position, 0) < now - OLDEST_SECONDS:
                 has_more = False
                 break
             wish = wishes.get(summary.conversation.id, ConversationWish(summary.conversation.id))
             if wish.level != "nothing" and wish.muted_until <= now:
-                found += _unread(stored, accounts, account, summary, wish.level, since)
+                found += _unread(stored, accounts, account, summary, wish.level, after)
         before = page[-1].position if page else 0
     if not found:
         return None
     shown = found[:CONVERSATIONS]
     people = {each.peer for each in shown} | {entry.sender for each in shown for entry in each.messages}
-    known = accounts.by_ids(account.app, [id for id in map(id_of, people - {""}) if id])
+    known = accounts.by_ids(app, [id for id in map(id_of, people - {""}) if id])
     names = {each.user: each.nickname or each.name for each in known}
     return Digest(tuple(shown), len(found) > CONVERSATIONS, names)
 
@@ -120,9 +119,9 @@ def _unread(
     account: Account,
     summary: ConversationSummary,
     level: Level,
-    since: float,
+    after: int,
 ) -> list[UnreadConversation]:
-    """The conversation, if there is something to tell of it."""
+    """The conversation, if there is something new in it."""
     app, user, conversation = account.app, account.user, summary.conversation
     count = summary.mentions if level == "mentions" else summary.unread
     if not count:
@@ -134,17 +133,16 @@ def _unread(
         entry
         for entry in entries
         if entry.kind == "message"
-        and entry.id > summary.read
+        and entry.id > max(summary.read, after)
         and entry.sender != user
+        and notify_in(entry) is not False
         and (level == "all" or mentions(entry, user))
     ]
-    stored_at = stored.entries.stored_at(app, [entry.id for entry in unread])
-    recent = [entry for entry in unread if stored_at.get(entry.id, 0) >= int(since)]
-    senders = {entry.sender: id_of(entry.sender) for entry in recent}
+    senders = {entry.sender: id_of(entry.sender) for entry in unread}
     states = accounts.relations(account.id, [id for id in senders.values() if id])
-    messages = [entry for entry in recent if states.get(senders[entry.sender], ("", ""))[0] != "blocked"]
-    # Messages that mention the user may be further back in a busy group.
-    is_further_back = level == "mentions" and has_earlier and not unread
+    messages = [entry for entry in unread if states.get(senders[entry.sender], ("", ""))[0] != "blocked"]
+    # In a busy group, messages that mention the user may be further back.
+    is_further_back = level == "mentions" and not unread and has_earlier and entries[0].id > after
     if not messages and not is_further_back:
         return []
     peer = next((each for each in conversation.members if each != user), "")
@@ -174,7 +172,7 @@ def mail_of(
     ``preview`` False: texts are hidden. ``page``: address of the page for chats; ``""``: there is none.
     ``site``: the name of this server. ``stop_url``: ends these mails, also by a POST (RFC 8058).
     """
-    language = "zh" if wishes.language.lower().startswith("zh") else "en"
+    language = language_of(wishes.language)
     words, zone = _words(language), wishes.quiet.zone
     shown = [_shown(each, digest.names, language, zone, preview, page) for each in digest.conversations]
     total = sum(each.count for each in digest.conversations)
@@ -246,7 +244,7 @@ def _shown(
         "messages": [
             {
                 "sender": _name(entry.sender, names) or words["system"],
-                "text": text_of(entry, words),
+                "text": clean(text_in(entry, language)),
                 "time": _time(entry.time_ms, zone, language),
             }
             for entry in messages
@@ -257,14 +255,6 @@ def _shown(
 
 def _name(user: str, names: Mapping[str, str]) -> str:
     return clean(names.get(user) or user)
-
-
-def text_of(entry: Entry, words: Mapping[str, str]) -> str:
-    """A message in a line."""
-    if entry.type != "text":
-        return words.get(entry.type, words["other"])
-    text = clean(entry.body[: TEXT_CHARACTERS * 8].decode(errors="replace"))
-    return text if len(text) <= TEXT_CHARACTERS else text[: TEXT_CHARACTERS - 1].rstrip() + "…"
 
 
 def clean(text: str) -> str:
@@ -306,7 +296,7 @@ def _hash(name: str) -> int:
 @cache
 def _words(language: str) -> dict[str, str]:
     words: dict[str, str] = msgspec.json.decode(
-        (assets.TEMPLATES / "notifications" / f"words.{language}.json").read_bytes()
+        (assets.TEMPLATES / "notifications" / f"mail.{language}.json").read_bytes()
     )
     return words
 
@@ -319,7 +309,6 @@ def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(assets.TEMPLATES / "notifications"),
         autoescape=name.endswith(".html"),
-        keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,

@@ -9,10 +9,21 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from imserver.auth.rates import Rate
+from imserver.auth.tenants import Tenants
 from imserver.config.declared import Secret, about
 from imserver.config.settings import Amount, Config, Finding, TenantSettings, app_settings_of, settings_of
 from imserver.config.values import Locations
 
+VAPID: Final = "vapid"
+"""The purpose of the key from which that for push services is derived."""
+AN_HOUR: Final = 3600.0
+SUBSCRIPTION_REQUESTS: Final = 60
+TEST_REQUESTS: Final = 60
+SUBSCRIPTIONS: Final = Rate(
+    "notify_endpoint", "endpoints that users add", "user", f"{SUBSCRIPTION_REQUESTS} an hour", "429"
+)
+TESTS: Final = Rate("notify_test", "tests of notifications", "user", f"{TEST_REQUESTS} an hour", "429")
 P256_ORDER: Final = 0xFFFFFFFF_00000000_FFFFFFFF_FFFFFFFF_BCE6FAAD_A7179E84_F3B9CAC2_FC632551
 """The order of the curve P-256: its private keys are the numbers below it, except 0."""
 _CONTACT: Final = re.compile(r"(mailto:[^\s@<>]+@[^\s@<>]+|https://\S+)?")
@@ -68,6 +79,12 @@ class NotifyOfApp(Struct, frozen=True):
 def rules_of(tenant: TenantSettings) -> AppNotifySettings:
     """The notification rules of an app."""
     return app_settings_of(tenant, NotifyOfApp).notify
+
+
+def rules_in(tenants: Tenants, app: str) -> AppNotifySettings | None:
+    """The notification rules of an app, by its name; None: there is no such app. Never switches."""
+    tenant = tenants.get(app)
+    return None if tenant is None else rules_of(tenant)
 
 
 def check(config: Config, locations: Locations) -> None:

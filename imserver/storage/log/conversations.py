@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from imserver.model import MAX_ID
@@ -28,6 +28,7 @@ from imserver.storage.log.rows import (
     conversation_of,
     pair_of,
 )
+from imserver.storage.log.unread import UnreadMessages, read_positions, read_unread
 from imserver.storage.statements import Statements, text_of
 
 _COLUMNS: Final = "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open, c.options, c.bots"
@@ -137,6 +138,16 @@ class ConversationReader:
             return found[:count], len(rows) > count
 
         return self._tables.read_log(app, work, nothing)
+
+    def unread(self, app: str, users: Mapping[int, Sequence[str]]) -> dict[int, UnreadMessages]:
+        """What these users of each conversation have not read. The number of queries does not grow with
+        them, up to some hundreds."""
+        return self._tables.read_log(app, lambda sql, head: read_unread(sql, head, users), {})
+
+    def read_positions(self, app: str, users: Mapping[int, Sequence[str]]) -> dict[tuple[str, int], int]:
+        """(user, conversation) → read position, of these users of each conversation who have read any of
+        it."""
+        return self._tables.read_log(app, lambda sql, head: read_positions(sql, head, users), {})
 
 
 # A user who rejoined a group has several memberships; the last one counts. The messages are read only for the

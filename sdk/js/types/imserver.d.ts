@@ -796,6 +796,17 @@ export declare class ImClient<E extends object = {}> extends ReconnectingClient<
     sendMessageAll(text: string, id?: string): Promise<{
         sendResults?: boolean;
     }>;
+    /** @returns {string} base of the HTTP API */
+    get httpUrl(): string;
+    /**
+     * Sends a request to `/api/v1`, for this app.
+     *
+     * @param {"GET" | "POST"} method
+     * @param {string} path  below /api/v1/, as `groups/show`
+     * @param {Record<string, any>} [fields]  the query of a GET, the JSON body of a POST
+     * @returns {Promise<any>} the answer
+     */
+    api(method: "GET" | "POST", path: string, fields?: Record<string, any>): Promise<any>;
 }
 /**
  * A client of the `action` dialect: a conversation with one user, or a room. Events: `welcome`, `said`, `left`,

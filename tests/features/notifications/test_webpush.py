@@ -120,8 +120,8 @@ class TestShortening:
 
     def test_everything_is_too_long(self) -> None:
         long = "y" * 5000
-        action = Action("a", "Open", "https://a.example/" + long)
-        one = body(title=long, body="z", icon=long, url=long, actions=[action], data=long, conversation=7)
+        action = Action("a", "Open", "https://a.example/" + "y" * 900)
+        one = body(title=long, body="z", icon=long, url=long, actions=[action] * 4, data=long, conversation=7)
         shown = msgspec.json.decode(shortened(one), type=Shown)
         assert shown.title.endswith("y…")
         assert shown.conversation == 7
