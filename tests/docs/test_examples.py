@@ -58,9 +58,9 @@ PROGRAMS = [
     block
     for page in PAGES
     for block in blocks(page, "python")
-    if set(block.words) & {"token", "verify", "receiver", "client"}
+    if set(block.words) & {"token", "verify", "receiver", "client", "native"}
 ]
-"""What tests/docs/test_back_ends.py and test_client.py run."""
+"""What tests/docs/test_back_ends.py, test_client.py and test_notifications.py run."""
 FOREIGN = [
     block for page in PAGES for block in blocks(page, "python") if block.words in (("cent",), ("pusher",))
 ]
