@@ -28,7 +28,7 @@ def worker(folder: Path, server: Server) -> "Iterator[Queue[str]]":
     process = spawn(
         [sys.executable, str(program)],
         cwd=folder,
-        env=clean_environment(IMSERVER_URL=address, PYTHONPATH=str(ROOT)),
+        env=clean_environment(IM_URL=address, PYTHONPATH=str(ROOT)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
