@@ -385,4 +385,5 @@ function showView(view) {
 /** @type {Page & { workerUrl: string }} */
 const page = pageData();
 new App(page);
-startWorker(page.workerUrl);
+const { text: words } = page;
+startWorker(page.workerUrl, () => toast(words.messages_new_version, { label: words.messages_reload, act: () => location.reload() }));

@@ -27,6 +27,7 @@ from imserver.config.settings import ApiSettings
 from imserver.dialects.centrifuge.api import ROUTES as CENTRIFUGO
 from imserver.dialects.client import api as client
 from imserver.dialects.protobuf.api import NO_TOKEN
+from imserver.features.pages.blueprint import _SDK_PATH
 from imserver.features.uploads.resumable import ResumableUploads
 from imserver.features.uploads.uploads import Offer, uploads_of
 from imserver.http.call import Route
@@ -357,8 +358,10 @@ ANYBODY_MAY: Final = frozenset(
             "/cluster",
             "/static/<path:name>",
             "/favicon.ico",
+            "/release/<release>/static/<path:name>",
         ),
-        *("/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js'):name>", "/gateway"),
+        "/gateway",
+        *(f"{base}{_SDK_PATH}" for base in ("", "/release/<release>")),
     }
 )
 """Paths beside the table of routes that need no identity: they show what is public, or their id is secret."""

@@ -14,7 +14,6 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from time import time
 from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -41,7 +40,8 @@ _RENEW_SECONDS: Final = 3600
 _MOST_TOKENS: Final = 1024
 _POINT_BYTES: Final = 65
 _AUTH_BYTES: Final = 16
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_ORIGIN: Final = re.compile(r"https?://[^/?#]+")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _CUT: Final[tuple[str, ...]] = ("body", "data", "icon", "actions", "url", "title")
 """What is left out of a notification that is too long: in this order, texts only as far as needed."""
 _TEXTS: Final = ("body", "title")
@@ -158,8 +158,8 @@ def _cut(text: str, over: int) -> str:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds of the header ``Retry-After``, which has seconds or a date; None: there is none."""
-    text = headers.get("Retry-After", "").strip()
+    """The seconds of the header ``retry-after``, which has seconds or a date; None: there is none."""
+    text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
@@ -254,11 +254,7 @@ class WebPush:
 
     def authorization(self, url: str) -> str:
         """The header ``Authorization`` for an endpoint: a token for its origin, and our key."""
-        parts = urlsplit(url)
-        port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        origin = f"{parts.scheme}://{parts.netloc.lower()}"
-        if port == _DEFAULT_PORTS[parts.scheme]:
-            origin = origin.removesuffix(f":{port}")
+        origin = _ORIGIN.match(url)[0]  # type: ignore[index]  # it was checked
         now = time()
         until, header = self._tokens.get(origin, (0.0, ""))
         if now < until:
@@ -266,7 +262,8 @@ class WebPush:
         import jwt
 
         end = int(now) + TOKEN_SECONDS
-        claims = {"aud": origin, "exp": end}
+        default = _DEFAULT_PORTS[origin.partition(":")[0]]
+        claims = {"aud": origin.lower().removesuffix(default), "exp": end}
         if self._subject:
             claims["sub"] = self._subject
         # Without a space after the comma: some push services do not skip it.
