@@ -20,6 +20,7 @@ import { SavedLogin, Session } from "./session.js";
 /** @typedef {import("./store.js").Conversation} Conversation */
 
 const RETRY_LIST_MS = 3_000;
+const COUNT_AFTER_MS = 4_000;
 /** Close code of a user who is banned for a time; the server does not say for how long. */
 const BANNED = 4503;
 const RETRY_BANNED_MS = 20_000;
@@ -126,7 +127,7 @@ class App {
     if (session.store.isLoaded) {
       this.#route();
       this.#conversation?.refresh();
-      this.#countRequests();
+      setTimeout(() => session === this.#session && this.#countRequests(), COUNT_AFTER_MS); // the list comes first
       session.store.loadRest();
       if (session.wishes.device.on) this.#notify(() => {});
     } else if (session.isOnline) setTimeout(() => session === this.#session && session.isOnline && this.#loadList(), RETRY_LIST_MS);
