@@ -306,6 +306,7 @@ def test_the_start_in_demo_mode_shows_a_push_to_this_port_the_apps_and_the_pages
     room = "/home/index?appID=default&amp;lang=en"
     for link in (room, "/home/channels", "/home/messages", "/api/v1/docs", "/status"):
         assert f'href="{link}"' in page
+    assert page.index('href="/home/messages"') < page.index("For programmers") < page.index(f'href="{room}"')
     assert "正在运行" in client.get("/?lang=zh", headers={"Host": "127.0.0.1:8123"}).text
 
 
