@@ -189,27 +189,31 @@ class Buckets:
             del full_at[oldest]
 
 
-class BotRates:
+class SenderRates:
     """Owner of the message rates of the bots that this node knows. Never switches.
 
     A bot is known here as soon as its token was verified here.
     """
 
     def __init__(self, per_second: float) -> None:
-        self.buckets = Buckets(BOT_MESSAGES, per_second)
-        self.bots: dict[tuple[str, str], None] = {}
-        """App and bot. Read-only for others."""
+        self.bots = Buckets(BOT_MESSAGES, per_second)
+        self.known: dict[tuple[str, str], Buckets] = {}
+        """App and user → the buckets that count for them. Read-only for others."""
 
-    def know(self, app: str, bot: str) -> None:
+    def know_bot(self, app: str, bot: str) -> None:
         """The token of a bot was verified."""
-        if self.buckets.number and (app, bot) not in self.bots:
-            if len(self.bots) >= MAX_PAYERS:
-                del self.bots[next(iter(self.bots))]
-            self.bots[app, bot] = None
+        self._know(app, bot, self.bots)
+
+    def _know(self, app: str, user: str, buckets: Buckets) -> None:
+        if buckets.number and self.known.get((app, user)) is not buckets:
+            if len(self.known) >= MAX_PAYERS:
+                del self.known[next(iter(self.known))]
+            self.known[app, user] = buckets
 
     def take(self, app: str, user: str) -> bool:
-        """Count one message of a user. False: it is a bot that has sent too many."""
-        return (app, user) not in self.bots or self.buckets.take((app, user))
+        """Count one message of a user. False: there were too many."""
+        buckets = self.known.get((app, user))
+        return buckets is None or buckets.take((app, user))
 
 
 def network_of(address: str) -> str:

@@ -40,7 +40,7 @@ def build_tokens(core: Core) -> AccountTokens:
         core.config,
         core.key_for("account tokens"),
         AccountStore(core.store),
-        core.bot_rates,
+        core.sender_rates,
         core.tenants,
         lambda: core.keys.demo,
     )
