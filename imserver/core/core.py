@@ -295,7 +295,7 @@ class Core:
 
     def _make_logins(self, secret: bytes) -> None:
         """Build authentication and login rules."""
-        self.sender_rates = SenderRates(self.config.limits.bot_rate)
+        self.sender_rates = SenderRates(self.config.limits.bot_rate, self.config.limits.guest_rate)
         self.accounts: AccountLookup = (
             self._answer(each.accounts for each in self._answers) or NoAccountLookup()
         )

@@ -149,13 +149,13 @@ class Messaging:
 
     def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
-        Bots have a rate.
+        Bots and guests have a rate.
 
         Drafts of one connection keep their order. Recalls and presses have no content of the user, and only
         wait for their turn.
         """
         if self._sender_rates.known and not self._sender_rates.take(app, draft.sender):
-            self._stored(app, connection, done, TooManyMessages("the bot has sent too many messages"))
+            self._stored(app, connection, done, TooManyMessages("the user has sent too many messages"))
             return
         if app not in self._reviews.apps:
             self.send(app, draft, done, connection)

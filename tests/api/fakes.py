@@ -59,7 +59,7 @@ imserver_users{node="10.0.0.1:9001",app="101"} 2
 """
 
 
-_ACCOUNT_RULES = SimpleNamespace(identifiers=["name"], find=True, passwords=True)
+_ACCOUNT_RULES = SimpleNamespace(identifiers=["name"], find=True, passwords=True, guests=False)
 
 
 def _no_login(*_: str) -> Any:
@@ -110,6 +110,7 @@ class FakeNode:
                         registration_is_open=False,
                         rules_of=lambda _app: _ACCOUNT_RULES,
                     ),
+                    guests=None,
                     resets=SimpleNamespace(offered_in=lambda _app: False),
                     cards=None,
                     friends=None,

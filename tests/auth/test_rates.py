@@ -191,6 +191,11 @@ def test_known_bots_have_five_seconds_worth(clock: Clock) -> None:
     clock.now += 1000
     assert [bots.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
     assert all(bots.take("a", "8") for _ in range(100))
+    both = SenderRates(2, 1)
+    both.know_guest("a", "9")
+    assert [both.take("a", "9") for _ in range(6)] == [True] * 5 + [False]
+    both.forget_guest("a", "9")
+    assert all(both.take("a", "9") for _ in range(100)), "a guest has become a member"
     unlimited = SenderRates(0)
     unlimited.know_bot("a", "7")
     assert all(unlimited.take("a", "7") for _ in range(100))

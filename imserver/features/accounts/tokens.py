@@ -220,6 +220,11 @@ class AccountTokens:
             raise BadToken("the account has ended its sessions")
         if not self.wanted_in(account.app):
             raise BadToken("the app has no accounts")
+        app = self._tenants.resolve(account.app)
+        if account.guest:
+            self._rates.know_guest(app, account.user)
+        elif self._rates.known:
+            self._rates.forget_guest(app, account.user)
         return AccountSession(account, text, int(claims.exp), name, claims.device)
 
     def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
