@@ -282,8 +282,8 @@ def join(invitations: Invitations, call: Call, request: InvitationJoin) -> Invit
     """Come into a group as a guest.
 
     For people without an account, by an invitation with `guests`. The guest gets an account without a
-    password, which is deleted when it was unused for `accounts.guest_days`. `accounts/promote` makes a member of
-    a guest.
+    password, which is deleted when it was unused for `accounts.guest_days`. `accounts/promote` makes a member
+    of a guest.
     """
     session, accepted = invitations.join(
         call.app, request.code, request.nickname, request.device, call.request.host
