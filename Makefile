@@ -15,7 +15,7 @@ PARALLEL ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # TypeScript, React and the JavaScript engines of the tests, as sdk/package-lock.json pins them.
 NPM_TOOLS := sdk/node_modules/.package-lock.json
 # "make test" installs them unless ARGS names only tests in which none of these words stands.
-NPM_WORDS := sdk\.node|oidc-provider|NEEDS_OIDC|axe-core
+NPM_WORDS := sdk\.node|oidc-provider|NEEDS_OIDC|axe-core|web-push-testing
 CHOSEN := $(foreach test,$(filter tests/%,$(ARGS)),$(firstword $(subst ::, ,$(test))))
 NPM_TESTS = $(if $(CHOSEN),$(shell grep -rlsE '$(NPM_WORDS)' --include='*.py' $(CHOSEN)),all)
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from bench import channel_dialects, chaos_channels, chaos_tasks
+from bench import channel_dialects, chaos_channels, chaos_notifications, chaos_tasks
+from bench.chaos_notifications import AbsentUsers
 from bench.context import RunContext, parameter, text_parameter
 from bench.events import EventReceiver
 from bench.figures import Figures
@@ -43,7 +44,7 @@ CHANNEL_APP: Final = "channels"
 EVENT_SECONDS: Final = 90.0
 """For the last events after everything has settled: a lease may have to end first."""
 _CONFIG: Final = f"""\
-apps:
+{chaos_notifications.CONFIG}\
   {EVENT_APP}: {{{{login_policy: ""{{}}}}}}
   "{CMD_APP}": {{{{same_as: {EVENT_APP}}}}}
 """
@@ -324,6 +325,7 @@ class ChaosOptions:
     )
     alone: bool = parameter(False, "One node without a Redis.")
     webhook: bool = parameter(False, "Check the events of a webhook, too, and break its receiver.")
+    notifications: bool = parameter(False, "Check the notifications of absent users, too.")
     stall: str = text_parameter("", "Library for slow fsync [default: from tests/faults/slow_fsync.c].")
     folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
 
@@ -359,9 +361,15 @@ class ChaosRun:
         self.pool.ask(worker, aim, target=asdict(self.system.nodes[0].target), index=worker.index)
         seed = self.chance.randrange(2**31)
         self.pool.ask(worker, self.tasks.meet, seed=seed, seconds=MEET_SECONDS, **self._clients())
+        absent: AbsentUsers | None = None
+        if options.notifications:
+            absent = AbsentUsers([node.target for node in self.system.nodes])
+            absent.start()
         begin = time.monotonic()
         self.pool.ask(worker, self.tasks.chat, seconds=LEAD_SECONDS, rate=options.rate)
         self._play_rounds(begin)
+        if absent is not None:
+            absent.stop()
         self.show_phase("everything settles")
         settled = self.pool.ask(worker, self.tasks.settle, seconds=SETTLE_SECONDS)
         self.show_phase("what is stored is compared with what was received")
@@ -370,6 +378,9 @@ class ChaosRun:
         if self.system.receiver is not None:
             self.show_phase("the events are compared with what is stored")
             figures |= self._event_figures(self.system.receiver)
+        if absent is not None:
+            self.show_phase("absent users are notified")
+            figures |= absent.figures()
         return figures, self._notes(settled, audit)
 
     def _clients(self) -> Json:

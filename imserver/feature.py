@@ -36,7 +36,7 @@ def _no_metrics() -> Sequence[Metric]:
     return ()
 
 
-class Feature(Struct, frozen=True):
+class Feature(Struct, frozen=True, eq=False):
     """One feature or foreign dialect, which a node may do without.
 
     ``build`` makes its parts from those of the core, once for each node. It may raise StartError.
@@ -62,6 +62,9 @@ class Feature(Struct, frozen=True):
     ``answers``: who answers questions of the core.
     ``commands``: name of a command of ``imserver`` → its module, which only the command imports, its
     attribute there, and one line of help; only for features of this server.
+    ``doctor``: option of ``imserver doctor`` that tries something out → the module and attribute of its
+    function, one line of help, and what its value is. The function gets the settings, the store, the apps and
+    the value of the option, and yields findings (:class:`imserver.commands.doctor.Finding`).
     ``erasing``: the context with its :class:`Erasure` in a command, where no node runs.
     Everything is called in the order of the list of features.
     """
@@ -81,6 +84,7 @@ class Feature(Struct, frozen=True):
     uses: tuple[str, ...] = ()
     settings: type[Struct] | None = None
     commands: Mapping[str, tuple[str, str, str]] = {}
+    doctor: Mapping[str, tuple[str, str, str, str]] = {}
     answers: Answers = Answers()
     sections: Mapping[str, type[Struct]] = {}
     app_settings: type[Struct] | None = None

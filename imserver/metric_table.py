@@ -28,7 +28,8 @@ class Metric(Struct, frozen=True):
     """One row: the name in Prometheus, what it means, and how it is read off a node.
 
     ``read`` gets the node and returns a number, a :class:`Histogram`, or, if there is a ``label``, a number
-    for each value of that label; None if this node has no such thing.
+    for each value of that label; None if this node has no such thing. Several labels are separated by
+    spaces; their values are tuples then.
     """
 
     name: str
@@ -338,8 +339,10 @@ def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
         yield f"{metric.name}_sum{{{labels}}} {value.total!r}"
         yield f"{metric.name}_count{{{labels}}} {sum(value.counts)}"
     elif isinstance(value, Mapping):
+        names = metric.label.split()
         for key, number in value.items():
-            yield f"{metric.name}{{{labels},{_labels(**{metric.label: key})}}} {number!r}"
+            own = _labels(**dict(zip(names, (key,) if len(names) == 1 else key, strict=True)))
+            yield f"{metric.name}{{{labels},{own}}} {number!r}"
     else:
         yield f"{metric.name}{{{labels}}} {value!r}"
 

@@ -200,11 +200,19 @@ class Received(Command, frozen=True, gc=False):
 
 class AskReceipts(Command, frozen=True, gc=False):
     """Request how far the other members of a conversation, with ids after ``after``, have read and received
-    it."""
+    it. ``message`` (not 0): only of those who have read this message."""
 
     conversation: int
     after: str
     limit: int
+    message: int = 0
+
+
+class CountReceipts(Command, frozen=True, gc=False):
+    """Request how many other members have received and read these messages of a conversation."""
+
+    conversation: int
+    ids: tuple[int, ...]
 
 
 class AskMarks(Command, frozen=True, gc=False):
@@ -443,6 +451,8 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """Time of the event in Unix seconds; 0 if it is not used."""
     channel: ChannelPart | None = None
     """Set in all events of a channel."""
+    notify: bytes = b""
+    """What a push says about its notification (:mod:`imserver.notify`), as JSON; ``b""``: nothing."""
 
 
 class Compressed(Event, frozen=True, gc=False, omit_defaults=True):

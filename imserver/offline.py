@@ -15,6 +15,7 @@ from imserver.auth.tenants import BadTenant, Tenants, TooManyTenants, UnknownTen
 from imserver.config.settings import Config
 from imserver.errors import StartError, StorageUnavailable
 from imserver.node.feature_list import declarations_of, load_config, load_features, objection_of
+from imserver.process import DataDirectory, derive_key
 from imserver.storage.store import Store
 from imserver.terminal import fail
 
@@ -61,6 +62,11 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
     finally:
         if store is not None:
             store.close()
+
+
+def key_for(settings: Config, purpose: str) -> bytes:
+    """The key for one purpose, as the nodes of these settings derive it. Raises StartError."""
+    return derive_key(DataDirectory(settings.server.data_dir).secret(settings.server.secret_file), purpose)
 
 
 def day(seconds: int) -> str:

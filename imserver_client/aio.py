@@ -351,6 +351,7 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
     hide = _command(protocol.hide)
     marks = _command(protocol.marks)
     receipts = _command(protocol.receipts)
+    receipt_counts = _command(protocol.receipt_counts)
     conversations = _command(protocol.conversations)
     history = _command(protocol.history)
     search = _command(protocol.search)

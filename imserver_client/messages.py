@@ -267,6 +267,21 @@ class ReceiptPage(Struct, frozen=True):
     more: bool = field(name="hasMore")
 
 
+class ReceiptCount(Struct, frozen=True):
+    """How many other members may read the message ``id`` (``members``), and have received and read it."""
+
+    id: int
+    members: int
+    received: int
+    read: int
+
+
+class ReceiptCounts(Struct, frozen=True):
+    """Counts in the order of the ids that were asked for."""
+
+    counts: tuple[ReceiptCount, ...]
+
+
 class ReadPosition(Struct, frozen=True):
     """Up to which id you have read a conversation."""
 

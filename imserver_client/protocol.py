@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from random import getrandbits
@@ -34,6 +34,7 @@ from imserver_client.messages import (
     MessagePage,
     OpenedAnswer,
     PinPage,
+    ReceiptCounts,
     ReceiptPage,
     Sent,
     Signal,
@@ -445,9 +446,16 @@ def marks(version: int = 0) -> Command[Marks]:
     return Command("marks", {"version": version}, Marks)
 
 
-def receipts(conversation: int, after: str = "", limit: int = 50) -> Command[ReceiptPage]:
-    """Get how far the others have read and received a conversation, by user ids greater than ``after``."""
-    return Command("receipts", {"conversation": conversation, "after": after, "limit": limit}, ReceiptPage)
+def receipts(conversation: int, after: str = "", limit: int = 50, message: int = 0) -> Command[ReceiptPage]:
+    """Get how far the others have read and received a conversation, by user ids greater than ``after``.
+    ``message``: only of those who have read this message."""
+    fields = {"conversation": conversation, "after": after, "limit": limit, "message": message}
+    return Command("receipts", fields, ReceiptPage)
+
+
+def receipt_counts(conversation: int, ids: Iterable[int]) -> Command[ReceiptCounts]:
+    """Get how many other members have received and read messages."""
+    return Command("receiptCounts", {"conversation": conversation, "ids": list(ids)}, ReceiptCounts)
 
 
 def conversations(before: int = 0, limit: int = 50) -> Command[ConversationPage]:

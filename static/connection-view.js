@@ -5,6 +5,9 @@ import { element, fill } from "./text.js";
 
 /** @typedef {import("../sdk/imserver.js").StateChange} StateChange */
 
+/** The browser says that the network has gone: without an answer in this time, the connection has, too. */
+export const OFFLINE_PROBE_MS = 1_000;
+
 export class ConnectionView {
   #pill = element("state", HTMLElement);
   #pillText = element("state-text", HTMLElement);

@@ -6,6 +6,7 @@
  * duplicated: then the other tab still uses that name.
  */
 
+import { OFFLINE_PROBE_MS } from "./connection-view.js";
 import { cut } from "./text.js";
 
 const MAX_LINES = 200;
@@ -180,7 +181,7 @@ export function tabStorage() {
  *
  * @param {TabSession} session
  * @param {import("./connection-view.js").ConnectionView} view
- * @param {() => { state: import("../sdk/imserver.js").StateChange, retryNow: () => void, close: () => void }} client  the present one
+ * @param {() => { state: import("../sdk/imserver.js").StateChange, retryNow: () => void, probe: (timeoutMs?: number) => void, close: () => void }} client  the present one
  * @param {() => void} [onVisible]
  * @returns {() => void}  counts an unread message in the title if the tab is hidden
  */
@@ -188,12 +189,16 @@ export function followTab(session, view, client, onVisible = () => {}) {
   const title = document.title;
   let unread = 0;
   addEventListener("online", () => client().retryNow());
-  addEventListener("offline", () => view.show(client().state));
+  addEventListener("offline", () => {
+    view.show(client().state);
+    client().probe(OFFLINE_PROBE_MS); // a server on this machine still answers
+  });
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) return;
     unread = 0;
     document.title = title;
     client().retryNow(); // timers of hidden pages are slow
+    client().probe(); // the device may have slept, or changed its network
     onVisible();
   });
   addEventListener("pagehide", () => {

@@ -49,7 +49,7 @@ LAYERS = (
     ("logging", "process"),
     ("config",),
     ("message_view",),
-    ("metric_table", "metrics", "model"),
+    ("metric_table", "metrics", "model", "notify"),
     ("errors", "assets", "clock", "version", "__init__"),
 )
 
@@ -78,8 +78,9 @@ IMPORTERS = {
     "argon2": ("features/accounts/passwords.py",),
     "authlib": ("features/oauth/providers.py",),
     "joserfc": ("features/oauth/providers.py",),
-    "jwt": ("auth/tokens.py",),
-    "cryptography": ("auth/tokens.py", "sessions/connection_ids.py"),
+    "jwt": ("auth/tokens.py", "features/notifications/webpush.py"),
+    "cryptography": ("auth/tokens.py", "features/notifications/webpush.py", "sessions/connection_ids.py"),
+    "http_ece": ("features/notifications/webpush.py",),
     "urllib3": ("transport/outgoing.py", "transport/public_requests.py", "features/uploads/s3.py"),
     "google": ("dialects/centrifuge/", "dialects/protobuf/"),
     "PIL": ("features/uploads/pictures.py",),

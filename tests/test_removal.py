@@ -69,8 +69,8 @@ def check_settings(
         cwd=ROOT,
     )
     names = {feature.name for feature in removed}
-    rest = declarations_of([feature for feature in ALL if feature.name not in names])
-    own = declarations_of(removed)
+    rest = declarations_of(tuple(feature for feature in ALL if feature.name not in names))
+    own = declarations_of(tuple(removed))
     written = yaml.safe_load(done.stdout)
     assert written.keys() == set(rest.names.values())
     for name in own.rows.keys() - rest.rows.keys():

@@ -23,6 +23,7 @@ _NPM_PROGRAMS: Final = {
     "axe-core": "axe-core/axe.min.js",
     "pusher-js": "pusher-js/package.json",
     "tus-js-client": "tus-js-client/package.json",
+    "web-push-testing": "web-push-testing/package.json",
 }
 """Program → where the npm package is that has it for this machine. ``make sdk`` installs them."""
 

@@ -103,6 +103,8 @@ ANYONE_OR_ADMIN: Final = Need("admin", frozenset({"nobody"}))
 """Anybody. A back end may do more."""
 ANYONE_OR_ACCOUNT: Final = Need(users=frozenset({"nobody", "account"}))
 """Anybody. A user with an account token may do more."""
+ADMIN_OR_USER: Final = Need("admin", frozenset({"account", "guest", "bot", "session"}))
+"""A user with any token of their own, or a back end for them."""
 PUSH_OR_USER: Final = Need("push", frozenset({"account", "guest", "bot", "session"}))
 READ_OR_USER: Final = Need("read", frozenset({"account", "guest", "bot", "session"}))
 ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "guest", "bot", "session"}))

@@ -9,7 +9,9 @@ import shutil
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryFile
@@ -25,7 +27,8 @@ from imserver.cluster.registry import advertised_address
 from imserver.config.declared import marked
 from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.offline import load_settings, settings_options
+from imserver.node.feature_list import load_features
+from imserver.offline import load_settings, opened, settings_options
 from imserver.process import SPARE_FILES_OF_A_CLUSTER, cores, plan_processes
 from imserver.storage.address import database_address
 from imserver.storage.engines import probe
@@ -524,9 +527,40 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-@click.command()
+class _Doctor(click.Command):
+    """The command with the options of features."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        rows = _of_features(Config())
+        more = [click.Option([name], metavar=row[3], help=row[2]) for name, row in rows.items()]
+        return [*super().get_params(ctx), *more]
+
+
+def _of_features(config: Config) -> dict[str, tuple[str, str, str, str]]:
+    """Option → module and attribute of the function of a feature, help, and what its value is."""
+    return {name: row for feature in load_features(config) for name, row in feature.doctor.items()}
+
+
+def _tried(config: Config, path: str | None, data_dir: str | None, given: Mapping[str, str]) -> Findings:
+    """Try out what features offer. ``given``: parameter → value, for the options that were given."""
+    rows = {_parameter(name): (name, row) for name, row in _of_features(config).items()}
+    for parameter, value in given.items():
+        if parameter not in rows:
+            yield Finding("fail", parameter, "the feature is not among features of the settings")
+            continue
+        module, attribute, _, _ = rows[parameter][1]
+        function = getattr(import_module(module), attribute)
+        with opened(path, data_dir) as (settings, store, tenants):
+            yield from function(settings, store, tenants, value)
+
+
+def _parameter(option: str) -> str:
+    return option.lstrip("-").replace("-", "_")
+
+
+@click.command(cls=_Doctor)
 @settings_options
-def doctor(path: str | None, data_dir: str | None) -> None:
+def doctor(path: str | None, data_dir: str | None, **tries: str | None) -> None:
     """Check this machine, the database, Redis and the public addresses, and say how to mend what is wrong.
 
     The status is 1 if a check failed. Warnings do not change it.
@@ -535,8 +569,9 @@ def doctor(path: str | None, data_dir: str | None) -> None:
         config = load_settings(path, data_dir)
     except StartError as error:
         fail(error)
+    given = {name: value for name, value in tries.items() if value is not None}
     failed = 0
-    for finding in findings(config):
+    for finding in chain(findings(config), _tried(config, path, data_dir, given)):
         failed += finding.level == "fail"
         mark = click.style(f"{finding.level:4}", fg=_COLOURS[finding.level])
         click.echo(f"{mark}  {finding.name}: {finding.found}")

@@ -166,8 +166,18 @@ class JwtSettings(Struct, frozen=True):
 
 
 ChannelEvent = Literal["occupied", "vacated", "joined", "left"]
+NotificationEvent = Literal["notified", "gone"]
+"""Events of the feature notifications."""
 WebhookEvent = Literal[
-    "connect", "disconnect", "login", "message", "group", "account", "absent", ChannelEvent
+    "connect",
+    "disconnect",
+    "login",
+    "message",
+    "group",
+    "account",
+    "absent",
+    ChannelEvent,
+    NotificationEvent,
 ]
 
 

@@ -179,7 +179,6 @@ class Cluster:
             ),
         )
         self._leases_changed()
-        self.sessions.start()
         self.registrar.start()
         self._announce(lease)
 

@@ -164,11 +164,14 @@ class Pings:
                 gevent.sleep(_TURN_SECONDS)
 
     def _in(self, slot: int) -> Iterator[Connection]:
-        """Connections in service whose clients are pinged."""
+        """Connections in service whose clients are pinged: those that need no login any more."""
         if not self._context.pinged:
             return
         poller = self._context.poller
         for fd in range(slot, poller.highest + 1, SLOTS):
             found = poller.at(fd)
-            if isinstance(found, Connection) and found.state == OPEN and found.encoding.dialect.pinged:
+            if not isinstance(found, Connection) or found.state != OPEN:
+                continue
+            # A client that comes back would answer a ping before the reply in the name of its last session.
+            if found.encoding.dialect.pinged and not found.last_seen:
                 yield found

@@ -7,7 +7,7 @@ have no use for typing notices; receipts and marks they can ask for.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Final
 
@@ -20,8 +20,8 @@ from imserver.cluster.nodes import NodeMessages, ToFollowers
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.messages.log_subscriptions import GroupFollowers
-from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
-from imserver.storage.log.contract import Conversation, MarkResult
+from imserver.model import AskMarks, AskReceipts, CountReceipts, Hide, Read, Received, Reply, Signal, Typing
+from imserver.storage.log.contract import Conversation, MarkResult, ReceiptCount
 from imserver.storage.store import Store
 from imserver.transport.connection import Connection, app_and_user
 from imserver.transport.dispatch import CommandRow, CommandTable
@@ -217,12 +217,21 @@ class ReceiptPage(Struct, rename="camel"):
     has_more: bool
 
 
+class ReceiptCounts(Struct):
+    """How many members have received and read messages."""
+
+    counts: list[ReceiptCount]
+
+
 class Receipts:
     """Stores what was read and received, and sends the notices. Stateless."""
 
     def __init__(self, signals: Signals, store: Store) -> None:
         self._signals = signals
         self._store = store
+        self.on_read: list[Callable[[str, str, int], object]] = []
+        """Called with app, user and conversation when the read position has moved, on the node where it was
+        set. They never switch."""
 
     def rows(self) -> CommandTable:
         """The commands that this service runs."""
@@ -231,6 +240,7 @@ class Receipts:
             Received: CommandRow(self.received),
             Hide: CommandRow(self.hide),
             AskReceipts: CommandRow(self.ask),
+            CountReceipts: CommandRow(self.count),
             AskMarks: CommandRow(self.ask_marks),
         }
 
@@ -259,6 +269,9 @@ class Receipts:
                 else Signal("receipt", user, "", conversation=conversation, received=at.received)
             )
             self._signals.send(ToFollowers(app, (*result.authors, user), 0, signal), besides)
+            if read:
+                for notify in self.on_read:
+                    notify(app, user, conversation)
         return result
 
     def read(self, connection: Connection, command: Read) -> Reply:
@@ -294,9 +307,16 @@ class Receipts:
         """How far the other members of a conversation have read and received. Switches."""
         app, user = app_and_user(connection)
         conversation, limit = command.conversation, command.limit
-        rows = self._store.log().marks.receipts(app, user, conversation, command.after, limit + 1)
+        stored = self._store.log().marks
+        rows = stored.receipts(app, user, conversation, command.after, limit + 1, command.message)
         found = [ReceiptView(row.user, row.read, row.received) for row in rows[:limit]]
         return Reply(errors.REPLY_OK, ReceiptPage(found, len(rows) > limit))
+
+    def count(self, connection: Connection, command: CountReceipts) -> Reply:
+        """How many of the other members have received and read these messages. Switches."""
+        app, user = app_and_user(connection)
+        counts = self._store.log().marks.count_receipts(app, user, command.conversation, command.ids)
+        return Reply(errors.REPLY_OK, ReceiptCounts(counts))
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
         """The marks of the user from all devices. Switches."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any, Final
 
@@ -122,9 +123,9 @@ def _load_other(name: str) -> Feature:
     return feature
 
 
-def declarations_of(features: Iterable[Feature]) -> Declarations:
-    """All settings of a node with these features."""
-    features = tuple(features)
+@cache
+def declarations_of(features: tuple[Feature, ...]) -> Declarations:
+    """All settings of a node with these features. Forked nodes share those of their supervisor."""
     for feature in features:
         kind = feature.app_settings
         if kind is not None and any(field.required for field in fields(kind)):

@@ -7,8 +7,8 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gevent.hub import get_hub
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ from imserver.api.v1.push import push_api
 from imserver.api.v1.table import commands_of, document_of, operations_of, routes_of
 from imserver.auth.quotas import limited
 from imserver.config.settings import Config, ListenSettings
-from imserver.config.values import CORE
+from imserver.config.values import Declarations
 from imserver.core.core import Core
 from imserver.dialects.sse.wire import SseDialect
 from imserver.errors import StartError
@@ -116,7 +116,7 @@ class Servers:
     def __init__(
         self,
         core: Core,
-        features: Sequence[Feature],
+        features: tuple[Feature, ...],
         create_application: Callable[[Servers], Application],
     ) -> None:
         self.core = core
@@ -124,16 +124,8 @@ class Servers:
         self._metrics = core.metrics
         self.features = features
         self._streamed = tuple(each.streamed for each in features if each.streamed is not None)
-        refuse_shared(features)
-        operations = list(operations_of(core.declared))
-        operations += [row for feature in features for row in feature.operations]
-        routes = [row for feature in features for row in feature.routes]
-        self.api = Api(
-            core,
-            (*routes_of(operations), *routes),
-            commands_of(operations),
-            document_of(operations),
-        )
+        table = api_table_of(features, core.declared)
+        self.api = Api(core, table.routes, table.commands, table.document)
         publisher = Publisher(self.api, push_api(core, self.api), config.limits.body_bytes)
         paths = ws_routes(
             config,
@@ -268,9 +260,36 @@ class Servers:
             server.close()
 
 
-def refuse_shared(features: Iterable[Feature]) -> None:
-    """Raise StartError if a feature would answer in place of the core or of a feature before it."""
-    owners = dict.fromkeys(_answered((), operations_of(CORE)), "the core")
+class ApiTable(NamedTuple):
+    """The routes of a node.
+
+    ``routes``: all of them. ``commands``: name → route that a batch may contain. ``document``: see
+    :func:`document_of`.
+    """
+
+    routes: tuple[Route, ...]
+    commands: Mapping[str, Route]
+    document: Callable[[int, bool], bytes]
+
+
+@cache
+def api_table_of(features: tuple[Feature, ...], declared: Declarations) -> ApiTable:
+    """The routes of the core and of these features. Forked nodes share those of their supervisor.
+
+    Raises StartError.
+    """
+    operations = operations_of(declared)
+    refuse_shared(features, operations)
+    operations = (*operations, *(row for feature in features for row in feature.operations))
+    routes = routes_of(operations)
+    others = (row for feature in features for row in feature.routes)
+    return ApiTable((*routes, *others), commands_of(routes), document_of(operations))
+
+
+def refuse_shared(features: Iterable[Feature], operations: Iterable[Operation]) -> None:
+    """Raise StartError if a feature would answer in place of the core, which has these operations, or of a
+    feature before it."""
+    owners = dict.fromkeys(_answered((), operations), "the core")
     for feature in features:
         for each in _answered(feature.dialects, (*feature.routes, *feature.operations)):
             if each in owners:

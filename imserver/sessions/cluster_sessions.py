@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
 import gevent
-from gevent.queue import Queue
+from gevent.pool import Group
 from msgspec import Struct
 
 from imserver import errors
@@ -49,7 +50,8 @@ class AliveQuery(Struct, frozen=True, array_like=True):
 
 
 class Departures:
-    """Reports logouts to the registry. Owner of the queue and of the greenlets that empty it.
+    """Reports logouts to the registry. Owner of the queue and of the greenlets that empty it: at most
+    :data:`WORKERS`, none while the queue is empty.
 
     ``on_exit`` is called with a session whose end took its user offline.
     """
@@ -57,18 +59,15 @@ class Departures:
     def __init__(self, registry: RedisRegistry, on_exit: Callable[[Session], None]) -> None:
         self._registry = registry
         self._on_exit = on_exit
-        # A queue wakes one greenlet per logout. An event would wake all 64 for each.
-        self._waiting: Queue[tuple[Session, bool]] = Queue()
-        self._reporting = 0
-        self._workers: list[gevent.Greenlet[..., None]] = []
-
-    def start(self) -> None:
-        """Start the greenlets."""
-        self._workers = [gevent.spawn(self._run) for _ in range(WORKERS)]
+        self._waiting: deque[tuple[Session, bool]] = deque()
+        self._workers = Group()
+        self._unused = WORKERS
+        """Number of workers that may be started."""
 
     def stop(self) -> None:
-        """End the greenlets. Waiting logouts are not reported."""
-        gevent.killall(self._workers)
+        """End the greenlets. Waiting and later logouts are not reported."""
+        self._workers.kill()
+        self._unused = 0
 
     def add(self, session: Session, last_here: bool) -> None:
         """Report the end of a session. Never switches.
@@ -76,11 +75,14 @@ class Departures:
         ``last_here``: it was the last addressed session of its user on this node. If the registry does not
         answer, this decides whether the user is offline.
         """
-        self._waiting.put((session, last_here))
+        self._waiting.append((session, last_here))
+        if self._unused:
+            self._unused -= 1
+            self._workers.spawn(self._run)
 
     def pending(self) -> bool:
         """Whether a logout waits or is being reported."""
-        return bool(self._waiting.qsize() or self._reporting)
+        return bool(self._workers)
 
     def flush(self, seconds: float) -> bool:
         """Wait at most ``seconds`` until all logouts are reported. Return whether they are."""
@@ -90,18 +92,16 @@ class Departures:
         return not self.pending()
 
     def _run(self) -> None:
-        """Greenlet: report one logout after the other."""
-        while True:
-            session, last_here = self._waiting.get()
-            self._reporting += 1
+        """Greenlet: report one logout after the other, until none waits."""
+        while self._waiting:
+            session, last_here = self._waiting.popleft()
             try:
                 offline = self._registry.unregister(session)
                 if offline or (offline is None and last_here):
                     self._on_exit(session)
             except Exception:
                 log.exception("the logout of %s in %s was not reported", session.user, session.app)
-            finally:
-                self._reporting -= 1
+        self._unused += 1
 
 
 class ClusterSessions(Sessions):
@@ -320,10 +320,6 @@ class ClusterSessions(Sessions):
         if session is not None and connection.last_seen:
             session.heartbeat_time = int(time() - monotonic() + connection.last_seen)
         return session
-
-    def start(self) -> None:
-        """Start the greenlets that report departures."""
-        self._departures.start()
 
     def _notify_exit(self, session: Session) -> None:
         app = self._hub.apps.get(session.app)

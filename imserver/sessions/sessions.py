@@ -470,7 +470,8 @@ class Sessions:
 
     def _begin(self, app: App, connection: Connection, login: Login) -> int:
         """Begin the session. Return a reply code."""
-        connection.last_seen = monotonic()
+        if not connection.encoding.dialect.pinged:
+            connection.last_seen = monotonic()
         self._hub.join(app, connection, login.user, login.device)
         self._metrics.logins += 1
         if self._fanout.takes_notices(app):

@@ -62,8 +62,11 @@ class Statements(ABC):
             statement = f"INSERT{ignore} INTO {table} ({columns}) VALUES {marks}{clause}"
             self.execute(statement, [value for row in some for value in row])
 
-    def query_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
-        """Run a query that ends with ``IN {}`` for distinct ``values`` with at most one row each.
+    def query_in(
+        self, statement: str, first: Sequence[Any], values: Sequence[Any], many: bool = False
+    ) -> list[Row]:
+        """Run a query that ends with ``IN {}`` for distinct ``values`` with at most one row each; ``many``:
+        with any number of rows.
 
         ``first``: the other parameters.
         """
@@ -71,7 +74,8 @@ class Statements(ABC):
             return []
         engine = self.engine
         if engine == "postgresql":
-            return self.query(_for_list(engine, statement, _ARRAYS[type(values[0])]), (list(values), *first))
+            text = _for_list(engine, statement, _ARRAYS[type(values[0])], many)
+            return self.query(text, (list(values), *first))
         rows: list[Row] = []
         for start in range(0, len(values), _CHUNK):
             some = values[start : start + _CHUNK]
@@ -84,14 +88,15 @@ class Statements(ABC):
 
 
 @lru_cache(1024)
-def _for_list(engine: str, statement: str, size: int | str) -> str:
+def _for_list(engine: str, statement: str, size: int | str, many: bool = False) -> str:
     """The text of a statement that ends with ``IN {}`` for so many values; on PostgreSQL for an array of
     this type."""
     if isinstance(size, str):
         # Without statistics PostgreSQL reads the whole table for a list of values.
         one = statement.replace("IN {}", "= w.v")
         array = f"unnest(%s::{size}[]) AS w(v)"
-        return f"SELECT x.* FROM {array} CROSS JOIN LATERAL ({one} LIMIT 1) x"
+        limit = "" if many else " LIMIT 1"
+        return f"SELECT x.* FROM {array} CROSS JOIN LATERAL ({one}{limit}) x"
     if engine == "sqlite":
         # Without statistics SQLite scans the table for a list of values. With the list to the left of a
         # CROSS JOIN it looks up each.

@@ -15,10 +15,10 @@ from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.logging import Logs, open_logs
 from imserver.node import http_servers as servers
-from imserver.node.feature_list import load_core, load_features
+from imserver.node.feature_list import declarations_of, load_core, load_features
 from imserver.node.http_servers import refuse_open_demo
 from imserver.node.serve import banner, has_terminal
-from imserver.process import DataDirectory, connection_limit, hold_signals, raise_file_limit
+from imserver.process import DataDirectory, connection_limit, derive_key, hold_signals, raise_file_limit
 from imserver.storage.address import DRIVERS, database_address
 from imserver.supervisor import listening
 from imserver.supervisor.children import DRAIN, FORWARDED, ROLL, Children, SignalQueue
@@ -290,9 +290,9 @@ _LAZY_MODULES = (
 
 
 def preload_modules(config: Config) -> None:
-    """Import what a node with these settings would import later, so that the nodes share the memory.
+    """Import modules and make tables that each node with these settings needs, so that nodes share them.
 
-    Importing these modules creates no loop, thread, socket or file.
+    This creates no loop, thread, socket or file. Raises StartError.
     """
     names = list(_LAZY_MODULES)
     if config.clustered:
@@ -309,6 +309,10 @@ def preload_modules(config: Config) -> None:
     for name in names:
         importlib.import_module(name)
     mimetypes.init()
-    for feature in (*load_core(), *load_features(config)):
+    derive_key(b"", "")  # with its first digest, OpenSSL loads its algorithms
+    own = load_features(config)
+    features = (*load_core(), *own)
+    for feature in features:
         feature.preload()
         feature.metrics()
+    servers.api_table_of(features, declarations_of(own))

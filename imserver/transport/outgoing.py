@@ -19,7 +19,7 @@ SIGNATURE_HEADER: Final = "Imserver-Signature"
 DELIVERY_HEADER: Final = "Imserver-Delivery"
 ANSWER_BYTES: Final = 65536
 """Longest answer that is read; a longer one counts as no answer."""
-_USER_AGENT: Final = f"imserver/{__version__}"
+USER_AGENT: Final = f"imserver/{__version__}"
 NO_HEADERS: Final[Mapping[str, str]] = {}
 _HOSTS: Final = 64
 _CONNECTIONS: Final = 64
@@ -77,23 +77,27 @@ class Outgoing:
         answer_bytes: int = ANSWER_BYTES,
     ) -> tuple[int, bytes]:
         """Send JSON with these ``headers``. Waits and raises like :meth:`post`."""
-        headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT, **headers}
-        return self._exchange("POST", url, body, headers, seconds, answer_bytes)
+        headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **headers}
+        return self.exchange("POST", url, body, headers, seconds, answer_bytes)[:2]
 
     def get(self, url: str, seconds: float, headers: Mapping[str, str] = NO_HEADERS) -> tuple[int, bytes]:
         """Read a document: status and body. Waits and raises like :meth:`post`."""
-        headers = {"Accept": "application/json", "User-Agent": _USER_AGENT, **headers}
-        return self._exchange("GET", url, None, headers, seconds, ANSWER_BYTES)
+        headers = {"Accept": "application/json", "User-Agent": USER_AGENT, **headers}
+        return self.exchange("GET", url, None, headers, seconds)[:2]
 
-    def _exchange(
+    def exchange(
         self,
         method: str,
         url: str,
         body: bytes | None,
         headers: dict[str, str],
         seconds: float,
-        answer_bytes: int,
-    ) -> tuple[int, bytes]:
+        answer_bytes: int = ANSWER_BYTES,
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Send a request with these ``headers``: status, body and headers of the answer.
+
+        Waits and raises like :meth:`post`. Names of the answer's headers may be read in any case.
+        """
         timeout = gevent.Timeout(seconds)
         try:
             with timeout:
@@ -105,7 +109,7 @@ class Outgoing:
 
     def _request(
         self, method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytes, Mapping[str, str]]:
         # Loaded here to save memory in nodes that send no requests.
         from urllib3.exceptions import HTTPError
 
@@ -126,7 +130,7 @@ class Outgoing:
         except (HTTPError, OSError, ValueError) as error:
             kind = NothingListens if isinstance(error.__cause__, ConnectionRefusedError) else Unreachable
             raise kind(f"{type(error).__name__}: {error}") from None
-        return answer.status, content
+        return answer.status, content, answer.headers
 
     def _manager(self) -> PoolManager:
         from urllib3 import PoolManager

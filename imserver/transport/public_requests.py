@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 URL_CHARACTERS: Final = 1000
 _HOSTS: Final = 64
 _CONNECTIONS: Final = 4
-"""Idle connections to one host."""
 
 _URL: Final = re.compile(
     r"(?P<scheme>https?)://(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+))(:(?P<port>[0-9]{1,5}))?([/?][!-~]*)?"
@@ -132,10 +131,14 @@ class PublicRequests(Outgoing):
     """Owner of the connections to URLs of users. One per node.
 
     ``allow_loopback``: see :func:`check_url`. ``resolve`` stands for the look-up of names in tests.
+    ``connections``: idle connections to one host.
     """
 
-    def __init__(self, allow_loopback: bool, resolve: Resolve = look_up) -> None:
+    def __init__(
+        self, allow_loopback: bool, resolve: Resolve = look_up, connections: int = _CONNECTIONS
+    ) -> None:
         super().__init__()
+        self._connections_per_host = connections
         self._allow_loopback = allow_loopback
         self._resolve = resolve
 
@@ -145,7 +148,7 @@ class PublicRequests(Outgoing):
 
     def _request(
         self, method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytes, Mapping[str, str]]:
         try:
             self.check(url)
             return super()._request(method, url, body, headers, answer_bytes)
@@ -188,6 +191,6 @@ class PublicRequests(Outgoing):
         class HttpPool(HTTPConnectionPool):
             ConnectionCls = Http
 
-        manager = PoolManager(_HOSTS, maxsize=_CONNECTIONS, retries=False)
+        manager = PoolManager(_HOSTS, maxsize=self._connections_per_host, retries=False)
         manager.pool_classes_by_scheme = {"https": HttpsPool, "http": HttpPool}
         return manager

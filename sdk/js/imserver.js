@@ -64,6 +64,8 @@ const TOKEN_INVALID = 4504;
 /** Cards of accounts in one request: the server's maximum. */
 const MAX_CARDS = 100;
 const CLOSE_AFTER_ERROR_MS = 50;
+/** A page asks whether its connection lives: so long it waits for the answer. */
+const PROBE_MS = 3_000;
 /** Halves of characters that have no UTF-8. */
 const LONE_SURROGATES = /[\ud800-\udfff]/gu;
 
@@ -493,6 +495,17 @@ class ReconnectingClient {
   /** Ends the pause before the next try (for example because the network is back). */
   retryNow() {
     if (this.#state.state === "waiting") this.#open();
+  }
+
+  /**
+   * Asks the server whether the connection lives, and reconnects if no answer comes in time: the network may have gone, or the
+   * device has slept.
+   *
+   * @param {number} [timeoutMs]
+   * @returns {Promise<void>} never rejected
+   */
+  async probe(timeoutMs = PROBE_MS) {
+    if (this.#state.state === "online") await this.#sendHeartbeat(Math.min(timeoutMs, this.timeoutMs));
   }
 
   /**
@@ -1046,8 +1059,7 @@ export class ImClient extends ReconnectingClient {
     } catch (error) {
       if (!(error instanceof CommandRefused) || error.code !== CODE.UNAUTHORIZED) throw error;
       for (let start = 0; start < users.length; start += MAX_CARDS) {
-        const asked = JSON.stringify({ app: String(this.app), users: users.slice(start, start + MAX_CARDS) });
-        const answer = this.#fetch("/api/v1/accounts/cards", asked, "application/json");
+        const answer = this.api("POST", "accounts/cards", { users: users.slice(start, start + MAX_CARDS) });
         const { cards } = await answer.catch((/** @type {unknown} */ also) => { throw also instanceof RequestRefused ? error : also; });
         for (const { user, presence } of cards) if (presence) put(user, presence === "online");
       }
@@ -1077,6 +1089,24 @@ export class ImClient extends ReconnectingClient {
    */
   sendMessageAll(text, id = newId()) {
     return this.#http("POST", "/user/sendMessageAll", { userID: this.user, msgID: id, message: text });
+  }
+
+  /** @returns {string} base of the HTTP API */
+  get httpUrl() {
+    return this.#options.httpUrl;
+  }
+
+  /**
+   * Sends a request to `/api/v1`, for this app.
+   *
+   * @param {"GET" | "POST"} method
+   * @param {string} path  below /api/v1/, as `groups/show`
+   * @param {Record<string, any>} [fields]  the query of a GET, the JSON body of a POST
+   * @returns {Promise<any>} the answer
+   */
+  api(method, path, fields = {}) {
+    const all = { app: String(this.app), ...fields };
+    return method === "GET" ? this.#fetch(`/api/v1/${path}?${formOf(all)}`) : this.#fetch(`/api/v1/${path}`, JSON.stringify(all), "application/json");
   }
 
   /**
@@ -1216,14 +1246,14 @@ function withDefaults(options) {
 }
 
 /**
- * @param {Record<string, string | string[]>} fields  a list stands for a repeated field
+ * @param {Record<string, any>} fields  a list stands for a repeated field
  * @returns {string} the fields as an urlencoded form or query
  */
 function formOf(fields) {
   const pairs = [];
   for (const [name, values] of Object.entries(fields)) {
-    for (const value of typeof values === "string" ? [values] : values) {
-      pairs.push(`${name}=${encodeURIComponent(value.replace(LONE_SURROGATES, "\ufffd"))}`);
+    for (const value of Array.isArray(values) ? values : [values]) {
+      pairs.push(`${name}=${encodeURIComponent(String(value).replace(LONE_SURROGATES, "\ufffd"))}`);
     }
   }
   return pairs.join("&");

@@ -428,11 +428,22 @@ export class Messenger extends ImClient {
    * The positions up to which the other members have read and received a conversation.
    *
    * @param {number} conversation
-   * @param {{ after?: string, limit?: number }} [page]
+   * @param {{ after?: string, limit?: number, message?: number }} [page]  `message`: only of those who have read this message
    * @returns {Promise<{ receipts: { user: string, read: number, received: number }[], hasMore: boolean }>}
    */
   receipts(conversation, page = {}) {
     return this.#sendUntilAnswered("receipts", { conversation, ...page });
+  }
+
+  /**
+   * How many other members may read each message, and have received and read it.
+   *
+   * @param {number} conversation
+   * @param {number[]} ids  of at most 200 messages
+   * @returns {Promise<{ counts: { id: number, members: number, received: number, read: number }[] }>}
+   */
+  receiptCounts(conversation, ids) {
+    return this.#sendUntilAnswered("receiptCounts", { conversation, ids });
   }
 
   /**

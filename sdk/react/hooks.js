@@ -10,12 +10,16 @@
 
 import { useCallback, useEffect, useMemo, useState, useSyncExternalStore } from "react";
 
+import { disableNotifications, enableNotifications, notificationState } from "imserver-client/notifications";
+
 import { Conversation } from "./conversation.js";
 
 /** @typedef {import("imserver-client").ImClient} ImClient */
 /** @typedef {import("imserver-client").Push} Push */
 /** @typedef {import("imserver-client").StateChange} StateChange */
 /** @typedef {import("imserver-client/messenger").Messenger} Messenger */
+/** @typedef {import("imserver-client/notifications").NotificationOptions} NotificationOptions */
+/** @typedef {import("imserver-client/notifications").NotificationState} NotificationState */
 /** @typedef {import("./conversation.js").ConversationView} ConversationView */
 /** @typedef {import("./conversation.js").Where} Where */
 
@@ -123,4 +127,31 @@ export function useConversation(messenger, where, pageSize = 50) {
   const view = useSyncExternalStore(conversation.subscribe, () => conversation.view, () => conversation.view);
   const { loadEarlier, send, edit, recall, markRead, typing } = conversation;
   return { ...view, loadEarlier, send, edit, recall, markRead, typing };
+}
+
+/**
+ * Notifications of the user on this device. Call `enable` when the user has clicked: browsers ask at no other time.
+ *
+ * @param {ImClient | null} client
+ * @param {NotificationOptions} [options]  those of the first call count
+ * @returns {{ state: NotificationState | null, enable: () => Promise<void>, disable: () => Promise<void> }} `state` is null until it is
+ *   known. Both functions are rejected with the errors of requests
+ */
+export function useNotifications(client, options) {
+  const [state, setState] = useState(/** @type {NotificationState | null} */ (null));
+  const [first] = useState(options);
+  useEffect(() => {
+    setState(null);
+    if (!client) return;
+    let mounted = true;
+    notificationState(client, first).then((now) => mounted && setState(now), () => {}); // no answer: it stays unknown
+    return () => { mounted = false; };
+  }, [client, first]);
+  const enable = useCallback(async () => { if (client) setState(await enableNotifications(client, first)); }, [client, first]);
+  const disable = useCallback(async () => {
+    if (!client) return;
+    await disableNotifications(client, first);
+    setState("off");
+  }, [client, first]);
+  return { state, enable, disable };
 }

@@ -4,7 +4,7 @@
 import { makeEmojiGrid } from "../emoji.js";
 import { element, make } from "../text.js";
 import { reasonOf } from "./api.js";
-import { attempt, redraw } from "./form.js";
+import { attempt, redraw, withModule } from "./form.js";
 import { summaryOf } from "./message-view.js";
 import { button, confirm, openDialog, toast } from "./panel.js";
 import { keyOf } from "./store.js";
@@ -135,6 +135,11 @@ export class MessageActions {
     await this.#try(() => store.hide([entry.id]));
   }
 
+  /** @param {Entry} entry  ours, in a group */
+  readers(entry) {
+    withModule(import("./readers.js"), this.session.words, ({ openReaders }) => openReaders(this.session, entry));
+  }
+
   /** @param {Entry} entry */
   forward(entry) {
     const { words, store, outbox, people } = this.session;
@@ -184,6 +189,7 @@ export class MessageActions {
     if (own && text && !entry.meta?.forwarded) rows.push([words.messages_edit, () => this.composing.edit(entry)]);
     if (text) rows.push([words.messages_copy, () => this.copy(entry)]);
     rows.push([words.messages_forward, () => this.forward(entry)]);
+    if (own && conversation.group) rows.push([words.messages_readers, () => this.readers(entry)]);
     if (mayPin) rows.push([isPinned ? words.messages_unpin : words.messages_pin, () => this.pin(entry, isPinned)]);
     if (own) rows.push([words.messages_recall, () => this.recall(entry), true]);
     rows.push([words.messages_hide, () => this.hide(entry), true]);

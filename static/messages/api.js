@@ -1,7 +1,7 @@
 // @ts-check
 /** HTTP requests to `/api/v1`, and the reasons of failures in the language of the page. */
 
-import { Closed, CommandRefused, ImError, NotConnected } from "../../sdk/imserver.js";
+import { Closed, CommandRefused, ImError, NotConnected, RequestRefused } from "../../sdk/imserver.js";
 import { fill } from "../text.js";
 
 const TIMEOUT_MS = 15_000;
@@ -79,7 +79,7 @@ export async function rowsOf(key, load) {
  * @returns {string} the reason, in the language of the page
  */
 export function reasonOf(error, words) {
-  if (error instanceof ApiError) return faultText(error.code, words);
+  if (error instanceof ApiError || error instanceof RequestRefused) return faultText(String(error.code), words);
   if (error instanceof NotConnected) return noAnswer(words);
   if (error instanceof CommandRefused) {
     const { cmd, code, reason } = error;

@@ -1,10 +1,9 @@
 // @ts-check
 /** The page of stored messages: login or session, which view is shown, the address of the page, and the keyboard. */
 
-import { ConnectionView } from "../connection-view.js";
+import { ConnectionView, OFFLINE_PROBE_MS } from "../connection-view.js";
 import { element, fill, make, pageData } from "../text.js";
 import { ApiError } from "./api.js";
-import { countRequests, openCard, openContacts } from "./contacts.js";
 import { ConversationList } from "./conversation-list.js";
 import { ConversationView } from "./conversation.js";
 import { withModule } from "./form.js";
@@ -35,6 +34,8 @@ class App {
   #conversation = null;
   /** @type {Search | null} */
   #search = null;
+  /** What notifies the user, once it is needed. @type {Promise<import("./notices.js").Notices | null> | null} */
+  #notices = null;
   #scheduled = false;
   /** The part of the address after `#` that is shown. */
   #routed = "";
@@ -69,8 +70,10 @@ class App {
     this.#session = session;
     this.#list = new ConversationList(session);
     this.#conversation = new ConversationView(session, {
-      info: ({ id, group, peer }) => (group ? withModule(import("./group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id)) : peer && openCard(session, peer)),
-      person: (user) => openCard(session, user),
+      info: ({ id, group, peer }) => (group ? withModule(import("./group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id)) : peer && withModule(import("./contacts.js"), session.words, ({ openCard }) => openCard(session, peer))),
+      person: (user) => withModule(import("./contacts.js"), session.words, ({ openCard }) => openCard(session, user)),
+      notices: ({ id }) => withModule(import("./notice-settings.js"), session.words, ({ openNotices }) => openNotices(session, id)),
+      sent: () => this.#notify((notices) => notices.sent()),
     });
     this.#search = new Search(session);
     session.on("state", (change) => {
@@ -89,6 +92,7 @@ class App {
     session.on("people", () => this.#schedule());
     session.on("contact", () => this.#countRequests());
     session.people.watch(() => [this.#conversation?.open?.peer ?? ""]);
+    session.on("entry", (entry) => entry.kind === "message" && entry.from !== session.user && this.#notify((notices) => notices.heard(entry)));
     session.on("open", (target) => this.#open(target));
     session.on("ended", ({ reason }) => this.#stop(reason));
     this.#drawMe();
@@ -102,7 +106,8 @@ class App {
     this.#list?.stop();
     this.#conversation?.stop();
     this.#search?.stop();
-    this.#session = this.#list = this.#conversation = this.#search = null;
+    this.#notices?.then((notices) => notices?.stop());
+    this.#session = this.#notices = this.#list = this.#conversation = this.#search = null;
     this.#askBeforeLeaving();
     navigate("", true);
     this.#showLogin(reason);
@@ -123,13 +128,27 @@ class App {
       this.#conversation?.refresh();
       this.#countRequests();
       session.store.loadRest();
+      if (session.wishes.device.on) this.#notify(() => {});
     } else if (session.isOnline) setTimeout(() => session === this.#session && session.isOnline && this.#loadList(), RETRY_LIST_MS);
+  }
+
+  /**
+   * Loads what notifies the user, when it is first needed.
+   *
+   * @param {(notices: import("./notices.js").Notices) => void} use
+   */
+  async #notify(use) {
+    const session = this.#session;
+    if (!session?.hasNotifications) return;
+    this.#notices ??= import("./notices.js").catch(() => null).then((module) => module && session === this.#session ? new module.Notices(session, () => this.#conversation?.open ?? null) : null);
+    const notices = await this.#notices;
+    if (notices && session === this.#session) use(notices);
   }
 
   /** Shows how many people have asked to be our contacts. */
   async #countRequests() {
     const session = this.#session;
-    const count = session?.isOnline ? await countRequests(session).catch(() => null) : null;
+    const count = session?.isOnline ? await session.api("GET", "friends", { list: "incoming", limit: 1 }).then((page) => Number(page.count), () => null) : null;
     if (count === null || session !== this.#session) return;
     const button = element("new-conversation", HTMLButtonElement);
     button.dataset.count = count ? String(count) : "";
@@ -191,7 +210,7 @@ class App {
       await navigate("", true);
       if (this.#session) followInvitation(this.#session, invitation);
     }
-    const [, kind, name] = /^#([cu])\/(.+)$/.exec(location.hash) ?? [];
+    const [, kind, name, about = ""] = /^#([cu])\/([^/]+)(?:\/(\d+))?$/.exec(location.hash) ?? []; // notifications name a message
     const user = kind === "u" ? decoded(name) : "";
     const conversation = (user ? this.#conversationWith(user) : store.conversations.get(Number(name))) ?? null;
     if (name && !conversation && store.isLoaded) {
@@ -205,11 +224,12 @@ class App {
       await navigate("", true);
       if (location.hash !== hash) return this.#route(); // browsers ignore too many changes of the address: then the list is shown
     }
+    if (conversation && about) history.replaceState(history.state, "", `#c/${conversation.id}`);
     this.#routed = location.hash;
     showView(conversation ? "conversation" : "list");
     if (conversation) document.body.toggleAttribute("data-searching", Boolean(history.state?.searching));
     if (conversation?.peer && this.#session?.isOnline) this.#session.people.refresh([conversation.peer]);
-    await this.#conversation?.show(conversation, message);
+    await this.#conversation?.show(conversation, message || Number(about));
     this.#schedule();
   }
 
@@ -246,10 +266,14 @@ class App {
     });
     addEventListener("hashchange", () => this.#route());
     addEventListener("online", () => this.#session?.messenger.retryNow());
-    addEventListener("offline", () => this.#session && this.connection.show(this.#session.messenger.state));
+    addEventListener("offline", () => {
+      if (this.#session) this.connection.show(this.#session.messenger.state);
+      this.#session?.messenger.probe(OFFLINE_PROBE_MS); // a server on this machine still answers
+    });
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return this.#session?.drafts.save();
       this.#session?.messenger.retryNow(); // timers of hidden pages are slow
+      this.#session?.messenger.probe(); // the device may have slept, or changed its network
       this.#schedule();
       this.#countRequests();
     });
@@ -264,7 +288,10 @@ class App {
     element("back", HTMLButtonElement).addEventListener("click", () => this.#back());
     element("me", HTMLButtonElement).addEventListener("click", () => withModule(import("./profile.js"), this.words, ({ openProfile }) => this.#session && openProfile(this.#session)));
     for (const id of ["new-conversation", "find-people"]) {
-      element(id, HTMLButtonElement).addEventListener("click", () => this.#session && openContacts(this.#session).then(() => this.#countRequests()));
+      element(id, HTMLButtonElement).addEventListener("click", () => withModule(import("./contacts.js"), this.words, async ({ openContacts }) => {
+        if (this.#session) await openContacts(this.#session);
+        this.#countRequests();
+      }));
     }
     element("search-here", HTMLButtonElement).addEventListener("click", () => this.#search?.open(this.#conversation?.open ?? null));
     element("search", HTMLInputElement).addEventListener("focus", () => void (document.body.dataset.searching = "true"));

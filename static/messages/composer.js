@@ -4,6 +4,7 @@
 import { makeEmojiGrid } from "../emoji.js";
 import { element, fill, make } from "../text.js";
 import { rowsOf } from "./api.js";
+import { ALL_NAMES, mentionable } from "./entries.js";
 import { summaryOf } from "./message-view.js";
 import { toast } from "./panel.js";
 import { keyOf } from "./store.js";
@@ -238,7 +239,7 @@ export class Composer {
     this.#editing = entry;
     [this.#replyTo, this.#replied] = [0, null];
     this.#field.value = text;
-    this.#mentioned = new Map(mentions.map((/** @type {string} */ user) => [this.#nameOf(user), user]));
+    this.#mentioned = new Map(mentions.flatMap((/** @type {string} */ user) => (user === "all" ? ALL_NAMES : [this.#nameOf(user)]).map((name) => [name, user])));
     this.#drawBar();
     this.#changed();
     this.focus();
@@ -259,7 +260,7 @@ export class Composer {
     const text = this.#field.value.trim();
     const conversation = this.#conversation;
     if (!text || !conversation) return this.#field.focus();
-    const named = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user);
+    const named = [...new Set([...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user))];
     const mentions = named.includes("all") ? ["all"] : named;
     if (this.#editing) {
       if (text !== this.#textOf(this.#editing).text) this.session.outbox.add(conversation, { text, edit: this.#editing.id, mentions });
@@ -389,14 +390,16 @@ export class Composer {
   async #loadCommands(conversation) {
     const { session } = this;
     this.#commands = []; // once
-    if (!conversation.id || !(conversation.group || session.people.card(conversation.peer)?.bot)) return;
+    const { id, group, peer } = conversation;
     try {
-      const { commands } = await session.api("GET", "bots/commands", { conversation: String(conversation.id) });
+      await session.people.load([peer]);
+      if (!group && !session.people.card(peer)?.bot) return;
+      const { commands } = await session.api("GET", "bots/commands", id ? { conversation: String(id) } : { bot: peer }); // a new one has no id
       if (conversation !== this.#conversation) return;
       this.#commands = commands;
       this.#complete();
     } catch {
-      // nothing is completed
+      if (conversation === this.#conversation) this.#commands = null; // nothing is completed until it is typed again
     }
   }
 
@@ -419,7 +422,7 @@ export class Composer {
       });
       return option;
     }));
-    this.#choose(0);
+    this.#choose(this.#choices[0].user === "all" ? -1 : 0); // nobody mentions all by a mere Enter
   }
 
   /**
@@ -432,9 +435,8 @@ export class Composer {
     const found = conversation?.group ? MENTION.exec(before) : null;
     if (!conversation || !found) return [];
     if (!this.#members) this.#loadMembers(conversation);
-    const wanted = found[1].toLowerCase();
-    const users = ["all", ...(this.#members ?? [])].filter((user) => user !== self && this.#nameOf(user).toLowerCase().includes(wanted));
-    return users.slice(0, MOST_NAMES).map((user) => {
+    const others = (this.#members ?? []).filter((user) => user !== self);
+    return mentionable(others, found[1], (user) => this.#nameOf(user), MOST_NAMES).map((user) => {
       const name = this.#nameOf(user);
       const face = user === "all" ? make("span", "avatar group", "@") : people.avatar(user);
       return { parts: [face, make("bdi", "", name), ...people.marks(user)], start: before.lastIndexOf("@"), text: `@${name} `, user };
@@ -460,9 +462,10 @@ export class Composer {
     });
   }
 
-  /** @param {number} index */
+  /** @param {number} index  -1: none is chosen */
   #choose(index) {
     [...this.#names.children].forEach((option, at) => option.setAttribute("aria-selected", String(at === index)));
+    if (index < 0) return this.#field.removeAttribute("aria-activedescendant");
     this.#names.children[index].scrollIntoView({ block: "nearest" });
     this.#field.setAttribute("aria-activedescendant", `mention-${index}`);
   }
@@ -474,10 +477,10 @@ export class Composer {
   #onNamesKey({ key, shiftKey }) {
     const options = [...this.#names.children];
     const at = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
-    const isTyped = !this.#choices[at].user && this.#choices[at].text.trimEnd() === this.#field.value; // a whole command: Enter sends it
+    const isTyped = at >= 0 && !this.#choices[at].user && this.#choices[at].text.trimEnd() === this.#field.value; // a whole command: Enter sends it
     if (key === "ArrowDown") this.#choose((at + 1) % options.length);
-    else if (key === "ArrowUp") this.#choose((at + options.length - 1) % options.length);
-    else if ((key === "Enter" && !shiftKey && !isTyped) || key === "Tab") this.#take(at);
+    else if (key === "ArrowUp") this.#choose((Math.max(at, 0) + options.length - 1) % options.length);
+    else if (at >= 0 && ((key === "Enter" && !shiftKey && !isTyped) || key === "Tab")) this.#take(at);
     else return false;
     return true;
   }

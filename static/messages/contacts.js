@@ -31,17 +31,6 @@ export function openContacts(session) {
   return layer.closed.then(() => view.close());
 }
 
-/**
- * How many people have asked to be our friends.
- *
- * @param {Session} session
- * @returns {Promise<number>}
- */
-export async function countRequests(session) {
-  const { count } = await session.api("GET", "friends", { list: "incoming", limit: 1 });
-  return count;
-}
-
 /** Owns the content of the panel. */
 class ContactsView {
   /** @type {Record<ListName, string[]>} */

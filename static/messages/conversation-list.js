@@ -3,7 +3,7 @@
 
 import { cut, element, fill, make } from "../text.js";
 import { reasonOf } from "./api.js";
-import { showBadge } from "./installable.js";
+import { showUnread } from "./installable.js";
 import { noticeText, summaryOf } from "./message-view.js";
 import { keyOf } from "./store.js";
 
@@ -38,7 +38,7 @@ export class ConversationList {
   stop() {
     this.#ends.abort();
     this.#list.replaceChildren();
-    showBadge(0);
+    showUnread(0);
     document.title = this.#title;
   }
 
@@ -81,7 +81,7 @@ export class ConversationList {
     this.#note.hidden = !isEmpty && !this.#fault;
     this.#more.hidden = !store.hasMore && sorted.length <= this.#shown;
     this.#find.hidden = !isEmpty || !store.isLoaded;
-    showBadge(store.unread);
+    showUnread(store.unread);
     document.title = store.unread ? `(${store.unread}) ${this.#title}` : this.#title;
   }
 
@@ -91,11 +91,11 @@ export class ConversationList {
    * @returns {HTMLElement}
    */
   #cached(conversation, isOpen) {
-    const { store, people, drafts } = this.session;
+    const { store, people, drafts, wishes } = this.session;
     const { id, group, peer, last, unread, mentions } = conversation;
     const key = keyOf(conversation);
     const row = {
-      id, isOpen, unread, mentions, group, peer, name: store.nameOf(conversation), time: last ? this.when(last.time) : "",
+      id, isOpen, unread, mentions, group, peer, isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last ? this.when(last.time) : "",
       preview: this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(key).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
     };
     const version = JSON.stringify([row, people.card(peer)]);
@@ -107,12 +107,12 @@ export class ConversationList {
   }
 
   /**
-   * @param {{ id: number, isOpen: boolean, unread: number, mentions: number, group: boolean, peer: string, name: string, time: string, preview: string, draft: string }} row
+   * @param {{ id: number, isOpen: boolean, unread: number, mentions: number, group: boolean, peer: string, isQuiet: boolean, name: string, time: string, preview: string, draft: string }} row
    * @returns {HTMLElement}
    */
-  #row({ id, isOpen, unread, mentions, group, peer, name, time, preview, draft }) {
+  #row({ id, isOpen, unread, mentions, group, peer, isQuiet, name, time, preview, draft }) {
     const { people, words } = this.session;
-    const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...people.marks(peer)), make("time", "", time));
+    const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...people.marks(peer)), ...(isQuiet ? [this.#bell()] : []), make("time", "", time));
     const below = make("span", "row-line", make("span", "preview", ...(draft ? [make("i", "draft", words.messages_draft), draft] : [preview])));
     if (mentions) below.append(counter("count at", "@", fill(words.messages_mentions, { count: mentions })));
     if (unread) below.append(counter("count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));
@@ -124,6 +124,13 @@ export class ConversationList {
     if (isOpen) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => this.session.open({ conversation: id }));
     return make("li", "", button);
+  }
+
+  /** @returns {HTMLElement} says that the conversation is quiet */
+  #bell() {
+    const made = counter("quiet-mark", "", this.session.words.messages_notify_is_quiet);
+    made.append(...[...document.querySelectorAll("#notices-here .icon")].map((icon) => icon.cloneNode(true)));
+    return made;
   }
 
   /** @param {number} id  of the conversation whose row gets the focus; else it is beside the list */

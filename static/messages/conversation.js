@@ -21,6 +21,8 @@ import { Timeline } from "./timeline.js";
  * @typedef {object} Opened  what the head and the avatars of the messages open
  * @property {(conversation: Conversation) => void} info
  * @property {(user: string) => void} person
+ * @property {(conversation: Conversation) => void} notices  what the user is notified of
+ * @property {() => void} sent  the user has sent a message
  */
 
 const TYPING_SHOWN_MS = 5_000;
@@ -68,6 +70,7 @@ export class ConversationView {
   #name = element("conversation-name", HTMLElement);
   #status = element("conversation-status", HTMLElement);
   #face = element("conversation-avatar", HTMLElement);
+  #bell = element("notices-here", HTMLButtonElement);
   #pinned = element("pinned", HTMLElement);
   #announcer = element("announce", HTMLElement);
 
@@ -80,12 +83,13 @@ export class ConversationView {
     const { signal } = this.#ends;
     this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
     this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
-    this.composer = new Composer(session, { sent: () => this.toEnd(), last: () => this.#lastOwn(), members: () => this.#drawStatus() });
+    this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn(), members: () => this.#drawStatus() });
     this.view = new MessageView(session, {
       menu: (entry, anchor, all) => this.open && this.actions.open(this.open, entry, anchor, all),
       reply: (entry) => this.composer.reply(entry),
       react: (entry, emoji, remove) => this.actions.react(entry, emoji, remove),
       press: (entry, value, key) => this.actions.press(entry, value, key),
+      readers: (entry) => this.actions.readers(entry),
       jump: (id) => this.jump(id),
       person: opened.person,
       cancel: ({ id }) => session.outbox.cancel(id),
@@ -108,6 +112,7 @@ export class ConversationView {
     this.#latest.addEventListener("click", () => this.toEnd(), { signal });
     this.#retry.addEventListener("click", () => this.#showAgain(), { signal });
     element("conversation-open", HTMLButtonElement).addEventListener("click", () => this.open && opened.info(this.open), { signal });
+    this.#bell.addEventListener("click", () => this.open && opened.notices(this.open), { signal });
     element("pinned-jump", HTMLButtonElement).addEventListener("click", () => this.#nextPin(), { signal });
     this.#listenToRows(signal);
     document.addEventListener("visibilitychange", () => !document.hidden && this.timeline.update(this.#items()), { signal });
@@ -192,6 +197,8 @@ export class ConversationView {
     element("conversation-open", HTMLButtonElement).disabled = !open || open.left;
     const face = open && (open.group || !open.peer ? make("span", "avatar group", "#") : session.people.avatar(open.peer));
     this.#face.replaceChildren(...(face ? [face] : []));
+    this.#bell.hidden = !session.hasNotifications || !open?.id || open.left;
+    this.#bell.dataset.quiet = String(session.wishes.isQuiet(open?.id ?? 0, true));
     this.#drawPins();
     if (!open) this.#drawEmpty(session.store.isLoaded && !session.store.conversations.size ? session.words.messages_none : session.words.messages_choose, session.words.messages_choose_hint);
     if (!open || !this.#isShown) return;
@@ -223,6 +230,12 @@ export class ConversationView {
     const { open } = this;
     this.open = null;
     this.show(open);
+  }
+
+  /** @param {Opened} opened */
+  #sent(opened) {
+    opened.sent();
+    return this.toEnd();
   }
 
   /** Scrolls to the newest message. */
@@ -328,7 +341,7 @@ export class ConversationView {
     const edit = this.session.outbox.editOf(entry.id);
     const version = [
       edit && `${edit.id} ${edit.state} ${edit.reason}`,
-      entry.kind, entry.meta?.edited ?? 0, follows, receipt, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
+      entry.kind, entry.meta?.edited ?? 0, follows, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
     return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, receipt, edit }) };
   }
@@ -354,12 +367,14 @@ export class ConversationView {
   /**
    * @param {Conversation} open
    * @param {Entry} entry
-   * @returns {"" | "sent" | "received" | "read"}
+   * @returns {import("./message-view.js").ReceiptShown}
    */
-  #receiptOf({ peerRead, peerReceived }, { id, from }) {
-    if (from !== this.session.user) return "";
-    if (peerRead >= id) return "read";
-    return peerReceived >= id ? "received" : "sent";
+  #receiptOf({ group, peerRead, peerReceived, counts }, { id, from }) {
+    if (from !== this.session.user) return { state: "" };
+    if (!group) return { state: peerRead >= id ? "read" : peerReceived >= id ? "received" : "sent" };
+    const { members = 0, received = 0, read = 0 } = counts.get(id) ?? {};
+    if (read) return { state: read >= members ? "read" : "received", read, members };
+    return { state: members && received >= members ? "received" : "sent" };
   }
 
   /** @param {number} id */
@@ -576,7 +591,10 @@ export class ConversationView {
     }
   }
 
-  /** @param {Conversation} conversation */
+  /**
+   * @param {Conversation} conversation
+   * @returns {Promise<void>}
+   */
   async #loadRules(conversation) {
     if (!conversation.group || !this.session.isOnline) return;
     const { membership } = conversation;

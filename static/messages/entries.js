@@ -9,14 +9,17 @@ const REVISIONS = new Set(["edit", "recall", "reaction", "press"]);
 /** Kinds of entries that are neither unread nor the last of their conversation. */
 const SILENT = new Set([...REVISIONS, "pin"]);
 
+/** What a mention of all is called in a text, in each language of the page: who reads it may use another one. */
+export const ALL_NAMES = ["all", "所有人"];
+
 /**
- * Whether a message mentions a user.
+ * Whether a message mentions a user, who has not written it.
  *
  * @param {Entry} entry
  * @param {string} user
  */
-export function mentions({ meta }, user) {
-  return Boolean(meta?.mentions?.some((/** @type {string} */ each) => each === user || each === "all"));
+export function mentions({ meta, from }, user) {
+  return from !== user && Boolean(meta?.mentions?.some((/** @type {string} */ each) => each === user || each === "all"));
 }
 
 /**
@@ -26,6 +29,22 @@ export function mentions({ meta }, user) {
 export function usersIn({ meta, reactions }) {
   const mentioned = (meta?.mentions ?? []).filter((/** @type {string} */ user) => user !== "all");
   return [...(meta?.users ?? []), ...mentioned, meta?.forwarded?.from ?? "", ...(reactions ?? []).flatMap(({ users }) => users)];
+}
+
+/**
+ * Who may be meant by what is typed after an `@`: those whose names contain it; all of a group at the end.
+ *
+ * @param {string[]} members
+ * @param {string} typed
+ * @param {(user: string) => string} nameOf
+ * @param {number} most
+ * @returns {string[]}
+ */
+export function mentionable(members, typed, nameOf, most) {
+  const wanted = typed.toLowerCase();
+  const fits = (/** @type {string} */ user) => nameOf(user).toLowerCase().includes(wanted);
+  const all = fits("all") ? ["all"] : [];
+  return [...members.filter(fits).slice(0, most - all.length), ...all];
 }
 
 /**

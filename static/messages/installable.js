@@ -1,5 +1,9 @@
 // @ts-check
-/** Makes the page an application: starts its service worker, and shows the number of unread messages on its icon. */
+/** Makes the page an application: starts its service worker, and shows the number of unread messages on its icons. */
+
+const ICON = "/static/favicon.svg";
+/** More have an icon of their own. */
+const MOST_ON_ICON = 9;
 
 /** @param {string} url  of the service worker, from the server */
 export function startWorker(url) {
@@ -8,7 +12,10 @@ export function startWorker(url) {
 }
 
 /** @param {number} count  of unread messages; 0: none */
-export function showBadge(count) {
+export function showUnread(count) {
   const shown = count ? navigator.setAppBadge?.(count) : navigator.clearAppBadge?.();
   shown?.catch(() => {}); // the page is not installed
+  const icon = count ? `/static/icons/unread-${count > MOST_ON_ICON ? "more" : count}.svg` : ICON;
+  const link = document.querySelector("link[rel=icon]");
+  if (link instanceof HTMLLinkElement && link.getAttribute("href") !== icon) link.href = icon;
 }

@@ -2,7 +2,7 @@
 /** The rows of a conversation: messages by their type, system lines and dividers. */
 
 import { cut, fill, make } from "../text.js";
-import { mentions } from "./entries.js";
+import { ALL_NAMES, mentions } from "./entries.js";
 import { formatted, parse } from "./format.js";
 import { button } from "./panel.js";
 
@@ -27,6 +27,7 @@ import { button } from "./panel.js";
  * @property {(entry: Entry) => void} reply
  * @property {(entry: Entry, emoji: string, remove: boolean) => void} react
  * @property {(entry: Entry, value: string, button: HTMLElement) => void} press
+ * @property {(entry: Entry) => void} readers  of a message in a group
  * @property {(id: number) => void} jump
  * @property {(user: string) => void} person
  * @property {(pending: Pending) => void} cancel
@@ -36,9 +37,15 @@ import { button } from "./panel.js";
  */
 
 /**
+ * How far our message has come. In a group, `read` of `members` have read it: "read" means that all have.
+ *
+ * @typedef {{ state: "" | "sent" | "received" | "read", read?: number, members?: number }} ReceiptShown
+ */
+
+/**
  * @typedef {object} Around  what a row depends on besides its message
  * @property {boolean} follows    the row before is a recent message of the same user
- * @property {"" | "sent" | "received" | "read"} receipt
+ * @property {ReceiptShown} receipt
  * @property {Pending} [edit]     that is not stored yet
  */
 
@@ -262,7 +269,7 @@ export class MessageView {
    */
   streamed({ from, text, time }, follows) {
     const entry = /** @type {Entry} */ ({ id: 0, conversation: 0, seq: 0, kind: "message", from, text: "", time });
-    const row = this.row(entry, { follows, receipt: "" });
+    const row = this.row(entry, { follows, receipt: { state: "" } });
     delete row.dataset.id;
     row.classList.add("streamed");
     row.setAttribute("aria-busy", "true");
@@ -315,7 +322,7 @@ export class MessageView {
   #text(entry, text) {
     const { words, people, store } = this.session;
     const mentioned = /** @type {string[]} */ (entry.meta?.mentions ?? []);
-    const names = mentioned.map((user) => (user === "all" ? words.messages_all : people.nameOf(user)));
+    const names = mentioned.flatMap((user) => (user === "all" ? ALL_NAMES : [people.nameOf(user)]));
     const short = store.wasStreamed(entry) ? text : startOf(text);
     if (short === text) return directed(make("div", "text", ...formatted(text, names)));
     const id = entry.clientMsgID || entry.id;
@@ -363,14 +370,26 @@ export class MessageView {
     if (entry.meta?.incomplete) line.append(make("span", "incomplete", words.messages_incomplete));
     if (entry.meta?.edited) line.append(make("span", "edited", words.messages_edited));
     line.append(time);
-    if (own && receipt) {
-      const tick = make("span", `tick ${receipt}`, TICKS[receipt]);
-      tick.setAttribute("role", "img");
-      tick.setAttribute("aria-label", words[`messages_${receipt}`]);
-      tick.title = words[`messages_${receipt}`];
-      line.append(tick);
-    }
+    if (own && receipt.state) line.append(this.#tick(entry, receipt));
     return line;
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {ReceiptShown} receipt
+   */
+  #tick(entry, { state, read = 0, members = 0 }) {
+    const { words } = this.session;
+    const label = read ? fill(words.messages_read_by, { count: read, members }) : words[`messages_${state}`];
+    const tick = read ? button(TICKS[state], `tick ${state}`) : make("span", `tick ${state}`, TICKS[state]);
+    if (read) {
+      tick.append(make("span", "readers", String(read)));
+      tick.tabIndex = -1;
+      tick.addEventListener("click", () => this.actions.readers(entry));
+    } else tick.setAttribute("role", "img");
+    tick.setAttribute("aria-label", label);
+    tick.title = label;
+    return tick;
   }
 
   /** @param {Entry} entry */

@@ -44,6 +44,8 @@ class ProfileView {
   #passwords = true;
   /** @type {HTMLElement[]} */
   #links = [];
+  /** @type {HTMLElement[]} */
+  #notices = [];
 
   /**
    * @param {Session} session
@@ -66,6 +68,7 @@ class ProfileView {
       const [account, { devices }, rules, links] = await Promise.all([
         session.api("GET", "accounts/show"), session.api("GET", "accounts/devices"), loadRules(session.app), linkSection(session, () => this.#load()),
       ]);
+      if (session.hasNotifications) this.#notices = await import("./notice-settings.js").catch(() => null).then((module) => module?.noticeSection(session) ?? []);
       this.#links = links;
       this.#passwords = rules.passwords;
       this.#devices = devices;
@@ -80,7 +83,7 @@ class ProfileView {
     const { nickname, avatar, name } = account;
     this.session.people.add([{ user: this.session.user, nickname, avatar, name }]);
     redraw(this.body, [
-      this.#head(account), this.#nameForm(account), this.#identifierList(account), this.#privacy(account), ...this.#links, this.#deviceList(), this.#buttons(),
+      this.#head(account), this.#nameForm(account), this.#identifierList(account), this.#privacy(account), ...this.#notices, ...this.#links, this.#deviceList(), this.#buttons(),
     ]);
   }
 

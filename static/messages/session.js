@@ -9,6 +9,7 @@ import { Drafts } from "./drafts.js";
 import { Outbox } from "./outbox.js";
 import { People } from "./people.js";
 import { Store } from "./store.js";
+import { Wishes } from "./wishes.js";
 
 /** @typedef {import("../../sdk/messenger.js").Entry} Entry */
 /** @typedef {import("../../sdk/messenger.js").Typing} Typing */
@@ -20,6 +21,7 @@ import { Store } from "./store.js";
  * @property {string} websocketUrl
  * @property {string} seenHost
  * @property {string} language
+ * @property {boolean} notifications  whether this server has them
  * @property {Record<string, string>} text
  */
 
@@ -58,6 +60,7 @@ export class Session {
     this.app = page.app;
     this.words = page.text;
     this.language = page.language;
+    this.hasNotifications = page.notifications;
     this.login = login;
     this.user = login.user;
     this.token = login.token;
@@ -72,6 +75,7 @@ export class Session {
     });
     this.people = new People(this);
     this.drafts = new Drafts(`imserver:drafts:${page.app}:${login.user}`);
+    this.wishes = new Wishes(this);
     this.store = new Store(this);
     this.outbox = new Outbox(this);
     this.messenger.on("state", (change) => {
@@ -175,8 +179,8 @@ export class Session {
   async logOut() {
     const { token } = this;
     this.#end("");
-    this.drafts.forget();
-    this.people.forget();
+    if (this.wishes.device.on) await import("./notices.js").then((module) => module.disable(this)).catch(() => {}); // the push service ends it then
+    for (const each of [this.drafts, this.people, this.wishes]) each.forget();
     await this.database.forget();
     try {
       const { devices } = await callApi(this.app, token, "GET", "accounts/devices");

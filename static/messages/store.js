@@ -17,6 +17,11 @@ const RECEIPTS_AFTER_MS = 300;
 const COUNT_AFTER_MS = 1_000;
 /** More ids of streams are not remembered. */
 const MAX_STREAMED = 200;
+/** A receipt in a group is followed by one request for counts, not more often than this. */
+const COUNTS_EVERY_MS = 2_000;
+const COUNTS_PAGE = 200;
+/** The browser stores so many counts of a conversation. */
+const MAX_SAVED_COUNTS = 50;
 
 /**
  * @typedef {object} Conversation
@@ -42,8 +47,15 @@ const MAX_STREAMED = 200;
  * @property {boolean} cached          the entries are from the browser's storage: load them again when online
  * @property {Entry[] | null} pending  entries that arrive while a page is loading
  * @property {Promise<void> | null} loading
- * @property {number} peerRead         position up to which another user has read
- * @property {number} peerReceived     position up to which another user has received
+ * @property {number} peerRead         position up to which the other user has read; 0: a group
+ * @property {number} peerReceived     position up to which the other user has received; 0: a group
+ * @property {Map<number, Count>} counts  of our messages in a group
+ */
+
+/**
+ * How many other members of a group may read a message, and have received and read it.
+ *
+ * @typedef {{ members: number, received: number, read: number }} Count
  */
 
 /**
@@ -100,6 +112,8 @@ export class Store {
   #sending;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #counting;
+  /** Groups whose receipts are to be counted, by the time of the last request. @type {Map<Conversation, { at: number, timer?: ReturnType<typeof setTimeout> }>} */
+  #counted = new Map();
   /** Conversation → our last read position that was sent to the server, or came from it. @type {Map<number, number>} */
   #reads = new Map();
 
@@ -132,10 +146,10 @@ export class Store {
 
   /** Shows the conversations that the browser has stored. */
   async restore() {
-    for (const { unsent, ...saved } of await this.session.database.all("conversations")) {
+    for (const { unsent, counts = [], ...saved } of await this.session.database.all("conversations")) {
       const known = this.conversations.get(saved.id);
       if (unsent > (known?.read ?? 0)) this.#note("read", saved.id, unsent);
-      if (!known) this.conversations.set(saved.id, { ...emptyConversation(saved.id, saved.group, saved.peer), ...saved });
+      if (!known) this.conversations.set(saved.id, { ...emptyConversation(saved.id, saved.group, saved.peer), ...saved, counts: new Map(counts) });
     }
     this.#changed();
   }
@@ -196,6 +210,8 @@ export class Store {
     this.session.database.clear("conversations");
     this.session.database.clear("entries");
     for (const known of [this.conversations, this.#fresh, this.#presses, this.#receipts, this.#reads]) known.clear();
+    for (const { timer } of this.#counted.values()) clearTimeout(timer);
+    this.#counted.clear();
     this.hasMore = this.isLoaded = false;
     this.#oldest = this.#restPages = 0;
     this.#changed();
@@ -432,6 +448,7 @@ export class Store {
         }
         Object.assign(conversation, loaded);
         if (!loaded.hasNewer) conversation.newest = Math.max(loaded.newest, conversation.arrived);
+        if (conversation.group) this.#countLater(conversation);
         this.session.people.load(loaded.entries.flatMap((entry) => [entry.from, ...usersIn(entry)]));
       } finally {
         conversation.pending = conversation.loading = null;
@@ -595,6 +612,10 @@ export class Store {
   applyReceipt({ from, conversation: id, read = 0, received = 0 }) {
     const conversation = this.conversations.get(id);
     if (!conversation) return;
+    if (from !== this.session.user && conversation.group) {
+      if (conversation.entries) this.#countLater(conversation);
+      return;
+    }
     if (from !== this.session.user) {
       conversation.peerRead = Math.max(conversation.peerRead, read);
       conversation.peerReceived = Math.max(conversation.peerReceived, read, received);
@@ -663,6 +684,40 @@ export class Store {
   }
 
   /**
+   * Somebody in a group has read or received: asks again how many have, once for all who do.
+   *
+   * @param {Conversation} conversation
+   */
+  #countLater(conversation) {
+    const known = this.#counted.get(conversation) ?? { at: 0 };
+    this.#counted.set(conversation, known);
+    known.timer ??= setTimeout(() => {
+      Object.assign(known, { at: Date.now(), timer: undefined });
+      this.#countReceipts(conversation);
+    }, Math.max(0, known.at + COUNTS_EVERY_MS - Date.now()));
+  }
+
+  /**
+   * Asks how many have received and read our loaded messages of a group: those that not all had read when they were counted.
+   *
+   * @param {Conversation} conversation
+   */
+  async #countReceipts(conversation) {
+    const { messenger, user, isOnline } = this.session;
+    const isOpen = (/** @type {Count | undefined} */ count) => !count || count.read < count.members;
+    const ids = (conversation.entries ?? []).filter(({ id, kind, from }) => kind === "message" && from === user && isOpen(conversation.counts.get(id))).map(({ id }) => id);
+    if (!isOnline || !ids.length) return;
+    try {
+      const { counts } = await messenger.receiptCounts(conversation.id, ids.slice(-COUNTS_PAGE));
+      for (const { id, members, received, read } of counts) conversation.counts.set(id, { members, received, read });
+      this.#save(conversation);
+      this.#changed();
+    } catch {
+      // the next receipt, or the next page, asks again
+    }
+  }
+
+  /**
    * @param {Mark["kind"]} kind
    * @param {number} conversation
    * @param {number} id
@@ -709,8 +764,8 @@ export class Store {
 
   /** @param {Conversation[]} conversations */
   #save(...conversations) {
-    const saved = conversations.filter(({ id }) => id).map(({ id, group, peer, name, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived }) => (
-      { id, group, peer, name, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, unsent: this.#receipts.get(`read ${id}`)?.id ?? 0 }));
+    const saved = conversations.filter(({ id }) => id).map(({ id, group, peer, name, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, counts }) => (
+      { counts: [...counts].sort(([a], [b]) => a - b).slice(-MAX_SAVED_COUNTS), id, group, peer, name, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, unsent: this.#receipts.get(`read ${id}`)?.id ?? 0 }));
     this.session.database.put("conversations", saved);
   }
 
@@ -748,6 +803,6 @@ export function keyOf({ id, group, peer }) {
 function emptyConversation(id, group, peer) {
   return {
     id, group, peer, name: "", role: "", left: false, membership: 0, mutedUntil: 0, unread: 0, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
-    hasNewer: false, oldest: 0, newest: 0, cached: false, pending: null, loading: null, peerRead: 0, peerReceived: 0,
+    hasNewer: false, oldest: 0, newest: 0, cached: false, pending: null, loading: null, peerRead: 0, peerReceived: 0, counts: new Map(),
   };
 }

@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * The service worker of the messages page. It asks the network first. If the server does not answer, it opens the page
- * from its store: the files of one release, which the server lists in `SHELL` before this text.
+ * from its store: the files of one release, which the server lists in `SHELL` before this text. The SDK's part shows notifications.
  */
 
 /** @typedef {{ version: string, page: string, languages: string[], files: string[] }} Shell */
@@ -18,6 +18,7 @@ const files = new Set(shell.files);
 /** Ids of the tabs whose page came from the store. Their files come from there too, so no page mixes two releases. @type {Set<string>} */
 const offline = new Set();
 
+scope.importScripts("/sdk/notifications-worker.js");
 scope.addEventListener("install", (/** @type {any} */ event) => event.waitUntil(install()));
 scope.addEventListener("activate", (/** @type {any} */ event) => event.waitUntil(activate()));
 scope.addEventListener("fetch", (/** @type {FetchEvent} */ event) => {

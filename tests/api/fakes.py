@@ -111,6 +111,7 @@ class FakeNode:
                         rules_of=lambda _app: _ACCOUNT_RULES,
                     ),
                     guests=None,
+                    tokens=SimpleNamespace(wanted_in=lambda _app: True),
                     resets=SimpleNamespace(offered_in=lambda _app: False),
                     cards=None,
                     friends=None,
@@ -128,6 +129,7 @@ class FakeNode:
             "oauth": SimpleNamespace(
                 service=SimpleNamespace(settings_of=lambda _app: {}, returned=_no_login, agree=_no_login)
             ),
+            "notifications": SimpleNamespace(service=SimpleNamespace(webpush=SimpleNamespace(public_key=""))),
             "pusher": SimpleNamespace(service=SimpleNamespace(apps=apps_of())),
         }
         self.apps: dict[str, Any] = {}
@@ -189,6 +191,7 @@ class FakeNode:
         self.is_ready, self.started_at = True, 0.0
         self.publishing = self.messaging = self.connections = self.channels = None
         self.store = self.message_search = self.receipts = self.streamed_messages = self.sender_rates = None
+        self.attempt = None
         """Parts that no test of this folder uses."""
         self.silent: list[str] = []
         """Nodes that do not answer."""

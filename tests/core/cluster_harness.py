@@ -405,7 +405,6 @@ class ClusterHarness(Harness):
         self.channels.members.add_to(self.queries)
         self.connections.add_to(self.queries)
         self.sessions.add_to(self.queries)
-        self.sessions.start()
         self.registrar.start()
 
     def _add_channels(self) -> None:

@@ -131,16 +131,20 @@ class MessageClient:
         where = {"to": to} if isinstance(to, str) else {"conversation": to}
         return self.ask("send", {**where, "text": text, **more})
 
-    def stream(self) -> list[int]:
-        """The ids of everything stored that it was told, in order: pushes, pages, acknowledgements."""
-        ids = []
+    def entries(self) -> list[tuple[str, int]]:
+        """The stored entries that it received, in order: ``message`` (a push) or the answered command; id."""
+        found: list[tuple[str, int]] = []
         for body in self.bodies():
-            data = body["response"]["data"]
-            if body["cmd"] == "message" or (body["cmd"] in ("send", "recall", "edit") and data is not None):
-                ids.append(data["id"])
-            elif body["cmd"] == "sync" and data is not None:
-                ids += [each["id"] for each in data["messages"]]
-        return ids
+            cmd, data = body["cmd"], body["response"]["data"]
+            if cmd == "message" or (cmd in ("send", "recall", "edit") and data is not None):
+                found.append((cmd, data["id"]))
+            elif cmd == "sync" and data is not None:
+                found += [(cmd, each["id"]) for each in data["messages"]]
+        return found
+
+    def stream(self) -> list[int]:
+        """The ids of :meth:`entries`."""
+        return [id for _, id in self.entries()]
 
     def pushed(self) -> list[Any]:
         """What it was pushed."""

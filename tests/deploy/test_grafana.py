@@ -63,7 +63,7 @@ def test_an_expression_reads_each_metric_as_what_it_is(expression: str) -> None:
             assert "histogram_quantile" in expression
             assert re.search(r"by \(le\b", expression)
     for label in re.findall(r"by \(([^)]*)\)", expression):
-        known = {"node", "le"} | {metric.label for metric, _ in used(expression)}
+        known = {"node", "le"}.union(*(metric.label.split() for metric, _ in used(expression)))
         assert set(label.split(", ")) <= known, expression
 
 

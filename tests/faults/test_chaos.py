@@ -13,7 +13,18 @@ from .conftest import Report
 
 pytestmark = pytest.mark.linux
 
-SHORT = ("--minutes", "0.05", "--longest", "1.2", "--rest", "0.6", "--clients", "16", "--webhook")
+SHORT = (
+    "--minutes",
+    "0.05",
+    "--longest",
+    "1.2",
+    "--rest",
+    "0.6",
+    "--clients",
+    "16",
+    "--webhook",
+    "--notifications",
+)
 """Each fault once."""
 
 
@@ -41,6 +52,7 @@ def test_nothing_that_was_acknowledged_is_lost_or_comes_out_of_order(
     assert notes["calm"]
     assert figures["acknowledged"] == figures["messages"] > 50
     assert figures["events"] >= figures["messages"], "and the receiver has got all of them"
+    assert figures["notified"] > 20, "and absent users were notified"
     played = {each["fault"] for each in notes["rounds"]}
     if shutil.which("cc"):
         assert played == (set(faults.split(",")) if faults else set(FAULTS) - {"database"})

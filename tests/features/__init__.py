@@ -21,9 +21,10 @@ DOCUMENTED = (
     *(row for feature in FEATURES for row in feature.operations),
 )
 OPERATIONS = tuple(row for row in DOCUMENTED if row.function is not None)
-COMMANDS = table.commands_of(DOCUMENTED)
+_ROUTES = table.routes_of(DOCUMENTED)
+COMMANDS = table.commands_of(_ROUTES)
 ROUTES = (
-    *table.routes_of(DOCUMENTED),
+    *_ROUTES,
     *(row for feature in FEATURES for row in feature.routes),
 )
 FEATURE_OF = {(row.method, row.path): feature.name for feature in FEATURES for row in feature.routes}

@@ -2,7 +2,7 @@
 // (tests/foreign/conftest.py).
 
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { afterEach, test } from 'node:test';
 import { createRequire } from 'node:module';
 
 const load = createRequire(process.env.NODE_PACKAGES);
@@ -35,20 +35,33 @@ const ways = Object.entries(forms).flatMap(([form, { Centrifuge }]) =>
   Object.entries(endpoints).map(([transport, endpoint]) => ({ form, Centrifuge, transport, endpoint })),
 );
 
+/** The clients of the test that runs. */
+const clients = [];
+
+const newClient = (Centrifuge, endpoint, token, more = {}) => {
+  const client = new Centrifuge(endpoint, {
+    websocket,
+    emulationEndpoint: process.env.IM_EMULATION,
+    token,
+    minReconnectDelay: 10,
+    timeout: 60_000,
+    ...more,
+  });
+  clients.push(client);
+  return client;
+};
+
+// With a client that a failed test has left, the process would never end, and nobody would see the failure.
+afterEach(() => {
+  for (const each of clients.splice(0)) each.disconnect();
+});
+
 for (const { form, Centrifuge, transport, endpoint } of ways) {
   const name = `${form}-${transport}`;
   const read = (data) => (form === 'json' ? data : JSON.parse(decoder.decode(data)));
   const written = (value) => (form === 'json' ? value : new TextEncoder().encode(JSON.stringify(value)));
 
-  const connect = (token, more = {}) =>
-    new Centrifuge(endpoint, {
-      websocket,
-      emulationEndpoint: process.env.IM_EMULATION,
-      token,
-      minReconnectDelay: 10,
-      timeout: 60_000,
-      ...more,
-    });
+  const connect = (token, more) => newClient(Centrifuge, endpoint, token, more);
 
   const next = (emitter, event, fits = () => true) =>
     new Promise((resolve, reject) => {
@@ -85,7 +98,6 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     const present = Object.values((await talks.presence()).clients);
     assert.ok(present.some((each) => each.user === 'ann'));
     assert.equal((await talks.presenceStats()).numUsers, 1);
-    for (const each of [ann, bob]) each.disconnect();
   });
 
   for (const namespace of ['past', 'kept']) test(`${name}: what was missed of ${namespace} comes back in order`, async () => {
@@ -109,7 +121,6 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     await talk.publish(written(5));
     await last;
     assert.deepEqual(received, [1, 2, 3, 4, 5]);
-    for (const each of [ann, bob]) each.disconnect();
   });
 
   test(`${name}: a client with a state of its own loads it again if it cannot recover`, async () => {
@@ -128,7 +139,6 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     heard.subscribe();
     assert.equal((await subscribed).recovered, true);
     assert.deepEqual(offsets, []);
-    for (const each of [ann, bob]) each.disconnect();
   });
 
   test(`${name}: after a cut the own channel is reloaded, and stored messages come back from the log`, async () => {
@@ -161,7 +171,6 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     ids.push(await push('five'));
     await last;
     assert.deepEqual(received, ['one', 'two', 'three', 'four', 'five'].map((text, index) => [text, ids[index]]));
-    ann.disconnect();
   });
 
   test(`${name}: a streamed message, read live, late and from the history`, async () => {
@@ -198,7 +207,6 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     assert.deepEqual(texts.bob, [['Hel', false, 0], ['Hello', false, 0], ['Hello', true, 1]]);
     const { publications } = await early.history({ limit: 10 });
     assert.deepEqual(publications.map((each) => read(each.data).text), ['Hello']);
-    for (const each of [ann, bob]) each.disconnect();
   });
 
   for (const namespace of ['prices', 'ledger'])
@@ -232,7 +240,6 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
       assert.deepEqual(received, wanted);
       const { numFullPayloads, numDeltaPayloads } = heard.deltaStats();
       assert.deepEqual([numFullPayloads, numDeltaPayloads], [2, 4]);
-      for (const each of [ann, bob]) each.disconnect();
     });
 
   test(`${name}: several commands in one frame, and rpc`, async () => {
@@ -246,7 +253,6 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
       assert.equal(read(answer.data).hasMore, false);
     }
     await assert.rejects(ann.rpc('dance', written({})), { code: 104 });
-    ann.disconnect();
   });
 
   test(`${name}: the token of a connection and of a subscription`, async () => {
@@ -261,7 +267,6 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     const unsubscribed = next(denied, 'unsubscribed');
     denied.subscribe();
     assert.equal((await unsubscribed).code, 103);
-    ann.disconnect();
   });
 
   test(`${name}: stored messages come on the channel of the user`, async () => {
@@ -275,37 +280,24 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     assert.equal(found.channel, '#bob');
     assert.equal(read(found.data).text, name);
     assert.equal(Number(found.offset), sent.id);
-    for (const each of [ann, bob]) each.disconnect();
   });
 }
 
 test('a client that cannot open a WebSocket falls back to an HTTP stream', async () => {
   const { Centrifuge } = forms.json;
   const closed = [{ transport: 'websocket', endpoint: 'ws://127.0.0.1:1/connection/websocket' }];
-  const ann = new Centrifuge([...closed, ...endpoints.http_stream], {
-    websocket,
-    emulationEndpoint: process.env.IM_EMULATION,
-    token: tokens.ann,
-    minReconnectDelay: 10,
-    timeout: 60_000,
-  });
+  const ann = newClient(Centrifuge, [...closed, ...endpoints.http_stream], tokens.ann);
   const connected = new Promise((resolve) => ann.on('connected', resolve));
   ann.connect();
   assert.equal((await connected).transport, 'http_stream');
   await ann.rpc('conversations', {});
-  ann.disconnect();
 });
 
 test('pings keep silent clients connected', async () => {
   const { Centrifuge } = forms.json;
   const stay = async (endpoint) => {
-    const ann = new Centrifuge(endpoint, {
-      websocket,
-      emulationEndpoint: process.env.IM_EMULATION,
-      token: tokens.ann,
-      maxServerPingDelay: 20_000, // with the second between two pings less than the pause below
-      timeout: 60_000,
-    });
+    const maxServerPingDelay = 20_000; // with the second between two pings less than the pause below
+    const ann = newClient(Centrifuge, endpoint, tokens.ann, { maxServerPingDelay });
     let connections = 0;
     ann.on('connected', () => (connections += 1));
     ann.connect();
@@ -313,7 +305,6 @@ test('pings keep silent clients connected', async () => {
     await new Promise((resolve) => setTimeout(resolve, 21_500));
     await ann.rpc('conversations', {});
     assert.equal(connections, 1);
-    ann.disconnect();
   };
   await Promise.all(Object.values(endpoints).map(stay));
 });

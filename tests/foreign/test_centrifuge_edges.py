@@ -15,6 +15,15 @@ PATH = "/connection/websocket"
 CONNECT = json.dumps({"id": 1, "connect": {"token": token("raw")}})
 
 
+def field(key: int, content: bytes) -> bytes:
+    """A field of a protobuf message, with less than 128 bytes."""
+    return bytes((key << 3 | 2, len(content))) + content
+
+
+_COMMAND = b"\x08\x01" + field(4, field(1, token("raw").encode()))
+CONNECT_PROTOBUF = bytes((len(_COMMAND),)) + _COMMAND
+
+
 def answered(client: Raw) -> dict[str, Any]:
     """The next reply; pings and pushes before it are dropped."""
     while "id" not in (found := client.message().json):
@@ -47,7 +56,8 @@ def test_the_subprotocol_selects_the_form_of_frames(
         client.send(handshake(PATH, more=more))
         answer = client.response()
         assert (answer.status, answer.header("sec-websocket-protocol")) == (101, confirmed)
-        assert client.message().opcode == opcode, "a ping"
+        client.send(frame(opcode, CONNECT if opcode == TEXT else CONNECT_PROTOBUF))
+        assert client.message().opcode == opcode
 
 
 def test_a_frame_may_have_several_commands_and_every_reply_has_its_id(server: Server) -> None:

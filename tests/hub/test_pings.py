@@ -66,6 +66,19 @@ def test_every_client_is_pinged_once_in_a_period(poller: Any) -> None:
         assert [pings_of(client) for client in clients] == [1] * 60
 
 
+def test_a_client_is_pinged_only_after_its_login() -> None:
+    """Before it, a client that comes back would answer in the name of its last session."""
+    with Harness() as harness:
+        connection, client = harness.connect(dialect=CLIENT)
+        connection.last_seen = monotonic()
+        check(pinging(harness), connection)
+        client.probe()
+        assert not pings_of(client)
+        connection.last_seen = 0.0
+        check(pinging(harness), connection)
+        until(lambda: pings_of(client))
+
+
 def test_pings_are_spread_over_the_period() -> None:
     with Harness() as harness:
         pairs = [harness.connect(dialect=CLIENT) for _ in range(60)]

@@ -8,7 +8,10 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver import errors
+from imserver.dialects.client.wire import ClientDialect
 from imserver.hub import expiry as module
+from imserver.model import Login
 from imserver.transport.connection import CLOSING, FOREVER, OPEN, Connection, quiet_seconds
 from tests.hub.harness import Harness, received
 from tests.integration.raw import PING, PONG, frame, text
@@ -47,6 +50,17 @@ def test_who_showed_no_sign_of_life_for_too_long_is_closed_with_4001() -> None:
         assert (harness.metrics.sweeps, harness.metrics.swept) == (1, 2)
         harness.sweep.sweep()
         assert (harness.metrics.sweeps, harness.metrics.swept) == (2, 2), "nobody is closed twice"
+
+
+def test_a_session_of_a_client_that_is_pinged_needs_no_sign_of_life() -> None:
+    """It is that of an event stream, or of a signed-in user of Pusher."""
+    with Harness(heartbeat_seconds=360, login_seconds=10) as harness:
+        connection, _ = harness.connect(dialect=ClientDialect())
+        assert harness.sessions.login(connection, Login("101", "ann")) == errors.REPLY_OK
+        age(connection, 400)
+        harness.sweep.sweep()
+        assert connection.state == OPEN
+        assert not connection.last_seen > 0
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from imserver.api.v1.table import operations_of
 from imserver.auth.principal import ANYONE
 from imserver.config.settings import Config
+from imserver.config.values import CORE
 from imserver.core.core import FeatureParts
 from imserver.errors import StartError
 from imserver.feature import Feature
@@ -64,4 +66,4 @@ def of_dialect(**attributes: str) -> dict[str, Any]:
 def test_a_feature_does_not_answer_in_place_of_another(row: dict[str, Any], output: str) -> None:
     lamp = Feature("lamp", lambda parts: FeatureParts(), **row)
     with pytest.raises(StartError, match=f"^the feature 'lamp': {output} already$"):
-        refuse_shared((*load_core(), *load_features(Config()), lamp))
+        refuse_shared((*load_core(), *load_features(Config()), lamp), operations_of(CORE))

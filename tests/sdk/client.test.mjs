@@ -497,6 +497,21 @@ describe("heartbeat", () => {
     assert.equal(sockets[0].sent.length, 4);
   });
 
+  it("asked for by the page, without an answer in its time, makes a new connection at once", async () => {
+    const { client } = await logIn();
+    client.probe(1_000);
+    last().answer();
+    await settled();
+    mock.timers.tick(1_000);
+    assert.equal(client.state.state, "online");
+    client.probe(1_000);
+    mock.timers.tick(1_000);
+    await settled();
+    assert.equal(client.state.state, "waiting");
+    client.probe();
+    assert.equal(sockets.length, 1);
+  });
+
   it("without an answer makes a new connection", async () => {
     const { client } = await logIn();
     mock.timers.tick(30_000);

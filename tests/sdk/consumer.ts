@@ -2,7 +2,9 @@
 import { ImClient, ImError, LoginRefused, TalkClient, type Push, type StateChange } from "imserver-client";
 import { CLOSE_CODES } from "imserver-client/errors";
 import { Messenger, type Entry } from "imserver-client/messenger";
-import { useConversation, useImClient, useMessages, usePresence } from "imserver-react";
+import { disableNotifications, enableNotifications, notificationState, onNotification, type NotificationState } from "imserver-client/notifications";
+import "imserver-client/notifications-worker";
+import { useConversation, useImClient, useMessages, useNotifications, usePresence } from "imserver-react";
 import { WebSocket as NodeSocket } from "ws";
 
 export async function use(token: string): Promise<Entry[]> {
@@ -30,6 +32,17 @@ export async function use(token: string): Promise<Entry[]> {
   messenger.on("receipt", ({ read }) => read?.toFixed());
   const { id, repeated } = await messenger.send("bob", undefined, { data: { found, sent } });
 
+  const groups: unknown = await client.api("GET", "groups/show", { group: "1" });
+  // @ts-expect-error: no other method
+  client.api("PUT", "groups/show");
+  const state: NotificationState = await notificationState(messenger, { worker: "/worker.js", page: "/chat?c={conversation}" });
+  if (state === "off") await enableNotifications(client, { worker: "/worker.js", scope: "/", device: "Ann's laptop", language: "en" });
+  // @ts-expect-error: there is no such option
+  enableNotifications(client, { path: "/worker.js" });
+  const end: () => void = onNotification({ open: ({ conversation, id, url }) => console.log(conversation, id, url, groups), shows: ({ tag }) => tag === "" });
+  end();
+  await disableNotifications(client);
+
   const talk = new TalkClient({ ...options, token: async () => token, room: "7", WebSocket });
   talk.on("said", ({ at }) => at.toFixed());
   // @ts-expect-error: an event of the other dialect
@@ -50,8 +63,9 @@ export function Page({ token }: { token: string }) {
   const live = useImClient(() => new ImClient(options), [token]);
   const { entries, send, typingUser, error } = useConversation(client, { to: "bob" });
   const messages: Push[] = useMessages(live.client);
+  const { state: notified, enable, disable } = useNotifications(live.client, { worker: "/worker.js" });
   const bob: boolean | undefined = usePresence(client, ["bob"])["bob"];
   // @ts-expect-error: a conversation needs a Messenger
   useConversation(live.client, { to: "bob" });
-  return [state.state, entries.map(({ text }) => text), send("hi"), typingUser, error?.message, messages.length, bob];
+  return [state.state, entries.map(({ text }) => text), send("hi"), typingUser, error?.message, messages.length, bob, notified === "off" ? enable() : disable()];
 }

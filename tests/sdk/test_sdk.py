@@ -32,6 +32,10 @@ def test_the_rules_of_a_conversation() -> None:
     run_node(str(HERE / "conversation.test.mjs"))
 
 
+def test_the_rules_of_notifications() -> None:
+    run_node(str(HERE / "notifications.test.mjs"))
+
+
 def test_the_sdk_against_a_real_server(server: Server) -> None:
     run_node(str(HERE / "server.test.mjs"), IM_HTTP=server.http_url, IM_WS=server.ws_url)
 

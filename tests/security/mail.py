@@ -4,7 +4,9 @@ import asyncio
 import re
 import threading
 from email import message_from_bytes
+from email.message import EmailMessage
 from email.policy import default
+from ssl import SSLContext
 from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult
@@ -13,12 +15,14 @@ from aiosmtpd.smtp import SMTP, AuthResult
 class Sink:
     """A mail server for the user ``im`` with the password ``secret``.
 
-    ``answers``: what the next mails are answered with. aiosmtpd warns of passwords without TLS when a client
-    connects.
+    ``mails`` has senders, receivers and texts, ``messages`` the whole mails. ``answers``: what the next mails
+    are answered with. aiosmtpd warns of passwords without TLS when a client connects. ``tls``: for STARTTLS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: SSLContext | None = None) -> None:
+        self._tls = tls
         self.mails: list[tuple[str, list[str], str]] = []
+        self.messages: list[EmailMessage] = []
         self.answers: list[str] = []
         self.tries = 0
         self._loop = asyncio.new_event_loop()
@@ -31,6 +35,7 @@ class Sink:
         return SMTP(
             self,
             loop=self._loop,
+            tls_context=self._tls,
             auth_required=True,
             auth_require_tls=False,
             authenticator=lambda *given: AuthResult(
@@ -42,8 +47,11 @@ class Sink:
         self.tries += 1
         answer = self.answers.pop(0) if self.answers else "250 OK"
         if answer.startswith("250"):
-            mail = message_from_bytes(envelope.content, policy=default)
-            self.mails.append((envelope.mail_from, envelope.rcpt_tos, mail.get_content()))
+            mail = message_from_bytes(envelope.content, _class=EmailMessage, policy=default)
+            text = mail.get_body(("plain",))
+            assert text is not None
+            self.messages.append(mail)
+            self.mails.append((envelope.mail_from, envelope.rcpt_tos, text.get_content()))
         return answer
 
     def code(self, page: str) -> str:

@@ -178,6 +178,11 @@ def test_members_of_a_conversation_see_the_commands_of_its_bot(node: Harness) ->
     conversation_id = eva.post("messages/send", to=tea.user, text="hello")["conversation"]
     shown = {"bot": tea.user, "name": "tea", "nickname": "", "command": "brew", "description": "Make tea"}
     assert eva.get("bots/commands", conversation=conversation_id)["commands"] == [shown]
+    assert eva.get("bots/commands", bot=tea.user)["commands"] == [shown]  # before the first message
+    assert eva.get("bots/commands", bot=guy.user)["commands"] == []
+    for wrong in ({}, {"bot": tea.user, "conversation": conversation_id}):
+        query = {"app": "201", **wrong}
+        assert node.call("GET", "/api/v1/bots/commands", None, eva.token, query=query)[0] == 400
     for by, conversation in ((guy, conversation_id), (eva, conversation_id + 1000)):
         status, answer = node.call(
             "GET", "/api/v1/bots/commands", None, by.token, query={"app": "201", "conversation": conversation}

@@ -11,6 +11,7 @@ from gevent.event import AsyncResult
 from imserver.features.accounts.rows import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import (
+    MOST_UNREAD,
     PAGE_BYTES,
     UNKNOWN_ACCOUNT,
     UNKNOWN_CONVERSATION,
@@ -458,6 +459,13 @@ def test_a_group_that_was_left_shows_its_last_word_to_the_leaver(log: MessageLog
 def test_unread_is_counted_up_to_a_thousand(log: MessageLog) -> None:
     stored(log, *(say("a", "b") for _ in range(1500)))
     assert log.conversations.page(APP, "b", 0, 1)[0][0].unread == 1000
+
+
+def test_own_messages_do_not_count_to_the_thousand(log: MessageLog) -> None:
+    stored(log, *(say("a", "b") for _ in range(2)), *(say("b", "a") for _ in range(MOST_UNREAD + 1)))
+    assert log.conversations.page(APP, "b", 0, 1)[0][0].unread == 2
+    stored(log, *(say(*pair) for _ in range(MOST_UNREAD) for pair in (("a", "b"), ("b", "a"))))
+    assert log.conversations.page(APP, "b", 0, 1)[0][0].unread == MOST_UNREAD
 
 
 # --- marks --------------------------------------------------------------------------------------------------

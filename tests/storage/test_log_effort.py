@@ -160,6 +160,7 @@ QUESTIONS: dict[str, Callable[[MessageLog, int], Any]] = {
     "hide": lambda log, end: log.marks.hide(APP, "me", range(1, 20)),
     "marks": lambda log, end: log.marks.since(APP, "me", 0),
     "receipts": lambda log, end: log.marks.receipts(APP, "me", 1, "", 50),
+    "counts": lambda log, end: log.marks.count_receipts(APP, "me", 1, range(1, 100)),
     "expire": lambda log, end: log.expire(APP, older_than_seconds=1000),
 }
 

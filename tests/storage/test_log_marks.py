@@ -43,6 +43,33 @@ def test_whoever_is_not_in_a_conversation_reads_nothing_there(log: MessageLog) -
     assert log.marks.receipts(APP, "stranger", 1, "", 10) == []
 
 
+def test_receipts_of_a_group_are_counted_by_message(log: MessageLog) -> None:
+    group = log.groups.create(APP, "owner", "", ["a", "b", "c"]).conversation
+    first, second = (one.id for one in stored(log, say("owner", group), say("owner", group)))
+
+    def counts(user: str = "owner") -> list[tuple[int, int, int, int]]:
+        found = log.marks.count_receipts(APP, user, group, [second, first])
+        return [(each.id, each.members, each.received, each.read) for each in found]
+
+    assert counts() == [(second, 3, 0, 0), (first, 3, 0, 0)]
+    note(log, "a", group, read=second)
+    note(log, "b", group, read=first, received=second)
+    assert counts() == [(second, 3, 2, 1), (first, 3, 2, 2)]
+    assert counts("a") == [(second, 3, 1, 0), (first, 3, 1, 1)]
+    assert counts("stranger") == []
+    log.groups.join(APP, group, ["late"])
+    note(log, "late", group, read=log.entries.head(APP))
+    log.groups.leave(APP, group, ["b"])
+    assert counts() == [(second, 2, 1, 1), (first, 2, 1, 1)]
+
+    def readers(message: int, after: str = "") -> list[str]:
+        return [each.user for each in log.marks.receipts(APP, "owner", group, after, 10, message)]
+
+    assert readers(first) == readers(second) == ["a"]
+    assert readers(first, after="a") == []
+    assert readers(0) == ["a", "late"]
+
+
 def test_what_is_received_is_not_read_but_what_is_read_was_received(log: MessageLog) -> None:
     stored(log, *(say("a", "b") for _ in range(5)))
     received = note(log, "b", 1, received=4)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from imserver import errors
 from imserver.api.v1.conversations import ON_BEHALF, ConversationId, MessageId
+from imserver.api.v1.push import notify_bytes
 from imserver.api.v1.push_request import Data, StoredAt, Text
 from imserver.auth.principal import ADMIN_OR_MEMBER
 from imserver.config.settings import MAX_USER_BYTES
@@ -39,6 +40,7 @@ from imserver.model import (
     buttons_objection,
     mentions_objection,
 )
+from imserver.notify import NotifyField
 from imserver.storage.log.annotations import emoji_objection
 from imserver.storage.log.contract import (
     BLOCKED,
@@ -125,6 +127,7 @@ class SendRequest(Content, kw_only=True):
     conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=MAX_ID)] = 0
     reply_to: Annotated[int, about("The message to which this one replies.", ge=0, le=MAX_ID)] = 0
     forward: Forwarded | UnsetType = UNSET
+    notify: NotifyField | UnsetType = UNSET
 
 
 class EditRequest(Content, kw_only=True):
@@ -292,6 +295,8 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `to` and `conversation`")
     if request.to == call.user:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`to`: the receiver is the sender")
+    if request.notify is not UNSET and not (call.is_back_end or call.principal.kind == "bot"):
+        raise ApiProblem(errors.HTTP_NOT_ALLOWED, "`notify`: only bots and back ends may set it")
     if request.forward is not UNSET:
         return _forward(api, call, request, request.forward)
     kind, body = _content(api, call, request)
@@ -302,13 +307,14 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
         body=body,
         id=request.client_msg_id,
         about=request.reply_to,
-        meta=_meta(request),
+        meta=_meta(request, b"" if request.notify is UNSET else notify_bytes(request.notify)),
     )
     return _store(api, call, message)
 
 
 def _forward(api: MessageApi, call: Call, request: SendRequest, id: int) -> StoredAnswer:
     content = request.type or request.reply_to or request.mentions or request.buttons
+    content = content or request.notify is not UNSET
     if request.text is not UNSET or request.data is not UNSET or content:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`forward`: the server copies the content")
     to, conversation = request.to, request.conversation
@@ -337,7 +343,7 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
     return kind, body
 
 
-def _meta(request: Content) -> bytes:
+def _meta(request: Content, notify: bytes = b"") -> bytes:
     meta: dict[str, Any] = {}
     if request.mentions:
         if wrong := mentions_objection(request.mentions):
@@ -348,6 +354,8 @@ def _meta(request: Content) -> bytes:
         _bytes("buttons", _encode, meta["buttons"])
         if wrong := buttons_objection(meta["buttons"]):
             raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`buttons`: {wrong}")
+    if notify:
+        meta["notify"] = Raw(notify)
     return _bytes("mentions", _encode, meta) if meta else b""
 
 

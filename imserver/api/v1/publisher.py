@@ -33,6 +33,7 @@ from imserver.api.v1.push import (
     repeated,
     send,
     store_each,
+    with_notify,
 )
 from imserver.api.v1.push_request import PushRequest
 from imserver.auth.authority import refusal
@@ -276,6 +277,8 @@ class _Run:
                 require_app(api, self._principal, PUSH, app)
             event = event_of(api.limits, push)
             check(api.limits, push)
+            if push.notify is not UNSET:
+                event = with_notify(event, push.notify)
         except ApiProblem as problem:
             results.append(problem)
             return

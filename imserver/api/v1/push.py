@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 from gevent.event import Event as Signal
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.v1.push_request import (
@@ -42,6 +43,7 @@ from imserver.model import (
     Event,
     Outcome,
 )
+from imserver.notify import Notify, encode_notify, in_meta
 from imserver.push.idempotency import Claimed, First, Idempotency, IdReused, Waiting
 from imserver.push.push import Publishing, Target, addressed, nothing_accepted
 from imserver.storage.log.contract import INVALID, Appended, Draft, Rejected
@@ -112,6 +114,8 @@ def push(api: PushApi, call: Call) -> HttpResponse:
     request: PushRequest = call.input
     event = event_of(api.limits, request)
     check(api.limits, request)
+    if request.notify is not UNSET:
+        event = with_notify(event, request.notify)
     sent = send(api, call.app, request, event, key_of(call) or request.id)
     return reply(call, b"{%b}" % sent.answer(), _REPLAYED if sent.replayed else ())
 
@@ -183,6 +187,19 @@ def event_of(limits: Limits, push: Sending) -> Event:
     return Event(
         "msg", push.sender, text, push.id, message.type, data, message.code, message.note, int(time())
     )
+
+
+def with_notify(event: Event, notify: Notify | bool) -> Event:
+    """The event of a push with what it says about its notification. Raises :class:`ApiProblem`."""
+    return replace(event, notify=notify_bytes(notify))
+
+
+def notify_bytes(notify: Notify | bool) -> bytes:
+    """The field ``notify`` of a request as it is stored. Raises :class:`ApiProblem`."""
+    try:
+        return encode_notify(notify)
+    except ValueError as wrong:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`notify`: {wrong}") from None
 
 
 def _message_of(push: Sending) -> PushMessage:
@@ -441,6 +458,7 @@ def _drafts(checked: CheckedPush, targets: Sequence[Target]) -> Iterator[Draft]:
     event, now = checked.event, int(time() * 1000)
     kind = "custom" if event.data and event.type == "text" else event.type
     body = event.data or event.text.encode()
+    meta = in_meta(event.notify)
     alone = len(targets) == 1
     for number, target in enumerate(map(addressed, targets)):
         group = 0 if target.group is UNSET else int(target.group)
@@ -450,6 +468,7 @@ def _drafts(checked: CheckedPush, targets: Sequence[Target]) -> Iterator[Draft]:
             body=body,
             client_msg_id=_name(checked.key, number, alone),
             time_ms=now,
+            meta=meta,
             to_user="" if target.user is UNSET else target.user,
             conversation=group,
             group=group != 0,

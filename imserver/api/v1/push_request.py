@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from imserver.http.field import about
 from imserver.http.operation import one_of
+from imserver.notify import NotifyField
 from imserver.push.push import GroupName, Name, Target
 
 MAX_ID_CHARACTERS: Final = 128
@@ -98,6 +99,7 @@ class PushRequest(Sending, kw_only=True, omit_defaults=True):
             "comes from the server."
         ),
     ] = False
+    notify: NotifyField | UnsetType = UNSET
 
 
 MESSAGE_RULES: Final = {

@@ -34,12 +34,12 @@ from imserver.transport.exchange import HttpResponse
 # --- batches ------------------------------------------------------------------------------------------------
 
 
-def commands_of(operations: Iterable[Operation]) -> dict[str, Route]:
-    """The operations among these that a batch may contain, by name."""
+def commands_of(routes: Iterable[Route]) -> dict[str, Route]:
+    """The routes of operations that a batch may contain, by name."""
     return {
-        row.path.removeprefix(f"{PREFIX}/"): route_of(row)
-        for row in operations
-        if row.method == "POST" and row.function is not None and row not in _batches.rows
+        row.path.removeprefix(f"{PREFIX}/"): row
+        for row in routes
+        if row.method == "POST" and row.function is not batch
     }
 
 

@@ -15,10 +15,11 @@ zerorpc has no type annotations. Nothing untyped leaves this module. See docs/de
 
 from __future__ import annotations
 
+import _socket
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
 
 import gevent
@@ -456,9 +457,17 @@ class ZmqSocket:
 
 
 def private_address(host: str) -> str:
-    """The one IP address to listen on, in brackets if it is IPv6. Raises StartError."""
+    """The one IP address to listen on, in brackets if it is IPv6. Raises StartError.
+
+    A numeric host skips gevent's resolver, which would start a native thread.
+    """
+    where = host, None, 0, socket.SOCK_STREAM, 0
     try:
-        text = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+        try:
+            found: Sequence[Any] = _socket.getaddrinfo(*where, socket.AI_NUMERICHOST)
+        except OSError:
+            found = socket.getaddrinfo(*where)
+        text = str(found[0][4][0])
         address = ipaddress.ip_address(text.partition("%")[0])
     except (OSError, ValueError, IndexError):
         raise StartError(f"cluster.bind: {host!r} is not an address of this machine") from None

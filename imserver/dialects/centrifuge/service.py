@@ -352,7 +352,7 @@ class CentrifugeService:
             code = self._sessions.begin_without_user(connection, app, decision, kicks)
         if code != errors.REPLY_OK:
             return Reply(code)
-        connection.last_seen, state.app = 0.0, ""
+        state.app = ""
         self._subscribe_each(connection, state, admission, command, answer)
         return None
 
@@ -468,6 +468,7 @@ class CentrifugeService:
                 client, VERSION, end > 0, _ttl(end), subs or None, self._ping, True, session, claims.data
             )
             answer(Reply(errors.REPLY_OK, result))
+            connection.last_seen = 0.0  # pings may follow
             self._catch_up.release(connection)
             for channel, each in found.items():
                 self._channels.answered(connection, channel, each)

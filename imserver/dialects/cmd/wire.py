@@ -43,6 +43,7 @@ from imserver.model import (
     CloseAnswer,
     Command,
     Conversations,
+    CountReceipts,
     Event,
     Heartbeat,
     Hide,
@@ -327,11 +328,16 @@ def _ack(data: bytes) -> Ack:
     return Ack(needed_id(fields_of(data), "id"))
 
 
-def _hide(data: bytes) -> Hide:
-    ids = fields_of(data).get("ids")
-    if not isinstance(ids, list) or not 0 < len(ids) <= MAX_HIDDEN:
+def _ids(fields: dict[str, Any], most: int) -> tuple[int, ...]:
+    """``ids``, at least one. Raises :class:`Refused` 1001."""
+    ids = fields.get("ids")
+    if not isinstance(ids, list) or not 0 < len(ids) <= most:
         raise Refused(errors.REPLY_BAD_PARAMETER)
-    return Hide(tuple([needed_id({"id": each}, "id") for each in ids]))
+    return tuple([needed_id({"id": each}, "id") for each in ids])
+
+
+def _hide(data: bytes) -> Hide:
+    return Hide(_ids(fields_of(data), MAX_HIDDEN))
 
 
 STORED_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
@@ -359,7 +365,13 @@ def _received(data: bytes) -> Received:
 def _receipts(data: bytes) -> AskReceipts:
     fields = fields_of(data)
     after = short_text(fields, "after", MAX_USER_BYTES)
-    return AskReceipts(needed_id(fields, "conversation"), after, limit_in(fields))
+    message = id_in(fields, "message")
+    return AskReceipts(needed_id(fields, "conversation"), after, limit_in(fields), message)
+
+
+def _count_receipts(data: bytes) -> CountReceipts:
+    fields = fields_of(data)
+    return CountReceipts(needed_id(fields, "conversation"), _ids(fields, MAX_PAGE))
 
 
 def _search(data: bytes) -> Search:
@@ -373,6 +385,7 @@ def _search(data: bytes) -> Search:
 SIGNAL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "received": _received,
     "receipts": _receipts,
+    "receiptCounts": _count_receipts,
     "marks": lambda data: AskMarks(id_in(fields_of(data), "version")),
     "typing": lambda data: Typing(*_receiver(fields_of(data))),
     "search": _search,

@@ -24,6 +24,7 @@ from imserver.clock import retry_pause
 from imserver.config.settings import Config, settings_of
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.features.accounts.accounts import Accounts, may_be_login
+from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import RESET_MAILS, SmtpSettings
 from imserver.logging import RateLimitedLog
@@ -38,7 +39,6 @@ MAILS_PER_ACCOUNT: Final = 3
 MAX_SENDING: Final = 1000
 """Mails that wait for the mail server; beyond it requests have no effect."""
 _AT_ONCE: Final = 4
-_TRY_SECONDS: Final = 30.0
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _MAIL_SECONDS: Final = 600.0
@@ -140,70 +140,23 @@ class Resets:
 
     def _deliver(self, account: Account, link: str) -> None:
         """Send a mail. Repeat it if the mail server refuses it for now, or does not answer."""
+        mail = Mail(account.email, _SUBJECT, _TEXT.format(link=link, minutes=CODE_SECONDS // 60))
         deadline = monotonic() + _MAIL_SECONDS
         for failures in count(1):
-            problem, temporary = "", True
             try:
-                with self._turns, gevent.Timeout(_TRY_SECONDS, TimeoutError("no answer in time")):
-                    send(self._smtp, account.email, link)
-            except (OSError, ValueError) as error:  # smtplib.SMTPException is an OSError
-                problem, temporary = f"{type(error).__name__}: {error}", _is_temporary(error)
-            if not problem:
+                with self._turns:
+                    send(self._smtp, mail)
+            except NotSent as error:
+                if not error.is_temporary or monotonic() > deadline:
+                    log.error("app %s: no mail to the account %d: %s", account.app, account.id, error)
+                    return
+                log.warning(
+                    "app %s: mail to the account %d: %s; trying again", account.app, account.id, error
+                )
+            else:
                 log.info("app %s: the account %d was sent a mail", account.app, account.id)
                 return
-            if not temporary or monotonic() > deadline:
-                log.error("app %s: no mail to the account %d: %s", account.app, account.id, problem)
-                return
-            log.warning("app %s: mail to the account %d: %s; trying again", account.app, account.id, problem)
             gevent.sleep(retry_pause(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
-
-
-def send(settings: SmtpSettings, to: str, link: str) -> None:
-    """Send one mail with a link. Switches.
-
-    Raises :class:`smtplib.SMTPException`, OSError and ValueError (``to`` cannot be an address).
-    """
-    # Imported here: nodes that send no mail save the memory.
-    import smtplib
-    import ssl
-    from email.headerregistry import Address
-    from email.message import EmailMessage
-    from email.utils import formatdate, make_msgid
-
-    mail = EmailMessage()
-    mail["Subject"] = _SUBJECT
-    mail["From"] = settings.sender
-    try:
-        mail["To"] = Address(addr_spec=to)
-    except Exception as error:  # of any type, by the defect of the address
-        raise ValueError(f"{to!r} is not an address: {error}") from error
-    mail["Date"] = formatdate()
-    mail["Message-ID"] = make_msgid(domain=settings.sender.rpartition("@")[2])
-    mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(_TEXT.format(link=link, minutes=CODE_SECONDS // 60))
-    context = ssl.create_default_context()
-    server = (
-        smtplib.SMTP_SSL(settings.host, settings.port, timeout=_TRY_SECONDS, context=context)
-        if settings.tls == "tls"
-        else smtplib.SMTP(settings.host, settings.port, timeout=_TRY_SECONDS)
-    )
-    with server:
-        if settings.tls == "starttls":
-            server.starttls(context=context)
-        if settings.user:
-            server.login(settings.user, settings.password)
-        server.send_message(mail, settings.sender, [to])
-
-
-def _is_temporary(error: Exception) -> bool:
-    """Whether the same mail may be taken later."""
-    import smtplib
-
-    if isinstance(error, smtplib.SMTPRecipientsRefused):
-        return all(code < 500 for code, _ in error.recipients.values())
-    if isinstance(error, smtplib.SMTPResponseException):
-        return error.smtp_code < 500
-    return not isinstance(error, ValueError | smtplib.SMTPNotSupportedError)
 
 
 def _hash(code: str) -> str:

@@ -29,6 +29,7 @@ from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.field import Acting, ActingPage, about
 from imserver.http.operation import Resource, refuse
+from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
 from imserver.storage.contract import Bot, BotCommand
 from imserver.transport.public_requests import URL_CHARACTERS
@@ -103,9 +104,10 @@ class CommandsSet(Acting, kw_only=True):
 
 
 class CommandsQuery(Acting, kw_only=True):
-    """Which conversation."""
+    """A conversation, or a bot: give one of `conversation` and `bot`."""
 
-    conversation: ConversationId
+    conversation: ConversationId | UnsetType = UNSET
+    bot: Annotated[str, about("A bot with which the user has no conversation yet.", max_length=19)] = ""
 
 
 class BotCreated(Struct):
@@ -304,8 +306,15 @@ def set_commands(bots: Bots, call: Call, request: CommandsSet) -> BotDone:
     user="optional",
 )
 def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
-    """List the slash commands in a conversation of the acting user."""
-    found = bots.in_conversation(call.app, call.user, request.conversation)
+    """List the slash commands in a conversation of the acting user, or those of a bot."""
+    conversation = request.conversation
+    if (conversation is UNSET) == (not request.bot):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `conversation` and `bot`")
+    found = (
+        bots.named(call.app, [request.bot])
+        if conversation is UNSET
+        else bots.in_conversation(call.app, call.user, conversation)
+    )
     return CommandsAnswer(msgspec.convert(commands_in(found), list[CommandShown], from_attributes=True))
 
 

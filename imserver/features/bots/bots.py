@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from secrets import token_urlsafe
 from time import time
 from typing import Any, Final
@@ -191,7 +191,10 @@ class Bots:
         found = log.conversations.get(app, conversation)
         if found is None or (by and log.conversations.member(app, conversation, by) is None):
             raise UnknownConversation(str(conversation))
-        users = found.members or found.bots
+        return self.named(app, found.members or found.bots)
+
+    def named(self, app: str, users: Collection[str]) -> list[Bot]:
+        """The bots among these users, ordered by id."""
         return self._rows.get(app, [id for user in users if (id := id_of(user))])
 
     def rows(self) -> CommandTable:

@@ -169,7 +169,7 @@ def revoke(incoming: IncomingHooks, call: Call, began: HookRevoke) -> HookRevoke
 
 # --- what comes in ------------------------------------------------------------------------------------------
 
-_TAKEN: Final = ("type", "text", "data", "buttons", "mentions", "client_msg_id")
+_TAKEN: Final = ("type", "text", "data", "buttons", "mentions", "client_msg_id", "notify")
 """The fields of a message that a request may set. Others, which other programs send, are ignored."""
 _FORM: Final = "application/x-www-form-urlencoded"
 _EXPECTED: Final = "Send a JSON object, or a form with the JSON in the field payload"

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from imserver.feature import Feature
+from imserver.features.notifications import api, token_api
 from imserver.features.notifications.parts import build
+from imserver.features.notifications.problems import PROBLEMS
 from imserver.features.notifications.settings import (
     NotificationSettings,
     NotifyOfApp,
     check,
     findings,
 )
+from imserver.metric_table import Metric
+
+_COMMANDS: Final = "imserver.features.notifications.command"
+
+
+def _metrics() -> Sequence[Metric]:
+    # Imported at the first scrape.
+    from imserver.features.notifications.metrics import METRICS
+
+    return METRICS
+
 
 FEATURE = Feature(
     "notifications",
@@ -19,4 +35,11 @@ FEATURE = Feature(
     app_settings=NotifyOfApp,
     check=check,
     findings=findings,
+    operations=(*api.routes.rows, *token_api.routes.rows),
+    problems=PROBLEMS,
+    metrics=_metrics,
+    doctor={
+        "--notify": (_COMMANDS, "notify", "Send a test to the endpoints of a user.", "APP/USER"),
+        "--mail": (_COMMANDS, "mail", "Send a test mail.", "ADDRESS"),
+    },
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
+
+from imserver.notify import Action as Action
+from imserver.notify import Notify as Notify
 
 ENDPOINT_BYTES = 1000
 """Longest URL of an endpoint."""
@@ -87,28 +90,19 @@ class Due(Struct, frozen=True):
     notified_at: int = 0
 
 
-class Action(Struct, frozen=True):
-    """A button of a notification. ``url``: what a click opens; ``""``: that of the notification."""
+class MailDue(Struct, frozen=True):
+    """A user who may need a mail at ``due`` (Unix milliseconds; 0: none is needed).
 
-    action: str
-    title: str
-    url: str = ""
-
-
-class Notify(Struct, frozen=True, omit_defaults=True):
-    """What a push or a stored message says about its notification. Fields left out are made from the message.
-
-    ``title``, ``text``, ``url``, ``icon``: shown. ``tag``: a later notification with it replaces this one.
-    ``ttl``: seconds for which push services hold it.
+    ``mailed``: when the last one was sent, Unix milliseconds; 0: none was. ``entry``: the last entry of the
+    log then; ``marks``: the version of the user's marks then
+    (:class:`imserver.storage.log.contract.Marks`).
     """
 
-    title: str = ""
-    text: str = ""
-    url: str = ""
-    icon: str = ""
-    actions: tuple[Action, ...] = ()
-    tag: str = ""
-    ttl: int | UnsetType = UNSET
+    user: str
+    due: int
+    mailed: int = 0
+    entry: int = 0
+    marks: int = 0
 
 
 class Shown(Struct, frozen=True, omit_defaults=True):

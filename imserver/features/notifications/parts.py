@@ -2,9 +2,124 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from functools import partial
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from imserver.auth.accounts import GOCHAT
+from imserver.config.settings import settings_of
 from imserver.core.core import Core, FeatureParts
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.settings import SmtpSettings
+from imserver.features.notifications.delivery import Deliveries
+from imserver.features.notifications.mail import Mails
+from imserver.features.notifications.notifier import Notifier
+from imserver.features.notifications.pushes import PushNotifications
+from imserver.features.notifications.rows import NotificationRows
+from imserver.features.notifications.settings import VAPID, NotificationSettings, rules_in
+from imserver.features.notifications.tokens import ActionTokens
+from imserver.features.notifications.webpush import WebPush
+from imserver.features.webhooks import webhooks_of
+from imserver.streams.consumer import DeliveryLease
+from imserver.transport.public_requests import PublicRequests
+
+
+class NotificationParts(Struct, frozen=True):
+    """The services for routes and other features."""
+
+    rows: NotificationRows
+    notifier: Notifier
+    webpush: WebPush
+    tokens: ActionTokens
+    pushes: PushNotifications
+    deliveries: Deliveries
+    mails: Mails
+
+
+def notifications_of(core: Core) -> NotificationParts:
+    """The parts of notifications on a node."""
+    parts: NotificationParts = core.features["notifications"].service
+    return parts
+
+
+def build_mails(
+    core: Core,
+    rows: NotificationRows,
+    lease: DeliveryLease,
+    tokens: ActionTokens,
+    apps: Callable[[], Collection[str]],
+) -> Mails:
+    """Build what sends mails. ``apps``: those in which somebody can be notified."""
+    server = core.config.app.http_url.rstrip("/")
+
+    def page_of(app: str) -> str:
+        return core.chat_page if app == GOCHAT else ""
+
+    def stop_url(app: str, user: str) -> str:
+        return f"{server}/api/v1/notifications/unsubscribe?token={tokens.make_mail(app, user)}"
+
+    return Mails(
+        rows,
+        core.store,
+        accounts_of(core).rows,
+        core.tenants,
+        settings_of(core.config, SmtpSettings),
+        lease,
+        apps,
+        page_of,
+        stop_url,
+        urlsplit(server).netloc,
+        webhooks_of(core).feeds.wants,
+    )
 
 
 def build(core: Core) -> FeatureParts:
     """Build them, and join them to the core."""
-    return FeatureParts()
+    webhooks = webhooks_of(core)
+    feeds = webhooks.feeds
+    settings = settings_of(core.config, NotificationSettings)
+    rows = NotificationRows(core.store)
+    rows.added = feeds.added
+    lease = DeliveryLease()
+    requests = PublicRequests(settings.allow_loopback)
+    webpush = WebPush(requests, settings, core.key_for(VAPID), core.config.app.http_url)
+    tokens = ActionTokens(core.key_for("notification tokens"))
+    rules = partial(rules_in, core.tenants)
+
+    def wake() -> None:
+        deliveries.wake()
+
+    notifier = Notifier(
+        core.store,
+        rows,
+        feeds.events,
+        core.messaging.follower,
+        lambda: core.registry.lease.node,
+        rules,
+        core.accounts,
+        core.relations,
+        lease,
+        wake,
+        tokens.make,
+        lambda app, at: mails.is_due(app, at),
+    )
+    mails = build_mails(core, rows, lease, tokens, lambda: notifier.apps)
+    deliveries = Deliveries(rows, webpush, notifier.is_read, lease, feeds.wants, settings.requests_per_host)
+    notifier.on_lease += [deliveries.restart, mails.restart]
+    core.receipts.on_read.append(notifier.read)
+    pushes = PushNotifications(rows, deliveries.wake, rules)
+    webhooks.on_absent.append(pushes.absent)
+
+    def drain() -> None:
+        deliveries.stop()
+        mails.stop()
+        notifier.stop()
+
+    return FeatureParts(
+        NotificationParts(rows, notifier, webpush, tokens, pushes, deliveries, mails),
+        run=(notifier.run, deliveries.run),
+        drain=drain,
+        stop=webpush.close,
+    )

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from imserver.auth.rates import Rate
+from imserver.auth.tenants import Tenants
 from imserver.config.declared import Secret, about
 from imserver.config.settings import Amount, Config, Finding, TenantSettings, app_settings_of, settings_of
 from imserver.config.values import Locations
 
+VAPID: Final = "vapid"
+"""The purpose of the key from which that for push services is derived."""
+AN_HOUR: Final = 3600.0
+SUBSCRIPTION_REQUESTS: Final = 60
+TEST_REQUESTS: Final = 60
+SUBSCRIPTIONS: Final = Rate(
+    "notify_endpoint", "endpoints that users add", "user", f"{SUBSCRIPTION_REQUESTS} an hour", "429"
+)
+TESTS: Final = Rate("notify_test", "tests of notifications", "user", f"{TEST_REQUESTS} an hour", "429")
+P256_ORDER: Final = 0xFFFFFFFF_00000000_FFFFFFFF_FFFFFFFF_BCE6FAAD_A7179E84_F3B9CAC2_FC632551
+"""The order of the curve P-256: its private keys are the numbers below it, except 0."""
 _CONTACT: Final = re.compile(r"(mailto:[^\s@<>]+@[^\s@<>]+|https://\S+)?")
 
 
@@ -67,13 +81,24 @@ def rules_of(tenant: TenantSettings) -> AppNotifySettings:
     return app_settings_of(tenant, NotifyOfApp).notify
 
 
+def rules_in(tenants: Tenants, app: str) -> AppNotifySettings | None:
+    """The notification rules of an app, by its name; None: there is no such app. Never switches."""
+    tenant = tenants.get(app)
+    return None if tenant is None else rules_of(tenant)
+
+
 def check(config: Config, locations: Locations) -> None:
     """Check what types do not. Raises ConfigError."""
     settings = settings_of(config, NotificationSettings)
     if not _CONTACT.fullmatch(settings.contact):
         raise locations.wrong("notifications.contact", "expected a mailto: or https: address")
-    if settings.vapid_key and not re.fullmatch(r"[A-Za-z0-9_-]{43}=?", settings.vapid_key):
-        raise locations.wrong("notifications.vapid_key", "expected 32 bytes in base64url")
+    key = settings.vapid_key.rstrip("=")
+    if key:
+        is_key = re.fullmatch(r"[A-Za-z0-9_-]{43}", key) is not None
+        if not is_key or not 0 < int.from_bytes(urlsafe_b64decode(key + "="), "big") < P256_ORDER:
+            raise locations.wrong(
+                "notifications.vapid_key", "expected a private key of P-256: 32 bytes in base64url"
+            )
 
 
 def findings(config: Config, _shared: bool) -> Iterator[Finding]:

@@ -130,7 +130,10 @@ _DEMO_CHANNEL: Final = "demo:lobby"
 """The first channel of the page of channels."""
 _ACCOUNTS_APP: Final = "gochat"
 """The app of the page of stored messages."""
-_SDK_PATH: Final = "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js'):name>"
+_SDK_PATH: Final = (
+    "/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js', 'notifications.js', "
+    "'notifications-worker.js'):name>"
+)
 
 
 def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
@@ -144,7 +147,9 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
     pages = Blueprint("pages", __name__, static_folder=None)
     seen = Seen(config.app, core.proxies, lambda: Ports(core.http_port, core.ws_port))
-    chat = _Chat(config, core.keys, core.tenants, core.logins, core.page_tokens, core.authority, seen)
+    chat = _Chat(
+        config, core.keys, core.tenants, core.logins, core.page_tokens, core.authority, seen, core.features
+    )
     gateway = Gateway(core.overview, seen)
 
     @cache
@@ -191,8 +196,10 @@ class _Chat:
         page_tokens: PageTokens,
         authority: Authority,
         seen: Seen,
+        features: Collection[str],
     ) -> None:
         self._config = config
+        self._features = features
         self._keys = keys
         self._tenants = tenants
         self._logins = logins
@@ -372,7 +379,11 @@ class _Chat:
             abort(HTTP_NOT_FOUND.status)
         language = language_of_visitor()
         text = _texts(language[1], "messages_", "talk_")
-        data = {"app": _ACCOUNTS_APP, "workerUrl": url_for("pages.worker")}
+        data = {
+            "app": _ACCOUNTS_APP,
+            "workerUrl": url_for("pages.worker"),
+            "notifications": "notifications" in self._features,
+        }
         modules = [address.partition("/")[::2] for address in installable.modules()]
         # Videos are measured before they are sent, from addresses of the browser.
         media = "'self' blob:"

@@ -85,7 +85,8 @@ def files() -> tuple[str, ...]:
 def version() -> str:
     """Names the content of the files, the templates and the texts of the page."""
     digest = sha256(msgspec.json.encode(TEXT))
-    for path in (*map(_source, files()), *sorted(assets.TEMPLATES.glob("*.html")), _worker()):
+    parts = (_worker(), assets.SDK / "notifications-worker.js")
+    for path in (*map(_source, files()), *sorted(assets.TEMPLATES.glob("*.html")), *parts):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -138,6 +138,7 @@ class UploadsAnswer(Struct):
     bytes: Annotated[int, about("The bytes of all stored files, with thumbnails.")]
     quota: Annotated[int, about("The maximum number of bytes that the user may store; 0: no limit.")]
     total: Annotated[int, about("The number of stored files.")]
+    limits: Annotated[dict[str, int], about("The maximum number of bytes of a file, by each accepted kind.")]
     files: list[File]
     next: field.Next
 
@@ -232,7 +233,7 @@ def problem_after(api: Api, call: Call, token: str) -> errors.HttpProblem | None
     user="required",
     problems=_OVER_RATE,
     example={"app": "default", "user": "u1"},
-    answer_example=UploadsAnswer(57333, 1073741824, 1, [_EXAMPLE], ""),
+    answer_example=UploadsAnswer(57333, 1073741824, 1, {"picture": 20971520}, [_EXAMPLE], ""),
 )
 def list_uploads(api: UploadApi, call: Call, request: UploadsQuery) -> UploadsAnswer:
     """List the files of a user.
@@ -246,7 +247,12 @@ def list_uploads(api: UploadApi, call: Call, request: UploadsQuery) -> UploadsAn
     page, last = rows[: request.limit], rows[request.limit - 1] if len(rows) > request.limit else None
     following = cursor_of(f"{last.created} {last.id}") if last is not None else ""
     return UploadsAnswer(
-        usage.bytes, uploads.settings.quota_bytes, usage.files, [shown(row) for row in page], following
+        usage.bytes,
+        uploads.settings.quota_bytes,
+        usage.files,
+        {kind: uploads.limit_of(kind) for kind in uploads.settings.kinds},
+        [shown(row) for row in page],
+        following,
     )
 
 

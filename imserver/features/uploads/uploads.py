@@ -242,7 +242,7 @@ class Uploads:
 
     def check(self, offer: Offer) -> None:
         """Refuse an offer that is invalid by itself."""
-        if offer.length > self._limit_of(offer.kind):
+        if offer.length > self.limit_of(offer.kind):
             raise TransferRefused(HTTP_FILE_TOO_LARGE)
         if offer.length < 1:
             raise TransferRefused(HTTP_LENGTH_REQUIRED)
@@ -251,7 +251,8 @@ class Uploads:
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
             raise TransferRefused(errors.HTTP_INVALID_REQUEST, f"`user` has 1 to {UPLOAD_USER_BYTES} bytes")
 
-    def _limit_of(self, kind: str) -> int:
+    def limit_of(self, kind: str) -> int:
+        """The maximum number of bytes of a file of a kind; of an unknown kind (``""``), of any file."""
         settings = self.settings
         limits = {"picture": settings.picture_bytes, "voice": settings.voice_bytes}
         return min(limits.get(kind, settings.max_bytes), settings.max_bytes)
@@ -388,7 +389,7 @@ class Uploads:
             raise TransferRefused(HTTP_KIND_REFUSED, f"The file is a {media.kind} ({media.type})")
         if offer.kind and media.kind != offer.kind:
             raise TransferRefused(HTTP_KIND_REFUSED, f"The file is not a {offer.kind}: {media.type}")
-        if offer.length > self._limit_of(media.kind):
+        if offer.length > self.limit_of(media.kind):
             raise TransferRefused(HTTP_FILE_TOO_LARGE)
 
     def _pictured(self, row: Upload, path: Path) -> tuple[Upload, Path]:

@@ -8,14 +8,17 @@ from imserver.auth.app_secrets import AppSecrets
 from imserver.auth.rules import secret_in
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey
-from imserver.config.settings import ChannelEvent, TenantSettings, WebhookEvent
+from imserver.config.settings import ChannelEvent, NotificationEvent, TenantSettings, WebhookEvent
 from imserver.features.webhooks.back_ends import BackEndHook
 from imserver.features.webhooks.requests import AuthoriseHook, Receiver
 from imserver.features.webhooks.reviews import ReviewHook
 from imserver.features.webhooks.webhooks import Webhooks
 
-EVENTS: Final = frozenset(get_args(WebhookEvent)) - frozenset(get_args(ChannelEvent))
-"""Events that a back end receives if its app selects none. Those of channels are too many."""
+EVENTS: Final = frozenset(get_args(WebhookEvent)).difference(
+    get_args(ChannelEvent), get_args(NotificationEvent)
+)
+"""Events that a back end receives if its app selects none. Those of channels and notifications are too many.
+"""
 
 
 def secret_of(settings: TenantSettings) -> bytes:

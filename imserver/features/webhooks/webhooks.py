@@ -24,6 +24,7 @@ from imserver.features.webhooks.requests import (
 )
 from imserver.features.webhooks.reviews import ReviewRequests
 from imserver.model import Event
+from imserver.push.push import OnAbsent
 from imserver.storage.contract import RecordEvent
 from imserver.storage.log.contract import Entry
 from imserver.storage.statements import PooledStatements
@@ -73,6 +74,8 @@ class Webhooks:
         self._queues = WebhookQueues(outgoing, self.tally)
         self.forms: list[WebhookForm] = []
         """Forms of other servers, in which back ends may also want events of channels."""
+        self.on_absent: list[OnAbsent] = []
+        """Other features that hear of pushes to users who are offline, also in apps without a webhook."""
         self.feeds = Feeds(store, EventStore(store), outgoing, node, self.tally)
         self.apps: Container[str] = self.feeds.feeds
         self.reviews = ReviewRequests(outgoing, node)
@@ -144,6 +147,8 @@ class Webhooks:
 
         If the database is away, the events wait in memory as those of connections do.
         """
+        for on_absent in self.on_absent:
+            on_absent(app, pushes)
         if not (pushes and self.feeds.wants(app, "absent")):
             return
         facts = [(user, _push_facts(user, event)) for user, event in pushes]

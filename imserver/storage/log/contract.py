@@ -151,7 +151,8 @@ class ConversationSummary(Struct, frozen=True):
     last: Entry | None
     """The newest entry that the user may read and has not hidden. Reactions and pins do not count."""
     unread: int
-    """Number of messages of others after ``read``; at most :data:`MOST_UNREAD`."""
+    """Number of messages of others after ``read``, among the newest :data:`UNREAD_ENTRIES` entries; at most
+    :data:`MOST_UNREAD`."""
     read: int
     """Read position of the user."""
     role: str = "member"
@@ -168,6 +169,16 @@ class Receipt(Struct, frozen=True):
     user: str
     read: int
     received: int
+
+
+class ReceiptCount(Struct, frozen=True):
+    """How many other members may read the message ``id`` (``members``), and have received and read it. Bots
+    are not counted."""
+
+    id: int
+    members: int
+    received: int
+    read: int
 
 
 class MarkResult(Struct, frozen=True):
@@ -224,6 +235,9 @@ class PublicationPage(Struct, frozen=True):
 _encode: Final = msgspec.json.Encoder().encode
 
 MOST_UNREAD: Final = 1000
+UNREAD_ENTRIES: Final = 5000
+"""Unread messages are counted among so many of the newest entries of all kinds, of the user and of others: a
+user who writes and never reads must not make a list of conversations slow."""
 MOST_RECEIPTED: Final = 1000
 PAGE_BYTES: Final = 1 << 19
 """Most bytes of bodies and reactions on a page of stored messages, unless it is a single one. A page is one

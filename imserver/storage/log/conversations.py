@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from imserver.model import MAX_ID
 from imserver.storage.log.contract import (
     MOST_UNREAD,
+    UNREAD_ENTRIES,
     Conversation,
     ConversationSummary,
     Entry,
@@ -27,6 +28,7 @@ from imserver.storage.log.rows import (
     conversation_of,
     pair_of,
 )
+from imserver.storage.log.unread import UnreadMessages, read_positions, read_unread
 from imserver.storage.statements import Statements, text_of
 
 _COLUMNS: Final = "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open, c.options, c.bots"
@@ -127,7 +129,7 @@ class ConversationReader:
         nothing: tuple[list[ConversationSummary], bool] = [], False
 
         def work(sql: Statements, head: LogHead) -> tuple[list[ConversationSummary], bool]:
-            values = (user, user, user, user, head.number, user, user, before or MAX_ID, limit + 1)
+            values = (user, user, user, head.number, user, user, before or MAX_ID, limit + 1)
             rows = sql.query(_LISTS[sql.engine], values)
             ids = [row[-3] for row in rows if row[-3] is not None]
             last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
@@ -136,6 +138,16 @@ class ConversationReader:
             return found[:count], len(rows) > count
 
         return self._tables.read_log(app, work, nothing)
+
+    def unread(self, app: str, users: Mapping[int, Sequence[str]]) -> dict[int, UnreadMessages]:
+        """What these users of each conversation have not read. The number of queries does not grow with
+        them, up to some hundreds."""
+        return self._tables.read_log(app, lambda sql, head: read_unread(sql, head, users), {})
+
+    def read_positions(self, app: str, users: Mapping[int, Sequence[str]]) -> dict[tuple[str, int], int]:
+        """(user, conversation) → read position, of these users of each conversation who have read any of
+        it."""
+        return self._tables.read_log(app, lambda sql, head: read_positions(sql, head, users), {})
 
 
 # A user who rejoined a group has several memberships; the last one counts. The messages are read only for the
@@ -171,11 +183,11 @@ def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
     )
 
 
-_OF_OTHERS: Final = f"m.kind = {NUMBERS['message']} AND m.sender <> %s"
+_OF_OTHERS: Final = f"m.kind = {NUMBERS['message']} AND m.sender <> p.member"
 _UNREAD: Final = (
-    "SELECT count(*) FROM (SELECT m.id {seen} AND m.id > p.read_id AND m.id <= p.upto "
-    f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT {MOST_UNREAD}) n CROSS JOIN message m "
-    f"WHERE m.log = p.log AND m.id = n.id AND {_OF_OTHERS}"
+    "SELECT count(*) FROM (SELECT 1 FROM (SELECT m.kind, m.sender {seen} AND m.id > p.read_id "
+    f"AND m.id <= p.upto ORDER BY m.id DESC LIMIT {UNREAD_ENTRIES}) m "
+    f"WHERE {_OF_OTHERS} LIMIT {MOST_UNREAD}) u"
 )
 _MENTIONING: Final = (
     "FROM mention n JOIN message m ON m.log = n.log AND m.id = n.id WHERE n.log = p.log "
@@ -185,11 +197,24 @@ _MENTIONING: Final = (
 _MENTIONS: Final = f"SELECT count(*) FROM (SELECT 1 {_MENTIONING} AND n.id > p.read_id LIMIT {MOST_UNREAD}) c"
 # MariaDB: derived tables cannot refer to outer columns, and without a limit they are merged into the query.
 _BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
-_PAGE_MYSQL: Final = (
-    f"SELECT q.*, coalesce((SELECT b.id FROM message b {_BY_CONVERSATION} WHERE b.log = q.log "
-    "AND b.conversation = q.id AND b.id <= q.upto AND b.id > q.read_id "
-    f"AND b.kind NOT IN {ANNOTATIONS} ORDER BY b.id DESC "
-    f"LIMIT 1 OFFSET {MOST_UNREAD - 1}), q.read_id + 1) AS oldest FROM ({_PAGE}) q LIMIT {MAX_ID}"
+
+
+def _with_oldest(page: str, first: str, condition: str, entries: int, name: str) -> str:
+    """The page with one more column: the id of the last of so many entries from the newest down to ``first``,
+    or, if there are fewer, ``first``."""
+    return (
+        f"SELECT q.*, coalesce((SELECT b.id FROM message b {_BY_CONVERSATION} WHERE b.log = q.log "
+        f"AND b.conversation = q.id AND b.id <= q.upto AND b.id >= {first} {condition} "
+        f"ORDER BY b.id DESC LIMIT 1 OFFSET {entries - 1}), {first}) AS {name} FROM ({page}) q LIMIT {MAX_ID}"
+    )
+
+
+_PAGE_MYSQL: Final = _with_oldest(
+    _with_oldest(_PAGE, "q.read_id + 1", "", UNREAD_ENTRIES, "counted"),
+    "q.counted",
+    f"AND b.kind = {NUMBERS['message']} AND b.sender <> q.member",
+    MOST_UNREAD,
+    "oldest",
 )
 _MENTIONS_MYSQL: Final = f"SELECT count(*) {_MENTIONING} AND n.id >= p.oldest"
 _UNREAD_MYSQL: Final = f"SELECT count(*) {{seen}} AND m.id >= p.oldest AND m.id <= p.upto AND {_OF_OTHERS}"

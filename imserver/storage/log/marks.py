@@ -5,18 +5,21 @@ Each change raises the version of the user's marks. A device asks for the change
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Final
 
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import MAX_ID
-from imserver.storage.log.contract import MOST_RECEIPTED, MarkResult, Marks, Receipt
+from imserver.storage.log.contract import MOST_RECEIPTED, MarkResult, Marks, Receipt, ReceiptCount
 from imserver.storage.log.read import VISIBLE, shown
 from imserver.storage.log.rows import (
     ANNOTATIONS,
     LAST_SESSION,
     NUMBERS,
     SQLITE_BY_CONVERSATION,
+    SQLITE_BY_GROUP,
     USER,
     LogHead,
     LogTables,
@@ -88,24 +91,71 @@ class MarkStore:
 
         return self._tables.read_log(app, work, Marks(0, {}))
 
-    def receipts(self, app: str, user: str, conversation: int, after: str, limit: int) -> list[Receipt]:
-        """Receipts of the other members with an id after ``after``, ordered by id. Empty if the user is not a
-        member."""
+    def receipts(
+        self, app: str, user: str, conversation: int, after: str, limit: int, message: int = 0
+    ) -> list[Receipt]:
+        """Receipts of the other members with an id after ``after``, ordered by id. ``message`` (not 0): only
+        of those who have read this message. Empty if the user is not a member."""
         statement = (
             "SELECT r.conversation, r.member, r.read_id, r.received_id FROM read_position r WHERE r.log = %s "
-            "AND r.conversation = %s AND r.member > %s AND r.member <> %s AND EXISTS (SELECT 1 "
-            "FROM membership s WHERE s.log = r.log AND s.member = r.member "
-            "AND s.conversation = r.conversation AND s.left_id IS NULL) ORDER BY r.member LIMIT %s"
+            "AND r.conversation = %s AND r.member > %s AND r.member <> %s AND r.read_id >= %s "
+            "AND EXISTS (SELECT 1 FROM membership s WHERE s.log = r.log AND s.member = r.member "
+            "AND s.conversation = r.conversation AND s.left_id IS NULL "
+            "AND coalesce(s.readable_after, s.joined_id) < %s) ORDER BY r.member LIMIT %s"
         )
 
         def work(sql: Statements, head: LogHead) -> list[Receipt]:
             if not _still_there(sql, head, conversation, [user]):
                 return []
+            values = (head.number, conversation, after, user, message, message or MAX_ID, limit)
+            return [_receipt(row) for row in sql.query(statement, values)]
+
+        return self._tables.read_log(app, work, [])
+
+    def count_receipts(
+        self, app: str, user: str, conversation: int, ids: Sequence[int]
+    ) -> list[ReceiptCount]:
+        """How many of the other members have received and read these messages, in their order. Empty if the
+        user is not a member."""
+
+        def work(sql: Statements, head: LogHead) -> list[ReceiptCount]:
+            if not _still_there(sql, head, conversation, [user]):
+                return []
+            statement = _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP))
+            rows = sql.query(statement, (head.number, conversation, user))
+            starts = _Positions((start, count) for start, _, _, count in rows)
+            reads = _Positions((max(start, read), count) for start, read, _, count in rows)
+            received = _Positions((max(start, received), count) for start, _, received, count in rows)
             return [
-                _receipt(row) for row in sql.query(statement, (head.number, conversation, after, user, limit))
+                ReceiptCount(id, members, members - received.below(id), members - reads.below(id))
+                for id in ids
+                for members in (starts.below(id),)
             ]
 
         return self._tables.read_log(app, work, [])
+
+
+_POSITIONS: Final = (
+    "SELECT coalesce(s.readable_after, s.joined_id), coalesce(r.read_id, 0), coalesce(r.received_id, 0), "
+    "count(*) FROM membership s {} LEFT JOIN read_position r ON r.log = s.log "
+    "AND r.conversation = s.conversation AND r.member = s.member WHERE s.log = %s AND s.conversation = %s "
+    "AND s.left_id IS NULL AND s.bot = 0 AND s.member <> %s GROUP BY 1, 2, 3"
+)
+"""The positions of the other members: after which id they may read, what they have read and received, and how
+many have all three. ``{}``: index hint."""
+
+
+class _Positions:
+    """Positions of members, sorted."""
+
+    def __init__(self, counts: Iterable[tuple[int, int]]) -> None:
+        pairs = sorted(counts)
+        self._positions = [position for position, _ in pairs]
+        self._sums = [0, *accumulate(count for _, count in pairs)]
+
+    def below(self, id: int) -> int:
+        """How many members have a position before this id."""
+        return self._sums[bisect_left(self._positions, id)]
 
 
 def _note(

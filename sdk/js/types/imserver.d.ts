@@ -602,6 +602,14 @@ declare class ReconnectingClient<E extends object> {
     /** Ends the pause before the next try (for example because the network is back). */
     retryNow(): void;
     /**
+     * Asks the server whether the connection lives, and reconnects if no answer comes in time: the network may have gone, or the
+     * device has slept.
+     *
+     * @param {number} [timeoutMs]
+     * @returns {Promise<void>} never rejected
+     */
+    probe(timeoutMs?: number): Promise<void>;
+    /**
      * Sends one command over the WebSocket and waits for its answer.
      *
      * @param {string} cmd
@@ -788,6 +796,17 @@ export declare class ImClient<E extends object = {}> extends ReconnectingClient<
     sendMessageAll(text: string, id?: string): Promise<{
         sendResults?: boolean;
     }>;
+    /** @returns {string} base of the HTTP API */
+    get httpUrl(): string;
+    /**
+     * Sends a request to `/api/v1`, for this app.
+     *
+     * @param {"GET" | "POST"} method
+     * @param {string} path  below /api/v1/, as `groups/show`
+     * @param {Record<string, any>} [fields]  the query of a GET, the JSON body of a POST
+     * @returns {Promise<any>} the answer
+     */
+    api(method: "GET" | "POST", path: string, fields?: Record<string, any>): Promise<any>;
 }
 /**
  * A client of the `action` dialect: a conversation with one user, or a room. Events: `welcome`, `said`, `left`,

@@ -636,12 +636,13 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      * The positions up to which the other members have read and received a conversation.
      *
      * @param {number} conversation
-     * @param {{ after?: string, limit?: number }} [page]
+     * @param {{ after?: string, limit?: number, message?: number }} [page]  `message`: only of those who have read this message
      * @returns {Promise<{ receipts: { user: string, read: number, received: number }[], hasMore: boolean }>}
      */
     receipts(conversation: number, page?: {
         after?: string;
         limit?: number;
+        message?: number;
     }): Promise<{
         receipts: {
             user: string;
@@ -649,6 +650,21 @@ export declare class Messenger extends ImClient<MessengerEvents> {
             received: number;
         }[];
         hasMore: boolean;
+    }>;
+    /**
+     * How many other members may read each message, and have received and read it.
+     *
+     * @param {number} conversation
+     * @param {number[]} ids  of at most 200 messages
+     * @returns {Promise<{ counts: { id: number, members: number, received: number, read: number }[] }>}
+     */
+    receiptCounts(conversation: number, ids: number[]): Promise<{
+        counts: {
+            id: number;
+            members: number;
+            received: number;
+            read: number;
+        }[];
     }>;
     /**
      * Our conversations, the most recent first.

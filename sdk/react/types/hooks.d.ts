@@ -11,6 +11,8 @@ export type ImClient = import("imserver-client").ImClient;
 export type Push = import("imserver-client").Push;
 export type StateChange = import("imserver-client").StateChange;
 export type Messenger = import("imserver-client/messenger").Messenger;
+export type NotificationOptions = import("imserver-client/notifications").NotificationOptions;
+export type NotificationState = import("imserver-client/notifications").NotificationState;
 export type ConversationView = import("./conversation.js").ConversationView;
 export type Where = import("./conversation.js").Where;
 /**
@@ -52,3 +54,16 @@ export declare function usePresence(client: ImClient | null, users: string[], ev
  * @returns {ConversationView & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "markRead" | "typing">}
  */
 export declare function useConversation(messenger: Messenger | null, where: Where, pageSize?: number): ConversationView & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "markRead" | "typing">;
+/**
+ * Notifications of the user on this device. Call `enable` when the user has clicked: browsers ask at no other time.
+ *
+ * @param {ImClient | null} client
+ * @param {NotificationOptions} [options]  those of the first call count
+ * @returns {{ state: NotificationState | null, enable: () => Promise<void>, disable: () => Promise<void> }} `state` is null until it is
+ *   known. Both functions are rejected with the errors of requests
+ */
+export declare function useNotifications(client: ImClient | null, options?: NotificationOptions): {
+    state: NotificationState | null;
+    enable: () => Promise<void>;
+    disable: () => Promise<void>;
+};

@@ -41,10 +41,20 @@ for (const [type, draw] of Object.entries(DRAW)) {
  */
 export function startMedia(session, { place, before, after, form, conversation, sent }, signal) {
   const { words } = session;
+  /** @type {Promise<Record<string, number>> | null} */
+  let asked = null;
+  const limits = async () => {
+    if (!session.isOnline) return {}; // the server says it later
+    asked ??= session.api("GET", "uploads", { limit: 1 }).then((answer) => answer.limits ?? {}, () => {
+      asked = null;
+      return {};
+    });
+    return asked;
+  };
   const offer = async (/** @type {File[]} */ files) => {
     const target = conversation();
     if (!target || !files.length) return;
-    const picked = await confirmFiles(files, words);
+    const picked = await confirmFiles(files, words, await limits());
     if (!picked.length) return;
     sendFiles(session, target, picked);
     sent();

@@ -148,29 +148,52 @@ function drawn(source, width, height) {
 }
 
 /**
- * Shows the files and asks whether to send them.
+ * @param {{ size: number, type: string }} file
+ * @param {Record<string, number>} limits  kind → the most bytes that the server takes
+ * @returns {number} the limit that the file is over; 0: none
+ */
+export function limitOver({ size, type }, limits) {
+  const kind = PICTURES.has(type) ? "picture" : type.startsWith("audio/") ? "voice" : type.startsWith("video/") ? "video" : "file";
+  const limit = limits[kind] ?? 0;
+  return limit && size > limit ? limit : 0;
+}
+
+/**
+ * Shows the files and asks whether to send them. Those that the server would refuse are listed with the limit, and not sent.
  *
  * @param {File[]} files
  * @param {Record<string, string>} words
+ * @param {Record<string, number>} [limits]  see {@link limitOver}
  * @returns {Promise<Picked[]>} none: the user has cancelled
  */
-export async function confirmFiles(files, words) {
+export async function confirmFiles(files, words, limits = {}) {
   if (!files.length) return [];
-  let picked = await Promise.all(files.slice(0, MOST_FILES).map(describe));
+  const offered = files.slice(0, MOST_FILES);
+  const refused = offered.filter((file) => limitOver(file, limits));
+  let picked = await Promise.all(offered.filter((file) => !limitOver(file, limits)).map(describe));
   let agreed = false;
   const list = make("ul", "picked");
   const send = button(words.messages_media_send, "wide");
   const no = button(words.messages_cancel);
-  const layer = openDialog(fill(words.messages_media_confirm, { count: picked.length }), make("div", "question", list, make("p", "card-row", no, send)));
+  const title = picked.length ? fill(words.messages_media_confirm, { count: picked.length }) : words.messages_fault_file_too_large;
+  const layer = openDialog(title, make("div", "question", list, make("p", "card-row", no, ...(picked.length ? [send] : []))));
   for (const each of picked) list.append(row(each));
+  for (const file of refused) list.append(refusedRow(file));
   no.addEventListener("click", () => layer.close());
   send.addEventListener("click", () => {
     agreed = true;
     layer.close();
   });
-  send.focus();
+  (picked.length ? send : no).focus();
   await layer.closed;
   return agreed ? picked : [];
+
+  /** @param {File} file */
+  function refusedRow(file) {
+    const reason = fill(words.messages_media_too_large, { size: sizeText(file.size), limit: sizeText(limitOver(file, limits)) });
+    const about = make("div", "picked-about", make("bdi", "", file.name), make("small", "reason", reason));
+    return make("li", "refused", fileIcon(file.name), about);
+  }
 
   /** @param {Picked} each */
   function row(each) {

@@ -119,6 +119,22 @@ def test_the_channel_of_a_user_never_recovers(position: bool, away: bool) -> Non
         assert answers[0].data.subs["#ann"] == SubscribeResult(was_recovering=position)  # type: ignore[union-attr]
 
 
+def test_pings_may_begin_after_the_answer_to_a_login() -> None:
+    with CentrifugeHarness() as harness:
+        connection, _ = harness.subscriber("news")
+        connection.last_seen = 1.0
+        seen: list[float] = []
+        harness.centrifuge._subscribe_each(
+            connection,
+            CentrifugeState(),
+            _Admission(ALLOWED),
+            CentrifugeLogin(""),
+            lambda _: seen.append(connection.last_seen),
+        )
+        assert seen == [1.0]
+        assert not connection.last_seen
+
+
 def test_a_client_that_connects_too_often_comes_back_later() -> None:
     with CentrifugeHarness() as harness:
         connection, client = harness.subscriber("news")

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
+import { ALL_NAMES, mentionable, mentions } from "./static/messages/entries.js";
 import { parse } from "./static/messages/format.js";
 import { noticeText } from "./static/messages/message-view.js";
 
@@ -38,6 +39,15 @@ it("needs no longer than usual for long texts", () => {
   const names = Array.from({ length: 100 }, (_, number) => `Bob${number}`);
   assert.equal(shown("@Ann ".repeat(mentions), [...names, "Ann"]).length, 2 * mentions);
   assert.ok(performance.now() - began < 10_000);
+});
+
+it("a mention of all is one in each language, but none of its author; all are the last that are offered", () => {
+  const entry = /** @type {any} */ ({ from: "ann", meta: { mentions: ["all"] } });
+  assert.deepEqual([mentions(entry, "bob"), mentions(entry, "ann")], [true, false]);
+  assert.deepEqual(shown("@所有人 茶 @all", ALL_NAMES), ["<mention>@所有人", " 茶 ", "<mention>@all"]);
+  const names = { all: "all", ann: "Ann", bob: "Bob", ali: "Ali" };
+  const offered = (typed, most = 8) => mentionable(["ann", "bob", "ali"], typed, (user) => names[user], most);
+  assert.deepEqual([offered(""), offered("a"), offered("al"), offered("x"), offered("", 2)], [["ann", "bob", "ali", "all"], ["ann", "ali", "all"], ["ali", "all"], [], ["ann", "all"]]);
 });
 
 it("lines about oneself are sentences", () => {

@@ -19,7 +19,7 @@ function fakeStore() {
     isOnline: true,
     changed() {},
     people: { load: async () => {} },
-    messenger: { history, receipts: async () => ({ receipts: [] }), read: async () => {}, received: async () => {} },
+    messenger: { history, receipts: async () => ({ receipts: [] }), receiptCounts: async () => ({ counts: [] }), read: async () => {}, received: async () => {} },
     database: {
       put: async (table, rows) => rows.forEach((row) => table === "entries" && saved.set(row.id, row)),
       get: async (_, id) => saved.get(id),
@@ -461,4 +461,33 @@ it("after the server has deleted entries nothing old is left, here and in the br
   requests.at(-1).answer([entry(3)]);
   await opening;
   assert.deepEqual(texts(again), ["1", "2", "3"]);
+});
+
+it("a group counts the readers of our messages until all have read them; one reader is not all", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  const { store, session, requests } = fakeStore();
+  const asked = [];
+  let read = 1;
+  session.messenger.receiptCounts = async (_, ids) => {
+    asked.push(ids);
+    return { counts: ids.map((id) => ({ id, members: 2, received: 2, read })) };
+  };
+  const own = (id) => entry(id, { to: undefined, from: "ann" });
+  const group = store.add(own(1));
+  const opening = store.open(group);
+  requests[0].answer([own(1), entry(2, { to: undefined }), own(3)]);
+  await opening;
+  const settle = async () => {
+    context.mock.timers.tick(2_000);
+    for (let turn = 0; turn < 5; turn++) await null;
+  };
+  await settle();
+  assert.deepEqual(asked, [[1, 3]]);
+  assert.deepEqual([group.counts.get(1).read, group.peerRead], [1, 0]);
+  read = 2;
+  for (const from of ["bob", "cat"]) store.applyReceipt({ from, conversation: 1, read: 3 });
+  await settle();
+  store.applyReceipt({ from: "bob", conversation: 1, read: 4 });
+  await settle();
+  assert.deepEqual(asked, [[1, 3], [1, 3]]);
 });

@@ -63,6 +63,7 @@ class FakeNode:
             AllowLists(),
         )
         self.hub = SimpleNamespace(is_online=lambda app, user: (app, user) in self.online)
+        self.features: tuple[str, ...] = ()
         self.http_port, self.ws_port = 8080, 8089
         self.overview = SimpleNamespace(known={}, leases=lambda: self.overview.known)
 
@@ -271,6 +272,8 @@ def test_a_page_for_operators_names_only_itself(client: FlaskClient, path: str, 
         ("/sdk/errors.js", "text/javascript; charset=utf-8"),
         ("/sdk/imserver.js", "text/javascript; charset=utf-8"),
         ("/sdk/messenger.js", "text/javascript; charset=utf-8"),
+        ("/sdk/notifications.js", "text/javascript; charset=utf-8"),
+        ("/sdk/notifications-worker.js", "text/javascript; charset=utf-8"),
     ],
 )
 def test_files_are_served_and_revalidated(client: FlaskClient, path: str, content_type: str) -> None:

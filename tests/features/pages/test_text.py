@@ -89,3 +89,8 @@ def test_every_text_is_used_and_every_used_text_exists() -> None:
 )
 def test_the_language(in_address: str, accepted: list[tuple[str, float]], language: str) -> None:
     assert choose_language(in_address, LanguageAccept(accepted)) == language
+
+
+def test_a_mention_of_all_is_known_by_its_name_in_each_language() -> None:
+    (names,) = re.findall(r"ALL_NAMES = (\[.*?\]);", (STATIC / "messages" / "entries.js").read_text("utf-8"))
+    assert set(json.loads(names)) == {words["messages_all"] for words in TEXT.values()}

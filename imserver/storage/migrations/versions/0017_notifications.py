@@ -42,7 +42,8 @@ def upgrade() -> None:
         **MYSQL_OPTIONS,
     )
     # ``wishes``: a JSON object. ``mail``: 1 if the user gets mail. ``mail_due``: when the next one may be
-    # needed, Unix milliseconds; 0: nothing is due. ``mailed``: the last one, Unix milliseconds.
+    # needed, Unix milliseconds; 0: nothing is due. ``mailed``: when the last one was sent, Unix milliseconds,
+    # with the end of the log and the version of the user's marks then (``mailed_id``, ``mailed_marks``).
     op.create_table(
         "notify_person",
         sa.Column("app", name(), primary_key=True),
@@ -51,6 +52,8 @@ def upgrade() -> None:
         need("mail", sa.SmallInteger),
         need("mail_due"),
         need("mailed"),
+        need("mailed_id"),
+        need("mailed_marks"),
         sa.UniqueConstraint("app", "mail_due", "member", name="notify_person_by_due"),
         if_not_exists=True,
         **KEY_ORDER,

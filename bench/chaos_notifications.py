@@ -1,0 +1,159 @@
+"""Absent users under chaos: each is sent one message, and has one device; who has read it must get nothing.
+
+A push service in this process counts what each device gets.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final
+
+from bench.connections import Target
+from bench.figures import Figures
+from bench.http_client import post
+from bench.loop import BenchError, Json
+
+APP: Final = "absent"
+AFTER_SECONDS: Final = 3.0
+"""``after_seconds`` of the app."""
+CONFIG: Final = f"""\
+notifications: {{{{allow_loopback: true}}}}
+apps:
+  {APP}: {{{{open: true, notify: {{{{after_seconds: {AFTER_SECONDS}, again_seconds: 0}}}}}}}}
+"""
+PER_SECOND: Final = 5
+READS_EVERY: Final = 4
+"""Each user of this number reads the message at once."""
+READ_SECONDS: Final = 2.0
+"""Who has read the message later after its sending may have been notified."""
+RETRY_SECONDS: Final = 0.2
+LAST_SECONDS: Final = 120.0
+"""For the last notifications: a lease may have to end first, and a push service may have been silent."""
+# Of RFC 8291, appendix A.
+_KEYS: Final = {
+    "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+    "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+}
+
+
+class PushService:
+    """Takes all notifications, and counts them: device → topic → number. Owner of its server."""
+
+    def __init__(self) -> None:
+        self.received: dict[str, Counter[str]] = {}
+        self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _take(self, device: str, topic: str) -> None:
+        with self._lock:
+            self.received.setdefault(device, Counter())[topic] += 1
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def handle(self) -> None:
+                with suppress(ConnectionError):  # a node was killed
+                    super().handle()
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                service._take(self.path.strip("/"), self.headers["Topic"] or "")
+                self.send_response(201)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+
+class AbsentUsers(threading.Thread):
+    """Sends each user one message, with repeats until it is stored. Ends with :meth:`stop`."""
+
+    def __init__(self, targets: list[Target]) -> None:
+        super().__init__(daemon=True)
+        self._targets = targets
+        self._is_over = threading.Event()
+        self.service = PushService()
+        self.unread: list[str] = []
+        """Users who have not read their message."""
+        self.readers: list[str] = []
+        """Users who have read it in time."""
+
+    def run(self) -> None:
+        begin, number = time.monotonic(), 0
+        while not self._is_over.is_set():
+            number += 1
+            self._is_over.wait(max(0.0, begin + number / PER_SECOND - time.monotonic()))
+            user = str(number)
+            endpoint = {"endpoint": self.service.url + user, "keys": _KEYS}
+            if not self._until(number, "/api/v1/notifications/endpoints", {"user": user, **endpoint}, "id"):
+                continue
+            sent = time.monotonic()
+            message = {"user": user, "text": "hello", "store": True, "id": f"absent-{user}"}
+            answer = self._until(number, "/api/v1/push", message, "sent")
+            if answer is None:
+                continue
+            stored = answer["results"][0].get("stored")
+            if stored is not None and number % READS_EVERY == 0:
+                read = {"user": user, "conversation": stored["conversation"], "id": stored["id"]}
+                self._until(number, "/api/v1/messages/read", read, "read", sent + READ_SECONDS)
+                if time.monotonic() < sent + READ_SECONDS:
+                    self.readers.append(user)
+                continue
+            self.unread.append(user)
+
+    def _until(self, number: int, path: str, body: Json, field: str, until: float = 0.0) -> Json | None:
+        """Ask one node after the other until the answer has ``field``; None: the run is over, or it is too
+        late."""
+        attempts = 0
+        while not self._is_over.is_set() and not (until and time.monotonic() > until):
+            target = self._targets[(number + attempts) % len(self._targets)]
+            attempts += 1
+            with suppress(BenchError):
+                answer = post(target, path, {"app": APP, **body})
+                if answer.get(field):
+                    return answer
+            self._is_over.wait(RETRY_SECONDS)
+        return None
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._is_over.set()
+        self.join()
+
+    def figures(self) -> Figures:
+        """Wait for the last notifications; how many came, again, never, or of a message that was read."""
+        received = self.service.received
+        deadline = time.monotonic() + LAST_SECONDS
+        while (missing := [user for user in self.unread if user not in received]) and (
+            time.monotonic() < deadline
+        ):
+            time.sleep(0.2)
+        time.sleep(AFTER_SECONDS + 1)  # for those that must not come
+        self.service.close()
+        devices = [received[user] for user in self.unread if user in received]
+        return {
+            "notified": len(devices),
+            "notifications_lost": len(missing),
+            "notifications_again": sum(topics.total() - 1 for topics in devices),
+            "notifications_doubled": sum(len(topics) - 1 for topics in devices),
+            "notifications_spared": len(self.readers),
+            "notifications_of_read": sum(user in received for user in self.readers),
+        }

@@ -1,0 +1,126 @@
+"""Mails to users, by the server of section ``smtp``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import gevent
+from msgspec import Struct
+
+from imserver.errors import ImserverError
+from imserver.features.accounts.settings import SmtpSettings
+
+if TYPE_CHECKING:
+    from email.message import EmailMessage
+    from smtplib import SMTP
+    from ssl import SSLContext
+
+TRY_SECONDS: Final = 30.0
+"""How long one attempt may take."""
+
+
+class Mail(Struct, frozen=True):
+    """A mail to one address.
+
+    ``html``: the same as ``text``, for clients that show it; ``""``: there is only the text. ``headers``:
+    further ones.
+    """
+
+    to: str
+    subject: str
+    text: str
+    html: str = ""
+    headers: Mapping[str, str] = {}
+
+
+class NotSent(ImserverError):
+    """The mail server has not taken a mail.
+
+    ``is_temporary``: it may take the same mail later. ``is_of_mail``: it refuses this receiver or this
+    content; other mails may be taken now.
+    """
+
+    def __init__(self, error: Exception, is_temporary: bool, is_of_mail: bool) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.is_temporary = is_temporary
+        self.is_of_mail = is_of_mail
+
+
+def send(settings: SmtpSettings, mail: Mail) -> None:
+    """Send a mail. Switches, at most for :data:`TRY_SECONDS`. Raises NotSent."""
+    import smtplib
+    import ssl
+
+    try:
+        message = _message(settings.sender, mail)
+    except ValueError as error:
+        raise NotSent(error, is_temporary=False, is_of_mail=True) from error
+    is_ready = is_sent = False
+    try:
+        context = ssl.create_default_context()
+        with (
+            gevent.Timeout(TRY_SECONDS, TimeoutError("no answer in time")),
+            _connect(settings, context) as server,
+        ):
+            if settings.tls == "starttls":
+                server.starttls(context=context)
+            if settings.user:
+                server.login(settings.user, settings.password)
+            is_ready = True
+            server.send_message(message, settings.sender, [mail.to])
+            is_sent = True
+    except (OSError, ValueError) as error:  # smtplib.SMTPException is an OSError
+        if is_sent:
+            return  # it has not said goodbye
+        refusals = (
+            smtplib.SMTPRecipientsRefused,
+            smtplib.SMTPDataError,
+            smtplib.SMTPNotSupportedError,
+            ValueError,
+        )
+        raise NotSent(error, _is_temporary(error), is_ready and isinstance(error, refusals)) from error
+
+
+def _connect(settings: SmtpSettings, context: SSLContext) -> SMTP:
+    # Imported in functions: nodes that send no mail save the memory.
+    import smtplib
+
+    if settings.tls == "tls":
+        return smtplib.SMTP_SSL(settings.host, settings.port, timeout=TRY_SECONDS, context=context)
+    return smtplib.SMTP(settings.host, settings.port, timeout=TRY_SECONDS)
+
+
+def _message(sender: str, mail: Mail) -> EmailMessage:
+    """Raises ValueError: the receiver is no address, or a header cannot be written."""
+    from email.headerregistry import Address
+    from email.message import EmailMessage
+    from email.utils import formatdate, make_msgid
+
+    message = EmailMessage()
+    message["Subject"] = mail.subject
+    message["From"] = sender
+    try:
+        message["To"] = Address(addr_spec=mail.to)
+    except Exception as error:  # of any type, by the defect of the address
+        raise ValueError(f"{mail.to!r} is not an address: {error}") from error
+    message["Date"] = formatdate()
+    message["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(mail.text)
+    if mail.html:
+        message.add_alternative(mail.html, subtype="html")
+    for name, value in mail.headers.items():  # last: an alternative takes those of the content along
+        message[name] = value
+    return message
+
+
+def _is_temporary(error: Exception) -> bool:
+    """Whether the same mail may be taken later."""
+    import smtplib
+
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return all(code < 500 for code, _ in error.recipients.values())
+    if isinstance(error, smtplib.SMTPResponseException):
+        return error.smtp_code < 500
+    return not isinstance(error, ValueError | smtplib.SMTPNotSupportedError)

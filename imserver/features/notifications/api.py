@@ -1,0 +1,531 @@
+"""Notifications of a user: endpoints of devices, what the user wishes, and a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import time
+from typing import Annotated, Final, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.api.v1.conversations import ConversationId
+from imserver.auth.accounts import GOCHAT
+from imserver.auth.principal import ADMIN_OR_USER, ANYONE
+from imserver.auth.rates import Buckets, TooManyRequests
+from imserver.auth.tenants import Tenants
+from imserver.config.settings import settings_of
+from imserver.core.core import Core
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.settings import SmtpSettings
+from imserver.features.notifications.content import host_of
+from imserver.features.notifications.contract import (
+    ENDPOINT_BYTES,
+    MUTED_FOR_GOOD,
+    ConversationWish,
+    Level,
+    PushEndpoint,
+    QuietHours,
+    Wishes,
+)
+from imserver.features.notifications.decisions import is_zone
+from imserver.features.notifications.parts import NotificationParts, notifications_of
+from imserver.features.notifications.problems import HTTP_NOTIFICATIONS_OFF, HTTP_UNKNOWN_ENDPOINT
+from imserver.features.notifications.pushes import delivery_of_test
+from imserver.features.notifications.settings import (
+    AN_HOUR,
+    SUBSCRIPTION_REQUESTS,
+    SUBSCRIPTIONS,
+    TEST_REQUESTS,
+    TESTS,
+    NotificationSettings,
+    rules_in,
+)
+from imserver.http import field
+from imserver.http.call import Api, Call
+from imserver.http.field import Acting, about
+from imserver.http.operation import Resource
+from imserver.http.rates import too_many
+from imserver.http.reply import ApiProblem
+from imserver.model import MAX_ID
+from imserver.storage.store import Store
+from imserver.transport.public_requests import BadUrl
+
+CHAPTER: Final = "Messages reach users who are not looking: on their devices, and by e-mail."
+
+_SHOWN: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
+_BASE64URL: Final = r"^[A-Za-z0-9_-]+={0,2}$"
+_TIME: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+
+EndpointId = Annotated[int, about("The id of the endpoint.", ge=1, le=MAX_ID)]
+DeviceLabel = Annotated[str, about("The name of the device, for people.", max_length=64, pattern=_SHOWN)]
+Language = Annotated[
+    str,
+    about(
+        "The language of the words that the server adds: `en`, `zh`, or another tag, which counts as `en`.",
+        max_length=16,
+        pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$",
+    ),
+]
+Enabled = Annotated[bool, about("False: the user has switched it off.")]
+MailWish = Annotated[
+    Literal["never", "soon", "daily"],
+    about("Mails about unread messages: 15 minutes after the first one, or once a day."),
+]
+Preview = Annotated[bool, about("Whether notifications show the text of messages.")]
+LevelOf = Annotated[Level, about("The messages of which the user is notified.")]
+MuteUntil = Annotated[
+    int,
+    about(
+        f"No notifications until this time, in Unix seconds; 0: not muted; {MUTED_FOR_GOOD}: without end.",
+        ge=0,
+        le=MUTED_FOR_GOOD,
+    ),
+]
+MailPossible = Annotated[
+    bool,
+    about("Whether users of the app can get mail: `smtp` is set, and they have accounts."),
+]
+
+
+class KeyQuery(Struct, forbid_unknown_fields=True):
+    """The app."""
+
+    app: field.AccountApp = GOCHAT
+
+
+class KeyAnswer(Struct):
+    """The key with which a browser subscribes."""
+
+    key: Annotated[
+        str, about("The public VAPID key, in base64url: `applicationServerKey` of `pushManager.subscribe()`.")
+    ]
+
+
+class EndpointKeys(Struct, forbid_unknown_fields=True):
+    """The keys of the receiver (RFC 8291)."""
+
+    p256dh: Annotated[
+        str, about("Its public key, in base64url.", min_length=86, max_length=90, pattern=_BASE64URL)
+    ]
+    auth: Annotated[str, about("Its secret, in base64url.", min_length=22, max_length=24, pattern=_BASE64URL)]
+
+
+class EndpointAdd(Acting, kw_only=True, rename={"expiration_time": "expirationTime"}):
+    """An endpoint of Web Push or UnifiedPush, as `toJSON()` of a browser's `PushSubscription` has it."""
+
+    endpoint: Annotated[
+        str, about("The URL to which notifications are posted.", min_length=1, max_length=ENDPOINT_BYTES)
+    ]
+    keys: EndpointKeys
+    expiration_time: Annotated[
+        float | None, about("The server ignores it: a push service says when an endpoint is gone.")
+    ] = None
+    device: DeviceLabel = ""
+    language: Language = "en"
+
+
+class EndpointChosen(Acting, kw_only=True):
+    """An endpoint."""
+
+    id: EndpointId
+
+
+class EndpointUpdate(EndpointChosen, kw_only=True):
+    """An endpoint, to be switched on or off."""
+
+    enabled: Enabled
+
+
+class EndpointShown(Struct):
+    """An endpoint. Its URL and its keys are secret."""
+
+    id: EndpointId
+    host: Annotated[str, about("The host of the push service.")]
+    device: DeviceLabel
+    language: Language
+    enabled: Enabled
+    created: Annotated[int, about("When it was added, in Unix seconds.")]
+
+
+class EndpointsAnswer(Struct):
+    """The endpoints of a user, the oldest first."""
+
+    endpoints: list[EndpointShown]
+
+
+class EndpointDone(Struct):
+    """Done."""
+
+    id: EndpointId
+
+
+class QuietShape(Struct, forbid_unknown_fields=True):
+    """The hours in which nothing is sent. What is unread afterwards is notified then. If both times are the
+    same, there are none."""
+
+    begin: Annotated[str, about("The time of day at which they begin.", pattern=_TIME, examples=["22:00"])]
+    end: Annotated[str, about("The time of day at which they end.", pattern=_TIME, examples=["07:30"])]
+    zone: Annotated[
+        str,
+        about("The time zone of the user, as IANA names it.", max_length=64, examples=["Asia/Tokyo"]),
+    ]
+
+
+class WishesUpdate(Acting, kw_only=True):
+    """Changes to what a user wishes. Fields that you leave out do not change."""
+
+    preview: Preview | UnsetType = UNSET
+    mail: MailWish | UnsetType = UNSET
+    quiet: QuietShape | UnsetType = UNSET
+    language: Language | UnsetType = UNSET
+
+
+class WishesShown(Struct):
+    """What a user wishes for all conversations and devices."""
+
+    preview: Preview
+    mail: MailWish
+    quiet: QuietShape
+    language: Language
+    mail_possible: MailPossible
+
+
+class ConversationWishesQuery(Acting, kw_only=True):
+    """One conversation, or all."""
+
+    conversation: Annotated[
+        int, about("The conversation; 0: all with a wish of the user.", ge=0, le=MAX_ID)
+    ] = 0
+
+
+class ConversationWishUpdate(Acting, kw_only=True):
+    """Changes to what a user wishes for a conversation. Fields that you leave out do not change."""
+
+    conversation: ConversationId
+    level: LevelOf | UnsetType = UNSET
+    mute_until: MuteUntil | UnsetType = UNSET
+
+
+class ConversationWishShown(Struct):
+    """What a user wishes for a conversation."""
+
+    conversation: ConversationId
+    level: LevelOf
+    mute_until: MuteUntil
+
+
+class ConversationWishesAnswer(Struct):
+    """The wishes of a user, ordered by conversation."""
+
+    conversations: list[ConversationWishShown]
+
+
+class NotificationTestAnswer(Struct):
+    """The test is on its way."""
+
+    endpoints: Annotated[int, about("The number of endpoints that it is sent to.")]
+
+
+class NotificationApi(Struct, frozen=True):
+    """The services that the routes use. ``most``: endpoints of a user. ``has_smtp``: mails can be sent."""
+
+    parts: NotificationParts
+    tenants: Tenants
+    store: Store
+    wants_accounts: Callable[[str], bool]
+    has_smtp: bool
+    most: int
+    subscriptions: Buckets
+    tests: Buckets
+
+    def require_enabled(self, app: str) -> None:
+        """Refuse requests to an app without notifications. Raises ApiProblem."""
+        rules = rules_in(self.tenants, app)
+        if rules is not None and not rules.enabled:
+            raise ApiProblem(HTTP_NOTIFICATIONS_OFF)
+
+    def mail_possible(self, app: str) -> bool:
+        """Whether users of an app can get mail."""
+        return self.has_smtp and self.wants_accounts(app)
+
+
+def _service(core: Core, _api: Api) -> NotificationApi:
+    config = core.config
+    return NotificationApi(
+        notifications_of(core),
+        core.tenants,
+        core.store,
+        accounts_of(core).tokens.wanted_in,
+        bool(settings_of(config, SmtpSettings).host),
+        settings_of(config, NotificationSettings).endpoints,
+        Buckets(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, core.attempt),
+        Buckets(TESTS, TEST_REQUESTS, AN_HOUR, core.attempt),
+    )
+
+
+_KEY: Final = "BP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A8"
+_ENDPOINT: Final = EndpointShown(7, "push.example.com", "Firefox on Ann's laptop", "en", True, 1795155801)
+_DONE: Final = EndpointDone(7)
+_QUIET: Final = QuietShape("22:00", "07:30", "Asia/Tokyo")
+_WISHES: Final = WishesShown(True, "soon", _QUIET, "en", True)
+_WISH: Final = ConversationWishShown(1, "mentions", 0)
+_ANN: Final = {"app": "default", "user": "ann"}
+
+routes = Resource(
+    "notifications",
+    service=_service,
+    chapter=CHAPTER,
+    hot=False,
+    examples=(_ENDPOINT, _DONE, _WISHES, _WISH),
+    refusals={TooManyRequests: too_many},
+)
+
+
+@routes.get(
+    "/notifications/key",
+    ANYONE,
+    problems=(HTTP_NOTIFICATIONS_OFF,),
+    example={"app": "default"},
+    answer_example=KeyAnswer(_KEY),
+)
+def key(api: NotificationApi, call: Call, request: KeyQuery) -> KeyAnswer:
+    """Get the public key of this server.
+
+    A browser needs it to subscribe. It stays the same as long as the secret of the server does.
+    """
+    api.require_enabled(call.app)
+    return KeyAnswer(api.parts.webpush.public_key)
+
+
+# --- endpoints ----------------------------------------------------------------------------------------------
+
+
+@routes.post(
+    "/notifications/endpoints",
+    ADMIN_OR_USER,
+    status=201,
+    problems=(HTTP_NOTIFICATIONS_OFF, errors.HTTP_TOO_MANY_REQUESTS),
+    example={
+        **_ANN,
+        "endpoint": "https://push.example.com/wpush/v2/gAAAA",
+        "keys": {"p256dh": _KEY, "auth": "BTBZMqHH6r4Tts7J_aSIgg"},
+        "device": "Firefox on Ann's laptop",
+    },
+)
+def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> EndpointShown:
+    """Add an endpoint.
+
+    From now on the device is notified of messages that its user has not read. The same URL replaces an
+    earlier endpoint, also that of another user. A user has at most `notifications.endpoints` (20); a new one
+    replaces the oldest.
+    """
+    api.require_enabled(call.app)
+    if not call.is_back_end:
+        api.subscriptions.require((call.app, call.user))
+    keys = request.keys
+    try:
+        api.parts.webpush.check(request.endpoint, keys.p256dh, keys.auth)
+    except BadUrl as wrong:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`endpoint`: {wrong}") from None
+    except ValueError as wrong:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`keys`: {wrong}") from None
+    added = PushEndpoint(
+        0,
+        call.app,
+        call.user,
+        request.endpoint,
+        keys.p256dh.rstrip("="),
+        keys.auth.rstrip("="),
+        request.device,
+        request.language,
+        created=int(time()),
+    )
+    stored = api.parts.rows.add_endpoint(added, api.most)
+    api.parts.notifier.changed()
+    return _shown(stored)
+
+
+@routes.get(
+    "/notifications/endpoints",
+    ADMIN_OR_USER,
+    example=_ANN,
+    answer_example=EndpointsAnswer([_ENDPOINT]),
+)
+def endpoints(api: NotificationApi, call: Call, request: Acting) -> EndpointsAnswer:
+    """List the endpoints of a user."""
+    found = api.parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
+    return EndpointsAnswer([_shown(each) for each in found])
+
+
+@routes.post(
+    "/notifications/endpoints/update",
+    ADMIN_OR_USER,
+    problems=(HTTP_UNKNOWN_ENDPOINT,),
+    example={**_ANN, "id": 7, "enabled": False},
+)
+def update_endpoint(api: NotificationApi, call: Call, request: EndpointUpdate) -> EndpointDone:
+    """Switch an endpoint on or off."""
+    if not api.parts.rows.set_enabled(call.app, call.user, request.id, request.enabled):
+        raise ApiProblem(HTTP_UNKNOWN_ENDPOINT)
+    return EndpointDone(request.id)
+
+
+@routes.post(
+    "/notifications/endpoints/remove",
+    ADMIN_OR_USER,
+    problems=(HTTP_UNKNOWN_ENDPOINT,),
+    example={**_ANN, "id": 7},
+)
+def remove_endpoint(api: NotificationApi, call: Call, request: EndpointChosen) -> EndpointDone:
+    """Remove an endpoint, with what waits to be sent to it."""
+    if not api.parts.rows.remove_endpoint(call.app, call.user, request.id):
+        raise ApiProblem(HTTP_UNKNOWN_ENDPOINT)
+    return EndpointDone(request.id)
+
+
+@routes.post(
+    "/notifications/test",
+    ADMIN_OR_USER,
+    problems=(HTTP_NOTIFICATIONS_OFF, errors.HTTP_TOO_MANY_REQUESTS),
+    example=_ANN,
+    answer_example=NotificationTestAnswer(1),
+)
+def test(api: NotificationApi, call: Call, request: Acting) -> NotificationTestAnswer:
+    """Send a test to the endpoints of a user that are switched on."""
+    api.require_enabled(call.app)
+    if not call.is_back_end:
+        api.tests.require((call.app, call.user))
+    found = api.parts.rows.endpoints(call.app, [call.user]).get(call.user, ())
+    deliveries = [delivery_of_test(each, time()) for each in found if each.enabled]
+    if deliveries:
+        api.parts.rows.add_deliveries(deliveries)
+        api.parts.deliveries.wake()
+    return NotificationTestAnswer(len(deliveries))
+
+
+# --- wishes -------------------------------------------------------------------------------------------------
+
+
+@routes.get("/notifications/wishes", ADMIN_OR_USER, example=_ANN)
+def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
+    """Get what a user wishes for all conversations and devices."""
+    return _wishes_shown(api, call.app, _wishes_of(api, call))
+
+
+@routes.post(
+    "/notifications/wishes",
+    ADMIN_OR_USER,
+    problems=(errors.HTTP_NOT_IMPLEMENTED,),
+    example={**_ANN, "mail": "soon", "quiet": {"begin": "22:00", "end": "07:30", "zone": "Asia/Tokyo"}},
+)
+def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> WishesShown:
+    """Change what a user wishes for all conversations and devices."""
+    wished = _wishes_of(api, call)
+    if request.mail is not UNSET:
+        if request.mail != "never" and not api.mail_possible(call.app):
+            raise ApiProblem(errors.HTTP_NOT_IMPLEMENTED, "This server sends no mail to users of this app")
+        wished = replace(wished, mail=request.mail)
+    if request.preview is not UNSET:
+        wished = replace(wished, preview=request.preview)
+    if request.quiet is not UNSET:
+        wished = replace(wished, quiet=_quiet(request.quiet))
+    if request.language is not UNSET:
+        wished = replace(wished, language=request.language)
+    api.parts.rows.set_wishes(call.app, call.user, wished)
+    if wished.mail != "never":
+        api.parts.notifier.changed()
+    return _wishes_shown(api, call.app, wished)
+
+
+@routes.get(
+    "/notifications/conversations",
+    ADMIN_OR_USER,
+    example=_ANN,
+    answer_example=ConversationWishesAnswer([_WISH]),
+)
+def conversation_wishes(
+    api: NotificationApi, call: Call, request: ConversationWishesQuery
+) -> ConversationWishesAnswer:
+    """List what a user wishes for single conversations.
+
+    A conversation that is not in the list has the level `all` and is not muted.
+    """
+    rows, chosen = api.parts.rows, request.conversation
+    if chosen:
+        found = list(rows.conversation_wishes(call.app, chosen, [call.user]).values())
+    else:
+        found = rows.conversation_wishes_of(call.app, call.user)
+    return ConversationWishesAnswer([_wish_shown(each) for each in found])
+
+
+@routes.post(
+    "/notifications/conversations",
+    ADMIN_OR_USER,
+    problems=(errors.HTTP_UNKNOWN_CONVERSATION,),
+    example={**_ANN, "conversation": 1, "level": "mentions"},
+)
+def update_conversation_wish(
+    api: NotificationApi, call: Call, request: ConversationWishUpdate
+) -> ConversationWishShown:
+    """Change what a user wishes for one conversation.
+
+    `mentions`: messages that name the user or everybody. `mute_until` ends a mute by itself.
+    """
+    app, user, conversation = call.app, call.user, request.conversation
+    store = api.store
+    if not store.has_database or store.log().conversations.member(app, conversation, user) is None:
+        raise ApiProblem(errors.HTTP_UNKNOWN_CONVERSATION)
+    rows = api.parts.rows
+    wish = rows.conversation_wishes(app, conversation, [user]).get(user, ConversationWish(conversation))
+    if request.level is not UNSET:
+        wish = replace(wish, level=request.level)
+    if request.mute_until is not UNSET:
+        wish = replace(wish, muted_until=request.mute_until)
+    rows.set_conversation_wish(app, user, wish)
+    return _wish_shown(wish)
+
+
+# --- shapes -------------------------------------------------------------------------------------------------
+
+
+def _shown(endpoint: PushEndpoint) -> EndpointShown:
+    return EndpointShown(
+        endpoint.id,
+        host_of(endpoint.url),
+        endpoint.device,
+        endpoint.language,
+        endpoint.enabled,
+        endpoint.created,
+    )
+
+
+def _wishes_of(api: NotificationApi, call: Call) -> Wishes:
+    wished: Wishes = api.parts.rows.wishes(call.app, [call.user]).get(call.user, Wishes())
+    return wished
+
+
+def _wishes_shown(api: NotificationApi, app: str, wished: Wishes) -> WishesShown:
+    quiet = QuietShape(_time_of(wished.quiet.begin), _time_of(wished.quiet.end), wished.quiet.zone)
+    return WishesShown(wished.preview, wished.mail, quiet, wished.language, api.mail_possible(app))
+
+
+def _wish_shown(wish: ConversationWish) -> ConversationWishShown:
+    return ConversationWishShown(wish.conversation, wish.level, wish.muted_until)
+
+
+def _time_of(minutes: int) -> str:
+    return f"{minutes // 60:02}:{minutes % 60:02}"
+
+
+def _minutes(text: str) -> int:
+    hours, _, minutes = text.partition(":")
+    return int(hours) * 60 + int(minutes)
+
+
+def _quiet(given: QuietShape) -> QuietHours:
+    """Raises ApiProblem."""
+    if not is_zone(given.zone):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`quiet.zone`: there is no time zone `{given.zone}`")
+    return QuietHours(_minutes(given.begin), _minutes(given.end), given.zone)

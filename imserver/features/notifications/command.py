@@ -1,0 +1,73 @@
+"""What ``imserver doctor`` tries out: a notification to the devices of a user, and a mail."""
+
+from __future__ import annotations
+
+from time import perf_counter, time
+
+from imserver.auth.tenants import Tenants
+from imserver.commands.doctor import Finding, Findings
+from imserver.config.settings import Config, settings_of
+from imserver.features.accounts.mailing import Mail, NotSent, send
+from imserver.features.accounts.settings import SmtpSettings
+from imserver.features.notifications.pushes import delivery_of_test
+from imserver.features.notifications.rows import NotificationRows
+from imserver.features.notifications.settings import VAPID, NotificationSettings
+from imserver.features.notifications.webpush import WebPush
+from imserver.offline import key_for
+from imserver.storage.store import Store
+from imserver.transport.public_requests import PublicRequests
+
+_MENDS = {
+    "gone": "the device has to subscribe again; the server removes the endpoint with the next notification",
+    "later": "check the name servers, the firewall and the proxy of this machine: it must reach the host",
+    "refused": "read the answer of the push service; has notifications.vapid_key or the secret changed?",
+}
+
+
+def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Findings:
+    """Send a test to each endpoint of ``APP/USER``."""
+    app, _, name = user.partition("/")
+    app = tenants.resolve(app)
+    found = NotificationRows(store).endpoints(app, [name]).get(name, ())
+    if not found:
+        yield Finding("fail", f"notification to {user}", "the user has no endpoint", "nothing was sent")
+        return
+    settings = settings_of(config, NotificationSettings)
+    requests = PublicRequests(settings.allow_loopback)
+    webpush = WebPush(requests, settings, key_for(config, VAPID), config.app.http_url)
+    for endpoint in found:
+        delivery = delivery_of_test(endpoint, time())
+        label = f"notification to {delivery.host}" + (f" ({endpoint.device})" if endpoint.device else "")
+        if not endpoint.enabled:
+            yield Finding("ok", label, "the user has switched it off; nothing was sent")
+            continue
+        began = perf_counter()
+        result = webpush.send(endpoint, delivery.body, delivery.ttl, "high", delivery.topic)
+        if result.outcome == "taken":
+            took = (perf_counter() - began) * 1000
+            yield Finding("ok", label, f"taken with status {result.status} in {took:.0f} ms")
+        else:
+            text = result.problem or f"the endpoint is gone (status {result.status})"
+            yield Finding("fail", label, text, "the device shows nothing", _MENDS[result.outcome])
+    webpush.close()
+
+
+def mail(config: Config, _store: Store, _tenants: Tenants, address: str) -> Findings:
+    """Send a test to an address."""
+    smtp = settings_of(config, SmtpSettings)
+    if not smtp.host:
+        yield Finding("fail", f"mail to {address}", "smtp.host is not set", "nothing was sent", "set it")
+        return
+    label = f"mail to {address} by {smtp.host}:{smtp.port}"
+    try:
+        send(smtp, Mail(address, "imserver: test", "This server can send mail to this address.\n"))
+    except NotSent as error:
+        yield Finding(
+            "fail",
+            label,
+            str(error),
+            "users get no mail",
+            "check section smtp, and the log of the mail server",
+        )
+        return
+    yield Finding("ok", label, f"taken; the sender is {smtp.sender}")

@@ -1,0 +1,180 @@
+"""What a notification shows: made of a stored message, or as its sender wishes."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
+
+from imserver import assets
+from imserver.features.notifications.contract import Notify, Shown
+from imserver.storage.log.contract import Conversation, Entry
+from imserver.storage.log.rows import decode_meta
+
+LANGUAGES: Final = ("en", "zh")
+TTL_SECONDS: Final = 3 * 86400
+"""How long push services hold a notification whose sender does not say it."""
+TEXT_CHARACTERS: Final = 200
+TITLE_CHARACTERS: Final = 100
+MOST_BYTES: Final = 3000
+"""Most bytes of a notification. A push service takes 4,096 with all that encryption adds."""
+
+WORDS: Final[dict[str, dict[str, str]]] = {
+    language: msgspec.json.decode((assets.TEMPLATES / f"notifications/words.{language}.json").read_bytes())
+    for language in LANGUAGES
+}
+"""Language → key → text. Two forms of a text, for one and for more, are separated by ``|``."""
+
+_encode: Final = msgspec.json.Encoder().encode
+_HOST_BYTES: Final = 255
+
+
+class Author(Struct, frozen=True):
+    """The sender of a message as others see them. ``avatar``: URL of a picture, ``""``: none."""
+
+    name: str
+    avatar: str = ""
+
+
+def language_of(tag: str) -> str:
+    """The language of words for a language tag, such as ``zh-CN``; English if there are none in it."""
+    primary = tag.lower().replace("_", "-").partition("-")[0]
+    return primary if primary in WORDS else "en"
+
+
+def in_words(language: str, key: str, count: int = 1, **values: str) -> str:
+    """A text in a language (of :func:`language_of`), in the form for ``count``."""
+    forms = WORDS[language][key].split("|")
+    return forms[-1 if count != 1 else 0].format(count=count, **values)
+
+
+@lru_cache(10_000)
+def topic_of(app: str, conversation: int) -> str:
+    """The topic of all notifications of a conversation: 32 characters of base64url."""
+    return urlsafe_b64encode(sha256(f"{app}\0{conversation}".encode()).digest()[:24]).decode()
+
+
+def tag_of(app: str, conversation: int) -> str:
+    """The tag of all notifications of a conversation."""
+    return f"{app}:{conversation}"
+
+
+@lru_cache(10_000)
+def host_of(url: str) -> str:
+    """The host of an endpoint, with its port if the URL names one."""
+    return urlsplit(url).netloc.rpartition("@")[2].lower()[:_HOST_BYTES]
+
+
+def notify_in(entry: Entry) -> Notify | Literal[False] | None:
+    """What a message says about its notification: nothing (None), or that there shall be none (False)."""
+    if b'"notify"' not in entry.meta:
+        return None
+    found = decode_meta(entry.meta).get("notify")
+    if found is None or found is True:
+        return None
+    if found is False:
+        return False
+    try:
+        return msgspec.convert(found, Notify)
+    except ValueError:
+        return None
+
+
+def ttl_of(notify: Notify | None) -> int:
+    """For how many seconds push services hold a notification."""
+    return TTL_SECONDS if notify is None or notify.ttl is UNSET else int(notify.ttl)
+
+
+def shown_of(
+    app: str,
+    entry: Entry,
+    conversation: Conversation,
+    author: Author,
+    count: int,
+    language: str,
+    preview: bool,
+    notify: Notify | None = None,
+) -> Shown:
+    """The notification of a message. ``count``: the number of unread messages. ``preview`` False: texts are
+    not shown."""
+    is_group = conversation.kind == "group"
+    name = author.name or in_words(language, "app")
+    title = (conversation.name or in_words(language, "group")) if is_group else name
+    if not preview:
+        text = in_words(language, "hidden", count)
+    else:
+        text = text_in(entry, language)
+        if is_group and author.name:
+            text = in_words(language, "of", name=author.name, text=text)
+    shown = Shown(
+        "message",
+        tag_of(app, conversation.id),
+        _cut(title, TITLE_CHARACTERS),
+        _cut(text, TEXT_CHARACTERS),
+        author.avatar,
+        conversation=conversation.id,
+        group=is_group,
+        id=entry.id,
+        count=count,
+        time=entry.time_ms,
+    )
+    return shown if notify is None else with_wishes(shown, notify, preview)
+
+
+def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
+    """A notification with the fields that its sender has given."""
+    return replace(
+        shown,
+        title=_cut(notify.title, TITLE_CHARACTERS) if notify.title and preview else shown.title,
+        body=_cut(notify.text, TEXT_CHARACTERS) if notify.text and preview else shown.body,
+        url=notify.url or shown.url,
+        icon=notify.icon or shown.icon,
+        actions=notify.actions or shown.actions,
+    )
+
+
+def closing(app: str, conversation: int) -> Shown:
+    """What makes the notification of a conversation go."""
+    return Shown("close", tag_of(app, conversation), conversation=conversation)
+
+
+def text_in(entry: Entry, language: str) -> str:
+    """One line for the content of a message."""
+    if entry.type != "text":
+        words: Mapping[str, str] = WORDS[language]
+        return words[entry.type if entry.type in _TYPES else "other"]
+    # Of a long text only the beginning is needed; no character has more than four bytes.
+    text = entry.body[: 4 * TEXT_CHARACTERS + 4].decode(errors="ignore")
+    return " ".join(text.split()) or in_words(language, "other")
+
+
+_TYPES: Final = frozenset(("picture", "voice", "video", "file", "location"))
+
+
+def body_of(shown: Shown) -> bytes:
+    """A notification as JSON of at most :data:`MOST_BYTES`. What is too large is left out: data, actions,
+    the icon, the address, the end of the text."""
+    body = _encode(shown)
+    for less in _LESS:
+        if len(body) <= MOST_BYTES:
+            break
+        shown = replace(shown, **less)
+        body = _encode(shown)
+    while len(body) > MOST_BYTES and shown.body:
+        shown = replace(shown, body=_cut(shown.body, len(shown.body) // 2))
+        body = _encode(shown)
+    return body
+
+
+_LESS: Final[tuple[dict[str, Any], ...]] = ({"data": None}, {"actions": ()}, {"icon": ""}, {"url": ""})
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: max(most - 1, 0)]}…"

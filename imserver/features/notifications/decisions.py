@@ -1,0 +1,131 @@
+"""The one module that decides who is notified of what, and when. Pure: facts go in, a decision comes out."""
+
+from __future__ import annotations
+
+from datetime import datetime, time, timedelta
+from typing import Final, Literal
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+from imserver.features.notifications.contract import ConversationWish, Due, QuietHours, Wishes
+from imserver.features.notifications.settings import AppNotifySettings
+from imserver.storage.log.unread import UnreadMessages
+
+SOON_MINUTES: Final = 15
+"""How long after a notification a mail may follow, for users who wish it soon."""
+DAILY_HOUR: Final = 8
+"""When daily mails are sent, in the zone of the user."""
+
+_MINUTE_MS: Final = 60_000
+
+
+class Decision(Struct, frozen=True):
+    """What becomes of a due.
+
+    ``notify``: the user is notified. ``wait``: decide again at ``due`` (Unix milliseconds), about the
+    messages from ``entry`` on. ``stay``: the last notification is still right. ``close``: its message was
+    read, or has gone. ``end``: there was none, and is none.
+    """
+
+    outcome: Literal["notify", "wait", "stay", "close", "end"]
+    due: int = 0
+    entry: int = 0
+
+
+_NOTIFY: Final = Decision("notify")
+_STAY: Final = Decision("stay")
+_CLOSE: Final = Decision("close")
+_END: Final = Decision("end")
+
+
+def nothing_new(due: Due, unread: UnreadMessages | None) -> Decision:
+    """The decision if there is nothing of which the user shall be notified."""
+    if not due.notified:
+        return _END
+    if unread is None or due.user not in unread.reads:
+        return _CLOSE
+    return _STAY if unread.is_unread(due.user, due.notified) else _CLOSE
+
+
+def decide(
+    due: Due,
+    unread: UnreadMessages | None,
+    rules: AppNotifySettings | None,
+    wishes: Wishes,
+    wish: ConversationWish,
+    is_reachable: bool,
+    now: int,
+) -> Decision:
+    """Decide about a due. ``unread``: of its conversation (None: there is none any more). ``rules``: of the
+    app (None: it is gone). ``is_reachable``: whether the user has an endpoint that is on, or gets mail.
+    ``now``: Unix milliseconds."""
+    if rules is None or not rules.enabled or unread is None or due.user not in unread.reads:
+        return nothing_new(due, unread)
+    if wish.level == "nothing" or wish.muted_until * 1000 > now or not is_reachable:
+        return nothing_new(due, unread)
+    oldest = next(unread.among(due.user, due.notified, wish.level == "mentions"), None)
+    if oldest is None:
+        return nothing_new(due, unread)
+    entry = unread.ids[oldest]
+    if due.entry < entry:
+        # What the due was for has been read: the first message since then has a time of its own.
+        ready = _ready(due, unread.times[oldest], rules, now)
+        if ready > now:
+            return Decision("wait", ready, entry)
+    quiet = quiet_until(wishes.quiet, now)
+    return Decision("wait", quiet, entry) if quiet > now else _NOTIFY
+
+
+def _ready(due: Due, sent: int, rules: AppNotifySettings, now: int) -> int:
+    """When the user may be notified of a message that was sent at ``sent``."""
+    after, again = int(rules.after_seconds * 1000), int(rules.again_seconds * 1000)
+    ready = min(sent, now) + after  # the clocks of nodes differ
+    return max(ready, due.notified_at + again) if due.notified else ready
+
+
+def quiet_until(quiet: QuietHours, now: int) -> int:
+    """The end of the quiet hours in which ``now`` is, in Unix milliseconds; 0: it is in none."""
+    if quiet.begin == quiet.end:
+        return 0
+    local = datetime.fromtimestamp(now / 1000, zone_of(quiet.zone))
+    minute = local.hour * 60 + local.minute
+    if quiet.begin < quiet.end:
+        is_quiet, is_tomorrow = quiet.begin <= minute < quiet.end, False
+    else:
+        is_quiet, is_tomorrow = minute >= quiet.begin or minute < quiet.end, minute >= quiet.begin
+    if not is_quiet:
+        return 0
+    day = local.date() + timedelta(days=1) if is_tomorrow else local.date()
+    hour, minutes = divmod(quiet.end, 60)
+    end = datetime.combine(day, time(hour % 24, minutes), local.tzinfo)
+    # Where clocks go back, the end may be before ``now`` in its first hour.
+    return max(int(end.timestamp() * 1000), now + _MINUTE_MS)
+
+
+def mail_due(wishes: Wishes, now: int) -> int:
+    """When a mail may be needed, in Unix milliseconds (0: never), if the user is notified at ``now``."""
+    if wishes.mail == "never":
+        return 0
+    if wishes.mail == "soon":
+        return now + SOON_MINUTES * _MINUTE_MS
+    local = datetime.fromtimestamp(now / 1000, zone_of(wishes.quiet.zone))
+    day = local.date() if local.hour < DAILY_HOUR else local.date() + timedelta(days=1)
+    return int(datetime.combine(day, time(DAILY_HOUR), local.tzinfo).timestamp() * 1000)
+
+
+def zone_of(name: str) -> ZoneInfo:
+    """The time zone of this name, UTC if this machine does not know it."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return ZoneInfo("UTC")
+
+
+def is_zone(name: str) -> bool:
+    """Whether this machine knows a time zone of this name."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True

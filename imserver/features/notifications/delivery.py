@@ -1,0 +1,464 @@
+"""Deliveries: hands what waits in the database to the push services.
+
+Each host with something to send has a consumer, so one that hangs or fails delays no other. Results are
+stored together, several times a second: a node that is killed leaves few notifications to be sent again, and
+their topics replace the first ones.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from time import monotonic, time
+from typing import Final, Protocol
+
+import gevent
+import msgspec
+from gevent.event import Event as Signal
+from msgspec import Struct, field
+
+from imserver.clock import is_long_turn, retry_pause, serve_others
+from imserver.errors import StorageUnavailable
+from imserver.features.notifications.contract import Delivery, Kind, PushEndpoint
+from imserver.features.notifications.webpush import PushResult, WebPush
+from imserver.features.webhooks.event_rows import NewEvent
+from imserver.logging import RateLimitedLog
+from imserver.streams.consumer import RENEW_SECONDS, Consumer, DeliveryLease, Failure, stop_all
+
+log = logging.getLogger(__name__)
+
+PAGE: Final = 100
+"""Deliveries to a host that are read together."""
+MOST_HOSTS: Final = 16
+"""Hosts to which is sent at a time, of those that have answered lately."""
+MOST_TRIALS: Final = 32
+"""Of all others, which get one request at a time: users may name hosts that hang."""
+MOST_REMEMBERED: Final = 1000
+"""Hosts of which is known whether they answer."""
+SETTLE_SECONDS: Final = 0.1
+LOOK_SECONDS: Final = 1.0
+"""How long it counts that a message was unread."""
+LEAST_LOOK_SECONDS: Final = 0.1
+"""Least time between two looks for hosts."""
+LATE_SECONDS: Final = 30
+"""A delivery whose time to live is shorter is tried so long."""
+FIRST_RETRY_SECONDS: Final = 2.0
+LONGEST_RETRY_SECONDS: Final = 300.0
+LONGEST_PAUSE_SECONDS: Final = 60.0
+"""The longest pause of a host that fails: what it refuses for one device shall not delay others for long."""
+LONGEST_WANTED_SECONDS: Final = 3600.0
+"""The longest pause that a host may want for all."""
+STOP_SECONDS: Final = 2.0
+"""How long the end waits for requests that are under way."""
+END_LOOK_SECONDS: Final = 0.01
+URGENCY: Final[Mapping[Kind, str]] = {"message": "high", "push": "high", "test": "high", "close": "normal"}
+
+Read = tuple[str, int, int]
+"""User, conversation, entry."""
+_encode: Final = msgspec.json.Encoder().encode
+_trouble: Final = RateLimitedLog(log, "notifications are not sent: %s")
+_refusal: Final = RateLimitedLog(log, "the push service %s refuses a notification: %s")
+_silence: Final = RateLimitedLog(log, "the push service %s takes no notifications: %s; trying again")
+
+
+class DeliveryRows(Protocol):
+    """The rows that are needed here. See :class:`NotificationRows`."""
+
+    def hosts(self, now_ms: int) -> dict[str, int]: ...
+
+    def deliveries(self, host: str, now_ms: int, limit: int) -> list[Delivery]: ...
+
+    def endpoints_by_id(self, ids: Sequence[int]) -> dict[int, PushEndpoint]: ...
+
+    def settle(
+        self,
+        done: Sequence[int],
+        gone: Sequence[int],
+        retry: Sequence[tuple[int, int]],
+        events: Sequence[NewEvent],
+    ) -> None: ...
+
+
+class Results(Struct):
+    """What became of deliveries, until it is stored."""
+
+    done: list[int] = field(default_factory=list)
+    gone: list[int] = field(default_factory=list)
+    retry: list[tuple[int, int]] = field(default_factory=list)
+    events: list[NewEvent] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.done or self.gone or self.retry)
+
+
+class Deliveries:
+    """Owner of the consumers.
+
+    ``is_read``: which of some messages of an app were read; may switch, raises StorageUnavailable.
+    ``lease``: another part renews it, and calls :meth:`wake` when this node has it, :meth:`restart` when it
+    had ended. ``wants``: whether the back end of an app wants events of a kind.
+    """
+
+    def __init__(
+        self,
+        rows: DeliveryRows,
+        webpush: WebPush,
+        is_read: Callable[[str, list[Read]], list[bool]],
+        lease: DeliveryLease,
+        wants: Callable[[str, str], bool],
+        requests_per_host: int,
+    ) -> None:
+        self.rows = rows
+        self.webpush = webpush
+        self.is_read = is_read
+        self.lease = lease
+        self.wants = wants
+        self.requests_per_host = requests_per_host
+        self.counts: Counter[tuple[Kind, str]] = Counter()
+        """Kind of notification and result → their number."""
+        self._hosts: dict[str, Host] = {}
+        self._queues: dict[bool, dict[str, None]] = {True: {}, False: {}}
+        """Hosts with something to send, in the order of their turns: those that have answered lately, and all
+        others."""
+        self._news = Signal()
+        self._looked_at = 0.0
+        self._looks_at = 0.0
+        """When hosts were looked for, and when the next time (monotonic)."""
+        self._has_ended = False
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether this node may send."""
+        return not self._has_ended and self.lease.is_owned
+
+    def has_others(self, is_known: bool) -> bool:
+        """Whether hosts that answer, or others, wait for their turn."""
+        return bool(self._queues[is_known])
+
+    def wake(self, hosts: Iterable[str] = ()) -> None:
+        """Deliveries were added; ``hosts``: to these, if that is known. Never switches."""
+        names = list(hosts)
+        for name in names:
+            self._enqueue(name)
+        if not names:
+            self._looks_at = min(self._looks_at, self._looked_at + LEAST_LOOK_SECONDS)
+        self._news.set()
+
+    def freed(self) -> None:
+        """A host needs its turn no longer, or not that of a trial. Never switches."""
+        self._news.set()
+
+    def give_way(self, name: str) -> None:
+        """The turn of a host ends, because others wait; there is more for it. Never switches."""
+        self._add(name)
+        self._news.set()
+
+    def restart(self) -> None:
+        """Another node may have sent: read anew what waits. Never switches."""
+        hosts, self._hosts = self._hosts, {}
+        self._queues = {True: {}, False: {}}
+        for host in hosts.values():
+            gevent.spawn(host.finish, STOP_SECONDS)
+        self.wake()
+
+    def run(self) -> None:
+        """Greenlet: give turns to hosts, until :meth:`stop`."""
+        while not self._has_ended:
+            self._news.clear()
+            pause = RENEW_SECONDS
+            try:
+                if self.lease.is_owned:
+                    pause = self._turn()
+            except StorageUnavailable as error:
+                _trouble(error)
+            except Exception:
+                log.exception("notifications could not be sent")
+            self._news.wait(pause)
+
+    def stop(self) -> None:
+        """Take nothing more, wait for what is under way, and store the results. Switches."""
+        self._has_ended = True
+        self._news.set()
+        hosts, self._hosts = list(self._hosts.values()), {}
+        deadline = monotonic() + STOP_SECONDS
+        for host in hosts:
+            host.finish(max(0.0, deadline - monotonic()))
+
+    def _turn(self) -> float:
+        """Start consumers; returns the seconds until the next look. Switches. Raises StorageUnavailable."""
+        if monotonic() >= self._looks_at:
+            self._look()
+        for is_known, most in ((True, MOST_HOSTS), (False, MOST_TRIALS)):
+            queue = self._queues[is_known]
+            busy = [host.is_known for host in self._hosts.values() if host.consumer.is_busy]
+            for name in list(islice(queue, max(0, most - busy.count(is_known)))):
+                del queue[name]
+                self._host(name).begin()
+        return max(self._looks_at - monotonic(), 0.0)
+
+    def _look(self) -> None:
+        self._looked_at = monotonic()
+        # At once again if something is added during the look.
+        self._looks_at = self._looked_at + RENEW_SECONDS
+        now_ms = int(time() * 1000)
+        for name, next_try in self.rows.hosts(now_ms).items():
+            if next_try <= now_ms:
+                self._enqueue(name)
+
+    def _enqueue(self, name: str) -> None:
+        host = self._hosts.get(name)
+        if host is not None and host.consumer.is_busy:
+            host.consumer.wake()
+        elif host is None or not host.is_paused:
+            self._add(name)
+
+    def _add(self, name: str) -> None:
+        """Put a host at the end of the queue, unless it is in one."""
+        host = self._hosts.get(name)
+        is_known = host is not None and host.is_known
+        if name not in self._queues[not is_known]:
+            self._queues[is_known].setdefault(name)
+
+    def _host(self, name: str) -> Host:
+        host = self._hosts.pop(name, None) or Host(name, self)
+        self._hosts[name] = host  # the last one: that which was used last
+        if len(self._hosts) > MOST_REMEMBERED:
+            idle = [each for each, one in self._hosts.items() if not one.consumer.is_busy and one is not host]
+            for each in idle[: MOST_REMEMBERED // 2]:
+                del self._hosts[each]
+        return host
+
+
+class Host:
+    """One push service: whether it answers, and what became of the deliveries to it."""
+
+    def __init__(self, name: str, owner: Deliveries) -> None:
+        self.is_known = False
+        """Whether its last answer was one of a service that works."""
+        self._name = name
+        self._owner = owner
+        self._results = Results()
+        self._settled_at = 0.0
+        self._looked_at = 0.0
+        """When it was looked which messages were read (monotonic)."""
+        self._paused_until = 0.0
+        """Until when nothing is sent (monotonic)."""
+        self._failures = 0
+        """Requests that have failed one after the other."""
+        self._pauses = 0
+        """Pauses without an answer between them."""
+        self._has_read = False
+        """Whether it has had a part of its turn."""
+        self._is_stuck = False
+        """Whether results could not be stored."""
+        self._has_ended = False
+        self._workers: list[gevent.Greenlet[..., None]] = []
+        self.consumer = Consumer(f"the push service {name}", owner.lease, self._read, self._deliver)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it gets no requests now, because it has failed."""
+        return monotonic() < self._paused_until
+
+    @property
+    def _may_send(self) -> bool:
+        may = self._owner.is_owned and not self._has_ended
+        return may and not self._is_stuck and not self.is_paused
+
+    def begin(self) -> None:
+        """Its turn has come. Never switches."""
+        self._has_read = False
+        self.consumer.wake()
+
+    def finish(self, seconds: float) -> None:
+        """Send nothing more, wait at most ``seconds`` for what is under way, and store the results.
+        Switches."""
+        self._has_ended = True
+        deadline = monotonic() + seconds
+        gevent.joinall(self._workers, timeout=seconds)
+        while self.consumer.is_busy and monotonic() < deadline:
+            gevent.sleep(END_LOOK_SECONDS)  # it stores results
+        stop_all([self.consumer])
+        gevent.killall(self._workers)
+        try:
+            self._settle()
+        except StorageUnavailable as error:
+            log.debug("results of notifications could not be stored: %s", error)
+
+    # --- the consumer's functions ---------------------------------------------------------------------------
+
+    def _read(self) -> deque[Delivery] | None:
+        """What is sent next; None: nothing, or others have their turn."""
+        owner = self._owner
+        if self._has_ended:
+            return None
+        if self._has_read and owner.has_others(self.is_known):
+            owner.give_way(self._name)
+            return None
+        if not self.is_paused:
+            found = owner.rows.deliveries(self._name, int(time() * 1000), PAGE)
+            self._has_read = True
+            if found:
+                return deque(found)
+        owner.freed()
+        return None
+
+    def _deliver(self, waiting: deque[Delivery]) -> Failure | None:
+        """Send what waits, as long as the host takes it; what is left stays in the database."""
+        self._is_stuck = False
+        self._settle()
+        while waiting and self._may_send:
+            endpoints = self._sort_out(waiting)
+            self._send(waiting, endpoints)
+        self._settle()
+        return None
+
+    def _sort_out(self, waiting: deque[Delivery]) -> dict[int, PushEndpoint]:
+        """Leave out what shall not be sent: what is too late, was replaced or read, and what is for endpoints
+        that do not exist. Returns the endpoints of the others. Switches. Raises StorageUnavailable."""
+        owner, now = self._owner, time()
+        self._looked_at = monotonic()
+        endpoints = owner.rows.endpoints_by_id(list({one.endpoint for one in waiting}))
+        for id in self._results.gone:
+            endpoints.pop(id, None)
+        newest = {(one.endpoint, one.topic or one.id): one for one in sorted(waiting, key=_id)}
+        sound: list[Delivery] = []
+        for one in waiting:
+            endpoint = endpoints.get(one.endpoint)
+            if endpoint is None or not endpoint.enabled:
+                self._drop(one, "removed")
+            elif newest[one.endpoint, one.topic or one.id] is not one:
+                self._drop(one, "replaced")
+            elif now > one.created + max(one.ttl, LATE_SECONDS):
+                self._drop(one, "expired")
+            else:
+                sound.append(one)
+        waiting.clear()
+        read = self._read_among([one for one in sound if one.kind == "message"])
+        for one in sound:
+            if one.id in read:
+                self._drop(one, "read")
+            else:
+                waiting.append(one)
+        return endpoints
+
+    def _read_among(self, messages: Iterable[Delivery]) -> set[int]:
+        """The ids of deliveries whose messages were read. Switches. Raises StorageUnavailable."""
+        by_app: dict[str, list[Delivery]] = {}
+        for one in messages:
+            by_app.setdefault(one.app, []).append(one)
+        read: set[int] = set()
+        for app, some in by_app.items():
+            answers = self._owner.is_read(app, [(one.user, one.conversation, one.entry) for one in some])
+            read.update(one.id for one, is_read in zip(some, answers, strict=True) if is_read)
+        return read
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def _send(self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]) -> None:
+        """Send what waits. Switches."""
+        width = min(self._owner.requests_per_host, len(waiting)) if self.is_known else 1
+        self._workers = [gevent.spawn(self._work, waiting, endpoints) for _ in range(width)]
+        gevent.joinall(self._workers)
+        self._workers = []
+
+    def _work(self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]) -> None:
+        """Send one after the other, until something else has to be done first. Switches."""
+        send, was_known = self._owner.webpush.send, self.is_known
+        until = self._looked_at + LOOK_SECONDS
+        while waiting and self._may_send and monotonic() < until and self.is_known == was_known:
+            while is_long_turn():
+                serve_others()
+            if not waiting:
+                return
+            one = waiting.popleft()
+            endpoint = endpoints.get(one.endpoint)
+            if endpoint is None:
+                self._drop(one, "removed")
+                continue
+            ttl = max(0, one.created + one.ttl - int(time()))
+            result = send(endpoint, one.body, ttl, URGENCY[one.kind], one.topic)
+            if result.outcome == "gone":
+                endpoints.pop(one.endpoint, None)
+            self._note(one, result)
+            if monotonic() - self._settled_at > SETTLE_SECONDS:
+                try:
+                    self._settle()
+                except StorageUnavailable:
+                    self._is_stuck = True
+
+    def _note(self, one: Delivery, result: PushResult) -> None:
+        """Note the result of a request. Never switches."""
+        outcome, results = result.outcome, self._results
+        if outcome == "later":
+            self._failed(one, result)
+            return
+        self._failures = self._pauses = 0
+        if not self.is_known:
+            self.is_known = True
+            self._owner.freed()
+        self._drop(one, outcome)
+        if outcome == "taken":
+            if one.kind in ("message", "push") and self._owner.wants(one.app, "notified"):
+                facts = {
+                    "user": one.user,
+                    "kind": one.kind,
+                    "conversation": one.conversation,
+                    "entry": one.entry,
+                    "endpoint": one.endpoint,
+                }
+                results.events.append(NewEvent(one.app, one.user, "notified", _encode(facts)))
+        elif outcome == "gone":
+            results.gone.append(one.endpoint)
+            if self._owner.wants(one.app, "gone"):
+                facts = {"user": one.user, "endpoint": one.endpoint, "host": self._name}
+                results.events.append(NewEvent(one.app, one.user, "gone", _encode(facts)))
+        else:
+            _refusal(self._name, result.problem)
+
+    def _failed(self, one: Delivery, result: PushResult) -> None:
+        wanted = result.retry_after or 0.0
+        pause = max(wanted, retry_pause(one.attempts + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS))
+        if time() + pause > one.created + max(one.ttl, LATE_SECONDS):
+            self._drop(one, "expired")
+        else:
+            self._owner.counts[one.kind, "later"] += 1
+            self._results.retry.append((one.id, int((time() + pause) * 1000)))
+        self._failures += 1
+        if self._failures >= (self._owner.requests_per_host if self.is_known else 1):
+            # No other request has succeeded meanwhile: it is the host. One request will show when it works.
+            self._pauses += 1
+            usual = retry_pause(self._pauses, FIRST_RETRY_SECONDS, LONGEST_PAUSE_SECONDS)
+            pause = max(usual, min(wanted, LONGEST_WANTED_SECONDS))
+            self._paused_until = max(self._paused_until, monotonic() + pause)
+            self.is_known = False
+            _silence(self._name, result.problem)
+
+    def _drop(self, one: Delivery, outcome: str) -> None:
+        self._owner.counts[one.kind, outcome] += 1
+        self._results.done.append(one.id)
+
+    def _settle(self) -> None:
+        """Store the results so far. Switches. Raises StorageUnavailable."""
+        self._settled_at = monotonic()
+        results = self._results
+        if not results:
+            return
+        self._results = Results()
+        try:
+            self._owner.rows.settle(results.done, results.gone, results.retry, results.events)
+        except BaseException:
+            later = self._results
+            self._results = Results(
+                results.done + later.done,
+                results.gone + later.gone,
+                results.retry + later.retry,
+                results.events + later.events,
+            )
+            raise
+
+
+def _id(one: Delivery) -> int:
+    return one.id

@@ -1,0 +1,316 @@
+"""Digests: the content of a mail about unread conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver import assets
+from imserver.auth.identifiers import UNSHOWABLE
+from imserver.features.accounts.mailing import Mail
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.notifications.content import language_of, notify_in, text_in
+from imserver.features.notifications.contract import ConversationWish, Level, Wishes
+from imserver.features.notifications.decisions import zone_of
+from imserver.model import id_of
+from imserver.storage.contract import Account
+from imserver.storage.log.bots import EVERYBODY
+from imserver.storage.log.contract import MOST_UNREAD, Conversation, ConversationSummary, Entry
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+    from imserver.storage.log.message_log import MessageLog
+
+CONVERSATIONS: Final = 20
+"""The most conversations in a mail."""
+MESSAGES: Final = 3
+"""The most messages of each."""
+OLDEST_SECONDS: Final = 7 * 86_400
+"""Messages that are older are no news."""
+_PAGE: Final = 50
+_HUES: Final = (
+    "#2f6690",
+    "#3a7a5b",
+    "#955230",
+    "#7d6214",
+    "#9d2b4e",
+    "#3f4f94",
+    "#6e4480",
+    "#4d545d",
+    "#1f7378",
+    "#a8432f",
+)
+"""Those of static/chat.css, by which pages tell people apart."""
+_DIRECTIONS: Final = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+"""Characters that turn the direction of what follows them."""
+
+
+class UnreadConversation(Struct, frozen=True):
+    """What is unread in a conversation: ``count`` messages, of which ``messages`` are the newest ones.
+
+    ``level`` ``mentions``: only those that mention the user count. ``peer``: the other user; ``""``: it is a
+    group, or the back end sends.
+    """
+
+    conversation: Conversation
+    level: Level
+    count: int
+    peer: str
+    messages: tuple[Entry, ...]
+
+
+class Digest(Struct, frozen=True):
+    """The unread conversations of a user, the one with the newest message first.
+
+    ``has_more``: there are others. ``names``: id of an account → its nickname.
+    """
+
+    conversations: tuple[UnreadConversation, ...]
+    has_more: bool
+    names: Mapping[str, str]
+
+
+def collect(
+    stored: MessageLog,
+    accounts: AccountStore,
+    account: Account,
+    wished: Iterable[ConversationWish],
+    after: int,
+) -> Digest | None:
+    """The conversations with messages after an id that an account has not read; None: there is none.
+
+    Conversations of which the account wants no notifications, and messages of accounts that it has blocked,
+    do not count. Switches. Raises StorageUnavailable.
+    """
+    app, now = account.app, int(time())
+    wishes = {each.conversation: each for each in wished}
+    found: list[UnreadConversation] = []
+    before, has_more = 0, True
+    while has_more and len(found) <= CONVERSATIONS:
+        page, has_more = stored.conversations.page(app, account.user, before, _PAGE)
+        times = stored.entries.stored_at(app, [each.position for each in page])
+        for summary in page:
+            if summary.position <= after or times.get(summary.position, 0) < now - OLDEST_SECONDS:
+                has_more = False
+                break
+            wish = wishes.get(summary.conversation.id, ConversationWish(summary.conversation.id))
+            if wish.level != "nothing" and wish.muted_until <= now:
+                found += _unread(stored, accounts, account, summary, wish.level, after)
+        before = page[-1].position if page else 0
+    if not found:
+        return None
+    shown = found[:CONVERSATIONS]
+    people = {each.peer for each in shown} | {entry.sender for each in shown for entry in each.messages}
+    known = accounts.by_ids(app, [id for id in map(id_of, people - {""}) if id])
+    names = {each.user: each.nickname or each.name for each in known}
+    return Digest(tuple(shown), len(found) > CONVERSATIONS, names)
+
+
+def _unread(
+    stored: MessageLog,
+    accounts: AccountStore,
+    account: Account,
+    summary: ConversationSummary,
+    level: Level,
+    after: int,
+) -> list[UnreadConversation]:
+    """The conversation, if there is something new in it."""
+    app, user, conversation = account.app, account.user, summary.conversation
+    count = summary.mentions if level == "mentions" else summary.unread
+    if not count:
+        return []
+    if conversation.kind == "group" and stored.conversations.member(app, conversation.id, user) is None:
+        return []
+    entries, has_earlier = stored.entries.history(app, user, conversation.id, 0, _PAGE)
+    unread = [
+        entry
+        for entry in entries
+        if entry.kind == "message"
+        and entry.id > max(summary.read, after)
+        and entry.sender != user
+        and notify_in(entry) is not False
+        and (level == "all" or mentions(entry, user))
+    ]
+    senders = {entry.sender: id_of(entry.sender) for entry in unread}
+    states = accounts.relations(account.id, [id for id in senders.values() if id])
+    messages = [entry for entry in unread if states.get(senders[entry.sender], ("", ""))[0] != "blocked"]
+    # In a busy group, messages that mention the user may be further back.
+    is_further_back = level == "mentions" and not unread and has_earlier and entries[0].id > after
+    if not messages and not is_further_back:
+        return []
+    peer = next((each for each in conversation.members if each != user), "")
+    return [UnreadConversation(conversation, level, count, peer, tuple(messages[-MESSAGES:]))]
+
+
+def mentions(entry: Entry, user: str) -> bool:
+    """Whether a message mentions a user, or everybody."""
+    if not entry.meta:
+        return False
+    try:
+        meta = msgspec.json.decode(entry.meta)
+    except (ValueError, RecursionError):
+        return False
+    named = meta.get("mentions") if isinstance(meta, dict) else None
+    return isinstance(named, list) and (user in named or EVERYBODY in named)
+
+
+# --- the mail -----------------------------------------------------------------------------------------------
+
+
+def mail_of(
+    digest: Digest, account: Account, wishes: Wishes, preview: bool, page: str, site: str, stop_url: str
+) -> Mail:
+    """The mail with a digest, in the language of the user.
+
+    ``preview`` False: texts are hidden. ``page``: address of the page for chats; ``""``: there is none.
+    ``site``: the name of this server. ``stop_url``: ends these mails, also by a POST (RFC 8058).
+    """
+    language = language_of(wishes.language)
+    words, zone = _words(language), wishes.quiet.zone
+    shown = [_shown(each, digest.names, language, zone, preview, page) for each in digest.conversations]
+    total = sum(each.count for each in digest.conversations)
+    url, is_single = page, len(shown) == 1 and not digest.has_more
+    if is_single:  # one button leads to it
+        url, shown[0]["url"] = shown[0]["url"], ""
+    subject = _subject(digest, [each["title"] for each in shown], total, words)
+    tag = {"zh": "zh-CN"}.get(language, language)
+    values = {
+        "language": tag,
+        "words": words,
+        "subject": subject,
+        "heading": _counted(words["heading"], total, digest.has_more),
+        "preheader": _preheader(shown),
+        "conversations": shown,
+        "has_more": digest.has_more,
+        "url": url,
+        "open": words["open" if is_single else "open_all"],
+        "reason": words["reason"].format(site=site),
+        "stop_url": stop_url,
+    }
+    headers = {"List-Unsubscribe": f"<{stop_url}>", "Content-Language": tag}
+    if stop_url.startswith("https:"):
+        headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    text, html = (_template(name).render(values) for name in ("digest.txt", "digest.html"))
+    return Mail(account.email, subject, text, html, headers)
+
+
+def _subject(digest: Digest, titles: Sequence[str], total: int, words: Mapping[str, str]) -> str:
+    if len(titles) > 1 or digest.has_more:
+        conversations = _number(len(titles), digest.has_more)
+        return _counted(words["subject_many"], total, digest.has_more, conversations=conversations)
+    is_group = digest.conversations[0].conversation.kind == "group"
+    return _counted(words["subject_group" if is_group else "subject_one"], total, title=titles[0])
+
+
+def _preheader(shown: Sequence[Mapping[str, Any]]) -> str:
+    """What lists of mails show behind the subject."""
+    if len(shown) == 1 and shown[0]["messages"]:
+        return str(shown[0]["messages"][-1]["text"])
+    return " · ".join(each["title"] for each in shown)
+
+
+def _shown(
+    unread: UnreadConversation,
+    names: Mapping[str, str],
+    language: str,
+    zone: str,
+    preview: bool,
+    page: str,
+) -> dict[str, Any]:
+    """A conversation for the templates."""
+    words, conversation = _words(language), unread.conversation
+    is_group = conversation.kind == "group"
+    if is_group:
+        title, address = clean(conversation.name), f"#c/{conversation.id}"
+        title = title or words["group"].format(id=conversation.id)
+    else:
+        title, address = _name(unread.peer, names) or words["system"], f"#c/{conversation.id}"
+    messages = unread.messages if preview else ()
+    earlier = unread.count - len(messages) if messages else 0
+    return {
+        "title": title,
+        "initial": next(iter(title), "?").upper(),
+        "colour": _HUES[_hash(title) % len(_HUES)],
+        "is_group": is_group,
+        "note": _counted(words["mentions" if unread.level == "mentions" else "messages"], unread.count),
+        "url": f"{page}{address}" if page else "",
+        "messages": [
+            {
+                "sender": _name(entry.sender, names) or words["system"],
+                "text": clean(text_in(entry, language)),
+                "time": _time(entry.time_ms, zone, language),
+            }
+            for entry in messages
+        ],
+        "earlier": _counted(words["earlier"], earlier) if earlier > 0 else "",
+    }
+
+
+def _name(user: str, names: Mapping[str, str]) -> str:
+    return clean(names.get(user) or user)
+
+
+def clean(text: str) -> str:
+    """A text in one line, without characters that change what is around it."""
+    return UNSHOWABLE.sub("", " ".join(text.split())).translate(_DIRECTIONS)
+
+
+def _time(time_ms: int, zone: str, language: str) -> str:
+    try:
+        moment = datetime.fromtimestamp(time_ms / 1000, zone_of(zone))
+    except (ValueError, OverflowError, OSError):
+        return ""  # a clock of a client was far wrong
+    if language == "zh":
+        text = f"{moment.month}月{moment.day}日 {moment:%H:%M}"
+    else:
+        text = f"{moment:%b} {moment.day}, {moment:%H:%M}"
+    return f"{text} UTC" if zone == "UTC" else text
+
+
+def _number(count: int, has_more: bool = False) -> str:
+    return f"{count}+" if has_more or count >= MOST_UNREAD else str(count)
+
+
+def _counted(forms: str, count: int, has_more: bool = False, **values: str) -> str:
+    """A text from its forms for one and for more."""
+    one, _, many = forms.partition("|")
+    form = one if (count == 1 and not has_more) or not many else many
+    return form.format(count=_number(count, has_more), **values)
+
+
+def _hash(name: str) -> int:
+    """As ``avatar()`` in static/text.js: FNV-1a of the characters."""
+    found = 2_166_136_261
+    for character in name:
+        found = (found ^ ord(character)) * 16_777_619 & 0xFFFFFFFF
+    return found >> 8
+
+
+@cache
+def _words(language: str) -> dict[str, str]:
+    words: dict[str, str] = msgspec.json.decode(
+        (assets.TEMPLATES / "notifications" / f"mail.{language}.json").read_bytes()
+    )
+    return words
+
+
+@cache
+def _template(name: str) -> Template:
+    # Imported at the first mail: nodes that send none save the memory.
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader(assets.TEMPLATES / "notifications"),
+        autoescape=name.endswith(".html"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    return environment.get_template(name)

@@ -1,0 +1,271 @@
+"""Mails: when a user gets a digest of unread conversations, and that it is sent.
+
+The node that notifies sends them, with one consumer for all apps, because all go to one mail server.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from math import inf
+from time import time
+from typing import Final
+
+import msgspec
+from gevent.pool import Pool
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.auth.tenants import Tenants
+from imserver.features.accounts.mailing import Mail, NotSent, send
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import SmtpSettings
+from imserver.features.notifications.contract import MAIL, MailDue, Wishes
+from imserver.features.notifications.decisions import mail_due, quiet_until
+from imserver.features.notifications.rows import NotificationRows
+from imserver.features.notifications.settings import rules_of
+from imserver.features.webhooks.event_rows import NewEvent
+from imserver.logging import RateLimitedLog
+from imserver.model import MAX_ID, id_of
+from imserver.storage.contract import Account
+from imserver.storage.store import Store
+from imserver.streams.consumer import Consumer, DeliveryLease, Failure
+
+log: Final = logging.getLogger(__name__)
+
+_encode: Final = msgspec.json.Encoder().encode
+AGAIN_SECONDS: Final = 86_400
+"""Until the next mail, if the user has read nothing since the last one."""
+DUE_AT_ONCE: Final = 100
+SENDING_AT_ONCE: Final = 4
+TRIES: Final = 24
+"""How often a mail that is refused for now is tried, about once an hour."""
+FIRST_TRY_SECONDS: Final = 60
+LONGEST_TRY_SECONDS: Final = 3600
+
+
+class _Waiting(Struct, frozen=True):
+    """A user who may get a mail."""
+
+    app: str
+    due: MailDue
+
+
+class Mails:
+    """Sends digests while this node has the lease of the notifier.
+
+    ``apps``: those in which users can be notified. ``page_of``: app → the address of its page for chats;
+    ``""``: it has none. ``stop_url``: (app, user) → the address that ends the mails. ``site``: the name of
+    this server in mails. ``wants``: whether the back end of an app wants events of a kind.
+    """
+
+    def __init__(
+        self,
+        rows: NotificationRows,
+        store: Store,
+        accounts: AccountStore,
+        tenants: Tenants,
+        smtp: SmtpSettings,
+        lease: DeliveryLease,
+        apps: Callable[[], Collection[str]],
+        page_of: Callable[[str], str],
+        stop_url: Callable[[str, str], str],
+        site: str,
+        wants: Callable[[str, str], bool],
+    ) -> None:
+        self._rows = rows
+        self._store = store
+        self._accounts = accounts
+        self._tenants = tenants
+        self._smtp = smtp
+        self._lease = lease
+        self._apps = apps
+        self._page_of = page_of
+        self._stop_url = stop_url
+        self._site = site
+        self._wants = wants
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """(``mail``, result) → mails since the start."""
+        self._next: dict[str, float] = {}
+        """App → when the next mail is due, Unix milliseconds. An app that is not here is to be looked at."""
+        self._tries: dict[tuple[str, str], int] = {}
+        """(app, user) → how often the mail server has refused the mail for now."""
+        self._has_ended = False
+        self._sending = Pool(SENDING_AT_ONCE)
+        self._refused = RateLimitedLog(log, "app %s: no mail to the account %s: %s")
+        self._away = RateLimitedLog(log, "the mail server: %s; trying again")
+        self.consumer = self._consumer()
+
+    def _consumer(self) -> Consumer[list[_Waiting]]:
+        return Consumer("mails", self._lease, self._read, self._deliver, until_due=self._until_due)
+
+    def is_due(self, app: str, at: int) -> None:
+        """Mails of an app are due at this time, Unix milliseconds. Never switches."""
+        if not self._smtp.host:
+            return
+        if app in self._next:
+            self._next[app] = min(self._next[app], at)
+        self.consumer.wake()
+
+    def restart(self) -> None:
+        """This node has got the lease, and another one may have sent mails meanwhile. Never switches."""
+        if not self._smtp.host or self._has_ended:
+            return
+        self.consumer.stop()
+        self.consumer = self._consumer()
+        self._next.clear()
+        self.consumer.wake()
+
+    def stop(self, seconds: float = 1.0) -> None:
+        """Send nothing more. Mails that are being sent have some time. Switches."""
+        self._has_ended = True
+        self.consumer.stop()
+        self._sending.join(timeout=seconds)
+        self._sending.kill()
+
+    # --- what is due ----------------------------------------------------------------------------------------
+
+    def _until_due(self) -> float | None:
+        soonest = min(self._next.values(), default=inf)
+        return None if soonest == inf else max(soonest / 1000 - time(), 0.0)
+
+    def _read(self) -> list[_Waiting] | None:
+        """The users of one app whose mail is due. Switches. Raises StorageUnavailable."""
+        now = int(time() * 1000)
+        for app in self._apps():
+            if self._next.get(app, 0) > now:
+                continue
+            self._next[app] = inf  # what comes meanwhile lowers it, or removes it
+            try:
+                due, next_due = self._rows.mails_due(app, now, DUE_AT_ONCE)
+            except BaseException:
+                self._next.pop(app, None)
+                raise
+            if due:
+                self._next.pop(app, None)
+                return [_Waiting(app, each) for each in due]
+            if next_due is not None and app in self._next:
+                self._next[app] = min(self._next[app], next_due)
+        return None
+
+    def _deliver(self, batch: list[_Waiting]) -> Failure | None:
+        """Send the mails of a batch; what is done leaves it. Switches. Raises StorageUnavailable."""
+        problems: list[NotSent] = []
+        errors: list[Exception] = []
+
+        def work(waiting: _Waiting) -> None:
+            if problems or errors or not self._lease.is_owned:
+                return
+            try:
+                self._look_at(waiting)
+            except NotSent as problem:
+                problems.append(problem)
+            except Exception as error:
+                errors.append(error)
+            else:
+                batch.remove(waiting)
+
+        for waiting in tuple(batch):
+            self._sending.spawn(work, waiting)
+        self._sending.join()
+        if errors:
+            raise errors[0]
+        if problems:
+            self._away(problems[0])
+            return Failure(str(problems[0]))
+        return Failure("the lease has ended") if batch else None
+
+    def _look_at(self, waiting: _Waiting) -> None:
+        """Decide about a user whose mail is due, and store the result. Switches.
+
+        Raises StorageUnavailable, and NotSent if the mail server takes no mail at all.
+        """
+        app, due = waiting.app, waiting.due
+        now = int(time() * 1000)
+        wishes = self._rows.wishes(app, [due.user]).get(due.user, Wishes())
+        account = self._account(app, due.user)
+        if account is None or wishes.mail == "never":
+            self._settle(app, due, replace(due, due=0), 0)
+            return
+        later = self._not_before(app, due, wishes, now)
+        if later:
+            self._settle(app, due, replace(due, due=later), later)
+            return
+        following = mail_due(wishes, now)
+        stored = self._store.log()
+        entry, marks = stored.entries.head(app), stored.marks.since(app, due.user, MAX_ID).version
+        mail = self._mail(account, wishes, due.entry)
+        if mail is None:
+            self._settle(app, due, replace(due, due=0), following)
+            return
+        try:
+            send(self._smtp, mail)
+        except NotSent as problem:
+            if not problem.is_of_mail:
+                raise
+            if problem.is_temporary and (later := self._next_try(app, due.user, now)):
+                self._settle(app, due, replace(due, due=later), later)
+                return
+            self.counts[MAIL, "refused"] += 1
+            self._refused(app, due.user, problem)
+            events = []
+        else:
+            self.counts[MAIL, "taken"] += 1
+            log.info("app %s: the account %s was sent a digest", app, due.user)
+            events = self._events(app, due.user)
+        self._settle(app, due, MailDue(due.user, 0, now, entry, marks), following, events)
+
+    def _settle(
+        self, app: str, before: MailDue, after: MailDue, meanwhile_ms: int, events: Sequence[NewEvent] = ()
+    ) -> None:
+        """Store the result. ``meanwhile_ms``: when a mail about what has come meanwhile is due."""
+        self._rows.set_mailed(app, before, after, meanwhile_ms, events)
+        self._next.pop(app, None)
+        if not after.due:
+            self._tries.pop((app, before.user), None)
+
+    def _events(self, app: str, user: str) -> list[NewEvent]:
+        """What the back end of an app hears of a mail."""
+        if not self._wants(app, "notified"):
+            return []
+        facts = {"user": user, "kind": MAIL, "conversation": 0, "entry": 0, "endpoint": 0}
+        return [NewEvent(app, user, "notified", _encode(facts))]
+
+    def _account(self, app: str, user: str) -> Account | None:
+        """The account of a user; None: there is none with an address, or the app notifies nobody."""
+        tenant, id = self._tenants.find(app), id_of(user)
+        if tenant is None or not rules_of(tenant).enabled or not id:
+            return None
+        found = self._accounts.by_id(app, id)
+        return found[0] if found is not None and found[0].email and not found[0].bot else None
+
+    def _not_before(self, app: str, due: MailDue, wishes: Wishes, now_ms: int) -> int:
+        """When the next mail may be sent, Unix milliseconds; 0: now."""
+        again = due.mailed + AGAIN_SECONDS * 1000
+        if wishes.mail == "soon" and due.mailed and again > now_ms:
+            has_read = self._store.log().marks.since(app, due.user, due.marks).reads
+            if not has_read:
+                return again
+        return quiet_until(wishes.quiet, now_ms)
+
+    def _mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
+        # Imported at the first mail.
+        from imserver.features.notifications.digests import collect, mail_of
+
+        app, user = account.app, account.user
+        wished = self._rows.conversation_wishes_of(app, user)
+        digest = collect(self._store.log(), self._accounts, account, wished, after)
+        tenant = self._tenants.find(app)
+        if digest is None or tenant is None:
+            return None
+        preview = wishes.preview and rules_of(tenant).preview
+        page, stop_url = self._page_of(app), self._stop_url(app, user)
+        return mail_of(digest, account, wishes, preview, page, self._site, stop_url)
+
+    def _next_try(self, app: str, user: str, now_ms: int) -> int:
+        """When a mail that was refused for now is tried again; 0: not any more."""
+        tries = self._tries[app, user] = self._tries.get((app, user), 0) + 1
+        if tries > TRIES:
+            return 0
+        return now_ms + 1000 * min(FIRST_TRY_SECONDS << min(tries, 10), LONGEST_TRY_SECONDS)

@@ -1,0 +1,28 @@
+"""The metrics of notifications."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imserver.features.notifications.parts import NotificationParts, notifications_of
+from imserver.metric_table import Metric, counter
+
+
+def _by_kind(parts: NotificationParts) -> dict[tuple[str, str], int]:
+    """(kind, result) → notifications and mails."""
+    return {**dict(parts.deliveries.counts.items()), **parts.mails.counts}
+
+
+METRICS: Final[tuple[Metric, ...]] = (
+    counter(
+        "imserver_notifications_total",
+        "Notifications by kind, and what became of them",
+        lambda node: _by_kind(notifications_of(node)),
+        label="kind result",
+    ),
+    counter(
+        "imserver_notifications_lost_total",
+        "Users for whom the notification of a push could not be stored",
+        lambda node: notifications_of(node).pushes.lost,
+    ),
+)

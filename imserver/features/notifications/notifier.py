@@ -1,0 +1,671 @@
+"""The notifier: follows the logs of apps in which somebody can be notified, and has their users notified.
+
+One node does it for all apps, by a lease in the table of feeds. Each app has a consumer. Receivers of new
+messages are stored as *dues*. When the time of a due has come, ``decisions`` decides about it. Notifications
+become deliveries in the transaction that stores the decision.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import monotonic, time
+from typing import Final
+
+import gevent
+from gevent.event import Event as Signal
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.auth.accounts import AccountLookup
+from imserver.auth.relations import Relations
+from imserver.clock import serve_others, until_beat
+from imserver.errors import StorageUnavailable
+from imserver.features.notifications.content import (
+    TTL_SECONDS,
+    Author,
+    body_of,
+    closing,
+    host_of,
+    language_of,
+    notify_in,
+    shown_of,
+    topic_of,
+    ttl_of,
+)
+from imserver.features.notifications.contract import (
+    ConversationWish,
+    Delivery,
+    Due,
+    Kind,
+    Notify,
+    PushEndpoint,
+    Shown,
+    Wishes,
+)
+from imserver.features.notifications.decisions import decide, mail_due, nothing_new
+from imserver.features.notifications.rows import LEASE, NotificationRows
+from imserver.features.notifications.settings import AppNotifySettings
+from imserver.features.webhooks.event_rows import EventStore
+from imserver.logging import RateLimitedLog
+from imserver.messages.log_follower import LogFollower
+from imserver.storage.contract import Account
+from imserver.storage.log.contract import Conversation, Entry
+from imserver.storage.log.unread import UnreadMessages
+from imserver.storage.store import Store
+from imserver.streams.consumer import LEASE_SECONDS, RENEW_SECONDS, Consumer, DeliveryLease, stop_all
+from imserver.streams.sources import PAGE, LogWindow
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 0.2
+"""Least time between two looks at the ends of the logs, so that a busy app costs few."""
+READ_SECONDS: Final = 1.0
+"""How often it is looked which of the conversations that were read had a notification."""
+MIN_PAUSE_SECONDS: Final = 0.01
+DUE_AT_ONCE: Final = 500
+MEMBERS_AT_ONCE: Final = 1000
+MAX_CACHED_MEMBERS: Final = 100_000
+"""Members of groups that are remembered, of all groups of an app together."""
+MAX_READS: Final = 100_000
+"""Conversations that were read and wait for their look; of more, notifications are not closed."""
+_YIELD: Final = 64
+"""After so many dues the loop serves others."""
+
+RulesOf = Callable[[str], AppNotifySettings | None]
+"""App → its rules; None: there is no such app."""
+MakeToken = Callable[[str, str, int, int, int], str]
+"""(app, user, endpoint, conversation, entry) → the token of a notification."""
+
+
+def no_token(_app: str, _user: str, _endpoint: int, _conversation: int, _entry: int) -> str:
+    """Notifications have no actions."""
+    return ""
+
+
+def no_mail(_app: str, _due_ms: int) -> None:
+    """Users get no mail."""
+
+
+class _Work(Struct):
+    """What is looked at together: entries up to a position, or dues."""
+
+    entries: list[Entry] = []
+    position: int = 0
+    dues: list[Due] = []
+
+
+class _Facts(Struct):
+    """What a decision about some dues of an app needs."""
+
+    rules: AppNotifySettings | None
+    unread: Mapping[int, UnreadMessages]
+    wishes: Mapping[str, Wishes]
+    conversation_wishes: Mapping[tuple[str, int], ConversationWish]
+    endpoints: Mapping[str, list[PushEndpoint]]
+    now: int
+
+    def wish(self, due: Due) -> ConversationWish:
+        return self.conversation_wishes.get((due.user, due.conversation), _NO_WISH)
+
+    def may_preview(self, user: str) -> bool:
+        is_allowed = self.rules is not None and self.rules.preview
+        return is_allowed and self.wishes.get(user, _NO_WISHES).preview
+
+
+_NO_WISH: Final = ConversationWish(0)
+_NO_WISHES: Final = Wishes()
+
+
+class _Decided(Struct):
+    """What is stored about some dues together."""
+
+    ended: list[Due] = []
+    changed: list[tuple[Due, Due]] = []
+    deliveries: list[Delivery] = []
+    mail: dict[str, int] = {}
+
+
+class Notifier:
+    """Owner of the lease, and of a consumer for each app in which somebody can be notified.
+
+    ``lease`` is shared with what sends the deliveries, which ``wake`` wakes. ``node``: the name of this node.
+    ``make_token``: makes the token with which a notification is answered. ``mail``: called with an app,
+    and when mails in it are due (Unix milliseconds).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rows: NotificationRows,
+        events: EventStore,
+        follower: LogFollower,
+        node: Callable[[], str],
+        rules_of: RulesOf,
+        accounts: AccountLookup,
+        relations: Relations,
+        lease: DeliveryLease,
+        wake: Callable[[], object],
+        make_token: MakeToken = no_token,
+        mail: Callable[[str, int], object] = no_mail,
+    ) -> None:
+        self._store = store
+        self.rows = rows
+        self._events = events
+        self._follower = follower
+        self.node = node
+        self._rules_of = rules_of
+        self._accounts = accounts
+        self._relations = relations
+        self.lease = lease
+        self._wake = wake
+        self.on_lease: list[Callable[[], object]] = []
+        """Called when this node has got the lease, and another one may have had it before."""
+        self._make_token = make_token
+        self._mail = mail
+        self._followed: dict[str, _FollowedLog] = {}
+        """The logs that this node follows; none without the lease."""
+        self.apps: frozenset[str] = frozenset()
+        """Apps in which somebody can be notified, as far as this node knows."""
+        self._news = Signal()
+        self._has_changed = False
+        self._has_ended = False
+        self._reads: dict[str, set[tuple[str, int]]] = {}
+        """App → (user, conversation): what was read on this node since the last look."""
+        self._reads_count = 0
+        self._reader: gevent.Greenlet[[], None] | None = None
+        self._trouble = RateLimitedLog(log, "users are not notified: %s")
+
+    # --- what happens ---------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Somebody can be notified in an app: follow its log at once. Never switches."""
+        self._has_changed = True
+        self._news.set()
+
+    def read(self, app: str, user: str, conversation: int) -> None:
+        """A user has read a conversation on this node. Never switches."""
+        if app not in self.apps or self._reads_count >= MAX_READS:
+            return
+        reads = self._reads.setdefault(app, set())
+        before = len(reads)
+        reads.add((user, conversation))
+        self._reads_count += len(reads) - before
+        if self._reader is None and not self._has_ended:
+            self._reader = gevent.spawn(self._look_at_reads)
+
+    def is_read(self, app: str, items: Sequence[tuple[str, int, int]]) -> list[bool]:
+        """Whether (user, conversation, entry) was read, was recalled, or has expired, so that the user need
+        not be notified of it any more. Switches. Raises StorageUnavailable."""
+        stored = self._store.log()
+        users: dict[int, list[str]] = {}
+        for user, conversation, _ in items:
+            users.setdefault(conversation, []).append(user)
+        positions = stored.conversations.read_positions(app, users)
+        ids = list({entry for _, _, entry in items})
+        there = {entry.id for entry in stored.entries.find(app, ids) if entry.kind == "message"}
+        return [
+            entry not in there or positions.get((user, conversation), 0) >= entry
+            for user, conversation, entry in items
+        ]
+
+    def _look_at_reads(self) -> None:
+        """Greenlet: have notifications closed whose conversation was read, as long as there are any."""
+        try:
+            while self._reads:
+                gevent.sleep(until_beat(READ_SECONDS))
+                self.flush_reads()
+        finally:
+            self._reader = None
+
+    def flush_reads(self) -> None:
+        """Look at once which conversations that were read had a notification. Switches."""
+        reads, self._reads, self._reads_count = self._reads, {}, 0
+        for app, pairs in tuple(reads.items()):
+            try:
+                if self.rows.read_elsewhere(app, pairs) and app in self._followed:
+                    self._followed[app].is_due(0)
+            except StorageUnavailable as error:
+                self._trouble(error)
+                break
+            del reads[app]
+        for app, pairs in reads.items():
+            for user, conversation in pairs:
+                self.read(app, user, conversation)
+
+    # --- the lease ------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Greenlet: renew the lease, and look for entries when there are new ones, until :meth:`stop`."""
+        renew_at = 0.0
+        while not self._has_ended:
+            looked = monotonic()
+            try:
+                if self._has_changed or looked >= renew_at:
+                    self._has_changed = False
+                    renew_at = looked + until_beat(RENEW_SECONDS)
+                    self._renew()
+                self._look()
+            except StorageUnavailable as error:
+                self._trouble(error)
+            except Exception:
+                log.exception("users could not be notified")
+            if self._news.wait(max(renew_at - monotonic(), 0.0)):
+                gevent.sleep(max(looked + LOOK_SECONDS - monotonic(), 0.0))
+                self._news.clear()
+
+    def _renew(self) -> None:
+        """Take or renew the lease, and learn in which apps somebody can be notified. Switches. Raises
+        StorageUnavailable."""
+        if not self._store.has_database:
+            return
+        since = monotonic()
+        positions = self.rows.apps()
+        self.apps = frozenset(positions)
+        is_granted = bool(positions) and LEASE in self._events.claim({LEASE: 0}, self.node(), LEASE_SECONDS)
+        is_new = not self.lease.renew(since, is_granted)
+        if is_new:
+            # Another node may have notified meanwhile: begin at the positions that are stored now.
+            self._follow({})
+            positions = self.rows.apps() if is_granted else {}
+        self._follow(positions)
+        if is_granted:
+            for app, due in self.rows.next_dues().items():
+                if due is not None and app in self._followed:
+                    self._followed[app].is_due(due)
+            if is_new:
+                for begin in self.on_lease:
+                    begin()
+
+    def _follow(self, positions: Mapping[str, int]) -> None:
+        """Follow the logs of these apps, and no others; none after the end. Never switches."""
+        if self._has_ended:
+            positions = {}
+        for app in self._followed.keys() - positions.keys():
+            self._followed.pop(app).consumer.stop()
+        for app, position in positions.items():
+            if app not in self._followed:
+                self._followed[app] = _FollowedLog(self, app, position)
+        self._follower.watch(self._news, positions.keys())
+
+    def _look(self) -> None:
+        """Wake the consumers of logs that have grown. Switches. Raises StorageUnavailable."""
+        if not self._followed:
+            return
+        heads = self._store.log().entries.heads(list(self._followed))
+        for app, head in heads.items():
+            if app in self._followed:
+                self._followed[app].look(head)
+
+    def stop(self) -> None:
+        """End all greenlets, store the positions, and give the lease back."""
+        self._has_ended = True
+        self._news.set()
+        followed, self._followed = list(self._followed.values()), {}
+        try:
+            self.flush_reads()
+            stop_all([each.consumer for each in followed])
+            if followed:
+                self._events.release([LEASE], self.node())
+        except StorageUnavailable as error:
+            log.debug("the lease of notifications could not be given back: %s", error)
+
+    # --- deciding -------------------------------------------------------------------------------------------
+
+    def decide(self, app: str, dues: Sequence[Due]) -> None:
+        """Decide about dues, and store it with the deliveries. Switches. Raises StorageUnavailable and
+        NotOwner."""
+        facts = self._facts(app, dues)
+        decided = _Decided()
+        chosen: list[Due] = []
+        for number, due in enumerate(dues, 1):
+            unread, wishes = facts.unread.get(due.conversation), facts.wishes.get(due.user, _NO_WISHES)
+            is_reachable = due.user in facts.endpoints or wishes.mail != "never"
+            decision = decide(due, unread, facts.rules, wishes, facts.wish(due), is_reachable, facts.now)
+            if decision.outcome == "notify":
+                chosen.append(due)
+            elif decision.outcome == "wait":
+                decided.changed.append((due, replace(due, due=decision.due, entry=decision.entry)))
+            else:
+                _end(app, due, decision.outcome, facts, decided)
+            if not number % _YIELD:
+                serve_others()
+        if chosen:
+            self._notify(app, chosen, facts, decided)
+        self.rows.decide(
+            app, decided.ended, decided.changed, decided.deliveries, decided.mail, owner=self.node()
+        )
+        if decided.deliveries:
+            self._wake()
+        if decided.mail:
+            self._mail(app, min(decided.mail.values()))
+
+    def _facts(self, app: str, dues: Sequence[Due]) -> _Facts:
+        by_conversation: dict[int, list[str]] = {}
+        for due in dues:
+            by_conversation.setdefault(due.conversation, []).append(due.user)
+        users = list(dict.fromkeys(due.user for due in dues))
+        found = self.rows.endpoints(app, users)
+        enabled = {user: [one for one in some if one.enabled] for user, some in found.items()}
+        return _Facts(
+            self._rules_of(app),
+            self._store.log().conversations.unread(app, by_conversation),
+            self.rows.wishes(app, users),
+            self.rows.all_conversation_wishes(app, by_conversation),
+            {user: some for user, some in enabled.items() if some},
+            int(time() * 1000),
+        )
+
+    def _notify(self, app: str, dues: Sequence[Due], facts: _Facts, decided: _Decided) -> None:
+        """Make the deliveries for users who are to be notified."""
+        chosen, entries = self._choose(app, dues, facts)
+        senders = {entries[entry].sender for entry in chosen.values()} - {""}
+        receivers = {due.user for due in dues}
+        accounts = {each.user: each for each in self._accounts.those_of(app, sorted(senders | receivers))}
+        found = self._store.log().conversations.find(app, list({due.conversation for due in dues}))
+        conversations = {each.id: each for each in found}
+        writer = _Writer(app, entries, conversations, accounts, facts, self._make_token)
+        for number, due in enumerate(dues, 1):
+            entry, account = chosen.get((due.user, due.conversation)), accounts.get(due.user)
+            if entry is None or due.conversation not in conversations or (account and account.bot):
+                outcome = nothing_new(due, facts.unread.get(due.conversation)).outcome
+                _end(app, due, outcome, facts, decided)
+            else:
+                decided.deliveries += writer.deliveries(due, entry)
+                if mail := mail_due(facts.wishes.get(due.user, _NO_WISHES), facts.now):
+                    decided.mail[due.user] = min(mail, decided.mail.get(due.user, mail))
+                changed = replace(due, due=0, entry=entry, notified=entry, notified_at=facts.now)
+                decided.changed.append((due, changed))
+            if not number % _YIELD:
+                serve_others()
+
+    def _choose(
+        self, app: str, dues: Sequence[Due], facts: _Facts
+    ) -> tuple[dict[tuple[str, int], int], dict[int, Entry]]:
+        """(user, conversation) → the newest message of which the user may be notified; and these messages.
+
+        Nobody is notified of a message of somebody whom they have blocked, or whose sender does not want it.
+        """
+        entries: dict[int, Entry] = {}
+        chosen: dict[tuple[str, int], int] = {}
+        blocked: dict[tuple[str, str], bool] = {}
+        """(user, sender) → whether the user has blocked the sender."""
+        by_key = {(due.user, due.conversation): due for due in dues}
+        waiting = {key: self._newest(due, facts) for key, due in by_key.items()}
+        while waiting:
+            candidates = {}
+            for key, indexes in waiting.items():
+                unread = facts.unread[key[1]]
+                for index in indexes:
+                    entry = unread.ids[index]
+                    is_silent = entry in entries and notify_in(entries[entry]) is False
+                    if not is_silent and not blocked.get((key[0], unread.senders[index])):
+                        candidates[key] = (entry, unread.senders[index])
+                        break
+            self._learn_blocks(app, candidates, blocked)
+            new = list({entry for entry, _ in candidates.values()} - entries.keys())
+            entries |= {entry.id: entry for entry in self._store.log().entries.find(app, new)}
+            waiting = {}
+            for key, (entry, sender) in candidates.items():
+                if blocked[key[0], sender] or entry not in entries or notify_in(entries[entry]) is False:
+                    if entry in entries:
+                        waiting[key] = self._newest(by_key[key], facts)
+                else:
+                    chosen[key] = entry
+        return chosen, entries
+
+    def _newest(self, due: Due, facts: _Facts) -> Iterable[int]:
+        is_mention = facts.wish(due).level == "mentions"
+        return facts.unread[due.conversation].among(due.user, due.notified, is_mention, newest_first=True)
+
+    def _learn_blocks(
+        self,
+        app: str,
+        candidates: Mapping[tuple[str, int], tuple[int, str]],
+        blocked: dict[tuple[str, str], bool],
+    ) -> None:
+        by_sender: dict[str, list[str]] = {}
+        for (user, _), (_, sender) in candidates.items():
+            if (user, sender) not in blocked:
+                by_sender.setdefault(sender, []).append(user)
+        for sender, users in by_sender.items():
+            blockers = set(self._relations.blocked_by(app, sender, users)) if sender else set()
+            blocked.update({(user, sender): user in blockers for user in users})
+
+
+class _FollowedLog:
+    """The log of one app, while this node has the lease. Owner of its position."""
+
+    def __init__(self, notifier: Notifier, app: str, position: int) -> None:
+        self._notifier = notifier
+        self._app = app
+        stored = notifier._store.log()
+        self.window = LogWindow(lambda after, limit: stored.entries.read(app, after, limit), position)
+        self._next_due: int | None = 0
+        """When something is to be decided, Unix milliseconds; 0: now, or not known; None: never."""
+        self._members: dict[int, tuple[str, ...]] = {}
+        """Groups whose members are known, as of the entries that were looked at."""
+        self._cached = 0
+        self.consumer = Consumer(
+            f"the notifications of {app}",
+            notifier.lease,
+            self._read,
+            self._look_at,
+            self._save,
+            self._until_due,
+        )
+        self.consumer.wake()
+
+    def look(self, head: int) -> None:
+        """The log has entries up to ``head``. Never switches."""
+        if head > self.window.head:
+            self.window.head = head
+        if self.window.count:
+            self.consumer.wake()
+
+    def is_due(self, at: int) -> None:
+        """Something is to be decided at ``at``, Unix milliseconds. Never switches."""
+        if self._next_due is None or at < self._next_due:
+            self._next_due = at
+            self.consumer.wake()
+
+    def _until_due(self) -> float | None:
+        return None if self._next_due is None else max(self._next_due / 1000 - time(), MIN_PAUSE_SECONDS)
+
+    def _save(self) -> None:
+        notifier = self._notifier
+        notifier.rows.advance(self._app, self.window.position, (), owner=notifier.node())
+
+    def _read(self) -> _Work | None:
+        """New entries, or else dues. Switches. Raises StorageUnavailable."""
+        if self.window.count:
+            entries = self.window.first(PAGE)
+            return _Work(entries, self.window.after(len(entries)))
+        now = int(time() * 1000)
+        if self._next_due is not None and self._next_due <= now:
+            self._next_due = None  # what comes meanwhile sets it again
+            try:
+                dues, next_due = self._notifier.rows.due(self._app, now, DUE_AT_ONCE)
+            except BaseException:
+                self._next_due = 0
+                raise
+            if dues:
+                self._next_due = 0
+                return _Work(dues=dues)
+            if next_due is not None:
+                self.is_due(next_due)
+        return None
+
+    def _look_at(self, work: _Work) -> None:
+        """Store who may have to be notified of entries, or decide. Switches. Raises StorageUnavailable."""
+        notifier = self._notifier
+        if work.dues:
+            notifier.decide(self._app, work.dues)
+            return
+        rules = notifier._rules_of(self._app)
+        if rules is not None and rules.enabled:
+            self._note(work, rules)
+        self.window.take(work.position)
+
+    def _note(self, work: _Work, rules: AppNotifySettings) -> None:
+        rows = self._notifier.rows
+        found, recalled = self._receivers(work.entries)
+        reachable = rows.reachable(self._app, list({user for user, _ in found})) if found else set()
+        due = int((time() + rules.after_seconds) * 1000)
+        dues = [
+            Due(user, conversation, entry, due)
+            for (user, conversation), entry in found.items()
+            if user in reachable
+        ]
+        if dues:
+            again = int(rules.again_seconds * 1000)
+            rows.advance(self._app, work.position, dues, again, self._notifier.node())
+            self.is_due(due)
+        if recalled and rows.read_elsewhere(self._app, recalled):
+            self.is_due(0)
+
+    def _receivers(self, entries: Iterable[Entry]) -> tuple[dict[tuple[str, int], int], set[tuple[str, int]]]:
+        """(receiver, conversation) → the first of these entries; and those with a message that was
+        recalled."""
+        found: dict[tuple[str, int], int] = {}
+        recalled: set[tuple[str, int]] = set()
+        for entry in entries:
+            if entry.kind in ("join", "leave"):
+                self._cached -= len(self._members.pop(entry.conversation, ()))
+            elif entry.room or entry.kind not in ("message", "recall"):
+                continue
+            elif entry.kind == "recall":
+                recalled.update((user, entry.conversation) for user in self._users_of(entry))
+            elif notify_in(entry) is not False:
+                for user in self._users_of(entry):
+                    if user and user != entry.sender:
+                        found.setdefault((user, entry.conversation), entry.id)
+        return found, recalled
+
+    def _users_of(self, entry: Entry) -> tuple[str, ...]:
+        return entry.members or self._members_of(entry.conversation)
+
+    def _members_of(self, group: int) -> tuple[str, ...]:
+        known = self._members.get(group)
+        if known is None:
+            members: list[str] = []
+            conversations = self._notifier._store.log().conversations
+            while page := conversations.members(
+                self._app, group, members[-1] if members else "", MEMBERS_AT_ONCE
+            ):
+                members += [row.user for row in page if not row.bot]
+                if len(page) < MEMBERS_AT_ONCE:
+                    break
+            known = tuple(members)
+            if self._cached + len(known) > MAX_CACHED_MEMBERS:
+                self._members.clear()
+                self._cached = 0
+            self._members[group] = known
+            self._cached += len(known)
+        return known
+
+
+class _Writer:
+    """Writes the deliveries of some decisions of one app. What is the same for many is made once."""
+
+    def __init__(
+        self,
+        app: str,
+        entries: Mapping[int, Entry],
+        conversations: Mapping[int, Conversation],
+        accounts: Mapping[str, Account],
+        facts: _Facts,
+        make_token: MakeToken,
+    ) -> None:
+        self._app = app
+        self._entries = entries
+        self._conversations = conversations
+        self._accounts = accounts
+        self._facts = facts
+        self._make_token = make_token
+        self._shown: dict[tuple[int, str, bool, int], Shown] = {}
+        self._notify: dict[int, Notify | None] = {}
+
+    def deliveries(self, due: Due, entry: int) -> list[Delivery]:
+        """The deliveries to the devices of a user that notify of an entry."""
+        preview = self._facts.may_preview(due.user)
+        unread = self._facts.unread[due.conversation]
+        count = unread.count(due.user)
+        if self._facts.wish(due).level == "mentions":
+            count = sum(1 for _ in unread.among(due.user, 0, mentions=True))
+        ttl = ttl_of(self._notify_of(entry))
+        return [
+            _delivery(
+                self._app,
+                one,
+                "message",
+                due.conversation,
+                entry,
+                ttl,
+                self._facts.now,
+                replace(
+                    self._shown_of(due.conversation, entry, language_of(one.language), preview, count),
+                    token=self._make_token(self._app, due.user, one.id, due.conversation, entry),
+                ),
+            )
+            for one in self._facts.endpoints.get(due.user, ())
+        ]
+
+    def _notify_of(self, entry: int) -> Notify | None:
+        if entry not in self._notify:
+            self._notify[entry] = notify_in(self._entries[entry]) or None
+        return self._notify[entry]
+
+    def _shown_of(self, conversation: int, entry: int, language: str, preview: bool, count: int) -> Shown:
+        shown = self._shown.get((entry, language, preview, count))
+        if shown is None:
+            message = self._entries[entry]
+            account = self._accounts.get(message.sender)
+            name = account.nickname if account is not None and account.nickname else message.sender
+            author = Author(name, "" if account is None else account.avatar)
+            about, notify = self._conversations[conversation], self._notify_of(entry)
+            shown = shown_of(self._app, message, about, author, count, language, preview, notify)
+            self._shown[entry, language, preview, count] = shown
+        return shown
+
+
+def _end(app: str, due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
+    """A user is not notified. Their last notification is closed, unless it is to stay."""
+    if outcome == "stay":
+        decided.changed.append((due, replace(due, due=0)))
+        return
+    decided.ended.append(due)
+    if outcome == "close":
+        shown = closing(app, due.conversation)
+        decided.deliveries += [
+            _delivery(app, one, "close", due.conversation, due.notified, TTL_SECONDS, facts.now, shown)
+            for one in facts.endpoints.get(due.user, ())
+        ]
+
+
+def _delivery(
+    app: str,
+    endpoint: PushEndpoint,
+    kind: Kind,
+    conversation: int,
+    entry: int,
+    ttl: int,
+    now: int,
+    shown: Shown,
+) -> Delivery:
+    return Delivery(
+        0,
+        app,
+        endpoint.user,
+        endpoint.id,
+        host_of(endpoint.url),
+        kind,
+        conversation,
+        entry,
+        topic_of(app, conversation),
+        ttl,
+        now,
+        0,
+        now // 1000,
+        body_of(shown),
+    )

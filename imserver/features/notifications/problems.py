@@ -1,0 +1,20 @@
+"""HTTP problems of notifications."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imserver.errors import HttpProblem
+
+HTTP_NOTIFICATIONS_OFF: Final = HttpProblem(
+    403, "notifications_off", "This app sends no notifications (notify.enabled)."
+)
+HTTP_UNKNOWN_ENDPOINT: Final = HttpProblem(404, "unknown_endpoint", "The user has no such endpoint.")
+HTTP_UNKNOWN_NOTIFICATION: Final = HttpProblem(
+    404,
+    "unknown_notification",
+    "The token is wrong or expired, or its endpoint is gone.",
+)
+
+PROBLEMS: Final = (HTTP_NOTIFICATIONS_OFF, HTTP_UNKNOWN_ENDPOINT, HTTP_UNKNOWN_NOTIFICATION)
+"""All of them."""

@@ -1,0 +1,152 @@
+"""Notifications of what is not stored: pushes with ``notify`` to users who are offline, and tests."""
+
+from __future__ import annotations
+
+import logging
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from secrets import token_bytes
+from time import time
+from typing import Final
+
+from msgspec import Raw
+
+from imserver.errors import StorageUnavailable
+from imserver.features.notifications.content import (
+    TEXT_CHARACTERS,
+    body_of,
+    host_of,
+    in_words,
+    language_of,
+    ttl_of,
+    with_wishes,
+)
+from imserver.features.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
+from imserver.features.notifications.decisions import quiet_until
+from imserver.features.notifications.rows import NotificationRows
+from imserver.features.notifications.settings import AppNotifySettings
+from imserver.logging import RateLimitedLog
+from imserver.model import Event
+from imserver.notify import Notify, decode_notify
+
+log = logging.getLogger(__name__)
+_lost: Final = RateLimitedLog(log, "notifications of pushes were not stored: %s")
+
+TEST_TTL_SECONDS: Final = 600
+DATA_BYTES: Final = 1024
+"""Longest ``data`` of a push that is sent along: push services take 4096 bytes in all."""
+_TEST: Final = "test"
+
+
+class PushNotifications:
+    """Hears of pushes to users who are offline, and adds deliveries for those with endpoints.
+
+    ``wake`` says that there are new ones; ``rules`` are those of an app. A push without ``notify`` costs one
+    comparison, one to users without endpoints one query.
+    """
+
+    def __init__(
+        self,
+        rows: NotificationRows,
+        wake: Callable[[], object],
+        rules: Callable[[str], AppNotifySettings | None],
+    ) -> None:
+        self._rows = rows
+        self._wake = wake
+        self._rules = rules
+        self.lost = 0
+        """Users for whom the notification of a push could not be stored."""
+
+    def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
+        """(user, push) for users who are offline. Switches if a push has ``notify``. Never raises
+        StorageUnavailable: the push itself has been carried out."""
+        wanted = [
+            (user, event, notify)
+            for user, event in pushes
+            if event.notify and (notify := decode_notify(event.notify)) is not None
+        ]
+        rules = self._rules(app) if wanted else None
+        if rules is None or not rules.enabled:
+            return
+        try:
+            deliveries = self._deliveries(app, rules, wanted)
+            if deliveries:
+                self._rows.add_deliveries(deliveries)
+                self._wake()
+        except StorageUnavailable as error:
+            self.lost += len(wanted)
+            _lost(error)
+
+    def _deliveries(
+        self, app: str, rules: AppNotifySettings, wanted: Sequence[tuple[str, Event, Notify]]
+    ) -> list[Delivery]:
+        users = list(dict.fromkeys(user for user, _, _ in wanted))
+        endpoints = self._rows.endpoints(app, users)
+        if not endpoints:
+            return []
+        wishes = self._rows.wishes(app, list(endpoints))
+        now = time()
+        found: list[Delivery] = []
+        for user, event, notify in wanted:
+            wished = wishes.get(user, Wishes())
+            topic = topic_of_tag(app, notify.tag)
+            tag = notify.tag or event.id or topic
+            quiet = quiet_until(wished.quiet, int(now * 1000))
+            for endpoint in endpoints.get(user, ()):
+                if endpoint.enabled:
+                    preview = rules.preview and wished.preview
+                    shown = shown_of_push(event, notify, tag, endpoint.language, preview, now)
+                    found.append(_delivery(endpoint, topic, ttl_of(notify), shown, now, quiet))
+        return found
+
+
+def shown_of_push(event: Event, notify: Notify, tag: str, language: str, preview: bool, now: float) -> Shown:
+    """What the notification of a push shows. Fields that ``notify`` leaves out are made from the push.
+    ``preview`` False: texts are not shown."""
+    words = language_of(language)
+    text = event.text[:TEXT_CHARACTERS] if event.type == "text" else ""
+    shown = Shown(
+        "push",
+        tag,
+        event.sender or in_words(words, "app"),
+        text if preview else in_words(words, "hidden"),
+        time=int(now * 1000),
+        data=Raw(event.data) if preview and 0 < len(event.data) <= DATA_BYTES else None,
+    )
+    return with_wishes(shown, notify, preview)
+
+
+def topic_of_tag(app: str, tag: str) -> str:
+    """The topic of pushes with a tag, for push services; a new one for each push without."""
+    digest = sha256(f"{app}\0 {tag}".encode()).digest()[:24] if tag else token_bytes(24)
+    return urlsafe_b64encode(digest).decode()
+
+
+def delivery_of_test(endpoint: PushEndpoint, now: float) -> Delivery:
+    """A test, in the language of the endpoint. A later one replaces it. ``now``: Unix seconds."""
+    words = language_of(endpoint.language)
+    title, text = in_words(words, "test"), in_words(words, "test_text")
+    shown = Shown(_TEST, _TEST, title, text, time=int(now * 1000))
+    return _delivery(endpoint, _TEST, TEST_TTL_SECONDS, shown, now)
+
+
+def _delivery(
+    endpoint: PushEndpoint, topic: str, ttl: int, shown: Shown, now: float, next_try: int = 0
+) -> Delivery:
+    return Delivery(
+        0,
+        endpoint.app,
+        endpoint.user,
+        endpoint.id,
+        host_of(endpoint.url),
+        shown.kind,
+        0,
+        0,
+        topic,
+        ttl,
+        next_try or int(now * 1000),
+        0,
+        int(now),
+        body_of(shown),
+    )

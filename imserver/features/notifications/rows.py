@@ -1,0 +1,580 @@
+"""Notifications in the database.
+
+Each method is one transaction, may switch, and raises StorageUnavailable. Without a database there is
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
+from time import time
+from typing import Any, Final
+
+from msgspec import json
+
+from imserver.features.notifications.contract import (
+    LEVELS,
+    ConversationWish,
+    Delivery,
+    Due,
+    MailDue,
+    PushEndpoint,
+    Wishes,
+)
+from imserver.features.webhooks.event_rows import NewEvent, add_events
+from imserver.storage.statements import PooledStatements, Row, Statements, chunks, marks_of, text_of
+from imserver.storage.store import Store
+from imserver.streams.consumer import NotOwner
+
+LEASE: Final = " notifications"
+"""The name of the lease in the table of feeds, in place of an app. No app has it."""
+
+_AT_ONCE: Final = 200
+"""Rows in one statement."""
+_ENDPOINT: Final = "id, app, member, url, p256dh, auth, device, language, enabled, created"
+_DUE: Final = "member, conversation, entry_id, due, notified_id, notified_at"
+_DELIVERY: Final = (
+    "app, member, endpoint, host, kind, conversation, entry_id, topic, ttl, next_try, attempts, created, body"
+)
+_ROW: Final = "WHERE app = %s AND member = %s AND conversation = %s"
+_encode: Final = json.Encoder().encode
+_decode_wishes: Final = json.Decoder(Wishes).decode
+
+
+class NotificationRows:
+    """The rows of notifications in a store.
+
+    ``added`` is called with what :meth:`settle` has added to feeds: app → the id of its last event.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.added: Callable[[Mapping[str, int]], object] = lambda _heads: None
+
+    def _in(
+        self, statement: str, first: Sequence[Any], values: Iterable[Any], many: bool = False
+    ) -> list[Row]:
+        """As :meth:`Statements.query_in`, in a transaction that reads."""
+        nothing: list[Row] = []
+        names = list(dict.fromkeys(values))
+        return self._store.read_or(nothing, lambda sql: sql.query_in(statement, first, names, many))
+
+    # --- apps -----------------------------------------------------------------------------------------------
+
+    def apps(self) -> dict[str, int]:
+        """App in which somebody can be notified → its log was looked through up to this id."""
+        return {text_of(app): position for app, position in self._store.rows(_APPS)}
+
+    def next_dues(self) -> dict[str, int | None]:
+        """App in which somebody can be notified → when something is to be decided, Unix milliseconds."""
+        statement = (
+            "SELECT a.app, (SELECT min(d.due) FROM notify_due d WHERE d.app = a.app AND d.due > 0) "
+            "FROM notify_app a"
+        )
+        return {text_of(app): due for app, due in self._store.rows(statement)}
+
+    def follow(self, app: str) -> None:
+        """Notify in this app from the end of its log on, unless that is done already."""
+        self._store.write(lambda sql: _follow(sql, app))
+
+    def advance(
+        self, app: str, position: int, dues: Sequence[Due], again_ms: int = 0, owner: str = ""
+    ) -> None:
+        """The log was looked through up to ``position``, and these users may have to be notified.
+
+        A row whose time is set stays. A user who was notified of the conversation before is notified again
+        ``again_ms`` after that at the earliest. ``owner``: who must have the lease (``""``: anybody). Raises
+        NotOwner.
+        """
+
+        def work(sql: PooledStatements) -> None:
+            _check_owner(sql, owner)
+            statement = "UPDATE notify_app SET entry_id = %s WHERE app = %s AND entry_id < %s"
+            sql.execute(statement, (position, app, position))
+            known = _known(sql, app, dues)
+            new, again = [], []
+            for one in dues:
+                row = known.get((one.user, one.conversation))
+                if row is None:
+                    new.append((app, one.user, one.conversation, one.entry, one.due, 0, 0))
+                elif not row.due:
+                    due = max(one.due, row.notified_at + again_ms)
+                    again.append((one.entry, due, app, one.user, one.conversation))
+            sql.insert_new("notify_due", f"app, {_DUE}", new)
+            sql.execute_many(f"UPDATE notify_due SET entry_id = %s, due = %s {_ROW}", again)
+
+        self._store.write_or(None, work)
+
+    # --- endpoints ------------------------------------------------------------------------------------------
+
+    def add_endpoint(self, new: PushEndpoint, most: int) -> PushEndpoint:
+        """Store an endpoint, and follow its app; returns it with its id.
+
+        One with the same URL is replaced, also of another user of the app. The oldest ones of the user beyond
+        ``most`` are removed.
+        """
+        digest = sha256(new.url.encode()).hexdigest()
+        created = new.created or int(time())
+
+        def work(sql: PooledStatements) -> int:
+            _follow(sql, new.app)
+            statement = "SELECT id, member FROM notify_endpoint WHERE app = %s AND digest = %s"
+            rows = sql.query(f"{statement}{sql.for_update}", (new.app, digest))
+            if rows and text_of(rows[0][1]) == new.user:
+                sql.execute(
+                    "UPDATE notify_endpoint SET p256dh = %s, auth = %s, device = %s, language = %s, "
+                    "enabled = %s, created = %s WHERE id = %s",
+                    (
+                        new.p256dh,
+                        new.auth,
+                        new.device,
+                        new.language,
+                        int(new.enabled),
+                        created,
+                        rows[0][0],
+                    ),
+                )
+                return int(rows[0][0])
+            _remove(sql, [row[0] for row in rows])
+            id = sql.insert(
+                "INSERT INTO notify_endpoint (app, member, digest, url, p256dh, auth, device, language, "
+                f"enabled, created) VALUES {marks_of(10)}",
+                (
+                    new.app,
+                    new.user,
+                    digest,
+                    new.url.encode(),
+                    new.p256dh,
+                    new.auth,
+                    new.device,
+                    new.language,
+                    int(new.enabled),
+                    created,
+                ),
+            )
+            mine = "SELECT id FROM notify_endpoint WHERE app = %s AND member = %s ORDER BY id"
+            ids = [row[0] for row in sql.query(mine, (new.app, new.user))]
+            _remove(sql, ids[:-most] if most else ids)
+            return id
+
+        id = self._store.write(work)
+        return PushEndpoint(
+            id,
+            new.app,
+            new.user,
+            new.url,
+            new.p256dh,
+            new.auth,
+            new.device,
+            new.language,
+            new.enabled,
+            created,
+        )
+
+    def endpoints(self, app: str, users: Sequence[str]) -> dict[str, list[PushEndpoint]]:
+        """User → their endpoints, the oldest one first; without users who have none."""
+        statement = f"SELECT {_ENDPOINT} FROM notify_endpoint WHERE app = %s AND member IN {{}}"
+        found: dict[str, list[PushEndpoint]] = {}
+        for row in sorted(self._in(statement, (app,), users, many=True)):
+            endpoint = _endpoint(row)
+            found.setdefault(endpoint.user, []).append(endpoint)
+        return found
+
+    def endpoints_by_id(self, ids: Sequence[int]) -> dict[int, PushEndpoint]:
+        """Id → the endpoint, as far as it exists."""
+        statement = f"SELECT {_ENDPOINT} FROM notify_endpoint WHERE id IN {{}}"
+        return {row[0]: _endpoint(row) for row in self._in(statement, (), ids)}
+
+    def set_enabled(self, app: str, user: str, id: int, enabled: bool) -> bool:
+        """Switch an endpoint of a user on or off; False: there is none with this id. What waits to be sent to
+        one that is off is removed."""
+
+        def work(sql: PooledStatements) -> bool:
+            if not _is_of(sql, app, user, id):
+                return False
+            sql.execute("UPDATE notify_endpoint SET enabled = %s WHERE id = %s", (int(enabled), id))
+            if not enabled:
+                sql.execute("DELETE FROM notify_delivery WHERE endpoint = %s", (id,))
+            return True
+
+        return self._store.write_or(False, work)
+
+    def remove_endpoint(self, app: str, user: str, id: int) -> bool:
+        """Remove an endpoint of a user, and what waits to be sent to it; False: there is none with this
+        id."""
+
+        def work(sql: PooledStatements) -> bool:
+            if not _is_of(sql, app, user, id):
+                return False
+            _remove(sql, [id])
+            return True
+
+        return self._store.write_or(False, work)
+
+    # --- wishes ---------------------------------------------------------------------------------------------
+
+    def wishes(self, app: str, users: Sequence[str]) -> dict[str, Wishes]:
+        """User → their wishes; without users who have none."""
+        statement = "SELECT member, wishes FROM notify_person WHERE app = %s AND member IN {}"
+        rows = self._in(statement, (app,), users)
+        return {text_of(user): _decode_wishes(bytes(wishes)) for user, wishes in rows}
+
+    def set_wishes(self, app: str, user: str, wishes: Wishes) -> None:
+        """Store the wishes of a user. With mail, follow the app; without, no mail is due any more."""
+        mail = int(wishes.mail != "never")
+        text = _encode(wishes)
+
+        def work(sql: PooledStatements) -> None:
+            if mail:
+                _follow(sql, app)
+            columns = "app, member, wishes, mail, mail_due, mailed, mailed_id, mailed_marks"
+            sql.insert_new("notify_person", columns, [(app, user, text, mail, 0, 0, 0, 0)])
+            sql.execute(
+                f"UPDATE notify_person SET wishes = %s, mail = %s{'' if mail else ', mail_due = 0'} "
+                "WHERE app = %s AND member = %s",
+                (text, mail, app, user),
+            )
+
+        self._store.write(work)
+
+    def conversation_wishes(
+        self, app: str, conversation: int, users: Sequence[str]
+    ) -> dict[str, ConversationWish]:
+        """User → their wish for a conversation; without users who have none."""
+        found = self.all_conversation_wishes(app, {conversation: users})
+        return {user: wish for (user, _), wish in found.items()}
+
+    def all_conversation_wishes(
+        self, app: str, users: Mapping[int, Sequence[str]]
+    ) -> dict[tuple[str, int], ConversationWish]:
+        """(user, conversation) → the wish, for these users of each conversation; without those who have
+        none."""
+        statement = (
+            "SELECT member, conversation, level, muted_until FROM notify_conversation "
+            "WHERE app = %s AND conversation = %s AND member IN {}"
+        )
+
+        def work(sql: Statements) -> list[Row]:
+            return [
+                row
+                for conversation, some in users.items()
+                for row in sql.query_in(statement, (app, conversation), list(dict.fromkeys(some)))
+            ]
+
+        nothing: list[Row] = []
+        return {(text_of(row[0]), row[1]): _wish(row[1:]) for row in self._store.read_or(nothing, work)}
+
+    def conversation_wishes_of(self, app: str, user: str) -> list[ConversationWish]:
+        """The wishes of a user for conversations, ordered by conversation."""
+        statement = (
+            "SELECT conversation, level, muted_until FROM notify_conversation WHERE app = %s AND member = %s "
+            "ORDER BY conversation"
+        )
+        return list(map(_wish, self._store.rows(statement, (app, user))))
+
+    def set_conversation_wish(self, app: str, user: str, wish: ConversationWish) -> None:
+        """Store a wish for a conversation. That of a user who wishes nothing special is removed."""
+        key = (app, user, wish.conversation)
+        values = (LEVELS.index(wish.level), wish.muted_until)
+
+        def work(sql: PooledStatements) -> None:
+            if values == (0, 0):
+                sql.execute(f"DELETE FROM notify_conversation {_ROW}", key)
+                return
+            columns = "app, member, conversation, level, muted_until"
+            sql.insert_new("notify_conversation", columns, [(*key, *values)])
+            sql.execute(
+                f"UPDATE notify_conversation SET level = %s, muted_until = %s {_ROW}", (*values, *key)
+            )
+
+        self._store.write(work)
+
+    # --- dues -----------------------------------------------------------------------------------------------
+
+    def reachable(self, app: str, users: Sequence[str]) -> set[str]:
+        """The users among these who have an enabled endpoint, or get mail."""
+        names = list(dict.fromkeys(users))
+
+        def work(sql: Statements) -> list[Row]:
+            statement = "SELECT member FROM notify_endpoint WHERE app = %s AND enabled = 1 AND member IN {}"
+            found = sql.query_in(statement, (app,), names)
+            missing = sorted({*names} - {text_of(row[0]) for row in found})
+            statement = "SELECT member FROM notify_person WHERE app = %s AND mail = 1 AND member IN {}"
+            return found + sql.query_in(statement, (app,), missing)
+
+        nothing: list[Row] = []
+        return {text_of(row[0]) for row in self._store.read_or(nothing, work)}
+
+    def due(self, app: str, now_ms: int, limit: int) -> tuple[list[Due], int | None]:
+        """What is to be decided now, and when (Unix milliseconds; None: never) the next one is."""
+        statement = f"SELECT {_DUE} FROM notify_due WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
+        found = [_due(row) for row in self._store.rows(statement, (app, limit + 1))]
+        due = [one for one in found[:limit] if one.due <= now_ms]
+        return due, found[len(due)].due if len(found) > len(due) else None
+
+    def read_elsewhere(self, app: str, pairs: Iterable[tuple[str, int]]) -> int:
+        """These (user, conversation) were read, at least in part. Those of which the user was notified are
+        decided anew, at once. Returns their number."""
+        now = int(time() * 1000)
+        # ``entry_id`` 0: the time of newer messages has not come by this.
+        statement = f"UPDATE notify_due SET entry_id = 0, due = %s {_ROW} AND notified_id > 0"
+
+        def work(sql: PooledStatements) -> int:
+            return sum(
+                sql.execute(statement, (now, app, user, conversation))
+                for user, conversation in sorted(set(pairs))
+            )
+
+        return self._store.write_or(0, work)
+
+    def decide(
+        self,
+        app: str,
+        ended: Sequence[Due],
+        changed: Sequence[tuple[Due, Due]],
+        deliveries: Sequence[Delivery],
+        mail: Mapping[str, int],
+        owner: str = "",
+    ) -> None:
+        """Store what was decided about dues, which are as :meth:`due` returned them.
+
+        The rows of ``ended`` go. ``changed``: rows as they were, and as they are now. What was read
+        elsewhere meanwhile stays to be decided. ``deliveries`` replace those to the same endpoint with the
+        same topic. ``mail``: user → when a mail may be needed, unless one is due earlier. ``owner``: as in
+        :meth:`advance`.
+        """
+
+        def work(sql: PooledStatements) -> None:
+            _check_owner(sql, owner)
+            sql.execute_many(
+                f"DELETE FROM notify_due {_ROW} AND due = %s",
+                [(app, one.user, one.conversation, one.due) for one in ended],
+            )
+            # ``due`` is set first: MySQL goes on with the new values.
+            sql.execute_many(
+                f"UPDATE notify_due SET due = CASE WHEN due = %s THEN %s ELSE due END, entry_id = %s, "
+                f"notified_id = %s, notified_at = %s {_ROW}",
+                [
+                    (
+                        old.due,
+                        new.due,
+                        new.entry,
+                        new.notified,
+                        new.notified_at,
+                        app,
+                        new.user,
+                        new.conversation,
+                    )
+                    for old, new in changed
+                ],
+            )
+            _add_deliveries(sql, deliveries)
+            sql.execute_many(
+                # One that stays is changed, too: set_mailed() sees that more is to be mailed.
+                "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 OR mail_due > %s THEN %s "
+                "ELSE mail_due + 1 END WHERE app = %s AND member = %s AND mail = 1",
+                [(due, due, app, user) for user, due in sorted(mail.items())],
+            )
+
+        self._store.write_or(None, work)
+
+    # --- deliveries -----------------------------------------------------------------------------------------
+
+    def add_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        """Add what is not of stored messages. It replaces what waits for the same endpoint with the same
+        topic."""
+        self._store.write(lambda sql: _add_deliveries(sql, deliveries))
+
+    def hosts(self, now_ms: int) -> dict[str, int]:
+        """Host for which something waits → when the first of it is to be sent, Unix milliseconds, at least
+        ``now_ms``."""
+        rows = self._store.rows("SELECT host, min(next_try) FROM notify_delivery GROUP BY host")
+        return {text_of(host): max(next_try, now_ms) for host, next_try in rows}
+
+    def deliveries(self, host: str, now_ms: int, limit: int) -> list[Delivery]:
+        """What is to be sent to a host now."""
+        statement = (
+            f"SELECT id, {_DELIVERY} FROM notify_delivery WHERE host = %s AND next_try <= %s "
+            "ORDER BY next_try, id LIMIT %s"
+        )
+        return list(map(_delivery, self._store.rows(statement, (host, now_ms, limit))))
+
+    def settle(
+        self,
+        done: Sequence[int],
+        gone: Sequence[int],
+        retry: Sequence[tuple[int, int]],
+        events: Sequence[NewEvent],
+    ) -> None:
+        """Store what became of deliveries: those of ``done`` go, and the endpoints of ``gone`` with all that
+        waits for them. ``retry``: (id, when to try again, Unix milliseconds). ``events`` are added to the
+        feeds of their apps."""
+
+        def work(sql: PooledStatements) -> dict[str, int]:
+            for some in chunks(sorted(set(done)), _AT_ONCE):
+                sql.execute(f"DELETE FROM notify_delivery WHERE id IN {marks_of(len(some))}", some)
+            sql.execute_many(
+                "UPDATE notify_delivery SET next_try = %s, attempts = attempts + 1 WHERE id = %s",
+                [(next_try, id) for id, next_try in retry],
+            )
+            _remove(sql, sorted(set(gone)))
+            return add_events(sql, events)
+
+        nothing: dict[str, int] = {}
+        if heads := self._store.write_or(nothing, work):
+            self.added(heads)
+
+    # --- mail -----------------------------------------------------------------------------------------------
+
+    def mails_due(self, app: str, now_ms: int, limit: int) -> tuple[list[MailDue], int | None]:
+        """The users who may need a mail now, and when (Unix milliseconds; None: never) the next one may."""
+        statement = (
+            "SELECT member, mail_due, mailed, mailed_id, mailed_marks FROM notify_person "
+            "WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
+        )
+        found = [MailDue(text_of(row[0]), *row[1:]) for row in self._store.rows(statement, (app, limit + 1))]
+        due = [one for one in found[:limit] if one.due <= now_ms]
+        return due, found[len(due)].due if len(found) > len(due) else None
+
+    def set_mailed(
+        self,
+        app: str,
+        before: MailDue,
+        after: MailDue,
+        meanwhile_ms: int,
+        events: Sequence[NewEvent] = (),
+    ) -> None:
+        """Store ``after`` in place of ``before``, which is as :meth:`mails_due` returned it.
+
+        If more was to be mailed meanwhile, the next mail is due at ``meanwhile_ms``. ``events`` are added to
+        the feed of the app.
+        """
+        statement = (
+            "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 THEN 0 WHEN mail_due = %s THEN %s "
+            "ELSE %s END, mailed = %s, mailed_id = %s, mailed_marks = %s WHERE app = %s AND member = %s"
+        )
+        last = after.mailed, after.entry, after.marks
+        values = (before.due, after.due, meanwhile_ms, *last, app, before.user)
+
+        def work(sql: PooledStatements) -> dict[str, int]:
+            sql.execute(statement, values)
+            return add_events(sql, events)
+
+        nothing: dict[str, int] = {}
+        if heads := self._store.write_or(nothing, work):
+            self.added(heads)
+
+
+_APPS: Final = "SELECT app, entry_id FROM notify_app"
+
+
+def _check_owner(sql: Statements, owner: str) -> None:
+    statement = "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s"
+    if owner and not sql.query(statement, (LEASE, owner)):
+        raise NotOwner(LEASE)
+
+
+def _follow(sql: Statements, app: str) -> None:
+    if not sql.query("SELECT 1 FROM notify_app WHERE app = %s", (app,)):
+        rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
+        sql.insert_new("notify_app", "app, entry_id", [(app, rows[0][0] if rows else 0)])
+
+
+def _known(sql: Statements, app: str, dues: Sequence[Due]) -> dict[tuple[str, int], Due]:
+    """(user, conversation) → the row that there is."""
+    by_conversation: dict[int, dict[str, None]] = {}
+    for one in dues:
+        by_conversation.setdefault(one.conversation, {})[one.user] = None
+    statement = f"SELECT {_DUE} FROM notify_due WHERE app = %s AND conversation = %s AND member IN {{}}"
+    return {
+        (row.user, row.conversation): row
+        for conversation, users in sorted(by_conversation.items())
+        for row in map(_due, sql.query_in(statement, (app, conversation), list(users)))
+    }
+
+
+def _is_of(sql: PooledStatements, app: str, user: str, id: int) -> bool:
+    """Whether an endpoint is one of this user. Locks it."""
+    statement = "SELECT 1 FROM notify_endpoint WHERE id = %s AND app = %s AND member = %s"
+    return bool(sql.query(f"{statement}{sql.for_update}", (id, app, user)))
+
+
+def _remove(sql: Statements, endpoints: Sequence[int]) -> None:
+    for some in chunks(endpoints, _AT_ONCE):
+        sql.execute(f"DELETE FROM notify_delivery WHERE endpoint IN {marks_of(len(some))}", some)
+        sql.execute(f"DELETE FROM notify_endpoint WHERE id IN {marks_of(len(some))}", some)
+
+
+def _add_deliveries(sql: PooledStatements, deliveries: Sequence[Delivery]) -> None:
+    keys = sorted({(one.endpoint, one.topic) for one in deliveries if one.topic})
+    sql.execute_many("DELETE FROM notify_delivery WHERE endpoint = %s AND topic = %s", keys)
+    sql.execute_many(
+        f"INSERT INTO notify_delivery ({_DELIVERY}) VALUES {marks_of(13)}",
+        [
+            (
+                one.app,
+                one.user,
+                one.endpoint,
+                one.host,
+                one.kind,
+                one.conversation,
+                one.entry,
+                one.topic,
+                one.ttl,
+                one.next_try,
+                one.attempts,
+                one.created,
+                one.body,
+            )
+            for one in deliveries
+        ],
+    )
+
+
+def _endpoint(row: Row) -> PushEndpoint:
+    id, app, user, url, p256dh, auth, device, language, enabled, created = row
+    return PushEndpoint(
+        id,
+        text_of(app),
+        text_of(user),
+        bytes(url).decode(),
+        text_of(p256dh),
+        text_of(auth),
+        text_of(device),
+        text_of(language),
+        bool(enabled),
+        created,
+    )
+
+
+def _wish(row: Row) -> ConversationWish:
+    conversation, level, muted_until = row
+    return ConversationWish(conversation, LEVELS[level], muted_until)
+
+
+def _due(row: Row) -> Due:
+    user, conversation, entry, due, notified, notified_at = row
+    return Due(text_of(user), conversation, entry, due, notified, notified_at)
+
+
+def _delivery(row: Row) -> Delivery:
+    id, app, user, endpoint, host, kind, conversation, entry, topic, *numbers, body = row
+    ttl, next_try, attempts, created = numbers
+    kind_of: Any = text_of(kind)
+    return Delivery(
+        id,
+        text_of(app),
+        text_of(user),
+        endpoint,
+        text_of(host),
+        kind_of,
+        conversation,
+        entry,
+        text_of(topic),
+        ttl,
+        next_try,
+        attempts,
+        created,
+        bytes(body),
+    )

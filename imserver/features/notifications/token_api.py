@@ -1,0 +1,259 @@
+"""What the holder of a token may do without another credential: act on a notification, end mails."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+from typing import Annotated, Final, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.api.v1 import messages
+from imserver.api.v1.messages import MessageApi, SendRequest, message_api
+from imserver.auth.principal import ANYONE, Principal
+from imserver.auth.tenants import Tenants
+from imserver.core.core import Core
+from imserver.features.notifications.api import CHAPTER
+from imserver.features.notifications.contract import Wishes
+from imserver.features.notifications.parts import NotificationParts, notifications_of
+from imserver.features.notifications.problems import HTTP_UNKNOWN_NOTIFICATION
+from imserver.features.notifications.tokens import (
+    MAX_TOKEN_CHARACTERS,
+    ActionToken,
+    BadActionToken,
+    MailToken,
+)
+from imserver.http.call import Api, Call, reply
+from imserver.http.field import about
+from imserver.http.operation import Resource, refuse
+from imserver.http.reply import ApiProblem
+from imserver.sessions.sessions import Sessions
+from imserver.transport.exchange import HttpResponse
+
+_ID_BYTES: Final = 18
+_HTML: Final = "text/html; charset=utf-8"
+
+Token = Annotated[
+    str,
+    about(
+        "The `token` of the notification. It proves who acts, so the request needs no other credential.",
+        min_length=1,
+        max_length=MAX_TOKEN_CHARACTERS,
+    ),
+]
+
+
+ReplyText = Annotated[str, about("With `reply`: the text.", min_length=1)]
+
+
+class ActRequest(Struct, forbid_unknown_fields=True):
+    """The token of a notification, and what to do."""
+
+    token: Token
+    action: Annotated[
+        Literal["read", "reply"],
+        about("`read`: mark the conversation as read up to the message. `reply`: send `text`, too."),
+    ]
+    text: ReplyText | UnsetType = UNSET
+
+
+class ActAnswer(Struct):
+    """Done."""
+
+    conversation: Annotated[int, about("The conversation.")]
+    read: Annotated[int, about("The last message that was read.")]
+    id: Annotated[int, about("The id of the reply; 0: none was sent.")]
+
+
+class MailsQuery(Struct, forbid_unknown_fields=True):
+    """The token of a mail."""
+
+    token: Annotated[str, about("The token in the link of the mail.", max_length=MAX_TOKEN_CHARACTERS)]
+
+
+class MailsEnded(Struct):
+    """The user gets no mails any more."""
+
+    unsubscribed: bool
+
+
+class TokenApi(Struct, frozen=True):
+    """The services that the routes use."""
+
+    parts: NotificationParts
+    tenants: Tenants
+    sessions: Sessions
+    messages: MessageApi
+
+    def let_act(self, app: str, user: str, call: Call) -> None:
+        """Let a user act who is proved by a token. The request counts as one of the user.
+
+        Raises ApiProblem.
+        """
+        if self.tenants.find(app) is None:
+            raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
+        call.app, call.user = app, user
+        call.principal = Principal("session", apps=frozenset({app}), user=user)
+        self.messages.rates.require(call.principal, call.request.host)
+
+
+def _service(core: Core, api: Api) -> TokenApi:
+    return TokenApi(notifications_of(core), core.tenants, core.sessions, message_api(core, api))
+
+
+routes = Resource(
+    "notifications",
+    service=_service,
+    chapter=CHAPTER,
+    hot=True,
+    refusals={BadActionToken: refuse(HTTP_UNKNOWN_NOTIFICATION)},
+)
+
+
+@routes.post(
+    "/notifications/act",
+    ANYONE,
+    problems=(
+        HTTP_UNKNOWN_NOTIFICATION,
+        errors.HTTP_BANNED,
+        errors.HTTP_UNKNOWN_CONVERSATION,
+        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.HTTP_MUTED,
+        errors.HTTP_NOT_ALLOWED,
+        errors.HTTP_REJECTED,
+        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.HTTP_REVIEW_UNAVAILABLE,
+        errors.HTTP_STORAGE_UNAVAILABLE,
+    ),
+    example={"token": "c2lnbmF0dXJl…", "action": "reply", "text": "on my way"},
+    answer_example=ActAnswer(1, 7, 9),
+)
+def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
+    """Act on a notification.
+
+    Its token is valid as long as the notification, at most a week, and as long as the endpoint that got it
+    exists. Of one token only the first reply is sent; a repeated one gets the answer of the first.
+    """
+    token = api.parts.tokens.read(request.token)
+    api.let_act(token.app, token.user, call)
+    if api.sessions.is_banned(token.app, token.user):
+        raise ApiProblem(errors.HTTP_BANNED)
+    endpoint = api.parts.rows.endpoints_by_id([token.endpoint]).get(token.endpoint)
+    if endpoint is None or (endpoint.app, endpoint.user) != (token.app, token.user):
+        raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
+    id = 0
+    if request.action == "reply":
+        if request.text is UNSET or not request.text.strip():
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: give the text of the reply")
+        sent = SendRequest(conversation=token.conversation, text=request.text, client_msg_id=_name_of(token))
+        id = messages.send(api.messages, call, sent).id
+    elif request.text is not UNSET:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: only with `reply`")
+    receipts = api.messages.receipts
+    result = receipts.note(token.app, token.user, token.conversation, read=token.entry)
+    if result is None:
+        raise ApiProblem(errors.HTTP_UNKNOWN_CONVERSATION)
+    return ActAnswer(token.conversation, result.receipt.read, id)
+
+
+def _name_of(token: ActionToken) -> str:
+    """The ``client_msg_id`` of the reply with a token."""
+    named = f"{token.endpoint} {token.conversation} {token.entry} {token.expires}"
+    return f"notified-{urlsafe_b64encode(sha256(named.encode()).digest()[:_ID_BYTES]).decode()}"
+
+
+# --- the end of mails ---------------------------------------------------------------------------------------
+
+_WORDS: Final = {
+    "en": {
+        "title": "E-mail notifications",
+        "question": "Get no more mails about unread messages?",
+        "button": "Unsubscribe",
+        "done": "You get no more mails about unread messages.",
+    },
+    "zh": {
+        "title": "邮件通知",
+        "question": "不再接收未读消息的邮件？",
+        "button": "退订",
+        "done": "您不会再收到未读消息的邮件。",
+    },
+}
+_PAGE: Final = """<!DOCTYPE html>
+<html lang="{language}"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"></head>
+<body><main><h1>{title}</h1><p>{text}</p>{form}</main></body></html>
+"""
+_FORM: Final = '<form method="post"><button>{button}</button></form>'
+_PAGE_HEADERS: Final = (
+    ("Cache-Control", "no-store"),
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+
+
+@routes.get(
+    "/notifications/unsubscribe",
+    ANYONE,
+    query=MailsQuery,
+    content_type="text/html",
+    problems=(HTTP_UNKNOWN_NOTIFICATION, errors.HTTP_TOO_MANY_REQUESTS),
+    example={"token": "c2lnbmF0dXJl…"},
+)
+def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
+    """Show the page that ends mails.
+
+    The link in a mail leads here. Nothing changes, because programs that look for viruses open links, too.
+    """
+    _, wished = _of_mail(api, call)
+    return _page(call, wished, "question")
+
+
+@routes.post(
+    "/notifications/unsubscribe",
+    ANYONE,
+    query=MailsQuery,
+    answer=MailsEnded,
+    problems=(
+        HTTP_UNKNOWN_NOTIFICATION,
+        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.HTTP_STORAGE_UNAVAILABLE,
+    ),
+    example={"token": "c2lnbmF0dXJl…"},
+    answer_example=MailsEnded(True),
+)
+def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
+    """End the mails to a user.
+
+    Mail programs call it with one click (RFC 8058), so the body is ignored. A browser gets a page.
+    """
+    token, wished = _of_mail(api, call)
+    if wished.mail != "never":
+        api.parts.rows.set_wishes(token.app, token.user, replace(wished, mail="never"))
+    if "text/html" in call.request.headers.get("accept", ""):
+        return _page(call, wished, "done")
+    return reply(call, MailsEnded(True))
+
+
+def _of_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
+    """The token of a mail, and what its user wishes. Raises ApiProblem."""
+    try:
+        token = api.parts.tokens.read_mail(call.input.token)
+    except BadActionToken:
+        raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION) from None
+    api.let_act(token.app, token.user, call)
+    return token, api.parts.rows.wishes(token.app, [token.user]).get(token.user, Wishes())
+
+
+def _page(call: Call, wished: Wishes, content: Literal["question", "done"]) -> HttpResponse:
+    language = "zh" if wished.language.lower().startswith("zh") else "en"
+    words = _WORDS[language]
+    form = _FORM.format(button=words["button"]) if content == "question" else ""
+    page = _PAGE.format(language=language, title=words["title"], text=words[content], form=form)
+    headers = (*_PAGE_HEADERS, ("X-Request-Id", call.request.id))
+    return HttpResponse(200, page.encode(), _HTML, headers, page=True)

@@ -1,0 +1,114 @@
+"""Tokens of notifications and of mails: who holds one may do this one thing, without another credential."""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from time import time
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from imserver.errors import ImserverError
+
+MAX_TOKEN_SECONDS: Final = 7 * 86_400
+"""The longest time for which the token of a notification is valid."""
+MAX_TOKEN_CHARACTERS: Final = 1000
+MIN_TOKEN_SECONDS: Final = 86_400
+"""A notification may be shown for longer than push services hold it."""
+_SIGNATURE_BYTES: Final = 16
+_HASH: Final = "sha256"
+
+
+class BadActionToken(ImserverError):
+    """The token was not made here, or its time is over."""
+
+
+class ActionToken(Struct, frozen=True, array_like=True):
+    """The token of a notification: ``user`` may mark ``conversation`` as read up to ``entry``, and reply.
+
+    ``endpoint``: the id of the device that got it. ``expires``: Unix seconds.
+    """
+
+    kind: Literal["act"]
+    app: str
+    user: str
+    endpoint: int
+    conversation: int
+    entry: int
+    expires: int
+
+
+class MailToken(Struct, frozen=True, array_like=True):
+    """The token of a mail: whoever has it may end the mails to ``user``. It does not expire."""
+
+    kind: Literal["mail"]
+    app: str
+    user: str
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_action: Final = msgspec.msgpack.Decoder(ActionToken).decode
+_decode_mail: Final = msgspec.msgpack.Decoder(MailToken).decode
+
+
+class ActionTokens:
+    """Makes and reads tokens, signed with ``key``. Never switches."""
+
+    def __init__(self, key: bytes, clock: Callable[[], float] = time) -> None:
+        self._key = key
+        self._clock = clock
+
+    def make(
+        self,
+        app: str,
+        user: str,
+        endpoint: int,
+        conversation: int,
+        entry: int,
+        seconds: float = MAX_TOKEN_SECONDS,
+    ) -> str:
+        """The token of a notification to an endpoint. ``seconds``: how long push services hold it. The token
+        is valid as long, but at least a day and at most a week."""
+        expires = int(self._clock() + min(max(seconds, MIN_TOKEN_SECONDS), MAX_TOKEN_SECONDS))
+        return self._signed(ActionToken("act", app, user, endpoint, conversation, entry, expires))
+
+    def read(self, token: str) -> ActionToken:
+        """What a token of a notification allows. Raises BadActionToken."""
+        try:
+            found = _decode_action(self._content(token))
+        except ValueError:
+            raise BadActionToken("this is no token of a notification") from None
+        if found.expires <= self._clock():
+            raise BadActionToken("the token has expired")
+        return found
+
+    def make_mail(self, app: str, user: str) -> str:
+        """The token with which a user ends the mails of an app."""
+        return self._signed(MailToken("mail", app, user))
+
+    def read_mail(self, token: str) -> MailToken:
+        """What a token of a mail allows. Raises BadActionToken."""
+        try:
+            return _decode_mail(self._content(token))
+        except ValueError:
+            raise BadActionToken("this is no token of a mail") from None
+
+    def _signed(self, content: ActionToken | MailToken) -> str:
+        encoded = _encode(content)
+        return urlsafe_b64encode(self._signature(encoded) + encoded).rstrip(b"=").decode()
+
+    def _content(self, token: str) -> bytes:
+        """The signed content of a token. Raises BadActionToken, and ValueError for what is no base64url."""
+        if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+            raise BadActionToken("this is no token")
+        signed = urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        signature, content = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
+        if not hmac.compare_digest(signature, self._signature(content)):
+            raise BadActionToken("this is no token of this server")
+        return content
+
+    def _signature(self, content: bytes) -> bytes:
+        return hmac.digest(self._key, content, _HASH)[:_SIGNATURE_BYTES]

@@ -1,0 +1,281 @@
+"""Web Push: encrypts a notification for a device, and hands it to the push service of its endpoint.
+
+RFC 8030 (requests), RFC 8291 (encryption) and RFC 8292 (VAPID: the signed token by which a push service knows
+this server). The endpoints of UnifiedPush take the same requests.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from time import time
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from imserver.features.notifications.contract import PushEndpoint, Shown
+from imserver.features.notifications.settings import P256_ORDER, NotificationSettings
+from imserver.transport.outgoing import USER_AGENT, Unreachable
+from imserver.transport.public_requests import PublicRequests
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+BODY_BYTES: Final = 4096
+"""Longest encrypted body that every push service takes (RFC 8030, section 7.2; UnifiedPush)."""
+_OVERHEAD_BYTES: Final = 86 + 1 + 16
+"""Header with the sender's key, delimiter and tag of the only record."""
+PLAIN_BYTES: Final = BODY_BYTES - _OVERHEAD_BYTES
+SEND_SECONDS: Final = 10.0
+ANSWER_BYTES: Final = 16384
+TOKEN_SECONDS: Final = 12 * 3600
+"""How long a token is valid; push services refuse those of more than a day."""
+_RENEW_SECONDS: Final = 3600
+_MOST_TOKENS: Final = 1024
+_POINT_BYTES: Final = 65
+_AUTH_BYTES: Final = 16
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_CUT: Final[tuple[str, ...]] = ("body", "data", "icon", "actions", "url", "title")
+"""What is left out of a notification that is too long: in this order, texts only as far as needed."""
+_TEXTS: Final = ("body", "title")
+
+_BASE64: Final = re.compile("[A-Za-z0-9_+/-]{1,90}={0,2}")
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Shown).decode
+
+Outcome = Literal["taken", "gone", "later", "refused"]
+"""``gone``: the endpoint does not exist any more. ``later``: the same notification may be sent again.
+``refused``: it never will be taken."""
+
+
+class PushResult(Struct, frozen=True):
+    """What a push service has answered.
+
+    ``status``: of HTTP; 0: there was no answer. ``retry_after``: seconds for which it wants no request; None:
+    it has not said. ``problem`` is for log lines.
+    """
+
+    outcome: Outcome
+    status: int = 0
+    retry_after: float | None = None
+    problem: str = ""
+
+
+def from_base64url(text: str) -> bytes:
+    """The bytes of base64url, also with padding or in the standard alphabet. Raises ValueError."""
+    # What is no base64 is left out, so lengths have to be checked. Padding that is too long is ignored.
+    return a2b_base64(text.encode().translate(_STANDARD) + b"==")
+
+
+def _checked(text: str) -> bytes:
+    """The bytes of base64url; ``b""`` if the text is none."""
+    try:
+        return from_base64url(text) if _BASE64.fullmatch(text) else b""
+    except ValueError:
+        return b""
+
+
+def _is_point(text: str) -> bool:
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+
+    point = _checked(text)
+    try:
+        EllipticCurvePublicKey.from_encoded_point(SECP256R1(), point)
+    except ValueError:
+        return False
+    return len(point) == _POINT_BYTES
+
+
+def to_base64url(content: bytes) -> str:
+    """base64url without padding."""
+    return urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
+    """Encrypt a body for an endpoint, with a key that is used once. Raises ValueError for keys of an endpoint
+    that are none."""
+    # Loaded here: a node without endpoints does not need it.
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+
+    return _encrypt(endpoint, body, generate_private_key(SECP256R1()))
+
+
+def _encrypt(
+    endpoint: PushEndpoint, body: bytes, key: EllipticCurvePrivateKey, salt: bytes | None = None
+) -> bytes:
+    import http_ece
+
+    content: bytes = http_ece.encrypt(
+        body,
+        salt=salt,
+        private_key=key,
+        dh=from_base64url(endpoint.p256dh),
+        auth_secret=from_base64url(endpoint.auth),
+        rs=BODY_BYTES,
+        version="aes128gcm",
+    )
+    return content
+
+
+def shortened(body: bytes) -> bytes:
+    """A body of :class:`Shown` with at most :data:`PLAIN_BYTES`."""
+    if len(body) <= PLAIN_BYTES:
+        return body
+    shown = _decode(body)
+    for name in _CUT:
+        over = len(body) - PLAIN_BYTES
+        if over <= 0:
+            break
+        value: Any = getattr(shown, name)
+        change: dict[str, Any] = {name: _cut(value, over) if name in _TEXTS else _EMPTY[name]}
+        shown = replace(shown, **change)
+        body = _encode(shown)
+    return body
+
+
+_EMPTY: Final[dict[str, Any]] = {"data": None, "icon": "", "actions": (), "url": ""}
+
+
+def _cut(text: str, over: int) -> str:
+    """The beginning of a text, which has at least ``over`` bytes less as JSON; ``""`` if it is too short."""
+    left = len(_encode(text)) - 2 - over - len("…".encode())
+    end = 0
+    for character in text:
+        left -= len(_encode(character)) - 2
+        if left < 0:
+            break
+        end += 1
+    return f"{text[:end]}…" if end else ""
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """The seconds of the header ``Retry-After``, which has seconds or a date; None: there is none."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _outcome(status: int) -> Outcome:
+    if 200 <= status < 300:
+        return "taken"
+    if status in (404, 410):
+        return "gone"
+    return "later" if status >= 500 or status in (408, 425, 429) else "refused"
+
+
+class WebPush:
+    """Sends notifications. Owner of the key by which push services know this server, and of its tokens.
+
+    ``key``: 32 bytes, from which that key is derived unless the settings have one. ``http_url``: the contact
+    for push services if the settings have none, and it has https.
+    """
+
+    def __init__(
+        self, requests: PublicRequests, settings: NotificationSettings, key: bytes, http_url: str = ""
+    ) -> None:
+        self._requests = requests
+        self._seed = key
+        self._settings = settings
+        self._subject = settings.contact or (http_url if http_url.startswith("https://") else "")
+        self._tokens: dict[str, tuple[float, str]] = {}
+        """Origin → until when its header is used (Unix seconds), and the header."""
+
+    @cached_property
+    def _key(self) -> EllipticCurvePrivateKey:
+        # Loaded here: a node without endpoints does not need it.
+        from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
+
+        if self._settings.vapid_key:
+            number = int.from_bytes(from_base64url(self._settings.vapid_key), "big")
+        else:
+            number = int.from_bytes(self._seed, "big") % (P256_ORDER - 1) + 1
+        return derive_private_key(number, SECP256R1())
+
+    @cached_property
+    def public_key(self) -> str:
+        """The key with which browsers subscribe (``applicationServerKey``): a point in base64url."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        public = self._key.public_key()
+        return to_base64url(public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))
+
+    def check(self, url: str, p256dh: str, auth: str) -> None:
+        """Check an endpoint and its keys. Raises BadUrl, and ValueError for the keys. Never switches."""
+        self._requests.check(url)
+        if not _is_point(p256dh):
+            raise ValueError("p256dh: expected an uncompressed point of P-256 in base64url")
+        if len(_checked(auth)) != _AUTH_BYTES:
+            raise ValueError("auth: expected 16 bytes in base64url")
+
+    def send(self, endpoint: PushEndpoint, body: bytes, ttl: int, urgency: str, topic: str) -> PushResult:
+        """Send :class:`Shown` as JSON; what is too long for push services is shortened. Switches.
+
+        ``ttl``: seconds for which the push service holds it. ``urgency``: ``very-low`` to ``high``.
+        ``topic``: see :class:`Delivery`.
+        """
+        try:
+            content = encrypt(endpoint, shortened(body))
+        except ValueError as error:
+            return PushResult("refused", problem=f"the keys of the endpoint are not valid: {error}")
+        headers = {
+            "User-Agent": USER_AGENT,
+            "Authorization": self.authorization(endpoint.url),
+            "Content-Type": "application/octet-stream",
+            "Content-Encoding": "aes128gcm",
+            "TTL": str(ttl),
+            "Urgency": urgency,
+        }
+        if topic:
+            headers["Topic"] = topic
+        try:
+            status, answer, received = self._requests.exchange(
+                "POST", endpoint.url, content, headers, SEND_SECONDS, ANSWER_BYTES
+            )
+        except Unreachable as error:
+            return PushResult("later", problem=str(error))
+        outcome = _outcome(status)
+        if outcome in ("taken", "gone"):
+            return PushResult(outcome, status)
+        problem = f"it answered with status {status}: {answer[:200].decode('utf-8', 'replace')!r}"
+        return PushResult(outcome, status, retry_after(received, time()), problem)
+
+    def authorization(self, url: str) -> str:
+        """The header ``Authorization`` for an endpoint: a token for its origin, and our key."""
+        parts = urlsplit(url)
+        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        origin = f"{parts.scheme}://{parts.netloc.lower()}"
+        if port == _DEFAULT_PORTS[parts.scheme]:
+            origin = origin.removesuffix(f":{port}")
+        now = time()
+        until, header = self._tokens.get(origin, (0.0, ""))
+        if now < until:
+            return header
+        import jwt
+
+        end = int(now) + TOKEN_SECONDS
+        claims = {"aud": origin, "exp": end}
+        if self._subject:
+            claims["sub"] = self._subject
+        # Without a space after the comma: some push services do not skip it.
+        header = f"vapid t={jwt.encode(claims, self._key, 'ES256')},k={self.public_key}"
+        if len(self._tokens) >= _MOST_TOKENS:
+            self._tokens.clear()
+        self._tokens[origin] = end - _RENEW_SECONDS, header
+        return header
+
+    def close(self) -> None:
+        """End the idle connections."""
+        self._requests.close()

@@ -1,0 +1,103 @@
+"""What a push or a stored message says about its notification.
+
+The core checks it and passes it on: a push has it as ``notify`` of its event, a stored message in ``meta``. A
+feature shows it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+MAX_NOTIFY_BYTES: Final = 2048
+"""Limit of all fields together, as JSON: push services take 4096 bytes of encrypted content."""
+MAX_TTL_SECONDS: Final = 28 * 86_400
+"""The longest time for which common push services hold a notification."""
+NO_NOTIFICATION: Final = b"false"
+_ADDRESS: Final = r"^((https?://|/)[!-~]*)?$"
+_LABEL: Final = r"^[^\x00-\x1f\x7f]*$"
+
+
+def _about(text: str, **limits: Any) -> Meta:
+    return Meta(description=text, **limits)
+
+
+Address = Annotated[str, Meta(max_length=1000, pattern=_ADDRESS)]
+
+
+TtlSeconds = Annotated[
+    int,
+    _about(
+        "The seconds for which push services hold it while a device is offline.", ge=0, le=MAX_TTL_SECONDS
+    ),
+]
+
+
+class Action(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A button of a notification."""
+
+    action: Annotated[
+        str,
+        _about(
+            "Its name. `read` marks the conversation as read, `reply` asks for a text and sends it.",
+            min_length=1,
+            max_length=64,
+            pattern=_LABEL,
+        ),
+    ]
+    title: Annotated[str, _about("What the button shows.", min_length=1, max_length=64, pattern=_LABEL)]
+    url: Annotated[Address, _about("What a click opens; empty: the `url` of the notification.")] = ""
+
+
+class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a notification shows. Fields that you leave out are made from the message."""
+
+    title: Annotated[str, _about("The first line.", max_length=200)] = ""
+    text: Annotated[str, _about("The lines below.", max_length=1000)] = ""
+    url: Annotated[Address, _about("What a click opens: an `https://` URL, or a path of your page.")] = ""
+    icon: Annotated[Address, _about("The address of a picture.")] = ""
+    actions: Annotated[tuple[Action, ...], _about("Buttons. Browsers show two.", max_length=4)] = ()
+    tag: Annotated[
+        str,
+        _about("A later notification with the same tag replaces this one.", max_length=64, pattern=_LABEL),
+    ] = ""
+    ttl: TtlSeconds | UnsetType = UNSET
+
+
+Silent = Annotated[bool, Meta(extra_json_schema={"const": False})]
+NotifyField = Annotated[
+    Notify | Silent,
+    _about(
+        "The notification of the message; false: it has none. A push that is not stored notifies nobody "
+        "without this field, and with it the users who are offline. Its fields have at most "
+        f"{MAX_NOTIFY_BYTES} bytes of JSON together."
+    ),
+]
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Notify).decode
+
+
+def encode_notify(notify: Notify | bool) -> bytes:
+    """The field as JSON. Raises ValueError, whose text says what is wrong."""
+    if notify is True:
+        raise ValueError("expected an object, or false")
+    try:
+        encoded = _encode(notify)
+    except UnicodeEncodeError:
+        raise ValueError("not valid Unicode") from None
+    if len(encoded) > MAX_NOTIFY_BYTES:
+        raise ValueError(f"more than {MAX_NOTIFY_BYTES} bytes of JSON")
+    return encoded
+
+
+def decode_notify(notify: bytes) -> Notify | None:
+    """The field of the ``notify`` of an event; None: there is no notification."""
+    return None if notify in (b"", NO_NOTIFICATION) else _decode(notify)
+
+
+def in_meta(notify: bytes) -> bytes:
+    """The ``meta`` of a stored message with this field; ``b""`` without one."""
+    return b'{"notify":%b}' % notify if notify else b""

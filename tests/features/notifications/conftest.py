@@ -1,0 +1,42 @@
+"""Nodes that notify, with short pauses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imserver.features.notifications import notifier
+from imserver.streams import consumer
+
+from .notifying import NotifyingNode, StartNode
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses."""
+    monkeypatch.setattr(notifier, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(notifier, "READ_SECONDS", 0.01)
+    monkeypatch.setattr(notifier, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(notifier, "until_beat", lambda seconds=1.0: seconds)
+    monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(consumer, "WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(consumer, "SAVE_SECONDS", 0.02)
+
+
+@pytest.fixture
+def start(quick: None, tmp_path: Path) -> Iterator[StartNode]:
+    nodes: list[NotifyingNode] = []
+
+    def start_node(**options: Any) -> NotifyingNode:
+        nodes.append(NotifyingNode(tmp_path, **options))
+        return nodes[-1]
+
+    yield start_node
+    for node in nodes:
+        node.kill()
+
+
+@pytest.fixture
+def node(start: StartNode) -> NotifyingNode:
+    return start()

@@ -1,0 +1,200 @@
+"""A node that notifies, on a real database, with a fake sender; for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from time import time
+
+import gevent
+from msgspec import json
+
+from imserver.config.settings import StorageSettings
+from imserver.features.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
+from imserver.features.notifications.notifier import Notifier
+from imserver.features.notifications.rows import NotificationRows
+from imserver.features.notifications.settings import AppNotifySettings
+from imserver.features.webhooks.event_rows import EventStore
+from imserver.messages.log_follower import LogFollower
+from imserver.metrics import Metrics
+from imserver.model import Message
+from imserver.storage.contract import Account
+from imserver.storage.log.contract import Draft
+from imserver.storage.statements import text_of
+from imserver.storage.store import Store
+from imserver.streams.consumer import DeliveryLease
+from tests.streams.users import end
+
+APP = "shop"
+HOST = "push.test"
+
+
+class _Listener:
+    """What the log tells a node."""
+
+    def __init__(self) -> None:
+        self.follower: LogFollower | None = None
+
+    def committed(self, app: str, first: int, last: int, entries: list[Message]) -> None:
+        if self.follower is not None:
+            self.follower.committed(app, first, last, entries)
+
+    def batch_stored(self, _app: str, _drafts: int, _seconds: float) -> float:
+        return 0.0
+
+
+class People:
+    """Accounts, and who has blocked whom, of all nodes."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
+        self.blocks: set[tuple[str, str]] = set()
+        """(user, whom they have blocked)."""
+
+    def those_of(self, _app: str, users: Sequence[str]) -> list[Account]:
+        return [self.accounts[user] for user in users if user in self.accounts]
+
+    def blocked_by(self, _app: str, by: str, users: Iterable[str]) -> list[str]:
+        return [user for user in users if (user, by) in self.blocks]
+
+    def add(self, id: int, nickname: str, avatar: str = "", bot: bool = False) -> str:
+        account = Account(id, APP, "", nickname, avatar, bot=bot)
+        self.accounts[account.user] = account
+        return account.user
+
+
+class PushService:
+    """Takes deliveries, as the sender of notifications does, and remembers what it got."""
+
+    def __init__(self) -> None:
+        self.taken: list[Delivery] = []
+        self.away = False
+
+    def shown(self, user: str = "") -> list[Shown]:
+        return [json.decode(one.body, type=Shown) for one in self.taken if not user or one.user == user]
+
+    def texts(self, user: str = "") -> list[str]:
+        """``body`` of what was shown, ``close`` for what was closed, in order."""
+        return [one.body if one.kind == "message" else one.kind for one in self.shown(user)]
+
+
+class NotifyingNode:
+    """One node. ``kill`` ends it as a killed process ends: nothing is given back."""
+
+    def __init__(
+        self,
+        folder: Path,
+        service: PushService | None = None,
+        rules: AppNotifySettings | None = None,
+        name: str = "one",
+        people: People | None = None,
+        url: str = "",
+    ) -> None:
+        self.service = service or PushService()
+        self.people = people or People()
+        at_once = AppNotifySettings(after_seconds=0.0, again_seconds=0.0)
+        self.rules: AppNotifySettings | None = rules or at_once
+        listener = _Listener()
+        self.store = Store(StorageSettings(url), str(folder), threaded=False, log_listener=lambda: listener)
+        self.store.start()
+        self.follower = LogFollower(self.store, _NobodyHere(), Metrics())  # type: ignore[arg-type]
+        listener.follower = self.follower
+        self.rows = NotificationRows(self.store)
+        self.lease = DeliveryLease()
+        self.notifier = Notifier(
+            self.store,
+            self.rows,
+            EventStore(self.store),
+            self.follower,
+            lambda: name,
+            lambda _app: self.rules,
+            self.people,  # type: ignore[arg-type]
+            self.people,  # type: ignore[arg-type]
+            self.lease,
+            self._send,
+            lambda app, user, endpoint, conversation, entry: f"{user}-{endpoint}-{conversation}-{entry}",
+        )
+        self.is_sending = True
+        self._run = gevent.spawn(self.notifier.run)
+
+    def subscribe(self, *users: str, app: str = APP, language: str = "en", device: str = "") -> PushEndpoint:
+        for user in users:
+            url = f"https://{HOST}/{app}/{user}{device}"
+            one = self.rows.add_endpoint(PushEndpoint(0, app, user, url, "p", "a", device, language), 5)
+        self.notifier.changed()
+        return one
+
+    def send(self, sender: str, to: str | int, *texts: str, meta: bytes = b"") -> list[int]:
+        user, conversation = (to, 0) if isinstance(to, str) else ("", to)
+        now = int(time() * 1000)
+        drafts = [
+            Draft(
+                sender=sender,
+                to_user=user,
+                conversation=conversation,
+                body=text.encode(),
+                time_ms=now,
+                meta=meta,
+            )
+            for text in texts
+        ]
+        return [each.entry.id for each in self.store.log().writer.append(APP, drafts)]  # type: ignore[union-attr]
+
+    def read(self, user: str, conversation: int, upto: int = 1 << 40) -> None:
+        """As ``Receipts.note`` of the core."""
+        result = self.store.log().marks.note(APP, user, conversation, read=upto)
+        if result is not None and result.moved:
+            self.notifier.read(APP, user, conversation)
+
+    def dues(self) -> list[tuple[str, int, int]]:
+        """(user, due, notified) of all rows."""
+        statement = "SELECT member, due, notified_id FROM notify_due ORDER BY member, conversation"
+        return [(text_of(user), due, notified) for user, due, notified in self.store.rows(statement)]
+
+    def settled(self, app: str = APP) -> bool:
+        """Whether the whole log was looked at, and nothing is due now."""
+        positions = self.rows.apps()
+        head = self.store.log().entries.head(app)
+        return positions.get(app) == head and all(
+            not due or due > time() * 1000 + 50 for _, due, _ in self.dues()
+        )
+
+    def set_wishes(self, user: str, wishes: Wishes) -> None:
+        self.rows.set_wishes(APP, user, wishes)
+
+    def _send(self) -> None:
+        if self.is_sending:
+            gevent.spawn(self.deliver)
+
+    def deliver(self) -> None:
+        """Send what waits, after a last look."""
+        if self.service.away or not self.lease.is_owned:
+            return
+        found = self.rows.deliveries(HOST, int(time() * 1000), 10_000)
+        messages = [one for one in found if one.kind == "message"]
+        items = [(one.user, one.conversation, one.entry) for one in messages]
+        was_read = dict(zip([one.id for one in messages], self.notifier.is_read(APP, items), strict=True))
+        self.service.taken += [one for one in found if not was_read.get(one.id)]
+        self.rows.settle([one.id for one in found], [], [], [])
+
+    def kill(self) -> None:
+        self._run.kill()
+        end([each.consumer for each in self.notifier._followed.values()])
+        self.store.close()
+
+    def stop(self) -> None:
+        self.notifier.stop()
+        self.kill()
+
+
+class _NobodyHere:
+    """A deliverer without connections."""
+
+    def is_wanted(self, _app: str) -> bool:
+        return False
+
+    def deliver(self, *_: object) -> None:
+        pass
+
+
+StartNode = Callable[..., NotifyingNode]
