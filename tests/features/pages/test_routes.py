@@ -349,6 +349,8 @@ def test_the_start_of_a_server_with_keys_names_no_app_and_says_what_lists_what_i
     assert "default" not in page
     assert "/home/index" not in page, "nobody may open it without a token"
     assert "Bearer $KEY" in page
+    assert "/home/messages" not in page
+    assert "imserver chat" in page
     assert "check-config --production" in page
 
 
