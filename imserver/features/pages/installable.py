@@ -112,7 +112,7 @@ def manifest() -> Response:
         "id": page,
         "name": f"imserver · {words['messages_title']}",
         "short_name": words["messages_title"],
-        "description": words["start_messages_hint"],
+        "description": words["start_app_hint"],
         "lang": words["html_lang"],
         "start_url": f"{page}?lang={language}",
         "scope": page,
