@@ -221,15 +221,30 @@ class WebPush:
             raise ValueError("auth: expected 16 bytes in base64url")
 
     def send(self, endpoint: PushEndpoint, body: bytes, ttl: int, urgency: str, topic: str) -> PushResult:
-        """Send :class:`Shown` as JSON; what is too long for push services is shortened. Switches.
+        """Encrypt :class:`Shown` as JSON, and hand it over. Switches."""
+        return self.hand_over(endpoint, self.encrypt(endpoint, body), ttl, urgency, topic)
+
+    @staticmethod
+    def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
+        """Encrypt :class:`Shown` as JSON; what is too long for push services is shortened. Never switches.
+
+        ``b""``: the keys of the endpoint are none.
+        """
+        try:
+            return encrypt(endpoint, shortened(body))
+        except ValueError:
+            return b""
+
+    def hand_over(
+        self, endpoint: PushEndpoint, content: bytes, ttl: int, urgency: str, topic: str
+    ) -> PushResult:
+        """Hand what was encrypted to the push service. Switches.
 
         ``ttl``: seconds for which the push service holds it. ``urgency``: ``very-low`` to ``high``.
         ``topic``: see :class:`Delivery`.
         """
-        try:
-            content = encrypt(endpoint, shortened(body))
-        except ValueError as error:
-            return PushResult("refused", problem=f"the keys of the endpoint are not valid: {error}")
+        if not content:
+            return PushResult("refused", problem="the keys of the endpoint are not valid")
         headers = {
             "User-Agent": USER_AGENT,
             "Authorization": self.authorization(endpoint.url),
