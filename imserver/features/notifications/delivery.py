@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from time import monotonic, time
-from typing import Final, Protocol
+from typing import Final
 
 import gevent
 import msgspec
@@ -22,6 +22,7 @@ from msgspec import Struct, field
 from imserver.clock import is_long_turn, retry_pause, serve_others
 from imserver.errors import StorageUnavailable
 from imserver.features.notifications.contract import Delivery, Kind, PushEndpoint
+from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.webpush import PushResult, WebPush
 from imserver.features.webhooks.event_rows import NewEvent
 from imserver.logging import RateLimitedLog
@@ -63,24 +64,6 @@ _refusal: Final = RateLimitedLog(log, "the push service %s refuses a notificatio
 _silence: Final = RateLimitedLog(log, "the push service %s takes no notifications: %s; trying again")
 
 
-class DeliveryRows(Protocol):
-    """The rows that are needed here. See :class:`NotificationRows`."""
-
-    def hosts(self, now_ms: int) -> dict[str, int]: ...
-
-    def deliveries(self, host: str, now_ms: int, limit: int) -> list[Delivery]: ...
-
-    def endpoints_by_id(self, ids: Sequence[int]) -> dict[int, PushEndpoint]: ...
-
-    def settle(
-        self,
-        done: Sequence[int],
-        gone: Sequence[int],
-        retry: Sequence[tuple[int, int]],
-        events: Sequence[NewEvent],
-    ) -> None: ...
-
-
 class Results(Struct):
     """What became of deliveries, until it is stored."""
 
@@ -103,7 +86,7 @@ class Deliveries:
 
     def __init__(
         self,
-        rows: DeliveryRows,
+        rows: NotificationRows,
         webpush: WebPush,
         is_read: Callable[[str, list[Read]], list[bool]],
         lease: DeliveryLease,
