@@ -209,9 +209,11 @@ def test_a_mail_shows_the_newest_unread_messages_of_others(node: Harness, post: 
 def test_a_mail_loads_nothing_and_has_styles_for_the_dark(node: Harness, post: Post) -> None:
     fay, gil = person(node, "fay"), person(node, "gil")
     post.wants(fay)
+    say(gil, fay, "long " * 200)
     say(gil, fay, '<img src="https://evil.example/pixel">', "</div><script>alert(1)</script>")
     (mail,) = post.send(fay)
-    _, html = parts_of(mail)
+    text, html = parts_of(mail)
+    assert max(map(len, text.splitlines())) < 320
     assert not re.search(r"<(img|link|script|iframe)|url\(|@import|src=\"", html)
     assert "prefers-color-scheme: dark" in html
     links = set(re.findall(r'href="([^"]*)"', html))
