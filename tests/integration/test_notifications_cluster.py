@@ -1,4 +1,4 @@
-"""Notifications of a cluster: the node that sends is killed, and Redis is away. Each user is notified once."""
+"""Each user of a cluster is notified once though the node that sends is killed, and Redis is away."""
 
 import sqlite3
 from collections import Counter

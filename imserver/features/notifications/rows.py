@@ -318,17 +318,31 @@ class NotificationRows:
     def read_elsewhere(self, app: str, pairs: Iterable[tuple[str, int]]) -> int:
         """These (user, conversation) were read, at least in part. Those of which the user was notified are
         decided anew, at once. Returns their number."""
+        by_conversation: dict[int, dict[str, None]] = {}
+        for user, conversation in pairs:
+            by_conversation.setdefault(conversation, {})[user] = None
+        notified = (
+            "SELECT member, conversation FROM notify_due WHERE app = %s AND conversation = %s "
+            "AND notified_id > 0 AND member IN {}"
+        )
+
+        def find(sql: Statements) -> list[Row]:
+            return [
+                row
+                for conversation, users in by_conversation.items()
+                for row in sql.query_in(notified, (app, conversation), list(users))
+            ]
+
+        nothing: list[Row] = []
+        found = self._store.read_or(nothing, find)
+        if not found:
+            return 0
         now = int(time() * 1000)
+        keys = sorted((text_of(user), conversation) for user, conversation in found)
         # ``entry_id`` 0: the time of newer messages has not come by this.
         statement = f"UPDATE notify_due SET entry_id = 0, due = %s {_ROW} AND notified_id > 0"
-
-        def work(sql: PooledStatements) -> int:
-            return sum(
-                sql.execute(statement, (now, app, user, conversation))
-                for user, conversation in sorted(set(pairs))
-            )
-
-        return self._store.write_or(0, work)
+        self._store.write(lambda sql: sql.execute_many(statement, [(now, app, *key) for key in keys]))
+        return len(keys)
 
     def decide(
         self,
