@@ -308,13 +308,13 @@ def _round(bench: NotifyRun, group: str, devices: int) -> Figures:
         (taken,) = bench.context.gather([bench.services])
         bench.wait("notify_delivery", 0)
     bench.prober.stop()
-    (held,) = bench.context.gather([bench.prober])
+    (longest,) = bench.context.gather([bench.prober])
     return {
         "notified_cpu_us": span.server_us / devices,
         "notified_seconds": taken["last"] - begin,
         "notifications_lost": devices - taken["devices"],
         "notifications_again": taken["requests"] - taken["devices"],
-        "notify_hold_ms": held["worst_us"] / 1000,
+        "notify_hold_ms": longest["worst_us"] / 1000,
         "body_bytes": taken["body_bytes"],
     }
 

@@ -222,12 +222,12 @@ class PublicRequests(Outgoing):
             is_reusable, status = _read_answer(sock, answer, answer_bytes + _HEAD_BYTES)
         finally:
             if is_reusable:
-                self._keep(origin, sock)
+                self._add_idle(origin, sock)
             else:
                 sock.close()
         return status, answer.body, answer.headers
 
-    def _keep(self, origin: str, sock: socket.socket) -> None:
+    def _add_idle(self, origin: str, sock: socket.socket) -> None:
         """Put a connection aside for the next request."""
         idle = self._idle.pop(origin, [])
         self._idle[origin] = idle

@@ -545,9 +545,10 @@ export class ConversationView {
   #drawLatest() {
     const { open, session } = this;
     const away = Boolean(open) && this.#isShown && (!this.timeline.isAtEnd || Boolean(open?.hasNewer)) && Boolean(open?.entries?.length);
-    this.#latest.hidden = !away;
+    if (this.#latest.hidden === away) this.#latest.hidden = !away;
     if (!open || !away) return;
-    this.#latestText.textContent = open.unread ? fill(session.words.unread, { count: open.unread }) : session.words.to_latest;
+    const text = open.unread ? fill(session.words.unread, { count: open.unread }) : session.words.to_latest;
+    if (this.#latestText.textContent !== text) this.#latestText.textContent = text; // a change would make each frame lay out the page again
   }
 
   // --- head ---------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ scope.addEventListener("fetch", (/** @type {FetchEvent} */ event) => {
   const url = new URL(request.url);
   if (request.method !== "GET" || url.origin !== location.origin) return;
   if (request.mode === "navigate" && url.pathname === shell.page) event.respondWith(open(`${shell.page}?lang=${languageOf(url)}`, request));
-  else if (files.has(url.pathname) || url.pathname.startsWith(shell.releases)) event.respondWith(open(url.pathname, request));
+  else if (files.has(url.pathname + url.search) || url.pathname.startsWith(shell.releases)) event.respondWith(open(url.pathname + url.search, request));
 });
 
 /** Fetches all files and the page in each language. If one fails, the worker before this one stays. */

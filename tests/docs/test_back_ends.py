@@ -3,13 +3,10 @@
 import json
 import os
 import socket
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,13 +21,11 @@ from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks, table_with
 from tests.integration.cmd import cmd_client, fresh, logged_in, login_code, send_message
 from tests.integration.receiver import Post, Receiver
-from tests.integration.v1 import good
 from tests.ports import free_ports
 from tests.support import HTTP_SERVERS, ROOT, eventually
 
 TOKENS = ROOT / "docs" / "guides" / "session-tokens.md"
 WEBHOOKS = ROOT / "docs" / "guides" / "webhooks.md"
-NOTIFICATIONS = ROOT / "docs" / "guides" / "notifications.md"
 SECRET = "0123456789abcdef" * 4
 
 
@@ -207,75 +202,3 @@ def test_the_back_end_to_begin_with_gets_events_and_decides(
                     assert [each["text"] for each in page["messages"]] == ["**** rain"]
         lines = [f"{event} {user}" for event in ("connect", "login", "disconnect")]
         eventually(lambda: printed.read_text().splitlines() == lines, what=printed.read_text())
-
-
-# --- the worker for native applications ---------------------------------------------------------------------
-
-
-class Fcm:
-    """Google's service, as the worker sees it. Its first answer is an error that passes."""
-
-    def __init__(self) -> None:
-        self.received: list[tuple[str | None, Any]] = []
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                service.received.append((self.headers["Authorization"], content))
-                self.send_response(503 if len(service.received) == 1 else 200)
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-def test_the_worker_sends_to_native_applications_what_their_users_have_missed(
-    start_server: StartServer, tmp_path: Path
-) -> None:
-    key = "key-of-the-worker-0123456789"
-    webhook = {"events": ["absent"], "absent_seconds": 0}
-    server = start_server(
-        config={
-            "apps": {"default": {"webhook": webhook}},
-            "api": {"keys": [{"key": key, "scopes": ["push", "admin"]}]},
-        }
-    )
-    program = tmp_path / "worker.py"
-    program.write_text(the_block(NOTIFICATIONS, "python", "worker").text, encoding="utf-8")
-    (tmp_path / "tokens.json").write_text(json.dumps({"ann": "token-of-ann"}), encoding="utf-8")
-    fcm = Fcm()
-    address = f"http://{server.http.host}:{server.http.port}"
-    env = {**os.environ, "SERVER_URL": address, "IMSERVER_KEY": key, "FCM_URL": fcm.url, "FCM_TOKEN": "t"}
-    try:
-        push = {
-            "app": "default",
-            "users": ["ann", "bob"],
-            "sender": "shop",
-            "text": "It has left",
-            "store": True,
-        }
-        good(server.http, "push", {**push, "sender": "shop"}, key=key)
-        command = [sys.executable, str(program)]
-        with processes.running(command, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL):
-            eventually(lambda: len(fcm.received) == 2, what="the notification")
-            eventually((tmp_path / "cursor.txt").exists, what="its position")
-    finally:
-        fcm.stop()
-    assert fcm.received[0] == fcm.received[1], "after the error it comes again"
-    authorization, content = fcm.received[1]
-    message = content["message"]
-    assert (authorization, message["token"]) == ("Bearer t", "token-of-ann")
-    assert message["notification"] == {"title": "shop", "body": "It has left"}

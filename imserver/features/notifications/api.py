@@ -417,7 +417,6 @@ def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
 @routes.post(
     "/notifications/wishes",
     ADMIN_OR_USER,
-    problems=(errors.HTTP_NOT_IMPLEMENTED,),
     example={**_ANN, "mail": "soon", "quiet": {"begin": "22:00", "end": "07:30", "zone": "Asia/Tokyo"}},
 )
 def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> WishesShown:
@@ -425,7 +424,7 @@ def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> Wi
     wished = _wishes_of(api, call)
     if request.mail is not UNSET:
         if request.mail != "never" and not api.mail_possible(call.app):
-            raise ApiProblem(errors.HTTP_NOT_IMPLEMENTED, "This server sends no mail to users of this app")
+            raise ApiProblem(errors.HTTP_NOT_ALLOWED, "This server sends no mail to users of this app")
         wished = replace(wished, mail=request.mail)
     if request.preview is not UNSET:
         wished = replace(wished, preview=request.preview)

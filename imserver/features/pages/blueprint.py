@@ -235,7 +235,9 @@ class _Chat:
         return answer
 
     def start(self) -> AnyResponse:
-        """``GET /``: what runs here, with links. Names of apps are shown in demo mode only."""
+        """``GET /``: the way to the chat, and links for programmers. Names of apps are shown in demo mode
+        only.
+        """
         demo = self._keys.demo
         language = language_of_visitor()
         in_address = parameter("lang") or None
@@ -243,10 +245,8 @@ class _Chat:
             ("pages.reference", "status_reference", "start_reference_hint"),
             ("pages.status", "status_title", "start_status_hint"),
         ]
-        if self._has_messages():
-            pages.insert(0, ("pages.messages", "messages_title", "start_messages_hint"))
         if self._has_channels():
-            pages.insert(0, ("pages.channels", "channels_title", "start_channels_hint"))
+            pages.insert(0, ("pages.channels", "start_channels", "start_channels_hint"))
         links = [(url_for(page, lang=in_address), label, hint) for page, label, hint in pages]
         app = "APP"
         if self._rooms:
@@ -258,13 +258,14 @@ class _Chat:
                 chat = url_for(
                     "pages.home", appID=room if demo else None, lang=in_address or named_in_rooms(language[0])
                 )
-                links.insert(0, (chat, "start_chat", "start_chat_hint"))
+                links.insert(0, (chat, "start_room", "start_room_hint"))
         return render(
             "start.html",
             *language,
             data={},
             demo=demo,
             insecure=self._config.server.insecure,
+            chat=url_for("pages.messages", lang=in_address) if self._has_messages() else "",
             links=links,
             app=app,
             apps=self._tenants.names() if demo else (),

@@ -81,7 +81,8 @@ def styles() -> tuple[str, ...]:
 @cache
 def files() -> tuple[str, ...]:
     """All files that the page needs, as ``static/…`` and ``sdk/…``."""
-    pictures = ["favicon.svg", *(f"icons/{name}" for name, *_ in _ICONS)]
+    unread = sorted(path.name for path in (assets.STATIC / "icons").glob("unread-*.svg"))
+    pictures = ["favicon.svg", *(f"icons/{name}" for name in (*(name for name, *_ in _ICONS), *unread))]
     return (*modules(later=True), *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))))
 
 
@@ -111,7 +112,7 @@ def manifest() -> Response:
         "id": page,
         "name": f"imserver · {words['messages_title']}",
         "short_name": words["messages_title"],
-        "description": words["start_messages_hint"],
+        "description": words["start_app_hint"],
         "lang": words["html_lang"],
         "start_url": f"{page}?lang={language}",
         "scope": page,
@@ -150,7 +151,8 @@ def worker(pages: Iterable[bytes]) -> Response:
         "files": [
             f"{RELEASES}{now}/{address}" if address.endswith((".js", ".css")) else f"/{address}"
             for address in files()
-        ],
+        ]
+        + [url_for("pages.manifest", lang=language) for language in (None, *LANGUAGES)],
     }
     answer = Response(
         b"self.SHELL = " + msgspec.json.encode(shell) + b";\n" + code, mimetype="text/javascript"
