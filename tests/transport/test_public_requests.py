@@ -366,7 +366,7 @@ def test_connections_are_used_again(requests: PublicRequests) -> None:
 def test_the_idle_connections_are_bounded(requests: PublicRequests) -> None:
     pairs = [socket.socketpair() for _ in range(3)]
     for one, _ in pairs:
-        requests._keep("https://a.example", one)
+        requests._add_idle("https://a.example", one)
     assert [one.fileno() >= 0 for one, _ in pairs] == [True, True, False]
     requests.close()
     assert not any(one.fileno() >= 0 for one, _ in pairs)
