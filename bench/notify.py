@@ -51,7 +51,7 @@ FIRST: Final = 50
 MEMBERS_AT_ONCE: Final = 1000
 ENDPOINTS_EACH: Final = 100
 """Dead endpoints of a user."""
-WAIT_SECONDS: Final = 120.0
+WAIT_SECONDS: Final = 600.0
 LOOK_SECONDS: Final = 0.05
 RECEIVE_BYTES: Final = 65536
 

@@ -85,7 +85,7 @@ IMPORTERS = {
     "jwt": ("auth/tokens.py", "features/notifications/webpush.py"),
     "cryptography": ("auth/tokens.py", "features/notifications/webpush.py", "sessions/connection_ids.py"),
     "http_ece": ("features/notifications/webpush.py",),
-    "urllib3": ("transport/outgoing.py", "transport/public_requests.py", "features/uploads/s3.py"),
+    "urllib3": ("transport/outgoing.py", "features/uploads/s3.py"),
     "google": ("dialects/centrifuge/", "dialects/protobuf/"),
     "PIL": ("features/uploads/pictures.py",),
     "gunicorn": (),

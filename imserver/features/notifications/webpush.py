@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.clock import serve_others
 from imserver.features.notifications.contract import PushEndpoint, Shown
 from imserver.features.notifications.settings import P256_ORDER, NotificationSettings
 from imserver.transport.outgoing import USER_AGENT, Unreachable
@@ -245,6 +246,8 @@ class WebPush:
         """
         if not content:
             return PushResult("refused", problem="the keys of the endpoint are not valid")
+        if not self._tokens:
+            serve_others()  # the libraries that sign are loaded in another turn than those that encrypt
         headers = {
             "User-Agent": USER_AGENT,
             "Authorization": self.authorization(endpoint.url),
