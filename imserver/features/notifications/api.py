@@ -417,7 +417,7 @@ def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
 @routes.post(
     "/notifications/wishes",
     ADMIN_OR_USER,
-    example={**_ANN, "mail": "soon", "quiet": {"begin": "22:00", "end": "07:30", "zone": "Asia/Tokyo"}},
+    example={**_ANN, "preview": False, "quiet": {"begin": "22:00", "end": "07:30", "zone": "Asia/Tokyo"}},
 )
 def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> WishesShown:
     """Change what a user wishes for all conversations and devices."""
