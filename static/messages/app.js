@@ -126,8 +126,7 @@ class App {
     await this.#list?.load();
     if (session !== this.#session || !session) return;
     if (session.store.isLoaded) {
-      this.#route();
-      this.#conversation?.refresh();
+      this.#route().then(() => this.#conversation?.refresh());
       setTimeout(() => session === this.#session && this.#countRequests(), COUNT_AFTER_MS); // the list comes first
       session.store.loadRest();
       if (session.wishes.device.on) this.#notify(() => {});
@@ -227,7 +226,7 @@ class App {
       await navigate("", true);
       if (location.hash !== hash) return this.#route(); // browsers ignore too many changes of the address: then the list is shown
     }
-    if (conversation && about) history.replaceState(history.state, "", `#c/${conversation.id}`);
+    if (conversation && about && store.isLoaded) history.replaceState(history.state, "", `#c/${conversation.id}`);
     this.#routed = location.hash;
     showView(conversation ? "conversation" : "list");
     if (conversation) document.body.toggleAttribute("data-searching", Boolean(history.state?.searching));

@@ -258,7 +258,8 @@ export class ConversationView {
    */
   async jump(id) {
     const { open } = this;
-    if (!open) return;
+    await this.#entering;
+    if (!open || open !== this.open) return;
     if (!this.timeline.reveal(String(id))) {
       const { store, words, isOnline } = this.session;
       const found = await store.find(open.id, id).catch(() => undefined);

@@ -150,14 +150,16 @@ class Account(User):
 class Chat:
     """The messages page of one user in one browser, in English unless ``language`` says otherwise."""
 
-    def __init__(self, browser: Browser, account: Account, *, language: str = "en", **how: Any) -> None:
+    def __init__(
+        self, browser: Browser, account: Account, *, language: str = "en", script: str = "", **how: Any
+    ) -> None:
         self.browser = browser
         self.account = account
         self.words = TEXT[language]
         address = f"{account.server.http_url}/home/messages?lang={language}"
         login = {"token": account.token, "user": account.user, "nickname": account.nickname}
         login_script = f"localStorage.setItem('imserver:account:{APP}', JSON.stringify({json.dumps(login)}));"
-        self.page: Page = browser.open(address, script=login_script + LINE, **how)
+        self.page: Page = browser.open(address, script=login_script + LINE + script, **how)
         self.online()
 
     def online(self) -> None:

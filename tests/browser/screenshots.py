@@ -105,6 +105,13 @@ def _commands(chat: Chat, story: Story) -> None:
     eventually(lambda: chat.page.shown("#mentions b"), what="the commands")
 
 
+def _question(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    chat.page.run("Notification.requestPermission = async () => 'denied'")
+    chat.say("👋")
+    eventually(lambda: chat.page.shown("#notify-question"), what="the question")
+
+
 _profile = _panel("messages_profile", ".profile [data-key=password]")
 _bots = _inside(_profile, "#bots", ".bots .person")
 
@@ -115,6 +122,10 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "search": _search,
     "contacts": _panel("messages_contacts", "#my-link"),
     "profile": _profile,
+    "notify-question": _question,
+    "notify-blocked": _inside(_question, "#notify-question .wide", "#notify-question [role=alert]"),
+    "notify-profile": _inside(_profile, "[data-key=notify-quiet]", "[data-key=notify-begin]"),
+    "notify-here": _inside(_open_group, "#notices-here", ".notice-level"),
     "bots": _bots,
     "bot": _inside(_bots, ".bots .person", "#bot-hook"),
     "new-bot": _inside(_bots, "#new-bot", "#bot-name"),

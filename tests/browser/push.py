@@ -1,0 +1,200 @@
+"""Push services and service workers for the browser: it cannot subscribe without the service of its vendor.
+
+The page gets a subscription of the test. The server posts to it, and DevTools hands over what it says.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from websockets.sync.client import ClientConnection, connect
+
+from tests.browser.chromium import Browser
+from tests.features.notifications.devices import Device
+from tests.integration.receiver import Post, Receiver
+from tests.support import Server, eventually
+
+_SUBSCRIPTION = """
+(() => {
+  const made = %s;
+  const known = () => {
+    const key = localStorage.getItem("test:push");
+    if (key === null) return null;
+    const bytes = Uint8Array.from(key.split(","), Number);
+    return {
+      endpoint: made.endpoint,
+      options: { applicationServerKey: bytes.buffer },
+      toJSON: () => ({ ...made, expirationTime: null }),
+      unsubscribe: async () => { localStorage.removeItem("test:push"); return true; },
+    };
+  };
+  Object.assign(PushManager.prototype, {
+    getSubscription: async () => known(),
+    subscribe: async ({ applicationServerKey, userVisibleOnly }) => {
+      if (!userVisibleOnly || applicationServerKey.length !== 65) throw new DOMException("bad options");
+      localStorage.setItem("test:push", applicationServerKey.join());
+      return known();
+    },
+  });
+})();
+"""
+
+_CLICK = """
+(async (action, reply) => {
+  const [notification] = await registration.getNotifications();
+  const event = new NotificationEvent("notificationclick", { notification, action, reply });
+  const works = [];
+  event.waitUntil = (work) => works.push(work); // only events of the browser have one
+  self.opened = [];
+  Clients.prototype.openWindow = async (url) => void self.opened.push(url); // only a click of a person may
+  dispatchEvent(event);
+  await Promise.all(works);
+  return self.opened;
+})(%s, %s)
+"""
+
+_SHOWN = """
+(async () => (await registration.getNotifications()).map(({ title, body, tag, icon, lang, actions }) =>
+  ({ title, body, tag, icon, lang, actions: actions.map((each) => [each.action, each.title]) })))()
+"""
+
+
+class DevTools:
+    """Commands of the DevTools protocol to one target, and what it tells."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._ids: Iterator[int] = itertools.count(1)
+        self.events: list[dict[str, Any]] = []
+
+    def call(self, method: str, **parameters: Any) -> Any:
+        id = next(self._ids)
+        self._socket.send(json.dumps({"id": id, "method": method, "params": parameters}))
+        while True:
+            heard = json.loads(self._socket.recv(60))
+            if heard.get("id") != id:
+                self.events.append(heard)
+                continue
+            assert "error" not in heard, heard
+            return heard["result"]
+
+    def run(self, script: str) -> Any:
+        """The result of a script, or of its promise."""
+        result = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
+
+
+class PushedBrowser:
+    """A browser, its worker of the messages page, and the push service that the server posts to."""
+
+    def __init__(self, browser: Browser, server: Server, service: Receiver, name: str) -> None:
+        self.browser = browser
+        self.server = server
+        self.service = service
+        self.path = f"/push/{name}"
+        self.device = Device()
+        keys = self.device.endpoint("")
+        endpoint = {
+            "endpoint": f"{service.url}{self.path}",
+            "keys": {"p256dh": keys.p256dh, "auth": keys.auth},
+        }
+        self.script = _SUBSCRIPTION % json.dumps(endpoint)
+
+    def __enter__(self) -> Self:
+        # What is allowed ends with the connection that has allowed it, so it is not that of a tab.
+        self._stack = ExitStack()
+        self._browser = self._stack.enter_context(self._connected(self._json("version")))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def allow(self, answer: str = "granted") -> None:
+        """What the browser says when the page asks for notifications."""
+        self._browser.call(
+            "Browser.setPermission",
+            permission={"name": "notifications"},
+            setting=answer,
+            origin=self.server.http_url,
+        )
+
+    def posts(self) -> list[Post]:
+        return [post for post in self.service.posts if post.path == self.path]
+
+    def pushed(self, number: int) -> bytes:
+        """What the push service got as its post of this number, decrypted."""
+        eventually(lambda: len(self.posts()) > number, what=f"post {number} to the push service")
+        return self.device.decrypt(self.posts()[number].body)
+
+    def deliver(self, content: bytes) -> None:
+        """Hand a push message to the worker, as the service of the browser's vendor does."""
+        with self._tools("page") as tools:
+            tools.call("ServiceWorker.enable")
+            found = ""
+
+            def look() -> bool:
+                nonlocal found
+                tools.run("1")  # so events are read
+                for event in tools.events:
+                    if event.get("method") == "ServiceWorker.workerRegistrationUpdated":
+                        for each in event["params"]["registrations"]:
+                            if each["scopeURL"].endswith("/home/messages") and not each["isDeleted"]:
+                                found = each["registrationId"]
+                return bool(found)
+
+            eventually(look, what="the worker is registered")
+            tools.call(
+                "ServiceWorker.deliverPushMessage",
+                origin=self.server.http_url,
+                registrationId=found,
+                data=content.decode(),
+            )
+
+    def run(self, script: str) -> Any:
+        """Run a script in the worker, which may have to start first."""
+        with self._tools("service_worker") as tools:
+            return tools.run(script)
+
+    def shown(self) -> list[dict[str, Any]]:
+        """The notifications that are shown."""
+        found: list[dict[str, Any]] = self.run(_SHOWN)
+        return found
+
+    def click(self, action: str = "", reply: str = "") -> list[str]:
+        """Click on the notification, or on one of its buttons. Returns the addresses that it opened."""
+        opened: list[str] = self.run(_CLICK % (json.dumps(action), json.dumps(reply or None)))
+        return opened
+
+    @contextmanager
+    def _tools(self, kind: str) -> Iterator[DevTools]:
+        """The page, or the worker, which may be started or ended just now."""
+
+        def look() -> dict[str, Any] | None:
+            for each in self._json("list"):
+                if each["type"] == kind and (kind == "page" or each["url"].startswith(self.server.http_url)):
+                    return dict(each)
+            return None
+
+        with self._connected(eventually(look, what=f"a {kind}")) as tools:
+            yield tools
+
+    @contextmanager
+    def _connected(self, target: dict[str, Any]) -> Iterator[DevTools]:
+        address = target["webSocketDebuggerUrl"]
+        with connect(address, proxy=None, origin=None, max_size=None) as socket:
+            yield DevTools(socket)
+
+    def _json(self, name: str) -> Any:
+        address = self.browser.driver.capabilities["goog:chromeOptions"]["debuggerAddress"]
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://{address}/json/{name}") as answer:
+            return json.load(answer)

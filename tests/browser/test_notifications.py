@@ -1,0 +1,342 @@
+"""Notifications of the messages page: the question, the settings, and the worker, in real Chromium."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.chromium import Browser, Page, unexpected
+from tests.browser.messenger import APP, Account, Chat
+from tests.browser.push import PushedBrowser
+from tests.conftest import StartServer
+from tests.integration.receiver import Receiver
+from tests.support import Server, eventually
+
+pytestmark = pytest.mark.full
+
+QUESTION = "#notify-question"
+FOUND = "#log .line.found .text"
+"""The message that was opened."""
+KEY = "return document.activeElement.dataset.key"
+ICON = "return document.querySelector('link[rel=icon]').getAttribute('href')"
+SWITCH_OFF = """
+const wishes = JSON.parse(localStorage.getItem(arguments[0])) ?? {};
+wishes.device = { ...wishes.device, sound: false };
+localStorage.setItem(arguments[0], JSON.stringify(wishes));
+"""
+HERE = "[data-key=notify-here]"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Receiver]:
+    """The push service."""
+    with Receiver() as receiver:
+        receiver.reply = lambda _: (201, b"")
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def server(start_shared_server: StartServer) -> Server:
+    return start_shared_server(
+        config={
+            "accounts": {"registrations_per_address": 0},
+            "notifications": {"allow_loopback": True},
+            "apps": {APP: {"notify": {"after_seconds": 0, "again_seconds": 0}}},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One of its own: its permissions change."""
+    started = Browser(tmp_path_factory.mktemp("chromium"))
+    yield started
+    started.quit()
+
+
+_names = count(1)
+
+
+@pytest.fixture
+def pushed(browser: Browser, server: Server, service: Receiver) -> Iterator[PushedBrowser]:
+    """The browser of a user who has not been asked yet; afterwards its console must be empty."""
+    with PushedBrowser(browser, server, service, str(next(_names))) as pushed:
+        pushed.allow("prompt")
+        browser.open(f"{server.http_url}/none").run("localStorage.clear()")
+        browser.complaints()
+        yield pushed
+        complaints = browser.complaints()
+        browser.open("about:blank")
+        assert not unexpected(complaints, "/none")
+
+
+class People:
+    """Two users, of whom Bob has written to Ann."""
+
+    def __init__(self, server: Server) -> None:
+        self.ann, self.bob = Account(server, "Ann"), Account(server, "Bob")
+        self.bob.say(self.ann, "one", "two", "three")
+        (listed,) = self.ann.get("conversations")["conversations"]
+        self.conversation = int(listed["conversation"])
+
+    def texts(self) -> list[str]:
+        return [each["text"] for each in self.bob.history(self.conversation) if each["kind"] == "message"]
+
+    def unread(self) -> int:
+        (listed,) = self.ann.get("conversations")["conversations"]
+        return int(listed["unread"])
+
+
+@pytest.fixture
+def people(server: Server) -> People:
+    return People(server)
+
+
+def open_chat(pushed: PushedBrowser, account: Account, **how: Any) -> Chat:
+    chat = Chat(pushed.browser, account, script=pushed.script, **how)
+    chat.page.command("Page.bringToFront")
+    return chat
+
+
+def click(page: Page, selector: str) -> None:
+    """As a person: browsers ask at no other time."""
+    eventually(lambda: page.shown(selector), what=selector)
+    page.driver.find_element(By.CSS_SELECTOR, selector).click()
+
+
+def close_page(pushed: PushedBrowser) -> None:
+    pushed.browser.open("about:blank")
+
+
+def turned_on(pushed: PushedBrowser, people: People) -> Chat:
+    """The page of Ann, who has agreed after her first message."""
+    chat = open_chat(pushed, people.ann)
+    chat.open(people.conversation)
+    assert not chat.page.shown(QUESTION)
+    chat.say("hello")
+    eventually(lambda: chat.page.shown(QUESTION), what="the page asks after the first message")
+    pushed.allow()
+    click(chat.page, f"{QUESTION} .wide")
+    eventually(lambda: endpoints(people), what="the server has the endpoint")
+    eventually(lambda: not chat.page.shown(QUESTION), what="the question is gone")
+    return chat
+
+
+def stays(condition: Callable[[], bool], what: str, seconds: float = 1) -> None:
+    """It is so, and is still so later."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert condition(), what
+        time.sleep(0.05)
+
+
+def endpoints(people: People) -> list[dict[str, Any]]:
+    return list(people.ann.get("notifications/endpoints")["endpoints"])
+
+
+def shown_as(pushed: PushedBrowser, *texts: str) -> None:
+    eventually(
+        lambda: [each["body"] for each in pushed.shown()] == list(texts), what=f"notifications {texts}"
+    )
+
+
+def test_from_the_question_to_a_reply_with_the_page_closed(pushed: PushedBrowser, people: People) -> None:
+    turned_on(pushed, people)
+    (endpoint,) = endpoints(people)
+    assert endpoint["device"].startswith("Chrome, ")
+    close_page(pushed)
+
+    people.bob.say(people.ann, "are you there?")
+    pushed.deliver(pushed.pushed(0))
+    shown_as(pushed, "are you there?")
+    (notification,) = pushed.shown()
+    assert (notification["title"], notification["lang"]) == ("Bob", "en")
+    assert notification["actions"] == [["reply", "Reply"], ["read", "Mark as read"]]
+    assert pushed.click("reply", "on my way") == []
+    eventually(lambda: people.texts()[-1] == "on my way", what="the reply is stored")
+    assert people.unread() == 0
+    assert pushed.shown() == []
+
+    people.bob.say(people.ann, "good", "very good")
+    eventually(lambda: b"very good" in pushed.pushed(len(pushed.posts()) - 1), what="the last push")
+    pushed.deliver(pushed.pushed(len(pushed.posts()) - 1))
+    shown_as(pushed, "very good")
+    assert pushed.click("read") == []
+    eventually(lambda: people.unread() == 0, what="it is read")
+
+
+def test_a_click_opens_the_page_at_the_message(pushed: PushedBrowser, people: People) -> None:
+    turned_on(pushed, people)
+    close_page(pushed)
+    people.bob.say(people.ann, "look")
+    pushed.deliver(pushed.pushed(0))
+    shown_as(pushed, "look")
+    (address,) = pushed.click()
+    last = people.bob.history(people.conversation)[-1]["id"]
+    assert address.endswith(f"/home/messages?lang=en#c/{people.conversation}/{last}")
+    page = pushed.browser.open(address, script=pushed.script)
+    eventually(lambda: page.texts(FOUND) == ["look"], what="the message is shown")
+    assert page.run("return location.hash") == f"#c/{people.conversation}"
+    eventually(lambda: people.unread() == 0, what="it is read")
+
+
+def test_an_open_page_shows_what_it_has_or_opens_it(pushed: PushedBrowser, people: People) -> None:
+    chat = turned_on(pushed, people)
+    body = {"kind": "message", "tag": f"{APP}:1", "title": "Bob", "body": "three", "token": "x"}
+    about = {"conversation": people.conversation, "id": people.bob.history(people.conversation)[1]["id"]}
+    here = json.dumps({**body, **about})
+    pushed.deliver(here.encode())
+    stays(lambda: pushed.shown() == [], what="the page shows the conversation: no notification")
+    chat.page.press(Keys.ESCAPE)
+    eventually(lambda: not chat.page.shown("#composer"), what="the list")
+    pushed.deliver(here.encode())
+    shown_as(pushed, "three")
+    assert pushed.click() == []
+    eventually(
+        lambda: chat.page.texts(FOUND) == ["two"],
+        what="the message is shown",
+    )
+    pushed.deliver(json.dumps({"kind": "close", "tag": f"{APP}:1"}).encode())
+    eventually(lambda: pushed.shown() == [], what="what was read elsewhere goes")
+
+
+def test_a_browser_that_says_no_is_explained(pushed: PushedBrowser, people: People) -> None:
+    chat = open_chat(pushed, people.ann)
+    chat.open(people.conversation)
+    chat.say("hello")
+    eventually(lambda: chat.page.shown(QUESTION), what="the page asks")
+    pushed.allow("denied")
+    click(chat.page, f"{QUESTION} .wide")
+    blocked = chat.word("messages_notify_blocked")
+    eventually(lambda: chat.page.texts(f"{QUESTION} p") == [blocked], what="why not")
+    click(chat.page, f"{QUESTION} .quiet")
+    eventually(lambda: not chat.page.shown(QUESTION), what="the explanation is gone")
+    chat.page.click("#me")
+    eventually(lambda: chat.page.texts(".notice-settings > .muted") == [blocked], what="the profile says it")
+    assert endpoints(people) == []
+
+
+def test_not_now_is_an_answer(pushed: PushedBrowser, people: People) -> None:
+    chat = open_chat(pushed, people.ann)
+    chat.open(people.conversation)
+    chat.say("hello")
+    click(chat.page, f"{QUESTION} .quiet")
+    eventually(lambda: chat.page.focused == "message", what="the text box has the focus")
+    chat.say("again")
+    again = open_chat(pushed, people.ann)
+    again.open(people.conversation)
+    again.say("and again")
+    stays(lambda: not again.page.shown(QUESTION), what="nobody asks again")
+
+
+def test_devices_and_wishes_are_set_in_the_profile(pushed: PushedBrowser, people: People) -> None:
+    pushed.allow()
+    chat = open_chat(pushed, people.ann)
+    page = chat.page
+    page.click("#me")
+    click(page, HERE)
+    eventually(lambda: len(endpoints(people)) == 1, what="this device")
+    eventually(lambda: page.shown(".notice-settings .person-row .mark"), what="it is in the list")
+    page.click("[data-key=notify-test]")
+    assert b'"kind":"test"' in pushed.pushed(0)
+    click(page, "[data-key=notify-preview]")
+    click(page, "[data-key=notify-quiet]")
+    eventually(lambda: page.shown("[data-key=notify-begin]"), what="the hours")
+    page.run(
+        "const time = document.querySelector('[data-key=notify-end]');"
+        "time.value = '06:30'; time.dispatchEvent(new Event('change'))"
+    )
+    zone = page.run("return Intl.DateTimeFormat().resolvedOptions().timeZone")
+    quiet = {"begin": "22:00", "end": "06:30", "zone": zone}
+    eventually(lambda: people.ann.get("notifications/wishes")["quiet"] == quiet, what="the quiet hours")
+    assert people.ann.get("notifications/wishes")["preview"] is False
+    click(page, HERE)
+    eventually(lambda: endpoints(people) == [], what="this device is gone")
+    eventually(lambda: page.run(KEY) == "notify-here", what="the focus stays")
+    assert page.run("return localStorage.getItem('test:push')") is None
+
+
+def test_a_conversation_is_muted(pushed: PushedBrowser, people: People) -> None:
+    chat = open_chat(pushed, people.ann)
+    page = chat.page
+    chat.open(people.conversation)
+    page.click("#notices-here")
+    click(page, "[data-key='level:nothing']")
+
+    def wishes() -> list[tuple[str, int]]:
+        found = people.ann.get("notifications/conversations")["conversations"]
+        return [(each["level"], each["mute_until"]) for each in found]
+
+    eventually(lambda: wishes() == [("nothing", 0)], what="nothing")
+    eventually(lambda: page.shown(".quiet-mark .slash"), what="the list has a mark")
+    eventually(lambda: page.shown("#notices-here .slash"), what="the head, too")
+    click(page, "[data-key='level:all']")
+    click(page, "[data-key='mute:0']")
+    eventually(lambda: wishes() == [("all", 1 << 40)], what="muted for good")
+    click(page, "[data-key=unmute]")
+    eventually(lambda: wishes() in ([], [("all", 0)]), what="not muted")
+    eventually(lambda: not page.shown(".quiet-mark"), what="the mark is gone")
+
+
+def test_the_device_forgets_a_user_who_logs_out(pushed: PushedBrowser, people: People) -> None:
+    chat = turned_on(pushed, people)
+    chat.page.click("#me")
+    chat.page.click("#logout")
+    eventually(lambda: endpoints(people) == [], what="the endpoint is gone")
+    assert chat.page.run("return localStorage.getItem('test:push')") is None
+
+
+SOUNDS = """
+window.sounds = 0;
+const start = OscillatorNode.prototype.start;
+OscillatorNode.prototype.start = function (...when) { window.sounds += 1; return start.apply(this, when); };
+"""
+
+
+def test_a_message_of_another_conversation_makes_a_sound_that_can_be_switched_off(
+    pushed: PushedBrowser, people: People
+) -> None:
+    pushed.script += SOUNDS
+    chat = open_chat(pushed, people.ann)
+    page = chat.page
+    chat.open(people.conversation)
+    click(page, "#log")
+    people.bob.say(people.ann, "here")
+    eventually(lambda: "here" in chat.texts, what="it is shown")
+    cat = Account(people.ann.server, "Cat")
+    cat.say(people.ann, "there")
+    eventually(lambda: page.run("return window.sounds") == 2, what="the two notes")
+    eventually(
+        lambda: page.run(ICON) == "/static/icons/unread-1.svg",
+        what="the count on the icon",
+    )
+    page.run(SWITCH_OFF, f"imserver:wishes:{APP}:{people.ann.user}")
+    silent = open_chat(pushed, people.ann)
+    silent.open(people.conversation)
+    click(silent.page, "#log")
+    silent.page.click("#message")
+    silent.page.press(Keys.ESCAPE)
+    eventually(lambda: not silent.page.shown("#composer"), what="the list")
+    cat.say(people.ann, "and again")
+    eventually(
+        lambda: "and again" in "".join(silent.page.texts("#conversations .preview")), what="it is listed"
+    )
+    stays(lambda: silent.page.run("return window.sounds") == 0, what="no sound")
+
+
+def test_screens(pushed: PushedBrowser, people: People, tmp_path: Path) -> None:
+    """Nothing sticks out of a small window."""
+    chat = open_chat(pushed, people.ann, size=(320, 640))
+    chat.open(people.conversation)
+    chat.say("hello")
+    eventually(lambda: chat.page.shown(QUESTION), what="the page asks")
+    chat.page.fits()
+    chat.page.click("#notices-here")
+    eventually(lambda: chat.page.shown(".notice-level"), what="the levels")
+    chat.page.fits()
