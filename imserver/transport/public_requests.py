@@ -146,6 +146,11 @@ class _Answer:
         self.is_complete = False
         self._limit = limit
 
+    def on_message_begin(self) -> None:
+        # Another answer may have come before: one of the status 1xx.
+        self.headers = {}
+        self.has_head = self.is_complete = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
@@ -309,7 +314,7 @@ def _read_answer(sock: socket.socket, answer: _Answer, limit: int) -> tuple[bool
         except HttpParserError as error:
             raise Unreachable(f"the answer is no HTTP: {error}") from None
         if answer.is_complete and 100 <= parser.get_status_code() < 200:
-            answer.is_complete = answer.has_head = False
+            answer.is_complete = answer.has_head = False  # the answer itself comes next
     wish = answer.headers.get("connection", "").lower()
     is_reusable = parser.get_http_version() == "1.1" and "close" not in wish
     return is_reusable, parser.get_status_code()
