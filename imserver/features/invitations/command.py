@@ -110,11 +110,11 @@ def _group_of(store: Store, owner: Account, name: str) -> int:
     ]
     if owned:
         return min(owned)
-    made = log.groups.create(GOCHAT, owner.user, name, [])
-    if not isinstance(made, Change):
-        fail(f"--group: {made.detail}")
-    log.groups.set_options(GOCHAT, made.conversation, {"history": "all"}, owner.user)
-    return made.conversation
+    change = log.groups.create(GOCHAT, owner.user, name, [])
+    if not isinstance(change, Change):
+        fail(f"--group: {change.detail}")
+    log.groups.set_options(GOCHAT, change.conversation, {"history": "all"}, owner.user)
+    return change.conversation
 
 
 def _invitation(store: Store, owner: Account, group: int, guests: bool, now: int) -> Invitation:
