@@ -110,11 +110,11 @@ def _group_of(store: Store, owner: Account, name: str) -> int:
     ]
     if owned:
         return min(owned)
-    created = log.groups.create(GOCHAT, owner.user, name, [])
-    if not isinstance(created, Change):
-        fail(f"--group: {created.detail}")
-    log.groups.set_options(GOCHAT, created.conversation, {"history": "all"}, owner.user)
-    return created.conversation
+    change = log.groups.create(GOCHAT, owner.user, name, [])
+    if not isinstance(change, Change):
+        fail(f"--group: {change.detail}")
+    log.groups.set_options(GOCHAT, change.conversation, {"history": "all"}, owner.user)
+    return change.conversation
 
 
 def _invitation(store: Store, owner: Account, group: int, guests: bool, now: int) -> Invitation:
