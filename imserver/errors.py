@@ -341,7 +341,9 @@ class ReviewUnavailable(StorageUnavailable):
 
 
 class TooManyMessages(StorageUnavailable):
-    """A bot has sent too many messages (``limits.bot_rate``), so one was not stored."""
+    """A bot or guest has sent too many messages (``limits.bot_rate``, ``limits.guest_rate``), so one was not
+    stored.
+    """
 
 
 class IssuerUnavailable(Unavailable):

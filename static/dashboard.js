@@ -166,7 +166,7 @@ export class Chart {
     if (this.samples.length > MAX_SAMPLES) this.samples.shift();
     const { samples } = this;
     const minutes = Math.max(1, Math.round((samples.length * page.seconds) / 60));
-    el("chart-title").textContent = fill(words.status_history, { minutes });
+    el("chart-title").textContent = fill(words.status_history, { count: minutes });
     const top = Math.max(4, ...samples) * 1.15;
     const step = 600 / Math.max(1, samples.length - 1);
     const points = samples.map((each, index) => `${(index * step).toFixed(1)} ${(118 - (each / top) * 114).toFixed(1)}`);

@@ -39,11 +39,12 @@ from imserver.transport.proxies import address_of
 _BY_ADDRESS: Final = frozenset({"push", "read"})
 _TOKENS: Final[dict[Kind, str]] = {
     "account": "the token of an account",
+    "guest": "the token of a guest",
     "bot": "the token of a bot",
     "session": "a session token",
 }
 """Kinds of users with a token of their own → that token."""
-OF_ACCOUNTS: Final = frozenset({"account", "bot"})
+OF_ACCOUNTS: Final = frozenset({"account", "guest", "bot"})
 """Users whose tokens count in demo mode, too."""
 
 
@@ -198,13 +199,15 @@ class Authority:
             return self._of_account(credential, "account") or BAD_TOKEN
         return BAD_TOKEN
 
-    def _of_account(self, credential: str, kind: Literal["account", "bot"]) -> Principal | None:
+    def _of_account(self, credential: str, kind: Literal["account", "guest", "bot"]) -> Principal | None:
         """The account or bot with this token. May switch. Raises StorageUnavailable."""
         try:
             found = self._accounts.holder(credential)
         except BadToken:
             return None
         apps = frozenset({self._logins.resolve(found.account.app)})
+        if found.account.guest:
+            kind = "guest"
         return Principal(kind, apps=apps, user=found.account.user, device=found.device_id)
 
     def _by_address(self, headers: Mapping[str, str], host: str) -> Principal:
@@ -224,7 +227,8 @@ def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
     if principal is BAD_TOKEN:
         return HTTP_TOKEN_INVALID, ""
     if principal.kind in _TOKENS:
-        wanted = " or ".join(name for kind, name in _TOKENS.items() if kind in need.users)
+        # Whoever accepts guests accepts accounts, too.
+        wanted = " or ".join(name for kind, name in _TOKENS.items() if kind in need.users - {"guest"})
         key = f", or an API key of scope `{need.scope}`" if need.scope else ""
         return HTTP_NOT_ALLOWED, f"This request takes {wanted}{key}, not {_TOKENS[principal.kind]}"
     if principal.key:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from imserver.errors import ImserverError
 
-Kind = Literal["nobody", "demo", "key", "address", "signature", "session", "account", "bot", "page"]
+Kind = Literal["nobody", "demo", "key", "address", "signature", "session", "account", "guest", "bot", "page"]
 
 NO_APPS: Final[frozenset[str]] = frozenset()
 ALL_SCOPES: Final = frozenset({"push", "read", "admin", "any"})
@@ -26,11 +26,12 @@ class Principal(Struct, frozen=True):
     signature a back end that has signed its request: ``apps``, the name of its secret as ``key``
     session   a user with a session token that a back end has signed
     account   a user with the token of an account: ``device`` is the number of that login
+    guest     a guest with the token of their account: ``device`` as above
     bot       a bot with its token
     page      a visitor of one of our own pages
     ========= ====================================================================
 
-    ``apps``: names of apps, without aliases; None: all apps. The last four kinds have exactly one app and a
+    ``apps``: names of apps, without aliases; None: all apps. The last five kinds have exactly one app and a
     ``user``.
     """
 
@@ -91,8 +92,10 @@ PUSH_OR_VISITOR: Final = Need("push", frozenset({"page", "session"}), address=Tr
 READ_OR_VISITOR: Final = Need("read", frozenset({"page", "session"}), address=True)
 VISITOR: Final = Need(users=frozenset({"page"}))
 ADMIN_OR_ACCOUNT: Final = Need("admin", frozenset({"account"}))
-"""A person with an account token, or a back end for a user."""
-ADMIN_OR_MEMBER: Final = Need("admin", frozenset({"account", "bot"}))
+"""A person with an account token, but no guest, or a back end for a user."""
+ADMIN_OR_PERSON: Final = Need("admin", frozenset({"account", "guest"}))
+"""A person with an account token, guests too, or a back end for a user."""
+ADMIN_OR_MEMBER: Final = Need("admin", frozenset({"account", "guest", "bot"}))
 """A person or a bot, or a back end for either."""
 ADMIN_OR_BOT: Final = Need("admin", frozenset({"bot"}))
 ACCOUNT: Final = Need(users=frozenset({"account"}))
@@ -100,11 +103,11 @@ ANYONE_OR_ADMIN: Final = Need("admin", frozenset({"nobody"}))
 """Anybody. A back end may do more."""
 ANYONE_OR_ACCOUNT: Final = Need(users=frozenset({"nobody", "account"}))
 """Anybody. A user with an account token may do more."""
-ADMIN_OR_USER: Final = Need("admin", frozenset({"account", "bot", "session"}))
+ADMIN_OR_USER: Final = Need("admin", frozenset({"account", "guest", "bot", "session"}))
 """A user with any token of their own, or a back end for them."""
-PUSH_OR_USER: Final = Need("push", frozenset({"account", "bot", "session"}))
-READ_OR_USER: Final = Need("read", frozenset({"account", "bot", "session"}))
-ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "bot", "session"}))
+PUSH_OR_USER: Final = Need("push", frozenset({"account", "guest", "bot", "session"}))
+READ_OR_USER: Final = Need("read", frozenset({"account", "guest", "bot", "session"}))
+ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "guest", "bot", "session"}))
 """The token in the body identifies the principal."""
 ANYONE_OR_READ: Final = Need("read", frozenset({"nobody"}))
 

@@ -25,7 +25,9 @@ _SECOND: Final = 1_000_000_000
 _FULL_BUCKET_STAYS: Final = 10 * _SECOND
 """How long a full bucket stays, in nanoseconds. To make one for each message would cost more."""
 
-Payer = Literal["account", "account and address", "address", "bot", "connection", "device", "key", "user"]
+Payer = Literal[
+    "account", "account and address", "address", "bot", "connection", "device", "guest", "key", "user"
+]
 
 
 class Rate(Struct, frozen=True):
@@ -50,6 +52,9 @@ HTTP_MESSAGES: Final = Rate("http_messages", "messages over HTTP", "account", _M
 BOT_MESSAGES: Final = Rate(
     "bot_messages", "messages", "bot", "limits.bot_rate per second", "1008, over HTTP 429", burst=5
 )
+GUEST_MESSAGES: Final = Rate(
+    "guest_messages", "messages", "guest", "limits.guest_rate per second", "1008, over HTTP 429", burst=5
+)
 PUBLICATIONS: Final = Rate(
     "publications", "publications to a namespace", "connection", "its publications_per_second", "1008"
 )
@@ -69,7 +74,16 @@ LOGIN_NOTICES: Final = Rate(
 )
 REQUESTS: Final = Rate("requests", "requests", "key", "api.requests_per_second", "429")
 
-RATES: Final = (MESSAGES, HTTP_MESSAGES, BOT_MESSAGES, PUBLICATIONS, NOTICES, LOGIN_NOTICES, REQUESTS)
+RATES: Final = (
+    MESSAGES,
+    HTTP_MESSAGES,
+    BOT_MESSAGES,
+    GUEST_MESSAGES,
+    PUBLICATIONS,
+    NOTICES,
+    LOGIN_NOTICES,
+    REQUESTS,
+)
 """The rows of the core."""
 
 
@@ -189,27 +203,42 @@ class Buckets:
             del full_at[oldest]
 
 
-class BotRates:
-    """Owner of the message rates of the bots that this node knows. Never switches.
+class SenderRates:
+    """Owner of the message rates of the bots and guests that this node knows. Never switches.
 
-    A bot is known here as soon as its token was verified here.
+    They are known here as soon as their token was verified here. ``of_bots``, ``of_guests``: messages per
+    second; 0: no limit.
     """
 
-    def __init__(self, per_second: float) -> None:
-        self.buckets = Buckets(BOT_MESSAGES, per_second)
-        self.bots: dict[tuple[str, str], None] = {}
-        """App and bot. Read-only for others."""
+    def __init__(self, of_bots: float, of_guests: float = 0) -> None:
+        self.bots = Buckets(BOT_MESSAGES, of_bots)
+        self._guests = Buckets(GUEST_MESSAGES, of_guests)
+        self.known: dict[tuple[str, str], Buckets] = {}
+        """App and user → the buckets that count for them. Read-only for others."""
 
-    def know(self, app: str, bot: str) -> None:
+    def know_bot(self, app: str, bot: str) -> None:
         """The token of a bot was verified."""
-        if self.buckets.number and (app, bot) not in self.bots:
-            if len(self.bots) >= MAX_PAYERS:
-                del self.bots[next(iter(self.bots))]
-            self.bots[app, bot] = None
+        self._know(app, bot, self.bots)
+
+    def know_guest(self, app: str, guest: str) -> None:
+        """The token of a guest was verified."""
+        self._know(app, guest, self._guests)
+
+    def forget_guest(self, app: str, user: str) -> None:
+        """The token of a member was verified, who may have been a guest."""
+        if self.known.get((app, user)) is self._guests:
+            del self.known[app, user]
+
+    def _know(self, app: str, user: str, buckets: Buckets) -> None:
+        if buckets.number and self.known.get((app, user)) is not buckets:
+            if len(self.known) >= MAX_PAYERS:
+                del self.known[next(iter(self.known))]
+            self.known[app, user] = buckets
 
     def take(self, app: str, user: str) -> bool:
-        """Count one message of a user. False: it is a bot that has sent too many."""
-        return (app, user) not in self.bots or self.buckets.take((app, user))
+        """Count one message of a user. False: there were too many."""
+        buckets = self.known.get((app, user))
+        return buckets is None or buckets.take((app, user))
 
 
 def network_of(address: str) -> str:

@@ -28,6 +28,9 @@ class Relations(Protocol):
         (:meth:`imserver.storage.log.transaction.AppTransaction.append`).
         """
 
+    def may_gather(self, app: str, by: str) -> bool:
+        """Whether ``by`` may make groups, add people to groups, and join groups without an invitation."""
+
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
         """Users who have blocked ``by``, at most ``limit``."""
 
@@ -55,6 +58,10 @@ class NoRelations:
         return True
 
     def may_write(self, app: str, by: str, user: str) -> bool:
+        """Yes."""
+        return True
+
+    def may_gather(self, app: str, by: str) -> bool:
         """Yes."""
         return True
 

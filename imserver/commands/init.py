@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
+from urllib.parse import urlsplit
 
 import click
 
 from imserver.config.load import DEFAULT_FILE
 from imserver.config.values import valid_name
-from imserver.terminal import fail
+from imserver.terminal import fail, server_address
+from imserver.transport.proxies import is_loopback
 
 _SETTINGS: Final = """\
 # Settings of this imserver. "imserver check-config --defaults" explains all that can be set;
 # "imserver check-config --production" says what to change before strangers can reach the server.
 
 server:
-  host: 127.0.0.1            # 0.0.0.0 accepts other machines; then put TLS in front (nginx, Caddy)
+  host: {host}            # 0.0.0.0 accepts other machines; then put TLS in front (nginx, Caddy)
   data_dir: data             # database, uploads and the server's secret
   # origins: [localhost]     # hosts of your own pages, for example of a development server on another port
 
 app:
-  http_port: 8080            # pages and the HTTP API
+  http_port: {port:<15} # pages and the HTTP API
   websocket_port: 8089       # WebSockets; port 8080 accepts them too
-
+{url}
 api:
   keys:
     # Your back end sends it as "Authorization: Bearer ...". Keep it out of browsers and phones.
-    - {{key: "{key}", scopes: [push, read], apps: ["{app}"]}}
+    - {{key: "{key}", scopes: [push, read], apps: [{apps}]}}
   requests_per_second: 1000    # of one key or user; more get 429
 
 limits:
@@ -49,7 +52,15 @@ apps:
     #   url: http://127.0.0.1:5000/im/events
     #   secret: "..."        # make one with: openssl rand -hex 32
     #   events: [absent]
+{chat}"""
+
+_CHAT: Final = """\
+  gochat:
+    # The chat for people, /home/messages. They log in to accounts. New people come by invitations; guests
+    # need no account.
+    accounts: {guests: true}
 """
+_URL: Final = "  http_url: {url}    # where people open the server, for links\n"
 
 _NEXT: Final = """\
 Wrote {file}: app {app}, an API key, a secret for session tokens. Next:
@@ -61,19 +72,46 @@ Wrote {file}: app {app}, an API key, a secret for session tokens. Next:
 """
 
 
+_CHAT_APP: Final = "gochat"
+_GROUP: Final = "Everybody"
+_QUESTION: Final = "Is it for people who chat in the browser, with a chat page and accounts?"
+_NEXT_CHAT: Final = """\
+Wrote {file}: a chat, app {app}, an API key, a secret for session tokens. Next:
+
+  imserver serve{option}
+
+"""
+
+
 @click.command()
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--app", default="default", show_default=True, metavar="NAME", help="Name of the app.")
-def init(folder: Path, app: str) -> None:
+@click.option("--chat/--no-chat", default=None, help="With a chat page for people; asked in a terminal.")
+@click.option(
+    "--url",
+    default="",
+    metavar="URL",
+    help="Where people open the chat, http://192.168.1.7:8080 or https://chat.example.org.",
+)
+@click.pass_context
+def init(context: click.Context, folder: Path, app: str, chat: bool | None, url: str) -> None:
     """Write imserver.yaml into FOLDER (default: here) with an app, an API key and a secret.
 
     Only your user may read the file. A file that exists is left alone. Commands that run in FOLDER use it
     without -c.
+
+    With --chat people chat on the page /home/messages. A link for its owner and one for others are printed,
+    as by "imserver chat".
     """
     if not valid_name(app) or not (app.isascii() and app.replace("-", "").replace("_", "").isalnum()):
         fail(f"expected a name of ASCII letters, digits, - and _, got {app!r}")
+    if app == _CHAT_APP:
+        fail(f"the app {app} is that of --chat: give another name")
+    url = server_address(url).rstrip("/") if url else ""
     file = folder / DEFAULT_FILE
     key, secret = token_hex(32), token_hex(32)
+    if chat is None:
+        chat = not file.exists() and sys.stdin.isatty() and click.confirm(_QUESTION, err=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -83,9 +121,32 @@ def init(folder: Path, app: str) -> None:
         fail(f"{file} cannot be written: {error.strerror}")
     try:
         with open(descriptor, "w", encoding="utf-8") as opened:
-            opened.write(_SETTINGS.format(key=key, secret=secret, app=app))
+            opened.write(_settings(app, key, secret, url, chat))
     except OSError as error:
         file.unlink()  # an incomplete file would lack the keys that end demo mode
         fail(f"{file} cannot be written: {error.strerror}")
     option = "" if folder.resolve() == Path.cwd() else f" -c {file}"
-    click.echo(_NEXT.format(file=file, app=app, key=key, option=option), nl=False)
+    click.echo((_NEXT_CHAT if chat else _NEXT).format(file=file, app=app, key=key, option=option), nl=False)
+    if chat:
+        command = context.find_root().command
+        assert isinstance(command, click.Group)
+        links = command.get_command(context, "chat")
+        assert links is not None, "the feature of invitations is always installed"
+        context.invoke(links, path=str(file), data_dir=None, group=_GROUP, owner=False)
+
+
+def _settings(app: str, key: str, secret: str, url: str, chat: bool) -> str:
+    """The text of the file."""
+    names = [app, *([_CHAT_APP] if chat else [])]
+    parts = urlsplit(url)
+    is_open = parts.scheme == "http" and not is_loopback(parts.hostname or "")
+    return _SETTINGS.format(
+        key=key,
+        secret=secret,
+        app=app,
+        apps=", ".join(f'"{name}"' for name in names),
+        host="0.0.0.0   " if is_open else "127.0.0.1",
+        port=(parts.port or 80) if parts.scheme == "http" else 8080,
+        url=_URL.format(url=url) if url else "",
+        chat=_CHAT if chat else "",
+    )

@@ -91,6 +91,7 @@ class LimitSettings(Struct, frozen=True):
     login_seconds: Seconds = 0.0
     messages_per_second: Seconds = 0.0
     bot_rate: Seconds = 20.0
+    guest_rate: Seconds = 1.0
     outbox_bytes: Amount = 1048576
     outbox_seconds: Duration = 30.0
     node_outbox_bytes: Amount = 268435456

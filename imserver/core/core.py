@@ -22,7 +22,7 @@ from imserver.auth.issuers import Issuers
 from imserver.auth.login import Logins
 from imserver.auth.observer import NoObserver, Observer
 from imserver.auth.page_tokens import PageTokens
-from imserver.auth.rates import BotRates
+from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations, Relations
 from imserver.auth.reviews import NoReviews, Reviews
 from imserver.auth.rules import AppObjection
@@ -295,7 +295,7 @@ class Core:
 
     def _make_logins(self, secret: bytes) -> None:
         """Build authentication and login rules."""
-        self.bot_rates = BotRates(self.config.limits.bot_rate)
+        self.sender_rates = SenderRates(self.config.limits.bot_rate, self.config.limits.guest_rate)
         self.accounts: AccountLookup = (
             self._answer(each.accounts for each in self._answers) or NoAccountLookup()
         )
@@ -381,7 +381,7 @@ class Core:
             self.relations,
             self.reviews,
             self.observer,
-            self.bot_rates,
+            self.sender_rates,
             self.node_messages,
             AckTracker(self.metrics, self.config.limits.node_outbox_bytes),
         )

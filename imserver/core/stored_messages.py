@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from imserver.auth.login import Logins
 from imserver.auth.observer import Observer
-from imserver.auth.rates import BotRates
+from imserver.auth.rates import SenderRates
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
 from imserver.auth.tenants import Tenants
@@ -50,7 +50,7 @@ def build_stored_messages(
     relations: Relations,
     reviews: Reviews,
     observer: Observer,
-    bot_rates: BotRates,
+    sender_rates: SenderRates,
     node_messages: NodeMessages | None,
     ack_tracker: AckTracker,
 ) -> StoredMessages:
@@ -65,7 +65,7 @@ def build_stored_messages(
         positions,
         ack_tracker,
         reviews,
-        bot_rates,
+        sender_rates,
         channels,
         node_messages,
         observer,

@@ -251,7 +251,12 @@ class Endpoint(Struct, frozen=True):
     service: Any
 
 
-_NOT_REACHED: Final = {"account": HTTP_TOKEN_INVALID, "bot": HTTP_TOKEN_INVALID, "session": HTTP_NOT_ALLOWED}
+_NOT_REACHED: Final = {
+    "account": HTTP_TOKEN_INVALID,
+    "guest": HTTP_TOKEN_INVALID,
+    "bot": HTTP_TOKEN_INVALID,
+    "session": HTTP_NOT_ALLOWED,
+}
 """Kind of a principal → the refusal of a request for an app that it does not reach."""
 
 

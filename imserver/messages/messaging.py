@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.observer import Observer
-from imserver.auth.rates import BotRates
+from imserver.auth.rates import SenderRates
 from imserver.auth.reviews import ReviewDecision, Reviews, facts_of
 from imserver.channels.channels import Channels
 from imserver.channels.open_streams import OpenStreams
@@ -108,7 +108,7 @@ class Messaging:
         positions: ActionPositions,
         ack_tracker: AckTracker,
         reviews: Reviews,
-        bot_rates: BotRates,
+        sender_rates: SenderRates,
         channels: Channels,
         node_messages: NodeMessages | None,
         observer: Observer,
@@ -119,7 +119,7 @@ class Messaging:
         """Set by the first draft."""
         self._metrics = metrics
         self._reviews = reviews
-        self._bot_rates = bot_rates
+        self._sender_rates = sender_rates
         self._node_messages = node_messages
         self._observer = observer
         self.log_subscriptions = LogSubscriptions()
@@ -149,13 +149,13 @@ class Messaging:
 
     def send_of_user(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
-        Bots have a rate.
+        Bots and guests have a rate.
 
         Drafts of one connection keep their order. Recalls and presses have no content of the user, and only
         wait for their turn.
         """
-        if self._bot_rates.bots and not self._bot_rates.take(app, draft.sender):
-            self._stored(app, connection, done, TooManyMessages("the bot has sent too many messages"))
+        if self._sender_rates.known and not self._sender_rates.take(app, draft.sender):
+            self._stored(app, connection, done, TooManyMessages("the user has sent too many messages"))
             return
         if app not in self._reviews.apps:
             self.send(app, draft, done, connection)

@@ -50,6 +50,8 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "accounts.failure_seconds",
         "accounts.registrations_per_address",
         "accounts.logins_per_address",
+        "accounts.guests_per_address",
+        "accounts.guest_days",
         "accounts.finds_per_account",
         "accounts.finds_per_address",
         "accounts.devices",

@@ -118,6 +118,8 @@ class Account(Struct, frozen=True):
     """When its last connection ended, in Unix seconds; 0: unknown."""
     bot: bool = False
     """Whether it is the account of a :class:`Bot`."""
+    guest: bool = False
+    """Whether its user came by an invitation, without a password."""
 
     @property
     def user(self) -> str:

@@ -96,7 +96,7 @@ class Outgoing:
     ) -> tuple[int, bytes, Mapping[str, str]]:
         """Send a request with these ``headers``: status, body and headers of the answer.
 
-        Waits and raises like :meth:`post`. Names of the answer's headers may be read in any case.
+        Waits and raises like :meth:`post`. Headers of the answer are read by names in small letters.
         """
         timeout = gevent.Timeout(seconds)
         try:

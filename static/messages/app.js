@@ -20,6 +20,7 @@ import { SavedLogin, Session } from "./session.js";
 /** @typedef {import("./store.js").Conversation} Conversation */
 
 const RETRY_LIST_MS = 3_000;
+const COUNT_AFTER_MS = 4_000;
 /** Close code of a user who is banned for a time; the server does not say for how long. */
 const BANNED = 4503;
 const RETRY_BANNED_MS = 20_000;
@@ -45,7 +46,7 @@ class App {
     this.page = page;
     this.words = page.text;
     this.saved = new SavedLogin(page.app);
-    const [, came, code] = /^#(oauth|reset)=(.+)$/.exec(location.hash) ?? [];
+    const [, came, code] = /^#(oauth|reset|owner)=(.+)$/.exec(location.hash) ?? [];
     if (came) history.replaceState(null, "", location.pathname + location.search); // a code is not for the history
     startPanels(page.text);
     this.connection = new ConnectionView({ ...page.text, refused_4503: page.text.messages_fault_banned }, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload() });
@@ -55,10 +56,11 @@ class App {
       this.#start(login);
     });
     this.#listen();
-    const login = this.saved.get();
+    const login = came === "owner" ? null : this.saved.get();
     if (login) this.#start(login);
     else this.#showLogin("");
     if (came === "oauth") this.login.finish(code, login !== null);
+    else if (came === "owner") this.login.showOwner(code);
     else if (came) withModule(import("./log-in-with.js"), page.text, ({ openReset }) => openReset(page, code));
   }
 
@@ -125,7 +127,7 @@ class App {
     if (session !== this.#session || !session) return;
     if (session.store.isLoaded) {
       this.#route().then(() => this.#conversation?.refresh());
-      this.#countRequests();
+      setTimeout(() => session === this.#session && this.#countRequests(), COUNT_AFTER_MS); // the list comes first
       session.store.loadRest();
       if (session.wishes.device.on) this.#notify(() => {});
     } else if (session.isOnline) setTimeout(() => session === this.#session && session.isOnline && this.#loadList(), RETRY_LIST_MS);
@@ -180,6 +182,7 @@ class App {
     if (!session) return;
     element("me-name", HTMLElement).textContent = session.people.nameOf(session.user);
     element("me-avatar", HTMLElement).replaceChildren(session.people.avatar(session.user));
+    document.body.toggleAttribute("data-guest", session.isGuest);
   }
 
   // --- what is shown ------------------------------------------------------------------------------------------
@@ -384,4 +387,5 @@ function showView(view) {
 /** @type {Page & { workerUrl: string }} */
 const page = pageData();
 new App(page);
-startWorker(page.workerUrl);
+const { text: words } = page;
+startWorker(page.workerUrl, () => toast(words.messages_new_version, { label: words.messages_reload, act: () => location.reload() }));

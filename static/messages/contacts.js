@@ -230,14 +230,17 @@ function cardParts(session, user, close) {
   toGroup.dataset.key = "to-group";
   toGroup.addEventListener("click", () => withModule(import("./bots.js"), words, ({ openGroups }) => openGroups(session, user)));
   const block = action(words.messages_block, "block", "link danger", fill(words.messages_block_question, { name }));
-  const actions = {
-    "": card?.bot ? [message, toGroup] : [message, action(words.messages_ask, "request")],
+  const mayWrite = !session.isGuest || session.store.known(user);
+  /** @type {Record<string, HTMLElement[]>} */
+  const choices = {
+    "": session.isGuest ? [...(mayWrite ? [message] : [])] : card?.bot ? [message, toGroup] : [message, action(words.messages_ask, "request")],
     self: [],
     friend: [message, action(words.messages_unfriend, "remove", "quiet", fill(words.messages_unfriend_question, { name }))],
     incoming: [action(words.messages_accept, "accept", "wide"), action(words.messages_decline, "decline"), message],
     outgoing: [message, action(words.messages_withdraw, "remove")],
     blocked: [action(words.messages_unblock, "unblock")],
-  }[relation];
+  };
+  const actions = choices[relation];
   const states = { friend: words.messages_is_contact, incoming: words.messages_has_asked, outgoing: words.messages_request_sent, blocked: words.messages_is_blocked };
   const lines = [
     card?.name ? make("p", "card-handle", `@${card.name}`) : "",

@@ -6,6 +6,7 @@ import { MessageActions } from "./actions.js";
 import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
 import { isRevision, revised } from "./entries.js";
+import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
 import { MessageView, noticeText, summaryOf } from "./message-view.js";
 import { toast } from "./panel.js";
@@ -27,7 +28,6 @@ import { Timeline } from "./timeline.js";
 
 const TYPING_SHOWN_MS = 5_000;
 const FOLLOWS_MS = 5 * 60_000;
-const LONG_PRESS_MS = 500;
 const FOUND_MS = 2_000;
 
 /** Owns which conversation is open, and what of it is drawn. */
@@ -409,9 +409,7 @@ export class ConversationView {
 
   /** @param {AbortSignal} signal */
   #listenToRows(signal) {
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    let press;
-    const entryAt = (/** @type {Event} */ { target }) => {
+    const entryAt = (/** @type {{ target: EventTarget | null }} */ { target }) => {
       const row = target instanceof Element ? target.closest(".line[data-id]") : null;
       const entry = row instanceof HTMLElement ? this.open?.entries?.find(({ id }) => String(id) === row.dataset.id) : null;
       return row instanceof HTMLElement && entry ? { row, entry } : null;
@@ -430,6 +428,10 @@ export class ConversationView {
     this.#log.addEventListener("pointerleave", () => tools.remove(), { signal });
     this.#log.addEventListener("contextmenu", (event) => {
       const found = entryAt(event);
+      if (event instanceof PointerEvent && event.pointerType === "touch") {
+        if (found) event.preventDefault(); // the long press has opened our menu
+        return;
+      }
       const selected = !getSelection()?.isCollapsed || (event.target instanceof Element && event.target.closest("a, video, audio, img"));
       if (!found || !this.open || selected) return;
       event.preventDefault();
@@ -439,14 +441,12 @@ export class ConversationView {
       const found = entryAt(event);
       if (found && !(event.target instanceof Element && event.target.closest("button, a"))) this.composer.reply(found.entry);
     }, { signal });
-    this.#log.addEventListener("touchstart", (event) => {
-      const found = entryAt(event);
-      const touch = event.touches[0];
-      clearTimeout(press);
-      if (!found || (event.target instanceof Element && event.target.closest("button, a"))) return;
-      press = setTimeout(() => this.open && this.actions.open(this.open, found.entry, found.row, true, { x: touch.clientX, y: touch.clientY }), LONG_PRESS_MS);
-    }, { signal, passive: true });
-    for (const type of ["touchmove", "touchend", "touchcancel"]) this.#log.addEventListener(type, () => clearTimeout(press), { signal, passive: true });
+    onLongPress(this.#log, (target, point) => {
+      const found = target instanceof Element && !target.closest("input, .face") ? entryAt({ target }) : null;
+      if (!found || !this.open) return false;
+      this.actions.open(this.open, found.entry, found.row, true, point);
+      return true;
+    }, signal);
     this.#log.addEventListener("keydown", (event) => this.#onKey(event, entryAt(event)), { signal });
   }
 
@@ -546,9 +546,10 @@ export class ConversationView {
   #drawLatest() {
     const { open, session } = this;
     const away = Boolean(open) && this.#isShown && (!this.timeline.isAtEnd || Boolean(open?.hasNewer)) && Boolean(open?.entries?.length);
-    this.#latest.hidden = !away;
+    if (this.#latest.hidden === away) this.#latest.hidden = !away;
     if (!open || !away) return;
-    this.#latestText.textContent = open.unread ? fill(session.words.unread, { count: open.unread }) : session.words.to_latest;
+    const text = open.unread ? fill(session.words.unread, { count: open.unread }) : session.words.to_latest;
+    if (this.#latestText.textContent !== text) this.#latestText.textContent = text; // a change would make each frame lay out the page again
   }
 
   // --- head ---------------------------------------------------------------------------------------------------

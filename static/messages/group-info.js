@@ -132,7 +132,7 @@ class GroupView {
     const { session } = this;
     const { words } = session;
     const buttons = [this.#button("media", words.messages_media, () => openMedia(session, Number(this.id)))];
-    if (this.#may(group.invite)) {
+    if (this.#may(group.invite) && !session.isGuest) {
       buttons.unshift(
         this.#button("add", words.messages_add_members, () => this.#addMembers()),
         this.#button("link", words.messages_group_link, () => openInvitations(session, { id: this.id, name: group.name })),

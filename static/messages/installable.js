@@ -5,9 +5,13 @@ const ICON = "/static/favicon.svg";
 /** More have an icon of their own. */
 const MOST_ON_ICON = 9;
 
-/** @param {string} url  of the service worker, from the server */
-export function startWorker(url) {
+/**
+ * @param {string} url  of the service worker, from the server
+ * @param {() => void} changed  there is a new version, which a reload shows
+ */
+export function startWorker(url, changed) {
   if (!("serviceWorker" in navigator)) return; // without https, browsers have none
+  if (navigator.serviceWorker.controller) navigator.serviceWorker.addEventListener("controllerchange", changed, { once: true });
   navigator.serviceWorker.register(url, { scope: url.replace(/-worker\.js$/, ""), updateViaCache: "none" }).catch(() => {}); // no storage
 }
 

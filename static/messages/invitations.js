@@ -3,6 +3,7 @@
 
 import { fill, make } from "../text.js";
 import { callApi, reasonOf } from "./api.js";
+import { loadRules } from "./account-fields.js";
 import { attempt, copyButton, field, input, load, namedList, noteLine, redraw, section, select, show, withModule } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { avatarOf } from "./people.js";
@@ -17,6 +18,7 @@ import { avatarOf } from "./people.js";
  * @property {number} expires_at  Unix seconds; 0: never
  * @property {number} uses        how often it was accepted
  * @property {number} max_uses    0: no limit
+ * @property {boolean} guests      whether people without an account come in
  */
 
 /**
@@ -27,6 +29,7 @@ import { avatarOf } from "./people.js";
  * @property {string} user
  * @property {string} nickname
  * @property {string} avatar
+ * @property {boolean} guests  whether people without an account come in
  */
 
 const DAY = 86_400;
@@ -213,9 +216,10 @@ class InvitationsView {
   }
 
   /** @param {Invitation} invitation */
-  #limits({ expires_at: end, uses, max_uses: most }) {
+  #limits({ expires_at: end, uses, max_uses: most, guests }) {
     const { words, language } = this.session;
-    const until = end ? fill(words.messages_link_until, { when: new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(end * 1000) }) : words.messages_link_forever;
+    const forGuests = guests ? `${words.messages_link_for_guests} · ` : "";
+    const until = forGuests + (end ? fill(words.messages_link_until, { when: new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(end * 1000) }) : words.messages_link_forever);
     if (!uses) return `${until} · ${words.messages_link_unused}`;
     const used = most ? fill(words.messages_link_used_of, { count: uses, most }) : fill(words.messages_link_used, { count: uses });
     return `${until} · ${used}`;
@@ -248,12 +252,17 @@ class InvitationsView {
     const note = noteLine();
     const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_link_new));
     go.id = "invitation-create";
-    const form = make("form", "panel-form", field(words.messages_link_ends, seconds), field(words.messages_link_uses, uses), note, go);
+    const guests = input({ type: "checkbox" });
+    guests.setAttribute("role", "switch");
+    const forGuests = make("label", "switch", make("span", "", words.messages_link_guests), guests);
+    forGuests.hidden = true;
+    if (group) loadRules(session.app).then((rules) => { forGuests.hidden = !rules.guests; }, () => {}); // then only people with an account are invited
+    const form = make("form", "panel-form", field(words.messages_link_ends, seconds), field(words.messages_link_uses, uses), forGuests, note, go);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       attempt(go, note, words, async () => {
         this.#shown = await session.api("POST", "invitations/create", {
-          ...(group && { group: group.id }), seconds: Number(seconds.value), uses: Number(uses.value),
+          ...(group && { group: group.id }), seconds: Number(seconds.value), uses: Number(uses.value), guests: guests.checked,
         });
         await this.#load();
       });

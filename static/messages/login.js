@@ -16,6 +16,8 @@ const LEAST_PASSWORD = 8;
 
 export class LoginView {
   #isNew = false;
+  /** Whether another form is shown in place of ours. */
+  #hasOther = false;
   /** @type {Rules} */
   #rules = { registration: true, identifiers: [...IDENTIFIERS], find: true, passwords: true, reset: false };
   #root = element("login-place", HTMLElement);
@@ -77,13 +79,40 @@ export class LoginView {
     const code = invitationCode(location.hash);
     if (!code) return show(this.#invited, "");
     try {
-      show(this.#invited, invitationText(await showInvitation(this.app, code), this.words));
+      const preview = await showInvitation(this.app, code);
+      show(this.#invited, invitationText(preview, this.words));
+      if (preview.guests) await this.#showOther(({ guestForm }) => guestForm(this.page, preview, code, this.onLogin, () => this.#showOwn()));
     } catch {
       // after the login the page says what is wrong with it
     }
   }
 
+  /**
+   * The link of the owner was opened.
+   *
+   * @param {string} link
+   */
+  showOwner(link) {
+    return this.#showOther(({ ownerForm }) => ownerForm(this.page, link, this.onLogin));
+  }
+
+  /** @param {(module: typeof import("./welcome.js")) => HTMLElement} make */
+  async #showOther(make) {
+    this.#hasOther = true;
+    const module = await import("./welcome.js").catch(() => null);
+    if (!module) return this.#showOwn(); // then people with an account can log in
+    this.#root.replaceChildren(make(module));
+    this.#focus();
+  }
+
+  #showOwn() {
+    this.#hasOther = false;
+    this.#draw();
+    this.#focus();
+  }
+
   #draw() {
+    if (this.#hasOther) return;
     const { words } = this;
     const { identifiers, passwords, registration, reset } = this.#rules;
     const isNew = this.#isNew && registration;

@@ -3,7 +3,7 @@
 
 import { cut, fill, make } from "../text.js";
 import { ALL_NAMES, mentions } from "./entries.js";
-import { formatted, parse } from "./format.js";
+import { formatted, unformatted } from "./format.js";
 import { button } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -86,7 +86,7 @@ export function contentOf(entry, session) {
  */
 export function summaryOf(entry, words, most = 200) {
   const view = views.get(entry.type ?? "text");
-  const plain = entry.text === undefined ? undefined : parse(cut(entry.text, 5 * most)).map(({ kind, text: part }) => (kind === "block" ? `${part} ` : part)).join("");
+  const plain = entry.text === undefined ? undefined : unformatted(cut(entry.text, 5 * most));
   const text = view?.summary?.(entry, words) ?? plain ?? words[`messages_${entry.type}`] ?? words.messages_custom;
   return cut(text.replace(/\s+/g, " "), most);
 }

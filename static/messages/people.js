@@ -16,6 +16,7 @@ import { ownAddress } from "./media/file.js";
  * @property {"online" | "offline" | ""} presence  empty: hidden from us, or not known
  * @property {number} last_seen     Unix seconds; 0: hidden, not known, or online
  * @property {boolean} [bot]        a program
+ * @property {boolean} [guest]      somebody without a password
  */
 
 /** Cards per request: the server's maximum. */
@@ -79,10 +80,12 @@ export class People {
 
   /**
    * @param {string} user
-   * @returns {HTMLElement[]} the mark of a bot; empty: no bot
+   * @returns {HTMLElement[]} the mark of a bot or guest; empty: neither
    */
   marks(user) {
-    return this.#cards.get(user)?.bot ? [make("span", "mark", this.session.words.messages_bot)] : [];
+    const card = this.#cards.get(user);
+    const { words } = this.session;
+    return card?.bot || card?.guest ? [make("span", "mark", card.bot ? words.messages_bot : words.messages_guest)] : [];
   }
 
   /**
@@ -198,7 +201,7 @@ export class People {
   #store() {
     clearTimeout(this.#storing);
     this.#storing = undefined;
-    const cards = [...this.#cards.values()].slice(-MAX_STORED).map(({ user, nickname, avatar, name, bot }) => ({ user, nickname, avatar, name, bot }));
+    const cards = [...this.#cards.values()].slice(-MAX_STORED).map(({ user, nickname, avatar, name, bot, guest }) => ({ user, nickname, avatar, name, bot, guest }));
     try {
       localStorage.setItem(this.#key, JSON.stringify(cards));
     } catch {

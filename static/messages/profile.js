@@ -8,6 +8,7 @@ import { cropAvatar } from "./avatar-crop.js";
 import { attempt, field, input, load, namedList, noteLine, redraw, section, show, switchBox, withModule } from "./form.js";
 import { asPassword, linkSection } from "./log-in-with.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
+import { memberSection } from "./welcome.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
@@ -18,6 +19,7 @@ import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
  * @property {string} phone
  * @property {string} email
  * @property {string} name
+ * @property {boolean} guest
  * @property {boolean} findable
  * @property {boolean} show_presence
  */
@@ -66,7 +68,7 @@ class ProfileView {
     const { session } = this;
     return load(this.body, this.note, session, async () => {
       const [account, { devices }, rules, links] = await Promise.all([
-        session.api("GET", "accounts/show"), session.api("GET", "accounts/devices"), loadRules(session.app), linkSection(session, () => this.#load()),
+        session.api("GET", "accounts/show"), session.api("GET", "accounts/devices"), loadRules(session.app), session.isGuest ? [] : linkSection(session, () => this.#load()),
       ]);
       if (session.hasNotifications) this.#notices = await import("./notice-settings.js").catch(() => null).then((module) => module?.noticeSection(session) ?? []);
       this.#links = links;
@@ -80,10 +82,11 @@ class ProfileView {
   /** @param {Account} account */
   #show(account) {
     this.#account = account;
-    const { nickname, avatar, name } = account;
-    this.session.people.add([{ user: this.session.user, nickname, avatar, name }]);
+    const { nickname, avatar, name, guest } = account;
+    this.session.people.add([{ user: this.session.user, nickname, avatar, name, guest }]);
+    const identity = guest ? (this.#passwords ? [memberSection(this.session, this.#identifiers)] : []) : [this.#identifierList(account)];
     redraw(this.body, [
-      this.#head(account), this.#nameForm(account), this.#identifierList(account), this.#privacy(account), ...this.#notices, ...this.#links, this.#deviceList(), this.#buttons(),
+      this.#head(account), this.#nameForm(account), ...identity, this.#privacy(account), ...this.#notices, ...this.#links, this.#deviceList(), this.#buttons(),
     ]);
   }
 
@@ -184,7 +187,7 @@ class ProfileView {
     const { words } = this;
     return section(
       words.messages_privacy,
-      switchBox(words.messages_findable, account.findable, words, (findable) => this.#change({ findable }, false)),
+      ...(account.guest ? [] : [switchBox(words.messages_findable, account.findable, words, (findable) => this.#change({ findable }, false))]),
       switchBox(words.messages_show_presence, account.show_presence, words, (on) => this.#change({ show_presence: on }, false)),
       make("p", "muted", words.messages_show_presence_hint),
     );
@@ -221,7 +224,8 @@ class ProfileView {
     bots.addEventListener("click", () => withModule(import("./bots.js"), words, ({ openBots }) => openBots(session)));
     const out = button(words.messages_logout);
     out.id = "logout";
-    out.addEventListener("click", () => {
+    out.addEventListener("click", async () => {
+      if (session.isGuest && !(await confirm(words.messages_guest_out_question, { yes: words.messages_logout, danger: true }))) return;
       this.close();
       session.logOut();
     });
@@ -231,7 +235,7 @@ class ProfileView {
       if (!(await confirm(words.messages_logout_all_question, { yes: words.messages_logout_all, danger: true }))) return;
       await attempt(everywhere, null, words, () => session.api("POST", "accounts/logout", {}));
     });
-    return make("p", "panel-buttons", bots, ...(this.#passwords ? [password] : []), out, everywhere);
+    return make("p", "panel-buttons", ...(session.isGuest ? [out] : [bots, ...(this.#passwords ? [password] : []), out, everywhere]));
   }
 
   #changePassword() {

@@ -25,7 +25,7 @@ import { Wishes } from "./wishes.js";
  * @property {Record<string, string>} text
  */
 
-/** @typedef {{ token: string, user: string, nickname: string, device?: string }} Login  `device`: the name that it has in the list of devices */
+/** @typedef {{ token: string, user: string, nickname: string, device?: string, guest?: boolean }} Login  `device`: the name that it has in the list of devices */
 
 /**
  * Where to: a conversation, or the one with a user, which may be new.
@@ -115,6 +115,11 @@ export class Session {
       await restore();
       this.changed();
     });
+  }
+
+  /** Whether the user is a guest, who finds nobody and invites nobody. */
+  get isGuest() {
+    return this.people.card(this.user)?.guest ?? this.login.guest ?? false;
   }
 
   /** Whether requests reach the server now. */

@@ -26,6 +26,10 @@ import { make } from "../text.js";
 
 const MAX_ROWS = 190;
 const BATCH = 15;
+/** On a slow device, fewer rows are drawn at once. */
+const MIN_BATCH = 3;
+/** Rows that are so many times as far away as rows are drawn are removed: each one makes a frame slower. */
+const FAR = 3;
 const NEAR_ITEMS = 30;
 const AT_END_PX = 24;
 const WORK_MS = 6;
@@ -46,6 +50,8 @@ export class Timeline {
   /** @type {{ key: string, offset: number } | null} */
   #anchor = null;
   #scheduled = false;
+  /** How many rows are drawn at once while the user scrolls. */
+  #batch = BATCH;
 
   /**
    * @param {HTMLElement} root
@@ -200,14 +206,16 @@ export class Timeline {
   #extend() {
     const start = performance.now();
     const margin = Math.min(Math.max(this.root.clientHeight, 300), 1_200);
-    while (performance.now() - start < WORK_MS) {
+    for (let before = start; before - start < WORK_MS; before = performance.now()) {
       const above = this.root.scrollTop;
       const below = this.#below();
       if (above < margin && this.#first > 0) {
-        this.#first = Math.max(0, this.#first - BATCH);
+        this.#first = Math.max(0, this.#first - this.#batch);
+        if (below > FAR * margin) this.#last -= this.#batch;
         this.#limit(false);
       } else if (below < margin && this.#last < this.#items.length) {
-        this.#last = Math.min(this.#items.length, this.#last + BATCH);
+        this.#last = Math.min(this.#items.length, this.#last + this.#batch);
+        if (above > FAR * margin) this.#first += this.#batch;
         this.#limit(true);
       } else {
         if (this.#first < NEAR_ITEMS) this.events.needOlder();
@@ -216,6 +224,8 @@ export class Timeline {
       }
       this.#draw();
       this.#restore();
+      const share = WORK_MS / Math.max(performance.now() - before, 1);
+      this.#batch = Math.round(Math.min(BATCH, Math.max(MIN_BATCH, this.#batch * share)));
     }
     this.#schedule();
   }
@@ -295,15 +305,17 @@ export class Timeline {
   /** Remembers the first row that is in view, and where. */
   #findAnchor() {
     const rows = this.#list.children;
-    const visible = this.#firstWhere((row) => this.#offset(row) + row.clientHeight > 0);
+    const top = this.root.getBoundingClientRect().top;
+    const visible = this.#firstWhere((row) => row.getBoundingClientRect().bottom > top);
     const row = rows[visible];
     if (row instanceof HTMLElement) this.#anchor = { key: row.dataset.key ?? "", offset: this.#offset(row) };
   }
 
   #reportSeen() {
     if (document.hidden || !this.#list.childElementCount) return;
-    const height = this.root.clientHeight;
-    const index = this.#firstWhere((row) => this.#offset(row) + row.clientHeight / 2 > height) - 1;
+    const { bottom } = this.root.getBoundingClientRect();
+    const isBelow = (/** @type {DOMRect} */ { top, height }) => top + height / 2 > bottom;
+    const index = this.#firstWhere((row) => isBelow(row.getBoundingClientRect())) - 1;
     const item = this.#items[this.#first + index];
     if (item) this.events.onSeen(item.key);
   }

@@ -59,7 +59,7 @@ imserver_users{node="10.0.0.1:9001",app="101"} 2
 """
 
 
-_ACCOUNT_RULES = SimpleNamespace(identifiers=["name"], find=True, passwords=True)
+_ACCOUNT_RULES = SimpleNamespace(identifiers=["name"], find=True, passwords=True, guests=False)
 
 
 def _no_login(*_: str) -> Any:
@@ -110,6 +110,7 @@ class FakeNode:
                         registration_is_open=False,
                         rules_of=lambda _app: _ACCOUNT_RULES,
                     ),
+                    guests=None,
                     tokens=SimpleNamespace(wanted_in=lambda _app: True),
                     resets=SimpleNamespace(offered_in=lambda _app: False),
                     cards=None,
@@ -189,7 +190,7 @@ class FakeNode:
         self.streams = SimpleNamespace(paths={})
         self.is_ready, self.started_at = True, 0.0
         self.publishing = self.messaging = self.connections = self.channels = None
-        self.store = self.message_search = self.receipts = self.streamed_messages = self.bot_rates = None
+        self.store = self.message_search = self.receipts = self.streamed_messages = self.sender_rates = None
         self.attempt = None
         """Parts that no test of this folder uses."""
         self.silent: list[str] = []

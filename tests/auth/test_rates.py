@@ -3,7 +3,7 @@
 import pytest
 
 from imserver.auth import rates
-from imserver.auth.rates import BotRates, Buckets, Rate, TooManyRequests, by_address, network_of
+from imserver.auth.rates import Buckets, Rate, SenderRates, TooManyRequests, by_address, network_of
 from tests.support import Clock
 
 RATE = Rate("test", "things", "user", "3 in 30 seconds", "429")
@@ -183,14 +183,19 @@ def test_a_network_pays_in_each_app_and_this_machine_does_not(
 
 
 def test_known_bots_have_five_seconds_worth(clock: Clock) -> None:
-    bots = BotRates(2)
-    bots.know("a", "7")
+    bots = SenderRates(2)
+    bots.know_bot("a", "7")
     assert [bots.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
     clock.now += 0.5
     assert [bots.take("a", "7") for _ in range(2)] == [True, False]
     clock.now += 1000
     assert [bots.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
     assert all(bots.take("a", "8") for _ in range(100))
-    unlimited = BotRates(0)
-    unlimited.know("a", "7")
+    both = SenderRates(2, 1)
+    both.know_guest("a", "9")
+    assert [both.take("a", "9") for _ in range(6)] == [True] * 5 + [False]
+    both.forget_guest("a", "9")
+    assert all(both.take("a", "9") for _ in range(100)), "a guest has become a member"
+    unlimited = SenderRates(0)
+    unlimited.know_bot("a", "7")
     assert all(unlimited.take("a", "7") for _ in range(100))

@@ -45,7 +45,7 @@ let left = frames;
 const turn = (now) => {
   if (last) window.seen.frames.push(now - last);
   last = now;
-  window.seen.rows = Math.max(window.seen.rows, log.querySelectorAll("article, .notice, .divider").length);
+  window.seen.rows = Math.max(window.seen.rows, log.firstElementChild.childElementCount);
   log.scrollTop -= step;
   if (--left > 0) requestAnimationFrame(turn);
   else done(log.querySelector("article[data-id]")?.dataset.id ?? "");

@@ -1,4 +1,4 @@
-"""How many rows the messages page keeps in the document. Times: page_speed.py."""
+"""How many rows the messages page keeps in the document, and what a reload asks for. Times: page_speed.py."""
 
 from pathlib import Path
 
@@ -6,7 +6,9 @@ import pytest
 
 from tests.browser import page_speed
 from tests.browser.conftest import Pair
+from tests.browser.messenger import Account, Chat
 from tests.conftest import StartServer
+from tests.support import Server, eventually
 
 pytestmark = [pytest.mark.full]
 
@@ -18,3 +20,23 @@ def test_a_long_conversation_keeps_few_rows_in_the_document(
     speed = page_speed.measure(server, pair[0], 700, frames=250)
     assert 20 < speed.rows <= 200
     assert speed.passed > 0
+
+
+_LOADED = """
+const loaded = performance.getEntriesByType("resource").filter((each) => each.transferSize);
+return [...loaded, ...performance.getEntriesByType("navigation").filter((each) => each.transferSize)]
+  .map((each) => new URL(each.name).pathname);
+"""
+
+
+def test_a_reload_asks_for_nothing_but_the_worker_the_websocket_and_cards(pair: Pair, server: Server) -> None:
+    """Browsers show neither the worker nor the WebSocket among these."""
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.say(ann, "hello")
+    chat = Chat(pair[0], ann)
+    active = "return Boolean(navigator.serviceWorker.controller)"
+    eventually(lambda: chat.page.run(active), what="the worker is active")
+    chat.page.driver.refresh()
+    chat.online()
+    eventually(lambda: chat.page.texts("#conversations bdi") == ["Bob"], what="the name of Bob")
+    assert chat.page.run(_LOADED) == ["/api/v1/accounts/cards"]

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import json
 
 from imserver.auth.observer import NoObserver
-from imserver.auth.rates import BotRates
+from imserver.auth.rates import SenderRates
 from imserver.auth.relations import NoRelations
 from imserver.channels.stored import ChannelLog
 from imserver.cluster.nodes import ToFollowers
@@ -47,7 +47,7 @@ class Node(Harness):
             self.positions,
             self.ack_tracker,
             self.reviews,
-            BotRates(0),
+            SenderRates(0),
             self.channels,
             node_messages,
             NoObserver(),

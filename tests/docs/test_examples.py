@@ -58,9 +58,9 @@ PROGRAMS = [
     block
     for page in PAGES
     for block in blocks(page, "python")
-    if set(block.words) & {"token", "verify", "receiver", "client"}
+    if set(block.words) & {"token", "verify", "receiver", "client", "native"}
 ]
-"""What tests/docs/test_back_ends.py and test_client.py run."""
+"""What tests/docs/test_back_ends.py, test_client.py and test_notifications.py run."""
 FOREIGN = [
     block for page in PAGES for block in blocks(page, "python") if block.words in (("cent",), ("pusher",))
 ]
@@ -69,7 +69,10 @@ PROVIDERS = [
     block for page in PAGES for block in blocks(page, "console", "python", "js") if block.words == ("oauth",)
 ]
 """What tests/docs/test_log_in_with.py runs."""
-PRODUCT = [block for page in (GUIDE, BOTS, FEATURE) for block in files_of(page)]
+PRODUCT = [
+    *(block for page in (GUIDE, BOTS, FEATURE) for block in files_of(page)),
+    *(block for block in blocks(GUIDE, "python") if block.words == ("notifications",)),
+]
 """What tests/docs/test_product.py, test_bots.py and test_feature.py run."""
 
 

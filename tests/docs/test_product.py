@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from imserver_client import Signal
 from tests.browser.chromium import CHROMIUM, DRIVER, Browser
-from tests.docs.markdown import Block
+from tests.docs.markdown import Block, blocks
 from tests.docs.product import (
     EXAMPLE,
     GUIDE,
@@ -24,6 +25,8 @@ from tests.docs.product import (
     step,
     use,
 )
+from tests.features.notifications.devices import Device
+from tests.integration.test_notifications import PushService
 from tests.support import ROOT, clean_environment, eventually
 from tests.tools import require
 
@@ -128,6 +131,59 @@ def test_the_page_shows_what_happens(terminal: Terminal, browser: Browser) -> No
     page = browser.open(terminal.product)
     eventually(lambda: page.texts("#chat li") == chat, what="the stored chat")
     assert page.texts("#news li") == ["ann: We are open"]
+
+
+SUBSCRIPTION = """
+// A browser without the push service of its vendor.
+const endpoint = "{endpoint}", keys = {{ p256dh: "{p256dh}", auth: "{auth}" }};
+PushManager.prototype.subscribe = async () => ({{ endpoint, toJSON: () => ({{ endpoint, keys }}) }});
+PushManager.prototype.getSubscription = async () => null;
+"""
+
+
+def add_notifications(terminal: Terminal) -> None:
+    """Add the lines of the guide that notify users, and let push services be on this machine."""
+    route, script = (block for block in blocks(GUIDE, "python", "js") if block.words == ("notifications",))
+    assert len(f"{route.text}{script.text}".splitlines()) <= 15
+    module, page = (terminal.folder / name for name in ("app.py", "templates/index.html"))
+    module.write_text(f"{module.read_text(encoding='utf-8')}\n\n{route.text}", encoding="utf-8")
+    before, last, after = page.read_text(encoding="utf-8").partition("  messenger.connect()")
+    page.write_text(f"{before}{script.text}{last}{after}", encoding="utf-8")
+    with (terminal.folder / "imserver.yaml").open("a", encoding="utf-8") as settings:
+        settings.write("notifications:\n  allow_loopback: true\n")
+
+
+@pytest.mark.full
+def test_users_are_notified_while_their_page_is_closed(terminal: Terminal, browser: Browser) -> None:
+    """And not of what a page shows."""
+    set_up(terminal)
+    add_notifications(terminal)
+    terminal.start(step("start").text)
+    device, service = Device(), PushService()
+    try:
+        known = device.endpoint(f"{service.url}/ann/201")
+        keys = SUBSCRIPTION.format(endpoint=known.url, p256dh=known.p256dh, auth=known.auth)
+        page = browser.open(terminal.product, script=keys)
+        page.command("Browser.grantPermissions", permissions=["notifications"], origin=terminal.product)
+        page.find("button[value=ann]").click()
+        button = "body > button:not([hidden])"
+        eventually(lambda: page.texts(button) == ["Notify me"], what="a button")
+        page.find(button).click()
+        eventually(lambda: not page.texts(button), what="ann is subscribed")
+        bob = Visitor(terminal.product, "bob")
+        bob.login()
+        with bob.connect() as at_bob:
+            at_bob.send("ann", "Do you see this?")
+            eventually(lambda: page.texts("#chat li") == ["bob to ann: Do you see this?"], what="it is shown")
+            is_read = at_bob.receive(60)
+            assert isinstance(is_read, Signal)
+            browser.open("about:blank")
+            at_bob.send("ann", "And this?")
+        eventually(lambda: service.received, what="a notification")
+        shown = device.shown(service.received[0][2])
+        assert (shown.title, shown.body, shown.count) == ("bob", "And this?", 1)
+    finally:
+        service.stop()
 
 
 @pytest.mark.full

@@ -125,6 +125,11 @@ class Harness:
         answer = accounts_of(self.node.core).rows.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
         return accounts_of(self.node.core).accounts.token(answer).token
 
+    def guest(self, app: str, nickname: str = "Gil") -> str:
+        """The token of a new guest."""
+        answer = accounts_of(self.node.core).rows.add(Account(0, app, "", nickname, guest=True), "")
+        return accounts_of(self.node.core).accounts.token(answer).token
+
     def bot(self, app: str) -> str:
         """The token of a new bot of the back end."""
         return bots_of(self.node.core).bots.create(app, "", "")[1]

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.auth.rates import BotRates, TooManyRequests
+from imserver.auth.rates import SenderRates, TooManyRequests
 from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import (
@@ -54,7 +54,7 @@ def accounts(tmp_path: Path) -> Any:
         config,
         bytes(32),
         account_store,
-        BotRates(0),
+        SenderRates(0),
         Tenants(config, store, None, objection),
         lambda: True,
     )

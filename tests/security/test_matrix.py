@@ -27,6 +27,7 @@ from imserver.config.settings import ApiSettings
 from imserver.dialects.centrifuge.api import ROUTES as CENTRIFUGO
 from imserver.dialects.client import api as client
 from imserver.dialects.protobuf.api import NO_TOKEN
+from imserver.features.pages.blueprint import _SDK_PATH
 from imserver.features.uploads.resumable import ResumableUploads
 from imserver.features.uploads.uploads import Offer, uploads_of
 from imserver.http.call import Route
@@ -57,15 +58,16 @@ COLUMNS: Final = (
         "session",
         "account",
         "gochat",
+        "guest",
         "bot",
         "page",
     ),
     *("address", "browser", "signed", "demo", "demo+bad"),
 )
 """``foreign``: a key with all scopes for 202 only. ``all``: an admin key for all apps. ``gochat``: an account
-of gochat. ``bot``: one of 201. ``browser``: one at the address of a back end. ``signed``: who signs as
-Pusher's libraries do, with the secret of 201. ``demo``: nobody in demo mode; ``demo+bad``: with a token that
-proves nothing."""
+of gochat. ``guest``, ``bot``: one of 201. ``browser``: one at the address of a back end. ``signed``: who
+signs as Pusher's libraries do, with the secret of 201. ``demo``: nobody in demo mode; ``demo+bad``: with a
+token that proves nothing."""
 REFUSED: Final = frozenset({"unauthorized", "token_invalid", "forbidden", "not_allowed"})
 ROWS: Final = {(row.method, row.path): row for row in OPERATIONS}
 
@@ -98,6 +100,7 @@ def credential(harness: Harness, column: str) -> tuple[str, str, dict[str, str]]
         "session": lambda: harness.session("201"),
         "account": lambda: harness.account("201"),
         "gochat": lambda: harness.account("gochat"),
+        "guest": lambda: harness.guest("201"),
         "bot": lambda: harness.bot("201"),
         "page": lambda: harness.page("204"),
         "demo+bad": lambda: "eyJhbGciOiJIUzI1NiJ9.e30.x",
@@ -135,7 +138,7 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     path = ""
     row, feature = ROWS.get((route.method, route.path)), FEATURE_OF.get((route.method, route.path))
     if row is not None:
-        token_of_user = column in ("session", "account", "gochat", "bot", "page")
+        token_of_user = column in ("session", "account", "gochat", "guest", "bot", "page")
         if row.query is not None:
             query = fill(copy.deepcopy(row.example) or {}, app)
             query |= {"app": app} if "app" in row.query.__struct_fields__ else {}
@@ -194,7 +197,7 @@ def upload(harness: Harness, app: str, column: str) -> bool:
     token, host, headers = credential(harness, column)
     if token:
         headers["authorization"] = f"Bearer {token}"
-    user = "" if column in ("session", "account", "gochat", "bot", "page") else "&user=u1"
+    user = "" if column in ("session", "account", "gochat", "guest", "bot", "page") else "&user=u1"
     query = f"?app={app}{user}"
     sent = harness.web.post(
         f"/api/v1/uploads{query}", data=b"x", headers=headers, environ_base={"REMOTE_ADDR": host}
@@ -213,7 +216,7 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
         user = "u2" if others else parts.authority.identify(PUSH_OR_USER, headers, host).user or "u1"
         uploads = uploads_of(parts)
         name = ResumableUploads(uploads).create(Offer(parts.tenants.resolve(app), user, "f", "", 1, host), "")
-        owner = "" if column in ("session", "account", "gochat", "bot", "page") else f"&user={user}"
+        owner = "" if column in ("session", "account", "gochat", "guest", "bot", "page") else f"&user={user}"
         headers |= {"tus-resumable": "1.0.0", "upload-offset": "0", "upload-length": "1"}
         headers["content-type"] = "application/offset+octet-stream"
         path = f"/api/v1/uploads/tus{'' if method == 'POST' else f'/{name}'}?app={app}{owner}"
@@ -300,13 +303,15 @@ def login(dialect: str) -> Callable[[Harness, str, str], bool]:
         logins = harness.node.core.logins
         source = SimpleNamespace(peer=f"{host}:1", origin="")
         name = logins.resolve(app if app == "gochat" else family + app)
-        user = "" if dialect == "client" or column in ("account", "gochat", "bot") else "u1"
+        user = "" if dialect == "client" or column in ("account", "gochat", "guest", "bot") else "u1"
         if column == "page":
             token = harness.page(logins.resolve(family + "204"))
         if column == "session":
             token = harness.session(f"{family}201")
         if column == "account":
             token = harness.account(f"{family}201")
+        if column == "guest":
+            token = harness.guest(f"{family}201")
         if column == "bot":
             token = harness.bot(f"{family}201")
         return logins.check(name, user, token, dialect, source).ok
@@ -357,8 +362,10 @@ ANYBODY_MAY: Final = frozenset(
             "/cluster",
             "/static/<path:name>",
             "/favicon.ico",
+            "/release/<release>/static/<path:name>",
         ),
-        *("/sdk/<any('accounts.js', 'errors.js', 'imserver.js', 'messenger.js'):name>", "/gateway"),
+        "/gateway",
+        *(f"{base}{_SDK_PATH}" for base in ("", "/release/<release>")),
     }
 )
 """Paths beside the table of routes that need no identity: they show what is public, or their id is secret."""

@@ -144,6 +144,7 @@ def test_repeats_are_found_among_many(log: MessageLog) -> None:
     ]
 
 
+FRIENDS = ["me", *(f"u{n}" for n in range(30))]
 QUESTIONS: dict[str, Callable[[MessageLog, int], Any]] = {
     "sync": lambda log, end: log.entries.sync(APP, "me", end, 50),
     "history": lambda log, end: log.entries.history(APP, "me", 1, 0, 50),
@@ -161,6 +162,8 @@ QUESTIONS: dict[str, Callable[[MessageLog, int], Any]] = {
     "marks": lambda log, end: log.marks.since(APP, "me", 0),
     "receipts": lambda log, end: log.marks.receipts(APP, "me", 1, "", 50),
     "counts": lambda log, end: log.marks.count_receipts(APP, "me", 1, range(1, 100)),
+    "unread": lambda log, end: log.conversations.unread(APP, {1: FRIENDS, 2: ["me"]}),
+    "read_positions": lambda log, end: log.conversations.read_positions(APP, {1: FRIENDS, 2: ["me"]}),
     "expire": lambda log, end: log.expire(APP, older_than_seconds=1000),
 }
 

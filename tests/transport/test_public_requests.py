@@ -1,15 +1,20 @@
 """Requests to URLs of users: which addresses are public, and what lies between look-up and answer."""
 
+import contextlib
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import gevent
 import pytest
 from gevent.resolver.ares import Resolver
 from gevent.server import DatagramServer
 
+from imserver.transport import public_requests
 from imserver.transport.outgoing import Unreachable
 from imserver.transport.public_requests import BadUrl, PublicRequests, check_url, is_public, look_up
 from tests.integration.receiver import Receiver
@@ -224,6 +229,159 @@ def test_a_look_up_that_hangs_ends_with_the_time_of_the_request() -> None:
     outbound = PublicRequests(False, hang)
     with pytest.raises(Unreachable, match="no answer within"):
         outbound.post("https://bot.example/", b"", b"{}", 1, "x", 0.05)
+
+
+class RawServer:
+    """Answers each request of a connection with the next bytes of ``answers`` up to those that end an answer
+    (:data:`END`), and closes it after None. In a thread of its own."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.server_port = self._socket.getsockname()[1]
+        self.answers = list(answers)
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self._open: list[socket.socket] = []
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._socket.accept()
+                self.connections += 1
+                self._open.append(sock)
+                threading.Thread(target=self._handle, args=(sock,), daemon=True).start()
+
+    def _handle(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with sock, contextlib.suppress(OSError):
+            while data := sock.recv(65536):
+                self.requests.append(data)
+                while True:
+                    answer = self.answers.pop(0) if self.answers else None
+                    if answer is None:
+                        return
+                    sock.sendall(answer)
+                    if answer.endswith(b"END"):
+                        break
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        for sock in self._open:
+            sock.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+END = b"Content-Length: 3\r\n\r\nEND"
+
+
+def ask(requests: PublicRequests, server: RawServer, target: str = "/", size: int = 1000) -> Any:
+    headers = {"X-Own": "own"}
+    url = f"http://127.0.0.1:{server.server_port}{target}"
+    return requests.exchange("POST", url, b"body", headers, 20.0, size)
+
+
+@pytest.fixture
+def requests() -> Iterator[PublicRequests]:
+    one = PublicRequests(True, Names("127.0.0.1"), connections=2)
+    yield one
+    one.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (HEAD + END, b"END"),
+        (HEAD + b"Content-Length: 2\r\n\r\nOK", b"OK"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nOK\r\n3\r\nEND\r\n0\r\n\r\n", b"OKEND"),
+        (HEAD + b"\r\nuntil the end", b"until the end"),
+        (b"HTTP/1.0 200 OK\r\n\r\nold", b"old"),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + HEAD + END, b"END"),
+    ],
+)
+def test_forms_of_answers(requests: PublicRequests, answer: bytes, body: bytes) -> None:
+    """However they are cut into pieces."""
+    pieces = [answer[at : at + 1] for at in range(len(answer))]
+    for form in ([answer], pieces, [answer[:20], answer[20:]]):
+        with RawServer(*form, None) as server:
+            assert ask(requests, server)[:2] == (200, body)
+
+
+def test_what_is_sent_and_read(requests: PublicRequests) -> None:
+    with RawServer(b"HTTP/1.1 429 Slow\r\nRETRY-After: 7\r\n" + END, HEAD + END, HEAD + END) as server:
+        status, content, headers = ask(requests, server)
+        assert (status, content, headers["retry-after"]) == (429, b"END", "7")
+        ask(requests, server, "?a=b#c")
+        ask(requests, server, "/a?b")
+    address = f"127.0.0.1:{server.server_port}"
+    assert server.connections == 1
+    for request, target in zip(server.requests, ("/", "/?a=b", "/a?b"), strict=True):
+        lines = request.decode().split("\r\n")
+        assert lines[0] == f"POST {target} HTTP/1.1"
+        assert lines[1:] == [f"Host: {address}", "X-Own: own", "Content-Length: 4", "", "body"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (b"", "closed"),
+        (b"HTTP/1.1", "no end"),
+        (HEAD + b"Content-Length: 9\r\n\r\nshort", "no end"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\nshort", "no end"),
+        (b"SSH-2.0-OpenSSH\r\n", "no HTTP"),
+        (HEAD + b"X: " + b"x" * 100_000, "too long"),
+        (HEAD + b"Content-Length: 1001\r\n\r\n" + b"x" * 1001, "more than 1000 bytes"),
+        (HEAD + b"\r\n" + b"x" * 1001, "more than 1000 bytes"),
+    ],
+)
+def test_answers_that_are_none(requests: PublicRequests, answer: bytes, problem: str) -> None:
+    with RawServer(answer, None) as server, pytest.raises(Unreachable, match=problem):
+        ask(requests, server)
+    assert server.connections == 1
+
+
+def test_connections_are_used_again(requests: PublicRequests) -> None:
+    """One that the other side has closed meanwhile is replaced, once."""
+    with RawServer(*[HEAD + END] * 3) as server:
+        for _ in range(3):
+            ask(requests, server)
+        assert server.connections == 1
+        # It is closed with this answer, then while it is idle.
+        server.answers = [HEAD + b"Connection: Close\r\n" + END, HEAD + END, None, HEAD + END]
+        ask(requests, server)
+        ask(requests, server)
+        assert server.connections == 2
+        ask(requests, server)
+        assert server.connections == 3
+        with pytest.raises(Unreachable, match="closed"):
+            ask(requests, server)
+        assert server.connections == 4
+    assert len(server.requests) == 9
+
+
+def test_the_idle_connections_are_bounded(requests: PublicRequests) -> None:
+    pairs = [socket.socketpair() for _ in range(3)]
+    for one, _ in pairs:
+        requests._add_idle("https://a.example", one)
+    assert [one.fileno() >= 0 for one, _ in pairs] == [True, True, False]
+    requests.close()
+    assert not any(one.fileno() >= 0 for one, _ in pairs)
+    for _, other in pairs:
+        other.close()
+
+
+def test_the_idle_hosts_are_bounded(requests: PublicRequests, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(public_requests, "_HOSTS", 2)
+    for _ in range(4):
+        with RawServer(HEAD + END) as server:
+            ask(requests, server)
+            last = server.server_port
+    assert len(requests._idle) == 2
+    assert f"http://127.0.0.1:{last}" in requests._idle
 
 
 class NameServer(DatagramServer):

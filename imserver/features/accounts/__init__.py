@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imserver.core.core import Answers
 from imserver.feature import Feature
-from imserver.features.accounts import api, cards_api, friends_api, parts, resets_api
+from imserver.features.accounts import api, cards_api, friends_api, guests_api, parts, resets_api
 from imserver.features.accounts.problems import PROBLEMS
 from imserver.features.accounts.settings import (
     AccountSettings,
@@ -19,7 +19,13 @@ FEATURE = Feature(
     "accounts",
     parts.build,
     objection=objection,
-    operations=(*api.routes.rows, *resets_api.routes.rows, *cards_api.routes.rows, *friends_api.routes.rows),
+    operations=(
+        *api.routes.rows,
+        *guests_api.routes.rows,
+        *resets_api.routes.rows,
+        *cards_api.routes.rows,
+        *friends_api.routes.rows,
+    ),
     commands={"account": ("imserver.features.accounts.command", "account", "Import accounts of users.")},
     answers=Answers(accounts=parts.build_tokens, relations=parts.build_relations),
     sections={"accounts": AccountSettings, "smtp": SmtpSettings},

@@ -172,7 +172,7 @@ class Accounts:
         """Whether anybody may register, in apps with accounts."""
         return self._is_demo() if self._registration is None else self._registration
 
-    def _record(self, app: str) -> RecordEvent | None:
+    def recorder(self, app: str) -> RecordEvent | None:
         """The function that stores events about accounts of an app; None: nobody wants them."""
         return self._observer.recorder(app, "account")
 
@@ -200,16 +200,28 @@ class Accounts:
         self._require_passwords(app)
         if not (self.registration_is_open or invited):
             raise Closed("accounts.registration is off")
-        if not invited:
-            self._registrations.require(by_address(app, address))
-        given = self._identifiers(app, {"phone": phone, "email": email, "name": name})
+        check_shown(nickname, avatar)
+        wanted: dict[Identifier, str] = {"phone": phone, "email": email, "name": name}
+        given, hashed = self.checked_registration(app, wanted, password, "" if invited else address)
+        new = Account(0, app, given["phone"], nickname, avatar, email=given["email"], name=given["name"])
+        return self._accounts.add(new, hashed, self.recorder(app))
+
+    def checked_registration(
+        self, app: str, wanted: dict[Identifier, str], password: str, address: str
+    ) -> tuple[dict[Identifier, str], str]:
+        """The identifiers of a new member as they are stored, and the hash of its password.
+
+        ``address``: the registration counts for it; ``""``: it does not count. Raises NoAccounts, BadField,
+        PasswordsOff, Taken, TooManyRequests and Overloaded.
+        """
+        self._require_passwords(app)
+        self._registrations.require(by_address(app, address))
+        given = self._identifiers(app, wanted)
         if not any(given.values()):
             raise BadField(f"expected one of {', '.join(self.rules_of(app).identifiers)}")
-        check_shown(nickname, avatar)
         check_password(password)
         self.require_free(app, given, 0)
-        new = Account(0, app, given["phone"], nickname, avatar, email=given["email"], name=given["name"])
-        return self._accounts.add(new, self._passwords.hash(password), self._record(app))
+        return given, self._passwords.hash(password)
 
     def rules_of(self, app: str) -> AppAccountSettings:
         """Which identifiers accounts of an app have, and whether they find each other by them.
@@ -324,20 +336,21 @@ class Accounts:
             self._accounts.set_password(account.id, hashed, self._passwords.hash(password))
         return account
 
-    def token(self, account: Account, device: str = "") -> AccountSession:
-        """A token for an account that has logged in, on a device of this name.
+    def token(self, account: Account, device: str = "", seconds: int = 0) -> AccountSession:
+        """A token for an account that has logged in, on a device of this name. ``seconds``: how long it is
+        valid; 0: as long as tokens of members.
 
         Raises BadField, and WrongLogin if the account has ended its sessions since, or is deleted.
         """
-        login = self._new_login(device)
+        login = self._new_login(device, seconds)
         if not self._accounts.add_device(account.id, account.version, login, self._devices):
             raise WrongLogin
         return self._session(account, login)
 
-    def _new_login(self, device: str) -> Device:
+    def _new_login(self, device: str, seconds: int = 0) -> Device:
         check_device(device)
         now = int(time())
-        return Device(randbits(_DEVICE_BITS) | 1, device, now, now + self._seconds)
+        return Device(randbits(_DEVICE_BITS) | 1, device, now, now + (seconds or self._seconds))
 
     def _session(self, account: Account, login: Device) -> AccountSession:
         token = self._tokens.make(account.id, account.version, login.expires_at, login.id)
@@ -376,7 +389,7 @@ class Accounts:
 
     def add_linked(self, new: Account, provider: str, subject: str) -> Account:
         """Make an account for an identity at a provider. Raises Taken if the identity has one."""
-        return self._accounts.add_linked(new, provider, subject, self._record(new.app))
+        return self._accounts.add_linked(new, provider, subject, self.recorder(new.app))
 
     def confirmed(self, app: str, user: str, password: str, address: str, token: str) -> Account:
         """The account of a user, if the password is right or the account logs in without one. ``token``: that
@@ -418,7 +431,7 @@ class Accounts:
         Raises BadField, NoAccounts and UnknownAccount.
         """
         check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
-        changed = self._accounts.change(app, id_of(user), fields, self._record(app))
+        changed = self._accounts.change(app, id_of(user), fields, self.recorder(app))
         if changed is None:
             raise self._unknown(app, user)
         return changed
@@ -446,7 +459,7 @@ class Accounts:
             self._registrations.require(by_address(app, address))
             self.confirmed(app, user, password, address, token)
         self.require_free(app, fields, account.id)
-        changed = self._accounts.change(app, account.id, fields, self._record(app))
+        changed = self._accounts.change(app, account.id, fields, self.recorder(app))
         if changed is None:
             raise UnknownAccount(user)
         return changed
@@ -468,7 +481,7 @@ class Accounts:
                 before = self._known(app, user)[1]
         hashed = self._passwords.hash(new)
         while not self._accounts.set_password(
-            account.id, before, hashed, ends_sessions=True, record=self._record(app)
+            account.id, before, hashed, ends_sessions=True, record=self.recorder(app)
         ):
             # The password was changed meanwhile: only a back end may continue without the old one.
             if old is not None:
@@ -502,7 +515,7 @@ class Accounts:
         if not id:
             raise UnknownReset
         hashed = self._passwords.hash(password)
-        if not self._accounts.use_reset(app, code, int(time()), hashed, self._record(app)):
+        if not self._accounts.use_reset(app, code, int(time()), hashed, self.recorder(app)):
             raise UnknownReset
         self._close_sessions(app, [str(id)], None)
 
@@ -526,7 +539,7 @@ class Accounts:
     def log_out(self, app: str, user: str) -> None:
         """End all sessions of an account: invalidate tokens, close connections. Raises NoAccounts and
         UnknownAccount."""
-        if not self._accounts.end_sessions(app, id_of(user), self._record(app)):
+        if not self._accounts.end_sessions(app, id_of(user), self.recorder(app)):
             raise self._unknown(app, user)
         self._close_sessions(app, [user], None)
 
@@ -558,7 +571,7 @@ class Accounts:
         """
         account = self.known(app, user)
         self._erase(account)
-        if not self._accounts.remove(app, account.id, self._record(app)):
+        if not self._accounts.remove(app, account.id, self.recorder(app)):
             raise UnknownAccount(user)
         self._close_sessions(app, [user], None)
         try:

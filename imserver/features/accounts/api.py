@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -10,7 +10,13 @@ from imserver import errors
 from imserver.auth.accounts import GOCHAT, AccountSession
 from imserver.auth.authority import bearer
 from imserver.auth.identifiers import LOGIN_CHARACTERS, NAME_PATTERN, BadField, split
-from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER, ANYONE, ANYONE_OR_ADMIN
+from imserver.auth.principal import (
+    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_MEMBER,
+    ADMIN_OR_PERSON,
+    ANYONE,
+    ANYONE_OR_ADMIN,
+)
 from imserver.auth.rates import TooManyRequests
 from imserver.core.core import Core
 from imserver.features.accounts.accounts import (
@@ -86,6 +92,9 @@ Avatar = Annotated[str, about("The address of the picture of the account.", max_
 UserId = Annotated[str, about("The id of the account, which is the id of the user.")]
 
 
+Guest = Annotated[
+    bool, about("Whether it is a guest: somebody who came by an invitation, without a password.")
+]
 Findable = Annotated[bool, about("Whether other users find the account by its identifiers.")]
 ShowPresence = Annotated[bool, about("Whether other users see when the user is online, and was.")]
 DeviceName = Annotated[str, about("The name of the device.", max_length=64, pattern=_SHOWN)]
@@ -165,6 +174,7 @@ class AccountShown(Struct, kw_only=True):
     email: Annotated[str, about("The e-mail address. Other users see an empty text.")]
     name: Annotated[str, about("The user name. Other users see an empty text.")]
     created: Annotated[int, about("When it was created, in Unix seconds.")]
+    guest: Guest
     findable: Findable | UnsetType = UNSET
     show_presence: ShowPresence | UnsetType = UNSET
 
@@ -185,6 +195,7 @@ class RulesAnswer(Struct):
     find: Annotated[bool, about("Whether accounts find each other by their identifiers.")]
     passwords: Annotated[bool, about("Whether accounts log in with a password.")]
     reset: Annotated[bool, about("Whether a forgotten password is reset by e-mail.")]
+    guests: Annotated[bool, about("Whether invitations to groups may let people without an account in.")]
 
 
 class SessionAnswer(Struct):
@@ -234,6 +245,7 @@ _ACCOUNT: Final = AccountShown(
     email="",
     name="ann",
     created=1795155801,
+    guest=False,
     findable=True,
     show_presence=True,
 )
@@ -309,7 +321,7 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
     """
     accounts = api.accounts
     check_device(request.device)
-    given = _given(request)
+    given = given_identifiers(request)
     if request.login is not UNSET:
         kind, text = split(request.login)
         if given.setdefault(kind, text) != text:
@@ -369,7 +381,7 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     "/accounts/rules",
     ANYONE,
     example={},
-    answer_example=RulesAnswer(True, ["phone", "email", "name"], True, True, False),
+    answer_example=RulesAnswer(True, ["phone", "email", "name"], True, True, False, False),
     problems=(errors.HTTP_NOT_ALLOWED,),
 )
 def rules(api: AccountApi, call: Call, request: RulesQuery) -> RulesAnswer:
@@ -385,6 +397,7 @@ def rules(api: AccountApi, call: Call, request: RulesQuery) -> RulesAnswer:
         of_app.find,
         of_app.passwords,
         api.resets.offered_in(call.app),
+        of_app.guests,
     )
 
 
@@ -402,7 +415,7 @@ def show(api: AccountApi, call: Call, request: AccountQuery) -> AccountShown:
     return _shown(account, call.is_back_end or account.user == call.user)
 
 
-@routes.post("/accounts/set", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example={"user": "1", "nickname": "Ann"})
+@routes.post("/accounts/set", ADMIN_OR_PERSON, problems=_UNKNOWN, example={"user": "1", "nickname": "Ann"})
 def change(api: AccountApi, call: Call, request: AccountSet) -> AccountShown:
     """Change the profile of an account."""
     names = ("nickname", "avatar", "findable", "show_presence")
@@ -430,7 +443,7 @@ def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> Acc
     password = None if call.is_back_end else request.password
     accounts = api.accounts
     changed = accounts.change_identifiers(
-        call.app, call.user, _given(request), password, call.request.host, token_of(call)
+        call.app, call.user, given_identifiers(request), password, call.request.host, token_of(call)
     )
     return _shown(changed, True)
 
@@ -458,7 +471,7 @@ def set_password(api: AccountApi, call: Call, request: PasswordSet) -> AccountDo
     return AccountDone(call.user)
 
 
-@routes.post("/accounts/logout", ADMIN_OR_ACCOUNT, problems=_UNKNOWN, example=_ACTING)
+@routes.post("/accounts/logout", ADMIN_OR_PERSON, problems=_UNKNOWN, example=_ACTING)
 def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
     """Log an account out on all devices.
 
@@ -470,7 +483,7 @@ def log_out(api: AccountApi, call: Call, _request: Acting) -> AccountDone:
 
 @routes.post(
     "/accounts/delete",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_PERSON,
     problems=(
         *_UNKNOWN,
         HTTP_WRONG_LOGIN,
@@ -497,8 +510,8 @@ def token_of(call: Call) -> str:
     return bearer(call.request.headers.get("authorization", ""))
 
 
-def _given(request: Registration | IdentifiersSet) -> dict[Identifier, str]:
-    """The identifiers that a request names."""
+def given_identifiers(request: Any) -> dict[Identifier, str]:
+    """The identifiers that a request names. ``request``: a struct with the fields of identifiers."""
     return {kind: value for kind in IDENTIFIERS if (value := getattr(request, kind)) is not UNSET}
 
 
@@ -511,6 +524,7 @@ def _shown(account: Account, whole: bool) -> AccountShown:
         email=account.email if whole else "",
         name=account.name if whole else "",
         created=account.created,
+        guest=account.guest,
         findable=account.findable if whole else UNSET,
         show_presence=account.show_presence if whole else UNSET,
     )
@@ -523,7 +537,7 @@ def session_answer(session: AccountSession) -> SessionAnswer:
 
 @routes.get(
     "/accounts/devices",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_PERSON,
     problems=_UNKNOWN,
     example={"user": "1"},
     answer_example=DevicesAnswer([DeviceShown("4711", "phone", 1795155801, 1797747801, True, True)]),
@@ -552,7 +566,7 @@ def devices(api: AccountApi, call: Call, _request: Acting) -> DevicesAnswer:
 
 @routes.post(
     "/accounts/devices/logout",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_PERSON,
     problems=(*_UNKNOWN, HTTP_UNKNOWN_DEVICE),
     example={"user": "1", "device": "4711"},
     answer_example=AccountDone("1"),

@@ -10,7 +10,7 @@ from imserver import errors
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_MEMBER
 from imserver.auth.rates import TooManyRequests
 from imserver.features.accounts.accounts import NoAccounts, UnknownAccount
-from imserver.features.accounts.api import CHAPTER, NO_ACCOUNTS, Avatar, Login, Nickname, UserId
+from imserver.features.accounts.api import CHAPTER, NO_ACCOUNTS, Avatar, Guest, Login, Nickname, UserId
 from imserver.features.accounts.cards import CARDS, Card, Cards, NoFinding
 from imserver.features.accounts.friends import Relation
 from imserver.features.accounts.parts import accounts_of
@@ -52,6 +52,7 @@ class CardShown(Struct):
         about("When the last connection ended, in Unix seconds; 0: unknown, online, or not shown."),
     ]
     bot: Annotated[bool, about("Whether a program writes, not a person.")]
+    guest: Guest
 
 
 class CardsAnswer(Struct):
@@ -65,7 +66,7 @@ _PRESENCE: Final[dict[bool | None, Literal["online", "offline", ""]]] = {
     False: "offline",
     None: "",
 }
-_CARD: Final = CardShown("2", "Bob", "", "bob", "friend", "offline", 1795155801, False)
+_CARD: Final = CardShown("2", "Bob", "", "bob", "friend", "offline", 1795155801, False, False)
 
 routes = Resource(
     "accounts",
@@ -120,4 +121,5 @@ def cards(cards: Cards, call: Call, request: CardsRequest) -> CardsAnswer:
 def _card(card: Card) -> CardShown:
     account = card.account
     shown = account.user, account.nickname, account.avatar, card.name
-    return CardShown(*shown, card.relation, _PRESENCE[card.online], card.last_seen, account.bot)
+    seen = _PRESENCE[card.online], card.last_seen
+    return CardShown(*shown, card.relation, *seen, account.bot, account.guest)

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.principal import ADMIN_OR_ACCOUNT
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_PERSON
 from imserver.features.accounts import friends as changes
 from imserver.features.accounts.accounts import Accounts, NoAccounts, UnknownAccount
 from imserver.features.accounts.api import NO_ACCOUNTS, Avatar, Nickname, UserId
@@ -99,7 +99,7 @@ routes = Resource(
 
 @routes.get(
     "/friends",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_PERSON,
     problems=(errors.HTTP_UNKNOWN_ACCOUNT,),
     example={"user": "1"},
     answer_example=FriendsAnswer(1, [FriendShown("2", "Bob", "", 1795155802)], ""),
@@ -156,7 +156,7 @@ def remove(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     return _change(api, call, request, changes.remove)
 
 
-@routes.post("/friends/block", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/block", ADMIN_OR_PERSON, problems=_NOT_CHANGED, example=_TWO)
 def block(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Block a user.
 
@@ -165,7 +165,7 @@ def block(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     return _change(api, call, request, changes.block)
 
 
-@routes.post("/friends/unblock", ADMIN_OR_ACCOUNT, problems=_NOT_CHANGED, example=_TWO)
+@routes.post("/friends/unblock", ADMIN_OR_PERSON, problems=_NOT_CHANGED, example=_TWO)
 def unblock(api: FriendApi, call: Call, request: FriendChange) -> FriendAnswer:
     """Unblock a user."""
     return _change(api, call, request, changes.unblock)

@@ -9,6 +9,7 @@ from imserver.core.core import Core, FeatureParts
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.cards import Cards, LastSeen
 from imserver.features.accounts.friends import Friends
+from imserver.features.accounts.guests import Guests
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.resets import Resets
 from imserver.features.accounts.rows import AccountStore
@@ -23,6 +24,7 @@ class AccountParts(Struct, frozen=True):
     tokens: AccountTokens
     accounts: Accounts
     friends: Friends
+    guests: Guests
     cards: Cards
     resets: Resets
     last_seen: LastSeen
@@ -40,7 +42,7 @@ def build_tokens(core: Core) -> AccountTokens:
         core.config,
         core.key_for("account tokens"),
         AccountStore(core.store),
-        core.bot_rates,
+        core.sender_rates,
         core.tenants,
         lambda: core.keys.demo,
     )
@@ -75,6 +77,7 @@ def build(core: Core) -> FeatureParts:
     )
     friends = Friends(rows, settings_of(config, AccountSettings).friends, core.signals.send)
     cards = Cards(config, accounts, rows, relations, core.presence, attempt)
+    guests = Guests(config, accounts, rows, core.presence, attempt)
     resets = Resets(config, accounts, rows, attempt, lambda: core.chat_page)
     last_seen = LastSeen(rows, tokens.wanted_in)
 
@@ -84,7 +87,8 @@ def build(core: Core) -> FeatureParts:
         accounts.close()
 
     return FeatureParts(
-        AccountParts(rows, tokens, accounts, friends, cards, resets, last_seen),
+        AccountParts(rows, tokens, accounts, friends, guests, cards, resets, last_seen),
         ended=(last_seen.ended,),
+        run=(guests.run,),
         stop=stop,
     )

@@ -24,6 +24,9 @@ class AccountRelations:
 
     A bot acts for its owner: whoever has blocked the owner has blocked the bot, too. Only in a conversation
     that it has with that user does it go on writing.
+
+    A guest reaches others in their common groups only, and a single user only in a conversation that
+    this user has begun.
     """
 
     def __init__(self, rows: AccountStore, store: Store, wanted_in: Callable[[str], bool]) -> None:
@@ -49,7 +52,9 @@ class AccountRelations:
 
     def may_reach(self, app: str, by: str, user: str) -> bool:
         """Whether something of ``by`` may reach ``user``, wherever that is not a stored message."""
-        return not self.blocked_by(app, by, (user,))
+        if self.blocked_by(app, by, (user,)):
+            return False
+        return user == by or not self._is_guest(app, by) or self._have_written(app, by, user)
 
     def may_write(self, app: str, by: str, user: str) -> bool:
         """Whether ``by`` may write to ``user``. The log decides the same about stored messages
@@ -58,7 +63,18 @@ class AccountRelations:
         if self.may_reach(app, by, user):
             return True
         goes_on = not self._blocked_by(app, by, (user,), False)
-        return goes_on and self._store.log().conversations.between(app, by, user) is not None
+        return goes_on and self._have_written(app, by, user)
+
+    def may_gather(self, app: str, by: str) -> bool:
+        """Whether ``by`` may make groups, add people to groups, and join groups without an invitation."""
+        return not self._is_guest(app, by)
+
+    def _is_guest(self, app: str, by: str) -> bool:
+        id = id_of(by) if self.limits(app, by) else 0
+        return bool(id) and self._rows.is_guest(app, id)
+
+    def _have_written(self, app: str, one: str, other: str) -> bool:
+        return self._store.log().conversations.between(app, one, other) is not None
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
         """Users who have blocked ``by`` or its owner, at most ``limit``."""

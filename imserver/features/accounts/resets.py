@@ -111,7 +111,7 @@ class Resets:
 
         Raises BadField, NoAccounts, PasswordsOff, UnknownReset, TooManyRequests and Overloaded.
         """
-        self._accounts.reset_password(app, _hash(code), password, address)
+        self._accounts.reset_password(app, hash_of(code), password, address)
 
     def stop(self) -> None:
         """End the sending of mails."""
@@ -130,7 +130,7 @@ class Resets:
                 log.info("app %s: account %d has reached its limit of reset mails", app, account.id)
                 return
             code, now = token_urlsafe(32), int(time())
-            if not self._rows.add_reset(account.id, account.email, _hash(code), now, now + CODE_SECONDS):
+            if not self._rows.add_reset(account.id, account.email, hash_of(code), now, now + CODE_SECONDS):
                 return  # the address has changed meanwhile
         except StorageUnavailable as error:
             log.warning("app %s: a password cannot be reset: %s", app, error)
@@ -159,5 +159,6 @@ class Resets:
             gevent.sleep(retry_pause(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
 
 
-def _hash(code: str) -> str:
+def hash_of(code: str) -> str:
+    """The hash of a code to reset a password, as it is stored."""
     return hashlib.sha256(code.encode()).hexdigest()

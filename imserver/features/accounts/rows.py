@@ -34,10 +34,10 @@ Relating = Callable[[States], tuple[States, str]]
 _NO_PHONE: Final = "\x01"
 """First character of ``phone`` in the row of an account without a phone number. The column is unique and not
 NULL; a random text follows."""
-_STORED: Final = "app, phone, nickname, avatar, password, version, created, email, name, bot"
+_STORED: Final = "app, phone, nickname, avatar, password, version, created, email, name, bot, guest"
 _ACCOUNTS: Final = (
     "SELECT id, app, phone, nickname, avatar, version, created, password, email, name, findable, "
-    "show_presence, last_seen, bot FROM account"
+    "show_presence, last_seen, bot, guest FROM account"
 )
 _LINKED: Final = (
     f"{_ACCOUNTS} WHERE id = "
@@ -54,6 +54,7 @@ _RESET: Final = (
     "SELECT r.account FROM password_reset r JOIN account a ON a.id = r.account "
     "WHERE r.code = %s AND r.expires_at > %s AND a.app = %s"
 )
+_GUEST: Final = "SELECT id FROM account WHERE id = %s AND app = %s AND guest = 1"
 _PAIR: Final = "WHERE account = %s AND other = %s"
 _LISTED: Final = {
     "friends": "r.account = %s AND r.state = 'friend'",
@@ -175,8 +176,10 @@ class AccountStore:
         """Replace the password hash ``before``; False if the hash has changed meanwhile."""
 
         def work(sql: PooledStatements) -> bool:
+            # Whoever has a password is no guest.
             statement = (
-                "UPDATE account SET password = %s, version = version + %s WHERE id = %s AND password = %s"
+                "UPDATE account SET password = %s, guest = 0, version = version + %s "
+                "WHERE id = %s AND password = %s"
             )
             changed = sql.execute(statement, (password, int(ends_sessions), id, before)) == 1
             if changed and ends_sessions:
@@ -228,7 +231,8 @@ class AccountStore:
                 return False
             id = rows[0][0]
             sql.execute(
-                "UPDATE account SET password = %s, version = version + 1 WHERE id = %s", (password, id)
+                "UPDATE account SET password = %s, guest = 0, version = version + 1 WHERE id = %s",
+                (password, id),
             )
             _forget_devices(sql, id)
             _forget_resets(sql, id)
@@ -281,6 +285,52 @@ class AccountStore:
         values = [(seen, id, app, seen) for app, id, seen in sorted(rows, key=lambda row: row[1])]
         statement = "UPDATE account SET last_seen = %s WHERE id = %s AND app = %s AND last_seen < %s"
         self._store.write_or(None, lambda sql: sql.execute_many(statement, values))
+
+    # --- guests ---------------------------------------------------------------------------------------------
+
+    def is_guest(self, app: str, id: int) -> bool:
+        """Whether this account exists, and is that of a guest."""
+        return bool(self._store.rows(_GUEST, (id, app)))
+
+    def promote_guest(
+        self,
+        app: str,
+        id: int,
+        identifiers: Mapping[Identifier, str],
+        password: str,
+        record: RecordEvent | None = None,
+    ) -> Account | None:
+        """Make a member of a guest, with these identifiers and this password hash; end its earlier login.
+
+        None: the account is no guest's any more. Raises Taken.
+        """
+
+        def work(sql: PooledStatements) -> Account | None:
+            if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
+                return None
+            fields: dict[str, Any] = {kind: _identifier(kind, text) for kind, text in identifiers.items()}
+            fields |= {"password": password, "guest": 0}
+            changes = ", ".join(f"{name} = %s" for name in fields)
+            with _taken():
+                sql.execute(
+                    f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s",
+                    (*fields.values(), id),
+                )
+            _forget_devices(sql, id)
+            found = _by_id(sql, app, id)
+            if found is not None:
+                _report(sql, record, "changed", found[0])
+            return None if found is None else found[0]
+
+        return self._store.write_or(None, work)
+
+    def unused_guests(self, before: int, after: int, limit: int) -> list[Account]:
+        """Guests of all apps who came, and were last seen, before a Unix second; ordered by id, after the id
+        ``after``."""
+        where = "guest = 1 AND created < %s AND last_seen < %s AND id > %s"
+        statement = f"{_ACCOUNTS} WHERE {where} ORDER BY id LIMIT %s"
+        rows = self._store.rows(statement, (before, before, after, limit))
+        return list(map(_account, rows))
 
     # --- devices --------------------------------------------------------------------------------------------
 
@@ -358,7 +408,7 @@ class AccountStore:
         """
 
         def work(sql: PooledStatements) -> None:
-            statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(11)}"
+            statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(12)}"
             with _taken():
                 sql.execute_many(
                     statement, [(each.account.id, *_row(each.account, each.password)) for each in some]
@@ -464,7 +514,7 @@ class AccountStore:
 def add_account(sql: PooledStatements, new: Account, password: str, record: RecordEvent | None) -> Account:
     """Store an account, and return it with its id. Raises Taken."""
     with _taken():
-        id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(10)}", _row(new, password))
+        id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(11)}", _row(new, password))
     added = replace(new, id=id)
     _report(sql, record, "registered", added)
     return added
@@ -477,7 +527,9 @@ def accounts_in(sql: PooledStatements, app: str, ids: Sequence[int]) -> list[Acc
 
 
 def _account(row: Row) -> Account:
-    id, app, phone, nickname, avatar, version, created, _, email, name, findable, shown, seen, bot = row
+    id, app, phone, nickname, avatar, version, created, _, email, name, findable, shown, seen, bot, guest = (
+        row
+    )
     phone = text_of(phone)
     return Account(
         id,
@@ -493,6 +545,7 @@ def _account(row: Row) -> Account:
         bool(shown),
         seen,
         bool(bot),
+        bool(guest),
     )
 
 
@@ -547,7 +600,7 @@ def _row(new: Account, password: str) -> Row:
     """The values of :data:`_STORED`."""
     identifiers = [_identifier(kind, getattr(new, kind)) for kind in IDENTIFIERS]
     shown = new.nickname, new.avatar, password, new.version, new.created
-    return new.app, identifiers[0], *shown, identifiers[1], identifiers[2], int(new.bot)
+    return new.app, identifiers[0], *shown, identifiers[1], identifiers[2], int(new.bot), int(new.guest)
 
 
 @contextmanager

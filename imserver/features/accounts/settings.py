@@ -16,6 +16,7 @@ from imserver.config.settings import (
     Count,
     Duration,
     Finding,
+    Seconds,
     TenantSettings,
     app_settings_of,
     settings_of,
@@ -43,6 +44,7 @@ FAILURES_OF_ADDRESS: Final = Rate(
 FAILURES_OF_DEVICE: Final = Rate(
     "device", "wrong passwords", "device", f"accounts.failures {_FAILING}", "429"
 )
+GUESTS: Final = Rate("guest", "guests", "address", f"accounts.guests_per_address {_AN_HOUR}", "429")
 FINDS: Final = Rate(
     "find", "searches for an account", "account", f"accounts.finds_per_account {_AN_HOUR}", "429"
 )
@@ -58,7 +60,7 @@ RESET_MAILS: Final = Rate("reset", "mails for a forgotten password", "account", 
 
 class AccountSettings(Struct, frozen=True):
     """Keys of section ``accounts``: registration and limits of accounts. ``registration`` None: open while
-    there is no API key."""
+    there is no API key. ``guest_days``: see :class:`imserver.features.accounts.guests.Guests`."""
 
     registration: bool | None = None
     failures: Amount = 10
@@ -67,6 +69,8 @@ class AccountSettings(Struct, frozen=True):
     failure_seconds: Duration = 900.0
     registrations_per_address: Count = 100
     logins_per_address: Count = 1000
+    guests_per_address: Count = 20
+    guest_days: Seconds = 30.0
     finds_per_account: Amount = 100
     finds_per_address: Count = 1000
     devices: Amount = 100
@@ -96,6 +100,9 @@ class AppAccountSettings(Struct, frozen=True):
     ] = ("phone", "email", "name")
     find: Annotated[bool, about("Whether accounts find each other by their identifiers.")] = True
     passwords: Annotated[bool, about("Whether accounts log in with a password.")] = True
+    guests: Annotated[
+        bool, about("Whether members make invitations to groups that let people without an account in.")
+    ] = False
     reset_url: Annotated[
         str,
         about(

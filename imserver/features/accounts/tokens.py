@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.auth.accounts import BOT_TOKEN_PREFIX, GOCHAT, AccountSession
-from imserver.auth.rates import BotRates
+from imserver.auth.rates import SenderRates
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import (
     MAX_EXPIRES_AT,
@@ -148,7 +148,7 @@ class AccountTokens:
         config: Config,
         derived_key: bytes,
         accounts: AccountStore,
-        rates: BotRates,
+        rates: SenderRates,
         tenants: Tenants,
         is_demo: Callable[[], bool],
     ) -> None:
@@ -220,6 +220,11 @@ class AccountTokens:
             raise BadToken("the account has ended its sessions")
         if not self.wanted_in(account.app):
             raise BadToken("the app has no accounts")
+        app = self._tenants.resolve(account.app)
+        if account.guest:
+            self._rates.know_guest(app, account.user)
+        elif self._rates.known:
+            self._rates.forget_guest(app, account.user)
         return AccountSession(account, text, int(claims.exp), name, claims.device)
 
     def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
@@ -237,7 +242,7 @@ class AccountTokens:
         account = self.bots(min(int(id), MAX_ID), bot_hash(secret))
         if account is None or not self.wanted_in(account.app):
             raise BadToken("the bot does not exist, or its token was replaced")
-        self._rates.know(self._tenants.resolve(account.app), account.user)
+        self._rates.know_bot(self._tenants.resolve(account.app), account.user)
         return AccountSession(account, token, 0)
 
     def _key(self) -> bytes:

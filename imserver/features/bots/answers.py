@@ -14,7 +14,7 @@ import msgspec
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.auth.rates import BotRates
+from imserver.auth.rates import SenderRates
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
 from imserver.channels.members import ChannelRefused
@@ -165,7 +165,7 @@ class StreamedAnswers:
         logins: Logins,
         accounts: Accounts,
         relations: Relations,
-        rates: BotRates,
+        rates: SenderRates,
         reviews: Reviews,
     ) -> None:
         self._streams = streams

@@ -17,7 +17,7 @@ import msgspec
 from gevent.event import Event as Signal
 from msgspec import Raw, Struct
 
-from imserver.auth.rates import BotRates
+from imserver.auth.rates import SenderRates
 from imserver.clock import until_beat
 from imserver.cluster.registry import Registry
 from imserver.dialects.cmd.wire import STORED_COMMANDS
@@ -91,7 +91,7 @@ class BotHooks:
         events: EventStore,
         requests: PublicRequests,
         messaging: Messaging,
-        rates: BotRates,
+        rates: SenderRates,
         sessions: Sessions,
         registry: Registry,
         tally: WebhookCounts,
@@ -170,7 +170,7 @@ class BotHooks:
                 sender.consumer.stop()
         for key, hook in hooks.items():
             if key not in self._senders:
-                self._rates.know(hook.app, hook.bot)
+                self._rates.know_bot(hook.app, hook.bot)
                 self._senders[key] = _Sender(self, hook)
         apps = {app for app, _ in hooks}
         self.messaging.follower.watch(self._news, apps)

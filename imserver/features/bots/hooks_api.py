@@ -11,7 +11,7 @@ from imserver import errors
 from imserver.api.v1 import messages
 from imserver.api.v1.messages import MessageApi, message_api
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, Principal
-from imserver.auth.rates import BotRates, TooManyRequests
+from imserver.auth.rates import SenderRates, TooManyRequests
 from imserver.auth.tenants import Tenants
 from imserver.core.core import Core
 from imserver.features.accounts import api as accounts
@@ -182,12 +182,12 @@ class HookApi(Struct, frozen=True):
 
     incoming: IncomingHooks
     tenants: Tenants
-    rates: BotRates
+    rates: SenderRates
     messages: MessageApi
 
 
 def _api(core: Core, api: Api) -> HookApi:
-    return HookApi(bots_of(core).incoming, core.tenants, core.bot_rates, message_api(core, api))
+    return HookApi(bots_of(core).incoming, core.tenants, core.sender_rates, message_api(core, api))
 
 
 def _read(api: HookApi, call: Call) -> None:
@@ -210,7 +210,7 @@ def _read(api: HookApi, call: Call) -> None:
     call.input = decode(_message, msgspec.json.encode(taken))
     call.input.conversation = hook.group
     call.app, call.user = api.tenants.resolve(hook.app), str(hook.id)
-    api.rates.know(call.app, call.user)
+    api.rates.know_bot(call.app, call.user)
     call.principal = Principal("bot", apps=frozenset({call.app}), user=call.user)
 
 

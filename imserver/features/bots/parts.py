@@ -47,7 +47,7 @@ def build(core: Core) -> FeatureParts:
         webhooks.feeds.events,
         requests,
         core.messaging,
-        core.bot_rates,
+        core.sender_rates,
         core.sessions,
         core.registry,
         webhooks.tally,
@@ -80,7 +80,7 @@ def build(core: Core) -> FeatureParts:
         core.logins,
         people.accounts,
         core.relations,
-        core.bot_rates,
+        core.sender_rates,
         core.reviews,
     )
     people.tokens.bots = rows.holder

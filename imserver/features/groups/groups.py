@@ -103,12 +103,20 @@ AccountsAmong = Callable[[str, Sequence[str]], set[str]]
 class Groups:
     """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
 
-    ``limit``: of the members of a group. ``group``: how many groups each user has created or joined lately.
-    Whoever adds users asks ``accounts_among`` first.
+    ``limit``: of the members of a group. ``creations``: how many groups each user has created or joined
+    lately. Whoever adds users asks ``accounts_among`` first.
     """
 
-    def __init__(self, store: Store, limit: int, creations: Buckets, accounts_among: AccountsAmong) -> None:
+    def __init__(
+        self,
+        store: Store,
+        limit: int,
+        creations: Buckets,
+        accounts_among: AccountsAmong,
+        relations: Relations,
+    ) -> None:
         self._store = store
+        self._relations = relations
         self.limit = limit
         self._creations = creations
         self.accounts_among = accounts_among
@@ -152,9 +160,10 @@ class Groups:
     def create(self, app: str, owner: str, name: str, users: Sequence[str], by_user: bool = True) -> Group:
         """Make a group of an owner and other users. ``by_user``: the owner makes it, not a back end.
 
-        Raises BadGroup, TooManyRequests and TooManyMembers.
+        Raises BadGroup, NotAllowed, TooManyRequests and TooManyMembers.
         """
         _check_name(name)
+        self._check_gathering(app, owner)
         others = [user for user in dict.fromkeys(users) if user != owner]
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
@@ -166,12 +175,14 @@ class Groups:
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
         """Add members. Return the new ones. Raises BadGroup, NotAllowed and TooManyMembers."""
         log = self._log_with(group)
+        self._check_gathering(app, by)
         right = _permitted(by, "invite", _INVITING)
         return _done(log.groups.join(app, group, users, by, most=self.limit, right=right)).users
 
     def check_inviting(self, app: str, group: int, by: str) -> Group:
         """The group, if a member or a back end may invite to it. Raises UnknownGroup and NotAllowed."""
         found = self._seen(app, group, by)
+        self._check_gathering(app, by)
         own = found[1]
         roles = {} if own is None else {by: own.role}
         muted = {by} if own is not None and own.muted_until > time() else ()
@@ -198,9 +209,11 @@ class Groups:
         return self._store.log().conversations.count_members(app, group)
 
     def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
-        """Add a user to an open group. ``by_user``: see :meth:`create`. Raises TooManyRequests and
-        TooManyMembers.
+        """Add a user to an open group. ``by_user``: see :meth:`create`. Raises NotAllowed, TooManyRequests
+        and TooManyMembers.
         """
+        if by_user:
+            self._check_gathering(app, user)
         self._enter(app, group, user, _may_enter(user), by_user)
         return self.show(app, group, user)
 
@@ -294,6 +307,10 @@ class Groups:
         )
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _check_gathering(self, app: str, by: str) -> None:
+        if by and not self._relations.may_gather(app, by):
+            raise NotAllowed("not for guests")
 
     def _seen(
         self, app: str, group: int, by: str, or_open: bool = False

@@ -25,5 +25,5 @@ def build(core: Core) -> FeatureParts:
     def accounts_among(app: str, users: Sequence[str]) -> set[str]:
         return {account.user for account in core.accounts.those_of(app, users)}
 
-    groups = Groups(core.store, limits.group_members, creations, accounts_among)
+    groups = Groups(core.store, limits.group_members, creations, accounts_among, core.relations)
     return FeatureParts(groups, GroupCommands(groups, core.relations).rows())

@@ -14,5 +14,12 @@ FEATURE = Feature(
     operations=tuple(api.routes.rows),
     uses=("accounts", "groups"),
     sections={"accounts": InvitationLimits},
+    commands={
+        "chat": (
+            "imserver.features.invitations.command",
+            "chat",
+            "Make a chat for people; print links to it.",
+        )
+    },
     problems=PROBLEMS,
 )

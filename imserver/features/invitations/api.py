@@ -8,10 +8,11 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.auth.accounts import GOCHAT
-from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_PERSON, ANYONE
 from imserver.features.accounts import api as accounts
-from imserver.features.accounts.api import Avatar, Nickname
+from imserver.features.accounts.api import Avatar, DeviceName, Nickname, SessionAnswer, session_answer
 from imserver.features.accounts.friends import TooManyFriends
+from imserver.features.accounts.guests_api import GUEST_REFUSALS
 from imserver.features.accounts.problems import HTTP_TOO_MANY_FRIENDS
 from imserver.features.groups import api as groups
 from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
@@ -40,6 +41,9 @@ OfGroup = Annotated[
     str, about("The id of a group; empty: an invitation to be a friend.", pattern="^([1-9][0-9]{0,18})?$")
 ]
 Maker = Annotated[str, about("The user who made it; empty: a back end.")]
+ForGuests = Annotated[
+    bool, about("Whether people without an account may come into the group, as guests with a name only.")
+]
 Ends = Annotated[int, about("When it ends, in Unix seconds; 0: never.")]
 
 
@@ -51,6 +55,7 @@ class InvitationCreate(Acting, kw_only=True):
         int, about("How long it is valid, at most 366 days; 0: without end.", ge=0, le=_LONGEST)
     ] = _WEEK
     uses: Annotated[int, about("How often it may be accepted; 0: any number.", ge=0, le=1_000_000)] = 0
+    guests: ForGuests = False
 
 
 class InvitationsQuery(ActingPage, kw_only=True):
@@ -82,6 +87,7 @@ class InvitationShown(Struct):
     expires_at: Ends
     uses: Annotated[int, about("How often it was accepted.")]
     max_uses: Annotated[int, about("How often it may be accepted; 0: any number.")]
+    guests: ForGuests
 
 
 class InvitationsAnswer(Struct):
@@ -102,6 +108,23 @@ class InvitationPreview(Struct):
     nickname: Nickname
     avatar: Avatar
     expires_at: Ends
+    guests: ForGuests
+
+
+class InvitationJoin(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A guest who comes in."""
+
+    app: field.AccountApp = GOCHAT
+    code: Code
+    nickname: Annotated[Nickname, about("The name of the guest.", min_length=1)]
+    device: DeviceName = ""
+
+
+class InvitationJoined(Struct):
+    """The login of the guest, and the group that they are a member of now."""
+
+    session: SessionAnswer
+    group: OfGroup
 
 
 class InvitationRevoked(Struct):
@@ -125,7 +148,11 @@ class InvitationAccepted(Struct):
 
 
 _CODE: Final = "2yGkPpCm1hUoQbmJ0XjXzA"
-_INVITATION: Final = InvitationShown(_CODE, "1", "1", 1795155801, 1795760601, 0, 0)
+_INVITATION: Final = InvitationShown(_CODE, "1", "1", 1795155801, 1795760601, 0, 0, False)
+_GUEST: Final = accounts.AccountShown(
+    user="2", nickname="Bob", avatar="", phone="", email="", name="", created=1795155801, guest=True
+)
+_SESSION: Final = SessionAnswer("eyJ…", 1826777801, _GUEST)
 _UNKNOWN: Final = (HTTP_UNKNOWN_INVITATION,)
 
 routes = Resource(
@@ -135,7 +162,7 @@ routes = Resource(
     hot=False,
     examples=(_INVITATION,),
     refusals={
-        **accounts.REFUSALS,
+        **GUEST_REFUSALS,
         **groups.REFUSALS,
         UnknownInvitation: refuse(HTTP_UNKNOWN_INVITATION),
         TooManyInvitations: refuse(HTTP_TOO_MANY_INVITATIONS),
@@ -161,12 +188,14 @@ routes = Resource(
 def create(invitations: Invitations, call: Call, request: InvitationCreate) -> InvitationShown:
     """Create an invitation to a group, or to be a friend.
 
-    Whoever knows its code may accept it. To a group it is valid while its maker may invite members.
+    Whoever knows its code may accept it. To a group it is valid while its maker may invite members. With
+    `guests`, which an app has to allow (`accounts.guests`), nobody needs an account to accept it.
     """
     group = id_of(request.group)
     if not (group or call.user):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `group`: name one")
-    return _shown(invitations.create(call.app, call.user, group, request.seconds, request.uses))
+    limits = request.seconds, request.uses, request.guests
+    return _shown(invitations.create(call.app, call.user, group, *limits))
 
 
 @routes.get(
@@ -213,7 +242,7 @@ def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> I
     ANYONE,
     problems=(*_UNKNOWN, errors.HTTP_TOO_MANY_REQUESTS),
     example={"code": _CODE},
-    answer_example=InvitationPreview(_CODE, "1", "tea", 3, "1", "Ann", "", 1795760601),
+    answer_example=InvitationPreview(_CODE, "1", "tea", 3, "1", "Ann", "", 1795760601, False),
 )
 def show(invitations: Invitations, call: Call, request: InvitationQuery) -> InvitationPreview:
     """Show what an invitation is to, before the login.
@@ -232,12 +261,39 @@ def show(invitations: Invitations, call: Call, request: InvitationQuery) -> Invi
         nickname,
         avatar,
         invitation.expires_at,
+        invitation.guests,
     )
 
 
 @routes.post(
+    "/invitations/join",
+    ANYONE,
+    status=201,
+    problems=(
+        *_UNKNOWN,
+        errors.HTTP_NOT_ALLOWED,
+        HTTP_TOO_MANY_MEMBERS,
+        errors.HTTP_TOO_MANY_REQUESTS,
+    ),
+    example={"code": _CODE, "nickname": "Bob"},
+    answer_example=InvitationJoined(_SESSION, "1"),
+)
+def join(invitations: Invitations, call: Call, request: InvitationJoin) -> InvitationJoined:
+    """Come into a group as a guest.
+
+    For people without an account, by an invitation with `guests`. The guest gets an account without a
+    password, which is deleted when it was unused for `accounts.guest_days`. `accounts/promote` makes a member
+    of a guest.
+    """
+    session, accepted = invitations.join(
+        call.app, request.code, request.nickname, request.device, call.request.host
+    )
+    return InvitationJoined(session_answer(session), _group(accepted.invitation))
+
+
+@routes.post(
     "/invitations/accept",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_PERSON,
     problems=(
         *_UNKNOWN,
         errors.HTTP_UNKNOWN_ACCOUNT,
@@ -263,6 +319,5 @@ def _group(invitation: Invitation) -> str:
 
 
 def _shown(each: Invitation) -> InvitationShown:
-    return InvitationShown(
-        each.code, _group(each), each.user, each.created, each.expires_at, each.uses, each.max_uses
-    )
+    ends = each.expires_at, each.uses, each.max_uses
+    return InvitationShown(each.code, _group(each), each.user, each.created, *ends, each.guests)

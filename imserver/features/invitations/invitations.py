@@ -8,12 +8,14 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from imserver.auth.accounts import AccountSession
 from imserver.auth.rates import Buckets, by_address
 from imserver.auth.relations import Relations
 from imserver.errors import ImserverError
 from imserver.features.accounts import friends as changes
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
+from imserver.features.accounts.guests import Guests
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
 from imserver.features.invitations.settings import InvitationLimits
@@ -66,6 +68,7 @@ class Invitations:
         rows: InvitationStore,
         accounts: Accounts,
         friends: Friends,
+        guests: Guests,
         relations: Relations,
         groups: Groups,
         addresses: Buckets,
@@ -74,22 +77,28 @@ class Invitations:
         self._rows = rows
         self._accounts = accounts
         self._friends = friends
+        self._guests = guests
         self._relations = relations
         self._groups = groups
         self._addresses = addresses
 
-    def create(self, app: str, by: str, group: int, seconds: int, uses: int) -> Invitation:
+    def create(
+        self, app: str, by: str, group: int, seconds: int, uses: int, guests: bool = False
+    ) -> Invitation:
         """Invite to a group, or (``group`` 0) to be a friend. ``seconds`` and ``uses`` 0: no limit.
+        ``guests``: people without an account may come into the group, as guests.
 
-        Raises UnknownGroup, NotAllowed, UnknownAccount and TooManyInvitations.
+        Raises UnknownGroup, NotAllowed, UnknownAccount, NoGuests and TooManyInvitations.
         """
+        if guests:
+            self._guests.require_guests(app)
         if group:
             self._groups.check_inviting(app, group, by)
         else:
             self._accounts.known(app, by)
         now = int(time())
         code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
-        invitation = Invitation(code, app, by, group, now, expires_at, max_uses=uses)
+        invitation = Invitation(code, app, by, group, now, expires_at, max_uses=uses, guests=guests)
         if not self._rows.add(invitation, self._most, id_of(by)):
             raise TooManyInvitations(f"accounts.invitations {self._most}")
         return invitation
@@ -133,8 +142,10 @@ class Invitations:
         """
         self._accounts.known(app, user)
         found = self._valid(app, code)
-        if not self._relations.may_reach(app, user, found.user):
+        if self._relations.blocked_by(app, user, (found.user,)):
             raise UnknownInvitation(code)
+        if not (found.group or self._relations.may_gather(app, user)):
+            raise Blocked(found.user)
 
         def is_used(sql: Statements) -> bool:
             return use(sql, app, code, int(time()))
@@ -146,6 +157,26 @@ class Invitations:
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
         return Accepted("joined" if is_new else "already", found)
+
+    def join(
+        self, app: str, code: str, nickname: str, device: str, address: str
+    ) -> tuple[AccountSession, Accepted]:
+        """Let somebody without an account into a group, as a guest with this name.
+
+        Raises UnknownInvitation (also if it is not for guests), NoGuests, BadField, TooManyRequests and
+        TooManyMembers.
+        """
+        self._addresses.require(by_address(app, address))
+        found = self._valid(app, code)
+        if not (found.guests and found.group):
+            raise UnknownInvitation(code)
+        session = self._guests.add(app, nickname, device, address)
+        user = session.account.user
+        try:
+            return session, self.accept(app, user, code, by_user=False)
+        except Exception:
+            self._accounts.remove(app, user)
+            raise
 
     def _befriend(
         self, app: str, user: str, found: Invitation, condition: Condition

@@ -26,6 +26,7 @@ def build(core: Core) -> FeatureParts:
             InvitationStore(core.store),
             people.accounts,
             people.friends,
+            people.guests,
             core.relations,
             groups_of(core),
             people.cards.addresses,

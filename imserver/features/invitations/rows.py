@@ -9,7 +9,7 @@ from msgspec import Struct
 from imserver.storage.statements import PooledStatements, Row, Statements, marks_of, text_of
 from imserver.storage.store import Store
 
-_COLUMNS: Final = "code, app, member, conversation, created, expires_at, uses, max_uses"
+_COLUMNS: Final = "code, app, member, conversation, created, expires_at, uses, max_uses, guests"
 _INVITATIONS: Final = f"SELECT {_COLUMNS} FROM invitation WHERE app = %s AND "
 _ENDED: Final = "((expires_at > 0 AND expires_at <= %s) OR (max_uses > 0 AND uses >= max_uses))"
 
@@ -31,6 +31,8 @@ class Invitation(Struct, frozen=True):
     uses: int = 0
     max_uses: int = 0
     """0: no limit."""
+    guests: bool = False
+    """Whether people without an account may come in, as guests."""
 
 
 class InvitationStore:
@@ -56,8 +58,9 @@ class InvitationStore:
             sql.execute(f"DELETE FROM invitation WHERE {whose} AND {_ENDED}", (*values, new.created))
             if sql.query(f"SELECT count(*) FROM invitation WHERE {whose}", values)[0][0] >= most:
                 return False
-            row = new.code, new.app, new.user, new.group, new.created, new.expires_at, new.uses, new.max_uses
-            sql.execute(f"INSERT INTO invitation ({_COLUMNS}) VALUES {marks_of(8)}", row)
+            ends = new.expires_at, new.uses, new.max_uses
+            row = new.code, new.app, new.user, new.group, new.created, *ends, int(new.guests)
+            sql.execute(f"INSERT INTO invitation ({_COLUMNS}) VALUES {marks_of(9)}", row)
             return True
 
         return self._store.write(work)
@@ -93,5 +96,6 @@ def use(sql: Statements, app: str, code: str, now: int) -> bool:
 
 
 def _invitation(row: Row) -> Invitation:
-    code, app, user, group, created, expires_at, uses, max_uses = row
-    return Invitation(text_of(code), text_of(app), text_of(user), group, created, expires_at, uses, max_uses)
+    code, app, user, group, created, expires_at, uses, max_uses, guests = row
+    names = text_of(code), text_of(app), text_of(user)
+    return Invitation(*names, group, created, expires_at, uses, max_uses, bool(guests))

@@ -417,15 +417,14 @@ def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
 @routes.post(
     "/notifications/wishes",
     ADMIN_OR_USER,
-    problems=(errors.HTTP_NOT_IMPLEMENTED,),
-    example={**_ANN, "mail": "soon", "quiet": {"begin": "22:00", "end": "07:30", "zone": "Asia/Tokyo"}},
+    example={**_ANN, "preview": False, "quiet": {"begin": "22:00", "end": "07:30", "zone": "Asia/Tokyo"}},
 )
 def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> WishesShown:
     """Change what a user wishes for all conversations and devices."""
     wished = _wishes_of(api, call)
     if request.mail is not UNSET:
         if request.mail != "never" and not api.mail_possible(call.app):
-            raise ApiProblem(errors.HTTP_NOT_IMPLEMENTED, "This server sends no mail to users of this app")
+            raise ApiProblem(errors.HTTP_NOT_ALLOWED, "This server sends no mail to users of this app")
         wished = replace(wished, mail=request.mail)
     if request.preview is not UNSET:
         wished = replace(wished, preview=request.preview)

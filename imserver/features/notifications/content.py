@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -34,6 +34,7 @@ WORDS: Final[dict[str, dict[str, str]]] = {
 
 _encode: Final = msgspec.json.Encoder().encode
 _HOST_BYTES: Final = 255
+_HOST: Final = re.compile(r"\w+://(?:[^/?#@]*@)?([^/?#]*)")
 
 
 class Author(Struct, frozen=True):
@@ -66,10 +67,10 @@ def tag_of(app: str, conversation: int) -> str:
     return f"{app}:{conversation}"
 
 
-@lru_cache(10_000)
 def host_of(url: str) -> str:
     """The host of an endpoint, with its port if the URL names one."""
-    return urlsplit(url).netloc.rpartition("@")[2].lower()[:_HOST_BYTES]
+    found = _HOST.match(url)
+    return found[1].lower()[:_HOST_BYTES] if found else ""
 
 
 def notify_in(entry: Entry) -> Notify | Literal[False] | None:

@@ -34,6 +34,7 @@ MESSAGES: Final = 3
 """The most messages of each."""
 OLDEST_SECONDS: Final = 7 * 86_400
 """Messages that are older are no news."""
+TEXT_CHARACTERS: Final = 280
 _PAGE: Final = 50
 _HUES: Final = (
     "#2f6690",
@@ -244,7 +245,7 @@ def _shown(
         "messages": [
             {
                 "sender": _name(entry.sender, names) or words["system"],
-                "text": clean(text_in(entry, language)),
+                "text": _shortened(clean(text_in(entry, language))),
                 "time": _time(entry.time_ms, zone, language),
             }
             for entry in messages
@@ -255,6 +256,10 @@ def _shown(
 
 def _name(user: str, names: Mapping[str, str]) -> str:
     return clean(names.get(user) or user)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= TEXT_CHARACTERS else f"{text[: TEXT_CHARACTERS - 1].rstrip()}…"
 
 
 def clean(text: str) -> str:

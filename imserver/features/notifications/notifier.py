@@ -63,7 +63,7 @@ LOOK_SECONDS: Final = 0.2
 READ_SECONDS: Final = 1.0
 """How often it is looked which of the conversations that were read had a notification."""
 MIN_PAUSE_SECONDS: Final = 0.01
-DUE_AT_ONCE: Final = 500
+DUE_AT_ONCE: Final = 250
 MEMBERS_AT_ONCE: Final = 1000
 MAX_CACHED_MEMBERS: Final = 100_000
 """Members of groups that are remembered, of all groups of an app together."""
@@ -71,6 +71,8 @@ MAX_READS: Final = 100_000
 """Conversations that were read and wait for their look; of more, notifications are not closed."""
 _YIELD: Final = 64
 """After so many dues the loop serves others."""
+_USERS_AT_ONCE: Final = 1024
+"""After so many users the loop serves others."""
 
 RulesOf = Callable[[str], AppNotifySettings | None]
 """App → its rules; None: there is no such app."""
@@ -512,11 +514,12 @@ class _FollowedLog:
         found, recalled = self._receivers(work.entries)
         reachable = rows.reachable(self._app, list({user for user, _ in found})) if found else set()
         due = int((time() + rules.after_seconds) * 1000)
-        dues = [
-            Due(user, conversation, entry, due)
-            for (user, conversation), entry in found.items()
-            if user in reachable
-        ]
+        dues = []
+        for number, ((user, conversation), entry) in enumerate(found.items(), 1):
+            if user in reachable:
+                dues.append(Due(user, conversation, entry, due))
+            if not number % _USERS_AT_ONCE:
+                serve_others()
         if dues:
             again = int(rules.again_seconds * 1000)
             rows.advance(self._app, work.position, dues, again, self._notifier.node())
@@ -529,18 +532,35 @@ class _FollowedLog:
         recalled."""
         found: dict[tuple[str, int], int] = {}
         recalled: set[tuple[str, int]] = set()
+        first_senders: dict[int, str] = {}
+        """Conversation → the sender of the first entry, for whom only entries of others count."""
         for entry in entries:
+            conversation = entry.conversation
             if entry.kind in ("join", "leave"):
-                self._cached -= len(self._members.pop(entry.conversation, ()))
+                self._cached -= len(self._members.pop(conversation, ()))
+                first_senders.pop(conversation, None)
             elif entry.room or entry.kind not in ("message", "recall"):
                 continue
             elif entry.kind == "recall":
-                recalled.update((user, entry.conversation) for user in self._users_of(entry))
-            elif notify_in(entry) is not False:
-                for user in self._users_of(entry):
-                    if user and user != entry.sender:
-                        found.setdefault((user, entry.conversation), entry.id)
+                recalled.update((user, conversation) for user in self._users_of(entry))
+            elif notify_in(entry) is False:
+                continue
+            elif conversation not in first_senders:
+                first_senders[conversation] = entry.sender
+                self._add_receivers(entry, found)
+            elif first_senders[conversation] != entry.sender:
+                sender = first_senders[conversation]
+                if sender in self._users_of(entry):
+                    found.setdefault((sender, conversation), entry.id)
         return found, recalled
+
+    def _add_receivers(self, entry: Entry, found: dict[tuple[str, int], int]) -> None:
+        """The receivers of an entry, as far as there is none before it. Switches."""
+        for number, user in enumerate(self._users_of(entry), 1):
+            if user and user != entry.sender:
+                found.setdefault((user, entry.conversation), entry.id)
+            if not number % _USERS_AT_ONCE:
+                serve_others()
 
     def _users_of(self, entry: Entry) -> tuple[str, ...]:
         return entry.members or self._members_of(entry.conversation)

@@ -83,7 +83,7 @@ def build(core: Core) -> FeatureParts:
     rows = NotificationRows(core.store)
     rows.added = feeds.added
     lease = DeliveryLease()
-    requests = PublicRequests(settings.allow_loopback)
+    requests = PublicRequests(settings.allow_loopback, connections=settings.requests_per_host)
     webpush = WebPush(requests, settings, core.key_for(VAPID), core.config.app.http_url)
     tokens = ActionTokens(core.key_for("notification tokens"))
     rules = partial(rules_in, core.tenants)

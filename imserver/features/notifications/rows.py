@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
+from operator import itemgetter
 from time import time
 from typing import Any, Final
 
@@ -32,6 +33,8 @@ LEASE: Final = " notifications"
 
 _AT_ONCE: Final = 200
 """Rows in one statement."""
+_USERS_AT_ONCE: Final = 1000
+"""Users of one query: what it returns is read without a turn of the loop."""
 _ENDPOINT: Final = "id, app, member, url, p256dh, auth, device, language, enabled, created"
 _DUE: Final = "member, conversation, entry_id, due, notified_id, notified_at"
 _DELIVERY: Final = (
@@ -58,6 +61,8 @@ class NotificationRows:
         """As :meth:`Statements.query_in`, in a transaction that reads."""
         nothing: list[Row] = []
         names = list(dict.fromkeys(values))
+        if not names:
+            return nothing
         return self._store.read_or(nothing, lambda sql: sql.query_in(statement, first, names, many))
 
     # --- apps -----------------------------------------------------------------------------------------------
@@ -176,7 +181,7 @@ class NotificationRows:
         """User → their endpoints, the oldest one first; without users who have none."""
         statement = f"SELECT {_ENDPOINT} FROM notify_endpoint WHERE app = %s AND member IN {{}}"
         found: dict[str, list[PushEndpoint]] = {}
-        for row in sorted(self._in(statement, (app,), users, many=True)):
+        for row in sorted(self._in(statement, (app,), users, many=True), key=itemgetter(0)):
             endpoint = _endpoint(row)
             found.setdefault(endpoint.user, []).append(endpoint)
         return found
@@ -294,17 +299,14 @@ class NotificationRows:
 
     def reachable(self, app: str, users: Sequence[str]) -> set[str]:
         """The users among these who have an enabled endpoint, or get mail."""
-        names = list(dict.fromkeys(users))
-
-        def work(sql: Statements) -> list[Row]:
-            statement = "SELECT member FROM notify_endpoint WHERE app = %s AND enabled = 1 AND member IN {}"
-            found = sql.query_in(statement, (app,), names)
-            missing = sorted({*names} - {text_of(row[0]) for row in found})
-            statement = "SELECT member FROM notify_person WHERE app = %s AND mail = 1 AND member IN {}"
-            return found + sql.query_in(statement, (app,), missing)
-
-        nothing: list[Row] = []
-        return {text_of(row[0]) for row in self._store.read_or(nothing, work)}
+        by_endpoint = "SELECT member FROM notify_endpoint WHERE app = %s AND enabled = 1 AND member IN {}"
+        by_mail = "SELECT member FROM notify_person WHERE app = %s AND mail = 1 AND member IN {}"
+        found: set[str] = set()
+        for some in chunks(list(dict.fromkeys(users)), _USERS_AT_ONCE):
+            found.update(text_of(row[0]) for row in self._in(by_endpoint, (app,), some))
+            missing = [user for user in some if user not in found]
+            found.update(text_of(row[0]) for row in self._in(by_mail, (app,), missing))
+        return found
 
     def due(self, app: str, now_ms: int, limit: int) -> tuple[list[Due], int | None]:
         """What is to be decided now, and when (Unix milliseconds; None: never) the next one is."""
@@ -316,17 +318,31 @@ class NotificationRows:
     def read_elsewhere(self, app: str, pairs: Iterable[tuple[str, int]]) -> int:
         """These (user, conversation) were read, at least in part. Those of which the user was notified are
         decided anew, at once. Returns their number."""
+        by_conversation: dict[int, dict[str, None]] = {}
+        for user, conversation in pairs:
+            by_conversation.setdefault(conversation, {})[user] = None
+        notified = (
+            "SELECT member, conversation FROM notify_due WHERE app = %s AND conversation = %s "
+            "AND notified_id > 0 AND member IN {}"
+        )
+
+        def find(sql: Statements) -> list[Row]:
+            return [
+                row
+                for conversation, users in by_conversation.items()
+                for row in sql.query_in(notified, (app, conversation), list(users))
+            ]
+
+        nothing: list[Row] = []
+        found = self._store.read_or(nothing, find)
+        if not found:
+            return 0
         now = int(time() * 1000)
+        keys = sorted((text_of(user), conversation) for user, conversation in found)
         # ``entry_id`` 0: the time of newer messages has not come by this.
         statement = f"UPDATE notify_due SET entry_id = 0, due = %s {_ROW} AND notified_id > 0"
-
-        def work(sql: PooledStatements) -> int:
-            return sum(
-                sql.execute(statement, (now, app, user, conversation))
-                for user, conversation in sorted(set(pairs))
-            )
-
-        return self._store.write_or(0, work)
+        self._store.write(lambda sql: sql.execute_many(statement, [(now, app, *key) for key in keys]))
+        return len(keys)
 
     def decide(
         self,
@@ -490,7 +506,8 @@ def _known(sql: Statements, app: str, dues: Sequence[Due]) -> dict[tuple[str, in
     return {
         (row.user, row.conversation): row
         for conversation, users in sorted(by_conversation.items())
-        for row in map(_due, sql.query_in(statement, (app, conversation), list(users)))
+        for some in chunks(list(users), _USERS_AT_ONCE)
+        for row in map(_due, sql.query_in(statement, (app, conversation), some))
     }
 
 

@@ -14,12 +14,12 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from time import time
 from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.clock import serve_others
 from imserver.features.notifications.contract import PushEndpoint, Shown
 from imserver.features.notifications.settings import P256_ORDER, NotificationSettings
 from imserver.transport.outgoing import USER_AGENT, Unreachable
@@ -41,7 +41,8 @@ _RENEW_SECONDS: Final = 3600
 _MOST_TOKENS: Final = 1024
 _POINT_BYTES: Final = 65
 _AUTH_BYTES: Final = 16
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_ORIGIN: Final = re.compile(r"https?://[^/?#]+")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _CUT: Final[tuple[str, ...]] = ("body", "data", "icon", "actions", "url", "title")
 """What is left out of a notification that is too long: in this order, texts only as far as needed."""
 _TEXTS: Final = ("body", "title")
@@ -158,8 +159,8 @@ def _cut(text: str, over: int) -> str:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds of the header ``Retry-After``, which has seconds or a date; None: there is none."""
-    text = headers.get("Retry-After", "").strip()
+    """The seconds of the header ``retry-after``, which has seconds or a date; None: there is none."""
+    text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
@@ -221,15 +222,32 @@ class WebPush:
             raise ValueError("auth: expected 16 bytes in base64url")
 
     def send(self, endpoint: PushEndpoint, body: bytes, ttl: int, urgency: str, topic: str) -> PushResult:
-        """Send :class:`Shown` as JSON; what is too long for push services is shortened. Switches.
+        """Encrypt :class:`Shown` as JSON, and hand it over. Switches."""
+        return self.hand_over(endpoint, self.encrypt(endpoint, body), ttl, urgency, topic)
+
+    @staticmethod
+    def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
+        """Encrypt :class:`Shown` as JSON; what is too long for push services is shortened. Never switches.
+
+        ``b""``: the keys of the endpoint are none.
+        """
+        try:
+            return encrypt(endpoint, shortened(body))
+        except ValueError:
+            return b""
+
+    def hand_over(
+        self, endpoint: PushEndpoint, content: bytes, ttl: int, urgency: str, topic: str
+    ) -> PushResult:
+        """Hand what was encrypted to the push service. Switches.
 
         ``ttl``: seconds for which the push service holds it. ``urgency``: ``very-low`` to ``high``.
         ``topic``: see :class:`Delivery`.
         """
-        try:
-            content = encrypt(endpoint, shortened(body))
-        except ValueError as error:
-            return PushResult("refused", problem=f"the keys of the endpoint are not valid: {error}")
+        if not content:
+            return PushResult("refused", problem="the keys of the endpoint are not valid")
+        if not self._tokens:
+            serve_others()  # the libraries that sign are loaded in another turn than those that encrypt
         headers = {
             "User-Agent": USER_AGENT,
             "Authorization": self.authorization(endpoint.url),
@@ -254,11 +272,7 @@ class WebPush:
 
     def authorization(self, url: str) -> str:
         """The header ``Authorization`` for an endpoint: a token for its origin, and our key."""
-        parts = urlsplit(url)
-        port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        origin = f"{parts.scheme}://{parts.netloc.lower()}"
-        if port == _DEFAULT_PORTS[parts.scheme]:
-            origin = origin.removesuffix(f":{port}")
+        origin = _ORIGIN.match(url)[0]  # type: ignore[index]  # it was checked
         now = time()
         until, header = self._tokens.get(origin, (0.0, ""))
         if now < until:
@@ -266,7 +280,8 @@ class WebPush:
         import jwt
 
         end = int(now) + TOKEN_SECONDS
-        claims = {"aud": origin, "exp": end}
+        default = _DEFAULT_PORTS[origin.partition(":")[0]]
+        claims = {"aud": origin.lower().removesuffix(default), "exp": end}
         if self._subject:
             claims["sub"] = self._subject
         # Without a space after the comma: some push services do not skip it.

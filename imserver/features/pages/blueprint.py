@@ -44,7 +44,7 @@ from imserver.errors import (
 )
 from imserver.features.pages import installable
 from imserver.features.pages.address import Ports
-from imserver.features.pages.text import HEADERS, named_in_rooms, policy
+from imserver.features.pages.text import HEADERS, LANGUAGES, TEXT, named_in_rooms, policy
 from imserver.features.pages.visitors import (
     Seen,
     has_parameter,
@@ -166,7 +166,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         ("/home/room", "room", chat.room),
         ("/home/messages", "messages", chat.messages),
         ("/home/messages.webmanifest", "manifest", installable.manifest),
-        ("/home/messages-worker.js", "worker", installable.worker),
+        ("/home/messages-worker.js", "worker", chat.messages_worker),
         ("/home/channels", "channels", chat.channels),
         ("/api/v1/docs", "reference", lambda: references().page()),
         ("/status", "status", status),
@@ -174,6 +174,8 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         ("/static/<path:name>", "static", static),
         ("/favicon.ico", "icon", lambda: static("favicon.svg")),
         (_SDK_PATH, "sdk", sdk),
+        (f"{installable.RELEASES}<release>/static/<path:name>", "released", released),
+        (f"{installable.RELEASES}<release>{_SDK_PATH}", "released_sdk", released_sdk),
     ):
         pages.add_url_rule(path, name, view, methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
@@ -233,7 +235,9 @@ class _Chat:
         return answer
 
     def start(self) -> AnyResponse:
-        """``GET /``: what runs here, with links. Names of apps are shown in demo mode only."""
+        """``GET /``: the way to the chat, and links for programmers. Names of apps are shown in demo mode
+        only.
+        """
         demo = self._keys.demo
         language = language_of_visitor()
         in_address = parameter("lang") or None
@@ -241,10 +245,8 @@ class _Chat:
             ("pages.reference", "status_reference", "start_reference_hint"),
             ("pages.status", "status_title", "start_status_hint"),
         ]
-        if self._has_messages():
-            pages.insert(0, ("pages.messages", "messages_title", "start_messages_hint"))
         if self._has_channels():
-            pages.insert(0, ("pages.channels", "channels_title", "start_channels_hint"))
+            pages.insert(0, ("pages.channels", "start_channels", "start_channels_hint"))
         links = [(url_for(page, lang=in_address), label, hint) for page, label, hint in pages]
         app = "APP"
         if self._rooms:
@@ -256,13 +258,14 @@ class _Chat:
                 chat = url_for(
                     "pages.home", appID=room if demo else None, lang=in_address or named_in_rooms(language[0])
                 )
-                links.insert(0, (chat, "start_chat", "start_chat_hint"))
+                links.insert(0, (chat, "start_room", "start_room_hint"))
         return render(
             "start.html",
             *language,
             data={},
             demo=demo,
             insecure=self._config.server.insecure,
+            chat=url_for("pages.messages", lang=in_address) if self._has_messages() else "",
             links=links,
             app=app,
             apps=self._tenants.names() if demo else (),
@@ -374,9 +377,23 @@ class _Chat:
 
         404 if the app does not exist, or nobody may log in to it.
         """
+        answer = self._messages(language_of_visitor())
+        answer.headers["Vary"] += ", Accept-Encoding"
+        if request.accept_encodings["gzip"]:  # the page has no secret that its length could reveal
+            answer.set_data(zlib.compress(answer.get_data(), 6, GZIP))
+            answer.headers["Content-Encoding"] = "gzip"
+        return answer
+
+    def messages_worker(self) -> AnyResponse:
+        """``GET /home/messages-worker.js``. Its text changes with the page, in any language."""
+        pages = [self._messages((language, TEXT[language])) for language in LANGUAGES]
+        return installable.worker(
+            [page.headers["Content-Security-Policy"].encode() + page.get_data() for page in pages]
+        )
+
+    def _messages(self, language: tuple[str, dict[str, str]]) -> AnyResponse:
         if not self._has_messages():
             abort(HTTP_NOT_FOUND.status)
-        language = language_of_visitor()
         text = _texts(language[1], "messages_", "talk_")
         data = {
             "app": _ACCOUNTS_APP,
@@ -386,13 +403,10 @@ class _Chat:
         modules = [address.partition("/")[::2] for address in installable.modules()]
         # Videos are measured before they are sent, from addresses of the browser.
         media = "'self' blob:"
-        shown = {"modules": modules, "styles": installable.styles()}
+        base = f"{installable.RELEASES}{installable.release()}"
+        shown = {"modules": modules, "styles": installable.styles(), "release": base}
         answer = self._render("messages.html", language, text, data, media, **shown)
         answer.headers["Content-Security-Policy"] += "; manifest-src 'self'; worker-src 'self'"
-        answer.headers["Vary"] += ", Accept-Encoding"
-        if request.accept_encodings["gzip"]:  # the page has no secret that its length could reveal
-            answer.set_data(zlib.compress(answer.get_data(), 6, GZIP))
-            answer.headers["Content-Encoding"] = "gzip"
         return answer
 
     def channels(self) -> AnyResponse:
@@ -514,6 +528,24 @@ def sdk(name: str) -> AnyResponse:
     """``GET /sdk/…``: a module of the SDK. Pages of other origins may import it."""
     answer = _file(assets.SDK, name)
     answer.headers["Access-Control-Allow-Origin"] = "*"
+    return answer
+
+
+def released(release: str, name: str) -> AnyResponse:
+    """``GET /release/<release>/static/…``: a file of the messages page."""
+    return _stored(static(name), release)
+
+
+def released_sdk(release: str, name: str) -> AnyResponse:
+    """``GET /release/<release>/sdk/…``."""
+    return _stored(sdk(name), release)
+
+
+def _stored(answer: AnyResponse, release: str) -> AnyResponse:
+    """The answer, to be stored for good. An open page may ask for a file of another release, which has no
+    other content here than this one."""
+    if release == installable.release() and answer.status_code in (200, 304):
+        answer.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return answer
 
 

@@ -1,15 +1,17 @@
 """What makes the messages page an application that browsers install: its manifest, and a service worker that
 opens it without a network.
 
-The worker asks the network first. It answers from its store only if the server does not answer, so a browser
-never stays on an old release. The store belongs to one content of the files: if one changes, the address of
-the worker stays and its content changes, and browsers then fetch all files anew.
+Modules and style sheets have addresses with the *release*, a name of their content: browsers store them for
+good, and a page never mixes two releases. The worker answers from its store, so a reload asks the server for
+nothing but the worker. The worker has the content of the page in its text. If the release, the settings or a
+text changes, the text changes; browsers then install the new worker, which stores the new page and its files.
 """
 
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -18,9 +20,11 @@ import msgspec
 from flask import Response, url_for
 
 from imserver import assets
-from imserver.features.pages.text import LANGUAGES, TEXT
+from imserver.features.pages.text import LANGUAGES
 from imserver.features.pages.visitors import language_of_visitor
 
+RELEASES: Final = "/release/"
+"""Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""
 ENTRY: Final = "static/messages/app.js"
 """The module that the page starts with."""
 _IMPORT: Final = re.compile(r'^(?:import|export|\}).*"(\.{1,2}/[^"]+)"', re.MULTILINE)
@@ -77,22 +81,27 @@ def styles() -> tuple[str, ...]:
 @cache
 def files() -> tuple[str, ...]:
     """All files that the page needs, as ``static/…`` and ``sdk/…``."""
-    pictures = ["favicon.svg", *(f"icons/{name}" for name, *_ in _ICONS)]
+    unread = sorted(path.name for path in (assets.STATIC / "icons").glob("unread-*.svg"))
+    pictures = ["favicon.svg", *(f"icons/{name}" for name in (*(name for name, *_ in _ICONS), *unread))]
     return (*modules(later=True), *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))))
 
 
-@cache
-def version() -> str:
-    """Names the content of the files, the templates and the texts of the page."""
-    digest = sha256(msgspec.json.encode(TEXT))
-    parts = (_worker(), assets.SDK / "notifications-worker.js")
-    for path in (*map(_source, files()), *sorted(assets.TEMPLATES.glob("*.html")), *parts):
+def release() -> str:
+    """Names the content of the files of the page. Somebody who works on them need not restart the node."""
+    states = [(path, path.stat()) for path in map(_source, files())]
+    return _release(tuple([(path, state.st_mtime_ns, state.st_size) for path, state in states]))
+
+
+@lru_cache(1)
+def _release(states: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = sha256()
+    for path, *_ in states:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _worker() -> Path:
-    return assets.STATIC / "messages" / "worker.js"
+_WORKER_PARTS: Final = (assets.SDK / "notifications-worker.js", assets.STATIC / "messages" / "worker.js")
+"""In one text: browsers ask for each part that a worker imports."""
 
 
 def manifest() -> Response:
@@ -103,7 +112,7 @@ def manifest() -> Response:
         "id": page,
         "name": f"imserver · {words['messages_title']}",
         "short_name": words["messages_title"],
-        "description": words["start_messages_hint"],
+        "description": words["start_app_hint"],
         "lang": words["html_lang"],
         "start_url": f"{page}?lang={language}",
         "scope": page,
@@ -125,20 +134,26 @@ def manifest() -> Response:
     return answer
 
 
-def worker() -> Response:
-    """``GET /home/messages-worker.js``: the service worker, with its version and its files."""
-    page = url_for("pages.messages")
-    endpoints = {"static": "pages.static", "sdk": "pages.sdk"}
+def worker(pages: Iterable[bytes]) -> Response:
+    """``GET /home/messages-worker.js``: the service worker, with its version and its files. ``pages``: the
+    page in each language, which the worker stores."""
+    now = release()
+    code = b"\n".join([path.read_bytes() for path in _WORKER_PARTS])
+    digest = sha256(code)
+    for part in (now.encode(), *pages):
+        digest.update(part)
     shell = {
-        "version": version(),
-        "page": page,
+        "version": digest.hexdigest()[:16],
+        "page": url_for("pages.messages"),
         "languages": LANGUAGES,
+        "releases": RELEASES,
+        "release": f"{RELEASES}{now}/",
         "files": [
-            url_for(endpoints[folder], name=name)
-            for folder, _, name in (address.partition("/") for address in files())
-        ],
+            f"{RELEASES}{now}/{address}" if address.endswith((".js", ".css")) else f"/{address}"
+            for address in files()
+        ]
+        + [url_for("pages.manifest", lang=language) for language in (None, *LANGUAGES)],
     }
-    code = _worker().read_bytes()
     answer = Response(
         b"self.SHELL = " + msgspec.json.encode(shell) + b";\n" + code, mimetype="text/javascript"
     )

@@ -91,6 +91,12 @@ def accounts_among(sql: Statements, app: str, users: Iterable[str]) -> list[str]
     return _accounts(sql, "SELECT id FROM account WHERE app = %s AND id IN {}", app, users)
 
 
+def guests_among(sql: Statements, app: str, users: Iterable[str]) -> set[str]:
+    """The guests among these users."""
+    statement = "SELECT id FROM account WHERE app = %s AND guest = 1 AND id IN {}"
+    return set(_accounts(sql, statement, app, users))
+
+
 def _accounts(sql: Statements, statement: str, app: str, users: Iterable[str]) -> list[str]:
     ids = {int(user): user for user in users if _may_be_account(user)}
     found = {row[0] for row in sql.query_in(statement, (app,), list(ids))} if ids else ()

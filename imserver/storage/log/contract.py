@@ -33,9 +33,10 @@ UNKNOWN_ACCOUNT: Final = "unknown_account"
 SUPERSEDED: Final = "superseded"
 """Reasons of :class:`Rejected`: the app has no such conversation; the user can read no such message; the
 sender is not (or no longer) a member; the sender is muted; the draft is invalid; the message was recalled;
-the receiver has blocked the sender, or the owner of a bot that sends the first message; the back end of the
-app has rejected the draft, for the reason in ``detail``; only bots send buttons; the receiver is no account,
-in an app whose users all are; the sender has a newer uplink session."""
+the receiver has blocked the sender, or the first message is that of a guest, or of a bot whose owner the
+receiver has blocked; the back end of the app has rejected the draft, for the reason in ``detail``; only bots
+send buttons; the receiver is no account, in an app whose users all are; the sender has a newer uplink
+session."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):

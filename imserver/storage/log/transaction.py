@@ -13,6 +13,7 @@ from imserver.storage.log.bots import (
     BotReaders,
     accounts_among,
     bots_among,
+    guests_among,
     has_buttons,
     owners_among,
     with_command,
@@ -171,8 +172,8 @@ class _Facts(Struct, frozen=True):
     strangers: set[str]
     """Receivers of first messages who have to be accounts, and are none."""
     unwelcome: set[tuple[str, str]]
-    """(receiver, sender) of first messages that the receiver does not want: the sender is a bot whose owner
-    the receiver has blocked."""
+    """(receiver, sender) of first messages that the receiver does not want: the sender is a guest, or a
+    bot whose owner the receiver has blocked."""
     sessions: Collection[int]
     """The newest uplink sessions of the senders of drafts that only those may send."""
 
@@ -535,14 +536,17 @@ class AppTransaction:
         return Appended(self.enter(state, draft, one.resend))
 
     def _unwelcome(self, first: set[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Those (receiver, sender) of first messages where the sender is a bot, and the receiver has blocked
-        its owner."""
-        owners = owners_among(self.sql, self.app, {sender for _, sender in first})
+        """Those (receiver, sender) of first messages where the sender is a guest, or a bot whose owner the
+        receiver has blocked."""
+        senders = {sender for _, sender in first}
+        guests = guests_among(self.sql, self.app, senders)
+        unwelcome = {pair for pair in first if pair[1] in guests}
+        owners = owners_among(self.sql, self.app, senders)
         if not owners:
-            return set()
+            return unwelcome
         pairs = {(user, owners[bot]) for user, bot in first if bot in owners}
         blocks = self.blocks(pairs)
-        return {(user, bot) for user, bot in first if (user, owners.get(bot)) in blocks}
+        return unwelcome | {(user, bot) for user, bot in first if (user, owners.get(bot)) in blocks}
 
     def _newest_sessions(self, senders: set[str]) -> Collection[int]:
         """The newest uplink sessions of these users."""

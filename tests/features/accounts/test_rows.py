@@ -287,3 +287,43 @@ def test_who_has_blocked_the_owner_has_blocked_the_bot(url: str, open_store: Ope
         cid.id: ("", "blocked"),
         bob.id: ("", ""),
     }
+
+
+def guest(accounts: AccountStore, nickname: str = "Gil", app: str = "gochat") -> Account:
+    return accounts.add(Account(0, app, "", nickname, guest=True), "")
+
+
+def test_a_guest_becomes_a_member_once_and_its_logins_end(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one, member = guest(accounts), new(accounts, "1")
+    assert [accounts.is_guest("gochat", each) for each in (one.id, member.id, 99)] == [True, False, False]
+    assert not accounts.is_guest("shop", one.id)
+    assert accounts.add_device(one.id, one.version, Device(7, "phone", 1, 2**40), 10)
+    with pytest.raises(Taken):
+        accounts.promote_guest("gochat", one.id, {"phone": "1"}, "a hash")
+    assert accounts.promote_guest("shop", one.id, {"name": "gil"}, "a hash") is None
+    found = accounts.promote_guest("gochat", one.id, {"name": "gil", "phone": ""}, "a hash")
+    assert found == replace(one, name="gil", guest=False, version=1)
+    assert accounts.by_login("gochat", ("name", "gil")) == (found, "a hash")
+    assert accounts.by_device(one.id, 7) is None
+    assert accounts.promote_guest("gochat", one.id, {"name": "gilbert"}, "a hash") is None
+    assert accounts.promote_guest("gochat", member.id, {"name": "ann"}, "a hash") is None
+
+
+def test_whoever_gets_a_password_is_no_guest(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one, other = guest(accounts), guest(accounts)
+    assert accounts.set_password(one.id, "", "a hash")
+    assert accounts.add_reset(other.id, "", "code", 1, 9)
+    assert accounts.use_reset("gochat", "code", 2, "a hash")
+    assert not any(each.guest for each in accounts.by_ids("gochat", [one.id, other.id]))
+
+
+def test_guests_who_were_not_here_for_long_are_found_in_all_apps(url: str, open_store: OpenStore) -> None:
+    accounts = account_store(open_store(url))
+    one, other, here, _ = guest(accounts), guest(accounts, app="shop"), guest(accounts), new(accounts, "1")
+    accounts.saw([("gochat", here.id, one.created + 5)])
+    assert accounts.unused_guests(one.created, 0, 10) == []
+    assert accounts.unused_guests(other.created + 5, 0, 10) == [one, other]
+    assert accounts.unused_guests(other.created + 5, one.id, 10) == [other]
+    assert accounts.unused_guests(other.created + 5, 0, 1) == [one]

@@ -280,9 +280,9 @@ def test_an_answer_waits_while_the_bot_has_sent_too_many(
     jay = person(node, "jay")
     bot, url = hooked(jay, "eager")
     receivers.replies[url] = lambda _: (200, json.encode({"messages": [{"text": str(n)} for n in range(5)]}))
-    rates = node.node.core.bot_rates
-    rates.know("201", bot.user)
-    rates.buckets.charge(("201", bot.user), 100)
+    rates = node.node.core.sender_rates
+    rates.know_bot("201", bot.user)
+    rates.bots.charge(("201", bot.user), 100)
     say(jay, bot, "go")
     until(lambda: texts_by(bot, jay) == list("01234"))
     assert receivers.texts(url) == ["go"], "it is not asked again"

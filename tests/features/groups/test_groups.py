@@ -52,7 +52,8 @@ def log(store: Store) -> MessageLog:
 
 @pytest.fixture
 def groups(store: Store) -> Groups:
-    return Groups(store, LIMIT, Buckets(NEW_GROUPS, MOST_GROUPS, 3600), lambda app, users: set(users))
+    creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
+    return Groups(store, LIMIT, creations, lambda app, users: set(users), NoRelations())
 
 
 @pytest.fixture

@@ -38,6 +38,9 @@ def test_without_a_database_there_are_no_invitations(open_store: OpenStore) -> N
 def test_an_invitation_is_found_in_its_app_only(rows: InvitationStore) -> None:
     assert rows.add(ONE, 10)
     assert rows.get("shop", ONE.code) == ONE
+    for_guests = replace(ONE, code="g" * 22, guests=True)
+    assert rows.add(for_guests, 10)
+    assert rows.get("shop", for_guests.code) == for_guests
     assert rows.get("other", ONE.code) is None
     assert rows.get("shop", ONE.code.upper()) is None
     rows.remove("other", ONE.code)

@@ -117,7 +117,14 @@ class FakePush:
     def urls(self) -> list[str]:
         return [url for url, *_ in self.sent]
 
-    def send(self, endpoint: PushEndpoint, body: bytes, ttl: int, urgency: str, topic: str) -> PushResult:
+    def encrypt(self, endpoint: PushEndpoint, body: bytes) -> bytes:
+        return endpoint.url.encode() + b"\n" + body
+
+    def hand_over(
+        self, endpoint: PushEndpoint, content: bytes, ttl: int, urgency: str, topic: str
+    ) -> PushResult:
+        url, _, body = content.partition(b"\n")
+        assert url.decode() == endpoint.url
         self.sent.append((endpoint.url, body, ttl, urgency, topic))
         host = endpoint.url.split("/")[2]
         self._now[host] = self._now.get(host, 0) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import time
+from types import SimpleNamespace
 
 import gevent
 from msgspec import json
@@ -16,6 +17,7 @@ from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.event_rows import EventStore
 from imserver.messages.log_follower import LogFollower
+from imserver.messages.receipts import Receipts
 from imserver.metrics import Metrics
 from imserver.model import Message
 from imserver.storage.contract import Account
@@ -114,6 +116,8 @@ class NotifyingNode:
             self._send,
             lambda app, user, endpoint, conversation, entry: f"{user}-{endpoint}-{conversation}-{entry}",
         )
+        self.receipts = Receipts(SimpleNamespace(send=lambda *_: None), self.store)  # type: ignore[arg-type]
+        self.receipts.on_read.append(self.notifier.read)
         self.is_sending = True
         self._run = gevent.spawn(self.notifier.run)
 
@@ -141,10 +145,8 @@ class NotifyingNode:
         return [each.entry.id for each in self.store.log().writer.append(APP, drafts)]  # type: ignore[union-attr]
 
     def read(self, user: str, conversation: int, upto: int = 1 << 40) -> None:
-        """As ``Receipts.note`` of the core."""
-        result = self.store.log().marks.note(APP, user, conversation, read=upto)
-        if result is not None and result.moved:
-            self.notifier.read(APP, user, conversation)
+        """As a client of this node does."""
+        self.receipts.note(APP, user, conversation, read=upto)
 
     def dues(self) -> list[tuple[str, int, int]]:
         """(user, due, notified) of all rows."""

@@ -253,7 +253,7 @@ def test_wishes_are_changed_one_by_one(node: Harness) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "text"),
     [
-        ({"mail": "soon"}, 501, "sends no mail"),
+        ({"mail": "soon"}, 403, "sends no mail"),
         ({"mail": "hourly"}, 400, "$.mail"),
         ({"quiet": {"begin": "24:00", "end": "07:00", "zone": "UTC"}}, 400, "$.quiet.begin"),
         ({"quiet": {"begin": "22:00", "end": "7:00", "zone": "UTC"}}, 400, "$.quiet.end"),

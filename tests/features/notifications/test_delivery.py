@@ -30,9 +30,10 @@ class Bench:
         self.push = FakePush()
         self.lease = DeliveryLease(monotonic() + 1000)
         self.wanted = {"notified", "gone"}
+        rows: Any = self.rows
         push: Any = self.push
         self.deliveries = Deliveries(
-            self.rows, push, self.rows.is_read, self.lease, self._wants, requests_per_host
+            rows, push, self.rows.is_read, self.lease, self._wants, requests_per_host
         )
         self.greenlet = gevent.spawn(self.deliveries.run)
 

@@ -12,10 +12,10 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
-from imserver.config.settings import settings_of
+from imserver.config.settings import AppSettings, settings_of
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.settings import SmtpSettings
-from imserver.features.notifications import digests
+from imserver.features.notifications import decisions, digests
 from imserver.features.notifications import mail as module
 from imserver.features.notifications.contract import ConversationWish, QuietHours, Wishes
 from imserver.features.notifications.mail import Mails
@@ -209,9 +209,11 @@ def test_a_mail_shows_the_newest_unread_messages_of_others(node: Harness, post: 
 def test_a_mail_loads_nothing_and_has_styles_for_the_dark(node: Harness, post: Post) -> None:
     fay, gil = person(node, "fay"), person(node, "gil")
     post.wants(fay)
+    say(gil, fay, "long " * 200)
     say(gil, fay, '<img src="https://evil.example/pixel">', "</div><script>alert(1)</script>")
     (mail,) = post.send(fay)
-    _, html = parts_of(mail)
+    text, html = parts_of(mail)
+    assert max(map(len, text.splitlines())) < 320
     assert not re.search(r"<(img|link|script|iframe)|url\(|@import|src=\"", html)
     assert "prefers-color-scheme: dark" in html
     links = set(re.findall(r'href="([^"]*)"', html))
@@ -458,3 +460,34 @@ def test_without_the_lease_or_a_mail_server_nothing_is_sent(node: Harness, post:
     assert post.due_of(pam) == 1
     post.lease.until = inf
     assert len(post.send(pam)) == 1
+
+
+def test_a_node_sends_mails_which_one_click_ends(
+    tmp_path: Path, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the wish to the mail, by the parts of a node."""
+    monkeypatch.setattr(decisions, "SOON_MINUTES", 0)
+    at_once = replace(APPS["gochat"], of_features=(NotifyOfApp(AppNotifySettings(after_seconds=0)),))
+    smtp = {"host": "127.0.0.1", "port": sink.port, "tls": "none", "user": "im", "password": "secret"}
+    node = Harness(
+        config(
+            tmp_path,
+            apps={**APPS, "gochat": at_once},
+            app=AppSettings(http_url="https://im.example.com"),
+            of_features=sections(accounts={"registration": True}, smtp={**smtp, "sender": "im@example.com"}),
+        )
+    )
+    try:
+        ann, bob = person(node, "ann"), person(node, "bob")
+        assert ann.post("notifications/wishes", mail="soon", language="en")["mail_possible"]
+        before = len(sink.messages)
+        conversation = say(bob, ann, "tea?")
+        until(lambda: len(sink.messages) > before)
+        (mail,) = sink.messages[before:]
+        assert f"{PAGE}#c/{conversation}" in parts_of(mail)[0]
+        path, _, token = mail["List-Unsubscribe"].strip("<>").partition("?token=")
+        path = path.removeprefix("https://im.example.com")
+        assert node.call("POST", path, query={"token": token})[0] == 200
+        assert ann.get("notifications/wishes")["mail"] == "never"
+    finally:
+        node.close()

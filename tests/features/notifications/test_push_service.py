@@ -3,7 +3,7 @@
 import json
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -67,11 +67,25 @@ def service() -> Iterator[PushService]:
     one.stop()
 
 
-def make(seed: int = 1) -> WebPush:
-    return WebPush(PublicRequests(True), NotificationSettings(allow_loopback=True), bytes([seed] * 32))
+Make = Callable[..., WebPush]
 
 
-def test_it_verifies_and_decrypts(service: PushService) -> None:
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """``make(1)``: a server with another key than that of ``make(2)``."""
+    opened: list[WebPush] = []
+
+    def start(seed: int = 1) -> WebPush:
+        one = WebPush(PublicRequests(True), NotificationSettings(allow_loopback=True), bytes([seed] * 32))
+        opened.append(one)
+        return one
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+def test_it_verifies_and_decrypts(service: PushService, make: Make) -> None:
     push = make()
     endpoint = service.subscribe(push.public_key)
     push.check(endpoint.url, endpoint.p256dh, endpoint.auth)
@@ -82,14 +96,14 @@ def test_it_verifies_and_decrypts(service: PushService) -> None:
     assert second.body.startswith("long long")
 
 
-def test_it_refuses_the_token_of_another_server(service: PushService) -> None:
+def test_it_refuses_the_token_of_another_server(service: PushService, make: Make) -> None:
     endpoint = service.subscribe(make().public_key)
     result = make(2).send(endpoint, body(), 60, "normal", "topic")
     assert (result.outcome, result.status) == ("refused", 400)
     assert service.shown(endpoint) == []
 
 
-def test_it_refuses_what_is_encrypted_for_another_device(service: PushService) -> None:
+def test_it_refuses_what_is_encrypted_for_another_device(service: PushService, make: Make) -> None:
     push = make()
     one, other = service.subscribe(push.public_key), service.subscribe(push.public_key)
     auth = bytes(byte ^ 1 for byte in from_base64url(one.auth))
@@ -101,7 +115,7 @@ def test_it_refuses_what_is_encrypted_for_another_device(service: PushService) -
     assert service.shown(one) == service.shown(other) == []
 
 
-def test_an_endpoint_that_has_expired_is_gone(service: PushService) -> None:
+def test_an_endpoint_that_has_expired_is_gone(service: PushService, make: Make) -> None:
     push = make()
     endpoint = service.subscribe(push.public_key)
     service.expire(endpoint)

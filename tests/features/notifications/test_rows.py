@@ -1,8 +1,13 @@
 """The rows of notifications on each engine."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import gevent
 import pytest
 
+from imserver.config.settings import StorageSettings
 from imserver.features.notifications.contract import (
     ConversationWish,
     Delivery,
@@ -16,6 +21,7 @@ from imserver.features.notifications.rows import LEASE, NotificationRows
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.storage.app_rows import TABLES
 from imserver.storage.log.contract import Draft
+from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 from imserver.streams.consumer import NotOwner
 from tests.storage.conftest import OpenStore
@@ -274,3 +280,60 @@ def test_a_deleted_user_and_a_deleted_app_leave_nothing(store: Store, rows: Noti
     store.delete_app(APP)
     store.delete_rows(APP)
     assert counts() == [0] * 6
+
+
+def test_looking_costs_the_same_however_many_others_are_notified(tmp_path: Path) -> None:
+    """In steps of the machine of SQLite, which scans a table where an index is missing."""
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    rows = NotificationRows(store)
+    rows.follow("empty")
+    mine = rows.add_endpoint(endpoint("me"), 5)
+    looks: list[Callable[[], object]] = [
+        lambda: rows.due(APP, 10, 5),
+        lambda: rows.next_dues(),
+        lambda: rows.deliveries("one.test", 10, 5),
+        lambda: rows.endpoints(APP, ["me"]),
+        lambda: rows.reachable(APP, ["me"]),
+        lambda: rows.wishes(APP, ["me"]),
+        lambda: rows.conversation_wishes(APP, 1, ["me"]),
+        lambda: rows.mails_due(APP, 10, 5),
+        lambda: rows.read_elsewhere(APP, [("me", 1)]),
+        lambda: rows.decide(APP, [], [(Due("me", 1, 1, 1), Due("me", 1, 1, 1))], [delivery(mine)], {"me": 9}),
+        lambda: rows.settle([], [mine.id + 10**6], [(0, 1)], []),
+    ]
+    costs = []
+    for count in (50, 2000):
+        users = [f"u{count}-{number}" for number in range(count)]
+        rows.advance(APP, 1, [Due(user, number % 7, 1, 1 + number % 2) for number, user in enumerate(users)])
+        others = [rows.add_endpoint(endpoint(user), 5) for user in users[:200]]
+        many = [delivery(one, str(n), host="two.test") for one in others for n in range(count // 50)]
+        rows.add_deliveries(many)
+        for user in users[:200]:
+            rows.set_wishes(APP, user, Wishes(mail="soon"))
+            rows.set_conversation_wish(APP, user, ConversationWish(1, "nothing"))
+        costs.append([steps_of(store, look) for look in looks])
+    store.close()
+    for few, many_steps in zip(*costs, strict=True):
+        assert many_steps <= 2 * few + 8, costs
+
+
+def steps_of(store: Store, look: Callable[[], object]) -> int:
+    """Hundreds of steps that something takes."""
+    taken = 0
+
+    def count_one() -> int:
+        nonlocal taken
+        taken += 1
+        return 0
+
+    def handle(handler: Callable[[], int] | None) -> None:
+        def work(sql: PooledStatements) -> None:
+            raw: Any = sql.connection.connection.driver_connection
+            raw.set_progress_handler(handler, 100)
+
+        store.read(work)
+
+    handle(count_one)
+    look()
+    handle(None)
+    return taken

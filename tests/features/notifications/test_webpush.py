@@ -353,5 +353,5 @@ class TestRequests:
             ("1.5", None),
             ("²", None),
         ):
-            assert retry_after({"Retry-After": text}, now) == seconds, text
+            assert retry_after({"retry-after": text}, now) == seconds, text
         assert retry_after({}, now) is None

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { it } from "node:test";
 
 import { ALL_NAMES, mentionable, mentions } from "./static/messages/entries.js";
-import { parse } from "./static/messages/format.js";
+import { parse, unformatted } from "./static/messages/format.js";
 import { noticeText } from "./static/messages/message-view.js";
 
 const shown = (text, names) => parse(text, names).map(({ kind, text: content }) => (kind === "text" ? content : `<${kind}>${content}`));
@@ -22,8 +22,26 @@ it("formats what is typed", () => {
     ["看https://a.example/路，好", "看", "<link>https://a.example/路", "，好"],
     ["javascript:alert(1) ftp://a https://", "javascript:alert(1) ftp://a https://"],
     ["<b>&amp;</b> `", "<b>&amp;</b> `"],
+    ["_so_ and ~~not~~, snake_case __init__ a_b_c /x/_y_/z _ a _", "<italic>so", " and ", "<struck>not", ", snake_case __init__ a_b_c /x/_y_/z _ a _"],
+    ["好~谢谢~ ~~~a~~~ ~~ b ~~", "好~谢谢~ ~~~a~~~ ~~ b ~~"],
+    ["真_好_吃", "真", "<italic>好", "吃"],
+    ["```python\nprint(1)\n```", "<block>print(1)"],
+    ["```python print(1)```", "<block>python print(1)"],
+    ["see www.a.example/x. or www.x", "see ", "<link>www.a.example/x", ". or www.x"],
+    ["to ann.b+c@mail.example.org, not a@b @c.de x@y.z@q.de", "to ", "<link>ann.b+c@mail.example.org", ", not a@b @c.de x@y.z@q.de"],
+    ["tea:\n- *green*\n  - sencha\n1. one\n2) two\n> said\n> he\nend", "tea:", "<list>green sencha", "<list>one two", "<quote>said\nhe", "end"],
+    ["-5 degrees\n*bold*\n>_<\n2024. x\n>\n- ", "-5 degrees\n", "<bold>bold", "\n>_<\n2024. x\n>\n- "],
     ["", ...[]],
   ]) assert.deepEqual(shown(text), parts, text);
+});
+
+it("links lead where their text says, and blocks know their language", () => {
+  const links = (text) => parse(text).map((part) => part.address).filter(Boolean);
+  assert.deepEqual(links("http://a.example www.b.example c@d.example"), ["http://a.example", "https://www.b.example", "mailto:c@d.example"]);
+  assert.deepEqual(links("www.javascript:alert(1) www.<b>.c data:x@y.example%0d%0a"), ["mailto:x@y.example"]);
+  assert.deepEqual([parse("```c++\nx```")[0].language, parse("```\nx```")[0].language], ["c++", ""]);
+  const [list] = parse("3. *a*\n4. b");
+  assert.deepEqual([list.first, list.items.length, unformatted("a\n- *b*\nc")], [3, 2, "ab c"]);
 });
 
 it("marks the names of mentioned people, the longest first", () => {

@@ -21,7 +21,8 @@ class FakeElement {
   get childElementCount() { return this.children.length; }
   append(...children) { for (const child of children) this.insertBefore(child, null); }
   replaceChildren() { for (const child of [...this.children]) child.remove(); }
-  addEventListener() {}
+  contains() { return false; }
+  addEventListener(type, listener) { if (type === "scroll") this.scrolled = listener; }
 
   insertBefore(child, next) {
     child.remove();
@@ -36,7 +37,8 @@ class FakeElement {
 
   getBoundingClientRect() {
     const { children, parent } = this.parent ?? this;
-    return { top: isShown && parent ? children.indexOf(this) * ROW_PX - parent.scrollTop : 0 };
+    const top = isShown && parent ? children.indexOf(this) * ROW_PX - parent.scrollTop : 0;
+    return { top, height: this.clientHeight, bottom: top + this.clientHeight };
   }
 }
 
@@ -48,7 +50,7 @@ class FakeRoot extends FakeElement {
   get scrollHeight() { return isShown ? Math.max(ROOT_PX, this.children[0].childElementCount * ROW_PX) : 0; }
   get scrollTop() { return isShown ? this.#top : 0; }
   set scrollTop(top) { this.#top = Math.max(0, Math.min(top, this.scrollHeight - ROOT_PX)); }
-  getBoundingClientRect() { return { top: 0 }; }
+  getBoundingClientRect() { return { top: 0, height: this.clientHeight, bottom: this.clientHeight }; }
 }
 
 beforeEach(() => {
@@ -117,4 +119,28 @@ it("a timeline that was hidden shows the same rows again", () => {
   setShown(true, root);
   assert.ok(drawn());
   assert.deepEqual([root.scrollTop, timeline.isAtEnd], [scrollTop, false]);
+});
+
+it("on a slow device few rows are drawn in a frame, and rows that are far away are removed", (context) => {
+  const { root, timeline } = fakeTimeline();
+  let now = 0;
+  context.mock.method(performance, "now", () => now);
+  let made = 0;
+  const slow = items(500).map((item) => ({ ...item, make: () => {
+    now += 4;
+    made += 1;
+    return item.make();
+  } }));
+  timeline.show(slow);
+  assert.ok(drawn());
+  const most = [];
+  for (let frame = 0; frame < 300; frame++) {
+    root.scrollTop -= 60;
+    root.scrolled();
+    made = 0;
+    frames.shift()?.();
+    most.push(made);
+  }
+  assert.ok(Math.max(...most.slice(2)) <= 3, String(most));
+  assert.ok(most.filter(Boolean).length > 50 && keys(timeline).length < 130, String(keys(timeline).length));
 });

@@ -13,6 +13,7 @@ from PIL import Image
 from imserver.assets import STATIC
 from imserver.config.settings import Config
 from imserver.features.pages import blueprint, installable
+from imserver.features.pages.text import TEXT
 from tests.features.pages import page_sizes
 from tests.features.pages.test_routes import client_of
 from tools import icons
@@ -63,9 +64,10 @@ def test_the_worker_lists_every_file_of_the_page(client: FlaskClient) -> None:
         with client.get(address) as answer:
             assert answer.status_code == 200, address
     page = client.get("/home/messages?lang=en").text
-    named = set(re.findall(r'(?:href|src)="(/(?:static|sdk)/[^"]+)"', page)) - {"/static/icons/touch-180.png"}
+    named = set(re.findall(r'(?:href|src)="(/(?:static|sdk|release)/[^"]+)"', page))
+    named -= {"/static/icons/touch-180.png"}
     assert named <= files, named - files
-    assert {f"/{module}" for module in installable.modules()} <= files
+    assert {f"{shell['release']}{module}" for module in installable.modules()} <= files
     assert [client.get(f"{shell['page']}?lang={language}").status_code for language in shell["languages"]]
     policy = client.get("/home/messages").headers["Content-Security-Policy"]
     assert "manifest-src 'self'" in policy
@@ -74,14 +76,27 @@ def test_the_worker_lists_every_file_of_the_page(client: FlaskClient) -> None:
 
 
 def test_the_worker_changes_with_the_files(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = shell_of(client)["version"]
-    assert before == shell_of(client)["version"]
-    installable.version.cache_clear()
-    monkeypatch.setattr(installable, "TEXT", {"en": {}})
-    try:
-        assert shell_of(client)["version"] != before
-    finally:
-        installable.version.cache_clear()
+    before = shell_of(client)
+    assert before == shell_of(client)
+    monkeypatch.setitem(TEXT["en"], "messages_title", "Letters")
+    texts = shell_of(client)
+    monkeypatch.setattr(installable, "styles", lambda: ("chat.css",))
+    monkeypatch.setattr(installable, "files", installable.files.__wrapped__)
+    files = shell_of(client)
+    assert len({shell["version"] for shell in (before, texts, files)}) == 3
+    assert before["release"] == texts["release"] != files["release"]
+
+
+def test_files_of_the_release_are_stored_for_good_and_those_of_another_are_not(client: FlaskClient) -> None:
+    release = shell_of(client)["release"]
+    for path in ("static/messages/app.js", "static/chat.css", "sdk/messenger.js"):
+        with client.get(f"{release}{path}") as file, client.get(f"/{path}") as plain:
+            assert file.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+            assert (file.data, plain.headers["Cache-Control"]) == (plain.data, "no-cache")
+        with client.get(f"/release/other/{path}") as other:
+            assert (other.status_code, other.headers["Cache-Control"]) == (200, "no-cache")
+    assert client.get(f"{release}static/none.js").status_code == 404
+    assert client.get(f"{release}static/../../setup.py").status_code == 404
 
 
 def test_the_icons_are_those_that_the_tool_draws() -> None:
@@ -155,6 +170,7 @@ def test_the_page_loads_little_and_what_a_click_opens_later() -> None:
         "profile",
         "qr",
         "readers",
+        "welcome",
     }
     notices = {"notice-settings", "notices", "sound"}
     modules = {"sdk/notifications.js", *(f"static/messages/{name}.js" for name in later | notices)}

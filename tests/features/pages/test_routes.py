@@ -309,6 +309,7 @@ def test_the_start_in_demo_mode_shows_a_push_to_this_port_the_apps_and_the_pages
     room = "/home/index?appID=default&amp;lang=en"
     for link in (room, "/home/channels", "/home/messages", "/api/v1/docs", "/status"):
         assert f'href="{link}"' in page
+    assert page.index('href="/home/messages"') < page.index("For programmers") < page.index(f'href="{room}"')
     assert "正在运行" in client.get("/?lang=zh", headers={"Host": "127.0.0.1:8123"}).text
 
 
@@ -348,6 +349,8 @@ def test_the_start_of_a_server_with_keys_names_no_app_and_says_what_lists_what_i
     assert "default" not in page
     assert "/home/index" not in page, "nobody may open it without a token"
     assert "Bearer $KEY" in page
+    assert "/home/messages" not in page
+    assert "imserver chat" in page
     assert "check-config --production" in page
 
 

@@ -1,0 +1,136 @@
+"""Guests: people who came by an invitation with a name only. They have an account without a password.
+
+What a guest may do is decided where others are asked, too: routes by the kind of the principal
+(:mod:`imserver.auth.principal`), people and groups by :class:`imserver.auth.relations.Relations`, messages by
+:class:`imserver.auth.rates.SenderRates`.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import time
+from typing import Final
+
+import gevent
+
+from imserver.auth.accounts import AccountSession
+from imserver.auth.identifiers import BadField
+from imserver.auth.rates import Buckets, Shared, by_address
+from imserver.clock import serve_others
+from imserver.config.settings import Config, settings_of
+from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
+from imserver.features.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import GUESTS, AccountSettings
+from imserver.sessions.presence import Presence
+from imserver.storage.contract import Account, Identifier
+
+log: Final = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 3600.0
+"""The pause between two searches for unused guests."""
+_LOGIN_SECONDS: Final = 366 * 86400
+"""The login of a guest cannot be repeated. So it ends with the account, and at the latest after a year."""
+_AT_ONCE: Final = 100
+
+
+class NoGuests(ImserverError):
+    """The app takes no guests (``apps.<app>.accounts.guests``)."""
+
+
+class NoGuest(ImserverError):
+    """The account is not that of a guest."""
+
+
+class Guests:
+    """Makes accounts of guests, makes members of them, and deletes those that nobody uses.
+
+    A guest who was not connected for ``accounts.guest_days`` is deleted; ``presence`` tells who is connected.
+    Every node looks by itself; deleting twice does no harm. Every method may switch and raise
+    StorageUnavailable.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        accounts: Accounts,
+        rows: AccountStore,
+        presence: Presence,
+        attempt: Shared | None,
+    ) -> None:
+        settings = settings_of(config, AccountSettings)
+        self._accounts = accounts
+        self._rows = rows
+        self._presence = presence
+        self._unused_seconds = settings.guest_days * 86400
+        self._by_address = Buckets(GUESTS, settings.guests_per_address, config.accounts.rate_seconds, attempt)
+
+    def require_guests(self, app: str) -> None:
+        """Raise NoGuests if an app takes none, and NoAccounts."""
+        if not self._accounts.rules_of(app).guests:
+            raise NoGuests(app)
+
+    def add(self, app: str, nickname: str, device: str, address: str) -> AccountSession:
+        """Make an account for a guest, and log it in on a device of this name.
+
+        ``address``: that of the client; the number of guests per address is limited. Raises NoAccounts,
+        NoGuests, BadField and TooManyRequests.
+        """
+        self.require_guests(app)
+        nickname = nickname.strip()
+        if not nickname:
+            raise BadField("nickname: expected a name")
+        check_shown(nickname, "")
+        check_device(device)
+        self._by_address.require(by_address(app, address))
+        new = Account(0, app, "", nickname, findable=False, guest=True)
+        account = self._rows.add(new, "", self._accounts.recorder(app))
+        return self._accounts.token(account, device, _LOGIN_SECONDS)
+
+    def promote(
+        self, app: str, user: str, given: dict[Identifier, str], password: str, device: str, address: str
+    ) -> AccountSession:
+        """Make a member of a guest, and log it in again on a device of this name. Messages and groups stay.
+
+        Counts as a registration from ``address``. Raises NoAccounts, NoGuest, UnknownAccount, PasswordsOff,
+        BadField, Taken, TooManyRequests and Overloaded.
+        """
+        check_device(device)
+        account = self._accounts.known(app, user)
+        if not account.guest:
+            raise NoGuest(user)
+        identifiers, hashed = self._accounts.checked_registration(app, given, password, address)
+        member = self._rows.promote_guest(app, account.id, identifiers, hashed, self._accounts.recorder(app))
+        if member is None:
+            raise NoGuest(user)
+        return self._accounts.token(member, device)
+
+    # --- unused guests --------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Greenlet: delete unused guests, until it is killed."""
+        while self._unused_seconds:
+            gevent.sleep(LOOK_SECONDS)
+            try:
+                self.expire(int(time()))
+            except (StorageUnavailable, MediaUnavailable) as error:
+                log.debug("unused guests could not be deleted: %s", error)
+            except Exception:
+                log.exception("unused guests could not be deleted")
+
+    def expire(self, now: int) -> int:
+        """Delete the guests who are unused at this Unix second. Returns their number."""
+        deleted = after = 0
+        while some := self._rows.unused_guests(int(now - self._unused_seconds), after, _AT_ONCE):
+            after = some[-1].id
+            for guest in some:
+                if not self._presence.are_online(guest.app, [guest.user])[0]:
+                    try:
+                        self._accounts.remove(guest.app, guest.user)
+                        deleted += 1
+                    except UnknownAccount:
+                        pass  # another node was faster
+                serve_others()
+        if deleted:
+            log.info("%d unused guests were deleted", deleted)
+        return deleted

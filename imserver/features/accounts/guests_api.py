@@ -1,0 +1,87 @@
+"""Guests: become a member."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import UNSET, UnsetType
+
+from imserver import errors
+from imserver.auth.identifiers import split
+from imserver.auth.principal import ADMIN_OR_PERSON
+from imserver.features.accounts.api import (
+    CHAPTER,
+    REFUSALS,
+    DeviceName,
+    Email,
+    Login,
+    NewPassword,
+    Phone,
+    SessionAnswer,
+    UserName,
+    given_identifiers,
+    session_answer,
+)
+from imserver.features.accounts.guests import Guests, NoGuest, NoGuests
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.problems import HTTP_LOGIN_TAKEN, HTTP_NO_GUEST, HTTP_PASSWORDS_OFF
+from imserver.http.call import Call
+from imserver.http.field import Acting
+from imserver.http.operation import Refusals, Resource, refuse
+
+GUEST_REFUSALS: Final[Refusals] = {
+    **REFUSALS,
+    NoGuest: refuse(HTTP_NO_GUEST),
+    NoGuests: refuse(errors.HTTP_NOT_ALLOWED, "The app takes no guests"),
+}
+"""Exceptions of guests → refusals."""
+
+
+class GuestPromotion(Acting, kw_only=True):
+    """What a guest will log in with: at least one identifier, and a password."""
+
+    login: Login | UnsetType = UNSET
+    phone: Phone | UnsetType = UNSET
+    email: Email | UnsetType = UNSET
+    name: UserName | UnsetType = UNSET
+    password: NewPassword
+    device: DeviceName = ""
+
+
+routes = Resource(
+    "accounts",
+    service=lambda core, _: accounts_of(core).guests,
+    hot=False,
+    chapter=CHAPTER,
+    refusals=GUEST_REFUSALS,
+)
+
+
+@routes.post(
+    "/accounts/promote",
+    ADMIN_OR_PERSON,
+    problems=(
+        errors.HTTP_UNKNOWN_ACCOUNT,
+        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.HTTP_NOT_ALLOWED,
+        HTTP_PASSWORDS_OFF,
+        HTTP_NO_GUEST,
+        HTTP_LOGIN_TAKEN,
+    ),
+    rules={"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]},
+    example={"user": "1", "name": "ann", "password": "correct horse"},
+)
+def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswer:
+    """Make a member of a guest.
+
+    The account gets an identifier and a password, and keeps its messages and groups. It is logged in anew;
+    the token of the guest becomes invalid. Requests count as registrations of their address.
+    """
+    given = given_identifiers(request)
+    if request.login is not UNSET:
+        kind, text = split(request.login)
+        given.setdefault(kind, text)
+    address = "" if call.is_back_end else call.request.host
+    return session_answer(
+        guests.promote(call.app, call.user, given, request.password, request.device, address)
+    )

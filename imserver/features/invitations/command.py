@@ -1,0 +1,138 @@
+"""``imserver chat``: the app of the messages page, its owner, a first group, and an invitation for others."""
+
+from __future__ import annotations
+
+import sys
+from secrets import token_urlsafe
+from time import time
+from typing import Final
+
+import click
+from msgspec import to_builtins
+
+from imserver.auth.accounts import GOCHAT
+from imserver.auth.tenants import Tenants
+from imserver.config.settings import Config
+from imserver.config.values import HTTP_URL
+from imserver.features.accounts.resets import hash_of
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import AppAccountSettings, rules_of
+from imserver.features.invitations.invitations import CODE_BYTES
+from imserver.features.invitations.rows import Invitation, InvitationStore
+from imserver.offline import day, opened, settings_options
+from imserver.storage.contract import Account
+from imserver.storage.log.contract import Change
+from imserver.storage.store import Store
+from imserver.terminal import fail, qr_code
+
+_DAY: Final = 86400
+_WEEK: Final = 7 * _DAY
+_OWNER: Final = "owner"
+_MOST: Final = 1_000_000
+
+_FOR_OWNER: Final = """\
+For the owner. The link works once, until {until} UTC:
+
+  {link}
+"""
+_FOR_OTHERS: Final = """
+For all others, until {until} UTC. Who opens the link {how}:
+
+  {link}
+"""
+_NO_GUESTS: Final = (
+    "The settings file defines the app gochat without guests: others need an account. To let them in with a "
+    "name only, set apps.gochat.accounts.guests to true, and call this again."
+)
+
+
+@click.command()
+@settings_options
+@click.option("--group", default="Everybody", show_default=True, help="Name of the first group.")
+@click.option("--owner", is_flag=True, help="Print a link for an owner who has a password. It replaces it.")
+def chat(path: str | None, data_dir: str | None, group: str, owner: bool) -> None:
+    """Make a chat for people. Print a link for its owner and one for others.
+
+    The chat is the page /home/messages, that of the app gochat, which is made if it is missing. The owner is
+    its account with the user name "owner", and owns a first group. Servers may run meanwhile.
+    """
+    with opened(path, data_dir) as (config, store, tenants):
+        takes_guests = _take_guests(tenants)
+        now, page = int(time()), f"{_address(config)}/home/messages"
+        account, password = _owner(store)
+        group_id = _group_of(store, account, group)
+        if owner or not password:
+            code = token_urlsafe(CODE_BYTES)
+            AccountStore(store).add_reset(account.id, account.email, hash_of(code), now, now + _DAY)
+            link = f"{page}#owner={_OWNER}.{code}.{group_id}"
+            click.echo(_FOR_OWNER.format(until=day(now + _DAY), link=link))
+            if sys.stdout.isatty():
+                click.echo(qr_code(link))
+        invitation = _invitation(store, account, group_id, takes_guests, now)
+        how = "gives a name and is in" if takes_guests else "logs in and is in"
+        link = f"{page}#invite={invitation.code}"
+        click.echo(_FOR_OTHERS.format(until=day(invitation.expires_at), link=link, how=how))
+        if not takes_guests:
+            click.echo(_NO_GUESTS)
+
+
+def _take_guests(tenants: Tenants) -> bool:
+    """Make the app, or let it take guests. False: the settings file defines it without."""
+    tenant = tenants.find(GOCHAT)
+    if tenant is None:
+        guests = {"accounts": {"guests": True}, "account_tokens": "required"}
+        tenants.register(GOCHAT, **guests)
+        return True
+    rules = rules_of(tenant)
+    if not tenant.wants_accounts(GOCHAT):
+        fail("app gochat has no accounts: set its account_tokens to required")
+    if rules.guests or tenant.configured:
+        return rules.guests
+    changed: AppAccountSettings = rules
+    tenants.change(GOCHAT, {"accounts": {**to_builtins(changed), "guests": True}})
+    return True
+
+
+def _owner(store: Store) -> tuple[Account, str]:
+    """The account of the owner, and the hash of its password; ``""``: none yet."""
+    accounts = AccountStore(store)
+    found = accounts.by_login(GOCHAT, ("name", _OWNER))
+    return found or (accounts.add(Account(0, GOCHAT, "", name=_OWNER), ""), "")
+
+
+def _group_of(store: Store, owner: Account, name: str) -> int:
+    """The first group of the owner, which is made if it is missing."""
+    log = store.log()
+    owned = [
+        row.conversation
+        for row in log.conversations.memberships(GOCHAT, owner.user)
+        if row.left_id is None and row.role == "owner"
+    ]
+    if owned:
+        return min(owned)
+    created = log.groups.create(GOCHAT, owner.user, name, [])
+    if not isinstance(created, Change):
+        fail(f"--group: {created.detail}")
+    log.groups.set_options(GOCHAT, created.conversation, {"history": "all"}, owner.user)
+    return created.conversation
+
+
+def _invitation(store: Store, owner: Account, group: int, guests: bool, now: int) -> Invitation:
+    """The invitation that is valid longest, or a new one if none is valid for a day."""
+    rows = InvitationStore(store)
+    present = [
+        each
+        for each in rows.page(GOCHAT, owner.user, group, now + _DAY, "", _MOST)
+        if each.guests == guests and each.expires_at and not each.max_uses
+    ]
+    if present:
+        return max(present, key=lambda each: each.expires_at)
+    new = Invitation(token_urlsafe(CODE_BYTES), GOCHAT, owner.user, group, now, now + _WEEK, guests=guests)
+    rows.add(new, _MOST)
+    return new
+
+
+def _address(config: Config) -> str:
+    """The address of the HTTP port for browsers."""
+    url = config.app.http_url.rstrip("/")
+    return url if HTTP_URL.match(url) else f"http://127.0.0.1:{config.app.http_port}"

@@ -1,0 +1,90 @@
+"""A new chat: the owner and a guest open the links of ``imserver chat``, and talk within a minute."""
+
+import re
+from collections.abc import Iterator
+from time import monotonic
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.chromium import Page
+from tests.browser.conftest import Pair
+from tests.browser.test_accessibility import violations
+from tests.support import Server, eventually, run_cli
+from tests.tools import require
+
+pytestmark = [pytest.mark.full, pytest.mark.needs("axe-core")]
+
+PASSWORD = "correct horse"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    config = {
+        "apps": {"gochat": {"accounts": {"guests": True}}},
+        "api": {"keys": [{"key": "k" * 40, "scopes": ["read"], "apps": ["gochat"]}]},
+    }
+    require("axe-core")
+    server = Server(tmp_path_factory.mktemp("server"), config=config)
+    yield server
+    server.stop()
+    server.check()
+
+
+def links(server: Server) -> dict[str, str]:
+    """Links of a running server, in English: that of the owner, and that of others."""
+    done = run_cli("chat", "-c", str(server.config_file), folder=server.folder)
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"http://[^/]+(/home/messages)#((\w+)=\S+)", done.stdout)
+    return {name: f"{server.http_url}{path}?lang=en#{hash}" for path, hash, name in found}
+
+
+def seen(page: Page, selector: str) -> None:
+    eventually(lambda: page.shown(selector), what=f"{selector} is shown")
+
+
+def say(page: Page, text: str) -> None:
+    page.find("#message").send_keys(text + Keys.ENTER)
+
+
+def reads(page: Page, text: str) -> None:
+    eventually(lambda: text in page.find("#log").text, what=f"{text!r} has arrived")
+
+
+def test_owner_and_guest_talk_within_a_minute_and_the_guest_becomes_a_member(
+    pair: Pair, server: Server
+) -> None:
+    pair.expects("404", "401")
+    began, first = monotonic(), links(server)
+    ann = pair[0].open(first["owner"], size=(1280, 800))
+    seen(ann, "#welcome-form")
+    assert violations(ann) == []
+    ann.press(Keys.TAB)
+    ann.find("#nickname").send_keys("Ann" + Keys.TAB + Keys.TAB + PASSWORD + Keys.ENTER)
+    seen(ann, "#message")
+    say(ann, "Who is there?")
+    gil = pair[1].open(first["invite"], size=(390, 844), dark=True)
+    seen(gil, "#guest-form")
+    assert violations(gil) == []
+    gil.find("#nickname").send_keys("Gil" + Keys.ENTER)
+    seen(gil, "#message")
+    reads(gil, "Who is there?")
+    say(gil, "It is me")
+    reads(ann, "It is me")
+    assert monotonic() - began < 60
+    eventually(lambda: "Guest" in ann.texts(".mark"), what="the guest is marked as one")
+    assert not gil.shown("#new-conversation")
+
+    gil.resize(1280, 800)
+    gil.run("document.getElementById('me').click()")
+    seen(gil, "#member-form")
+    assert violations(gil) == []
+    gil.find("#member-login").send_keys("gil" + Keys.TAB + PASSWORD + Keys.ENTER)
+    seen(gil, "#new-conversation")
+    reads(gil, "It is me")
+
+    again = pair[0].open(first["owner"])
+    seen(again, "#welcome-form")
+    again.find("#nickname").send_keys("Eve" + Keys.TAB + Keys.TAB + PASSWORD + Keys.ENTER)
+    eventually(lambda: "expired or was used" in again.find("#welcome-note").text, what="the link worked once")
+    assert "owner" not in links(server)
