@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 
 from imserver.features.pages.text import TEXT
 from tests.browser.chromium import Browser, Page
-from tests.browser.messenger import TEXTS, Chat, Story, save
+from tests.browser.messenger import APP, TEXTS, Chat, Story, save
 from tests.support import Server, eventually
 
 SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "desktop": (1280, 800)}
@@ -106,6 +106,9 @@ def _commands(chat: Chat, story: Story) -> None:
 
 
 def _question(chat: Chat, story: Story) -> None:
+    chat.page.run("localStorage.removeItem(arguments[0])", f"imserver:wishes:{APP}:{chat.account.user}")
+    chat.page.driver.refresh()  # as if the user had not answered
+    chat.online()
     _open_group(chat, story)
     chat.page.run("Notification.requestPermission = async () => 'denied'")
     chat.say("👋")
