@@ -8,7 +8,7 @@ become deliveries in the transaction that stores the decision.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import monotonic, time
 from typing import Final
 
@@ -131,8 +131,8 @@ class _Decided(Struct):
 class Notifier:
     """Owner of the lease, and of a consumer for each app in which somebody can be notified.
 
-    ``lease`` is shared with what sends the deliveries, which ``wake`` wakes. ``node``: the name of this node.
-    ``make_token``: makes the token with which a notification is answered. ``mail``: called with an app,
+    ``lease`` is shared with what sends the deliveries, which ``wake`` wakes for some hosts. ``node``: the
+    name of this node. ``make_token``: makes the token with which a notification is answered. ``mail``: called with an app,
     and when mails in it are due (Unix milliseconds).
     """
 
@@ -147,7 +147,7 @@ class Notifier:
         accounts: AccountLookup,
         relations: Relations,
         lease: DeliveryLease,
-        wake: Callable[[], object],
+        wake: Callable[[Collection[str]], object],
         make_token: MakeToken = no_token,
         mail: Callable[[str, int], object] = no_mail,
     ) -> None:
@@ -338,7 +338,7 @@ class Notifier:
             app, decided.ended, decided.changed, decided.deliveries, decided.mail, owner=self.node()
         )
         if decided.deliveries:
-            self._wake()
+            self._wake({each.host for each in decided.deliveries})
         if decided.mail:
             self._mail(app, min(decided.mail.values()))
 

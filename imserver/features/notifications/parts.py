@@ -88,8 +88,8 @@ def build(core: Core) -> FeatureParts:
     tokens = ActionTokens(core.key_for("notification tokens"))
     rules = partial(rules_in, core.tenants)
 
-    def wake() -> None:
-        deliveries.wake()
+    def wake(hosts: Collection[str]) -> None:
+        deliveries.wake(hosts)
 
     notifier = Notifier(
         core.store,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from time import time
 from types import SimpleNamespace
@@ -164,7 +164,7 @@ class NotifyingNode:
     def set_wishes(self, user: str, wishes: Wishes) -> None:
         self.rows.set_wishes(APP, user, wishes)
 
-    def _send(self) -> None:
+    def _send(self, _hosts: Collection[str] = ()) -> None:
         if self.is_sending:
             gevent.spawn(self.deliver)
 
