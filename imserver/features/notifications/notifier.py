@@ -132,8 +132,8 @@ class Notifier:
     """Owner of the lease, and of a consumer for each app in which somebody can be notified.
 
     ``lease`` is shared with what sends the deliveries, which ``wake`` wakes for some hosts. ``node``: the
-    name of this node. ``make_token``: makes the token with which a notification is answered. ``mail``: called with an app,
-    and when mails in it are due (Unix milliseconds).
+    name of this node. ``make_token``: makes the token with which a notification is answered. ``mail``:
+    called with an app, and when mails in it are due (Unix milliseconds).
     """
 
     def __init__(
