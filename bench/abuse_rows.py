@@ -46,6 +46,7 @@ STORED: Final[Mapping[str, Json]] = {
     "pins": {"conversation": 1},
     "received": _ABOUT,
     "receipts": {"conversation": 1, "limit": 1_000},
+    "receiptCounts": {"conversation": 1, "ids": [*range(1, 101)]},
     "marks": {"version": 0},
     "typing": {"to": OTHER},
     "search": {"text": "x", "limit": 1_000},

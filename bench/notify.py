@@ -272,7 +272,7 @@ class NotifyRun:
 
 
 def run(context: RunContext, options: NotifyOptions) -> Figures:
-    """Measure notifications of absent users: CPU beside encrypting alone, hosts that hang, dead endpoints."""
+    """Measure notifications of absent users, bad hosts."""
     bench = NotifyRun(context, options)
     (alone,) = context.start_workers(1, context.cores.server)
     context.show_phase(f"notify: a group of {options.members:,}")

@@ -33,9 +33,12 @@
   /** Safari ends the subscription of a worker that gets a push and shows nothing. */
   const mustShow = /Version\/[\d.]+.*Safari/.test(scope.navigator?.userAgent ?? "");
 
+  /** The push before is handled: one after the other, so that an old one closes no newer notification. @type {Promise<void>} */
+  let received = Promise.resolve();
+
   scope.addEventListener("push", (/** @type {any} */ event) => {
     const shown = shownIn(event.data);
-    if (shown) event.waitUntil(receive(shown));
+    if (shown) event.waitUntil(received = received.then(() => receive(shown), () => receive(shown)));
   });
   scope.addEventListener("notificationclick", (/** @type {any} */ event) => {
     const { notification, action, reply } = event;

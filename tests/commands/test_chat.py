@@ -3,7 +3,6 @@
 import os
 import pty
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from imserver.features.invitations.rows import Invitation, InvitationStore
 from imserver.node.feature_list import load_config
 from imserver.storage.contract import Account
 from imserver.storage.store import Store
+from tests.processes import spawn
 from tests.support import ROOT, clean_environment, run_cli
 
 _LINK = re.compile(r"http://127\.0\.0\.1:8080/home/messages#(\w+)=(\S+)")
@@ -134,7 +134,7 @@ def test_in_a_terminal_init_asks_for_a_chat_and_draws_a_code(
     outer, inner = pty.openpty()
     command = [sys.executable, "-P", "-m", "imserver", "init"]
     environment: dict[str, Any] = {**clean_environment(), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
+    process = spawn(
         command, cwd=tmp_path, env=environment, stdin=inner, stdout=inner, stderr=inner, close_fds=True
     )
     os.close(inner)

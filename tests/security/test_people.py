@@ -142,7 +142,14 @@ def test_an_app_chooses_the_identifiers_of_its_accounts(node: Harness) -> None:
     fields: dict[str, Any] = {"query": {"app": "202"}}
     assert node.call("GET", "/api/v1/accounts/rules", **fields) == (
         200,
-        {"registration": True, "identifiers": ["email"], "find": False, "passwords": True, "reset": False},
+        {
+            "registration": True,
+            "identifiers": ["email"],
+            "find": False,
+            "passwords": True,
+            "reset": False,
+            "guests": False,
+        },
     )
     assert node.call("GET", "/api/v1/accounts/rules", query={"app": "204"})[0] == 403
 

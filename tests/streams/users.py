@@ -247,7 +247,7 @@ class BotNode(Node):
             self.events,
             BackEnd(self.reply),  # type: ignore[arg-type]
             messaging,  # type: ignore[arg-type]
-            SimpleNamespace(know=lambda app, bot: None),  # type: ignore[arg-type]
+            SimpleNamespace(know_bot=lambda app, bot: None),  # type: ignore[arg-type]
             SimpleNamespace(is_banned=lambda app, bot: False),  # type: ignore[arg-type]
             SimpleNamespace(lease=SimpleNamespace(node=self.name)),  # type: ignore[arg-type]
             self.tally,
