@@ -66,6 +66,9 @@ const MAX_CARDS = 100;
 const CLOSE_AFTER_ERROR_MS = 50;
 /** A page asks whether its connection lives: so long it waits for the answer. */
 const PROBE_MS = 3_000;
+const CLOSING = 2;
+/** A socket that is closing without a network closes only after minutes. */
+const CLOSING_MS = 2_000;
 /** Halves of characters that have no UTF-8. */
 const LONE_SURROGATES = /[\ud800-\udfff]/gu;
 
@@ -605,7 +608,9 @@ class ReconnectingClient {
       const answer = await this.request("heartbeat", {}, undefined, undefined, timeoutMs);
       if (answer.code !== CODE.OK) lost(answer.code, reasonOf(answer));
     } catch (error) {
-      lost(ABNORMAL_CLOSE, /** @type {Error} */ (error).message); // the connection is dead, but the socket has not noticed
+      const { message } = /** @type {Error} */ (error);
+      lost(ABNORMAL_CLOSE, message); // the connection is dead, but the socket has not noticed
+      if (socket?.readyState === CLOSING) setTimeout(() => this.#socket === socket && this.#lost(ABNORMAL_CLOSE, message), CLOSING_MS);
     }
   }
 

@@ -512,6 +512,17 @@ describe("heartbeat", () => {
     assert.equal(sockets.length, 1);
   });
 
+  it("without an answer makes a new connection also if the socket is closing and does not close", async () => {
+    const { client } = await logIn();
+    client.probe(1_000);
+    last().readyState = 2;
+    mock.timers.tick(1_000);
+    await settled();
+    assert.equal(client.state.state, "online"); // its close code may come
+    mock.timers.tick(2_000);
+    assert.equal(client.state.state, "waiting");
+  });
+
   it("without an answer makes a new connection", async () => {
     const { client } = await logIn();
     mock.timers.tick(30_000);
