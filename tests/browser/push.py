@@ -45,23 +45,39 @@ _SUBSCRIPTION = """
 })();
 """
 
+_DISPLAY = """
+if (!self.display) {
+  self.display = [];
+  self.opened = [];
+  const show = registration.showNotification.bind(registration);
+  registration.showNotification = async (title, options) => {
+    await show(title, options);
+    self.display = self.display.filter(({ tag }) => tag !== options.tag);
+    const shown = { title, ...options };
+    shown.close = () => void (self.display = self.display.filter((each) => each !== shown));
+    self.display.push(shown);
+  };
+  const has = (tag) => (each) => !tag || each.tag === tag;
+  registration.getNotifications = async ({ tag } = {}) => self.display.filter(has(tag));
+  Clients.prototype.openWindow = async (url) => void self.opened.push(url); // only a click of a person may
+}
+"""
+"""A browser without a display may forget what it shows, so the worker remembers it, too."""
+
 _CLICK = """
 (async (action, reply) => {
-  const [notification] = await registration.getNotifications();
-  const event = new NotificationEvent("notificationclick", { notification, action, reply });
   const works = [];
-  event.waitUntil = (work) => works.push(work); // only events of the browser have one
+  const click = { notification: display[0], action, reply, waitUntil: (work) => works.push(work) };
   self.opened = [];
-  Clients.prototype.openWindow = async (url) => void self.opened.push(url); // only a click of a person may
-  dispatchEvent(event);
+  dispatchEvent(Object.assign(new Event("notificationclick"), click));
   await Promise.all(works);
   return self.opened;
 })(%s, %s)
 """
 
 _SHOWN = """
-(async () => (await registration.getNotifications()).map(({ title, body, tag, icon, lang, actions }) =>
-  ({ title, body, tag, icon, lang, actions: actions.map((each) => [each.action, each.title]) })))()
+display.map(({ title, body, tag, icon, lang, actions }) =>
+  ({ title, body, tag, icon, lang, actions: actions.map((each) => [each.action, each.title]) }))
 """
 
 
@@ -110,6 +126,7 @@ class PushedBrowser:
     def __enter__(self) -> Self:
         # What is allowed ends with the connection that has allowed it, so it is not that of a tab.
         self._stack = ExitStack()
+        self._worker: DevTools | None = None
         self._browser = self._stack.enter_context(self._connected(self._json("version")))
         return self
 
@@ -135,10 +152,18 @@ class PushedBrowser:
         eventually(lambda: len(self.posts()) > number, what=f"post {number} to the push service")
         return self.device.decrypt(self.posts()[number].body)
 
+    def with_text(self, text: str) -> bytes | None:
+        """What the push service got about a message, decrypted; None: it has not come yet."""
+        decrypted = (self.device.decrypt(post.body) for post in self.posts())
+        return next((each for each in decrypted if text.encode() in each), None)
+
     def deliver(self, content: bytes) -> None:
         """Hand a push message to the worker, as the service of the browser's vendor does."""
+        scope = f"{self.server.http_url}/home/messages"
         with self._tools("page") as tools:
             tools.call("ServiceWorker.enable")
+            tools.call("ServiceWorker.startWorker", scopeURL=scope)
+            self.run("1")
             found = ""
 
             def look() -> bool:
@@ -147,7 +172,7 @@ class PushedBrowser:
                 for event in tools.events:
                     if event.get("method") == "ServiceWorker.workerRegistrationUpdated":
                         for each in event["params"]["registrations"]:
-                            if each["scopeURL"].endswith("/home/messages") and not each["isDeleted"]:
+                            if each["scopeURL"] == scope and not each["isDeleted"]:
                                 found = each["registrationId"]
                 return bool(found)
 
@@ -160,9 +185,11 @@ class PushedBrowser:
             )
 
     def run(self, script: str) -> Any:
-        """Run a script in the worker, which may have to start first."""
-        with self._tools("service_worker") as tools:
-            return tools.run(script)
+        """Run a script in the worker. The connection stays, so that the worker does not end."""
+        if self._worker is None:
+            self._worker = self._stack.enter_context(self._tools("service_worker"))
+            self._worker.run(_DISPLAY)
+        return self._worker.run(script)
 
     def shown(self) -> list[dict[str, Any]]:
         """The notifications that are shown."""

@@ -293,6 +293,15 @@ it("a conversation that a visible page shows needs no notification", async () =>
   }
 });
 
+it("an old push does not close the notification of a newer one", async () => {
+  const page = { visibilityState: "visible", answer: true };
+  const worker = startWorker({ pages: [page] });
+  const old = worker.push(MESSAGE); // the page has still shown the conversation
+  page.answer = false;
+  await Promise.all([old, worker.push({ ...MESSAGE, id: 8 })]);
+  assert.equal(worker.shown.length, 1);
+});
+
 it("a click opens the conversation in an open page, else in a new one", async () => {
   const cases = [
     [[], MESSAGE, [["window", "https://shop.test/chat?c=1&m=7"]]],
