@@ -113,6 +113,8 @@ class PushedBrowser:
     def __init__(self, browser: Browser, server: Server, service: Receiver, name: str) -> None:
         self.browser = browser
         self.server = server
+        self.origin = server.http_url
+        self.scope = f"{self.origin}/home/messages"
         self.service = service
         self.path = f"/push/{name}"
         self.device = Device()
@@ -141,7 +143,7 @@ class PushedBrowser:
             "Browser.setPermission",
             permission={"name": "notifications"},
             setting=answer,
-            origin=self.server.http_url,
+            origin=self.origin,
         )
 
     def posts(self) -> list[Post]:
@@ -159,10 +161,9 @@ class PushedBrowser:
 
     def deliver(self, content: bytes) -> None:
         """Hand a push message to the worker, as the service of the browser's vendor does."""
-        scope = f"{self.server.http_url}/home/messages"
         with self._tools("page") as tools:
             tools.call("ServiceWorker.enable")
-            tools.call("ServiceWorker.startWorker", scopeURL=scope)
+            tools.call("ServiceWorker.startWorker", scopeURL=self.scope)
             self.run("1")
             found = ""
 
@@ -172,14 +173,14 @@ class PushedBrowser:
                 for event in tools.events:
                     if event.get("method") == "ServiceWorker.workerRegistrationUpdated":
                         for each in event["params"]["registrations"]:
-                            if each["scopeURL"] == scope and not each["isDeleted"]:
+                            if each["scopeURL"] == self.scope and not each["isDeleted"]:
                                 found = each["registrationId"]
                 return bool(found)
 
             eventually(look, what="the worker is registered")
             tools.call(
                 "ServiceWorker.deliverPushMessage",
-                origin=self.server.http_url,
+                origin=self.origin,
                 registrationId=found,
                 data=content.decode(),
             )
@@ -207,7 +208,7 @@ class PushedBrowser:
 
         def look() -> dict[str, Any] | None:
             for each in self._json("list"):
-                if each["type"] == kind and (kind == "page" or each["url"].startswith(self.server.http_url)):
+                if each["type"] == kind and (kind == "page" or each["url"].startswith(self.origin)):
                     return dict(each)
             return None
 

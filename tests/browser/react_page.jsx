@@ -1,7 +1,7 @@
 // A page with all hooks of imserver-react, which tests/browser/test_react.py bundles and drives.
 import { ImClient } from "imserver-client";
 import { Messenger } from "imserver-client/messenger";
-import { useConversation, useImClient, useMessages, usePresence } from "imserver-react";
+import { useConversation, useImClient, useMessages, useNotifications, usePresence } from "imserver-react";
 import React, { StrictMode, useState } from "react";
 import { createRoot } from "react-dom/client";
 
@@ -12,9 +12,13 @@ function Live() {
   const { client, state } = useImClient(() => new ImClient({ ...options, device: "live" }), []);
   const messages = useMessages(client, 2);
   const online = usePresence(client, [peer, "nobody"], 500);
+  const { state: notified, enable, disable } = useNotifications(client);
   return <section>
     <output id="live-state">{state.state}</output>
     <output id="presence">{JSON.stringify(online)}</output>
+    <output id="notified">{notified}</output>
+    <button id="notify" onClick={enable}>notify</button>
+    <button id="silence" onClick={disable}>silence</button>
     <ul id="pushes">{messages.map(({ id, from, text }) => <li key={id}>{`${from}: ${text}`}</li>)}</ul>
     <button id="push" onClick={() => client.sendMessage(peer, `push from ${user}`)}>push</button>
   </section>;

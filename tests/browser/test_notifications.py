@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from selenium.webdriver.common.by import By
@@ -14,6 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from tests.browser.chromium import Browser, Page, unexpected
 from tests.browser.messenger import APP, Account, Chat
 from tests.browser.push import PushedBrowser
+from tests.browser.site import serve_folder
 from tests.conftest import StartServer
 from tests.integration.receiver import Receiver
 from tests.support import Server, eventually
@@ -297,6 +299,65 @@ def test_the_device_forgets_a_user_who_logs_out(pushed: PushedBrowser, people: P
     chat.page.click("#logout")
     eventually(lambda: endpoints(people) == [], what="the endpoint is gone")
     assert chat.page.run("return localStorage.getItem('test:push')") is None
+
+
+PRODUCT = {
+    "index.html": """<!doctype html><link rel="icon" href="data:,">
+<button id="on">on</button><output></output>
+<script type="module" src="page.js"></script>""",
+    "page.js": """
+const { http, ws, user, token } = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+const { Messenger } = await import(`${http}/sdk/messenger.js`);
+const sdk = await import(`${http}/sdk/notifications.js`);
+const client = new Messenger({ url: ws, httpUrl: http, app: "gochat", user, token, cursor: null });
+const options = { worker: `/worker.js?${encodeURIComponent(http)}`, page: "/?c={conversation}&m={id}" };
+const output = document.querySelector("output");
+output.textContent = await sdk.notificationState(client, options);
+document.querySelector("#on").addEventListener("click", async () => {
+  const act = output.textContent === "on" ? sdk.disableNotifications : sdk.enableNotifications;
+  output.textContent = (await act(client, options)) ?? "off";
+});
+""",
+    "worker.js": """
+importScripts(`${decodeURIComponent(new URL(location).search.slice(1))}/sdk/notifications-worker.js`);
+""",
+}
+"""A page of a product, with a server for messages at another origin."""
+
+
+def test_a_page_of_another_origin_has_notifications(
+    pushed: PushedBrowser, people: People, tmp_path: Path
+) -> None:
+    for name, text in PRODUCT.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with serve_folder(tmp_path) as origin:
+        pushed.origin, pushed.scope = origin, f"{origin}/"
+        pushed.allow()
+        ann, server = people.ann, people.ann.server
+        place = {"http": server.http_url, "ws": server.ws_url, "user": ann.user, "token": ann.token}
+        page = pushed.browser.open(f"{origin}/#{quote(json.dumps(place))}", script=pushed.script)
+        eventually(lambda: page.texts("output") == ["off"], what="off")
+        click(page, "#on")
+        eventually(lambda: page.texts("output") == ["on"], what="on")
+        assert len(endpoints(people)) == 1
+        page.driver.refresh()
+        eventually(lambda: page.texts("output") == ["on"], what="still on")
+        close_page(pushed)
+        people.bob.say(ann, "hello")
+        pushed.deliver(pushed.pushed(0))
+        shown_as(pushed, "hello")
+        assert pushed.click("reply", "hi") == []
+        eventually(lambda: people.texts()[-1] == "hi", what="the reply is stored")
+        people.bob.say(ann, "bye")
+        pushed.deliver(eventually(lambda: pushed.with_text("bye"), what="the last push"))
+        shown_as(pushed, "bye")
+        last = people.bob.history(people.conversation)[-1]["id"]
+        assert pushed.click() == [f"{origin}/?c={people.conversation}&m={last}"]
+        page = pushed.browser.open(f"{origin}/#{quote(json.dumps(place))}", script=pushed.script)
+        eventually(lambda: page.texts("output") == ["on"], what="on")
+        click(page, "#on")
+        eventually(lambda: page.texts("output") == ["off"], what="off")
+        eventually(lambda: endpoints(people) == [], what="the server forgets it")
 
 
 SOUNDS = """

@@ -75,6 +75,19 @@ new MutationObserver(() => window.typing.push(shown.textContent))
 """Remember the typing notices: each goes by itself."""
 
 
+@pytest.mark.full
+def test_a_hook_knows_whether_there_are_notifications(
+    pair: Pair, start_server: StartServer, site: str
+) -> None:
+    page = opened(pair, 0, site, start_server(config=KEYED), "ann", "bob")
+    eventually(lambda: page.texts("#notified") == ["off"], what="off")
+    page.run("Notification.requestPermission = async () => 'denied'")
+    press(page, "notify")
+    eventually(lambda: page.texts("#notified") == ["blocked"], what="the browser says no")
+    press(page, "silence")
+    eventually(lambda: page.texts("#notified") == ["off"], what="off again")
+
+
 def press(page: Page, name: str) -> None:
     page.click(f"#{name}")
 
