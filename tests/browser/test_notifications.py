@@ -334,8 +334,8 @@ def test_a_page_of_another_origin_has_notifications(
         pushed.origin, pushed.scope = origin, f"{origin}/"
         pushed.allow()
         ann, server = people.ann, people.ann.server
-        place = {"http": server.http_url, "ws": server.ws_url, "user": ann.user, "token": ann.token}
-        page = pushed.browser.open(f"{origin}/#{quote(json.dumps(place))}", script=pushed.script)
+        options = {"http": server.http_url, "ws": server.ws_url, "user": ann.user, "token": ann.token}
+        page = pushed.browser.open(f"{origin}/#{quote(json.dumps(options))}", script=pushed.script)
         eventually(lambda: page.texts("output") == ["off"], what="off")
         click(page, "#on")
         eventually(lambda: page.texts("output") == ["on"], what="on")
@@ -353,7 +353,7 @@ def test_a_page_of_another_origin_has_notifications(
         shown_as(pushed, "bye")
         last = people.bob.history(people.conversation)[-1]["id"]
         assert pushed.click() == [f"{origin}/?c={people.conversation}&m={last}"]
-        page = pushed.browser.open(f"{origin}/#{quote(json.dumps(place))}", script=pushed.script)
+        page = pushed.browser.open(f"{origin}/#{quote(json.dumps(options))}", script=pushed.script)
         eventually(lambda: page.texts("output") == ["on"], what="on")
         click(page, "#on")
         eventually(lambda: page.texts("output") == ["off"], what="off")
