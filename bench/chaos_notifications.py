@@ -9,10 +9,11 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.message import Message
 from typing import Final
 
 from bench.connections import Target
+from bench.events import PostReceiver
 from bench.figures import Figures
 from bench.http_client import post
 from bench.loop import BenchError, Json
@@ -46,41 +47,14 @@ class PushService:
     def __init__(self) -> None:
         self.received: dict[str, Counter[str]] = {}
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._posts = PostReceiver(self._take)
+        self.url = self._posts.url
+        self.close = self._posts.close
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _take(self, device: str, topic: str) -> None:
+    def _take(self, path: str, headers: Message, _body: bytes) -> int:
         with self._lock:
-            self.received.setdefault(device, Counter())[topic] += 1
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def handle(self) -> None:
-                with suppress(ConnectionError):  # a node was killed
-                    super().handle()
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                service._take(self.path.strip("/"), self.headers["Topic"] or "")
-                self.send_response(201)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        return Handler
+            self.received.setdefault(path.strip("/"), Counter())[headers["Topic"] or ""] += 1
+        return 201
 
 
 class AbsentUsers(threading.Thread):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
@@ -38,6 +40,44 @@ class Arrival(NamedTuple):
     stamp_us: int
 
 
+class PostReceiver:
+    """A server in this process that takes POST requests. Owner of its threads.
+
+    ``take`` gets the path, the headers and the body, and returns the status; 0: hang up.
+    """
+
+    def __init__(self, take: Callable[[str, Message, bytes], int]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def handle(self) -> None:
+                with suppress(ConnectionError):  # a node was killed
+                    super().handle()
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status = take(self.path, self.headers, body)
+                if not status:
+                    self.close_connection = True
+                    return
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
 class EventReceiver:
     """The back end of an app: receives its events, and can be made unreachable. Owner of its server.
 
@@ -53,18 +93,15 @@ class EventReceiver:
         self._last: dict[tuple[str, str], int] = {}
         self._is_away = False
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._posts = PostReceiver(lambda _path, _headers, body: 200 if self._receive(body) else 0)
+        self.url = self._posts.url
 
     def control(self, how: str) -> None:
         """``kill``: hang up on all requests and store nothing. ``again``: answer."""
         self._is_away = how == "kill"
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._posts.close()
 
     def missing(self, target: Target, app: str) -> int:
         """The number of events of ``app`` that the server has and that never came. Reads all of them."""
@@ -107,31 +144,6 @@ class EventReceiver:
                     event["event"], event.get("user", user), event.get("text", ""), now, stamp
                 )
         return True
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def handle(self) -> None:
-                with suppress(ConnectionError):  # a node was killed
-                    super().handle()
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if not receiver._receive(body):
-                    self.close_connection = True
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        return Handler
 
 
 @dataclass(frozen=True)

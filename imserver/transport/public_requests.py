@@ -172,7 +172,7 @@ class PublicRequests(Outgoing):
     ``allow_loopback``: see :func:`check_url`. ``resolve`` stands for the look-up of names in tests.
     ``connections``: idle connections to one host.
 
-    A request costs an eighth of urllib3's.
+    Why not urllib3: docs/dependencies.md.
     """
 
     def __init__(

@@ -252,7 +252,7 @@ class BotNode(Node):
             SimpleNamespace(lease=SimpleNamespace(node=self.name)),  # type: ignore[arg-type]
             self.tally,
         )
-        self._run = gevent.spawn(self.hooks.run)
+        self._run = gevent.spawn(self.hooks.work.run)
 
     def reply(self, post: Post) -> Answer:
         receiver = post.url.removeprefix("https://").strip("/")

@@ -151,6 +151,9 @@ class Accounts:
         self._tokens = tokens
         self._accounts = accounts
         self._close_sessions = close_sessions
+        self.on_logout: list[Callable[[str, str, int | None], object]] = []
+        """Called with app, user and the login that has ended (None: all). They may switch, and raise
+        StorageUnavailable."""
         self._is_demo = is_demo
         self._devices = settings.devices
         rate, failing = config.accounts.rate_seconds, settings.failure_seconds
@@ -487,7 +490,7 @@ class Accounts:
             if old is not None:
                 raise WrongLogin
             account, before = self._known(app, user)
-        self._close_sessions(app, [user], None)
+        self._logged_out(app, user)
 
     # --- forgotten passwords --------------------------------------------------------------------------------
 
@@ -517,7 +520,7 @@ class Accounts:
         hashed = self._passwords.hash(password)
         if not self._accounts.use_reset(app, code, int(time()), hashed, self.recorder(app)):
             raise UnknownReset
-        self._close_sessions(app, [str(id)], None)
+        self._logged_out(app, str(id))
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
         """The account of a user, and the hash of its password. Raises NoAccounts and UnknownAccount."""
@@ -541,7 +544,13 @@ class Accounts:
         UnknownAccount."""
         if not self._accounts.end_sessions(app, id_of(user), self.recorder(app)):
             raise self._unknown(app, user)
-        self._close_sessions(app, [user], None)
+        self._logged_out(app, user)
+
+    def _logged_out(self, app: str, user: str, login: Device | None = None) -> None:
+        """A login has ended; None: all."""
+        self._close_sessions(app, [user], login.name if login is not None and login.name else None)
+        for end in self.on_logout:
+            end(app, user, None if login is None else login.id)
 
     def devices(self, app: str, user: str) -> list[Device]:
         """The logins of an account that have not ended, the newest first. Raises UnknownAccount."""
@@ -558,10 +567,7 @@ class Accounts:
         ended = self._accounts.remove_device(account.id, device)
         if ended is None:
             raise UnknownDevice(str(device))
-        if ended.name:
-            self._close_sessions(app, [user], ended.name)
-        else:
-            self._close_sessions(app, [user], None)
+        self._logged_out(app, user, ended)
 
     def remove(self, app: str, user: str) -> None:
         """Delete an account with all of its data. Raises NoAccounts and UnknownAccount.

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 import msgspec
-from gevent.event import Event as Signal
 from msgspec import Raw, Struct
 
 from imserver.auth.rates import SenderRates
-from imserver.clock import until_beat
 from imserver.cluster.registry import Registry
 from imserver.dialects.cmd.wire import STORED_COMMANDS
 from imserver.errors import StorageUnavailable
@@ -37,12 +35,12 @@ from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
 from imserver.streams.consumer import (
     LEASE_SECONDS,
-    RENEW_SECONDS,
     Consumer,
     DeliveryLease,
     Failure,
     stop_all,
 )
+from imserver.streams.leased import LeasedWork
 from imserver.streams.sources import LogWindow
 from imserver.transport.outgoing import Unreachable
 from imserver.transport.public_requests import PublicRequests
@@ -54,8 +52,6 @@ log = logging.getLogger(__name__)
 
 LEASE: Final = ""
 """The name of the lease, in the place of an app. No app has it."""
-LOOK_SECONDS: Final = 0.2
-"""Least time between two looks at the ends of the logs, so that a busy app costs few."""
 PAGE: Final = 100
 LOG_PAGE: Final = 500
 TRY_SECONDS: Final = 86400.0
@@ -105,44 +101,12 @@ class BotHooks:
         self.tally = tally
         self._events = events
         self._rates = rates
-        self._news = Signal()
-        """Set when there is something to do before the lease is renewed."""
-        self._has_changed = False
-        """Whether a webhook was set here."""
-        self._has_ended = False
+        self.work = LeasedWork("webhooks of bots", self._renew, self._look)
         self._seen: dict[str, int] = {}
         """App → the log was looked through up to this id."""
         self.lease = DeliveryLease()
         self._senders: dict[tuple[str, str], _Sender] = {}
         self.warn = RateLimitedLog(log, "webhook of bot %s: %s")
-        self._trouble = RateLimitedLog(log, "webhooks of bots are not delivered: %s")
-
-    def changed(self) -> None:
-        """A webhook was set here: it begins at once. Never switches."""
-        self._has_changed = True
-        self._news.set()
-
-    def run(self) -> None:
-        """Greenlet: renew the lease, and look for entries when there are new ones, until :meth:`stop`.
-
-        The look after each renewal finds the entries of nodes whose messages to this one were lost.
-        """
-        renew_at = 0.0
-        while not self._has_ended:
-            looked = monotonic()
-            try:
-                if self._has_changed or looked >= renew_at:
-                    self._has_changed = False
-                    renew_at = looked + until_beat(RENEW_SECONDS)
-                    self._renew()
-                self._look()
-            except StorageUnavailable as error:
-                self._trouble(error)
-            except Exception:
-                log.exception("webhooks of bots could not be delivered")
-            if self._news.wait(max(renew_at - monotonic(), 0.0)):
-                gevent.sleep(max(looked + LOOK_SECONDS - monotonic(), 0.0))
-                self._news.clear()
 
     def _renew(self) -> None:
         """Take or renew the lease, and learn which bots have a webhook. Switches. Raises
@@ -162,7 +126,7 @@ class BotHooks:
 
     def _set_hooks(self, hooks: dict[tuple[str, str], BotHook]) -> None:
         """Send to these webhooks, and no others; to none after the end. Never switches."""
-        if self._has_ended:
+        if self.work.has_ended:
             hooks = {}
         for key, sender in tuple(self._senders.items()):
             if key not in hooks or hooks[key].secret != sender.hook.secret:
@@ -173,7 +137,7 @@ class BotHooks:
                 self._rates.know_bot(hook.app, hook.bot)
                 self._senders[key] = _Sender(self, hook)
         apps = {app for app, _ in hooks}
-        self.messaging.follower.watch(self._news, apps)
+        self.messaging.follower.watch(self.work.news, apps)
         self._seen = {app: id for app, id in self._seen.items() if app in apps}
 
     def _look(self) -> None:
@@ -193,7 +157,7 @@ class BotHooks:
 
     def stop(self) -> None:
         """End all greenlets, store the positions, and give the lease back."""
-        self._has_ended = True
+        self.work.end()
         senders, self._senders = list(self._senders.values()), {}
         try:
             stop_all([sender.consumer for sender in senders])

@@ -62,7 +62,7 @@ def build(core: Core) -> FeatureParts:
         core.observer,
         hook_rows,
         requests,
-        hooks.changed,
+        hooks.work.changed,
     )
     rate = Buckets(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
@@ -93,6 +93,6 @@ def build(core: Core) -> FeatureParts:
     return FeatureParts(
         BotParts(bots, incoming, hooks, answers, streams),
         {**AnswerCommands(answers).rows(), **bots.rows()},
-        run=(hooks.run, streams.run),
+        run=(hooks.work.run, streams.run),
         drain=drain,
     )

@@ -341,9 +341,10 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
         request.device,
         request.language,
         created=int(time()),
+        login=call.principal.device,
     )
     stored = api.parts.rows.add_endpoint(added, api.most)
-    api.parts.notifier.changed()
+    api.parts.notifier.work.changed()
     return _shown(stored)
 
 
@@ -434,7 +435,7 @@ def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> Wi
         wished = replace(wished, language=request.language)
     api.parts.rows.set_wishes(call.app, call.user, wished)
     if wished.mail != "never":
-        api.parts.notifier.changed()
+        api.parts.notifier.work.changed()
     return _wishes_shown(api, call.app, wished)
 
 

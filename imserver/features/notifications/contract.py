@@ -30,7 +30,8 @@ class PushEndpoint(Struct, frozen=True):
     """Where notifications of one device go: a Web Push or UnifiedPush endpoint.
 
     ``id`` is unique in the database. ``p256dh`` and ``auth`` are base64url (RFC 8291). ``device``: its name
-    for people; ``created``: Unix seconds. ``enabled`` False: the user has switched it off.
+    for people; ``created``: Unix seconds. ``enabled`` False: the user has switched it off. ``login``: the
+    number of the login that has added it, with whose end it goes; 0: that of no account.
     """
 
     id: int
@@ -43,6 +44,7 @@ class PushEndpoint(Struct, frozen=True):
     language: str = "en"
     enabled: bool = True
     created: int = 0
+    login: int = 0
 
 
 class QuietHours(Struct, frozen=True):

@@ -202,6 +202,14 @@ def mail_of(
     return Mail(account.email, subject, text, html, headers)
 
 
+def stop_page(language: str, is_done: bool) -> str:
+    """The page, HTML, that asks whether to end the mails to a user; ``is_done``: it says that they have
+    ended. ``language``: of the user."""
+    language = language_of(language)
+    words = _words(language)
+    return _template("stop.html").render(language=language, words=words, is_done=is_done)
+
+
 def _subject(digest: Digest, titles: Sequence[str], total: int, words: Mapping[str, str]) -> str:
     if len(titles) > 1 or digest.has_more:
         conversations = _number(len(titles), digest.has_more)

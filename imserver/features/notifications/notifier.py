@@ -13,7 +13,6 @@ from time import monotonic, time
 from typing import Final
 
 import gevent
-from gevent.event import Event as Signal
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -53,13 +52,12 @@ from imserver.storage.contract import Account
 from imserver.storage.log.contract import Conversation, Entry
 from imserver.storage.log.unread import UnreadMessages
 from imserver.storage.store import Store
-from imserver.streams.consumer import LEASE_SECONDS, RENEW_SECONDS, Consumer, DeliveryLease, stop_all
+from imserver.streams.consumer import LEASE_SECONDS, Consumer, DeliveryLease, stop_all
+from imserver.streams.leased import LeasedWork
 from imserver.streams.sources import PAGE, LogWindow
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 0.2
-"""Least time between two looks at the ends of the logs, so that a busy app costs few."""
 READ_SECONDS: Final = 1.0
 """How often it is looked which of the conversations that were read had a notification."""
 MIN_PAUSE_SECONDS: Final = 0.01
@@ -169,9 +167,7 @@ class Notifier:
         """The logs that this node follows; none without the lease."""
         self.apps: frozenset[str] = frozenset()
         """Apps in which somebody can be notified, as far as this node knows."""
-        self._news = Signal()
-        self._has_changed = False
-        self._has_ended = False
+        self.work = LeasedWork("notifications", self._renew, self._look)
         self._reads: dict[str, set[tuple[str, int]]] = {}
         """App → (user, conversation): what was read on this node since the last look."""
         self._reads_count = 0
@@ -179,11 +175,6 @@ class Notifier:
         self._trouble = RateLimitedLog(log, "users are not notified: %s")
 
     # --- what happens ---------------------------------------------------------------------------------------
-
-    def changed(self) -> None:
-        """Somebody can be notified in an app: follow its log at once. Never switches."""
-        self._has_changed = True
-        self._news.set()
 
     def read(self, app: str, user: str, conversation: int) -> None:
         """A user has read a conversation on this node. Never switches."""
@@ -193,7 +184,7 @@ class Notifier:
         before = len(reads)
         reads.add((user, conversation))
         self._reads_count += len(reads) - before
-        if self._reader is None and not self._has_ended:
+        if self._reader is None and not self.work.has_ended:
             self._reader = gevent.spawn(self._look_at_reads)
 
     def is_read(self, app: str, items: Sequence[tuple[str, int, int]]) -> list[bool]:
@@ -237,25 +228,6 @@ class Notifier:
 
     # --- the lease ------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Greenlet: renew the lease, and look for entries when there are new ones, until :meth:`stop`."""
-        renew_at = 0.0
-        while not self._has_ended:
-            looked = monotonic()
-            try:
-                if self._has_changed or looked >= renew_at:
-                    self._has_changed = False
-                    renew_at = looked + until_beat(RENEW_SECONDS)
-                    self._renew()
-                self._look()
-            except StorageUnavailable as error:
-                self._trouble(error)
-            except Exception:
-                log.exception("users could not be notified")
-            if self._news.wait(max(renew_at - monotonic(), 0.0)):
-                gevent.sleep(max(looked + LOOK_SECONDS - monotonic(), 0.0))
-                self._news.clear()
-
     def _renew(self) -> None:
         """Take or renew the lease, and learn in which apps somebody can be notified. Switches. Raises
         StorageUnavailable."""
@@ -281,14 +253,14 @@ class Notifier:
 
     def _follow(self, positions: Mapping[str, int]) -> None:
         """Follow the logs of these apps, and no others; none after the end. Never switches."""
-        if self._has_ended:
+        if self.work.has_ended:
             positions = {}
         for app in self._followed.keys() - positions.keys():
             self._followed.pop(app).consumer.stop()
         for app, position in positions.items():
             if app not in self._followed:
                 self._followed[app] = _FollowedLog(self, app, position)
-        self._follower.watch(self._news, positions.keys())
+        self._follower.watch(self.work.news, positions.keys())
 
     def _look(self) -> None:
         """Wake the consumers of logs that have grown. Switches. Raises StorageUnavailable."""
@@ -301,8 +273,7 @@ class Notifier:
 
     def stop(self) -> None:
         """End all greenlets, store the positions, and give the lease back."""
-        self._has_ended = True
-        self._news.set()
+        self.work.end()
         followed, self._followed = list(self._followed.values()), {}
         try:
             self.flush_reads()

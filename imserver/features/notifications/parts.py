@@ -109,6 +109,7 @@ def build(core: Core) -> FeatureParts:
     deliveries = Deliveries(rows, webpush, notifier.is_read, lease, feeds.wants, settings.requests_per_host)
     notifier.on_lease += [deliveries.restart, mails.restart]
     core.receipts.on_read.append(notifier.read)
+    accounts_of(core).accounts.on_logout.append(rows.remove_endpoints)
     pushes = PushNotifications(rows, deliveries.wake, rules)
     webhooks.on_absent.append(pushes.absent)
 
@@ -119,7 +120,7 @@ def build(core: Core) -> FeatureParts:
 
     return FeatureParts(
         NotificationParts(rows, notifier, webpush, tokens, pushes, deliveries, mails),
-        run=(notifier.run, deliveries.run),
+        run=(notifier.work.run, deliveries.run),
         drain=drain,
         stop=webpush.close,
     )

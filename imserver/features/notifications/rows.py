@@ -13,6 +13,7 @@ from time import time
 from typing import Any, Final
 
 from msgspec import json
+from msgspec.structs import replace
 
 from imserver.features.notifications.contract import (
     LEVELS,
@@ -35,7 +36,7 @@ _AT_ONCE: Final = 200
 """Rows in one statement."""
 _USERS_AT_ONCE: Final = 1000
 """Users of one query: what it returns is read without a turn of the loop."""
-_ENDPOINT: Final = "id, app, member, url, p256dh, auth, device, language, enabled, created"
+_ENDPOINT: Final = "id, app, member, url, p256dh, auth, device, language, enabled, login, created"
 _DUE: Final = "member, conversation, entry_id, due, notified_id, notified_at"
 _DELIVERY: Final = (
     "app, member, endpoint, host, kind, conversation, entry_id, topic, ttl, next_try, attempts, created, body"
@@ -120,62 +121,36 @@ class NotificationRows:
         ``most`` are removed.
         """
         digest = sha256(new.url.encode()).hexdigest()
-        created = new.created or int(time())
+        new = replace(new, created=new.created or int(time()))
+        fields: dict[str, Any] = {
+            "p256dh": new.p256dh,
+            "auth": new.auth,
+            "device": new.device,
+            "language": new.language,
+            "enabled": int(new.enabled),
+            "login": new.login,
+            "created": new.created,
+        }
+        row = {"app": new.app, "member": new.user, "digest": digest, "url": new.url.encode(), **fields}
 
         def work(sql: PooledStatements) -> int:
             _follow(sql, new.app)
             statement = "SELECT id, member FROM notify_endpoint WHERE app = %s AND digest = %s"
             rows = sql.query(f"{statement}{sql.for_update}", (new.app, digest))
             if rows and text_of(rows[0][1]) == new.user:
-                sql.execute(
-                    "UPDATE notify_endpoint SET p256dh = %s, auth = %s, device = %s, language = %s, "
-                    "enabled = %s, created = %s WHERE id = %s",
-                    (
-                        new.p256dh,
-                        new.auth,
-                        new.device,
-                        new.language,
-                        int(new.enabled),
-                        created,
-                        rows[0][0],
-                    ),
-                )
+                changes = ", ".join(f"{name} = %s" for name in fields)
+                values = (*fields.values(), rows[0][0])
+                sql.execute(f"UPDATE notify_endpoint SET {changes} WHERE id = %s", values)
                 return int(rows[0][0])
             _remove(sql, [row[0] for row in rows])
-            id = sql.insert(
-                "INSERT INTO notify_endpoint (app, member, digest, url, p256dh, auth, device, language, "
-                f"enabled, created) VALUES {marks_of(10)}",
-                (
-                    new.app,
-                    new.user,
-                    digest,
-                    new.url.encode(),
-                    new.p256dh,
-                    new.auth,
-                    new.device,
-                    new.language,
-                    int(new.enabled),
-                    created,
-                ),
-            )
+            statement = f"INSERT INTO notify_endpoint ({', '.join(row)}) VALUES {marks_of(len(row))}"
+            id = sql.insert(statement, tuple(row.values()))
             mine = "SELECT id FROM notify_endpoint WHERE app = %s AND member = %s ORDER BY id"
             ids = [row[0] for row in sql.query(mine, (new.app, new.user))]
             _remove(sql, ids[:-most] if most else ids)
             return id
 
-        id = self._store.write(work)
-        return PushEndpoint(
-            id,
-            new.app,
-            new.user,
-            new.url,
-            new.p256dh,
-            new.auth,
-            new.device,
-            new.language,
-            new.enabled,
-            created,
-        )
+        return replace(new, id=self._store.write(work))
 
     def endpoints(self, app: str, users: Sequence[str]) -> dict[str, list[PushEndpoint]]:
         """User → their endpoints, the oldest one first; without users who have none."""
@@ -216,6 +191,18 @@ class NotificationRows:
             return True
 
         return self._store.write_or(False, work)
+
+    def remove_endpoints(self, app: str, user: str, login: int | None) -> None:
+        """Remove the endpoints of a user that were added by a login (None: all), and what waits for them."""
+        which, values = ("", ()) if login is None else (" AND login = %s", (login,))
+
+        def work(sql: PooledStatements) -> None:
+            statement = (
+                f"SELECT id FROM notify_endpoint WHERE app = %s AND member = %s{which}{sql.for_update}"
+            )
+            _remove(sql, [row[0] for row in sql.query(statement, (app, user, *values))])
+
+        self._store.write_or(None, work)
 
     # --- wishes ---------------------------------------------------------------------------------------------
 
@@ -550,7 +537,7 @@ def _add_deliveries(sql: PooledStatements, deliveries: Sequence[Delivery]) -> No
 
 
 def _endpoint(row: Row) -> PushEndpoint:
-    id, app, user, url, p256dh, auth, device, language, enabled, created = row
+    id, app, user, url, p256dh, auth, device, language, enabled, login, created = row
     return PushEndpoint(
         id,
         text_of(app),
@@ -562,6 +549,7 @@ def _endpoint(row: Row) -> PushEndpoint:
         text_of(language),
         bool(enabled),
         created,
+        login,
     )
 
 

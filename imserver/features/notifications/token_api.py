@@ -166,46 +166,6 @@ def _name_of(token: ActionToken) -> str:
 
 # --- the end of mails ---------------------------------------------------------------------------------------
 
-_WORDS: Final = {
-    "en": {
-        "title": "E-mail notifications",
-        "question": "Get no more mails about unread messages?",
-        "button": "Unsubscribe",
-        "done": "You get no more mails about unread messages.",
-    },
-    "zh": {
-        "title": "邮件通知",
-        "question": "不再接收未读消息的邮件？",
-        "button": "退订",
-        "done": "您不会再收到未读消息的邮件。",
-    },
-}
-_PAGE: Final = """<!DOCTYPE html>
-<html lang="{language}"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><style>{style}</style></head>
-<body><main><h1>{title}</h1><p>{text}</p>{form}</main></body></html>
-"""
-_STYLE: Final = """
-body {
-  margin: 0; display: grid; min-height: 100vh; place-items: center; background: light-dark(#f3efe6, #131517);
-  color: light-dark(#25221d, #ece8e0);
-  font: 1rem/1.55 system-ui, "PingFang SC", "Microsoft YaHei", sans-serif;
-}
-main {
-  box-sizing: border-box; width: min(26rem, 100vw - 2rem); padding: 1.75rem; border-radius: 14px;
-  border: 1px solid light-dark(#e3dccd, #2d3237); background: light-dark(#fffdf8, #202428);
-}
-h1 { margin: 0 0 .5rem; font-size: 1.25rem; }
-p { margin: 0; }
-button {
-  margin-top: 1.25rem; padding: .75rem 1.4rem; border: 0; border-radius: 10px;
-  font: inherit; font-weight: 600;
-  cursor: pointer; background: light-dark(#1c6b58, #63c3a8); color: light-dark(#fff, #0c1f1a);
-}
-"""
-"""The colours of mails, and of static/theme.css."""
-_FORM: Final = '<form method="post"><button>{button}</button></form>'
 _PAGE_HEADERS: Final = (
     ("Cache-Control", "no-store"),
     (
@@ -272,10 +232,9 @@ def _of_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
 
 
 def _page(call: Call, wished: Wishes, content: Literal["question", "done"]) -> HttpResponse:
-    language = "zh" if wished.language.lower().startswith("zh") else "en"
-    words = _WORDS[language]
-    form = _FORM.format(button=words["button"]) if content == "question" else ""
-    texts = {"language": language, "title": words["title"], "text": words[content]}
-    page = _PAGE.format(style=_STYLE, form=form, **texts)
+    # Imported here: it makes a template.
+    from imserver.features.notifications.digests import stop_page
+
+    page = stop_page(wished.language, content == "done")
     headers = (*_PAGE_HEADERS, ("X-Request-Id", call.request.id))
     return HttpResponse(200, page.encode(), _HTML, headers, page=True)

@@ -15,7 +15,7 @@ from imserver.features.bots.hooks import messages_of
 from imserver.features.bots.parts import bots_of
 from imserver.features.webhooks import webhooks_of
 from imserver.storage.log.contract import Draft
-from imserver.streams import consumer
+from imserver.streams import consumer, leased
 from tests.core.back_end import Answer, BackEnd, Post
 from tests.docs.markdown import blocks
 from tests.features import sections
@@ -47,8 +47,8 @@ class Receivers(BackEnd):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(module, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(leased, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(leased, "RENEW_SECONDS", 0.02)
     monkeypatch.setattr(consumer, "SAVE_SECONDS", 0.05)
     monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(consumer, "LONGEST_PAUSE_SECONDS", 0.05)
@@ -370,15 +370,15 @@ def test_a_stored_entry_is_looked_for_at_once_and_nothing_between_renewals(
         patched.setattr(module, "LEASE_SECONDS", 86400)
         patched.setattr(consumer, "LEASE_SECONDS", 86400)
         until(lambda: hooks.lease.until > monotonic() + 3600)
-        patched.setattr(module, "RENEW_SECONDS", 3600.0)
-        hooks._news = news = CountingSignal()
+        patched.setattr(leased, "RENEW_SECONDS", 3600.0)
+        hooks.work.news = news = CountingSignal()
         hooks.messaging.follower.watch(news, [kai.app])
         until(lambda: news.pauses and (news.pauses[-1] or 0) > 600)
         for text in ("1", "2"):
             say(kai, bot, text)
             until(lambda text=text: receivers.texts(url)[-1:] == [text])
             assert (news.pauses[-1] or 0) > 600
-    hooks.changed()
+    hooks.work.changed()
     until(lambda: (news.pauses[-1] or 0) < 1)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from imserver.features.notifications import notifier
-from imserver.streams import consumer
+from imserver.streams import consumer, leased
 
 from .notifying import NotifyingNode, StartNode
 
@@ -15,10 +15,11 @@ from .notifying import NotifyingNode, StartNode
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
-    monkeypatch.setattr(notifier, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(leased, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(notifier, "READ_SECONDS", 0.01)
-    monkeypatch.setattr(notifier, "RENEW_SECONDS", 0.1)
-    monkeypatch.setattr(notifier, "until_beat", lambda seconds=1.0: seconds)
+    monkeypatch.setattr(leased, "RENEW_SECONDS", 0.1)
+    for module in (leased, notifier):
+        monkeypatch.setattr(module, "until_beat", lambda seconds=1.0: seconds)
     monkeypatch.setattr(consumer, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(consumer, "WAIT_SECONDS", 0.02)
     monkeypatch.setattr(consumer, "SAVE_SECONDS", 0.02)

@@ -119,13 +119,13 @@ class NotifyingNode:
         self.receipts = Receipts(SimpleNamespace(send=lambda *_: None), self.store)  # type: ignore[arg-type]
         self.receipts.on_read.append(self.notifier.read)
         self.is_sending = True
-        self._run = gevent.spawn(self.notifier.run)
+        self._run = gevent.spawn(self.notifier.work.run)
 
     def subscribe(self, *users: str, app: str = APP, language: str = "en", device: str = "") -> PushEndpoint:
         for user in users:
             url = f"https://{HOST}/{app}/{user}{device}"
             one = self.rows.add_endpoint(PushEndpoint(0, app, user, url, "p", "a", device, language), 5)
-        self.notifier.changed()
+        self.notifier.work.changed()
         return one
 
     def send(self, sender: str, to: str | int, *texts: str, meta: bytes = b"") -> list[int]:

@@ -19,7 +19,7 @@ from imserver.features.notifications.settings import (
 from imserver.http.call import Route
 from tests.features import ROUTES, sections
 from tests.security.node_harness import ADMIN, APPS, PUSH, READ, RULED, Harness, config
-from tests.users import User
+from tests.users import PASSWORD, User
 
 P256DH = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
 AUTH = "BTBZMqHH6r4Tts7J_aSIgg"
@@ -423,3 +423,28 @@ def test_another_token_unsubscribes_nobody(node: Harness, method: str) -> None:
     tokens = notifications_of(node.node.core).tokens
     for token in ("", "AAAA", tokens.make("201", "ann", 1, 1, 1), tokens.make_mail("209", "ann")):
         assert unsubscribe(node, method, token).status == 404
+
+
+def test_with_a_login_its_endpoints_end(node: Harness) -> None:
+    """A device that was lost gets nothing more once its login has ended, or the password was changed."""
+    one = person(node)
+    login = {"login": one.account["phone"], "password": PASSWORD}
+    other = User(node, one.post("accounts/login", **login, device="phone")["token"], one.user, one.app)
+    for each in (one, other):
+        each.post("notifications/endpoints", **subscription())
+
+    def shown() -> list[int]:
+        return [each["id"] for each in one.get("notifications/endpoints")["endpoints"]]
+
+    first, second = shown()
+    (phone,) = [each for each in one.get("accounts/devices")["devices"] if each["name"] == "phone"]
+    one.post("accounts/devices/logout", device=phone["device"])
+    assert shown() == [first] != [second]
+    one.post("accounts/password", old_password=PASSWORD, password="another password")
+    anew = User(
+        node,
+        one.post("accounts/login", **{**login, "password": "another password"})["token"],
+        one.user,
+        one.app,
+    )
+    assert anew.get("notifications/endpoints")["endpoints"] == []

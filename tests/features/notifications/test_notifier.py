@@ -272,7 +272,7 @@ def test_an_app_that_does_not_notify_tells_nobody(node: NotifyingNode) -> None:
 
 def test_a_user_with_mail_only_becomes_due_for_mail(node: NotifyingNode) -> None:
     node.set_wishes("zoe", Wishes(mail="soon"))
-    node.notifier.changed()
+    node.notifier.work.changed()
     node.send("ann", "zoe", "hi")
     until(lambda: node.rows.mails_due(APP, 0, 9)[1])
     due = node.rows.mails_due(APP, 0, 9)[1]

@@ -105,6 +105,19 @@ def test_endpoints_are_switched_off_and_removed_by_their_user_only(rows: Notific
     assert (rows.endpoints(APP, ["b"]), rows.hosts(0)) == ({}, {})
 
 
+def test_endpoints_go_with_the_login_that_has_added_them(rows: NotificationRows) -> None:
+    of_phone, of_tablet, of_back_end = (
+        rows.add_endpoint(endpoint("b", f"https://push.test/{login}", login=login), 5) for login in (1, 2, 0)
+    )
+    of_ann = rows.add_endpoint(endpoint("ann", "https://push.test/ann", login=1), 5)
+    rows.add_deliveries([delivery(of_phone)])
+    rows.remove_endpoints(APP, "b", 1)
+    assert rows.endpoints(APP, ["ann", "b"]) == {"ann": [of_ann], "b": [of_tablet, of_back_end]}
+    assert rows.hosts(0) == {}
+    rows.remove_endpoints(APP, "b", None)
+    assert rows.endpoints(APP, ["ann", "b"]) == {"ann": [of_ann]}
+
+
 def test_wishes_of_users_and_for_conversations(rows: NotificationRows) -> None:
     wishes = Wishes(False, "daily", QuietHours(1320, 420, "Asia/Shanghai"), "zh")
     rows.set_wishes(APP, "b", wishes)

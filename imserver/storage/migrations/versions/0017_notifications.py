@@ -22,7 +22,8 @@ def upgrade() -> None:
         **MYSQL_OPTIONS,
     )
     # ``digest``: SHA-256 of ``url`` in hexadecimal; ``p256dh`` and ``auth``: the keys of the receiver in
-    # base64url; ``device``: its name for people; ``created``: Unix seconds.
+    # base64url; ``device``: its name for people; ``login``: the login that has added it;
+    # ``created``: Unix seconds.
     op.create_table(
         "notify_endpoint",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
@@ -35,6 +36,7 @@ def upgrade() -> None:
         need("device", name()),
         need("language", name(16)),
         need("enabled", sa.SmallInteger),
+        need("login"),
         need("created"),
         sa.UniqueConstraint("app", "digest", name="notify_endpoint_by_digest"),
         sa.UniqueConstraint("app", "member", "id", name="notify_endpoint_by_member"),
