@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tests.processes import running
+
 HEAD = (
     b"POST /user/sendMessage HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: python-requests/2.31\r\n"
     b"Accept-Encoding: gzip, deflate\r\nAccept: */*\r\nConnection: keep-alive\r\n"
@@ -140,8 +142,36 @@ def frames() -> None:
     show("protobuf ack written", lambda: uplink_ack(17, stored.id))
 
 
+SERVER = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.wfile.write(b"HTTP/1.1 201 Created\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    def log_message(self, *_):
+        pass
+server = HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def requests() -> None:
+    from imserver.transport.outgoing import Outgoing
+    from imserver.transport.public_requests import PublicRequests
+
+    with running([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}/"
+        for what, sender in (("ours", PublicRequests(allow_loopback=True)), ("urllib3", Outgoing())):
+            show(f"request, {what}", lambda one=sender: one.send(url, {}, b"x" * 500, 10), 500)  # type: ignore[misc]
+            sender.close()
+
+
 def main() -> None:
-    for part in (heads, signatures, forms, document, frames):
+    for part in (heads, signatures, forms, document, frames, requests):
         try:
             part()
         except ImportError as missing:
