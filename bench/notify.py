@@ -234,13 +234,13 @@ class NotifyRun:
         self._post("/api/v1/notifications/endpoints", {"app": APP, "user": names[0], **first}, "id")
         urls = ((name, f"{url}/{name}/{number}") for name in names for number in range(devices))
         rows = [
-            (APP, name, sha256(each.encode()).hexdigest(), each.encode(), P256DH, AUTH, "", "en", 1, 0)
+            (APP, name, sha256(each.encode()).hexdigest(), each.encode(), P256DH, AUTH, "", "en", 1, 0, 0)
             for name, each in urls
         ][1:]
         with closing(sqlite3.connect(self.file, timeout=30)) as database, database:
             database.executemany(
                 "INSERT INTO notify_endpoint (app, member, digest, url, p256dh, auth, device, language, "
-                "enabled, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "enabled, login, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
 
