@@ -36,7 +36,7 @@ For the owner. The link works once, until {until} UTC:
   {link}
 """
 _FOR_OTHERS: Final = """
-For all others, until {until} UTC. Who opens the link {how}:
+For all others, until {until} UTC. Whoever opens the link {how}:
 
   {link}
 """
