@@ -479,9 +479,13 @@ def _check_owner(sql: Statements, owner: str) -> None:
 
 
 def _follow(sql: Statements, app: str) -> None:
-    if not sql.query("SELECT 1 FROM notify_app WHERE app = %s", (app,)):
+    """Notify in this app, unless that is done already. Locks its row, so that one transaction after the other
+    adds endpoints: a client may send the same one twice at once."""
+    statement = f"SELECT 1 FROM notify_app WHERE app = %s{sql.for_update}"
+    if not sql.query(statement, (app,)):
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
         sql.insert_new("notify_app", "app, entry_id", [(app, rows[0][0] if rows else 0)])
+        sql.query(statement, (app,))
 
 
 def _known(sql: Statements, app: str, dues: Sequence[Due]) -> dict[tuple[str, int], Due]:

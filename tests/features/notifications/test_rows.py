@@ -1,5 +1,7 @@
 """The rows of notifications on each engine."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,37 @@ def test_an_endpoint_with_the_same_url_is_replaced_and_the_oldest_goes(rows: Not
     some = [rows.add_endpoint(endpoint("b", f"https://push.test/Ä/{number}"), 2) for number in range(4)]
     assert rows.endpoints(APP, ["b"]) == {"b": some[2:]}
     assert rows.endpoints_by_id([some[0].id, some[3].id, 10**6]) == {some[3].id: some[3]}
+
+
+ADD_AT_ONCE = """
+from gevent import monkey; monkey.patch_all()
+import sys, gevent
+from imserver.config.settings import StorageSettings
+from imserver.features.notifications.contract import PushEndpoint
+from imserver.features.notifications.rows import NotificationRows
+from imserver.storage.store import Store
+store = Store(StorageSettings(sys.argv[1], seconds=60, pool_size=8), sys.argv[2])
+store.start()
+rows = NotificationRows(store)
+for number in range(10):
+    new = PushEndpoint(0, "shop", "b", f"https://push.test/{number}", "key", "auth")
+    adding = [gevent.spawn(rows.add_endpoint, new, 50) for _ in range(8)]
+    gevent.joinall(adding, raise_error=True)
+    assert len({one.get().id for one in adding}) == 1
+assert len(rows.endpoints("shop", ["b"])["b"]) == 10
+store.close()
+"""
+
+
+def test_an_endpoint_that_is_added_several_times_at_once_is_one(
+    url: str, store: Store, tmp_path: Path
+) -> None:
+    """A client sends its request again while the first one still waits for the database."""
+    store.close()  # the tables are there
+    done = subprocess.run(
+        [sys.executable, "-c", ADD_AT_ONCE, url, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_endpoints_are_switched_off_and_removed_by_their_user_only(rows: NotificationRows) -> None:
