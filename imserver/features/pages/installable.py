@@ -27,6 +27,8 @@ RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""
 ENTRY: Final = "static/messages/app.js"
 """The module that the page starts with."""
+LOOK: Final = "static/messages/look.js"
+"""The script that runs before the page is drawn."""
 _IMPORT: Final = re.compile(r'^(?:import|export|\}).*"(\.{1,2}/[^"]+)"', re.MULTILINE)
 _LATER: Final = re.compile(r'\bimport\("(\.{1,2}/[^"]+)"\)(?!\.[A-Z])')
 """Imports when they are needed; not the types in comments, which have the name of a class behind them."""
@@ -83,7 +85,11 @@ def files() -> tuple[str, ...]:
     """All files that the page needs, as ``static/…`` and ``sdk/…``."""
     unread = sorted(path.name for path in (assets.STATIC / "icons").glob("unread-*.svg"))
     pictures = ["favicon.svg", *(f"icons/{name}" for name in (*(name for name, *_ in _ICONS), *unread))]
-    return (*modules(later=True), *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))))
+    return (
+        *modules(later=True),
+        LOOK,
+        *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))),
+    )
 
 
 def release() -> str:
