@@ -411,6 +411,15 @@ class AskGroupMembers(Command, frozen=True, gc=False):
     limit: int
 
 
+class UpdateGroup(Command, frozen=True, gc=False):
+    """Change texts of a group; None: unchanged. ``avatar``: URL of its picture."""
+
+    group: int
+    name: str | None = None
+    avatar: str | None = None
+    description: str | None = None
+
+
 class InviteToGroup(Command, frozen=True, gc=False):
     """Add members to a group."""
 

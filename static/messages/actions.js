@@ -156,7 +156,7 @@ export class MessageActions {
       redraw(list, found.map((each) => {
         const choice = button("", "choice");
         choice.dataset.key = keyOf(each);
-        choice.append(each.group ? make("span", "avatar group", "#") : people.avatar(each.peer), make("bdi", "", store.nameOf(each)));
+        choice.append(people.face(each), make("bdi", "", store.nameOf(each)));
         choice.addEventListener("click", () => {
           dialog.close();
           outbox.add(each, { type: entry.type, text: entry.text, data: entry.data, forward: entry.meta?.forwarded ?? { from: entry.from, id: entry.id } });
