@@ -510,9 +510,27 @@ def history(
     return Command("history", fields, MessagePage)
 
 
-def search(text: str, conversation: int = 0, before: int = 0, limit: int = 50) -> Command[MessagePage]:
-    """Get the messages that contain ``text``, in one conversation or in all of yours."""
-    fields = {"text": text, "conversation": conversation, "before": before, "limit": limit}
+def search(
+    text: str,
+    conversation: int = 0,
+    before: int = 0,
+    limit: int = 50,
+    *,
+    sender: str = "",
+    types: Sequence[str] = (),
+    link: bool = False,
+    since: int = 0,
+    until: int = 0,
+) -> Command[MessagePage]:
+    """Get the messages that contain ``text``, in one conversation or in all of yours.
+
+    Filters: messages of the ``sender``; of these ``types`` (default: ``text`` if ``text`` or ``link`` is
+    given, else all); with a ``link``; sent at or after ``since`` and before ``until``, in Unix milliseconds.
+    With a filter ``text`` may be empty.
+    """
+    fields: dict[str, Any] = {"text": text, "conversation": conversation, "before": before, "limit": limit}
+    filters = {"from": sender, "types": list(types), "link": link, "since": since, "until": until}
+    fields |= {name: value for name, value in filters.items() if value}
     return Command("search", fields, MessagePage)
 
 

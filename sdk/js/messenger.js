@@ -55,6 +55,18 @@ const NOT_STORED = 1008;
  * @property {number} time           milliseconds since 1970
  */
 
+/**
+ * @typedef {object} SearchPage
+ * @property {number} [conversation]  missing: all of the user
+ * @property {string} [from]          only messages of this user
+ * @property {string[]} [types]       only of these types; missing: `text` if `text` or `link` is given, else all
+ * @property {boolean} [link]         only with a link
+ * @property {number} [since]         only sent at this time or later, milliseconds since 1970
+ * @property {number} [until]         only sent before this time
+ * @property {number} [before]        of the page before
+ * @property {number} [limit]
+ */
+
 /** @typedef {{ text: string, value: string }} Button */
 
 /** @typedef {{ bot: string, name: string, text: string }} SlashCommand  the command `/name` of a bot; `text`: the rest of the message */
@@ -512,10 +524,10 @@ export class Messenger extends ImClient {
   }
 
   /**
-   * Messages that contain `text`.
+   * Messages that contain `text`. With a filter `text` may be empty.
    *
    * @param {string} text
-   * @param {{ conversation?: number, before?: number, limit?: number }} [page]
+   * @param {SearchPage} [page]
    * @returns {Promise<{ messages: Entry[], hasMore: boolean, before: number }>}
    */
   search(text, page = {}) {

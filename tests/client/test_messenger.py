@@ -169,6 +169,10 @@ def test_everything_that_may_be_asked(server: Server) -> None:
         assert (chat.peer, chat.read) == ("ann4", entry.id)
         assert sent.id in [each.id for each in bob.history(entry.conversation).messages]
         assert sent.id in [each.id for each in bob.search("TEA").messages]
+        assert sent.id in [
+            each.id for each in bob.search("", sender="ann4", types=["text"], since=1).messages
+        ]
+        assert bob.search("TEA", link=True).messages == bob.search("TEA", until=1).messages == ()
         ann.recall(sent.id)
         recalled = next_entry(bob)
         assert (recalled.kind, recalled.about) == ("recall", sent.id)

@@ -140,6 +140,7 @@ it("what is sent is stored once and told, with its marks", async () => {
   assert.equal((await bob.conversations()).conversations[0].peer, "js-ann");
   assert.equal((await ann.receipts(sent.conversation)).receipts[0].user, "js-bob");
   assert.deepEqual((await bob.search("AGAIN")).messages.map(({ clientMsgID }) => clientMsgID), ["js-1"]);
+  assert.deepEqual((await bob.search("", { from: "js-bob", link: true })).messages, []);
   await assert.rejects(ann.send("js-ann", "to myself"), (error) => error instanceof ImError && error.code === 1001);
 });
 

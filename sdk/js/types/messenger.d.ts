@@ -79,6 +79,37 @@ export type Entry = {
      */
     time: number;
 };
+export type SearchPage = {
+    /**
+     * missing: all of the user
+     */
+    conversation?: number;
+    /**
+     * only messages of this user
+     */
+    from?: string;
+    /**
+     * only of these types; missing: `text` if `text` or `link` is given, else all
+     */
+    types?: string[];
+    /**
+     * only with a link
+     */
+    link?: boolean;
+    /**
+     * only sent at this time or later, milliseconds since 1970
+     */
+    since?: number;
+    /**
+     * only sent before this time
+     */
+    until?: number;
+    /**
+     * of the page before
+     */
+    before?: number;
+    limit?: number;
+};
 export type Button = {
     text: string;
     value: string;
@@ -350,6 +381,17 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text
  * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
+ */
+/**
+ * @typedef {object} SearchPage
+ * @property {number} [conversation]  missing: all of the user
+ * @property {string} [from]          only messages of this user
+ * @property {string[]} [types]       only of these types; missing: `text` if `text` or `link` is given, else all
+ * @property {boolean} [link]         only with a link
+ * @property {number} [since]         only sent at this time or later, milliseconds since 1970
+ * @property {number} [until]         only sent before this time
+ * @property {number} [before]        of the page before
+ * @property {number} [limit]
  */
 /** @typedef {{ text: string, value: string }} Button */
 /** @typedef {{ bot: string, name: string, text: string }} SlashCommand  the command `/name` of a bot; `text`: the rest of the message */
@@ -769,17 +811,13 @@ export declare class Messenger extends ImClient<MessengerEvents> {
         before?: number;
     }>;
     /**
-     * Messages that contain `text`.
+     * Messages that contain `text`. With a filter `text` may be empty.
      *
      * @param {string} text
-     * @param {{ conversation?: number, before?: number, limit?: number }} [page]
+     * @param {SearchPage} [page]
      * @returns {Promise<{ messages: Entry[], hasMore: boolean, before: number }>}
      */
-    search(text: string, page?: {
-        conversation?: number;
-        before?: number;
-        limit?: number;
-    }): Promise<{
+    search(text: string, page?: SearchPage): Promise<{
         messages: Entry[];
         hasMore: boolean;
         before: number;
