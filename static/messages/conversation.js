@@ -28,7 +28,8 @@ import { Timeline } from "./timeline.js";
  */
 
 const TYPING_SHOWN_MS = 5_000;
-const FOLLOWS_MS = 5 * 60_000;
+const MINUTE_MS = 60_000;
+const FOLLOWS_MS = 5 * MINUTE_MS;
 const FOUND_MS = 2_000;
 
 /** Owns which conversation is open, and what of it is drawn. */
@@ -328,19 +329,20 @@ export class ConversationView {
     /** @type {Entry | null} */
     let previous = null;
     const streams = open.hasNewer ? [] : session.store.streamsOf(open);
+    const entries = open.entries ?? [];
     const addStream = (/** @type {Streamed} */ each) => {
       const follows = previous !== null && isNext(previous, each);
       items.push({ key: `stream ${each.stream}`, version: `${this.#faceOf(each.from)} ${follows}`, make: () => this.view.streamed(each, follows) });
       previous = /** @type {Entry} */ ({ ...each, id: each.after, seq: 0, kind: "message" });
     };
-    for (const entry of open.entries ?? []) {
+    for (const [index, entry] of entries.entries()) {
       const isOwn = entry.kind === "message" && entry.from === session.user;
       while (isOwn && streams.length && streams[0].after < entry.id) addStream(/** @type {Streamed} */ (streams.shift())); // what we sent stays in view
       const date = new Date(entry.time).toDateString();
       if (date !== day) items.push(this.#divider(`day ${date}`, this.days.format(entry.time)));
       if (this.#unreadFrom && entry.id >= this.#unreadFrom && (previous?.id ?? 0) < this.#unreadFrom) items.push(this.#divider("unread", session.words.messages_new));
       const follows = date === day && previous !== null && entry.kind === "message" && isNext(previous, entry) && !(this.#unreadFrom && previous.id < this.#unreadFrom && entry.id >= this.#unreadFrom);
-      items.push(this.#item(open, entry, follows));
+      items.push(this.#item(open, entry, follows, !isSameMinute(entry, entries[index + 1])));
       [day, previous] = [date, entry];
     }
     streams.forEach(addStream);
@@ -357,9 +359,10 @@ export class ConversationView {
    * @param {Conversation} open
    * @param {Entry} entry
    * @param {boolean} follows
+   * @param {boolean} timed
    * @returns {Item}
    */
-  #item(open, entry, follows) {
+  #item(open, entry, follows, timed) {
     const key = String(entry.id);
     const names = [entry.from, ...(entry.meta?.users ?? []), entry.meta?.forwarded?.from ?? ""].map((user) => this.#faceOf(user));
     if (entry.kind !== "message") return { key, version: `${entry.kind} ${names}`, make: () => this.view.notice(entry) };
@@ -368,9 +371,9 @@ export class ConversationView {
     const edit = this.session.outbox.editOf(entry.id);
     const version = [
       edit && `${edit.id} ${edit.state} ${edit.reason}`,
-      entry.kind, entry.meta?.edited ?? 0, follows, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
+      entry.kind, entry.meta?.edited ?? 0, follows, timed, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
-    return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, receipt, edit }) };
+    return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, timed, receipt, edit }) };
   }
 
   /**
@@ -710,3 +713,11 @@ function isNext(previous, entry) {
   return previous.kind === "message" && previous.from === entry.from && entry.time - previous.time < FOLLOWS_MS;
 }
 
+/**
+ * @param {Entry} entry
+ * @param {Entry | undefined} next
+ * @returns {boolean} whether the next row shows the time of this one, too
+ */
+function isSameMinute(entry, next) {
+  return next?.kind === "message" && next.from === entry.from && Math.floor(next.time / MINUTE_MS) === Math.floor(entry.time / MINUTE_MS);
+}

@@ -46,8 +46,6 @@ class ProfileView {
   #passwords = true;
   /** @type {HTMLElement[]} */
   #links = [];
-  /** @type {HTMLElement[]} */
-  #notices = [];
 
   /**
    * @param {Session} session
@@ -70,7 +68,6 @@ class ProfileView {
       const [account, { devices }, rules, links] = await Promise.all([
         session.api("GET", "accounts/show"), session.api("GET", "accounts/devices"), loadRules(session.app), session.isGuest ? [] : linkSection(session, () => this.#load()),
       ]);
-      if (session.hasNotifications) this.#notices = await import("./notice-settings.js").catch(() => null).then((module) => module?.noticeSection(session) ?? []);
       this.#links = links;
       this.#passwords = rules.passwords;
       this.#devices = devices;
@@ -86,7 +83,7 @@ class ProfileView {
     this.session.people.add([{ user: this.session.user, nickname, avatar, name, guest }]);
     const identity = guest ? (this.#passwords ? [memberSection(this.session, this.#identifiers)] : []) : [this.#identifierList(account)];
     redraw(this.body, [
-      this.#head(account), this.#nameForm(account), ...identity, this.#privacy(account), ...this.#notices, ...this.#links, this.#deviceList(), this.#buttons(),
+      this.#head(account), this.#nameForm(account), ...identity, this.#privacy(account), ...this.#links, this.#deviceList(), this.#buttons(),
     ]);
   }
 

@@ -27,6 +27,8 @@ RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""
 ENTRY: Final = "static/messages/app.js"
 """The module that the page starts with."""
+LOOK: Final = "static/messages/look.js"
+"""The script that runs before the page is drawn."""
 _IMPORT: Final = re.compile(r'^(?:import|export|\}).*"(\.{1,2}/[^"]+)"', re.MULTILINE)
 _LATER: Final = re.compile(r'\bimport\("(\.{1,2}/[^"]+)"\)(?!\.[A-Z])')
 """Imports when they are needed; not the types in comments, which have the name of a class behind them."""
@@ -93,6 +95,7 @@ def files() -> tuple[str, ...]:
     sheets = [address for address in _later() if address.endswith(".css")]
     return (
         *modules(later=True),
+        LOOK,
         *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))),
         *sheets,
     )
