@@ -6,6 +6,7 @@ import { MessageActions } from "./actions.js";
 import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
 import { isRevision, revised } from "./entries.js";
+import { withModule } from "./form.js";
 import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
 import { MessageView, noticeText, summaryOf } from "./message-view.js";
@@ -54,6 +55,8 @@ export class ConversationView {
   #quoted = new Map();
   /** The loaded messages. @type {Map<number, Entry>} */
   #byId = new Map();
+  /** Messages that the user has chosen, to forward or delete them; null: none. @type {import("./selection.js").Selection | null} */
+  #selection = null;
   /** Id of the newest entry that was announced. */
   #announced = 0;
   /** Users who are typing, with the time when their notice ends. @type {Map<string, number>} */
@@ -83,7 +86,7 @@ export class ConversationView {
     this.session = session;
     const { signal } = this.#ends;
     this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
-    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
+    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
     this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn() });
     this.view = new MessageView(session, {
       menu: (entry, anchor, all) => this.open && this.actions.open(this.open, entry, anchor, all),
@@ -144,6 +147,7 @@ export class ConversationView {
   async show(conversation, message = 0) {
     if (conversation && conversation === this.open) return message ? this.jump(message) : this.composer.focus();
     this.actions.close();
+    this.#selection?.end();
     this.open = conversation;
     this.#isShown = this.#membersPin = false;
     this.#pins = [];
@@ -202,6 +206,7 @@ export class ConversationView {
     if (!open) this.#drawEmpty(session.store.isLoaded && !session.store.conversations.size ? session.words.messages_none : session.words.messages_choose, session.words.messages_choose_hint);
     if (!open || !this.#isShown) return;
     this.timeline.update(this.#items());
+    this.#selection?.draw();
     const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;
     const { words } = session;
     const isMissing = !open.entries || open.cached;
@@ -283,9 +288,30 @@ export class ConversationView {
     return { ...(entry && { key: String(entry.id) }), align: "center" };
   }
 
-  /** Gives up a reply, an edit or a menu. Returns false if there is none. */
+  /** Gives up a selection, a reply, an edit or a menu. Returns false if there is none. */
   cancel() {
-    return this.composer.cancel();
+    if (!this.#selection) return this.composer.cancel();
+    this.#selection.end();
+    return true;
+  }
+
+  /**
+   * Chooses a message, and then others.
+   *
+   * @param {Entry} entry
+   */
+  #select(entry) {
+    const { open, session } = this;
+    withModule(import("./selection.js"), session.words, ({ Selection }) => {
+      if (!open || open !== this.open) return;
+      this.#selection ??= new Selection(session, open, {
+        log: this.#log, before: element("composer", HTMLElement), ended: () => {
+          this.#selection = null;
+          if (document.activeElement === document.body) this.composer.focus();
+        },
+      });
+      this.#selection.toggle(entry);
+    });
   }
 
   // --- rows ---------------------------------------------------------------------------------------------------
@@ -445,9 +471,18 @@ export class ConversationView {
     onLongPress(this.#log, (target, point) => {
       const found = target instanceof Element && !target.closest("input, .face") ? entryAt({ target }) : null;
       if (!found || !this.open) return false;
-      this.actions.open(this.open, found.entry, found.row, true, point);
+      if (this.#selection) this.#selection.toggle(found.entry);
+      else this.actions.open(this.open, found.entry, found.row, true, point);
       return true;
     }, signal);
+    if (matchMedia("(any-pointer: coarse)").matches) {
+      const rowAt = (/** @type {EventTarget | null} */ target) => {
+        const found = this.#selection || this.composer.readOnlyReason ? null : entryAt({ target });
+        return found?.entry.kind === "message" ? { row: found.row, reply: () => this.composer.reply(found.entry) } : null;
+      };
+      const swipes = import("./swipe.js").catch(() => null); // without it, the menu replies
+      swipes.then((module) => module?.onSwipe(this.#log, rowAt, signal));
+    }
     this.#log.addEventListener("keydown", (event) => this.#onKey(event, entryAt(event)), { signal });
   }
 
@@ -480,6 +515,9 @@ export class ConversationView {
     } else if (key === "r" && onRow && found) {
       event.preventDefault();
       this.composer.reply(found.entry);
+    } else if (key === "x" && onRow && found) {
+      event.preventDefault();
+      this.#select(found.entry);
     }
   }
 

@@ -165,12 +165,15 @@ def test_the_page_loads_little_and_what_a_click_opens_later() -> None:
         "bots",
         "contacts",
         "emoji-picker",
+        "forward",
         "group-info",
         "log-in-with",
         "media-list",
         "profile",
         "qr",
         "readers",
+        "selection",
+        "swipe",
         "welcome",
     }
     notices = {"notice-settings", "notices", "sound"}
