@@ -170,6 +170,7 @@ def test_the_page_loads_little_and_what_a_click_opens_later() -> None:
         "profile",
         "qr",
         "readers",
+        "settings",
         "welcome",
     }
     notices = {"notice-settings", "notices", "sound"}
