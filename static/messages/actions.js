@@ -1,7 +1,6 @@
 // @ts-check
 /** What the user can do with a message: the menu of a row, and the functions behind it. */
 
-import { makeEmojiGrid } from "../emoji.js";
 import { element, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { attempt, redraw, withModule } from "./form.js";
@@ -215,12 +214,14 @@ export class MessageActions {
     more.setAttribute("aria-label", this.session.words.messages_more_emoji);
     more.addEventListener("click", () => {
       this.close();
-      const grid = make("div", "emoji");
-      const dialog = openDialog(this.session.words.messages_react, grid);
-      makeEmojiGrid(grid, (emoji) => {
-        dialog.close();
-        this.react(entry, emoji, mine.has(emoji));
-      }).focus();
+      withModule(import("./emoji-picker.js"), this.session.words, async ({ makePicker }) => {
+        const grid = make("div", "emoji");
+        const dialog = openDialog(this.session.words.messages_react, grid);
+        (await makePicker(grid, this.session, (emoji) => {
+          dialog.close();
+          this.react(entry, emoji, mine.has(emoji));
+        })).open();
+      });
     });
     line.append(more);
     return line;

@@ -1,10 +1,10 @@
 // @ts-check
 /** The text box: drafts, replies, edits, mentions and emoji. It never loses a text: what cannot be sent waits in the outbox. */
 
-import { makeEmojiGrid } from "../emoji.js";
 import { element, fill, make } from "../text.js";
 import { rowsOf } from "./api.js";
 import { ALL_NAMES, mentionable } from "./entries.js";
+import { withModule } from "./form.js";
 import { summaryOf } from "./message-view.js";
 import { toast } from "./panel.js";
 import { keyOf } from "./store.js";
@@ -64,6 +64,8 @@ export class Composer {
   #send = element("send", HTMLButtonElement);
   #left = element("left", HTMLElement);
   #grid = element("emoji", HTMLElement);
+  /** @type {Promise<import("./emoji-picker.js").Picker> | null} */
+  #picker = null;
   #opener = element("emoji-open", HTMLButtonElement);
   #bar = element("reply-bar", HTMLElement);
   #names = element("mentions", HTMLElement);
@@ -81,8 +83,6 @@ export class Composer {
     this.session = session;
     this.events = events;
     const { signal } = this.#ends;
-    this.#grid.replaceChildren();
-    const emoji = makeEmojiGrid(this.#grid, (picked) => this.insert(picked));
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -93,10 +93,7 @@ export class Composer {
       this.#sendTyping();
     }, { signal });
     this.#field.addEventListener("blur", () => setTimeout(() => this.#closeNames(), 150), { signal });
-    this.#opener.addEventListener("click", () => {
-      this.#toggleEmoji(this.#grid.hidden === true);
-      if (!this.#grid.hidden) emoji.focus();
-    }, { signal });
+    this.#opener.addEventListener("click", () => (this.#grid.hidden ? this.#openEmoji() : this.#toggleEmoji(false)), { signal });
     this.#form.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || this.#grid.hidden) return;
       event.stopPropagation();
@@ -348,6 +345,18 @@ export class Composer {
     const text = this.#field.value;
     const mentions = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`));
     this.session.drafts.set(keyOf(conversation), { text, ...(this.#replyTo && { replyTo: this.#replyTo }), ...(mentions.length && { mentions }) });
+  }
+
+  /** Loads the emoji, and shows them. */
+  async #openEmoji() {
+    const { session } = this;
+    await withModule(import("./emoji-picker.js"), session.words, async ({ makePicker }) => {
+      this.#picker ??= makePicker(this.#grid, session, (picked) => this.insert(picked));
+      const picker = await this.#picker;
+      if (!this.#conversation || this.#ends.signal.aborted) return;
+      this.#toggleEmoji(true);
+      picker.open();
+    });
   }
 
   /** @param {boolean} open */

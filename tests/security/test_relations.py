@@ -399,6 +399,7 @@ NO_ROW: Final[dict[str, str]] = {
             *("POST /api/v1/hooks", "GET /api/v1/hooks", "POST /api/v1/hooks/revoke", "POST /hooks/*"),
             *("AskPins", "History", "Conversations", "Search", "Read", "Received", "AskReceipts", "AskMarks"),
             "CountReceipts",
+            *("Arrange", "AskArrangements", "GET /api/v1/inbox", "POST /api/v1/inbox"),
             *(
                 "Sync",
                 "ChatSync",

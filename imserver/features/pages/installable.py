@@ -81,20 +81,29 @@ def styles() -> tuple[str, ...]:
 
 
 @cache
+def _later() -> tuple[str, ...]:
+    """Style sheets and tables that modules load when they are needed, as ``static/…``."""
+    found = [path for kind in ("css", "json") for path in (assets.STATIC / "messages").glob(f"*/*.{kind}")]
+    return tuple(sorted(f"static/messages/{path.parent.name}/{path.name}" for path in found))
+
+
+@cache
 def files() -> tuple[str, ...]:
-    """All files that the page needs, as ``static/…`` and ``sdk/…``."""
+    """All files that the page needs, as ``static/…`` and ``sdk/…``, but tables of data."""
     unread = sorted(path.name for path in (assets.STATIC / "icons").glob("unread-*.svg"))
     pictures = ["favicon.svg", *(f"icons/{name}" for name in (*(name for name, *_ in _ICONS), *unread))]
+    sheets = [address for address in _later() if address.endswith(".css")]
     return (
         *modules(later=True),
         LOOK,
         *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))),
+        *sheets,
     )
 
 
 def release() -> str:
     """Names the content of the files of the page. Somebody who works on them need not restart the node."""
-    states = [(path, path.stat()) for path in map(_source, files())]
+    states = [(path, path.stat()) for path in map(_source, sorted({*files(), *_later()}))]
     return _release(tuple([(path, state.st_mtime_ns, state.st_size) for path, state in states]))
 
 

@@ -93,9 +93,9 @@ class ConversationReader:
 
         return self._tables.read_log(app, work, 0)
 
-    def member(self, app: str, conversation: int, user: str) -> Membership | None:
-        """The current membership of a user."""
-        where = "s.conversation = %s AND s.member = %s AND s.left_id IS NULL"
+    def member(self, app: str, conversation: int, user: str, *, or_left: bool = False) -> Membership | None:
+        """The current membership of a user. ``or_left``: it may have ended."""
+        where = f"s.conversation = %s AND s.member = %s{'' if or_left else ' AND s.left_id IS NULL'}"
         return next(iter(self._members(app, where, (conversation, user))), None)
 
     def sharing(self, app: str, user: str, others: Sequence[str]) -> set[str]:

@@ -46,6 +46,12 @@ def test_no_two_pages_have_a_text_of_the_same_name() -> None:
     )
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_group_of_emoji_has_a_name(language: str) -> None:
+    groups = json.loads((STATIC / "messages" / "emoji" / f"{language}.json").read_text(encoding="utf-8"))
+    assert len(TEXT[language]["messages_emoji_groups"].split("|")) == len(groups)
+
+
 def test_the_reference_has_the_same_texts_in_every_language() -> None:
     first, *others = (REFERENCE[language] for language in LANGUAGES)
     for other in others:
