@@ -173,6 +173,7 @@ def test_the_page_loads_little_and_what_a_click_opens_later() -> None:
         "qr",
         "readers",
         "selection",
+        "settings",
         "swipe",
         "welcome",
     }
