@@ -25,6 +25,8 @@ from imserver_client.messages import (
     SIGNALS,
     Annotation,
     AppendedPieces,
+    Arrangement,
+    ArrangementPage,
     BotCommandPage,
     Button,
     ClosedAnswer,
@@ -38,6 +40,7 @@ from imserver_client.messages import (
     ReceiptPage,
     Sent,
     Signal,
+    UnsentText,
 )
 
 
@@ -198,7 +201,7 @@ class Reply(Struct, frozen=True):
 
 ChannelEvent = Publication | ChannelNotice | StreamUpdate
 ChannelFrame = Publication | ChannelNotice | StreamFrame
-ServerFrame = Push | Entry | Signal | ChannelFrame | Reply
+ServerFrame = Push | Entry | Signal | Arrangement | ChannelFrame | Reply
 
 
 class _Response(Struct):
@@ -265,6 +268,8 @@ class CmdCodec:
             return _channel_frame(read.cmd, response.data)
         if read.cmd in SIGNALS and response.data is not None:  # the answer to the command typing has no data
             return Signal.of(read.cmd, response.data)
+        if read.cmd == "arrangement":
+            return Arrangement.of(response.data)
         return Reply(read.seq, read.cmd, response.code, response.codeMsg, response.data)
 
 
@@ -439,6 +444,28 @@ def received(conversation: int, id: int) -> Command[None]:
 def hide(ids: Sequence[int]) -> Command[None]:
     """Hide entries from yourself, on all your devices."""
     return Command("hide", {"ids": list(ids)}, NoneType)
+
+
+def arrange(
+    conversation: int,
+    *,
+    pinned: int | None = None,
+    archived: int | None = None,
+    marked: int | None = None,
+    draft: UnsentText | None = None,
+) -> Command[Arrangement]:
+    """Change what you keep about a conversation, on all your devices; None: no change.
+
+    0 ends each of the numbers, and ``UnsentText()`` removes the draft.
+    """
+    given = {"pinned": pinned, "archived": archived, "marked": marked, "draft": draft}
+    fields = {name: msgspec.to_builtins(value) for name, value in given.items() if value is not None}
+    return Command("arrange", {"conversation": conversation} | fields, Arrangement)
+
+
+def arrangements(version: int = 0, limit: int = 50) -> Command[ArrangementPage]:
+    """Get what you, on any device, have changed with :func:`arrange` since a version."""
+    return Command("arrangements", {"version": version, "limit": limit}, ArrangementPage)
 
 
 def marks(version: int = 0) -> Command[Marks]:

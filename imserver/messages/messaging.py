@@ -296,6 +296,7 @@ class ConversationView(Struct, omit_defaults=True):
     position: int = field(default=0, name="place")
     """The id to page on from, if it is not that of ``last``, which is the newest entry that is not hidden."""
     mentions: int = 0
+    avatar: str = ""
 
 
 class ConversationPage(Struct):
@@ -317,6 +318,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     if last is None or last.id != summary.position:
         view.position = summary.position
     view.mentions = summary.mentions
+    view.avatar = known.avatar
     return view
 
 

@@ -225,6 +225,7 @@ class ConversationShown(Struct):
     mentions: Annotated[int, about("Unread messages that mention the user.")]
     read: Annotated[int, about("The last message that was read.")]
     last: Annotated[MessageShown | None, about("The newest entry that the user may read.")]
+    avatar: Annotated[str, about("The address of the picture of a group; empty: none.")] = ""
 
 
 class ConversationsAnswer(Struct):
@@ -307,6 +308,7 @@ def _listed(summary: ConversationSummary, user: str) -> ConversationShown:
         summary.mentions,
         summary.read,
         None if summary.last is None else shown_entry(summary.last),
+        known.avatar,
     )
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from itertools import count
 from time import time_ns
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -22,6 +22,7 @@ from imserver.message_view import entry_view, raw_or_none, signal_data, stream_v
 from imserver.model import (
     MAX_BUTTON_BYTES,
     MAX_CLIENT_MSG_ID_BYTES,
+    MAX_DRAFT_BYTES,
     MAX_EMOJI_BYTES,
     MAX_HIDDEN,
     MAX_ID,
@@ -33,6 +34,8 @@ from imserver.model import (
     NO_FILTER,
     Ack,
     AppendAnswer,
+    Arrange,
+    AskArrangements,
     AskBotCommands,
     AskHistory,
     AskMarks,
@@ -45,6 +48,7 @@ from imserver.model import (
     Command,
     Conversations,
     CountReceipts,
+    DraftMention,
     Event,
     Heartbeat,
     Hide,
@@ -68,6 +72,7 @@ from imserver.model import (
     Subscribe,
     Sync,
     Typing,
+    UnsentText,
     Unsubscribe,
     buttons_objection,
     mentions_objection,
@@ -399,6 +404,49 @@ def _search(data: bytes) -> Search:
     return Search(text, id_in(fields, "conversation"), id_in(fields, "before"), limit_in(fields), filter)
 
 
+class _Mention(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    user: str
+
+
+class _Draft(msgspec.Struct, forbid_unknown_fields=True):
+    text: str = ""
+    reply_to: Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)] = msgspec.field(default=0, name="replyto")
+    mentions: Annotated[list[_Mention], msgspec.Meta(max_length=MAX_MENTIONS)] = []
+
+
+def _arrange(data: bytes) -> Arrange:
+    fields = fields_of(data)
+    pinned, archived, marked = (_new_id(fields, key) for key in ("pinned", "archived", "marked"))
+    draft = _unsent(fields["draft"]) if "draft" in fields else None
+    change = Arrange(needed_id(fields, "conversation"), pinned, archived, marked, draft)
+    if change == Arrange(change.conversation):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return change
+
+
+def _new_id(fields: dict[str, Any], key: str) -> int | None:
+    return id_in(fields, key) if key in fields else None
+
+
+def _unsent(value: Any) -> UnsentText:
+    """A draft. Raises :class:`Refused` 1001."""
+    try:
+        given = msgspec.convert(value, _Draft)
+    except (ValueError, RecursionError):
+        raise Refused(errors.REPLY_BAD_PARAMETER) from None
+    mentions = [DraftMention(well_formed(each.name), well_formed(each.user)) for each in given.mentions]
+    draft = UnsentText(well_formed(given.text), given.reply_to, tuple(mentions))
+    if len(_encode(draft)) > MAX_DRAFT_BYTES:
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return draft
+
+
+def _arrangements(data: bytes) -> AskArrangements:
+    fields = fields_of(data)
+    return AskArrangements(id_in(fields, "version"), limit_in(fields))
+
+
 SIGNAL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "received": _received,
     "receipts": _receipts,
@@ -406,6 +454,8 @@ SIGNAL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "marks": lambda data: AskMarks(id_in(fields_of(data), "version")),
     "typing": lambda data: Typing(*_receiver(fields_of(data))),
     "search": _search,
+    "arrange": _arrange,
+    "arrangements": _arrangements,
 }
 
 
@@ -677,8 +727,8 @@ class CmdDialect(Dialect):
         )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``; ``typing``, ``receipt``, ``hidden``,
-        ``contact`` or ``piece``."""
+        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal, which has the name of its
+        kind."""
         kind, name, data = event.kind, event.type, event.data
         before = _TEXTS.get(kind)
         if before is None:
