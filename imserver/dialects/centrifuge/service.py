@@ -532,7 +532,7 @@ class CentrifugeService:
         """Call a method of the app's back end. Switches."""
         app = connection.app or ""
         if not self._back_ends.has(app, "rpc"):
-            return Reply(codes.METHOD_NOT_FOUND)
+            return Reply(codes.NOT_AVAILABLE)
         facts: dict[str, Any] = {"method": command.method}
         if command.data:
             facts["data"] = Raw(command.data)
