@@ -270,14 +270,33 @@ class Typing(Command, frozen=True, gc=False):
     conversation: int = 0
 
 
+class SearchFilter(Struct, frozen=True, gc=False):
+    """What messages of a search have besides their words.
+
+    ``sender`` ``""``: anybody. ``types`` ``()``: see :meth:`imserver.storage.log.search.EntrySearch.find`.
+    ``link``: their words have a link. ``since``, ``until``: they were sent at or after, and before this time,
+    in Unix milliseconds; 0: no bound.
+    """
+
+    sender: str = ""
+    types: tuple[str, ...] = ()
+    link: bool = False
+    since: int = 0
+    until: int = 0
+
+
+NO_FILTER: Final = SearchFilter()
+
+
 class Search(Command, frozen=True, gc=False):
     """Request the messages that contain ``text``, before the id ``before`` (0: the newest), in one
-    conversation or (0) in all that the user may read."""
+    conversation or (0) in all that the user may read. ``text`` may be ``""`` with a ``filter``."""
 
     text: str
     conversation: int
     before: int
     limit: int
+    filter: SearchFilter = NO_FILTER
 
 
 class Hide(Command, frozen=True, gc=False):
@@ -390,6 +409,15 @@ class AskGroupMembers(Command, frozen=True, gc=False):
     group: int
     after: str
     limit: int
+
+
+class UpdateGroup(Command, frozen=True, gc=False):
+    """Change texts of a group; None: unchanged. ``avatar``: URL of its picture."""
+
+    group: int
+    name: str | None = None
+    avatar: str | None = None
+    description: str | None = None
 
 
 class InviteToGroup(Command, frozen=True, gc=False):

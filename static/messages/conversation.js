@@ -6,6 +6,7 @@ import { MessageActions } from "./actions.js";
 import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
 import { isRevision, revised } from "./entries.js";
+import { withModule } from "./form.js";
 import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
 import { MessageView, animate, noticeText, summaryOf } from "./message-view.js";
@@ -54,6 +55,8 @@ export class ConversationView {
   #quoted = new Map();
   /** The loaded messages. @type {Map<number, Entry>} */
   #byId = new Map();
+  /** Messages that the user has chosen, to forward or delete them; null: none. @type {import("./selection.js").Selection | null} */
+  #selection = null;
   /** Id of the newest entry that was announced. */
   #announced = 0;
   /** Users who are typing, with the time when their notice ends. @type {Map<string, number>} */
@@ -87,8 +90,8 @@ export class ConversationView {
     this.session = session;
     const { signal } = this.#ends;
     this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
-    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
-    this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn(), members: () => this.#drawStatus() });
+    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
+    this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn() });
     this.view = new MessageView(session, {
       menu: (entry, anchor, all) => this.open && this.actions.open(this.open, entry, anchor, all),
       reply: (entry) => this.composer.reply(entry),
@@ -149,6 +152,7 @@ export class ConversationView {
   async show(conversation, message = 0) {
     if (conversation && conversation === this.open) return message ? this.jump(message) : this.composer.focus();
     this.actions.close();
+    this.#selection?.end();
     this.open = conversation;
     this.#isShown = this.#membersPin = false;
     this.#pins = [];
@@ -190,7 +194,6 @@ export class ConversationView {
   /** @param {Conversation} conversation  its entries are shown */
   #drawEntered(conversation) {
     this.draw();
-    this.composer.countMembers();
     this.#loadPins(conversation);
     this.#loadRules(conversation);
   }
@@ -202,14 +205,14 @@ export class ConversationView {
     this.#drawStatus();
     this.composer.draw();
     element("conversation-open", HTMLButtonElement).disabled = !open || open.left;
-    const face = open && (open.group || !open.peer ? make("span", "avatar group", "#") : session.people.avatar(open.peer));
-    this.#face.replaceChildren(...(face ? [face] : []));
+    this.#face.replaceChildren(...(open ? [session.people.face(open)] : []));
     this.#bell.hidden = !session.hasNotifications || !open?.id || open.left;
     this.#bell.dataset.quiet = String(session.wishes.isQuiet(open?.id ?? 0, true));
     this.#drawPins();
     if (!open) this.#drawEmpty(session.store.isLoaded && !session.store.conversations.size ? session.words.messages_none : session.words.messages_choose, session.words.messages_choose_hint);
     if (!open || !this.#isShown) return;
     this.timeline.update(this.#items());
+    this.#selection?.draw();
     const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;
     const { words } = session;
     const isMissing = !open.entries || open.cached;
@@ -291,9 +294,30 @@ export class ConversationView {
     return { ...(entry && { key: String(entry.id) }), align: "center" };
   }
 
-  /** Gives up a reply, an edit or a menu. Returns false if there is none. */
+  /** Gives up a selection, a reply, an edit or a menu. Returns false if there is none. */
   cancel() {
-    return this.composer.cancel();
+    if (!this.#selection) return this.composer.cancel();
+    this.#selection.end();
+    return true;
+  }
+
+  /**
+   * Chooses a message, and then others.
+   *
+   * @param {Entry} entry
+   */
+  #select(entry) {
+    const { open, session } = this;
+    withModule(import("./selection.js"), session.words, ({ Selection }) => {
+      if (!open || open !== this.open) return;
+      this.#selection ??= new Selection(session, open, {
+        log: this.#log, before: element("composer", HTMLElement), ended: () => {
+          this.#selection = null;
+          if (document.activeElement === document.body) this.composer.focus();
+        },
+      });
+      this.#selection.toggle(entry);
+    });
   }
 
   // --- rows ---------------------------------------------------------------------------------------------------
@@ -469,9 +493,18 @@ export class ConversationView {
     onLongPress(this.#log, (target) => {
       const found = target instanceof Element && !target.closest("input, .face") ? entryAt({ target }) : null;
       if (!found || !this.open) return false;
-      this.actions.open(this.open, found.entry, found.row, true);
+      if (this.#selection) this.#selection.toggle(found.entry);
+      else this.actions.open(this.open, found.entry, found.row, true);
       return true;
     }, signal);
+    if (matchMedia("(any-pointer: coarse)").matches) {
+      const rowAt = (/** @type {EventTarget | null} */ target) => {
+        const found = this.#selection || this.composer.readOnlyReason ? null : entryAt({ target });
+        return found?.entry.kind === "message" ? { row: found.row, reply: () => this.composer.reply(found.entry) } : null;
+      };
+      const swipes = import("./swipe.js").catch(() => null); // without it, the menu replies
+      swipes.then((module) => module?.onSwipe(this.#log, rowAt, signal));
+    }
     this.#log.addEventListener("keydown", (event) => this.#onKey(event, entryAt(event)), { signal });
   }
 
@@ -504,6 +537,9 @@ export class ConversationView {
     } else if (key === "r" && onRow && found) {
       event.preventDefault();
       this.composer.reply(found.entry);
+    } else if (key === "x" && onRow && found) {
+      event.preventDefault();
+      this.#select(found.entry);
     }
   }
 
@@ -521,8 +557,7 @@ export class ConversationView {
     if (entry.kind === "reaction") this.view.fresh.set(`${entry.about} ${entry.text}`, Date.now());
     if (entry.kind === "pin") this.#loadPins(open);
     if (entry.kind === "group" && entry.meta?.pin) this.#membersPin = entry.meta.pin === "member";
-    const hasLeft = entry.kind === "leave" && (entry.meta?.users ?? [entry.from]).includes(session.user);
-    if (!hasLeft && ["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
+    if (["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
     if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
     if (entry.id <= this.#announced || entry.from === session.user || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
@@ -598,7 +633,7 @@ export class ConversationView {
     const names = [...this.#typists.keys()].map((user) => session.people.nameOf(user)).slice(0, 3);
     if (this.#typists.size) this.#typingTimer = setTimeout(() => this.#drawStatus(), Math.max(50, Math.min(...this.#typists.values()) - now));
     this.#status.dataset.typing = String(names.length > 0);
-    const count = this.composer.memberCount;
+    const count = open?.members ?? 0;
     const members = count && !open?.left ? fill(session.words.messages_members, { count }) : "";
     const presence = open && !open.group && open.peer ? session.people.presenceOf(open.peer) : members;
     const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and), count: names.length }) : presence;
@@ -626,12 +661,12 @@ export class ConversationView {
    */
   async #loadRules(conversation) {
     if (!conversation.group || !this.session.isOnline) return;
-    const { membership } = conversation;
+    const { membership, changed } = conversation;
     try {
-      const { pin, muted_until: mutedUntil } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
+      const { pin, muted_until: mutedUntil, avatar, members } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
       if (conversation.membership !== membership) return this.#loadRules(conversation); // we joined or left meanwhile
       if (conversation === this.open) this.#membersPin = pin === "member";
-      Object.assign(conversation, { mutedUntil, left: false });
+      Object.assign(conversation, { mutedUntil, left: false }, conversation.changed === changed && { avatar, members }); // an entry is newer
     } catch (error) {
       if (conversation.membership !== membership) return this.#loadRules(conversation);
       if (error instanceof ApiError && error.code === "unknown_group") conversation.left = true; // else only the owner and admins pin

@@ -445,6 +445,7 @@ COMMANDS: Final = {
             *("AskPresence", "AskPresenceStats", "AskHistory", "AskBackEnd"),
             *("OpenAnswer", "AppendAnswer", "CloseAnswer", "AskBotCommands"),
             *("CreateGroup", "AskGroups", "AskGroupMembers", "InviteToGroup", "JoinGroup", "LeaveGroup"),
+            "UpdateGroup",
         ),
         "session",
     ),

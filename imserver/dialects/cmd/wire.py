@@ -31,6 +31,7 @@ from imserver.model import (
     MAX_TYPE_BYTES,
     MAX_TYPES,
     MAX_WORDS_BYTES,
+    NO_FILTER,
     Ack,
     AppendAnswer,
     Arrange,
@@ -65,6 +66,7 @@ from imserver.model import (
     Request,
     Resume,
     Search,
+    SearchFilter,
     Send,
     Signal,
     Subscribe,
@@ -306,14 +308,22 @@ def _sync(data: bytes) -> Sync:
     return Sync(id_in(fields, "cursor"), limit_in(fields), version)
 
 
-def _history(data: bytes) -> History:
-    fields = fields_of(data)
+def _types(fields: dict[str, Any]) -> tuple[str, ...]:
+    """``types`` of content. Raises :class:`Refused` 1001."""
     types = fields.get("types", [])
-    after = id_in(fields, "after") if "after" in fields else -1
-    if not isinstance(types, list) or len(types) > MAX_TYPES or (types and after >= 0):
+    if not isinstance(types, list) or len(types) > MAX_TYPES:
         raise Refused(errors.REPLY_BAD_PARAMETER)
     names = tuple([short_text({"type": each}, "type", MAX_TYPE_BYTES) for each in types])
     if not all(names):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return names
+
+
+def _history(data: bytes) -> History:
+    fields = fields_of(data)
+    names = _types(fields)
+    after = id_in(fields, "after") if "after" in fields else -1
+    if names and after >= 0:
         raise Refused(errors.REPLY_BAD_PARAMETER)
     conversation, before = needed_id(fields, "conversation"), id_in(fields, "before")
     return History(conversation, before, limit_in(fields), after, names)
@@ -382,9 +392,16 @@ def _count_receipts(data: bytes) -> CountReceipts:
 def _search(data: bytes) -> Search:
     fields = fields_of(data)
     text = short_text(fields, "text", MAX_WORDS_BYTES)
-    if not text.strip():
+    filter = SearchFilter(
+        short_text(fields, "from", MAX_USER_BYTES),
+        _types(fields),
+        _flag(fields, "link"),
+        id_in(fields, "since"),
+        id_in(fields, "until"),
+    )
+    if not text.strip() and (text or filter == NO_FILTER):
         raise Refused(errors.REPLY_BAD_PARAMETER)
-    return Search(text, id_in(fields, "conversation"), id_in(fields, "before"), limit_in(fields))
+    return Search(text, id_in(fields, "conversation"), id_in(fields, "before"), limit_in(fields), filter)
 
 
 class _Mention(msgspec.Struct, forbid_unknown_fields=True):

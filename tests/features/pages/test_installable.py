@@ -165,13 +165,16 @@ def test_the_page_loads_little_and_what_a_click_opens_later() -> None:
         "bots",
         "contacts",
         "emoji-picker",
+        "forward",
         "group-info",
         "log-in-with",
         "media-list",
         "profile",
         "qr",
         "readers",
+        "selection",
         "settings",
+        "swipe",
         "welcome",
     }
     notices = {"notice-settings", "notices", "sound"}
