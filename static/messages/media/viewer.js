@@ -10,6 +10,7 @@ import { fileView, icon, ownAddress, reserve } from "./file.js";
 const SWIPE_PIXELS = 60;
 const MOST_ZOOM = 8;
 const STEP = 1.5;
+const GROW_MS = 200;
 
 /** What the pictures of the page show. @type {WeakMap<Element, MediaData>} */
 const shown = new WeakMap();
@@ -41,12 +42,32 @@ export function pictureView(data, words) {
   shown.set(made, data);
   made.addEventListener("click", async () => {
     const list = [...(made.closest("[role=log], .media-list") ?? document).querySelectorAll(".media-picture")];
-    await openViewer(list.map((each) => shown.get(each) ?? {}), list.indexOf(made), words).closed;
+    const layer = openViewer(list.map((each) => shown.get(each) ?? {}), list.indexOf(made), words);
+    grow(made, layer.dialog);
+    await layer.closed;
     if (made.isConnected) return; // the row was drawn again meanwhile
     const again = [...document.querySelectorAll(".media-picture")].find((each) => shown.get(each)?.url === data.url);
     if (again instanceof HTMLElement) again.focus({ preventScroll: true });
   });
   return made;
+}
+
+/**
+ * Lets the picture of a viewer grow from its place in the list.
+ *
+ * @param {HTMLElement} from
+ * @param {HTMLElement} viewer
+ */
+function grow(from, viewer) {
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  const image = viewer.querySelector("img");
+  const start = from.getBoundingClientRect();
+  const end = image?.getBoundingClientRect();
+  if (!image || !end?.width || !end.height) return; // its size is not known before it is loaded
+  const x = start.x + start.width / 2 - (end.x + end.width / 2);
+  const y = start.y + start.height / 2 - (end.y + end.height / 2);
+  const scale = Math.max(start.width / end.width, start.height / end.height);
+  image.animate({ transform: [`translate(${x}px, ${y}px) scale(${scale})`, "none"], borderRadius: ["1rem", "0"] }, { duration: GROW_MS, easing: "cubic-bezier(0.2, 0.8, 0.3, 1)" });
 }
 
 /**
@@ -60,6 +81,7 @@ export function pictureView(data, words) {
 export function openViewer(pictures, index, words) {
   const image = /** @type {HTMLImageElement} */ (make("img", "viewer-image"));
   image.draggable = false;
+  image.addEventListener("load", () => { image.style.background = ""; });
   const stage = make("div", "viewer-stage", image);
   const count = make("span", "viewer-count");
   count.setAttribute("role", "status");
@@ -109,6 +131,8 @@ export function openViewer(pictures, index, words) {
       image.removeAttribute("width");
       image.removeAttribute("height");
     }
+    const small = ownAddress(picture.thumbnail);
+    image.style.background = small ? `center / 100% 100% url("${small}")` : ""; // until the picture is there
     image.src = address;
     save.href = address;
     save.download = picture.name || "";
