@@ -169,10 +169,12 @@ def test_the_page_loads_little_and_what_a_click_opens_later() -> None:
         "group-info",
         "log-in-with",
         "media-list",
+        "media/preview",
         "profile",
         "qr",
         "readers",
         "selection",
+        "settings",
         "swipe",
         "welcome",
     }
