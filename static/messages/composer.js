@@ -17,7 +17,6 @@ const WARN_LEFT = 400;
 const TYPING_EACH_MS = 3_000;
 const MOST_NAMES = 8;
 const MEMBERS_PAGE = 500;
-const COUNT_AFTER_MS = 1_000;
 const MUTE_CHECK_MS = 5_000;
 const MOST_COMMANDS = 50;
 const MENTION = /(?:^|[\s(（])@([^\s@]{0,32})$/u;
@@ -46,12 +45,6 @@ export class Composer {
   #editing = null;
   /** Names that were completed in this text, with their users. @type {Map<string, string>} */
   #mentioned = new Map();
-  /** The number of members of the open group; 0: not known, or no group. */
-  memberCount = 0;
-  /** Timer of the next count of the members. @type {ReturnType<typeof setTimeout> | undefined} */
-  #counting;
-  /** Number of the newest request for this count; older answers are ignored. */
-  #count = 0;
   /** Members of the open group whose names are completed; null: not loaded. @type {string[] | null} */
   #members = null;
   /** Commands of the bots of the open conversation; null: not loaded. @type {Command[] | null} */
@@ -76,8 +69,7 @@ export class Composer {
 
   /**
    * @param {Session} session
-   * @param {{ sent: () => void, last: () => Entry | null, members: () => void }} events  `last`: our newest message that can be edited;
-   *   `members`: their number is known
+   * @param {{ sent: () => void, last: () => Entry | null }} events  `last`: our newest message that can be edited
    */
   constructor(session, events) {
     this.session = session;
@@ -118,7 +110,6 @@ export class Composer {
     this.#conversation = conversation;
     this.draw();
     this.#editing = null;
-    this.memberCount = 0;
     this.#members = this.#commands = null;
     this.#toggleEmoji(false);
     if (!conversation) return;
@@ -147,27 +138,9 @@ export class Composer {
     if (readOnlyReason && !this.#conversation?.left) this.#muted = setTimeout(() => this.draw(), MUTE_CHECK_MS);
   }
 
-  /** Somebody has come or gone: counts the members a moment later, once for all who do, and not at the same moment as other pages. */
+  /** Somebody has come or gone: the members are loaded with the next mention. */
   membersChanged() {
-    this.#counting ??= setTimeout(() => this.countMembers(), COUNT_AFTER_MS * (1 + Math.random()));
-  }
-
-  /** Asks how many members the open group has. */
-  async countMembers() {
-    const conversation = this.#conversation;
-    clearTimeout(this.#counting);
-    this.#counting = undefined;
-    if (!conversation?.group) return;
-    this.#members = null; // they are loaded with the next mention
-    const request = (this.#count += 1);
-    try {
-      const { count } = await this.session.api("GET", "groups/members", { group: String(conversation.id), limit: 1 });
-      if (request !== this.#count || conversation !== this.#conversation) return;
-      this.memberCount = count;
-      this.events.members();
-    } catch {
-      // no number is shown
-    }
+    this.#members = null;
   }
 
   /** @param {Conversation} conversation */

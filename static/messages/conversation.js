@@ -87,7 +87,7 @@ export class ConversationView {
     const { signal } = this.#ends;
     this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
     this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
-    this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn(), members: () => this.#drawStatus() });
+    this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn() });
     this.view = new MessageView(session, {
       menu: (entry, anchor, all) => this.open && this.actions.open(this.open, entry, anchor, all),
       reply: (entry) => this.composer.reply(entry),
@@ -192,7 +192,6 @@ export class ConversationView {
   /** @param {Conversation} conversation  its entries are shown */
   #drawEntered(conversation) {
     this.draw();
-    this.composer.countMembers();
     this.#loadPins(conversation);
     this.#loadRules(conversation);
   }
@@ -204,8 +203,7 @@ export class ConversationView {
     this.#drawStatus();
     this.composer.draw();
     element("conversation-open", HTMLButtonElement).disabled = !open || open.left;
-    const face = open && (open.group || !open.peer ? make("span", "avatar group", "#") : session.people.avatar(open.peer));
-    this.#face.replaceChildren(...(face ? [face] : []));
+    this.#face.replaceChildren(...(open ? [session.people.face(open)] : []));
     this.#bell.hidden = !session.hasNotifications || !open?.id || open.left;
     this.#bell.dataset.quiet = String(session.wishes.isQuiet(open?.id ?? 0, true));
     this.#drawPins();
@@ -539,8 +537,7 @@ export class ConversationView {
     else if (isRevision(entry)) this.#quoted.delete(entry.about ?? 0); // the answer to a request may be older
     if (entry.kind === "pin") this.#loadPins(open);
     if (entry.kind === "group" && entry.meta?.pin) this.#membersPin = entry.meta.pin === "member";
-    const hasLeft = entry.kind === "leave" && (entry.meta?.users ?? [entry.from]).includes(session.user);
-    if (!hasLeft && ["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
+    if (["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
     if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
     if (entry.id <= this.#announced || entry.from === session.user || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
@@ -616,7 +613,7 @@ export class ConversationView {
     const names = [...this.#typists.keys()].map((user) => session.people.nameOf(user)).slice(0, 3);
     if (this.#typists.size) this.#typingTimer = setTimeout(() => this.#drawStatus(), Math.max(50, Math.min(...this.#typists.values()) - now));
     this.#status.dataset.typing = String(names.length > 0);
-    const count = this.composer.memberCount;
+    const count = open?.members ?? 0;
     const members = count && !open?.left ? fill(session.words.messages_members, { count }) : "";
     const presence = open && !open.group && open.peer ? session.people.presenceOf(open.peer) : members;
     const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and), count: names.length }) : presence;
@@ -644,12 +641,12 @@ export class ConversationView {
    */
   async #loadRules(conversation) {
     if (!conversation.group || !this.session.isOnline) return;
-    const { membership } = conversation;
+    const { membership, changed } = conversation;
     try {
-      const { pin, muted_until: mutedUntil } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
+      const { pin, muted_until: mutedUntil, avatar, members } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
       if (conversation.membership !== membership) return this.#loadRules(conversation); // we joined or left meanwhile
       if (conversation === this.open) this.#membersPin = pin === "member";
-      Object.assign(conversation, { mutedUntil, left: false });
+      Object.assign(conversation, { mutedUntil, left: false }, conversation.changed === changed && { avatar, members }); // an entry is newer
     } catch (error) {
       if (conversation.membership !== membership) return this.#loadRules(conversation);
       if (error instanceof ApiError && error.code === "unknown_group") conversation.left = true; // else only the owner and admins pin

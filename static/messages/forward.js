@@ -49,7 +49,7 @@ export async function openForward(session, entries) {
       choice.dataset.key = key;
       choice.setAttribute("role", "checkbox");
       choice.setAttribute("aria-checked", String(chosen.has(key)));
-      choice.append(each.group ? make("span", "avatar group", "#") : people.avatar(each.peer), make("bdi", "", store.nameOf(each)), make("span", "choice-mark"));
+      choice.append(people.face(each), make("bdi", "", store.nameOf(each)), make("span", "choice-mark"));
       choice.addEventListener("click", () => {
         if (!chosen.delete(key)) {
           if (chosen.size >= MOST_CHOSEN) return toast(fill(words.messages_forward_most, { count: MOST_CHOSEN }));

@@ -97,6 +97,9 @@ export function summaryOf(entry, words, most = 200) {
   return cut(text.replace(/\s+/g, " "), most);
 }
 
+/** What a change of a group may be of, besides its name, picture and description. */
+const CHANGES = ["open", "history", "invite", "rename", "pin", "bots"];
+
 /**
  * @param {Entry} entry  a recall, or a change of a group
  * @param {Session} session
@@ -115,10 +118,17 @@ export function noticeText(entry, { words, people, user, language }) {
   const names = others.map(inside).join(words.messages_and);
   if (kind === "recall") return say(words.messages_recalled, { name: by });
   if (kind === "pin") return say(words.messages_pinned, { name: by });
+  if (kind === "join" && meta.invited_by) return say(words.messages_joined_by_link, { names: by });
   if (kind === "join") return others.length && from ? say(words.messages_added, { name: by, names }) : say(words.messages_joined, { names: others.length ? others.map(nameOf).join(words.messages_and) : by });
   if (kind === "leave") return others.length ? say(words.messages_removed, { name: by, names }) : say(words.messages_left, { name: by });
   if (meta.change === "create") return say(words.messages_created, { name: by, group: meta.name ?? "" });
   if (meta.change === "rename") return say(words.messages_renamed, { name: by, group: meta.name ?? "" });
+  if (meta.change === "avatar") return say(meta.avatar ? words.messages_avatar_changed : words.messages_avatar_gone, { name: by });
+  if (meta.change === "description") return say(meta.description ? words.messages_described : words.messages_description_gone, { name: by });
+  if (meta.change === "open" || meta.change === "options") {
+    const texts = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${meta[option]}`] ?? "", { name: by }));
+    if (texts.some(Boolean)) return texts.filter(Boolean).join(" · ");
+  }
   if (meta.change === "mute") return say(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name: by, names });
   if (meta.change === "member" && meta.users?.length) {
     const [who] = meta.users;
@@ -157,7 +167,7 @@ export class MessageView {
       edit ? { ...entry, text: edit.text, meta: { ...entry.meta, mentions: edit.mentions } } : entry,
       edit ? [this.#status(edit)] : this.#time(entry, own, around),
     );
-    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", "", name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble));
+    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", entry.to ? "" : people.hueOf(entry.from), name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble));
     if (edit && edit.state !== "sending") parts.append(this.#pendingLine(edit));
     if (entry.meta?.buttons?.length) parts.append(this.#buttons(entry));
     if (entry.reactions?.length) parts.append(this.#reactions(entry));
