@@ -12,6 +12,7 @@ import { button, confirm, openDialog, toast } from "./panel.js";
 
 const QUICK = ["👍", "❤️", "😂", "🎉", "😮", "😢", "🙏"];
 const EDGE_PX = 8;
+const GAP_PX = 4;
 
 /**
  * @typedef {object} Composing
@@ -247,17 +248,23 @@ function textOf({ text, data }) {
 }
 
 /**
- * Puts a menu beside its anchor, inside the window.
+ * Puts a menu at a point, or below its anchor or above it, inside the window. It never covers the anchor: if there is no space, the
+ * messages scroll.
  *
  * @param {HTMLElement} menu
  * @param {HTMLElement} anchor
  * @param {{ x: number, y: number }} [point]
  */
 function place(menu, anchor, point) {
-  const { left, bottom, top } = anchor.getBoundingClientRect();
-  const x = point?.x ?? left;
-  const y = point?.y ?? bottom + 4;
-  const above = (point?.y ?? top - 4) - menu.offsetHeight;
-  menu.style.left = `${Math.max(EDGE_PX, Math.min(x, innerWidth - menu.offsetWidth - EDGE_PX))}px`;
-  menu.style.top = `${Math.max(EDGE_PX, y + menu.offsetHeight < innerHeight - EDGE_PX ? y : above)}px`;
+  const { left, right, bottom, top } = (anchor.querySelector(".bubble") ?? anchor).getBoundingClientRect();
+  const { offsetWidth: width, offsetHeight: height } = menu;
+  const isOwn = anchor.closest(".own") !== null;
+  const x = point?.x ?? (isOwn ? right - width : left);
+  const lowest = innerHeight - height - EDGE_PX;
+  const below = point?.y ?? bottom + GAP_PX;
+  const above = (point?.y ?? top - GAP_PX) - height;
+  const hasSpace = below <= lowest || above >= EDGE_PX;
+  if (!hasSpace) (anchor.closest("[role=log]") ?? anchor).scrollTop += bottom + GAP_PX - lowest;
+  menu.style.left = `${Math.max(EDGE_PX, Math.min(x, innerWidth - width - EDGE_PX))}px`;
+  menu.style.top = `${Math.max(EDGE_PX, below <= lowest ? below : hasSpace ? above : lowest)}px`;
 }

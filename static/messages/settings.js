@@ -21,7 +21,7 @@ export async function openSettings(session) {
   const parts = [lookSection(words), ...(matchMedia("(width >= 720px)").matches ? [keysSection(session)] : [])];
   redraw(body, parts);
   if (!session.hasNotifications) return;
-  const notices = await import("./notice-settings.js").then(({ noticeSection }) => noticeSection(session), () => []); // without a network there is no such section
+  const notices = await import("./notice-settings.js").catch(() => null).then((module) => module?.noticeSection(session) ?? []);
   redraw(body, [parts[0], ...notices, ...parts.slice(1)]);
 }
 

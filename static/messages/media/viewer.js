@@ -12,6 +12,7 @@ import { pauseOthers } from "./video.js";
 const SWIPE_PIXELS = 60;
 const MOST_ZOOM = 8;
 const STEP = 1.5;
+const GROW_MS = 200;
 
 /** What the pictures of the page show. @type {WeakMap<Element, Item>} */
 const shown = new WeakMap();
@@ -57,12 +58,32 @@ export function tile(data, words) {
   shown.set(made, data);
   made.addEventListener("click", async () => {
     const list = [...(made.closest("[role=log], .media-list") ?? document).querySelectorAll(".media-picture")];
-    await openViewer(list.map((each) => shown.get(each) ?? {}), list.indexOf(made), words).closed;
+    const layer = openViewer(list.map((each) => shown.get(each) ?? {}), list.indexOf(made), words);
+    grow(made, layer.dialog);
+    await layer.closed;
     if (made.isConnected) return; // the row was drawn again meanwhile
     const again = [...document.querySelectorAll(".media-picture")].find((each) => shown.get(each)?.url === data.url);
     if (again instanceof HTMLElement) again.focus({ preventScroll: true });
   });
   return made;
+}
+
+/**
+ * Lets the picture of a viewer grow from its place in the list.
+ *
+ * @param {HTMLElement} from
+ * @param {HTMLElement} viewer
+ */
+function grow(from, viewer) {
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  const image = viewer.querySelector("img");
+  const start = from.getBoundingClientRect();
+  const end = image?.getBoundingClientRect();
+  if (!image || !end?.width || !end.height) return; // its size is not known before it is loaded
+  const x = start.x + start.width / 2 - (end.x + end.width / 2);
+  const y = start.y + start.height / 2 - (end.y + end.height / 2);
+  const scale = Math.max(start.width / end.width, start.height / end.height);
+  image.animate({ transform: [`translate(${x}px, ${y}px) scale(${scale})`, "none"], borderRadius: ["1rem", "0"] }, { duration: GROW_MS, easing: "cubic-bezier(0.2, 0.8, 0.3, 1)" });
 }
 
 /**
@@ -76,6 +97,7 @@ export function tile(data, words) {
 export function openViewer(pictures, index, words) {
   const image = /** @type {HTMLImageElement} */ (make("img", "viewer-image"));
   image.draggable = false;
+  image.addEventListener("load", () => { image.style.background = ""; });
   const video = /** @type {HTMLVideoElement} */ (make("video", "viewer-image"));
   Object.assign(video, { controls: true, playsInline: true, hidden: true });
   video.addEventListener("play", () => pauseOthers(video));
@@ -130,16 +152,18 @@ export function openViewer(pictures, index, words) {
       image.removeAttribute("height");
     }
     const isVideo = picture.type === "video";
+    const small = ownAddress(picture.thumbnail);
     image.hidden = isVideo;
     video.hidden = !isVideo;
     if (isVideo) {
       image.removeAttribute("src");
-      video.poster = ownAddress(picture.thumbnail);
+      video.poster = small;
       video.setAttribute("aria-label", picture.name || words.messages_video);
       video.src = address;
       video.play().catch(() => {}); // the browser asks for a click
     } else {
       video.removeAttribute("src");
+      image.style.background = small ? `center / 100% 100% url("${small}")` : ""; // until the picture is there
       image.src = address;
     }
     save.href = address;
