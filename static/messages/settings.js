@@ -21,7 +21,7 @@ export async function openSettings(session) {
   const parts = [lookSection(words), ...(matchMedia("(width >= 720px)").matches ? [keysSection(session)] : [])];
   redraw(body, parts);
   if (!session.hasNotifications) return;
-  const notices = await import("./notice-settings.js").then(({ noticeSection }) => noticeSection(session), () => []); // without a network there is no such section
+  const notices = await import("./notice-settings.js").catch(() => null).then((module) => module?.noticeSection(session) ?? []);
   redraw(body, [parts[0], ...notices, ...parts.slice(1)]);
 }
 
@@ -29,7 +29,7 @@ export async function openSettings(session) {
 export function openShortcuts({ words }) {
   const rows = [
     ["Ctrl K", words.messages_key_search], ["Ctrl ⇧ K", words.messages_key_search_here], ["Alt ↑ ↓", words.messages_key_step],
-    ["↑", words.messages_key_edit], ["⇧ Tab, ↑ ↓", words.messages_key_move], ["Enter", words.messages_key_menu], ["R", words.messages_reply],
+    ["↑", words.messages_key_edit], ["⇧ Tab, ↑ ↓", words.messages_key_move], ["Enter", words.messages_key_menu], ["R", words.messages_reply], ["X", words.messages_select],
     ["⇧ Enter", words.messages_key_line], ["@", words.messages_key_mention], ["/", words.messages_key_command], ["Esc", words.messages_key_escape], ["?", words.messages_key_help],
   ];
   const list = make("dl", "shortcuts");
