@@ -349,6 +349,19 @@ class Story:
         self._let_the_bot_speak(texts[6])
         self.bob.say(self.ann, *texts[:5])
         self.cat.say(self.ann, texts[0])
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """A pinned, a marked and an archived conversation, and a draft."""
+        found = {each["peer"]: each for each in self.ann.get("conversations")["conversations"]}
+        changes: dict[str, dict[str, Any]] = {
+            "": {"pinned": 1},
+            self.bob.user: {"draft": {"text": "…"}},
+            self.cat.user: {"archived": found[self.cat.user]["last"]["id"]},
+            self.bot["id"]: {"marked": found[self.bot["id"]]["last"]["id"]},
+        }
+        for peer, change in changes.items():
+            self.ann.post("inbox", conversation=found[peer]["conversation"], **change)
 
     def _let_the_bot_speak(self, text: str) -> None:
         """Commands, and a message with buttons."""

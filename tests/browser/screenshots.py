@@ -38,6 +38,13 @@ PAGES: Final = {
 """View → address, and what is there when it has been drawn."""
 
 
+_CONTEXT_MENU: Final = """
+const row = document.querySelector("[data-conversation]");
+row.focus();
+row.dispatchEvent(new PointerEvent("contextmenu", { bubbles: true, cancelable: true }));
+"""
+
+
 def _open_group(chat: Chat, story: Story) -> None:
     chat.open(story.group)
     eventually(lambda: len(chat.texts) > 3, what="the messages")
@@ -63,6 +70,18 @@ def _offline(chat: Chat, story: Story) -> None:
 
 def _list(chat: Chat, _: Story) -> None:
     eventually(lambda: chat.page.shown("#conversations .conversation"), what="the conversations")
+
+
+def _conversation_menu(chat: Chat, story: Story) -> None:
+    _list(chat, story)
+    chat.page.run(_CONTEXT_MENU)
+    eventually(lambda: chat.page.shown("[role=menu]"), what="the menu")
+
+
+def _archive(chat: Chat, story: Story) -> None:
+    eventually(lambda: chat.page.shown(".archive"), what="the way to the archive")
+    chat.page.click(".archive")
+    eventually(lambda: chat.page.shown(".archive ~ .people-note"), what="the archived conversations")
 
 
 def _panel(word: str, ready: str) -> Callable[[Chat, Story], None]:
@@ -121,6 +140,8 @@ _bots = _inside(_profile, "#bots", ".bots .person")
 
 VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "list": _list,
+    "conversation-menu": _conversation_menu,
+    "archive": _archive,
     "conversation": _open_group,
     "menu": _open_menu,
     "search": _search,
