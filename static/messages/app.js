@@ -193,6 +193,7 @@ class App {
     if (!session) return;
     const known = "user" in target ? session.store.withUser(target.user) : session.store.conversations.get(target.conversation);
     const id = known?.id ?? ("conversation" in target ? target.conversation : 0);
+    if (known && session.inbox.isMarked(known)) session.inbox.change(known, { marked: 0 }).catch(() => {}); // it stays marked
     const isOpen = this.#conversation?.open !== null;
     await navigate(id ? `#c/${id}` : `#u/${encodeURIComponent(known?.peer ?? "")}`, isOpen && matchMedia("(width >= 720px)").matches);
     await this.#route("message" in target ? target.message : 0);
@@ -337,9 +338,9 @@ class App {
   #step(step) {
     const { store } = this.#session ?? {};
     if (!store) return;
-    const sorted = store.sorted;
-    const at = sorted.findIndex((each) => each === this.#conversation?.open);
-    const next = sorted[at < 0 ? 0 : at + step];
+    const { listed } = store.lists;
+    const at = listed.findIndex((each) => each === this.#conversation?.open);
+    const next = listed[at < 0 ? 0 : at + step];
     if (next) this.#session?.open({ conversation: next.id });
   }
 

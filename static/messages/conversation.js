@@ -504,7 +504,7 @@ export class ConversationView {
     if (matchMedia("(any-pointer: coarse)").matches) {
       const rowAt = (/** @type {EventTarget | null} */ target) => {
         const found = this.#selection || this.composer.readOnlyReason ? null : entryAt({ target });
-        return found?.entry.kind === "message" ? { row: found.row, reply: () => this.composer.reply(found.entry) } : null;
+        return found?.entry.kind === "message" ? { row: found.row, right: { sign: "↩", act: () => this.composer.reply(found.entry) } } : null;
       };
       const swipes = import("./swipe.js").catch(() => null); // without it, the menu replies
       swipes.then((module) => module?.onSwipe(this.#log, rowAt, signal));

@@ -29,7 +29,7 @@ export async function openSettings(session) {
 export async function openShortcuts({ words }) {
   await loadStyle(STYLE);
   const rows = [
-    ["Ctrl K", words.messages_key_search], ["Ctrl ⇧ K", words.messages_key_search_here], ["Alt ↑ ↓", words.messages_key_step],
+    ["Ctrl K", words.messages_key_search], ["Ctrl ⇧ K", words.messages_key_search_here], ["Alt ↑ ↓", words.messages_key_step], ["P U M A", words.messages_key_list],
     ["↑", words.messages_key_edit], ["⇧ Tab, ↑ ↓", words.messages_key_move], ["Enter", words.messages_key_menu], ["R", words.messages_reply], ["X", words.messages_select],
     ["⇧ Enter", words.messages_key_line], ["@", words.messages_key_mention], ["/", words.messages_key_command], ["Esc", words.messages_key_escape], ["?", words.messages_key_help],
   ];
