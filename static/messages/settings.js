@@ -105,7 +105,7 @@ function readLook() {
 }
 
 /** @param {Look} changes */
-function saveLook(changes) {
+export function saveLook(changes) {
   try {
     localStorage.setItem(KEY, JSON.stringify({ ...readLook(), ...changes }));
   } catch {
