@@ -120,7 +120,7 @@ class BotsView {
     const add = button(words.messages_bot_add);
     const rotate = button(words.messages_bot_rotate);
     const remove = button(words.messages_bot_delete, "quiet danger");
-    const layer = openPanel(bot.nickname || bot.name, make("div", "bots", face, listed, make("p", "muted", words.messages_bot_listed_hint), form, make("p", "panel-buttons", message, add, rotate, remove)));
+    const layer = openPanel(bot.nickname || bot.name, make("div", "bots", face, make("div", "", listed, make("p", "muted", words.messages_bot_listed_hint)), form, make("p", "panel-buttons", message, add, rotate, remove)));
     message.addEventListener("click", () => session.open({ user: id }));
     add.addEventListener("click", () => openGroups(session, id));
     form.addEventListener("submit", (event) => {
