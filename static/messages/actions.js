@@ -112,7 +112,7 @@ export class MessageActions {
   /** @param {Entry} entry */
   async copy(entry) {
     await this.#try(async () => {
-      await navigator.clipboard.writeText(entry.text ?? JSON.stringify(entry.data));
+      await navigator.clipboard.writeText(textOf(entry));
       toast(this.session.words.messages_copied);
     });
   }
@@ -158,7 +158,7 @@ export class MessageActions {
     /** @type {[string, () => void, boolean?][]} */
     const rows = [[words.messages_reply, () => this.composing.reply(entry)]];
     if (own && text && !entry.meta?.forwarded) rows.push([words.messages_edit, () => this.composing.edit(entry)]);
-    if (text) rows.push([words.messages_copy, () => this.copy(entry)]);
+    if (textOf(entry)) rows.push([words.messages_copy, () => this.copy(entry)]);
     rows.push([words.messages_forward, () => this.forward(entry)], [words.messages_select, () => this.composing.select(entry)]);
     if (own && conversation.group) rows.push([words.messages_readers, () => this.readers(entry)]);
     if (mayPin) rows.push([isPinned ? words.messages_unpin : words.messages_pin, () => this.pin(entry, isPinned)]);
@@ -237,6 +237,14 @@ export class MessageActions {
       toast(reasonOf(error, this.session.words));
     }
   }
+}
+
+/**
+ * @param {Entry} entry
+ * @returns {string} its text, or its caption
+ */
+function textOf({ text, data }) {
+  return text ?? (typeof data?.caption === "string" ? data.caption : "");
 }
 
 /**

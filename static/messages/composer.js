@@ -170,6 +170,16 @@ export class Composer {
     this.#changed();
   }
 
+  /** What would be sent now: files take it with them. An edit stays. */
+  get draft() {
+    return this.#editing ? { text: "" } : { text: this.#field.value.trim(), replyTo: this.#replyTo || undefined };
+  }
+
+  /** The draft was sent, with files. */
+  takeDraft() {
+    if (!this.#editing) this.#clear();
+  }
+
   /** Whether a reply or an edit was begun; then it is given up. */
   cancel() {
     if (!this.#names.hidden) this.#closeNames();

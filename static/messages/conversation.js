@@ -108,7 +108,11 @@ export class ConversationView {
     startMedia(session, {
       place: /** @type {HTMLElement} */ (this.#log.closest(".room")), form: element("composer", HTMLElement),
       before: element("composer-tools", HTMLElement), after: element("composer-tools-after", HTMLElement),
-      conversation: () => (this.composer.readOnlyReason ? null : this.open), sent: () => this.toEnd(),
+      conversation: () => (this.composer.readOnlyReason ? null : this.open), draft: () => this.composer.draft,
+      sent: (target) => {
+        if (target && target === this.open) this.composer.takeDraft();
+        this.toEnd();
+      },
     }, signal);
     this.#log.replaceChildren();
     this.timeline = new Timeline(this.#log, {
