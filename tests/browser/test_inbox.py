@@ -28,9 +28,10 @@ const row = rows.find((each) => each.querySelector("bdi").textContent === argume
 row?.focus();
 return Boolean(row);
 """
-MENU = (
-    "document.activeElement.dispatchEvent(new MouseEvent('contextmenu', { bubbles: true, cancelable: true }))"
-)
+MENU = """
+const how = { bubbles: true, cancelable: true };
+document.activeElement.dispatchEvent(new MouseEvent("contextmenu", how));
+"""
 
 
 @pytest.fixture(scope="module")
