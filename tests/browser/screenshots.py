@@ -61,6 +61,18 @@ def _search(chat: Chat, story: Story) -> None:
     eventually(lambda: chat.page.texts("#hits li"), what="the hits")
 
 
+def _filters(chat: Chat, story: Story) -> None:
+    chat.named("field", chat.word("messages_search")).click()
+    eventually(lambda: chat.page.shown(".chip"), what="the filters")
+    chat.click(chat.word("messages_has_link"))
+    eventually(lambda: chat.page.texts("#hits .preview"), what="the messages with a link")
+
+
+def _palette(chat: Chat, story: Story) -> None:
+    chat.click(chat.word("messages_palette"))
+    eventually(lambda: chat.page.shown(".palette .hit"), what="the palette")
+
+
 def _offline(chat: Chat, story: Story) -> None:
     _open_group(chat, story)
     chat.cut()
@@ -145,6 +157,8 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "conversation": _open_group,
     "menu": _open_menu,
     "search": _search,
+    "search-filters": _filters,
+    "palette": _palette,
     "contacts": _panel("messages_contacts", "#my-link"),
     "profile": _profile,
     "notify-question": _question,
