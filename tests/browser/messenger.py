@@ -342,6 +342,9 @@ class Story:
             self.group, "voice", {**media(self.cat.upload("note.wav", voice(4))), "seconds": 4, "wave": _WAVE}
         )
         self.ann.send(self.group, "file", media(self.ann.upload("minutes.txt", b"Tea, then cake.\n" * 40)))
+        album = [self.cat.upload(f"path-{at}.jpg", picture(900, 600 + 150 * at, 30 * at)) for at in range(5)]
+        items = [{"type": "picture", **media(stored)} for stored in album]
+        self.cat.send(self.group, "album", {"items": items, "caption": texts[1]})
         self.cat.say(self.group, *texts[6:9])
         self.bot = self.ann.post(
             "bots", app=APP, name=f"menu_{language}", nickname="Menu" if language == "en" else "菜单"
