@@ -344,6 +344,7 @@ export class MessageView {
       bubble.append(content);
       bubble.classList.add("holds");
       if (bubble.childElementCount === 1 && content.matches(BARE)) bubble.classList.add("bare");
+      bubble.addEventListener("error", () => bubble.classList.toggle("bare", content.matches(".album")), true); // a link takes the place of the picture
     } else if (entry.text === undefined) {
       bubble.append(make("span", "text unknown", summaryOf(entry, words)));
     } else {
