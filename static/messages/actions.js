@@ -5,9 +5,9 @@ import { makeEmojiGrid } from "../emoji.js";
 import { element, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { attempt, redraw, withModule } from "./form.js";
-import { summaryOf } from "./message-view.js";
 import { button, confirm, openDialog, toast } from "./panel.js";
 import { keyOf } from "./store.js";
+import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */

@@ -4,8 +4,8 @@
 import { cut, element, fill, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { showUnread } from "./installable.js";
-import { noticeText, summaryOf } from "./message-view.js";
 import { keyOf } from "./store.js";
+import { noticeText, summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */

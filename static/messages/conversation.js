@@ -8,8 +8,9 @@ import { Composer } from "./composer.js";
 import { isRevision, revised } from "./entries.js";
 import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
-import { MessageView, noticeText, summaryOf } from "./message-view.js";
+import { MessageView } from "./message-view.js";
 import { toast } from "./panel.js";
+import { noticeText, summaryOf } from "./summary.js";
 import { Timeline } from "./timeline.js";
 
 /** @typedef {import("./session.js").Session} Session */

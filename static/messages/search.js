@@ -4,8 +4,8 @@
 import { cut, element, fill, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { shortTimes } from "./conversation-list.js";
-import { summaryOf } from "./message-view.js";
 import { button, startSearchStep } from "./panel.js";
+import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */

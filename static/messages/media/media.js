@@ -3,8 +3,8 @@
 
 import { cut } from "../../text.js";
 import { ApiError } from "../api.js";
-import { registerView } from "../message-view.js";
 import { button, toast } from "../panel.js";
+import { registerView } from "../summary.js";
 import { fileView, icon, timeText } from "./file.js";
 import { chooseFiles, confirmFiles, listenForFiles, sendFiles } from "./pick.js";
 import { videoView } from "./video.js";
