@@ -14,9 +14,9 @@ from imserver.auth.login import Logins
 from imserver.auth.rates import PUBLICATIONS, Buckets
 from imserver.auth.rules import Rule
 from imserver.auth.tokens import BadToken, TokenExpired
-from imserver.channels.channels import Channels, Subscribed
+from imserver.channels.channels import Channels, Subscribed, check_known
 from imserver.channels.consent import ChannelConsent
-from imserver.channels.members import ChannelRefused, MemberPage, needs_token
+from imserver.channels.members import ChannelRefused, MemberPage, check_name, needs_token
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import IssuerUnavailable
@@ -126,10 +126,11 @@ class ChannelCommands:
         one, even in an open app. ``data``: for the back end.
 
         Switches if the back end, a group or the issuer of the token is asked. Raises
-        :class:`ChannelRefused`: ``denied``, ``expired`` or ``unavailable``, and as :class:`ChannelConsent`
-        does.
+        :class:`ChannelRefused`: ``unknown``, ``denied``, ``expired`` or ``unavailable``, and as
+        :class:`ChannelConsent` does.
         """
         app, wanted = connection.app or "", options.subscribe
+        check_known(options)
         if wanted == "members":
             self._consent.check_member(connection, channel)
             return _NO_CLAIMS
@@ -142,12 +143,30 @@ class ChannelCommands:
             return self._proven(connection, channel, rule, token)
         if wanted == "back_end" and (token or not needs_token(channel)):
             return self._consent.subscribe(connection, channel, token, data)
-        names = self._channels.names.get(app)
-        is_private = needs_token(channel) or (names is not None and names.needs_token(channel))
         is_open = wanted == "anybody" or (not wanted and rule is not None and rule.open)
-        if is_open and not is_private:
+        if is_open and not self._is_private(app, channel):
+            check_user(connection, options)
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
+
+    def _is_private(self, app: str, channel: str) -> bool:
+        """Whether clients need a token for a channel because of its name."""
+        names = self._channels.names.get(app)
+        return needs_token(channel) or (names is not None and names.needs_token(channel))
+
+    def _check_allowed(
+        self, connection: Connection, channel: str, options: ChannelSettings, whom: str
+    ) -> None:
+        """Refuse a client that is not one of ``whom``, a value of an option of the channel: ``anybody``
+        (of private channels their subscribers), ``subscribers``, anything else nobody. Never switches."""
+        check_known(options)
+        if whom == "anybody" and not self._is_private(connection.app or "", channel):
+            check_name(channel)
+        elif whom in ("anybody", "subscribers"):
+            self._check_member(connection, channel)
+        else:
+            raise ChannelRefused("denied")
+        check_user(connection, options)
 
     def _proven(self, connection: Connection, channel: str, rule: Rule, token: str) -> ChannelClaims:
         """The claims of a token that permits this connection this channel."""
@@ -178,7 +197,8 @@ class ChannelCommands:
         info = b"" if claims.info is UNSET else bytes(claims.info)
         state = answers.state_of(connection) if info else connection.dialect_state
         before = set_info(state, channel, info)
-        since = Position(command.epoch, command.offset) if command.recover else None
+        recovers = command.recover and options.may_recover
+        since = Position(command.epoch, command.offset) if recovers else None
         try:
             found = self._channels.subscribe(
                 connection, channel, options, since, command.delta, command.reject_unrecovered
@@ -201,15 +221,13 @@ class ChannelCommands:
         return _OK
 
     def publish(self, connection: Connection, command: Publish) -> Reply:
-        """Publish to a channel, if its subscribers may, or the back end consents. May switch."""
+        """Publish to a channel, if its options or the back end allow it. May switch."""
         app, channel = connection.app or "", command.channel
         options = self._channels.options(app, channel)
         rule, with_history = options.publish, True
         try:
-            if rule == "subscribers":
-                self._check_member(connection, channel)
-            elif rule != "back_end":
-                raise ChannelRefused("denied")
+            if rule != "back_end":
+                self._check_allowed(connection, channel, options, rule)
             if limit := options.publications_per_second:
                 payer = ref(connection), self._channels.namespace(app, channel)
                 if not self._publications.take(payer, number=limit):
@@ -222,7 +240,7 @@ class ChannelCommands:
             if rule == "back_end":
                 event, with_history = self._consent.publish(connection, channel, event)
             else:
-                self._check_member(connection, channel)  # it may have left during the review
+                self._check_allowed(connection, channel, options, rule)  # it may have left during the review
             self._channels.publish_event(app, channel, event, with_history=with_history)
         except ChannelRefused as refused:
             return self._of(connection).refused(refused)
@@ -243,16 +261,18 @@ class ChannelCommands:
         """Raise :class:`ChannelRefused` if a client may not see the subscribers of a channel.
         Never switches.
         """
-        self._check_reader(connection, channel)
-        if not self._channels.options(connection.app or "", channel).presence:
+        options = self._channels.options(connection.app or "", channel)
+        self._check_reader(connection, channel, options, options.read_presence)
+        if not options.presence:
             raise ChannelRefused("not_available")
 
     def history(self, connection: Connection, command: AskHistory) -> Reply:
         """Publications of a channel. May switch."""
         app, channel = connection.app or "", command.channel
+        options = self._channels.options(app, channel)
         try:
-            self._check_reader(connection, channel)
-            if not self._channels.options(app, channel).has_history:
+            self._check_reader(connection, channel, options, options.read_history)
+            if not options.has_history:
                 raise ChannelRefused("not_available")
             page = history_since(self._channels, app, channel, command.since, command.limit, command.reverse)
         except ChannelRefused as refused:
@@ -278,10 +298,12 @@ class ChannelCommands:
         if not self._channels.members.has(connection, channel):
             raise ChannelRefused("denied", "the client is not subscribed to the channel")
 
-    def _check_reader(self, connection: Connection, channel: str) -> None:
+    def _check_reader(
+        self, connection: Connection, channel: str, options: ChannelSettings, readers: str
+    ) -> None:
         if self._is_personal(connection, channel):  # neither its publications nor its subscribers are kept
             raise ChannelRefused("not_available")
-        self._check_member(connection, channel)
+        self._check_allowed(connection, channel, options, readers)
 
     def _of(self, connection: Connection) -> ChannelAnswers:
         return self.answers[connection.encoding.dialect.name]
@@ -304,6 +326,12 @@ def history_since(
     if position is not None and position.epoch and position.epoch != page.position.epoch:
         raise ChannelRefused("unrecoverable")
     return page
+
+
+def check_user(connection: Connection, options: ChannelSettings) -> None:
+    """Refuse a client without a user if the channel is for users. Never switches."""
+    if not (options.anonymous or connection.user):
+        raise ChannelRefused("denied", "the channel is for users")
 
 
 def set_info(state: DialectState | None, channel: str, info: bytes) -> bytes:

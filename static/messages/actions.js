@@ -1,12 +1,10 @@
 // @ts-check
 /** What the user can do with a message: the menu of a row, and the functions behind it. */
 
-import { makeEmojiGrid } from "../emoji.js";
 import { element, make } from "../text.js";
 import { reasonOf } from "./api.js";
-import { attempt, redraw, withModule } from "./form.js";
+import { attempt, withModule } from "./form.js";
 import { button, confirm, openDialog, toast } from "./panel.js";
-import { keyOf } from "./store.js";
 import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -15,11 +13,13 @@ import { summaryOf } from "./summary.js";
 
 const QUICK = ["👍", "❤️", "😂", "🎉", "😮", "😢", "🙏"];
 const EDGE_PX = 8;
+const GAP_PX = 4;
 
 /**
  * @typedef {object} Composing
  * @property {(entry: Entry) => void} reply
  * @property {(entry: Entry) => void} edit
+ * @property {(entry: Entry) => void} select  and others
  * @property {(id: number) => boolean} isPinned
  * @property {() => boolean} membersPin  whether every member of the open group may pin
  */
@@ -113,7 +113,7 @@ export class MessageActions {
   /** @param {Entry} entry */
   async copy(entry) {
     await this.#try(async () => {
-      await navigator.clipboard.writeText(entry.text ?? JSON.stringify(entry.data));
+      await navigator.clipboard.writeText(textOf(entry));
       toast(this.session.words.messages_copied);
     });
   }
@@ -142,35 +142,7 @@ export class MessageActions {
 
   /** @param {Entry} entry */
   forward(entry) {
-    const { words, store, outbox, people } = this.session;
-    const filter = /** @type {HTMLInputElement} */ (make("input", "search-field"));
-    Object.assign(filter, { type: "search", placeholder: words.messages_filter, ariaLabel: words.messages_filter });
-    const list = make("ul", "choices");
-    const dialog = openDialog(words.messages_forward_to, make("div", "chooser", make("p", "muted one-line", summaryOf(entry, words)), filter, list));
-    let drawn = "";
-    const draw = () => {
-      const wanted = filter.value.trim().toLowerCase();
-      const found = store.sorted.filter((each) => (each.group || each.peer) && store.nameOf(each).toLowerCase().includes(wanted)).slice(0, 50);
-      const version = JSON.stringify(found.map((each) => [keyOf(each), store.nameOf(each), people.card(each.peer)]));
-      if (version === drawn) return; // a button that is being clicked must stay
-      drawn = version;
-      redraw(list, found.map((each) => {
-        const choice = button("", "choice");
-        choice.dataset.key = keyOf(each);
-        choice.append(each.group ? make("span", "avatar group", "#") : people.avatar(each.peer), make("bdi", "", store.nameOf(each)));
-        choice.addEventListener("click", () => {
-          dialog.close();
-          outbox.add(each, { type: entry.type, text: entry.text, data: entry.data, forward: entry.meta?.forwarded ?? { from: entry.from, id: entry.id } });
-          this.session.open(each.id ? { conversation: each.id } : { user: each.peer });
-        });
-        return make("li", "", choice);
-      }));
-    };
-    filter.addEventListener("input", draw);
-    const ends = [this.session.on("changed", draw), this.session.on("people", draw)]; // a new conversation is listed after its first message
-    dialog.closed.then(() => ends.forEach((end) => end()));
-    draw();
-    filter.focus();
+    withModule(import("./forward.js"), this.session.words, ({ openForward }) => void openForward(this.session, [entry]));
   }
 
   /**
@@ -187,8 +159,8 @@ export class MessageActions {
     /** @type {[string, () => void, boolean?][]} */
     const rows = [[words.messages_reply, () => this.composing.reply(entry)]];
     if (own && text && !entry.meta?.forwarded) rows.push([words.messages_edit, () => this.composing.edit(entry)]);
-    if (text) rows.push([words.messages_copy, () => this.copy(entry)]);
-    rows.push([words.messages_forward, () => this.forward(entry)]);
+    if (textOf(entry)) rows.push([words.messages_copy, () => this.copy(entry)]);
+    rows.push([words.messages_forward, () => this.forward(entry)], [words.messages_select, () => this.composing.select(entry)]);
     if (own && conversation.group) rows.push([words.messages_readers, () => this.readers(entry)]);
     if (mayPin) rows.push([isPinned ? words.messages_unpin : words.messages_pin, () => this.pin(entry, isPinned)]);
     if (own) rows.push([words.messages_recall, () => this.recall(entry), true]);
@@ -215,12 +187,14 @@ export class MessageActions {
     more.setAttribute("aria-label", this.session.words.messages_more_emoji);
     more.addEventListener("click", () => {
       this.close();
-      const grid = make("div", "emoji");
-      const dialog = openDialog(this.session.words.messages_react, grid);
-      makeEmojiGrid(grid, (emoji) => {
-        dialog.close();
-        this.react(entry, emoji, mine.has(emoji));
-      }).focus();
+      withModule(import("./emoji-picker.js"), this.session.words, async ({ makePicker }) => {
+        const grid = make("div", "emoji");
+        const dialog = openDialog(this.session.words.messages_react, grid);
+        (await makePicker(grid, this.session, (emoji) => {
+          dialog.close();
+          this.react(entry, emoji, mine.has(emoji));
+        })).open();
+      });
     });
     line.append(more);
     return line;
@@ -267,17 +241,31 @@ export class MessageActions {
 }
 
 /**
- * Puts a menu beside its anchor, inside the window.
+ * @param {Entry} entry
+ * @returns {string} its text, or its caption
+ */
+function textOf({ text, data }) {
+  return text ?? (typeof data?.caption === "string" ? data.caption : "");
+}
+
+/**
+ * Puts a menu at a point, or below its anchor or above it, inside the window. It never covers the anchor: if there is no space, the
+ * messages scroll.
  *
  * @param {HTMLElement} menu
  * @param {HTMLElement} anchor
  * @param {{ x: number, y: number }} [point]
  */
 function place(menu, anchor, point) {
-  const { left, bottom, top } = anchor.getBoundingClientRect();
-  const x = point?.x ?? left;
-  const y = point?.y ?? bottom + 4;
-  const above = (point?.y ?? top - 4) - menu.offsetHeight;
-  menu.style.left = `${Math.max(EDGE_PX, Math.min(x, innerWidth - menu.offsetWidth - EDGE_PX))}px`;
-  menu.style.top = `${Math.max(EDGE_PX, y + menu.offsetHeight < innerHeight - EDGE_PX ? y : above)}px`;
+  const { left, right, bottom, top } = (anchor.querySelector(".bubble") ?? anchor).getBoundingClientRect();
+  const { offsetWidth: width, offsetHeight: height } = menu;
+  const isOwn = anchor.closest(".own") !== null;
+  const x = point?.x ?? (isOwn ? right - width : left);
+  const lowest = innerHeight - height - EDGE_PX;
+  const below = point?.y ?? bottom + GAP_PX;
+  const above = (point?.y ?? top - GAP_PX) - height;
+  const hasSpace = below <= lowest || above >= EDGE_PX;
+  if (!hasSpace) (anchor.closest("[role=log]") ?? anchor).scrollTop += bottom + GAP_PX - lowest;
+  menu.style.left = `${Math.max(EDGE_PX, Math.min(x, innerWidth - width - EDGE_PX))}px`;
+  menu.style.top = `${Math.max(EDGE_PX, below <= lowest ? below : hasSpace ? above : lowest)}px`;
 }

@@ -6,9 +6,10 @@ import { MessageActions } from "./actions.js";
 import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
 import { isRevision, revised } from "./entries.js";
+import { withModule } from "./form.js";
 import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
-import { MessageView } from "./message-view.js";
+import { MessageView, animate } from "./message-view.js";
 import { toast } from "./panel.js";
 import { noticeText, summaryOf } from "./summary.js";
 import { Timeline } from "./timeline.js";
@@ -28,7 +29,8 @@ import { Timeline } from "./timeline.js";
  */
 
 const TYPING_SHOWN_MS = 5_000;
-const FOLLOWS_MS = 5 * 60_000;
+const MINUTE_MS = 60_000;
+const FOLLOWS_MS = 5 * MINUTE_MS;
 const FOUND_MS = 2_000;
 
 /** Owns which conversation is open, and what of it is drawn. */
@@ -54,12 +56,18 @@ export class ConversationView {
   #quoted = new Map();
   /** The loaded messages. @type {Map<number, Entry>} */
   #byId = new Map();
+  /** Messages that the user has chosen, to forward or delete them; null: none. @type {import("./selection.js").Selection | null} */
+  #selection = null;
   /** Id of the newest entry that was announced. */
   #announced = 0;
   /** Users who are typing, with the time when their notice ends. @type {Map<string, number>} */
   #typists = new Map();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #typingTimer;
+  /** Messages that have just come, by their ids, with the time. @type {Map<number, number>} */
+  #fresh = new Map();
+  /** Messages of ours that have waited for the network, by the ids that we gave them, with the time when they were sent. @type {Map<string, number>} */
+  #stranded = new Map();
   #ends = new AbortController();
   /** @type {(() => void)[]} */
   #offs = [];
@@ -83,8 +91,8 @@ export class ConversationView {
     this.session = session;
     const { signal } = this.#ends;
     this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
-    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
-    this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn(), members: () => this.#drawStatus() });
+    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
+    this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn() });
     this.view = new MessageView(session, {
       menu: (entry, anchor, all) => this.open && this.actions.open(this.open, entry, anchor, all),
       reply: (entry) => this.composer.reply(entry),
@@ -101,7 +109,11 @@ export class ConversationView {
     startMedia(session, {
       place: /** @type {HTMLElement} */ (this.#log.closest(".room")), form: element("composer", HTMLElement),
       before: element("composer-tools", HTMLElement), after: element("composer-tools-after", HTMLElement),
-      conversation: () => (this.composer.readOnlyReason ? null : this.open), sent: () => this.toEnd(),
+      conversation: () => (this.composer.readOnlyReason ? null : this.open), draft: () => this.composer.draft,
+      sent: (target) => {
+        if (target && target === this.open) this.composer.takeDraft();
+        this.toEnd();
+      },
     }, signal);
     this.#log.replaceChildren();
     this.timeline = new Timeline(this.#log, {
@@ -121,6 +133,7 @@ export class ConversationView {
       session.on("typing", (signal) => this.#onTyping(signal)),
       session.on("entry", (entry) => this.#onEntry(entry)),
       session.on("grown", (stream) => this.#onGrown(stream)),
+      session.on("state", () => this.draw()),
       session.on("people", () => this.draw()),
       session.people.watch(() => [this.open?.peer ?? ""]),
     ];
@@ -144,10 +157,12 @@ export class ConversationView {
   async show(conversation, message = 0) {
     if (conversation && conversation === this.open) return message ? this.jump(message) : this.composer.focus();
     this.actions.close();
+    this.#selection?.end();
     this.open = conversation;
     this.#isShown = this.#membersPin = false;
     this.#pins = [];
     this.#typists.clear();
+    for (const each of [this.#fresh, this.#stranded, this.view.fresh]) each.clear();
     this.composer.show(conversation);
     this.timeline.show([]);
     this.#empty.hidden = conversation !== null;
@@ -184,7 +199,6 @@ export class ConversationView {
   /** @param {Conversation} conversation  its entries are shown */
   #drawEntered(conversation) {
     this.draw();
-    this.composer.countMembers();
     this.#loadPins(conversation);
     this.#loadRules(conversation);
   }
@@ -196,19 +210,19 @@ export class ConversationView {
     this.#drawStatus();
     this.composer.draw();
     element("conversation-open", HTMLButtonElement).disabled = !open || open.left;
-    const face = open && (open.group || !open.peer ? make("span", "avatar group", "#") : session.people.avatar(open.peer));
-    this.#face.replaceChildren(...(face ? [face] : []));
+    this.#face.replaceChildren(...(open ? [session.people.face(open)] : []));
     this.#bell.hidden = !session.hasNotifications || !open?.id || open.left;
     this.#bell.dataset.quiet = String(session.wishes.isQuiet(open?.id ?? 0, true));
     this.#drawPins();
     if (!open) this.#drawEmpty(session.store.isLoaded && !session.store.conversations.size ? session.words.messages_none : session.words.messages_choose, session.words.messages_choose_hint);
     if (!open || !this.#isShown) return;
     this.timeline.update(this.#items());
+    this.#selection?.draw();
     const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;
     const { words } = session;
     const isMissing = !open.entries || open.cached;
     if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || noAnswer(words), true);
-    else if (isEmpty) this.#drawEmpty(words.messages_empty, words.messages_choose_hint);
+    else if (isEmpty) this.#drawEmpty(fill(words.messages_empty, { name: session.store.nameOf(open) }), open.group ? words.messages_empty_group : words.messages_empty_hint);
     this.#empty.hidden = !isEmpty;
     this.#drawLatest();
   }
@@ -285,9 +299,30 @@ export class ConversationView {
     return { ...(entry && { key: String(entry.id) }), align: "center" };
   }
 
-  /** Gives up a reply, an edit or a menu. Returns false if there is none. */
+  /** Gives up a selection, a reply, an edit or a menu. Returns false if there is none. */
   cancel() {
-    return this.composer.cancel();
+    if (!this.#selection) return this.composer.cancel();
+    this.#selection.end();
+    return true;
+  }
+
+  /**
+   * Chooses a message, and then others.
+   *
+   * @param {Entry} entry
+   */
+  #select(entry) {
+    const { open, session } = this;
+    withModule(import("./selection.js"), session.words, ({ Selection }) => {
+      if (!open || open !== this.open) return;
+      this.#selection ??= new Selection(session, open, {
+        log: this.#log, before: element("composer", HTMLElement), ended: () => {
+          this.#selection = null;
+          if (document.activeElement === document.body) this.composer.focus();
+        },
+      });
+      this.#selection.toggle(entry);
+    });
   }
 
   // --- rows ---------------------------------------------------------------------------------------------------
@@ -303,28 +338,38 @@ export class ConversationView {
     /** @type {Entry | null} */
     let previous = null;
     const streams = open.hasNewer ? [] : session.store.streamsOf(open);
+    const entries = open.entries ?? [];
     const addStream = (/** @type {Streamed} */ each) => {
       const follows = previous !== null && isNext(previous, each);
       items.push({ key: `stream ${each.stream}`, version: `${this.#faceOf(each.from)} ${follows}`, make: () => this.view.streamed(each, follows) });
       previous = /** @type {Entry} */ ({ ...each, id: each.after, seq: 0, kind: "message" });
     };
-    for (const entry of open.entries ?? []) {
+    for (const [index, entry] of entries.entries()) {
       const isOwn = entry.kind === "message" && entry.from === session.user;
       while (isOwn && streams.length && streams[0].after < entry.id) addStream(/** @type {Streamed} */ (streams.shift())); // what we sent stays in view
       const date = new Date(entry.time).toDateString();
       if (date !== day) items.push(this.#divider(`day ${date}`, this.days.format(entry.time)));
       if (this.#unreadFrom && entry.id >= this.#unreadFrom && (previous?.id ?? 0) < this.#unreadFrom) items.push(this.#divider("unread", session.words.messages_new));
       const follows = date === day && previous !== null && entry.kind === "message" && isNext(previous, entry) && !(this.#unreadFrom && previous.id < this.#unreadFrom && entry.id >= this.#unreadFrom);
-      items.push(this.#item(open, entry, follows));
+      items.push(this.#item(open, entry, follows, !isSameMinute(entry, entries[index + 1])));
       [day, previous] = [date, entry];
     }
     streams.forEach(addStream);
     const separate = session.outbox.of(open).filter(({ edit }) => !edit || this.#byId.get(edit)?.kind !== "message"); // other edits are shown in the row of the message
-    const pending = separate.map((each, index) => ({
-      key: each.id,
-      version: `${each.state} ${each.reason} ${Math.round(each.share * 50)} ${index}`,
-      make: () => this.view.pending(each, index > 0 || Boolean(previous && previous.kind === "message" && previous.from === session.user)),
-    }));
+    const pending = separate.map((each, index) => {
+      const isLast = index === separate.length - 1;
+      const isStranded = this.view.isStranded(each);
+      if (isStranded) this.#stranded.set(each.id, 0);
+      return {
+        key: each.id,
+        version: `${each.state} ${each.reason} ${Math.round(each.share * 50)} ${index} ${isStranded && isLast}`,
+        make: () => {
+          const row = this.view.pending(each, { follows: index > 0 || Boolean(previous && previous.kind === "message" && previous.from === session.user), isLast });
+          animate(row, "arrives", each.time);
+          return row;
+        },
+      };
+    });
     return [...items, ...(open.hasNewer ? [] : pending)];
   }
 
@@ -332,9 +377,10 @@ export class ConversationView {
    * @param {Conversation} open
    * @param {Entry} entry
    * @param {boolean} follows
+   * @param {boolean} timed
    * @returns {Item}
    */
-  #item(open, entry, follows) {
+  #item(open, entry, follows, timed) {
     const key = String(entry.id);
     const names = [entry.from, ...(entry.meta?.users ?? []), entry.meta?.forwarded?.from ?? ""].map((user) => this.#faceOf(user));
     if (entry.kind !== "message") return { key, version: `${entry.kind} ${names}`, make: () => this.view.notice(entry) };
@@ -343,9 +389,16 @@ export class ConversationView {
     const edit = this.session.outbox.editOf(entry.id);
     const version = [
       edit && `${edit.id} ${edit.state} ${edit.reason}`,
-      entry.kind, entry.meta?.edited ?? 0, follows, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
+      entry.kind, entry.meta?.edited ?? 0, follows, timed, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
-    return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, receipt, edit }) };
+    return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => {
+      const row = this.view.row(entry, { follows, timed, receipt, edit });
+      const flight = this.#stranded.get(entry.clientMsgID ?? "");
+      if (flight !== undefined) animate(row, "flies", flight || Date.now());
+      if (flight === 0) this.#stranded.set(entry.clientMsgID ?? "", Date.now());
+      if (flight === undefined) animate(row, "arrives", this.#fresh.get(entry.id));
+      return row;
+    } };
   }
 
   /**
@@ -442,12 +495,21 @@ export class ConversationView {
       const found = entryAt(event);
       if (found && !(event.target instanceof Element && event.target.closest("button, a"))) this.composer.reply(found.entry);
     }, { signal });
-    onLongPress(this.#log, (target, point) => {
+    onLongPress(this.#log, (target) => {
       const found = target instanceof Element && !target.closest("input, .face") ? entryAt({ target }) : null;
       if (!found || !this.open) return false;
-      this.actions.open(this.open, found.entry, found.row, true, point);
+      if (this.#selection) this.#selection.toggle(found.entry);
+      else this.actions.open(this.open, found.entry, found.row, true);
       return true;
     }, signal);
+    if (matchMedia("(any-pointer: coarse)").matches) {
+      const rowAt = (/** @type {EventTarget | null} */ target) => {
+        const found = this.#selection || this.composer.readOnlyReason ? null : entryAt({ target });
+        return found?.entry.kind === "message" ? { row: found.row, reply: () => this.composer.reply(found.entry) } : null;
+      };
+      const swipes = import("./swipe.js").catch(() => null); // without it, the menu replies
+      swipes.then((module) => module?.onSwipe(this.#log, rowAt, signal));
+    }
     this.#log.addEventListener("keydown", (event) => this.#onKey(event, entryAt(event)), { signal });
   }
 
@@ -480,6 +542,9 @@ export class ConversationView {
     } else if (key === "r" && onRow && found) {
       event.preventDefault();
       this.composer.reply(found.entry);
+    } else if (key === "x" && onRow && found) {
+      event.preventDefault();
+      this.#select(found.entry);
     }
   }
 
@@ -493,10 +558,11 @@ export class ConversationView {
     const quoted = this.#quoted.get(entry.about ?? 0);
     if (quoted) this.#quoted.set(quoted.id, revised(quoted, entry, session.user));
     else if (isRevision(entry)) this.#quoted.delete(entry.about ?? 0); // the answer to a request may be older
+    if (entry.kind === "message" && entry.from !== session.user && this.timeline.isAtEnd) this.#fresh.set(entry.id, Date.now());
+    if (entry.kind === "reaction") this.view.fresh.set(`${entry.about} ${entry.text}`, Date.now());
     if (entry.kind === "pin") this.#loadPins(open);
     if (entry.kind === "group" && entry.meta?.pin) this.#membersPin = entry.meta.pin === "member";
-    const hasLeft = entry.kind === "leave" && (entry.meta?.users ?? [entry.from]).includes(session.user);
-    if (!hasLeft && ["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
+    if (["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
     if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
     if (entry.id <= this.#announced || entry.from === session.user || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
@@ -572,7 +638,7 @@ export class ConversationView {
     const names = [...this.#typists.keys()].map((user) => session.people.nameOf(user)).slice(0, 3);
     if (this.#typists.size) this.#typingTimer = setTimeout(() => this.#drawStatus(), Math.max(50, Math.min(...this.#typists.values()) - now));
     this.#status.dataset.typing = String(names.length > 0);
-    const count = this.composer.memberCount;
+    const count = open?.members ?? 0;
     const members = count && !open?.left ? fill(session.words.messages_members, { count }) : "";
     const presence = open && !open.group && open.peer ? session.people.presenceOf(open.peer) : members;
     const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and), count: names.length }) : presence;
@@ -600,12 +666,12 @@ export class ConversationView {
    */
   async #loadRules(conversation) {
     if (!conversation.group || !this.session.isOnline) return;
-    const { membership } = conversation;
+    const { membership, changed } = conversation;
     try {
-      const { pin, muted_until: mutedUntil } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
+      const { pin, muted_until: mutedUntil, avatar, members } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
       if (conversation.membership !== membership) return this.#loadRules(conversation); // we joined or left meanwhile
       if (conversation === this.open) this.#membersPin = pin === "member";
-      Object.assign(conversation, { mutedUntil, left: false });
+      Object.assign(conversation, { mutedUntil, left: false }, conversation.changed === changed && { avatar, members }); // an entry is newer
     } catch (error) {
       if (conversation.membership !== membership) return this.#loadRules(conversation);
       if (error instanceof ApiError && error.code === "unknown_group") conversation.left = true; // else only the owner and admins pin
@@ -673,3 +739,11 @@ function isNext(previous, entry) {
   return previous.kind === "message" && previous.from === entry.from && entry.time - previous.time < FOLLOWS_MS;
 }
 
+/**
+ * @param {Entry} entry
+ * @param {Entry | undefined} next
+ * @returns {boolean} whether the next row shows the time of this one, too
+ */
+function isSameMinute(entry, next) {
+  return next?.kind === "message" && next.from === entry.from && Math.floor(next.time / MINUTE_MS) === Math.floor(entry.time / MINUTE_MS);
+}

@@ -4,6 +4,7 @@
 import { cut, fill, make } from "../text.js";
 import { ALL_NAMES, mentions } from "./entries.js";
 import { formatted } from "./format.js";
+import { icon } from "./media/file.js";
 import { button } from "./panel.js";
 import { contentOf, noticeText, summaryOf } from "./summary.js";
 
@@ -38,6 +39,7 @@ import { contentOf, noticeText, summaryOf } from "./summary.js";
 /**
  * @typedef {object} Around  what a row depends on besides its message
  * @property {boolean} follows    the row before is a recent message of the same user
+ * @property {boolean} [timed]     its time is shown; false: the next row has the same
  * @property {ReceiptShown} receipt
  * @property {Pending} [edit]     that is not stored yet
  */
@@ -47,10 +49,18 @@ const SHORT_ROWS = 16;
 const MAX_TEXT = 100_000;
 const WIDE_FROM = 0x2e80; // nearly all characters from here on are two columns wide
 const LONE_EMOJI = /^(?:\p{Extended_Pictographic}[\p{Emoji_Modifier}\u200d\ufe0f\p{Extended_Pictographic}]*){1,3}$/u;
+/** Views that need no bubble around them. */
+const BARE = ".media-picture, .media-video, .media-waiting, .album";
+/** Text from whose start the language is taken, in characters. */
+const LANGUAGE_CHARACTERS = 500;
+/** The longest movement of the style sheet. */
+const MOVES_MS = 320;
 const TICKS = { "": "", sent: "✓", received: "✓✓", read: "✓✓" };
 
 /** Makes the rows of one session. */
 export class MessageView {
+  /** Reactions that have just come, as `id emoji`, with the time. @type {Map<string, number>} */
+  fresh = new Map();
   /** The long messages of which all is shown, by the id that their sender gave them, or by their own. @type {Set<string | number>} */
   #expanded = new Set();
 
@@ -75,9 +85,11 @@ export class MessageView {
     const own = entry.from === user;
     const name = own ? words.you : people.nameOf(entry.from);
     const { edit } = around;
-    const bubble = this.#bubble(edit ? { ...entry, text: edit.text, meta: { ...entry.meta, mentions: edit.mentions } } : entry);
-    const after = edit ? this.#status(edit) : this.#time(entry, own, around.receipt);
-    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", "", name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble, after));
+    const bubble = this.#bubble(
+      edit ? { ...entry, text: edit.text, meta: { ...entry.meta, mentions: edit.mentions } } : entry,
+      edit ? [this.#status(edit)] : this.#time(entry, own, around),
+    );
+    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", entry.to ? "" : people.hueOf(entry.from), name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble));
     if (edit && edit.state !== "sending") parts.append(this.#pendingLine(edit));
     if (entry.meta?.buttons?.length) parts.append(this.#buttons(entry));
     if (entry.reactions?.length) parts.append(this.#reactions(entry));
@@ -108,12 +120,13 @@ export class MessageView {
     const { words } = this.session;
     const tools = make("div", "tools");
     const acts = /** @type {[string, string, (entry: Entry, at: HTMLElement) => void][]} */ ([
-      [words.messages_react, "☺", (entry, at) => this.actions.menu(entry, at, false)],
-      [words.messages_reply, "↩", (entry) => this.actions.reply(entry)],
-      [words.messages_more, "⋯", (entry, at) => this.actions.menu(entry, at, true)],
+      [words.messages_react, "smile", (entry, at) => this.actions.menu(entry, at, false)],
+      [words.messages_reply, "reply", (entry) => this.actions.reply(entry)],
+      [words.messages_more, "dots", (entry, at) => this.actions.menu(entry, at, true)],
     ]);
     for (const [word, sign, act] of acts) {
-      const tool = button(sign, "tool");
+      const tool = button("", "tool");
+      tool.append(icon(/** @type {"smile" | "reply" | "dots"} */ (sign)));
       tool.title = word;
       tool.setAttribute("aria-label", word);
       tool.tabIndex = -1;
@@ -130,31 +143,40 @@ export class MessageView {
    * A message that is not stored yet.
    *
    * @param {Pending} pending
-   * @param {boolean} follows
+   * @param {{ follows: boolean, isLast: boolean }} around
    * @returns {HTMLElement}
    */
-  pending(pending, follows) {
+  pending(pending, { follows, isLast }) {
     const { words, user } = this.session;
     const { id, state, text, data, type = "text", replyTo, edit, mentions: mentioned, time } = pending;
     const entry = /** @type {Entry} */ ({
       id: 0, conversation: 0, seq: 0, kind: "message", from: user, type, text, data, clientMsgID: id, about: edit ?? replyTo, meta: { mentions: mentioned }, time,
     });
-    const parts = make("div", "words", make("div", "bubble-row", this.#bubble(entry), this.#status(pending)), this.#pendingLine(pending));
-    const row = make("article", `line own pending ${state}${follows ? " follows" : ""}`, parts);
+    const parts = make("div", "words", make("div", "bubble-row", this.#bubble(entry, [this.#status(pending)])), this.#pendingLine(pending, isLast));
+    const row = make("article", `line own pending ${state}${follows ? " follows" : ""}${this.isStranded(pending) ? " stranded" : ""}`, parts);
     row.tabIndex = -1;
     row.setAttribute("aria-label", `${words.you}, ${this.#stateOf(pending)}`);
     return row;
   }
 
+  /**
+   * @param {Pending} pending
+   * @returns {boolean} whether it waits for the network
+   */
+  isStranded({ state }) {
+    return state === "waiting" && !this.session.isOnline;
+  }
+
   /** @param {Pending} pending */
-  #stateOf({ state, reason }) {
-    return state === "failed" ? reason : this.session.words[`messages_state_${state}`];
+  #stateOf(pending) {
+    if (pending.state === "failed") return pending.reason;
+    return this.session.words[this.isStranded(pending) ? "messages_state_stranded" : `messages_state_${pending.state}`];
   }
 
   /** @param {Pending} pending */
   #status(pending) {
     const word = this.#stateOf(pending);
-    const status = make("span", "status", pending.state === "failed" ? "!" : "🕓");
+    const status = make("span", "status", pending.state === "failed" ? "!" : icon("clock"));
     status.setAttribute("role", "img");
     status.setAttribute("aria-label", word);
     status.title = word;
@@ -165,12 +187,14 @@ export class MessageView {
    * What can be done with a message that is not stored yet.
    *
    * @param {Pending} pending
+   * @param {boolean} [isLast]  says for all above it that they wait
    */
-  #pendingLine(pending) {
+  #pendingLine(pending, isLast = true) {
     const { words } = this.session;
     const { state, reason, share } = pending;
     const line = make("p", "pending-line");
     if (state === "failed") line.append(make("span", "reason", reason));
+    if (isLast && this.isStranded(pending)) line.append(make("span", "stranded-note", words.messages_stranded));
     if (state === "uploading") {
       const bar = /** @type {HTMLProgressElement} */ (make("progress", ""));
       bar.value = share;
@@ -221,8 +245,11 @@ export class MessageView {
     return make("p", "notice", noticeText(entry, this.session));
   }
 
-  /** @param {Entry} entry */
-  #bubble(entry) {
+  /**
+   * @param {Entry} entry
+   * @param {HTMLElement[]} when  time and receipt, or the state of a message that is not stored yet
+   */
+  #bubble(entry, when) {
     const { words, people } = this.session;
     const { meta } = entry;
     const text = entry.text ?? "";
@@ -234,11 +261,18 @@ export class MessageView {
     if (content) {
       bubble.append(content);
       bubble.classList.add("holds");
+      if (bubble.childElementCount === 1 && content.matches(BARE)) bubble.classList.add("bare");
     } else if (entry.text === undefined) {
-      bubble.append(make("span", "unknown", summaryOf(entry, words)));
+      bubble.append(make("span", "text unknown", summaryOf(entry, words)));
     } else {
       if (!quoted && LONE_EMOJI.test(text)) bubble.classList.add("lone-emoji");
       bubble.append(this.#text(entry, cut(text, MAX_TEXT)));
+    }
+    if (when.length) {
+      const after = make("span", "when", ...when);
+      const shown = bubble.querySelector(":scope > .text");
+      if (shown instanceof HTMLElement) shown.dataset.when = when.map((each) => each.textContent || "✓✓").join("\u00a0");
+      bubble.append(after);
     }
     return bubble;
   }
@@ -252,9 +286,10 @@ export class MessageView {
     const mentioned = /** @type {string[]} */ (entry.meta?.mentions ?? []);
     const names = mentioned.flatMap((user) => (user === "all" ? ALL_NAMES : [people.nameOf(user)]));
     const short = store.wasStreamed(entry) ? text : startOf(text);
-    if (short === text) return directed(make("div", "text", ...formatted(text, names)));
+    const language = languageOf(text, this.session.language);
+    if (short === text) return directed(make("div", "text", ...formatted(text, names)), language);
     const id = entry.clientMsgID || entry.id;
-    const shown = directed(make("div", "text"));
+    const shown = directed(make("div", "text"), language);
     const more = button("", "more");
     const draw = () => {
       const open = this.#expanded.has(id);
@@ -287,19 +322,23 @@ export class MessageView {
   /**
    * @param {Entry} entry
    * @param {boolean} own
-   * @param {Around["receipt"]} receipt
+   * @param {Around} around
+   * @returns {HTMLElement[]}
    */
-  #time(entry, own, receipt) {
+  #time(entry, own, { timed = true, receipt }) {
     const { words } = this.session;
-    const at = new Date(entry.time);
-    const time = make("time", "", this.clock.format(at));
-    time.setAttribute("datetime", at.toISOString());
-    const line = make("span", "when");
-    if (entry.meta?.incomplete) line.append(make("span", "incomplete", words.messages_incomplete));
-    if (entry.meta?.edited) line.append(make("span", "edited", words.messages_edited));
-    line.append(time);
-    if (own && receipt.state) line.append(this.#tick(entry, receipt));
-    return line;
+    /** @type {HTMLElement[]} */
+    const parts = [];
+    if (entry.meta?.incomplete) parts.push(make("span", "incomplete", words.messages_incomplete));
+    if (entry.meta?.edited) parts.push(make("span", "edited", words.messages_edited));
+    if (timed) {
+      const at = new Date(entry.time);
+      const time = make("time", "", this.clock.format(at));
+      time.setAttribute("datetime", at.toISOString());
+      parts.push(time);
+    }
+    if (own && receipt.state) parts.push(this.#tick(entry, receipt));
+    return parts;
   }
 
   /**
@@ -344,6 +383,7 @@ export class MessageView {
     const line = make("p", "reactions");
     for (const { emoji, count, users, mine } of entry.reactions ?? []) {
       const chip = button("", "reaction");
+      animate(chip, "pops", this.fresh.get(`${entry.id} ${emoji}`));
       chip.append(make("span", "sign", emoji), make("span", "", String(count)));
       chip.setAttribute("aria-pressed", String(mine));
       const names = users.map((each) => (each === user ? words.you : people.nameOf(each))).join(words.messages_and);
@@ -357,12 +397,44 @@ export class MessageView {
 }
 
 /**
+ * Lets an element move in. If it is drawn again meanwhile, it goes on from where it was.
+ *
+ * @param {HTMLElement} moving
+ * @param {"arrives" | "flies" | "pops"} how  a class
+ * @param {number} [since]  when it began, in milliseconds since 1970
+ */
+export function animate(moving, how, since = 0) {
+  const passed = Date.now() - since;
+  if (passed > MOVES_MS) return;
+  moving.classList.add(how);
+  moving.style.animationDelay = `${-passed}ms`;
+}
+
+/**
  * @param {HTMLElement} made
+ * @param {string | null} [language]  null: that of the page
  * @returns {HTMLElement} the same, written from left to right or from right to left as its text
  */
-function directed(made) {
+function directed(made, language = null) {
   made.dir = "auto";
+  if (language !== null) made.lang = language;
   return made;
+}
+
+/**
+ * The language that fonts, line breaks and screen readers need to know.
+ *
+ * @param {string} text
+ * @param {string} page  language of the page
+ * @returns {string | null} null: that of the page; empty: not known
+ */
+function languageOf(text, page) {
+  const start = text.slice(0, LANGUAGE_CHARACTERS);
+  const isChinese = page.startsWith("zh");
+  if (/[\u3040-\u30ff]/.test(start)) return "ja";
+  if (/[\uac00-\ud7af]/.test(start)) return "ko";
+  if (/\p{Script=Han}/u.test(start)) return isChinese ? null : "zh-Hans";
+  return isChinese && /\p{L}/u.test(start) ? "" : null;
 }
 
 /**

@@ -50,6 +50,9 @@ export function summaryOf(entry, words, most = 200) {
   return cut(text.replace(/\s+/g, " "), most);
 }
 
+/** What a change of a group may be of, besides its name, picture and description. */
+const CHANGES = ["open", "history", "invite", "rename", "pin", "bots"];
+
 /**
  * @param {Entry} entry  a recall, or a change of a group
  * @param {Session} session
@@ -68,10 +71,17 @@ export function noticeText(entry, { words, people, user, language }) {
   const names = others.map(inside).join(words.messages_and);
   if (kind === "recall") return say(words.messages_recalled, { name: by });
   if (kind === "pin") return say(words.messages_pinned, { name: by });
+  if (kind === "join" && meta.invited_by) return say(words.messages_joined_by_link, { names: by });
   if (kind === "join") return others.length && from ? say(words.messages_added, { name: by, names }) : say(words.messages_joined, { names: others.length ? others.map(nameOf).join(words.messages_and) : by });
   if (kind === "leave") return others.length ? say(words.messages_removed, { name: by, names }) : say(words.messages_left, { name: by });
   if (meta.change === "create") return say(words.messages_created, { name: by, group: meta.name ?? "" });
   if (meta.change === "rename") return say(words.messages_renamed, { name: by, group: meta.name ?? "" });
+  if (meta.change === "avatar") return say(meta.avatar ? words.messages_avatar_changed : words.messages_avatar_gone, { name: by });
+  if (meta.change === "description") return say(meta.description ? words.messages_described : words.messages_description_gone, { name: by });
+  if (meta.change === "open" || meta.change === "options") {
+    const texts = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${meta[option]}`] ?? "", { name: by }));
+    if (texts.some(Boolean)) return texts.filter(Boolean).join(" · ");
+  }
   if (meta.change === "mute") return say(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name: by, names });
   if (meta.change === "member" && meta.users?.length) {
     const [who] = meta.users;

@@ -23,6 +23,7 @@ from unittest.mock import patch
 import msgspec
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.principal import Need
@@ -36,6 +37,7 @@ from imserver.dialects.protobuf.uplink import ProtobufState
 from imserver.dialects.protobuf.wire import FullProtobufDialect
 from imserver.features.accounts import friends
 from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from imserver.features.bots.parts import bots_of
 from imserver.http.operation import Operation
 from imserver.model import CreateGroup, Event, InviteToGroup, OpenAnswer, Pin, React, Reply, Send, Typing
@@ -44,7 +46,7 @@ from imserver.transport.connection import Connection, Encoding
 from tests.features import DOCUMENTED, ROUTES, sections
 from tests.support import until
 
-from .node_harness import ALL, Harness, config
+from .node_harness import ALL, APPS, Harness, config
 
 TABLE: Final = Path(__file__).with_name("relations.txt")
 APP: Final = "201"
@@ -310,6 +312,10 @@ ROWS: Final[dict[str, Row]] = {
         lambda p: p.post("accounts/find", {"text": accounts_of(p.parts).accounts.known(p.app, p.ann).name}),
         sees=True,
     ),
+    "POST /api/v1/accounts/search": Row(
+        lambda p: p.post("accounts/search", {"text": accounts_of(p.parts).accounts.known(p.app, p.ann).name}),
+        sees=True,
+    ),
     # who reaches Ann
     "POST /user/sendMessage": Row(push, kinds=SESSION),
     "POST /user/sendMessageAll": Row(
@@ -394,11 +400,13 @@ NO_ROW: Final[dict[str, str]] = {
             *("GET /api/v1/messages/sync", "GET /api/v1/messages/marks", "GET /api/v1/bots/commands"),
             *("GET /api/v1/groups/members", "POST /api/v1/groups/leave", "POST /api/v1/groups/remove"),
             *("POST /api/v1/groups/delete", "POST /api/v1/groups/rename", "POST /api/v1/groups/role"),
+            *("POST /api/v1/groups/update", "UpdateGroup"),
             *("POST /api/v1/groups/mute", "POST /api/v1/groups/open", "POST /api/v1/groups/options"),
             *("GET /api/v1/groups/show", "POST /api/v1/groups/join", "GET /group_user/list"),
             *("POST /api/v1/hooks", "GET /api/v1/hooks", "POST /api/v1/hooks/revoke", "POST /hooks/*"),
             *("AskPins", "History", "Conversations", "Search", "Read", "Received", "AskReceipts", "AskMarks"),
             "CountReceipts",
+            *("Arrange", "AskArrangements", "GET /api/v1/inbox", "POST /api/v1/inbox"),
             *(
                 "Sync",
                 "ChatSync",
@@ -501,8 +509,11 @@ def harness() -> Iterator[Harness]:
     of_features = sections(
         accounts={"registration": True, "finds_per_account": many, "finds_per_address": many}
     )
+    searched = AccountsOfApp(AppAccountSettings(search=True))
+    app = APPS[APP]
+    apps = {**APPS, APP: replace(app, of_features=(*app.of_features, searched))}
     with tempfile.TemporaryDirectory() as folder:
-        answer = Harness(config(Path(folder), of_features=of_features))
+        answer = Harness(config(Path(folder), apps=apps, of_features=of_features))
         try:
             yield answer
         finally:

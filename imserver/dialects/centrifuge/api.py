@@ -25,7 +25,7 @@ from imserver import __version__, errors
 from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import MAX_EXPIRES_AT
-from imserver.channels.channels import SERVER_UNSUBSCRIBE, Channels
+from imserver.channels.channels import SERVER_UNSUBSCRIBE, Channels, check_known
 from imserver.channels.client_commands import MAX_PRESENCE, history_since
 from imserver.channels.connections import Connections, Left
 from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused, check_name, encode_tags
@@ -53,7 +53,7 @@ from imserver.http.form import BadBody
 from imserver.http.reply import PROBLEM, BatchAnswers
 from imserver.model import ChannelPart, Event
 from imserver.protocol.forgiving import without_nulls
-from imserver.push.idempotency import IdReused
+from imserver.push.idempotency import IdReused, digest_of
 from imserver.push.push import Publishing
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
@@ -241,7 +241,7 @@ def _publish_each(
         tags=tags,
         with_history=not request.skip_history,
         key=request.idempotency_key,
-        digest=hash((data, tags)),
+        digest=digest_of(data + b"\0" + tags),
     )
     return list(map(_publish_result, found))
 
@@ -346,12 +346,14 @@ def _end(expire_at: int) -> int:
 
 
 def _options(api: CentrifugeApi, app: str, channel: str) -> ChannelSettings:
-    """Raises :class:`ChannelRefused` if no channel can have this name, or if it is that of a user, which has
-    neither history nor presence."""
+    """Raises :class:`ChannelRefused` if the app has no channel of this name, or if it is that of a user,
+    which has neither history nor presence."""
     check_name(channel)
     if channel.startswith("#"):
         raise ChannelRefused("not_available")
-    return api.channels.options(app, channel)
+    options = api.channels.options(app, channel)
+    check_known(options)
+    return options
 
 
 def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dict[str, ClientView]]:
