@@ -64,7 +64,8 @@ export class LoginView {
 
   /** What the app wants; without an answer all is offered, and the server decides. */
   async #load() {
-    this.#root.setAttribute("aria-busy", "true");
+    const view = element("login", HTMLElement);
+    view.setAttribute("aria-busy", "true");
     try {
       const rules = await loadRules(this.app);
       if (JSON.stringify(rules) === JSON.stringify(this.#rules)) return;
@@ -73,7 +74,7 @@ export class LoginView {
     } catch {
       // the next request says what is wrong
     } finally {
-      this.#root.removeAttribute("aria-busy");
+      view.removeAttribute("aria-busy");
     }
   }
 

@@ -87,7 +87,7 @@ window.line = (() => {
 
 def login_form(page: Page) -> Page:
     """Wait for the form: it is drawn again when the page has heard what the app wants."""
-    ready = "return document.querySelector('#login-place')?.ariaBusy !== 'true'"
+    ready = "return document.querySelector('#login').ariaBusy !== 'true'"
     eventually(lambda: page.shown("#identifier") and page.run(ready), what="the login form")
     return page
 
