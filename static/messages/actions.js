@@ -256,7 +256,7 @@ function textOf({ text, data }) {
  * @param {HTMLElement} anchor
  * @param {{ x: number, y: number }} [point]
  */
-function place(menu, anchor, point) {
+export function place(menu, anchor, point) {
   const { left, right, bottom, top } = (anchor.querySelector(".bubble") ?? anchor).getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = menu;
   const isOwn = anchor.closest(".own") !== null;

@@ -16,7 +16,6 @@ import { SavedLogin, Session } from "./session.js";
 /** @typedef {import("./store.js").Conversation} Conversation */
 /** @typedef {import("./conversation.js").ConversationView} ConversationView */
 /** @typedef {import("./login.js").LoginView} LoginView */
-/** @typedef {import("./search.js").Search} Search */
 
 const RETRY_LIST_MS = 3_000;
 const COUNT_AFTER_MS = 4_000;
@@ -36,7 +35,7 @@ class App {
   #conversation = null;
   /** Loads it. @type {Promise<void> | null} */
   #loading = null;
-  /** @type {Search | null} */
+  /** Once it is needed. @type {import("./search.js").Search | null} */
   #search = null;
   /** @type {LoginView | null} */
   #login = null;
@@ -103,7 +102,7 @@ class App {
     this.#loading ??= withModule(import("./conversation.js"), session.words, ({ ConversationView }) => {
       if (session !== this.#session) return;
       this.#conversation = new ConversationView(session, {
-        info: ({ id, group, peer }) => (group ? withModule(import("./group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id)) : peer && withModule(import("./contacts.js"), session.words, ({ openCard }) => openCard(session, peer))),
+        info: (conversation) => this.#showInfo(conversation),
         person: (user) => withModule(import("./contacts.js"), session.words, ({ openCard }) => openCard(session, user)),
         notices: ({ id }) => withModule(import("./notice-settings.js"), session.words, ({ openNotices }) => openNotices(session, id)),
         sent: () => this.#notify((notices) => notices.sent()),
@@ -117,23 +116,11 @@ class App {
   /** The first view is shown: the time has come for what the user may open next. */
   #prepare() {
     whenIdle(async () => {
-      if (this.#session) await Promise.all([this.#loadView(), this.#withSearch(() => {})]);
+      if (this.#session) await this.#loadView();
       if (this.#hasWorker) return;
       this.#hasWorker = true;
       startWorker(this.page.workerUrl, () => toast(this.words.messages_new_version, { label: this.words.messages_reload, act: () => location.reload() }));
     });
-  }
-
-  /** @param {(search: Search) => void} use */
-  #withSearch(use) {
-    return withModule(import("./search.js"), this.words, ({ Search }) => {
-      if (this.#session) use((this.#search ??= new Search(this.#session)));
-    });
-  }
-
-  /** @param {Conversation | null} within  null: in all conversations */
-  #openSearch(within) {
-    return this.#withSearch((search) => search.open(within));
   }
 
   /** @param {(view: LoginView) => void} use */
@@ -240,6 +227,7 @@ class App {
     if (!session) return;
     const known = "user" in target ? session.store.withUser(target.user) : session.store.conversations.get(target.conversation);
     const id = known?.id ?? ("conversation" in target ? target.conversation : 0);
+    if (known && session.inbox.isMarked(known)) session.inbox.change(known, { marked: 0 }).catch(() => {}); // it stays marked
     const isOpen = Boolean(this.#conversation?.open);
     await navigate(id ? `#c/${id}` : `#u/${encodeURIComponent(known?.peer ?? "")}`, isOpen && matchMedia("(width >= 720px)").matches);
     await this.#route("message" in target ? target.message : 0);
@@ -345,11 +333,12 @@ class App {
         this.#countRequests();
       }));
     }
-    element("search-here", HTMLButtonElement).addEventListener("click", () => this.#openSearch(this.#conversation?.open ?? null));
-    element("search", HTMLInputElement).addEventListener("focus", ({ target }) => {
+    element("search-here", HTMLButtonElement).addEventListener("click", () => this.#searchHere());
+    element("search", HTMLInputElement).addEventListener("focus", () => {
       document.body.dataset.searching = "true";
-      if (!this.#search) this.#withSearch(() => target?.dispatchEvent(new Event("input"))); // the user may have typed meanwhile
+      this.#withSearch(() => {});
     });
+    element("palette-open", HTMLButtonElement).addEventListener("click", () => this.#openPalette());
     element("settings", HTMLButtonElement).addEventListener("click", () => this.#openSettings("openSettings"));
     const [language] = document.querySelectorAll("a.language");
     language?.addEventListener("click", () => language instanceof HTMLAnchorElement && (language.hash = location.hash)); // the page shows the same in the other language
@@ -364,6 +353,35 @@ class App {
     this.#list?.focus(left);
   }
 
+  /** @param {Conversation} conversation  shows the group, or the other user */
+  #showInfo({ id, group, peer }) {
+    const session = this.#session;
+    if (session && group) withModule(import("./group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id));
+    else if (session && peer) withModule(import("./contacts.js"), session.words, ({ openCard }) => openCard(session, peer));
+  }
+
+  // --- search -------------------------------------------------------------------------------------------------
+
+  /** @param {(search: import("./search.js").Search) => void} use */
+  #withSearch(use) {
+    const session = this.#session;
+    withModule(import("./search.js"), this.words, ({ Search }) => {
+      if (session && session === this.#session) use((this.#search ??= new Search(session)));
+    });
+  }
+
+  #searchHere() {
+    this.#withSearch((search) => search.open(this.#conversation?.open ?? null));
+  }
+
+  #openPalette() {
+    const session = this.#session;
+    withModule(import("./palette.js"), this.words, ({ openPalette }) => {
+      if (!session || session !== this.#session || document.querySelector("dialog:modal")) return; // the key was pressed twice
+      openPalette(session, { open: this.#conversation?.open ?? null, info: (conversation) => this.#showInfo(conversation), search: () => this.#searchHere() });
+    });
+  }
+
   // --- keyboard -----------------------------------------------------------------------------------------------
 
   /** @param {KeyboardEvent} event */
@@ -371,7 +389,7 @@ class App {
     if (!this.#session || document.querySelector("dialog:modal") || event.defaultPrevented || event.isComposing) return;
     const { key, target } = event;
     const isTyping = target instanceof HTMLInputElement || target instanceof HTMLTextAreaElement;
-    if ((event.ctrlKey || event.metaKey) && key.toLowerCase() === "k") this.#openSearch(event.shiftKey ? this.#conversation?.open ?? null : null);
+    if ((event.ctrlKey || event.metaKey) && key.toLowerCase() === "k") event.shiftKey ? this.#searchHere() : this.#openPalette();
     else if (event.altKey && (key === "ArrowDown" || key === "ArrowUp")) this.#step(key === "ArrowDown" ? 1 : -1);
     else if (key === "?" && !isTyping) this.#openSettings("openShortcuts");
     else if (key === "Escape") this.#escape();
@@ -390,9 +408,9 @@ class App {
   #step(step) {
     const { store } = this.#session ?? {};
     if (!store) return;
-    const sorted = store.sorted;
-    const at = sorted.findIndex((each) => each === this.#conversation?.open);
-    const next = sorted[at < 0 ? 0 : at + step];
+    const { listed } = store.lists;
+    const at = listed.findIndex((each) => each === this.#conversation?.open);
+    const next = listed[at < 0 ? 0 : at + step];
     if (next) this.#session?.open({ conversation: next.id });
   }
 

@@ -75,6 +75,9 @@ export class Composer {
     this.session = session;
     this.events = events;
     const { signal } = this.#ends;
+    session.on("draft", (key) => {
+      if (this.#conversation && !this.#editing && keyOf(this.#conversation) === key) this.#showDraft(this.#conversation);
+    });
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();

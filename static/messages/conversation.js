@@ -75,6 +75,7 @@ export class ConversationView {
   #latest = element("latest", HTMLButtonElement);
   #latestText = element("latest-text", HTMLElement);
   #empty = element("empty", HTMLElement);
+  #start = element("start-card", HTMLElement);
   #retry = element("empty-retry", HTMLButtonElement);
   #name = element("conversation-name", HTMLElement);
   #status = element("conversation-status", HTMLElement);
@@ -224,6 +225,7 @@ export class ConversationView {
     if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || noAnswer(words), true);
     else if (isEmpty) this.#drawEmpty(fill(words.messages_empty, { name: session.store.nameOf(open) }), open.group ? words.messages_empty_group : words.messages_empty_hint);
     this.#empty.hidden = !isEmpty;
+    this.#drawStart(isEmpty && !isMissing && session.people.card(open.peer)?.bot ? open.peer : "");
     this.#drawLatest();
   }
 
@@ -238,6 +240,18 @@ export class ConversationView {
     element("empty-title", HTMLElement).textContent = title;
     element("empty-hint", HTMLElement).textContent = hint;
     this.#retry.hidden = !canRetry;
+  }
+
+  /** @param {string} bot  whose card is shown, because the conversation with it is empty; empty: none */
+  async #drawStart(bot) {
+    if (this.#start.dataset.bot === bot) return;
+    this.#start.dataset.bot = bot;
+    this.#start.hidden = true;
+    if (!bot) return;
+    const parts = await import("./gallery.js").then(({ startCard }) => startCard(this.session, bot)).catch(() => null);
+    if (!parts || this.#start.dataset.bot !== bot) return;
+    this.#start.replaceChildren(...parts);
+    this.#start.hidden = false;
   }
 
   /** Opens the conversation again, after its entries could not be loaded. */
@@ -505,7 +519,7 @@ export class ConversationView {
     if (matchMedia("(any-pointer: coarse)").matches) {
       const rowAt = (/** @type {EventTarget | null} */ target) => {
         const found = this.#selection || this.composer.readOnlyReason ? null : entryAt({ target });
-        return found?.entry.kind === "message" ? { row: found.row, reply: () => this.composer.reply(found.entry) } : null;
+        return found?.entry.kind === "message" ? { row: found.row, right: { sign: "↩", act: () => this.composer.reply(found.entry) } } : null;
       };
       const swipes = import("./swipe.js").catch(() => null); // without it, the menu replies
       swipes.then((module) => module?.onSwipe(this.#log, rowAt, signal));

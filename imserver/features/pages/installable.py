@@ -29,7 +29,7 @@ ENTRY: Final = "static/messages/app.js"
 """The module that the page starts with."""
 _FIRST: Final = (ENTRY, "static/messages/login.js")
 """What the first view is made of: the list of conversations, or the login."""
-_NEXT: Final = ("static/messages/conversation.js", "static/messages/search.js")
+_NEXT: Final = ("static/messages/conversation.js",)
 """What is imported as soon as the first view is shown."""
 LOOK: Final = "static/messages/look.js"
 """The script that runs before the page is drawn."""

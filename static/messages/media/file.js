@@ -38,6 +38,8 @@ const ICONS = {
   next: "M9.5 5.5 16 12l-6.5 6.5",
   more: "M12 5v14M5 12h14",
   less: "M5 12h14",
+  pin: "M9 4.5h6M10 4.5v5.2L7.5 13h9L14 9.7V4.5M12 13v6.5",
+  archive: "M4 5.5h16v3.5H4zM5.5 9v9.5h13V9M9.5 12.5h5",
 };
 
 /**
