@@ -9,9 +9,9 @@ import { loadRules } from "./account-fields.js";
 import { reasonOf } from "./api.js";
 import { shortTimes } from "./conversation-list.js";
 import { loadStyle } from "./form.js";
-import { summaryOf } from "./message-view.js";
 import { button } from "./panel.js";
 import { dateText, isFiltered, parse, withFilter, withoutContent } from "./search-query.js";
+import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */

@@ -85,6 +85,13 @@ window.line = (() => {
 """Chromium does not cut WebSockets when it emulates a network that is away."""
 
 
+def login_form(page: Page) -> Page:
+    """Wait for the form: it is drawn again when the page has heard what the app wants."""
+    ready = "return document.querySelector('#login').ariaBusy !== 'true'"
+    eventually(lambda: page.shown("#identifier") and page.run(ready), what="the login form")
+    return page
+
+
 class Account(User):
     """A user of the messages page."""
 
@@ -95,8 +102,7 @@ class Account(User):
 
     def log_in(self, page: Page) -> Page:
         """Log in on the page."""
-        eventually(lambda: page.shown("#identifier"), what="the login form")
-        page.find("#identifier").send_keys(self.phone)
+        login_form(page).find("#identifier").send_keys(self.phone)
         page.find("#password").send_keys(PASSWORD)
         page.click("#login-submit")
         eventually(lambda: page.state == "online", what="the page is connected")

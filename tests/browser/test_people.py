@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import Account
+from tests.browser.messenger import Account, login_form
 from tests.browser.test_accessibility import DESKTOP, PHONE, violations
 from tests.browser.test_messages import choose, open_page, write_to
 from tests.conftest import StartServer
@@ -48,7 +48,7 @@ def close(page: Page) -> None:
 def register(page: Page, nickname: str) -> str:
     """Create an account with a user name on the page. Returns the user name."""
     name = f"user.{next(NAMES)}"
-    page.click("#login-switch")
+    login_form(page).click("#login-switch")
     for field, text in (("#nickname", nickname), ("#identifier", name), ("#password", PASSWORD)):
         page.find(field).send_keys(text)
     page.click("#login-submit")
@@ -178,7 +178,7 @@ def test_panels_fit_and_have_no_violation(
     ann.befriend(bob)
     cat.post("friends/request", friend=ann.user)
     group = ann.post("groups/create", name="Tea " * 12, members=[bob.user])["group"]
-    page = open_page(pair[0], server, language, size=size, dark=dark)
+    page = login_form(open_page(pair[0], server, language, size=size, dark=dark))
     found = violations(page)
     page.click("#login-switch")
     found += violations(page)
