@@ -5,9 +5,9 @@ import { element, fill, make } from "../text.js";
 import { rowsOf } from "./api.js";
 import { ALL_NAMES, mentionable } from "./entries.js";
 import { withModule } from "./form.js";
-import { summaryOf } from "./message-view.js";
 import { toast } from "./panel.js";
 import { keyOf } from "./store.js";
+import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */

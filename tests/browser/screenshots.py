@@ -51,6 +51,13 @@ PAGES: Final = {
 """View → address, and what is there when it has been drawn."""
 
 
+_CONTEXT_MENU: Final = """
+const row = document.querySelector("[data-conversation]");
+row.focus();
+row.dispatchEvent(new PointerEvent("contextmenu", { bubbles: true, cancelable: true }));
+"""
+
+
 def _open_group(chat: Chat, story: Story) -> None:
     chat.open(story.group)
     eventually(lambda: len(chat.texts) > 3, what="the messages")
@@ -109,6 +116,18 @@ def _search(chat: Chat, story: Story) -> None:
     eventually(lambda: chat.page.texts("#hits li"), what="the hits")
 
 
+def _filters(chat: Chat, story: Story) -> None:
+    chat.named("field", chat.word("messages_search")).click()
+    eventually(lambda: chat.page.shown(".chip"), what="the filters")
+    chat.click(chat.word("messages_has_link"))
+    eventually(lambda: chat.page.texts("#hits .preview"), what="the messages with a link")
+
+
+def _palette(chat: Chat, story: Story) -> None:
+    chat.click(chat.word("messages_palette"))
+    eventually(lambda: chat.page.shown(".palette .hit"), what="the palette")
+
+
 def _offline(chat: Chat, story: Story) -> None:
     _open_group(chat, story)
     chat.cut()
@@ -118,6 +137,18 @@ def _offline(chat: Chat, story: Story) -> None:
 
 def _list(chat: Chat, _: Story) -> None:
     eventually(lambda: chat.page.shown("#conversations .conversation"), what="the conversations")
+
+
+def _conversation_menu(chat: Chat, story: Story) -> None:
+    _list(chat, story)
+    chat.page.run(_CONTEXT_MENU)
+    eventually(lambda: chat.page.shown("[role=menu]"), what="the menu")
+
+
+def _archive(chat: Chat, story: Story) -> None:
+    eventually(lambda: chat.page.shown(".archive"), what="the way to the archive")
+    chat.page.click(".archive")
+    eventually(lambda: chat.page.shown(".archive ~ .people-note"), what="the archived conversations")
 
 
 def _panel(word: str, ready: str) -> Callable[[Chat, Story], None]:
@@ -176,6 +207,8 @@ _bots = _inside(_profile, "#bots", ".bots .person")
 
 VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "list": _list,
+    "conversation-menu": _conversation_menu,
+    "archive": _archive,
     "conversation": _open_group,
     "menu": _open_menu,
     "emoji": _emoji,
@@ -185,6 +218,8 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "album": _album,
     "files": _files,
     "search": _search,
+    "search-filters": _filters,
+    "palette": _palette,
     "contacts": _panel("messages_contacts", "#my-link"),
     "profile": _profile,
     "notify-question": _question,
