@@ -164,6 +164,7 @@ def test_the_page_loads_little_and_what_a_click_opens_later() -> None:
         "avatar-crop",
         "bots",
         "contacts",
+        "conversation-menu",
         "gallery",
         "emoji-picker",
         "finder",
