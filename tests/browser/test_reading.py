@@ -42,7 +42,8 @@ bubble.dispatchEvent(new TouchEvent("touchstart", {{ touches: [touch], bubbles: 
 """A finger stays on a message."""
 
 BESIDE = f"""
-const [bubble, menu] = [{BUBBLE}, document.querySelector(".menu")].map((each) => each.getBoundingClientRect());
+const both = [{BUBBLE}, document.querySelector(".menu")];
+const [bubble, menu] = both.map((each) => each.getBoundingClientRect());
 return menu.top >= bubble.bottom || menu.bottom <= bubble.top;
 """
 
