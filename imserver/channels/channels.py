@@ -35,7 +35,7 @@ from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Reta
 from imserver.cluster.nodes import ToChannel
 from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import RESERVED, Hub, LocalChannel
+from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub, LocalChannel
 from imserver.metrics import Metrics
 from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, ChannelPart, Event, Outcome
 from imserver.sessions.connection_ids import ConnectionTable
@@ -62,7 +62,8 @@ PUBLICATION_BYTES: Final = 100
 INSUFFICIENT: Final = "insufficient state"
 _DEFAULTS: Final = ChannelSettings()
 _OWN: Final = ChannelSettings(subscribe="members")
-"""Of ``user:`` and ``group:`` channels."""
+"""Of ``group:`` channels, and of ``user:`` channels without a row."""
+_USER: Final = USER_CHANNEL.removesuffix(":")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -133,7 +134,8 @@ class Channels:
     def options(self, app: str, channel: str) -> ChannelSettings:
         """The settings of a channel. Never switches."""
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
-            return _OWN
+            row = self.user_row(app) if channel.startswith(USER_CHANNEL) else None
+            return _OWN if row is None else replace(row, subscribe="members")
         tenant = self._settings(app)
         if tenant is None:
             return _DEFAULTS
@@ -142,6 +144,16 @@ class Channels:
             found = rows.get(_namespace(rows, channel), _DEFAULTS)
         names = self.names.get(app) if self.names else None
         return found if names is None else names.options(channel, found)
+
+    def user_row(self, app: str) -> ChannelSettings | None:
+        """The options of the channels of users (``user:<id>``) that an app has set. Never switches."""
+        tenant = self._settings(app)
+        return None if tenant is None else tenant.channels.get(_USER)
+
+    def stores_pushes(self, app: str) -> bool:
+        """Whether pushes to users are publications to channels with a history. Never switches."""
+        row = self.user_row(app)
+        return row is not None and row.has_history and not app.startswith(SYSTEM_PREFIX)
 
     def namespace(self, app: str, channel: str) -> str:
         """The name of a channel's row of settings; ``*`` without one of its own. Never switches."""

@@ -51,12 +51,17 @@ _NO_CLAIMS: Final = ChannelClaims()
 class ChannelAnswers(ABC):
     """How a dialect answers the commands on channels. Its calls never switch, but for :meth:`presence`."""
 
-    personal = False
-    """The server subscribes each client to the channel of its user (``#<user>``) at its login."""
-
     @abstractmethod
     def state_of(self, connection: Connection) -> DialectState:
         """The state of a connection that subscribes."""
+
+    def channel_of(self, connection: Connection, name: str) -> str:
+        """The channel that a client calls ``name``."""
+        return name
+
+    def receives(self, connection: Connection, channel: str) -> bool:
+        """Whether a connection receives what is for a channel without being its member."""
+        return False
 
     @abstractmethod
     def refused(self, refused: ChannelRefused) -> Reply:
@@ -134,8 +139,6 @@ class ChannelCommands:
             self._consent.check_member(connection, channel)
             return _NO_CLAIMS
         if wanted == "nobody" or channel.startswith("#"):
-            if self._is_personal(connection, channel):
-                raise ChannelRefused("exists")  # since its login
             raise ChannelRefused("denied", "only the server subscribes clients to this channel")
         rule = self._logins.rule_of(app)
         if token and rule is not None and (rule.keys or rule.issuers):
@@ -169,9 +172,12 @@ class ChannelCommands:
 
     def subscribe(self, connection: Connection, command: Subscribe, answer: Answer) -> Reply | None:
         """Subscribe to a channel. May switch."""
-        answers, channel = self._of(connection), command.channel
+        answers = self._of(connection)
+        channel = answers.channel_of(connection, command.channel)
         options = self._channels.options(connection.app or "", channel)
         try:
+            if answers.receives(connection, command.channel):
+                raise ChannelRefused("exists")
             claims = self._permit(connection, channel, options, command.token, command.data)
         except ChannelRefused as refused:
             return answers.refused(refused)
@@ -195,14 +201,15 @@ class ChannelCommands:
     def unsubscribe(self, connection: Connection, command: Unsubscribe) -> Reply:
         """End a subscription. Never switches."""
         answers = self._of(connection)
-        self._channels.unsubscribe(connection, command.channel)
-        answers.unsubscribed(connection, command.channel)
-        set_info(connection.dialect_state, command.channel, b"")
+        channel = answers.channel_of(connection, command.channel)
+        self._channels.unsubscribe(connection, channel)
+        answers.unsubscribed(connection, channel)
+        set_info(connection.dialect_state, channel, b"")
         return _OK
 
     def publish(self, connection: Connection, command: Publish) -> Reply:
         """Publish to a channel, if its subscribers may, or the back end consents. May switch."""
-        app, channel = connection.app or "", command.channel
+        app, channel = connection.app or "", self._of(connection).channel_of(connection, command.channel)
         options = self._channels.options(app, channel)
         rule, with_history = options.publish, True
         try:
@@ -230,28 +237,29 @@ class ChannelCommands:
 
     def presence(self, connection: Connection, command: AskPresence) -> Reply:
         """The subscribers of a channel. May switch."""
-        answers, channel = self._of(connection), command.channel
+        answers = self._of(connection)
         try:
-            self.check_presence(connection, channel)
+            channel = self.check_presence(connection, command.channel)
         except ChannelRefused as refused:
             return answers.refused(refused)
         limit = command.limit or MAX_PRESENCE
         page = self._channels.members.page(connection.app or "", channel, command.after, limit)
         return answers.presence(connection.encoding.dialect, command, page)
 
-    def check_presence(self, connection: Connection, channel: str) -> None:
-        """Raise :class:`ChannelRefused` if a client may not see the subscribers of a channel.
-        Never switches.
+    def check_presence(self, connection: Connection, name: str) -> str:
+        """The channel that a client calls ``name``. Raises :class:`ChannelRefused` if the client may not see
+        its subscribers. Never switches.
         """
-        self._check_reader(connection, channel)
+        channel = self._check_reader(connection, name)
         if not self._channels.options(connection.app or "", channel).presence:
             raise ChannelRefused("not_available")
+        return channel
 
     def history(self, connection: Connection, command: AskHistory) -> Reply:
         """Publications of a channel. May switch."""
-        app, channel = connection.app or "", command.channel
+        app = connection.app or ""
         try:
-            self._check_reader(connection, channel)
+            channel = self._check_reader(connection, command.channel)
             if not self._channels.options(app, channel).has_history:
                 raise ChannelRefused("not_available")
             page = history_since(self._channels, app, channel, command.since, command.limit, command.reverse)
@@ -278,18 +286,16 @@ class ChannelCommands:
         if not self._channels.members.has(connection, channel):
             raise ChannelRefused("denied", "the client is not subscribed to the channel")
 
-    def _check_reader(self, connection: Connection, channel: str) -> None:
-        if self._is_personal(connection, channel):  # neither its publications nor its subscribers are kept
+    def _check_reader(self, connection: Connection, name: str) -> str:
+        answers = self._of(connection)
+        if answers.receives(connection, name):  # neither its publications nor its subscribers are stored
             raise ChannelRefused("not_available")
+        channel = answers.channel_of(connection, name)
         self._check_member(connection, channel)
+        return channel
 
     def _of(self, connection: Connection) -> ChannelAnswers:
         return self.answers[connection.encoding.dialect.name]
-
-    def _is_personal(self, connection: Connection, channel: str) -> bool:
-        """Whether a channel is that of the user, and the server has subscribed the client to it."""
-        answers, user = self.answers.get(connection.encoding.dialect.name), connection.user
-        return answers is not None and answers.personal and bool(user) and channel == f"#{user}"
 
 
 def history_since(
