@@ -49,6 +49,8 @@ STORED: Final[Mapping[str, Json]] = {
     "receiptCounts": {"conversation": 1, "ids": [*range(1, 101)]},
     "marks": {"version": 0},
     "typing": {"to": OTHER},
+    "arrange": {"conversation": 1, "draft": {"text": "x" * 16_000}},
+    "arrangements": {"version": 0, "limit": 1_000},
     "search": {"text": "x", "limit": 1_000},
     "streamOpen": {"to": OTHER, "text": _LONG},
     "streamAppend": {"pieces": [{"stream": "x", "piece": number, "text": "x"} for number in range(1, 101)]},

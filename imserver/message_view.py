@@ -86,6 +86,8 @@ def signal_data(signal: Signal) -> bytes:
     """The ``data`` of a signal's frame, as JSON; empty fields are left out."""
     if signal.kind == "hidden":
         return _encode({"ids": signal.ids})
+    if signal.data:
+        return signal.data
     data: dict[str, Any] = {"from": signal.sender}
     for key in ("to", "conversation", "read", "received"):
         if value := getattr(signal, key):

@@ -39,6 +39,8 @@ MAX_TYPES: Final = 20
 """Limit of the types in a request for messages of some types."""
 MAX_HIDDEN: Final = 1000
 """Limit of the ids that one command hides."""
+MAX_DRAFT_BYTES: Final = 16_384
+"""Limit of a draft with its mentions, in bytes of JSON."""
 MAX_WORDS_BYTES: Final = 256
 """Longest text of a search, in bytes of UTF-8."""
 
@@ -221,6 +223,46 @@ class AskMarks(Command, frozen=True, gc=False):
     version: int
 
 
+class DraftMention(Struct, frozen=True):
+    """A name in a draft that mentions a user."""
+
+    name: str
+    user: str
+
+
+class UnsentText(Struct, frozen=True, omit_defaults=True, rename={"reply_to": "replyTo"}):
+    """A text that a user has not sent yet. ``reply_to``: the message that it replies to (0: none)."""
+
+    text: str = ""
+    reply_to: int = 0
+    mentions: tuple[DraftMention, ...] = ()
+
+
+NO_DRAFT: Final = UnsentText()
+
+
+class Arrange(Command, frozen=True, gc=False):
+    """Change what a user keeps about a conversation, for themselves on all devices. None: no change.
+
+    ``pinned``: the conversation with the greatest number comes first. ``archived``, ``marked``: the newest
+    entry at the time when the conversation was archived, or marked as unread. 0 ends each of them, and
+    :data:`NO_DRAFT` removes the draft.
+    """
+
+    conversation: int
+    pinned: int | None = None
+    archived: int | None = None
+    marked: int | None = None
+    draft: UnsentText | None = None
+
+
+class AskArrangements(Command, frozen=True, gc=False):
+    """Request what was changed by :class:`Arrange` after a version: at most ``limit`` conversations."""
+
+    version: int
+    limit: int
+
+
 class Typing(Command, frozen=True, gc=False):
     """The user is typing to the user ``to``, or in a ``conversation``."""
 
@@ -228,14 +270,33 @@ class Typing(Command, frozen=True, gc=False):
     conversation: int = 0
 
 
+class SearchFilter(Struct, frozen=True, gc=False):
+    """What messages of a search have besides their words.
+
+    ``sender`` ``""``: anybody. ``types`` ``()``: see :meth:`imserver.storage.log.search.EntrySearch.find`.
+    ``link``: their words have a link. ``since``, ``until``: they were sent at or after, and before this time,
+    in Unix milliseconds; 0: no bound.
+    """
+
+    sender: str = ""
+    types: tuple[str, ...] = ()
+    link: bool = False
+    since: int = 0
+    until: int = 0
+
+
+NO_FILTER: Final = SearchFilter()
+
+
 class Search(Command, frozen=True, gc=False):
     """Request the messages that contain ``text``, before the id ``before`` (0: the newest), in one
-    conversation or (0) in all that the user may read."""
+    conversation or (0) in all that the user may read. ``text`` may be ``""`` with a ``filter``."""
 
     text: str
     conversation: int
     before: int
     limit: int
+    filter: SearchFilter = NO_FILTER
 
 
 class Hide(Command, frozen=True, gc=False):
@@ -348,6 +409,15 @@ class AskGroupMembers(Command, frozen=True, gc=False):
     group: int
     after: str
     limit: int
+
+
+class UpdateGroup(Command, frozen=True, gc=False):
+    """Change texts of a group; None: unchanged. ``avatar``: URL of its picture."""
+
+    group: int
+    name: str | None = None
+    avatar: str | None = None
+    description: str | None = None
 
 
 class InviteToGroup(Command, frozen=True, gc=False):
@@ -470,7 +540,8 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     ``kind``: ``typing`` (``sender`` is typing to ``to``, or in a ``conversation``), ``receipt`` (``sender``
     has ``read`` or ``received`` a ``conversation`` up to an id), ``hidden`` (``sender`` hid ``ids``),
     ``contact`` (what ``sender`` and ``to`` are to each other has changed), or ``piece`` (of a message of the
-    bot ``sender``, with ``text``; ``channel`` has the stream). In the others ``text`` is empty.
+    bot ``sender``, with ``text``; ``channel`` has the stream). In the others ``text`` is empty. A signal of
+    another kind has its content as JSON in ``data``.
     """
 
     to: str = ""

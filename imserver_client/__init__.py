@@ -31,12 +31,15 @@ from imserver_client.errors import (
 from imserver_client.messages import (
     Annotation,
     AppendedPieces,
+    Arrangement,
+    ArrangementPage,
     BotCommand,
     BotCommandPage,
     Button,
     ClosedAnswer,
     Conversation,
     ConversationPage,
+    DraftMention,
     Entry,
     LogReset,
     Marks,
@@ -53,6 +56,7 @@ from imserver_client.messages import (
     Sent,
     Signal,
     SlashCommand,
+    UnsentText,
 )
 from imserver_client.protocol import (
     ChannelHistory,
@@ -99,6 +103,8 @@ __all__ = [
     "Api",
     "App",
     "AppendedPieces",
+    "Arrangement",
+    "ArrangementPage",
     "AsyncApi",
     "AsyncClient",
     "AsyncMessenger",
@@ -124,6 +130,7 @@ __all__ = [
     "Conversation",
     "ConversationPage",
     "Counts",
+    "DraftMention",
     "Entry",
     "HistoryPage",
     "LogReset",
@@ -169,5 +176,6 @@ __all__ = [
     "Subscriber",
     "SubscriberPage",
     "TextStream",
+    "UnsentText",
     "UserPage",
 ]

@@ -137,6 +137,50 @@ class Entry(Struct, frozen=True, kw_only=True):
             return None
 
 
+class DraftMention(Struct, frozen=True):
+    """A name in a draft that mentions a user."""
+
+    name: str
+    user: str
+
+
+class UnsentText(Struct, frozen=True, omit_defaults=True):
+    """A text that you have not sent yet. ``reply_to``: the message to which it replies (0: none)."""
+
+    text: str = ""
+    reply_to: int = field(default=0, name="replyTo")
+    mentions: tuple[DraftMention, ...] = ()
+
+
+class Arrangement(Struct, frozen=True, kw_only=True):
+    """What you keep about a conversation, on all your devices.
+
+    ``pinned``: the conversation with the greatest number comes first. ``archived``, ``marked``: the newest
+    entry at the time when you archived it, or marked it as unread. 0: you did not. ``version``: the greater
+    one is newer.
+    """
+
+    conversation: int
+    version: int = 0
+    pinned: int = 0
+    archived: int = 0
+    marked: int = 0
+    draft: UnsentText | None = None
+
+    @classmethod
+    def of(cls, data: Any) -> Self | None:
+        """Decode an arrangement; None if it is malformed."""
+        return _converted(data, cls)
+
+
+class ArrangementPage(Struct, frozen=True):
+    """Arrangements in the order of their changes. ``version``: continue after it while there are ``more``."""
+
+    arrangements: tuple[Arrangement, ...]
+    version: int
+    more: bool = field(name="hasMore")
+
+
 SIGNALS: Final = frozenset({"typing", "receipt", "hidden", "contact", "piece"})
 
 

@@ -25,6 +25,8 @@ from imserver_client.messages import (
     SIGNALS,
     Annotation,
     AppendedPieces,
+    Arrangement,
+    ArrangementPage,
     BotCommandPage,
     Button,
     ClosedAnswer,
@@ -38,6 +40,7 @@ from imserver_client.messages import (
     ReceiptPage,
     Sent,
     Signal,
+    UnsentText,
 )
 
 
@@ -198,7 +201,7 @@ class Reply(Struct, frozen=True):
 
 ChannelEvent = Publication | ChannelNotice | StreamUpdate
 ChannelFrame = Publication | ChannelNotice | StreamFrame
-ServerFrame = Push | Entry | Signal | ChannelFrame | Reply
+ServerFrame = Push | Entry | Signal | Arrangement | ChannelFrame | Reply
 
 
 class _Response(Struct):
@@ -265,6 +268,8 @@ class CmdCodec:
             return _channel_frame(read.cmd, response.data)
         if read.cmd in SIGNALS and response.data is not None:  # the answer to the command typing has no data
             return Signal.of(read.cmd, response.data)
+        if read.cmd == "arrangement":
+            return Arrangement.of(response.data)
         return Reply(read.seq, read.cmd, response.code, response.codeMsg, response.data)
 
 
@@ -441,6 +446,28 @@ def hide(ids: Sequence[int]) -> Command[None]:
     return Command("hide", {"ids": list(ids)}, NoneType)
 
 
+def arrange(
+    conversation: int,
+    *,
+    pinned: int | None = None,
+    archived: int | None = None,
+    marked: int | None = None,
+    draft: UnsentText | None = None,
+) -> Command[Arrangement]:
+    """Change what you keep about a conversation, on all your devices; None: no change.
+
+    0 ends each of the numbers, and ``UnsentText()`` removes the draft.
+    """
+    given = {"pinned": pinned, "archived": archived, "marked": marked, "draft": draft}
+    fields = {name: msgspec.to_builtins(value) for name, value in given.items() if value is not None}
+    return Command("arrange", {"conversation": conversation} | fields, Arrangement)
+
+
+def arrangements(version: int = 0, limit: int = 50) -> Command[ArrangementPage]:
+    """Get what you, on any device, have changed with :func:`arrange` since a version."""
+    return Command("arrangements", {"version": version, "limit": limit}, ArrangementPage)
+
+
 def marks(version: int = 0) -> Command[Marks]:
     """Get the marks that you have made since a version."""
     return Command("marks", {"version": version}, Marks)
@@ -483,9 +510,27 @@ def history(
     return Command("history", fields, MessagePage)
 
 
-def search(text: str, conversation: int = 0, before: int = 0, limit: int = 50) -> Command[MessagePage]:
-    """Get the messages that contain ``text``, in one conversation or in all of yours."""
-    fields = {"text": text, "conversation": conversation, "before": before, "limit": limit}
+def search(
+    text: str,
+    conversation: int = 0,
+    before: int = 0,
+    limit: int = 50,
+    *,
+    sender: str = "",
+    types: Sequence[str] = (),
+    link: bool = False,
+    since: int = 0,
+    until: int = 0,
+) -> Command[MessagePage]:
+    """Get the messages that contain ``text``, in one conversation or in all of yours.
+
+    Filters: messages of the ``sender``; of these ``types`` (default: ``text`` if ``text`` or ``link`` is
+    given, else all); with a ``link``; sent at or after ``since`` and before ``until``, in Unix milliseconds.
+    With a filter ``text`` may be empty.
+    """
+    fields: dict[str, Any] = {"text": text, "conversation": conversation, "before": before, "limit": limit}
+    filters = {"from": sender, "types": list(types), "link": link, "since": since, "until": until}
+    fields |= {name: value for name, value in filters.items() if value}
     return Command("search", fields, MessagePage)
 
 

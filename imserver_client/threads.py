@@ -375,6 +375,8 @@ class Messenger(ThreadSession[MessengerEvent]):
     read = _command(protocol.read)
     received = _command(protocol.received)
     hide = _command(protocol.hide)
+    arrange = _command(protocol.arrange)
+    arrangements = _command(protocol.arrangements)
     marks = _command(protocol.marks)
     receipts = _command(protocol.receipts)
     receipt_counts = _command(protocol.receipt_counts)

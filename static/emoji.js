@@ -1,9 +1,10 @@
 // @ts-check
 /** A grid of emoji with one tab stop. The arrow keys, Home and End move the focus; Enter or a click picks an emoji. */
 
-const EMOJI =
+export const EMOJI = (
   "😀 😄 😁 😂 🤣 😊 😉 😍 😘 😋 😎 🤔 🤗 🤩 😏 😴 😅 😇 🙃 🥳 🥺 😢 😭 😤 😡 🤯 😱 😳 🤫 🙄 🤝 👍 👎 👏 🙏 💪 ✌️ 👌 👋 🫡 " +
-  "❤️ 🧡 💛 💚 💙 💜 💔 💯 ✨ 🎉 🎂 🎁 🔥 ⭐ 🌙 ☀️ 🌈 🌸 🍀 🌹 🍵 ☕ 🍺 🍜 🥟 🍉 🐼 🐯 🐶 🐱 🐉 🚀 ⚡ 💡 📌 ✅ ❓ ❗ 🀄 🏮";
+  "❤️ 🧡 💛 💚 💙 💜 💔 💯 ✨ 🎉 🎂 🎁 🔥 ⭐ 🌙 ☀️ 🌈 🌸 🍀 🌹 🍵 ☕ 🍺 🍜 🥟 🍉 🐼 🐯 🐶 🐱 🐉 🚀 ⚡ 💡 📌 ✅ ❓ ❗ 🀄 🏮"
+).split(" ");
 
 /**
  * @param {HTMLElement} grid
@@ -11,7 +12,7 @@ const EMOJI =
  * @returns {{ focus: () => void }}
  */
 export function makeEmojiGrid(grid, onPick) {
-  const buttons = EMOJI.split(" ").map((emoji) => {
+  const buttons = EMOJI.map((emoji) => {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = emoji;

@@ -66,15 +66,23 @@ export function make(tag, classes, ...children) {
 }
 
 /**
+ * @param {string} text
+ * @returns {number} a hash of it, FNV-1a of 32 bits
+ */
+export function hashOf(text) {
+  let hash = 2_166_136_261;
+  for (const character of text) hash = Math.imul(hash ^ (character.codePointAt(0) ?? 0), 16_777_619) >>> 0;
+  return hash;
+}
+
+/**
  * A square with the first character of a name. Its colour depends on the name only.
  *
  * @param {string} name
  * @returns {HTMLElement}
  */
 export function avatar(name) {
-  let hash = 2_166_136_261; // FNV-1a
-  for (const character of name) hash = Math.imul(hash ^ (character.codePointAt(0) ?? 0), 16_777_619) >>> 0;
-  const made = make("span", `avatar hue-${(hash >>> 8) % HUES}`, Array.from(name.trim())[0] ?? "?");
+  const made = make("span", `avatar hue-${(hashOf(name) >>> 8) % HUES}`, Array.from(name.trim())[0] ?? "?");
   made.setAttribute("aria-hidden", "true");
   return made;
 }

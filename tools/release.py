@@ -24,6 +24,8 @@ from uuid import NAMESPACE_URL, uuid5
 
 import click
 
+from tools import emoji
+
 PYTHON_PACKAGES: Final = (".", "imserver_client")
 NPM_PACKAGES: Final = ("sdk/js", "sdk/react")
 CONTAINER_FILES: Final = ("Dockerfile", ".dockerignore", "compose.yaml", "deploy/nginx.conf")
@@ -254,6 +256,8 @@ def bill_of_materials(tree: Path, version: str, epoch: int) -> dict[str, Any]:
     for name in names_of(project["dependencies"]):
         users[name].append(client["bom-ref"])
     components[client["name"]] = client
+    components[emoji.PACKAGE] = component("npm", emoji.PACKAGE, emoji.VERSION, "data")
+    users[emoji.PACKAGE] = [server["bom-ref"]]
     for name in direct:
         users.setdefault(name, []).append(server["bom-ref"])
     depends: dict[str, list[str]] = {each["bom-ref"]: [] for each in (server, *components.values())}

@@ -72,6 +72,15 @@ LOGIN_NOTICES: Final = Rate(
     "an eighth of limits.outbox_bytes per second",
     "1008",
 )
+SEARCH_MILLISECONDS: Final = 15_000
+"""The time that the searches of one user may take in a minute."""
+SEARCH_TIME: Final = Rate(
+    "search_time",
+    "milliseconds of searches of messages",
+    "user",
+    f"{SEARCH_MILLISECONDS} a minute",
+    "1008, over HTTP 429",
+)
 REQUESTS: Final = Rate("requests", "requests", "key", "api.requests_per_second", "429")
 
 RATES: Final = (
@@ -82,6 +91,7 @@ RATES: Final = (
     PUBLICATIONS,
     NOTICES,
     LOGIN_NOTICES,
+    SEARCH_TIME,
     REQUESTS,
 )
 """The rows of the core."""

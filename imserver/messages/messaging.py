@@ -3,9 +3,8 @@ stored messages, and what they share with the HTTP API."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -17,7 +16,7 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.observer import Observer
-from imserver.auth.rates import SenderRates
+from imserver.auth.rates import SEARCH_MILLISECONDS, SEARCH_TIME, Buckets, SenderRates, TooManyRequests
 from imserver.auth.reviews import ReviewDecision, Reviews, facts_of
 from imserver.channels.channels import Channels
 from imserver.channels.open_streams import OpenStreams
@@ -35,6 +34,7 @@ from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubs
 from imserver.messages.receipts import MarksView, Receipts
 from imserver.metrics import Metrics
 from imserver.model import (
+    NO_FILTER,
     Ack,
     Answer,
     Conversations,
@@ -45,6 +45,7 @@ from imserver.model import (
     Reply,
     Resume,
     Search,
+    SearchFilter,
     Send,
     Sync,
 )
@@ -88,6 +89,7 @@ vain, and over HTTP each of them takes one of ``limits.http_requests``."""
 _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
 _REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
 _OK: Final = Reply(errors.REPLY_OK)
+_TOO_MANY: Final[dict[type[Exception], int]] = {TooManyRequests: errors.REPLY_NOT_STORED}
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -294,6 +296,7 @@ class ConversationView(Struct, omit_defaults=True):
     position: int = field(default=0, name="place")
     """The id to page on from, if it is not that of ``last``, which is the newest entry that is not hidden."""
     mentions: int = 0
+    avatar: str = ""
 
 
 class ConversationPage(Struct):
@@ -315,6 +318,7 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
     if last is None or last.id != summary.position:
         view.position = summary.position
     view.mentions = summary.mentions
+    view.avatar = known.avatar
     return view
 
 
@@ -384,13 +388,14 @@ def _forwarded(stored: MessageLog, app: str, user: str, command: Send) -> Send |
 
 
 class MessageSearch:
-    """Searches for texts. Owner of the turns: few searches run at a time, so that the database has time for
-    everything else."""
+    """Searches of messages. Owner of the turns: few searches run at a time, so that the database has time for
+    everything else. Each user pays for the time that their searches take."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
         self._waiting = 0
+        self._time = Buckets(SEARCH_TIME, SEARCH_MILLISECONDS, 60.0)
 
     def search(
         self,
@@ -400,16 +405,20 @@ class MessageSearch:
         conversation: int,
         before: int,
         limit: int,
-        types: Sequence[str] = (),
+        filter: SearchFilter = NO_FILTER,
     ) -> tuple[list[Entry], int]:
         """As many of the newest results as fit on a page; see
-        :meth:`imserver.storage.log.search.EntrySearch.find`. Raises StorageUnavailable.
+        :meth:`imserver.storage.log.search.EntrySearch.find`. Raises StorageUnavailable, and TooManyRequests
+        if the user has used up their time.
         """
+        self._time.require((app, user))
         self._take_turn()
+        began = monotonic()
         try:
-            found, upto = self._store.log().search.find(app, user, text, conversation, before, limit, types)
+            found, upto = self._store.log().search.find(app, user, text, conversation, before, limit, filter)
         finally:
             self._turns.release()
+            self._time.charge((app, user), int((monotonic() - began) * 1000))
         entries, is_cut = newest_page(found, False)
         return entries, entries[0].id if is_cut else upto
 
@@ -451,9 +460,9 @@ class MessageCommands:
             Send: CommandRow(self.send, answers=True),
             Sync: CommandRow(self.sync, answers=True),
             Ack: CommandRow(self.ack),
-            History: CommandRow(self.history),
+            History: CommandRow(self.history, refusals=_TOO_MANY),
             Conversations: CommandRow(self.conversations),
-            Search: CommandRow(self.search),
+            Search: CommandRow(self.search, refusals=_TOO_MANY),
         }
 
     # --- sending --------------------------------------------------------------------------------------------
@@ -525,7 +534,9 @@ class MessageCommands:
         stored = self._store.log()
         conversation, before, limit = command.conversation, command.before, command.limit
         if command.types:
-            entries, before = self._searches.search(app, user, "", conversation, before, limit, command.types)
+            entries, before = self._searches.search(
+                app, user, "", conversation, before, limit, SearchFilter(types=command.types)
+            )
             return Reply(errors.REPLY_OK, _search_page(entries, before))
         if command.after >= 0:
             read = stored.entries.history(app, user, conversation, before, limit, command.after)
@@ -545,7 +556,12 @@ class MessageCommands:
     def search(self, connection: Connection, command: Search) -> Reply:
         """Search in what the user may read. Switches."""
         entries, before = self._searches.search(
-            *app_and_user(connection), command.text, command.conversation, command.before, command.limit
+            *app_and_user(connection),
+            command.text,
+            command.conversation,
+            command.before,
+            command.limit,
+            command.filter,
         )
         return Reply(errors.REPLY_OK, _search_page(entries, before))
 

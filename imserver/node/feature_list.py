@@ -36,6 +36,7 @@ FEATURES: Final = (
     "imserver.features.oauth",
     "imserver.features.uploads",
     "imserver.features.notifications",
+    "imserver.features.inbox",
 )
 """Packages. Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects
 whose parameter (``chosen_by``) a client names serves it."""
@@ -69,6 +70,7 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "oauth": ("apps.*.oauth",),
     "uploads": ("uploads",),
     "notifications": ("notifications", "apps.*.notify"),
+    "inbox": ("inbox",),
 }
 """Name of a feature → its sections, its keys in sections that others have, too, its keys in the settings of
 an app (``apps.*.key``). By them a node without the feature refuses its settings, and need not import it. Some

@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from hashlib import blake2b
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeVar, overload
 
@@ -52,10 +53,16 @@ _PURGE_IDS: Final = 64
 _ENTRY_BYTES: Final = 150
 _DIGEST_BYTES: Final = 8
 _pack_digest: Final = struct.Struct(">q").pack
+_unpack_digest: Final = struct.Struct(">q").unpack
 
 
 class IdReused(ImserverError):
     """The id was used before for a different request."""
+
+
+def digest_of(content: bytes) -> int:
+    """The digest of the content of a request, which is the same on all nodes."""
+    return int.from_bytes(blake2b(content, digest_size=_DIGEST_BYTES).digest(), signed=True)
 
 
 class Waiting(Struct, frozen=True):
@@ -94,9 +101,10 @@ class Idempotency:
     a request always is unique within its app. ``registry``: of a cluster node. Repeats on this node are found
     in its own memory first. While the registry does not answer, claims count on this node only.
 
-    The node that carried out a request remembers its result for a while. Other nodes know only that it was
-    accepted. Results are stored in two generations: when the younger one is full, it becomes the older one,
-    and the previous older one is dropped. Owner: the node. :meth:`settle` never switches.
+    The node that carried out a request remembers its result for a while. Other nodes find those of
+    :meth:`carry_out_each` in the registry; of other requests they know only that they were accepted. Results
+    are stored in two generations: when the younger one is full, it becomes the older one, and the previous
+    older one is dropped. Owner: the node. :meth:`settle` never switches.
     """
 
     def __init__(
@@ -167,10 +175,13 @@ class Idempotency:
             return key
         return None if digest is None else self._first(key, digest)
 
-    def settle(self, key: int, accepted: bool, digest: int = 0, result: bytes = b"") -> None:
+    def settle(
+        self, key: int, accepted: bool, digest: int = 0, result: bytes = b"", for_all: bool = False
+    ) -> None:
         """End a claim. The id is remembered if something was ``accepted``; otherwise it may be claimed again.
 
-        ``digest`` and ``result`` of a request are remembered with its id.
+        ``digest`` (see :func:`digest_of`) and ``result`` of a request are remembered with its id, with
+        ``for_all`` on all nodes.
         """
         if not key:
             return
@@ -194,7 +205,8 @@ class Idempotency:
                     self._older, self._firsts, self._first_bytes = self._firsts, {}, 0
         if id_claim is not None:
             if id_claim.claim is not None and self.registry is not None:
-                self.registry.settle(id_claim.claim, accepted)
+                entry = _pack_digest(digest) + result if result and for_all else b""
+                self.registry.settle(id_claim.claim, accepted, entry)
             if id_claim.settled is not None:
                 id_claim.settled.set()
 
@@ -251,14 +263,23 @@ class Idempotency:
         except BaseException:
             self.release(claims)
             raise
+        repeats: list[tuple[int, int]] = []
         for (index, key), claim in zip(shared, answers, strict=False):
             if claim.state == "mine":
                 self._hold(key).claim = claim
-                continue
-            self.settle(key, claim.state == "repeat")
-            claims[index] = WAITING
-            if claim.state == "repeat":
-                claims[index] = None if digests is None else self._first(key, digests[index])
+            elif claim.state == "repeat":
+                repeats.append((index, key))
+            else:
+                self.settle(key, False)
+                claims[index] = WAITING
+        try:
+            requests = [] if digests is None else [ids[index] for index, _ in repeats]
+            self._settle_repeats(self.registry, app, [key for _, key in repeats], requests)
+        except BaseException:
+            self.release([claim for claim in claims if isinstance(claim, int) and claim in self._pending])
+            raise
+        for index, key in repeats:
+            claims[index] = None if digests is None else self._first(key, digests[index])
         return claims
 
     def release(self, claims: Sequence[object]) -> None:
@@ -296,7 +317,8 @@ class Idempotency:
                 try:
                     results[index], outcomes, result = carry_out(index, None)
                 finally:
-                    self.settle(claim, not ACCEPTED.isdisjoint(outcomes), requests[index][1], result)
+                    accepted = not ACCEPTED.isdisjoint(outcomes)
+                    self.settle(claim, accepted, requests[index][1], result, for_all=True)
 
         left = enumerate(claims)
         try:
@@ -394,6 +416,22 @@ class Idempotency:
                     break
                 gevent.sleep(LOOK_SECONDS)
         finally:
-            if state != "mine":
-                self.settle(key, state == "repeat")
+            if state not in ("mine", "repeat"):
+                self.settle(key, False)
+        if state == "repeat":
+            self._settle_repeats(registry, app, [key], [] if digest is None else [id])
         return state == "mine"
+
+    def _settle_repeats(
+        self, registry: RedisRegistry, app: str, keys: Sequence[int], requests: Sequence[str]
+    ) -> None:
+        """Settle claims whose ids were accepted in the cluster. Switches if there are ids of ``requests``,
+        whose results it reads."""
+        entries = [b""] * len(keys)
+        try:
+            if requests:
+                entries = registry.results([self.name(app, id, 0) for id in requests])
+        finally:
+            for key, entry in zip(keys, entries, strict=True):
+                (digest,) = _unpack_digest(entry[:_DIGEST_BYTES]) if entry else (0,)
+                self.settle(key, True, digest, entry[_DIGEST_BYTES:])

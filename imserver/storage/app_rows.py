@@ -52,6 +52,7 @@ TABLES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "notify_conversation": (_APP, ("app", "member", "conversation")),
     "notify_due": (_APP, ("app", "member", "conversation")),
     "notify_delivery": (_APP, ("id",)),
+    "arrangement": (_APP, ("app", "member", "conversation")),
     "upload": (_APP, ("id",)),
     "upload_usage": (_APP, ("app", '"user"')),
     "ban": (_APP, ("app", "member")),
@@ -69,6 +70,7 @@ OF_USERS: Final[dict[str, tuple[str, ...]]] = {
     "notify_conversation": ("DELETE FROM notify_conversation WHERE app = %s AND member = %s",),
     "notify_due": ("DELETE FROM notify_due WHERE app = %s AND member = %s",),
     "notify_delivery": ("DELETE FROM notify_delivery WHERE app = %s AND member = %s",),
+    "arrangement": ("DELETE FROM arrangement WHERE app = %s AND member = %s",),
     "upload": (
         'DELETE FROM upload WHERE app = %s AND "user" = %s',
         # With the total of the app, which the next upload counts anew.

@@ -28,7 +28,7 @@ const NAMED_USERS = 10;
 /** Code in `state` when the catch-up fails. It is local: no server sends it. */
 const CATCH_UP_FAILED = 3000;
 /** Events that are not stored. */
-const SIGNALS = ["typing", "receipt", "hidden", "contact", "piece"];
+const SIGNALS = ["typing", "receipt", "hidden", "contact", "piece", "arrangement"];
 /** Close code after a message that is larger than the server allows. */
 const TOO_LARGE = 1009;
 /** Answer code when the database does not answer. The request is retried. */
@@ -53,6 +53,18 @@ const NOT_STORED = 1008;
  *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text
  * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
+ */
+
+/**
+ * @typedef {object} SearchPage
+ * @property {number} [conversation]  missing: all of the user
+ * @property {string} [from]          only messages of this user
+ * @property {string[]} [types]       only of these types; missing: `text` if `text` or `link` is given, else all
+ * @property {boolean} [link]         only with a link
+ * @property {number} [since]         only sent at this time or later, milliseconds since 1970
+ * @property {number} [until]         only sent before this time
+ * @property {number} [before]        of the page before
+ * @property {number} [limit]
  */
 
 /** @typedef {{ text: string, value: string }} Button */
@@ -157,7 +169,28 @@ const NOT_STORED = 1008;
 
 /** @typedef {{ from: string, to: string }} Contact  `from` has become something else to us: a friend, or somebody who asks to be one */
 
-/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece }} MessengerEvents */
+/**
+ * A text that is not sent yet.
+ *
+ * @typedef {object} Draft
+ * @property {string} [text]
+ * @property {number} [replyTo]
+ * @property {{ name: string, user: string }[]} [mentions]  names in the text
+ */
+
+/**
+ * What we keep about a conversation, on all our devices.
+ *
+ * @typedef {object} Arrangement
+ * @property {number} conversation
+ * @property {number} version       the greater one is newer
+ * @property {number} pinned        the conversation with the greatest number comes first; 0: not pinned
+ * @property {number} archived      id of the newest entry when we archived it: it comes back with a newer one, unless it is muted; 0: not archived
+ * @property {number} marked        id of the newest entry when we marked it as unread: until we read a newer one; 0: no mark
+ * @property {Draft} [draft]
+ */
+
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement }} MessengerEvents */
 
 /**
  * @typedef {object} Pending         a request without an answer
@@ -175,6 +208,7 @@ const NOT_STORED = 1008;
  * - `entry` ({@link Entry}): each entry once, in order.
  * - `anew`: the server has deleted the entries after the cursor. Delete your entries; all that the server still has follow.
  * - `typing`, `receipt`, `hidden`, `contact` and `piece`: signals that are not stored.
+ * - `arrangement` ({@link Arrangement}): another device of ours has changed one.
  *
  * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
  *
@@ -415,6 +449,28 @@ export class Messenger extends ImClient {
   }
 
   /**
+   * Changes what we keep about a conversation, on all our devices. 0 ends a pin, an archived state or a mark, and `{}` removes the draft.
+   *
+   * @param {number} conversation
+   * @param {{ pinned?: number, archived?: number, marked?: number, draft?: Draft }} change
+   * @returns {Promise<Arrangement>}
+   */
+  arrange(conversation, change) {
+    return this.#sendUntilAnswered("arrange", { conversation, ...change });
+  }
+
+  /**
+   * What any of our devices has changed with {@link Messenger#arrange} since a version.
+   *
+   * @param {number} [version]
+   * @param {number} [limit]
+   * @returns {Promise<{ arrangements: Arrangement[], version: number, hasMore: boolean }>}  `version`: continue after it
+   */
+  arrangements(version = 0, limit = PAGE) {
+    return this.#sendUntilAnswered("arrangements", { version, limit });
+  }
+
+  /**
    * The read positions and hidden entries that any of our devices has stored since a version.
    *
    * @param {number} [version]
@@ -468,10 +524,10 @@ export class Messenger extends ImClient {
   }
 
   /**
-   * Messages that contain `text`.
+   * Messages that contain `text`. With a filter `text` may be empty.
    *
    * @param {string} text
-   * @param {{ conversation?: number, before?: number, limit?: number }} [page]
+   * @param {SearchPage} [page]
    * @returns {Promise<{ messages: Entry[], hasMore: boolean, before: number }>}
    */
   search(text, page = {}) {

@@ -1,13 +1,10 @@
 // @ts-check
 /** What the user can do with a message: the menu of a row, and the functions behind it. */
 
-import { makeEmojiGrid } from "../emoji.js";
 import { element, make } from "../text.js";
 import { reasonOf } from "./api.js";
-import { attempt, redraw, withModule } from "./form.js";
-import { summaryOf } from "./message-view.js";
+import { attempt, withModule } from "./form.js";
 import { button, confirm, openDialog, toast } from "./panel.js";
-import { keyOf } from "./store.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
@@ -20,6 +17,7 @@ const EDGE_PX = 8;
  * @typedef {object} Composing
  * @property {(entry: Entry) => void} reply
  * @property {(entry: Entry) => void} edit
+ * @property {(entry: Entry) => void} select  and others
  * @property {(id: number) => boolean} isPinned
  * @property {() => boolean} membersPin  whether every member of the open group may pin
  */
@@ -142,35 +140,7 @@ export class MessageActions {
 
   /** @param {Entry} entry */
   forward(entry) {
-    const { words, store, outbox, people } = this.session;
-    const filter = /** @type {HTMLInputElement} */ (make("input", "search-field"));
-    Object.assign(filter, { type: "search", placeholder: words.messages_filter, ariaLabel: words.messages_filter });
-    const list = make("ul", "choices");
-    const dialog = openDialog(words.messages_forward_to, make("div", "chooser", make("p", "muted one-line", summaryOf(entry, words)), filter, list));
-    let drawn = "";
-    const draw = () => {
-      const wanted = filter.value.trim().toLowerCase();
-      const found = store.sorted.filter((each) => (each.group || each.peer) && store.nameOf(each).toLowerCase().includes(wanted)).slice(0, 50);
-      const version = JSON.stringify(found.map((each) => [keyOf(each), store.nameOf(each), people.card(each.peer)]));
-      if (version === drawn) return; // a button that is being clicked must stay
-      drawn = version;
-      redraw(list, found.map((each) => {
-        const choice = button("", "choice");
-        choice.dataset.key = keyOf(each);
-        choice.append(each.group ? make("span", "avatar group", "#") : people.avatar(each.peer), make("bdi", "", store.nameOf(each)));
-        choice.addEventListener("click", () => {
-          dialog.close();
-          outbox.add(each, { type: entry.type, text: entry.text, data: entry.data, forward: entry.meta?.forwarded ?? { from: entry.from, id: entry.id } });
-          this.session.open(each.id ? { conversation: each.id } : { user: each.peer });
-        });
-        return make("li", "", choice);
-      }));
-    };
-    filter.addEventListener("input", draw);
-    const ends = [this.session.on("changed", draw), this.session.on("people", draw)]; // a new conversation is listed after its first message
-    dialog.closed.then(() => ends.forEach((end) => end()));
-    draw();
-    filter.focus();
+    withModule(import("./forward.js"), this.session.words, ({ openForward }) => void openForward(this.session, [entry]));
   }
 
   /**
@@ -188,7 +158,7 @@ export class MessageActions {
     const rows = [[words.messages_reply, () => this.composing.reply(entry)]];
     if (own && text && !entry.meta?.forwarded) rows.push([words.messages_edit, () => this.composing.edit(entry)]);
     if (text) rows.push([words.messages_copy, () => this.copy(entry)]);
-    rows.push([words.messages_forward, () => this.forward(entry)]);
+    rows.push([words.messages_forward, () => this.forward(entry)], [words.messages_select, () => this.composing.select(entry)]);
     if (own && conversation.group) rows.push([words.messages_readers, () => this.readers(entry)]);
     if (mayPin) rows.push([isPinned ? words.messages_unpin : words.messages_pin, () => this.pin(entry, isPinned)]);
     if (own) rows.push([words.messages_recall, () => this.recall(entry), true]);
@@ -215,12 +185,14 @@ export class MessageActions {
     more.setAttribute("aria-label", this.session.words.messages_more_emoji);
     more.addEventListener("click", () => {
       this.close();
-      const grid = make("div", "emoji");
-      const dialog = openDialog(this.session.words.messages_react, grid);
-      makeEmojiGrid(grid, (emoji) => {
-        dialog.close();
-        this.react(entry, emoji, mine.has(emoji));
-      }).focus();
+      withModule(import("./emoji-picker.js"), this.session.words, async ({ makePicker }) => {
+        const grid = make("div", "emoji");
+        const dialog = openDialog(this.session.words.messages_react, grid);
+        (await makePicker(grid, this.session, (emoji) => {
+          dialog.close();
+          this.react(entry, emoji, mine.has(emoji));
+        })).open();
+      });
     });
     line.append(more);
     return line;

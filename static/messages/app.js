@@ -10,7 +10,7 @@ import { withModule } from "./form.js";
 import { startWorker } from "./installable.js";
 import { followInvitation, invitationCode } from "./invitations.js";
 import { LoginView } from "./login.js";
-import { navigate, openDialog, startPanels, toast } from "./panel.js";
+import { closeLayers, navigate, startPanels, toast } from "./panel.js";
 import { Search } from "./search.js";
 import { SavedLogin, Session } from "./session.js";
 
@@ -297,8 +297,9 @@ class App {
     }
     element("search-here", HTMLButtonElement).addEventListener("click", () => this.#search?.open(this.#conversation?.open ?? null));
     element("search", HTMLInputElement).addEventListener("focus", () => void (document.body.dataset.searching = "true"));
-    element("shortcuts", HTMLButtonElement).addEventListener("click", () => this.#showShortcuts());
-    for (const each of document.querySelectorAll("a.language")) each.addEventListener("click", () => each instanceof HTMLAnchorElement && (each.hash = location.hash)); // the page shows the same in the other language
+    element("settings", HTMLButtonElement).addEventListener("click", () => this.#openSettings("openSettings"));
+    const [language] = document.querySelectorAll("a.language");
+    language?.addEventListener("click", () => language instanceof HTMLAnchorElement && (language.hash = location.hash)); // the page shows the same in the other language
     addEventListener("keydown", (event) => this.#onKey(event));
   }
 
@@ -314,12 +315,12 @@ class App {
 
   /** @param {KeyboardEvent} event */
   #onKey(event) {
-    if (!this.#session || document.querySelector("dialog[open]") || event.defaultPrevented || event.isComposing) return;
+    if (!this.#session || document.querySelector("dialog:modal") || event.defaultPrevented || event.isComposing) return;
     const { key, target } = event;
     const isTyping = target instanceof HTMLInputElement || target instanceof HTMLTextAreaElement;
     if ((event.ctrlKey || event.metaKey) && key.toLowerCase() === "k") this.#search?.open(event.shiftKey ? this.#conversation?.open ?? null : null);
     else if (event.altKey && (key === "ArrowDown" || key === "ArrowUp")) this.#step(key === "ArrowDown" ? 1 : -1);
-    else if (key === "?" && !isTyping) this.#showShortcuts();
+    else if (key === "?" && !isTyping) this.#openSettings("openShortcuts");
     else if (key === "Escape") this.#escape();
     else return;
     event.preventDefault();
@@ -327,7 +328,7 @@ class App {
 
   #escape() {
     const { activeElement } = document;
-    if (this.#conversation?.cancel()) return;
+    if (this.#conversation?.cancel() || closeLayers()) return;
     if (element("log", HTMLElement).contains(activeElement)) return element("message", HTMLElement).focus();
     if (this.#conversation?.open) this.#back();
   }
@@ -342,17 +343,9 @@ class App {
     if (next) this.#session?.open({ conversation: next.id });
   }
 
-  #showShortcuts() {
-    const { words } = this;
-    const rows = [
-      ["Ctrl K", words.messages_key_search], ["Ctrl ⇧ K", words.messages_key_search_here], ["Alt ↑ ↓", words.messages_key_step],
-      ["↑", words.messages_key_edit], ["⇧ Tab, ↑ ↓", words.messages_key_move], ["Enter", words.messages_key_menu], ["R", words.messages_reply],
-      ["⇧ Enter", words.messages_key_line], ["@", words.messages_key_mention], ["/", words.messages_key_command], ["Esc", words.messages_key_escape], ["?", words.messages_key_help],
-    ];
-    const list = make("dl", "shortcuts");
-    for (const [keys, meaning] of rows) list.append(make("dt", "", make("kbd", "", keys)), make("dd", "", meaning));
-    const formats = make("p", "muted", words.messages_formats);
-    openDialog(words.messages_shortcuts, make("div", "", list, formats));
+  /** @param {"openSettings" | "openShortcuts"} which */
+  #openSettings(which) {
+    withModule(import("./settings.js"), this.words, (settings) => this.#session && settings[which](this.#session));
   }
 }
 

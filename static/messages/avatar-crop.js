@@ -1,8 +1,15 @@
 // @ts-check
-/** Cuts a square out of a picture for an avatar. The user moves and zooms the picture in a square window. */
+/**
+ * The picture of an account or a group: the user chooses a file, and cuts a square out of it. They move and zoom the picture in a
+ * square window.
+ */
 
 import { make } from "../text.js";
+import { ApiError } from "./api.js";
+import { attempt, input, show } from "./form.js";
 import { button, openDialog } from "./panel.js";
+
+/** @typedef {import("./session.js").Session} Session */
 
 /** Width and height of the window on the screen, and of the result, in pixels. */
 const WINDOW = 288;
@@ -12,6 +19,7 @@ const MAX_ZOOM = 8;
 const KEY_STEP = 16;
 const KEY_ZOOM = 1.15;
 const WHEEL_ZOOM = 0.002;
+const UPLOAD_MS = 60_000;
 
 /** @typedef {{ width: number, height: number }} Size */
 
@@ -230,4 +238,67 @@ class CropView {
     context.imageSmoothingQuality = "high";
     context.drawImage(this.picture, x, y, size, size, 0, 0, canvas.width, canvas.height);
   }
+}
+
+/**
+ * Buttons that change and remove a picture.
+ *
+ * @param {Session} session
+ * @param {string} present  address of the picture; empty: none
+ * @param {HTMLElement} note  shows why it has failed
+ * @param {(url: string) => Promise<unknown>} change  stores the address of the new picture; empty: none
+ * @returns {HTMLElement}
+ */
+export function pictureButtons(session, present, note, change) {
+  const { words } = session;
+  const file = input({ type: "file", accept: "image/*" });
+  file.className = "heard";
+  file.id = "avatar-file";
+  file.setAttribute("aria-label", words.messages_avatar_choose);
+  file.tabIndex = -1;
+  const choose = button(words.messages_avatar_choose);
+  choose.dataset.key = "avatar";
+  choose.addEventListener("click", () => file.click());
+  file.addEventListener("change", async () => {
+    const [picture] = file.files ?? [];
+    file.value = "";
+    if (!picture) return;
+    await attempt(choose, note, words, async () => {
+      const cut = await cropAvatar(picture, words).catch(() => {
+        show(note, words.messages_avatar_unreadable);
+        return null;
+      });
+      if (cut) await change(await upload(session, cut));
+    });
+  });
+  const buttons = make("p", "card-actions", file, choose);
+  if (present) {
+    const remove = button(words.messages_avatar_remove, "link");
+    remove.dataset.key = "avatar-remove";
+    remove.addEventListener("click", () => attempt(remove, note, words, () => change("")));
+    buttons.append(remove);
+  }
+  return buttons;
+}
+
+/**
+ * @param {Session} session
+ * @param {Blob} picture
+ * @returns {Promise<string>} its address. Rejected with ApiError.
+ */
+async function upload({ app, user, token }, picture) {
+  const query = new URLSearchParams({ app, user, name: "avatar.jpg", kind: "picture" });
+  /** @type {Response} */
+  let response;
+  let answer;
+  try {
+    response = await fetch(`/api/v1/uploads?${query}`, {
+      method: "POST", body: picture, headers: { Authorization: `Bearer ${token}` }, credentials: "omit", signal: AbortSignal.timeout(UPLOAD_MS),
+    });
+    answer = await response.json();
+  } catch (error) {
+    throw new ApiError("no_answer", String(error));
+  }
+  if (!response.ok) throw new ApiError(String(answer.code), String(answer.message));
+  return answer.url;
 }

@@ -186,7 +186,7 @@ export function openGroups(session, bot) {
   const { words, store } = session;
   const rows = store.sorted.filter(({ group }) => group).map((each) => {
     const choice = button("", "choice");
-    choice.append(make("span", "avatar group", "#"), make("bdi", "", store.nameOf(each)));
+    choice.append(session.people.face(each), make("bdi", "", store.nameOf(each)));
     choice.addEventListener("click", () => attempt(choice, null, words, async () => {
       await session.api("POST", "groups/invite", { group: String(each.id), members: [bot] });
       session.open({ conversation: each.id });

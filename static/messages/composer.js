@@ -1,10 +1,10 @@
 // @ts-check
 /** The text box: drafts, replies, edits, mentions and emoji. It never loses a text: what cannot be sent waits in the outbox. */
 
-import { makeEmojiGrid } from "../emoji.js";
 import { element, fill, make } from "../text.js";
 import { rowsOf } from "./api.js";
 import { ALL_NAMES, mentionable } from "./entries.js";
+import { withModule } from "./form.js";
 import { summaryOf } from "./message-view.js";
 import { toast } from "./panel.js";
 import { keyOf } from "./store.js";
@@ -17,7 +17,6 @@ const WARN_LEFT = 400;
 const TYPING_EACH_MS = 3_000;
 const MOST_NAMES = 8;
 const MEMBERS_PAGE = 500;
-const COUNT_AFTER_MS = 1_000;
 const MUTE_CHECK_MS = 5_000;
 const MOST_COMMANDS = 50;
 const MENTION = /(?:^|[\s(（])@([^\s@]{0,32})$/u;
@@ -46,12 +45,6 @@ export class Composer {
   #editing = null;
   /** Names that were completed in this text, with their users. @type {Map<string, string>} */
   #mentioned = new Map();
-  /** The number of members of the open group; 0: not known, or no group. */
-  memberCount = 0;
-  /** Timer of the next count of the members. @type {ReturnType<typeof setTimeout> | undefined} */
-  #counting;
-  /** Number of the newest request for this count; older answers are ignored. */
-  #count = 0;
   /** Members of the open group whose names are completed; null: not loaded. @type {string[] | null} */
   #members = null;
   /** Commands of the bots of the open conversation; null: not loaded. @type {Command[] | null} */
@@ -64,6 +57,8 @@ export class Composer {
   #send = element("send", HTMLButtonElement);
   #left = element("left", HTMLElement);
   #grid = element("emoji", HTMLElement);
+  /** @type {Promise<import("./emoji-picker.js").Picker> | null} */
+  #picker = null;
   #opener = element("emoji-open", HTMLButtonElement);
   #bar = element("reply-bar", HTMLElement);
   #names = element("mentions", HTMLElement);
@@ -74,15 +69,12 @@ export class Composer {
 
   /**
    * @param {Session} session
-   * @param {{ sent: () => void, last: () => Entry | null, members: () => void }} events  `last`: our newest message that can be edited;
-   *   `members`: their number is known
+   * @param {{ sent: () => void, last: () => Entry | null }} events  `last`: our newest message that can be edited
    */
   constructor(session, events) {
     this.session = session;
     this.events = events;
     const { signal } = this.#ends;
-    this.#grid.replaceChildren();
-    const emoji = makeEmojiGrid(this.#grid, (picked) => this.insert(picked));
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -93,10 +85,7 @@ export class Composer {
       this.#sendTyping();
     }, { signal });
     this.#field.addEventListener("blur", () => setTimeout(() => this.#closeNames(), 150), { signal });
-    this.#opener.addEventListener("click", () => {
-      this.#toggleEmoji(this.#grid.hidden === true);
-      if (!this.#grid.hidden) emoji.focus();
-    }, { signal });
+    this.#opener.addEventListener("click", () => (this.#grid.hidden ? this.#openEmoji() : this.#toggleEmoji(false)), { signal });
     this.#form.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || this.#grid.hidden) return;
       event.stopPropagation();
@@ -121,7 +110,6 @@ export class Composer {
     this.#conversation = conversation;
     this.draw();
     this.#editing = null;
-    this.memberCount = 0;
     this.#members = this.#commands = null;
     this.#toggleEmoji(false);
     if (!conversation) return;
@@ -150,27 +138,9 @@ export class Composer {
     if (readOnlyReason && !this.#conversation?.left) this.#muted = setTimeout(() => this.draw(), MUTE_CHECK_MS);
   }
 
-  /** Somebody has come or gone: counts the members a moment later, once for all who do, and not at the same moment as other pages. */
+  /** Somebody has come or gone: the members are loaded with the next mention. */
   membersChanged() {
-    this.#counting ??= setTimeout(() => this.countMembers(), COUNT_AFTER_MS * (1 + Math.random()));
-  }
-
-  /** Asks how many members the open group has. */
-  async countMembers() {
-    const conversation = this.#conversation;
-    clearTimeout(this.#counting);
-    this.#counting = undefined;
-    if (!conversation?.group) return;
-    this.#members = null; // they are loaded with the next mention
-    const request = (this.#count += 1);
-    try {
-      const { count } = await this.session.api("GET", "groups/members", { group: String(conversation.id), limit: 1 });
-      if (request !== this.#count || conversation !== this.#conversation) return;
-      this.memberCount = count;
-      this.events.members();
-    } catch {
-      // no number is shown
-    }
+    this.#members = null;
   }
 
   /** @param {Conversation} conversation */
@@ -348,6 +318,18 @@ export class Composer {
     const text = this.#field.value;
     const mentions = [...this.#mentioned].filter(([name]) => text.includes(`@${name}`));
     this.session.drafts.set(keyOf(conversation), { text, ...(this.#replyTo && { replyTo: this.#replyTo }), ...(mentions.length && { mentions }) });
+  }
+
+  /** Loads the emoji, and shows them. */
+  async #openEmoji() {
+    const { session } = this;
+    await withModule(import("./emoji-picker.js"), session.words, async ({ makePicker }) => {
+      this.#picker ??= makePicker(this.#grid, session, (picked) => this.insert(picked));
+      const picker = await this.#picker;
+      if (!this.#conversation || this.#ends.signal.aborted) return;
+      this.#toggleEmoji(true);
+      picker.open();
+    });
   }
 
   /** @param {boolean} open */

@@ -92,10 +92,10 @@ export class ConversationList {
    */
   #cached(conversation, isOpen) {
     const { store, people, drafts, wishes } = this.session;
-    const { id, group, peer, last, unread, mentions } = conversation;
+    const { id, group, peer, avatar, last, unread, mentions } = conversation;
     const key = keyOf(conversation);
     const row = {
-      id, isOpen, unread, mentions, group, peer, isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last ? this.when(last.time) : "",
+      id, isOpen, unread, mentions, group, peer, avatar, isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last ? this.when(last.time) : "",
       preview: this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(key).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
     };
     const version = JSON.stringify([row, people.card(peer)]);
@@ -107,18 +107,16 @@ export class ConversationList {
   }
 
   /**
-   * @param {{ id: number, isOpen: boolean, unread: number, mentions: number, group: boolean, peer: string, isQuiet: boolean, name: string, time: string, preview: string, draft: string }} row
+   * @param {{ id: number, isOpen: boolean, unread: number, mentions: number, group: boolean, peer: string, avatar: string, isQuiet: boolean, name: string, time: string, preview: string, draft: string }} row
    * @returns {HTMLElement}
    */
-  #row({ id, isOpen, unread, mentions, group, peer, isQuiet, name, time, preview, draft }) {
+  #row({ id, isOpen, unread, mentions, group, peer, avatar, isQuiet, name, time, preview, draft }) {
     const { people, words } = this.session;
     const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...people.marks(peer)), ...(isQuiet ? [this.#bell()] : []), make("time", "", time));
     const below = make("span", "row-line", make("span", "preview", ...(draft ? [make("i", "draft", words.messages_draft), draft] : [preview])));
     if (mentions) below.append(counter("count at", "@", fill(words.messages_mentions, { count: mentions })));
     if (unread) below.append(counter("count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));
-    const face = group || !peer ? make("span", "avatar group", "#") : people.avatar(peer);
-    face.setAttribute("aria-hidden", "true");
-    const button = make("button", "conversation", face, make("span", "row-words", heading, below));
+    const button = make("button", "conversation", people.face({ group, peer, name, avatar }), make("span", "row-words", heading, below));
     button.setAttribute("type", "button");
     button.dataset.conversation = String(id);
     if (isOpen) button.setAttribute("aria-current", "true");

@@ -6,6 +6,7 @@ import { MessageActions } from "./actions.js";
 import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
 import { isRevision, revised } from "./entries.js";
+import { withModule } from "./form.js";
 import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
 import { MessageView, noticeText, summaryOf } from "./message-view.js";
@@ -27,7 +28,8 @@ import { Timeline } from "./timeline.js";
  */
 
 const TYPING_SHOWN_MS = 5_000;
-const FOLLOWS_MS = 5 * 60_000;
+const MINUTE_MS = 60_000;
+const FOLLOWS_MS = 5 * MINUTE_MS;
 const FOUND_MS = 2_000;
 
 /** Owns which conversation is open, and what of it is drawn. */
@@ -53,6 +55,8 @@ export class ConversationView {
   #quoted = new Map();
   /** The loaded messages. @type {Map<number, Entry>} */
   #byId = new Map();
+  /** Messages that the user has chosen, to forward or delete them; null: none. @type {import("./selection.js").Selection | null} */
+  #selection = null;
   /** Id of the newest entry that was announced. */
   #announced = 0;
   /** Users who are typing, with the time when their notice ends. @type {Map<string, number>} */
@@ -82,8 +86,8 @@ export class ConversationView {
     this.session = session;
     const { signal } = this.#ends;
     this.days = new Intl.DateTimeFormat(session.language, { dateStyle: "full" });
-    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
-    this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn(), members: () => this.#drawStatus() });
+    this.actions = new MessageActions(session, { reply: (entry) => this.composer.reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), isPinned: (id) => this.isPinned(id), membersPin: () => this.#membersPin });
+    this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn() });
     this.view = new MessageView(session, {
       menu: (entry, anchor, all) => this.open && this.actions.open(this.open, entry, anchor, all),
       reply: (entry) => this.composer.reply(entry),
@@ -143,6 +147,7 @@ export class ConversationView {
   async show(conversation, message = 0) {
     if (conversation && conversation === this.open) return message ? this.jump(message) : this.composer.focus();
     this.actions.close();
+    this.#selection?.end();
     this.open = conversation;
     this.#isShown = this.#membersPin = false;
     this.#pins = [];
@@ -183,7 +188,6 @@ export class ConversationView {
   /** @param {Conversation} conversation  its entries are shown */
   #drawEntered(conversation) {
     this.draw();
-    this.composer.countMembers();
     this.#loadPins(conversation);
     this.#loadRules(conversation);
   }
@@ -195,14 +199,14 @@ export class ConversationView {
     this.#drawStatus();
     this.composer.draw();
     element("conversation-open", HTMLButtonElement).disabled = !open || open.left;
-    const face = open && (open.group || !open.peer ? make("span", "avatar group", "#") : session.people.avatar(open.peer));
-    this.#face.replaceChildren(...(face ? [face] : []));
+    this.#face.replaceChildren(...(open ? [session.people.face(open)] : []));
     this.#bell.hidden = !session.hasNotifications || !open?.id || open.left;
     this.#bell.dataset.quiet = String(session.wishes.isQuiet(open?.id ?? 0, true));
     this.#drawPins();
     if (!open) this.#drawEmpty(session.store.isLoaded && !session.store.conversations.size ? session.words.messages_none : session.words.messages_choose, session.words.messages_choose_hint);
     if (!open || !this.#isShown) return;
     this.timeline.update(this.#items());
+    this.#selection?.draw();
     const isEmpty = !open.entries?.length && !session.outbox.of(open).length && !session.store.streamsOf(open).length;
     const { words } = session;
     const isMissing = !open.entries || open.cached;
@@ -284,9 +288,30 @@ export class ConversationView {
     return { ...(entry && { key: String(entry.id) }), align: "center" };
   }
 
-  /** Gives up a reply, an edit or a menu. Returns false if there is none. */
+  /** Gives up a selection, a reply, an edit or a menu. Returns false if there is none. */
   cancel() {
-    return this.composer.cancel();
+    if (!this.#selection) return this.composer.cancel();
+    this.#selection.end();
+    return true;
+  }
+
+  /**
+   * Chooses a message, and then others.
+   *
+   * @param {Entry} entry
+   */
+  #select(entry) {
+    const { open, session } = this;
+    withModule(import("./selection.js"), session.words, ({ Selection }) => {
+      if (!open || open !== this.open) return;
+      this.#selection ??= new Selection(session, open, {
+        log: this.#log, before: element("composer", HTMLElement), ended: () => {
+          this.#selection = null;
+          if (document.activeElement === document.body) this.composer.focus();
+        },
+      });
+      this.#selection.toggle(entry);
+    });
   }
 
   // --- rows ---------------------------------------------------------------------------------------------------
@@ -302,19 +327,20 @@ export class ConversationView {
     /** @type {Entry | null} */
     let previous = null;
     const streams = open.hasNewer ? [] : session.store.streamsOf(open);
+    const entries = open.entries ?? [];
     const addStream = (/** @type {Streamed} */ each) => {
       const follows = previous !== null && isNext(previous, each);
       items.push({ key: `stream ${each.stream}`, version: `${this.#faceOf(each.from)} ${follows}`, make: () => this.view.streamed(each, follows) });
       previous = /** @type {Entry} */ ({ ...each, id: each.after, seq: 0, kind: "message" });
     };
-    for (const entry of open.entries ?? []) {
+    for (const [index, entry] of entries.entries()) {
       const isOwn = entry.kind === "message" && entry.from === session.user;
       while (isOwn && streams.length && streams[0].after < entry.id) addStream(/** @type {Streamed} */ (streams.shift())); // what we sent stays in view
       const date = new Date(entry.time).toDateString();
       if (date !== day) items.push(this.#divider(`day ${date}`, this.days.format(entry.time)));
       if (this.#unreadFrom && entry.id >= this.#unreadFrom && (previous?.id ?? 0) < this.#unreadFrom) items.push(this.#divider("unread", session.words.messages_new));
       const follows = date === day && previous !== null && entry.kind === "message" && isNext(previous, entry) && !(this.#unreadFrom && previous.id < this.#unreadFrom && entry.id >= this.#unreadFrom);
-      items.push(this.#item(open, entry, follows));
+      items.push(this.#item(open, entry, follows, !isSameMinute(entry, entries[index + 1])));
       [day, previous] = [date, entry];
     }
     streams.forEach(addStream);
@@ -331,9 +357,10 @@ export class ConversationView {
    * @param {Conversation} open
    * @param {Entry} entry
    * @param {boolean} follows
+   * @param {boolean} timed
    * @returns {Item}
    */
-  #item(open, entry, follows) {
+  #item(open, entry, follows, timed) {
     const key = String(entry.id);
     const names = [entry.from, ...(entry.meta?.users ?? []), entry.meta?.forwarded?.from ?? ""].map((user) => this.#faceOf(user));
     if (entry.kind !== "message") return { key, version: `${entry.kind} ${names}`, make: () => this.view.notice(entry) };
@@ -342,9 +369,9 @@ export class ConversationView {
     const edit = this.session.outbox.editOf(entry.id);
     const version = [
       edit && `${edit.id} ${edit.state} ${edit.reason}`,
-      entry.kind, entry.meta?.edited ?? 0, follows, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
+      entry.kind, entry.meta?.edited ?? 0, follows, timed, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
-    return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, receipt, edit }) };
+    return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, timed, receipt, edit }) };
   }
 
   /**
@@ -444,9 +471,18 @@ export class ConversationView {
     onLongPress(this.#log, (target, point) => {
       const found = target instanceof Element && !target.closest("input, .face") ? entryAt({ target }) : null;
       if (!found || !this.open) return false;
-      this.actions.open(this.open, found.entry, found.row, true, point);
+      if (this.#selection) this.#selection.toggle(found.entry);
+      else this.actions.open(this.open, found.entry, found.row, true, point);
       return true;
     }, signal);
+    if (matchMedia("(any-pointer: coarse)").matches) {
+      const rowAt = (/** @type {EventTarget | null} */ target) => {
+        const found = this.#selection || this.composer.readOnlyReason ? null : entryAt({ target });
+        return found?.entry.kind === "message" ? { row: found.row, reply: () => this.composer.reply(found.entry) } : null;
+      };
+      const swipes = import("./swipe.js").catch(() => null); // without it, the menu replies
+      swipes.then((module) => module?.onSwipe(this.#log, rowAt, signal));
+    }
     this.#log.addEventListener("keydown", (event) => this.#onKey(event, entryAt(event)), { signal });
   }
 
@@ -479,6 +515,9 @@ export class ConversationView {
     } else if (key === "r" && onRow && found) {
       event.preventDefault();
       this.composer.reply(found.entry);
+    } else if (key === "x" && onRow && found) {
+      event.preventDefault();
+      this.#select(found.entry);
     }
   }
 
@@ -494,8 +533,7 @@ export class ConversationView {
     else if (isRevision(entry)) this.#quoted.delete(entry.about ?? 0); // the answer to a request may be older
     if (entry.kind === "pin") this.#loadPins(open);
     if (entry.kind === "group" && entry.meta?.pin) this.#membersPin = entry.meta.pin === "member";
-    const hasLeft = entry.kind === "leave" && (entry.meta?.users ?? [entry.from]).includes(session.user);
-    if (!hasLeft && ["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
+    if (["join", "leave"].includes(entry.kind)) this.composer.membersChanged();
     if (entry.kind === "recall" && this.#pins.some(({ id }) => id === entry.about)) this.#loadPins(open);
     if (entry.id <= this.#announced || entry.from === session.user || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
@@ -571,7 +609,7 @@ export class ConversationView {
     const names = [...this.#typists.keys()].map((user) => session.people.nameOf(user)).slice(0, 3);
     if (this.#typists.size) this.#typingTimer = setTimeout(() => this.#drawStatus(), Math.max(50, Math.min(...this.#typists.values()) - now));
     this.#status.dataset.typing = String(names.length > 0);
-    const count = this.composer.memberCount;
+    const count = open?.members ?? 0;
     const members = count && !open?.left ? fill(session.words.messages_members, { count }) : "";
     const presence = open && !open.group && open.peer ? session.people.presenceOf(open.peer) : members;
     const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and), count: names.length }) : presence;
@@ -599,12 +637,12 @@ export class ConversationView {
    */
   async #loadRules(conversation) {
     if (!conversation.group || !this.session.isOnline) return;
-    const { membership } = conversation;
+    const { membership, changed } = conversation;
     try {
-      const { pin, muted_until: mutedUntil } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
+      const { pin, muted_until: mutedUntil, avatar, members } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
       if (conversation.membership !== membership) return this.#loadRules(conversation); // we joined or left meanwhile
       if (conversation === this.open) this.#membersPin = pin === "member";
-      Object.assign(conversation, { mutedUntil, left: false });
+      Object.assign(conversation, { mutedUntil, left: false }, conversation.changed === changed && { avatar, members }); // an entry is newer
     } catch (error) {
       if (conversation.membership !== membership) return this.#loadRules(conversation);
       if (error instanceof ApiError && error.code === "unknown_group") conversation.left = true; // else only the owner and admins pin
@@ -672,3 +710,11 @@ function isNext(previous, entry) {
   return previous.kind === "message" && previous.from === entry.from && entry.time - previous.time < FOLLOWS_MS;
 }
 
+/**
+ * @param {Entry} entry
+ * @param {Entry | undefined} next
+ * @returns {boolean} whether the next row shows the time of this one, too
+ */
+function isSameMinute(entry, next) {
+  return next?.kind === "message" && next.from === entry.from && Math.floor(next.time / MINUTE_MS) === Math.floor(entry.time / MINUTE_MS);
+}

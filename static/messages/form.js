@@ -176,6 +176,33 @@ export async function withModule(module, words, use, note = null) {
   else toast(noAnswer(words), { label: words.enter_again, act: () => location.reload() }); // browsers may remember the failure
 }
 
+/** Addresses of style sheets → resolved when the page has them. @type {Map<string, Promise<void>>} */
+const styles = new Map();
+
+/**
+ * Loads a style sheet that the page needs later. Without it everything works.
+ *
+ * @param {URL} address
+ * @returns {Promise<void>}
+ */
+export function loadStyle({ href }) {
+  const known = styles.get(href);
+  if (known) return known;
+  const link = /** @type {HTMLLinkElement} */ (make("link", ""));
+  const loading = new Promise((/** @type {(value: void) => void} */ resolve) => {
+    link.addEventListener("load", () => resolve());
+    link.addEventListener("error", () => {
+      styles.delete(href); // the next caller tries again
+      link.remove();
+      resolve();
+    });
+  });
+  Object.assign(link, { rel: "stylesheet", href });
+  document.head.append(link);
+  styles.set(href, loading);
+  return loading;
+}
+
 /**
  * @param {HTMLElement} note
  * @param {string} text  empty: hide it

@@ -3,13 +3,14 @@
 
 import { fill, make } from "../text.js";
 import { rowsOf } from "./api.js";
+import { pictureButtons } from "./avatar-crop.js";
 import { HooksView } from "./bots.js";
 import { openCard, openPicker } from "./contacts.js";
 import { attempt, field, input, load, namedList, noteLine, redraw, section, select, show, switchBox } from "./form.js";
 import { membersText, openInvitations } from "./invitations.js";
 import { openMedia } from "./media-list.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
-import { personRow } from "./people.js";
+import { avatarOf, personRow } from "./people.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {"owner" | "admin" | "member"} Role */
@@ -19,6 +20,8 @@ import { personRow } from "./people.js";
  * @typedef {object} Group
  * @property {string} group
  * @property {string} name
+ * @property {string} avatar    address of the picture; empty: none
+ * @property {string} description
  * @property {Role} role        ours
  * @property {number} muted_until
  * @property {"all" | "since_joining"} history  what members who join from now on can read
@@ -32,6 +35,7 @@ import { personRow } from "./people.js";
 const RANK = { member: 0, admin: 1, owner: 2 };
 const PAGE = 500;
 const NAME_LENGTH = 50;
+const DESCRIPTION_LENGTH = 500;
 const HOUR = 3_600;
 
 /**
@@ -118,13 +122,25 @@ class GroupView {
 
   /** @param {Group} group */
   #head(group) {
-    const { words } = this.session;
+    const { session } = this;
+    const { words } = session;
     const head = make(
-      "div", "card-head", make("span", "avatar group large", "#"), make("bdi", "card-name", group.name),
+      "div", "card-head", avatarOf(group.name, group.avatar, "group large"), make("bdi", "card-name", group.name),
       make("p", "presence", membersText(this.#count, words)),
     );
-    if (this.#may(group.rename)) head.append(this.#button("rename", words.messages_rename, () => this.#rename(group), "link"));
+    if (group.description) head.append(make("p", "card-text", group.description));
+    if (!this.#may(group.rename)) return head;
+    const buttons = pictureButtons(session, group.avatar, this.note, (avatar) => this.#update({ avatar }));
+    buttons.append(this.#button("rename", words.messages_group_edit, () => this.#edit(group), "quiet"));
+    head.append(buttons);
     return head;
+  }
+
+  /** @param {Partial<Pick<Group, "name" | "avatar" | "description">>} changes */
+  async #update(changes) {
+    const { session, id } = this;
+    this.#group = await session.api("POST", "groups/update", { group: id, ...changes });
+    this.#draw();
   }
 
   /** @param {Group} group */
@@ -188,22 +204,22 @@ class GroupView {
   }
 
   /** @param {Group} group */
-  #rename(group) {
-    const { session, id } = this;
-    const { words } = session;
+  #edit(group) {
+    const { words } = this.session;
     const name = input({ value: group.name, maxLength: NAME_LENGTH, required: true });
+    name.id = "group-name";
+    const description = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
+    Object.assign(description, { id: "group-description", rows: 3, maxLength: DESCRIPTION_LENGTH, value: group.description });
     const note = noteLine();
     const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
-    const form = make("form", "panel-form", field(words.messages_group_name, name), note, go);
-    const layer = openDialog(words.messages_rename, form);
+    const form = make("form", "panel-form", field(words.messages_group_name, name), field(words.messages_description, description, words.messages_group_description_hint), note, go);
+    const layer = openDialog(words.messages_group_edit, form);
     name.focus();
-    name.select();
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (!name.value.trim()) return show(note, words.messages_fault_group_name);
       attempt(go, note, words, async () => {
-        await session.api("POST", "groups/rename", { group: id, name: name.value.trim() });
-        await Promise.all([session.store.load(), this.#load()]);
+        await this.#update({ name: name.value.trim(), description: description.value.trim() });
         layer.close();
       });
     });

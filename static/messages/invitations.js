@@ -29,6 +29,8 @@ import { avatarOf } from "./people.js";
  * @property {string} user
  * @property {string} nickname
  * @property {string} avatar
+ * @property {string} group_avatar  address of the picture of the group; empty: none
+ * @property {string} description   of the group
  * @property {boolean} guests  whether people without an account come in
  */
 
@@ -105,9 +107,9 @@ export async function followInvitation(session, code) {
   const no = button(words.messages_not_now);
   const yes = button(preview.group ? words.messages_join : words.messages_accept, "wide");
   yes.id = "invitation-accept";
-  const picture = preview.group ? make("span", "avatar group large", "#") : avatarOf(preview.nickname, preview.avatar, "large");
+  const picture = preview.group ? avatarOf(preview.name, preview.group_avatar, "group large") : avatarOf(preview.nickname, preview.avatar, "large");
   const text = make("p", "invitation-text", invitationText(preview, words));
-  const members = preview.group ? [make("p", "muted", membersText(preview.members, words))] : [];
+  const members = preview.group ? [make("p", "muted", membersText(preview.members, words)), make("p", "card-text", preview.description)] : [];
   const content = make("div", "card-of-person", make("div", "card-head", picture, text, ...members), note, make("p", "card-row", no, yes));
   const layer = openDialog(words.messages_invitation, content);
   yes.focus();

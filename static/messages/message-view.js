@@ -4,6 +4,7 @@
 import { cut, fill, make } from "../text.js";
 import { ALL_NAMES, mentions } from "./entries.js";
 import { formatted, unformatted } from "./format.js";
+import { icon } from "./media/file.js";
 import { button } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -45,6 +46,7 @@ import { button } from "./panel.js";
 /**
  * @typedef {object} Around  what a row depends on besides its message
  * @property {boolean} follows    the row before is a recent message of the same user
+ * @property {boolean} [timed]     its time is shown; false: the next row has the same
  * @property {ReceiptShown} receipt
  * @property {Pending} [edit]     that is not stored yet
  */
@@ -54,6 +56,10 @@ const SHORT_ROWS = 16;
 const MAX_TEXT = 100_000;
 const WIDE_FROM = 0x2e80; // nearly all characters from here on are two columns wide
 const LONE_EMOJI = /^(?:\p{Extended_Pictographic}[\p{Emoji_Modifier}\u200d\ufe0f\p{Extended_Pictographic}]*){1,3}$/u;
+/** Views that need no bubble around them. */
+const BARE = ".media-picture, .media-video, .media-waiting, .album";
+/** Text from whose start the language is taken, in characters. */
+const LANGUAGE_CHARACTERS = 500;
 const TICKS = { "": "", sent: "✓", received: "✓✓", read: "✓✓" };
 
 /** @type {Map<string, View>} */
@@ -91,6 +97,9 @@ export function summaryOf(entry, words, most = 200) {
   return cut(text.replace(/\s+/g, " "), most);
 }
 
+/** What a change of a group may be of, besides its name, picture and description. */
+const CHANGES = ["open", "history", "invite", "rename", "pin", "bots"];
+
 /**
  * @param {Entry} entry  a recall, or a change of a group
  * @param {Session} session
@@ -109,10 +118,17 @@ export function noticeText(entry, { words, people, user, language }) {
   const names = others.map(inside).join(words.messages_and);
   if (kind === "recall") return say(words.messages_recalled, { name: by });
   if (kind === "pin") return say(words.messages_pinned, { name: by });
+  if (kind === "join" && meta.invited_by) return say(words.messages_joined_by_link, { names: by });
   if (kind === "join") return others.length && from ? say(words.messages_added, { name: by, names }) : say(words.messages_joined, { names: others.length ? others.map(nameOf).join(words.messages_and) : by });
   if (kind === "leave") return others.length ? say(words.messages_removed, { name: by, names }) : say(words.messages_left, { name: by });
   if (meta.change === "create") return say(words.messages_created, { name: by, group: meta.name ?? "" });
   if (meta.change === "rename") return say(words.messages_renamed, { name: by, group: meta.name ?? "" });
+  if (meta.change === "avatar") return say(meta.avatar ? words.messages_avatar_changed : words.messages_avatar_gone, { name: by });
+  if (meta.change === "description") return say(meta.description ? words.messages_described : words.messages_description_gone, { name: by });
+  if (meta.change === "open" || meta.change === "options") {
+    const texts = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${meta[option]}`] ?? "", { name: by }));
+    if (texts.some(Boolean)) return texts.filter(Boolean).join(" · ");
+  }
   if (meta.change === "mute") return say(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name: by, names });
   if (meta.change === "member" && meta.users?.length) {
     const [who] = meta.users;
@@ -147,9 +163,11 @@ export class MessageView {
     const own = entry.from === user;
     const name = own ? words.you : people.nameOf(entry.from);
     const { edit } = around;
-    const bubble = this.#bubble(edit ? { ...entry, text: edit.text, meta: { ...entry.meta, mentions: edit.mentions } } : entry);
-    const after = edit ? this.#status(edit) : this.#time(entry, own, around.receipt);
-    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", "", name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble, after));
+    const bubble = this.#bubble(
+      edit ? { ...entry, text: edit.text, meta: { ...entry.meta, mentions: edit.mentions } } : entry,
+      edit ? [this.#status(edit)] : this.#time(entry, own, around),
+    );
+    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", entry.to ? "" : people.hueOf(entry.from), name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble));
     if (edit && edit.state !== "sending") parts.append(this.#pendingLine(edit));
     if (entry.meta?.buttons?.length) parts.append(this.#buttons(entry));
     if (entry.reactions?.length) parts.append(this.#reactions(entry));
@@ -180,12 +198,13 @@ export class MessageView {
     const { words } = this.session;
     const tools = make("div", "tools");
     const acts = /** @type {[string, string, (entry: Entry, at: HTMLElement) => void][]} */ ([
-      [words.messages_react, "☺", (entry, at) => this.actions.menu(entry, at, false)],
-      [words.messages_reply, "↩", (entry) => this.actions.reply(entry)],
-      [words.messages_more, "⋯", (entry, at) => this.actions.menu(entry, at, true)],
+      [words.messages_react, "smile", (entry, at) => this.actions.menu(entry, at, false)],
+      [words.messages_reply, "reply", (entry) => this.actions.reply(entry)],
+      [words.messages_more, "dots", (entry, at) => this.actions.menu(entry, at, true)],
     ]);
     for (const [word, sign, act] of acts) {
-      const tool = button(sign, "tool");
+      const tool = button("", "tool");
+      tool.append(icon(/** @type {"smile" | "reply" | "dots"} */ (sign)));
       tool.title = word;
       tool.setAttribute("aria-label", word);
       tool.tabIndex = -1;
@@ -211,7 +230,7 @@ export class MessageView {
     const entry = /** @type {Entry} */ ({
       id: 0, conversation: 0, seq: 0, kind: "message", from: user, type, text, data, clientMsgID: id, about: edit ?? replyTo, meta: { mentions: mentioned }, time,
     });
-    const parts = make("div", "words", make("div", "bubble-row", this.#bubble(entry), this.#status(pending)), this.#pendingLine(pending));
+    const parts = make("div", "words", make("div", "bubble-row", this.#bubble(entry, [this.#status(pending)])), this.#pendingLine(pending));
     const row = make("article", `line own pending ${state}${follows ? " follows" : ""}`, parts);
     row.tabIndex = -1;
     row.setAttribute("aria-label", `${words.you}, ${this.#stateOf(pending)}`);
@@ -226,7 +245,7 @@ export class MessageView {
   /** @param {Pending} pending */
   #status(pending) {
     const word = this.#stateOf(pending);
-    const status = make("span", "status", pending.state === "failed" ? "!" : "🕓");
+    const status = make("span", "status", pending.state === "failed" ? "!" : icon("clock"));
     status.setAttribute("role", "img");
     status.setAttribute("aria-label", word);
     status.title = word;
@@ -293,8 +312,11 @@ export class MessageView {
     return make("p", "notice", noticeText(entry, this.session));
   }
 
-  /** @param {Entry} entry */
-  #bubble(entry) {
+  /**
+   * @param {Entry} entry
+   * @param {HTMLElement[]} when  time and receipt, or the state of a message that is not stored yet
+   */
+  #bubble(entry, when) {
     const { words, people } = this.session;
     const { meta } = entry;
     const text = entry.text ?? "";
@@ -306,11 +328,18 @@ export class MessageView {
     if (content) {
       bubble.append(content);
       bubble.classList.add("holds");
+      if (bubble.childElementCount === 1 && content.matches(BARE)) bubble.classList.add("bare");
     } else if (entry.text === undefined) {
-      bubble.append(make("span", "unknown", summaryOf(entry, words)));
+      bubble.append(make("span", "text unknown", summaryOf(entry, words)));
     } else {
       if (!quoted && LONE_EMOJI.test(text)) bubble.classList.add("lone-emoji");
       bubble.append(this.#text(entry, cut(text, MAX_TEXT)));
+    }
+    if (when.length) {
+      const after = make("span", "when", ...when);
+      const shown = bubble.querySelector(":scope > .text");
+      if (shown instanceof HTMLElement) shown.dataset.when = when.map((each) => each.textContent || "✓✓").join("\u00a0");
+      bubble.append(after);
     }
     return bubble;
   }
@@ -324,9 +353,10 @@ export class MessageView {
     const mentioned = /** @type {string[]} */ (entry.meta?.mentions ?? []);
     const names = mentioned.flatMap((user) => (user === "all" ? ALL_NAMES : [people.nameOf(user)]));
     const short = store.wasStreamed(entry) ? text : startOf(text);
-    if (short === text) return directed(make("div", "text", ...formatted(text, names)));
+    const language = languageOf(text, this.session.language);
+    if (short === text) return directed(make("div", "text", ...formatted(text, names)), language);
     const id = entry.clientMsgID || entry.id;
-    const shown = directed(make("div", "text"));
+    const shown = directed(make("div", "text"), language);
     const more = button("", "more");
     const draw = () => {
       const open = this.#expanded.has(id);
@@ -359,19 +389,23 @@ export class MessageView {
   /**
    * @param {Entry} entry
    * @param {boolean} own
-   * @param {Around["receipt"]} receipt
+   * @param {Around} around
+   * @returns {HTMLElement[]}
    */
-  #time(entry, own, receipt) {
+  #time(entry, own, { timed = true, receipt }) {
     const { words } = this.session;
-    const at = new Date(entry.time);
-    const time = make("time", "", this.clock.format(at));
-    time.setAttribute("datetime", at.toISOString());
-    const line = make("span", "when");
-    if (entry.meta?.incomplete) line.append(make("span", "incomplete", words.messages_incomplete));
-    if (entry.meta?.edited) line.append(make("span", "edited", words.messages_edited));
-    line.append(time);
-    if (own && receipt.state) line.append(this.#tick(entry, receipt));
-    return line;
+    /** @type {HTMLElement[]} */
+    const parts = [];
+    if (entry.meta?.incomplete) parts.push(make("span", "incomplete", words.messages_incomplete));
+    if (entry.meta?.edited) parts.push(make("span", "edited", words.messages_edited));
+    if (timed) {
+      const at = new Date(entry.time);
+      const time = make("time", "", this.clock.format(at));
+      time.setAttribute("datetime", at.toISOString());
+      parts.push(time);
+    }
+    if (own && receipt.state) parts.push(this.#tick(entry, receipt));
+    return parts;
   }
 
   /**
@@ -430,11 +464,29 @@ export class MessageView {
 
 /**
  * @param {HTMLElement} made
+ * @param {string | null} [language]  null: that of the page
  * @returns {HTMLElement} the same, written from left to right or from right to left as its text
  */
-function directed(made) {
+function directed(made, language = null) {
   made.dir = "auto";
+  if (language !== null) made.lang = language;
   return made;
+}
+
+/**
+ * The language that fonts, line breaks and screen readers need to know.
+ *
+ * @param {string} text
+ * @param {string} page  language of the page
+ * @returns {string | null} null: that of the page; empty: not known
+ */
+function languageOf(text, page) {
+  const start = text.slice(0, LANGUAGE_CHARACTERS);
+  const isChinese = page.startsWith("zh");
+  if (/[\u3040-\u30ff]/.test(start)) return "ja";
+  if (/[\uac00-\ud7af]/.test(start)) return "ko";
+  if (/\p{Script=Han}/u.test(start)) return isChinese ? null : "zh-Hans";
+  return isChinese && /\p{L}/u.test(start) ? "" : null;
 }
 
 /**

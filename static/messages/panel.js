@@ -3,7 +3,8 @@
  * What is shown above the page: panels at its side, dialogs, questions and short notices.
  *
  * Each panel and dialog is a step of the browser's history: Escape, the back button and a click beside it close it. The
- * focus stays inside, and returns to where it was. On a phone, a search in a conversation is such a step, too.
+ * focus stays inside, and returns to where it was. In a wide window, panels are beside the conversation, which can be used
+ * meanwhile. On a phone, a search in a conversation is such a step, too.
  */
 
 import { make } from "../text.js";
@@ -16,6 +17,8 @@ import { make } from "../text.js";
  */
 
 const TOAST_MS = 5_000;
+/** In such a window, panels are beside the conversation. */
+const WIDE = "(width >= 1080px)";
 
 /** @typedef {Layer & { ended: () => void }} OpenLayer */
 
@@ -34,13 +37,19 @@ let leaving = null;
 export function startPanels(pageWords) {
   words = pageWords;
   addEventListener("popstate", () => dismiss(Number(history.state?.layers ?? 0)));
+  matchMedia(WIDE).addEventListener("change", () => layers.forEach(({ dialog }, index) => {
+    const focused = document.activeElement;
+    dialog.close();
+    showLayer(dialog, index);
+    if (focused instanceof HTMLElement && dialog.contains(focused)) focused.focus();
+  }));
   const { layers: before = 0, searching = false } = history.state ?? {};
   history.replaceState({ layers: before + Number(searching) }, "");
   leave(); // a reload closes all layers, and the search
 }
 
 /**
- * A panel at the side; on a phone it fills the screen.
+ * A panel at the side; in a wide window it is beside the conversation, on a phone it fills the screen.
  *
  * @param {string} title
  * @param {HTMLElement} content
@@ -104,9 +113,15 @@ export function toast(text, action) {
   setTimeout(() => shown.remove(), TOAST_MS);
 }
 
-/** Closes all layers at once. */
+/**
+ * Closes all layers at once.
+ *
+ * @returns {boolean} whether there were any
+ */
 export function closeLayers() {
-  layers[0]?.close();
+  const [first] = layers;
+  first?.close();
+  return first !== undefined;
 }
 
 /**
@@ -168,7 +183,8 @@ function open(kind, title, content) {
   const layer = { dialog, closed, close: () => closeFrom(layer), ended: () => {
     const key = focused instanceof HTMLElement && !focused.isConnected ? focused.dataset.key : ""; // it was drawn again meanwhile
     const target = key ? document.querySelector(`[data-key="${CSS.escape(key)}"]`) : focused;
-    if (target instanceof HTMLElement) target.focus({ preventScroll: true });
+    const isLost = document.activeElement === document.body; // else the user has gone on beside the panel
+    if (target instanceof HTMLElement && (isLost || !dialog.matches(".docked"))) target.focus({ preventScroll: true });
     resolve();
   } };
   close.addEventListener("click", layer.close);
@@ -176,14 +192,40 @@ function open(kind, title, content) {
     event.preventDefault(); // Escape: as the button
     layer.close();
   });
-  dialog.addEventListener("mousedown", (event) => {
-    if (event.target === dialog) layer.close(); // beside it
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || event.defaultPrevented || dialog.matches(":modal")) return; // `cancel` comes of modal ones only
+    event.preventDefault();
+    layer.close();
   });
-  document.body.append(dialog);
+  dialog.addEventListener("mousedown", (event) => {
+    if (event.target === dialog && dialog.matches(":modal")) layer.close(); // beside it
+  });
+  const before = layers.findIndex(({ dialog: each }) => each.matches(".docked"));
+  const replaces = kind === "panel" && before >= 0 && layers.every(({ dialog: each }) => each.matches(".docked") && !each.contains(focused));
+  if (replaces) dismiss(before);
   layers.push(layer);
-  history.pushState({ ...history.state, layers: layers.length }, "");
-  dialog.showModal();
+  history[replaces ? "replaceState" : "pushState"]({ ...history.state, layers: layers.length }, "");
+  showLayer(dialog, layers.length - 1);
   return layer;
+}
+
+/**
+ * Shows a layer: a panel beside the conversation if the window is wide, and no dialog is below it.
+ *
+ * @param {HTMLDialogElement} dialog
+ * @param {number} index
+ */
+function showLayer(dialog, index) {
+  const below = layers.slice(0, index).map((layer) => layer.dialog);
+  const page = document.getElementById("inbox");
+  const isDocked = dialog.matches(".panel") && page !== null && !page.hidden && matchMedia(WIDE).matches && below.every((each) => each.matches(".docked"));
+  dialog.classList.toggle("docked", isDocked);
+  dialog.classList.toggle("nested", below.some((each) => !each.matches(".docked")));
+  const parent = isDocked ? page : document.body;
+  if (dialog.parentElement !== parent) parent.append(dialog);
+  for (const each of below) each.inert = isDocked; // it is covered
+  if (isDocked) dialog.show();
+  else dialog.showModal();
 }
 
 /**
@@ -221,6 +263,8 @@ function dismiss(depth) {
   for (const layer of layers.splice(depth).reverse()) {
     layer.dialog.close();
     layer.dialog.remove();
+    const last = layers.at(-1);
+    if (last) last.dialog.inert = false;
     layer.ended();
   }
 }
@@ -230,7 +274,7 @@ function toastRegion() {
   const region = document.getElementById("toasts") ?? make("div", "toasts");
   region.id = "toasts";
   region.setAttribute("role", "status");
-  const parent = layers.at(-1)?.dialog ?? document.body;
+  const parent = layers.findLast(({ dialog }) => !dialog.matches(".docked"))?.dialog ?? document.body;
   if (region.parentElement !== parent) parent.append(region);
   return region;
 }

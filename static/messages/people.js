@@ -1,8 +1,9 @@
 // @ts-check
 /** Cards of people: names, avatars, presence, and what they are to us. Nobody sees the number of a user. */
 
-import { avatar as letterOf, fill, make } from "../text.js";
+import { fill, hashOf, make } from "../text.js";
 import { ownAddress } from "./media/file.js";
+import { seal } from "./seal.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
@@ -19,6 +20,8 @@ import { ownAddress } from "./media/file.js";
  * @property {boolean} [guest]      somebody without a password
  */
 
+/** The number of hues of names in people.css. */
+const HUES = 16;
 /** Cards per request: the server's maximum. */
 const BATCH = 100;
 /** Cards that the browser stores for the time without a connection. */
@@ -95,6 +98,24 @@ export class People {
    */
   avatar(user, classes = "") {
     return avatarOf(this.nameOf(user), this.#cards.get(user)?.avatar ?? "", classes);
+  }
+
+  /**
+   * @param {Pick<import("./store.js").Conversation, "group" | "peer" | "name" | "avatar">} conversation
+   * @returns {HTMLElement} the picture of a group, or of the other user
+   */
+  face({ group, peer, name, avatar }) {
+    const { words } = this.session;
+    if (!group) return peer ? this.avatar(peer) : avatarOf(words.messages_server, "");
+    return avatarOf(name || words.messages_group, avatar, "group");
+  }
+
+  /**
+   * @param {string} user
+   * @returns {string} a class: the hue of their name in groups
+   */
+  hueOf(user) {
+    return `tint-${(hashOf(user) >>> 8) % HUES}`;
   }
 
   /**
@@ -230,7 +251,7 @@ function emptyCard(user, nickname = "") {
 }
 
 /**
- * The picture of somebody or something; the first letter of the name without one.
+ * The picture of somebody or something; a seal with the name without one.
  *
  * @param {string} name
  * @param {string} url      empty: none. Not shown unless it is of a file on this server
@@ -238,8 +259,8 @@ function emptyCard(user, nickname = "") {
  * @returns {HTMLElement}
  */
 export function avatarOf(name, url, classes = "") {
-  const made = letterOf(name);
-  if (classes) made.classList.add(...classes.split(" "));
+  const made = make("span", `avatar ${classes}`.trim(), seal(name));
+  made.setAttribute("aria-hidden", "true");
   const src = ownAddress(url);
   if (!src) return made;
   const picture = /** @type {HTMLImageElement} */ (make("img", ""));

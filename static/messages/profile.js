@@ -3,8 +3,7 @@
 
 import { fill, make } from "../text.js";
 import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, identifierInput, loadRules } from "./account-fields.js";
-import { ApiError } from "./api.js";
-import { cropAvatar } from "./avatar-crop.js";
+import { pictureButtons } from "./avatar-crop.js";
 import { attempt, field, input, load, namedList, noteLine, redraw, section, show, switchBox, withModule } from "./form.js";
 import { asPassword, linkSection } from "./log-in-with.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
@@ -26,8 +25,6 @@ import { memberSection } from "./welcome.js";
 
 /** @typedef {{ device: string, name: string, since: number, current: boolean, online: boolean }} Device */
 
-const UPLOAD_MS = 60_000;
-
 /** @param {Session} session */
 export function openProfile(session) {
   const root = make("div", "profile");
@@ -46,8 +43,6 @@ class ProfileView {
   #passwords = true;
   /** @type {HTMLElement[]} */
   #links = [];
-  /** @type {HTMLElement[]} */
-  #notices = [];
 
   /**
    * @param {Session} session
@@ -70,7 +65,6 @@ class ProfileView {
       const [account, { devices }, rules, links] = await Promise.all([
         session.api("GET", "accounts/show"), session.api("GET", "accounts/devices"), loadRules(session.app), session.isGuest ? [] : linkSection(session, () => this.#load()),
       ]);
-      if (session.hasNotifications) this.#notices = await import("./notice-settings.js").catch(() => null).then((module) => module?.noticeSection(session) ?? []);
       this.#links = links;
       this.#passwords = rules.passwords;
       this.#devices = devices;
@@ -86,44 +80,15 @@ class ProfileView {
     this.session.people.add([{ user: this.session.user, nickname, avatar, name, guest }]);
     const identity = guest ? (this.#passwords ? [memberSection(this.session, this.#identifiers)] : []) : [this.#identifierList(account)];
     redraw(this.body, [
-      this.#head(account), this.#nameForm(account), ...identity, this.#privacy(account), ...this.#notices, ...this.#links, this.#deviceList(), this.#buttons(),
+      this.#head(account), this.#nameForm(account), ...identity, this.#privacy(account), ...this.#links, this.#deviceList(), this.#buttons(),
     ]);
   }
 
   /** @param {Account} account */
   #head({ nickname, avatar }) {
     const { session, words } = this;
-    const file = input({ type: "file", accept: "image/*" });
-    file.className = "heard";
-    file.id = "avatar-file";
-    file.setAttribute("aria-label", words.messages_avatar_choose);
-    file.tabIndex = -1;
-    const choose = button(words.messages_avatar_choose);
-    choose.dataset.key = "avatar";
-    choose.addEventListener("click", () => file.click());
-    file.addEventListener("change", async () => {
-      const [picture] = file.files ?? [];
-      file.value = "";
-      if (picture) await attempt(choose, this.note, words, () => this.#setAvatar(picture));
-    });
-    const buttons = make("p", "card-actions", file, choose);
-    if (avatar) {
-      const remove = button(words.messages_avatar_remove, "link");
-      remove.dataset.key = "avatar-remove";
-      remove.addEventListener("click", () => attempt(remove, this.note, words, () => this.#change({ avatar: "" })));
-      buttons.append(remove);
-    }
+    const buttons = pictureButtons(session, avatar, this.note, (url) => this.#change({ avatar: url }));
     return make("div", "card-head", session.people.avatar(session.user, "large"), make("bdi", "card-name", nickname || words.messages_somebody), buttons);
-  }
-
-  /** @param {File} file */
-  async #setAvatar(file) {
-    const { session, words } = this;
-    const cut = await cropAvatar(file, words).catch(() => {
-      show(this.note, words.messages_avatar_unreadable);
-      return null;
-    });
-    if (cut) await this.#change({ avatar: await upload(session, cut) });
   }
 
   /** @param {Account} account */
@@ -267,26 +232,4 @@ class ProfileView {
     if (again) this.#show(account);
     else this.#account = account;
   }
-}
-
-/**
- * @param {Session} session
- * @param {Blob} picture
- * @returns {Promise<string>} its address. Rejected with ApiError.
- */
-async function upload({ app, user, token }, picture) {
-  const query = new URLSearchParams({ app, user, name: "avatar.jpg", kind: "picture" });
-  /** @type {Response} */
-  let response;
-  let answer;
-  try {
-    response = await fetch(`/api/v1/uploads?${query}`, {
-      method: "POST", body: picture, headers: { Authorization: `Bearer ${token}` }, credentials: "omit", signal: AbortSignal.timeout(UPLOAD_MS),
-    });
-    answer = await response.json();
-  } catch (error) {
-    throw new ApiError("no_answer", String(error));
-  }
-  if (!response.ok) throw new ApiError(String(answer.code), String(answer.message));
-  return answer.url;
 }

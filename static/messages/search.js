@@ -158,8 +158,7 @@ export class Search {
     if (this.#within) return [];
     const found = store.sorted.filter((each) => store.nameOf(each).toLowerCase().includes(text.toLowerCase()));
     const rows = found.map((each) => {
-      const face = each.group || !each.peer ? make("span", "avatar group", "#") : people.avatar(each.peer);
-      return this.#row(face, store.nameOf(each), "", "", () => this.session.open({ conversation: each.id }));
+      return this.#row(people.face(each), store.nameOf(each), "", "", () => this.session.open({ conversation: each.id }));
     });
     const others = rows.splice(FIRST_NAMES);
     if (others.length) {

@@ -29,9 +29,12 @@ const MAX_SAVED_COUNTS = 50;
  * @property {boolean} group
  * @property {string} peer             the other user; empty for a group
  * @property {string} name             of a group
+ * @property {string} avatar           of a group: address of the picture; empty: none
  * @property {string} role             ours in a group
+ * @property {number} members          of a group: how many it has; 0: not known
  * @property {boolean} left            we are not in the group any more
  * @property {number} membership       id of the newest live entry by which we joined or left; 0: none
+ * @property {number} changed          of a group: id of the newest live entry by which it, or its members, have changed; 0: none
  * @property {number} mutedUntil       until then we cannot write in the group, in Unix seconds; 0: we can
  * @property {number} unread           number of unread messages
  * @property {number} mentions         how many of them mention us
@@ -192,7 +195,7 @@ export class Store {
       if (position) this.#oldest = Math.min(position, this.#oldest || position);
       const conversation = this.conversations.get(each.id) ?? this.#create(each.id, each.kind === "group", each.peer ?? "");
       listed.push(conversation);
-      Object.assign(conversation, { name: each.name ?? "", role: each.role ?? "" });
+      Object.assign(conversation, { name: each.name ?? "", avatar: each.avatar ?? "", role: each.role ?? "" });
       if (conversation.arrived > position) continue; // an entry that arrived during the request is newer than the answer
       Object.assign(conversation, { position, last: each.last ?? null });
       if (this.#reads.get(each.id) !== readBefore.get(each.id)) continue; // read during the request
@@ -281,7 +284,10 @@ export class Store {
       conversation.arrived = Math.max(conversation.arrived, entry.id);
       if (!conversation.last || conversation.last.id < entry.id) conversation.last = entry;
     }
-    if (entry.kind === "group" && entry.meta?.change === "rename") conversation.name = String(entry.meta.name ?? "");
+    if (["group", "join", "leave"].includes(entry.kind)) {
+      const { change, name = "", avatar = "", members = conversation.members } = entry.meta ?? {};
+      Object.assign(conversation, { members, changed: entry.id }, change === "rename" && { name }, change === "avatar" && { avatar });
+    }
     if ((entry.meta?.users ?? [entry.from]).includes(self)) {
       if (entry.kind === "group" && entry.meta?.role) Object.assign(conversation, { role: entry.meta.role, mutedUntil: entry.meta.muted_until ?? 0 });
       else if (entry.kind === "join") Object.assign(conversation, { role: "member", left: false, membership: entry.id });
@@ -764,8 +770,8 @@ export class Store {
 
   /** @param {Conversation[]} conversations */
   #save(...conversations) {
-    const saved = conversations.filter(({ id }) => id).map(({ id, group, peer, name, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, counts }) => (
-      { counts: [...counts].sort(([a], [b]) => a - b).slice(-MAX_SAVED_COUNTS), id, group, peer, name, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, unsent: this.#receipts.get(`read ${id}`)?.id ?? 0 }));
+    const saved = conversations.filter(({ id }) => id).map(({ id, group, peer, name, avatar, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, counts }) => (
+      { counts: [...counts].sort(([a], [b]) => a - b).slice(-MAX_SAVED_COUNTS), id, group, peer, name, avatar, role, left, mutedUntil, unread, mentions, read, position, last, peerRead, peerReceived, unsent: this.#receipts.get(`read ${id}`)?.id ?? 0 }));
     this.session.database.put("conversations", saved);
   }
 
@@ -802,7 +808,7 @@ export function keyOf({ id, group, peer }) {
  */
 function emptyConversation(id, group, peer) {
   return {
-    id, group, peer, name: "", role: "", left: false, membership: 0, mutedUntil: 0, unread: 0, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
+    id, group, peer, name: "", avatar: "", role: "", members: 0, left: false, membership: 0, changed: 0, mutedUntil: 0, unread: 0, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
     hasNewer: false, oldest: 0, newest: 0, cached: false, pending: null, loading: null, peerRead: 0, peerReceived: 0, counts: new Map(),
   };
 }

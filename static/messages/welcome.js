@@ -7,6 +7,7 @@ import { callApi } from "./api.js";
 import { attempt, field, input, noteLine, section, show } from "./form.js";
 import { invitationText, membersText } from "./invitations.js";
 import { button } from "./panel.js";
+import { avatarOf } from "./people.js";
 import { SavedLogin } from "./session.js";
 
 /** @typedef {import("./session.js").Login} Login */
@@ -29,7 +30,7 @@ export function guestForm({ app, text: words }, preview, code, onLogin, toLogin)
   const have = button(words.messages_have_account, "link");
   have.addEventListener("click", toLogin);
   const hint = make("p", "muted", `${membersText(preview.members, words)} · ${words.messages_guest_hint}`);
-  const intro = [make("span", "avatar group large", "#"), heading(invitationText(preview, words)), hint];
+  const intro = [avatarOf(preview.name, preview.group_avatar, "group large"), heading(invitationText(preview, words)), hint];
   return card("guest", intro, [field(words.messages_your_name, name, words.messages_name_hint)], words.messages_join, [have], words, async () => {
     const nickname = required(name, words.messages_fault_nickname);
     const device = deviceName();

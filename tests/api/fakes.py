@@ -117,7 +117,7 @@ class FakeNode:
                     friends=None,
                 )
             ),
-            **dict.fromkeys(("groups", "invitations"), SimpleNamespace(service=None)),
+            **dict.fromkeys(("groups", "invitations", "inbox"), SimpleNamespace(service=None)),
             "uploads": SimpleNamespace(service=SimpleNamespace()),
             "bots": SimpleNamespace(
                 service=SimpleNamespace(

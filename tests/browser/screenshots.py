@@ -116,6 +116,7 @@ def _question(chat: Chat, story: Story) -> None:
 
 
 _profile = _panel("messages_profile", ".profile [data-key=password]")
+_settings = _panel("messages_settings", ".settings .segment")
 _bots = _inside(_profile, "#bots", ".bots .person")
 
 VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
@@ -127,14 +128,15 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "profile": _profile,
     "notify-question": _question,
     "notify-blocked": _inside(_question, "#notify-question .wide", "#notify-question [role=alert]"),
-    "notify-profile": _inside(_profile, "[data-key=notify-quiet]", "[data-key=notify-begin]"),
+    "settings": _settings,
+    "notify-settings": _inside(_settings, "[data-key=notify-quiet]", "[data-key=notify-begin]"),
     "notify-here": _inside(_open_group, "#notices-here", ".notice-level"),
     "bots": _bots,
     "bot": _inside(_bots, ".bots .person", "#bot-hook"),
     "new-bot": _inside(_bots, "#new-bot", "#bot-name"),
     "buttons": _open_bot,
     "commands": _commands,
-    "keys": _panel("messages_shortcuts", "dialog[open]"),
+    "keys": _inside(_settings, "[data-key=shortcuts]", ".shortcuts"),
     "group": _group_info,
     "card": _inside(_group_info, ".person-row:nth-child(2) .person", ".card-of-person"),
     "media": _inside(_group_info, "[data-key=media]", ".media-list"),

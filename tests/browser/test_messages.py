@@ -387,6 +387,7 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pa
     choice = "const found = [...document.querySelectorAll('.choice')].find((each) =>"
     choice += " each.textContent.includes('Cat')); found?.click(); return Boolean(found)"
     eventually(lambda: first.run(choice), what="the choice of conversations")
+    first.click("dialog[open] .chooser > .wide")
     eventually(lambda: first.texts("#conversation-name") == ["Cat"], what="the conversation with Cat")
     eventually(lambda: first.texts(".forwarded") == ["Forwarded from Bob"], what="the forwarded message")
     choose(first, "Bob")

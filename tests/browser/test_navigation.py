@@ -89,14 +89,42 @@ def test_a_reload_with_a_panel_leaves_no_step_of_it(pair: Pair, story: tuple[Acc
     eventually(lambda: page.shown(f"[data-conversation='{tea}']"), what="the list")
 
 
-def test_the_other_language_shows_the_same_conversation(pair: Pair, story: tuple[Account, int, int]) -> None:
+_LOOK = """
+const { colorScheme, fontSize, backgroundColor } = getComputedStyle(document.documentElement);
+return [document.documentElement.lang, colorScheme, fontSize, backgroundColor];
+"""
+
+
+def test_the_look_of_the_device_is_chosen_and_stays(pair: Pair, story: tuple[Account, int, int]) -> None:
     ann, tea, _ = story
     chat = Chat(pair[0], ann)
+    page = chat.page
     chat.open(tea)
-    chat.page.click(".side a.language")
-    eventually(lambda: chat.page.run("return document.documentElement.lang") == "zh-Hans", what="Chinese")
+    light = page.run(_LOOK)
+    page.click("#settings")
+    for value in ("dark", "125"):
+        eventually(
+            lambda value=value: page.run(
+                f"return document.querySelector('[value=\"{value}\"]')?.click() ?? true"
+            )
+        )
+    dark = ["en", "dark", "20px", "rgb(19, 21, 23)"]
+    assert light[:3] == ["en", "light dark", "16px"]
+    assert page.run(_LOOK) == dark
+    page.driver.refresh()
     chat.online()
-    is_open(chat.page, tea)
+    assert page.run(_LOOK) == dark
+    page.click("#settings")
+    page.click(".segment [value=zh]")
+    eventually(lambda: page.run("return document.documentElement.lang") == "zh-Hans", what="Chinese")
+    chat.online()
+    is_open(page, tea)
+    page.driver.get(f"{ann.server.http_url}/home/messages?lang=en#c/{tea}")
+    eventually(
+        lambda: page.run("return document.documentElement.lang") == "zh-Hans", what="the chosen language"
+    )
+    page.run("localStorage.removeItem('imserver:look'); dispatchEvent(new Event('look'))")
+    assert page.run(_LOOK)[1:] == light[1:]
 
 
 def test_the_focus_stays_where_one_was(pair: Pair, story: tuple[Account, int, int]) -> None:

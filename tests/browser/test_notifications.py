@@ -226,8 +226,8 @@ def test_a_browser_that_says_no_is_explained(pushed: PushedBrowser, people: Peop
     eventually(lambda: chat.page.texts(f"{QUESTION} p") == [blocked], what="why not")
     click(chat.page, f"{QUESTION} .quiet")
     eventually(lambda: not chat.page.shown(QUESTION), what="the explanation is gone")
-    chat.page.click("#me")
-    eventually(lambda: chat.page.texts(".notice-settings > .muted") == [blocked], what="the profile says it")
+    chat.page.click("#settings")
+    eventually(lambda: chat.page.texts(".notice-settings > .muted") == [blocked], what="the settings say it")
     assert endpoints(people) == []
 
 
@@ -244,11 +244,11 @@ def test_not_now_is_an_answer(pushed: PushedBrowser, people: People) -> None:
     stays(lambda: not again.page.shown(QUESTION), what="nobody asks again")
 
 
-def test_devices_and_wishes_are_set_in_the_profile(pushed: PushedBrowser, people: People) -> None:
+def test_devices_and_wishes_are_set_in_the_settings(pushed: PushedBrowser, people: People) -> None:
     pushed.allow()
     chat = open_chat(pushed, people.ann)
     page = chat.page
-    page.click("#me")
+    page.click("#settings")
     click(page, HERE)
     eventually(lambda: len(endpoints(people)) == 1, what="this device")
     eventually(lambda: page.shown(".notice-settings .person-row .mark"), what="it is in the list")
@@ -295,7 +295,7 @@ def test_a_conversation_is_muted(pushed: PushedBrowser, people: People) -> None:
 
 def test_the_device_forgets_a_user_who_logs_out(pushed: PushedBrowser, people: People) -> None:
     chat = turned_on(pushed, people)
-    chat.page.click("#me")
+    chat.page.click("#settings")
     chat.page.click("#logout")
     eventually(lambda: endpoints(people) == [], what="the endpoint is gone")
     assert chat.page.run("return localStorage.getItem('test:push')") is None

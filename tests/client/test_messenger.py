@@ -16,12 +16,14 @@ from websockets.sync.server import ServerConnection, serve
 from imserver_client import (
     Annotation,
     Api,
+    Arrangement,
     AsyncMessenger,
     Backoff,
     Button,
     Client,
     Closed,
     CommandRefused,
+    DraftMention,
     Entry,
     LogReset,
     Messenger,
@@ -31,6 +33,7 @@ from imserver_client import (
     Reply,
     Signal,
     SlashCommand,
+    UnsentText,
     aio,
     session,
     threads,
@@ -166,6 +169,10 @@ def test_everything_that_may_be_asked(server: Server) -> None:
         assert (chat.peer, chat.read) == ("ann4", entry.id)
         assert sent.id in [each.id for each in bob.history(entry.conversation).messages]
         assert sent.id in [each.id for each in bob.search("TEA").messages]
+        assert sent.id in [
+            each.id for each in bob.search("", sender="ann4", types=["text"], since=1).messages
+        ]
+        assert bob.search("TEA", link=True).messages == bob.search("TEA", until=1).messages == ()
         ann.recall(sent.id)
         recalled = next_entry(bob)
         assert (recalled.kind, recalled.about) == ("recall", sent.id)
@@ -175,6 +182,12 @@ def test_everything_that_may_be_asked(server: Server) -> None:
             event = next_signal(desk)
         assert event.ids == (recalled.id,)
         assert recalled.id in bob.marks().hidden
+        draft = UnsentText("tea @Ann", sent.id, (DraftMention("Ann", "ann4"),))
+        arrangement = bob.arrange(sent.conversation, pinned=5, draft=draft)
+        assert arrangement == Arrangement(conversation=sent.conversation, version=1, pinned=5, draft=draft)
+        assert desk.receive(SECONDS) == arrangement
+        assert bob.arrangements().arrangements == (arrangement,)
+        assert bob.arrange(sent.conversation, archived=9, draft=UnsentText()).draft is None
 
 
 def test_a_refusal_of_the_server_is_raised(server: Server) -> None:

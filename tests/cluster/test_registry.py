@@ -367,6 +367,14 @@ def test_an_accepted_id_is_a_repeat(registry: RedisRegistry) -> None:
     assert state(registry, "m2") == "mine"
 
 
+def test_the_result_of_an_accepted_id_is_found(registry: RedisRegistry) -> None:
+    for key, accepted in (("a", True), ("b", False)):
+        [claim] = registry.claim([key]) or []
+        registry.settle(claim, accepted, b"\0result")
+    settled(registry, "c", accepted=True)
+    assert registry.results(["c", "a", "b"]) == [b"", b"\0result", b""]
+
+
 def test_an_id_that_was_not_accepted_is_free_again(registry: RedisRegistry) -> None:
     settled(registry, "m1", accepted=False)
     assert state(registry, "m1") == "mine"

@@ -274,13 +274,16 @@ class FakeRegistry:
         claims: list[Claim] | None = self._ask("claim", lambda: [self.book.claim(key) for key in keys])
         return claims
 
-    def settle(self, claim: Claim, accepted: bool) -> None:
+    def settle(self, claim: Claim, accepted: bool, _result: bytes = b"") -> None:
         assert claim.state == "mine"
         if claim.token and self.book.ids.get(claim.key) == claim.token:
             if accepted:
                 self.book.ids[claim.key] = "1"
             else:
                 del self.book.ids[claim.key]
+
+    def results(self, keys: Sequence[str]) -> list[bytes]:
+        return [b""] * len(keys)
 
 
 class FakeRpc:

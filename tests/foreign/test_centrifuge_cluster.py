@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from cent import (
     BroadcastRequest,
+    CentApiResponseError,
     ChannelsRequest,
     Disconnect,
     DisconnectRequest,
@@ -221,3 +222,18 @@ def test_no_publication_is_lost_around_the_login(nodes: Nodes, protobuf: bool) -
 
     with Cent(f"{second.http_url}/api", KEY, timeout=SECONDS) as cent:
         run(scenario(cent))
+
+
+@pytest.mark.parametrize("channel", ["past:once", "ledger:once"])
+def test_a_publication_that_is_repeated_on_the_other_node_has_its_offset(nodes: Nodes, channel: str) -> None:
+    def publish(node: int, data: int = 1) -> Position:
+        request = PublishRequest(channel=channel, data=data, idempotency_key="order-7")
+        with Cent(f"{nodes.servers[node].http_url}/api", KEY, timeout=SECONDS) as cent:
+            found = cent.publish(request)
+        return Position(offset=found.offset or 0, epoch=found.epoch or "")
+
+    first = publish(0)
+    assert first.offset > 0
+    assert [publish(node) for node in (1, 1, 0)] == [first] * 3
+    with pytest.raises(CentApiResponseError):
+        publish(1, data=2)

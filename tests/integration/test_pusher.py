@@ -454,6 +454,7 @@ def test_the_back_end_reviews_client_events(start_server: StartServer) -> None:
         ({"name": "pusher_internal:member_added", "channels": ["a"], "data": "x"}, 400),
         ({"name": "e", "channels": ["x" * 256], "data": "x"}, 400),
         ({"name": "e", "channels": ["#x"], "data": "x"}, 400),
+        ({"name": "e", "channels": ["a", "café"], "data": "x"}, 400),
         ({"name": "e", "channels": ["a"], "data": "x", "socket_id": "x"}, 400),
         ({"channels": ["a"], "data": "x"}, 400),
         ([], 400),
@@ -463,6 +464,16 @@ def test_bad_events_are_refused(server: Server, body: Any, status: int) -> None:
     answer = call(server, "POST", "/apps/7/events", body)
     assert answer.status == status
     assert answer.body.endswith(b"\n")
+
+
+@pytest.mark.parametrize("channel", ["user:ann b", "#server-to-user-ann b", "orders:17", "$a;b", "x#1,2"])
+def test_an_event_may_go_to_channels_of_other_dialects(server: Server, channel: str) -> None:
+    assert trigger(server, channel) == {}
+
+
+def test_the_answer_names_an_invalid_channel(server: Server) -> None:
+    answer = call(server, "POST", "/apps/7/events", {"name": "e", "channels": ["a", "b/c"], "data": "x"})
+    assert (answer.status, answer.body) == (400, b"Invalid channel name: 'b/c'\n")
 
 
 @pytest.mark.parametrize("name", ["info", "socket_id"])
@@ -529,3 +540,13 @@ def test_nodes_share_channels(start_server: StartServer, redis_server: RedisServ
         assert bob.event("e", "cache-a") == "last"
         ann.say("pusher:unsubscribe", {"channel": "presence-a"})
         assert bob.event("pusher_internal:member_removed", "presence-a") == {"user_id": "ann"}
+        wanted = {"info": "subscription_count"}
+        for number, client in enumerate((ann, bob), 1):
+            client.subscribes("news")
+            expected = {"subscription_count": number}
+            for node in (first, second):
+                found = call(node, "GET", "/apps/7/channels/news", **wanted).json
+                assert found == {"occupied": True, **expected}
+                listed = call(node, "GET", "/apps/7/channels", filter_by_prefix="news", **wanted).json
+                assert listed == {"channels": {"news": expected}}
+        assert trigger(second, "news", **wanted) == {"channels": {"news": {"subscription_count": 2}}}

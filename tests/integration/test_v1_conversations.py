@@ -50,6 +50,10 @@ def test_a_back_end_reads_what_a_user_may_read(server: Server, app: int) -> None
     found = good(server.http, "messages/search", **question, text="TEA")
     assert [each["id"] for each in found["messages"]] == [sent[0]["id"], sent[1]["id"]]
     assert good(server.http, "messages/search", **question, text="secret")["messages"] == []
+    filters = {"from": "ann", "types": "text,file", "link": False, "since": 1, "until": 2**53}
+    found = good(server.http, "messages/search", **question, **filters)
+    assert [each["id"] for each in found["messages"]] == [each["id"] for each in sent]
+    assert good(server.http, "messages/search", **question, text="tea", until=1)["messages"] == []
     outsider = {"app": app, "user": "eve", "conversation": where}
     assert good(server.http, "messages", **outsider) == {"messages": [], "before": 0}
     assert good(server.http, "messages/receipts", **outsider)["receipts"] == []
@@ -152,6 +156,10 @@ def test_nobody_reads_for_others_without_the_right_to(locked: Server, ann: User,
         ("messages/search", {"text": " "}),
         ("messages/search", {"text": "x" * 257}),
         ("messages/search", {"text": "a\0b"}),
+        ("messages/search", {"text": " ", "from": "ann"}),
+        ("messages/search", {"from": "a\0b"}),
+        ("messages/search", {"types": ",".join("t" * 21)}),
+        ("messages/search", {"text": "a", "since": -1}),
         ("conversations", {"before": -1}),
     ],
 )

@@ -7,9 +7,12 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
+from imserver.auth import rates
+from imserver.auth.rates import TooManyRequests
 from imserver.errors import StorageUnavailable
 from imserver.messages import messaging
 from imserver.messages.messaging import SEARCHES_AT_ONCE, MessageSearch
+from imserver.model import SearchFilter
 from imserver.storage.log.contract import PAGE_BYTES, Entry
 from tests.core.memory_log import MemoryStore
 from tests.transport.harness import until
@@ -67,6 +70,26 @@ def test_a_search_is_refused_at_once_while_many_wait(monkeypatch: pytest.MonkeyP
     gevent.joinall(searches, raise_error=True)
 
 
+def test_a_user_pays_for_the_time_of_their_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def find(*_arguments: Any) -> tuple[list[Any], int]:
+        nonlocal now
+        now += 4.0
+        return [], 0
+
+    monkeypatch.setattr(messaging, "monotonic", lambda: now)
+    monkeypatch.setattr(rates, "monotonic_ns", lambda: 1)
+    log = Mock()
+    log.search.find = find
+    searches = MessageSearch(MemoryStore(log))
+    for _ in range(4):  # the last one may begin with little time left
+        searches.search("a", "u", "tea", 0, 0, 10)
+    with pytest.raises(TooManyRequests):
+        searches.search("a", "u", "tea", 0, 0, 10)
+    searches.search("a", "v", "tea", 0, 0, 10)
+
+
 def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> None:
     body = b"x" * (PAGE_BYTES // 3)
     entries = [Entry(id=number, conversation=1, seq=number, sender="a", body=body) for number in range(1, 9)]
@@ -74,6 +97,6 @@ def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> N
     log.search.find = lambda _app, _user, _text, _conversation, before, *_: (entries[: before - 1], 0)
     found, before, pages = MessageSearch(MemoryStore(log)), len(entries) + 1, []
     while before:
-        page, before = found.search("a", "u", "", 1, before, 100, ["file"])
+        page, before = found.search("a", "u", "", 1, before, 100, SearchFilter(types=("file",)))
         pages.append([entry.id for entry in page])
     assert pages == [[6, 7, 8], [3, 4, 5], [1, 2]]

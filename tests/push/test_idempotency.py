@@ -29,6 +29,7 @@ class SharedClaims:
 
     def __init__(self) -> None:
         self.states: dict[str, str] = {}
+        self.entries: dict[str, bytes] = {}
         self.away = False
         self.calls: list[list[str]] = []
 
@@ -44,11 +45,15 @@ class SharedClaims:
             found.append(Claim(key, state or "mine", "token"))  # type: ignore[arg-type]
         return found
 
-    def settle(self, claim: Claim, accepted: bool) -> None:
+    def settle(self, claim: Claim, accepted: bool, result: bytes = b"") -> None:
         if accepted:
             self.states[claim.key] = "repeat"
+            self.entries[claim.key] = result
         else:
             del self.states[claim.key]
+
+    def results(self, keys: Sequence[str]) -> list[bytes]:
+        return [self.entries.get(key, b"") for key in keys]
 
 
 def make(
@@ -324,6 +329,32 @@ def test_another_node_knows_only_that_it_was_accepted() -> None:
         assert there.claim("101", "a", 1) == First(b"")
         assert there.claim("101", "m") is None
     assert here.claim("101", "a", 1) == First(bytes([SENT]))
+
+
+def test_the_result_of_a_request_that_was_carried_out_is_known_to_all_nodes() -> None:
+    claims = SharedClaims()
+    here, there, third = (make(claims=claims) for _ in range(3))
+    requests = [("a", 1), ("b", -2)]
+    here.carry_out_each("101", requests, lambda index, _: (None, [SENT], b"at %d" % index))
+    for _ in range(2):  # the second time it is in the memory of the node
+        assert there.claim("101", "a", 1) == First(b"at 0")
+        assert isinstance(there.claim("101", "a", 7), IdReused)
+        assert third.claim_each("101", ["a", "b"], [1, -2]) == [First(b"at 0"), First(b"at 1")]
+
+
+def test_a_request_whose_result_cannot_be_read_is_a_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = SharedClaims()
+    here, there = make(claims=claims), make(claims=claims)
+    here.carry_out_each("101", [("a", 1)], lambda *_: (None, [SENT], b"result"))
+
+    def broken(_keys: Sequence[str]) -> list[bytes]:
+        raise OSError("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(claims, "results", broken)
+        with pytest.raises(OSError, match="gone"):
+            there.claim_each("101", ["new", "a"], [1, 1])
+    assert [type(each) for each in there.claim_each("101", ["new", "a"], [1, 1])] == [int, First]
 
 
 def test_another_node_waits_for_the_outcome_and_may_then_try_itself(monkeypatch: pytest.MonkeyPatch) -> None:

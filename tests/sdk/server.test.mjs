@@ -130,9 +130,17 @@ it("what is sent is stored once and told, with its marks", async () => {
   assert.equal((await recalled).about, sent.id);
   await bob.hide([(await recalled).id]);
   assert.deepEqual((await bob.marks()).hidden, [(await recalled).id]);
+  const phone = makeMessenger("js-bob");
+  await phone.connect();
+  const arranged = next(phone, "arrangement");
+  const draft = { text: "tea @Ann", replyTo: sent.id, mentions: [{ name: "Ann", user: "js-ann" }] };
+  assert.deepEqual(await bob.arrange(sent.conversation, { pinned: 5, draft }), await arranged);
+  assert.deepEqual((await phone.arrangements()).arrangements, [{ conversation: sent.conversation, version: 1, pinned: 5, archived: 0, marked: 0, draft }]);
+  phone.close();
   assert.equal((await bob.conversations()).conversations[0].peer, "js-ann");
   assert.equal((await ann.receipts(sent.conversation)).receipts[0].user, "js-bob");
   assert.deepEqual((await bob.search("AGAIN")).messages.map(({ clientMsgID }) => clientMsgID), ["js-1"]);
+  assert.deepEqual((await bob.search("", { from: "js-bob", link: true })).messages, []);
   await assert.rejects(ann.send("js-ann", "to myself"), (error) => error instanceof ImError && error.code === 1001);
 });
 

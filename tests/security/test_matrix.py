@@ -438,13 +438,14 @@ COMMANDS: Final = {
         (
             *("Heartbeat", "Say", "ChatMessage", "ChatSync", "Send", "Sync", "Ack", "Search", "Typing"),
             *("AckNumber", "Read", "Received", "Hide", "History", "Conversations", "AskMarks", "AskReceipts"),
-            "CountReceipts",
+            *("CountReceipts", "Arrange", "AskArrangements"),
             *("React", "Pin", "AskPins"),
             # a session without a user may use these
             *("RefreshLogin", "Subscribe", "RefreshSubscription", "Unsubscribe", "Publish"),
             *("AskPresence", "AskPresenceStats", "AskHistory", "AskBackEnd"),
             *("OpenAnswer", "AppendAnswer", "CloseAnswer", "AskBotCommands"),
             *("CreateGroup", "AskGroups", "AskGroupMembers", "InviteToGroup", "JoinGroup", "LeaveGroup"),
+            "UpdateGroup",
         ),
         "session",
     ),

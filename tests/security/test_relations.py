@@ -394,11 +394,13 @@ NO_ROW: Final[dict[str, str]] = {
             *("GET /api/v1/messages/sync", "GET /api/v1/messages/marks", "GET /api/v1/bots/commands"),
             *("GET /api/v1/groups/members", "POST /api/v1/groups/leave", "POST /api/v1/groups/remove"),
             *("POST /api/v1/groups/delete", "POST /api/v1/groups/rename", "POST /api/v1/groups/role"),
+            *("POST /api/v1/groups/update", "UpdateGroup"),
             *("POST /api/v1/groups/mute", "POST /api/v1/groups/open", "POST /api/v1/groups/options"),
             *("GET /api/v1/groups/show", "POST /api/v1/groups/join", "GET /group_user/list"),
             *("POST /api/v1/hooks", "GET /api/v1/hooks", "POST /api/v1/hooks/revoke", "POST /hooks/*"),
             *("AskPins", "History", "Conversations", "Search", "Read", "Received", "AskReceipts", "AskMarks"),
             "CountReceipts",
+            *("Arrange", "AskArrangements", "GET /api/v1/inbox", "POST /api/v1/inbox"),
             *(
                 "Sync",
                 "ChatSync",

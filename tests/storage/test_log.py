@@ -349,7 +349,7 @@ def test_who_leaves_and_joins_again_stays_muted(log: MessageLog) -> None:
 def test_a_group_has_a_name_and_ten_thousand_members(log: MessageLog) -> None:
     users = [f"user{number:05}" for number in range(10_000)]
     at = log.groups.create(APP, "user00000", "big", users).conversation
-    log.groups.rename(APP, at, "bigger", "user00000")
+    log.groups.describe(APP, at, {"name": "bigger"}, "user00000")
     found = log.conversations.get(APP, at)
     assert found is not None
     assert (found.name, found.kind, found.last_seq) == ("bigger", "group", 2)

@@ -5,7 +5,7 @@ import json
 import gevent
 import pytest
 
-from imserver.model import Reaction
+from imserver.model import Reaction, SearchFilter
 from imserver.storage.log.annotations import MOST_EMOJI, MOST_PINS, MOST_USERS
 from imserver.storage.log.contract import MOST_UNREAD, Change, Draft, Entry, Rejected
 from imserver.storage.log.message_log import MessageLog
@@ -316,8 +316,23 @@ def test_messages_are_found_by_their_types(log: MessageLog) -> None:
     types = ["text", "picture", "video", "text", "picture"]
     found = stored(log, *(say("a", at, "1", type=each) for each in types))
     stored(log, say("a", "b", "1", type="picture"))
-    pictures, before = log.search.find(APP, "b", "", at, 0, 10, ["picture", "video"])
+    pictures, before = log.search.find(
+        APP,
+        "b",
+        "",
+        at,
+        0,
+        10,
+        SearchFilter(
+            types=(
+                "picture",
+                "video",
+            )
+        ),
+    )
     assert ([entry.type for entry in pictures], before) == (["picture", "video", "picture"], 0)
-    some, before = log.search.find(APP, "b", "", at, 0, 1, ["picture"])
+    some, before = log.search.find(APP, "b", "", at, 0, 1, SearchFilter(types=("picture",)))
     assert (ids(some), before) == ([found[4].id], found[4].id)
-    assert ids(log.search.find(APP, "b", "", at, before, 1, ["picture"])[0]) == [found[1].id]
+    assert ids(log.search.find(APP, "b", "", at, before, 1, SearchFilter(types=("picture",)))[0]) == [
+        found[1].id
+    ]

@@ -2,7 +2,9 @@
 
 import pytest
 
+from imserver.model import SearchFilter
 from imserver.storage.log import search as log_search
+from imserver.storage.log import writer
 from imserver.storage.log.contract import Draft
 from imserver.storage.log.message_log import MessageLog
 
@@ -82,6 +84,68 @@ def test_what_is_hidden_recalled_or_no_text_is_not_found(log: MessageLog) -> Non
     assert ids(log.search.find(APP, "b", "tea", 0, 0, 10)[0]) == [third.id]
     assert ids(log.search.find(APP, "a", "tea", 0, 0, 10)[0]) == [first.id, third.id]
     assert second.id in ids(log.entries.history(APP, "b", 1, 0, 10)[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "filter", "expected"),
+    [
+        ("", SearchFilter(sender="c"), ["see www.example.org", "TEA from c"]),
+        ("tea", SearchFilter(sender="c"), ["TEA from c"]),
+        ("", SearchFilter(sender="nobody"), []),
+        ("", SearchFilter(link=True), ["see www.example.org", "tea: HTTPS://example.com/x"]),
+        ("tea", SearchFilter(link=True), ["tea: HTTPS://example.com/x"]),
+        ("", SearchFilter(types=("file",)), ['{"name":"Report 报告.pdf","url":"/tea"}']),
+        ("tea", SearchFilter(types=("file",)), []),
+        ("报告", SearchFilter(types=("file",)), ['{"name":"Report 报告.pdf","url":"/tea"}']),
+        ('"5"', SearchFilter(types=("picture", "text")), ['[{"caption":"\\"5\\" \\u62a5"}]']),
+        ("报", SearchFilter(types=("picture",)), ['[{"caption":"\\"5\\" \\u62a5"}]']),
+        ("", SearchFilter(types=("picture",), sender="c"), []),
+    ],
+)
+def test_filters_narrow_a_search_or_replace_its_text(
+    log: MessageLog, text: str, filter: SearchFilter, expected: list[str]
+) -> None:
+    group = log.groups.create(APP, "a", "tea", ["b", "c"]).conversation
+    stored(
+        log,
+        say("c", group, "see www.example.org"),
+        say("a", group, '{"name":"Report 报告.pdf","url":"/tea"}', type="file"),
+        say("a", group, '[{"caption":"\\"5\\" \\u62a5"}]', type="picture"),
+        say("a", group, '{"name":"broken', type="picture"),
+        say("a", group, "tea: HTTPS://example.com/x"),
+        say("c", group, "TEA from c"),
+        say("c", "x", "tea of others"),
+    )
+    assert bodies(log.search.find(APP, "b", text, 0, 0, 10, filter)[0]) == expected
+
+
+def test_a_search_reads_only_the_time_that_is_wanted(
+    log: MessageLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = 86400
+    for number in range(1, 41):
+        monkeypatch.setattr(writer, "time", lambda now=number * day: now)
+        stored(log, say("a", "b", f"tea {number}", time_ms=number * day * 1000))
+    monkeypatch.setattr(log_search, "_FIRST_STRETCH", 2)
+    monkeypatch.setattr(log_search, "_STRETCH_GROWTH", 1)
+    steps: list[tuple[int, int]] = []
+    call = log_search._Step.__call__
+    monkeypatch.setattr(
+        log_search._Step, "__call__", lambda step, sql: steps.append(step._values[2:4]) or call(step, sql)
+    )
+    at = [number * day * 1000 for number in range(42)]
+    for filter, expected in (
+        (SearchFilter(since=at[10], until=at[14]), [10, 11, 12, 13]),
+        (SearchFilter(until=at[3]), [1, 2]),
+        (SearchFilter(since=at[39]), [39, 40]),
+        (SearchFilter(since=at[41]), []),
+        (SearchFilter(until=1), []),
+    ):
+        steps.clear()
+        assert bodies(log.search.find(APP, "b", "tea", 0, 0, 50, filter)[0]) == [
+            f"tea {number}" for number in expected
+        ]
+        assert len(steps) <= 3, (filter, steps)
 
 
 def test_bytes_that_are_no_text_disturb_nobody(log: MessageLog) -> None:

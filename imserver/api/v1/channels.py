@@ -22,7 +22,7 @@ from imserver.http.limits import Limits
 from imserver.http.operation import Resource
 from imserver.http.reply import ApiProblem
 from imserver.model import MAX_ID, Event, Outcome
-from imserver.push.idempotency import IdReused
+from imserver.push.idempotency import IdReused, digest_of
 from imserver.push.push import Publishing, nothing_accepted
 
 MOST_CHANNELS: Final = 1000
@@ -233,7 +233,7 @@ def _publish(
     key, digest = key_of(call) or request.id, 0
     if key:
         content = {name: value for name, value in _members(_encode(request)).items() if name not in _WHERE}
-        digest = hash(_encode(content))
+        digest = digest_of(_encode(content))
     try:
         found = api.publishing.to_channels(
             call.app,

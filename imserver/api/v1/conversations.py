@@ -9,17 +9,20 @@ from msgspec import UNSET, Struct, UnsetType
 
 from imserver import errors
 from imserver.auth.principal import ADMIN_OR_MEMBER
+from imserver.auth.rates import TooManyRequests
+from imserver.config.settings import MAX_USER_BYTES
 from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.field import Acting, about
 from imserver.http.operation import Resource
+from imserver.http.rates import too_many
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
 from imserver.message_view import entry_view
 from imserver.messages.deliverer import newest_page, oldest_page
 from imserver.messages.messaging import MessageSearch
 from imserver.messages.receipts import MarksView, Receipts
-from imserver.model import MAX_ID, MAX_TYPES
+from imserver.model import MAX_ID, MAX_TYPES, NO_FILTER, SearchFilter
 from imserver.storage.log.contract import ConversationSummary, Entry
 from imserver.storage.store import Store
 
@@ -39,7 +42,9 @@ After = Annotated[
     int, about("List the first messages after this one, instead of the last before one.", ge=0, le=MAX_ID)
 ]
 PageLimit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=_MAX_PAGE)]
-SearchText = Annotated[str, about("The text to search for.", min_length=1, max_length=256)]
+SearchText = Annotated[
+    str, about("The text to search for. It may be missing if a filter is given.", max_length=256)
+]
 
 
 class ConversationsQuery(Acting, kw_only=True):
@@ -70,8 +75,29 @@ class PinsQuery(Acting, kw_only=True):
 class SearchQuery(Acting, kw_only=True):
     """A search in one conversation, or in all of a user."""
 
-    text: SearchText
+    text: SearchText = ""
     conversation: SearchedConversation = 0
+    sender: Annotated[str, about("Find only messages of this user.", max_length=MAX_USER_BYTES)] = (
+        msgspec.field(default="", name="from")
+    )
+    types: Annotated[
+        str,
+        about(
+            "Find only messages of these types, separated by commas. Default: `text` if `text` or `link` is "
+            "given, else all."
+        ),
+    ] = ""
+    link: Annotated[bool, about("Find only messages with a link.")] = False
+    since: Annotated[
+        int,
+        about("Find only messages sent at this time or later, in Unix milliseconds.", ge=0, le=MAX_ID),
+    ] = 0
+    until: Annotated[
+        int,
+        about(
+            "Find only messages sent before this time, in Unix milliseconds; 0: up to now.", ge=0, le=MAX_ID
+        ),
+    ] = 0
     before: Before = 0
     limit: PageLimit = 50
 
@@ -199,6 +225,7 @@ class ConversationShown(Struct):
     mentions: Annotated[int, about("Unread messages that mention the user.")]
     read: Annotated[int, about("The last message that was read.")]
     last: Annotated[MessageShown | None, about("The newest entry that the user may read.")]
+    avatar: Annotated[str, about("The address of the picture of a group; empty: none.")] = ""
 
 
 class ConversationsAnswer(Struct):
@@ -281,6 +308,7 @@ def _listed(summary: ConversationSummary, user: str) -> ConversationShown:
         summary.mentions,
         summary.read,
         None if summary.last is None else shown_entry(summary.last),
+        known.avatar,
     )
 
 
@@ -300,6 +328,7 @@ routes = Resource(
     "conversations",
     service=lambda core, _: ConversationApi(core.store, core.message_search, core.receipts),
     hot=False,
+    refusals={TooManyRequests: too_many},
 )
 
 
@@ -322,6 +351,7 @@ def conversations(api: ConversationApi, call: Call, request: ConversationsQuery)
 @routes.get(
     "/messages",
     ADMIN_OR_MEMBER,
+    problems=(errors.HTTP_TOO_MANY_REQUESTS,),
     example={**ON_BEHALF, "conversation": 1},
     answer_example=MessagesAnswer([_MESSAGE], 0),
 )
@@ -331,12 +361,13 @@ def history(api: ConversationApi, call: Call, request: HistoryQuery) -> Messages
     Users cannot read messages from before they joined or after they left, nor messages they have hidden.
     Reactions are not listed; they are in the messages.
     """
-    types = [name for name in request.types.split(",") if name]
-    if len(types) > MAX_TYPES or (types and request.after is not UNSET):
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`types`: at most {MAX_TYPES}, and not with `after`")
+    types = _types_of(request.types)
+    if types and request.after is not UNSET:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`types`: not with `after`")
     if types:
+        filter = SearchFilter(types=types)
         entries, before = api.message_search.search(
-            call.app, call.user, "", request.conversation, request.before, request.limit, types
+            call.app, call.user, "", request.conversation, request.before, request.limit, filter
         )
         return MessagesAnswer([shown_entry(entry) for entry in entries], before)
     log = api.store.log()
@@ -364,20 +395,33 @@ def pins(api: ConversationApi, call: Call, request: PinsQuery) -> PinsAnswer:
 @routes.get(
     "/messages/search",
     ADMIN_OR_MEMBER,
+    problems=(errors.HTTP_TOO_MANY_REQUESTS,),
     example={**ON_BEHALF, "text": "tea"},
     answer_example=MessagesAnswer([_MESSAGE], 0),
 )
 def search(api: ConversationApi, call: Call, request: SearchQuery) -> MessagesAnswer:
     """Search messages.
 
-    Searches the messages that the user may read. ASCII letters match in either case.
+    Searches the messages that the user may read, by their text or a filter. ASCII letters match in either
+    case. Of messages with JSON, the words in `name`, `title`, `text` and `caption` are found. The searches
+    of a user may take 15 seconds in a minute.
     """
-    if not request.text.strip() or "\0" in request.text:
-        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: empty, or it contains U+0000")
+    text, types = request.text, _types_of(request.types)
+    filter = SearchFilter(request.sender, types, request.link, request.since, request.until)
+    if (not text.strip() and (text or filter == NO_FILTER)) or "\0" in text + request.sender:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: empty without a filter, or it contains U+0000")
     entries, before = api.message_search.search(
-        call.app, call.user, request.text, request.conversation, request.before, request.limit
+        call.app, call.user, text, request.conversation, request.before, request.limit, filter
     )
     return MessagesAnswer([shown_entry(entry) for entry in entries], before)
+
+
+def _types_of(text: str) -> tuple[str, ...]:
+    """The types of a query. Raises ApiProblem."""
+    types = tuple(name for name in text.split(",") if name)
+    if len(types) > MAX_TYPES or "\0" in text:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`types`: at most {MAX_TYPES}")
+    return types
 
 
 @routes.get(

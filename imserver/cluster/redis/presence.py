@@ -12,6 +12,7 @@ from imserver.cluster.redis.pipeline import Command, Pipeline, RedisLink
 from imserver.cluster.redis.records import (
     CLAIM_PREFIX,
     RECORD_SECONDS,
+    RESULT_PREFIX,
     bucket_of,
     channel_bucket_key,
     channel_bucket_number,
@@ -28,6 +29,8 @@ from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, REL
 from imserver.cluster.registry import Claim, ReportedMembers, Session, SessionRef, SessionRegistration
 
 CLAIM_SECONDS: Final = 10
+RESULT_SECONDS: Final = 600
+"""How long other nodes know the result of a request."""
 _FIND_USERS: Final = 1000
 _MAX_UNANSWERED: Final = 10_000
 
@@ -110,15 +113,26 @@ class Lookup:
             return None
         return list(map(_claim, keys, tokens, replies))
 
-    def settle(self, claim: Claim, accepted: bool) -> None:
-        """End a claim of mine: the id is remembered if accepted, else free again. Never switches."""
+    def settle(self, claim: Claim, accepted: bool, result: bytes = b"") -> None:
+        """End a claim of mine: the id is remembered if accepted, else free again. Never switches.
+
+        ``result``: what :meth:`results` returns on all nodes for a while (``b""``: nothing).
+        """
         if claim.state != "mine" or not claim.token:
             return
         key = CLAIM_PREFIX + encoded(claim.key)
+        if accepted and result:
+            seconds = min(RESULT_SECONDS, self._dedupe_seconds)
+            self._pipeline.post(("SET", RESULT_PREFIX + encoded(claim.key), result, "EX", seconds))
         if accepted:
             self._pipeline.post(("SET", key, 1, "EX", self._dedupe_seconds))
         else:
             self._pipeline.post(("EVALSHA", RELEASE, 1, key, claim.token))
+
+    def results(self, keys: Sequence[str]) -> list[bytes]:
+        """The results of accepted ids, in the order of ``keys``; ``b""``: unknown. Switches."""
+        replies = self._pipeline.execute_all([("GET", RESULT_PREFIX + encoded(key)) for key in keys])
+        return [b""] * len(keys) if replies is None else [reply or b"" for reply in replies]
 
     def _tokens_of(self, keys: Sequence[str]) -> list[str]:
         epoch, unanswered = self._keeper.lease.epoch, self._unanswered

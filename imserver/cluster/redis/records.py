@@ -126,6 +126,7 @@ BUCKETS: Final = 16384
 CHANNEL_BUCKETS: Final = 1024
 
 CLAIM_PREFIX: Final = b"acc:submit:again:seq:"
+RESULT_PREFIX: Final = b"acc:submit:again:result:"
 
 _RESERVED: Final = b"#="
 

@@ -87,6 +87,7 @@ class RedisRegistry:
         self.find_and_claim = lookup.find_and_claim
         self.claim = lookup.claim
         self.settle = lookup.settle
+        self.results = lookup.results
         self._channels = channels = ChannelLookup(
             self._pipeline,
             self._keeper,

@@ -54,7 +54,7 @@ from imserver.http.reply import PROBLEM, BatchAnswers
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event
 from imserver.protocol.forgiving import without_nulls
-from imserver.push.idempotency import IdReused
+from imserver.push.idempotency import IdReused, digest_of
 from imserver.push.push import Publishing
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
@@ -242,7 +242,7 @@ def _publish_each(
         tags=tags,
         with_history=not request.skip_history,
         key=request.idempotency_key,
-        digest=hash((data, tags)),
+        digest=digest_of(data + b"\0" + tags),
     )
     return list(map(_publish_result, found))
 

@@ -63,6 +63,7 @@ from imserver.model import (
     Signal,
     Subscribe,
     Unsubscribe,
+    UpdateGroup,
 )
 from imserver.protocol.dialect import Dialect, Payload
 from imserver.protocol.forgiving import Refused, fields_of, has_nul, text_in, without_nulls
@@ -285,10 +286,17 @@ def _ask_group_members(data: bytes) -> Command:
     return AskGroupMembers(_group(data), short_text(fields, "after", MAX_USER_BYTES), limit_in(fields))
 
 
+def _update_group(data: bytes) -> Command:
+    fields = fields_of(data)
+    texts = ("name", "avatar", "description")
+    return UpdateGroup(_group(data), *(text_in(fields, each) if each in fields else None for each in texts))
+
+
 _GROUP_METHODS: Final[dict[str, Callable[[bytes], Command]]] = {
     "createGroup": lambda data: CreateGroup(text_in(fields_of(data), "name"), _group_members(data)),
     "groups": _ask_groups,
     "groupMembers": _ask_group_members,
+    "updateGroup": _update_group,
     "inviteToGroup": lambda data: InviteToGroup(_group(data), _group_members(data)),
     "joinGroup": lambda data: JoinGroup(_group(data)),
     "leaveGroup": lambda data: LeaveGroup(_group(data)),

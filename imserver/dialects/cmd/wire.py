@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from itertools import count
 from time import time_ns
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -22,6 +22,7 @@ from imserver.message_view import entry_view, raw_or_none, signal_data, stream_v
 from imserver.model import (
     MAX_BUTTON_BYTES,
     MAX_CLIENT_MSG_ID_BYTES,
+    MAX_DRAFT_BYTES,
     MAX_EMOJI_BYTES,
     MAX_HIDDEN,
     MAX_ID,
@@ -30,8 +31,11 @@ from imserver.model import (
     MAX_TYPE_BYTES,
     MAX_TYPES,
     MAX_WORDS_BYTES,
+    NO_FILTER,
     Ack,
     AppendAnswer,
+    Arrange,
+    AskArrangements,
     AskBotCommands,
     AskHistory,
     AskMarks,
@@ -44,6 +48,7 @@ from imserver.model import (
     Command,
     Conversations,
     CountReceipts,
+    DraftMention,
     Event,
     Heartbeat,
     Hide,
@@ -61,11 +66,13 @@ from imserver.model import (
     Request,
     Resume,
     Search,
+    SearchFilter,
     Send,
     Signal,
     Subscribe,
     Sync,
     Typing,
+    UnsentText,
     Unsubscribe,
     buttons_objection,
     mentions_objection,
@@ -301,14 +308,22 @@ def _sync(data: bytes) -> Sync:
     return Sync(id_in(fields, "cursor"), limit_in(fields), version)
 
 
-def _history(data: bytes) -> History:
-    fields = fields_of(data)
+def _types(fields: dict[str, Any]) -> tuple[str, ...]:
+    """``types`` of content. Raises :class:`Refused` 1001."""
     types = fields.get("types", [])
-    after = id_in(fields, "after") if "after" in fields else -1
-    if not isinstance(types, list) or len(types) > MAX_TYPES or (types and after >= 0):
+    if not isinstance(types, list) or len(types) > MAX_TYPES:
         raise Refused(errors.REPLY_BAD_PARAMETER)
     names = tuple([short_text({"type": each}, "type", MAX_TYPE_BYTES) for each in types])
     if not all(names):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return names
+
+
+def _history(data: bytes) -> History:
+    fields = fields_of(data)
+    names = _types(fields)
+    after = id_in(fields, "after") if "after" in fields else -1
+    if names and after >= 0:
         raise Refused(errors.REPLY_BAD_PARAMETER)
     conversation, before = needed_id(fields, "conversation"), id_in(fields, "before")
     return History(conversation, before, limit_in(fields), after, names)
@@ -377,9 +392,59 @@ def _count_receipts(data: bytes) -> CountReceipts:
 def _search(data: bytes) -> Search:
     fields = fields_of(data)
     text = short_text(fields, "text", MAX_WORDS_BYTES)
-    if not text.strip():
+    filter = SearchFilter(
+        short_text(fields, "from", MAX_USER_BYTES),
+        _types(fields),
+        _flag(fields, "link"),
+        id_in(fields, "since"),
+        id_in(fields, "until"),
+    )
+    if not text.strip() and (text or filter == NO_FILTER):
         raise Refused(errors.REPLY_BAD_PARAMETER)
-    return Search(text, id_in(fields, "conversation"), id_in(fields, "before"), limit_in(fields))
+    return Search(text, id_in(fields, "conversation"), id_in(fields, "before"), limit_in(fields), filter)
+
+
+class _Mention(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    user: str
+
+
+class _Draft(msgspec.Struct, forbid_unknown_fields=True):
+    text: str = ""
+    reply_to: Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)] = msgspec.field(default=0, name="replyto")
+    mentions: Annotated[list[_Mention], msgspec.Meta(max_length=MAX_MENTIONS)] = []
+
+
+def _arrange(data: bytes) -> Arrange:
+    fields = fields_of(data)
+    pinned, archived, marked = (_new_id(fields, key) for key in ("pinned", "archived", "marked"))
+    draft = _unsent(fields["draft"]) if "draft" in fields else None
+    change = Arrange(needed_id(fields, "conversation"), pinned, archived, marked, draft)
+    if change == Arrange(change.conversation):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return change
+
+
+def _new_id(fields: dict[str, Any], key: str) -> int | None:
+    return id_in(fields, key) if key in fields else None
+
+
+def _unsent(value: Any) -> UnsentText:
+    """A draft. Raises :class:`Refused` 1001."""
+    try:
+        given = msgspec.convert(value, _Draft)
+    except (ValueError, RecursionError):
+        raise Refused(errors.REPLY_BAD_PARAMETER) from None
+    mentions = [DraftMention(well_formed(each.name), well_formed(each.user)) for each in given.mentions]
+    draft = UnsentText(well_formed(given.text), given.reply_to, tuple(mentions))
+    if len(_encode(draft)) > MAX_DRAFT_BYTES:
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return draft
+
+
+def _arrangements(data: bytes) -> AskArrangements:
+    fields = fields_of(data)
+    return AskArrangements(id_in(fields, "version"), limit_in(fields))
 
 
 SIGNAL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
@@ -389,6 +454,8 @@ SIGNAL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "marks": lambda data: AskMarks(id_in(fields_of(data), "version")),
     "typing": lambda data: Typing(*_receiver(fields_of(data))),
     "search": _search,
+    "arrange": _arrange,
+    "arrangements": _arrangements,
 }
 
 
@@ -660,8 +727,8 @@ class CmdDialect(Dialect):
         )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``; ``typing``, ``receipt``, ``hidden``,
-        ``contact`` or ``piece``."""
+        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal, which has the name of its
+        kind."""
         kind, name, data = event.kind, event.type, event.data
         before = _TEXTS.get(kind)
         if before is None:

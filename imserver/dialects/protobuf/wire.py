@@ -680,8 +680,10 @@ class FullProtobufDialect(ProtobufDialect):
         return _login_ack(found.recovered, found.begin_anew)
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a push that is not stored, or a signal."""
-        return _signal(event) if isinstance(event, Signal) else super().encode_event(event)
+        """Encode a push that is not stored, or a signal of a kind that these clients know."""
+        if isinstance(event, Signal):
+            return _signal(event) if event.kind in SIGNALS else None
+        return super().encode_event(event)
 
     encode_entry = staticmethod(as_full_message)
 

@@ -5,6 +5,7 @@ Requests are signed (:mod:`imserver.dialects.pusher.apps`). Errors are texts, as
 
 from __future__ import annotations
 
+import re
 from time import time
 from typing import Any, Final
 from urllib.parse import unquote
@@ -39,6 +40,8 @@ MAX_CHANNELS: Final = 100
 MAX_BATCH: Final = 10
 """Most events of one request."""
 _PAGE: Final = 1000
+_CHANNEL: Final = re.compile(r"[-A-Za-z0-9_=@,.;:#$]+")
+"""Names of channels: Pusher's characters, and those with a meaning in other dialects."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -160,8 +163,10 @@ def _check(pusher: PusherApp, event: _Event, channels: list[str]) -> None:
     for channel in channels:
         if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES:
             raise _invalid(f"The name of a channel has 1 to {MAX_NAME_BYTES} bytes")
-        if channel.startswith("#") and not channel.startswith(USER_CHANNEL):
-            raise _invalid(f"{channel}: no such channel")
+        # The ids of users have any characters.
+        is_own = channel.startswith((USER_CHANNEL, *RESERVED))
+        if not is_own and (channel.startswith("#") or not _CHANNEL.fullmatch(channel)):
+            raise _invalid(f"Invalid channel name: '{channel}'")
 
 
 def _publish(api: PusherApi, pusher: PusherApp, channel: str, event: _Event) -> None:
@@ -194,7 +199,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
         for each in page.channels:
             after = each.channel
             if after.startswith(prefix) and not after.startswith(("#", *RESERVED)):
-                found[after] = _attributes(api, call.app, after, info)
+                found[after] = _attributes(api, call.app, after, info, each.members)
                 if not len(found) % YIELD_TARGETS:
                     gevent.sleep(0)
         more = page.more
@@ -206,8 +211,8 @@ def channel(api: PusherApi, call: Call) -> HttpResponse:
     name, info = _channel_of(call), call.params.get("info", "")
     if "user_count" in info.split(",") and not name.startswith(PRESENCE):
         raise _invalid("info: only presence channels have a user_count")
-    occupied = api.channels.members.count(call.app, name) > 0
-    return _answer({"occupied": occupied, **_attributes(api, call.app, name, info)})
+    count = _subscribers(api, call.app, name)
+    return _answer({"occupied": count > 0, **_attributes(api, call.app, name, info, count)})
 
 
 def users(api: PusherApi, call: Call) -> HttpResponse:
@@ -231,14 +236,25 @@ def _channel_of(call: Call) -> str:
     return request.segments[4]
 
 
-def _attributes(api: PusherApi, app: str, channel: str, info: str) -> dict[str, Any]:
-    """The attributes of a channel that ``info`` names, separated by commas. May switch."""
+def _subscribers(api: PusherApi, app: str, channel: str) -> int:
+    """The number of subscribers of a channel now, on all nodes. May switch."""
+    return api.channels.members.page(app, channel, limit=0).total
+
+
+def _attributes(
+    api: PusherApi, app: str, channel: str, info: str, subscribers: int | None = None
+) -> dict[str, Any]:
+    """The attributes of a channel that ``info`` names, separated by commas. May switch.
+
+    ``subscribers``: their number; None: it is read if it is named.
+    """
     wanted, found = info.split(","), dict[str, Any]()
     service = api.service
     if "user_count" in wanted and channel.startswith(PRESENCE):
         found["user_count"] = len(service.users(app, channel))
     if "subscription_count" in wanted:
-        found["subscription_count"] = api.channels.members.count(app, channel)
+        count = _subscribers(api, app, channel) if subscribers is None else subscribers
+        found["subscription_count"] = count
     if "cache" in wanted and channel.startswith(CACHED):
         try:
             event = service.cached(app, channel)

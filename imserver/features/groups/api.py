@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from imserver import errors
 from imserver.auth.principal import ADMIN_OR_MEMBER
@@ -16,6 +16,7 @@ from imserver.auth.rates import TooManyRequests
 from imserver.auth.relations import Relations
 from imserver.auth.tenants import Tenants
 from imserver.features.groups.groups import (
+    TEXT_CHARACTERS,
     BadGroup,
     Group,
     Groups,
@@ -34,15 +35,25 @@ from imserver.http.rates import too_many
 from imserver.http.reply import ApiProblem
 from imserver.http.wire import after, page_and_cursor
 from imserver.model import id_of
-from imserver.storage.log.contract import OPTIONS, options_of
+from imserver.storage.log.contract import OPTIONS, GroupText, options_of
 
 _MAX_NAMED = 1000
 
 GroupId = Annotated[
     str, about("The id of the group. Its conversation has the same id.", pattern="^[1-9][0-9]{0,18}$")
 ]
-GroupName = Annotated[
-    str, about("The name of the group.", min_length=1, max_length=50, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
+_ONE_LINE: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
+GroupName = Annotated[str, about("The name of the group.", min_length=1, max_length=50, pattern=_ONE_LINE)]
+GroupAvatar = Annotated[
+    str, about("The address of the picture of a group; empty: none.", max_length=1000, pattern=_ONE_LINE)
+]
+GroupDescription = Annotated[
+    str,
+    about(
+        "What the group is for; it may have several lines.",
+        max_length=500,
+        pattern=r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f]*$",
+    ),
 ]
 MemberId = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
 MemberIds = Annotated[
@@ -61,7 +72,9 @@ History = Annotated[
     ),
 ]
 Invite = Annotated[LowestRole, about("The lowest role that may invite users.")]
-Rename = Annotated[LowestRole, about("The lowest role that may rename the group.")]
+Rename = Annotated[
+    LowestRole, about("The lowest role that may change the name, picture and description of the group.")
+]
 Pin = Annotated[LowestRole, about("The lowest role that may pin messages.")]
 Bots = Annotated[
     Literal["mentions", "all"],
@@ -114,6 +127,14 @@ class GroupRename(GroupChange, kw_only=True):
     name: GroupName
 
 
+class GroupUpdate(GroupChange, kw_only=True):
+    """Changes to what a group shows. Fields that you leave out do not change."""
+
+    name: GroupName | UnsetType = UNSET
+    avatar: GroupAvatar | UnsetType = UNSET
+    description: GroupDescription | UnsetType = UNSET
+
+
 class GroupRole(GroupChange, kw_only=True):
     """A member and their new role."""
 
@@ -148,6 +169,14 @@ class GroupShown(Struct):
     rename: Rename = "admin"
     pin: Pin = "admin"
     bots: Bots = "mentions"
+    avatar: GroupAvatar = ""
+    description: GroupDescription = ""
+
+
+class GroupDetail(GroupShown):
+    """A group, and how many members it has."""
+
+    members: Annotated[int, about("The number of members.")] = 0
 
 
 class GroupsAnswer(Struct):
@@ -273,11 +302,17 @@ def groups(api: GroupApi, call: Call, request: ActingPage) -> GroupsAnswer:
 
 
 @routes.get(
-    "/groups/show", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "1", "group": "1"}, user="optional"
+    "/groups/show",
+    ADMIN_OR_MEMBER,
+    problems=_UNKNOWN,
+    example={"user": "1", "group": "1"},
+    answer_example=GroupDetail("1", "tea", 1795155803, "owner", 0, members=2),
+    user="optional",
 )
-def show(api: GroupApi, call: Call, request: GroupChange) -> GroupShown:
-    """Show a group and the acting user's role in it."""
-    return _shown(api.groups.show(call.app, id_of(request.group), call.user))
+def show(api: GroupApi, call: Call, request: GroupChange) -> GroupDetail:
+    """Show a group, the acting user's role in it, and the number of members."""
+    group = api.groups.show(call.app, id_of(request.group), call.user)
+    return GroupDetail(**asdict(_shown(group)), members=api.groups.count(call.app, group.id))
 
 
 @routes.get(
@@ -369,8 +404,27 @@ def rename(api: GroupApi, call: Call, request: GroupRename) -> GroupShown:
 
     For the owner and admins, and where the group allows it for members.
     """
-    group = api.groups.rename(call.app, id_of(request.group), call.user, request.name)
-    return _shown(group)
+    return _shown(api.groups.describe(call.app, id_of(request.group), call.user, {"name": request.name}))
+
+
+@routes.post(
+    "/groups/update",
+    ADMIN_OR_MEMBER,
+    problems=_NOT_PERMITTED,
+    example={"user": "1", "group": "1", "description": "Tea at five"},
+    answer_example=replace(_GROUP, description="Tea at five"),
+    user="optional",
+)
+def update(api: GroupApi, call: Call, request: GroupUpdate) -> GroupShown:
+    """Change the name, picture and description of a group.
+
+    For the owner and admins, and where the option `rename` allows it for members. Upload the picture first.
+    Members see each change as an entry of the kind `group`.
+    """
+    given: dict[GroupText, str] = {
+        text: value for text in TEXT_CHARACTERS if (value := getattr(request, text)) is not UNSET
+    }
+    return _shown(api.groups.describe(call.app, id_of(request.group), call.user, given))
 
 
 @routes.post(
@@ -408,8 +462,8 @@ def mute(api: GroupApi, call: Call, request: GroupMute) -> GroupAnswer:
 
 def _shown(group: Group) -> GroupShown:
     muted = group.muted_until if group.muted_until > time() else 0
-    shown = str(group.id), group.name, group.created, group.role, muted, group.open
-    return GroupShown(*shown, **options_of(group.options))  # type: ignore[arg-type]
+    shown = GroupShown(str(group.id), group.name, group.created, group.role, muted, group.open)  # type: ignore[arg-type]
+    return replace(shown, avatar=group.avatar, description=group.description, **options_of(group.options))
 
 
 @routes.post(

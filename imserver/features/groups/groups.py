@@ -26,6 +26,7 @@ from imserver.model import (
     JoinGroup,
     LeaveGroup,
     Reply,
+    UpdateGroup,
 )
 from imserver.storage.log.contract import (
     FULL,
@@ -37,6 +38,7 @@ from imserver.storage.log.contract import (
     Conversation,
     Ground,
     GroupOption,
+    GroupText,
     Membership,
     Rejected,
     Right,
@@ -50,7 +52,12 @@ from imserver.transport.dispatch import CommandRow, CommandTable
 if TYPE_CHECKING:
     from imserver.storage.log.message_log import MessageLog
 
-NAME_CHARACTERS: Final = 50
+TEXT_CHARACTERS: Final[dict[GroupText, tuple[int, int]]] = {
+    "name": (1, 50),
+    "avatar": (0, 1000),
+    "description": (0, 500),
+}
+"""The fewest and most characters of the texts of a group. The picture is a URL."""
 OWNER: Final = "owner"
 ADMIN: Final = "admin"
 MEMBER: Final = "member"
@@ -94,6 +101,9 @@ class Group(Struct, frozen=True):
     """Anybody may join."""
     options: int = 0
     """See :func:`imserver.storage.log.contract.options_of`."""
+    avatar: str = ""
+    """URL of the picture."""
+    description: str = ""
 
 
 AccountsAmong = Callable[[str, Sequence[str]], set[str]]
@@ -162,7 +172,7 @@ class Groups:
 
         Raises BadGroup, NotAllowed, TooManyRequests and TooManyMembers.
         """
-        _check_name(name)
+        _check_texts({"name": name})
         self._check_gathering(app, owner)
         others = [user for user in dict.fromkeys(users) if user != owner]
         if len(others) + 1 > self.limit:
@@ -284,11 +294,11 @@ class Groups:
                 break
         return count
 
-    def rename(self, app: str, group: int, by: str, name: str) -> Group:
-        """Rename a group. Raises BadGroup and NotAllowed."""
-        _check_name(name)
-        right = _permitted(by, "rename", "only the owner and admins rename this group")
-        _done(self._log_with(group).groups.rename(app, group, name, by, right=right))
+    def describe(self, app: str, group: int, by: str, given: Mapping[GroupText, str]) -> Group:
+        """Change name, picture and description. Raises BadGroup and NotAllowed."""
+        _check_texts(given)
+        right = _permitted(by, "rename", "only the owner and admins change name, picture and description")
+        _done(self._log_with(group).groups.describe(app, group, given, by, right=right))
         return self.show(app, group, by)
 
     def set_role(self, app: str, group: int, by: str, user: str, role: str) -> None:
@@ -334,7 +344,17 @@ class Groups:
 
 def _group(found: Conversation, own: Membership | None) -> Group:
     role, muted_until = ("", 0) if own is None else (own.role, own.muted_until)
-    return Group(found.id, found.name, found.created, role, muted_until, found.open, found.options)
+    return Group(
+        found.id,
+        found.name,
+        found.created,
+        role,
+        muted_until,
+        found.open,
+        found.options,
+        found.avatar,
+        found.description,
+    )
 
 
 # --- rights: checked under the log's lock, with the roles in force there ------------------------------------
@@ -397,9 +417,12 @@ def _may_enter(user: str) -> Right:
     return lambda ground: None if ground.open or user in ground.roles else _OUTSIDER
 
 
-def _check_name(name: str) -> None:
-    if not fits(name, 1, NAME_CHARACTERS):
-        raise BadGroup(f"name: expected 1 to {NAME_CHARACTERS} characters that can be shown")
+def _check_texts(given: Mapping[GroupText, str]) -> None:
+    for text, value in given.items():
+        least, most = TEXT_CHARACTERS[text]
+        line = value.replace("\n", " ") if text == "description" else value
+        if not fits(line, least, most):
+            raise BadGroup(f"{text}: expected {least} to {most} characters that can be shown")
 
 
 def _done(change: Change | Rejected) -> Change:
@@ -420,13 +443,15 @@ _REFUSALS: Final[dict[str, type[ImserverError]]] = {
 # --- commands of clients ------------------------------------------------------------------------------------
 
 
-class GroupView(Struct):
+class GroupView(Struct, omit_defaults=True):
     """A group as one of its members sees it. Its conversation has the same number."""
 
     group: int
     name: str
     role: str
     open: bool
+    avatar: str = ""
+    description: str = ""
 
 
 class GroupPage(Struct):
@@ -488,6 +513,7 @@ class GroupCommands:
             CreateGroup: CommandRow(self.create, refusals=GROUP_REFUSALS),
             AskGroups: CommandRow(self.ask),
             AskGroupMembers: CommandRow(self.ask_members, refusals=GROUP_REFUSALS),
+            UpdateGroup: CommandRow(self.update, refusals=GROUP_REFUSALS),
             InviteToGroup: CommandRow(self.invite, refusals=GROUP_REFUSALS),
             JoinGroup: CommandRow(self.join, refusals=GROUP_REFUSALS),
             LeaveGroup: CommandRow(self.leave, refusals=GROUP_REFUSALS),
@@ -513,6 +539,14 @@ class GroupCommands:
         page = self._groups.members(app, command.group, user, command.after, command.limit + 1)
         shown = [GroupMemberView(row.user, row.role) for row in page[: command.limit]]
         return Reply(errors.REPLY_OK, GroupMemberPage(shown, len(page) > command.limit))
+
+    def update(self, connection: Connection, command: UpdateGroup) -> Reply:
+        """Change name, picture and description of one of the user's groups."""
+        app, user = app_and_user(connection)
+        given: dict[GroupText, str] = {
+            text: value for text in TEXT_CHARACTERS if (value := getattr(command, text)) is not None
+        }
+        return Reply(errors.REPLY_OK, _view(self._groups.describe(app, command.group, user, given)))
 
     def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
         """Add members to one of the user's groups."""
@@ -541,4 +575,4 @@ class GroupCommands:
 
 
 def _view(group: Group) -> GroupView:
-    return GroupView(group.id, group.name, group.role, group.open)
+    return GroupView(group.id, group.name, group.role, group.open, group.avatar, group.description)

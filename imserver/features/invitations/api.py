@@ -109,6 +109,8 @@ class InvitationPreview(Struct):
     avatar: Avatar
     expires_at: Ends
     guests: ForGuests
+    group_avatar: Annotated[str, about("The address of the picture of a group; empty: none.")] = ""
+    description: Annotated[str, about("What the group is for; it may have several lines.")] = ""
 
 
 class InvitationJoin(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -262,6 +264,8 @@ def show(invitations: Invitations, call: Call, request: InvitationQuery) -> Invi
         avatar,
         invitation.expires_at,
         invitation.guests,
+        found.avatar,
+        found.description,
     )
 
 

@@ -110,10 +110,9 @@ def _group_of(store: Store, owner: Account, name: str) -> int:
     ]
     if owned:
         return min(owned)
-    change = log.groups.create(GOCHAT, owner.user, name, [])
+    change = log.groups.create(GOCHAT, owner.user, name, [], options={"history": "all"})
     if not isinstance(change, Change):
         fail(f"--group: {change.detail}")
-    log.groups.set_options(GOCHAT, change.conversation, {"history": "all"}, owner.user)
     return change.conversation
 
 

@@ -40,13 +40,15 @@ class Blocked(ImserverError):
 
 
 class Preview(Struct, frozen=True):
-    """The group, or the maker, as a holder of the code sees it. ``name`` and ``members``: of the group."""
+    """The group, or the maker, as a holder of the code sees it. The last four fields are of the group."""
 
     invitation: Invitation
     maker: Account | None
     """None: a back end, or a user without an account."""
     name: str = ""
     members: int = 0
+    avatar: str = ""
+    description: str = ""
 
 
 class Accepted(Struct, frozen=True):
@@ -132,7 +134,8 @@ class Invitations:
             group = self._groups.check_inviting(app, found.group, found.user)
         except (UnknownGroup, NotAllowed):
             raise UnknownInvitation(code) from None
-        return Preview(found, maker, group.name, self._groups.count(app, group.id))
+        count = self._groups.count(app, group.id)
+        return Preview(found, maker, group.name, count, group.avatar, group.description)
 
     def accept(self, app: str, user: str, code: str, by_user: bool = True) -> Accepted:
         """Join the group, or become a friend of the maker. Members and friends do not use up an invitation.

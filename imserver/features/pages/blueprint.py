@@ -101,8 +101,13 @@ _NOBODY: Final = "null"
 """The receiver of a page that was opened without the id of a user."""
 _NO_ROOM: Final = "0"
 """The room of a page for messages to one user."""
-_PACKED_TYPES: Final = ("text/javascript", "text/css", "image/svg+xml")
-_MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_PACKED_TYPES: Final = ("text/javascript", "text/css", "image/svg+xml", "application/json")
+_MIME_TYPES: Final = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+}
 _STATUS_SECONDS: Final = 3
 _BOARD_TEXTS: Final = ("status_", "cluster_", "unit_", "no_answer")
 """Prefixes of the keys of operators' texts."""

@@ -27,6 +27,8 @@ RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""
 ENTRY: Final = "static/messages/app.js"
 """The module that the page starts with."""
+LOOK: Final = "static/messages/look.js"
+"""The script that runs before the page is drawn."""
 _IMPORT: Final = re.compile(r'^(?:import|export|\}).*"(\.{1,2}/[^"]+)"', re.MULTILINE)
 _LATER: Final = re.compile(r'\bimport\("(\.{1,2}/[^"]+)"\)(?!\.[A-Z])')
 """Imports when they are needed; not the types in comments, which have the name of a class behind them."""
@@ -79,16 +81,29 @@ def styles() -> tuple[str, ...]:
 
 
 @cache
+def _later() -> tuple[str, ...]:
+    """Style sheets and tables that modules load when they are needed, as ``static/…``."""
+    found = [path for kind in ("css", "json") for path in (assets.STATIC / "messages").glob(f"*/*.{kind}")]
+    return tuple(sorted(f"static/messages/{path.parent.name}/{path.name}" for path in found))
+
+
+@cache
 def files() -> tuple[str, ...]:
-    """All files that the page needs, as ``static/…`` and ``sdk/…``."""
+    """All files that the page needs, as ``static/…`` and ``sdk/…``, but tables of data."""
     unread = sorted(path.name for path in (assets.STATIC / "icons").glob("unread-*.svg"))
     pictures = ["favicon.svg", *(f"icons/{name}" for name in (*(name for name, *_ in _ICONS), *unread))]
-    return (*modules(later=True), *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))))
+    sheets = [address for address in _later() if address.endswith(".css")]
+    return (
+        *modules(later=True),
+        LOOK,
+        *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))),
+        *sheets,
+    )
 
 
 def release() -> str:
     """Names the content of the files of the page. Somebody who works on them need not restart the node."""
-    states = [(path, path.stat()) for path in map(_source, files())]
+    states = [(path, path.stat()) for path in map(_source, sorted({*files(), *_later()}))]
     return _release(tuple([(path, state.st_mtime_ns, state.st_size) for path, state in states]))
 
 

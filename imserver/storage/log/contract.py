@@ -142,6 +142,10 @@ class Conversation(Struct, frozen=True, kw_only=True):
     """Of a group: see :func:`options_of`."""
     bots: tuple[str, ...] = ()
     """The members of a group that are bots."""
+    avatar: str = ""
+    """Of a group: URL of its picture."""
+    description: str = ""
+    """Of a group."""
 
 
 class ConversationSummary(Struct, frozen=True):
@@ -274,6 +278,10 @@ OPTIONS: Final[dict[GroupOption, tuple[int, str, str]]] = {
 ``history``: what members who join from then on may read. ``bots``: what bots read from then on. The others:
 the lowest role that may do it.
 """
+
+
+GroupText = Literal["name", "avatar", "description"]
+"""What a group has as text: its name, the URL of its picture, and what it is for."""
 
 
 def options_of(bits: int) -> dict[GroupOption, str]:

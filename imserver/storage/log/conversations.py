@@ -31,7 +31,10 @@ from imserver.storage.log.rows import (
 from imserver.storage.log.unread import UnreadMessages, read_positions, read_unread
 from imserver.storage.statements import Statements, text_of
 
-_COLUMNS: Final = "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open, c.options, c.bots"
+_COLUMNS: Final = (
+    "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open, c.options, c.bots, c.avatar, "
+    "c.description"
+)
 _CONVERSATIONS: Final = f"SELECT {_COLUMNS} FROM conversation c WHERE c.log = %s AND "
 _MEMBERS: Final = (
     "SELECT s.member, s.conversation, s.joined_id, s.left_id, s.role, s.muted_until, c.kind, s.bot "
@@ -93,9 +96,9 @@ class ConversationReader:
 
         return self._tables.read_log(app, work, 0)
 
-    def member(self, app: str, conversation: int, user: str) -> Membership | None:
-        """The current membership of a user."""
-        where = "s.conversation = %s AND s.member = %s AND s.left_id IS NULL"
+    def member(self, app: str, conversation: int, user: str, *, or_left: bool = False) -> Membership | None:
+        """The current membership of a user. ``or_left``: it may have ended."""
+        where = f"s.conversation = %s AND s.member = %s{'' if or_left else ' AND s.left_id IS NULL'}"
         return next(iter(self._members(app, where, (conversation, user))), None)
 
     def sharing(self, app: str, user: str, others: Sequence[str]) -> set[str]:
@@ -226,7 +229,7 @@ _LISTS: Final = {
 
 
 def _summary(row: Sequence[Any], last: dict[int, Entry]) -> ConversationSummary:
-    role, read, position, last_id, unread, mentions = row[10:]
+    role, read, position, last_id, unread, mentions = row[12:]
     return ConversationSummary(
         conversation_of(row), last.get(last_id), unread, read, text_of(role), position, mentions
     )

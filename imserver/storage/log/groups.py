@@ -24,6 +24,7 @@ from imserver.storage.log.contract import (
     Entry,
     Ground,
     GroupOption,
+    GroupText,
     Rejected,
     Right,
     options_of,
@@ -37,7 +38,8 @@ OWNER: Final = "owner"
 ADMIN: Final = "admin"
 MEMBER: Final = "member"
 ROLES: Final = (OWNER, ADMIN, MEMBER)
-GROUP_NAME_BYTES: Final = 500
+TEXT_BYTES: Final[dict[GroupText, int]] = {"name": 500, "avatar": 1000, "description": 2000}
+"""Limits of the texts of a group."""
 MOST_LEAVING: Final = 1000
 """Members of a deleted group that leave in one transaction. Its entry names them."""
 
@@ -58,12 +60,16 @@ class GroupWriter:
         name: str,
         users: Sequence[str],
         meta: bytes = b"",
+        options: Mapping[GroupOption, str] | None = None,
     ) -> Change | Rejected:
-        """Create a group with its owner and members. Its first entry has the kind ``group``."""
+        """Create a group with its owner and members. Its first entry has the kind ``group``.
+
+        ``options``: those that differ from the defaults.
+        """
 
         def work(transaction: AppTransaction) -> Change | Rejected:
             all_users = list(dict.fromkeys((owner, *users)))
-            if wrong := _wrong(all_users, name):
+            if wrong := _wrong(all_users) or _wrong_texts({"name": name}):
                 return wrong
             bots = bots_among(transaction.sql, app, all_users)
             if len(bots) > MOST_BOTS:
@@ -73,6 +79,8 @@ class GroupWriter:
             transaction.admit(state, all_users[1:], MEMBER, bots=bots)
             if bots:
                 transaction.set_bots(state, tuple(bots))
+            if options:
+                set_group(transaction.sql, transaction.log, state.id, "options", _with_options(0, options))
             details = {"change": "create", "name": name, "users": all_users}
             entry = record(transaction, state, "group", owner, details, meta)
             return Change(state.id, entry, tuple(all_users))
@@ -92,7 +100,8 @@ class GroupWriter:
         invited_by: str = "",
         condition: Condition | None = None,
     ) -> Change | Rejected:
-        """Add members. Existing members are unchanged. One entry of kind ``join`` names the new members.
+        """Add members. Existing members are unchanged. One entry of kind ``join`` names the new members, and
+        has the number of all.
 
         ``most``: limit of the number of members (0: no limit). ``right``, here and below: permission check
         (None: anybody may make the change). ``invited_by``: maker of the invitation that the user ``by`` has
@@ -108,7 +117,8 @@ class GroupWriter:
             new = [user for user in dict.fromkeys(users) if user not in there]
             if not new:
                 return Change(conversation)
-            if most and _count(transaction, conversation, most) + len(new) > most:
+            count = _count(transaction, conversation) + len(new)
+            if most and count > most:
                 return Rejected(FULL)
             bots = bots_among(transaction.sql, app, new)
             if len(state.bots) + len(bots) > MOST_BOTS:
@@ -121,7 +131,7 @@ class GroupWriter:
             )
             if bots:
                 transaction.set_bots(state, (*state.bots, *bots))
-            details = {"users": new, "role": role}
+            details = {"users": new, "role": role, "members": count}
             if invited_by:
                 details["invited_by"] = invited_by
             entry = record(transaction, state, "join", by, details)
@@ -139,7 +149,8 @@ class GroupWriter:
         heir: bool = False,
         right: Right | None = None,
     ) -> Change | Rejected:
-        """End memberships. One entry of kind ``leave`` names the users.
+        """End memberships. One entry of kind ``leave`` names the users, and has the number of those who
+        remain.
 
         ``users`` None: the first :data:`MOST_LEAVING` members leave, the owner after all others, and nobody
         can join by themselves any more. Call it until nobody is left. ``heir``: if the owner leaves, the
@@ -167,7 +178,8 @@ class GroupWriter:
                 return Change(conversation)
             if heir and users is not None and any(there[user][1] == OWNER for user in leaving):
                 _promote_heir(transaction, state, leaving, by)
-            entry = record(transaction, state, "leave", by, {"users": leaving})
+            count = _count(transaction, conversation) - len(leaving)
+            entry = record(transaction, state, "leave", by, {"users": leaving, "members": count})
             _end_members(sql, transaction.log, conversation, leaving, state.last_id)
             if any(bot in leaving for bot in state.bots):
                 transaction.set_bots(state, tuple(bot for bot in state.bots if bot not in leaving))
@@ -176,19 +188,33 @@ class GroupWriter:
 
         return self._writer.change(app, work)
 
-    def rename(
-        self, app: str, conversation: int, name: str, by: str = "", *, right: Right | None = None
+    def describe(
+        self,
+        app: str,
+        conversation: int,
+        given: Mapping[GroupText, str],
+        by: str = "",
+        *,
+        right: Right | None = None,
     ) -> Change | Rejected:
-        """Rename a group. The entry has the kind ``group``."""
+        """Change texts of a group. For each that has changed there is an entry of kind ``group``.
+
+        Its ``change`` is the name of the text; ``rename`` for the name. Nothing is stored if nothing changes.
+        """
 
         def work(transaction: AppTransaction) -> Change | Rejected:
-            state = _wrong((), name) or _group(transaction, conversation, by, (), right)
+            state = _wrong_texts(given) or _group(transaction, conversation, by, (), right)
             if isinstance(state, Rejected):
                 return state
-            set_group(transaction.sql, transaction.log, conversation, "name", name)
-            return Change(
-                state.id, record(transaction, state, "group", by, {"change": "rename", "name": name})
-            )
+            entry = None
+            before = _group_texts(transaction, conversation)
+            for text, value in given.items():
+                if value == before[text]:
+                    continue
+                set_group(transaction.sql, transaction.log, conversation, text, value)
+                details = {"change": "rename" if text == "name" else text, text: value}
+                entry = record(transaction, state, "group", by, details)
+            return Change(state.id, entry)
 
         return self._writer.change(app, work)
 
@@ -231,10 +257,8 @@ class GroupWriter:
             state = _group(transaction, conversation, by, (), right)
             if isinstance(state, Rejected):
                 return state
-            before = after = group_settings(transaction, conversation)[1]
-            for name, value in given.items():
-                bit, _, with_it = OPTIONS[name]
-                after = after | bit if value == with_it else after & ~bit
+            before = group_settings(transaction, conversation)[1]
+            after = _with_options(before, given)
             if after == before:
                 return Change(state.id)
             set_group(transaction.sql, transaction.log, conversation, "options", after)
@@ -366,14 +390,22 @@ def _group(
     return right(Ground(roles, *group_settings(transaction, state.id), muted)) or state
 
 
-def _count(transaction: AppTransaction, conversation: int, most: int) -> int:
-    """The number of members, at most ``most``."""
+def _with_options(bits: int, given: Mapping[GroupOption, str]) -> int:
+    """Options with changes."""
+    for name, value in given.items():
+        bit, _, with_it = OPTIONS[name]
+        bits = bits | bit if value == with_it else bits & ~bit
+    return bits
+
+
+def _count(transaction: AppTransaction, conversation: int) -> int:
+    """The number of members."""
     sql = transaction.sql
     statement = (
-        f"SELECT count(*) FROM (SELECT 1 FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
-        "WHERE log = %s AND conversation = %s AND left_id IS NULL LIMIT %s) counted"
+        f"SELECT count(*) FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
+        "WHERE log = %s AND conversation = %s AND left_id IS NULL"
     )
-    return int(sql.query(statement, (transaction.log, conversation, most))[0][0])
+    return int(sql.query(statement, (transaction.log, conversation))[0][0])
 
 
 def _first_of(transaction: AppTransaction, conversation: int, role: str, most: int) -> list[str]:
@@ -392,6 +424,12 @@ def group_settings(transaction: AppTransaction, conversation: int) -> tuple[bool
     statement = "SELECT open, options FROM conversation WHERE log = %s AND id = %s"
     (row,) = transaction.sql.query(statement, (transaction.log, conversation))
     return bool(row[0]), row[1]
+
+
+def _group_texts(transaction: AppTransaction, conversation: int) -> dict[GroupText, str]:
+    statement = "SELECT name, avatar, description FROM conversation WHERE log = %s AND id = %s"
+    (row,) = transaction.sql.query(statement, (transaction.log, conversation))
+    return dict(zip(TEXT_BYTES, (text_of(each or "") for each in row), strict=True))
 
 
 def _readable_after(transaction: AppTransaction, conversation: int, users: Sequence[str]) -> dict[str, int]:
@@ -430,14 +468,20 @@ def _last_mutes(transaction: AppTransaction, conversation: int, users: Sequence[
     return found
 
 
-def _wrong(users: Sequence[str], name: str = "") -> Rejected | None:
+def _wrong(users: Sequence[str]) -> Rejected | None:
     for user in users:
         if not user:
             return Rejected(INVALID, "users: an empty id")
         if wrong := text_objection(user, MAX_USER_BYTES):
             return Rejected(INVALID, f"users: {wrong}")
-    wrong = text_objection(name, GROUP_NAME_BYTES)
-    return Rejected(INVALID, f"name: {wrong}") if wrong else None
+    return None
+
+
+def _wrong_texts(given: Mapping[GroupText, str]) -> Rejected | None:
+    for text, value in given.items():
+        if wrong := text_objection(value, TEXT_BYTES[text]):
+            return Rejected(INVALID, f"{text}: {wrong}")
+    return None
 
 
 def _wrong_role(role: str) -> Rejected | None:

@@ -195,7 +195,8 @@ def conversation_state_of(row: Any) -> ConversationState:
 
 
 def conversation_of(row: Any) -> Conversation:
-    """A conversation from ``id, kind, name, pair, last_id, last_seq, created, open, options, bots``."""
+    """A conversation from ``id, kind, name, pair, last_id, last_seq, created, open, options, bots, avatar,
+    description``."""
     return Conversation(
         id=row[0],
         kind=CONVERSATION_KINDS[row[1]],
@@ -207,6 +208,8 @@ def conversation_of(row: Any) -> Conversation:
         open=bool(row[7]),
         options=row[8],
         bots=bots_from(row[9]),
+        avatar=text_of(row[10] or ""),
+        description=text_of(row[11] or ""),
     )
 
 

@@ -611,7 +611,7 @@ def set_group(
     sql: Statements,
     log: int,
     conversation: int,
-    column: Literal["name", "open", "options", "bots"],
+    column: Literal["name", "avatar", "description", "open", "options", "bots"],
     value: str | int | None,
 ) -> None:
     """Write one column of a group."""

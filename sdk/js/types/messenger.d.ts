@@ -79,6 +79,37 @@ export type Entry = {
      */
     time: number;
 };
+export type SearchPage = {
+    /**
+     * missing: all of the user
+     */
+    conversation?: number;
+    /**
+     * only messages of this user
+     */
+    from?: string;
+    /**
+     * only of these types; missing: `text` if `text` or `link` is given, else all
+     */
+    types?: string[];
+    /**
+     * only with a link
+     */
+    link?: boolean;
+    /**
+     * only sent at this time or later, milliseconds since 1970
+     */
+    since?: number;
+    /**
+     * only sent before this time
+     */
+    until?: number;
+    /**
+     * of the page before
+     */
+    before?: number;
+    limit?: number;
+};
 export type Button = {
     text: string;
     value: string;
@@ -280,6 +311,37 @@ export type Contact = {
     from: string;
     to: string;
 };
+export type Draft = {
+    text?: string;
+    replyTo?: number;
+    /**
+     * names in the text
+     */
+    mentions?: {
+        name: string;
+        user: string;
+    }[];
+};
+export type Arrangement = {
+    conversation: number;
+    /**
+     * the greater one is newer
+     */
+    version: number;
+    /**
+     * the conversation with the greatest number comes first; 0: not pinned
+     */
+    pinned: number;
+    /**
+     * id of the newest entry when we archived it: it comes back with a newer one, unless it is muted; 0: not archived
+     */
+    archived: number;
+    /**
+     * id of the newest entry when we marked it as unread: until we read a newer one; 0: no mark
+     */
+    marked: number;
+    draft?: Draft;
+};
 export type MessengerEvents = {
     entry: Entry;
     anew: {};
@@ -288,6 +350,7 @@ export type MessengerEvents = {
     hidden: Hidden;
     contact: Contact;
     piece: Piece;
+    arrangement: Arrangement;
 };
 export type Pending = {
     cmd: string;
@@ -318,6 +381,17 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text
  * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
+ */
+/**
+ * @typedef {object} SearchPage
+ * @property {number} [conversation]  missing: all of the user
+ * @property {string} [from]          only messages of this user
+ * @property {string[]} [types]       only of these types; missing: `text` if `text` or `link` is given, else all
+ * @property {boolean} [link]         only with a link
+ * @property {number} [since]         only sent at this time or later, milliseconds since 1970
+ * @property {number} [until]         only sent before this time
+ * @property {number} [before]        of the page before
+ * @property {number} [limit]
  */
 /** @typedef {{ text: string, value: string }} Button */
 /** @typedef {{ bot: string, name: string, text: string }} SlashCommand  the command `/name` of a bot; `text`: the rest of the message */
@@ -406,7 +480,26 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  */
 /** @typedef {{ ids: number[] }} Hidden */
 /** @typedef {{ from: string, to: string }} Contact  `from` has become something else to us: a friend, or somebody who asks to be one */
-/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece }} MessengerEvents */
+/**
+ * A text that is not sent yet.
+ *
+ * @typedef {object} Draft
+ * @property {string} [text]
+ * @property {number} [replyTo]
+ * @property {{ name: string, user: string }[]} [mentions]  names in the text
+ */
+/**
+ * What we keep about a conversation, on all our devices.
+ *
+ * @typedef {object} Arrangement
+ * @property {number} conversation
+ * @property {number} version       the greater one is newer
+ * @property {number} pinned        the conversation with the greatest number comes first; 0: not pinned
+ * @property {number} archived      id of the newest entry when we archived it: it comes back with a newer one, unless it is muted; 0: not archived
+ * @property {number} marked        id of the newest entry when we marked it as unread: until we read a newer one; 0: no mark
+ * @property {Draft} [draft]
+ */
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement }} MessengerEvents */
 /**
  * @typedef {object} Pending         a request without an answer
  * @property {string} cmd
@@ -421,6 +514,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * - `entry` ({@link Entry}): each entry once, in order.
  * - `anew`: the server has deleted the entries after the cursor. Delete your entries; all that the server still has follow.
  * - `typing`, `receipt`, `hidden`, `contact` and `piece`: signals that are not stored.
+ * - `arrangement` ({@link Arrangement}): another device of ours has changed one.
  *
  * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
  *
@@ -613,6 +707,31 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      */
     hide(ids: number[]): Promise<any>;
     /**
+     * Changes what we keep about a conversation, on all our devices. 0 ends a pin, an archived state or a mark, and `{}` removes the draft.
+     *
+     * @param {number} conversation
+     * @param {{ pinned?: number, archived?: number, marked?: number, draft?: Draft }} change
+     * @returns {Promise<Arrangement>}
+     */
+    arrange(conversation: number, change: {
+        pinned?: number;
+        archived?: number;
+        marked?: number;
+        draft?: Draft;
+    }): Promise<Arrangement>;
+    /**
+     * What any of our devices has changed with {@link Messenger#arrange} since a version.
+     *
+     * @param {number} [version]
+     * @param {number} [limit]
+     * @returns {Promise<{ arrangements: Arrangement[], version: number, hasMore: boolean }>}  `version`: continue after it
+     */
+    arrangements(version?: number, limit?: number): Promise<{
+        arrangements: Arrangement[];
+        version: number;
+        hasMore: boolean;
+    }>;
+    /**
      * The read positions and hidden entries that any of our devices has stored since a version.
      *
      * @param {number} [version]
@@ -692,17 +811,13 @@ export declare class Messenger extends ImClient<MessengerEvents> {
         before?: number;
     }>;
     /**
-     * Messages that contain `text`.
+     * Messages that contain `text`. With a filter `text` may be empty.
      *
      * @param {string} text
-     * @param {{ conversation?: number, before?: number, limit?: number }} [page]
+     * @param {SearchPage} [page]
      * @returns {Promise<{ messages: Entry[], hasMore: boolean, before: number }>}
      */
-    search(text: string, page?: {
-        conversation?: number;
-        before?: number;
-        limit?: number;
-    }): Promise<{
+    search(text: string, page?: SearchPage): Promise<{
         messages: Entry[];
         hasMore: boolean;
         before: number;

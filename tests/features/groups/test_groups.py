@@ -234,7 +234,10 @@ def test_a_group_that_is_handed_to_two_at_once_has_one_owner(groups: Groups, gro
 def test_who_was_an_admin_a_moment_ago_is_none_any_more(groups: Groups, group: int) -> None:
     no_more = (groups.set_role, group, "ann", "bob", MEMBER)
     removing, muting = (groups.remove, group, "bob", ["cid"]), (groups.mute, group, "bob", "cid", 2**40)
-    naming, opening = (groups.rename, group, "bob", "coffee"), (groups.set_open, group, "bob", True)
+    naming, opening = (
+        (groups.describe, group, "bob", {"name": "coffee"}),
+        (groups.set_open, group, "bob", True),
+    )
     assert at_once(no_more, removing, muting, naming, opening) == ["", *["NotAllowed"] * 4]
     shown = groups.show(APP, group, "cid")
     assert (shown.name, shown.role, shown.muted_until, shown.open) == ("tea", MEMBER, 0, False)
@@ -243,7 +246,7 @@ def test_who_was_an_admin_a_moment_ago_is_none_any_more(groups: Groups, group: i
 def test_who_was_removed_a_moment_ago_does_nothing_any_more(groups: Groups, group: int) -> None:
     away = (groups.remove, group, "ann", ["bob", "dan"])
     inviting, removing = (groups.invite, group, "dan", ["eve"]), (groups.remove, group, "bob", ["cid"])
-    naming, leaving = (groups.rename, group, "bob", "coffee"), (groups.leave, group, "bob")
+    naming, leaving = (groups.describe, group, "bob", {"name": "coffee"}), (groups.leave, group, "bob")
     assert at_once(away, inviting, removing, naming, leaving) == ["", *["UnknownGroup"] * 4]
     assert roles(groups, group) == {"ann": OWNER, "cid": MEMBER}
 
@@ -291,7 +294,7 @@ def test_the_end_of_an_owner_is_reported_before_the_owner_is_gone(
     groups.leave(APP, group, "ann")
     role, leaving = log.entries.read(APP, before, 10)
     assert (role.kind, b'"users":["bob"],"role":"owner"' in role.meta) == ("group", True)
-    assert (leaving.kind, leaving.meta) == ("leave", b'{"users":["ann"]}')
+    assert (leaving.kind, leaving.meta) == ("leave", b'{"users":["ann"],"members":3}')
 
 
 def test_groups_are_listed_in_pages_with_their_names(groups: Groups) -> None:
@@ -349,16 +352,45 @@ def test_late_members_read_earlier_messages_where_the_group_says_so(
     assert texts_of(log, "dan", group)[0] == "tea 1", "who could read it can"
 
 
+def test_each_text_of_a_group_that_changes_is_an_entry(groups: Groups, group: int, log: MessageLog) -> None:
+    before = log.entries.head(APP)
+    texts = {"name": "茶", "avatar": "/u/1.jpg", "description": "Tea\nat five"}
+    changed = groups.describe(APP, group, "bob", texts)  # type: ignore[arg-type]
+    assert (changed.name, changed.avatar, changed.description) == tuple(texts.values())
+    groups.describe(APP, group, "bob", {"name": "茶", "avatar": ""})
+    assert [json.loads(entry.meta) for entry in log.entries.read(APP, before, 10)] == [
+        {"change": "rename", "name": "茶"},
+        {"change": "avatar", "avatar": "/u/1.jpg"},
+        {"change": "description", "description": "Tea\nat five"},
+        {"change": "avatar", "avatar": ""},
+    ]
+    (listed,) = log.conversations.page(APP, "dan", 0, 10)[0]
+    assert (listed.conversation.name, listed.conversation.avatar) == ("茶", "")
+    for wrong in ({"name": ""}, {"avatar": "x" * 1001}, {"description": "x" * 501}, {"name": "a\nb"}):
+        with pytest.raises(BadGroup):
+            groups.describe(APP, group, "bob", wrong)  # type: ignore[arg-type]
+    with pytest.raises(NotAllowed):
+        groups.describe(APP, group, "cid", {"description": "mine"})
+
+
+def test_joins_and_leaves_have_the_number_of_members(groups: Groups, group: int, log: MessageLog) -> None:
+    before = log.entries.head(APP)
+    groups.invite(APP, group, "ann", ["dan", "eve"])
+    groups.remove(APP, group, "ann", ["dan", "cid"])
+    assert [json.loads(entry.meta)["members"] for entry in log.entries.read(APP, before, 10)] == [5, 3]
+    assert groups.count(APP, group) == 3
+
+
 def test_options_say_which_role_invites_and_renames(groups: Groups, group: int) -> None:
     with pytest.raises(NotAllowed):
         groups.set_options(APP, group, "cid", {"rename": "member"})
     with pytest.raises(UnknownGroup):
         groups.set_options(APP, group, "eve", {"rename": "member"})
     with pytest.raises(NotAllowed):
-        groups.rename(APP, group, "cid", "coffee")
+        groups.describe(APP, group, "cid", {"name": "coffee"})
     groups.invite(APP, group, "cid", ["eve"])
     groups.set_options(APP, group, "bob", {"rename": "member", "invite": "admin"})
-    assert groups.rename(APP, group, "cid", "coffee").name == "coffee"
+    assert groups.describe(APP, group, "cid", {"name": "coffee"}).name == "coffee"
     groups.remove(APP, group, "bob", ["eve"])
     with pytest.raises(NotAllowed):
         groups.invite(APP, group, "cid", ["eve"])

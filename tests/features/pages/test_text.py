@@ -18,7 +18,7 @@ ELEMENTS = {"append"}
 #: keys that a view names, or that are made from a code, a state, a unit or a kind of message
 GENERATED = re.compile(
     r"(refused|state|unit|said|status_means|cluster_means)_\w+|talk_(image|video|voice)|start_(room|channels)|start_\w+_hint"
-    r"|messages_((fault|login|refused|state|role)_\w+|sent|received|read|picture|video|voice|file|location)"
+    r"|messages_((fault|login|refused|state|role|now)_\w+|sent|received|read|picture|video|voice|file|location)"
     r"|channels_(fault|hint)_\w+|callback_(title|hint)_\w+"
 )
 
@@ -44,6 +44,12 @@ def test_no_two_pages_have_a_text_of_the_same_name() -> None:
     assert Counter(key for page, words in pages.items() if page != "reference" for key in words) == Counter(
         TEXT["zh"].keys()
     )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_group_of_emoji_has_a_name(language: str) -> None:
+    groups = json.loads((STATIC / "messages" / "emoji" / f"{language}.json").read_text(encoding="utf-8"))
+    assert len(TEXT[language]["messages_emoji_groups"].split("|")) == len(groups)
 
 
 def test_the_reference_has_the_same_texts_in_every_language() -> None:

@@ -1,0 +1,19 @@
+"""The inbox of a user: which conversations are pinned, archived and marked as unread, and drafts.
+
+An *arrangement* is what a user keeps about one conversation, for themselves on all devices. The server stores
+it and sends it to the other devices; clients apply it. An archived conversation comes back with a newer
+entry unless it is muted, and a mark ends when the user reads a newer entry. Arrangements name the entry, so
+the server need not look at messages, receipts and mutes.
+"""
+
+from __future__ import annotations
+
+from imserver.feature import Feature
+from imserver.features.inbox import api
+from imserver.features.inbox.parts import build
+from imserver.features.inbox.problems import PROBLEMS
+from imserver.features.inbox.settings import InboxSettings
+
+FEATURE = Feature(
+    "inbox", build, operations=tuple(api.routes.rows), settings=InboxSettings, problems=PROBLEMS
+)

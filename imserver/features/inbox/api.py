@@ -1,0 +1,181 @@
+"""The inbox of a user: what they keep about their conversations."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from imserver import errors
+from imserver.api.v1.conversations import ON_BEHALF, ConversationId
+from imserver.auth.principal import ADMIN_OR_USER
+from imserver.auth.rates import TooManyRequests
+from imserver.features.inbox.inbox import Inbox, NotInConversation
+from imserver.features.inbox.parts import inbox_of
+from imserver.features.inbox.problems import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS
+from imserver.features.inbox.rows import Arrangement, TooManyDrafts, TooManyPins
+from imserver.http.call import Call
+from imserver.http.field import Acting, about
+from imserver.http.operation import Resource, refuse
+from imserver.http.rates import too_many
+from imserver.http.reply import ApiProblem
+from imserver.model import (
+    MAX_DRAFT_BYTES,
+    MAX_ID,
+    MAX_MENTIONS,
+    MAX_PAGE,
+    Arrange,
+    DraftMention,
+    UnsentText,
+)
+
+Pinned = Annotated[
+    int, about("The conversation with the greatest number comes first; 0: not pinned.", ge=0, le=MAX_ID)
+]
+Archived = Annotated[
+    int,
+    about(
+        "The newest entry when the conversation was archived; 0: not archived. It comes back with a newer "
+        "entry, unless it is muted.",
+        ge=0,
+        le=MAX_ID,
+    ),
+]
+Marked = Annotated[
+    int,
+    about(
+        "The newest entry when the conversation was marked as unread; 0: no mark. It ends when the user "
+        "reads a newer entry.",
+        ge=0,
+        le=MAX_ID,
+    ),
+]
+
+
+class MentionShape(Struct, frozen=True, forbid_unknown_fields=True):
+    """A name in a draft that mentions a user."""
+
+    name: Annotated[str, about("The name in the text, without `@`.")]
+    user: Annotated[str, about("The user.")]
+
+
+class DraftShape(Struct, forbid_unknown_fields=True):
+    """A text that was not sent yet."""
+
+    text: Annotated[str, about("The text.")] = ""
+    reply_to: Annotated[int, about("The message to which it replies; 0: to none.", ge=0, le=MAX_ID)] = 0
+    mentions: Annotated[list[MentionShape], about("Names in it.", max_length=MAX_MENTIONS)] = []
+
+
+class InboxQuery(Acting, kw_only=True):
+    """The changes after a version."""
+
+    version: Annotated[
+        int, about("The `version` of the previous answer; 0: everything.", ge=0, le=MAX_ID)
+    ] = 0
+    limit: Annotated[int, about("The maximum number of conversations on this page.", ge=1, le=MAX_PAGE)] = (
+        MAX_PAGE
+    )
+
+
+class ArrangeRequest(Acting, kw_only=True):
+    """Changes to what a user keeps about a conversation. Fields that you leave out do not change."""
+
+    conversation: ConversationId
+    pinned: Pinned | UnsetType = UNSET
+    archived: Archived | UnsetType = UNSET
+    marked: Marked | UnsetType = UNSET
+    draft: Annotated[
+        DraftShape | UnsetType,
+        about(f"The draft, at most {MAX_DRAFT_BYTES} bytes of JSON; an empty object removes it."),
+    ] = UNSET
+
+
+class ArrangementShown(Struct):
+    """What a user keeps about a conversation."""
+
+    conversation: ConversationId
+    version: Annotated[int, about("The version after its last change.")]
+    pinned: Pinned
+    archived: Archived
+    marked: Marked
+    draft: Annotated[DraftShape | UnsetType, about("Left out: there is none.")] = UNSET
+
+
+class InboxAnswer(Struct):
+    """Changes in the order of their versions."""
+
+    conversations: list[ArrangementShown]
+    version: Annotated[int, about("The `version` of the next request.")]
+    more: Annotated[bool, about("Whether there is more. If so, ask again at once.")]
+
+
+_SHOWN: Final = ArrangementShown(1, 4, 0, 0, 0, DraftShape("tea at", 7))
+
+routes = Resource(
+    "inbox",
+    service=lambda core, _: inbox_of(core),
+    chapter="What a user keeps about their conversations, on all devices: pins, archived ones, drafts.",
+    hot=False,
+    examples=(_SHOWN,),
+    refusals={
+        NotInConversation: refuse(errors.HTTP_UNKNOWN_CONVERSATION),
+        TooManyPins: refuse(HTTP_TOO_MANY_PINS),
+        TooManyDrafts: refuse(HTTP_TOO_MANY_DRAFTS),
+        TooManyRequests: too_many,
+    },
+)
+
+
+@routes.get("/inbox", ADMIN_OR_USER, example=ON_BEHALF, answer_example=InboxAnswer([_SHOWN], 4, False))
+def inbox(inbox: Inbox, call: Call, request: InboxQuery) -> InboxAnswer:
+    """List what a user keeps about conversations, and what has changed.
+
+    A conversation that is not in the list is neither pinned nor archived nor marked, and has no draft.
+    """
+    page = inbox.since(call.app, call.user, request.version, request.limit)
+    return InboxAnswer(list(map(_shown, page.arrangements)), page.version, page.has_more)
+
+
+@routes.post(
+    "/inbox",
+    ADMIN_OR_USER,
+    problems=(
+        errors.HTTP_UNKNOWN_CONVERSATION,
+        HTTP_TOO_MANY_PINS,
+        HTTP_TOO_MANY_DRAFTS,
+        errors.HTTP_TOO_MANY_REQUESTS,
+    ),
+    example={**ON_BEHALF, "conversation": 1, "draft": {"text": "tea at", "reply_to": 7}},
+)
+def arrange(inbox: Inbox, call: Call, request: ArrangeRequest) -> ArrangementShown:
+    """Pin, archive or mark a conversation as unread, or store a draft.
+
+    All sessions of the user get the change. To archive ends a pin, and to pin brings a conversation back.
+    """
+    change = Arrange(
+        request.conversation,
+        None if request.pinned is UNSET else request.pinned,
+        None if request.archived is UNSET else request.archived,
+        None if request.marked is UNSET else request.marked,
+        None if request.draft is UNSET else _unsent(request.draft),
+    )
+    return _shown(inbox.arrange(call.app, call.user, change, by_user=not call.is_back_end))
+
+
+def _unsent(given: DraftShape) -> UnsentText:
+    """Raises ApiProblem."""
+    mentions = tuple([DraftMention(each.name, each.user) for each in given.mentions])
+    draft = UnsentText(given.text, given.reply_to, mentions)
+    if len(msgspec.json.encode(draft)) > MAX_DRAFT_BYTES:
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"`draft`: more than {MAX_DRAFT_BYTES} bytes")
+    return draft
+
+
+def _shown(each: Arrangement) -> ArrangementShown:
+    draft: DraftShape | UnsetType = UNSET
+    if each.draft:
+        mentions = [MentionShape(one.name, one.user) for one in each.draft.mentions]
+        draft = DraftShape(each.draft.text, each.draft.reply_to, mentions)
+    return ArrangementShown(each.conversation, each.version, each.pinned, each.archived, each.marked, draft)

@@ -1,0 +1,110 @@
+"""The inboxes of users: commands of clients, and what they share with the HTTP API."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver import errors
+from imserver.auth.rates import Buckets, TooManyRequests
+from imserver.cluster.nodes import ToFollowers
+from imserver.errors import ImserverError
+from imserver.features.inbox.rows import Arrangement, ArrangementRows, TooManyDrafts, TooManyPins
+from imserver.features.inbox.settings import InboxSettings
+from imserver.messages.annotations import RefusedView
+from imserver.messages.receipts import Signals
+from imserver.model import Arrange, AskArrangements, Reply, Signal
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection, app_and_user
+from imserver.transport.dispatch import CommandRow, CommandTable
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class NotInConversation(ImserverError):
+    """The user was never in the conversation."""
+
+
+class ArrangementPage(Struct, rename="camel"):
+    """Arrangements in the order of their versions. ``version``: continue after it."""
+
+    arrangements: list[Arrangement]
+    version: int
+    has_more: bool
+
+
+class Inbox:
+    """Stores arrangements, and sends them to other sessions of the user. ``changes``: the rate of users."""
+
+    def __init__(
+        self, store: Store, rows: ArrangementRows, signals: Signals, limits: InboxSettings, changes: Buckets
+    ) -> None:
+        self._store = store
+        self._rows = rows
+        self._signals = signals
+        self._limits = limits
+        self._changes = changes
+
+    def rows(self) -> CommandTable:
+        """The commands that this service runs."""
+        return {
+            Arrange: CommandRow(self._arrange, refusals={TooManyRequests: errors.REPLY_NOT_STORED}),
+            AskArrangements: CommandRow(self._arrangements),
+        }
+
+    def arrange(
+        self,
+        app: str,
+        user: str,
+        change: Arrange,
+        *,
+        by_user: bool = True,
+        besides: Connection | None = None,
+    ) -> Arrangement:
+        """Change what a user keeps about a conversation. The user's sessions on all nodes but ``besides``
+        get a signal. ``by_user``: it counts for the user.
+
+        Switches; raises NotInConversation, TooManyPins, TooManyDrafts, TooManyRequests and
+        StorageUnavailable.
+        """
+        if by_user:
+            self._changes.require((app, user))
+        store, conversation = self._store, change.conversation
+        if (
+            not store.has_database  # a change would create it
+            or store.log().conversations.member(app, conversation, user, or_left=True) is None
+        ):
+            raise NotInConversation
+        after, has_changed = self._rows.change(app, user, change, self._limits)
+        if has_changed:
+            signal = Signal("arrangement", user, "", conversation=conversation, data=_encode(after))
+            self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
+        return after
+
+    def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
+        """A page of what was changed after a version. Switches; raises StorageUnavailable."""
+        found, more = self._rows.since(app, user, version, limit)
+        return ArrangementPage(found, found[-1].version if found else version, more)
+
+    def _arrange(self, connection: Connection, command: Arrange) -> Reply:
+        app, user = app_and_user(connection)
+        try:
+            after = self.arrange(app, user, command, besides=connection)
+        except NotInConversation:
+            return _UNKNOWN
+        except TooManyPins:
+            return _TOO_MANY_PINS
+        except TooManyDrafts:
+            return _TOO_MANY_DRAFTS
+        return Reply(errors.REPLY_OK, after)
+
+    def _arrangements(self, connection: Connection, command: AskArrangements) -> Reply:
+        page = self.since(*app_and_user(connection), command.version, command.limit)
+        return Reply(errors.REPLY_OK, page)
+
+
+_UNKNOWN: Final = Reply(errors.REPLY_NO_DATA, RefusedView("unknown_conversation"))
+_TOO_MANY_PINS: Final = Reply(errors.REPLY_NOT_ADDED, RefusedView("too_many_pins"))
+_TOO_MANY_DRAFTS: Final = Reply(errors.REPLY_NOT_ADDED, RefusedView("too_many_drafts"))

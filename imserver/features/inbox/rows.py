@@ -1,0 +1,131 @@
+"""Arrangements in the database. Each method is one transaction, may switch, and raises StorageUnavailable."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
+
+from imserver.errors import ImserverError
+from imserver.features.inbox.settings import InboxSettings
+from imserver.model import NO_DRAFT, Arrange, UnsentText
+from imserver.storage.log.contract import fitting
+from imserver.storage.statements import PooledStatements, Row
+from imserver.storage.store import Store
+
+_COLUMNS: Final = "conversation, version, pinned, archived, marked, draft"
+_OF_USER: Final = "WHERE app = %s AND member = %s AND conversation"
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(UnsentText).decode
+
+
+class Arrangement(Struct, frozen=True):
+    """What a user keeps about a conversation; see :class:`imserver.model.Arrange`. ``version``: that of the
+    user's arrangements after its last change."""
+
+    conversation: int
+    version: int = 0
+    pinned: int = 0
+    archived: int = 0
+    marked: int = 0
+    draft: UnsentText | UnsetType = UNSET
+
+
+class TooManyPins(ImserverError):
+    """The user has pinned as many conversations as the setting allows."""
+
+
+class TooManyDrafts(ImserverError):
+    """The user has as many drafts as the setting allows."""
+
+
+class ArrangementRows:
+    """The arrangements in a store. Without a database there are none."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def change(self, app: str, user: str, change: Arrange, limits: InboxSettings) -> tuple[Arrangement, bool]:
+        """Change one arrangement; returns it, and whether it is another one now. Raises TooManyPins and
+        TooManyDrafts."""
+        key = app, user
+
+        def work(sql: PooledStatements) -> tuple[Arrangement, bool]:
+            version = _raise_version(sql, app, user)
+            rows = sql.query(
+                f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s", (*key, change.conversation)
+            )
+            before = _arrangement(rows[0]) if rows else Arrangement(change.conversation)
+            after = _changed(before, change)
+            if after == before:
+                return before, False
+            if after.pinned and not before.pinned and _count(sql, key, "pinned > 0") >= limits.pins:
+                raise TooManyPins
+            if after.draft and not before.draft and _count(sql, key, "draft <> %s", b"") >= limits.drafts:
+                raise TooManyDrafts
+            after = replace(after, version=version)
+            draft = _encode(after.draft) if after.draft else b""
+            values = version, after.pinned, after.archived, after.marked, draft
+            if rows:
+                sets = "version = %s, pinned = %s, archived = %s, marked = %s, draft = %s"
+                statement = f"UPDATE arrangement SET {sets} {_OF_USER} = %s"
+                sql.execute(statement, (*values, *key, change.conversation))
+            else:
+                row = (*key, change.conversation, *values)
+                sql.insert_new("arrangement", f"app, member, {_COLUMNS}", [row])
+            return after, True
+
+        return self._store.write(work)
+
+    def since(self, app: str, user: str, version: int, limit: int) -> tuple[list[Arrangement], bool]:
+        """Arrangements that were changed after a version, in the order of their versions: as many as fit on a
+        page; and whether there are more."""
+        statement = (
+            f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} > 0 AND version > %s ORDER BY version LIMIT %s"
+        )
+        rows = self._store.rows(statement, (app, user, version, limit + 1))
+        count = fitting(len(row[-1]) for row in rows[:limit])
+        return list(map(_arrangement, rows[:count])), len(rows) > count
+
+
+def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
+    """Raise the version of a user's arrangements. Locks them until the transaction ends."""
+    conflict = (
+        "DUPLICATE KEY UPDATE"
+        if sql.engine == "mysql"
+        else "CONFLICT (app, member, conversation) DO UPDATE SET"
+    )
+    sql.execute(
+        f"INSERT INTO arrangement (app, member, {_COLUMNS}) VALUES (%s, %s, 0, 1, 0, 0, 0, %s) "
+        f"ON {conflict} version = arrangement.version + 1",
+        (app, user, b""),
+    )
+    return int(sql.query(f"SELECT version FROM arrangement {_OF_USER} = 0", (app, user))[0][0])
+
+
+def _count(sql: PooledStatements, key: tuple[str, str], condition: str, *values: bytes) -> int:
+    statement = f"SELECT count(*) FROM arrangement {_OF_USER} > 0 AND {condition}"
+    return int(sql.query(statement, (*key, *values))[0][0])
+
+
+def _changed(before: Arrangement, change: Arrange) -> Arrangement:
+    """An arrangement after a change. An archived conversation is not pinned."""
+    after = before
+    if change.pinned is not None:
+        after = replace(after, pinned=change.pinned, archived=0 if change.pinned else after.archived)
+    if change.archived is not None:
+        after = replace(after, archived=change.archived, pinned=0 if change.archived else after.pinned)
+    if change.marked is not None:
+        after = replace(after, marked=change.marked)
+    if change.draft is not None:
+        after = replace(after, draft=UNSET if change.draft == NO_DRAFT else change.draft)
+    return after
+
+
+def _arrangement(row: Row) -> Arrangement:
+    conversation, version, pinned, archived, marked, draft = row
+    content = bytes(draft)
+    unsent = _decode(content) if content else UNSET
+    return Arrangement(conversation, version, pinned, archived, marked, unsent)

@@ -1,0 +1,113 @@
+// @ts-check
+/** The settings of this device and of the user's notifications, and the table of keys. Loaded when it is needed. */
+
+import { make } from "../text.js";
+import { input, newId, redraw, section } from "./form.js";
+import { button, openDialog, openPanel } from "./panel.js";
+
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {{ theme?: "light" | "dark", size?: number, language?: string }} Look  missing: that of the system or browser */
+
+/** Where `look.js` finds it. */
+const KEY = "imserver:look";
+/** Sizes of texts, in percent. */
+const SIZES = [87.5, 100, 112.5, 125];
+
+/** @param {Session} session */
+export async function openSettings(session) {
+  const { words } = session;
+  const body = make("div", "settings");
+  openPanel(words.messages_settings, body);
+  const parts = [lookSection(words), ...(matchMedia("(width >= 720px)").matches ? [keysSection(session)] : [])];
+  redraw(body, parts);
+  if (!session.hasNotifications) return;
+  const notices = await import("./notice-settings.js").then(({ noticeSection }) => noticeSection(session), () => []); // without a network there is no such section
+  redraw(body, [parts[0], ...notices, ...parts.slice(1)]);
+}
+
+/** @param {Session} session */
+export function openShortcuts({ words }) {
+  const rows = [
+    ["Ctrl K", words.messages_key_search], ["Ctrl ⇧ K", words.messages_key_search_here], ["Alt ↑ ↓", words.messages_key_step],
+    ["↑", words.messages_key_edit], ["⇧ Tab, ↑ ↓", words.messages_key_move], ["Enter", words.messages_key_menu], ["R", words.messages_reply], ["X", words.messages_select],
+    ["⇧ Enter", words.messages_key_line], ["@", words.messages_key_mention], ["/", words.messages_key_command], ["Esc", words.messages_key_escape], ["?", words.messages_key_help],
+  ];
+  const list = make("dl", "shortcuts");
+  for (const [keys, meaning] of rows) list.append(make("dt", "", make("kbd", "", keys)), make("dd", "", meaning));
+  openDialog(words.messages_shortcuts, make("div", "", list, make("p", "muted", words.messages_formats)));
+}
+
+/** @param {Session} session */
+function keysSection(session) {
+  const show = button(session.words.messages_shortcuts_show);
+  show.dataset.key = "shortcuts";
+  show.addEventListener("click", () => openShortcuts(session));
+  return section(session.words.messages_shortcuts, make("p", "panel-buttons", show));
+}
+
+/** @param {Record<string, string>} words */
+function lookSection(words) {
+  const { theme = "", size = 100, language = "" } = readLook();
+  /** @type {[string, string][]} */
+  const themes = [["", words.messages_theme_system], ["light", words.messages_theme_light], ["dark", words.messages_theme_dark]];
+  const sizes = SIZES.map((each) => /** @type {[string, string]} */ ([String(each), words[`messages_size_${Math.floor(each)}`]]));
+  /** @type {[string, string][]} */
+  const languages = [["", words.messages_language_browser], ["zh", "中文"], ["en", "English"]];
+  return section(
+    words.messages_look,
+    choice(words.messages_theme, themes, theme, (value) => saveLook({ theme: value === "" ? undefined : /** @type {"light" | "dark"} */ (value) })),
+    choice(words.messages_size, sizes, String(size), (value) => saveLook({ size: value === "100" ? undefined : Number(value) })),
+    choice(words.messages_language, languages, language, (value) => {
+      saveLook({ language: value || undefined });
+      const address = new URL(location.href);
+      if (value) address.searchParams.set("lang", value);
+      else address.searchParams.delete("lang");
+      location.replace(address); // the words come with the page
+    }),
+  );
+}
+
+/**
+ * A choice between a few values, one beside the other.
+ *
+ * @param {string} label
+ * @param {[value: string, label: string][]} offered
+ * @param {string} present
+ * @param {(value: string) => void} onPick
+ */
+function choice(label, offered, present, onPick) {
+  const name = newId();
+  const heading = make("span", "choice-label", label);
+  heading.id = `${name}-label`;
+  const group = make("div", "segments", ...offered.map(([value, text]) => {
+    const box = input({ type: "radio", name, value, checked: value === present });
+    box.dataset.key = `${label}:${value}`;
+    box.addEventListener("change", () => onPick(value));
+    const shown = make("span", "", text);
+    if (text === "中文") shown.lang = "zh-Hans";
+    if (text === "English") shown.lang = "en";
+    return make("label", "segment", box, shown);
+  }));
+  group.setAttribute("role", "radiogroup");
+  group.setAttribute("aria-labelledby", heading.id);
+  return make("div", "field-group", heading, group);
+}
+
+/** @returns {Look} */
+function readLook() {
+  try {
+    return JSON.parse(localStorage.getItem(KEY) ?? "{}");
+  } catch {
+    return {};
+  }
+}
+
+/** @param {Look} changes */
+function saveLook(changes) {
+  try {
+    localStorage.setItem(KEY, JSON.stringify({ ...readLook(), ...changes }));
+  } catch {
+    return; // no storage: nothing can be changed
+  }
+  dispatchEvent(new Event("look"));
+}

@@ -1,0 +1,112 @@
+"""What a user keeps about conversations, over the wire: commands, routes, other devices, two nodes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imserver.model import MAX_DRAFT_BYTES
+from tests.conftest import StartServer
+from tests.support import Server
+
+from . import v1
+from .clusters import nodes_of
+from .cmd import CmdClient, logged_in
+from .setting import MULTI
+from .test_messaging import send
+
+NOTHING = {"pinned": 0, "archived": 0, "marked": 0}
+DRAFT = {"text": "tea with @Bob", "replyTo": 1, "mentions": [{"name": "Bob", "user": "bob"}]}
+
+
+@pytest.fixture(scope="module")
+def server(start_shared_server: StartServer) -> Server:
+    apps = {str(MULTI): {"open": True, "login_policy": "multi"}}
+    return start_shared_server(config={"apps": apps, "inbox": {"pins": 1, "drafts": 1}})
+
+
+def changed(one: CmdClient, **change: Any) -> Any:
+    """The answer to a change, without its version."""
+    code, _, answer = one.ask_cmd("arrange", change)
+    assert code == 200, (code, answer)
+    assert answer.pop("version") > 0
+    return answer
+
+
+def refused(one: CmdClient, **change: Any) -> tuple[int, str]:
+    code, _, answer = one.ask_cmd("arrange", change)
+    return code, (answer or {}).get("refused", "")
+
+
+def arrived(one: CmdClient) -> Any:
+    data = one.push("arrangement").json["response"]["data"]
+    assert data.pop("version") > 0
+    return data
+
+
+def test_a_change_reaches_the_other_devices_and_the_back_end(server: Server) -> None:
+    with (
+        logged_in(server.ws, "ann", MULTI, cursor=0) as phone,
+        logged_in(server.ws, "ann", MULTI, cursor=0) as desk,
+        logged_in(server.ws, "bob", MULTI, cursor=0) as bob,
+    ):
+        where = send(phone, "bob", "one")["conversation"]
+        row = {"conversation": where, **NOTHING, "pinned": 7}
+        assert changed(phone, conversation=where, pinned=7) == row
+        assert arrived(desk) == row
+        row |= {"draft": DRAFT}
+        assert changed(desk, conversation=where, draft=DRAFT) == row
+        assert arrived(phone) == row
+        page = phone.ask_cmd("arrangements", {})[2]
+        assert [{**each, "version": 0} for each in page["arrangements"]] == [{**row, "version": 0}]
+        assert phone.ask_cmd("arrangements", {"version": page["version"]})[2] == {
+            "arrangements": [],
+            "version": page["version"],
+            "hasMore": False,
+        }
+        on_behalf = {"app": str(MULTI), "user": "ann"}
+        (shown,) = v1.good(server.http, "inbox", **on_behalf)["conversations"]
+        assert (shown["pinned"], shown["draft"]["reply_to"]) == (7, 1)
+        change = {**on_behalf, "conversation": where, "archived": 9, "draft": {}}
+        v1.good(server.http, "inbox", change)
+        row = {"conversation": where, **NOTHING, "archived": 9}
+        for each in (phone, desk):
+            assert arrived(each) == row
+        bob.no_push("arrangement")
+
+
+def test_what_is_refused(server: Server) -> None:
+    with logged_in(server.ws, "cat", MULTI, cursor=0) as cat, logged_in(server.ws, "eve", MULTI) as eve:
+        one, two = (send(cat, user, "one")["conversation"] for user in ("dan", "fay"))
+        changed(cat, conversation=one, pinned=1, draft={"text": "one"})
+        assert refused(cat, conversation=two, pinned=1) == (1006, "too_many_pins")
+        assert refused(cat, conversation=two, draft={"text": "two"}) == (1006, "too_many_drafts")
+        assert refused(eve, conversation=one, pinned=1) == (1005, "unknown_conversation")
+        for wrong in (
+            {"conversation": one},
+            {"pinned": 1},
+            {"conversation": one, "pinned": -1},
+            {"conversation": one, "draft": "text"},
+            {"conversation": one, "draft": {"text": 1}},
+            {"conversation": one, "draft": {"text": "x" * MAX_DRAFT_BYTES}},
+        ):
+            assert refused(cat, **wrong) == (1001, "")
+        on_behalf = {"app": str(MULTI), "user": "cat", "conversation": two}
+        assert v1.refused(server.http, "inbox", {**on_behalf, "pinned": 1})[:2] == (409, "too_many_pins")
+        draft = {"text": "x" * MAX_DRAFT_BYTES}
+        assert v1.refused(server.http, "inbox", {**on_behalf, "draft": draft})[0] == 400
+
+
+def test_the_devices_of_a_user_may_be_on_two_nodes(tmp_path: Path) -> None:
+    with nodes_of(tmp_path, 2, apps={str(MULTI): {"open": True, "login_policy": "multi"}}) as nodes:
+        one, two = nodes.servers
+        with (
+            logged_in(one.ws, "ann", MULTI, cursor=0) as phone,
+            logged_in(two.ws, "ann", MULTI, cursor=0) as desk,
+        ):
+            where = send(phone, "bob", "one")["conversation"]
+            desk.push("message")
+            changed(phone, conversation=where, marked=1)
+            assert arrived(desk) == {"conversation": where, **NOTHING, "marked": 1}
+            changed(desk, conversation=where, marked=0, draft={"text": "two"})
+            assert arrived(phone) == {"conversation": where, **NOTHING, "draft": {"text": "two"}}

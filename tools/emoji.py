@@ -1,0 +1,55 @@
+"""``python -m tools.emoji FOLDER``: write the names of all emoji, in ``static/messages/emoji``.
+
+``FOLDER`` is the npm package ``emojibase-data`` in :data:`VERSION`, unpacked: ``npm pack``, then
+``tar xzf``. Its names and keywords are those of the Unicode CLDR.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from imserver.assets import STATIC
+
+PACKAGE: Final = "emojibase-data"
+VERSION: Final = "17.0.0"
+LANGUAGES: Final = ("en", "zh")
+_COMPONENTS: Final = 2
+"""Number of the group of skin tones and hair, which are no emoji of their own."""
+_TONES: Final = "🏻🏼🏽🏾🏿"
+_COMMON_VERSION: Final = 13
+"""All systems in use draw the emoji of this version of Unicode's list."""
+
+
+def table(emoji: list[dict[str, Any]]) -> list[list[list[Any]]]:
+    """Groups of rows: the emoji, its name, more keywords in one text, 1 if it has five skin tones (else 0),
+    its version if that is newer than all systems in use (else 0)."""
+    groups: dict[int, list[list[Any]]] = {}
+    for each in sorted((each for each in emoji if "group" in each), key=lambda each: each["order"]):
+        if each["group"] == _COMPONENTS:
+            continue
+        words = [tag for tag in each.get("tags", ()) if tag not in each["label"]]
+        version = each["version"] if each["version"] > _COMMON_VERSION else 0
+        row = [each["emoji"], each["label"], " ".join(words), int(has_tones(each)), version]
+        groups.setdefault(each["group"], []).append(row)
+    return [groups[group] for group in sorted(groups)]
+
+
+def has_tones(emoji: dict[str, Any]) -> bool:
+    """Whether a tone behind the first character makes each of its five forms, as the page does it."""
+    forms = [skin["emoji"] for skin in emoji.get("skins", ())]
+    return forms == [re.sub("^(.)\ufe0f?", rf"\g<1>{tone}", emoji["emoji"]) for tone in _TONES]
+
+
+def write(package: Path, folder: Path) -> None:
+    """Write a file for each language."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for language in LANGUAGES:
+        emoji = json.loads((package / language / "data.json").read_text(encoding="utf-8"))
+        rows = json.dumps(table(emoji), ensure_ascii=False, separators=(",", ":")).replace("]],[[", "]],\n[[")
+        (folder / f"{language}.json").write_text(f"{rows}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), STATIC / "messages" / "emoji")
