@@ -2,7 +2,9 @@
 go while back ends publish, and receive everything once and in order."""
 
 import asyncio
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,19 +15,25 @@ from centrifuge.exceptions import SubscriptionUnsubscribedError
 
 from tests.integration.clusters import nodes_of
 from tests.integration.v1 import good
+from tests.sdk.node import run_node
 from tests.storage.servers import KINDS, DatabaseServer
 from tests.support import Server
+from tests.tools import NODE_MODULES
 
-from .conftest import KEY, SECRET
-from .people import SECONDS, Person, both, json_first, person, run
+from .balancer import balancer_of
+from .conftest import KEY, SECRET, token
+from .people import SECONDS, Person, json_first, person, run
 from .test_centrifuge_python import code_of
 
 ROW = {"publish": "subscribers", "presence": True, "join_leave": True}
 JWT = [{"algorithm": "HS256", "key": SECRET}]
-PAST = {**ROW, "history_size": 1000, "history_seconds": 300}
+RECENT = {"history_size": 1000, "history_seconds": 300}
+PAST = {**ROW, **RECENT}
+STORED = {"history": "log"}
+WAYS = ("json-websocket", "json-http_stream", "protobuf-websocket", "protobuf-http_stream")
 APPS: dict[str, Any] = {
-    "past": {"jwt": JWT, "login_policy": "multi", "channels": {"user": PAST}},
-    "kept": {"jwt": JWT, "login_policy": "multi", "channels": {"user": {**ROW, "history": "log"}}},
+    "past": {"jwt": JWT, "login_policy": "multi", "channels": {"user": PAST, "*": RECENT}},
+    "kept": {"jwt": JWT, "login_policy": "multi", "channels": {"user": {**ROW, **STORED}, "*": STORED}},
     "live": {"jwt": JWT, "login_policy": "multi", "channels": {"user": ROW}},
     "asks": {"jwt": JWT, "subscribe_to_own_channel": False},
     "both": {"jwt": JWT, "subscribe_to_own_channel": False, "channels": {"user": PAST}},
@@ -111,12 +119,38 @@ async def come_and_go(servers: list[Server], app: str, user: str, protobuf: bool
     return heard
 
 
-@both
+@json_first
 @pytest.mark.parametrize("app", ["past", "kept"])
 def test_clients_that_come_and_go_receive_everything_once_and_in_order(
     servers: list[Server], app: str, protobuf: bool
 ) -> None:
     assert run(come_and_go(servers, app, f"ann-{protobuf}", protobuf)) == [*range(NUMBERS)]
+
+
+@pytest.mark.full
+@pytest.mark.slow
+@pytest.mark.needs("node", "centrifuge")
+@pytest.mark.parametrize("app", ["past", "kept"])
+def test_nothing_is_lost_behind_a_balancer_that_takes_any_node(servers: list[Server], app: str) -> None:
+    with balancer_of([server.http for server in servers]) as balancer:
+        users = {
+            name: {
+                "user": name,
+                "token": token(name, channels=[f"news:{name}"]),
+                "subscription": token(name, channel=f"orders:{name}"),
+            }
+            for name in WAYS
+        }
+        about = {
+            "balancer": f"127.0.0.1:{balancer.port}",
+            "nodes": [server.http_url for server in servers],
+            "key": f"{KEY}-{app}",
+            "app": app,
+            "users": users,
+            "publications": NUMBERS,
+        }
+        script = Path(__file__).with_name("recovery.test.mjs")
+        run_node(str(script), NODE_PACKAGES=str(NODE_MODULES / "index.js"), IM_RUN=json.dumps(about))
 
 
 @json_first
