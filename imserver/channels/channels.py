@@ -34,6 +34,7 @@ from imserver.clock import serve_others, until_beat
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
 from imserver.cluster.nodes import ToChannel
 from imserver.config.settings import ChannelSettings, TenantSettings
+from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub, LocalChannel
 from imserver.metrics import Metrics
@@ -768,6 +769,15 @@ class Channels:
             raise ChannelRefused("not_available", "the log removes publications, by age")
         if self._history.remove(app, channel) is None:
             raise ChannelRefused("unavailable")
+
+    def erase_user(self, app: str, user: str) -> None:
+        """Remove the publications of the channel of a deleted user; those in the log stay, as messages do.
+        May switch. Raises StorageUnavailable."""
+        row = self.user_row(app)
+        if row is None or not row.history_size:
+            return
+        if self._history.remove(app, f"{USER_CHANNEL}{user}") is None:
+            raise StorageUnavailable("the histories of channels do not answer")
 
 
 def follows_log_itself(connection: Connection) -> bool:

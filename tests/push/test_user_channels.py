@@ -7,6 +7,7 @@ import pytest
 
 from imserver.channels.members import ChannelRefused
 from imserver.config.settings import ChannelSettings
+from imserver.errors import StorageUnavailable
 from imserver.model import Event, Outcome
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Publishing, Pushes, Target, UserPush
@@ -67,6 +68,19 @@ def test_the_history_has_what_absent_users_miss_and_they_are_reported(harness: H
     _, other = harness.login(MULTI, "ann", device="desk")
     harness.pending.look()
     assert texts(client, other) == [[], ["hello"]], "subscribers have it from the history"
+
+
+def test_a_deleted_user_leaves_no_publications(harness: Harness) -> None:
+    publishing_of(harness).to_users(MULTI, ["ann"], HELLO)
+    harness.channels.erase_user(MULTI, "bob")
+    assert offsets(harness) == [(1, "hello")]
+    harness.channels.erase_user(MULTI, "ann")
+    assert offsets(harness) == []
+    harness.channels._history = Mock(remove=lambda *_: None)
+    with pytest.raises(StorageUnavailable):
+        harness.channels.erase_user(MULTI, "ann")
+    harness.channel_settings = {}
+    harness.channels.erase_user(MULTI, "ann")
 
 
 def test_a_push_that_the_channel_refuses_reaches_nobody(harness: Harness) -> None:
