@@ -61,6 +61,8 @@ CHECK_SECONDS: Final = 5.0
 PUBLICATION_BYTES: Final = 100
 """Counted for each publication of a page, besides its payload."""
 INSUFFICIENT: Final = "insufficient state"
+UNKNOWN: Final = ChannelSettings(subscribe="nobody")
+"""Of channels that an app does not have, because it says that it has only those with settings."""
 _DEFAULTS: Final = ChannelSettings()
 _OWN: Final = ChannelSettings(subscribe="members")
 """Of ``group:`` channels, and of ``user:`` channels without a row."""
@@ -70,7 +72,15 @@ _encode = msgspec.json.Encoder().encode
 
 def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
     namespace, colon, _ = channel.removeprefix(PRIVATE_PREFIX).partition(":")
-    return namespace if colon and namespace in rows else ANY_NAMESPACE
+    if not colon:
+        namespace = ""
+    return namespace if namespace in rows else ANY_NAMESPACE
+
+
+def check_known(options: ChannelSettings) -> None:
+    """Raise :class:`ChannelRefused` (``unknown``) for a channel of :data:`UNKNOWN` options."""
+    if options is UNKNOWN:
+        raise ChannelRefused("unknown", "the app has no channels of this namespace")
 
 
 class Subscribed(Struct, frozen=True):
@@ -141,8 +151,11 @@ class Channels:
         if tenant is None:
             return _DEFAULTS
         rows, found = tenant.channels, _DEFAULTS
-        if rows:
-            found = rows.get(_namespace(rows, channel), _DEFAULTS)
+        if rows or tenant.known_channels_only:
+            without = UNKNOWN if tenant.known_channels_only else _DEFAULTS
+            found = rows.get(_namespace(rows, channel), without)
+            if found is UNKNOWN:
+                return found
         names = self.names.get(app) if self.names else None
         return found if names is None else names.options(channel, found)
 
@@ -187,7 +200,7 @@ class Channels:
         """Do what :meth:`join` does, and return the channel of a new member."""
         if self._needs_log(app, channel, options) and not follows_log_itself(connection):
             self._follow(app, channel)
-        local = self._enter(app, channel, connection)
+        local = self._enter(app, channel, connection, options)
         if local is not None:
             self.members.report_join(local, connection)
         else:
@@ -199,8 +212,11 @@ class Channels:
         self._log.follow(app)
         self.log_channels.setdefault(app, set()).add(channel)
 
-    def _enter(self, app: str, channel: str, connection: Connection) -> LocalChannel | None:
+    def _enter(
+        self, app: str, channel: str, connection: Connection, options: ChannelSettings
+    ) -> LocalChannel | None:
         try:
+            check_known(options)
             return self.members.enter(app, channel, connection)
         finally:
             self._forget_empty(app, channel)
@@ -417,7 +433,7 @@ class Channels:
     ) -> LocalChannel | None:
         if self._needs_log(app, channel, options):
             self._follow(app, channel)
-        local = self._enter(app, channel, connection)
+        local = self._enter(app, channel, connection, options)
         if local is None:
             return None
         self._ordered.wait(local, connection, delta)
@@ -586,6 +602,7 @@ class Channels:
     ) -> Published:
         """Store a publication, if its channel has a history, and send it. May switch. Raises
         :class:`ChannelRefused`."""
+        check_known(options)
         if with_history and options.history and what.event.kind == "msg":
             return self._append(app, what, key)
         if with_history and options.history_size and what.event.kind != "stream":

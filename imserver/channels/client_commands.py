@@ -14,12 +14,13 @@ from imserver.auth.login import Logins
 from imserver.auth.rates import PUBLICATIONS, Buckets
 from imserver.auth.rules import Rule
 from imserver.auth.tokens import BadToken, TokenExpired
-from imserver.channels.channels import Channels, Subscribed
+from imserver.channels.channels import Channels, Subscribed, check_known
 from imserver.channels.consent import ChannelConsent
-from imserver.channels.members import ChannelRefused, MemberPage, needs_token
+from imserver.channels.members import ChannelRefused, MemberPage, check_name, needs_token
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import IssuerUnavailable
+from imserver.hub.hub import USER_CHANNEL
 from imserver.model import (
     Answer,
     AskHistory,
@@ -131,10 +132,11 @@ class ChannelCommands:
         one, even in an open app. ``data``: for the back end.
 
         Switches if the back end, a group or the issuer of the token is asked. Raises
-        :class:`ChannelRefused`: ``denied``, ``expired`` or ``unavailable``, and as :class:`ChannelConsent`
-        does.
+        :class:`ChannelRefused`: ``unknown``, ``denied``, ``expired`` or ``unavailable``, and as
+        :class:`ChannelConsent` does.
         """
         app, wanted = connection.app or "", options.subscribe
+        check_known(options)
         if wanted == "members":
             self._consent.check_member(connection, channel)
             return _NO_CLAIMS
@@ -145,12 +147,32 @@ class ChannelCommands:
             return self._proven(connection, channel, rule, token)
         if wanted == "back_end" and (token or not needs_token(channel)):
             return self._consent.subscribe(connection, channel, token, data)
-        names = self._channels.names.get(app)
-        is_private = needs_token(channel) or (names is not None and names.needs_token(channel))
         is_open = wanted == "anybody" or (not wanted and rule is not None and rule.open)
-        if is_open and not is_private:
+        if is_open and not self._is_private(app, channel):
+            check_user(connection, options)
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
+
+    def _is_private(self, app: str, channel: str) -> bool:
+        """Whether clients need a token for a channel because of its name."""
+        names = self._channels.names.get(app)
+        return needs_token(channel) or (names is not None and names.needs_token(channel))
+
+    def _check_allowed(
+        self, connection: Connection, channel: str, options: ChannelSettings, whom: str
+    ) -> None:
+        """Refuse a client that is not one of ``whom``, a value of an option of the channel: ``anybody``
+        (of private channels and those of users their subscribers), ``subscribers``, anything else nobody.
+        Never switches."""
+        check_known(options)
+        is_closed = channel.startswith(USER_CHANNEL) or self._is_private(connection.app or "", channel)
+        if whom == "anybody" and not is_closed:
+            check_name(channel)
+        elif whom in ("anybody", "subscribers"):
+            self._check_member(connection, channel)
+        else:
+            raise ChannelRefused("denied")
+        check_user(connection, options)
 
     def _proven(self, connection: Connection, channel: str, rule: Rule, token: str) -> ChannelClaims:
         """The claims of a token that permits this connection this channel."""
@@ -184,7 +206,8 @@ class ChannelCommands:
         info = b"" if claims.info is UNSET else bytes(claims.info)
         state = answers.state_of(connection) if info else connection.dialect_state
         before = set_info(state, channel, info)
-        since = Position(command.epoch, command.offset) if command.recover else None
+        recovers = command.recover and options.may_recover
+        since = Position(command.epoch, command.offset) if recovers else None
         try:
             found = self._channels.subscribe(
                 connection, channel, options, since, command.delta, command.reject_unrecovered
@@ -208,15 +231,13 @@ class ChannelCommands:
         return _OK
 
     def publish(self, connection: Connection, command: Publish) -> Reply:
-        """Publish to a channel, if its subscribers may, or the back end consents. May switch."""
+        """Publish to a channel, if its options or the back end allow it. May switch."""
         app, channel = connection.app or "", self._of(connection).channel_of(connection, command.channel)
         options = self._channels.options(app, channel)
         rule, with_history = options.publish, True
         try:
-            if rule == "subscribers":
-                self._check_member(connection, channel)
-            elif rule != "back_end":
-                raise ChannelRefused("denied")
+            if rule != "back_end":
+                self._check_allowed(connection, channel, options, rule)
             if limit := options.publications_per_second:
                 payer = ref(connection), self._channels.namespace(app, channel)
                 if not self._publications.take(payer, number=limit):
@@ -229,7 +250,7 @@ class ChannelCommands:
             if rule == "back_end":
                 event, with_history = self._consent.publish(connection, channel, event)
             else:
-                self._check_member(connection, channel)  # it may have left during the review
+                self._check_allowed(connection, channel, options, rule)  # it may have left during the review
             self._channels.publish_event(app, channel, event, with_history=with_history)
         except ChannelRefused as refused:
             return self._of(connection).refused(refused)
@@ -250,17 +271,19 @@ class ChannelCommands:
         """The channel that a client calls ``name``. Raises :class:`ChannelRefused` if the client may not see
         its subscribers. Never switches.
         """
-        channel = self._check_reader(connection, name)
-        if not self._channels.options(connection.app or "", channel).presence:
+        channel, options = self._find(connection, name)
+        self._check_reader(connection, name, options, options.read_presence)
+        if not options.presence:
             raise ChannelRefused("not_available")
         return channel
 
     def history(self, connection: Connection, command: AskHistory) -> Reply:
         """Publications of a channel. May switch."""
-        app = connection.app or ""
+        app, name = connection.app or "", command.channel
+        channel, options = self._find(connection, name)
         try:
-            channel = self._check_reader(connection, command.channel)
-            if not self._channels.options(app, channel).has_history:
+            self._check_reader(connection, name, options, options.read_history)
+            if not options.has_history:
                 raise ChannelRefused("not_available")
             page = history_since(self._channels, app, channel, command.since, command.limit, command.reverse)
         except ChannelRefused as refused:
@@ -286,13 +309,18 @@ class ChannelCommands:
         if not self._channels.members.has(connection, channel):
             raise ChannelRefused("denied", "the client is not subscribed to the channel")
 
-    def _check_reader(self, connection: Connection, name: str) -> str:
+    def _find(self, connection: Connection, name: str) -> tuple[str, ChannelSettings]:
+        """The channel that a client calls ``name``, and its options."""
+        channel = self._of(connection).channel_of(connection, name)
+        return channel, self._channels.options(connection.app or "", channel)
+
+    def _check_reader(
+        self, connection: Connection, name: str, options: ChannelSettings, readers: str
+    ) -> None:
         answers = self._of(connection)
         if answers.receives(connection, name):  # neither its publications nor its subscribers are stored
             raise ChannelRefused("not_available")
-        channel = answers.channel_of(connection, name)
-        self._check_member(connection, channel)
-        return channel
+        self._check_allowed(connection, answers.channel_of(connection, name), options, readers)
 
     def _of(self, connection: Connection) -> ChannelAnswers:
         return self.answers[connection.encoding.dialect.name]
@@ -310,6 +338,12 @@ def history_since(
     if position is not None and position.epoch and position.epoch != page.position.epoch:
         raise ChannelRefused("unrecoverable")
     return page
+
+
+def check_user(connection: Connection, options: ChannelSettings) -> None:
+    """Refuse a client without a user if the channel is for users. Never switches."""
+    if not (options.anonymous or connection.user):
+        raise ChannelRefused("denied", "the channel is for users")
 
 
 def set_info(state: DialectState | None, channel: str, info: bytes) -> bytes:

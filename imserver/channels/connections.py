@@ -11,7 +11,7 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver.channels.channels import Channels
+from imserver.channels.channels import Channels, check_known
 from imserver.channels.members import ChannelRefused, check_name
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries, OtherNodes, ToConnection, encode
@@ -192,7 +192,8 @@ class Connections:
     # --- channels -------------------------------------------------------------------------------------------
 
     def join(self, app: str, connection_id: str, channel: str, about: bytes = b"") -> Joined:
-        """See :meth:`imserver.channels.channels.Channels.join`. Raises ChannelRefused for a bad name only."""
+        """See :meth:`imserver.channels.channels.Channels.join`. Raises ChannelRefused for a name that no
+        channel has only."""
         return self.join_each(app, (connection_id,), channel, about)[0]
 
     def join_each(
@@ -210,6 +211,7 @@ class Connections:
         check_name(channel)
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
             raise ChannelRefused("name", "user:… and group:… reach users and members without subscriptions")
+        check_known(self._channels.options(app, channel))
         return self._of_each(
             connection_ids,
             "join",

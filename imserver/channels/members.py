@@ -59,6 +59,7 @@ OnMember = Callable[[Connection, str, bool], object]
 
 Reason = Literal[
     "name",
+    "unknown",
     "denied",
     "expired",
     "full",
@@ -75,12 +76,12 @@ Reason = Literal[
 class ChannelRefused(ImserverError):
     """A subscription or publication was refused.
 
-    ``reason``: ``name`` (invalid), ``denied`` (not permitted), ``expired`` (the token), ``full`` (too many
-    channels or subscribers), ``limit`` (too long), ``rate`` (too many publications per second), ``exists``
-    (subscribed already), ``ended`` (the connection or the subscription), ``unavailable`` (the history or the
-    back end does not answer; try again), ``not_available`` (the channel has no history or presence),
-    ``unrecoverable`` (the history has another epoch, or not all that the client has missed). ``error``: what
-    the back end of the app says to the client (None: nothing).
+    ``reason``: ``name`` (invalid), ``unknown`` (the app has no such channel), ``denied`` (not permitted),
+    ``expired`` (the token), ``full`` (too many channels or subscribers), ``limit`` (too long), ``rate`` (too
+    many publications per second), ``exists`` (subscribed already), ``ended`` (the connection or the
+    subscription), ``unavailable`` (the history or the back end does not answer; try again), ``not_available``
+    (the channel has no history or presence), ``unrecoverable`` (the history has another epoch, or not all
+    that the client has missed). ``error``: what the back end of the app says to the client (None: nothing).
     """
 
     def __init__(self, reason: Reason, text: str = "", error: ClientError | None = None) -> None:

@@ -20,7 +20,7 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver.channels.channels import Channels
+from imserver.channels.channels import Channels, check_known
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelRefused, Publication, check_name
 from imserver.channels.open_streams import OpenStream, OpenStreams
@@ -223,7 +223,9 @@ class ChannelStreams(StreamTarget):
 
     def check(self, stream: OpenStream) -> None:
         check_name(stream.channel)
-        if self._channels.is_stored(stream.app, stream.channel):
+        options = self._channels.options(stream.app, stream.channel)
+        check_known(options)
+        if options.history:
             check_draft(draft_of(Publication(stream.channel, stream.end(True))))
 
     def may_continue(self, stream: OpenStream) -> bool:
@@ -294,7 +296,8 @@ class StreamedMessages:
         """Open a stream, and return its id. May switch.
 
         ``head``: sender, type and time of the message; its ``channel`` names the channel. ``text``: its
-        beginning. Raises :class:`ChannelRefused`: ``name``, ``full`` (the app has too many), ``limit``.
+        beginning. Raises :class:`ChannelRefused`: ``name``, ``unknown``, ``full`` (the app has too many),
+        ``limit``.
         """
         part = head.channel
         assert part is not None

@@ -265,12 +265,24 @@ class ChannelSettings(Struct, frozen=True):
         ),
     ] = ""
     publish: Annotated[
-        Literal["", "nobody", "subscribers", "back_end"],
+        Literal["", "nobody", "subscribers", "anybody", "back_end"],
         Meta(
             description="Which clients may publish. Empty: none. `back_end`: any, if the back end consents."
         ),
     ] = ""
-    presence: Annotated[bool, Meta(description="Whether subscribers may ask who is subscribed.")] = False
+    anonymous: Annotated[
+        bool,
+        Meta(
+            description="Whether clients without a user may do what `anybody` and `subscribers` may. Tokens "
+            "and the back end decide without it."
+        ),
+    ] = True
+    presence: Annotated[
+        bool, Meta(description="Whether `read_presence` and your back end may ask who is subscribed.")
+    ] = False
+    read_presence: Annotated[
+        Literal["nobody", "subscribers", "anybody"], Meta(description="Which clients may ask that.")
+    ] = "subscribers"
     join_leave: Annotated[
         bool, Meta(description="Whether subscribers are notified when others subscribe and leave.")
     ] = False
@@ -287,6 +299,13 @@ class ChannelSettings(Struct, frozen=True):
     history_seconds: Annotated[
         float, Meta(ge=0, le=31_536_000, description="How long they stay after the last publication.")
     ] = 0.0
+    read_history: Annotated[
+        Literal["nobody", "subscribers", "anybody"],
+        Meta(
+            description="Which clients may read the history. `nobody`: clients recover what they missed only "
+            "with `recovery`."
+        ),
+    ] = "subscribers"
     recovery: Annotated[
         bool, Meta(description="Whether clients receive what they missed even if they did not ask for it.")
     ] = False
@@ -308,6 +327,11 @@ class ChannelSettings(Struct, frozen=True):
     def has_history(self) -> bool:
         """Whether publications have positions."""
         return self.history_size > 0 or self.history != ""
+
+    @property
+    def may_recover(self) -> bool:
+        """Whether clients may receive what they missed."""
+        return self.recovery or self.read_history != "nobody"
 
 
 MAX_USER_BYTES: Final = 255
@@ -378,11 +402,17 @@ class TenantSettings(Struct, frozen=True):
     ] = 0
     channels: Annotated[
         dict[
-            Annotated[Text, Meta(extra={"api": {"max_length": 64, "pattern": "^[^:]+$"}})],
+            Annotated[str, Meta(extra={"empty": True, "api": {"max_length": 64, "pattern": "^[^:]*$"}})],
             ChannelSettings,
         ],
-        about("Namespace of channels → its options; `*`: of all channels without a row of their own."),
+        about(
+            "Namespace of channels → its options; empty: of channels without a namespace; `*`: of all "
+            "channels without a row of their own."
+        ),
     ] = field(default_factory=dict)
+    known_channels_only: Annotated[
+        bool, about("Whether channels are refused that no row of `channels` is for.")
+    ] = False
     retention_seconds: Annotated[
         Seconds, about("The longest age of stored messages in seconds; 0: the server's setting.")
     ] = 0.0

@@ -320,11 +320,12 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
 
 def _shape_dict(hint: Any, value: dict[Any, Any], name: str, locations: Locations) -> dict[Any, Any]:
     key_hint, value_hint = get_args(bare(hint))
+    may_be_empty = bool((getattr(_kind(key_hint), "extra", None) or {}).get("empty"))
     shaped: dict[Any, Any] = {}
     for key, item in value.items():
         inner = f"{name}.{key}"
         locations.note(inner, value, key)
-        if key == "":
+        if key == "" and not may_be_empty:
             raise ConfigError(f"{locations.of(inner).removesuffix('.')}: expected a name, got ''")
         shaped_key = _shape(key_hint, key, inner, locations)
         if shaped_key in shaped:

@@ -11,7 +11,6 @@ import { startWorker } from "./installable.js";
 import { followInvitation, invitationCode } from "./invitations.js";
 import { LoginView } from "./login.js";
 import { closeLayers, navigate, startPanels, toast } from "./panel.js";
-import { Search } from "./search.js";
 import { SavedLogin, Session } from "./session.js";
 
 /** @typedef {import("./session.js").Login} Login */
@@ -33,7 +32,7 @@ class App {
   #list = null;
   /** @type {ConversationView | null} */
   #conversation = null;
-  /** @type {Search | null} */
+  /** Once it is needed. @type {import("./search.js").Search | null} */
   #search = null;
   /** What notifies the user, once it is needed. @type {Promise<import("./notices.js").Notices | null> | null} */
   #notices = null;
@@ -72,12 +71,11 @@ class App {
     this.#session = session;
     this.#list = new ConversationList(session);
     this.#conversation = new ConversationView(session, {
-      info: ({ id, group, peer }) => (group ? withModule(import("./group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id)) : peer && withModule(import("./contacts.js"), session.words, ({ openCard }) => openCard(session, peer))),
+      info: (conversation) => this.#showInfo(conversation),
       person: (user) => withModule(import("./contacts.js"), session.words, ({ openCard }) => openCard(session, user)),
       notices: ({ id }) => withModule(import("./notice-settings.js"), session.words, ({ openNotices }) => openNotices(session, id)),
       sent: () => this.#notify((notices) => notices.sent()),
     });
-    this.#search = new Search(session);
     session.on("state", (change) => {
       this.connection.show(change);
       if (change.code === BANNED) setTimeout(() => session === this.#session && session.messenger.connect().catch(() => {}), RETRY_BANNED_MS);
@@ -193,6 +191,7 @@ class App {
     if (!session) return;
     const known = "user" in target ? session.store.withUser(target.user) : session.store.conversations.get(target.conversation);
     const id = known?.id ?? ("conversation" in target ? target.conversation : 0);
+    if (known && session.inbox.isMarked(known)) session.inbox.change(known, { marked: 0 }).catch(() => {}); // it stays marked
     const isOpen = this.#conversation?.open !== null;
     await navigate(id ? `#c/${id}` : `#u/${encodeURIComponent(known?.peer ?? "")}`, isOpen && matchMedia("(width >= 720px)").matches);
     await this.#route("message" in target ? target.message : 0);
@@ -295,8 +294,12 @@ class App {
         this.#countRequests();
       }));
     }
-    element("search-here", HTMLButtonElement).addEventListener("click", () => this.#search?.open(this.#conversation?.open ?? null));
-    element("search", HTMLInputElement).addEventListener("focus", () => void (document.body.dataset.searching = "true"));
+    element("search-here", HTMLButtonElement).addEventListener("click", () => this.#searchHere());
+    element("search", HTMLInputElement).addEventListener("focus", () => {
+      document.body.dataset.searching = "true";
+      this.#withSearch(() => {});
+    });
+    element("palette-open", HTMLButtonElement).addEventListener("click", () => this.#openPalette());
     element("settings", HTMLButtonElement).addEventListener("click", () => this.#openSettings("openSettings"));
     const [language] = document.querySelectorAll("a.language");
     language?.addEventListener("click", () => language instanceof HTMLAnchorElement && (language.hash = location.hash)); // the page shows the same in the other language
@@ -311,6 +314,35 @@ class App {
     this.#list?.focus(left);
   }
 
+  /** @param {Conversation} conversation  shows the group, or the other user */
+  #showInfo({ id, group, peer }) {
+    const session = this.#session;
+    if (session && group) withModule(import("./group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id));
+    else if (session && peer) withModule(import("./contacts.js"), session.words, ({ openCard }) => openCard(session, peer));
+  }
+
+  // --- search -------------------------------------------------------------------------------------------------
+
+  /** @param {(search: import("./search.js").Search) => void} use */
+  #withSearch(use) {
+    const session = this.#session;
+    withModule(import("./search.js"), this.words, ({ Search }) => {
+      if (session && session === this.#session) use((this.#search ??= new Search(session)));
+    });
+  }
+
+  #searchHere() {
+    this.#withSearch((search) => search.open(this.#conversation?.open ?? null));
+  }
+
+  #openPalette() {
+    const session = this.#session;
+    withModule(import("./palette.js"), this.words, ({ openPalette }) => {
+      if (!session || session !== this.#session || document.querySelector("dialog:modal")) return; // the key was pressed twice
+      openPalette(session, { open: this.#conversation?.open ?? null, info: (conversation) => this.#showInfo(conversation), search: () => this.#searchHere() });
+    });
+  }
+
   // --- keyboard -----------------------------------------------------------------------------------------------
 
   /** @param {KeyboardEvent} event */
@@ -318,7 +350,7 @@ class App {
     if (!this.#session || document.querySelector("dialog:modal") || event.defaultPrevented || event.isComposing) return;
     const { key, target } = event;
     const isTyping = target instanceof HTMLInputElement || target instanceof HTMLTextAreaElement;
-    if ((event.ctrlKey || event.metaKey) && key.toLowerCase() === "k") this.#search?.open(event.shiftKey ? this.#conversation?.open ?? null : null);
+    if ((event.ctrlKey || event.metaKey) && key.toLowerCase() === "k") event.shiftKey ? this.#searchHere() : this.#openPalette();
     else if (event.altKey && (key === "ArrowDown" || key === "ArrowUp")) this.#step(key === "ArrowDown" ? 1 : -1);
     else if (key === "?" && !isTyping) this.#openSettings("openShortcuts");
     else if (key === "Escape") this.#escape();
@@ -337,9 +369,9 @@ class App {
   #step(step) {
     const { store } = this.#session ?? {};
     if (!store) return;
-    const sorted = store.sorted;
-    const at = sorted.findIndex((each) => each === this.#conversation?.open);
-    const next = sorted[at < 0 ? 0 : at + step];
+    const { listed } = store.lists;
+    const at = listed.findIndex((each) => each === this.#conversation?.open);
+    const next = listed[at < 0 ? 0 : at + step];
     if (next) this.#session?.open({ conversation: next.id });
   }
 

@@ -75,6 +75,9 @@ export class Composer {
     this.session = session;
     this.events = events;
     const { signal } = this.#ends;
+    session.on("draft", (key) => {
+      if (this.#conversation && !this.#editing && keyOf(this.#conversation) === key) this.#showDraft(this.#conversation);
+    });
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -168,6 +171,16 @@ export class Composer {
     else this.#replied = found ?? null;
     this.#drawBar();
     this.#changed();
+  }
+
+  /** What would be sent now: files take it with them. An edit stays. */
+  get draft() {
+    return this.#editing ? { text: "" } : { text: this.#field.value.trim(), replyTo: this.#replyTo || undefined };
+  }
+
+  /** The draft was sent, with files. */
+  takeDraft() {
+    if (!this.#editing) this.#clear();
   }
 
   /** Whether a reply or an edit was begun; then it is given up. */

@@ -60,6 +60,8 @@ const LONE_EMOJI = /^(?:\p{Extended_Pictographic}[\p{Emoji_Modifier}\u200d\ufe0f
 const BARE = ".media-picture, .media-video, .media-waiting, .album";
 /** Text from whose start the language is taken, in characters. */
 const LANGUAGE_CHARACTERS = 500;
+/** The longest movement of the style sheet. */
+const MOVES_MS = 320;
 const TICKS = { "": "", sent: "✓", received: "✓✓", read: "✓✓" };
 
 /** @type {Map<string, View>} */
@@ -139,6 +141,8 @@ export function noticeText(entry, { words, people, user, language }) {
 
 /** Makes the rows of one session. */
 export class MessageView {
+  /** Reactions that have just come, as `id emoji`, with the time. @type {Map<string, number>} */
+  fresh = new Map();
   /** The long messages of which all is shown, by the id that their sender gave them, or by their own. @type {Set<string | number>} */
   #expanded = new Set();
 
@@ -221,25 +225,34 @@ export class MessageView {
    * A message that is not stored yet.
    *
    * @param {Pending} pending
-   * @param {boolean} follows
+   * @param {{ follows: boolean, isLast: boolean }} around
    * @returns {HTMLElement}
    */
-  pending(pending, follows) {
+  pending(pending, { follows, isLast }) {
     const { words, user } = this.session;
     const { id, state, text, data, type = "text", replyTo, edit, mentions: mentioned, time } = pending;
     const entry = /** @type {Entry} */ ({
       id: 0, conversation: 0, seq: 0, kind: "message", from: user, type, text, data, clientMsgID: id, about: edit ?? replyTo, meta: { mentions: mentioned }, time,
     });
-    const parts = make("div", "words", make("div", "bubble-row", this.#bubble(entry, [this.#status(pending)])), this.#pendingLine(pending));
-    const row = make("article", `line own pending ${state}${follows ? " follows" : ""}`, parts);
+    const parts = make("div", "words", make("div", "bubble-row", this.#bubble(entry, [this.#status(pending)])), this.#pendingLine(pending, isLast));
+    const row = make("article", `line own pending ${state}${follows ? " follows" : ""}${this.isStranded(pending) ? " stranded" : ""}`, parts);
     row.tabIndex = -1;
     row.setAttribute("aria-label", `${words.you}, ${this.#stateOf(pending)}`);
     return row;
   }
 
+  /**
+   * @param {Pending} pending
+   * @returns {boolean} whether it waits for the network
+   */
+  isStranded({ state }) {
+    return state === "waiting" && !this.session.isOnline;
+  }
+
   /** @param {Pending} pending */
-  #stateOf({ state, reason }) {
-    return state === "failed" ? reason : this.session.words[`messages_state_${state}`];
+  #stateOf(pending) {
+    if (pending.state === "failed") return pending.reason;
+    return this.session.words[this.isStranded(pending) ? "messages_state_stranded" : `messages_state_${pending.state}`];
   }
 
   /** @param {Pending} pending */
@@ -256,12 +269,14 @@ export class MessageView {
    * What can be done with a message that is not stored yet.
    *
    * @param {Pending} pending
+   * @param {boolean} [isLast]  says for all above it that they wait
    */
-  #pendingLine(pending) {
+  #pendingLine(pending, isLast = true) {
     const { words } = this.session;
     const { state, reason, share } = pending;
     const line = make("p", "pending-line");
     if (state === "failed") line.append(make("span", "reason", reason));
+    if (isLast && this.isStranded(pending)) line.append(make("span", "stranded-note", words.messages_stranded));
     if (state === "uploading") {
       const bar = /** @type {HTMLProgressElement} */ (make("progress", ""));
       bar.value = share;
@@ -450,6 +465,7 @@ export class MessageView {
     const line = make("p", "reactions");
     for (const { emoji, count, users, mine } of entry.reactions ?? []) {
       const chip = button("", "reaction");
+      animate(chip, "pops", this.fresh.get(`${entry.id} ${emoji}`));
       chip.append(make("span", "sign", emoji), make("span", "", String(count)));
       chip.setAttribute("aria-pressed", String(mine));
       const names = users.map((each) => (each === user ? words.you : people.nameOf(each))).join(words.messages_and);
@@ -460,6 +476,20 @@ export class MessageView {
     }
     return line;
   }
+}
+
+/**
+ * Lets an element move in. If it is drawn again meanwhile, it goes on from where it was.
+ *
+ * @param {HTMLElement} moving
+ * @param {"arrives" | "flies" | "pops"} how  a class
+ * @param {number} [since]  when it began, in milliseconds since 1970
+ */
+export function animate(moving, how, since = 0) {
+  const passed = Date.now() - since;
+  if (passed > MOVES_MS) return;
+  moving.classList.add(how);
+  moving.style.animationDelay = `${-passed}ms`;
 }
 
 /**

@@ -13,6 +13,8 @@ import { button, openDialog, toast } from "./panel.js";
 /** @typedef {import("./entries.js").Entry} Entry */
 
 const MOST = 100;
+/** Characters of a caption. */
+const MOST_SUMMARY = 1000;
 
 /**
  * Messages as a text, each with its author and its time.
@@ -24,7 +26,7 @@ const MOST = 100;
 export function copied(entries, { user, words, language, people }) {
   const when = new Intl.DateTimeFormat(language, { dateStyle: "short", timeStyle: "short" });
   const nameOf = (/** @type {string} */ from) => (from === user ? words.you : people.nameOf(from));
-  return entries.map((entry) => `[${when.format(entry.time)}] ${nameOf(entry.from)}\n${entry.text ?? summaryOf(entry, words)}`).join("\n\n");
+  return entries.map((entry) => `[${when.format(entry.time)}] ${nameOf(entry.from)}\n${entry.text ?? summaryOf(entry, words, MOST_SUMMARY)}`).join("\n\n");
 }
 
 /** Owns which messages are chosen, the marks in their rows, and the bar in the place of the text box. */

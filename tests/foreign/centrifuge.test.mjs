@@ -252,7 +252,7 @@ for (const { form, Centrifuge, transport, endpoint } of ways) {
     for (const answer of await Promise.all(answers)) {
       assert.equal(read(answer.data).hasMore, false);
     }
-    await assert.rejects(ann.rpc('dance', written({})), { code: 104 });
+    await assert.rejects(ann.rpc('dance', written({})), { code: 108 });
   });
 
   test(`${name}: the token of a connection and of a subscription`, async () => {

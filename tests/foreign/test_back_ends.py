@@ -506,7 +506,7 @@ def test_without_a_back_end_there_is_no_other_method(consenting: Server) -> None
         async with person(consenting, False, "ann") as ann:
             failed = await fails(ann.client.rpc("price", {}))
             assert isinstance(failed, ReplyError)
-            assert failed.code == 104
+            assert failed.code == 108
 
     run(scenario())
 

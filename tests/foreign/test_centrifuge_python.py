@@ -592,7 +592,7 @@ def test_rpc_carries_the_commands_of_stored_messages(server: Server, protobuf: b
             heard = await a.events.next("on_publication")
             assert heard.pub.tags == {"kind": "typing"}
             for method, data, code in (
-                ("dance", {}, 104),
+                ("dance", {}, 108),
                 ("send", {"text": "to nobody"}, 107),
                 ("send", {"conversation": 987654321, "text": "x"}, 1005),
             ):

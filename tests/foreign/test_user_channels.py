@@ -25,9 +25,9 @@ from .conftest import KEY, SECRET, token
 from .people import SECONDS, Person, json_first, person, run
 from .test_centrifuge_python import code_of
 
-ROW = {"publish": "subscribers", "presence": True, "join_leave": True}
+ROW = {"publish": "anybody", "presence": True, "read_presence": "anybody", "join_leave": True}
 JWT = [{"algorithm": "HS256", "key": SECRET}]
-RECENT = {"history_size": 1000, "history_seconds": 300}
+RECENT = {"history_size": 1000, "history_seconds": 300, "read_history": "anybody"}
 PAST = {**ROW, **RECENT}
 STORED = {"history": "log"}
 WAYS = ("json-websocket", "json-http_stream", "protobuf-websocket", "protobuf-http_stream")
@@ -187,9 +187,10 @@ def test_a_user_sees_who_is_there_publishes_and_reads_what_was_published(
             assert [each.offset for each in page.publications] == [1, 2]
             history = await asyncio.to_thread(cent.history, HistoryRequest(channel=f"#{user}", limit=10))
             assert [each.offset for each in history.publications] == [1, 2]
-            with pytest.raises(ReplyError) as refused:
-                await one.client.history("#another")
-            assert code_of(refused) == 103
+            for name in ("#another", "user:another"):
+                with pytest.raises(ReplyError) as refused:
+                    await one.client.history(name)
+                assert code_of(refused) == 103
 
     with cent_of(servers[0], "past") as cent:
         run(scenario(cent))

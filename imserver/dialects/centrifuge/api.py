@@ -25,7 +25,7 @@ from imserver import __version__, errors
 from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import MAX_EXPIRES_AT
-from imserver.channels.channels import SERVER_UNSUBSCRIBE, Channels
+from imserver.channels.channels import SERVER_UNSUBSCRIBE, Channels, check_known
 from imserver.channels.client_commands import MAX_PRESENCE, history_since
 from imserver.channels.connections import Connections, Left
 from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused, check_name, encode_tags
@@ -352,12 +352,14 @@ def _end(expire_at: int) -> int:
 
 
 def _find(api: CentrifugeApi, app: str, name: str) -> tuple[str, ChannelSettings]:
-    """A channel, and its options. Raises :class:`ChannelRefused` if no channel can have this name."""
+    """A channel, and its options. Raises :class:`ChannelRefused` if the app has no channel of this name."""
     check_name(name)
     channel = _channel_of(name)
     if channel.startswith(ALIAS):
         raise ChannelRefused("not_available")
-    return channel, api.channels.options(app, channel)
+    options = api.channels.options(app, channel)
+    check_known(options)
+    return channel, options
 
 
 def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dict[str, ClientView]]:

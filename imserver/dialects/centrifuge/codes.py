@@ -20,6 +20,7 @@ def _error(code: int, message: str, *, temporary: bool = False) -> int:
 
 INTERNAL: Final = _error(100, "internal server error", temporary=True)
 UNAUTHORIZED: Final = _error(101, "unauthorized")
+UNKNOWN_CHANNEL: Final = _error(102, "unknown channel")
 PERMISSION_DENIED: Final = _error(103, "permission denied")
 METHOD_NOT_FOUND: Final = _error(104, "method not found")
 ALREADY_SUBSCRIBED: Final = _error(105, "already subscribed")

@@ -105,6 +105,7 @@ _EXPIRED: Final = Reply(codes.TOKEN_EXPIRED)
 _INTERNAL: Final = Reply(codes.INTERNAL)
 REFUSALS: Final = {
     "name": Reply(codes.BAD_DATA),
+    "unknown": Reply(codes.UNKNOWN_CHANNEL),
     "denied": _DENIED,
     "expired": _EXPIRED,
     "full": Reply(codes.LIMIT_EXCEEDED),
@@ -236,8 +237,10 @@ class CentrifugeAnswers(ChannelAnswers):
         self, connection: Connection, command: Subscribe, claims: ChannelClaims, found: Subscribed
     ) -> Reply:
         """The position of the channel is for clients that want it, or if the channel forces recovery."""
-        recoverable = command.recoverable or found.options.recovery
-        result = _result(found, recoverable, command.recover, command.positioned)
+        options = found.options
+        recoverable = options.may_recover and (command.recoverable or options.recovery)
+        recovering = options.may_recover and command.recover
+        result = _result(found, recoverable, recovering, command.positioned)
         result.data = claims.data
         end, channel = claims.expires_at, found.local.name
         if end and not self.are_renewed(connection.app or "", found.options):
@@ -479,7 +482,8 @@ class CentrifugeService:
                 self._commands.permit(connection, channel, "")
             for channel, about in wanted.items():
                 set_info(state, channel, _bytes_of(about.info))
-            since = {channel: positions.get(channel) for channel in wanted}
+            may = {channel: self._channels.options(app, channel).may_recover for channel in wanted}
+            since = {channel: positions.get(channel) if may[channel] else None for channel in wanted}
             found = self._channels.subscribe_each(connection, since)
             state.by_server = {*found} or None
             # Without options, the channel of the user has no recovery: its publications are stored nowhere.
@@ -487,7 +491,7 @@ class CentrifugeService:
             subs = {personal: personal_result} if own and not is_member else {}
             for channel, each in found.items():
                 name = personal if channel == own else channel
-                subs[name] = _result(each, True, name in command.recover)
+                subs[name] = _result(each, may[channel], may[channel] and name in command.recover)
                 subs[name].data = wanted[channel].data
             client = self._connections.id_of(connection)
             end = 0 if self._back_ends.has(app, "refresh") else admission.end
@@ -569,7 +573,7 @@ class CentrifugeService:
         """Call a method of the app's back end. Switches."""
         app = connection.app or ""
         if not self._back_ends.has(app, "rpc"):
-            return Reply(codes.METHOD_NOT_FOUND)
+            return Reply(codes.NOT_AVAILABLE)
         facts: dict[str, Any] = {"method": command.method}
         if command.data:
             facts["data"] = Raw(command.data)

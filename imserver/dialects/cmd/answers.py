@@ -26,6 +26,7 @@ CODE_OF: Final[dict[Reason, int]] = {
     "limit": errors.REPLY_BAD_PARAMETER,
     "denied": errors.REPLY_UNAUTHORIZED,
     "expired": errors.REPLY_UNAUTHORIZED,
+    "unknown": errors.REPLY_NO_DATA,
     "unrecoverable": errors.REPLY_NO_DATA,
     "unavailable": errors.REPLY_NOT_STORED,
     "rate": errors.REPLY_NOT_STORED,

@@ -23,8 +23,8 @@ from imserver import errors
 from imserver.auth.login import Logins
 from imserver.auth.rates import PUBLICATIONS, Buckets
 from imserver.auth.rules import LoginDecision
-from imserver.channels.channels import Channels, Subscribed
-from imserver.channels.client_commands import set_info
+from imserver.channels.channels import Channels, Subscribed, check_known
+from imserver.channels.client_commands import check_user, set_info
 from imserver.channels.connections import Connections
 from imserver.channels.consent import ChannelConsent
 from imserver.channels.members import ChannelMember, ChannelRefused, needs_token
@@ -279,7 +279,9 @@ class PusherService:
             if not connection.user or channel != USER_CHANNEL + connection.user:
                 raise NotPermitted("Only a user who has signed in may subscribe to it", status=403)
             return
-        rule = self._channels.options(app.app, channel).subscribe
+        options = self._channels.options(app.app, channel)
+        rule = options.subscribe
+        check_known(options)
         if rule == "nobody":
             raise NotPermitted("Clients may not subscribe to this channel", status=403)
         is_open = rule == "anybody" or (rule == "" and ":" not in channel)
@@ -288,6 +290,7 @@ class PusherService:
             self._consent.check_member(connection, channel)
             is_open = True
         if is_open and not is_signed:
+            check_user(connection, options)
             return
         if rule == "back_end" and not (is_signed or command.auth):
             self._consent.subscribe(connection, channel)
@@ -500,7 +503,7 @@ class PusherService:
         if not channel.startswith((PRIVATE, PRESENCE)) or channel.startswith(ENCRYPTED):
             return "Client events need a private or presence channel that is not encrypted"
         options = self._channels.options(app.app, channel)
-        if options.publish == "nobody":
+        if options.publish == "nobody" or not (options.anonymous or connection.user):
             return "Clients may not send events to this channel"
         if not self._channels.members.has(connection, channel):
             return f"The connection is not subscribed to {channel}"
