@@ -16,7 +16,9 @@ from imserver.dialects.centrifuge.commands import (
     RefreshSubscription,
 )
 from imserver.dialects.centrifuge.wire import (
+    BY_ALIAS,
     MAX_COMMANDS,
+    PERSONAL,
     CentrifugeDialect,
     CentrifugeProtobufDialect,
     ClientView,
@@ -331,9 +333,9 @@ def test_entries_and_signals_come_on_the_channel_of_their_receiver() -> None:
     ("state", "name", "own", "offset"),
     [
         (OwnChannel(), None, "user:ann", None),
-        (OwnChannel(personal=True), "#ann", "user:ann", 7),
-        (OwnChannel(personal=True, by_alias=True), "#ann", "#ann", None),
-        (OwnChannel(by_alias=True), None, "#ann", None),
+        (OwnChannel(marks=PERSONAL), "#ann", "user:ann", 7),
+        (OwnChannel(marks=PERSONAL | BY_ALIAS), "#ann", "#ann", None),
+        (OwnChannel(marks=BY_ALIAS), None, "#ann", None),
     ],
 )
 def test_a_client_has_the_channel_of_its_user_under_the_name_by_which_it_got_it(
