@@ -4,8 +4,8 @@
 import { make } from "../text.js";
 import { attempt, noteLine } from "./form.js";
 import { partsOf } from "./media/album.js";
-import { contentOf } from "./message-view.js";
 import { button, openPanel } from "./panel.js";
+import { contentOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("../../sdk/messenger.js").Entry} Entry */
