@@ -55,6 +55,7 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
         "accounts.guest_days",
         "accounts.finds_per_account",
         "accounts.finds_per_address",
+        "accounts.searches_per_account",
         "accounts.devices",
         "accounts.friends",
         "smtp",

@@ -146,13 +146,15 @@ class Bot(Struct, frozen=True):
     """A program that has an account. Its token proves it, without a password.
 
     ``owner``: the account that manages it; 0: the back end. ``hook_url``: receives what the bot receives
-    (``""``: none).
+    (``""``: none). ``description``: what it is for. ``listed``: the app offers it to all its accounts.
     """
 
     account: Account
     owner: int
     commands: tuple[BotCommand, ...] = ()
     hook_url: str = ""
+    description: str = ""
+    listed: bool = False
 
 
 class Device(Struct, frozen=True):

@@ -4,7 +4,7 @@
 import { callApi } from "./api.js";
 import { input } from "./form.js";
 
-/** @typedef {{ registration: boolean, identifiers: string[], find: boolean, passwords: boolean, reset: boolean, guests?: boolean }} Rules */
+/** @typedef {{ registration: boolean, identifiers: string[], find: boolean, search?: boolean, passwords: boolean, reset: boolean, guests?: boolean }} Rules */
 
 export const IDENTIFIERS = /** @type {const} */ (["phone", "email", "name"]);
 export const NAME_LENGTH = 64;

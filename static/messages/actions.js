@@ -5,6 +5,7 @@ import { element, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { attempt, withModule } from "./form.js";
 import { button, confirm, openDialog, toast } from "./panel.js";
+import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
@@ -12,6 +13,7 @@ import { button, confirm, openDialog, toast } from "./panel.js";
 
 const QUICK = ["👍", "❤️", "😂", "🎉", "😮", "😢", "🙏"];
 const EDGE_PX = 8;
+const GAP_PX = 4;
 
 /**
  * @typedef {object} Composing
@@ -111,7 +113,7 @@ export class MessageActions {
   /** @param {Entry} entry */
   async copy(entry) {
     await this.#try(async () => {
-      await navigator.clipboard.writeText(entry.text ?? JSON.stringify(entry.data));
+      await navigator.clipboard.writeText(textOf(entry));
       toast(this.session.words.messages_copied);
     });
   }
@@ -157,7 +159,7 @@ export class MessageActions {
     /** @type {[string, () => void, boolean?][]} */
     const rows = [[words.messages_reply, () => this.composing.reply(entry)]];
     if (own && text && !entry.meta?.forwarded) rows.push([words.messages_edit, () => this.composing.edit(entry)]);
-    if (text) rows.push([words.messages_copy, () => this.copy(entry)]);
+    if (textOf(entry)) rows.push([words.messages_copy, () => this.copy(entry)]);
     rows.push([words.messages_forward, () => this.forward(entry)], [words.messages_select, () => this.composing.select(entry)]);
     if (own && conversation.group) rows.push([words.messages_readers, () => this.readers(entry)]);
     if (mayPin) rows.push([isPinned ? words.messages_unpin : words.messages_pin, () => this.pin(entry, isPinned)]);
@@ -239,17 +241,31 @@ export class MessageActions {
 }
 
 /**
- * Puts a menu beside its anchor, inside the window.
+ * @param {Entry} entry
+ * @returns {string} its text, or its caption
+ */
+function textOf({ text, data }) {
+  return text ?? (typeof data?.caption === "string" ? data.caption : "");
+}
+
+/**
+ * Puts a menu at a point, or below its anchor or above it, inside the window. It never covers the anchor: if there is no space, the
+ * messages scroll.
  *
  * @param {HTMLElement} menu
  * @param {HTMLElement} anchor
  * @param {{ x: number, y: number }} [point]
  */
-function place(menu, anchor, point) {
-  const { left, bottom, top } = anchor.getBoundingClientRect();
-  const x = point?.x ?? left;
-  const y = point?.y ?? bottom + 4;
-  const above = (point?.y ?? top - 4) - menu.offsetHeight;
-  menu.style.left = `${Math.max(EDGE_PX, Math.min(x, innerWidth - menu.offsetWidth - EDGE_PX))}px`;
-  menu.style.top = `${Math.max(EDGE_PX, y + menu.offsetHeight < innerHeight - EDGE_PX ? y : above)}px`;
+export function place(menu, anchor, point) {
+  const { left, right, bottom, top } = (anchor.querySelector(".bubble") ?? anchor).getBoundingClientRect();
+  const { offsetWidth: width, offsetHeight: height } = menu;
+  const isOwn = anchor.closest(".own") !== null;
+  const x = point?.x ?? (isOwn ? right - width : left);
+  const lowest = innerHeight - height - EDGE_PX;
+  const below = point?.y ?? bottom + GAP_PX;
+  const above = (point?.y ?? top - GAP_PX) - height;
+  const hasSpace = below <= lowest || above >= EDGE_PX;
+  if (!hasSpace) (anchor.closest("[role=log]") ?? anchor).scrollTop += bottom + GAP_PX - lowest;
+  menu.style.left = `${Math.max(EDGE_PX, Math.min(x, innerWidth - width - EDGE_PX))}px`;
+  menu.style.top = `${Math.max(EDGE_PX, below <= lowest ? below : hasSpace ? above : lowest)}px`;
 }

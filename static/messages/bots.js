@@ -3,9 +3,10 @@
 
 import { fill, make } from "../text.js";
 import { rowsOf } from "./api.js";
-import { attempt, copyButton, field, input, load, namedList, newId, noteLine, redraw, section, show } from "./form.js";
+import { pictureButtons } from "./avatar-crop.js";
+import { attempt, copyButton, field, input, load, namedList, newId, noteLine, redraw, section, show, switchBox } from "./form.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
-import { personRow } from "./people.js";
+import { avatarOf, personRow } from "./people.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
@@ -16,6 +17,8 @@ import { personRow } from "./people.js";
  * @property {string} nickname
  * @property {string} avatar
  * @property {{ name: string, description: string }[]} commands
+ * @property {string} description
+ * @property {boolean} listed   the app offers it to all accounts
  * @property {string} hook_url  empty: none
  */
 
@@ -23,13 +26,14 @@ import { personRow } from "./people.js";
 
 const NAME_LENGTH = 50;
 const URL_LENGTH = 2_000;
+const DESCRIPTION_LENGTH = 500;
 const MOST_COMMANDS_TEXT = 8_000;
 const COMMAND = /^\/?([a-z0-9_]{1,32})(?:\s+(.*))?$/;
 
 /** @param {Session} session */
 export function openBots(session) {
   const root = make("div", "bots");
-  openPanel(session.words.messages_bots, root);
+  openPanel(session.words.messages_my_bots, root);
   new BotsView(session, root);
 }
 
@@ -57,7 +61,7 @@ class BotsView {
       const bots = await rowsOf("bots", (cursor) => session.api("GET", "bots", { cursor }));
       session.people.add(bots.map((/** @type {Bot} */ { id, name, nickname, avatar }) => ({ user: id, name, nickname, avatar, bot: true })));
       const rows = bots.map((/** @type {Bot} */ bot) => personRow(session, bot.id, () => this.#open(bot), { below: bot.name && `@${bot.name}` }));
-      redraw(this.body, [rows.length ? namedList(session.words.messages_bots, rows) : make("p", "muted", session.words.messages_bots_none)]);
+      redraw(this.body, [rows.length ? namedList(session.words.messages_my_bots, rows) : make("p", "muted", session.words.messages_bots_none)]);
     });
   }
 
@@ -95,18 +99,28 @@ class BotsView {
     const commands = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
     Object.assign(commands, { id: "bot-commands", rows: 4, maxLength: MOST_COMMANDS_TEXT, spellcheck: false });
     commands.value = bot.commands.map(({ name, description }) => `/${name} ${description}`.trim()).join("\n");
+    const description = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
+    Object.assign(description, { id: "bot-description", rows: 3, maxLength: DESCRIPTION_LENGTH, value: bot.description });
+    const listed = switchBox(words.messages_bot_listed, bot.listed, words, (on) => session.api("POST", "bots/update", { bot: id, listed: on }).then((answer) => Object.assign(bot, answer)));
+    const face = make("div", "card-head");
+    const drawFace = () => redraw(face, [avatarOf(bot.nickname || bot.name, bot.avatar, "large"), ...(bot.name ? [make("p", "card-handle", `@${bot.name}`)] : []), pictureButtons(session, bot.avatar, note, async (avatar) => {
+      Object.assign(bot, await session.api("POST", "bots/update", { bot: id, avatar }));
+      drawFace();
+      await this.#load();
+    })]);
+    drawFace();
     const hook = input({ type: "url", value: bot.hook_url, maxLength: URL_LENGTH, placeholder: "https://", spellcheck: false });
     hook.id = "bot-hook";
     const save = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
     const form = make(
-      "form", "panel-form", field(words.messages_bot_nickname, nickname), field(words.messages_commands, commands, words.messages_bot_commands_hint),
+      "form", "panel-form", field(words.messages_bot_nickname, nickname), field(words.messages_description, description), field(words.messages_commands, commands, words.messages_bot_commands_hint),
       field(words.messages_bot_hook, hook, words.messages_bot_hook_hint), note, save,
     );
     const message = button(words.messages_message);
     const add = button(words.messages_bot_add);
     const rotate = button(words.messages_bot_rotate);
     const remove = button(words.messages_bot_delete, "quiet danger");
-    const layer = openPanel(bot.nickname || bot.name, make("div", "bots", ...(bot.name ? [make("p", "card-handle", `@${bot.name}`)] : []), form, make("p", "panel-buttons", message, add, rotate, remove)));
+    const layer = openPanel(bot.nickname || bot.name, make("div", "bots", face, make("div", "", listed, make("p", "muted", words.messages_bot_listed_hint)), form, make("p", "panel-buttons", message, add, rotate, remove)));
     message.addEventListener("click", () => session.open({ user: id }));
     add.addEventListener("click", () => openGroups(session, id));
     form.addEventListener("submit", (event) => {
@@ -116,7 +130,7 @@ class BotsView {
       if (!given) return show(note, words.messages_bot_commands_fault);
       attempt(save, note, words, async () => {
         const changed = hook.value.trim() === bot.hook_url ? {} : { hook_url: hook.value.trim() };
-        const answer = await session.api("POST", "bots/update", { bot: id, nickname: nickname.value.trim(), commands: given, ...changed });
+        const answer = await session.api("POST", "bots/update", { bot: id, nickname: nickname.value.trim(), description: description.value.trim(), commands: given, ...changed });
         Object.assign(bot, answer);
         if (answer.hook_secret) openDialog(words.messages_bot_hook_secret, secretForm(words, words.messages_bot_hook_secret, words.messages_bot_hook_secret_hint, answer.hook_secret));
         else toast(words.messages_saved);

@@ -5,9 +5,9 @@ import { element, fill, make } from "../text.js";
 import { rowsOf } from "./api.js";
 import { ALL_NAMES, mentionable } from "./entries.js";
 import { withModule } from "./form.js";
-import { summaryOf } from "./message-view.js";
 import { toast } from "./panel.js";
 import { keyOf } from "./store.js";
+import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
@@ -75,6 +75,9 @@ export class Composer {
     this.session = session;
     this.events = events;
     const { signal } = this.#ends;
+    session.on("draft", (key) => {
+      if (this.#conversation && !this.#editing && keyOf(this.#conversation) === key) this.#showDraft(this.#conversation);
+    });
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -170,6 +173,16 @@ export class Composer {
     this.#changed();
   }
 
+  /** What would be sent now: files take it with them. An edit stays. */
+  get draft() {
+    return this.#editing ? { text: "" } : { text: this.#field.value.trim(), replyTo: this.#replyTo || undefined };
+  }
+
+  /** The draft was sent, with files. */
+  takeDraft() {
+    if (!this.#editing) this.#clear(matchMedia("(hover: hover)").matches); // on a phone this would open the keyboard
+  }
+
   /** Whether a reply or an edit was begun; then it is given up. */
   cancel() {
     if (!this.#names.hidden) this.#closeNames();
@@ -241,7 +254,7 @@ export class Composer {
     this.events.sent();
   }
 
-  #clear() {
+  #clear(focuses = true) {
     this.#field.value = "";
     this.#editing = this.#replied = null;
     this.#replyTo = 0;
@@ -250,7 +263,7 @@ export class Composer {
     this.#toggleEmoji(false);
     this.#drawBar();
     this.#changed();
-    this.focus();
+    if (focuses) this.focus();
   }
 
   #sendTyping() {

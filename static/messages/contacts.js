@@ -110,7 +110,10 @@ class ContactsView {
     const link = button(words.messages_my_link);
     link.id = "my-link";
     link.addEventListener("click", () => openInvitations(session));
-    return make("p", "panel-buttons", group, link);
+    const bots = button(words.messages_bots);
+    bots.id = "bot-gallery";
+    bots.addEventListener("click", () => withModule(import("./gallery.js"), words, ({ openGallery }) => openGallery(session)));
+    return make("p", "panel-buttons", group, link, bots);
   }
 
   /** @param {string} user */

@@ -3,9 +3,12 @@
 
 import { cut, element, fill, make } from "../text.js";
 import { reasonOf } from "./api.js";
+import { withModule } from "./form.js";
 import { showUnread } from "./installable.js";
-import { noticeText, summaryOf } from "./message-view.js";
+import { onLongPress } from "./long-press.js";
+import { icon } from "./media/file.js";
 import { keyOf } from "./store.js";
+import { noticeText, summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
@@ -22,6 +25,8 @@ export class ConversationList {
   #find = element("find-people", HTMLButtonElement);
   #fault = "";
   #shown = STEP;
+  /** Whether the archived conversations are shown. */
+  #inArchive = false;
   #title = document.title;
   #ends = new AbortController();
   /** The row of each conversation, and what it was drawn from. @type {Map<string, { version: string, element: HTMLElement }>} */
@@ -31,8 +36,49 @@ export class ConversationList {
   constructor(session) {
     this.session = session;
     this.when = shortTimes(session.language);
-    this.#more.addEventListener("click", () => this.#showMore(), { signal: this.#ends.signal });
-    this.#list.addEventListener("keydown", (event) => this.#onKey(event), { signal: this.#ends.signal });
+    const { signal } = this.#ends;
+    this.#more.addEventListener("click", () => this.#showMore(), { signal });
+    this.#list.addEventListener("keydown", (event) => this.#onKey(event), { signal });
+    this.#list.addEventListener("contextmenu", (event) => {
+      const found = this.#at(event.target);
+      if (!found) return;
+      event.preventDefault();
+      const isMouse = event instanceof PointerEvent && event.pointerType === "mouse";
+      if (isMouse || !(event instanceof PointerEvent) || event.pointerType !== "touch") this.#openMenu(found, isMouse ? { x: event.clientX, y: event.clientY } : undefined);
+    }, { signal });
+    onLongPress(this.#list, (target, point) => {
+      const found = this.#at(target);
+      if (found) this.#openMenu(found, point);
+      return found !== null;
+    }, signal);
+    if (matchMedia("(any-pointer: coarse)").matches) this.#startSwipes(signal);
+  }
+
+  /** @param {AbortSignal} signal */
+  async #startSwipes(signal) {
+    const modules = await Promise.all([import("./swipe.js"), import("./conversation-menu.js")]).catch(() => null); // without them, the menu does it
+    modules?.[0].onSwipe(this.#list, (target) => {
+      const found = this.#at(target);
+      return found && { row: /** @type {HTMLElement} */ (found.row.parentElement), ...modules[1].pullsOf(this.session, found.conversation) };
+    }, signal);
+  }
+
+  /**
+   * @param {EventTarget | null} target
+   * @returns {{ row: HTMLElement, conversation: Conversation } | null}
+   */
+  #at(target) {
+    const row = target instanceof Element ? /** @type {HTMLElement | null} */ (target.closest("[data-conversation]")) : null;
+    const conversation = this.session.store.conversations.get(Number(row?.dataset.conversation));
+    return row && conversation ? { row, conversation } : null;
+  }
+
+  /**
+   * @param {{ row: HTMLElement, conversation: Conversation }} found
+   * @param {{ x: number, y: number }} [point]
+   */
+  #openMenu({ row, conversation }, point) {
+    withModule(import("./conversation-menu.js"), this.session.words, ({ openMenu }) => openMenu(this.session, conversation, row, point));
   }
 
   stop() {
@@ -68,18 +114,23 @@ export class ConversationList {
   /** @param {Conversation | null} open  the open conversation */
   draw(open) {
     const { store, words } = this.session;
-    const { sorted } = store;
-    this.#shown = Math.max(this.#shown, sorted.findIndex((each) => each === open) + 1);
-    const rows = sorted.slice(0, this.#shown).map((each) => this.#cached(each, each === open));
+    const { listed, archived } = store.lists;
+    this.#inArchive &&= archived.length > 0;
+    const shown = this.#inArchive ? archived : listed;
+    this.#shown = Math.max(this.#shown, shown.findIndex((each) => each === open) + 1);
+    const rows = shown.slice(0, this.#shown).map((each) => this.#cached(each, each === open));
+    if (archived.length) rows.unshift(this.#archiveRow(archived));
     if (rows.length !== this.#list.childElementCount || rows.some((row, index) => row !== this.#list.children[index])) {
-      const focused = this.#list.contains(document.activeElement) ? /** @type {HTMLElement} */ (document.activeElement).dataset.conversation : "";
+      const focused = [...this.#list.children].findIndex((each) => each.contains(document.activeElement));
+      const { conversation = "" } = focused < 0 ? {} : /** @type {HTMLElement} */ (document.activeElement).dataset;
       this.#list.replaceChildren(...rows);
-      if (focused) /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-conversation="${focused}"]`))?.focus({ preventScroll: true });
+      const again = this.#list.querySelector(`[data-conversation="${conversation}"]`) ?? this.#list.children[Math.min(focused, rows.length - 1)]?.querySelector("button");
+      if (focused >= 0) /** @type {HTMLElement | null} */ (again)?.focus({ preventScroll: true });
     }
     const isEmpty = store.conversations.size === 0;
     this.#note.textContent = this.#fault || (store.isLoaded ? words.messages_none_hint : words.messages_loading);
     this.#note.hidden = !isEmpty && !this.#fault;
-    this.#more.hidden = !store.hasMore && sorted.length <= this.#shown;
+    this.#more.hidden = !store.hasMore && shown.length <= this.#shown;
     this.#find.hidden = !isEmpty || !store.isLoaded;
     showUnread(store.unread);
     document.title = store.unread ? `(${store.unread}) ${this.#title}` : this.#title;
@@ -91,11 +142,11 @@ export class ConversationList {
    * @returns {HTMLElement}
    */
   #cached(conversation, isOpen) {
-    const { store, people, drafts, wishes } = this.session;
+    const { store, people, drafts, inbox, wishes } = this.session;
     const { id, group, peer, avatar, last, unread, mentions } = conversation;
     const key = keyOf(conversation);
     const row = {
-      id, isOpen, unread, mentions, group, peer, avatar, isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last ? this.when(last.time) : "",
+      id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, mentions, group, peer, avatar, isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last ? this.when(last.time) : "",
       preview: this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(key).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
     };
     const version = JSON.stringify([row, people.card(peer)]);
@@ -107,21 +158,50 @@ export class ConversationList {
   }
 
   /**
-   * @param {{ id: number, isOpen: boolean, unread: number, mentions: number, group: boolean, peer: string, avatar: string, isQuiet: boolean, name: string, time: string, preview: string, draft: string }} row
+   * @param {{ id: number, isOpen: boolean, isPinned: boolean, isMarked: boolean, unread: number, mentions: number, group: boolean, peer: string, avatar: string, isQuiet: boolean, name: string, time: string, preview: string, draft: string }} row
    * @returns {HTMLElement}
    */
-  #row({ id, isOpen, unread, mentions, group, peer, avatar, isQuiet, name, time, preview, draft }) {
+  #row({ id, isOpen, isPinned, isMarked, unread, mentions, group, peer, avatar, isQuiet, name, time, preview, draft }) {
     const { people, words } = this.session;
     const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...people.marks(peer)), ...(isQuiet ? [this.#bell()] : []), make("time", "", time));
     const below = make("span", "row-line", make("span", "preview", ...(draft ? [make("i", "draft", words.messages_draft), draft] : [preview])));
     if (mentions) below.append(counter("count at", "@", fill(words.messages_mentions, { count: mentions })));
     if (unread) below.append(counter("count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));
+    else if (isMarked) below.append(counter("count dot", "", words.messages_is_marked));
+    else if (isPinned) below.append(counter("pin-mark", icon("pin"), words.messages_is_pinned));
     const button = make("button", "conversation", people.face({ group, peer, name, avatar }), make("span", "row-words", heading, below));
     button.setAttribute("type", "button");
     button.dataset.conversation = String(id);
     if (isOpen) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => this.session.open({ conversation: id }));
     return make("li", "", button);
+  }
+
+  /**
+   * The way to the archived conversations, or back.
+   *
+   * @param {Conversation[]} archived
+   * @returns {HTMLElement}
+   */
+  #archiveRow(archived) {
+    const { words } = this.session;
+    const unread = this.#inArchive ? 0 : archived.reduce((sum, each) => sum + each.unread, 0);
+    const version = JSON.stringify([this.#inArchive, archived.length, unread]);
+    const known = this.#rows.get("archive");
+    if (known?.version === version) return known.element;
+    const name = make("b", "", this.#inArchive ? words.messages_archived : `${words.messages_archived} · ${archived.length}`);
+    const button = make("button", "conversation archive", icon(this.#inArchive ? "previous" : "archive"), name);
+    button.setAttribute("type", "button");
+    if (this.#inArchive) button.setAttribute("aria-label", `${words.messages_back}: ${words.messages_archived}`);
+    if (unread) button.append(counter("count quiet-count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));
+    button.addEventListener("click", () => {
+      this.#inArchive = !this.#inArchive;
+      this.#shown = STEP;
+      this.session.changed();
+    });
+    const element = make("li", "", button, ...(this.#inArchive ? [make("p", "people-note", words.messages_archive_hint)] : []));
+    this.#rows.set("archive", { version, element });
+    return element;
   }
 
   /** @returns {HTMLElement} says that the conversation is quiet */
@@ -148,11 +228,18 @@ export class ConversationList {
 
   /** @param {KeyboardEvent} event */
   #onKey(event) {
+    if (!(event.target instanceof HTMLElement)) return;
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!step || !(event.target instanceof HTMLElement)) return;
+    if (step) {
+      event.preventDefault();
+      const rows = /** @type {HTMLElement[]} */ ([...this.#list.querySelectorAll(".conversation")]);
+      rows[rows.indexOf(event.target) + step]?.focus();
+      return;
+    }
+    const found = /^[pumaPUMA]$/.test(event.key) && !event.ctrlKey && !event.metaKey && !event.altKey ? this.#at(event.target) : null;
+    if (!found) return;
     event.preventDefault();
-    const rows = /** @type {HTMLElement[]} */ ([...this.#list.querySelectorAll(".conversation")]);
-    rows[rows.indexOf(event.target) + step]?.focus();
+    withModule(import("./conversation-menu.js"), this.session.words, ({ press }) => press(this.session, found.conversation, event.key.toLowerCase()));
   }
 }
 
@@ -175,11 +262,11 @@ export function shortTimes(language) {
 
 /**
  * @param {string} classes
- * @param {string} text
+ * @param {string | Node} content
  * @param {string} label  for screen readers
  */
-function counter(classes, text, label) {
-  const made = make("span", classes, text);
+function counter(classes, content, label) {
+  const made = make("span", classes, content);
   made.setAttribute("role", "img");
   made.setAttribute("aria-label", label);
   return made;

@@ -9,8 +9,9 @@ import { isRevision, revised } from "./entries.js";
 import { withModule } from "./form.js";
 import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
-import { MessageView, noticeText, summaryOf } from "./message-view.js";
+import { MessageView, animate } from "./message-view.js";
 import { toast } from "./panel.js";
+import { noticeText, summaryOf } from "./summary.js";
 import { Timeline } from "./timeline.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -63,6 +64,10 @@ export class ConversationView {
   #typists = new Map();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #typingTimer;
+  /** Messages that have just come, by their ids, with the time. @type {Map<number, number>} */
+  #fresh = new Map();
+  /** Messages of ours that have waited for the network, by the ids that we gave them, with the time when they were sent. @type {Map<string, number>} */
+  #stranded = new Map();
   #ends = new AbortController();
   /** @type {(() => void)[]} */
   #offs = [];
@@ -70,6 +75,7 @@ export class ConversationView {
   #latest = element("latest", HTMLButtonElement);
   #latestText = element("latest-text", HTMLElement);
   #empty = element("empty", HTMLElement);
+  #start = element("start-card", HTMLElement);
   #retry = element("empty-retry", HTMLButtonElement);
   #name = element("conversation-name", HTMLElement);
   #status = element("conversation-status", HTMLElement);
@@ -104,7 +110,11 @@ export class ConversationView {
     startMedia(session, {
       place: /** @type {HTMLElement} */ (this.#log.closest(".room")), form: element("composer", HTMLElement),
       before: element("composer-tools", HTMLElement), after: element("composer-tools-after", HTMLElement),
-      conversation: () => (this.composer.readOnlyReason ? null : this.open), sent: () => this.toEnd(),
+      conversation: () => (this.composer.readOnlyReason ? null : this.open), draft: () => this.composer.draft,
+      sent: (target) => {
+        if (target && target === this.open) this.composer.takeDraft();
+        this.toEnd();
+      },
     }, signal);
     this.#log.replaceChildren();
     this.timeline = new Timeline(this.#log, {
@@ -124,6 +134,7 @@ export class ConversationView {
       session.on("typing", (signal) => this.#onTyping(signal)),
       session.on("entry", (entry) => this.#onEntry(entry)),
       session.on("grown", (stream) => this.#onGrown(stream)),
+      session.on("state", () => this.draw()),
       session.on("people", () => this.draw()),
       session.people.watch(() => [this.open?.peer ?? ""]),
     ];
@@ -152,6 +163,7 @@ export class ConversationView {
     this.#isShown = this.#membersPin = false;
     this.#pins = [];
     this.#typists.clear();
+    for (const each of [this.#fresh, this.#stranded, this.view.fresh]) each.clear();
     this.composer.show(conversation);
     this.timeline.show([]);
     this.#empty.hidden = conversation !== null;
@@ -211,8 +223,9 @@ export class ConversationView {
     const { words } = session;
     const isMissing = !open.entries || open.cached;
     if (isEmpty && isMissing) this.#drawEmpty(words.messages_not_loaded, this.#fault || noAnswer(words), true);
-    else if (isEmpty) this.#drawEmpty(words.messages_empty, words.messages_choose_hint);
+    else if (isEmpty) this.#drawEmpty(fill(words.messages_empty, { name: session.store.nameOf(open) }), open.group ? words.messages_empty_group : words.messages_empty_hint);
     this.#empty.hidden = !isEmpty;
+    this.#drawStart(isEmpty && !isMissing && session.people.card(open.peer)?.bot ? open.peer : "");
     this.#drawLatest();
   }
 
@@ -227,6 +240,18 @@ export class ConversationView {
     element("empty-title", HTMLElement).textContent = title;
     element("empty-hint", HTMLElement).textContent = hint;
     this.#retry.hidden = !canRetry;
+  }
+
+  /** @param {string} bot  whose card is shown, because the conversation with it is empty; empty: none */
+  async #drawStart(bot) {
+    if (this.#start.dataset.bot === bot) return;
+    this.#start.dataset.bot = bot;
+    this.#start.hidden = true;
+    if (!bot) return;
+    const parts = await import("./gallery.js").then(({ startCard }) => startCard(this.session, bot)).catch(() => null);
+    if (!parts || this.#start.dataset.bot !== bot) return;
+    this.#start.replaceChildren(...parts);
+    this.#start.hidden = false;
   }
 
   /** Opens the conversation again, after its entries could not be loaded. */
@@ -345,11 +370,20 @@ export class ConversationView {
     }
     streams.forEach(addStream);
     const separate = session.outbox.of(open).filter(({ edit }) => !edit || this.#byId.get(edit)?.kind !== "message"); // other edits are shown in the row of the message
-    const pending = separate.map((each, index) => ({
-      key: each.id,
-      version: `${each.state} ${each.reason} ${Math.round(each.share * 50)} ${index}`,
-      make: () => this.view.pending(each, index > 0 || Boolean(previous && previous.kind === "message" && previous.from === session.user)),
-    }));
+    const pending = separate.map((each, index) => {
+      const isLast = index === separate.length - 1;
+      const isStranded = this.view.isStranded(each);
+      if (isStranded) this.#stranded.set(each.id, 0);
+      return {
+        key: each.id,
+        version: `${each.state} ${each.reason} ${Math.round(each.share * 50)} ${index} ${isStranded && isLast}`,
+        make: () => {
+          const row = this.view.pending(each, { follows: index > 0 || Boolean(previous && previous.kind === "message" && previous.from === session.user), isLast });
+          animate(row, "arrives", each.time);
+          return row;
+        },
+      };
+    });
     return [...items, ...(open.hasNewer ? [] : pending)];
   }
 
@@ -371,7 +405,14 @@ export class ConversationView {
       edit && `${edit.id} ${edit.state} ${edit.reason}`,
       entry.kind, entry.meta?.edited ?? 0, follows, timed, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
-    return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.view.row(entry, { follows, timed, receipt, edit }) };
+    return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => {
+      const row = this.view.row(entry, { follows, timed, receipt, edit });
+      const flight = this.#stranded.get(entry.clientMsgID ?? "");
+      if (flight !== undefined) animate(row, "flies", flight || Date.now());
+      if (flight === 0) this.#stranded.set(entry.clientMsgID ?? "", Date.now());
+      if (flight === undefined) animate(row, "arrives", this.#fresh.get(entry.id));
+      return row;
+    } };
   }
 
   /**
@@ -468,17 +509,17 @@ export class ConversationView {
       const found = entryAt(event);
       if (found && !(event.target instanceof Element && event.target.closest("button, a"))) this.composer.reply(found.entry);
     }, { signal });
-    onLongPress(this.#log, (target, point) => {
+    onLongPress(this.#log, (target) => {
       const found = target instanceof Element && !target.closest("input, .face") ? entryAt({ target }) : null;
       if (!found || !this.open) return false;
       if (this.#selection) this.#selection.toggle(found.entry);
-      else this.actions.open(this.open, found.entry, found.row, true, point);
+      else this.actions.open(this.open, found.entry, found.row, true);
       return true;
     }, signal);
     if (matchMedia("(any-pointer: coarse)").matches) {
       const rowAt = (/** @type {EventTarget | null} */ target) => {
         const found = this.#selection || this.composer.readOnlyReason ? null : entryAt({ target });
-        return found?.entry.kind === "message" ? { row: found.row, reply: () => this.composer.reply(found.entry) } : null;
+        return found?.entry.kind === "message" ? { row: found.row, right: { sign: "↩", act: () => this.composer.reply(found.entry) } } : null;
       };
       const swipes = import("./swipe.js").catch(() => null); // without it, the menu replies
       swipes.then((module) => module?.onSwipe(this.#log, rowAt, signal));
@@ -531,6 +572,8 @@ export class ConversationView {
     const quoted = this.#quoted.get(entry.about ?? 0);
     if (quoted) this.#quoted.set(quoted.id, revised(quoted, entry, session.user));
     else if (isRevision(entry)) this.#quoted.delete(entry.about ?? 0); // the answer to a request may be older
+    if (entry.kind === "message" && entry.from !== session.user && this.timeline.isAtEnd) this.#fresh.set(entry.id, Date.now());
+    if (entry.kind === "reaction") this.view.fresh.set(`${entry.about} ${entry.text}`, Date.now());
     if (entry.kind === "pin") this.#loadPins(open);
     if (entry.kind === "group" && entry.meta?.pin) this.#membersPin = entry.meta.pin === "member";
     if (["join", "leave"].includes(entry.kind)) this.composer.membersChanged();

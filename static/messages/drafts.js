@@ -1,12 +1,17 @@
 // @ts-check
-/** Texts that are not sent yet, one for each conversation. They survive a reload. Tabs share what the browser stores. */
+/**
+ * Texts that are not sent yet, one for each conversation. They survive a reload. Tabs share what the browser stores; the inbox
+ * shares them with other devices.
+ */
 
 /** @typedef {{ text: string, replyTo?: number, mentions?: [name: string, user: string][] }} Draft */
 
 const SAVE_AFTER_MS = 300;
+/** @type {Draft} */
+const NONE = { text: "" };
 
 export class Drafts {
-  /** @type {Map<string, Draft>} */
+  /** `unsent`: other devices do not have it yet. @type {Map<string, Draft & { unsent?: true }>} */
   #drafts;
   /** Conversations whose drafts are not saved. @type {Set<string>} */
   #unsaved = new Set();
@@ -17,6 +22,8 @@ export class Drafts {
   constructor(key) {
     this.key = key;
     this.#drafts = this.#stored();
+    /** Called when other devices should get drafts; `now`: without waiting for more of the text. @type {(now: boolean) => void} */
+    this.onUnsent = () => {};
   }
 
   /**
@@ -24,7 +31,8 @@ export class Drafts {
    * @returns {Draft}
    */
   get(conversation) {
-    return this.#drafts.get(conversation) ?? { text: "" };
+    const { unsent: _, ...draft } = this.#drafts.get(conversation) ?? { ...NONE, unsent: undefined };
+    return draft;
   }
 
   /**
@@ -33,15 +41,58 @@ export class Drafts {
    */
   set(conversation, draft) {
     const isEmpty = !draft.text.trim() && !draft.replyTo;
-    if (JSON.stringify(isEmpty ? undefined : draft) === JSON.stringify(this.#drafts.get(conversation))) return;
-    if (isEmpty) this.#drafts.delete(conversation);
-    else this.#drafts.set(conversation, draft);
-    this.#unsaved.add(conversation);
-    this.#saving ??= setTimeout(() => this.save(), SAVE_AFTER_MS);
+    if (isSame(isEmpty ? NONE : draft, this.get(conversation))) return;
+    this.#put(conversation, { ...(isEmpty ? NONE : draft), unsent: true });
+    this.onUnsent(isEmpty);
   }
 
-  /** Saves now, because the page may go away. Drafts that other tabs have saved are kept. */
+  /** @returns {string[]} conversations whose drafts other devices do not have yet */
+  get unsent() {
+    return [...this.#drafts].filter(([, { unsent }]) => unsent).map(([conversation]) => conversation);
+  }
+
+  /**
+   * Other devices have a draft.
+   *
+   * @param {string} conversation
+   * @param {Draft} draft  as it was sent; it may have changed since
+   */
+  sent(conversation, draft) {
+    if (isSame(draft, this.get(conversation))) this.#put(conversation, draft);
+  }
+
+  /**
+   * Takes a draft of another device, unless what was written here was not sent yet.
+   *
+   * @param {string} conversation
+   * @param {Draft} draft
+   * @returns {boolean} whether it is another one now
+   */
+  receive(conversation, draft) {
+    if (this.#drafts.get(conversation)?.unsent || isSame(draft, this.get(conversation))) return false;
+    this.#put(conversation, draft);
+    return true;
+  }
+
+  /**
+   * @param {string} conversation
+   * @param {Draft & { unsent?: true }} draft
+   */
+  #put(conversation, draft) {
+    if (isSame(draft, NONE)) this.#drafts.delete(conversation);
+    else this.#drafts.set(conversation, draft);
+    this.#unsaved.add(conversation);
+    this.#saving ??= setTimeout(() => this.#save(), SAVE_AFTER_MS);
+  }
+
+  /** Saves and sends now, because the page may go away. */
   save() {
+    this.#save();
+    if (this.unsent.length) this.onUnsent(true);
+  }
+
+  /** Drafts that other tabs have saved are kept. */
+  #save() {
     clearTimeout(this.#saving);
     this.#saving = undefined;
     if (!this.#unsaved.size) return;
@@ -60,7 +111,7 @@ export class Drafts {
     }
   }
 
-  /** @returns {Map<string, Draft>} */
+  /** @returns {Map<string, Draft & { unsent?: true }>} */
   #stored() {
     try {
       return new Map(Object.entries(JSON.parse(localStorage.getItem(this.key) ?? "{}")));
@@ -79,4 +130,13 @@ export class Drafts {
       // no storage
     }
   }
+}
+
+/**
+ * @param {Draft} one
+ * @param {Draft} other
+ */
+function isSame(one, other) {
+  const key = (/** @type {any} */ { text, replyTo = 0, mentions = [], unsent = false }) => JSON.stringify([text, replyTo, mentions, unsent]);
+  return key(one) === key(other);
 }

@@ -5,6 +5,7 @@ import { fill, make } from "../text.js";
 import { PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
 import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, namedList, noteLine, section, show } from "./form.js";
+import { icon } from "./media/file.js";
 import { button, openDialog, toast } from "./panel.js";
 
 /** @typedef {import("./session.js").Login} Login */
@@ -43,6 +44,28 @@ async function leave(app, token, provider, password = "") {
   location.assign(url);
 }
 
+/** Drawings of 24 by 24 units: colour, path. @type {Record<string, [string, string]>} */
+const MARKS = {
+  github: ["currentcolor", "M12 1.3a10.7 10.7 0 0 0-3.4 20.9c.5.1.7-.2.7-.5v-1.9c-3 .6-3.6-1.4-3.6-1.4-.5-1.2-1.2-1.6-1.2-1.6-1-.7.1-.7.1-.7 1.1.1 1.6 1.1 1.6 1.1 1 1.6 2.5 1.2 3.1.9.1-.7.4-1.2.7-1.4-2.4-.3-4.9-1.2-4.9-5.3 0-1.2.4-2.1 1.1-2.9-.1-.3-.5-1.4.1-2.8 0 0 .9-.3 2.9 1.1a10 10 0 0 1 5.4 0c2-1.4 2.9-1.1 2.9-1.1.6 1.4.2 2.5.1 2.8.7.8 1.1 1.7 1.1 2.9 0 4.1-2.5 5-4.9 5.3.4.3.7 1 .7 2v2.9c0 .3.2.6.7.5A10.7 10.7 0 0 0 12 1.3z"],
+  wechat: ["#07893f", "M9.2 4C4.9 4 1.5 6.9 1.5 10.4c0 2 1.1 3.8 2.8 5l-.7 2.2 2.5-1.3c.9.3 1.9.4 2.8.4a5.7 5.7 0 0 1-.2-1.6c0-3.3 3.2-6 7.1-6h.8C15.9 6.1 12.8 4 9.2 4zM6.6 7.4a1 1 0 1 1 0 2 1 1 0 0 1 0-2zm5.2 0a1 1 0 1 1 0 2 1 1 0 0 1 0-2zm4.3 2.7c-3.6 0-6.4 2.4-6.4 5.3s2.8 5.3 6.4 5.3c.8 0 1.5-.1 2.2-.3l2 1.1-.5-1.8c1.6-1 2.7-2.5 2.7-4.3 0-2.9-2.9-5.3-6.4-5.3zm-2.1 2.9a.8.8 0 1 1 0 1.7.8.8 0 0 1 0-1.7zm4.2 0a.8.8 0 1 1 0 1.7.8.8 0 0 1 0-1.7z"],
+  key: ["currentcolor", "M8 6.5a5.5 5.5 0 1 0 5.2 7.3h2.3v2.7h2.8v-2.7H22v-3.6h-8.8A5.5 5.5 0 0 0 8 6.5zm0 3.7a1.8 1.8 0 1 1 0 3.6 1.8 1.8 0 0 1 0-3.6z"],
+};
+
+/**
+ * @param {string} kind  of a provider
+ * @returns {SVGElement}
+ */
+function markOf(kind) {
+  const [colour, path] = MARKS[kind] ?? (kind.startsWith("wechat") ? MARKS.wechat : MARKS.key);
+  const drawn = icon("more");
+  drawn.setAttribute("class", "provider-mark");
+  const shape = drawn.firstElementChild;
+  shape?.setAttribute("d", path);
+  shape?.setAttribute("fill", colour);
+  shape?.setAttribute("fill-rule", "evenodd");
+  return drawn;
+}
+
 /**
  * Shows the providers below the form to log in.
  *
@@ -52,8 +75,10 @@ async function leave(app, token, provider, password = "") {
  */
 export async function showProviders({ app, text: words }, place, note) {
   const providers = await loadProviders(app);
-  place.replaceChildren(...providers.map(({ provider, title }) => {
-    const go = button(fill(words.messages_login_with, { title }), "quiet wide");
+  const isBesideForm = place.closest("form") !== null;
+  place.replaceChildren(...(isBesideForm ? [make("p", "or", make("span", "", words.messages_or))] : []), ...providers.map(({ provider, kind, title }, index) => {
+    const go = button("", isBesideForm || index ? "provider" : "wide provider"); // one of the page is the first to press
+    go.append(markOf(kind), fill(words.messages_login_with, { title }));
     go.addEventListener("click", () => attempt(go, note, words, () => leave(app, "", provider)));
     return go;
   }));

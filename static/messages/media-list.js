@@ -3,14 +3,17 @@
 
 import { make } from "../text.js";
 import { attempt, noteLine } from "./form.js";
-import { contentOf } from "./message-view.js";
+import { partsOf } from "./media/album.js";
 import { button, openPanel } from "./panel.js";
+import { contentOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("../../sdk/messenger.js").Entry} Entry */
 
 const PAGE = 60;
 const KINDS = /** @type {const} */ ([["messages_pictures", ["picture", "video"]], ["messages_files", ["file", "voice"]]]);
+/** Messages that may have parts of each kind. */
+const ALBUM = "album";
 
 /**
  * @param {Session} session
@@ -81,9 +84,10 @@ class MediaPages {
   #load() {
     const { session } = this;
     return attempt(this.more, this.note, session.words, async () => {
-      const page = await session.messenger.history(this.conversation, { before: this.#before, limit: PAGE, types: this.types });
-      const entries = page.messages.filter(({ kind, type = "" }) => kind === "message" && this.types.includes(type)).reverse();
-      this.#before = page.messages[0]?.id ?? 0;
+      const page = await session.messenger.history(this.conversation, { before: this.#before, limit: PAGE, types: [...this.types, ALBUM] });
+      const parts = page.messages.reverse().flatMap((entry) => (entry.kind === "message" ? partsOf(entry) : []));
+      const entries = parts.filter(({ type = "" }) => this.types.includes(type));
+      this.#before = page.messages.at(-1)?.id ?? 0;
       await session.people.load(entries.map(({ from }) => from));
       this.#list.append(...entries.flatMap((entry) => this.#item(entry) ?? []));
       this.more.hidden = !page.hasMore;

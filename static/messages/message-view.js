@@ -3,22 +3,15 @@
 
 import { cut, fill, make } from "../text.js";
 import { ALL_NAMES, mentions } from "./entries.js";
-import { formatted, unformatted } from "./format.js";
+import { formatted } from "./format.js";
 import { icon } from "./media/file.js";
 import { button } from "./panel.js";
+import { contentOf, noticeText, summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./entries.js").Entry} Entry */
 /** @typedef {import("./outbox.js").Pending} Pending */
 /** @typedef {import("./store.js").Streamed} Streamed */
-
-/**
- * The content of one type of message.
- *
- * @typedef {object} View
- * @property {(entry: Entry, session: Session) => HTMLElement | null} draw  the content of the bubble; null: show {@link summaryOf}
- * @property {(entry: Entry, words: Record<string, string>) => string} [summary]  one line, for lists and quotes
- */
 
 /**
  * What the user does with a message.
@@ -60,85 +53,14 @@ const LONE_EMOJI = /^(?:\p{Extended_Pictographic}[\p{Emoji_Modifier}\u200d\ufe0f
 const BARE = ".media-picture, .media-video, .media-waiting, .album";
 /** Text from whose start the language is taken, in characters. */
 const LANGUAGE_CHARACTERS = 500;
+/** The longest movement of the style sheet. */
+const MOVES_MS = 320;
 const TICKS = { "": "", sent: "✓", received: "✓✓", read: "✓✓" };
-
-/** @type {Map<string, View>} */
-const views = new Map();
-
-/**
- * Says how messages of a type are shown. A later call for the same type replaces the earlier one.
- *
- * @param {string} type
- * @param {View} view
- */
-export function registerView(type, view) {
-  views.set(type, view);
-}
-
-/**
- * @param {Entry} entry
- * @param {Session} session
- * @returns {HTMLElement | null | undefined} what the view of its type draws; undefined: the type has no view
- */
-export function contentOf(entry, session) {
-  return views.get(entry.type ?? "text")?.draw(entry, session);
-}
-
-/**
- * @param {Entry} entry
- * @param {Record<string, string>} words
- * @param {number} [most]  characters
- * @returns {string} a message in one line
- */
-export function summaryOf(entry, words, most = 200) {
-  const view = views.get(entry.type ?? "text");
-  const plain = entry.text === undefined ? undefined : unformatted(cut(entry.text, 5 * most));
-  const text = view?.summary?.(entry, words) ?? plain ?? words[`messages_${entry.type}`] ?? words.messages_custom;
-  return cut(text.replace(/\s+/g, " "), most);
-}
-
-/** What a change of a group may be of, besides its name, picture and description. */
-const CHANGES = ["open", "history", "invite", "rename", "pin", "bots"];
-
-/**
- * @param {Entry} entry  a recall, or a change of a group
- * @param {Session} session
- * @returns {string}
- */
-export function noticeText(entry, { words, people, user, language }) {
-  const { kind, from, meta = {} } = entry;
-  const say = (/** @type {string} */ template, /** @type {Record<string, string>} */ values) => {
-    const own = language.startsWith("zh") ? Object.keys(values).filter((key) => values[key] === words.messages_you) : []; // names have spaces around them, 你 has none
-    return fill(own.reduce((text, key) => text.replace(new RegExp(` ?\\{${key}\\} ?`), `{${key}}`), template), values);
-  };
-  const nameOf = (/** @type {string} */ each) => (each === user ? words.messages_you : people.nameOf(each));
-  const by = from ? nameOf(from) : words.messages_server;
-  const others = (meta.users ?? []).filter((/** @type {string} */ each) => each !== from);
-  const inside = (/** @type {string} */ each) => (each === user ? words.messages_you_inside : people.nameOf(each));
-  const names = others.map(inside).join(words.messages_and);
-  if (kind === "recall") return say(words.messages_recalled, { name: by });
-  if (kind === "pin") return say(words.messages_pinned, { name: by });
-  if (kind === "join" && meta.invited_by) return say(words.messages_joined_by_link, { names: by });
-  if (kind === "join") return others.length && from ? say(words.messages_added, { name: by, names }) : say(words.messages_joined, { names: others.length ? others.map(nameOf).join(words.messages_and) : by });
-  if (kind === "leave") return others.length ? say(words.messages_removed, { name: by, names }) : say(words.messages_left, { name: by });
-  if (meta.change === "create") return say(words.messages_created, { name: by, group: meta.name ?? "" });
-  if (meta.change === "rename") return say(words.messages_renamed, { name: by, group: meta.name ?? "" });
-  if (meta.change === "avatar") return say(meta.avatar ? words.messages_avatar_changed : words.messages_avatar_gone, { name: by });
-  if (meta.change === "description") return say(meta.description ? words.messages_described : words.messages_description_gone, { name: by });
-  if (meta.change === "open" || meta.change === "options") {
-    const texts = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${meta[option]}`] ?? "", { name: by }));
-    if (texts.some(Boolean)) return texts.filter(Boolean).join(" · ");
-  }
-  if (meta.change === "mute") return say(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name: by, names });
-  if (meta.change === "member" && meta.users?.length) {
-    const [who] = meta.users;
-    return say(words[`messages_role_${meta.role}${who === user ? "_you" : ""}`] ?? words.messages_group_changed, { name: by, names: nameOf(who) });
-  }
-  return say(words.messages_group_changed, { name: by });
-}
 
 /** Makes the rows of one session. */
 export class MessageView {
+  /** Reactions that have just come, as `id emoji`, with the time. @type {Map<string, number>} */
+  fresh = new Map();
   /** The long messages of which all is shown, by the id that their sender gave them, or by their own. @type {Set<string | number>} */
   #expanded = new Set();
 
@@ -221,25 +143,34 @@ export class MessageView {
    * A message that is not stored yet.
    *
    * @param {Pending} pending
-   * @param {boolean} follows
+   * @param {{ follows: boolean, isLast: boolean }} around
    * @returns {HTMLElement}
    */
-  pending(pending, follows) {
+  pending(pending, { follows, isLast }) {
     const { words, user } = this.session;
     const { id, state, text, data, type = "text", replyTo, edit, mentions: mentioned, time } = pending;
     const entry = /** @type {Entry} */ ({
       id: 0, conversation: 0, seq: 0, kind: "message", from: user, type, text, data, clientMsgID: id, about: edit ?? replyTo, meta: { mentions: mentioned }, time,
     });
-    const parts = make("div", "words", make("div", "bubble-row", this.#bubble(entry, [this.#status(pending)])), this.#pendingLine(pending));
-    const row = make("article", `line own pending ${state}${follows ? " follows" : ""}`, parts);
+    const parts = make("div", "words", make("div", "bubble-row", this.#bubble(entry, [this.#status(pending)])), this.#pendingLine(pending, isLast));
+    const row = make("article", `line own pending ${state}${follows ? " follows" : ""}${this.isStranded(pending) ? " stranded" : ""}`, parts);
     row.tabIndex = -1;
     row.setAttribute("aria-label", `${words.you}, ${this.#stateOf(pending)}`);
     return row;
   }
 
+  /**
+   * @param {Pending} pending
+   * @returns {boolean} whether it waits for the network
+   */
+  isStranded({ state }) {
+    return state === "waiting" && !this.session.isOnline;
+  }
+
   /** @param {Pending} pending */
-  #stateOf({ state, reason }) {
-    return state === "failed" ? reason : this.session.words[`messages_state_${state}`];
+  #stateOf(pending) {
+    if (pending.state === "failed") return pending.reason;
+    return this.session.words[this.isStranded(pending) ? "messages_state_stranded" : `messages_state_${pending.state}`];
   }
 
   /** @param {Pending} pending */
@@ -256,12 +187,14 @@ export class MessageView {
    * What can be done with a message that is not stored yet.
    *
    * @param {Pending} pending
+   * @param {boolean} [isLast]  says for all above it that they wait
    */
-  #pendingLine(pending) {
+  #pendingLine(pending, isLast = true) {
     const { words } = this.session;
     const { state, reason, share } = pending;
     const line = make("p", "pending-line");
     if (state === "failed") line.append(make("span", "reason", reason));
+    if (isLast && this.isStranded(pending)) line.append(make("span", "stranded-note", words.messages_stranded));
     if (state === "uploading") {
       const bar = /** @type {HTMLProgressElement} */ (make("progress", ""));
       bar.value = share;
@@ -329,6 +262,7 @@ export class MessageView {
       bubble.append(content);
       bubble.classList.add("holds");
       if (bubble.childElementCount === 1 && content.matches(BARE)) bubble.classList.add("bare");
+      bubble.addEventListener("error", () => bubble.classList.toggle("bare", content.matches(".album")), true); // a link takes the place of the picture
     } else if (entry.text === undefined) {
       bubble.append(make("span", "text unknown", summaryOf(entry, words)));
     } else {
@@ -450,6 +384,7 @@ export class MessageView {
     const line = make("p", "reactions");
     for (const { emoji, count, users, mine } of entry.reactions ?? []) {
       const chip = button("", "reaction");
+      animate(chip, "pops", this.fresh.get(`${entry.id} ${emoji}`));
       chip.append(make("span", "sign", emoji), make("span", "", String(count)));
       chip.setAttribute("aria-pressed", String(mine));
       const names = users.map((each) => (each === user ? words.you : people.nameOf(each))).join(words.messages_and);
@@ -460,6 +395,20 @@ export class MessageView {
     }
     return line;
   }
+}
+
+/**
+ * Lets an element move in. If it is drawn again meanwhile, it goes on from where it was.
+ *
+ * @param {HTMLElement} moving
+ * @param {"arrives" | "flies" | "pops"} how  a class
+ * @param {number} [since]  when it began, in milliseconds since 1970
+ */
+export function animate(moving, how, since = 0) {
+  const passed = Date.now() - since;
+  if (passed > MOVES_MS) return;
+  moving.classList.add(how);
+  moving.style.animationDelay = `${-passed}ms`;
 }
 
 /**

@@ -6,7 +6,7 @@
 
 import { Closed, NotConnected } from "../../sdk/errors.js";
 import { reasonOf } from "./api.js";
-import { uploadOf } from "./media/upload.js";
+import { sizeOf, uploadOf } from "./media/upload.js";
 import { keyOf } from "./store.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -280,7 +280,7 @@ export class Outbox {
    */
   async #upload(item, upload) {
     try {
-      const data = await upload.start((share) => this.#update(item, { share }));
+      const data = await upload.start((share) => this.#update(item, { share }), () => void this.#save(item));
       delete item.upload;
       delete item.file;
       this.#update(item, { data, state: "waiting" });
@@ -304,8 +304,9 @@ export class Outbox {
   /** @param {Pending} item */
   async #save(item) {
     const { upload, ...row } = item;
-    if (row.file && (!hasLocks() || row.file.content.size > MOST_SAVED_BYTES)) return;
-    if (row.data?.preview) row.data = { ...row.data, preview: null }; // a canvas cannot be stored
+    if (row.file && (!hasLocks() || sizeOf(row.file) > MOST_SAVED_BYTES)) return;
+    const bare = (/** @type {any} */ data) => (data?.preview ? { ...data, preview: null } : data); // a canvas cannot be stored
+    row.data = bare(row.data?.items ? { ...row.data, items: row.data.items.map(bare) } : row.data);
     item.isSaved = await this.session.database.put("outbox", [row]);
     if (upload) this.session.changed(); // `isUnsaved` may have changed
   }

@@ -113,6 +113,11 @@ export function toast(text, action) {
   setTimeout(() => shown.remove(), TOAST_MS);
 }
 
+/** Resolves when the entries of closed layers have left the browser's history. Then another layer can be opened. */
+export async function whenLeft() {
+  await leaving;
+}
+
 /**
  * Closes all layers at once.
  *

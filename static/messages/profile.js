@@ -184,7 +184,7 @@ class ProfileView {
     const password = button(words.messages_password_change);
     password.dataset.key = "password";
     password.addEventListener("click", () => this.#changePassword());
-    const bots = button(words.messages_bots);
+    const bots = button(words.messages_my_bots);
     bots.id = "bots";
     bots.addEventListener("click", () => withModule(import("./bots.js"), words, ({ openBots }) => openBots(session)));
     const out = button(words.messages_logout);

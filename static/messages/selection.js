@@ -5,14 +5,16 @@ import { fill, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { loadStyle, switchBox } from "./form.js";
 import { openForward } from "./forward.js";
-import { summaryOf } from "./message-view.js";
 import { button, openDialog, toast } from "./panel.js";
+import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
 /** @typedef {import("./entries.js").Entry} Entry */
 
 const MOST = 100;
+/** Characters of a caption. */
+const MOST_SUMMARY = 1000;
 
 /**
  * Messages as a text, each with its author and its time.
@@ -24,7 +26,7 @@ const MOST = 100;
 export function copied(entries, { user, words, language, people }) {
   const when = new Intl.DateTimeFormat(language, { dateStyle: "short", timeStyle: "short" });
   const nameOf = (/** @type {string} */ from) => (from === user ? words.you : people.nameOf(from));
-  return entries.map((entry) => `[${when.format(entry.time)}] ${nameOf(entry.from)}\n${entry.text ?? summaryOf(entry, words)}`).join("\n\n");
+  return entries.map((entry) => `[${when.format(entry.time)}] ${nameOf(entry.from)}\n${entry.text ?? summaryOf(entry, words, MOST_SUMMARY)}`).join("\n\n");
 }
 
 /** Owns which messages are chosen, the marks in their rows, and the bar in the place of the text box. */

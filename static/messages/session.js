@@ -6,6 +6,7 @@ import { websocketUrl } from "../address.js";
 import { callApi } from "./api.js";
 import { Database } from "./database.js";
 import { Drafts } from "./drafts.js";
+import { Inbox } from "./inbox.js";
 import { Outbox } from "./outbox.js";
 import { People } from "./people.js";
 import { Store } from "./store.js";
@@ -43,6 +44,7 @@ import { Wishes } from "./wishes.js";
  * @property {Typing} typing
  * @property {string} contact       what this user is to us has changed
  * @property {string} grown         a message that a bot is writing has more text: id of the stream
+ * @property {string} draft         the draft of a conversation has come from another device: its key
  * @property {Target} open          open this conversation
  * @property {{ reason: string }} ended  this login is over; `reason`: what the page says about it
  */
@@ -76,6 +78,7 @@ export class Session {
     this.people = new People(this);
     this.drafts = new Drafts(`imserver:drafts:${page.app}:${login.user}`);
     this.wishes = new Wishes(this);
+    this.inbox = new Inbox(this);
     this.store = new Store(this);
     this.outbox = new Outbox(this);
     this.messenger.on("state", (change) => {
@@ -102,6 +105,7 @@ export class Session {
       this.#emit("contact", from);
     });
     this.messenger.on("hidden", ({ ids }) => this.store.applyHidden(ids));
+    this.messenger.on("arrangement", (row) => this.inbox.receive(row));
   }
 
   /** Shows what the browser has stored, then connects. */
@@ -165,6 +169,11 @@ export class Session {
     this.#emit("changed", {});
   }
 
+  /** @param {string} conversation  whose draft has come from another device */
+  draftChanged(conversation) {
+    this.#emit("draft", conversation);
+  }
+
   /** Cards of people have changed. */
   peopleChanged() {
     this.#emit("people", {});
@@ -185,7 +194,7 @@ export class Session {
     const { token } = this;
     this.#end("");
     if (this.wishes.device.on) await import("./notices.js").then((module) => module.disable(this)).catch(() => {}); // the push service ends it then
-    for (const each of [this.drafts, this.people, this.wishes]) each.forget();
+    for (const each of [this.drafts, this.inbox, this.people, this.wishes]) each.forget();
     await this.database.forget();
     try {
       const { devices } = await callApi(this.app, token, "GET", "accounts/devices");

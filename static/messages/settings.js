@@ -2,7 +2,7 @@
 /** The settings of this device and of the user's notifications, and the table of keys. Loaded when it is needed. */
 
 import { make } from "../text.js";
-import { input, newId, redraw, section } from "./form.js";
+import { input, loadStyle, newId, redraw, section } from "./form.js";
 import { button, openDialog, openPanel } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -10,25 +10,26 @@ import { button, openDialog, openPanel } from "./panel.js";
 
 /** Where `look.js` finds it. */
 const KEY = "imserver:look";
-/** Sizes of texts, in percent. */
-const SIZES = [87.5, 100, 112.5, 125];
+const STYLE = new URL("./later/settings.css", import.meta.url);
 
 /** @param {Session} session */
 export async function openSettings(session) {
   const { words } = session;
+  await loadStyle(STYLE);
   const body = make("div", "settings");
   openPanel(words.messages_settings, body);
   const parts = [lookSection(words), ...(matchMedia("(width >= 720px)").matches ? [keysSection(session)] : [])];
   redraw(body, parts);
   if (!session.hasNotifications) return;
-  const notices = await import("./notice-settings.js").then(({ noticeSection }) => noticeSection(session), () => []); // without a network there is no such section
+  const notices = await import("./notice-settings.js").catch(() => null).then((module) => module?.noticeSection(session) ?? []);
   redraw(body, [parts[0], ...notices, ...parts.slice(1)]);
 }
 
 /** @param {Session} session */
-export function openShortcuts({ words }) {
+export async function openShortcuts({ words }) {
+  await loadStyle(STYLE);
   const rows = [
-    ["Ctrl K", words.messages_key_search], ["Ctrl ⇧ K", words.messages_key_search_here], ["Alt ↑ ↓", words.messages_key_step],
+    ["Ctrl K", words.messages_key_search], ["Ctrl ⇧ K", words.messages_key_search_here], ["Alt ↑ ↓", words.messages_key_step], ["P U M A", words.messages_key_list],
     ["↑", words.messages_key_edit], ["⇧ Tab, ↑ ↓", words.messages_key_move], ["Enter", words.messages_key_menu], ["R", words.messages_reply], ["X", words.messages_select],
     ["⇧ Enter", words.messages_key_line], ["@", words.messages_key_mention], ["/", words.messages_key_command], ["Esc", words.messages_key_escape], ["?", words.messages_key_help],
   ];
@@ -50,7 +51,8 @@ function lookSection(words) {
   const { theme = "", size = 100, language = "" } = readLook();
   /** @type {[string, string][]} */
   const themes = [["", words.messages_theme_system], ["light", words.messages_theme_light], ["dark", words.messages_theme_dark]];
-  const sizes = SIZES.map((each) => /** @type {[string, string]} */ ([String(each), words[`messages_size_${Math.floor(each)}`]]));
+  /** In percent. @type {[string, string][]} */
+  const sizes = [["87.5", words.messages_size_small], ["100", words.messages_size_normal], ["112.5", words.messages_size_large], ["125", words.messages_size_larger]];
   /** @type {[string, string][]} */
   const languages = [["", words.messages_language_browser], ["zh", "中文"], ["en", "English"]];
   return section(
@@ -103,7 +105,7 @@ function readLook() {
 }
 
 /** @param {Look} changes */
-function saveLook(changes) {
+export function saveLook(changes) {
   try {
     localStorage.setItem(KEY, JSON.stringify({ ...readLook(), ...changes }));
   } catch {

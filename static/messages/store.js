@@ -126,13 +126,26 @@ export class Store {
   }
 
   /** @returns {Conversation[]} the most recent first */
-  get sorted() {
+  get #recent() {
     return [...this.conversations.values()].sort((a, b) => (b.last?.id ?? b.position) - (a.last?.id ?? a.position));
   }
 
-  /** @returns {number} unread messages in all conversations */
+  /** @returns {Conversation[]} the pinned ones first, then the most recent */
+  get sorted() {
+    const { inbox } = this.session;
+    return this.#recent.sort((a, b) => inbox.pinOf(b) - inbox.pinOf(a));
+  }
+
+  /** @returns {{ listed: Conversation[], archived: Conversation[] }} in their order */
+  get lists() {
+    const { sorted, session: { inbox } } = this;
+    return { listed: sorted.filter((each) => !inbox.isArchived(each)), archived: sorted.filter((each) => inbox.isArchived(each)) };
+  }
+
+  /** @returns {number} unread messages in all conversations that are not archived; a conversation that is marked counts as one */
   get unread() {
-    return [...this.conversations.values()].reduce((sum, { unread }) => sum + unread, 0);
+    const { inbox } = this.session;
+    return this.lists.listed.reduce((sum, each) => sum + (each.unread || Number(inbox.isMarked(each))), 0);
   }
 
   /**
@@ -179,6 +192,7 @@ export class Store {
       for (; this.#restPages < REST_PAGES && this.hasMore && this.session.isOnline; this.#restPages++) await this.load(true);
       await this.session.people.load([...this.conversations.values()].map(({ peer }) => peer));
     };
+    this.session.inbox.load();
     this.#loadingRest ??= work().catch(() => {}).finally(() => { this.#loadingRest = null; });
     return this.#loadingRest;
   }
@@ -203,6 +217,7 @@ export class Store {
     }
     if (older || this.conversations.size <= page.conversations.length || !this.isLoaded) this.hasMore = page.hasMore;
     this.isLoaded = true;
+    this.session.inbox.settle();
     this.session.people.load(listed.flatMap(({ peer, last }) => [peer, last?.from ?? "", ...(last?.meta?.users ?? [])]));
     this.#save(...listed);
     this.#changed();
@@ -244,7 +259,15 @@ export class Store {
 
   /** @param {string} user */
   #listedWith(user) {
-    return this.sorted.find(({ group, peer }) => !group && peer === user);
+    return this.#recent.find(({ group, peer }) => !group && peer === user);
+  }
+
+  /**
+   * @param {string} key  see `keyOf`
+   * @returns {Conversation | undefined} undefined: it is not loaded
+   */
+  withKey(key) {
+    return key.startsWith("@") ? this.known(key.slice(1)) : this.conversations.get(Number(key));
   }
 
   /**
@@ -657,7 +680,7 @@ export class Store {
    * @param {Conversation} conversation
    */
   #countAgain(conversation) {
-    if (this.sorted.indexOf(conversation) >= PAGE) return; // `load` does not reach it
+    if (this.#recent.indexOf(conversation) >= PAGE) return; // `load` does not reach it
     clearTimeout(this.#counting);
     this.#counting = setTimeout(() => this.load().catch(() => {}), COUNT_AFTER_MS); // without a connection the list is old anyway
   }

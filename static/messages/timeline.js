@@ -239,7 +239,6 @@ export class Timeline {
   /** Makes the rows of the document those from #first to #last. */
   #draw() {
     const shown = this.#items.slice(this.#first, this.#last);
-    const focused = document.activeElement;
     let child = this.#list.firstElementChild;
     const keys = new Set(shown.map(({ key }) => key));
     for (const [key, { element }] of this.#rows) {
@@ -249,6 +248,7 @@ export class Timeline {
       element.remove();
       this.#rows.delete(key);
     }
+    const focused = document.activeElement; // perhaps the row beside one that was removed
     for (const item of shown) {
       let row = this.#rows.get(item.key);
       if (row && row.version !== item.version) {

@@ -59,7 +59,7 @@ imserver_users{node="10.0.0.1:9001",app="101"} 2
 """
 
 
-_ACCOUNT_RULES = SimpleNamespace(identifiers=["name"], find=True, passwords=True, guests=False)
+_ACCOUNT_RULES = SimpleNamespace(identifiers=["name"], find=True, search=False, passwords=True, guests=False)
 
 
 def _no_login(*_: str) -> Any:

@@ -42,6 +42,13 @@ return true;
 """
 
 
+_CONTENT = """
+const content = (bubble) => [...bubble.childNodes].filter((each) => each.className !== "when")
+  .map((each) => each.textContent).join("");
+"""
+"""The text of a bubble without its time."""
+
+
 class Browser:
     """One Chromium with an empty profile; shows one page at a time."""
 
@@ -192,15 +199,18 @@ class Page:
     def received(self) -> list[tuple[str, str]]:
         """The bubbles on the left but the greeting: sender and text."""
         lines = self.run(
-            "return [...document.querySelectorAll('#log .line:not(.own, .admin)')].map((line) =>"
-            " [line.querySelector('.from bdi').textContent, line.querySelector('.bubble').textContent])"
+            f"{_CONTENT} return [...document.querySelectorAll('#log .line:not(.own, .admin)')].map((line) =>"
+            " [line.querySelector('.from bdi').textContent, content(line.querySelector('.bubble'))])"
         )
         return [(sender, text) for sender, text in lines]
 
     @property
     def own(self) -> list[str]:
         """The bubbles on the right."""
-        return self.texts("#log .line.own .bubble")
+        own: list[str] = self.run(
+            f"{_CONTENT} return [...document.querySelectorAll('#log .line.own .bubble')].map(content)"
+        )
+        return own
 
     def online(self) -> "Page":
         """Wait until the page is logged in and has read the list of people."""

@@ -137,12 +137,18 @@ def picture(path: Path, colour: str) -> Path:
 
 def attach(page: Page, *paths: Path) -> None:
     """Choose files, and send them."""
+    offer(page, *paths)
+    agree(page, len(paths))
+
+
+def offer(page: Page, *paths: Path) -> None:
+    """Choose files."""
     page.command("Page.setInterceptFileChooserDialog", enabled=True)  # else headless Chromium closes it
     eventually(lambda: page.shown("#composer-tools button"), what="the button")
     page.find("#composer-tools button").click()  # only a person's click opens the dialog
     eventually(lambda: page.texts("input[type=file]"), what="the field for files")
     page.driver.find_elements(By.CSS_SELECTOR, "input[type=file]")[-1].send_keys("\n".join(map(str, paths)))
-    agree(page, len(paths))
+    eventually(lambda: len(page.texts(".picked li")) == len(paths), what="the files are offered")
 
 
 def agree(page: Page, count: int) -> None:
@@ -164,7 +170,8 @@ def loaded(page: Page, count: int) -> bool:
 @pytest.mark.full
 def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path) -> None:
     first, second = talking(pair, server)
-    attach(first, picture(tmp_path / "a.jpg", "red"), picture(tmp_path / "b.jpg", "blue"))
+    for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
+        attach(first, picture(tmp_path / name, colour))
     for page in (first, second):
         eventually(lambda page=page: loaded(page, 2), what="both pictures are shown")
     box = second.run(
@@ -255,7 +262,7 @@ def test_pictures_are_pasted(pair: Pair, server: Server) -> None:
         files.append([name, b64encode(out.getvalue()).decode()])
     first.run(PASTE, files)
     eventually(lambda: len(first.texts(".picked li")) == 2, what="the files are offered")
-    first.click(".picked li .round")
+    first.click(".picked li .round:last-child")
     agree(first, 1)
     eventually(lambda: loaded(second, 1), what="one picture is shown")
 
@@ -323,6 +330,37 @@ def test_a_file_is_sent_after_a_reload(pair: Pair, server: Server, tmp_path: Pat
     first.driver.refresh()
     eventually(lambda: loaded(second, 1), what="the picture")
     eventually(lambda: first.texts(".line.pending") == [] and loaded(first, 1), what="it waits no more")
+
+
+@pytest.mark.full
+def test_an_album_is_sent_once_after_a_reload_and_shown_as_one_message(
+    pair: Pair, server: Server, tmp_path: Path
+) -> None:
+    first, second = talking(pair, server)
+    first.run("XMLHttpRequest.prototype.send = () => {}")  # no upload ends
+    first.find("#message").send_keys("the *hills*")
+    notes = tmp_path / "notes.txt"
+    notes.write_text("tea")
+    offer(first, *(picture(tmp_path / f"{name}.jpg", name) for name in ("red", "blue", "teal")), notes)
+    first.run("document.querySelector('.picked-handle').focus()")
+    first.press(Keys.ARROW_DOWN)
+    eventually(lambda: first.texts(".picked bdi")[:2] == ["blue.jpg", "red.jpg"], what="another order")
+    first.click("dialog .question .wide")
+    eventually(lambda: len(first.texts(".line.pending .album .media-waiting")) == 3, what="it waits")
+    assert first.find("#message").get_attribute("value") == "", "the draft has become the caption"
+    first.driver.refresh()
+    for page in (first, second):
+        eventually(lambda page=page: loaded(page, 3), what="the pictures")
+        assert page.texts(".line:not(.pending) .caption") == ["the hills"]
+        assert len(page.texts(".line .file")) == 1
+    assert second.run("return document.querySelectorAll('.line[data-id]').length") == 2
+    assert second.texts("#conversations .preview") == ["the hills"]
+    second.run("document.querySelectorAll('.media-picture')[2].click()")
+    eventually(lambda: second.texts(".viewer-count") == ["3 of 3"], what="the viewer is open")
+    name = "return document.querySelector('.viewer-image').alt"
+    assert second.run(name) == "teal.jpg"
+    second.press(Keys.HOME)
+    eventually(lambda: second.run(name) == "blue.jpg", what="the first picture")
 
 
 ABORT = """

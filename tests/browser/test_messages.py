@@ -9,7 +9,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import LINE, Account
+from tests.browser.messenger import LINE, Account, login_form
 from tests.conftest import StartServer
 from tests.integration.gochat import fresh_phone
 from tests.integration.receiver import Receiver, rejecting, replacing
@@ -86,7 +86,7 @@ def send(page: Page, text: str) -> None:
 def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) -> None:
     bob = Account(server, "Bob")
     first = open_page(pair[0], server)
-    first.click("#login-switch")
+    login_form(first).click("#login-switch")
     first.find("#identifier").send_keys(fresh_phone())
     first.find("#password").send_keys(PASSWORD)
     first.find("#nickname").send_keys("Ann")
@@ -272,7 +272,7 @@ def test_a_long_conversation_loads_as_one_scrolls(pair: Pair, server: Server) ->
 def server_id(page: Page, text: str) -> int:
     found = page.run(
         "return [...document.querySelectorAll('#log .line')].find((each) =>"
-        " each.querySelector('.bubble').textContent === arguments[0]).dataset.id",
+        " each.querySelector('.text').textContent === arguments[0]).dataset.id",
         text,
     )
     return int(found)
@@ -349,7 +349,7 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pa
     first, second = ann.log_in(open_page(pair[0], server)), bob.log_in(open_page(pair[1], server))
     end = (
         "const latest = document.querySelector('#latest');"
-        "const last = [...document.querySelectorAll('#log .bubble')].at(-1)?.textContent;"
+        "const last = [...document.querySelectorAll('#log .text')].at(-1)?.textContent;"
         "if (latest.hidden && last === 'number 119') return true; latest.click(); return false"
     )
     for page, name in ((first, "Bob"), (second, "Ann")):
@@ -458,7 +458,8 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
     page.say("one")
     page.say("two")
     eventually(lambda: page.own == ["one", "two"], what="both are shown")
-    eventually(lambda: page.texts(".pending .status") == ["🕓", "🕓"], what="both wait")
+    waits = "Waits on this device, goes out when the network is back"
+    eventually(lambda: page.texts(".pending-line") == ["Cancel", f"{waits}Cancel"], what="both wait")
     cancel = (
         "const found = document.querySelectorAll('.pending .link')[1]; found?.click(); return Boolean(found)"
     )
@@ -497,7 +498,7 @@ def test_an_edit_without_a_connection_is_shown_and_sent_later(pair: Pair, server
     edit("2")
     page.find("#message").send_keys("three")
     eventually(lambda: page.own == ["one", "2"], what="the message is shown with its last edit")
-    assert page.texts(".status, .pending-line") == ["🕓", "Cancel"]
+    assert page.texts(".pending-line") == ["Waits on this device, goes out when the network is backCancel"]
     assert page.run("return document.querySelector('#message').value") == "three"
     choose(page, "Cat")
     choose(page, "Bob")
@@ -769,8 +770,7 @@ def test_a_failed_login_shows_the_reason(
     pair: Pair, server: Server, phone: str, password: str, shown: str
 ) -> None:
     pair.expects("Failed to load resource")
-    page = open_page(pair[0], server)
-    eventually(lambda: page.shown("#identifier"), what="the login form")
+    page = login_form(open_page(pair[0], server))
     page.find("#identifier").send_keys(phone)
     page.find("#password").send_keys(password)
     page.click("#login-submit")

@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "accounts": {
         "identifiers": ["phone", "email", "name"],
         "find": True,
+        "search": False,
         "passwords": True,
         "guests": False,
         "reset_url": "",

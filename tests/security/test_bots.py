@@ -8,6 +8,7 @@ import pytest
 
 from imserver.channels import streamed_messages
 from imserver.config.settings import LimitSettings
+from imserver.features.bots import bots
 from tests.features import sections
 from tests.users import PASSWORD, User
 
@@ -265,3 +266,47 @@ def test_buttons_of_persons_and_bad_buttons_are_refused(node: Harness) -> None:
         assert sent == (400, "invalid_request"), wrong
     most = [[{"text": "x" * 64, "value": f"{row}{column}" * 32} for column in range(4)] for row in range(8)]
     assert back_end.post("messages/send", user=bot.user, to=nia.user, text="x", buttons=most)["id"]
+
+
+def listed(user: User) -> list[str]:
+    return [each["nickname"] for each in user.get("bots/listed", limit=100)["bots"]]
+
+
+def test_owners_offer_bots_to_all_accounts_but_those_they_have_blocked(node: Harness) -> None:
+    ora, pat, back_end = person(node, "ora"), person(node, "pat"), User(node, ADMIN.key, app="201")
+    sun, moon = ora.bot("sun", nickname="Sun"), ora.bot("moon", nickname="Moon")
+    assert "Sun" not in listed(pat)
+    commands = [{"name": "today", "description": "Weather"}]
+    about = {"description": "Weather\nof your town", "listed": True, "commands": commands}
+    changed = ora.post("bots/update", bot=sun.user, **about)
+    assert {name: changed[name] for name in about} == about
+    (card,) = [each for each in pat.get("bots/listed")["bots"] if each["bot"] == sun.user]
+    shown = {"name": "sun", "nickname": "Sun", "avatar": "", **about, "bot": sun.user}
+    del shown["listed"]
+    assert card == shown == pat.get("bots/show", bot=sun.user)
+    assert pat.get("bots/show", bot=moon.user)["nickname"] == "Moon", "whoever knows its id"
+    assert pat.refused("bots/update", bot=sun.user, listed=False) == (404, "unknown_account")
+    guest = User(node, node.guest("201"), app="201")
+    assert guest.refused_get("bots/listed") == (403, "not_allowed")
+    ora.post("friends/block", friend=pat.user)
+    assert "Sun" not in listed(pat)
+    assert pat.refused_get("bots/show", bot=sun.user) == (404, "unknown_account")
+    assert "Sun" in listed(back_end)
+    assert back_end.post("bots/update", bot=sun.user, listed=False)["listed"] is False
+    assert "Sun" not in listed(back_end)
+
+
+def test_an_account_lists_few_bots(node: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bots, "MOST_LISTED", 1)
+    rob, back_end = person(node, "rob"), User(node, ADMIN.key, app="201")
+    first, second = rob.bot("first_listed"), rob.bot("second_listed")
+    for _ in range(2):
+        assert rob.post("bots/update", bot=first.user, listed=True)["listed"]
+    assert rob.refused("bots/update", bot=second.user, listed=True) == (400, "invalid_request")
+    rob.post("bots/update", bot=first.user, listed=False)
+    assert rob.post("bots/update", bot=second.user, listed=True)["listed"]
+    for name in ("of_back_end_1", "of_back_end_2"):
+        made = back_end.post("bots", name=name)["id"]
+        assert back_end.post("bots/update", bot=made, listed=True)["listed"]
+    for wrong in ("x" * 501, "a\u0000"):
+        assert rob.refused("bots/update", bot=second.user, description=wrong) == (400, "invalid_request")

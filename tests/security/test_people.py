@@ -8,28 +8,37 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.errors import StorageUnavailable
+from imserver.features.accounts import cards
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from tests.features import sections
 from tests.users import PASSWORD, User
 
-from .node_harness import ADMIN, APPS, RULED, Harness, config
+from .node_harness import ADMIN, ALL, APPS, RULED, Harness, config
 
 RULES = AppAccountSettings(("email",), find=False)
 FINDS = 5
+SEARCHES = 6
 GROUPS = 8
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    """A node with keys. The accounts of 202 have e-mail addresses only and do not find each other."""
-    apps = {**APPS, "202": replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(RULES),))}
+    """A node with keys. The accounts of 202 have e-mail addresses only and do not find each other; those
+    of 205 are searched by their names."""
+    searched = AccountsOfApp(AppAccountSettings(search=True))
+    apps = {
+        **APPS,
+        "202": replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(RULES),)),
+        "205": replace(RULED, api_allow_from=(), of_features=(searched,)),
+    }
     of_features = sections(
         accounts={
             "registration": True,
             "failures": 3,
             "finds_per_account": FINDS,
+            "searches_per_account": SEARCHES,
             "registrations_per_address": 0,
             "invitations": 3,
             "groups_per_user": GROUPS,
@@ -146,6 +155,7 @@ def test_an_app_chooses_the_identifiers_of_its_accounts(node: Harness) -> None:
             "registration": True,
             "identifiers": ["email"],
             "find": False,
+            "search": False,
             "passwords": True,
             "reset": False,
             "guests": False,
@@ -189,6 +199,45 @@ def test_who_has_blocked_somebody_is_not_found_by_them(node: Harness) -> None:
     assert kim.refused("accounts/find", text="lea") == (404, "unknown_account")
     assert kim.card(lea)["relation"] == ""
     assert lea.card(kim)["relation"] == "blocked"
+
+
+def test_people_are_searched_by_a_part_of_their_names_where_the_app_allows_it(node: Harness) -> None:
+    zoe = person(node, "205", name="zoe", nickname="Zoe Miller")
+    others = [
+        person(node, "205", name="milly", nickname="米丽"),
+        person(node, "205", name="xena", nickname="Old MILLS"),
+        person(node, "205", name="away", nickname="Mill away"),
+    ]
+    others[2].post("friends/block", friend=zoe.user)
+    found = zoe.post("accounts/search", text="miLL")
+    assert [card["user"] for card in found["cards"]] == [others[0].user, others[1].user]
+    assert ([card["presence"] for card in found["cards"]], found["more"]) == (["", ""], False)
+    assert [card["name"] for card in zoe.post("accounts/search", text="丽")["cards"]] == ["milly"]
+    assert zoe.post("accounts/search", text=" ") == {"cards": [], "more": False}
+    assert zoe.refused("accounts/search", text="m" * 65)[0] == 400
+    for _ in range(SEARCHES - 3):
+        zoe.post("accounts/search", text="nobody")
+    assert zoe.refused("accounts/search", text="mill") == (429, "too_many_requests")
+    body = {"app": "205", "text": "mill"}
+    found = node.call("POST", "/api/v1/accounts/search", body, ALL.key)[1]
+    assert {card["user"] for card in found["cards"]} == {zoe.user, *(each.user for each in others)}
+    assert person(node, name="ole").refused("accounts/search", text="ole") == (403, "not_allowed"), (
+        "off by default"
+    )
+
+
+def test_a_search_for_people_shows_a_few_and_says_that_there_are_more(
+    node: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cards, "MOST_FOUND", 2)
+    monkeypatch.setattr(cards, "_FIRST_STEP", 1)
+    una = person(node, "205", name="una")
+    pals = [person(node, "205", name=f"pal{number}", nickname=f"Pal {number}") for number in range(3)]
+    found = una.post("accounts/search", text="pal")
+    assert ([card["user"] for card in found["cards"]], found["more"]) == ([pals[0].user, pals[1].user], True)
+    assert una.post("accounts/search", text="al 2")["more"] is False
+    monkeypatch.setattr(cards, "SEARCH_SECONDS", -1)
+    assert una.post("accounts/search", text="pal 0") == {"cards": [], "more": True}, "no time"
 
 
 def test_cards_tell_how_two_accounts_are_related(node: Harness) -> None:

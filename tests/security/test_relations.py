@@ -23,6 +23,7 @@ from unittest.mock import patch
 import msgspec
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.principal import Need
@@ -36,6 +37,7 @@ from imserver.dialects.protobuf.uplink import ProtobufState
 from imserver.dialects.protobuf.wire import FullProtobufDialect
 from imserver.features.accounts import friends
 from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from imserver.features.bots.parts import bots_of
 from imserver.http.operation import Operation
 from imserver.model import CreateGroup, Event, InviteToGroup, OpenAnswer, Pin, React, Reply, Send, Typing
@@ -44,7 +46,7 @@ from imserver.transport.connection import Connection, Encoding
 from tests.features import DOCUMENTED, ROUTES, sections
 from tests.support import until
 
-from .node_harness import ALL, Harness, config
+from .node_harness import ALL, APPS, Harness, config
 
 TABLE: Final = Path(__file__).with_name("relations.txt")
 APP: Final = "201"
@@ -310,6 +312,10 @@ ROWS: Final[dict[str, Row]] = {
         lambda p: p.post("accounts/find", {"text": accounts_of(p.parts).accounts.known(p.app, p.ann).name}),
         sees=True,
     ),
+    "POST /api/v1/accounts/search": Row(
+        lambda p: p.post("accounts/search", {"text": accounts_of(p.parts).accounts.known(p.app, p.ann).name}),
+        sees=True,
+    ),
     # who reaches Ann
     "POST /user/sendMessage": Row(push, kinds=SESSION),
     "POST /user/sendMessageAll": Row(
@@ -414,6 +420,10 @@ NO_ROW: Final[dict[str, str]] = {
         _CONVERSATION,
     ),
     **dict.fromkeys(
+        ("GET /api/v1/bots/listed", "GET /api/v1/bots/show"),
+        "bots; those of owners who have blocked the user are left out (tests/security/test_bots.py)",
+    ),
+    **dict.fromkeys(
         (
             *("POST /api/v1/messages/hide", "GET /api/v1/groups", "GET /api/v1/friends", "GET /api/v1/bots"),
             *(
@@ -503,8 +513,11 @@ def harness() -> Iterator[Harness]:
     of_features = sections(
         accounts={"registration": True, "finds_per_account": many, "finds_per_address": many}
     )
+    searched = AccountsOfApp(AppAccountSettings(search=True))
+    app = APPS[APP]
+    apps = {**APPS, APP: replace(app, of_features=(*app.of_features, searched))}
     with tempfile.TemporaryDirectory() as folder:
-        answer = Harness(config(Path(folder), of_features=of_features))
+        answer = Harness(config(Path(folder), apps=apps, of_features=of_features))
         try:
             yield answer
         finally:

@@ -193,6 +193,9 @@ class RulesAnswer(Struct):
         list[Identifier], about("Kinds of identifiers; an account has at least one of them.")
     ]
     find: Annotated[bool, about("Whether accounts find each other by their identifiers.")]
+    search: Annotated[
+        bool, about("Whether accounts find each other by a part of their nickname or user name.")
+    ]
     passwords: Annotated[bool, about("Whether accounts log in with a password.")]
     reset: Annotated[bool, about("Whether a forgotten password is reset by e-mail.")]
     guests: Annotated[bool, about("Whether invitations to groups may let people without an account in.")]
@@ -381,7 +384,7 @@ def login(api: AccountApi, call: Call, request: AccountLogin) -> SessionAnswer:
     "/accounts/rules",
     ANYONE,
     example={},
-    answer_example=RulesAnswer(True, ["phone", "email", "name"], True, True, False, False),
+    answer_example=RulesAnswer(True, ["phone", "email", "name"], True, False, True, False, False),
     problems=(errors.HTTP_NOT_ALLOWED,),
 )
 def rules(api: AccountApi, call: Call, request: RulesQuery) -> RulesAnswer:
@@ -395,6 +398,7 @@ def rules(api: AccountApi, call: Call, request: RulesQuery) -> RulesAnswer:
         accounts.registration_is_open,
         list(of_app.identifiers),
         of_app.find,
+        of_app.search,
         of_app.passwords,
         api.resets.offered_in(call.app),
         of_app.guests,

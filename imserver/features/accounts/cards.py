@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from time import time
+from time import monotonic, time
 from typing import Final
 
 import gevent
@@ -19,23 +19,34 @@ from imserver.features.accounts.accounts import Accounts, UnknownAccount
 from imserver.features.accounts.friends import STRANGERS, Relation, relation_of
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import FINDS, FINDS_OF_ADDRESS, AccountSettings
+from imserver.features.accounts.settings import FINDS, FINDS_OF_ADDRESS, SEARCHES, AccountSettings
 from imserver.model import id_of
 from imserver.sessions.presence import Presence
-from imserver.storage.contract import Account
+from imserver.storage.contract import NICKNAME_CHARACTERS, Account
+from imserver.storage.log.search import spellings
 from imserver.transport.connection import Connection
 
 log: Final = logging.getLogger(__name__)
 
 CARDS: Final = 100
 """The most cards of one request."""
+MOST_FOUND: Final = 20
+"""The most accounts that a search shows."""
+SEARCH_SECONDS: Final = 0.3
+"""Time after which a search begins no further step."""
+_CANDIDATES: Final = 200
+"""Accounts with the text among which a search chooses."""
+_FIRST_STEP: Final = 4096
+"""Ids that the first step of a search looks at, in one transaction."""
+_SHORT_SECONDS: Final = 0.005
+"""After a shorter step the next one is twice as long."""
 MOST_SEEN: Final = 100_000
 """Limit of the collected accounts. Beyond it further ones are not stored."""
 _SEEN_AT_ONCE: Final = 1000
 
 
 class NoFinding(ImserverError):
-    """Accounts of the app do not find each other (``apps.<app>.accounts.find``)."""
+    """Accounts of the app do not find each other (``apps.<app>.accounts.find``, ``search``)."""
 
 
 class Card(Struct, frozen=True):
@@ -77,6 +88,7 @@ class Cards:
         self._relations = relations
         self._presence = presence
         self._by_account = Buckets(FINDS, settings.finds_per_account, seconds, attempt)
+        self._searches = Buckets(SEARCHES, settings.searches_per_account, seconds, attempt)
         self.addresses = Buckets(FINDS_OF_ADDRESS, settings.finds_per_address, seconds, attempt)
         """Requests per app and network that tell whether something exists."""
 
@@ -99,6 +111,44 @@ class Cards:
         if not self._relations.may_reach(app, by, account.user):
             raise UnknownAccount(text)
         return self._cards(app, by, [account], found=True)[0]
+
+    def search(self, app: str, by: str, text: str) -> tuple[list[Card], bool]:
+        """The findable members whose nickname or user name contains a text, at most :data:`MOST_FOUND`, and
+        whether there may be more. Names that begin with it come first.
+
+        Bots, guests, ``by`` and those who have blocked ``by`` are not found. ``by`` ``""``: a back end, which
+        is not limited. Raises NoAccounts, NoFinding and TooManyRequests.
+        """
+        rules, text = self._accounts.rules_of(app), text.strip()
+        if by:
+            if not rules.search:
+                raise NoFinding(app)
+            self._searches.require((app, by))
+        if not fits(text, 1, NICKNAME_CHARACTERS):
+            return [], False
+        found, more = self._named(app, by, text)
+        folded = text.casefold()
+        found.sort(key=lambda each: (not _begins(each, folded), each.nickname.casefold(), each.id))
+        return self._cards(app, by, found[:MOST_FOUND], found=True), more or len(found) > MOST_FOUND
+
+    def _named(self, app: str, by: str, text: str) -> tuple[list[Account], bool]:
+        """The newest accounts with this text, and whether there may be more. Looks at more and more ids at a
+        time, as long as that is fast, for at most :data:`SEARCH_SECONDS`."""
+        words, folded = spellings(text), text.casefold()
+        found: list[Account] = []
+        upto, step, began = self._rows.last_id(), _FIRST_STEP, monotonic()
+        while upto > 0 and len(found) < _CANDIDATES:
+            if monotonic() - began > SEARCH_SECONDS:
+                return found, True
+            after, step_began = max(upto - step, 0), monotonic()
+            some = self._rows.named(app, words, after, upto, _CANDIDATES)
+            others = [each for each in some if each.user != by and _has(each, folded)]
+            away = set(self._relations.blocked_by(app, by, [each.user for each in others])) if by else ()
+            found += [each for each in others if each.user not in away]
+            upto = some[-1].id - 1 if len(some) == _CANDIDATES else after
+            if monotonic() - step_began < _SHORT_SECONDS:
+                step *= 2
+        return found, upto > 0
 
     def show(self, app: str, by: str, users: Sequence[str]) -> list[Card]:
         """The cards of the users who have accounts, in the order of their ids. Raises NoAccounts."""
@@ -132,6 +182,14 @@ class Cards:
             )
             for account in accounts
         ]
+
+
+def _has(account: Account, folded: str) -> bool:
+    return folded in account.nickname.casefold() or folded in account.name
+
+
+def _begins(account: Account, folded: str) -> bool:
+    return account.nickname.casefold().startswith(folded) or account.name.startswith(folded)
 
 
 class LastSeen:

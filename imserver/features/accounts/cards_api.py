@@ -18,12 +18,21 @@ from imserver.http.call import Call
 from imserver.http.field import Acting, about
 from imserver.http.operation import Resource, refuse
 from imserver.http.rates import too_many
+from imserver.storage.contract import NICKNAME_CHARACTERS
 
 
 class FindRequest(Acting, kw_only=True):
     """The identifier to search for."""
 
     text: Annotated[Login, about("A complete phone number, e-mail address or user name.")]
+
+
+class PeopleRequest(Acting, kw_only=True):
+    """A part of the names of people."""
+
+    text: Annotated[
+        str, about("A part of a nickname or a user name.", min_length=1, max_length=NICKNAME_CHARACTERS)
+    ]
 
 
 class CardsRequest(Acting, kw_only=True):
@@ -59,6 +68,13 @@ class CardsAnswer(Struct):
     """The cards of the accounts that exist, ordered by id."""
 
     cards: list[CardShown]
+
+
+class PeopleAnswer(Struct):
+    """The people who were found, names that begin with the text first."""
+
+    cards: list[CardShown]
+    more: Annotated[bool, about("Whether there may be more, which a longer text finds.")]
 
 
 _PRESENCE: Final[dict[bool | None, Literal["online", "offline", ""]]] = {
@@ -98,6 +114,25 @@ def find(cards: Cards, call: Call, request: FindRequest) -> CardShown:
     address.
     """
     return _card(cards.find(call.app, call.user, request.text, call.request.host))
+
+
+@routes.post(
+    "/accounts/search",
+    ADMIN_OR_ACCOUNT,
+    problems=(errors.HTTP_TOO_MANY_REQUESTS,),
+    example={"user": "1", "text": "bo"},
+    answer_example=PeopleAnswer([_CARD], False),
+    user="optional",
+)
+def search(cards: Cards, call: Call, request: PeopleRequest) -> PeopleAnswer:
+    """Search people by a part of their names.
+
+    At most 20 are shown. Letters match in either case. Bots, guests, accounts that are not findable, and
+    accounts that have blocked the acting user are not found. An app has to switch this on
+    (`accounts.search`). Requests count by account.
+    """
+    found, more = cards.search(call.app, call.user, request.text)
+    return PeopleAnswer(list(map(_card, found)), more)
 
 
 @routes.post(

@@ -48,6 +48,13 @@ _BLOCKERS: Final = (
     "AND r.state = 'blocked' AND r.other IN (%s, coalesce((SELECT owner FROM bot WHERE id = %s), 0))"
 )
 """Accounts that have blocked an account or its owner."""
+_HAS_WORD: Final = {
+    "sqlite": "instr(lower(nickname), %s) > 0 OR instr(name, %s) > 0",
+    "postgresql": "position(%s in lower(nickname)) > 0 OR position(%s in name) > 0",
+    "mysql": "LOCATE(%s, LOWER(nickname)) > 0 OR LOCATE(%s, name) > 0",
+}
+"""Engine → condition: the nickname or the user name, which is in lower case, has a word. No patterns, so no
+letter has a meaning."""
 _CHANGEABLE: Final = ("nickname", "avatar", "findable", "show_presence", *IDENTIFIERS)
 _DEVICES: Final = "SELECT id, name, since, expires_at FROM account_device WHERE account = %s"
 _RESET: Final = (
@@ -135,6 +142,28 @@ class AccountStore:
         statement = f"{_ACCOUNTS} WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
         rows = self._store.rows(statement, (app, after, limit))
         return list(map(_account, rows))
+
+    def last_id(self) -> int:
+        """The id of the newest account of any app; 0: there is none."""
+        return self._store.read_or(0, lambda sql: sql.query("SELECT max(id) FROM account")[0][0] or 0)
+
+    def named(self, app: str, words: Sequence[str], after: int, upto: int, limit: int) -> list[Account]:
+        """The newest accounts with ``after < id <= upto`` whose nickname or user name contains one of these
+        words, and that others may find; no bots and no guests.
+
+        ``words``: from :func:`imserver.storage.log.search.spellings`.
+        """
+
+        def work(sql: PooledStatements) -> list[Account]:
+            has_word = " OR ".join([_HAS_WORD[sql.engine]] * len(words))
+            statement = (
+                f"{_ACCOUNTS} WHERE app = %s AND id > %s AND id <= %s AND findable = 1 AND bot = 0 "
+                f"AND guest = 0 AND ({has_word}) ORDER BY id DESC LIMIT %s"
+            )
+            needles = [each for word in words for each in (word, word)]
+            return list(map(_account, sql.query(statement, (app, after, upto, *needles, limit))))
+
+        return self._store.read_or([], work)
 
     def change(
         self, app: str, id: int, fields: Mapping[Any, Any], record: RecordEvent | None = None

@@ -55,6 +55,9 @@ FINDS_OF_ADDRESS: Final = Rate(
     f"accounts.finds_per_address {_AN_HOUR}",
     "429",
 )
+SEARCHES: Final = Rate(
+    "search", "searches for people", "account", f"accounts.searches_per_account {_AN_HOUR}", "429"
+)
 RESET_MAILS: Final = Rate("reset", "mails for a forgotten password", "account", f"3 {_AN_HOUR}", "no mail")
 
 
@@ -73,6 +76,7 @@ class AccountSettings(Struct, frozen=True):
     guest_days: Seconds = 30.0
     finds_per_account: Amount = 100
     finds_per_address: Count = 1000
+    searches_per_account: Amount = 1000
     devices: Amount = 100
     friends: Amount = 5000
 
@@ -99,6 +103,9 @@ class AppAccountSettings(Struct, frozen=True):
         about("Kinds of identifiers; an account has at least one of them.", api={"min_length": 1}),
     ] = ("phone", "email", "name")
     find: Annotated[bool, about("Whether accounts find each other by their identifiers.")] = True
+    search: Annotated[
+        bool, about("Whether accounts find each other by a part of their nickname or user name.")
+    ] = False
     passwords: Annotated[bool, about("Whether accounts log in with a password.")] = True
     guests: Annotated[
         bool, about("Whether members make invitations to groups that let people without an account in.")

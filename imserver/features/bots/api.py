@@ -14,9 +14,11 @@ from imserver.auth.principal import ADMIN_OR_ACCOUNT, ADMIN_OR_BOT, ADMIN_OR_MEM
 from imserver.features.accounts.api import REFUSALS, Avatar, Nickname, UserId, UserName
 from imserver.features.accounts.problems import HTTP_LOGIN_TAKEN
 from imserver.features.bots.bots import (
+    ABOUT_CHARACTERS,
     COMMAND_PATTERN,
     DESCRIPTION_CHARACTERS,
     MOST_COMMANDS,
+    MOST_LISTED,
     Bots,
     TooManyBots,
     UnknownBot,
@@ -25,6 +27,7 @@ from imserver.features.bots.bots import (
 )
 from imserver.features.bots.parts import bots_of
 from imserver.features.bots.problems import HTTP_TOO_MANY_BOTS
+from imserver.features.groups.groups import NotAllowed
 from imserver.http import field
 from imserver.http.call import Call
 from imserver.http.field import Acting, ActingPage, about
@@ -71,6 +74,18 @@ class CommandShape(Struct, forbid_unknown_fields=True):
     description: Description = ""
 
 
+About = Annotated[
+    str,
+    about(
+        "What the bot is for; it may have several lines.",
+        max_length=ABOUT_CHARACTERS,
+        pattern=r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f]*$",
+    ),
+]
+Listed = Annotated[
+    bool,
+    about(f"Whether the app offers the bot to all its accounts. An account lists at most {MOST_LISTED}."),
+]
 Commands = Annotated[list[CommandShape], about("All slash commands of the bot.", max_length=MOST_COMMANDS)]
 
 
@@ -94,6 +109,8 @@ class BotUpdate(BotChosen, kw_only=True):
     nickname: Nickname | UnsetType = UNSET
     avatar: Avatar | UnsetType = UNSET
     commands: Commands | UnsetType = UNSET
+    description: About | UnsetType = UNSET
+    listed: Listed | UnsetType = UNSET
     hook_url: HookUrl | UnsetType = UNSET
 
 
@@ -135,6 +152,8 @@ class BotShown(Struct):
     owner: Owner
     created: Annotated[int, about("When it was created, in Unix seconds.")]
     commands: Commands
+    description: About
+    listed: Listed
     hook_url: HookUrl
     hook_secret: Annotated[
         str, about("The secret that signs the requests. It is shown only when `hook_url` is set.")
@@ -145,6 +164,24 @@ class BotsAnswer(Struct):
     """A page of bots, ordered by id."""
 
     bots: list[BotShown]
+    next: field.Next
+
+
+class BotCard(Struct):
+    """A bot as any user sees it."""
+
+    bot: BotId
+    name: Annotated[str, about("The user name of the bot; empty: none.")]
+    nickname: Nickname
+    avatar: Avatar
+    description: About
+    commands: Commands
+
+
+class ListedBots(Struct):
+    """A page of the bots that the app offers, ordered by id. It may have fewer bots than `limit`."""
+
+    bots: list[BotCard]
     next: field.Next
 
 
@@ -171,9 +208,9 @@ class CommandsAnswer(Struct):
 
 
 _TOKEN: Final = "bot_7_wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA-k3Zw"
-_BOT: Final = BotShown(
-    "7", "weather", "Weather", "", "1", 1795155801, [CommandShape("today", "The weather today")], ""
-)
+_TODAY: Final = [CommandShape("today", "The weather today")]
+_BOT: Final = BotShown("7", "weather", "Weather", "", "1", 1795155801, _TODAY, "", False, "")
+_CARD: Final = BotCard("7", "weather", "Weather", "", "The weather of your town", _TODAY)
 _DONE: Final = BotDone("7")
 _MINE: Final = {"app": "default", "user": "1", "bot": "7"}
 _COMMANDS: Final = [{"name": "today", "description": "The weather today"}]
@@ -184,12 +221,13 @@ routes = Resource(
     service=lambda core, _: bots_of(core).bots,
     chapter=CHAPTER,
     hot=False,
-    examples=(_BOT, _DONE),
+    examples=(_BOT, _DONE, _CARD),
     refusals={
         **REFUSALS,
         TooManyBots: refuse(HTTP_TOO_MANY_BOTS),
         UnknownBot: refuse(errors.HTTP_UNKNOWN_ACCOUNT, "There is no such bot of this owner"),
         UnknownConversation: refuse(errors.HTTP_UNKNOWN_CONVERSATION),
+        NotAllowed: refuse(errors.HTTP_NOT_ALLOWED, "{}"),
     },
 )
 
@@ -241,9 +279,8 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     """
     if request.hook_url is not UNSET:
         bots.check_hook(request.hook_url)
-    given: dict[str, Any] = {
-        name: value for name in ("nickname", "avatar") if (value := getattr(request, name)) is not UNSET
-    }
+    names = ("nickname", "avatar", "description", "listed")
+    given: dict[str, Any] = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
     if request.commands is not UNSET:
         given["commands"] = _commands(request.commands)
     shown = _shown(bots.change(call.app, call.user, request.bot, given))
@@ -251,6 +288,37 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
         return shown
     secret = bots.set_hook(call.app, call.user, request.bot, request.hook_url)
     return replace(shown, hook_url=request.hook_url, hook_secret=secret)
+
+
+@routes.get(
+    "/bots/listed",
+    ADMIN_OR_MEMBER,
+    problems=(errors.HTTP_NOT_ALLOWED,),
+    example={"app": "default", "user": "1"},
+    answer_example=ListedBots([_CARD], ""),
+    user="optional",
+)
+def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
+    """List the bots that the app offers.
+
+    Owners list their bots with `listed` of `/bots/update`. Bots whose owners have blocked the acting user are
+    left out. Guests see none.
+    """
+    found = bots.listed(call.app, call.user, after(request.cursor) or "", request.limit + 1)
+    page, following = page_and_cursor(found, request.limit, lambda bot: bot.account.user)
+    return ListedBots(list(map(_card, bots.unblocked(call.app, call.user, page))), following)
+
+
+@routes.get(
+    "/bots/show",
+    ADMIN_OR_MEMBER,
+    problems=_UNKNOWN,
+    example=_MINE,
+    user="optional",
+)
+def show(bots: Bots, call: Call, request: BotChosen) -> BotCard:
+    """Show what a bot is for, and its commands."""
+    return _card(bots.seen(call.app, call.user, request.bot))
 
 
 @routes.post(
@@ -331,6 +399,18 @@ def _shown(bot: Bot) -> BotShown:
         account.avatar,
         str(bot.owner) if bot.owner else "",
         account.created,
-        [CommandShape(each.name, each.description) for each in bot.commands],
+        _command_shapes(bot),
+        bot.description,
+        bot.listed,
         bot.hook_url,
     )
+
+
+def _card(bot: Bot) -> BotCard:
+    account = bot.account
+    shown = account.user, account.name, account.nickname, account.avatar
+    return BotCard(*shown, bot.description, _command_shapes(bot))
+
+
+def _command_shapes(bot: Bot) -> list[CommandShape]:
+    return [CommandShape(each.name, each.description) for each in bot.commands]

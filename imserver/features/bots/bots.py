@@ -18,6 +18,7 @@ from imserver import errors
 from imserver.auth.identifiers import BadField, checked, fits
 from imserver.auth.observer import Observer
 from imserver.auth.rates import Buckets, by_address
+from imserver.auth.relations import Relations
 from imserver.errors import ImserverError
 from imserver.features.accounts.accounts import (
     Accounts,
@@ -40,6 +41,11 @@ from imserver.transport.public_requests import BadUrl, PublicRequests
 MOST_COMMANDS: Final = 50
 COMMAND_PATTERN: Final = "[a-z0-9_]{1,32}"
 DESCRIPTION_CHARACTERS: Final = 128
+"""Of a command."""
+ABOUT_CHARACTERS: Final = 500
+"""Of the description of a bot."""
+MOST_LISTED: Final = 10
+"""The most bots that an account lists for all accounts of its app."""
 ADDRESS_REQUESTS: Final = 600
 """Most requests of one network a minute, to all incoming webhooks together."""
 ADDRESS_SECONDS: Final = 60.0
@@ -82,7 +88,9 @@ class Bots:
         hooks: HookStore,
         requests: PublicRequests,
         hook_changed: Callable[[], None],
+        relations: Relations,
     ) -> None:
+        self._relations = relations
         self._most = settings.bots
         self._tokens = tokens
         self._rows = rows
@@ -129,19 +137,50 @@ class Bots:
         return found[0]
 
     def change(self, app: str, by: str, bot: str, fields: dict[str, Any]) -> Bot:
-        """Change the given ones of ``nickname``, ``avatar`` and ``commands``.
+        """Change the given ones of ``nickname``, ``avatar``, ``commands``, ``description`` and ``listed``.
 
-        Raises BadField and UnknownBot.
+        Raises BadField (also if the owner has listed :data:`MOST_LISTED` others) and UnknownBot.
         """
-        commands = fields.pop("commands", None)
+        commands, about, listed = (fields.pop(name, None) for name in ("commands", "description", "listed"))
         if commands is not None:
             check_commands(commands)
-        self.get(app, by, bot)
+        if about is not None and not fits(about.replace("\n", " "), 0, ABOUT_CHARACTERS):
+            raise BadField(f"description: at most {ABOUT_CHARACTERS} characters that can be shown")
+        id = self.get(app, by, bot).account.id
+        if listed and not self._rows.set_listed(app, id, MOST_LISTED):
+            raise BadField(f"listed: an account lists at most {MOST_LISTED} bots")
+        if listed is False:
+            self._rows.set_unlisted(app, id)
         if fields:
             self._accounts.change(app, bot, fields)
         if commands is not None:
-            self._rows.set_commands(app, id_of(bot), commands)
+            self._rows.set_commands(app, id, commands)
+        if about is not None:
+            self._rows.set_description(app, id, about)
         return self.get(app, by, bot)
+
+    def listed(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
+        """Bots that the app offers, with an id after ``after``, ordered by id. Raises NotAllowed for
+        guests."""
+        if by and not self._relations.may_gather(app, by):
+            raise NotAllowed("not for guests")
+        return self._rows.listed(app, id_of(after), limit)
+
+    def seen(self, app: str, by: str, bot: str) -> Bot:
+        """One bot as any user sees it. Raises UnknownBot, also for a user whom the bot or its owner has
+        blocked."""
+        found = self.unblocked(app, by, self.named(app, [bot]))
+        if not found:
+            raise UnknownBot(bot)
+        return found[0]
+
+    def unblocked(self, app: str, by: str, bots: Sequence[Bot]) -> Sequence[Bot]:
+        """Those of these bots that have not blocked the user ``by``, and whose owners have not."""
+        if not by:
+            return bots
+        owners = {str(bot.owner) for bot in bots if bot.owner}
+        blockers = set(self._relations.blocked_by(app, by, owners.union(bot.account.user for bot in bots)))
+        return [bot for bot in bots if blockers.isdisjoint((bot.account.user, str(bot.owner)))]
 
     def check_hook(self, url: str) -> None:
         """Raise BadField if this cannot be the webhook of a bot."""

@@ -63,6 +63,7 @@ def build(core: Core) -> FeatureParts:
         hook_rows,
         requests,
         hooks.work.changed,
+        core.relations,
     )
     rate = Buckets(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt)
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)

@@ -18,7 +18,7 @@ from imserver.storage.contract import Account, Bot, BotCommand, RecordEvent, com
 from imserver.storage.statements import PooledStatements, Row, Statements, marks_of, text_of
 from imserver.storage.store import Store
 
-_BOTS: Final = "SELECT id, owner, commands, hook_url FROM bot WHERE"
+_BOTS: Final = "SELECT id, owner, commands, hook_url, description, listed FROM bot WHERE"
 _INCOMING: Final = "SELECT id, app, conversation, created FROM incoming_hook WHERE "
 _NO_PASSWORD: Final = ""
 """In place of the hash of a password. No password has it."""
@@ -111,6 +111,43 @@ class BotStore:
 
         return self._store.read_or([], work)
 
+    def listed(self, app: str, after: int, limit: int) -> list[Bot]:
+        """Bots that the app offers, with an id after ``after``, ordered by id."""
+
+        def work(sql: PooledStatements) -> list[Bot]:
+            statement = f"{_BOTS} app = %s AND listed = 1 AND id > %s ORDER BY id LIMIT %s"
+            return _bots(sql, app, sql.query(statement, (app, after, limit)))
+
+        return self._store.read_or([], work)
+
+    def set_listed(self, app: str, id: int, most: int) -> bool:
+        """Offer a bot to all accounts; False if the bot does not exist, or its owner (an account) has listed
+        ``most`` others."""
+
+        def work(sql: PooledStatements) -> bool:
+            rows = sql.query("SELECT owner FROM bot WHERE id = %s AND app = %s", (id, app))
+            if not rows:
+                return False
+            owner = rows[0][0]
+            if owner:
+                # One of two at once waits for the other.
+                sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,))
+                count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s AND listed = 1 AND id <> %s"
+                if sql.query(count, (app, owner, id))[0][0] >= most:
+                    return False
+            sql.execute("UPDATE bot SET listed = 1 WHERE id = %s AND app = %s", (id, app))
+            return True
+
+        return self._store.write(work)
+
+    def set_unlisted(self, app: str, id: int) -> bool:
+        """Offer a bot no more; False if the bot does not exist."""
+        return self._set(app, id, "listed", 0)
+
+    def set_description(self, app: str, id: int, description: str) -> bool:
+        """Replace the description of a bot; False if the bot does not exist."""
+        return self._set(app, id, "description", description)
+
     def set_token(self, app: str, id: int, token_hash: str) -> bool:
         """Replace the token of a bot; False if the bot does not exist."""
         return self._set(app, id, "token_hash", token_hash)
@@ -198,8 +235,8 @@ def _bots(sql: PooledStatements, app: str, rows: Sequence[Row]) -> list[Bot]:
     """Bots from rows of :data:`_BOTS`, ordered by id."""
     accounts = {each.id: each for each in accounts_in(sql, app, [row[0] for row in rows])} if rows else {}
     return [
-        Bot(accounts[id], owner, commands_of(commands), text_of(url))
-        for id, owner, commands, url in sorted(rows, key=lambda row: row[0])
+        Bot(accounts[id], owner, commands_of(commands), text_of(url), text_of(about or ""), bool(listed))
+        for id, owner, commands, url, about, listed in sorted(rows, key=lambda row: row[0])
         if id in accounts
     ]
 

@@ -149,6 +149,13 @@ def closing(app: str, conversation: int) -> Shown:
 def text_in(entry: Entry, language: str) -> str:
     """One line for the content of a message."""
     if entry.type != "text":
+        about = _about(entry)
+        if caption := " ".join(about.caption[: 2 * TEXT_CHARACTERS].split()):
+            return caption
+        if entry.type == "album" and about.items:
+            types = {item.type for item in about.items}
+            key = f"album_{types.pop()}" if len(types) == 1 else ""
+            return in_words(language, key if key in WORDS[language] else "album", len(about.items))
         words: Mapping[str, str] = WORDS[language]
         return words[entry.type if entry.type in _TYPES else "other"]
     # Of a long text only the beginning is needed; no character has more than four bytes.
@@ -157,6 +164,35 @@ def text_in(entry: Entry, language: str) -> str:
 
 
 _TYPES: Final = frozenset(("picture", "voice", "video", "file", "location"))
+_MOST_DATA: Final = 32_768
+"""Of larger data only the type of the message is shown."""
+
+
+class _Item(Struct, frozen=True):
+    type: str = ""
+
+
+class _About(Struct, frozen=True):
+    """What the data of a message say about it."""
+
+    caption: str = ""
+    items: tuple[_Item, ...] = ()
+
+
+_NOTHING: Final = _About()
+_decode_about: Final = msgspec.json.Decoder(_About).decode
+
+
+def _about(entry: Entry) -> _About:
+    if entry.type not in _WITH_CAPTIONS or len(entry.body) > _MOST_DATA:
+        return _NOTHING
+    try:
+        return _decode_about(entry.body)
+    except msgspec.MsgspecError:
+        return _NOTHING
+
+
+_WITH_CAPTIONS: Final = frozenset(("picture", "video", "file", "album"))
 
 
 def body_of(shown: Shown) -> bytes:

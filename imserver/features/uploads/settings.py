@@ -36,7 +36,7 @@ class UploadSettings(Struct, frozen=True):
     at_once_per_address: Amount = 32
     min_bytes_per_second: Count = 1024
     seconds: Duration = 600.0
-    thumbnail_pixels: Annotated[int, Meta(ge=0, le=2048)] = 320
+    thumbnail_pixels: Annotated[int, Meta(ge=0, le=2048)] = 640
     directory: str = ""
     s3_url: Url = ""
     s3_bucket: str = ""

@@ -3,10 +3,12 @@
 
 import { cut } from "../../text.js";
 import { ApiError } from "../api.js";
-import { registerView } from "../message-view.js";
+import { withModule } from "../form.js";
 import { button, toast } from "../panel.js";
+import { registerView } from "../summary.js";
+import { albumSummary, albumView, captioned, captionOf, captionSummary } from "./album.js";
 import { fileView, icon, timeText } from "./file.js";
-import { chooseFiles, confirmFiles, listenForFiles, sendFiles } from "./pick.js";
+import { chooseFiles, listenForFiles } from "./pick.js";
 import { videoView } from "./video.js";
 import { pictureView } from "./viewer.js";
 import { canRecord, recordVoice, voiceView } from "./voice.js";
@@ -22,24 +24,37 @@ const DRAW = /** @type {Record<string, (data: MediaData, words: Record<string, s
 
 for (const [type, draw] of Object.entries(DRAW)) {
   registerView(type, {
-    draw: ({ data, text }, { words }) => draw(data && typeof data === "object" ? data : { url: text ?? "" }, words),
-    summary: ({ data }, words) => {
+    draw: (entry, { words }) => {
+      const { data, text } = entry;
+      const content = draw(data && typeof data === "object" ? data : { url: text ?? "" }, words);
+      return content && captioned(content, captionOf(entry));
+    },
+    summary: (entry, words) => {
+      const { data } = entry;
       const word = words[`messages_${type}`];
+      if (captionOf(entry)) return captionSummary(entry);
       if (type === "file") return cut(String(data?.name || word), 200);
       return data?.seconds ? `${word} ${timeText(Number(data.seconds))}` : word;
     },
   });
 }
+registerView("album", {
+  draw: (entry, { words }) => {
+    const content = albumView(entry, words);
+    return content && captioned(content, captionOf(entry));
+  },
+  summary: (entry, words) => (captionOf(entry) ? captionSummary(entry) : albumSummary(entry, words)),
+});
 
 /**
  * Adds the buttons for files and voice messages to the text box, and takes files that are pasted or dropped.
  *
  * @param {Session} session
- * @param {{ place: HTMLElement, before: HTMLElement, after: HTMLElement, form: HTMLElement, conversation: () => Conversation | null, sent: () => void }} parts
- * `place`: takes files; `before` and `after`: for the buttons; `form`: holds the bar of a recording
+ * @param {{ place: HTMLElement, before: HTMLElement, after: HTMLElement, form: HTMLElement, conversation: () => Conversation | null, draft: () => { text: string, replyTo?: number }, sent: (target: Conversation | null) => void }} parts
+ * `draft`: what is typed, which becomes the caption; `sent`: a draft in this conversation is used up; `place`: takes files; `before` and `after`: for the buttons; `form`: holds the bar of a recording
  * @param {AbortSignal} signal  ends it
  */
-export function startMedia(session, { place, before, after, form, conversation, sent }, signal) {
+export function startMedia(session, { place, before, after, form, conversation, draft, sent }, signal) {
   const { words } = session;
   /** @type {Promise<Record<string, number>> | null} */
   let asked = null;
@@ -54,10 +69,14 @@ export function startMedia(session, { place, before, after, form, conversation, 
   const offer = async (/** @type {File[]} */ files) => {
     const target = conversation();
     if (!target || !files.length) return;
-    const picked = await confirmFiles(files, words, await limits());
-    if (!picked.length) return;
-    sendFiles(session, target, picked);
-    sent();
+    const given = await limits();
+    await withModule(import("./preview.js"), words, async ({ confirmFiles, sendFiles }) => {
+      const { text, replyTo } = draft();
+      const confirmed = await confirmFiles(files, words, { limits: given, caption: text });
+      if (!confirmed) return;
+      sendFiles(session, target, confirmed, replyTo);
+      sent(target);
+    });
   };
   const attach = tool("attach", words.messages_media_attach, async () => offer(await chooseFiles()));
   before.append(attach);
@@ -73,7 +92,7 @@ export function startMedia(session, { place, before, after, form, conversation, 
       if (recording) {
         const { file, seconds, wave } = recording;
         session.outbox.add(target, { type: "voice", data: { seconds, wave } }, { content: file, options: { name: file.name }, more: { seconds, wave } });
-        sent();
+        sent(null);
       }
     } catch (error) {
       toast(error instanceof ApiError ? error.message : words.messages_media_no_microphone);

@@ -23,7 +23,7 @@ import { ApiError } from "../api.js";
 /**
  * A file that must be uploaded before its message is sent. The browser can store it.
  *
- * @typedef {object} Unsent
+ * @typedef {object} UnsentFile
  * @property {Blob} content
  * @property {{ name?: string, kind?: string }} options
  * @property {Record<string, any>} more  see {@link dataOf}
@@ -31,8 +31,19 @@ import { ApiError } from "../api.js";
  */
 
 /**
+ * The files of an album. Those that are uploaded have become the content of the message.
+ *
+ * @typedef {object} UnsentAlbum
+ * @property {(UnsentFile | { data: Record<string, any> })[]} items
+ * @property {Record<string, any>} more  goes into the content of the message
+ */
+
+/** @typedef {UnsentFile | UnsentAlbum} Unsent */
+
+/**
  * @typedef {object} Upload
- * @property {(progress: (share: number) => void) => Promise<any>} start  resolves to the `data` of the message; called again for a retry
+ * @property {(progress: (share: number) => void, saved?: () => void) => Promise<any>} start  resolves to the `data` of the message; called
+ *   again for a retry. `saved` is called when a part of an album is uploaded, and need not be uploaded again
  * @property {() => void} cancel
  */
 
@@ -253,13 +264,24 @@ export function dataOf({ url, name, bytes, width, height, thumbnail }, more = {}
 }
 
 /**
- * What the outbox needs to upload a file before its message is sent.
+ * @param {Unsent} unsent
+ * @returns {number} bytes that are not uploaded yet
+ */
+export function sizeOf(unsent) {
+  if ("content" in unsent) return unsent.content.size;
+  return unsent.items.reduce((sum, each) => sum + ("content" in each ? each.content.size : 0), 0);
+}
+
+/**
+ * What the outbox needs to upload a file, or those of an album, before its message is sent.
  *
  * @param {Session} session
- * @param {Unsent} file
+ * @param {Unsent} unsent
  * @returns {Upload}
  */
-export function uploadOf(session, { content, options, more, poster }) {
+export function uploadOf(session, unsent) {
+  if ("items" in unsent) return albumOf(session, unsent);
+  const { content, options, more, poster } = unsent;
   const upload = new FileUpload(session, content, options);
   const picture = poster && new FileUpload(session, poster, { kind: "picture" });
   return {
@@ -271,6 +293,36 @@ export function uploadOf(session, { content, options, more, poster }) {
     cancel() {
       upload.cancel();
       picture?.cancel();
+    },
+  };
+}
+
+/**
+ * @param {Session} session
+ * @param {UnsentAlbum} album
+ * @returns {Upload}
+ */
+function albumOf(session, album) {
+  const size = sizeOf(album) || 1;
+  const parts = album.items.map((each) => ("content" in each ? { upload: uploadOf(session, each), size: each.content.size, share: 0 } : null));
+  return {
+    async start(progress, saved = () => {}) {
+      const results = await Promise.allSettled(parts.map(async (part, index) => {
+        const item = album.items[index];
+        if (!part || !("content" in item)) return;
+        const data = await part.upload.start((share) => {
+          part.share = share;
+          progress(parts.reduce((sum, each) => sum + (each ? each.share * each.size : 0), 0) / size);
+        });
+        album.items[index] = { data };
+        saved();
+      }));
+      const failed = results.find(({ status }) => status === "rejected");
+      if (failed?.status === "rejected") throw failed.reason; // the others are uploaded
+      return { items: album.items.map((each) => ("data" in each ? each.data : {})), ...album.more };
+    },
+    cancel() {
+      for (const part of parts) part?.upload.cancel();
     },
   };
 }

@@ -3,45 +3,64 @@
 
 import { fill, make } from "../../text.js";
 import { button, openDialog } from "../panel.js";
-import { fileView, icon, ownAddress, reserve } from "./file.js";
+import { fileIcon, fileView, icon, ownAddress, reserve, timeText } from "./file.js";
+import { pauseOthers } from "./video.js";
 
 /** @typedef {import("./file.js").MediaData} MediaData */
+/** A part of an album has its type. @typedef {MediaData & { type?: string }} Item */
 
 const SWIPE_PIXELS = 60;
 const MOST_ZOOM = 8;
 const STEP = 1.5;
+const GROW_MS = 200;
 
-/** What the pictures of the page show. @type {WeakMap<Element, MediaData>} */
+/** What the pictures of the page show. @type {WeakMap<Element, Item>} */
 const shown = new WeakMap();
 
 /**
- * A picture in the list. A click opens the viewer, with all pictures of the list.
+ * A picture in the list.
  *
  * @param {MediaData} data
  * @param {Record<string, string>} words
  * @returns {HTMLElement | null}
  */
 export function pictureView(data, words) {
+  const made = tile(data, words);
+  if (made && !made.classList.contains("file")) reserve(made, data);
+  return made;
+}
+
+/**
+ * A picture or video that fills its place. A click opens the viewer, with all pictures of the list.
+ *
+ * @param {Item} data
+ * @param {Record<string, string>} words
+ * @returns {HTMLElement | null}
+ */
+export function tile(data, words) {
+  const isVideo = data.type === "video";
+  const word = isVideo ? words.messages_video : words.messages_picture;
   const address = ownAddress(data.url);
-  if (!address && data.preview) {
-    const waiting = make("span", "media-waiting", data.preview);
-    reserve(waiting, data);
-    return waiting;
-  }
-  if (!address) return fileView(data, words.messages_picture);
-  const image = /** @type {HTMLImageElement} */ (make("img", ""));
-  image.alt = data.name ? `${words.messages_picture}, ${data.name}` : words.messages_picture;
-  image.decoding = "async";
+  if (!address && data.url === undefined) return make("span", "media-waiting", data.preview ?? fileIcon(String(data.name ?? "")));
+  if (!address) return fileView(data, word);
   const made = button("", "media-picture");
-  made.setAttribute("aria-label", `${words.messages_media_open}, ${data.name ?? ""}`);
-  made.append(image);
-  reserve(made, data);
-  image.addEventListener("error", () => made.replaceWith(fileView(data, words.messages_picture) ?? ""));
-  image.src = ownAddress(data.thumbnail) || address;
+  made.setAttribute("aria-label", `${isVideo ? words.messages_media_play : words.messages_media_open}, ${data.name ?? ""}`);
+  const small = ownAddress(data.thumbnail) || (isVideo ? "" : address);
+  if (small) {
+    const image = /** @type {HTMLImageElement} */ (make("img", ""));
+    image.alt = data.name ? `${word}, ${data.name}` : word;
+    image.decoding = "async";
+    image.addEventListener("error", () => (isVideo ? image.remove() : made.replaceWith(fileView(data, word) ?? "")));
+    image.src = small;
+    made.append(image);
+  }
+  if (isVideo) made.append(make("span", "tile-play", icon("play")), make("span", "tile-time", data.seconds ? timeText(data.seconds) : ""));
   shown.set(made, data);
   made.addEventListener("click", async () => {
     const list = [...(made.closest("[role=log], .media-list") ?? document).querySelectorAll(".media-picture")];
-    await openViewer(list.map((each) => shown.get(each) ?? {}), list.indexOf(made), words).closed;
+    const layer = openViewer(list.map((each) => shown.get(each) ?? {}), list.indexOf(made), words);
+    grow(made, layer.dialog);
+    await layer.closed;
     if (made.isConnected) return; // the row was drawn again meanwhile
     const again = [...document.querySelectorAll(".media-picture")].find((each) => shown.get(each)?.url === data.url);
     if (again instanceof HTMLElement) again.focus({ preventScroll: true });
@@ -50,9 +69,27 @@ export function pictureView(data, words) {
 }
 
 /**
+ * Lets the picture of a viewer grow from its place in the list.
+ *
+ * @param {HTMLElement} from
+ * @param {HTMLElement} viewer
+ */
+function grow(from, viewer) {
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  const image = viewer.querySelector("img");
+  const start = from.getBoundingClientRect();
+  const end = image?.getBoundingClientRect();
+  if (!image || !end?.width || !end.height) return; // its size is not known before it is loaded
+  const x = start.x + start.width / 2 - (end.x + end.width / 2);
+  const y = start.y + start.height / 2 - (end.y + end.height / 2);
+  const scale = Math.max(start.width / end.width, start.height / end.height);
+  image.animate({ transform: [`translate(${x}px, ${y}px) scale(${scale})`, "none"], borderRadius: ["1rem", "0"] }, { duration: GROW_MS, easing: "cubic-bezier(0.2, 0.8, 0.3, 1)" });
+}
+
+/**
  * Shows pictures on the whole screen. The focus returns when it is closed.
  *
- * @param {MediaData[]} pictures
+ * @param {Item[]} pictures
  * @param {number} index  of the first one to show
  * @param {Record<string, string>} words
  * @returns {import("../panel.js").Layer}
@@ -60,7 +97,11 @@ export function pictureView(data, words) {
 export function openViewer(pictures, index, words) {
   const image = /** @type {HTMLImageElement} */ (make("img", "viewer-image"));
   image.draggable = false;
-  const stage = make("div", "viewer-stage", image);
+  image.addEventListener("load", () => { image.style.background = ""; });
+  const video = /** @type {HTMLVideoElement} */ (make("video", "viewer-image"));
+  Object.assign(video, { controls: true, playsInline: true, hidden: true });
+  video.addEventListener("play", () => pauseOthers(video));
+  const stage = make("div", "viewer-stage", image, video);
   const count = make("span", "viewer-count");
   count.setAttribute("role", "status");
   const save = /** @type {HTMLAnchorElement} */ (make("a", "round", icon("download")));
@@ -93,6 +134,7 @@ export function openViewer(pictures, index, words) {
     acts[event.key]();
   });
   turn(0);
+  layer.closed.then(() => video.removeAttribute("src"));
   return layer;
 
   /** @param {number} step */
@@ -109,14 +151,28 @@ export function openViewer(pictures, index, words) {
       image.removeAttribute("width");
       image.removeAttribute("height");
     }
-    image.src = address;
+    const isVideo = picture.type === "video";
+    const small = ownAddress(picture.thumbnail);
+    image.hidden = isVideo;
+    video.hidden = !isVideo;
+    if (isVideo) {
+      image.removeAttribute("src");
+      video.poster = small;
+      video.setAttribute("aria-label", picture.name || words.messages_video);
+      video.src = address;
+      video.play().catch(() => {}); // the browser asks for a click
+    } else {
+      video.removeAttribute("src");
+      image.style.background = small ? `center / 100% 100% url("${small}")` : ""; // until the picture is there
+      image.src = address;
+    }
     save.href = address;
     save.download = picture.name || "";
     count.textContent = fill(words.messages_media_position, { number: index + 1, count: pictures.length });
     previous.hidden = index === 0;
     next.hidden = index === pictures.length - 1;
     if (!layer.dialog.contains(document.activeElement)) layer.dialog.focus();
-    for (const beside of [index + 1, index - 1]) if (pictures[beside]) new Image().src = ownAddress(pictures[beside].url);
+    for (const beside of [index + 1, index - 1]) if (pictures[beside] && pictures[beside].type !== "video") new Image().src = ownAddress(pictures[beside].url);
   }
 }
 
@@ -175,6 +231,7 @@ class Stage {
 
   /** @param {PointerEvent} event */
   #down(event) {
+    if (event.target instanceof HTMLVideoElement) return; // its controls
     this.stage.setPointerCapture(event.pointerId);
     if (!this.#pointers.size) {
       this.#swipe = { x: 0, y: 0 };

@@ -9,6 +9,7 @@ from imserver.config.settings import StorageSettings
 from imserver.features.accounts.rows import AccountStore, States
 from imserver.features.bots.rows import BotStore
 from imserver.storage.contract import Account, Device, Imported, Taken
+from imserver.storage.log.search import spellings
 from imserver.storage.store import Store
 from tests.storage.conftest import OpenStore
 
@@ -43,6 +44,46 @@ def test_an_account_is_found_by_phone_and_by_id_in_its_app_only(url: str, open_s
     assert accounts.by_id("gochat", one.id) == (one, "a hash")
     assert accounts.by_login("other", ("phone", "13800000001")) is None
     assert accounts.by_id("other", one.id) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("LOVE", ["Ada Lovelace"]),
+        ("ada", ["Ada Lovelace", "Grace"]),
+        ("伟", ["王小伟"]),
+        ("ÉCOLE", ["École"]),
+        ("%", ["100%_\\"]),
+        ("_\\", ["100%_\\"]),
+        ("a_a", []),
+        ("'; --", []),
+    ],
+)
+def test_accounts_are_found_by_a_part_of_their_names(
+    url: str, open_store: OpenStore, text: str, expected: list[str]
+) -> None:
+    accounts = account_store(open_store(url))
+    for nickname, name in (
+        ("Ada Lovelace", ""),
+        ("王小伟", ""),
+        ("École", ""),
+        ("100%_\\", ""),
+        ("Grace", "adalbert"),
+    ):
+        accounts.add(Account(0, "gochat", "", nickname, name=name), "a hash")
+    for one in (
+        Account(0, "gochat", "", f"Bot {text}", bot=True),
+        Account(0, "gochat", "", text, guest=True),
+    ):
+        accounts.add(one, "")
+    hidden = accounts.add(Account(0, "gochat", "", text), "")
+    accounts.change("gochat", hidden.id, {"findable": 0})
+    accounts.add(Account(0, "shop", "", text), "")
+    last = accounts.last_id()
+    found = accounts.named("gochat", spellings(text), 0, last, 10)
+    assert sorted(each.nickname for each in found) == expected
+    assert [each.id for each in found] == sorted((each.id for each in found), reverse=True)
+    assert accounts.named("gochat", spellings(text), last, last, 10) == []
 
 
 @pytest.mark.parametrize("other", ["Ann", "ann ", "änn", "ann\u0301"])

@@ -34,6 +34,10 @@ def message(body: str = "hi", type: str = "text", meta: bytes = b"") -> Message:
     return Message(9, 3, 1, "ann", type=type, body=body.encode(), time_ms=77, meta=meta)
 
 
+def album(*types: str) -> str:
+    return json.encode({"items": [{"type": type, "url": "/u"} for type in types]}).decode()
+
+
 def lines(
     entry: Message, about: Conversation = PAIR, language: str = "en", **more: object
 ) -> tuple[str, str]:
@@ -53,6 +57,14 @@ def lines(
         (message("{}", "picture"), PAIR, "en", {}, ("Ann", "Sent a picture")),
         (message("{}", "voice"), GROUP, "zh", {}, ("Tea", "Ann：发来一条语音")),
         (message("{}", "poll"), PAIR, "en", {}, ("Ann", "Sent a message")),
+        (message('{"caption":" The\\n hills "}', "picture"), PAIR, "en", {}, ("Ann", "The hills")),
+        (message('{"caption":5}', "picture"), PAIR, "en", {}, ("Ann", "Sent a picture")),
+        (message(album("picture", "picture"), "album"), PAIR, "en", {}, ("Ann", "Sent 2 pictures")),
+        (message(album("video"), "album"), PAIR, "zh", {}, ("Ann", "发来一段视频")),
+        (message(album("video", "x"), "album"), PAIR, "zh", {}, ("Ann", "发来 2 个文件")),
+        (message(album("x", "x"), "album"), PAIR, "en", {}, ("Ann", "Sent 2 files")),
+        (message(album(), "album"), PAIR, "en", {}, ("Ann", "Sent a message")),
+        (message(album(*["x" * 99] * 400), "album"), PAIR, "en", {}, ("Ann", "Sent a message")),
         (message(" "), PAIR, "zh", {}, ("Ann", "发来一条消息")),
         (message(), PAIR, "zh", {"author": Author("")}, ("新消息", "hi")),
         (message(), GROUP, "en", {"author": Author("")}, ("Tea", "hi")),

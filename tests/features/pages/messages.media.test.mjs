@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { it } from "node:test";
 
 import { ownAddress } from "./static/messages/media/file.js";
-import { limitOver } from "./static/messages/media/pick.js";
+import { limitOver } from "./static/messages/media/preview.js";
 
 it("loads files of this server only", () => {
   const server = "https://im.example";

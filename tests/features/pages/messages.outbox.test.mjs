@@ -244,6 +244,20 @@ it("a file that is not uploaded yet waits over a reload", async () => {
   assert.deepEqual([again.rows.get(item.id).data, again.rows.get(item.id).file], [{ url: "/a" }, undefined]);
 });
 
+it("an album keeps what is uploaded over a reload", async () => {
+  const { outbox, rows } = fakeOutbox();
+  let parts = [{ content: { size: 1 } }, { content: { size: 2 } }];
+  const unsent = /** @type {any} */ ({ get items() { return parts; }, start: (_, saved) => new Promise(() => {
+    parts = [{ data: { url: "/a" } }, parts[1]];
+    saved();
+  }), cancel() {} });
+  const item = outbox.add(bob, { type: "album", data: { items: [{ preview: "a canvas" }, {}], caption: "hills" } }, unsent);
+  await turn();
+  const row = rows.get(item.id);
+  assert.deepEqual([row.state, row.file.items[0]], ["uploading", { data: { url: "/a" } }]);
+  assert.deepEqual(row.data, { items: [{ preview: null }, {}], caption: "hills" });
+});
+
 it("files and texts keep their order over a reload", async () => {
   const saved = [4, 2, 3, 1].map((time) => ({ id: String(time), key: "@bob", text: String(time), time, state: "failed", ...(time % 2 && { file: file() }) }));
   const { outbox } = fakeOutbox({ saved });

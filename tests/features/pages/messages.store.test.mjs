@@ -19,6 +19,7 @@ function fakeStore() {
     isOnline: true,
     changed() {},
     people: { load: async () => {} },
+    inbox: { pinOf: ({ pin = 0 }) => pin, isArchived: ({ archived = false }) => archived, isMarked: ({ marked = false }) => marked, load: async () => {}, settle() {} },
     messenger: { history, receipts: async () => ({ receipts: [] }), receiptCounts: async () => ({ counts: [] }), read: async () => {}, received: async () => {} },
     database: {
       put: async (table, rows) => rows.forEach((row) => table === "entries" && saved.set(row.id, row)),
@@ -490,4 +491,16 @@ it("a group counts the readers of our messages until all have read them; one rea
   store.applyReceipt({ from: "bob", conversation: 1, read: 4 });
   await settle();
   assert.deepEqual(asked, [[1, 3], [1, 3]]);
+});
+
+it("pinned conversations come first, archived ones are apart, and their unread messages do not count", () => {
+  const { store } = fakeStore();
+  for (const id of [1, 2, 3, 4]) store.add(entry(10 + id, { conversation: id, from: `user ${id}` }));
+  const more = (id, changes) => Object.assign(store.conversations.get(id), changes);
+  more(1, { pin: 5 });
+  more(2, { pin: 7 });
+  more(3, { archived: true });
+  more(4, { unread: 0, marked: true });
+  const ids = (list) => list.map(({ id }) => id);
+  assert.deepEqual([ids(store.lists.listed), ids(store.lists.archived), store.unread], [[2, 1, 4], [3], 3]);
 });

@@ -18,7 +18,8 @@ ELEMENTS = {"append"}
 #: keys that a view names, or that are made from a code, a state, a unit or a kind of message
 GENERATED = re.compile(
     r"(refused|state|unit|said|status_means|cluster_means)_\w+|talk_(image|video|voice)|start_(room|channels)|start_\w+_hint"
-    r"|messages_((fault|login|refused|state|role|now)_\w+|sent|received|read|picture|video|voice|file|location)"
+    r"|messages_((fault|login|refused|state|role|now)_\w+|sent|received|read|picture|video|voice|file|location|album_\w+)"
+    r"|messages_(section|has|filter|date)_\w+|messages_search_(people|talks)"
     r"|channels_(fault|hint)_\w+|callback_(title|hint)_\w+"
 )
 
@@ -28,7 +29,8 @@ FOR_PROGRAMS = """
     already_online answer_too_large app_configured app_exists bad_request checksum_mismatch
     headers_too_large host_refused http_version id_reused method_not_allowed node_full not_accepted
     not_an_upgrade not_found not_implemented offset_mismatch origin_refused range_not_satisfiable
-    signature_invalid timeout too_many_apps too_many_streams too_many_targets tus_version unknown_app
+    signature_invalid timeout too_many_apps too_many_drafts too_many_pins too_many_streams too_many_targets
+    tus_version unknown_app
     unknown_connection unknown_encoding upload_locked uri_too_long version_required
 """
 
