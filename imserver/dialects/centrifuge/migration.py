@@ -21,6 +21,10 @@ from imserver.dialects.centrifuge.migration_options import (
 MIN_SECRET_BYTES: Final = 32
 MIN_KEY_CHARACTERS: Final = 20
 MAX_HISTORY: Final = 100_000
+_RESERVED: Final = ("user", "group")
+"""Namespaces with a meaning of their own."""
+_OF_OTHERS: Final = ("subscribe", "publish", "anonymous")
+"""Options without a meaning for the channel of a user."""
 
 
 class Migration:
@@ -47,7 +51,8 @@ class Migration:
         if limit := take("client.connection_limit", int, 0):
             settings.setdefault("limits", {})["max_connections"] = limit
         self._app["known_channels_only"] = True
-        self._app["channels"] = self._channels()
+        self._app["channels"] = rows = self._channels()
+        self._own_channel(rows)
         self._proxies()
         if self._back_ends:
             self._app["webhook"] = {"secret": f"replace-me: {MAKE_SECRET}"}
@@ -150,12 +155,6 @@ class Migration:
                 self._note(option, "an app with keys lets nobody in without a token; use a connect back end")
             else:
                 self._app["open"] = True
-        personal = "client.subscribe_to_user_personal_channel"
-        take(f"{personal}.enabled", bool, False)
-        if take(f"{personal}.personal_channel_namespace", str, ""):
-            self._note(f"{personal}.personal_channel_namespace", "the channel of a user is #<user>")
-        if take(f"{personal}.single_connection", bool, False):
-            self._note(f"{personal}.single_connection", "see login_policy of the app")
 
     def _tokens(self, where: str) -> list[Document]:
         take, rows = self._options.take, list[Document]()
@@ -191,8 +190,29 @@ class Migration:
         rows = {"": self._row(WITHOUT_NAMESPACE, Options(plain))}
         for row in rows_of(self._options.take("channel.namespaces", list, []), "channel.namespaces"):
             name = str(row.pop("name"))
-            rows[name] = self._row(f"namespace {name}", Options(row))
+            if name in _RESERVED:
+                self._note(
+                    f"namespace {name}", f"{name}:<id> is the channel of a {name}; rename the namespace"
+                )
+            else:
+                rows[name] = self._row(f"namespace {name}", Options(row))
         return rows
+
+    def _own_channel(self, rows: Document) -> None:
+        """Channels of users have the options of their namespace, but not its name."""
+        take, where = self._options.take, "client.subscribe_to_user_personal_channel"
+        enabled = take(f"{where}.enabled", bool, False)
+        namespace = take(f"{where}.personal_channel_namespace", str, "")
+        self._app["subscribe_to_own_channel"] = enabled
+        if take(f"{where}.single_connection", bool, False):
+            self._note(f"{where}.single_connection", "see login_policy of the app")
+        if not enabled:
+            return
+        if namespace:
+            self._note(f"{where}.personal_channel_namespace", "the channel of a user is #<user>")
+        row = {name: value for name, value in rows.get(namespace, {}).items() if name not in _OF_OTHERS}
+        if row:
+            rows["user"] = row
 
     def _row(self, where: str, options: Options) -> Document:
         """The row of a namespace. What Centrifugo does not allow is closed."""

@@ -115,6 +115,7 @@ EXPECTED = {
             "jwt": [{"algorithm": "HS256", "key": SECRET}],
             "origins": ["https://shop.example.org"],
             "known_channels_only": True,
+            "subscribe_to_own_channel": False,
             "channels": {
                 "": {"subscribe": "token"},
                 "chat": {
@@ -326,6 +327,24 @@ def test_keys_of_tokens(token: dict[str, str], rows: list[dict[str, str]] | None
     migration = Migration({"client": {"token": token}}, "shop", with_secrets=True)
     assert migration.settings["apps"]["shop"].get("jwt") == rows
     assert any(noted in note for note in migration.notes) is bool(noted)
+
+
+@pytest.mark.parametrize("namespace", ["", "own"])
+def test_channels_of_users_have_the_options_of_their_namespace(namespace: str) -> None:
+    personal = {"user_subscribe_to_personal": True, "user_personal_channel_namespace": namespace}
+    options = {**HISTORY, "force_recovery": True, "allow_subscribe_for_client": True}
+    rows = {} if namespace else options
+    migration = Migration({**personal, **rows, "namespaces": [{"name": "own", **options}]}, "shop")
+    app = migration.settings["apps"]["shop"]
+    assert app["subscribe_to_own_channel"] is True
+    assert app["channels"]["user"] == {**CLOSED, "recovery": True}
+    assert any("personal_channel_namespace" in note for note in migration.notes) is bool(namespace)
+
+
+def test_a_namespace_of_users_is_not_carried_over() -> None:
+    migration = Migration({"namespaces": [{"name": "user", "presence": True}]}, "shop")
+    assert migration.settings["apps"]["shop"]["channels"] == {"": {"subscribe": "token"}}
+    assert migration.notes == ["namespace user: user:<id> is the channel of a user; rename the namespace"]
 
 
 def test_an_app_with_keys_is_not_opened() -> None:

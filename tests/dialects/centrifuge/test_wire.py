@@ -127,7 +127,7 @@ PUSHES = {
 def payload_of(event: Event | Message, dialect: CentrifugeDialect, user: str = "ann") -> bytes | None:
     """What a user receives of an event."""
     payload = dialect.encode_message(event) if isinstance(event, Message) else dialect.encode_event(event)
-    return payload if payload is None or isinstance(payload, bytes) else payload(user)
+    return payload if payload is None or isinstance(payload, bytes) else payload(user, None)
 
 
 def only(requests: Sequence[bytes]) -> bytes:
