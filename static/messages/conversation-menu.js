@@ -16,7 +16,7 @@ import { button, toast } from "./panel.js";
  * @param {Conversation} conversation
  * @returns {Action[]} in the order of the menu
  */
-function actionsOf(session, conversation) {
+export function actionsOf(session, conversation) {
   const { inbox, words, wishes } = session;
   const { id } = conversation;
   /** @type {Action[]} */
