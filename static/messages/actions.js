@@ -5,6 +5,7 @@ import { element, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { attempt, withModule } from "./form.js";
 import { button, confirm, openDialog, toast } from "./panel.js";
+import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */

@@ -1,7 +1,7 @@
 // @ts-check
 /** HTTP requests to `/api/v1`, and the reasons of failures in the language of the page. */
 
-import { Closed, CommandRefused, ImError, NotConnected, RequestRefused } from "../../sdk/imserver.js";
+import { Closed, CommandRefused, ImError, NotConnected, RequestRefused } from "../../sdk/errors.js";
 import { fill } from "../text.js";
 
 const TIMEOUT_MS = 15_000;

@@ -4,27 +4,29 @@
 import { ConnectionView, OFFLINE_PROBE_MS } from "../connection-view.js";
 import { element, fill, make, pageData } from "../text.js";
 import { ApiError } from "./api.js";
+import { SavedLogin } from "./connection.js";
 import { ConversationList } from "./conversation-list.js";
-import { ConversationView } from "./conversation.js";
 import { withModule } from "./form.js";
 import { startWorker } from "./installable.js";
-import { followInvitation, invitationCode } from "./invitations.js";
-import { LoginView } from "./login.js";
 import { closeLayers, navigate, startPanels, toast } from "./panel.js";
-import { SavedLogin, Session } from "./session.js";
+import { Session } from "./session.js";
 
 /** @typedef {import("./session.js").Login} Login */
-/** @typedef {import("./session.js").Page} Page */
+/** @typedef {import("./session.js").Page & { workerUrl: string }} Page */
 /** @typedef {import("./session.js").Target} Target */
 /** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {import("./conversation.js").ConversationView} ConversationView */
+/** @typedef {import("./login.js").LoginView} LoginView */
 
 const RETRY_LIST_MS = 3_000;
 const COUNT_AFTER_MS = 4_000;
+/** Within this time, what may be needed next begins to load, also while the page is busy. */
+const IDLE_MS = 2_000;
 /** Close code of a user who is banned for a time; the server does not say for how long. */
 const BANNED = 4503;
 const RETRY_BANNED_MS = 20_000;
 
-/** Owns the session and its views; there is one at a time. */
+/** Owns the session and its views; there is one at a time. The list of conversations, or the login, comes first; all else is loaded afterwards, or when it is needed. */
 class App {
   /** @type {Session | null} */
   #session = null;
@@ -32,8 +34,13 @@ class App {
   #list = null;
   /** @type {ConversationView | null} */
   #conversation = null;
+  /** Loads it. @type {Promise<void> | null} */
+  #loading = null;
   /** Once it is needed. @type {import("./search.js").Search | null} */
   #search = null;
+  /** @type {LoginView | null} */
+  #login = null;
+  #hasWorker = false;
   /** What notifies the user, once it is needed. @type {Promise<import("./notices.js").Notices | null> | null} */
   #notices = null;
   #scheduled = false;
@@ -43,23 +50,19 @@ class App {
   /** @param {Page} page */
   constructor(page) {
     this.page = page;
+    /** @type {Record<string, string>} */
     this.words = page.text;
     this.saved = new SavedLogin(page.app);
     const [, came, code] = /^#(oauth|reset|owner)=(.+)$/.exec(location.hash) ?? [];
     if (came) history.replaceState(null, "", location.pathname + location.search); // a code is not for the history
     startPanels(page.text);
     this.connection = new ConnectionView({ ...page.text, refused_4503: page.text.messages_fault_banned }, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload() });
-    this.login = new LoginView(page, this.saved, (login) => {
-      this.saved.set(login);
-      if (this.#session) return location.reload(); // another tab has logged in meanwhile
-      this.#start(login);
-    });
     this.#listen();
     const login = came === "owner" ? null : this.saved.get();
     if (login) this.#start(login);
     else this.#showLogin("");
-    if (came === "oauth") this.login.finish(code, login !== null);
-    else if (came === "owner") this.login.showOwner(code);
+    if (came === "oauth") this.#withLogin((view) => view.finish(code, login !== null));
+    else if (came === "owner") this.#withLogin((view) => view.showOwner(code));
     else if (came) withModule(import("./log-in-with.js"), page.text, ({ openReset }) => openReset(page, code));
   }
 
@@ -70,12 +73,6 @@ class App {
     const session = new Session(this.page, login);
     this.#session = session;
     this.#list = new ConversationList(session);
-    this.#conversation = new ConversationView(session, {
-      info: (conversation) => this.#showInfo(conversation),
-      person: (user) => withModule(import("./contacts.js"), session.words, ({ openCard }) => openCard(session, user)),
-      notices: ({ id }) => withModule(import("./notice-settings.js"), session.words, ({ openNotices }) => openNotices(session, id)),
-      sent: () => this.#notify((notices) => notices.sent()),
-    });
     session.on("state", (change) => {
       this.connection.show(change);
       if (change.code === BANNED) setTimeout(() => session === this.#session && session.messenger.connect().catch(() => {}), RETRY_BANNED_MS);
@@ -100,6 +97,45 @@ class App {
     session.start().then(() => this.#route()); // the browser may have stored the conversation of the address
   }
 
+  /** Loads the view of the open conversation. */
+  async #loadView() {
+    const session = /** @type {Session} */ (this.#session);
+    this.#loading ??= withModule(import("./conversation.js"), session.words, ({ ConversationView }) => {
+      if (session !== this.#session) return;
+      this.#conversation = new ConversationView(session, {
+        info: (conversation) => this.#showInfo(conversation),
+        person: (user) => withModule(import("./contacts.js"), session.words, ({ openCard }) => openCard(session, user)),
+        notices: ({ id }) => withModule(import("./notice-settings.js"), session.words, ({ openNotices }) => openNotices(session, id)),
+        sent: () => this.#notify((notices) => notices.sent()),
+      });
+      this.#conversation.show(null);
+    });
+    await this.#loading;
+    if (!this.#conversation) this.#loading = null; // the next one tries again
+  }
+
+  /** The first view is shown: the time has come for what the user may open next. */
+  #prepare() {
+    whenIdle(async () => {
+      if (this.#session) await this.#loadView();
+      if (this.#hasWorker) return;
+      this.#hasWorker = true;
+      startWorker(this.page.workerUrl, () => toast(this.words.messages_new_version, { label: this.words.messages_reload, act: () => location.reload() }));
+    });
+  }
+
+  /** @param {(view: LoginView) => void} use */
+  #withLogin(use) {
+    return withModule(import("./login.js"), this.words, ({ LoginView }) => {
+      this.#login ??= new LoginView(this.page, this.saved, (login) => {
+        this.saved.set(login);
+        if (this.#session) return location.reload(); // another tab has logged in meanwhile
+        this.#start(login);
+      });
+      use(this.#login);
+    });
+  }
+
   /** @param {string} reason */
   #stop(reason) {
     if (this.saved.get()?.token === this.#session?.token) reason ? this.saved.retire() : this.saved.set(null); // another tab may have logged in meanwhile
@@ -107,16 +143,17 @@ class App {
     this.#conversation?.stop();
     this.#search?.stop();
     this.#notices?.then((notices) => notices?.stop());
-    this.#session = this.#notices = this.#list = this.#conversation = this.#search = null;
+    this.#session = this.#notices = this.#list = this.#conversation = this.#loading = this.#search = null;
     this.#askBeforeLeaving();
     navigate("", true);
     this.#showLogin(reason);
   }
 
   /** @param {string} reason */
-  #showLogin(reason) {
+  async #showLogin(reason) {
     showView("login");
-    this.login.show(reason);
+    await this.#withLogin((view) => view.show(reason));
+    this.#prepare();
   }
 
   async #loadList() {
@@ -192,7 +229,7 @@ class App {
     const known = "user" in target ? session.store.withUser(target.user) : session.store.conversations.get(target.conversation);
     const id = known?.id ?? ("conversation" in target ? target.conversation : 0);
     if (known && session.inbox.isMarked(known)) session.inbox.change(known, { marked: 0 }).catch(() => {}); // it stays marked
-    const isOpen = this.#conversation?.open !== null;
+    const isOpen = Boolean(this.#conversation?.open);
     await navigate(id ? `#c/${id}` : `#u/${encodeURIComponent(known?.peer ?? "")}`, isOpen && matchMedia("(width >= 720px)").matches);
     await this.#route("message" in target ? target.message : 0);
   }
@@ -206,10 +243,10 @@ class App {
   async #route(message = 0) {
     const { store } = this.#session ?? {};
     if (!store) return;
-    const invitation = invitationCode(location.hash);
-    if (invitation && store.isLoaded) {
+    if (location.hash.startsWith("#invite=") && store.isLoaded) {
+      const { hash } = location;
       await navigate("", true);
-      if (this.#session) followInvitation(this.#session, invitation);
+      withModule(import("./invitations.js"), this.words, ({ followInvitation, invitationCode }) => this.#session && followInvitation(this.#session, invitationCode(hash)));
     }
     const [, kind, name, about = ""] = /^#([cu])\/([^/]+)(?:\/(\d+))?$/.exec(location.hash) ?? []; // notifications name a message
     const user = kind === "u" ? decoded(name) : "";
@@ -226,12 +263,15 @@ class App {
       if (location.hash !== hash) return this.#route(); // browsers ignore too many changes of the address: then the list is shown
     }
     if (conversation && about && store.isLoaded) history.replaceState(history.state, "", `#c/${conversation.id}`);
-    this.#routed = location.hash;
+    const routed = (this.#routed = location.hash);
     showView(conversation ? "conversation" : "list");
     if (conversation) document.body.toggleAttribute("data-searching", Boolean(history.state?.searching));
     if (conversation?.peer && this.#session?.isOnline) this.#session.people.refresh([conversation.peer]);
+    if (conversation) await this.#loadView();
+    if (routed !== this.#routed) return; // the user has gone on meanwhile
     await this.#conversation?.show(conversation, message || Number(about));
     this.#schedule();
+    if (store.isLoaded || store.conversations.size) this.#prepare();
   }
 
   /**
@@ -411,8 +451,12 @@ function showView(view) {
   element("inbox", HTMLElement).hidden = view === "login";
 }
 
-/** @type {Page & { workerUrl: string }} */
+/** @param {() => void} act */
+function whenIdle(act) {
+  if ("requestIdleCallback" in window) requestIdleCallback(act, { timeout: IDLE_MS });
+  else setTimeout(act, 0); // Safari
+}
+
+/** @type {Page} */
 const page = pageData();
 new App(page);
-const { text: words } = page;
-startWorker(page.workerUrl, () => toast(words.messages_new_version, { label: words.messages_reload, act: () => location.reload() }));

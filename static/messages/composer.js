@@ -5,9 +5,9 @@ import { element, fill, make } from "../text.js";
 import { rowsOf } from "./api.js";
 import { ALL_NAMES, mentionable } from "./entries.js";
 import { withModule } from "./form.js";
-import { summaryOf } from "./message-view.js";
 import { toast } from "./panel.js";
 import { keyOf } from "./store.js";
+import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
@@ -180,7 +180,7 @@ export class Composer {
 
   /** The draft was sent, with files. */
   takeDraft() {
-    if (!this.#editing) this.#clear();
+    if (!this.#editing) this.#clear(matchMedia("(hover: hover)").matches); // on a phone this would open the keyboard
   }
 
   /** Whether a reply or an edit was begun; then it is given up. */
@@ -254,7 +254,7 @@ export class Composer {
     this.events.sent();
   }
 
-  #clear() {
+  #clear(focuses = true) {
     this.#field.value = "";
     this.#editing = this.#replied = null;
     this.#replyTo = 0;
@@ -263,7 +263,7 @@ export class Composer {
     this.#toggleEmoji(false);
     this.#drawBar();
     this.#changed();
-    this.focus();
+    if (focuses) this.focus();
   }
 
   #sendTyping() {

@@ -7,8 +7,8 @@ import { withModule } from "./form.js";
 import { showUnread } from "./installable.js";
 import { onLongPress } from "./long-press.js";
 import { icon } from "./media/file.js";
-import { noticeText, summaryOf } from "./message-view.js";
 import { keyOf } from "./store.js";
+import { noticeText, summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */

@@ -9,8 +9,9 @@ import { isRevision, revised } from "./entries.js";
 import { withModule } from "./form.js";
 import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
-import { MessageView, animate, noticeText, summaryOf } from "./message-view.js";
+import { MessageView, animate } from "./message-view.js";
 import { toast } from "./panel.js";
+import { noticeText, summaryOf } from "./summary.js";
 import { Timeline } from "./timeline.js";
 
 /** @typedef {import("./session.js").Session} Session */

@@ -9,9 +9,9 @@ import { loadRules } from "./account-fields.js";
 import { reasonOf } from "./api.js";
 import { shortTimes } from "./conversation-list.js";
 import { loadStyle } from "./form.js";
-import { summaryOf } from "./message-view.js";
 import { button } from "./panel.js";
 import { dateText, isFiltered, parse, withFilter, withoutContent } from "./search-query.js";
+import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
@@ -45,7 +45,7 @@ const EMPTY_PAGES = 5;
 const WORDS_LENGTH = 80;
 /** @type {Content[]} */
 const CONTENTS = ["picture", "video", "voice", "file", "link"];
-const MEDIA = ["picture", "video", "voice", "file"];
+const MEDIA = ["picture", "video", "voice", "file", "album"];
 const DAY_MS = 86_400_000;
 /** Days before today → the word for them. */
 const AGO = /** @type {const} */ ([[0, "today"], [7, "week"], [30, "month"], [365, "year"]]);
@@ -323,7 +323,7 @@ export class Finder {
       filter.conversation = place;
     }
     const types = query.has.filter((content) => content !== "link");
-    if (types.length) filter.types = types;
+    if (types.length) filter.types = types.some((type) => type !== "voice") ? [...types, "album"] : types; // an album has all kinds but voices
     if (query.has.includes("link")) filter.link = true;
     if (query.since) filter.since = query.since;
     if (query.until) filter.until = query.until;

@@ -3,9 +3,9 @@
 
 import { fill, make } from "../text.js";
 import { loadStyle, redraw } from "./form.js";
-import { summaryOf } from "./message-view.js";
 import { button, openDialog, toast } from "./panel.js";
 import { keyOf } from "./store.js";
+import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */

@@ -5,11 +5,10 @@ import { element, make } from "../text.js";
 import { IDENTIFIERS, NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./account-fields.js";
 import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, noteLine, show, withModule } from "./form.js";
-import { invitationCode, invitationText, showInvitation } from "./invitations.js";
 
 /** @typedef {import("./session.js").Login} Login */
 /** @typedef {import("./session.js").Page} Page */
-/** @typedef {import("./session.js").SavedLogin} SavedLogin */
+/** @typedef {import("./connection.js").SavedLogin} SavedLogin */
 /** @typedef {import("./account-fields.js").Rules} Rules */
 
 const LEAST_PASSWORD = 8;
@@ -65,6 +64,8 @@ export class LoginView {
 
   /** What the app wants; without an answer all is offered, and the server decides. */
   async #load() {
+    const view = element("login", HTMLElement);
+    view.setAttribute("aria-busy", "true");
     try {
       const rules = await loadRules(this.app);
       if (JSON.stringify(rules) === JSON.stringify(this.#rules)) return;
@@ -72,12 +73,17 @@ export class LoginView {
       this.#draw();
     } catch {
       // the next request says what is wrong
+    } finally {
+      view.removeAttribute("aria-busy");
     }
   }
 
   async #showInvitation() {
+    if (!location.hash.startsWith("#invite=")) return show(this.#invited, "");
+    const module = await import("./invitations.js").catch(() => null);
+    if (!module) return;
+    const { invitationCode, invitationText, showInvitation } = module;
     const code = invitationCode(location.hash);
-    if (!code) return show(this.#invited, "");
     try {
       const preview = await showInvitation(this.app, code);
       show(this.#invited, invitationText(preview, this.words));

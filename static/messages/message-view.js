@@ -3,22 +3,15 @@
 
 import { cut, fill, make } from "../text.js";
 import { ALL_NAMES, mentions } from "./entries.js";
-import { formatted, unformatted } from "./format.js";
+import { formatted } from "./format.js";
 import { icon } from "./media/file.js";
 import { button } from "./panel.js";
+import { contentOf, noticeText, summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./entries.js").Entry} Entry */
 /** @typedef {import("./outbox.js").Pending} Pending */
 /** @typedef {import("./store.js").Streamed} Streamed */
-
-/**
- * The content of one type of message.
- *
- * @typedef {object} View
- * @property {(entry: Entry, session: Session) => HTMLElement | null} draw  the content of the bubble; null: show {@link summaryOf}
- * @property {(entry: Entry, words: Record<string, string>) => string} [summary]  one line, for lists and quotes
- */
 
 /**
  * What the user does with a message.
@@ -63,81 +56,6 @@ const LANGUAGE_CHARACTERS = 500;
 /** The longest movement of the style sheet. */
 const MOVES_MS = 320;
 const TICKS = { "": "", sent: "✓", received: "✓✓", read: "✓✓" };
-
-/** @type {Map<string, View>} */
-const views = new Map();
-
-/**
- * Says how messages of a type are shown. A later call for the same type replaces the earlier one.
- *
- * @param {string} type
- * @param {View} view
- */
-export function registerView(type, view) {
-  views.set(type, view);
-}
-
-/**
- * @param {Entry} entry
- * @param {Session} session
- * @returns {HTMLElement | null | undefined} what the view of its type draws; undefined: the type has no view
- */
-export function contentOf(entry, session) {
-  return views.get(entry.type ?? "text")?.draw(entry, session);
-}
-
-/**
- * @param {Entry} entry
- * @param {Record<string, string>} words
- * @param {number} [most]  characters
- * @returns {string} a message in one line
- */
-export function summaryOf(entry, words, most = 200) {
-  const view = views.get(entry.type ?? "text");
-  const plain = entry.text === undefined ? undefined : unformatted(cut(entry.text, 5 * most));
-  const text = view?.summary?.(entry, words) ?? plain ?? words[`messages_${entry.type}`] ?? words.messages_custom;
-  return cut(text.replace(/\s+/g, " "), most);
-}
-
-/** What a change of a group may be of, besides its name, picture and description. */
-const CHANGES = ["open", "history", "invite", "rename", "pin", "bots"];
-
-/**
- * @param {Entry} entry  a recall, or a change of a group
- * @param {Session} session
- * @returns {string}
- */
-export function noticeText(entry, { words, people, user, language }) {
-  const { kind, from, meta = {} } = entry;
-  const say = (/** @type {string} */ template, /** @type {Record<string, string>} */ values) => {
-    const own = language.startsWith("zh") ? Object.keys(values).filter((key) => values[key] === words.messages_you) : []; // names have spaces around them, 你 has none
-    return fill(own.reduce((text, key) => text.replace(new RegExp(` ?\\{${key}\\} ?`), `{${key}}`), template), values);
-  };
-  const nameOf = (/** @type {string} */ each) => (each === user ? words.messages_you : people.nameOf(each));
-  const by = from ? nameOf(from) : words.messages_server;
-  const others = (meta.users ?? []).filter((/** @type {string} */ each) => each !== from);
-  const inside = (/** @type {string} */ each) => (each === user ? words.messages_you_inside : people.nameOf(each));
-  const names = others.map(inside).join(words.messages_and);
-  if (kind === "recall") return say(words.messages_recalled, { name: by });
-  if (kind === "pin") return say(words.messages_pinned, { name: by });
-  if (kind === "join" && meta.invited_by) return say(words.messages_joined_by_link, { names: by });
-  if (kind === "join") return others.length && from ? say(words.messages_added, { name: by, names }) : say(words.messages_joined, { names: others.length ? others.map(nameOf).join(words.messages_and) : by });
-  if (kind === "leave") return others.length ? say(words.messages_removed, { name: by, names }) : say(words.messages_left, { name: by });
-  if (meta.change === "create") return say(words.messages_created, { name: by, group: meta.name ?? "" });
-  if (meta.change === "rename") return say(words.messages_renamed, { name: by, group: meta.name ?? "" });
-  if (meta.change === "avatar") return say(meta.avatar ? words.messages_avatar_changed : words.messages_avatar_gone, { name: by });
-  if (meta.change === "description") return say(meta.description ? words.messages_described : words.messages_description_gone, { name: by });
-  if (meta.change === "open" || meta.change === "options") {
-    const texts = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${meta[option]}`] ?? "", { name: by }));
-    if (texts.some(Boolean)) return texts.filter(Boolean).join(" · ");
-  }
-  if (meta.change === "mute") return say(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name: by, names });
-  if (meta.change === "member" && meta.users?.length) {
-    const [who] = meta.users;
-    return say(words[`messages_role_${meta.role}${who === user ? "_you" : ""}`] ?? words.messages_group_changed, { name: by, names: nameOf(who) });
-  }
-  return say(words.messages_group_changed, { name: by });
-}
 
 /** Makes the rows of one session. */
 export class MessageView {
@@ -344,6 +262,7 @@ export class MessageView {
       bubble.append(content);
       bubble.classList.add("holds");
       if (bubble.childElementCount === 1 && content.matches(BARE)) bubble.classList.add("bare");
+      bubble.addEventListener("error", () => bubble.classList.toggle("bare", content.matches(".album")), true); // a link takes the place of the picture
     } else if (entry.text === undefined) {
       bubble.append(make("span", "text unknown", summaryOf(entry, words)));
     } else {
@@ -510,7 +429,7 @@ function directed(made, language = null) {
  * @param {string} page  language of the page
  * @returns {string | null} null: that of the page; empty: not known
  */
-function languageOf(text, page) {
+export function languageOf(text, page) {
   const start = text.slice(0, LANGUAGE_CHARACTERS);
   const isChinese = page.startsWith("zh");
   if (/[\u3040-\u30ff]/.test(start)) return "ja";

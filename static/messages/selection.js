@@ -5,8 +5,8 @@ import { fill, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { loadStyle, switchBox } from "./form.js";
 import { openForward } from "./forward.js";
-import { summaryOf } from "./message-view.js";
 import { button, openDialog, toast } from "./panel.js";
+import { summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */

@@ -9,7 +9,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import LINE, Account
+from tests.browser.messenger import LINE, Account, login_form
 from tests.conftest import StartServer
 from tests.integration.gochat import fresh_phone
 from tests.integration.receiver import Receiver, rejecting, replacing
@@ -86,7 +86,7 @@ def send(page: Page, text: str) -> None:
 def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) -> None:
     bob = Account(server, "Bob")
     first = open_page(pair[0], server)
-    first.click("#login-switch")
+    login_form(first).click("#login-switch")
     first.find("#identifier").send_keys(fresh_phone())
     first.find("#password").send_keys(PASSWORD)
     first.find("#nickname").send_keys("Ann")
@@ -770,8 +770,7 @@ def test_a_failed_login_shows_the_reason(
     pair: Pair, server: Server, phone: str, password: str, shown: str
 ) -> None:
     pair.expects("Failed to load resource")
-    page = open_page(pair[0], server)
-    eventually(lambda: page.shown("#identifier"), what="the login form")
+    page = login_form(open_page(pair[0], server))
     page.find("#identifier").send_keys(phone)
     page.find("#password").send_keys(password)
     page.click("#login-submit")

@@ -9,7 +9,7 @@ from imserver.features.pages.text import TEXT
 from imserver_client import Api, RequestRefused
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import APP, Account, Chat
+from tests.browser.messenger import APP, Account, Chat, login_form
 from tests.browser.test_messages import server as server
 from tests.support import Server, eventually
 from tests.users import PASSWORD
@@ -120,7 +120,7 @@ def test_a_refused_registration_marks_the_field(pair: Pair, server: Server, name
         taken = {"name": "taken.name", "password": PASSWORD, "nickname": "Ann"}
         api.call("POST", "accounts/register", taken)
     address = f"{server.http_url}/home/messages?lang=en"
-    page = pair[0].open(address, forget=True, size=PHONE)
+    page = login_form(pair[0].open(address, forget=True, size=PHONE))
     page.click("#login-switch")
     for field, text in (("#nickname", "Ann"), ("#identifier", name), ("#password", PASSWORD)):
         page.find(field).send_keys(text)

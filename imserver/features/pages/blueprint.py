@@ -405,11 +405,15 @@ class _Chat:
             "workerUrl": url_for("pages.worker"),
             "notifications": "notifications" in self._features,
         }
-        modules = [address.partition("/")[::2] for address in installable.modules()]
         # Videos are measured before they are sent, from addresses of the browser.
         media = "'self' blob:"
         base = f"{installable.RELEASES}{installable.release()}"
-        shown = {"modules": modules, "styles": installable.styles(), "release": base}
+        shown = {
+            "modules": installable.first_modules(),
+            "next_modules": installable.next_modules(),
+            "styles": installable.styles(),
+            "release": base,
+        }
         answer = self._render("messages.html", language, text, data, media, **shown)
         answer.headers["Content-Security-Policy"] += "; manifest-src 'self'; worker-src 'self'"
         return answer

@@ -25,8 +25,12 @@ from imserver.features.pages.visitors import language_of_visitor
 
 RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""
-ENTRY: Final = "static/messages/app.js"
-"""The module that the page starts with."""
+_START: Final = "static/messages/start.js"
+"""The module that connects while the others are loading."""
+_FIRST: Final = ("static/messages/app.js", "static/messages/login.js")
+"""What the first view is made of: the list of conversations, or the login."""
+_NEXT: Final = ("static/messages/conversation.js",)
+"""What is imported as soon as the first view is shown."""
 LOOK: Final = "static/messages/look.js"
 """The script that runs before the page is drawn."""
 _IMPORT: Final = re.compile(r'^(?:import|export|\}).*"(\.{1,2}/[^"]+)"', re.MULTILINE)
@@ -50,13 +54,30 @@ def _source(address: str) -> Path:
 
 
 @cache
-def modules(later: bool = False) -> tuple[str, ...]:
-    """The modules of the page, as ``static/…`` and ``sdk/…``: the entry and what it imports.
+def modules() -> tuple[str, ...]:
+    """All modules of the page, as ``static/…`` and ``sdk/…``."""
+    return _imported((_START, *_FIRST), later=True)
 
-    ``later``: also those that it imports when they are needed.
+
+@cache
+def first_modules() -> tuple[str, ...]:
+    """Those that the first view needs, in the order in which they are needed.
+
+    The page names them, so that browsers load all of them at once.
     """
+    return tuple(dict.fromkeys((*_imported((_START,)), *_imported(_FIRST))))
+
+
+@cache
+def next_modules() -> tuple[str, ...]:
+    """Those that the page needs as soon as the first view is shown. They are loaded after the first ones."""
+    return tuple(sorted({*_imported(_NEXT)}.difference(first_modules())))
+
+
+def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
+    """Modules and what they import; ``later``: also what they import when it is needed."""
     found: dict[str, None] = {}
-    waiting = [ENTRY]
+    waiting = [*entries]
     while waiting:
         address = waiting.pop()
         if address in found:
@@ -94,7 +115,7 @@ def files() -> tuple[str, ...]:
     pictures = ["favicon.svg", *(f"icons/{name}" for name in (*(name for name, *_ in _ICONS), *unread))]
     sheets = [address for address in _later() if address.endswith(".css")]
     return (
-        *modules(later=True),
+        *modules(),
         LOOK,
         *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))),
         *sheets,

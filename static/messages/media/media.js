@@ -4,8 +4,8 @@
 import { cut } from "../../text.js";
 import { ApiError } from "../api.js";
 import { withModule } from "../form.js";
-import { registerView } from "../message-view.js";
 import { button, toast } from "../panel.js";
+import { registerView } from "../summary.js";
 import { albumSummary, albumView, captioned, captionOf, captionSummary } from "./album.js";
 import { fileView, icon, timeText } from "./file.js";
 import { chooseFiles, listenForFiles } from "./pick.js";

@@ -4,7 +4,7 @@ import { it } from "node:test";
 
 import { ALL_NAMES, mentionable, mentions } from "./static/messages/entries.js";
 import { parse, unformatted } from "./static/messages/format.js";
-import { noticeText } from "./static/messages/message-view.js";
+import { noticeText } from "./static/messages/summary.js";
 
 const shown = (text, names) => parse(text, names).map(({ kind, text: content }) => (kind === "text" ? content : `<${kind}>${content}`));
 

@@ -12,10 +12,11 @@ from imserver.features.pages import installable
 
 class Sizes(Struct, frozen=True):
     """Compressed bytes of the page: its own modules, the SDK's, and its styles. ``first``: of the modules,
-    the SDK's too, that it loads before anything is opened.
+    the SDK's too, that the first view needs, ``next`` of those that follow at once.
     """
 
     first: int
+    next: int
     script: int
     sdk: int
     style: int
@@ -24,8 +25,8 @@ class Sizes(Struct, frozen=True):
 def sizes() -> Sizes:
     """The sizes of all files, also of those that the page loads when they are needed."""
     folders = {"static": assets.STATIC, "sdk": assets.SDK}
-    total = {"first": 0, "script": 0, "sdk": 0, "style": 0}
-    first = set(installable.modules())
+    total = {"first": 0, "next": 0, "script": 0, "sdk": 0, "style": 0}
+    first, following = set(installable.first_modules()), set(installable.next_modules())
     for address in installable.files():
         folder, _, name = address.partition("/")
         kind = "sdk" if folder == "sdk" else {"js": "script", "css": "style"}.get(name.rpartition(".")[2], "")
@@ -33,4 +34,5 @@ def sizes() -> Sizes:
             size = len(gzip.compress((folders[folder] / name).read_bytes(), 9))
             total[kind] += size
             total["first"] += size if address in first else 0
+            total["next"] += size if address in following else 0
     return Sizes(**total)

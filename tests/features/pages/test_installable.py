@@ -154,39 +154,22 @@ def test_a_file_is_compressed_once_whatever_way_to_it_is_asked_for(client: Flask
     assert blueprint._compressed == known
 
 
-def test_the_page_loads_little_and_what_a_click_opens_later() -> None:
+def test_the_first_view_needs_few_modules() -> None:
     size = page_sizes.sizes()
-    assert 0 < size.first <= 136 * KB
-    assert size.script <= 180 * KB
+    assert 0 < size.first <= 96 * KB
+    assert size.next <= 72 * KB
     assert size.sdk <= 30 * KB
     assert size.style <= 24 * KB
-    later = {
-        "avatar-crop",
-        "bots",
-        "contacts",
-        "gallery",
-        "emoji-picker",
-        "finder",
-        "forward",
-        "group-info",
-        "log-in-with",
-        "media-list",
-        "media/preview",
-        "palette",
-        "profile",
-        "search",
-        "search-query",
-        "qr",
-        "readers",
-        "selection",
-        "settings",
-        "swipe",
-        "welcome",
-    }
-    notices = {"notice-settings", "notices", "sound"}
-    modules = {
-        "sdk/notifications.js",
-        "static/emoji.js",
-        *(f"static/messages/{name}.js" for name in later | notices),
-    }
-    assert modules == set(installable.modules(later=True)) - set(installable.modules())
+    assert len(installable.first_modules()) <= 31
+
+
+def test_the_page_names_each_module_that_it_will_need_soon_once(client: FlaskClient) -> None:
+    """So browsers load them at once, and not one after the other as they find the imports."""
+    page = client.get("/home/messages").text
+    named = re.findall(r'<link rel="modulepreload" href="/release/\w+/([^"]+)"( fetchpriority="low")?>', page)
+    assert [address for address, low in named if not low] == list(installable.first_modules())
+    assert [address for address, low in named if low] == list(installable.next_modules())
+    assert "static/messages/conversation.js" in installable.next_modules()
+    first, following = set(installable.first_modules()), set(installable.next_modules())
+    assert not first & following
+    assert first | following < set(installable.modules())
