@@ -318,8 +318,8 @@ class ChaosOptions:
     channels: bool = parameter(False, "Check channels with history, in place of stored messages.")
     resubscriptions: int = parameter(
         0,
-        "With --channels: no faults, only stored channels; subscribers subscribe again so often, within "
-        "--minutes, at other nodes than the one where back ends publish.",
+        "With --channels: no faults, only channels that recover; subscribers subscribe again so often, "
+        "within --minutes, at other nodes than the one where back ends publish.",
         least=0,
         most=10_000_000,
     )

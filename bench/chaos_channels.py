@@ -37,7 +37,9 @@ from bench.loop import BenchError, Json
 
 STORED = ("stored:1", "stored:2")
 """Their history is the message log. Their offsets have gaps."""
-CHANNELS = ("live:1", "live:2", "short:1", "cache-last", *STORED)
+RECOVERING = ("live:1", "live:2", *STORED)
+"""Their subscribers always recover, if nothing fails."""
+CHANNELS = ("short:1", "cache-last", *RECOVERING)
 """The histories of ``short:1`` and ``cache-last`` are so small that some of their subscribers must reload."""
 KEY = "the-key-of-this-run-alone"
 HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
@@ -349,8 +351,8 @@ class Publisher(threading.Thread):
 
 
 class ChannelClients(Clients):
-    """The subscribers and back ends of one run. ``hurried``: they use only stored channels, and subscribers
-    stay only a moment."""
+    """The subscribers and back ends of one run. ``hurried``: they use only channels that always recover, and
+    subscribers stay only a moment."""
 
     def __init__(
         self,
@@ -364,7 +366,7 @@ class ChannelClients(Clients):
     ) -> None:
         super().__init__(generator.loop, addresses)
         self.app = app
-        self.channels = STORED if hurried else CHANNELS
+        self.channels = RECOVERING if hurried else CHANNELS
         self.stay_seconds = HURRIED_STAY_SECONDS if hurried else STAY_SECONDS
         self.talking = False
         self.http_ports = http_ports

@@ -34,8 +34,9 @@ from imserver.clock import serve_others, until_beat
 from imserver.cluster.history import ChannelHistory, HistoryPage, Position, Retained
 from imserver.cluster.nodes import ToChannel
 from imserver.config.settings import ChannelSettings, TenantSettings
+from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import RESERVED, Hub, LocalChannel
+from imserver.hub.hub import RESERVED, USER_CHANNEL, Hub, LocalChannel
 from imserver.metrics import Metrics
 from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, ChannelPart, Event, Outcome
 from imserver.sessions.connection_ids import ConnectionTable
@@ -64,7 +65,8 @@ UNKNOWN: Final = ChannelSettings(subscribe="nobody")
 """Of channels that an app does not have, because it says that it has only those with settings."""
 _DEFAULTS: Final = ChannelSettings()
 _OWN: Final = ChannelSettings(subscribe="members")
-"""Of ``user:`` and ``group:`` channels."""
+"""Of ``group:`` channels, and of ``user:`` channels without a row."""
+_USER: Final = USER_CHANNEL.removesuffix(":")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -143,7 +145,8 @@ class Channels:
     def options(self, app: str, channel: str) -> ChannelSettings:
         """The settings of a channel. Never switches."""
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
-            return _OWN
+            row = self.user_row(app) if channel.startswith(USER_CHANNEL) else None
+            return _OWN if row is None else replace(row, subscribe="members")
         tenant = self._settings(app)
         if tenant is None:
             return _DEFAULTS
@@ -155,6 +158,16 @@ class Channels:
                 return found
         names = self.names.get(app) if self.names else None
         return found if names is None else names.options(channel, found)
+
+    def user_row(self, app: str) -> ChannelSettings | None:
+        """The options of the channels of users (``user:<id>``) that an app has set. Never switches."""
+        tenant = self._settings(app)
+        return None if tenant is None else tenant.channels.get(_USER)
+
+    def stores_pushes(self, app: str) -> bool:
+        """Whether pushes to users are publications to channels with a history. Never switches."""
+        row = self.user_row(app)
+        return row is not None and row.has_history and not app.startswith(SYSTEM_PREFIX)
 
     def namespace(self, app: str, channel: str) -> str:
         """The name of a channel's row of settings; ``*`` without one of its own. Never switches."""
@@ -773,6 +786,15 @@ class Channels:
             raise ChannelRefused("not_available", "the log removes publications, by age")
         if self._history.remove(app, channel) is None:
             raise ChannelRefused("unavailable")
+
+    def erase_user(self, app: str, user: str) -> None:
+        """Remove the publications of the channel of a deleted user; those in the log stay, as messages do.
+        May switch. Raises StorageUnavailable."""
+        row = self.user_row(app)
+        if row is None or not row.history_size:
+            return
+        if self._history.remove(app, f"{USER_CHANNEL}{user}") is None:
+            raise StorageUnavailable("the histories of channels do not answer")
 
 
 def follows_log_itself(connection: Connection) -> bool:

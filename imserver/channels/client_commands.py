@@ -20,6 +20,7 @@ from imserver.channels.members import ChannelRefused, MemberPage, check_name, ne
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import IssuerUnavailable
+from imserver.hub.hub import USER_CHANNEL
 from imserver.model import (
     Answer,
     AskHistory,
@@ -51,12 +52,17 @@ _NO_CLAIMS: Final = ChannelClaims()
 class ChannelAnswers(ABC):
     """How a dialect answers the commands on channels. Its calls never switch, but for :meth:`presence`."""
 
-    personal = False
-    """The server subscribes each client to the channel of its user (``#<user>``) at its login."""
-
     @abstractmethod
     def state_of(self, connection: Connection) -> DialectState:
         """The state of a connection that subscribes."""
+
+    def channel_of(self, connection: Connection, name: str) -> str:
+        """The channel that a client calls ``name``."""
+        return name
+
+    def receives(self, connection: Connection, channel: str) -> bool:
+        """Whether a connection receives what is for a channel without being its member."""
+        return False
 
     @abstractmethod
     def refused(self, refused: ChannelRefused) -> Reply:
@@ -135,8 +141,6 @@ class ChannelCommands:
             self._consent.check_member(connection, channel)
             return _NO_CLAIMS
         if wanted == "nobody" or channel.startswith("#"):
-            if self._is_personal(connection, channel):
-                raise ChannelRefused("exists")  # since its login
             raise ChannelRefused("denied", "only the server subscribes clients to this channel")
         rule = self._logins.rule_of(app)
         if token and rule is not None and (rule.keys or rule.issuers):
@@ -158,9 +162,11 @@ class ChannelCommands:
         self, connection: Connection, channel: str, options: ChannelSettings, whom: str
     ) -> None:
         """Refuse a client that is not one of ``whom``, a value of an option of the channel: ``anybody``
-        (of private channels their subscribers), ``subscribers``, anything else nobody. Never switches."""
+        (of private channels and those of users their subscribers), ``subscribers``, anything else nobody.
+        Never switches."""
         check_known(options)
-        if whom == "anybody" and not self._is_private(connection.app or "", channel):
+        is_closed = channel.startswith(USER_CHANNEL) or self._is_private(connection.app or "", channel)
+        if whom == "anybody" and not is_closed:
             check_name(channel)
         elif whom in ("anybody", "subscribers"):
             self._check_member(connection, channel)
@@ -188,9 +194,12 @@ class ChannelCommands:
 
     def subscribe(self, connection: Connection, command: Subscribe, answer: Answer) -> Reply | None:
         """Subscribe to a channel. May switch."""
-        answers, channel = self._of(connection), command.channel
+        answers = self._of(connection)
+        channel = answers.channel_of(connection, command.channel)
         options = self._channels.options(connection.app or "", channel)
         try:
+            if answers.receives(connection, command.channel):
+                raise ChannelRefused("exists")
             claims = self._permit(connection, channel, options, command.token, command.data)
         except ChannelRefused as refused:
             return answers.refused(refused)
@@ -215,14 +224,15 @@ class ChannelCommands:
     def unsubscribe(self, connection: Connection, command: Unsubscribe) -> Reply:
         """End a subscription. Never switches."""
         answers = self._of(connection)
-        self._channels.unsubscribe(connection, command.channel)
-        answers.unsubscribed(connection, command.channel)
-        set_info(connection.dialect_state, command.channel, b"")
+        channel = answers.channel_of(connection, command.channel)
+        self._channels.unsubscribe(connection, channel)
+        answers.unsubscribed(connection, channel)
+        set_info(connection.dialect_state, channel, b"")
         return _OK
 
     def publish(self, connection: Connection, command: Publish) -> Reply:
         """Publish to a channel, if its options or the back end allow it. May switch."""
-        app, channel = connection.app or "", command.channel
+        app, channel = connection.app or "", self._of(connection).channel_of(connection, command.channel)
         options = self._channels.options(app, channel)
         rule, with_history = options.publish, True
         try:
@@ -248,30 +258,31 @@ class ChannelCommands:
 
     def presence(self, connection: Connection, command: AskPresence) -> Reply:
         """The subscribers of a channel. May switch."""
-        answers, channel = self._of(connection), command.channel
+        answers = self._of(connection)
         try:
-            self.check_presence(connection, channel)
+            channel = self.check_presence(connection, command.channel)
         except ChannelRefused as refused:
             return answers.refused(refused)
         limit = command.limit or MAX_PRESENCE
         page = self._channels.members.page(connection.app or "", channel, command.after, limit)
         return answers.presence(connection.encoding.dialect, command, page)
 
-    def check_presence(self, connection: Connection, channel: str) -> None:
-        """Raise :class:`ChannelRefused` if a client may not see the subscribers of a channel.
-        Never switches.
+    def check_presence(self, connection: Connection, name: str) -> str:
+        """The channel that a client calls ``name``. Raises :class:`ChannelRefused` if the client may not see
+        its subscribers. Never switches.
         """
-        options = self._channels.options(connection.app or "", channel)
-        self._check_reader(connection, channel, options, options.read_presence)
+        channel, options = self._find(connection, name)
+        self._check_reader(connection, name, options, options.read_presence)
         if not options.presence:
             raise ChannelRefused("not_available")
+        return channel
 
     def history(self, connection: Connection, command: AskHistory) -> Reply:
         """Publications of a channel. May switch."""
-        app, channel = connection.app or "", command.channel
-        options = self._channels.options(app, channel)
+        app, name = connection.app or "", command.channel
+        channel, options = self._find(connection, name)
         try:
-            self._check_reader(connection, channel, options, options.read_history)
+            self._check_reader(connection, name, options, options.read_history)
             if not options.has_history:
                 raise ChannelRefused("not_available")
             page = history_since(self._channels, app, channel, command.since, command.limit, command.reverse)
@@ -298,20 +309,21 @@ class ChannelCommands:
         if not self._channels.members.has(connection, channel):
             raise ChannelRefused("denied", "the client is not subscribed to the channel")
 
+    def _find(self, connection: Connection, name: str) -> tuple[str, ChannelSettings]:
+        """The channel that a client calls ``name``, and its options."""
+        channel = self._of(connection).channel_of(connection, name)
+        return channel, self._channels.options(connection.app or "", channel)
+
     def _check_reader(
-        self, connection: Connection, channel: str, options: ChannelSettings, readers: str
+        self, connection: Connection, name: str, options: ChannelSettings, readers: str
     ) -> None:
-        if self._is_personal(connection, channel):  # neither its publications nor its subscribers are kept
+        answers = self._of(connection)
+        if answers.receives(connection, name):  # neither its publications nor its subscribers are stored
             raise ChannelRefused("not_available")
-        self._check_allowed(connection, channel, options, readers)
+        self._check_allowed(connection, answers.channel_of(connection, name), options, readers)
 
     def _of(self, connection: Connection) -> ChannelAnswers:
         return self.answers[connection.encoding.dialect.name]
-
-    def _is_personal(self, connection: Connection, channel: str) -> bool:
-        """Whether a channel is that of the user, and the server has subscribed the client to it."""
-        answers, user = self.answers.get(connection.encoding.dialect.name), connection.user
-        return answers is not None and answers.personal and bool(user) and channel == f"#{user}"
 
 
 def history_since(

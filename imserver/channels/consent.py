@@ -3,7 +3,7 @@ decides who subscribes."""
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -22,12 +22,12 @@ from imserver.auth.reviews import Reviews
 from imserver.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
 from imserver.channels.members import ChannelRefused, check_name, group_in
 from imserver.errors import StorageUnavailable
+from imserver.hub.hub import USER_CHANNEL
 from imserver.model import Event
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
 
 T = TypeVar("T")
-USER_CHANNEL: Final = "user:"
 
 
 class _Subscription(Struct):

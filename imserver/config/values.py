@@ -512,10 +512,12 @@ def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") ->
 def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> None:
     for namespace, row in tenant.channels.items():
         setting = f"{app}channels.{namespace}"
-        if ":" in namespace or namespace.startswith("$") or namespace in ("user", "group"):
+        if ":" in namespace or namespace.startswith("$") or namespace == "group":
             raise locations.wrong(
-                setting, "a namespace has no colon, does not begin with $, and is neither user nor group"
+                setting, "a namespace has no colon, does not begin with $, and is not group"
             )
+        if namespace == "user" and row.subscribe not in ("", "members"):
+            raise locations.wrong(f"{setting}.subscribe", "only the user of the channel may subscribe")
         for option in ("subscribe", "publish"):
             if getattr(row, option) == "back_end" and not getattr(tenant.back_ends, option):
                 raise locations.wrong(

@@ -21,6 +21,7 @@ from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import LocalReach, Pushes
+from imserver.push.user_channels import UserChannels
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
@@ -56,10 +57,12 @@ class Alone:
         self.values = LocalValues()
         self.sessions = Sessions(hub, fanout, metrics, logins, store)
         self.reach = LocalReach(idempotency, fanout, metrics)
-        self.pushes = Pushes(idempotency, self.reach, metrics)
         history = LocalHistory(history_bytes, hub.member_count)
         tenants.on_delete.append(history.forget)
         members = ChannelMembers(hub, table, tenants.get)
         self.channels = Channels(members, hub, fanout, metrics, table, tenants.get, history, channel_log)
+        self.pushes = Pushes(
+            idempotency, self.reach, metrics, UserChannels(self.channels, self.reach.to_user)
+        )
         self.connections = Connections(table, self.channels, fanout, queries, self.registry)
         self.presence = Presence(hub, table, self.registry)

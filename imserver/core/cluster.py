@@ -44,6 +44,7 @@ from imserver.process import derive_key
 from imserver.push.idempotency import Idempotency
 from imserver.push.push import Pushes
 from imserver.push.routing import ClusterReach, ReorderGuard, Rerouting
+from imserver.push.user_channels import UserChannels
 from imserver.sessions.cluster_sessions import ClusterSessions
 from imserver.sessions.connection_ids import ConnectionTable
 from imserver.sessions.presence import Presence
@@ -122,7 +123,9 @@ class Cluster:
         self.connections = Connections(table, self.channels, fanout, queries, registry, others)
         self.presence = Presence(hub, table, registry, others)
         self.reach = ClusterReach(registry, messages, hub, fanout, idempotency, guard, metrics)
-        self.pushes = Pushes(idempotency, self.reach, metrics)
+        self.pushes = Pushes(
+            idempotency, self.reach, metrics, UserChannels(self.channels, self.reach.to_user)
+        )
         self.rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
         self.node_messages.handle(
             {

@@ -252,6 +252,7 @@ class Core:
         # Features first: a bucket may be unavailable while everything else is reachable.
         for erasure in self.erasures:
             erasure.user(app, user)
+        self.channels.erase_user(app, user)
         self.store.delete_rows_of_user(app, user, tables_of(self.erasures))
         self.store.log().erase_user(app, user)
         self.messaging.positions.forget(app, user)

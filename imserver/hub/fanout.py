@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from imserver.hub.acks import AckedState
 from imserver.hub.hub import App, Hub, LocalChannel
 from imserver.metrics import Metrics
-from imserver.model import ChannelPart, Event, Message
+from imserver.model import ChannelPart, DialectState, Event, Message
 from imserver.protocol.dialect import Payload
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
@@ -53,8 +53,13 @@ def _framed(encoding: Encoding, payload: Payload | None) -> FrameSource:
         return b""
     if type(payload) is bytes:
         return encoding.frame(payload)
-    make_payload: Callable[[str], bytes] = payload  # type: ignore[assignment]
-    return lambda connection: encoding.frame(make_payload(connection.user or ""))
+    make_payload: Callable[[str, DialectState | None], bytes] = payload  # type: ignore[assignment]
+
+    def frame(connection: Connection) -> bytes:
+        content = make_payload(connection.user or "", connection.dialect_state)
+        return encoding.frame(content) if content else b""
+
+    return frame
 
 
 def _named(
@@ -160,7 +165,8 @@ class Fanout:
         """Send to the addressed sessions of a user, or only to those on one device. Returns their number.
 
         A session that has subscribed to ``group:<id>``, named by ``event.channel``, or to ``user:<user>``
-        receives a publication of that channel instead of a push.
+        receives a publication of that channel instead of a push. If ``event.channel`` names ``user:<user>``,
+        its subscribers receive the publication from their channel, and nothing here.
         """
         known = self._apps.get(app)
         entry = None if known is None else known.users.get(user)
@@ -197,7 +203,8 @@ class Fanout:
         sessions = [each for each in app.sessions_of(user) if device is None or each.device == device]
         for each in sessions:
             if group is not None and each in group.members:
-                self._send(each, event)
+                if group is not own:
+                    self._send(each, event)
             elif own is not None and each in own.members:
                 self._send(each, replace(plain, channel=ChannelPart(own.name)))
             else:

@@ -9,7 +9,8 @@ from typing import Any, Final
 from imserver.model import SYSTEM_PREFIX, Event
 from imserver.transport.connection import OPEN, Connection
 
-RESERVED: Final = ("user:", "group:")
+USER_CHANNEL: Final = "user:"
+RESERVED: Final = (USER_CHANNEL, "group:")
 """Channels of these namespaces reach the sessions of users and of the members of groups, without
 subscriptions. Only these users and members may subscribe to them."""
 

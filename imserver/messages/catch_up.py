@@ -15,7 +15,7 @@ from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.hub.acks import ACK_SECONDS, AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.hub import Hub
-from imserver.messages.deliverer import Deliverer, oldest_page
+from imserver.messages.deliverer import Deliverer, oldest_page, wait_until_sent
 from imserver.messages.log_follower import LogFollower
 from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubscription, acks_in, groups_at
 from imserver.metrics import Metrics
@@ -27,6 +27,8 @@ from imserver.transport.connection import OPEN, Connection, app_and_user
 
 log = logging.getLogger(__name__)
 
+PAGE: Final = 200
+"""Most missed entries that are sent together (:meth:`CatchUp.send_missed`)."""
 RESEND_LIMIT: Final = 200
 """Most entries that are sent again; a client that lacks more has to reconnect with its cursor."""
 RECOVERED: Final = 200
@@ -194,6 +196,32 @@ class CatchUp:
             log_subscription.backlog = acks_in(log_subscription.backlog or ())
             return
         self._go_live(connection, log_subscription, entries[-1].id if entries else after)
+
+    def send_missed(
+        self,
+        connection: Connection,
+        after: int,
+        wait: Callable[[Connection], object] = wait_until_sent,
+    ) -> None:
+        """Send a subscribed connection what it missed after an id, page by page, and then what is new.
+
+        ``wait``: for its client, between two pages. It returns early if the log subscription ends. Switches;
+        raises StorageUnavailable.
+        """
+        log_subscription, position = connection.log_subscription, after
+        goes_on = log_subscription is not None
+
+        def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
+            nonlocal position, goes_on
+            self._deliverer.send(connection, messages)
+            goes_on = more and bool(messages)
+            position = messages[-1].id if messages else position
+            return not goes_on
+
+        while goes_on and connection.log_subscription is log_subscription:
+            self.sync(connection, position, PAGE, answer)
+            if goes_on:
+                wait(connection)
 
     def release(self, connection: Connection) -> None:
         """Send what was held for a connection, and deliver new entries from now on."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from imserver.model import BadFrame, Event, Message, Reply, Request
+from imserver.model import BadFrame, DialectState, Event, Message, Reply, Request
 
-Payload = bytes | Callable[[str], bytes]
-"""A payload for all connections of a dialect, or a function that makes it for one user."""
+Payload = bytes | Callable[[str, DialectState | None], bytes]
+"""A payload for all connections of a dialect, or a function that makes it for the user and the state of one;
+``b""``: it gets none."""
 
 
 class Dialect:

@@ -23,11 +23,12 @@ from imserver.clock import serve_others
 from imserver.cluster.history import Position
 from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import RESERVED
+from imserver.hub.hub import RESERVED, USER_CHANNEL
 from imserver.metrics import Metrics
-from imserver.model import ACCEPTED, SYSTEM_PREFIX, ChannelPart, Event, Outcome
+from imserver.model import ACCEPTED, SYSTEM_PREFIX, YIELD_TARGETS, ChannelPart, Event, Outcome
 from imserver.push.idempotency import First, Idempotency, IdReused, RequestResult
 from imserver.push.pending import PendingPushes
+from imserver.push.user_channels import UserChannels
 from imserver.storage.store import Store
 
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
@@ -100,24 +101,33 @@ class Reach(Protocol):
 
 class Pushes:
     """Pushes with message ids: claims the id, delivers through ``reach``, settles the claim. Every call may
-    switch."""
+    switch. ``channels``: delivers in apps whose channels of users have a history."""
 
-    def __init__(self, ids: Idempotency, reach: Reach, metrics: Metrics) -> None:
+    def __init__(
+        self, ids: Idempotency, reach: Reach, metrics: Metrics, channels: UserChannels | None = None
+    ) -> None:
         self._ids = ids
         self._reach = reach
         self._metrics = metrics
+        self._channels = channels
+
+    def _stores(self, app: str) -> UserChannels | None:
+        """What delivers pushes to users in an app whose channels of users have a history."""
+        return self._channels if self._channels is not None and self._channels.stores(app) else None
 
     def to_user(self, app: str, push: UserPush) -> Outcome:
         """Push of a back end to one user. It names the receiver as its sender, as in the original."""
-        user, msg_id = push.user, push.msg_id
+        user, msg_id, channels = push.user, push.msg_id, self._stores(app)
         # Claimed on this node only: the reach claims in the cluster, in one query with the lookup.
-        key = self._ids.claim(app, msg_id, None, True)
+        key = self._ids.claim(app, msg_id, None, channels is None)
         if key is None:
             return _REPEATED
         outcome = _NOT_SENT
         try:
             if user:
-                outcome = self._reach.to_user_once(app, user, Event("msg", user, push.text, msg_id))
+                event = Event("msg", user, push.text, msg_id)
+                deliver = self._reach.to_user_once if channels is None else channels.push
+                outcome = deliver(app, user, event)
         finally:
             self._ids.settle(key, outcome in _SETTLED)
         return outcome
@@ -130,14 +140,19 @@ class Pushes:
         outcome = _NOT_SENT
         try:
             if push.user:
-                event = Event("msg", sender, push.text, push.msg_id)
-                outcome = self._reach.to_user(app, push.user, event)
+                event, channels = Event("msg", sender, push.text, push.msg_id), self._stores(app)
+                if channels is None:
+                    outcome = self._reach.to_user(app, push.user, event)
+                else:
+                    outcome = channels.push(app, push.user, event, _id_of_user(sender, push.msg_id))
         finally:
             self._ids.settle(claim, outcome in ACCEPTED)
         return outcome
 
     def to_each(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome]:
         """Push many messages, each with its own user and message id."""
+        if self._stores(app):
+            return [self.to_user(app, push) for push in pushes]
         outcomes, waiting = self._reach.to_each_once(app, pushes)
         # Rare: the same id twice in this call, or in another call at this moment. No claim is held during the
         # wait, so that two calls never wait for each other.
@@ -183,7 +198,11 @@ class Pushes:
         outcomes: list[Outcome] = []
         try:
             events = (Event("msg", user, text, msg_id) for user in users)
-            self._reach.to_each(app, users, events, outcomes=outcomes)
+            if channels := self._stores(app):
+                for user, event in zip(users, events, strict=True):
+                    outcomes.append(channels.push(app, user, event) if user else _NOT_SENT)
+            else:
+                self._reach.to_each(app, users, events, outcomes=outcomes)
         finally:
             self._ids.settle(claim, _SENT in outcomes)
         return outcomes
@@ -315,6 +334,7 @@ class Publishing:
     ) -> None:
         self._reach = reach
         self._channels = channels
+        self._user_channels = UserChannels(channels, reach.to_user)
         self._connections = connections
         self._pending = pending
         self._store = store
@@ -339,12 +359,15 @@ class Publishing:
         REPEATED: it was published before, at this position if this node knows it. No outcome is FAILED: a
         failed publication is a :class:`ChannelRefused`, as one that is refused. ``digest``: that of the
         request. :class:`IdReused`: the key belongs to another request in this channel; with ``all_or_none``
-        it is raised before anything is published. The channels of users and groups have no tags.
+        it is raised before anything is published. The channels of groups, and those of users without a
+        history, have no tags.
         """
 
         def publish(channel: str) -> Published | ChannelRefused:
             if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
                 target = addressed(Target(channel=channel))
+                if target.user is not UNSET and self._channels.stores_pushes(app):
+                    return self._to_channel_of_user(app, target.user, event, 0, tags, key, with_history)
                 if target.channel is UNSET:
                     (outcome,) = self.to_targets(app, [target], event, except_users)
                     if outcome is Outcome.FAILED:
@@ -469,6 +492,8 @@ class Publishing:
         """Send to users, on all their devices or on one."""
         if app.startswith(SYSTEM_PREFIX):
             return self._connections.push_each(app, users, event)
+        if device is None and event.channel is None and self._channels.stores_pushes(app):
+            return self._to_channels_of_users(app, users, repeat(event), ttl_seconds)
         if self._pending.count:
             self._deliver_pending(app, users)
         if len(users) == 1:  # most pushes
@@ -491,12 +516,49 @@ class Publishing:
                 self._connections.push_each(app, [user], event)[0]
                 for user, event in zip(users, events, strict=True)
             ]
+        if self._channels.stores_pushes(app):
+            return self._to_channels_of_users(app, users, events)
         if self._pending.count:
             self._deliver_pending(app, users)
         outcomes = self._reach.to_each(app, users, events)
         if _NOT_SENT in outcomes:
             self._report(app, users, events, outcomes)
         return outcomes
+
+    def _to_channels_of_users(
+        self, app: str, users: Sequence[str], events: Iterable[Event], ttl_seconds: float = 0
+    ) -> list[Outcome]:
+        """Publish to the channels of users, which have a history."""
+        outcomes: list[Outcome] = []
+        for user, event in zip(users, events, strict=False):
+            found = self._to_channel_of_user(app, user, event, ttl_seconds)
+            outcomes.append(found.outcome)
+            if not len(outcomes) % YIELD_TARGETS:
+                serve_others()
+        return outcomes
+
+    def _to_channel_of_user(
+        self,
+        app: str,
+        user: str,
+        event: Event,
+        ttl_seconds: float = 0,
+        tags: bytes = b"",
+        key: str = "",
+        with_history: bool = True,
+    ) -> Published | ChannelRefused:
+        if self._pending.count:
+            self._deliver_pending(app, (user,))
+        try:
+            published, is_absent = self._user_channels.publish(app, user, event, tags, key, with_history)
+        except ChannelRefused as refused:
+            return refused
+        if is_absent:
+            self._report(app, [user], [event], [_NOT_SENT])
+            if ttl_seconds:  # for sessions that do not subscribe
+                event = replace(event, channel=ChannelPart(f"{USER_CHANNEL}{user}"))
+                self._pending.add(app, user, event, ttl_seconds)
+        return published
 
     def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
         pending = self._pending

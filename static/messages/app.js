@@ -339,7 +339,9 @@ class App {
       document.body.dataset.searching = "true";
       this.#withSearch(() => {});
     });
-    element("palette-open", HTMLButtonElement).addEventListener("click", () => this.#openPalette());
+    const palette = element("palette-open", HTMLButtonElement);
+    palette.addEventListener("click", () => this.#openPalette());
+    if (/Mac|iP/.test(navigator.platform)) element("palette-keys", HTMLElement).textContent = "⌘ K";
     element("settings", HTMLButtonElement).addEventListener("click", () => this.#openSettings("openSettings"));
     const [language] = document.querySelectorAll("a.language");
     language?.addEventListener("click", () => language instanceof HTMLAnchorElement && (language.hash = location.hash)); // the page shows the same in the other language

@@ -180,7 +180,7 @@ export class Composer {
 
   /** The draft was sent, with files. */
   takeDraft() {
-    if (!this.#editing) this.#clear();
+    if (!this.#editing) this.#clear(matchMedia("(hover: hover)").matches); // on a phone this would open the keyboard
   }
 
   /** Whether a reply or an edit was begun; then it is given up. */
@@ -254,7 +254,7 @@ export class Composer {
     this.events.sent();
   }
 
-  #clear() {
+  #clear(focuses = true) {
     this.#field.value = "";
     this.#editing = this.#replied = null;
     this.#replyTo = 0;
@@ -263,7 +263,7 @@ export class Composer {
     this.#toggleEmoji(false);
     this.#drawBar();
     this.#changed();
-    this.focus();
+    if (focuses) this.focus();
   }
 
   #sendTyping() {

@@ -16,7 +16,7 @@ import { button, toast } from "./panel.js";
  * @param {Conversation} conversation
  * @returns {Action[]} in the order of the menu
  */
-function actionsOf(session, conversation) {
+export function actionsOf(session, conversation) {
   const { inbox, words, wishes } = session;
   const { id } = conversation;
   /** @type {Action[]} */
@@ -67,9 +67,8 @@ export function openMenu(session, conversation, row, point) {
     item.setAttribute("role", "menuitem");
     if (key) {
       item.setAttribute("aria-keyshortcuts", key.toUpperCase());
-      const shown = make("kbd", "", key.toUpperCase());
-      shown.setAttribute("aria-hidden", "true");
-      item.append(shown);
+      item.setAttribute("aria-label", word);
+      item.append(make("kbd", "", key.toUpperCase()));
     }
     item.addEventListener("click", () => {
       close();

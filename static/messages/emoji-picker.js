@@ -128,6 +128,13 @@ export class Picker {
     this.#field.addEventListener("input", () => this.#search());
     this.#field.addEventListener("keydown", (event) => this.#onFieldKey(event));
     this.#tone.addEventListener("click", () => this.#showTones(this.#tones.hidden === true));
+    root.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || this.#tones.hidden) return;
+      event.preventDefault();
+      event.stopPropagation();
+      this.#showTones(false);
+      this.#tone.focus();
+    });
     this.#grid.addEventListener("click", (event) => this.#pick(event.target));
     this.#grid.addEventListener("keydown", (event) => this.#onGridKey(event));
     this.#grid.addEventListener("focusin", ({ target }) => target instanceof HTMLElement && this.#mark(target));
@@ -178,7 +185,10 @@ export class Picker {
    */
   #draw(sections) {
     const made = sections.map(({ name, rows }) => {
-      const section = make("section", "", make("h3", "", name));
+      const title = make("p", "picker-title", name);
+      title.setAttribute("aria-hidden", "true");
+      const section = make("section", "", title);
+      section.setAttribute("aria-label", name);
       section.style.containIntrinsicSize = `auto ${(Math.ceil(rows.length / ROW_EMOJI) + 1) * ROW_PX}px`;
       return section;
     });

@@ -45,7 +45,7 @@ const EMPTY_PAGES = 5;
 const WORDS_LENGTH = 80;
 /** @type {Content[]} */
 const CONTENTS = ["picture", "video", "voice", "file", "link"];
-const MEDIA = ["picture", "video", "voice", "file"];
+const MEDIA = ["picture", "video", "voice", "file", "album"];
 const DAY_MS = 86_400_000;
 /** Days before today → the word for them. */
 const AGO = /** @type {const} */ ([[0, "today"], [7, "week"], [30, "month"], [365, "year"]]);
@@ -127,8 +127,11 @@ export class Finder {
       if (areNames) this.#addNames(query);
       const searches = [];
       const found = this.#filter(query, scope);
-      if (typeof found === "string") list.append(note(found));
-      else if (query.words || found.isNarrow) {
+      if (typeof found === "string") {
+        state.textContent = found;
+        return;
+      }
+      if (query.words || found.isNarrow) {
         const { filter } = found;
         const isFound = query.has.length > 0 || !query.words;
         const messages = this.#section({ key: query.has.length && !query.has.includes("link") ? "files" : "messages", rows: [] });
@@ -144,7 +147,7 @@ export class Finder {
       await Promise.all(searches);
       if (run !== this.#run) return;
       if (areNames && store.hasMore) list.append(note(words.messages_search_part));
-      if (list.querySelector("button") || list.querySelector(".people-note") !== state) state.remove();
+      if (list.querySelector("button") || query.faults.length) state.remove();
       else state.textContent = words.messages_search_none;
     } catch (error) {
       if (run === this.#run) state.textContent = reasonOf(error, words);
@@ -320,7 +323,7 @@ export class Finder {
       filter.conversation = place;
     }
     const types = query.has.filter((content) => content !== "link");
-    if (types.length) filter.types = types;
+    if (types.length) filter.types = types.some((type) => type !== "voice") ? [...types, "album"] : types; // an album has all kinds but voices
     if (query.has.includes("link")) filter.link = true;
     if (query.since) filter.since = query.since;
     if (query.until) filter.until = query.until;

@@ -262,6 +262,7 @@ export class MessageView {
       bubble.append(content);
       bubble.classList.add("holds");
       if (bubble.childElementCount === 1 && content.matches(BARE)) bubble.classList.add("bare");
+      bubble.addEventListener("error", () => bubble.classList.toggle("bare", content.matches(".album")), true); // a link takes the place of the picture
     } else if (entry.text === undefined) {
       bubble.append(make("span", "text unknown", summaryOf(entry, words)));
     } else {
@@ -428,7 +429,7 @@ function directed(made, language = null) {
  * @param {string} page  language of the page
  * @returns {string | null} null: that of the page; empty: not known
  */
-function languageOf(text, page) {
+export function languageOf(text, page) {
   const start = text.slice(0, LANGUAGE_CHARACTERS);
   const isChinese = page.startsWith("zh");
   if (/[\u3040-\u30ff]/.test(start)) return "ja";

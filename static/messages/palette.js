@@ -2,6 +2,7 @@
 /** The palette: one field for people, conversations, messages, actions and settings. Loaded when it is needed. */
 
 import { fill, make } from "../text.js";
+import { actionsOf } from "./conversation-menu.js";
 import { Finder } from "./finder.js";
 import { input, withModule } from "./form.js";
 import { confirm, openDialog, whenLeft } from "./panel.js";
@@ -66,13 +67,13 @@ function commands(session, { open, info, search }) {
     ...(open.id ? [action(words.messages_search_here, search, "Ctrl ⇧ K")] : []),
     ...(open.peer || open.group ? [action(words.messages_about_here, () => info(open))] : []),
     ...(open.id ? [action(words.messages_media, () => withModule(import("./media-list.js"), words, ({ openMedia }) => openMedia(session, open.id)), "", words.messages_palette_media)] : []),
-    ...(open.id && session.hasNotifications ? [action(words.messages_mute_here, () => withModule(import("./notice-settings.js"), words, ({ openNotices }) => openNotices(session, open.id)), "", words.messages_notify)] : []),
+    ...(open.id ? actionsOf(session, open).map(({ word, act }) => action(`${session.store.nameOf(open)} · ${word}`, act)) : []),
   ] : [];
   const people = session.isGuest ? [] : [
     action(words.messages_new_group, () => withModule(import("./contacts.js"), words, ({ openNewGroup }) => openNewGroup(session, undefined))),
     action(words.messages_contacts, () => withModule(import("./contacts.js"), words, ({ openContacts }) => openContacts(session)), "", words.messages_find),
     action(words.messages_my_link, () => withModule(import("./invitations.js"), words, ({ openInvitations }) => openInvitations(session)), "", words.messages_palette_invite),
-    action(words.messages_bots, () => withModule(import("./bots.js"), words, ({ openBots }) => openBots(session))),
+    action(words.messages_bots, () => withModule(import("./gallery.js"), words, ({ openGallery }) => openGallery(session))),
   ];
   const settings = () => withModule(import("./settings.js"), words, ({ openSettings }) => openSettings(session));
   /** @param {"light" | "dark" | undefined} theme @param {string} name */

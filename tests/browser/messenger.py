@@ -348,6 +348,9 @@ class Story:
             self.group, "voice", {**media(self.cat.upload("note.wav", voice(4))), "seconds": 4, "wave": _WAVE}
         )
         self.ann.send(self.group, "file", media(self.ann.upload("minutes.txt", b"Tea, then cake.\n" * 40)))
+        album = [self.cat.upload(f"path-{at}.jpg", picture(900, 600 + 150 * at, 30 * at)) for at in range(5)]
+        items = [{"type": "picture", **media(stored)} for stored in album]
+        self.cat.send(self.group, "album", {"items": items, "caption": texts[1]})
         self.cat.say(self.group, *texts[6:9])
         self.bot = self.ann.post(
             "bots", app=APP, name=f"menu_{language}", nickname="Menu" if language == "en" else "菜单"
@@ -355,6 +358,19 @@ class Story:
         self._let_the_bot_speak(texts[6])
         self.bob.say(self.ann, *texts[:5])
         self.cat.say(self.ann, texts[0])
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """A pinned, a marked and an archived conversation, and a draft."""
+        found = {each["peer"]: each for each in self.ann.get("conversations")["conversations"]}
+        changes: dict[str, dict[str, Any]] = {
+            "": {"pinned": 1},
+            self.bob.user: {"draft": {"text": "…"}},
+            self.cat.user: {"archived": found[self.cat.user]["last"]["id"]},
+            self.bot["id"]: {"marked": found[self.bot["id"]]["last"]["id"]},
+        }
+        for peer, change in changes.items():
+            self.ann.post("inbox", conversation=found[peer]["conversation"], **change)
 
     def _let_the_bot_speak(self, text: str) -> None:
         """Commands, and a message with buttons."""

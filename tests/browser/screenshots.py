@@ -23,6 +23,19 @@ from tests.browser.messenger import APP, TEXTS, Chat, Story, save
 from tests.support import Server, eventually
 
 SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "desktop": (1280, 800)}
+PASTE_PICTURES: Final = """
+const transfer = new DataTransfer();
+for (const name of "abc") {
+  const canvas = document.createElement("canvas");
+  canvas.getContext("2d").fillStyle = { a: "#7aa2d8", b: "#2c6e49", c: "#b5382a" }[name];
+  canvas.getContext("2d").fillRect(0, 0, 300, 150);
+  const [, content] = canvas.toDataURL("image/png").split(",");
+  const bytes = Uint8Array.from(atob(content), (each) => each.charCodeAt(0));
+  transfer.items.add(new File([bytes], `${name}.png`, { type: "image/png" }));
+}
+const event = new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true, cancelable: true });
+document.querySelector("#message").dispatchEvent(event);
+"""
 PAGES: Final = {
     "start": ("/", "h1"),
     "chat": ("/home/index?appID=101", "#people-list li"),
@@ -38,6 +51,13 @@ PAGES: Final = {
 """View → address, and what is there when it has been drawn."""
 
 
+_CONTEXT_MENU: Final = """
+const row = document.querySelector("[data-conversation]");
+row.focus();
+row.dispatchEvent(new PointerEvent("contextmenu", { bubbles: true, cancelable: true }));
+"""
+
+
 def _open_group(chat: Chat, story: Story) -> None:
     chat.open(story.group)
     eventually(lambda: len(chat.texts) > 3, what="the messages")
@@ -48,10 +68,64 @@ def _open_menu(chat: Chat, story: Story) -> None:
     chat.menu(chat.texts[-1])
 
 
+def _emoji(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    if not chat.page.shown(".picker"):
+        chat.click(chat.word("emoji"))
+    all_drawn = "return document.querySelectorAll('.picker-grid button').length > 1500"
+    eventually(lambda: chat.page.run(all_drawn), what="all emoji")
+
+
+def _selection(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    chat.act(chat.texts[-1], "messages_select")
+    eventually(lambda: chat.page.shown(".select-bar"), what="the bar of the selection")
+    chat.page.run(
+        "[...document.querySelectorAll('.line[data-id]')].slice(-4, -2).forEach((row) => row.click())"
+    )
+
+
+def _forward(chat: Chat, story: Story) -> None:
+    _selection(chat, story)
+    chat.click(chat.word("messages_forward"), within=".select-bar")
+    eventually(lambda: chat.page.shown(".choice"), what="the conversations")
+    chat.page.run("document.querySelector('.choice').click()")
+
+
+def _delete(chat: Chat, story: Story) -> None:
+    _selection(chat, story)
+    chat.click(chat.word("messages_select_delete"), within=".select-bar")
+    eventually(lambda: chat.page.shown("dialog[open] .danger"), what="the question")
+
+
+def _album(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    chat.page.run("document.querySelector('#latest').click()")
+    eventually(lambda: chat.page.shown(".album"), what="the album")
+
+
+def _files(chat: Chat, story: Story) -> None:
+    _open_group(chat, story)
+    chat.page.run(PASTE_PICTURES)
+    eventually(lambda: len(chat.page.texts(".picked li")) == len("abc"), what="the files are offered")
+
+
 def _search(chat: Chat, story: Story) -> None:
     field = chat.named("field", chat.word("messages_search"))
     field.send_keys("make serve")
     eventually(lambda: chat.page.texts("#hits li"), what="the hits")
+
+
+def _filters(chat: Chat, story: Story) -> None:
+    chat.named("field", chat.word("messages_search")).click()
+    eventually(lambda: chat.page.shown(".chip"), what="the filters")
+    chat.click(chat.word("messages_has_link"))
+    eventually(lambda: chat.page.texts("#hits .preview"), what="the messages with a link")
+
+
+def _palette(chat: Chat, story: Story) -> None:
+    chat.click(chat.word("messages_palette"))
+    eventually(lambda: chat.page.shown(".palette .hit"), what="the palette")
 
 
 def _offline(chat: Chat, story: Story) -> None:
@@ -63,6 +137,18 @@ def _offline(chat: Chat, story: Story) -> None:
 
 def _list(chat: Chat, _: Story) -> None:
     eventually(lambda: chat.page.shown("#conversations .conversation"), what="the conversations")
+
+
+def _conversation_menu(chat: Chat, story: Story) -> None:
+    _list(chat, story)
+    chat.page.run(_CONTEXT_MENU)
+    eventually(lambda: chat.page.shown("[role=menu]"), what="the menu")
+
+
+def _archive(chat: Chat, story: Story) -> None:
+    eventually(lambda: chat.page.shown(".archive"), what="the way to the archive")
+    chat.page.click(".archive")
+    eventually(lambda: chat.page.shown(".archive ~ .people-note"), what="the archived conversations")
 
 
 def _panel(word: str, ready: str) -> Callable[[Chat, Story], None]:
@@ -121,9 +207,19 @@ _bots = _inside(_profile, "#bots", ".bots .person")
 
 VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "list": _list,
+    "conversation-menu": _conversation_menu,
+    "archive": _archive,
     "conversation": _open_group,
     "menu": _open_menu,
+    "emoji": _emoji,
+    "selection": _selection,
+    "forward": _forward,
+    "delete": _delete,
+    "album": _album,
+    "files": _files,
     "search": _search,
+    "search-filters": _filters,
+    "palette": _palette,
     "contacts": _panel("messages_contacts", "#my-link"),
     "profile": _profile,
     "notify-question": _question,

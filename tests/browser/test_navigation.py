@@ -154,3 +154,31 @@ def test_the_focus_returns_to_a_row_that_was_drawn_again(pair: Pair, story: tupl
     chat.page.click("dialog[open] .quiet")
     row = "return document.activeElement.closest('article')?.querySelector('.text')?.textContent"
     eventually(lambda: chat.page.run(row) == "thank you", what="the row has the focus")
+
+
+def test_a_panel_is_beside_the_conversation_in_a_wide_window(
+    pair: Pair, story: tuple[Account, int, int]
+) -> None:
+    ann, tea, cake = story
+    chat = Chat(pair[0], ann)
+    page = chat.page
+    chat.open(tea)
+    panel, modal = ".layer.panel", "return document.querySelector('.layer.panel').matches(':modal')"
+    page.click("#conversation-open")
+    eventually(lambda: page.shown(f"{panel} .group-info"), what="the panel of the group")
+    assert not page.run(modal)
+    chat.say("meanwhile")
+    page.click("#me")
+    eventually(lambda: page.texts(f"{panel} h2") == ["My profile"], what="another panel takes its place")
+    page.resize(820, 1000)
+    eventually(lambda: page.run(modal), what="in a narrow window it is above the conversation")
+    page.resize(1280, 800)
+    eventually(lambda: not page.run(modal), what="it is beside it again")
+    page.find("#message").send_keys("\ue00c")  # Escape
+    eventually(lambda: not page.shown(panel), what="Escape closes it")
+    is_open(page, tea)
+    page.click("#conversation-open")
+    eventually(lambda: page.shown(panel), what="the panel of the group")
+    page.click(f"[data-conversation='{cake}']")
+    is_open(page, cake)
+    assert not page.shown(panel)

@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import Account, login_form
+from tests.browser.messenger import Account, Chat, login_form
 from tests.browser.test_accessibility import DESKTOP, PHONE, violations
 from tests.browser.test_messages import choose, open_page, write_to
 from tests.conftest import StartServer
@@ -29,10 +29,16 @@ def server(start_shared_server: StartServer) -> Server:
     return start_shared_server(config={"accounts": limits})
 
 
+TOP = (
+    ":is(body > dialog[open]:last-of-type, body:not(:has(> dialog[open])) #inbox > dialog[open]:last-of-type)"
+)
+"""The uppermost panel or dialog: panels beside the conversation are below the others."""
+
+
 def close(page: Page) -> None:
     """Close the uppermost panel or dialog."""
     before = page.run("return document.querySelectorAll('dialog[open]').length")
-    page.click("dialog[open]:last-of-type .close")
+    page.click(f"{TOP} .close")
     eventually(
         lambda: page.run("return document.querySelectorAll('dialog[open]').length") == before - 1,
         what="it is closed",
@@ -161,6 +167,56 @@ def test_a_picture_is_cropped_and_shown(pair: Pair, server: Server, tmp_path: Pa
     eventually(lambda: page.run(size) == 320, what="the new picture")
 
 
+def test_what_changes_in_a_group_is_true_at_once_on_every_page(
+    pair: Pair, server: Server, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (600, 200), "#2f6690").save(photo)
+    ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
+    group = ann.create_group("Tea", bob)
+    first, second = Chat(pair[0], ann), Chat(pair[1], bob)
+    for chat in (first, second):
+        chat.open(group)
+        eventually(
+            lambda chat=chat: chat.page.texts("#conversation-status") == ["2 members"], what="the count"
+        )
+    first.page.click("#conversation-open")
+    eventually(lambda: first.page.shown("[data-key=avatar]"), what="the group")
+    first.page.find("#avatar-file").send_keys(str(photo))
+    eventually(lambda: first.page.shown(".crop-window"), what="the picture")
+    first.page.click(".crop .wide")
+    eventually(lambda: first.page.shown(".group-info .avatar img"), what="the picture of the group")
+    first.click(first.word("messages_group_edit"), within=".group-info")
+    eventually(lambda: first.page.shown("#group-description"), what="the form")
+    first.page.find("#group-description").send_keys("Every day at five")
+    first.page.find("#group-name").send_keys(" time" + Keys.ENTER)
+    eventually(
+        lambda: first.page.texts(".group-info .card-text") == ["Every day at five"], what="the description"
+    )
+    code = ann.post("invitations/create", group=str(group))["code"]
+    cat.post("invitations/accept", code=code)
+    picture = "return document.querySelectorAll('.conversation .avatar img, #conversation-avatar img').length"
+    for chat, by in ((first, "You"), (second, "Ann")):
+        page = chat.page
+        eventually(
+            lambda page=page: page.texts("#conversation-status") == ["3 members"], what="the new count"
+        )
+        eventually(lambda page=page: page.run(picture) == 2, what="the picture in the list and the head")
+        assert page.texts("#conversation-name") == ["Tea time"]
+        eventually(
+            lambda page=page, by=by: (
+                page.texts("[role=log] .notice")[-4:]
+                == [
+                    f"{by} changed the picture of the group",
+                    f"{by} renamed the group to “Tea time”",
+                    f"{by} changed the description of the group",
+                    "Cat joined by the link",
+                ]
+            ),
+            what="what has happened",
+        )
+
+
 @pytest.mark.needs("axe-core")
 @pytest.mark.parametrize(
     ("language", "dark", "size"), [("zh", True, (320, 640)), ("en", False, PHONE), ("en", True, DESKTOP)]
@@ -182,7 +238,7 @@ def test_panels_fit_and_have_no_violation(
     def check() -> None:
         wide = "[...document.querySelectorAll('dialog[open] *')].filter((each) => each.checkVisibility()"
         wide += " && each.getBoundingClientRect().right > innerWidth + 1).map((each) => each.outerHTML)"
-        inside = "document.querySelector('dialog[open]:last-of-type').contains(document.activeElement)"
+        inside = f"document.querySelector('{TOP}').contains(document.activeElement)"
         assert page.run(f"return {wide}") == []
         eventually(lambda: page.run(f"return {inside}"), what="the focus is in the dialog")
         found.extend(violations(page))

@@ -104,7 +104,7 @@ class TestCentrifuge(RequestContract):
 
     def received(self, event: Event, user: str = "ann") -> bytes | None:
         payload = self.dialect.encode_event(event)
-        return payload if payload is None or isinstance(payload, bytes) else payload(user)
+        return payload if payload is None or isinstance(payload, bytes) else payload(user, None)
 
     def test_an_unreadable_request_does_not_end_a_connection(self) -> None:
         """It does, with the code of the original."""

@@ -47,6 +47,9 @@ class Harness:
         self.received.append(("all", app, *except_users))
         return SENT
 
+    def stores_pushes(self, app: str) -> bool:
+        return False
+
     def publish(
         self, app: str, channel: str, event: Event, except_users: tuple[str, ...] = (), key: str = ""
     ) -> Outcome:

@@ -35,7 +35,7 @@ from imserver.hub.hub import Hub
 from imserver.messages.annotations import code_of
 from imserver.messages.deliverer import Result, wait_until_sent
 from imserver.messages.messaging import Messaging, RejectedView
-from imserver.model import Answer, DialectState, Event, Message, Outcome, Reply
+from imserver.model import Answer, DialectState, Event, Outcome, Reply
 from imserver.sessions.sessions import Sessions
 from imserver.storage.action_positions import Positions
 from imserver.storage.log.contract import BLOCKED, REJECTED, Appended, Draft, Rejected
@@ -48,8 +48,6 @@ log = logging.getLogger(__name__)
 
 LEFT_TEXT: Final = "用户已经离开"
 
-PAGE: Final = 200
-"""Number of missed messages that are sent together. The next ones follow when these have left the outbox."""
 RETRY_SECONDS: Final = 1.0
 FINISH_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.05
@@ -127,7 +125,7 @@ class ActionMessages:
                         return
                     log_subscription = self._subscribe(connection, positions)
                 if connection.log_subscription is log_subscription:
-                    self._send_missed(connection, log_subscription)
+                    self._catch_up.send_missed(connection, log_subscription.delivered, _wait_until_read)
                 return
             except StorageUnavailable:
                 gevent.sleep(RETRY_SECONDS)
@@ -159,28 +157,6 @@ class ActionMessages:
                 positions[room] = stored.entries.stored_before(app, login_time)
             self._positions.begin(app, user, room, positions[room])
         return dict.fromkeys(rooms, 0) | positions
-
-    def _send_missed(self, connection: Connection, log_subscription: PongLogSubscription) -> None:
-        """Send the missed messages page by page. If the subscription ends, the next login sends them."""
-        after: int | None = log_subscription.delivered
-
-        def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
-            nonlocal after
-            self._messaging.deliverer.send(connection, messages)
-            after = messages[-1].id if more and messages else None
-            return after is None
-
-        while after is not None and connection.log_subscription is log_subscription:
-            self._catch_up.sync(connection, after, PAGE, answer)
-            if after is not None:
-                wait_until_sent(connection)
-                self._wait_until_acked(connection)
-
-    def _wait_until_acked(self, connection: Connection) -> None:
-        """Wait until the client has acknowledged a page, if it does that."""
-        unacked = unacked_of(connection)
-        while unacked is not None and unacked.waiting and connection.state == OPEN:
-            gevent.sleep(_LOOK_SECONDS)
 
     # --- sending --------------------------------------------------------------------------------------------
 
@@ -384,3 +360,12 @@ class ActionService:
         self._messages.finish(connection)
         event = Event("left", user, LEFT_TEXT, time=int(time()))
         self._channels.publish(app, state.room, event, except_users=(user,), at_most=self._notice_members)
+
+
+def _wait_until_read(connection: Connection) -> None:
+    """Wait until a page of missed messages has left the outbox, and was acknowledged by a client that does
+    so."""
+    wait_until_sent(connection)
+    unacked = unacked_of(connection)
+    while unacked is not None and unacked.waiting and connection.state == OPEN:
+        gevent.sleep(_LOOK_SECONDS)

@@ -7,7 +7,7 @@ from imserver.core.core import Core, FeatureParts
 from imserver.dialects.centrifuge import api, streams
 from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
-from imserver.dialects.centrifuge.settings import CentrifugeSettings
+from imserver.dialects.centrifuge.settings import CentrifugeOfApp, CentrifugeSettings
 from imserver.dialects.centrifuge.streams import FallbackStreams
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.feature import Feature
@@ -28,6 +28,7 @@ def _build(core: Core) -> FeatureParts:
         core.connections,
         core.queries,
         core.messaging.catch_up,
+        core.tenants.get,
         settings.app,
         core.config.websocket.client_ping_seconds,
     )
@@ -46,4 +47,12 @@ FEATURE = Feature(
     (CentrifugeDialect(), CentrifugeProtobufDialect()),
     (*api.ROUTES, *streams.ROUTES),
     settings=CentrifugeSettings,
+    commands={
+        "from-centrifugo": (
+            "imserver.dialects.centrifuge.command",
+            "from_centrifugo",
+            "Print the settings that correspond to those of Centrifugo.",
+        )
+    },
+    app_settings=CentrifugeOfApp,
 )

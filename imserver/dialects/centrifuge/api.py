@@ -46,11 +46,12 @@ from imserver.dialects.centrifuge.service import (
     presence_stats,
 )
 from imserver.dialects.centrifuge.settings import CentrifugeSettings
-from imserver.dialects.centrifuge.wire import MAX_OFFSET, ClientView, HistoryResult
+from imserver.dialects.centrifuge.wire import ALIAS, MAX_OFFSET, ClientView, HistoryResult
 from imserver.errors import Unavailable
 from imserver.http.call import Api, Call, Route
 from imserver.http.form import BadBody
 from imserver.http.reply import PROBLEM, BatchAnswers
+from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event
 from imserver.protocol.forgiving import without_nulls
 from imserver.push.idempotency import IdReused, digest_of
@@ -236,7 +237,7 @@ def _publish_each(
         raise MethodFailed(codes.LIMIT_EXCEEDED, str(refused)) from None
     found = api.publishing.to_channels(
         app,
-        [f"user:{name[1:]}" if name.startswith("#") and len(name) > 1 else name for name in channels],
+        [_channel_of(name) for name in channels],
         Event("msg", "", "", type="custom", data=data),
         tags=tags,
         with_history=not request.skip_history,
@@ -244,6 +245,11 @@ def _publish_each(
         digest=digest_of(data + b"\0" + tags),
     )
     return list(map(_publish_result, found))
+
+
+def _channel_of(name: str) -> str:
+    """The channel that back ends of Centrifugo call ``name``."""
+    return f"{USER_CHANNEL}{name[1:]}" if name.startswith(ALIAS) and len(name) > 1 else name
 
 
 def _publish_result(found: Published | ChannelRefused | IdReused) -> dict[str, Any]:
@@ -284,7 +290,7 @@ def unsubscribe(api: CentrifugeApi, app: str, request: _Unsubscribe) -> dict[str
     """End the subscriptions of a user to a channel; ``""``: to all channels. May switch."""
     connections = api.connections
     ids = _connections_of(api, app, request)
-    channels = {request.channel: None}
+    channels = {_channel_of(request.channel): None}
     if not request.channel:
         found = connections.about(app, ids)
         channels = dict.fromkeys(channel for each in found if each is not None for channel in each.channels)
@@ -345,46 +351,50 @@ def _end(expire_at: int) -> int:
     return min(max(expire_at, 0), MAX_EXPIRES_AT)
 
 
-def _options(api: CentrifugeApi, app: str, channel: str) -> ChannelSettings:
-    """Raises :class:`ChannelRefused` if the app has no channel of this name, or if it is that of a user,
-    which has neither history nor presence."""
-    check_name(channel)
-    if channel.startswith("#"):
+def _find(api: CentrifugeApi, app: str, name: str) -> tuple[str, ChannelSettings]:
+    """A channel, and its options. Raises :class:`ChannelRefused` if the app has no channel of this name."""
+    check_name(name)
+    channel = _channel_of(name)
+    if channel.startswith(ALIAS):
         raise ChannelRefused("not_available")
     options = api.channels.options(app, channel)
     check_known(options)
-    return options
+    return channel, options
 
 
 def presence(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, dict[str, ClientView]]:
     """The subscribers of a channel. May switch."""
-    if not _options(api, app, request.channel).presence:
+    channel, options = _find(api, app, request.channel)
+    if not options.presence:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    page = api.channels.members.page(app, request.channel, limit=MAX_PRESENCE)
+    page = api.channels.members.page(app, channel, limit=MAX_PRESENCE)
     return {"presence": infos_of_members(page.members)}
 
 
 def count_presence(api: CentrifugeApi, app: str, request: _OfChannel) -> Struct:
     """How many subscribers and users a channel has. May switch."""
-    if not _options(api, app, request.channel).presence:
+    channel, options = _find(api, app, request.channel)
+    if not options.presence:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    return presence_stats(api.channels, app, request.channel)
+    return presence_stats(api.channels, app, channel)
 
 
 def history(api: CentrifugeApi, app: str, request: _History) -> HistoryResult:
     """Publications of a channel. May switch."""
-    if not _options(api, app, request.channel).has_history:
+    channel, options = _find(api, app, request.channel)
+    if not options.has_history:
         raise MethodFailed(codes.NOT_AVAILABLE)
     since = None if request.since is None else (request.since.epoch, _bounded(request.since.offset))
     limit = max(request.limit, -1)
-    return history_view(history_since(api.channels, app, request.channel, since, limit, request.reverse))
+    return history_view(history_since(api.channels, app, channel, since, limit, request.reverse))
 
 
 def remove_history(api: CentrifugeApi, app: str, request: _OfChannel) -> dict[str, Any]:
     """Remove the publications of a channel. May switch."""
-    if not _options(api, app, request.channel).has_history:
+    channel, options = _find(api, app, request.channel)
+    if not options.has_history:
         raise MethodFailed(codes.NOT_AVAILABLE)
-    api.channels.remove_history(app, request.channel)
+    api.channels.remove_history(app, channel)
     return {}
 
 

@@ -7,6 +7,7 @@ decide about connections without a token, and renew sessions and subscriptions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 from sys import intern
 from time import monotonic, time
@@ -37,7 +38,7 @@ from imserver.channels.members import ChannelMember, ChannelRefused, MemberPage
 from imserver.clock import is_long_turn, serve_others
 from imserver.cluster.history import HistoryPage, Position
 from imserver.cluster.nodes import NodeQueries
-from imserver.config.settings import ChannelSettings
+from imserver.config.settings import ChannelSettings, TenantSettings
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.claims import (
     ConnectionClaims,
@@ -53,11 +54,16 @@ from imserver.dialects.centrifuge.commands import (
     RefreshLogin,
     RefreshSubscription,
 )
+from imserver.dialects.centrifuge.settings import subscribes_to_own_channel
 from imserver.dialects.centrifuge.wire import (
+    ALIAS,
+    BY_ALIAS,
+    PERSONAL,
     CentrifugeDialect,
     ClientView,
     ConnectResult,
     HistoryResult,
+    OwnChannel,
     PresenceStatsResult,
     RefreshResult,
     SubRefreshResult,
@@ -65,13 +71,13 @@ from imserver.dialects.centrifuge.wire import (
     publication_of,
 )
 from imserver.errors import StorageUnavailable
+from imserver.hub.hub import USER_CHANNEL
 from imserver.messages.catch_up import CatchUp
 from imserver.model import (
     Answer,
     AskHistory,
     AskPresence,
     ChannelPart,
-    DialectState,
     Event,
     Login,
     Reply,
@@ -170,12 +176,16 @@ class RefreshConnection(Struct, frozen=True, array_like=True):
     info: bytes = b""
 
 
-class CentrifugeState(DialectState, gc=False):
+_UNFOLLOWED: Final = 4
+
+
+class CentrifugeState(OwnChannel, gc=False):
     """State of a client: the app of its path until its login, when the tokens of its subscriptions end
     (None: they do not), and when the back end has to renew its session (0: never).
 
     ``by_server``: the channels in which the server has subscribed it (None: none). It may have left some.
-    ``by_token``: the channels that its token has named. ``unfollowed``: the log was unavailable at its login.
+    ``by_token``: the channels that its token has named. The mark :data:`_UNFOLLOWED`: the log was unavailable
+    at its login.
     """
 
     app: str = ""
@@ -183,7 +193,6 @@ class CentrifugeState(DialectState, gc=False):
     expires_at: int = 0
     by_server: set[str] | None = None
     by_token: frozenset[str] = frozenset()
-    unfollowed: bool = False
 
     def resubscribes(self, _channel: str) -> bool:
         """Every client of this dialect does."""
@@ -201,10 +210,19 @@ class CentrifugeState(DialectState, gc=False):
 class CentrifugeAnswers(ChannelAnswers):
     """The answers to commands on channels, and the ends of subscriptions. See :class:`ChannelAnswers`."""
 
-    personal = True
-
     def __init__(self, back_ends: BackEnds) -> None:
         self._back_ends = back_ends
+
+    def channel_of(self, connection: Connection, name: str) -> str:
+        """``#<id>`` is ``user:<id>`` for the user of this id."""
+        user = connection.user
+        return f"{USER_CHANNEL}{user}" if user and name == f"{ALIAS}{user}" else name
+
+    def receives(self, connection: Connection, channel: str) -> bool:
+        """Whether the server has given a client ``#<user>`` in an app without options for such channels."""
+        state = connection.dialect_state
+        has = isinstance(state, CentrifugeState) and state.personal and not state.by_alias
+        return has and channel == f"{ALIAS}{connection.user}"
 
     def state_of(self, connection: Connection) -> CentrifugeState:
         """The state that :meth:`CentrifugeService.opened` has made."""
@@ -229,14 +247,18 @@ class CentrifugeAnswers(ChannelAnswers):
         recovering = options.may_recover and command.recover
         result = _result(found, recoverable, recovering, command.positioned)
         result.data = claims.data
-        end = claims.expires_at
+        end, channel = claims.expires_at, found.local.name
         if end and not self.are_renewed(connection.app or "", found.options):
             result.expires, result.ttl = True, _ttl(end)
         state = _state_of(connection)
+        if channel == self.channel_of(connection, f"{ALIAS}{connection.user}"):
+            by_alias = channel != command.channel
+            state.mark(BY_ALIAS, by_alias)
+            state.mark(PERSONAL, by_alias or state.personal)
         if state.by_server:
-            state.by_server.discard(command.channel)
+            state.by_server.discard(channel)
         if end or state.ends:
-            _set_end(state, command.channel, end)
+            _set_end(state, channel, end)
         return Reply(errors.REPLY_OK, result)
 
     def unsubscribed(self, connection: Connection, channel: str) -> None:
@@ -263,8 +285,9 @@ class CentrifugeAnswers(ChannelAnswers):
 class CentrifugeService:
     """Carries out the commands of the dialect. Owner of :class:`CentrifugeState`.
 
-    ``answers``: those to commands on channels. ``queries``: answers queries of other nodes. ``default_app``:
-    the app of clients whose path names none. ``ping_seconds``: how often clients are pinged.
+    ``answers``: those to commands on channels. ``queries``: answers queries of other nodes. ``settings``:
+    app → its settings. ``default_app``: the app of clients whose path names none. ``ping_seconds``: how often
+    clients are pinged.
     """
 
     def __init__(
@@ -279,6 +302,7 @@ class CentrifugeService:
         connections: Connections,
         queries: NodeQueries,
         catch_up: CatchUp,
+        settings: Callable[[str], TenantSettings | None],
         default_app: str,
         ping_seconds: float,
     ) -> None:
@@ -291,9 +315,11 @@ class CentrifugeService:
         self._back_ends = back_ends
         self._connections = connections
         self._catch_up = catch_up
+        self._settings = settings
         self._default_app = default_app
         self._ping = max(1, ceil(ping_seconds))
         connections.on_join.append(self._joined)
+        channels.members.on_parted.append(_parted)
         queries.add("refresh", RefreshConnection, self._refresh_here)
 
     def rows(self) -> CommandTable:
@@ -439,16 +465,23 @@ class CentrifugeService:
 
         To the channels that an unverified token requests its client subscribes by its own right. May switch.
         """
-        app, personal, claims = connection.app or "", f"#{connection.user}", admission.claims
+        app, personal, claims = connection.app or "", f"{ALIAS}{connection.user}", admission.claims
         requested = admission.requested - {personal}
         wanted = {name: each for name, each in claims.subscriptions.items() if name != personal}
         wanted |= dict.fromkeys(requested, SubscriptionClaims())
+        own = self._own_channel(connection, admission)
         if any(name.startswith("#") for name in wanted):
             connection.close(errors.CLOSE_NOT_ALLOWED)
             return
         if command.token:
             state.by_token = frozenset(wanted)
         positions = {name: Position(*each) for name, each in command.recover.items() if name in wanted}
+        is_member = own != "" and self._channels.user_row(app) is not None
+        if is_member:
+            wanted[own] = SubscriptionClaims()
+            epoch, offset = command.recover.get(personal, ("", 0))
+            if epoch:  # other positions are those of messages
+                positions[own] = Position(epoch, offset)
         try:
             self._follow(connection, state)
             for channel in requested:
@@ -459,18 +492,21 @@ class CentrifugeService:
             since = {channel: positions.get(channel) if may[channel] else None for channel in wanted}
             found = self._channels.subscribe_each(connection, since)
             state.by_server = {*found} or None
-            # The channel of the user has no recovery: most of its messages are stored nowhere.
+            # Without options, the channel of the user has no recovery: its publications are stored nowhere.
             personal_result = SubscribeResult(was_recovering=personal in command.recover)
-            subs = {personal: personal_result} if connection.user else {}
+            subs = {personal: personal_result} if own and not is_member else {}
             for channel, each in found.items():
-                subs[channel] = _result(each, may[channel], may[channel] and channel in positions)
-                subs[channel].data = wanted[channel].data
+                name = personal if channel == own else channel
+                subs[name] = _result(each, may[channel], may[channel] and name in command.recover)
+                subs[name].data = wanted[channel].data
             client = self._connections.id_of(connection)
             end = 0 if self._back_ends.has(app, "refresh") else admission.end
             session = self._connections.secret_of(connection) if isinstance(connection, Stream) else ""
             result = ConnectResult(
                 client, VERSION, end > 0, _ttl(end), subs or None, self._ping, True, session, claims.data
             )
+            state.mark(PERSONAL, own != "")
+            state.mark(BY_ALIAS, is_member)
             answer(Reply(errors.REPLY_OK, result))
             connection.last_seen = 0.0  # pings may follow
             self._catch_up.release(connection)
@@ -481,6 +517,14 @@ class CentrifugeService:
         except ChannelRefused as refused:
             connection.close(_CLOSE_OF.get(refused.reason, errors.CLOSE_NOT_ALLOWED))
 
+    def _own_channel(self, connection: Connection, admission: _Admission) -> str:
+        """The channel of the user, if the client gets it at its login: by the settings, or by its token."""
+        personal = f"{ALIAS}{connection.user}"
+        named = personal in admission.claims.subscriptions or personal in admission.requested
+        if connection.user and (named or subscribes_to_own_channel(self._settings(connection.app or ""))):
+            return self._answers.channel_of(connection, personal)
+        return ""
+
     def _follow(self, connection: Connection, state: CentrifugeState) -> None:
         """Let a user receive the entries that are stored from now on. May switch.
 
@@ -490,7 +534,7 @@ class CentrifugeService:
             try:
                 self._catch_up.follow(connection)
             except StorageUnavailable:
-                state.unfollowed = True
+                state.mark(_UNFOLLOWED, True)
 
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
         """Renew the token of a session. If the new one names other channels, its client has to connect again.
@@ -595,7 +639,8 @@ class CentrifugeService:
         state = connection.dialect_state
         if not isinstance(state, CentrifugeState):
             return
-        if state.unfollowed and connection.log_subscription is None and self._catch_up.answers():
+        unfollowed = state.marks & _UNFOLLOWED and connection.log_subscription is None
+        if unfollowed and self._catch_up.answers():
             connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
             return
         now, app = int(time()), connection.app or ""
@@ -646,10 +691,10 @@ class CentrifugeService:
     def presence_stats(self, connection: Connection, command: AskPresenceStats) -> Reply:
         """How many subscribers and users a channel has. May switch."""
         try:
-            self._commands.check_presence(connection, command.channel)
+            channel = self._commands.check_presence(connection, command.channel)
         except ChannelRefused as refused:
             return self._answers.refused(refused)
-        stats = presence_stats(self._channels, connection.app or "", command.channel)
+        stats = presence_stats(self._channels, connection.app or "", channel)
         return Reply(errors.REPLY_OK, stats)
 
 
@@ -698,6 +743,17 @@ def _state_of(connection: Connection) -> CentrifugeState:
     state = connection.dialect_state
     assert isinstance(state, CentrifugeState)
     return state
+
+
+def _parted(connection: Connection, channel: str, _was_last: bool) -> None:
+    """A member of the channel of its user has left it. ``by_alias`` stays: a notice about it may follow."""
+    state = connection.dialect_state
+    if (
+        isinstance(state, CentrifugeState)
+        and state.by_alias
+        and channel == f"{USER_CHANNEL}{connection.user}"
+    ):
+        state.mark(PERSONAL, False)
 
 
 def _bytes_of(info: Raw | UnsetType) -> bytes:

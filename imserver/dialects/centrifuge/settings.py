@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from msgspec import Struct
 
-from imserver.config.settings import DEFAULT_APP, AppName
+from imserver.config.declared import about
+from imserver.config.settings import DEFAULT_APP, AppName, TenantSettings, app_settings_of
 
 
 class CentrifugeSettings(Struct, frozen=True):
@@ -14,3 +17,20 @@ class CentrifugeSettings(Struct, frozen=True):
     """
 
     app: AppName = DEFAULT_APP
+
+
+class CentrifugeOfApp(Struct, frozen=True):
+    """The settings of an app for clients of Centrifugo."""
+
+    subscribe_to_own_channel: Annotated[
+        bool,
+        about(
+            "Whether clients of Centrifugo are subscribed to the channel of their user, `#<user>`, at their "
+            "login."
+        ),
+    ] = True
+
+
+def subscribes_to_own_channel(tenant: TenantSettings | None) -> bool:
+    """Whether clients of an app have the channel of their user without asking for it."""
+    return tenant is None or app_settings_of(tenant, CentrifugeOfApp).subscribe_to_own_channel

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
@@ -39,6 +40,7 @@ from imserver.dialects.cmd.wire import (
 )
 from imserver.dialects.sse.wire import on_one_line
 from imserver.errors import ClientError
+from imserver.hub.hub import USER_CHANNEL
 from imserver.message_view import entry_view, payload_of, signal_data
 from imserver.model import (
     AskGroupMembers,
@@ -49,6 +51,7 @@ from imserver.model import (
     Command,
     Compressed,
     CreateGroup,
+    DialectState,
     Event,
     InviteToGroup,
     JoinGroup,
@@ -422,6 +425,31 @@ class HistoryResult(Struct, omit_defaults=True):
     offset: int = 0
 
 
+PERSONAL: Final = 1
+BY_ALIAS: Final = 2
+
+
+class OwnChannel(DialectState, gc=False):
+    """How a client has the channel of its user. ``marks``: a sum of :data:`PERSONAL`, :data:`BY_ALIAS`, and
+    marks of the service. Fields of their own would take 16 bytes more of each connection."""
+
+    marks: int = 0
+
+    @property
+    def personal(self) -> bool:
+        """It receives as ``#<user>`` what is for its user."""
+        return self.marks & PERSONAL != 0
+
+    @property
+    def by_alias(self) -> bool:
+        """It has subscribed to ``user:<id>`` under the name ``#<id>``."""
+        return self.marks & BY_ALIAS != 0
+
+    def mark(self, mark: int, on: bool) -> None:
+        """Set one of the marks."""
+        self.marks = self.marks | mark if on else self.marks & ~mark
+
+
 class _Notice(Struct):
     info: ClientView
 
@@ -445,6 +473,8 @@ class _Empty(Struct):
 
 
 _EMPTY: Final = _Empty()
+ALIAS: Final = "#"
+"""Clients of Centrifugo call the channel ``user:<id>`` of their user ``#<id>``."""
 _read_info = msgspec.json.Decoder(ClientView).decode
 _read_tags = msgspec.json.Decoder(dict[str, str]).decode
 _read_subscribed = msgspec.json.Decoder(SubscribeResult).decode
@@ -570,11 +600,24 @@ class CentrifugeDialect(Dialect):
             return None
         if event.channel is None:
             return self._to_user(found[1])
+        if event.channel.name.startswith(USER_CHANNEL):
+            return partial(self._write_of_user, event.channel.name, *found)
         return self._write_push(event.channel.name, *found)
 
     def encode_message(self, message: Message) -> Payload | None:
-        """A push of a stored entry to the receiver's own channel."""
-        return self._to_user(entry_publication(message))
+        """A push of a stored entry to the receiver's own channel. Among the publications of a channel it has
+        no offset."""
+        publication, contents = entry_publication(message), dict[bool, bytes]()
+
+        def write(user: str, state: DialectState | None) -> bytes:
+            is_member = isinstance(state, OwnChannel) and state.by_alias
+            content = contents.get(is_member)
+            if content is None:
+                view = replace(publication, offset=0) if is_member else publication
+                content = contents[is_member] = self._write_content(view)
+            return self._write_to_user(content, user, state)
+
+        return write
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """The last push of a stream. A WebSocket has its close frame."""
@@ -593,7 +636,19 @@ class CentrifugeDialect(Dialect):
         return Raw(b'{"presence":{%b}}' % b",".join(parts))
 
     def _to_user(self, content: Struct) -> Payload:
-        return partial(self._write_personal, self._write_content(content))
+        return partial(self._write_to_user, self._write_content(content))
+
+    def _write_to_user(self, content: bytes, user: str, state: DialectState | None) -> bytes:
+        """A publication for a user, if the client has the channel of the user."""
+        has = not isinstance(state, OwnChannel) or state.personal
+        return self._write_personal(content, user) if has else b""
+
+    def _write_of_user(
+        self, channel: str, kind: str, content: Struct, user: str, state: DialectState | None
+    ) -> bytes:
+        """A push of the channel of a user, under the name that the client has for it."""
+        by_alias = isinstance(state, OwnChannel) and state.by_alias
+        return self._write_push(f"{ALIAS}{user}" if by_alias else channel, kind, content)
 
     # --- the wire -------------------------------------------------------------------------------------------
 
@@ -618,7 +673,7 @@ class CentrifugeDialect(Dialect):
 
     def _write_personal(self, content: bytes, user: str) -> bytes:
         """A push of a publication to the own channel of a user."""
-        return b'{"push":{"channel":%b,"pub":%b}}' % (_encode(f"#{user}"), content)
+        return b'{"push":{"channel":%b,"pub":%b}}' % (_encode(f"{ALIAS}{user}"), content)
 
 
 _decode_command: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder[Any](_Command).decode
@@ -690,7 +745,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
 
     def _write_personal(self, content: bytes, user: str) -> bytes:
         reply = pb.Reply()
-        reply.push.channel = f"#{user}"
+        reply.push.channel = f"{ALIAS}{user}"
         reply.push.pub.MergeFromString(content)
         return _delimited(reply)
 

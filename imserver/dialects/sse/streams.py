@@ -17,9 +17,10 @@ from imserver.channels.members import ChannelRefused
 from imserver.dialects.sse import wire as sse
 from imserver.dialects.sse.wire import SseDialect
 from imserver.errors import ImserverError, StorageUnavailable
+from imserver.messages.catch_up import PAGE
 from imserver.messages.deliverer import oldest_page, wait_until_sent
 from imserver.messages.messaging import Messaging
-from imserver.model import Login, LogSubscription, Message
+from imserver.model import Login, LogSubscription
 from imserver.sessions.sessions import Sessions
 from imserver.storage.log.contract import Entry
 from imserver.storage.store import Store
@@ -32,7 +33,6 @@ RESUMED: Final = 1000
 """Limit of the missed entries that a stream delivers after a reconnect. A client that missed more must query
 them.
 """
-_PAGE: Final = 200
 _RETRY_MILLISECONDS: Final = (1000, 5000)
 """Time after which a client reconnects. It differs from client to client, so that they do not all come at
 once.
@@ -150,7 +150,7 @@ class EventStreams:
             if cursor is None:
                 return _Start(head, False)
             if stored.entries.floor(request.app) <= cursor <= head:
-                first, more = oldest_page(*self._catch_up.page(request.app, user, cursor, _PAGE))
+                first, more = oldest_page(*self._catch_up.page(request.app, user, cursor, PAGE))
                 is_all = not more or self._is_all(request.app, user, first)
                 # The pages may lack what expires while they are read, so the floor is read again.
                 if is_all and stored.entries.floor(request.app) <= cursor:
@@ -169,7 +169,7 @@ class EventStreams:
         count, more = len(first), True
         after = first[-1].id
         while more and count < RESUMED:
-            some, more = self._catch_up.page(app, user, after, min(_PAGE, RESUMED - count))
+            some, more = self._catch_up.page(app, user, after, min(PAGE, RESUMED - count))
             count += len(some)
             after = some[-1].id if some else after
         return not more
@@ -180,20 +180,11 @@ class EventStreams:
         """
         if first:
             self._deliverer.send(stream, first)
-        after: int | None = first[-1].id if first else cursor
-
-        def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
-            nonlocal after
-            self._deliverer.send(stream, messages)
-            after = messages[-1].id if more and messages else None
-            return after is None
-
         try:
             self._catch_up.subscribe(stream, LogSubscription(), live=False)
-            while after is not None and stream.log_subscription is not None:
-                if after != cursor:
-                    wait_until_sent(stream)
-                self._catch_up.sync(stream, after, _PAGE, answer)
+            if first:
+                wait_until_sent(stream)
+            self._catch_up.send_missed(stream, first[-1].id if first else cursor)
         except StorageUnavailable:
             # The client reconnects with the last id that it has.
             stream.close(errors.CLOSE_INTERNAL_ERROR)

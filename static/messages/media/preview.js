@@ -128,7 +128,9 @@ export async function confirmFiles(files, words, { limits = {}, caption = "" } =
   const no = button(words.messages_cancel);
   const field = /** @type {HTMLTextAreaElement} */ (make("textarea", "picked-caption"));
   Object.assign(field, { rows: 1, maxLength: MOST_CAPTION, placeholder: words.messages_media_caption, ariaLabel: words.messages_media_caption, value: caption.slice(0, MOST_CAPTION) });
+  /** @type {HTMLElement[]} */
   const parts = picked.length ? [field] : [];
+  if (files.length > MOST_FILES) parts.unshift(make("p", "reason", fill(words.messages_media_most, { count: MOST_FILES })));
   const layer = openDialog("", make("div", "question picked-files", list, ...parts, make("p", "card-row", no, ...(picked.length ? [send] : []))));
   const heading = layer.dialog.querySelector("h2");
   const agree = () => {

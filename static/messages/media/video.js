@@ -2,7 +2,7 @@
 /** Messages with videos. They play while they load: the browser asks for ranges of the file. */
 
 import { make } from "../../text.js";
-import { fileView, ownAddress, reserve, timeText } from "./file.js";
+import { fileIcon, fileView, ownAddress, reserve, timeText } from "./file.js";
 
 /** @typedef {import("./file.js").MediaData} MediaData */
 
@@ -13,7 +13,7 @@ import { fileView, ownAddress, reserve, timeText } from "./file.js";
  */
 export function videoView(data, words) {
   const address = ownAddress(data.url);
-  if (!address) return data.preview ? waiting(data) : fileView(data, words.messages_video);
+  if (!address) return data.url === undefined ? waiting(data) : fileView(data, words.messages_video);
   const video = /** @type {HTMLVideoElement} */ (make("video", "media-video"));
   video.controls = true;
   video.playsInline = true;
@@ -30,7 +30,7 @@ export function videoView(data, words) {
 
 /** @param {MediaData} data */
 function waiting(data) {
-  const box = make("span", "media-waiting", data.preview ?? "");
+  const box = make("span", "media-waiting", data.preview ?? fileIcon(String(data.name ?? "")));
   reserve(box, data);
   return box;
 }

@@ -10,6 +10,7 @@ from imserver.dialects.action import service
 from imserver.dialects.action.acks import AWAIT_SECONDS
 from imserver.hub import acks
 from imserver.hub.acks import ACK_SECONDS
+from imserver.messages import catch_up
 from tests.dialects.action.test_messages import APP, Keeping, One
 from tests.hub.harness import Harness
 from tests.transport.harness import turn, until
@@ -251,7 +252,7 @@ def test_acknowledgements_are_the_position_of_the_next_login_and_nobody_is_pinge
 
 
 def test_missed_pages_follow_the_acknowledgement_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "PAGE", 2)
+    monkeypatch.setattr(catch_up, "PAGE", 2)
     monkeypatch.setattr(service, "_LOOK_SECONDS", 0.001)
     with Keeping() as node:
         ann = One(node, "ann", "bob")

@@ -54,6 +54,7 @@ class CentrifugeHarness(Harness):
             self.connections,
             NodeQueries(),
             self.catch_up,
+            lambda _app: None,
             "101",
             25,
         )

@@ -10,6 +10,8 @@ import pytest
 from imserver.auth.rules import ALLOWED
 from imserver.dialects.sse import streams as event_streams
 from imserver.dialects.sse.streams import EventStreams, StreamRequest
+from imserver.messages import catch_up
+from imserver.messages.catch_up import CatchUp
 from imserver.model import LogSubscription, Message
 from imserver.storage.log import contract
 from imserver.storage.log.contract import Entry
@@ -33,7 +35,7 @@ class FakeLog:
         self.pages: list[int] = []
         """How many entries were told together."""
         self.kicks = SimpleNamespace(count=0)
-        self.catch_up = self.deliverer = self.entries = self
+        self.catch_up = self.deliverer = self._deliverer = self.entries = self
 
     def log(self) -> "FakeLog":
         return self
@@ -55,6 +57,8 @@ class FakeLog:
     def sync(self, stream: Any, after: int, limit: int, answer: Callable[..., bool]) -> None:
         entries, more = self.page("", "", after, limit)
         answer(entries, more, False)
+
+    send_missed = CatchUp.send_missed
 
     def send(self, stream: Any, messages: list[Message]) -> None:
         assert stream.outbox is None, "the page before has not left"
@@ -97,7 +101,8 @@ def test_what_fits_a_page_is_read_once() -> None:
 
 
 def test_more_entries_are_delivered_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_streams, "_PAGE", 4)
+    for module in (event_streams, catch_up):
+        monkeypatch.setattr(module, "PAGE", 4)
     fake, resumed = come_back(20)
     assert resumed
     assert fake.received == list(range(21, 31))
@@ -111,7 +116,8 @@ def test_the_first_page_holds_no_more_bytes_than_others(monkeypatch: pytest.Monk
 
 
 def test_a_client_that_missed_too_much_gets_only_a_notice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_streams, "_PAGE", 4)
+    for module in (event_streams, catch_up):
+        monkeypatch.setattr(module, "PAGE", 4)
     monkeypatch.setattr(event_streams, "RESUMED", 9)
     fake, resumed = come_back(20)
     assert (resumed, fake.received) == (False, [])

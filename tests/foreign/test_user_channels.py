@@ -1,0 +1,286 @@
+"""The channel of a user, ``#<user>``, in apps that give such channels options: clients of Centrifugo come and
+go while back ends publish, and receive everything once and in order."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cent import Client as Cent
+from cent import HistoryRequest, PresenceRequest, PublishRequest
+from centrifuge import ReplyError
+from centrifuge.exceptions import SubscriptionUnsubscribedError
+
+from tests.integration.clusters import nodes_of
+from tests.integration.v1 import good
+from tests.sdk.node import run_node
+from tests.storage.servers import KINDS, DatabaseServer
+from tests.support import Server
+from tests.tools import NODE_MODULES
+
+from .balancer import balancer_of
+from .conftest import KEY, SECRET, token
+from .people import SECONDS, Person, json_first, person, run
+from .test_centrifuge_python import code_of
+
+ROW = {"publish": "anybody", "presence": True, "read_presence": "anybody", "join_leave": True}
+JWT = [{"algorithm": "HS256", "key": SECRET}]
+RECENT = {"history_size": 1000, "history_seconds": 300, "read_history": "anybody"}
+PAST = {**ROW, **RECENT}
+STORED = {"history": "log"}
+WAYS = ("json-websocket", "json-http_stream", "protobuf-websocket", "protobuf-http_stream")
+APPS: dict[str, Any] = {
+    "past": {"jwt": JWT, "login_policy": "multi", "channels": {"user": PAST, "*": RECENT}},
+    "kept": {"jwt": JWT, "login_policy": "multi", "channels": {"user": {**ROW, **STORED}, "*": STORED}},
+    "live": {"jwt": JWT, "login_policy": "multi", "channels": {"user": ROW}},
+    "asks": {"jwt": JWT, "subscribe_to_own_channel": False},
+    "both": {"jwt": JWT, "subscribe_to_own_channel": False, "channels": {"user": PAST}},
+}
+CONFIG: dict[str, Any] = {
+    "apps": APPS,
+    "api": {
+        "keys": [
+            {"key": KEY, "scopes": ["admin"]},
+            *({"key": f"{KEY}-{app}", "scopes": ["admin"], "apps": [app]} for app in APPS),
+        ]
+    },
+    "websocket": {"client_ping_seconds": 1, "client_silent_seconds": 60, "sweep_seconds": 1},
+}
+CUTS, NUMBERS = 6, 120
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    one = Server(tmp_path_factory.mktemp("users"), config=CONFIG)
+    yield [one]
+    one.stop()
+    one.check()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    patient = {"redis_seconds": 20, "rpc_seconds": 20}
+    with nodes_of(tmp_path_factory.mktemp("users"), 2, cluster=patient, **CONFIG) as nodes:
+        yield nodes.servers
+
+
+@pytest.fixture(params=["alone", "two"])
+def servers(request: pytest.FixtureRequest) -> list[Server]:
+    found: list[Server] = request.getfixturevalue(request.param)
+    return found
+
+
+def cent_of(server: Server, app: str) -> Cent:
+    return Cent(f"{server.http_url}/api", f"{KEY}-{app}", timeout=SECONDS)
+
+
+def member(server: Server, app: str, user: str, protobuf: bool = False) -> Any:
+    return person(server, protobuf, user, path=f"/connection/{app}/websocket")
+
+
+async def come_and_go(servers: list[Server], app: str, user: str, protobuf: bool) -> list[int]:
+    """The numbers that a client of a user receives. It is cut again and again, and returns to any node. They
+    are published on the last one."""
+    heard: list[int] = []
+    recovered: list[bool] = []
+    cent = cent_of(servers[-1], app)
+    begun = asyncio.Event()
+
+    async def publish() -> None:
+        await begun.wait()
+        for number in range(NUMBERS):
+            await asyncio.to_thread(cent.publish, PublishRequest(channel=f"#{user}", data=number))
+
+    async def receive(one: Person) -> None:
+        while len(heard) < NUMBERS:
+            name, context = await one.events._happened.get()
+            if name == "on_subscribed":
+                recovered.append(context.recovered)
+                begun.set()
+            elif name == "on_publication" and context.channel == f"#{user}" and context.pub.offset:
+                heard.append(one.read(context.pub.data))
+
+    async with member(servers[0], app, user, protobuf) as one:
+        receiver = asyncio.create_task(receive(one))
+        publisher = asyncio.create_task(publish())
+        for cut in range(1, CUTS + 1):
+            while len(heard) < cut * NUMBERS // (CUTS + 1):
+                await asyncio.sleep(0.005)
+            await one.client.disconnect()
+            address = servers[cut % len(servers)].ws
+            one.client._address = f"ws://{address.host}:{address.port}/connection/{app}/websocket"
+            await one.client.connect()
+            await one.client.ready(SECONDS)
+        async with asyncio.timeout(SECONDS):
+            await asyncio.gather(publisher, receiver)
+    assert recovered[1:] == [True] * CUTS
+    return heard
+
+
+@json_first
+@pytest.mark.parametrize("app", ["past", "kept"])
+def test_clients_that_come_and_go_receive_everything_once_and_in_order(
+    servers: list[Server], app: str, protobuf: bool
+) -> None:
+    assert run(come_and_go(servers, app, f"ann-{protobuf}", protobuf)) == [*range(NUMBERS)]
+
+
+@pytest.mark.full
+@pytest.mark.slow
+@pytest.mark.needs("node", "centrifuge")
+@pytest.mark.parametrize("app", ["past", "kept"])
+def test_nothing_is_lost_behind_a_balancer_that_takes_any_node(servers: list[Server], app: str) -> None:
+    with balancer_of([server.http for server in servers]) as balancer:
+        users = {
+            name: {
+                "user": name,
+                "token": token(name, channels=[f"news:{name}"]),
+                "subscription": token(name, channel=f"orders:{name}"),
+            }
+            for name in WAYS
+        }
+        about = {
+            "balancer": f"127.0.0.1:{balancer.port}",
+            "nodes": [server.http_url for server in servers],
+            "key": f"{KEY}-{app}",
+            "app": app,
+            "users": users,
+            "publications": NUMBERS,
+        }
+        script = Path(__file__).with_name("recovery.test.mjs")
+        run_node(str(script), NODE_PACKAGES=str(NODE_MODULES / "index.js"), IM_RUN=json.dumps(about))
+
+
+@json_first
+def test_a_user_sees_who_is_there_publishes_and_reads_what_was_published(
+    servers: list[Server], protobuf: bool
+) -> None:
+    user = f"bob-{protobuf}"
+
+    async def scenario(cent: Cent) -> None:
+        async with member(servers[0], "past", user, protobuf) as one:
+            subscribed = await one.events.next("on_subscribed")
+            assert (subscribed.channel, subscribed.recoverable, subscribed.positioned) == (
+                f"#{user}",
+                True,
+                True,
+            )
+            assert (await one.events.next("on_join")).info.client == one.client.client_id
+            async with member(servers[-1], "past", user, protobuf) as other:
+                await other.events.next("on_subscribed")
+                assert (await one.events.next("on_join")).info.client == other.client.client_id
+                present = (await one.client.presence(f"#{user}")).clients
+                assert {*present} == {one.client.client_id, other.client.client_id}
+                found = await asyncio.to_thread(cent.presence, PresenceRequest(channel=f"#{user}"))
+                assert {*found.presence} == {*present}
+                await other.client.publish(f"#{user}", other.written("from a client"))
+                heard = (await one.events.next("on_publication")).pub
+                assert (heard.offset, one.read(heard.data), heard.info.user) == (1, "from a client", user)
+            assert (await one.events.next("on_leave")).info.user == user
+            sent = good(servers[-1].http, "push", {"app": "past", "user": user, "text": "by push"}, key=KEY)
+            assert sent["sent"] == 1
+            heard = (await one.events.next("on_publication")).pub
+            assert (heard.offset, one.read(heard.data)) == (2, "by push")
+            page = await one.client.history(f"#{user}", limit=10)
+            assert [each.offset for each in page.publications] == [1, 2]
+            history = await asyncio.to_thread(cent.history, HistoryRequest(channel=f"#{user}", limit=10))
+            assert [each.offset for each in history.publications] == [1, 2]
+            for name in ("#another", "user:another"):
+                with pytest.raises(ReplyError) as refused:
+                    await one.client.history(name)
+                assert code_of(refused) == 103
+
+    with cent_of(servers[0], "past") as cent:
+        run(scenario(cent))
+
+
+@json_first
+@pytest.mark.parametrize("app", ["past", "kept", "live"])
+def test_stored_messages_are_live_events_without_an_offset(
+    servers: list[Server], app: str, protobuf: bool
+) -> None:
+    user = f"cid-{protobuf}"
+
+    async def scenario(cent: Cent) -> None:
+        async with member(servers[0], app, user, protobuf) as one:
+            await one.events.next("on_subscribed")
+            message = {"app": app, "user": user, "text": "stored", "store": True}
+            (stored,) = good(servers[-1].http, "push", message, key=KEY)["results"]
+            heard = await one.events.next("on_publication")
+            assert (heard.channel, heard.pub.offset, heard.pub.tags) == (f"#{user}", 0, {"kind": "message"})
+            assert one.read(heard.pub.data)["id"] == stored["stored"]["id"]
+            await asyncio.to_thread(cent.publish, PublishRequest(channel=f"user:{user}", data="published"))
+            heard = await one.events.next("on_publication")
+            assert (heard.channel, one.read(heard.pub.data)) == (f"#{user}", "published")
+            assert (heard.pub.offset > 0) == (app != "live")
+
+    with cent_of(servers[-1], app) as cent:
+        run(scenario(cent))
+
+
+@json_first
+@pytest.mark.parametrize("app", ["asks", "both"])
+def test_a_client_that_does_not_get_it_asks_for_it(servers: list[Server], app: str, protobuf: bool) -> None:
+    user = f"dan-{protobuf}"
+
+    async def scenario(cent: Cent) -> None:
+        async with member(servers[0], app, user, protobuf) as one:
+            own, heard = await one.subscribe(f"#{user}", recoverable=True)
+            assert (await heard.next("on_subscribed")).recoverable == (app == "both")
+            await asyncio.to_thread(cent.publish, PublishRequest(channel=f"#{user}", data="hi"))
+            assert one.read((await heard.next("on_publication")).pub.data) == "hi"
+            with pytest.raises(SubscriptionUnsubscribedError):
+                await one.subscribe("#another")
+            await own.unsubscribe()
+            if app == "both":
+                await asyncio.to_thread(cent.publish, PublishRequest(channel=f"#{user}", data="missed"))
+            await own.subscribe()
+            await own.ready(SECONDS)
+            await asyncio.to_thread(cent.publish, PublishRequest(channel=f"#{user}", data="again"))
+            if app == "both":
+                assert one.read((await heard.next("on_publication")).pub.data) == "missed"
+            assert one.read((await heard.next("on_publication")).pub.data) == "again"
+
+    with cent_of(servers[-1], app) as cent:
+        run(scenario(cent))
+
+
+@pytest.mark.parametrize("app", ["past", "kept"])
+def test_a_position_of_today_recovers_nothing_once(alone: list[Server], app: str) -> None:
+    """Clients have counted messages of this channel, whose numbers are not those of its history."""
+    user = "eve"
+
+    async def scenario(cent: Cent) -> None:
+        cent.publish(PublishRequest(channel=f"#{user}", data=1))
+        async with member(alone[0], app, user) as one:
+            await one.events.next("on_subscribed")
+            await one.client.disconnect()
+            known = one.client._server_subs[f"#{user}"]
+            for epoch, is_recovered in (("", False), (known.epoch, True)):
+                one.client._server_subs[f"#{user}"].epoch = epoch
+                await one.client.connect()
+                await one.client.ready(SECONDS)
+                assert (await one.events.next("on_subscribed")).recovered == is_recovered
+                await one.client.disconnect()
+
+    with cent_of(alone[0], app) as cent:
+        run(scenario(cent))
+
+
+@pytest.mark.sqlite_first
+@pytest.mark.parametrize("engine", sorted(KINDS))
+def test_entries_are_recovered_from_any_database(
+    engine: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """On two nodes; the client moves between them, and back ends publish on one."""
+    database: DatabaseServer = KINDS[engine]()
+    try:
+        storage = {"url": database.new_url()}
+        with nodes_of(tmp_path_factory.mktemp("users"), 2, storage=storage, **CONFIG) as nodes:
+            for protobuf in (False, True):
+                heard = run(come_and_go(nodes.servers, "kept", f"fay-{protobuf}", protobuf))
+                assert heard == [*range(NUMBERS)]
+    finally:
+        database.remove()
