@@ -7,9 +7,9 @@ kinds. Both deliver to users by a :class:`Reach`: :class:`LocalReach` on this no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -38,6 +38,7 @@ _YIELD_PUSHES: Final = 1024
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
 GroupName = Annotated[str, Meta(pattern=f"^{GROUP_ID.pattern}$", description="A group, by its id.")]
+_Item = TypeVar("_Item")
 _MEMBERS: Final = 1000
 """Members of a group that are read together."""
 _encode = msgspec.json.Encoder().encode
@@ -152,7 +153,7 @@ class Pushes:
     def to_each(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome]:
         """Push many messages, each with its own user and message id."""
         if self._stores(app):
-            return [self.to_user(app, push) for push in pushes]
+            return [self.to_user(app, push) for push in _paced(pushes)]
         outcomes, waiting = self._reach.to_each_once(app, pushes)
         # Rare: the same id twice in this call, or in another call at this moment. No claim is held during the
         # wait, so that two calls never wait for each other.
@@ -199,13 +200,21 @@ class Pushes:
         try:
             events = (Event("msg", user, text, msg_id) for user in users)
             if channels := self._stores(app):
-                for user, event in zip(users, events, strict=True):
+                for user, event in _paced(zip(users, events, strict=True)):
                     outcomes.append(channels.push(app, user, event) if user else _NOT_SENT)
             else:
                 self._reach.to_each(app, users, events, outcomes=outcomes)
         finally:
             self._ids.settle(claim, _SENT in outcomes)
         return outcomes
+
+
+def _paced(items: Iterable[_Item]) -> Iterator[_Item]:
+    """The items; others are served between."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if not number % YIELD_TARGETS:
+            serve_others()
 
 
 def _id_of_user(user: str, msg_id: str) -> str:
@@ -529,13 +538,8 @@ class Publishing:
         self, app: str, users: Sequence[str], events: Iterable[Event], ttl_seconds: float = 0
     ) -> list[Outcome]:
         """Publish to the channels of users, which have a history."""
-        outcomes: list[Outcome] = []
-        for user, event in zip(users, events, strict=False):
-            found = self._to_channel_of_user(app, user, event, ttl_seconds)
-            outcomes.append(found.outcome)
-            if not len(outcomes) % YIELD_TARGETS:
-                serve_others()
-        return outcomes
+        pairs = _paced(zip(users, events, strict=False))
+        return [self._to_channel_of_user(app, user, event, ttl_seconds).outcome for user, event in pairs]
 
     def _to_channel_of_user(
         self,

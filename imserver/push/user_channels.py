@@ -7,10 +7,15 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from imserver.channels.channels import Channels
-from imserver.channels.members import ChannelRefused
+from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused
 from imserver.channels.stored import Published
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event, Outcome
+
+
+def has_channel(user: str) -> bool:
+    """Whether the id of a user is short enough for the name of a channel."""
+    return len(user.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES - len(USER_CHANNEL)
 
 
 class UserChannels:
@@ -41,6 +46,9 @@ class UserChannels:
         nobody receives it.
         """
         name = f"{USER_CHANNEL}{user}"
+        if not has_channel(user):
+            outcome = self._to_user(app, user, event)
+            return Published(outcome), outcome is Outcome.NOT_SENT
         event = replace(event, channel=ChannelPart(name, tags=tags))
         published = self._channels.publish_event(app, name, event, key=key, with_history=with_history)
         if published.outcome is Outcome.REPEATED:

@@ -83,6 +83,11 @@ def test_a_deleted_user_leaves_no_publications(harness: Harness) -> None:
     harness.channels.erase_user(MULTI, "ann")
 
 
+def test_a_user_whose_id_is_too_long_for_a_channel_receives_plain_pushes(harness: Harness) -> None:
+    publishing, longest = publishing_of(harness), "u" * 250
+    assert publishing.to_users(MULTI, [longest, f"{longest}u"], HELLO) == [Outcome.SENT, Outcome.NOT_SENT]
+
+
 def test_a_push_that_the_channel_refuses_reaches_nobody(harness: Harness) -> None:
     _, client = harness.login(MULTI, "ann")
     (outcome,) = publishing_of(harness).to_users(MULTI, ["ann"], Event("msg", "shop", "ten bytes."))

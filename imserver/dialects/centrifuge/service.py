@@ -85,6 +85,7 @@ from imserver.model import (
 )
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.fossil import compressed
+from imserver.push.user_channels import has_channel
 from imserver.sessions.sessions import Sessions
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.dispatch import CommandRow, CommandTable
@@ -476,7 +477,8 @@ class CentrifugeService:
         if command.token:
             state.by_token = frozenset(wanted)
         positions = {name: Position(*each) for name, each in command.recover.items() if name in wanted}
-        is_member = own != "" and self._channels.user_row(app) is not None
+        has_options = self._channels.user_row(app) is not None and has_channel(connection.user or "")
+        is_member = own != "" and has_options
         if is_member:
             wanted[own] = SubscriptionClaims()
             epoch, offset = command.recover.get(personal, ("", 0))
