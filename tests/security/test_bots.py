@@ -306,7 +306,7 @@ def test_an_account_lists_few_bots(node: Harness, monkeypatch: pytest.MonkeyPatc
     rob.post("bots/update", bot=first.user, listed=False)
     assert rob.post("bots/update", bot=second.user, listed=True)["listed"]
     for name in ("of_back_end_1", "of_back_end_2"):
-        made = back_end.post("bots", name=name)["id"]
-        assert back_end.post("bots/update", bot=made, listed=True)["listed"]
+        bot = back_end.post("bots", name=name)["id"]
+        assert back_end.post("bots/update", bot=bot, listed=True)["listed"]
     for wrong in ("x" * 501, "a\u0000"):
         assert rob.refused("bots/update", bot=second.user, description=wrong) == (400, "invalid_request")

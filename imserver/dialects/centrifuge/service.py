@@ -57,6 +57,8 @@ from imserver.dialects.centrifuge.commands import (
 from imserver.dialects.centrifuge.settings import subscribes_to_own_channel
 from imserver.dialects.centrifuge.wire import (
     ALIAS,
+    BY_ALIAS,
+    PERSONAL,
     CentrifugeDialect,
     ClientView,
     ConnectResult,
@@ -174,12 +176,16 @@ class RefreshConnection(Struct, frozen=True, array_like=True):
     info: bytes = b""
 
 
+_UNFOLLOWED: Final = 4
+
+
 class CentrifugeState(OwnChannel, gc=False):
     """State of a client: the app of its path until its login, when the tokens of its subscriptions end
     (None: they do not), and when the back end has to renew its session (0: never).
 
     ``by_server``: the channels in which the server has subscribed it (None: none). It may have left some.
-    ``by_token``: the channels that its token has named. ``unfollowed``: the log was unavailable at its login.
+    ``by_token``: the channels that its token has named. The mark :data:`_UNFOLLOWED`: the log was unavailable
+    at its login.
     """
 
     app: str = ""
@@ -187,7 +193,6 @@ class CentrifugeState(OwnChannel, gc=False):
     expires_at: int = 0
     by_server: set[str] | None = None
     by_token: frozenset[str] = frozenset()
-    unfollowed: bool = False
 
     def resubscribes(self, _channel: str) -> bool:
         """Every client of this dialect does."""
@@ -247,8 +252,9 @@ class CentrifugeAnswers(ChannelAnswers):
             result.expires, result.ttl = True, _ttl(end)
         state = _state_of(connection)
         if channel == self.channel_of(connection, f"{ALIAS}{connection.user}"):
-            state.by_alias = channel != command.channel
-            state.personal |= state.by_alias
+            by_alias = channel != command.channel
+            state.mark(BY_ALIAS, by_alias)
+            state.mark(PERSONAL, by_alias or state.personal)
         if state.by_server:
             state.by_server.discard(channel)
         if end or state.ends:
@@ -499,7 +505,8 @@ class CentrifugeService:
             result = ConnectResult(
                 client, VERSION, end > 0, _ttl(end), subs or None, self._ping, True, session, claims.data
             )
-            state.personal, state.by_alias = own != "", is_member
+            state.mark(PERSONAL, own != "")
+            state.mark(BY_ALIAS, is_member)
             answer(Reply(errors.REPLY_OK, result))
             connection.last_seen = 0.0  # pings may follow
             self._catch_up.release(connection)
@@ -527,7 +534,7 @@ class CentrifugeService:
             try:
                 self._catch_up.follow(connection)
             except StorageUnavailable:
-                state.unfollowed = True
+                state.mark(_UNFOLLOWED, True)
 
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
         """Renew the token of a session. If the new one names other channels, its client has to connect again.
@@ -632,7 +639,8 @@ class CentrifugeService:
         state = connection.dialect_state
         if not isinstance(state, CentrifugeState):
             return
-        if state.unfollowed and connection.log_subscription is None and self._catch_up.answers():
+        unfollowed = state.marks & _UNFOLLOWED and connection.log_subscription is None
+        if unfollowed and self._catch_up.answers():
             connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
             return
         now, app = int(time()), connection.app or ""
@@ -745,7 +753,7 @@ def _parted(connection: Connection, channel: str, _was_last: bool) -> None:
         and state.by_alias
         and channel == f"{USER_CHANNEL}{connection.user}"
     ):
-        state.personal = False
+        state.mark(PERSONAL, False)
 
 
 def _bytes_of(info: Raw | UnsetType) -> bytes:

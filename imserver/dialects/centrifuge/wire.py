@@ -425,15 +425,29 @@ class HistoryResult(Struct, omit_defaults=True):
     offset: int = 0
 
 
+PERSONAL: Final = 1
+BY_ALIAS: Final = 2
+
+
 class OwnChannel(DialectState, gc=False):
-    """How a client has the channel of its user.
+    """How a client has the channel of its user. ``marks``: a sum of :data:`PERSONAL`, :data:`BY_ALIAS`, and
+    marks of the service. Fields of their own would take 16 bytes more of each connection."""
 
-    ``personal``: it receives as ``#<user>`` what is for its user. ``by_alias``: it has subscribed to
-    ``user:<id>`` under that name.
-    """
+    marks: int = 0
 
-    personal: bool = False
-    by_alias: bool = False
+    @property
+    def personal(self) -> bool:
+        """It receives as ``#<user>`` what is for its user."""
+        return self.marks & PERSONAL != 0
+
+    @property
+    def by_alias(self) -> bool:
+        """It has subscribed to ``user:<id>`` under the name ``#<id>``."""
+        return self.marks & BY_ALIAS != 0
+
+    def mark(self, mark: int, on: bool) -> None:
+        """Set one of the marks."""
+        self.marks = self.marks | mark if on else self.marks & ~mark
 
 
 class _Notice(Struct):

@@ -25,9 +25,9 @@ from imserver.features.pages.visitors import language_of_visitor
 
 RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""
-ENTRY: Final = "static/messages/app.js"
-"""The module that the page starts with."""
-_FIRST: Final = (ENTRY, "static/messages/login.js")
+_START: Final = "static/messages/start.js"
+"""The module that connects while the others are loading."""
+_FIRST: Final = ("static/messages/app.js", "static/messages/login.js")
 """What the first view is made of: the list of conversations, or the login."""
 _NEXT: Final = ("static/messages/conversation.js",)
 """What is imported as soon as the first view is shown."""
@@ -56,13 +56,16 @@ def _source(address: str) -> Path:
 @cache
 def modules() -> tuple[str, ...]:
     """All modules of the page, as ``static/…`` and ``sdk/…``."""
-    return _imported((ENTRY,), later=True)
+    return _imported((_START, *_FIRST), later=True)
 
 
 @cache
 def first_modules() -> tuple[str, ...]:
-    """Those that the first view needs. The page names them, so that browsers load all of them at once."""
-    return _imported(_FIRST)
+    """Those that the first view needs, in the order in which they are needed.
+
+    The page names them, so that browsers load all of them at once.
+    """
+    return tuple(dict.fromkeys((*_imported((_START,)), *_imported(_FIRST))))
 
 
 @cache

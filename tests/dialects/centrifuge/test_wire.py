@@ -16,12 +16,15 @@ from imserver.dialects.centrifuge.commands import (
     RefreshSubscription,
 )
 from imserver.dialects.centrifuge.wire import (
+    BY_ALIAS,
     MAX_COMMANDS,
+    PERSONAL,
     CentrifugeDialect,
     CentrifugeProtobufDialect,
     ClientView,
     ConnectResult,
     HistoryResult,
+    OwnChannel,
     PresenceResult,
     PresenceStatsResult,
     PublicationView,
@@ -124,10 +127,12 @@ PUSHES = {
 }
 
 
-def payload_of(event: Event | Message, dialect: CentrifugeDialect, user: str = "ann") -> bytes | None:
+def payload_of(
+    event: Event | Message, dialect: CentrifugeDialect, user: str = "ann", state: OwnChannel | None = None
+) -> bytes | None:
     """What a user receives of an event."""
     payload = dialect.encode_message(event) if isinstance(event, Message) else dialect.encode_event(event)
-    return payload if payload is None or isinstance(payload, bytes) else payload(user, None)
+    return payload if payload is None or isinstance(payload, bytes) else payload(user, state)
 
 
 def only(requests: Sequence[bytes]) -> bytes:
@@ -322,6 +327,29 @@ def test_entries_and_signals_come_on_the_channel_of_their_receiver() -> None:
     signal = Signal("typing", "bob", "", to="ann")
     found = json.loads(payload_of(signal, as_json) or b"")["push"]["pub"]
     assert found == {"data": {"from": "bob", "to": "ann"}, "tags": {"kind": "typing"}}
+
+
+@pytest.mark.parametrize(
+    ("state", "name", "own", "offset"),
+    [
+        (OwnChannel(), None, "user:ann", None),
+        (OwnChannel(marks=PERSONAL), "#ann", "user:ann", 7),
+        (OwnChannel(marks=PERSONAL | BY_ALIAS), "#ann", "#ann", None),
+        (OwnChannel(marks=BY_ALIAS), None, "#ann", None),
+    ],
+)
+def test_a_client_has_the_channel_of_its_user_under_the_name_by_which_it_got_it(
+    state: OwnChannel, name: str | None, own: str, offset: int | None
+) -> None:
+    entry = Message(7, 3, 1, "bob", ("ann", "bob"), body=b"hi", time_ms=5)
+    for event, expected in ((entry, name), (Event("msg", "shop", "hi"), name)):
+        found = json.loads(payload_of(event, as_json, state=state) or b'{"push":{}}')["push"]
+        assert found.get("channel") == expected
+        if event is entry and found:
+            assert found["pub"].get("offset") == offset
+    publication = Event("msg", "shop", "hi", channel=ChannelPart("user:ann", 3, "epoch"))
+    for event in (publication, Event("join", "ann", "", channel=ChannelPart("user:ann"))):
+        assert json.loads(payload_of(event, as_json, state=state) or b"")["push"]["channel"] == own
 
 
 def test_pings_are_empty_replies() -> None:

@@ -160,7 +160,7 @@ def test_the_first_view_needs_few_modules() -> None:
     assert size.next <= 72 * KB
     assert size.sdk <= 30 * KB
     assert size.style <= 24 * KB
-    assert len(installable.first_modules()) <= 30
+    assert len(installable.first_modules()) <= 31
 
 
 def test_the_page_names_each_module_that_it_will_need_soon_once(client: FlaskClient) -> None:
