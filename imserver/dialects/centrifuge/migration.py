@@ -117,9 +117,9 @@ class Migration:
         address = str(addresses[0]) if addresses else "127.0.0.1:6379"
         if "://" in address:
             if "@" in address and not self._with_secrets:
-                scheme, _, place = address.partition("://")
+                scheme, _, rest = address.partition("://")
                 self._note("engine.redis.address", "its password is not shown")
-                return f"{scheme}://replace-me@{place.rpartition('@')[2]}"
+                return f"{scheme}://replace-me@{rest.rpartition('@')[2]}"
             return address
         who = f"{user}:{self._secret('engine.redis.password', password)}@" if password else ""
         if password and not self._with_secrets:

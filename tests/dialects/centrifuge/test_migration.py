@@ -307,7 +307,7 @@ def test_in_granular_mode_proxies_have_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "rows", "noted"),
+    ("token", "rows", "note_of"),
     [
         (
             {"jwks_public_endpoint": "https://id/keys", "issuer": "https://id", "audience": "shop"},
@@ -323,10 +323,10 @@ def test_in_granular_mode_proxies_have_names() -> None:
         ),
     ],
 )
-def test_keys_of_tokens(token: dict[str, str], rows: list[dict[str, str]] | None, noted: str) -> None:
+def test_keys_of_tokens(token: dict[str, str], rows: list[dict[str, str]] | None, note_of: str) -> None:
     migration = Migration({"client": {"token": token}}, "shop", with_secrets=True)
     assert migration.settings["apps"]["shop"].get("jwt") == rows
-    assert any(noted in note for note in migration.notes) is bool(noted)
+    assert any(note_of in note for note in migration.notes) is bool(note_of)
 
 
 @pytest.mark.parametrize("namespace", ["", "own"])
@@ -396,7 +396,7 @@ def options_of_the_guide() -> set[str]:
     found = set()
     text = GUIDE.read_text().partition("## What becomes of your settings")[2].partition("## Proxies")[0]
     for line in text.splitlines():
-        if not line.startswith("| ") or line.startswith(("| Centrifugo", "| ---", "| of each proxy", "| a ")):
+        if not line.startswith("| ") or line.startswith(("| Centrifugo", "| ---", "| of ", "| a ")):
             continue
         before = ""
         for name in re.findall(r"`([^`]+)`", line.split(" | ")[0]):
