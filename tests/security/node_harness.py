@@ -26,6 +26,7 @@ from imserver.config.settings import (
 )
 from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
 from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from imserver.features.bots.parts import bots_of
 from imserver.http.call import Route, answer
 from imserver.node.flask_app import create_app
@@ -64,6 +65,15 @@ APPS: Final = {
 has no rule and is not open; 207 asks its back end."""
 OF_201: Final = tuple(f"{family}201" for family in FAMILIES)
 OF_202: Final = tuple(f"{family}202" for family in FAMILIES)
+
+
+def searched(*apps: str) -> dict[str, TenantSettings]:
+    """The apps; the people of these are searched by their names."""
+    rules = AccountsOfApp(AppAccountSettings(search=True))
+    return {
+        **APPS,
+        **{app: replace(APPS[app], of_features=(*APPS[app].of_features, rules)) for app in apps},
+    }
 
 
 def key(*scopes: Any, apps: tuple[str, ...] = OF_201) -> KeySettings:

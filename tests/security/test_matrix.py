@@ -37,7 +37,7 @@ from imserver.model import Request
 from imserver.transport.connection import OPEN
 from tests.features import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
 
-from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config
+from .node_harness import ADMIN, ALL, FOREIGN, PUSH, READ, Harness, config, searched
 
 TABLE: Final = Path(__file__).with_name("matrix.txt")
 APPS: Final = ("201", "202", "203")
@@ -80,7 +80,7 @@ def harnesses() -> Iterator[tuple[Harness, Harness]]:
         settings = replace(
             settings, apps={n: replace(t, jwt=(), of_features=()) for n, t in settings.apps.items()}
         )
-        both = Harness(config(Path(keyed))), Harness(settings)
+        both = Harness(config(Path(keyed), apps=searched("201", "202"))), Harness(settings)
         try:
             yield both
         finally:

@@ -23,7 +23,6 @@ from unittest.mock import patch
 import msgspec
 import pytest
 from msgspec import Struct
-from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.principal import Need
@@ -37,7 +36,6 @@ from imserver.dialects.protobuf.uplink import ProtobufState
 from imserver.dialects.protobuf.wire import FullProtobufDialect
 from imserver.features.accounts import friends
 from imserver.features.accounts.parts import accounts_of
-from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
 from imserver.features.bots.parts import bots_of
 from imserver.http.operation import Operation
 from imserver.model import CreateGroup, Event, InviteToGroup, OpenAnswer, Pin, React, Reply, Send, Typing
@@ -46,7 +44,7 @@ from imserver.transport.connection import Connection, Encoding
 from tests.features import DOCUMENTED, ROUTES, sections
 from tests.support import until
 
-from .node_harness import ALL, APPS, Harness, config
+from .node_harness import ALL, Harness, config, searched
 
 TABLE: Final = Path(__file__).with_name("relations.txt")
 APP: Final = "201"
@@ -513,11 +511,8 @@ def harness() -> Iterator[Harness]:
     of_features = sections(
         accounts={"registration": True, "finds_per_account": many, "finds_per_address": many}
     )
-    searched = AccountsOfApp(AppAccountSettings(search=True))
-    app = APPS[APP]
-    apps = {**APPS, APP: replace(app, of_features=(*app.of_features, searched))}
     with tempfile.TemporaryDirectory() as folder:
-        answer = Harness(config(Path(folder), apps=apps, of_features=of_features))
+        answer = Harness(config(Path(folder), apps=searched(APP), of_features=of_features))
         try:
             yield answer
         finally:
