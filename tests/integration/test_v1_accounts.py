@@ -297,6 +297,7 @@ def test_a_group_is_made_and_seen_by_its_members_only(ann: User, bob: User, cid:
     assert cid.refused_get("groups/show", group=group) == (404, "unknown_group")
     assert cid.refused_get("groups/members", group=group) == (404, "unknown_group")
     assert ann.refused_get("groups/show", group="999999999") == (404, "unknown_group")
+    assert shown.pop("members") == 2
     assert bob.get("groups", limit=1) == {"count": 1, "groups": [shown], "next": ""}
     assert len(bob.get("groups/members", group=group, limit=1)["members"]) == 1
     assert bob.get("groups/members", group=group, limit=2)["next"] == ""
