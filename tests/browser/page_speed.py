@@ -57,6 +57,7 @@ const turn = (now) => {
 };
 requestAnimationFrame(turn);
 """
+_WORDS: Final = "A message of about the usual length, as people send them all day. "
 _STEP_PX: Final = 60
 _FRAMES: Final = 400
 
@@ -88,8 +89,7 @@ def _slow_down(page: Page) -> None:
 def measure(server: Server, browser: Browser, messages: int, frames: int = _FRAMES) -> Speed:
     """Open the page of a user with a conversation of so many messages, and scroll up."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    words = "A message of about the usual length, as people send them all day. "
-    bob.say(ann, *(f"{number} {words[: 12 + number * 7 % 55]}" for number in range(messages)))
+    bob.say(ann, *(f"{number} {_WORDS[: 12 + number * 7 % 55]}" for number in range(messages)))
     chat = Chat(browser, ann, size=PHONE)  # stores the login
     chat.page.command("Network.enable")
     chat.page.command("Network.clearBrowserCache")
@@ -158,7 +158,7 @@ class Tree:
         )
         self.ann = Account(self.server, "Ann")
         for number in range(_PEOPLE):
-            Account(self.server, f"Person {number}").say(self.ann, "hello", "How are you today?")
+            Account(self.server, f"Person {number}").say(self.ann, _WORDS)
         self.cold: list[Load] = []
         self.again: list[Load] = []
 
