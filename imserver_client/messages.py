@@ -97,8 +97,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     - ``"group"``, ``"join"``, ``"leave"``: changes of a group.
 
     ``sender`` is empty for a message of a back end without a sender; ``to`` is empty in a group. ``meta`` has
-    ``mentions``, ``forwarded`` (``from`` and ``id`` of the original), the ``users`` who joined or left, the
-    :attr:`command` and :attr:`buttons` of bots, or ``incomplete`` if a bot did not finish the text.
+    ``mentions``, ``forwarded`` (``from`` and ``id`` of the original), the ``users`` who joined or left and
+    the number of ``members`` since then, the ``change`` of a group, the :attr:`command` and :attr:`buttons`
+    of bots, or ``incomplete`` if a bot did not finish the text.
     ``time`` is in milliseconds since 1970.
     """
 
@@ -275,6 +276,8 @@ class Conversation(Struct, frozen=True, kw_only=True):
     kind: str
     peer: str = ""
     name: str = ""
+    avatar: str = ""
+    """URL of the picture of a group."""
     role: str = ""
     unread: int = 0
     mentions: int = 0

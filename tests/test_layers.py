@@ -67,6 +67,7 @@ IMPORTERS = {
     "click": (
         *("cli.py", "commands/", "offline.py", "terminal.py"),
         *("features/accounts/command.py", "features/invitations/command.py"),
+        "dialects/centrifuge/command.py",
     ),
     "qrcode": ("terminal.py",),
     "rich": ("features/accounts/command.py",),

@@ -4,8 +4,9 @@ Only this module uses a YAML library. It is loaded if there is a text to read or
 default settings does not need it.
 """
 
+import re
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -65,7 +66,11 @@ def read(text: str, where: str) -> Any:
         raise ConfigError(f"{where}, {error}") from None
 
 
+_EMPTY_KEY: Final = re.compile(r"^( *)\? ''\n\1: ", re.MULTILINE)
+"""How the library writes an empty key of a mapping."""
+
+
 def write(document: Any) -> str:
     """Format a document as text for :func:`read`."""
     text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
-    return text
+    return _EMPTY_KEY.sub(r"\1'':\n\1  ", text)

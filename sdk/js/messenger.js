@@ -48,8 +48,9 @@ const NOT_STORED = 1008;
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
  * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a recalled message in the history
- * @property {{ mentions?: string[], edited?: number, users?: string[], forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean }} [meta]
+ * @property {{ mentions?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean }} [meta]
  *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
+ *   `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
  *   `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text
  * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
@@ -142,6 +143,7 @@ const NOT_STORED = 1008;
  * @property {string} kind           `user`, `group` or `room`
  * @property {string} [peer]         the other user; missing in a group
  * @property {string} [name]         of a group
+ * @property {string} [avatar]       address of the picture of a group
  * @property {string} [role]         ours in a group
  * @property {number} unread         messages of others that are not read, up to 1,000
  * @property {number} [mentions]     unread messages that mention us, up to 1,000; missing if there are none

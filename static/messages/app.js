@@ -4,11 +4,12 @@
 import { ConnectionView, OFFLINE_PROBE_MS } from "../connection-view.js";
 import { element, fill, make, pageData } from "../text.js";
 import { ApiError } from "./api.js";
+import { SavedLogin } from "./connection.js";
 import { ConversationList } from "./conversation-list.js";
 import { withModule } from "./form.js";
 import { startWorker } from "./installable.js";
 import { closeLayers, navigate, startPanels, toast } from "./panel.js";
-import { SavedLogin, Session } from "./session.js";
+import { Session } from "./session.js";
 
 /** @typedef {import("./session.js").Login} Login */
 /** @typedef {import("./session.js").Page & { workerUrl: string }} Page */

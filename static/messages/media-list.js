@@ -4,6 +4,7 @@
 import { make } from "../text.js";
 import { attempt, noteLine } from "./form.js";
 import { partsOf } from "./media/album.js";
+import { tile } from "./media/viewer.js";
 import { button, openPanel } from "./panel.js";
 import { contentOf } from "./summary.js";
 
@@ -99,9 +100,10 @@ class MediaPages {
   /** @param {Entry} entry */
   #item(entry) {
     const { session } = this;
-    const content = contentOf(entry, session);
+    const isPicture = this.types.includes("picture");
+    const content = isPicture && entry.data?.url ? tile({ ...entry.data, type: entry.type }, session.words) : contentOf(entry, session);
     if (!content) return null;
-    if (this.types.includes("picture")) return make("li", "", content);
+    if (isPicture) return make("li", "", content);
     const when = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" }).format(entry.time);
     return make("li", "", content, make("small", "muted", `${session.people.nameOf(entry.from)} · ${when}`));
   }

@@ -429,7 +429,7 @@ function directed(made, language = null) {
  * @param {string} page  language of the page
  * @returns {string | null} null: that of the page; empty: not known
  */
-function languageOf(text, page) {
+export function languageOf(text, page) {
   const start = text.slice(0, LANGUAGE_CHARACTERS);
   const isChinese = page.startsWith("zh");
   if (/[\u3040-\u30ff]/.test(start)) return "ja";

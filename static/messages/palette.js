@@ -67,7 +67,7 @@ function commands(session, { open, info, search }) {
     ...(open.id ? [action(words.messages_search_here, search, "Ctrl ⇧ K")] : []),
     ...(open.peer || open.group ? [action(words.messages_about_here, () => info(open))] : []),
     ...(open.id ? [action(words.messages_media, () => withModule(import("./media-list.js"), words, ({ openMedia }) => openMedia(session, open.id)), "", words.messages_palette_media)] : []),
-    ...(open.id ? actionsOf(session, open).map(({ word, act }) => action(`${word} · ${session.store.nameOf(open)}`, act)) : []),
+    ...(open.id ? actionsOf(session, open).map(({ word, act }) => action(`${session.store.nameOf(open)} · ${word}`, act)) : []),
   ] : [];
   const people = session.isGuest ? [] : [
     action(words.messages_new_group, () => withModule(import("./contacts.js"), words, ({ openNewGroup }) => openNewGroup(session, undefined))),

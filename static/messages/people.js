@@ -22,6 +22,8 @@ import { seal } from "./seal.js";
 
 /** The number of hues of names in people.css. */
 const HUES = 16;
+/** Ids that follow each other have hues that are far from each other. */
+const HUE_STEP = 7;
 /** Cards per request: the server's maximum. */
 const BATCH = 100;
 /** Cards that the browser stores for the time without a connection. */
@@ -115,7 +117,7 @@ export class People {
    * @returns {string} a class: the hue of their name in groups
    */
   hueOf(user) {
-    return `tint-${(hashOf(user) >>> 8) % HUES}`;
+    return `tint-${((hashOf(user) >>> 8) * HUE_STEP) % HUES}`;
   }
 
   /**

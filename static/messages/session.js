@@ -1,9 +1,8 @@
 // @ts-check
 /** One login: its token, its connection, and what the page knows through it. */
 
-import { Messenger } from "../../sdk/messenger.js";
-import { websocketUrl } from "../address.js";
 import { callApi } from "./api.js";
+import { connectionOf } from "./connection.js";
 import { Database } from "./database.js";
 import { Drafts } from "./drafts.js";
 import { Inbox } from "./inbox.js";
@@ -26,7 +25,7 @@ import { Wishes } from "./wishes.js";
  * @property {Record<string, string>} text
  */
 
-/** @typedef {{ token: string, user: string, nickname: string, device?: string, guest?: boolean }} Login  `device`: the name that it has in the list of devices */
+/** @typedef {import("./connection.js").Login} Login */
 
 /**
  * Where to: a conversation, or the one with a user, which may be new.
@@ -53,6 +52,7 @@ export class Session {
   /** @type {Map<string, Set<(detail: any) => void>>} */
   #listeners = new Map();
   #isOver = false;
+  #connection;
 
   /**
    * @param {Page} page
@@ -67,45 +67,14 @@ export class Session {
     this.user = login.user;
     this.token = login.token;
     this.database = new Database(`imserver:${page.app}:${login.user}`);
-    this.messenger = new Messenger({
-      url: websocketUrl(page, "/acc"),
-      app: page.app,
-      user: login.user,
-      token: login.token,
-      device: `${login.device || "web"}/${Math.random().toString(36).slice(2, 6)}`, // each tab is a part of the device
-      cursor: null, // a conversation loads its history when it is opened
-    });
+    this.#connection = connectionOf(page, login);
+    this.messenger = this.#connection.messenger;
     this.people = new People(this);
     this.drafts = new Drafts(`imserver:drafts:${page.app}:${login.user}`);
     this.wishes = new Wishes(this);
     this.inbox = new Inbox(this);
     this.store = new Store(this);
     this.outbox = new Outbox(this);
-    this.messenger.on("state", (change) => {
-      const { words } = this;
-      // a logout in another tab or on another device kicks this session
-      const end = { 1003: words.messages_expired, 4502: words.messages_logged_out, 4504: words.messages_expired }[change.code];
-      if (change.state === "refused" && end) return this.#end(end);
-      if (change.state === "online") {
-        this.store.forgetStreams();
-        this.store.sendReceipts();
-      }
-      this.#emit("state", change);
-    });
-    this.messenger.on("entry", (entry) => this.added(entry));
-    this.messenger.on("anew", () => {
-      this.store.clear();
-      this.#emit("anew", {});
-    });
-    this.messenger.on("typing", (signal) => this.#emit("typing", signal));
-    this.messenger.on("piece", (piece) => !this.store.applyPiece(piece) && this.#emit("grown", piece.stream));
-    this.messenger.on("receipt", (receipt) => this.store.applyReceipt(receipt));
-    this.messenger.on("contact", ({ from }) => {
-      this.people.refresh([from]);
-      this.#emit("contact", from);
-    });
-    this.messenger.on("hidden", ({ ids }) => this.store.applyHidden(ids));
-    this.messenger.on("arrangement", (row) => this.inbox.receive(row));
   }
 
   /** Shows what the browser has stored, then connects. */
@@ -113,12 +82,46 @@ export class Session {
     const restore = () => Promise.all([this.store.restore(), this.outbox.restore()]);
     await restore();
     if (this.#isOver) return;
-    this.messenger.connect().catch(() => {}); // the event `state` has the reason
+    this.#listen();
+    if (this.messenger.state.state === "idle") this.messenger.connect().catch(() => {}); // the event `state` has the reason
     this.database.isLate.then(async (isLate) => {
       if (!isLate || this.#isOver) return;
       await restore();
       this.changed();
     });
+  }
+
+  #listen() {
+    this.#connection.listen({
+      state: (change) => this.#onState(change),
+      entry: (entry) => this.added(entry),
+      anew: () => {
+        this.store.clear();
+        this.#emit("anew", {});
+      },
+      typing: (signal) => this.#emit("typing", signal),
+      piece: (piece) => void (!this.store.applyPiece(piece) && this.#emit("grown", piece.stream)),
+      receipt: (receipt) => void this.store.applyReceipt(receipt),
+      contact: ({ from }) => {
+        this.people.refresh([from]);
+        this.#emit("contact", from);
+      },
+      hidden: ({ ids }) => void this.store.applyHidden(ids),
+      arrangement: (row) => void this.inbox.receive(row),
+    });
+  }
+
+  /** @param {StateChange} change */
+  #onState(change) {
+    const { words } = this;
+    // a logout in another tab or on another device kicks this session
+    const end = { 1003: words.messages_expired, 4502: words.messages_logged_out, 4504: words.messages_expired }[change.code];
+    if (change.state === "refused" && end) return this.#end(end);
+    if (change.state === "online") {
+      this.store.forgetStreams();
+      this.store.sendReceipts();
+    }
+    this.#emit("state", change);
   }
 
   /** Whether the user is a guest, who finds nobody and invites nobody. */
@@ -227,48 +230,5 @@ export class Session {
   #emit(event, detail) {
     if (this.#isOver) return;
     for (const listener of [...(this.#listeners.get(event) ?? [])]) listener(detail);
-  }
-}
-
-/** The login that the browser remembers, so that a reload needs no password. */
-export class SavedLogin {
-  /** @param {string} app */
-  constructor(app) {
-    this.key = `imserver:account:${app}`;
-  }
-
-  #read() {
-    try {
-      return JSON.parse(localStorage.getItem(this.key) ?? "null");
-    } catch {
-      return null;
-    }
-  }
-
-  /** @returns {Login | null} */
-  get() {
-    const login = this.#read();
-    return typeof login?.token === "string" && typeof login.user === "string" ? login : null;
-  }
-
-  /** The token of a login that the server has ended, or empty. It proves that the device is known. */
-  get earlier() {
-    return String(this.#read()?.earlier ?? "");
-  }
-
-  /** The server has ended the login. */
-  retire() {
-    const login = this.get();
-    if (login) this.set({ earlier: login.token });
-  }
-
-  /** @param {Login | { earlier: string } | null} login  null: forget it */
-  set(login) {
-    try {
-      if (login) localStorage.setItem(this.key, JSON.stringify(login));
-      else localStorage.removeItem(this.key);
-    } catch {
-      // no storage: the login ends with this page
-    }
   }
 }

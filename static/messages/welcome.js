@@ -4,11 +4,11 @@
 import { make } from "../text.js";
 import { NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput } from "./account-fields.js";
 import { callApi } from "./api.js";
+import { SavedLogin } from "./connection.js";
 import { attempt, field, input, noteLine, section, show } from "./form.js";
 import { invitationText, membersText } from "./invitations.js";
 import { button } from "./panel.js";
 import { avatarOf } from "./people.js";
-import { SavedLogin } from "./session.js";
 
 /** @typedef {import("./session.js").Login} Login */
 /** @typedef {import("./session.js").Page} Page */

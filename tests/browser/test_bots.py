@@ -10,6 +10,7 @@ from imserver_client import Api
 from tests.bots import ExampleBot, LanguageModel
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Account, Chat
+from tests.browser.test_accessibility import violations
 from tests.browser.test_people import close
 from tests.conftest import StartServer
 from tests.support import Server, eventually
@@ -154,3 +155,36 @@ def test_a_group_has_incoming_webhooks_and_says_what_bots_see(pair: Pair, start_
     close(page)
     eventually(lambda: chat.texts == ["Build 7 is done"], what="the message")
     assert page.texts("[role=log] .from bdi") == ["Builds"]
+
+
+def test_a_bot_of_the_gallery_is_started_and_streams(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config=LIMITS)
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bot = ann.post("bots", name="weather_bot", nickname="Weather")
+    commands = [{"name": "today", "description": "Rain or sun"}]
+    fields = {"description": "The weather of your town", "commands": commands, "listed": True}
+    ann.post("bots/update", app="gochat", bot=bot["id"], **fields)
+    chat = Chat(pair[0], bob)
+    page = chat.page
+    page.click("#new-conversation")
+    page.click("#bot-gallery")
+    eventually(lambda: page.texts(".bots .person small") == [fields["description"]], what="the gallery")
+    page.click(".bots .person")
+    eventually(lambda: page.texts(".card-of-person code") == ["/today"], what="the card")
+    assert violations(page) == []
+    page.click("#bot-start")
+    eventually(lambda: chat.texts == ["/start"], what="the start")
+    with Api(server.http_url, key=bot["token"]) as api:
+        named = {"app": "gochat", "to": bob.user, "text": "Which "}
+        stream = api.call("POST", "messages/stream/open", named)["stream"]
+        eventually(lambda: chat.texts[-1:] == ["Which "], what="the beginning")
+        pieces = [{"stream": stream, "piece": 1, "text": "town?"}]
+        api.call("POST", "messages/stream/append", {"app": "gochat", "pieces": pieces})
+        eventually(lambda: chat.texts[-1:] == ["Which town?"], what="more of it")
+        api.call("POST", "messages/stream/close", {"app": "gochat", "stream": stream})
+    eventually(lambda: not page.shown(".streamed"), what="the stored message")
+    second = Chat(pair[1], ann)
+    second.page.run("location.hash = '#u/' + arguments[0]", bot["id"])
+    eventually(lambda: second.page.shown("#start-card #bot-start"), what="the card in an empty conversation")
+    second.say("Hello")
+    eventually(lambda: not second.page.shown("#start-card"), what="no card beside messages")

@@ -295,7 +295,7 @@ def test_a_conversation_is_muted(pushed: PushedBrowser, people: People) -> None:
 
 def test_the_device_forgets_a_user_who_logs_out(pushed: PushedBrowser, people: People) -> None:
     chat = turned_on(pushed, people)
-    chat.page.click("#settings")
+    chat.page.click("#me")
     chat.page.click("#logout")
     eventually(lambda: endpoints(people) == [], what="the endpoint is gone")
     assert chat.page.run("return localStorage.getItem('test:push')") is None

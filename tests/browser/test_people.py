@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
-from tests.browser.messenger import Account, login_form
+from tests.browser.messenger import Account, Chat, login_form
 from tests.browser.test_accessibility import DESKTOP, PHONE, violations
 from tests.browser.test_messages import choose, open_page, write_to
 from tests.conftest import StartServer
@@ -165,6 +165,56 @@ def test_a_picture_is_cropped_and_shown(pair: Pair, server: Server, tmp_path: Pa
     page.click(".crop .wide")
     size = "return document.querySelector('#me-avatar img')?.naturalWidth"
     eventually(lambda: page.run(size) == 320, what="the new picture")
+
+
+def test_what_changes_in_a_group_is_true_at_once_on_every_page(
+    pair: Pair, server: Server, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (600, 200), "#2f6690").save(photo)
+    ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
+    group = ann.create_group("Tea", bob)
+    first, second = Chat(pair[0], ann), Chat(pair[1], bob)
+    for chat in (first, second):
+        chat.open(group)
+        eventually(
+            lambda chat=chat: chat.page.texts("#conversation-status") == ["2 members"], what="the count"
+        )
+    first.page.click("#conversation-open")
+    eventually(lambda: first.page.shown("[data-key=avatar]"), what="the group")
+    first.page.find("#avatar-file").send_keys(str(photo))
+    eventually(lambda: first.page.shown(".crop-window"), what="the picture")
+    first.page.click(".crop .wide")
+    eventually(lambda: first.page.shown(".group-info .avatar img"), what="the picture of the group")
+    first.click(first.word("messages_group_edit"), within=".group-info")
+    eventually(lambda: first.page.shown("#group-description"), what="the form")
+    first.page.find("#group-description").send_keys("Every day at five")
+    first.page.find("#group-name").send_keys(" time" + Keys.ENTER)
+    eventually(
+        lambda: first.page.texts(".group-info .card-text") == ["Every day at five"], what="the description"
+    )
+    code = ann.post("invitations/create", group=str(group))["code"]
+    cat.post("invitations/accept", code=code)
+    picture = "return document.querySelectorAll('.conversation .avatar img, #conversation-avatar img').length"
+    for chat, by in ((first, "You"), (second, "Ann")):
+        page = chat.page
+        eventually(
+            lambda page=page: page.texts("#conversation-status") == ["3 members"], what="the new count"
+        )
+        eventually(lambda page=page: page.run(picture) == 2, what="the picture in the list and the head")
+        assert page.texts("#conversation-name") == ["Tea time"]
+        eventually(
+            lambda page=page, by=by: (
+                page.texts("[role=log] .notice")[-4:]
+                == [
+                    f"{by} changed the picture of the group",
+                    f"{by} renamed the group to “Tea time”",
+                    f"{by} changed the description of the group",
+                    "Cat joined by the link",
+                ]
+            ),
+            what="what has happened",
+        )
 
 
 @pytest.mark.needs("axe-core")

@@ -32,6 +32,22 @@ WIDE = "const each = document.querySelector(arguments[0]); return each.scrollWid
 """How many pixels wider than itself the content of an element is."""
 
 
+BUBBLE = "document.querySelectorAll('article .bubble')[arguments[0]]"
+HOLD = f"""
+const bubble = {BUBBLE};
+const {{ x, y }} = bubble.getBoundingClientRect();
+const touch = new Touch({{ identifier: 1, target: bubble, clientX: x + 5, clientY: y + 5 }});
+bubble.dispatchEvent(new TouchEvent("touchstart", {{ touches: [touch], bubbles: true, cancelable: true }}));
+"""
+"""A finger stays on a message."""
+
+BESIDE = f"""
+const both = [{BUBBLE}, document.querySelector(".menu")];
+const [bubble, menu] = both.map((each) => each.getBoundingClientRect());
+return menu.top >= bubble.bottom || menu.bottom <= bubble.top;
+"""
+
+
 def settle(chat: Chat) -> None:
     chat.page.driver.execute_async_script(SETTLED)
 
@@ -239,3 +255,20 @@ def test_arrow_keys_move_from_a_control_in_a_message(pair: Pair, server: Server)
     page.run("document.querySelector('#log a').focus()")
     page.press(Keys.ARROW_DOWN)
     assert page.run(chosen) == "last"
+
+
+@pytest.mark.parametrize("lines", [1, 16])
+def test_the_menu_of_a_finger_never_covers_its_message(pair: Pair, server: Server, lines: int) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    group = bob.create_group("Tea", ann)
+    bob.say(group, *("\n".join([f"text {number}"] * lines) for number in range(12)))
+    chat = Chat(pair[0], ann, size=PHONE)
+    open_with_texts(chat, group, 12)
+    for block in ("start", "center", "end"):
+        chat.page.run(f"{BUBBLE}.scrollIntoView({{ block: arguments[1] }})", 6, block)
+        settle(chat)
+        chat.page.run(HOLD, 6)
+        eventually(lambda: chat.page.shown(".menu"), what="the menu")
+        assert chat.page.run(BESIDE, 6), block
+        chat.page.press(Keys.ESCAPE)
+        eventually(lambda: not chat.page.shown(".menu"), what="it is closed")

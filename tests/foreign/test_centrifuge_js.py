@@ -20,14 +20,18 @@ from .conftest import CONFIG, KEY, token
 pytestmark = pytest.mark.needs("node", "centrifuge")
 
 
-def run_clients(server: Server, emulation: Server, names: str) -> None:
-    """Run the tests with these names on a server, with the emulation requests of streams to ``emulation``."""
+def run_clients(server: Server, emulation: Server, names: str, sockets: Server | None = None) -> None:
+    """Run the tests with these names on a server, with the emulation requests of streams to ``emulation``.
+
+    ``sockets``: the server of WebSockets; None: the same.
+    """
+    ws = (sockets or server).ws
     run_node(
         f"--test-name-pattern={names}",
         str(Path(__file__).with_name("centrifuge.test.mjs")),
         NODE_PACKAGES=str(NODE_MODULES / "index.js"),
         IM_KEY=KEY,
-        IM_WS=f"ws://{server.ws.host}:{server.ws.port}",
+        IM_WS=f"ws://{ws.host}:{ws.port}",
         IM_HTTP=server.http_url,
         IM_EMULATION=f"{emulation.http_url}/emulation",
         IM_TOKENS=json.dumps(
@@ -50,10 +54,13 @@ def test_centrifuge_js_with_json_and_with_protobuf(server: Server, names: str) -
 
 @pytest.mark.full
 @pytest.mark.needs("redis-server")
-def test_streams_whose_commands_go_to_another_node(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_commands_and_publications_may_use_another_node(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     with nodes_of(tmp_path_factory.mktemp("centrifugo-js"), 2, **CONFIG) as nodes:
         front, wsgi = nodes.servers
         run_clients(wsgi, front, "http_stream:")
+        run_clients(wsgi, front, "websocket:", sockets=front)
 
 
 @pytest.mark.full

@@ -363,6 +363,7 @@ ANYBODY_MAY: Final = frozenset(
             "/static/<path:name>",
             "/favicon.ico",
             "/release/<release>/static/<path:name>",
+            "/release/<release>/messages.css",
         ),
         "/gateway",
         *(f"{base}{_SDK_PATH}" for base in ("", "/release/<release>")),

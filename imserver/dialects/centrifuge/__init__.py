@@ -47,5 +47,12 @@ FEATURE = Feature(
     (CentrifugeDialect(), CentrifugeProtobufDialect()),
     (*api.ROUTES, *streams.ROUTES),
     settings=CentrifugeSettings,
+    commands={
+        "from-centrifugo": (
+            "imserver.dialects.centrifuge.command",
+            "from_centrifugo",
+            "Print the settings that correspond to those of Centrifugo.",
+        )
+    },
     app_settings=CentrifugeOfApp,
 )

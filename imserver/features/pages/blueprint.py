@@ -180,6 +180,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         ("/favicon.ico", "icon", lambda: static("favicon.svg")),
         (_SDK_PATH, "sdk", sdk),
         (f"{installable.RELEASES}<release>/static/<path:name>", "released", released),
+        (f"{installable.RELEASES}<release>/{installable.SHEET}", "released_sheet", released_sheet),
         (f"{installable.RELEASES}<release>{_SDK_PATH}", "released_sdk", released_sdk),
     ):
         pages.add_url_rule(path, name, view, methods=["GET"])
@@ -411,7 +412,7 @@ class _Chat:
         shown = {
             "modules": installable.first_modules(),
             "next_modules": installable.next_modules(),
-            "styles": installable.styles(),
+            "sheet": installable.SHEET,
             "release": base,
         }
         answer = self._render("messages.html", language, text, data, media, **shown)
@@ -535,19 +536,30 @@ def static(name: str) -> AnyResponse:
 
 def sdk(name: str) -> AnyResponse:
     """``GET /sdk/…``: a module of the SDK. Pages of other origins may import it."""
-    answer = _file(assets.SDK, name)
+    return _for_all(_file(assets.SDK, name))
+
+
+def _for_all(answer: AnyResponse) -> AnyResponse:
     answer.headers["Access-Control-Allow-Origin"] = "*"
     return answer
 
 
 def released(release: str, name: str) -> AnyResponse:
     """``GET /release/<release>/static/…``: a file of the messages page."""
-    return _stored(static(name), release)
+    return _stored(_file(assets.STATIC, name, installable.without_comments), release)
+
+
+def released_sheet(release: str) -> AnyResponse:
+    """``GET /release/<release>/messages.css``."""
+    answer = Response(installable.sheet(), mimetype="text/css")
+    answer.headers["Cache-Control"] = "no-cache"
+    _pack(answer, installable.SHEET, installable.release(), answer.get_data)
+    return _stored(answer, release)
 
 
 def released_sdk(release: str, name: str) -> AnyResponse:
     """``GET /release/<release>/sdk/…``."""
-    return _stored(sdk(name), release)
+    return _stored(_for_all(_file(assets.SDK, name, installable.without_comments)), release)
 
 
 def _stored(answer: AnyResponse, release: str) -> AnyResponse:
@@ -558,32 +570,40 @@ def _stored(answer: AnyResponse, release: str) -> AnyResponse:
     return answer
 
 
-def _file(folder: Path, name: str) -> Response:
+def _file(folder: Path, name: str, shorten: Callable[[bytes], bytes] | None = None) -> Response:
+    """A file. ``shorten`` makes what compressed modules have in place of their text."""
     # Browsers revalidate each time and mostly get 304, so a page never mixes modules of two releases.
     answer = send_from_directory(folder, name)
     answer.headers["Cache-Control"] = "no-cache"
     if answer.mimetype in _PACKED_TYPES:
-        answer.headers["Vary"] = "Accept-Encoding"
-        if answer.status_code == 200 and request.accept_encodings["gzip"] and request.method == "GET":
-            answer.direct_passthrough = False
-            etag, _ = answer.get_etag()
-            packed = _packed(normpath(f"{folder}/{name}"), etag or "", answer.get_data)
-            answer.close()  # the file, which is not read if its compressed content is known
-            answer.set_data(packed)
-            answer.headers["Content-Encoding"] = "gzip"
-            answer.set_etag(etag or "", weak=True)  # other bytes, the same content
+        etag = answer.get_etag()[0] or ""
+        path = normpath(f"{folder}/{name}")
+        if shorten and answer.mimetype == "text/javascript":
+            _pack(answer, f"{path} short", etag, lambda: shorten(answer.get_data()))
+        else:
+            _pack(answer, path, etag, answer.get_data)
+        if "Content-Encoding" in answer.headers:
+            answer.set_etag(etag, weak=True)  # other bytes, the same content
     return answer
 
 
+def _pack(answer: Response, path: str, version: str, content: Callable[[], bytes]) -> None:
+    """Compress an answer, if it is a whole one, and the client accepts that. Each version of a path is
+    compressed once.
+    """
+    answer.headers["Vary"] = "Accept-Encoding"
+    if answer.status_code != 200 or not request.accept_encodings["gzip"] or request.method != "GET":
+        return
+    answer.direct_passthrough = False
+    if _compressed.get(path, ("",))[0] != version:
+        _compressed[path] = (version, zlib.compress(content(), 9, GZIP))
+    answer.close()  # the file, which is not read if its compressed content is known
+    answer.set_data(_compressed[path][1])
+    answer.headers["Content-Encoding"] = "gzip"
+
+
 _compressed: Final[dict[str, tuple[str, bytes]]] = {}
-"""Path of a file, without ``..`` → its last ETag, and its compressed content."""
-
-
-def _packed(path: str, etag: str, content: Callable[[], bytes]) -> bytes:
-    """The compressed content of a file. Each release of a file is compressed once."""
-    if _compressed.get(path, ("",))[0] != etag:
-        _compressed[path] = (etag, zlib.compress(content(), 9, GZIP))
-    return _compressed[path][1]
+"""Path of a file, without ``..`` → its last version, and its compressed content."""
 
 
 def _protect(answer: Response) -> Response:

@@ -25,12 +25,14 @@ from imserver.features.pages.visitors import language_of_visitor
 
 RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""
-ENTRY: Final = "static/messages/app.js"
-"""The module that the page starts with."""
-_FIRST: Final = (ENTRY, "static/messages/login.js")
+_START: Final = "static/messages/start.js"
+"""The module that connects while the others are loading."""
+_FIRST: Final = ("static/messages/app.js", "static/messages/login.js")
 """What the first view is made of: the list of conversations, or the login."""
 _NEXT: Final = ("static/messages/conversation.js",)
 """What is imported as soon as the first view is shown."""
+SHEET: Final = "messages.css"
+"""The style sheets of the page in one, below the release."""
 LOOK: Final = "static/messages/look.js"
 """The script that runs before the page is drawn."""
 _IMPORT: Final = re.compile(r'^(?:import|export|\}).*"(\.{1,2}/[^"]+)"', re.MULTILINE)
@@ -56,13 +58,16 @@ def _source(address: str) -> Path:
 @cache
 def modules() -> tuple[str, ...]:
     """All modules of the page, as ``static/…`` and ``sdk/…``."""
-    return _imported((ENTRY,), later=True)
+    return _imported((_START, *_FIRST), later=True)
 
 
 @cache
 def first_modules() -> tuple[str, ...]:
-    """Those that the first view needs. The page names them, so that browsers load all of them at once."""
-    return _imported(_FIRST)
+    """Those that the first view needs, in the order in which they are needed.
+
+    The page names them, so that browsers load all of them at once.
+    """
+    return tuple(dict.fromkeys(each for entry in (_START, *_FIRST) for each in _imported((entry,))))
 
 
 @cache
@@ -94,7 +99,7 @@ def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
 
 @cache
 def styles() -> tuple[str, ...]:
-    """The style sheets of the page besides that of all pages, below ``/static/``."""
+    """The style sheets of the page besides that of all pages, below ``/static/``, in their order."""
     return "chat.css", *sorted(f"messages/{path.name}" for path in (assets.STATIC / "messages").glob("*.css"))
 
 
@@ -117,6 +122,20 @@ def files() -> tuple[str, ...]:
         *(f"static/{name}" for name in sorted(("theme.css", *styles(), *pictures))),
         *sheets,
     )
+
+
+_COMMENT: Final = re.compile(rb"^[ \t]*(?:/\*\*(?:(?!\*/).)*\*/|//[^\n]*)$", re.MULTILINE | re.DOTALL)
+"""A comment that has its lines for itself."""
+
+
+def without_comments(code: bytes) -> bytes:
+    """A module with empty lines in place of its comments, which are a third of it."""
+    return _COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), code)
+
+
+def sheet() -> bytes:
+    """The text of all :func:`styles`: in one file, because browsers draw nothing before they have all."""
+    return b"\n".join((assets.STATIC / name).read_bytes() for name in styles())
 
 
 def release() -> str:
@@ -183,7 +202,8 @@ def worker(pages: Iterable[bytes]) -> Response:
         "release": f"{RELEASES}{now}/",
         "files": [
             f"{RELEASES}{now}/{address}" if address.endswith((".js", ".css")) else f"/{address}"
-            for address in files()
+            for address in (SHEET, *files())
+            if address.removeprefix("static/") not in styles()
         ]
         + [url_for("pages.manifest", lang=language) for language in (None, *LANGUAGES)],
     }

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from imserver.clock import is_long_turn, serve_others
 from imserver.model import NO_FILTER, SearchFilter
 from imserver.storage.log.contract import Entry
 from imserver.storage.log.read import VISIBLE, fetch, last_before
@@ -89,7 +90,7 @@ class EntrySearch:
             count = limit + 1 - len(found)
             step = _Step(head.number, user, conditions, conversation, after, upto, count)
             some: list[Entry] = self._tables.read(step, [])
-            found = [entry for entry in some if conditions.hold(entry)] + found
+            found = _checked(some, conditions) + found
             if len(found) > limit:
                 return found[-limit:], found[-limit].id
             # If the limit cut the step short, the rest of the step remains to be scanned.
@@ -159,6 +160,17 @@ class _Conditions:
             return True
         words = "\n".join(_words_of(entry))
         return self._folded in words.casefold() and not (self._filter.link and _LINK.search(words) is None)
+
+
+def _checked(entries: list[Entry], conditions: _Conditions) -> list[Entry]:
+    """The entries that have what is wanted. Long texts take time: others are served meanwhile."""
+    found = []
+    for entry in entries:
+        if conditions.hold(entry):
+            found.append(entry)
+        if is_long_turn():
+            serve_others()
+    return found
 
 
 def _words_of(entry: Entry) -> Iterator[str]:

@@ -31,7 +31,9 @@ def sizes() -> Sizes:
         folder, _, name = address.partition("/")
         kind = "sdk" if folder == "sdk" else {"js": "script", "css": "style"}.get(name.rpartition(".")[2], "")
         if kind:
-            size = len(gzip.compress((folders[folder] / name).read_bytes(), 9))
+            text = (folders[folder] / name).read_bytes()
+            sent = text if kind == "style" else installable.without_comments(text)
+            size = len(gzip.compress(sent, 9))
             total[kind] += size
             total["first"] += size if address in first else 0
             total["next"] += size if address in following else 0

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from imserver.features.pages import blueprint, installable
 from imserver.features.pages.text import TEXT
 from tests.features.pages import page_sizes
 from tests.features.pages.test_routes import client_of
+from tests.sdk.node import run
+from tests.tools import require
 from tools import icons
 
 KB = 1024
@@ -95,6 +98,9 @@ def test_files_of_the_release_are_stored_for_good_and_those_of_another_are_not(c
             assert (file.data, plain.headers["Cache-Control"]) == (plain.data, "no-cache")
         with client.get(f"/release/other/{path}") as other:
             assert (other.status_code, other.headers["Cache-Control"]) == (200, "no-cache")
+    with client.get(f"{release}messages.css") as sheet, client.get("/release/other/messages.css") as other:
+        assert sheet.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert (other.data, other.headers["Cache-Control"]) == (sheet.data, "no-cache")
     assert client.get(f"{release}static/none.js").status_code == 404
     assert client.get(f"{release}static/../../setup.py").status_code == 404
 
@@ -154,13 +160,31 @@ def test_a_file_is_compressed_once_whatever_way_to_it_is_asked_for(client: Flask
     assert blueprint._compressed == known
 
 
+@pytest.mark.needs("esbuild")
+def test_modules_without_their_comments_are_the_same_programs(client: FlaskClient, tmp_path: Path) -> None:
+    release = shell_of(client)["release"]
+    for number, address in enumerate(installable.modules()):
+        path = f"{release}{address}"
+        with client.get(path) as whole, client.get(path, headers={"Accept-Encoding": "gzip"}) as short:
+            sent = gzip.decompress(short.data)
+            assert len(sent.splitlines()) == len(whole.data.splitlines())
+            (tmp_path / f"{number}.whole.js").write_bytes(whole.data)
+            (tmp_path / f"{number}.short.js").write_bytes(sent)
+    files = [str(path) for path in tmp_path.iterdir()]
+    out = tmp_path / "out"
+    run([require("esbuild"), "--minify-whitespace", "--legal-comments=none", f"--outdir={out}", *files])
+    for number, address in enumerate(installable.modules()):
+        whole_file, short_file = (out / f"{number}.{kind}.js" for kind in ("whole", "short"))
+        assert whole_file.read_text() == short_file.read_text(), address
+
+
 def test_the_first_view_needs_few_modules() -> None:
     size = page_sizes.sizes()
-    assert 0 < size.first <= 96 * KB
-    assert size.next <= 72 * KB
-    assert size.sdk <= 30 * KB
+    assert 0 < size.first <= 68 * KB
+    assert size.next <= 40 * KB
+    assert size.sdk <= 16 * KB
     assert size.style <= 24 * KB
-    assert len(installable.first_modules()) <= 30
+    assert len(installable.first_modules()) <= 31
 
 
 def test_the_page_names_each_module_that_it_will_need_soon_once(client: FlaskClient) -> None:

@@ -1,0 +1,329 @@
+"""Settings of Centrifugo as settings of this server, with notes about what has no equivalent.
+
+Options have the names of Centrifugo 6, with dots. Those of version 5, which are flat, are renamed first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from imserver.config.values import MAKE_SECRET
+from imserver.dialects.centrifuge.migration_names import WITHOUT_NAMESPACE, nested
+from imserver.dialects.centrifuge.migration_options import (
+    NAMESPACE_NO_EQUIVALENT,
+    BadSettings,
+    Document,
+    Options,
+    rows_of,
+    seconds_of,
+)
+
+MIN_SECRET_BYTES: Final = 32
+MIN_KEY_CHARACTERS: Final = 20
+MAX_HISTORY: Final = 100_000
+_RESERVED: Final = ("user", "group")
+"""Namespaces with a meaning of their own."""
+_OF_OTHERS: Final = ("subscribe", "publish", "anonymous")
+"""Options without a meaning for the channel of a user."""
+
+
+class Migration:
+    """Settings of this server, as their file has them, and notes about options that they lack.
+
+    ``with_secrets``: secrets have their values, and not placeholders, with which the server does not start.
+    Raises :class:`BadSettings`.
+    """
+
+    def __init__(self, document: Document, app: str, with_secrets: bool = False) -> None:
+        self.notes: list[str] = []
+        self._app: Document = {}
+        self._with_secrets = with_secrets
+        self._options = Options(nested(document))
+        self._back_ends: Document = {}
+        self.settings = self._convert(app)
+        self.notes += self._options.notes_of_the_rest()
+
+    def _convert(self, app: str) -> Document:
+        take, settings = self._options.take, dict[str, Any]()
+        settings["centrifuge"] = {"app": app}
+        settings |= self._sections()
+        self._logins()
+        if limit := take("client.connection_limit", int, 0):
+            settings.setdefault("limits", {})["max_connections"] = limit
+        self._app["known_channels_only"] = True
+        self._app["channels"] = rows = self._channels()
+        self._own_channel(rows)
+        self._proxies()
+        if self._back_ends:
+            self._app["webhook"] = {"secret": f"replace-me: {MAKE_SECRET}"}
+            self._app["back_ends"] = self._back_ends
+            self.notes.append("webhook.secret: choose a secret; it signs the requests to your back end")
+        settings["apps"] = {app: self._app}
+        if key := take("http_api.key", str, ""):
+            if len(key) < MIN_KEY_CHARACTERS:
+                self._note("http_api.key", f"choose one with at least {MIN_KEY_CHARACTERS} characters")
+            shown = self._secret("http_api.key", key)
+            settings["api"] = {"keys": [{"key": shown, "scopes": ["admin"], "apps": [app]}]}
+        return settings
+
+    def _note(self, option: str, why: str) -> None:
+        self.notes.append(f"{option}: {why}" if why else f"{option}: no equivalent")
+
+    def _secret(self, option: str, value: str) -> str:
+        if self._with_secrets:
+            return value
+        return f"replace-me: the value of {option}"
+
+    # --- sections -------------------------------------------------------------------------------------------
+
+    def _sections(self) -> Document:
+        """Addresses and limits of the node."""
+        take, seconds = self._options.take, self._options.seconds
+        port = take("http_server.port", (int, str), 8000)
+        host = take("http_server.address", str, "") or "0.0.0.0"  # as Centrifugo does
+        if not str(port).isdecimal():
+            raise BadSettings("http_server.port: expected a number")
+        found: Document = {"server": {"extra_listen": [{"port": int(port), "host": host}]}}
+        limits = {
+            "message_bytes": take("websocket.message_size_limit", int, 0),
+            "outbox_bytes": take("client.queue_max_size", int, 0),
+            "login_seconds": seconds("client.stale_close_delay"),
+        }
+        if limits := {name: value for name, value in limits.items() if value}:
+            found["limits"] = limits
+        if ping := seconds("client.ping_interval"):
+            found["websocket"] = {"client_ping_seconds": ping}
+        if take("websocket.compression", bool, False):
+            found.setdefault("websocket", {})["deflate"] = True
+        if url := self._redis():
+            found["redis"] = {"url": url}
+        return found
+
+    def _redis(self) -> str:
+        take = self._options.take
+        kind = take("engine.type", str, "memory")
+        addresses = take("engine.redis.address", (str, list), [])
+        addresses = addresses if isinstance(addresses, list) else addresses.split(",")
+        db = take("engine.redis.db", int, 0)
+        user, password = take("engine.redis.user", str, ""), take("engine.redis.password", str, "")
+        if kind != "redis":
+            if kind != "memory":
+                self._note("engine.type", "use Redis")
+            return ""
+        has = self._options.has
+        if has("engine.redis.cluster_address") or has("engine.redis.sentinel_address") or len(addresses) > 1:
+            self._note("engine.redis", "write redis.url yourself: redis+sentinel:// or redis+cluster://")
+            return ""
+        address = str(addresses[0]) if addresses else "127.0.0.1:6379"
+        if "://" in address:
+            if "@" in address and not self._with_secrets:
+                scheme, _, rest = address.partition("://")
+                self._note("engine.redis.address", "its password is not shown")
+                return f"{scheme}://replace-me@{rest.rpartition('@')[2]}"
+            return address
+        who = f"{user}:{self._secret('engine.redis.password', password)}@" if password else ""
+        if password and not self._with_secrets:
+            self._note("engine.redis.password", "it is not shown")
+            who = f"{user}:replace-me@"
+        return f"redis://{who}{address}/{db}"
+
+    # --- logins ---------------------------------------------------------------------------------------------
+
+    def _logins(self) -> None:
+        """Tokens, origins and anonymous clients."""
+        take = self._options.take
+        rows = self._tokens("client.token")
+        if take("client.subscription_token.enabled", bool, False):
+            if more := self._tokens("client.subscription_token"):
+                self._note("client.subscription_token", "its keys may sign connection tokens, too")
+            rows += [row for row in more if row not in rows]
+        if rows:
+            self._app["jwt"] = rows
+        origins = take("client.allowed_origins", list, [])
+        if "*" in origins:
+            self._app["origin_policy"] = "any"
+        else:
+            plain = [each for each in origins if isinstance(each, str) and "*" not in each]
+            if len(plain) < len(origins):
+                self._note("client.allowed_origins", "patterns have no equivalent: list each host")
+            if plain:
+                self._app["origins"] = plain
+        take("client.disallow_anonymous_connection_tokens", bool, True)  # every token names a user
+        if take("client.allow_anonymous_connect_without_token", bool, False):
+            if rows:
+                option = "client.allow_anonymous_connect_without_token"
+                self._note(option, "an app with keys lets nobody in without a token; use a connect back end")
+            else:
+                self._app["open"] = True
+
+    def _tokens(self, where: str) -> list[Document]:
+        take, rows = self._options.take, list[Document]()
+        if secret := take(f"{where}.hmac_secret_key", str, ""):
+            option = f"{where}.hmac_secret_key"
+            if len(secret.encode()) < MIN_SECRET_BYTES:
+                self._note(option, f"choose one with at least {MIN_SECRET_BYTES} bytes")
+            rows.append({"algorithm": "HS256", "key": self._secret(option, secret)})
+        for name, algorithm in (("rsa_public_key", "RS256"), ("ecdsa_public_key", "ES256")):
+            if key := take(f"{where}.{name}", str, ""):
+                rows.append({"algorithm": algorithm, "key": key})
+        if rows:
+            self._note(where, "if your back end signs with 384 or 512 bits, add an entry for that algorithm")
+        jwks = take(f"{where}.jwks_public_endpoint", str, "")
+        issuer, audience = take(f"{where}.issuer", str, ""), take(f"{where}.audience", str, "")
+        claim = take(f"{where}.user_id_claim", str, "")
+        if jwks and issuer and audience and "{{" not in jwks:
+            row = {"issuer": issuer, "audience": audience, "jwks_url": jwks}
+            rows.append({**row, "user_claim": claim} if claim else row)
+        elif jwks:
+            self._note(f"{where}.jwks_public_endpoint", "it needs a fixed address, an issuer and an audience")
+        if (issuer or audience or claim) and not jwks:
+            self._note(where, "issuer, audience and user_id_claim count only with jwks_public_endpoint")
+        for name in ("issuer_regex", "audience_regex"):
+            if take(f"{where}.{name}", str, ""):
+                self._note(f"{where}.{name}", "name one issuer and one audience")
+        return rows
+
+    # --- channels -------------------------------------------------------------------------------------------
+
+    def _channels(self) -> Document:
+        plain = self._options.take(WITHOUT_NAMESPACE, dict, {})
+        rows = {"": self._row(WITHOUT_NAMESPACE, Options(plain))}
+        for row in rows_of(self._options.take("channel.namespaces", list, []), "channel.namespaces"):
+            name = str(row.pop("name"))
+            if name in _RESERVED:
+                self._note(
+                    f"namespace {name}", f"{name}:<id> is the channel of a {name}; rename the namespace"
+                )
+            else:
+                rows[name] = self._row(f"namespace {name}", Options(row))
+        return rows
+
+    def _own_channel(self, rows: Document) -> None:
+        """Channels of users have the options of their namespace, but not its name."""
+        take, where = self._options.take, "client.subscribe_to_user_personal_channel"
+        enabled = take(f"{where}.enabled", bool, False)
+        namespace = take(f"{where}.personal_channel_namespace", str, "")
+        self._app["subscribe_to_own_channel"] = enabled
+        if take(f"{where}.single_connection", bool, False):
+            self._note(f"{where}.single_connection", "see login_policy of the app")
+        if not enabled:
+            return
+        if namespace:
+            self._note(f"{where}.personal_channel_namespace", "the channel of a user is #<user>")
+        row = {name: value for name, value in rows.get(namespace, {}).items() if name not in _OF_OTHERS}
+        if row:
+            rows["user"] = row
+
+    def _row(self, where: str, options: Options) -> Document:
+        """The row of a namespace. What Centrifugo does not allow is closed."""
+        take, row = options.take, dict[str, Any]()
+        who, anonymous = dict[str, str](), dict[str, bool]()
+        """What clients do → which clients may without a token; whether those without a user may, too."""
+        for verb in ("subscribe", "publish", "presence", "history"):
+            client = take(f"allow_{verb}_for_client", bool, False)
+            subscriber = take(f"allow_{verb}_for_subscriber", bool, False)
+            who[verb] = "anybody" if client else "subscribers" if subscriber else "nobody"
+            anonymous[verb] = take(f"allow_{verb}_for_anonymous", bool, False)
+        row["subscribe"] = "anybody" if who["subscribe"] == "anybody" else "token"
+        for call in ("subscribe", "publish"):
+            if self._asks(where, options, call):
+                row[call] = "back_end"
+            elif call == "publish" and who["publish"] != "nobody":
+                row["publish"] = who["publish"]
+        if self._asks(where, options, "sub_refresh") and row["subscribe"] != "back_end":
+            self._note(f"{where}.sub_refresh_proxy_enabled", "it needs subscribe: back_end")
+        if take("presence", bool, False):
+            row |= {"presence": True, "read_presence": who["presence"]}
+        forced = take("force_push_join_leave", bool, False)
+        if take("join_leave", bool, False):
+            row["join_leave"] = True
+            if not forced:
+                self._note(f"{where}.join_leave", "all subscribers are notified, not only those that ask")
+        row |= self._history(where, options, who["history"])
+        values = [row.get(name) for name in ("subscribe", "publish", "read_presence", "read_history")]
+        pairs = zip(values, anonymous.values(), strict=True)
+        if uses := {may for value, may in pairs if value in ("anybody", "subscribers")}:
+            if uses != {True}:
+                row["anonymous"] = False
+            if len(uses) > 1:
+                self._note(where, "allow_…_for_anonymous differ, so clients without a user may do nothing")
+        for option, value in options.rest():
+            why = NAMESPACE_NO_EQUIVALENT.get(option.partition(".")[0], "unknown option")
+            if value not in ("stream", "json"):  # as all channels are
+                self._note(f"{where}.{option}", why)
+        return row
+
+    def _history(self, where: str, options: Options, readers: str) -> Document:
+        take = options.take
+        size, ttl = take("history_size", int, 0), options.seconds("history_ttl")
+        recovery = take("force_recovery", bool, False) | take("allow_recovery", bool, False)
+        positions = take("force_positioning", bool, False) | take("allow_positioning", bool, False)
+        deltas = take("allowed_delta_types", list, [])
+        take("delta_publish", bool, False)
+        if not (size > 0 and ttl > 0):
+            return {}
+        if size > MAX_HISTORY:
+            self._note(f"{where}.history_size", f"it is at most {MAX_HISTORY}")
+        row: Document = {
+            "history_size": min(size, MAX_HISTORY),
+            "history_seconds": ttl,
+            "read_history": readers,
+        }
+        if recovery:
+            row["recovery"] = True
+        elif positions:
+            self._note(f"{where}.force_positioning", "clients ask for positions, or have recovery")
+        if "fossil" in deltas:
+            row["delta"] = True
+        return row
+
+    # --- proxies --------------------------------------------------------------------------------------------
+
+    def _asks(self, where: str, options: Options, call: str) -> bool:
+        """Whether the back end decides in a namespace. Its address becomes that of the app."""
+        enabled = options.take(f"{call}_proxy_enabled", bool, False)
+        name = options.take(f"{call}_proxy_name", str, "default")
+        return enabled and self._use(f"{where}.{call}_proxy_enabled", call, f"channel.proxy.{call}", name)
+
+    def _use(self, option: str, call: str, default: str, name: str = "default") -> bool:
+        """Set the address of a call; False: there is none."""
+        proxy = self._options.peek(default, dict, {}) if name in ("", "default") else self._named(name)
+        url = str(proxy.get("endpoint", ""))
+        if not url.startswith(("http://", "https://")):
+            self._note(option, "its proxy has no HTTP address" if not url else "there is no gRPC")
+            return False
+        if self._back_ends.setdefault(call, url) != url:
+            self._note(option, f"all namespaces have the first address of back_ends.{call}")
+        headers = [str(each) for each in proxy.get("http_headers") or ()]
+        known = self._back_ends.get("headers", [])
+        if new := [each for each in headers if each not in known]:
+            self._back_ends["headers"] = known + new
+        if timeout := proxy.get("timeout"):
+            seconds = min(max(seconds_of(timeout, f"{option}: timeout"), 0.1), 30.0)
+            self._back_ends["seconds"] = max(seconds, self._back_ends.get("seconds", 0.0))
+        return True
+
+    def _named(self, name: str) -> Document:
+        for row in rows_of(self._options.peek("proxies", list, []), "proxies"):
+            if row["name"] == name:
+                return row
+        return {}
+
+    def _proxies(self) -> None:
+        """The calls that do not belong to a namespace of channels."""
+        take = self._options.take
+        for call in ("connect", "refresh"):
+            where = f"client.proxy.{call}"
+            name = take(f"{where}.proxy_name", str, "default")
+            if take(f"{where}.enabled", bool, False):
+                self._use(where, call, where, name)
+        plain = take("rpc.without_namespace", dict, {})
+        if plain.get("proxy_enabled"):
+            self._use("rpc.without_namespace", "rpc", "rpc.proxy", str(plain.get("proxy_name", "default")))
+        for row in rows_of(take("rpc.namespaces", list, []), "rpc.namespaces"):
+            if row.get("proxy_enabled"):
+                name = str(row.get("proxy_name", "default"))
+                self._use(f"rpc namespace {row['name']}", "rpc", "rpc.proxy", name)
+        if "headers" in self._back_ends:
+            self.notes.append("back_ends.headers: those that an SDK sets belong in emulated_headers")
+        self._options.drop_proxies()

@@ -1,0 +1,122 @@
+"""What a user keeps about conversations on the messages page, on two devices: by key, menu and finger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.conftest import Pair
+from tests.browser.messenger import Account, Chat
+from tests.browser.test_accessibility import DESKTOP, PHONE
+from tests.conftest import StartServer
+from tests.support import Server, eventually
+
+pytestmark = pytest.mark.full
+
+LIST = """
+return [...document.querySelectorAll("#conversations [data-conversation]")].map((each) => {
+  const marks = [["pinned", ".pin-mark"], ["marked", ".dot"], ["draft", ".draft"]];
+  const found = marks.filter(([, selector]) => each.querySelector(selector)).map(([name]) => name);
+  return [each.querySelector("bdi").textContent, ...found].join(" ");
+});
+"""
+FOCUS = """
+const rows = [...document.querySelectorAll("#conversations [data-conversation]")];
+const row = rows.find((each) => each.querySelector("bdi").textContent === arguments[0]);
+row?.focus();
+return Boolean(row);
+"""
+MENU = """
+const how = { bubbles: true, cancelable: true };
+document.activeElement.dispatchEvent(new MouseEvent("contextmenu", how));
+"""
+
+
+@pytest.fixture(scope="module")
+def server(start_shared_server: StartServer) -> Server:
+    return start_shared_server(config={"accounts": {"registrations_per_address": 0}})
+
+
+def shows(chat: Chat, *rows: str) -> None:
+    """The list has these conversations, with their marks, in this order."""
+    eventually(lambda: chat.page.run(LIST) == list(rows), what=f"{rows}, not {chat.page.run(LIST)}")
+
+
+def focus(chat: Chat, name: str) -> None:
+    eventually(lambda: chat.page.run(FOCUS, name), what=f"the row of {name}")
+
+
+def press(chat: Chat, name: str, key: str) -> None:
+    focus(chat, name)
+    chat.page.press(key)
+
+
+def pull(chat: Chat, name: str, by: int) -> None:
+    """A finger pulls the row of a conversation."""
+    focus(chat, name)
+    box: Any = chat.page.run("return document.activeElement.getBoundingClientRect().toJSON()")
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch = "Input.dispatchTouchEvent"
+    chat.page.command(touch, type="touchStart", touchPoints=[{"x": x, "y": y}])
+    for step in range(1, 6):
+        chat.page.command(touch, type="touchMove", touchPoints=[{"x": x + by * step / 5, "y": y}])
+    chat.page.command(touch, type="touchEnd", touchPoints=[])
+
+
+def test_pins_archive_marks_and_drafts_are_on_all_devices(pair: Pair, server: Server) -> None:
+    ann, bob, cat, dan = (Account(server, name) for name in ("Ann", "Bob", "Cat", "Dan"))
+    for each in (bob, cat, dan):
+        each.say(ann, "hello")
+    for row in ann.get("conversations")["conversations"]:
+        ann.read(row["conversation"])
+    desk, phone = Chat(pair[0], ann, size=DESKTOP), Chat(pair[1], ann, size=PHONE)
+    phone.page.command("Emulation.setTouchEmulationEnabled", enabled=True)
+    phone.page.driver.refresh()
+    phone.online()
+    for each in (desk, phone):
+        shows(each, "Dan", "Cat", "Bob")
+
+    press(desk, "Bob", "p")
+    for each in (desk, phone):
+        shows(each, "Bob pinned", "Dan", "Cat")
+    press(desk, "Cat", "u")
+    for each in (desk, phone):
+        shows(each, "Bob pinned", "Dan", "Cat marked")
+    phone.page.driver.refresh()
+    phone.online()
+    shows(phone, "Bob pinned", "Dan", "Cat marked")
+    focus(phone, "Cat")
+    phone.page.press(Keys.ENTER)
+    shows(desk, "Bob pinned", "Dan", "Cat")
+
+    desk.page.run("location.hash = arguments[0]", f"#u/{dan.user}")
+    desk.named("field", desk.word("message")).send_keys("not yet")
+    shows(phone, "Bob pinned", "Dan draft", "Cat")
+    phone.page.run("location.hash = arguments[0]", f"#u/{dan.user}")
+    field = phone.named("field", phone.word("message"))
+    eventually(lambda: field.get_attribute("value") == "not yet", what="the draft of the other device")
+    field.send_keys("!" + Keys.ENTER)
+    eventually(lambda: desk.texts[-1:] == ["not yet!"], what="the message")
+    eventually(
+        lambda: desk.named("field", desk.word("message")).get_attribute("value") == "",
+        what="the draft is gone",
+    )
+
+    phone.page.run("location.hash = ''")
+    shows(phone, "Bob pinned", "Dan", "Cat")
+    pull(phone, "Cat", -120)
+    for each in (desk, phone):
+        shows(each, "Bob pinned", "Dan")
+    desk.page.click(".archive")
+    shows(desk, "Cat")
+    cat.say(ann, "again")
+    for each in (desk, phone):
+        shows(each, "Bob pinned", "Cat", "Dan")
+
+    focus(desk, "Bob")
+    desk.page.run(MENU)
+    desk.click(desk.word("messages_unpin"), within="[role=menu]")
+    for each in (desk, phone):
+        shows(each, "Cat", "Dan", "Bob")

@@ -1,0 +1,29 @@
+"""The rate of changes: a user pays for what the user changes, not for what a back end does."""
+
+from typing import Any
+
+import pytest
+
+from imserver.auth.rates import Buckets, TooManyRequests
+from imserver.features.inbox.inbox import Inbox, NotInConversation
+from imserver.features.inbox.rows import ArrangementRows
+from imserver.features.inbox.settings import INBOX_CHANGES, InboxSettings
+from imserver.model import Arrange
+from tests.storage.conftest import OpenStore
+
+
+def test_a_user_pays_for_changes(open_store: OpenStore) -> None:
+    store = open_store()
+    signals: Any = None  # there is nothing to send
+    changes = Buckets(INBOX_CHANGES, number=1, seconds=60)
+    inbox = Inbox(store, ArrangementRows(store), signals, InboxSettings(), changes)
+    change = Arrange(1, pinned=1)
+    for _ in range(2):
+        with pytest.raises(NotInConversation):
+            inbox.arrange("shop", "ann", change, by_user=False)
+    with pytest.raises(NotInConversation):
+        inbox.arrange("shop", "ann", change)
+    with pytest.raises(TooManyRequests):
+        inbox.arrange("shop", "ann", change)
+    with pytest.raises(NotInConversation):
+        inbox.arrange("shop", "bob", change)
