@@ -29,11 +29,11 @@ def serve_others() -> None:
     gevent.sleep(_NO_TIME)
 
 
-def is_long_turn() -> bool:
-    """Whether the loop has not looked at its sockets for 5 ms. Work that can be interrupted then calls
-    :func:`serve_others`. Never switches.
+def is_long_turn(seconds: float = _TURN_SECONDS) -> bool:
+    """Whether the loop has not looked at its sockets for 5 ms, or so many ``seconds``. Work that can be
+    interrupted then calls :func:`serve_others`. Never switches.
     """
-    return time() - get_hub().loop.now() > _TURN_SECONDS
+    return time() - get_hub().loop.now() > seconds
 
 
 def retry_pause(failures: int, first: float, longest: float) -> float:

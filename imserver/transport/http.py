@@ -57,6 +57,10 @@ HEAD_RECEIVE_BYTES = 16384
 LARGE_BYTES = 4096
 """After a larger answer, the next pipelined request waits until the client has taken it."""
 
+PIPELINED_SECONDS = 0.025
+"""Others are served after so long in one turn, before the next of several requests that came together. With
+5 ms, publications to 500 connections shared no ``send``: each delivery cost 1.4 times as much."""
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SWITCHING = (
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
@@ -336,7 +340,7 @@ class HttpConnection(Writer):
 
         Before that, others are served if this turn of the loop is long. May switch.
         """
-        if is_long_turn():
+        if is_long_turn(PIPELINED_SECONDS):
             serve_others()
         return self.state == OPEN
 

@@ -21,7 +21,7 @@ from imserver.transport.connection import Connection
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.gate import Admission, DialectPath, Gate, GatePolicy, Origins, adopt
 from imserver.transport.handover import HandOver, ListenerContext
-from imserver.transport.http import FrontServer, HttpConnection
+from imserver.transport.http import PIPELINED_SECONDS, FrontServer, HttpConnection
 from imserver.transport.listener import Listener, bind
 from imserver.transport.outbox import MANY_CONNECTIONS
 from imserver.transport.proxies import TrustedProxies
@@ -166,7 +166,7 @@ def test_others_are_served_between_long_requests_that_came_together(harness: Har
     def answer(request: HttpRequest) -> HttpResponse:
         if request.query == b"other":
             return HttpResponse(200, b"%d" % len(served))
-        while not is_long_turn():
+        while not is_long_turn(PIPELINED_SECONDS):
             pass
         served.append(request.query)
         return HttpResponse(200, request.query)
