@@ -83,7 +83,7 @@ class Guests:
         check_shown(nickname, "")
         check_device(device)
         self._by_address.require(by_address(app, address))
-        new = Account(0, app, "", nickname, findable=False, guest=True)
+        new = Account(0, app, "", nickname, guest=True)
         account = self._rows.add(new, "", self._accounts.recorder(app))
         return self._accounts.token(account, device, _LOGIN_SECONDS)
 

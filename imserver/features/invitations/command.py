@@ -80,8 +80,9 @@ def _take_guests(tenants: Tenants) -> bool:
     """Make the app, or let it take guests. False: the settings file defines it without."""
     tenant = tenants.find(GOCHAT)
     if tenant is None:
-        guests = {"accounts": {"guests": True}, "account_tokens": "required"}
-        tenants.register(GOCHAT, **guests)
+        # Who was invited to a chat among friends finds the others by their names.
+        accounts = {"guests": True, "search": True}
+        tenants.register(GOCHAT, accounts=accounts, account_tokens="required")
         return True
     rules = rules_of(tenant)
     if not tenant.wants_accounts(GOCHAT):
