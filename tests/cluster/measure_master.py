@@ -43,9 +43,9 @@ def main() -> None:
         for second in range(1, SECONDS + 1):
             gevent.sleep(1)
             answered = sum(node.find("101", [user]) is not None for user in USERS)
-            again = node.generation() - 1
+            share = f"{answered} of {len(USERS)}"
             print(
-                f"{second:2} s: {answered} of {len(USERS)} look-ups answered, all registered again: {again}"
+                f"{second:2} s: {share} look-ups answered, {node.generation() - 1} times all registered again"
             )
         node.stop()
     finally:
