@@ -1,7 +1,8 @@
 """Three people, three browsers, one story: every feature of the messages page is used once.
 
-Ann has a desktop and only a keyboard, Bob a tablet, Cat a phone in Chinese and in the dark, and fingers. A second
-device of Ann shows what the first has changed. Twice the network goes away, and once the node is killed.
+Ann has a desktop and only a keyboard, Bob a tablet, Cat a phone in Chinese and in the dark, and fingers.
+A second device of Ann shows what the first has changed. Twice the network goes away, and once the node is
+killed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
@@ -33,7 +35,9 @@ DESKTOP, TABLET, PHONE = (1280, 800), (820, 1180), (390, 844)
 LIMIT = 300_000
 """Bytes of a file."""
 MOST_TABS = 90
-MOUSE = "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4"
+MOUSE = (
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4"
+)
 """A desktop has one, though Ann does not touch hers. Without a display, Chromium finds none."""
 
 NAME_OF_FOCUS = """
@@ -45,7 +49,8 @@ TEXT_OF_FOCUS = "return document.activeElement.querySelector('.text')?.textConte
 IN_LOG = "return document.querySelector('#log').contains(document.activeElement)"
 POINT = """
 const [selector, text] = arguments;
-const found = [...document.querySelectorAll(selector)].findLast((each) => !text || each.textContent.includes(text));
+const all = [...document.querySelectorAll(selector)];
+const found = all.findLast((each) => !text || each.textContent.includes(text));
 found?.scrollIntoView({ block: "center" });
 const box = found?.getBoundingClientRect();
 return box ? [box.x + Math.min(box.width / 2, 40), box.y + box.height / 2] : null;
@@ -59,7 +64,14 @@ class Person(Chat):
     """Somebody whose page begins with a link or a form."""
 
     def __init__(
-        self, browser: Browser, server: Server, address: str, *, language: str = "en", touch: bool = False, **how: Any
+        self,
+        browser: Browser,
+        server: Server,
+        address: str,
+        *,
+        language: str = "en",
+        touch: bool = False,
+        **how: Any,
     ) -> None:
         self.browser = browser
         self.words = TEXT[language]
@@ -86,7 +98,8 @@ class Person(Chat):
     def lists(self, *conversations: str) -> None:
         """The list has these conversations, with their marks, in this order."""
         eventually(
-            lambda: self.page.run(LIST) == list(conversations), what=f"{conversations}, not {self.page.run(LIST)}"
+            lambda: self.page.run(LIST) == list(conversations),
+            what=f"{conversations}, not {self.page.run(LIST)}",
         )
 
     def click_row(self, name: str) -> None:
@@ -114,18 +127,17 @@ class Typist(Person):
     """Somebody without a mouse."""
 
     def press(self, *keys: str) -> None:
-        """Keys, to whatever has the focus. Those after Ctrl, Alt and Shift are pressed with it, up to ``NULL``."""
+        """Keys, to whatever has the focus. Those after Ctrl, Alt or Shift are pressed with it."""
         chain = ActionChains(self.page.driver)
         down: list[str] = []
-        for key in "".join(keys) + Keys.NULL:
+        for key in "".join(keys):
             if key in (Keys.CONTROL, Keys.ALT, Keys.SHIFT):
                 down.append(key)
                 chain.key_down(key)
-            elif key == Keys.NULL:
-                while down:
-                    chain.key_up(down.pop())
             else:
                 chain.send_keys(key)
+        for key in down:
+            chain.key_up(key)
         chain.perform()
 
     def tab_to(self, name: str, *, back: bool = False) -> None:
@@ -238,7 +250,12 @@ class Company:
         self._config = {
             "app": fixed_ports(),
             "accounts": {"registration": True, "registrations_per_address": 0},
-            "uploads": {"max_bytes": LIMIT, "picture_bytes": LIMIT, "voice_bytes": LIMIT, "min_free_bytes": 0},
+            "uploads": {
+                "max_bytes": LIMIT,
+                "picture_bytes": LIMIT,
+                "voice_bytes": LIMIT,
+                "min_free_bytes": 0,
+            },
             "apps": {APP: {"accounts": {"guests": True, "search": True}}},
             "api": {"keys": [{"key": "k" * 40, "scopes": ["read"], "apps": [APP]}]},
         }
@@ -292,7 +309,7 @@ class Company:
         eventually(lambda: bob.page.texts(".contacts ul bdi") == ["Ann"], what="the new contact")
         bob.page.click("dialog[open] .close")
 
-    def group_is_made(self) -> None:
+    def group_begins(self) -> None:
         """With Bob, a description and a picture."""
         ann = self.ann
         ann.palette("new gr", ann.word("messages_new_group"))
@@ -308,7 +325,9 @@ class Company:
         ann.tab_to(ann.word("messages_description"))
         ann.press("Every day at five")
         ann.use(ann.word("messages_save"))
-        eventually(lambda: ann.page.texts(".group-info .card-text") == ["Every day at five"], what="the description")
+        eventually(
+            lambda: ann.page.texts(".group-info .card-text") == ["Every day at five"], what="the description"
+        )
         photo = self.folder / "kettle.jpg"
         photo.write_bytes(picture(600, 400, 20))
         ann.page.command("Page.setInterceptFileChooserDialog", enabled=True)  # the dialog is not of the page
@@ -350,7 +369,6 @@ class Company:
     def _page(self, language: str, hash: str = "") -> str:
         return f"{self.server.http_url}/home/messages?lang={language}{hash}"
 
-
     # --- they talk ------------------------------------------------------------------------------------------
 
     def all_open_the_group(self) -> None:
@@ -372,7 +390,10 @@ class Company:
             eventually(lambda page=page: page.run(label) == read, what="two have read it")
         ann.stand_on("kettle")
         ann.choose(ann.word("messages_readers"))
-        eventually(lambda: set(ann.page.texts(".chooser .person-name bdi")) == {"Bob", "阿凯"}, what="who has read it")
+        eventually(
+            lambda: set(ann.page.texts(".chooser .person-name bdi")) == {"Bob", "阿凯"},
+            what="who has read it",
+        )
         ann.leave()
 
     def unread_messages_and_mentions_are_counted(self) -> None:
@@ -390,7 +411,9 @@ class Company:
         cat.tap("#mentions li", cat.word("messages_all"))
         cat.say("喝茶")
         bob.counts("@", "4")
-        eventually(lambda: ann.page.texts(".line.mentioned .text") == ["@所有人 喝茶"], what="Ann is mentioned, too")
+        eventually(
+            lambda: ann.page.texts(".line.mentioned .text") == ["@所有人 喝茶"], what="Ann is mentioned, too"
+        )
         assert cat.page.texts(".line.mentioned") == []
         bob.click_row("Tea")
         bob.shows("@所有人 喝茶")
@@ -399,10 +422,10 @@ class Company:
     def bot_streams(self) -> None:
         """Bob starts a bot of the gallery, and uses a command of it."""
         owner = Account(self.server, "Robin")
-        made = owner.post("bots", name="kettle_bot", nickname="Kettle")
-        owner.post("bots/update", app=APP, bot=made["id"], description="Boils water", listed=True)
+        account = owner.post("bots", name="kettle_bot", nickname="Kettle")
+        owner.post("bots/update", app=APP, bot=account["id"], description="Boils water", listed=True)
         model = LanguageModel(["It ", "is ", "hot."])
-        bot = ExampleBot(self.server, "llm-bot", made["token"], self.folder / "bot", LLM_URL=model.url)
+        bot = ExampleBot(self.server, "llm-bot", account["token"], self.folder / "bot", LLM_URL=model.url)
         bob = self.bob
         try:
             bob.page.click("#new-conversation")
@@ -427,7 +450,7 @@ class Company:
         bob.click_row("Tea")
 
     def files_become_an_album_but_a_large_one_is_refused(self) -> None:
-        ann, bob, cat = self.people
+        bob = self.bob
         large, files = self.folder / "large.bin", [self.folder / f"hills-{number}.jpg" for number in range(3)]
         large.write_bytes(bytes(2 * LIMIT))
         for number, file in enumerate(files):
@@ -462,7 +485,9 @@ class Company:
         ann = self.ann
         ann.use(ann.word("emoji"), back=True)
         ann.waits(".picker input")
-        eventually(lambda: ann.page.run("return document.activeElement.matches('.picker input')"), what="its field")
+        eventually(
+            lambda: ann.page.run("return document.activeElement.matches('.picker input')"), what="its field"
+        )
         ann.press("teapot")
         eventually(lambda: ann.page.texts(".picker-rows button")[:1] == ["🫖"], what="the teapot")
         ann.press(Keys.ENTER, Keys.ESCAPE, Keys.ESCAPE)  # the first empties the field
@@ -508,6 +533,7 @@ class Company:
         ann.key_on_row("Tea", "m")
         ann.use(ann.word("messages_notify_for_good"))
         ann.press(Keys.ESCAPE)
+        again.page.driver.refresh()
         for each in (ann, again):
             eventually(lambda each=each: len(each.page.texts(".quiet-mark")) == 1, what="Tea is muted")
         again.page.click(".archive")
@@ -536,13 +562,18 @@ class Company:
     def look_is_changed(self) -> None:
         """By the palette and by the settings: theme, size of texts, language."""
         ann = self.ann
-        style = "const { colorScheme, fontSize } = getComputedStyle(document.documentElement); return [colorScheme, fontSize]"
+        style = (
+            "const { colorScheme, fontSize } = getComputedStyle(document.documentElement);"
+            "return [colorScheme, fontSize]"
+        )
         ann.palette("dark", "Theme: Dark")
         ann.palette("text si", ann.word("messages_size"))
         ann.use(ann.word("messages_size_normal"), Keys.ARROW_RIGHT)
         eventually(lambda: ann.page.run(style) == ["dark", "18px"], what="dark, and larger")
         ann.use("Automatic", Keys.ARROW_RIGHT)
-        eventually(lambda: ann.page.run("return document.documentElement.lang").startswith("zh"), what="Chinese")
+        eventually(
+            lambda: ann.page.run("return document.documentElement.lang").startswith("zh"), what="Chinese"
+        )
         ann.words = TEXT["zh"]
         ann.online()
         ann.palette("语言", ann.word("messages_language"))
@@ -561,7 +592,9 @@ class Company:
             for number in (1, 2):
                 each.say(f"{texts} {number} of {each.account.nickname}")
             waits = each.word("messages_stranded")
-            eventually(lambda each=each, waits=waits: each.page.texts(".stranded-note") == [waits], what=waits)
+            eventually(
+                lambda each=each, waits=waits: each.page.texts(".stranded-note") == [waits], what=waits
+            )
         for each in self.people:
             if each not in away:
                 each.say(f"{texts}, meanwhile")
@@ -575,7 +608,7 @@ class Company:
 
     def node_is_killed(self) -> None:
         """Without warning. What Ann and Cat write meanwhile goes out when it is back."""
-        ann, bob, cat = self.people
+        ann, _, cat = self.people
         self.kill_node()
         for each in (ann, cat):
             eventually(lambda each=each: each.page.state != "online", what="it is noticed")
@@ -620,7 +653,7 @@ def test_three_people_use_every_feature(
     company = Company(desk, pair, start_server, tmp_path)
     company.owner_comes()
     company.member_comes()
-    company.group_is_made()
+    company.group_begins()
     company.guest_comes()
     company.all_open_the_group()
     company.words_are_formatted_and_read_by_two()
