@@ -203,6 +203,11 @@ export function loadStyle({ href }) {
   return loading;
 }
 
+/** @returns {boolean} whether the device may have a keyboard: it has a mouse, or its window is wider than that of a phone */
+export function mayHaveKeys() {
+  return matchMedia("(any-pointer: fine), (width >= 720px)").matches;
+}
+
 /**
  * @param {HTMLElement} note
  * @param {string} text  empty: hide it

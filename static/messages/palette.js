@@ -4,7 +4,7 @@
 import { fill, make } from "../text.js";
 import { actionsOf } from "./conversation-menu.js";
 import { Finder } from "./finder.js";
-import { input, withModule } from "./form.js";
+import { input, mayHaveKeys, withModule } from "./form.js";
 import { confirm, openDialog, whenLeft } from "./panel.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -81,7 +81,7 @@ function commands(session, { open, info, search }) {
   return [
     ...here,
     ...people,
-    action(words.messages_shortcuts, () => withModule(import("./settings.js"), words, ({ openShortcuts }) => openShortcuts(session)), "?"),
+    ...(mayHaveKeys() ? [action(words.messages_shortcuts, () => withModule(import("./settings.js"), words, ({ openShortcuts }) => openShortcuts(session)), "?")] : []),
     action(words.messages_logout, () => logOut(session)),
     setting(words.messages_profile, () => withModule(import("./profile.js"), words, ({ openProfile }) => openProfile(session)), words.messages_palette_profile),
     look("dark", words.messages_theme_dark),

@@ -266,8 +266,7 @@ async function leaveClosed() {
 /** @param {number} depth  number of layers that stay */
 function dismiss(depth) {
   for (const layer of layers.splice(depth).reverse()) {
-    layer.dialog.close();
-    layer.dialog.remove();
+    layer.dialog.remove(); // without `close()`, after which Chromium has given the focus back, but takes no keys
     const last = layers.at(-1);
     if (last) last.dialog.inert = false;
     layer.ended();

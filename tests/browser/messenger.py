@@ -93,11 +93,15 @@ def login_form(page: Page) -> Page:
 
 
 class Account(User):
-    """A user of the messages page."""
+    """A user of the messages page: a new one, or who has logged in there."""
 
-    def __init__(self, server: Server, nickname: str) -> None:
-        result = User.register(server, nickname=nickname)
-        super().__init__(server, result.token, result.user, account=result.account)
+    def __init__(self, server: Server, nickname: str, login: dict[str, Any] | None = None) -> None:
+        """``login``: what the page has saved."""
+        if login is None:
+            result = User.register(server, nickname=nickname)
+            super().__init__(server, result.token, result.user, account=result.account)
+        else:
+            super().__init__(server, login["token"], login["user"])
         self.nickname = nickname
 
     def log_in(self, page: Page) -> Page:
@@ -328,6 +332,12 @@ TEXTS = {
 }
 
 
+GUIDE = {
+    "en": ("Weather", "Rain, sun and wind for your town.", "The weather of today", "A good hour for a walk"),
+    "zh": ("天气", "你所在城市的阴晴与风力。", "今天的天气", "适合散步的时间"),
+}
+
+
 class Story:
     """Three accounts, a group and two conversations with what people send each other."""
 
@@ -356,6 +366,8 @@ class Story:
             "bots", app=APP, name=f"menu_{language}", nickname="Menu" if language == "en" else "菜单"
         )
         self._let_the_bot_speak(texts[6])
+        self.guide = self._offer_a_bot(language)
+        self.invitation: str = self.ann.post("invitations/create", group=str(self.group), guests=True)["code"]
         self.bob.say(self.ann, *texts[:5])
         self.cat.say(self.ann, texts[0])
         self._arrange()
@@ -383,6 +395,18 @@ class Story:
             api.call("POST", "bots/commands", {"app": APP, "commands": commands})
             message = {"app": APP, "to": self.ann.user, "text": text, "buttons": buttons}
             api.call("POST", "messages/send", message)
+
+    def _offer_a_bot(self, language: str) -> dict[str, Any]:
+        """A bot that the app offers, with whom nobody has talked."""
+        nickname, description, *meanings = GUIDE[language]
+        bot: dict[str, Any] = self.cat.post("bots", app=APP, name=f"guide_{language}", nickname=nickname)
+        commands = [
+            {"name": name, "description": text}
+            for name, text in zip(("today", "walk"), meanings, strict=True)
+        ]
+        fields = {"description": description, "commands": commands, "listed": True}
+        self.cat.post("bots/update", app=APP, bot=bot["id"], **fields)
+        return bot
 
     def open(self, browser: Browser, language: str, **how: Any) -> Chat:
         """The page of the first account."""

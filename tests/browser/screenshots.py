@@ -1,7 +1,7 @@
 """``python -m tests.browser.screenshots [FOLDER]``: a picture of every view of every page.
 
-Phones and desktop, light and dark, Chinese and English, with three accounts and a group that has talked for a
-while. The default folder is ``build/screenshots``.
+Phones, tablet and desktop, light and dark, Chinese and English, with three accounts and a group that has
+talked for a while. The default folder is ``build/screenshots``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from tests.browser.chromium import Browser, Page
 from tests.browser.messenger import APP, TEXTS, Chat, Story, save
 from tests.support import Server, eventually
 
-SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "desktop": (1280, 800)}
+SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "tablet": (820, 1180), "desktop": (1280, 800)}
+CONFIG: Final = {
+    "accounts": {"registrations_per_address": 0},
+    "apps": {APP: {"accounts": {"guests": True}}},
+}
+"""Of a server that has all views."""
 PASTE_PICTURES: Final = """
 const transfer = new DataTransfer();
 for (const name of "abc") {
@@ -201,8 +206,30 @@ def _question(chat: Chat, story: Story) -> None:
     eventually(lambda: chat.page.shown("#notify-question"), what="the question")
 
 
+def _keys(chat: Chat, story: Story) -> None:
+    _list(chat, story)
+    chat.page.run("document.body.dispatchEvent(new KeyboardEvent('keydown', { key: '?', bubbles: true }))")
+    eventually(lambda: chat.page.shown(".shortcuts"), what="the table of keys")
+
+
+def _start_card(chat: Chat, story: Story) -> None:
+    chat.page.run("location.hash = arguments[0]", f"#u/{story.guide['id']}")
+    eventually(lambda: chat.page.shown("#start-card #bot-start"), what="the card of the bot")
+
+
+def _guest(chat: Chat, story: Story) -> None:
+    """The page of somebody without an account who opens the link of an invitation."""
+    dark = chat.page.run("return matchMedia('(prefers-color-scheme: dark)').matches")
+    width, height, address = chat.page.run("return [innerWidth, innerHeight, location.href]")
+    link = f"{address.partition('#')[0]}#invite={story.invitation}"
+    chat.page = chat.browser.open(link, size=(width, height), dark=dark, forget=True)
+    eventually(lambda: chat.page.shown("#guest-form"), what="the form of a guest")
+
+
 _profile = _panel("messages_profile", ".profile [data-key=password]")
 _settings = _panel("messages_settings", ".settings .segment")
+_contacts = _panel("messages_contacts", "#my-link")
+_bot_gallery = _inside(_contacts, "#bot-gallery", ".bots .person")
 _bots = _inside(_profile, "#bots", ".bots .person")
 
 VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
@@ -220,7 +247,7 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "search": _search,
     "search-filters": _filters,
     "palette": _palette,
-    "contacts": _panel("messages_contacts", "#my-link"),
+    "contacts": _contacts,
     "profile": _profile,
     "notify-question": _question,
     "notify-blocked": _inside(_question, "#notify-question .wide", "#notify-question [role=alert]"),
@@ -230,22 +257,27 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "bots": _bots,
     "bot": _inside(_bots, ".bots .person", "#bot-hook"),
     "new-bot": _inside(_bots, "#new-bot", "#bot-name"),
+    "bot-gallery": _bot_gallery,
+    "bot-card": _inside(_bot_gallery, ".bots .person", ".card-of-person #bot-start"),
+    "start-card": _start_card,
     "buttons": _open_bot,
     "commands": _commands,
-    "keys": _inside(_settings, "[data-key=shortcuts]", ".shortcuts"),
+    "keys": _keys,
     "group": _group_info,
+    "group-edit": _inside(_group_info, "[data-key=rename]", "#group-name"),
     "card": _inside(_group_info, ".person-row:nth-child(2) .person", ".card-of-person"),
     "media": _inside(_group_info, "[data-key=media]", ".media-list"),
     "link": _inside(_group_info, "[data-key=link]", "#invitation-create"),
-    "new-group": _inside(_panel("messages_contacts", "#my-link"), "#new-group", "#group-create"),
+    "new-group": _inside(_contacts, "#new-group", "#group-create"),
     "offline": _offline,
+    "guest": _guest,
 }
 """Views of the messages page → what opens them."""
 
 
 @contextmanager
 def _running(folder: Path) -> Iterator[tuple[Server, Browser]]:
-    server = Server(folder / "server", config={"accounts": {"registrations_per_address": 0}})
+    server = Server(folder / "server", config=CONFIG)
     browser = Browser(folder / "profile")
     try:
         yield server, browser

@@ -1,6 +1,7 @@
-"""All pages, checked by axe-core in Chromium: no violation in either theme and either language."""
+"""All pages in Chromium, in both themes and languages: axe-core finds no violation, our check nothing faint."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from websockets.sync.client import connect
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.browser.messenger import Story
-from tests.browser.screenshots import VIEWS
+from tests.browser.screenshots import CONFIG, VIEWS
 from tests.support import Server, eventually
 from tests.tools import require
 
@@ -19,6 +20,7 @@ pytestmark = [pytest.mark.full, pytest.mark.needs("axe-core")]
 
 PHONE = (390, 844)
 DESKTOP = (1280, 800)
+CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
 LOOKS = (("zh", False, PHONE), ("zh", True, DESKTOP), ("en", False, DESKTOP), ("en", True, PHONE))
 """Language, dark theme, window: each size has both themes and both languages."""
 
@@ -26,7 +28,7 @@ LOOKS = (("zh", False, PHONE), ("zh", True, DESKTOP), ("en", False, DESKTOP), ("
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Demo mode, with a user online."""
-    config = {"accounts": {"registrations_per_address": 0}, "websocket": {"heartbeat_seconds": 3600}}
+    config = CONFIG | {"websocket": {"heartbeat_seconds": 3600}}
     server = Server(tmp_path_factory.mktemp("server"), config=config)
     with connect(server.ws_url, proxy=None, ping_interval=None) as socket:
         socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 101}}))
@@ -37,7 +39,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def violations(page: Page) -> list[str]:
-    """What axe-core finds on the page as it is shown now: rule, elements, and how to mend it."""
+    """What is wrong on the page as it is shown now.
+
+    Of axe-core: rule, elements, and how to mend it. Of ``contrast.js``: the contrast, and the one needed.
+    """
     if not page.run("return typeof window.axe === 'object'"):
         page.run(Path(require("axe-core")).read_text(encoding="utf-8"))
     eventually(lambda: not page.texts("[aria-busy=true]"), what="no control is at work, and so paler")
@@ -52,7 +57,7 @@ def violations(page: Page) -> list[str]:
         f"{rule['id']} ({rule['impact']}): {node['html'][:160]} — {node['failureSummary']}"
         for rule in found["violations"]
         for node in rule["nodes"]
-    ]
+    ] + page.run(CONTRAST)
 
 
 @pytest.mark.parametrize(
@@ -104,3 +109,32 @@ def test_no_view_of_the_messages_page_has_a_violation(
         VIEWS[view](chat, story)
         found += [f"{language} {'dark' if dark else 'light'} {each}" for each in violations(chat.page)]
     assert not found, "\n".join(dict.fromkeys(found))
+
+
+FAINT = """
+<style>
+  p, button { color: #888; background: #fff; border: 0 }
+  [title=gradient] { color: #000; background: linear-gradient(#fff, #333) }
+  [title=opacity] { color: #000; opacity: 0.4 }
+  [title=before]::before { content: "faint"; color: #ccc }
+  [title=before], [title=fine] { color: #000 }
+  figure { position: relative } figure b { position: absolute; left: 0; color: #fff }
+  [title=scrim] b { background: rgb(0 0 0 / 60%) }
+  input { background: #fff; border: 1px solid #767676 } [title=edge] { border-color: #ddd }
+  ::placeholder { color: #bbb }
+</style>
+<p title="text">faint</p> <p title="gradient">faint</p> <p title="opacity">faint</p>
+<p title="before">fine</p> <p title="fine">fine</p> <button title="disabled" disabled>fine</button>
+<input title="placeholder" placeholder="faint"> <input title="edge">
+<figure title="picture"><canvas></canvas><b>faint</b></figure>
+<figure title="scrim"><canvas></canvas><b>fine</b></figure>
+"""
+
+
+def test_the_check_of_contrast_finds_what_is_faint(pair: Pair) -> None:
+    page = pair[0].open("about:blank")
+    page.run("document.body.innerHTML = arguments[0]", FAINT)
+    page.run("for (const each of document.querySelectorAll('[title]')) each.id = each.title")
+    found = page.run(CONTRAST)
+    faint = ["text", "gradient", "opacity", "before", "placeholder", "edge", "edge", "picture"]
+    assert [name for each in found for name in re.findall(r"#(\w+)", each)] == faint, found

@@ -34,6 +34,16 @@ PEOPLE = (STATIC / "messages" / "people.css").read_text("utf-8")
 PAIR = r"light-dark\((#\w{6}), (#\w{6})\)"
 
 
+def test_sheets_that_are_loaded_later_have_no_rules_for_dark_themes() -> None:
+    """look.js changes such rules only in the sheets that are there when it runs."""
+    later = [
+        each
+        for each in (STATIC / "messages" / "later").iterdir()
+        if "color-scheme" in each.read_text("utf-8")
+    ]
+    assert not later, "use variables of theme.css, or light-dark()"
+
+
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_names_are_read_on_every_background(theme: int) -> None:
     tints = dict(re.findall(rf"\.tint-(\d+) \{{ color: ({PAIR.replace('(#', '(?:#')}); \}}", PEOPLE))
