@@ -43,10 +43,8 @@ def main() -> None:
         for second in range(1, SECONDS + 1):
             gevent.sleep(1)
             answered = sum(node.find("101", [user]) is not None for user in USERS)
-            share = f"{answered} of {len(USERS)}"
-            print(
-                f"{second:2} s: {share} look-ups answered, {node.generation() - 1} times all registered again"
-            )
+            share, again = f"{answered} of {len(USERS)}", node.generation() - 1
+            print(f"{second:2} s: {share} look-ups answered, {again} times all registered again")
         node.stop()
     finally:
         for server in servers:
