@@ -1,4 +1,4 @@
-"""``python -m tests.browser.gallery [FOLDER]``: makes the pictures of docs/gallery.md (docs/images/gallery)."""
+"""``python -m tests.browser.gallery [FOLDER]``: makes the pictures of docs/gallery.md anew."""
 
 from __future__ import annotations
 

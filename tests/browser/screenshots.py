@@ -136,7 +136,7 @@ def _palette(chat: Chat, story: Story) -> None:
 def _offline(chat: Chat, story: Story) -> None:
     _open_group(chat, story)
     chat.cut()
-    chat.say(TEXTS["zh" if chat.words is TEXT["zh"] else "en"][-1])
+    chat.say(TEXTS["zh" if chat.words is TEXT["zh"] else "en"][-2])
     eventually(lambda: chat.page.shown(".pending .status"), what="the message waits")
 
 
