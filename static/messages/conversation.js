@@ -5,7 +5,7 @@ import { element, fill, make } from "../text.js";
 import { MessageActions } from "./actions.js";
 import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
-import { isRevision, revised } from "./entries.js";
+import { isRevision, revised, usersIn } from "./entries.js";
 import { withModule } from "./form.js";
 import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
@@ -396,7 +396,7 @@ export class ConversationView {
    */
   #item(open, entry, follows, timed) {
     const key = String(entry.id);
-    const names = [entry.from, ...(entry.meta?.users ?? []), entry.meta?.forwarded?.from ?? ""].map((user) => this.#faceOf(user));
+    const names = [entry.from, ...usersIn(entry)].map((user) => this.#faceOf(user));
     if (entry.kind !== "message") return { key, version: `${entry.kind} ${names}`, make: () => this.view.notice(entry) };
     const receipt = this.#receiptOf(open, entry);
     const quoted = entry.about ? this.#find(entry.about) : null;

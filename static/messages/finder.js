@@ -278,7 +278,7 @@ export class Finder {
    */
   #suggestions({ open }) {
     if (!open) return [];
-    const { words, store, people, user: self } = this.session;
+    const { words, store, people } = this.session;
     const { name, value } = open;
     const title = `${words[`messages_filter_${name}`]}:`;
     /** @param {string} text @param {HTMLElement | undefined} face @param {string | number} [picked] @param {string} [below] @returns {Row} */
@@ -288,17 +288,18 @@ export class Finder {
     } });
     /** @type {Row[]} */
     let rows = [];
-    const { users, groups } = this.#known();
-    if (name === "from") rows = [self, ...users, ...this.#seen()].filter((user, index, all) => all.indexOf(user) === index && has(people.nameOf(user), value)).map((user) => row(people.nameOf(user), people.avatar(user), user));
+    const { groups } = this.#known();
+    if (name === "from") rows = this.#writers().filter((user) => has(people.nameOf(user), value)).slice(0, SUGGESTED).map((user) => row(people.nameOf(user), people.avatar(user), user));
     else if (name === "in") rows = [...groups, ...store.sorted.filter(({ group, peer }) => !group && peer)].filter((each) => each.id && has(store.nameOf(each), value)).map((each) => row(store.nameOf(each), people.face(each), each.id));
     else if (name === "has") rows = CONTENTS.map((content) => words[`messages_has_${content}`]).filter((text) => has(text, value) && text !== value).map((text) => row(text, undefined));
     else rows = AGO.map(([days, word]) => row(dateText(new Date(Date.now() - days * DAY_MS)), undefined, undefined, words[`messages_date_${word}`])).filter(({ below }) => String(below).startsWith(value) && below !== value);
     return rows.length ? [{ key: "filter", title, rows: rows.slice(0, SUGGESTED).map((each) => ({ ...each, stays: true })) }] : [];
   }
 
-  /** @returns {string[]} who has written what the page knows */
-  #seen() {
-    return this.session.store.sorted.flatMap(({ last }) => (last?.from ? [last.from] : []));
+  /** @returns {string[]} who may have written: the user, then those with a conversation, then all whom the page knows */
+  #writers() {
+    const { people, user: self } = this.session;
+    return [...new Set([self, ...this.#known().users, ...people.users])];
   }
 
   /**
@@ -307,12 +308,11 @@ export class Finder {
    * @returns {{ filter: Record<string, any>, isNarrow: boolean } | string} what the server is asked for; a text: why it cannot
    */
   #filter(query, scope) {
-    const { words, store, people, user: self } = this.session;
+    const { words, store, people } = this.session;
     /** @type {Record<string, any>} */
     const filter = {};
     if (query.from) {
-      const { users } = this.#known();
-      const from = this.#picked.get(`from:${query.from.toLowerCase()}`) ?? match([self, ...users, ...this.#seen()], query.from, (user) => people.nameOf(user)) ?? (people.card(query.from) && query.from);
+      const from = this.#picked.get(`from:${query.from.toLowerCase()}`) ?? match(this.#writers(), query.from, (user) => people.nameOf(user)) ?? (people.card(query.from) && query.from);
       if (!from) return query.open?.name === "from" ? { filter, isNarrow: false } : fill(words.messages_filter_nobody, { name: query.from });
       filter.from = from;
     }

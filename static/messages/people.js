@@ -66,6 +66,11 @@ export class People {
     addEventListener("pagehide", () => this.#storing && this.#store());
   }
 
+  /** @returns {string[]} users whose cards are loaded */
+  get users() {
+    return [...this.#cards.keys()];
+  }
+
   /**
    * @param {string} user
    * @returns {Card | undefined} undefined: not loaded

@@ -34,6 +34,7 @@ export class Search {
       }, { signal });
     }
     this.#field.addEventListener("focus", () => { this.#chips.hidden = false; }, { signal });
+    document.addEventListener("focusin", ({ target }) => this.#onFocus(target), { signal });
     this.#scope.addEventListener("click", () => {
       this.#within = null;
       this.#drawScope();
@@ -73,6 +74,13 @@ export class Search {
       this.close();
       element("search-here", HTMLButtonElement).focus();
     }
+  }
+
+  /** @param {EventTarget | null} target  keys have led to it: nothing is searched, so the filters are hidden again */
+  #onFocus(target) {
+    const isSearched = this.#chips.hidden || this.#within || this.#field.value.trim();
+    if (isSearched || !(target instanceof Element) || target.closest("[role=search], #search-chips") || !target.matches(":focus-visible")) return; // a click must not move what it is on
+    this.close();
   }
 
   #leave() {

@@ -93,11 +93,15 @@ def login_form(page: Page) -> Page:
 
 
 class Account(User):
-    """A user of the messages page."""
+    """A user of the messages page: a new one, or who has logged in there."""
 
-    def __init__(self, server: Server, nickname: str) -> None:
-        result = User.register(server, nickname=nickname)
-        super().__init__(server, result.token, result.user, account=result.account)
+    def __init__(self, server: Server, nickname: str, login: dict[str, Any] | None = None) -> None:
+        """``login``: what the page has saved."""
+        if login is None:
+            result = User.register(server, nickname=nickname)
+            super().__init__(server, result.token, result.user, account=result.account)
+        else:
+            super().__init__(server, login["token"], login["user"])
         self.nickname = nickname
 
     def log_in(self, page: Page) -> Page:

@@ -15,6 +15,7 @@ import redis
 from imserver.config.settings import RedisSettings
 from tests.ports import free_ports
 from tests.processes import die_with_parent, end, ended_on_failure, pause, spawn
+from tests.support import until
 from tests.tools import require
 
 START_SECONDS = 40.0
@@ -100,3 +101,22 @@ class RedisServer:
     def resume(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+def form_cluster(servers: list[RedisServer]) -> None:
+    """Make masters of these servers with ``--cluster-enabled yes``; each gets its share of the slots."""
+    clients = [server.client() for server in servers]
+    for number, client in enumerate(clients):
+        first, end = (16_384 * each // len(clients) for each in (number, number + 1))
+        client.execute_command("CLUSTER", "ADDSLOTS", *range(first, end))
+        client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+    for server in servers[1:]:
+        clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
+    until(
+        lambda: (
+            all("cluster_state:ok" in str(c.execute_command("CLUSTER", "INFO")) for c in clients)
+            and all(len(c.execute_command("CLUSTER", "SLOTS")) == len(clients) for c in clients)
+        ),
+    )
+    for client in clients:
+        client.close()

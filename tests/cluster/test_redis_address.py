@@ -25,7 +25,7 @@ from tests.support import until
 
 from .conftest import StartNode
 from .node_process import QUIET, NodeProcess
-from .redis_server import RedisServer
+from .redis_server import RedisServer, form_cluster
 
 
 def address(url: str = "", **more: Any) -> tuple[Any, ...]:
@@ -198,19 +198,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServ
         )
         for _ in range(2)
     ]
-    clients = [server.client() for server in servers]
-    for number, client in enumerate(clients):
-        client.execute_command("CLUSTER", "ADDSLOTS", *range(number * 8192, number * 8192 + 8192))
-        client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-    clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", servers[1].port)
-    until(
-        lambda: (
-            all("cluster_state:ok" in str(c.execute_command("CLUSTER", "INFO")) for c in clients)
-            and all(len(c.execute_command("CLUSTER", "SLOTS")) == 2 for c in clients)
-        ),
-    )
-    for client in clients:
-        client.close()
+    form_cluster(servers)
     yield servers
     for server in servers:
         server.kill()
