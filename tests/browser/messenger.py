@@ -370,14 +370,14 @@ class Story:
         self.invitation: str = self.ann.post("invitations/create", group=str(self.group), guests=True)["code"]
         self.bob.say(self.ann, *texts[:5])
         self.cat.say(self.ann, texts[0])
-        self._arrange()
+        self._arrange(texts[7])
 
-    def _arrange(self) -> None:
+    def _arrange(self, draft: str) -> None:
         """A pinned, a marked and an archived conversation, and a draft."""
         found = {each["peer"]: each for each in self.ann.get("conversations")["conversations"]}
         changes: dict[str, dict[str, Any]] = {
             "": {"pinned": 1},
-            self.bob.user: {"draft": {"text": "…"}},
+            self.bob.user: {"draft": {"text": draft}},
             self.cat.user: {"archived": found[self.cat.user]["last"]["id"]},
             self.bot["id"]: {"marked": found[self.bot["id"]]["last"]["id"]},
         }

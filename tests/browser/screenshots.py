@@ -136,7 +136,7 @@ def _palette(chat: Chat, story: Story) -> None:
 def _offline(chat: Chat, story: Story) -> None:
     _open_group(chat, story)
     chat.cut()
-    chat.say(TEXTS["zh" if chat.words is TEXT["zh"] else "en"][-1])
+    chat.say(TEXTS["zh" if chat.words is TEXT["zh"] else "en"][-2])
     eventually(lambda: chat.page.shown(".pending .status"), what="the message waits")
 
 
@@ -276,7 +276,7 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
 
 
 @contextmanager
-def _running(folder: Path) -> Iterator[tuple[Server, Browser]]:
+def running(folder: Path) -> Iterator[tuple[Server, Browser]]:
     server = Server(folder / "server", config=CONFIG)
     browser = Browser(folder / "profile")
     try:
@@ -289,7 +289,7 @@ def _running(folder: Path) -> Iterator[tuple[Server, Browser]]:
 def make(target: Path) -> int:
     """Write all pictures; return their number."""
     number = 0
-    with tempfile.TemporaryDirectory() as folder, _running(Path(folder)) as (server, browser):
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (server, browser):
         for language in ("zh", "en"):
             story = Story(server, language)
             for size, window in SIZES.items():
@@ -298,7 +298,7 @@ def make(target: Path) -> int:
                     for view, (path, ready) in PAGES.items():
                         address = f"{server.http_url}{path}{'&' if '?' in path else '?'}lang={language}"
                         page = browser.open(address, size=window, dark=dark)
-                        _settle(page, ready)
+                        settle(page, ready)
                         save(page, target / view / name)
                         number += 1
                     for view, show in VIEWS.items():
@@ -307,7 +307,7 @@ def make(target: Path) -> int:
                             show(chat, story)
                         except (AssertionError, WebDriverException) as wrong:
                             print(f"{view}/{name}: {str(wrong).splitlines()[0]}")
-                        _settle(chat.page, "body")
+                        settle(chat.page, "body")
                         save(chat.page, target / "messages" / f"{view}-{name}")
                         if view == "offline":
                             chat.click(chat.word("messages_cancel"))  # it would be sent by the next view
@@ -315,7 +315,7 @@ def make(target: Path) -> int:
     return number
 
 
-def _settle(page: Page, ready: str) -> None:
+def settle(page: Page, ready: str) -> None:
     """Wait until this is there, all pictures are loaded, and two frames have been drawn."""
     eventually(
         lambda: page.run("return Boolean(document.querySelector(arguments[0]))", ready),
