@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 _PIPELINE_COMMANDS: Final = 1000
 """Commands after which a pipeline is full; commands of one call are never split."""
+_AT_ONCE: Final = 64
+"""Callers that are answered without a callback for each."""
 _POST_SECONDS: Final = 0.25
 """How long posted commands wait for a pipeline that leaves anyway. Under load the next one leaves at once."""
 _POST_LIMIT: Final = 100_000
@@ -193,13 +195,12 @@ class Pipeline:
             if isinstance(reply, Exception):
                 log.error("Redis refused %s: %s", command[0], reply)
         self._busy, self._commands = False, []
-        if replies is not None and len(self._callers) == 1:
-            # Saves a wake-up of the loop. Many callers share its turns with the sockets.
-            [(first, last, waiter)] = self._callers
-            self._callers = []
-            waiter.switch(replies[first:last])
-        else:
-            self._answer_all(replies)
+        if replies is not None:
+            # A callback for each would cost 1 µs. Beyond a few, callers share the turns with the sockets.
+            callers, self._callers = self._callers[:_AT_ONCE], self._callers[_AT_ONCE:]
+            for first, last, waiter in callers:
+                waiter.switch(replies[first:last])
+        self._answer_all(replies)
         if self._requests or self._post_due:
             self._wake()
 
