@@ -158,7 +158,7 @@ def bucket_number(user: bytes) -> int:
 
 def bucket_of(app: str, user: bytes) -> bytes:
     """The key of the bucket that holds a user."""
-    return bucket_key(app, bucket_number(user))
+    return b"%b%d}" % (_bucket_prefix(app), crc32(user) % BUCKETS)  # a call or two less for each push
 
 
 def channel_bucket_key(app: bytes, number: int) -> bytes:
