@@ -93,7 +93,7 @@ class Lookup:
         token = f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
         if self._unanswered:
             token = self._unanswered.pop(key, token)
-        # A script costs Redis three times as much, and is needed only if somebody has the id.
+        # A script costs Redis three times as much, and is needed only if the id is taken.
         replies = self._pipeline.execute([_lookup(app, user), _plain_claim(key, token)])
         if replies is not None and replies[1] is None:
             replies = self._pipeline.execute([_lookup(app, user), _claim_command(key, token)])
@@ -106,7 +106,7 @@ class Lookup:
             if ref.epoch not in live:
                 refs = self._live([refs])[0]
                 break
-        claim = Claim(key, "mine", token) if replies[1] == b"OK" else _claim(key, token, replies[1])
+        claim = _claim(key, token, replies[1])
         if not refs and claim.state == "mine":
             self.settle(claim, False)
             claim = Claim(key, "mine")
@@ -115,7 +115,14 @@ class Lookup:
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
         """Claim message ids, in the order of ``keys``."""
         tokens = self._tokens_of(keys)
-        replies = self._pipeline.execute_all(list(map(_claim_command, keys, tokens)))
+        replies = self._pipeline.execute_all(list(map(_plain_claim, keys, tokens)))
+        taken = [index for index, reply in enumerate(replies or ()) if reply is None]
+        if replies is not None and taken:
+            scripts = [_claim_command(keys[index], tokens[index]) for index in taken]
+            holders = self._pipeline.execute_all(scripts)
+            for index, holder in zip(taken, holders or (), strict=False):
+                replies[index] = holder
+            replies = None if holders is None else replies
         if replies is None:
             self._remember(keys, tokens)
             return None
@@ -182,7 +189,7 @@ def _plain_claim(key: str, token: str) -> Command:
 
 
 def _claim(key: str, token: str, reply: bytes) -> Claim:
-    if reply == token.encode():
+    if reply == b"OK" or reply == token.encode():
         return Claim(key, "mine", token)
     return Claim(key, "repeat" if reply == b"1" else "pending")
 
