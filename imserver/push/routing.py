@@ -75,7 +75,7 @@ class ClusterReach:
         """See :class:`imserver.push.push.Reach`. Looks up and claims with one query."""
         if not event.id:
             return self.to_user(app, user, event)
-        deadline = monotonic() + CLAIM_SECONDS
+        deadline = 0.0
         while True:
             answer = self._registry.find_and_claim(app, user, self._ids.name(app, event.id))
             if answer is None:
@@ -85,6 +85,7 @@ class ClusterReach:
                 return self._push_claimed(app, user, event, refs, claim)
             if claim.state == "repeat":
                 return Outcome.REPEATED
+            deadline = deadline or monotonic() + CLAIM_SECONDS
             if monotonic() > deadline:
                 return Outcome.FAILED
             gevent.sleep(LOOK_SECONDS)

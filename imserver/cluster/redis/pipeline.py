@@ -197,9 +197,9 @@ class Pipeline:
 
     def _finish(self, replies: list[Any] | None) -> None:
         """Answer the callers of the pipeline, and send the next one at the end of the turn. Callback."""
-        for command, reply in zip(self._commands, replies or (), strict=False):
-            if isinstance(reply, Exception):
-                log.error("Redis refused %s: %s", _words(command)[0], reply)
+        for index, reply in enumerate(replies or ()):
+            if type(reply) is not bytes and isinstance(reply, Exception):  # most are bytes
+                log.error("Redis refused %s: %s", _words(self._commands[index])[0], reply)
         self._busy, self._commands = False, []
         if replies is not None:
             # A callback for each would cost 1 µs. Beyond a few, callers share the turns with the sockets.
@@ -490,6 +490,9 @@ class ServerLink:
                 reply = reader.gets()
                 if reply is _INCOMPLETE:
                     return
+                if type(reply) is bytes:  # most of them
+                    replies.append(reply)
+                    continue
                 if isinstance(reply, RedisError) and (isinstance(reply, _REPEATED) or _is_away(reply)):
                     raise reply
                 replies.append(reply)
