@@ -60,6 +60,15 @@ def test_a_second_move_causes_a_second_wait() -> None:
     assert abs(routes.wait_seconds(APP, "ann", 1) - REROUTE_SECONDS) < 1e-6
 
 
+def test_a_push_to_a_user_of_this_node_makes_later_ones_wait_only_if_an_earlier_one_left() -> None:
+    clock = Clock()
+    routes = ReorderDelay(clock)
+    assert routes.wait_seconds(APP, "ann", 1, own=1) == 0
+    assert routes.wait_seconds(APP, "ann", 2, own=1) == 0
+    assert abs(routes.wait_seconds(APP, "ann", 1, own=1) - REROUTE_SECONDS) < 1e-6
+    assert abs(routes.wait_seconds(APP, "ann", 2, own=1) - REROUTE_SECONDS) < 1e-6
+
+
 def test_a_push_of_long_ago_is_not_waited_for() -> None:
     clock = Clock()
     routes = ReorderDelay(clock)

@@ -51,6 +51,9 @@ class Lookup:
         self._recovery = recovery
         self._seconds = seconds
         self._dedupe_seconds = max(int(dedupe_seconds), 1)
+        lifetime = str(self._dedupe_seconds).encode()
+        self._accepted = b"\r\n$1\r\n1\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (len(lifetime), lifetime)
+        """The end of the command that remembers an id: its value and lifetime."""
         self._tokens = count(1)
         self._unanswered: dict[str, str] = {}
         """Message id → the token of a claim without an answer, which Redis may carry out or have carried out.
@@ -87,8 +90,13 @@ class Lookup:
 
         For a user without sessions nothing stays claimed: the state is ``mine``, and settling does nothing.
         """
-        (token,) = self._tokens_of((key,))
-        replies = self._pipeline.execute([_lookup(app, user), _claim_command(key, token)])
+        token = f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
+        if self._unanswered:
+            token = self._unanswered.pop(key, token)
+        # A script costs Redis three times as much, and is needed only if the id is taken.
+        replies = self._pipeline.execute([_lookup(app, user), _plain_claim(key, token)])
+        if replies is not None and replies[1] is None:
+            replies = self._pipeline.execute([_lookup(app, user), _claim_command(key, token)])
         if replies is None or isinstance(replies[1], Exception):
             self._remember((key,), (token,))
             return None
@@ -107,7 +115,14 @@ class Lookup:
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
         """Claim message ids, in the order of ``keys``."""
         tokens = self._tokens_of(keys)
-        replies = self._pipeline.execute_all(list(map(_claim_command, keys, tokens)))
+        replies = self._pipeline.execute_all(list(map(_plain_claim, keys, tokens)))
+        taken = [index for index, reply in enumerate(replies or ()) if reply is None]
+        if replies is not None and taken:
+            scripts = [_claim_command(keys[index], tokens[index]) for index in taken]
+            holders = self._pipeline.execute_all(scripts)
+            for index, holder in zip(taken, holders or (), strict=False):
+                replies[index] = holder
+            replies = None if holders is None else replies
         if replies is None:
             self._remember(keys, tokens)
             return None
@@ -125,7 +140,7 @@ class Lookup:
             seconds = min(RESULT_SECONDS, self._dedupe_seconds)
             self._pipeline.post(("SET", RESULT_PREFIX + encoded(claim.key), result, "EX", seconds))
         if accepted:
-            self._pipeline.post(("SET", key, 1, "EX", self._dedupe_seconds))
+            self._pipeline.post(b"*5\r\n$3\r\nSET\r\n$%d\r\n%b%b" % (len(key), key, self._accepted))
         else:
             self._pipeline.post(("EVALSHA", RELEASE, 1, key, claim.token))
 
@@ -151,7 +166,8 @@ class Lookup:
 
 def _lookup(app: str, user: str) -> Command:
     name = encoded(user)
-    return ("HGET", bucket_of(app, name), field_of(name))
+    key, field = bucket_of(app, name), field_of(name)
+    return b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(field), field)
 
 
 def _refs(reply: Any) -> tuple[SessionRef, ...]:
@@ -162,8 +178,18 @@ def _claim_command(key: str, token: str) -> Command:
     return ("EVALSHA", CLAIM, 1, CLAIM_PREFIX + encoded(key), token, CLAIM_SECONDS * 1000)
 
 
+_EXPIRY: Final = str(CLAIM_SECONDS).encode()
+_IF_FREE: Final = b"\r\n$2\r\nNX\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (len(_EXPIRY), _EXPIRY)
+
+
+def _plain_claim(key: str, token: str) -> Command:
+    """Claim a free id. The reply is None if it is not free, or is held by this token."""
+    name, holder = CLAIM_PREFIX + encoded(key), token.encode()
+    return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b%b" % (len(name), name, len(holder), holder, _IF_FREE)
+
+
 def _claim(key: str, token: str, reply: bytes) -> Claim:
-    if reply == token.encode():
+    if reply == b"OK" or reply == token.encode():
         return Claim(key, "mine", token)
     return Claim(key, "repeat" if reply == b"1" else "pending")
 

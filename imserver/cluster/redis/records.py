@@ -158,7 +158,7 @@ def bucket_number(user: bytes) -> int:
 
 def bucket_of(app: str, user: bytes) -> bytes:
     """The key of the bucket that holds a user."""
-    return bucket_key(app, bucket_number(user))
+    return b"%b%d}" % (_bucket_prefix(app), crc32(user) % BUCKETS)  # a call or two less for each push
 
 
 def channel_bucket_key(app: bytes, number: int) -> bytes:
@@ -200,10 +200,10 @@ def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
     """Parse the places in a field, or in the reply of a script."""
     if not value:
         return ()
-    return tuple([_parse_ref(ref) for ref in value.split(b",")])
+    return tuple([_parse_ref(ref) for ref in value.split(b",")]) if b"," in value else (_parse_ref(value),)
 
 
 def _parse_ref(ref: bytes) -> SessionRef:
-    parts = ref.split(b".", 3)
-    device = unquote(parts[3].decode(), errors="surrogatepass") if len(parts) > 3 else ""
-    return SessionRef(int(parts[0]), int(parts[1]), int(parts[2]), device)
+    epoch, id, number, *device = ref.split(b".", 3)
+    name = unquote(device[0].decode(), errors="surrogatepass") if device else ""
+    return SessionRef(int(epoch), int(id), int(number), name)
