@@ -215,7 +215,7 @@ class ClusterReach:
         number = next(self._numbers)
         own = self._node_messages.own_epoch
         if refs is not None and len(refs) == 1 and refs[0].epoch == own and device is None:
-            # One session, on this node. Measured: 1 µs less than by the sets below.
+            # Most pushes: one session, on this node.
             if not self._fanout.to_user(app, user, event):
                 return Outcome.NOT_SENT
             self._reorder_guard.reached(app, user, self._origin, number)

@@ -202,7 +202,7 @@ class Pipeline:
                 log.error("Redis refused %s: %s", _words(self._commands[index])[0], reply)
         self._busy, self._commands = False, []
         if replies is not None:
-            # A callback for each would cost 1 µs. Beyond a few, callers share the turns with the sockets.
+            # Without a callback for each. Beyond a few, callers share the turns with the sockets.
             callers, self._callers = self._callers[:_AT_ONCE], self._callers[_AT_ONCE:]
             for first, last, waiter in callers:
                 waiter.switch(replies[first:last])
@@ -267,7 +267,7 @@ class Pipeline:
 Command = tuple[Any, ...] | bytes
 """The words of a command: bytes, int, or ASCII str. Or the whole command as Redis reads it.
 
-The commands of a push are formatted at once: hiredis takes three times as long for their words.
+The commands of a push are formatted at once: hiredis packs their words more slowly.
 """
 
 

@@ -93,7 +93,7 @@ class Lookup:
         token = f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
         if self._unanswered:
             token = self._unanswered.pop(key, token)
-        # A script costs Redis three times as much, and is needed only if the id is taken.
+        # The script is needed only if the id is taken.
         replies = self._pipeline.execute([_lookup(app, user), _plain_claim(key, token)])
         if replies is not None and replies[1] is None:
             replies = self._pipeline.execute([_lookup(app, user), _claim_command(key, token)])
