@@ -66,6 +66,7 @@ OF_ACCOUNTS: Final = frozenset({"press"})
 """Commands about messages of bots."""
 GROUPS: Final[Mapping[str, Json]] = {
     "createGroup": {"name": "x" * 50, "members": ["1"]},
+    "updateGroup": {"group": "1", "description": "x" * 500},
     "groups": {"limit": 1_000},
     "groupMembers": {"group": "1", "limit": 1_000},
     "inviteToGroup": {"group": "1", "members": ["1"]},

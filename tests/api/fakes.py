@@ -121,7 +121,7 @@ class FakeNode:
             "uploads": SimpleNamespace(service=SimpleNamespace()),
             "bots": SimpleNamespace(
                 service=SimpleNamespace(
-                    bots=SimpleNamespace(page=lambda *_: []),
+                    bots=SimpleNamespace(page=lambda *_: [], listed=lambda *_: [], unblocked=lambda *_: []),
                     incoming=SimpleNamespace(with_token=_no_hook),
                     answers=None,
                 )

@@ -142,18 +142,18 @@ def test_a_file_comes_out_as_it_went_in(own_server: Server, user: str) -> None:
 
 
 def test_a_picture_has_its_measures_and_a_thumbnail(own_server: Server, user: str) -> None:
-    received = uploaded(own_server, picture(), user=user, kind="picture")
+    received = uploaded(own_server, picture(800, 600), user=user, kind="picture")
     assert (received["kind"], received["type"], received["width"], received["height"]) == (
         "picture",
         "image/png",
-        400,
-        300,
+        800,
+        600,
     )
     answer = fetch(own_server, received["thumbnail"]["url"])
     assert answer.header("Content-Type") == received["thumbnail"]["type"] == "image/jpeg"
     assert len(answer.body) == received["thumbnail"]["bytes"]
     with Image.open(io.BytesIO(answer.body)) as small:
-        assert small.size == (320, 240)
+        assert small.size == (640, 480)
     assert fetch(own_server, received["url"]).header("Content-Disposition") == "inline"
 
 

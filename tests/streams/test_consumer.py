@@ -91,7 +91,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Pauses:
     return result
 
 
-def test_what_waits_is_delivered_in_order_and_stored_once_at_the_end() -> None:
+def test_what_waits_is_delivered_in_order_and_stored_once_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.5)
     one = One()
     assert not one.consumer.is_busy, "without work it has no greenlet"
     one.add(1, 2)

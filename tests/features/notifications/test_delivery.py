@@ -257,8 +257,13 @@ class TestFailures:
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(delivery, "LATE_SECONDS", 0)
-        bench.push.answer = lambda _: FAILED
-        bench.rows.add(URL, ttl=1)
+        one = bench.rows.add(URL)
+
+        def answer(_: PushEndpoint) -> PushResult:
+            bench.rows.waiting[one.id] = replace(one, created=one.created - one.ttl)
+            return FAILED
+
+        bench.push.answer = answer
         bench.all_gone()
         assert bench.count("expired") == 1
         assert bench.count("later") >= 1
