@@ -4,8 +4,9 @@
 import { ConnectionView, OFFLINE_PROBE_MS } from "../connection-view.js";
 import { element, fill, make, pageData } from "../text.js";
 import { ApiError } from "./api.js";
-import { SavedLogin } from "./connection.js";
+import { SavedLogin } from "./saved-login.js";
 import { ConversationList } from "./conversation-list.js";
+import { showMe, showView } from "./first-view.js";
 import { withModule } from "./form.js";
 import { startWorker } from "./installable.js";
 import { closeLayers, navigate, startPanels, toast } from "./panel.js";
@@ -100,6 +101,7 @@ class App {
   /** Loads the view of the open conversation. */
   async #loadView() {
     const session = /** @type {Session} */ (this.#session);
+    document.head.append(element("next-modules", HTMLTemplateElement).content); // the first time: later it is empty
     this.#loading ??= withModule(import("./conversation.js"), session.words, ({ ConversationView }) => {
       if (session !== this.#session) return;
       this.#conversation = new ConversationView(session, {
@@ -215,9 +217,7 @@ class App {
   #drawMe() {
     const session = this.#session;
     if (!session) return;
-    element("me-name", HTMLElement).textContent = session.people.nameOf(session.user);
-    element("me-avatar", HTMLElement).replaceChildren(session.people.avatar(session.user));
-    document.body.toggleAttribute("data-guest", session.isGuest);
+    showMe(session.people.nameOf(session.user), session.people.avatar(session.user), session.isGuest);
   }
 
   // --- what is shown ------------------------------------------------------------------------------------------
@@ -438,17 +438,6 @@ function decoded(text) {
   } catch {
     return "";
   }
-}
-
-/**
- * A narrow window shows one view at a time; a wide one shows the list and the conversation side by side.
- *
- * @param {"login" | "list" | "conversation"} view
- */
-function showView(view) {
-  document.body.dataset.view = view;
-  element("login", HTMLElement).hidden = view !== "login";
-  element("inbox", HTMLElement).hidden = view === "login";
 }
 
 /** @param {() => void} act */

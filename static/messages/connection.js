@@ -1,11 +1,11 @@
 // @ts-check
-/** The login that the browser has stored, and the connection with it, which begins while the page is still loading. */
+/** The connection of a login, which begins while the page is still loading. */
 
 import { Messenger } from "../../sdk/messenger.js";
 import { websocketUrl } from "../address.js";
 
 /** @typedef {import("../address.js").PageAddress & { app: string }} Page */
-/** @typedef {{ token: string, user: string, nickname: string, device?: string, guest?: boolean }} Login  `device`: the name that it has in the list of devices */
+/** @typedef {import("./saved-login.js").Login} Login */
 /** @typedef {import("../../sdk/messenger.js").MessengerEvents & { state: import("../../sdk/imserver.js").StateChange }} Events */
 
 const KINDS = /** @type {(keyof Events)[]} */ (["state", "entry", "anew", "typing", "receipt", "hidden", "contact", "piece", "arrangement"]);
@@ -49,13 +49,12 @@ export class Connection {
 let early = null;
 
 /**
- * Connects with the stored login, if there is one.
+ * Connects before the page asks for the connection.
  *
  * @param {Page} page
+ * @param {Login} login
  */
-export function connectEarly(page) {
-  const login = location.hash.startsWith("#owner=") ? null : new SavedLogin(page.app).get(); // the owner logs in anew
-  if (!login) return;
+export function connectEarly(page, login) {
   early = new Connection(page, login);
   early.messenger.connect().catch(() => {}); // the event `state` has the reason
 }
@@ -71,47 +70,4 @@ export function connectionOf(page, login) {
   if (begun?.login.token === login.token) return begun;
   begun?.messenger.close();
   return new Connection(page, login);
-}
-
-/** The login that the browser remembers, so that a reload needs no password. */
-export class SavedLogin {
-  /** @param {string} app */
-  constructor(app) {
-    this.key = `imserver:account:${app}`;
-  }
-
-  #read() {
-    try {
-      return JSON.parse(localStorage.getItem(this.key) ?? "null");
-    } catch {
-      return null;
-    }
-  }
-
-  /** @returns {Login | null} */
-  get() {
-    const login = this.#read();
-    return typeof login?.token === "string" && typeof login.user === "string" ? login : null;
-  }
-
-  /** The token of a login that the server has ended, or empty. It proves that the device is known. */
-  get earlier() {
-    return String(this.#read()?.earlier ?? "");
-  }
-
-  /** The server has ended the login. */
-  retire() {
-    const login = this.get();
-    if (login) this.set({ earlier: login.token });
-  }
-
-  /** @param {Login | { earlier: string } | null} login  null: forget it */
-  set(login) {
-    try {
-      if (login) localStorage.setItem(this.key, JSON.stringify(login));
-      else localStorage.removeItem(this.key);
-    } catch {
-      // no storage: the login ends with this page
-    }
-  }
 }

@@ -1,17 +1,18 @@
 // @ts-check
 /** The list of conversations. */
 
-import { cut, element, fill, make } from "../text.js";
+import { cut, element, fill } from "../text.js";
 import { reasonOf } from "./api.js";
+import { MOST_STORED, archiveRow, conversationRow, shortTimes } from "./first-view.js";
 import { withModule } from "./form.js";
 import { showUnread } from "./installable.js";
 import { onLongPress } from "./long-press.js";
-import { icon } from "./media/file.js";
 import { keyOf } from "./store.js";
 import { noticeText, summaryOf } from "./summary.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./store.js").Conversation} Conversation */
+/** @typedef {import("./first-view.js").Row} Row */
 
 const PREVIEW_LENGTH = 80;
 /** So many conversations are shown, and so many more each time. */
@@ -52,6 +53,8 @@ export class ConversationList {
       return found !== null;
     }, signal);
     if (matchMedia("(any-pointer: coarse)").matches) this.#startSwipes(signal);
+    addEventListener("pagehide", () => this.#store(), { signal });
+    document.addEventListener("visibilitychange", () => document.hidden && this.#store(), { signal });
   }
 
   /** @param {AbortSignal} signal */
@@ -111,6 +114,16 @@ export class ConversationList {
     this.session.changed();
   }
 
+  /** Stores the first rows for the next visit. */
+  #store() {
+    const { session } = this;
+    const { listed, archived } = session.store.lists;
+    if (!listed.length && !session.store.isLoaded) return; // the page goes away before it knows them
+    const me = { name: session.people.nameOf(session.user), avatar: session.people.card(session.user)?.avatar ?? "", isGuest: session.isGuest };
+    const rows = listed.slice(0, MOST_STORED).map((each) => this.#row(each, false));
+    session.rows.set({ language: session.language, me, archive: this.#archive(archived), rows });
+  }
+
   /** @param {Conversation | null} open  the open conversation */
   draw(open) {
     const { store, words } = this.session;
@@ -142,39 +155,31 @@ export class ConversationList {
    * @returns {HTMLElement}
    */
   #cached(conversation, isOpen) {
-    const { store, people, drafts, inbox, wishes } = this.session;
-    const { id, group, peer, avatar, last, unread, mentions } = conversation;
+    const { words } = this.session;
     const key = keyOf(conversation);
-    const row = {
-      id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, mentions, group, peer, avatar, isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last ? this.when(last.time) : "",
-      preview: this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(key).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
-    };
-    const version = JSON.stringify([row, people.card(peer)]);
+    const row = this.#row(conversation, isOpen);
+    const version = JSON.stringify([row, this.when(row.time)]);
     const known = this.#rows.get(key);
     if (known?.version === version) return known.element;
-    const element = this.#row(row);
+    const element = conversationRow(row, words, this.when, () => this.session.open({ conversation: row.id }));
     this.#rows.set(key, { version, element });
     return element;
   }
 
   /**
-   * @param {{ id: number, isOpen: boolean, isPinned: boolean, isMarked: boolean, unread: number, mentions: number, group: boolean, peer: string, avatar: string, isQuiet: boolean, name: string, time: string, preview: string, draft: string }} row
-   * @returns {HTMLElement}
+   * @param {Conversation} conversation
+   * @param {boolean} isOpen
+   * @returns {Row}
    */
-  #row({ id, isOpen, isPinned, isMarked, unread, mentions, group, peer, avatar, isQuiet, name, time, preview, draft }) {
-    const { people, words } = this.session;
-    const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...people.marks(peer)), ...(isQuiet ? [this.#bell()] : []), make("time", "", time));
-    const below = make("span", "row-line", make("span", "preview", ...(draft ? [make("i", "draft", words.messages_draft), draft] : [preview])));
-    if (mentions) below.append(counter("count at", "@", fill(words.messages_mentions, { count: mentions })));
-    if (unread) below.append(counter("count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));
-    else if (isMarked) below.append(counter("count dot", "", words.messages_is_marked));
-    else if (isPinned) below.append(counter("pin-mark", icon("pin"), words.messages_is_pinned));
-    const button = make("button", "conversation", people.face({ group, peer, name, avatar }), make("span", "row-words", heading, below));
-    button.setAttribute("type", "button");
-    button.dataset.conversation = String(id);
-    if (isOpen) button.setAttribute("aria-current", "true");
-    button.addEventListener("click", () => this.session.open({ conversation: id }));
-    return make("li", "", button);
+  #row(conversation, isOpen) {
+    const { store, people, drafts, inbox, wishes } = this.session;
+    const { id, group, peer, avatar, last, unread, mentions } = conversation;
+    const { bot = false, guest = false, avatar: face = "" } = people.card(peer) ?? {};
+    return {
+      id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, mentions, isGroup: group, avatar: group ? avatar : face,
+      mark: bot ? "bot" : guest ? "guest" : "", isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last?.time ?? 0,
+      preview: this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(keyOf(conversation)).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
+    };
   }
 
   /**
@@ -185,30 +190,25 @@ export class ConversationList {
    */
   #archiveRow(archived) {
     const { words } = this.session;
-    const unread = this.#inArchive ? 0 : archived.reduce((sum, each) => sum + each.unread, 0);
-    const version = JSON.stringify([this.#inArchive, archived.length, unread]);
+    const archive = this.#archive(archived);
+    const version = JSON.stringify([this.#inArchive, archive]);
     const known = this.#rows.get("archive");
     if (known?.version === version) return known.element;
-    const name = make("b", "", this.#inArchive ? words.messages_archived : `${words.messages_archived} · ${archived.length}`);
-    const button = make("button", "conversation archive", icon(this.#inArchive ? "previous" : "archive"), name);
-    button.setAttribute("type", "button");
-    if (this.#inArchive) button.setAttribute("aria-label", `${words.messages_back}: ${words.messages_archived}`);
-    if (unread) button.append(counter("count quiet-count", unread > 999 ? "999+" : String(unread), fill(words.messages_unread, { count: unread })));
-    button.addEventListener("click", () => {
+    const element = archiveRow(archive, words, this.#inArchive, () => {
       this.#inArchive = !this.#inArchive;
       this.#shown = STEP;
       this.session.changed();
     });
-    const element = make("li", "", button, ...(this.#inArchive ? [make("p", "people-note", words.messages_archive_hint)] : []));
     this.#rows.set("archive", { version, element });
     return element;
   }
 
-  /** @returns {HTMLElement} says that the conversation is quiet */
-  #bell() {
-    const made = counter("quiet-mark", "", this.session.words.messages_notify_is_quiet);
-    made.append(...[...document.querySelectorAll("#notices-here .icon")].map((icon) => icon.cloneNode(true)));
-    return made;
+  /**
+   * @param {Conversation[]} archived
+   * @returns {import("./first-view.js").Archive}
+   */
+  #archive(archived) {
+    return { count: archived.length, unread: archived.reduce((sum, each) => sum + each.unread, 0) };
   }
 
   /** @param {number} id  of the conversation whose row gets the focus; else it is beside the list */
@@ -241,33 +241,4 @@ export class ConversationList {
     event.preventDefault();
     withModule(import("./conversation-menu.js"), this.session.words, ({ press }) => press(this.session, found.conversation, event.key.toLowerCase()));
   }
-}
-
-/**
- * Times for lists: the hour today, the weekday in the last days, else the date.
- *
- * @param {string} language
- * @returns {(time: number) => string}
- */
-export function shortTimes(language) {
-  const hour = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-  const weekday = new Intl.DateTimeFormat(language, { weekday: "short" });
-  const date = new Intl.DateTimeFormat(language, { year: "numeric", month: "numeric", day: "numeric" });
-  return (time) => {
-    const days = (new Date().setHours(0, 0, 0, 0) - new Date(time).setHours(0, 0, 0, 0)) / 86_400_000;
-    if (days <= 0) return hour.format(time);
-    return (days < 6.5 ? weekday : date).format(time);
-  };
-}
-
-/**
- * @param {string} classes
- * @param {string | Node} content
- * @param {string} label  for screen readers
- */
-function counter(classes, content, label) {
-  const made = make("span", classes, content);
-  made.setAttribute("role", "img");
-  made.setAttribute("aria-label", label);
-  return made;
 }

@@ -7,7 +7,7 @@
 import { cut, fill, make } from "../text.js";
 import { loadRules } from "./account-fields.js";
 import { reasonOf } from "./api.js";
-import { shortTimes } from "./conversation-list.js";
+import { shortTimes } from "./first-view.js";
 import { loadStyle } from "./form.js";
 import { button } from "./panel.js";
 import { dateText, isFiltered, parse, withFilter, withoutContent } from "./search-query.js";

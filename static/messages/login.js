@@ -8,7 +8,7 @@ import { attempt, field, input, noteLine, show, withModule } from "./form.js";
 
 /** @typedef {import("./session.js").Login} Login */
 /** @typedef {import("./session.js").Page} Page */
-/** @typedef {import("./connection.js").SavedLogin} SavedLogin */
+/** @typedef {import("./saved-login.js").SavedLogin} SavedLogin */
 /** @typedef {import("./account-fields.js").Rules} Rules */
 
 const LEAST_PASSWORD = 8;

@@ -5,6 +5,7 @@ import { callApi } from "./api.js";
 import { connectionOf } from "./connection.js";
 import { Database } from "./database.js";
 import { Drafts } from "./drafts.js";
+import { StoredRows } from "./first-view.js";
 import { Inbox } from "./inbox.js";
 import { Outbox } from "./outbox.js";
 import { People } from "./people.js";
@@ -25,7 +26,7 @@ import { Wishes } from "./wishes.js";
  * @property {Record<string, string>} text
  */
 
-/** @typedef {import("./connection.js").Login} Login */
+/** @typedef {import("./saved-login.js").Login} Login */
 
 /**
  * Where to: a conversation, or the one with a user, which may be new.
@@ -74,6 +75,7 @@ export class Session {
     this.wishes = new Wishes(this);
     this.inbox = new Inbox(this);
     this.store = new Store(this);
+    this.rows = new StoredRows(page.app, login.user);
     this.outbox = new Outbox(this);
   }
 
@@ -97,6 +99,7 @@ export class Session {
       entry: (entry) => this.added(entry),
       anew: () => {
         this.store.clear();
+        this.rows.forget();
         this.#emit("anew", {});
       },
       typing: (signal) => this.#emit("typing", signal),
@@ -197,7 +200,7 @@ export class Session {
     const { token } = this;
     this.#end("");
     if (this.wishes.device.on) await import("./notices.js").then((module) => module.disable(this)).catch(() => {}); // the push service ends it then
-    for (const each of [this.drafts, this.inbox, this.people, this.wishes]) each.forget();
+    for (const each of [this.drafts, this.inbox, this.people, this.rows, this.wishes]) each.forget();
     await this.database.forget();
     try {
       const { devices } = await callApi(this.app, token, "GET", "accounts/devices");

@@ -35,7 +35,9 @@ export async function openShortcuts({ words }) {
   ];
   const list = make("dl", "shortcuts");
   for (const [keys, meaning] of rows) list.append(make("dt", "", make("kbd", "", keys)), make("dd", "", meaning));
-  openDialog(words.messages_shortcuts, make("div", "", list, make("p", "muted", words.messages_formats)));
+  const body = make("div", "", list, make("p", "muted", words.messages_formats));
+  body.tabIndex = 0; // keys scroll it
+  openDialog(words.messages_shortcuts, body);
 }
 
 /** @param {Session} session */

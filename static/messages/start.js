@@ -1,7 +1,31 @@
 // @ts-check
-/** The first module that runs: the connection begins while the modules of the page are still loading. */
+/**
+ * The first module that runs. The list of the last visit is painted before the other modules take the time of the processor. Then the
+ * connection begins, while the modules of the page are still loading.
+ */
 
 import { pageData } from "../text.js";
-import { connectEarly } from "./connection.js";
+import { showStored } from "./first-view.js";
+import { SavedLogin } from "./saved-login.js";
 
-connectEarly(pageData());
+/** If the browser paints nothing, for instance in a hidden tab, the rest begins after this time. */
+const PAINT_MS = 200;
+
+/** @type {import("./session.js").Page} */
+const page = pageData();
+const login = location.hash.startsWith("#owner=") ? null : new SavedLogin(page.app).get(); // the owner logs in anew
+let isStarted = false;
+
+async function start() {
+  if (isStarted) return;
+  isStarted = true;
+  const rest = document.getElementById("first-modules"); // the worker stores the page with it
+  if (rest instanceof HTMLTemplateElement) document.head.append(rest.content);
+  if (login) (await import("./connection.js")).connectEarly(page, login);
+  import("./app.js");
+}
+
+if (login && showStored(page, login.user)) {
+  requestAnimationFrame(() => setTimeout(start));
+  setTimeout(start, PAINT_MS);
+} else start();

@@ -4,7 +4,7 @@
 import { make } from "../text.js";
 import { NAME_LENGTH, PASSWORD_LENGTH, deviceName, identifierInput } from "./account-fields.js";
 import { callApi } from "./api.js";
-import { SavedLogin } from "./connection.js";
+import { SavedLogin } from "./saved-login.js";
 import { attempt, field, input, noteLine, section, show } from "./form.js";
 import { invitationText, membersText } from "./invitations.js";
 import { button } from "./panel.js";

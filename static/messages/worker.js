@@ -18,7 +18,11 @@ const shell = /** @type {Shell} */ (scope.SHELL);
 const store = `${PREFIX}${shell.version}`;
 const files = new Set(shell.files);
 
-scope.addEventListener("install", (/** @type {any} */ event) => event.waitUntil(install()));
+scope.addEventListener("install", (/** @type {any} */ event) => {
+  // browsers that can do it read the files of this version from the store without waking the worker
+  const route = event.addRoutes?.({ condition: { urlPattern: `${shell.release}*` }, source: { cacheName: store } });
+  event.waitUntil(Promise.all([install(), route?.catch(() => {})]));
+});
 scope.addEventListener("activate", (/** @type {any} */ event) => event.waitUntil(activate()));
 scope.addEventListener("fetch", (/** @type {FetchEvent} */ event) => {
   const { request } = event;
@@ -37,9 +41,18 @@ async function install() {
     const answer = await fetch(address, { cache: isReleased ? "default" : "no-cache" });
     const isOther = isReleased ? !answer.headers.get("Cache-Control")?.includes("immutable") : pages.includes(address) && !(await answer.clone().text()).includes(shell.release);
     if (!answer.ok || isOther) throw new Error(`${address}: ${answer.status}`); // or the node has another release
-    await cache.put(address, answer);
+    await cache.put(address, pages.includes(address) ? await delayed(answer) : answer);
   }));
   await scope.skipWaiting();
+}
+
+/**
+ * What is stored needs no time to load: all modules at once would only delay those that begin. So the first module asks for the rest.
+ *
+ * @param {Response} page
+ */
+async function delayed(page) {
+  return new Response((await page.text()).replace(/(<link rel="modulepreload" href="[^"]+">\s*)+/, '<template id="first-modules">$&</template>'), { headers: page.headers });
 }
 
 /** Tabs with the page of the version before may need more of its files: its store stays until the next one. */

@@ -410,7 +410,8 @@ class _Chat:
         media = "'self' blob:"
         base = f"{installable.RELEASES}{installable.release()}"
         shown = {
-            "modules": installable.first_modules(),
+            "start_modules": installable.start_modules(),
+            "modules": installable.first_modules()[len(installable.start_modules()) :],
             "next_modules": installable.next_modules(),
             "sheet": installable.SHEET,
             "release": base,

@@ -25,9 +25,9 @@ from imserver.features.pages.visitors import language_of_visitor
 
 RELEASES: Final = "/release/"
 """Prefix of the addresses of files of a release: ``/release/<release>/static/…`` and ``…/sdk/…``."""
-_START: Final = "static/messages/start.js"
-"""The module that connects while the others are loading."""
-_FIRST: Final = ("static/messages/app.js", "static/messages/login.js")
+_START: Final = ("static/messages/start.js",)
+"""What shows the list of the last visit, and then imports the others."""
+_FIRST: Final = ("static/messages/connection.js", "static/messages/app.js", "static/messages/login.js")
 """What the first view is made of: the list of conversations, or the login."""
 _NEXT: Final = ("static/messages/conversation.js",)
 """What is imported as soon as the first view is shown."""
@@ -58,7 +58,7 @@ def _source(address: str) -> Path:
 @cache
 def modules() -> tuple[str, ...]:
     """All modules of the page, as ``static/…`` and ``sdk/…``."""
-    return _imported((_START, *_FIRST), later=True)
+    return _imported((*_START, *_FIRST), later=True)
 
 
 @cache
@@ -67,7 +67,13 @@ def first_modules() -> tuple[str, ...]:
 
     The page names them, so that browsers load all of them at once.
     """
-    return tuple(dict.fromkeys(each for entry in (_START, *_FIRST) for each in _imported((entry,))))
+    return tuple(dict.fromkeys(each for entry in (*_START, *_FIRST) for each in _imported((entry,))))
+
+
+@cache
+def start_modules() -> tuple[str, ...]:
+    """Those that run before the rest of :func:`first_modules`, which begin with them."""
+    return _imported(_START)
 
 
 @cache

@@ -4,7 +4,7 @@ import { it } from "node:test";
 
 import { Database } from "./static/messages/database.js";
 import { People } from "./static/messages/people.js";
-import { SavedLogin } from "./static/messages/connection.js";
+import { SavedLogin } from "./static/messages/saved-login.js";
 
 it("names are not stored after a logout, whatever arrives later", async () => {
   const rows = new Map();

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { it } from "node:test";
 
-import { shortTimes } from "./static/messages/conversation-list.js";
+import { shortTimes } from "./static/messages/first-view.js";
 import { MessageView } from "./static/messages/message-view.js";
 
 for (const language of ["en", "zh"]) {

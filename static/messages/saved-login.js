@@ -1,0 +1,47 @@
+// @ts-check
+/** The login that the browser has stored. */
+
+/** @typedef {{ token: string, user: string, nickname: string, device?: string, guest?: boolean }} Login  `device`: the name that it has in the list of devices */
+
+/** The login that the browser remembers, so that a reload needs no password. */
+export class SavedLogin {
+  /** @param {string} app */
+  constructor(app) {
+    this.key = `imserver:account:${app}`;
+  }
+
+  #read() {
+    try {
+      return JSON.parse(localStorage.getItem(this.key) ?? "null");
+    } catch {
+      return null;
+    }
+  }
+
+  /** @returns {Login | null} */
+  get() {
+    const login = this.#read();
+    return typeof login?.token === "string" && typeof login.user === "string" ? login : null;
+  }
+
+  /** The token of a login that the server has ended, or empty. It proves that the device is known. */
+  get earlier() {
+    return String(this.#read()?.earlier ?? "");
+  }
+
+  /** The server has ended the login. */
+  retire() {
+    const login = this.get();
+    if (login) this.set({ earlier: login.token });
+  }
+
+  /** @param {Login | { earlier: string } | null} login  null: forget it */
+  set(login) {
+    try {
+      if (login) localStorage.setItem(this.key, JSON.stringify(login));
+      else localStorage.removeItem(this.key);
+    } catch {
+      // no storage: the login ends with this page
+    }
+  }
+}
