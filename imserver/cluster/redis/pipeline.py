@@ -281,8 +281,8 @@ def _words(command: Command) -> Sequence[Any]:
         return command
     reader = Reader()
     reader.feed(command)
-    words: list[bytes] = reader.gets()
-    return words
+    name, *more = reader.gets()
+    return [name.decode(), *more]
 
 
 #: in replies that say that the server as a whole cannot serve now; scripts pass them on inside longer texts
