@@ -206,6 +206,10 @@ def test_what_is_shown_stays_until_the_history_is_there(pair: Pair, server: Serv
     assert page.received == [("Ann", f"number {number}") for number in range(3)]
 
 
+STORED_ROWS = "return Object.keys(localStorage).filter((key) => key.startsWith('imserver:rows:')).length"
+"""In how many logins the browser has rows of the list for the next visit."""
+
+
 @pytest.mark.full
 def test_a_reload_keeps_the_login_and_shows_the_messages(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
@@ -216,11 +220,13 @@ def test_a_reload_keeps_the_login_and_shows_the_messages(pair: Pair, server: Ser
     page.driver.refresh()
     eventually(lambda: page.state == "online", what="the login was restored")
     eventually(lambda: page.own == ["number 0", "number 1", "number 2"], what="the messages")
+    assert page.run(STORED_ROWS) == 1
     page.click("#me")
     page.click("#logout")
     eventually(lambda: page.shown("#login-form"), what="the login form")
     page.driver.refresh()
     eventually(lambda: page.shown("#login-form"), what="after a logout the page needs a login")
+    assert page.run(STORED_ROWS) == 0
 
 
 def act(page: Page, text: str, word: str) -> None:
