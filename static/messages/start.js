@@ -21,8 +21,8 @@ async function start() {
   isStarted = true;
   const rest = document.getElementById("first-modules"); // the worker stores the page with it
   if (rest instanceof HTMLTemplateElement) document.head.append(rest.content);
-  if (login) (await import("./connection.js")).connectEarly(page, login);
-  import("./app.js");
+  if (login) await import("./connection.js").then(({ connectEarly }) => connectEarly(page, login)).catch(() => {}); // then the page connects later
+  import("./app.js").catch(() => {}); // the console says why; a reload tries again
 }
 
 if (login && showStored(page, login.user)) {

@@ -512,7 +512,11 @@ def test_a_publication_that_subscribers_skip_is_found(
     """Subscribers of stored channels that subscribe again all the time; then one of them has less."""
     monkeypatch.setattr(chaos_channels, "CHECK_SECONDS", 0)  # nothing breaks, nothing comes late
     pusher = {"app_id": "1", "key": channel_dialects.PUSHER_KEY, "secret": "a-secret-of-this-run-alone"}
-    channels = {"stored": {"subscribe": "anybody", "history": "log"}}
+    live = {"history_size": 5000, "history_seconds": 600}
+    channels = {
+        name: {"subscribe": "anybody", **row}
+        for name, row in (("stored", {"history": "log"}), ("live", live))
+    }
     server = start_server(
         config={
             "api": {"keys": [{"key": chaos_channels.KEY, "scopes": ["push", "read"]}]},
