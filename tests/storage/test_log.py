@@ -255,6 +255,13 @@ def test_a_draft_for_a_group_is_stored_in_no_conversation_of_another_kind(log: M
     assert reasons == [UNKNOWN_CONVERSATION, "", UNKNOWN_CONVERSATION, "", UNKNOWN_CONVERSATION, ""]
 
 
+def test_a_new_group_has_its_options_from_the_first_entry_on(log: MessageLog) -> None:
+    at = log.groups.create(APP, "a", "", [], options={"history": "all"}).conversation
+    stored(log, say("a", at, "before"))
+    log.groups.join(APP, at, ["b"], "a")
+    assert "before" in bodies(log.entries.history(APP, "b", at, 0, 100)[0])
+
+
 def test_nobody_reads_what_was_sent_before_they_joined_or_after_they_left(log: MessageLog) -> None:
     at = log.groups.create(APP, "a", "", []).conversation
     stored(log, say("a", at, "before"))

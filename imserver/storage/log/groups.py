@@ -74,13 +74,11 @@ class GroupWriter:
             bots = bots_among(transaction.sql, app, all_users)
             if len(bots) > MOST_BOTS:
                 return _TOO_MANY_BOTS
-            state = transaction.make_conversation(GROUP, (), name)
+            state = transaction.make_conversation(GROUP, (), name, _with_options(0, options or {}))
             transaction.admit(state, [owner], OWNER, bots=bots)
             transaction.admit(state, all_users[1:], MEMBER, bots=bots)
             if bots:
                 transaction.set_bots(state, tuple(bots))
-            if options:
-                set_group(transaction.sql, transaction.log, state.id, "options", _with_options(0, options))
             details = {"change": "create", "name": name, "users": all_users}
             entry = record(transaction, state, "group", owner, details, meta)
             return Change(state.id, entry, tuple(all_users))

@@ -87,8 +87,8 @@ _REPEATS: Final = f"SELECT m.resend, {ENTRY_COLUMNS} {FROM_MESSAGES}m.resend IN 
 _STATES_BY_ID: Final = f"{SELECT_STATE}id IN {{}}"
 _STATES_BY_PAIR: Final = f"{SELECT_STATE}pair IN {{}}"
 _ADD_CONVERSATION: Final = (
-    "INSERT INTO conversation (log, id, kind, pair, name, last_seq, last_id, created) "
-    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+    "INSERT INTO conversation (log, id, kind, pair, name, last_seq, last_id, created, options) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 _ADD_MEMBER: Final = (
     "INSERT INTO membership "
@@ -197,7 +197,7 @@ class AppTransaction:
         self.entries: list[Entry] = []
         self._rows: list[tuple[Any, ...]] = []
         self._moved: dict[int, ConversationState] = {}
-        self._created: list[tuple[ConversationState, bytes | None, str, int]] = []
+        self._created: list[tuple[ConversationState, bytes | None, str, int, int]] = []
         self._joined: list[tuple[str, int, int, str, int | None, int, int]] = []
         self._bots: BotReaders | None = None
         """Of the entries of groups with bots, if there are any."""
@@ -216,14 +216,19 @@ class AppTransaction:
 
     # --- conversations --------------------------------------------------------------------------------------
 
-    def make_conversation(self, kind: int, members: tuple[str, ...], name: str = "") -> ConversationState:
-        """Add a conversation. The users of a pair become members. Call :meth:`admit` for those of a group."""
+    def make_conversation(
+        self, kind: int, members: tuple[str, ...], name: str = "", options: int = 0
+    ) -> ConversationState:
+        """Add a conversation. The users of a pair become members. Call :meth:`admit` for those of a group.
+
+        ``options``: those of a group.
+        """
         self.head.last_conversation += 1
         state = ConversationState(
             self.head.last_conversation, kind, members, 0, 0, name if kind == ROOM else ""
         )
         pair = pair_of(*members) if kind == USER else pair_of_room(name) if kind == ROOM else None
-        self._created.append((state, pair, name, self.now))
+        self._created.append((state, pair, name, self.now, options))
         if kind == USER:
             self.admit(state, [user for user in dict.fromkeys(members) if user], "member")
         return state
@@ -306,8 +311,8 @@ class AppTransaction:
             sql.execute_many(
                 _ADD_CONVERSATION,
                 [
-                    (log, state.id, state.kind, pair, name, state.last_seq, state.last_id, created)
-                    for state, pair, name, created in self._created
+                    (log, state.id, state.kind, pair, name, state.last_seq, state.last_id, created, options)
+                    for state, pair, name, created, options in self._created
                 ],
             )
             for state, *_ in self._created:
