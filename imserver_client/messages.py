@@ -182,6 +182,22 @@ class ArrangementPage(Struct, frozen=True):
     more: bool = field(name="hasMore")
 
 
+class ConversationWish(Struct, frozen=True, kw_only=True):
+    """Another device of yours has changed what you wish to be notified of in a conversation.
+
+    ``level``: ``"all"``, ``"mentions"`` or ``"nothing"``. ``mute_until``: Unix seconds; 0: not muted.
+    """
+
+    conversation: int
+    level: str = "all"
+    mute_until: int = field(default=0, name="muteUntil")
+
+    @classmethod
+    def of(cls, data: Any) -> Self | None:
+        """Decode a wish; None if it is malformed."""
+        return _converted(data, cls)
+
+
 SIGNALS: Final = frozenset({"typing", "receipt", "hidden", "contact", "piece"})
 
 

@@ -31,6 +31,7 @@ from imserver_client.messages import (
     Button,
     ClosedAnswer,
     ConversationPage,
+    ConversationWish,
     Entry,
     Marks,
     MessagePage,
@@ -201,7 +202,7 @@ class Reply(Struct, frozen=True):
 
 ChannelEvent = Publication | ChannelNotice | StreamUpdate
 ChannelFrame = Publication | ChannelNotice | StreamFrame
-ServerFrame = Push | Entry | Signal | Arrangement | ChannelFrame | Reply
+ServerFrame = Push | Entry | Signal | Arrangement | ConversationWish | ChannelFrame | Reply
 
 
 class _Response(Struct):
@@ -270,6 +271,8 @@ class CmdCodec:
             return Signal.of(read.cmd, response.data)
         if read.cmd == "arrangement":
             return Arrangement.of(response.data)
+        if read.cmd == "wish":
+            return ConversationWish.of(response.data)
         return Reply(read.seq, read.cmd, response.code, response.codeMsg, response.data)
 
 

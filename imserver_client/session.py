@@ -48,7 +48,14 @@ from imserver_client.errors import (
     NotConnected,
     may_reconnect,
 )
-from imserver_client.messages import Arrangement, ConversationPage, Entry, LogReset, Signal
+from imserver_client.messages import (
+    Arrangement,
+    ConversationPage,
+    ConversationWish,
+    Entry,
+    LogReset,
+    Signal,
+)
 from imserver_client.protocol import (
     STORING,
     ChannelEvent,
@@ -717,7 +724,7 @@ class PushCore(SessionCore[PushEvent]):
 
 # --- Stored messages ----------------------------------------------------------------------------------------
 
-MessengerEvent = Push | ChannelEvent | Entry | Signal | Arrangement | LogReset
+MessengerEvent = Push | ChannelEvent | Entry | Signal | Arrangement | ConversationWish | LogReset
 """The events of a messenger."""
 PAGE_ENTRIES: Final = 200
 """Entries of one page of a sync, the most that the server gives."""

@@ -28,7 +28,7 @@ const NAMED_USERS = 10;
 /** Code in `state` when the catch-up fails. It is local: no server sends it. */
 const CATCH_UP_FAILED = 3000;
 /** Events that are not stored. */
-const SIGNALS = ["typing", "receipt", "hidden", "contact", "piece", "arrangement"];
+const SIGNALS = ["typing", "receipt", "hidden", "contact", "piece", "arrangement", "wish"];
 /** Close code after a message that is larger than the server allows. */
 const TOO_LARGE = 1009;
 /** Answer code when the database does not answer. The request is retried. */
@@ -192,7 +192,16 @@ const NOT_STORED = 1008;
  * @property {Draft} [draft]
  */
 
-/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement }} MessengerEvents */
+/**
+ * What we wish to be notified of in a conversation, on all our devices.
+ *
+ * @typedef {object} Wish
+ * @property {number} conversation
+ * @property {"all" | "mentions" | "nothing"} level
+ * @property {number} muteUntil     no notifications until then, in Unix seconds; 0: not muted
+ */
+
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement, wish: Wish }} MessengerEvents */
 
 /**
  * @typedef {object} Pending         a request without an answer
@@ -211,6 +220,7 @@ const NOT_STORED = 1008;
  * - `anew`: the server has deleted the entries after the cursor. Delete your entries; all that the server still has follow.
  * - `typing`, `receipt`, `hidden`, `contact` and `piece`: signals that are not stored.
  * - `arrangement` ({@link Arrangement}): another device of ours has changed one.
+ * - `wish` ({@link Wish}): a device of ours has changed one, for example muted a conversation.
  *
  * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
  *

@@ -8,7 +8,7 @@ import { websocketUrl } from "../address.js";
 /** @typedef {import("./saved-login.js").Login} Login */
 /** @typedef {import("../../sdk/messenger.js").MessengerEvents & { state: import("../../sdk/imserver.js").StateChange }} Events */
 
-const KINDS = /** @type {(keyof Events)[]} */ (["state", "entry", "anew", "typing", "receipt", "hidden", "contact", "piece", "arrangement"]);
+const KINDS = /** @type {(keyof Events)[]} */ (["state", "entry", "anew", "typing", "receipt", "hidden", "contact", "piece", "arrangement", "wish"]);
 
 /** A messenger whose events wait until the page listens. */
 export class Connection {

@@ -96,7 +96,7 @@ export class Inbox {
 
   /** Loads what has changed on other devices, and sends drafts that they do not have. Never rejected. */
   async load() {
-    const { messenger, wishes, hasNotifications } = this.session;
+    const { messenger } = this.session;
     try {
       for (let hasMore = this.isOffered; hasMore;) {
         const page = await messenger.arrangements(this.#version);
@@ -105,7 +105,6 @@ export class Inbox {
       }
       this.#save();
       this.#sendDraftsLater(true);
-      if (hasNotifications && [...this.#rows.values()].some(({ archived }) => archived)) await wishes.load(); // what is muted stays archived
     } catch (error) {
       if (error instanceof CommandRefused && error.code === UNKNOWN_COMMAND) this.isOffered = false;
     }

@@ -235,7 +235,7 @@ export function openNotices(session, conversation) {
   };
   layer.closed.then(end);
   refresh();
-  wishes.load().catch(() => {}); // those that the browser remembers stay
+  wishes.load();
 }
 
 /** @returns {Promise<number>} id of the endpoint of this browser */

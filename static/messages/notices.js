@@ -38,7 +38,6 @@ export class Notices {
       },
       shows: ({ conversation = 0 }) => !document.hidden && conversation > 0 && this.open()?.id === conversation,
     });
-    session.wishes.load().catch(() => {}); // those that the browser remembers stay
     if (session.wishes.device.on) stateHere(session).catch(() => {}); // renews the subscription; else at the next start
     else if (hasNotifications() && Notification.permission === "granted") disableOthers(session);
   }

@@ -111,6 +111,7 @@ export class Session {
       },
       hidden: ({ ids }) => void this.store.applyHidden(ids),
       arrangement: (row) => void this.inbox.receive(row),
+      wish: (wish) => void this.wishes.receive(wish),
     });
   }
 

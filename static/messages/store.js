@@ -193,6 +193,7 @@ export class Store {
       await this.session.people.load([...this.conversations.values()].map(({ peer }) => peer));
     };
     this.session.inbox.load();
+    this.session.wishes.load();
     this.#loadingRest ??= work().catch(() => {}).finally(() => { this.#loadingRest = null; });
     return this.#loadingRest;
   }

@@ -61,11 +61,12 @@ export class Wishes {
     this.#save();
   }
 
-  /** Loads those of conversations. Rejected with ApiError. */
+  /** Loads those of conversations. Never rejected: else those that the browser remembers stay. */
   async load() {
-    const { conversations } = await this.session.api("GET", "notifications/conversations");
+    const page = this.session.hasNotifications ? await this.session.api("GET", "notifications/conversations").catch(() => null) : null;
+    if (!page) return;
     this.#conversations.clear();
-    for (const each of conversations) this.#put(each);
+    for (const each of page.conversations) this.#put(each);
     this.#changed();
   }
 
@@ -75,6 +76,16 @@ export class Wishes {
    */
   async change(conversation, changes) {
     this.#put(await this.session.api("POST", "notifications/conversations", { conversation, ...changes }));
+    this.#changed();
+  }
+
+  /**
+   * Takes what any of our devices has changed.
+   *
+   * @param {import("../../sdk/messenger.js").Wish} wish
+   */
+  receive({ conversation, level, muteUntil }) {
+    this.#put({ conversation, level, mute_until: muteUntil });
     this.#changed();
   }
 

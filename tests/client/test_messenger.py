@@ -23,6 +23,7 @@ from imserver_client import (
     Client,
     Closed,
     CommandRefused,
+    ConversationWish,
     DraftMention,
     Entry,
     LogReset,
@@ -187,6 +188,12 @@ def test_everything_that_may_be_asked(server: Server) -> None:
         assert arrangement == Arrangement(conversation=sent.conversation, version=1, pinned=5, draft=draft)
         assert desk.receive(SECONDS) == arrangement
         assert bob.arrangements().arrangements == (arrangement,)
+        wished = {"app": "9104", "user": "bob4", "conversation": sent.conversation, "mute_until": 9}
+        Api(f"http://{server.http.host}:{server.http.port}").call(
+            "POST", "notifications/conversations", wished
+        )
+        wish = ConversationWish(conversation=sent.conversation, mute_until=9)
+        assert desk.receive(SECONDS) == wish
         assert bob.arrange(sent.conversation, archived=9, draft=UnsentText()).draft is None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from time import time
 from typing import Annotated, Final, Literal
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
@@ -15,6 +16,7 @@ from imserver.auth.accounts import GOCHAT
 from imserver.auth.principal import ADMIN_OR_USER, ANYONE
 from imserver.auth.rates import Buckets, TooManyRequests
 from imserver.auth.tenants import Tenants
+from imserver.cluster.nodes import ToFollowers
 from imserver.config.settings import settings_of
 from imserver.core.core import Core
 from imserver.features.accounts.parts import accounts_of
@@ -48,7 +50,8 @@ from imserver.http.field import Acting, about
 from imserver.http.operation import Resource
 from imserver.http.rates import too_many
 from imserver.http.reply import ApiProblem
-from imserver.model import MAX_ID
+from imserver.messages.receipts import Signals
+from imserver.model import MAX_ID, Signal
 from imserver.storage.store import Store
 from imserver.transport.public_requests import BadUrl
 
@@ -216,6 +219,14 @@ class ConversationWishShown(Struct):
     mute_until: MuteUntil
 
 
+class WishEvent(Struct, rename="camel"):
+    """What sessions of the user get when it changes."""
+
+    conversation: int
+    level: str
+    mute_until: int
+
+
 class ConversationWishesAnswer(Struct):
     """The wishes of a user, ordered by conversation."""
 
@@ -234,6 +245,7 @@ class NotificationApi(Struct, frozen=True):
     parts: NotificationParts
     tenants: Tenants
     store: Store
+    signals: Signals
     wants_accounts: Callable[[str], bool]
     has_smtp: bool
     most: int
@@ -257,6 +269,7 @@ def _service(core: Core, _api: Api) -> NotificationApi:
         notifications_of(core),
         core.tenants,
         core.store,
+        core.signals,
         accounts_of(core).tokens.wanted_in,
         bool(settings_of(config, SmtpSettings).host),
         settings_of(config, NotificationSettings).endpoints,
@@ -471,7 +484,8 @@ def update_conversation_wish(
 ) -> ConversationWishShown:
     """Change what a user wishes for one conversation.
 
-    `mentions`: messages that name the user or everybody. `mute_until` ends a mute by itself.
+    `mentions`: messages that name the user or everybody. `mute_until` ends a mute by itself. All sessions of
+    the user get the change.
     """
     app, user, conversation = call.app, call.user, request.conversation
     store = api.store
@@ -484,6 +498,9 @@ def update_conversation_wish(
     if request.mute_until is not UNSET:
         wish = replace(wish, muted_until=request.mute_until)
     rows.set_conversation_wish(app, user, wish)
+    event = WishEvent(conversation, wish.level, wish.muted_until)
+    signal = Signal("wish", user, "", conversation=conversation, data=msgspec.json.encode(event))
+    api.signals.send(ToFollowers(app, (user,), 0, signal))
     return _wish_shown(wish)
 
 

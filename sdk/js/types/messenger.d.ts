@@ -349,6 +349,14 @@ export type Arrangement = {
     marked: number;
     draft?: Draft;
 };
+export type Wish = {
+    conversation: number;
+    level: "all" | "mentions" | "nothing";
+    /**
+     * no notifications until then, in Unix seconds; 0: not muted
+     */
+    muteUntil: number;
+};
 export type MessengerEvents = {
     entry: Entry;
     anew: {};
@@ -358,6 +366,7 @@ export type MessengerEvents = {
     contact: Contact;
     piece: Piece;
     arrangement: Arrangement;
+    wish: Wish;
 };
 export type Pending = {
     cmd: string;
@@ -508,7 +517,15 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} marked        id of the newest entry when we marked it as unread: until we read a newer one; 0: no mark
  * @property {Draft} [draft]
  */
-/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement }} MessengerEvents */
+/**
+ * What we wish to be notified of in a conversation, on all our devices.
+ *
+ * @typedef {object} Wish
+ * @property {number} conversation
+ * @property {"all" | "mentions" | "nothing"} level
+ * @property {number} muteUntil     no notifications until then, in Unix seconds; 0: not muted
+ */
+/** @typedef {{ entry: Entry, anew: {}, typing: Typing, receipt: Receipt, hidden: Hidden, contact: Contact, piece: Piece, arrangement: Arrangement, wish: Wish }} MessengerEvents */
 /**
  * @typedef {object} Pending         a request without an answer
  * @property {string} cmd
@@ -524,6 +541,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * - `anew`: the server has deleted the entries after the cursor. Delete your entries; all that the server still has follow.
  * - `typing`, `receipt`, `hidden`, `contact` and `piece`: signals that are not stored.
  * - `arrangement` ({@link Arrangement}): another device of ours has changed one.
+ * - `wish` ({@link Wish}): a device of ours has changed one, for example muted a conversation.
  *
  * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
  *

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from imserver.cluster.nodes import ToFollowers
 from imserver.features.notifications.contract import MUTED_FOR_GOOD, Delivery, Shown, Wishes
 from imserver.features.notifications.parts import notifications_of
 from imserver.features.notifications.settings import (
@@ -17,6 +18,8 @@ from imserver.features.notifications.settings import (
     NotifyOfApp,
 )
 from imserver.http.call import Route
+from imserver.messages.receipts import Signals
+from imserver.model import Signal
 from tests.features import ROUTES, sections
 from tests.security.node_harness import ADMIN, APPS, PUSH, READ, RULED, Harness, config
 from tests.users import PASSWORD, User
@@ -289,6 +292,19 @@ def test_wishes_for_a_conversation(node: Harness) -> None:
     assert ann.get(route)["conversations"] == []
     bob.post(route, conversation=conversation, level="all", mute_until=0)
     assert bob.get(route)["conversations"] == []
+
+
+def test_the_sessions_of_the_user_get_a_wish_for_a_conversation(
+    node: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = person(node), person(node)
+    conversation = ann.post("messages/send", to=bob.user, text="hi")["conversation"]
+    sent: list[ToFollowers] = []
+    monkeypatch.setattr(Signals, "send", lambda _, message: sent.append(message))
+    bob.post("notifications/conversations", conversation=conversation, mute_until=7)
+    wish = b'{"conversation":%d,"level":"all","muteUntil":7}' % conversation
+    signal = Signal("wish", bob.user, "", conversation=conversation, data=wish)
+    assert sent == [ToFollowers("201", (bob.user,), 0, signal)]
 
 
 def test_only_members_have_a_wish_for_a_conversation(node: Harness) -> None:

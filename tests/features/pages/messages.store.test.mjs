@@ -20,6 +20,7 @@ function fakeStore() {
     changed() {},
     people: { load: async () => {} },
     inbox: { pinOf: ({ pin = 0 }) => pin, isArchived: ({ archived = false }) => archived, isMarked: ({ marked = false }) => marked, load: async () => {}, settle() {} },
+    wishes: { load: async () => {} },
     messenger: { history, receipts: async () => ({ receipts: [] }), receiptCounts: async () => ({ counts: [] }), read: async () => {}, received: async () => {} },
     database: {
       put: async (table, rows) => rows.forEach((row) => table === "entries" && saved.set(row.id, row)),
