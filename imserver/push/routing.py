@@ -96,7 +96,7 @@ class ClusterReach:
         outcome = Outcome.NOT_SENT
         try:
             if len(refs) == 1:
-                seconds = self._routes.wait_seconds(app, user, refs[0].epoch, self._node_messages.own_epoch)
+                seconds = self._routes.wait_seconds(app, user, refs[0].epoch, self._registry.lease.epoch)
                 if seconds:
                     gevent.sleep(seconds)
                     refs = (self.look_up(app, [user]) or [refs])[0]
@@ -213,7 +213,7 @@ class ClusterReach:
         here.
         """
         number = next(self._numbers)
-        own = self._node_messages.own_epoch
+        own = self._registry.lease.epoch
         if refs is not None and len(refs) == 1 and refs[0].epoch == own and device is None:
             # Most pushes: one session, on this node.
             if not self._fanout.to_user(app, user, event):

@@ -629,7 +629,7 @@ def test_a_logout_is_one_round_trip_and_one_command(server: RedisServer, settled
     assert commands["evalsha"] == 50
 
 
-def test_a_push_that_succeeds_is_one_round_trip_and_three_commands(
+def test_a_push_that_succeeds_is_one_round_trip_and_two_commands(
     server: RedisServer, settled_node: RedisRegistry
 ) -> None:
     begin(settled_node)
@@ -644,7 +644,54 @@ def test_a_push_that_succeeds_is_one_round_trip_and_three_commands(
     assert trips <= 51, "the last one is told alone"
     assert "evalsha" not in commands
     assert commands["set"] == 100
-    assert commands["hget"] == 50
+    assert commands["hget"] == 1, "Redis reports when the user moves"
+
+
+def address_of_push(node: RedisRegistry, id: str, user: str = "ann") -> list[tuple[int, int]]:
+    """(epoch, id) of the sessions that a push with this message id goes to."""
+    answer = node.find_and_claim("101", user, id)
+    assert answer is not None
+    refs, claim = answer
+    assert claim.state == "mine"
+    return [(ref.epoch, ref.id) for ref in refs]
+
+
+@pytest.mark.parametrize("tracking", [True, False], ids=["tracking", "forbidden"])
+def test_a_user_who_moves_is_found_by_the_next_push(
+    own_server: RedisServer, start_node: StartNode, tracking: bool
+) -> None:
+    with own_server.client() as client:
+        if not tracking:
+            client.execute_command("ACL", "SETUSER", "default", "-client|tracking")
+        here, there = start_node(own_server, 1, LASTING), start_node(own_server, 2, LASTING)
+        old = begin(here)
+        assert address_of_push(here, "1") == address_of_push(here, "2") == [(here.lease.epoch, old.id)]
+
+        new = begin(there)
+        assert address_of_push(here, "3") == [(there.lease.epoch, new.id)]
+        assert address_of_push(here, "4") == [(there.lease.epoch, new.id)]
+
+        client.client_kill_filter(_type="normal", skipme=True)  # reports get lost
+        newest = begin(here)
+        assert address_of_push(there, "5") == [(here.lease.epoch, newest.id)]
+        assert here.unregister(newest)
+        assert address_of_push(there, "6") == address_of_push(here, "7") == []
+
+        newest = begin(there)
+        assert address_of_push(here, "8") == [(there.lease.epoch, newest.id)]
+        client.flushall()
+        assert address_of_push(here, "9") == []
+
+
+def test_a_full_table_of_known_users_begins_anew(
+    settled_node: RedisRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.cluster.redis.presence._MAX_KNOWN", 2)
+    sessions = {user: begin(settled_node, user) for user in ("ann", "bob", "eve")}
+    for number in range(2):
+        for user, session in sessions.items():
+            found = address_of_push(settled_node, f"{user}{number}", user)
+            assert found == [(settled_node.lease.epoch, session.id)]
 
 
 def test_logins_of_one_moment_share_a_round_trip(server: RedisServer, settled_node: RedisRegistry) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 import gevent
 from gevent.hub import Waiter, get_hub
-from hiredis import Reader, pack_command
+from hiredis import PushNotification, Reader, pack_command
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import (
     AuthenticationError,
@@ -39,6 +39,7 @@ from redis.exceptions import (
 
 from imserver.cluster.redis.connection import DirectSocket, RedisAddress, connection_to, limits_of
 from imserver.cluster.redis.scripts import EPOCH, TEXT_OF
+from imserver.cluster.redis.tracking import ENABLE, TrackedKeys
 from imserver.cluster.registry import RegistryCounters
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ _AT_ONCE: Final = 64
 _POST_SECONDS: Final = 0.25
 """How long posted commands wait for a pipeline that leaves anyway. Under load the next one leaves at once."""
 _POST_LIMIT: Final = 100_000
+_USUAL: Final = frozenset((bytes, int, list, type(None)))
+"""Types of replies that are no errors."""
 _PROBE: Final = ("EXISTS", EPOCH)
 """A command with a key, so that a Redis Cluster can route it."""
 
@@ -197,9 +200,10 @@ class Pipeline:
 
     def _finish(self, replies: list[Any] | None) -> None:
         """Answer the callers of the pipeline, and send the next one at the end of the turn. Callback."""
-        for index, reply in enumerate(replies or ()):
-            if type(reply) is not bytes and isinstance(reply, Exception):  # most are bytes
-                log.error("Redis refused %s: %s", _words(self._commands[index])[0], reply)
+        if replies is not None and not _USUAL.issuperset(map(type, replies)):
+            for command, reply in zip(self._commands, replies, strict=True):
+                if isinstance(reply, Exception):
+                    log.error("Redis refused %s: %s", _words(command)[0], reply)
         self._busy, self._commands = False, []
         if replies is not None:
             # Without a callback for each. Beyond a few, callers share the turns with the sockets.
@@ -327,11 +331,16 @@ class RedisLink(Protocol):
         ...
 
 
-def open_link(address: RedisAddress, seconds: float, counters: RegistryCounters) -> RedisLink:
-    """A link to ``address`` whose exchanges take at most ``seconds``. Connects on first use."""
+def open_link(
+    address: RedisAddress, seconds: float, counters: RegistryCounters, tracked: TrackedKeys | None = None
+) -> RedisLink:
+    """A link to ``address`` whose exchanges take at most ``seconds``. Connects on first use.
+
+    ``tracked``: it reports changes of these keys, if the server does.
+    """
     if address.kind == "cluster":
         return ClusterLink(address, seconds, counters)
-    return ServerLink(connection_to(address, seconds), seconds, counters)
+    return ServerLink(connection_to(address, seconds), seconds, counters, tracked)
 
 
 _RECEIVE_BYTES: Final = 65536
@@ -350,9 +359,16 @@ class ServerLink:
     claim took 76 µs of CPU by :meth:`exchange`, and 64 µs by :meth:`begin`.
     """
 
-    def __init__(self, connection: Any, seconds: float, counters: RegistryCounters) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        seconds: float,
+        counters: RegistryCounters,
+        tracked: TrackedKeys | None = None,
+    ) -> None:
         self.connects = 0
         self._connection = connection
+        self._tracked = tracked
         self._done: Done | None = None
         """Called when the exchange that was begun has ended."""
         self._replies: list[Any] = []
@@ -382,9 +398,10 @@ class ServerLink:
             return _send_loaded(self._send, commands)
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        connection, count = self._connection, len(commands)
+        connection, count, tracked = self._connection, len(commands), self._tracked
         try:
-            if not self._connected:
+            begins = not self._connected
+            if begins:
                 connection.connect()
                 self._connected = True
                 self._socket = connection._sock
@@ -403,14 +420,20 @@ class ServerLink:
                         loop.timer(0.0, self.seconds),
                     )
                 self.connects += 1
+                if tracked is not None:
+                    tracked.enabled = False  # until the server has agreed
+                    tracked.forget()
                 # A command whose script is not loaded is sent a second time, behind those that followed it.
-                commands = [*(("SCRIPT", "LOAD", text) for text in TEXT_OF.values()), *commands]
+                loads = [("SCRIPT", "LOAD", text) for text in TEXT_OF.values()]
+                commands = [*(() if tracked is None else ENABLE), *loads, *commands]
             self.counters.round_trips += 1
             self.counters.commands += len(commands)
             began = monotonic()
             self._socket.sendall(_packed(commands))
             replies = self._read(len(commands))
             self.counters.seconds.observe(monotonic() - began)
+            if begins and tracked is not None:
+                tracked.enabled = not any(isinstance(each, RedisError) for each in replies[: len(ENABLE)])
             return replies[len(commands) - count :]
         except OSError as error:
             self.close()
@@ -431,6 +454,10 @@ class ServerLink:
                 if not data:
                     raise ConnectionError("Redis closed the connection")
                 reader.feed(data)
+                continue
+            if type(reply) is PushNotification:
+                if self._tracked is not None:
+                    self._tracked.changed(reply)
                 continue
             if isinstance(reply, RedisError):
                 if isinstance(reply, ConnectionError):
@@ -480,18 +507,23 @@ class ServerLink:
             # The connection has ended, or it is used by `exchange`.
             self._watchers[0].stop()
             return
-        reader, replies = self._reader, self._replies
+        reader, replies, missing = self._reader, self._replies, self._missing
+        gets = reader.gets
         try:
             data = self._raw.recv(_RECEIVE_BYTES)
             if not data:
                 raise ConnectionError("Redis closed the connection")
             reader.feed(data)
-            while len(replies) < self._missing:
-                reply = reader.gets()
+            while len(replies) < missing:
+                reply = gets()
                 if reply is _INCOMPLETE:
                     return
                 if type(reply) is bytes:  # most of them
                     replies.append(reply)
+                    continue
+                if type(reply) is PushNotification:
+                    if self._tracked is not None:
+                        self._tracked.changed(reply)
                     continue
                 if isinstance(reply, RedisError) and (isinstance(reply, _REPEATED) or _is_away(reply)):
                     raise reply

@@ -26,6 +26,7 @@ from imserver.cluster.redis.records import (
 )
 from imserver.cluster.redis.recovery import RegistryRecovery
 from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, RELEASE, REPLACED
+from imserver.cluster.redis.tracking import CACHING, TrackedKey, TrackedKeys
 from imserver.cluster.registry import Claim, ReportedMembers, Session, SessionRef, SessionRegistration
 
 CLAIM_SECONDS: Final = 10
@@ -33,6 +34,11 @@ RESULT_SECONDS: Final = 600
 """How long other nodes know the result of a request."""
 _FIND_USERS: Final = 1000
 _MAX_UNANSWERED: Final = 10_000
+_MAX_KNOWN: Final = 20_000
+"""Users whose sessions are remembered; 400 bytes each."""
+_CHANGED: Final = TrackedKey()
+_CHANGED.unchanged = False
+_UNKNOWN: Final[tuple[TrackedKey, tuple[SessionRef, ...]]] = (_CHANGED, ())
 
 
 class Lookup:
@@ -43,12 +49,16 @@ class Lookup:
         pipeline: Pipeline,
         keeper: LeaseKeeper,
         recovery: RegistryRecovery,
+        tracked: TrackedKeys,
         seconds: float,
         dedupe_seconds: float,
     ) -> None:
         self._pipeline = pipeline
         self._keeper = keeper
         self._recovery = recovery
+        self._tracked = tracked
+        self._known: dict[tuple[str, str], tuple[TrackedKey, tuple[SessionRef, ...]]] = {}
+        """The sessions of users who were found, as long as their bucket is unchanged."""
         self._seconds = seconds
         self._dedupe_seconds = max(int(dedupe_seconds), 1)
         lifetime = str(self._dedupe_seconds).encode()
@@ -93,24 +103,53 @@ class Lookup:
         token = f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
         if self._unanswered:
             token = self._unanswered.pop(key, token)
+        who = app, user
+        bucket, refs = self._known.get(who, _UNKNOWN)
+        lookup: Sequence[Command] = ()
+        if not bucket.unchanged:
+            bucket, lookup = self._tracked_lookup(app, user)
         # The script is needed only if the id is taken.
-        replies = self._pipeline.execute([_lookup(app, user), _plain_claim(key, token)])
-        if replies is not None and replies[1] is None:
-            replies = self._pipeline.execute([_lookup(app, user), _claim_command(key, token)])
-        if replies is None or isinstance(replies[1], Exception):
+        replies = self._pipeline.execute([*lookup, _plain_claim(key, token)])
+        if replies is not None and replies[-1] is None:
+            replies = self._pipeline.execute([*lookup, _claim_command(key, token)])
+        if replies is None or isinstance(replies[-1], Exception):
             self._remember((key,), (token,))
             return None
-        refs = _refs(replies[0])
+        if lookup:
+            refs = _refs(replies[-2])
+            if bucket.unchanged and refs and replies[0] == b"OK":
+                self._learn(who, bucket, refs)
+        elif not bucket.unchanged:  # the user may have moved before Redis carried out the claim
+            found = self.find(app, [user])
+            if found is None:
+                self._remember((key,), (token,))
+                return None
+            refs = found[0]
         live = self._keeper.table.live
         for ref in refs:
             if ref.epoch not in live:
                 refs = self._live([refs])[0]
                 break
-        claim = _claim(key, token, replies[1])
+        reply = replies[-1]
+        claim = Claim(key, "mine", token) if reply == b"OK" else _claim(key, token, reply)
         if not refs and claim.state == "mine":
             self.settle(claim, False)
             claim = Claim(key, "mine")
         return refs, claim
+
+    def _tracked_lookup(self, app: str, user: str) -> tuple[TrackedKey, Sequence[Command]]:
+        """The commands that look a user up, and their bucket, which Redis watches from then on if it can."""
+        lookup = _lookup(app, user)
+        if not self._tracked.enabled:
+            return _CHANGED, (lookup,)
+        return self._tracked.key(bucket_of(app, encoded(user))), (CACHING, lookup)
+
+    def _learn(self, who: tuple[str, str], bucket: TrackedKey, refs: tuple[SessionRef, ...]) -> None:
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+            self._tracked.forget()
+            return
+        self._known[who] = bucket, refs
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
         """Claim message ids, in the order of ``keys``."""
@@ -135,7 +174,9 @@ class Lookup:
         """
         if claim.state != "mine" or not claim.token:
             return
-        key = CLAIM_PREFIX + encoded(claim.key)
+        key = CLAIM_PREFIX + claim.key.encode(
+            "utf-8", "surrogatepass"
+        )  # encoded(): a call less for each push
         if accepted and result:
             seconds = min(RESULT_SECONDS, self._dedupe_seconds)
             self._pipeline.post(("SET", RESULT_PREFIX + encoded(claim.key), result, "EX", seconds))
@@ -184,7 +225,7 @@ _IF_FREE: Final = b"\r\n$2\r\nNX\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (len(_EXPIRY), 
 
 def _plain_claim(key: str, token: str) -> Command:
     """Claim a free id. The reply is None if it is not free, or is held by this token."""
-    name, holder = CLAIM_PREFIX + encoded(key), token.encode()
+    name, holder = CLAIM_PREFIX + key.encode("utf-8", "surrogatepass"), token.encode()
     return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b%b" % (len(name), name, len(holder), holder, _IF_FREE)
 
 

@@ -25,6 +25,7 @@ from imserver.cluster.redis.presence import ChannelLookup, Lookup, SessionComman
 from imserver.cluster.redis.records import RECORD_SECONDS, decoded, encoded
 from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, RegistryRecovery
 from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, VALUES
+from imserver.cluster.redis.tracking import TrackedKeys
 from imserver.cluster.registry import (
     Lease,
     RegistryCounters,
@@ -63,7 +64,8 @@ class RedisRegistry:
         self._events: RegistryEvents
         self._address = address = address_of(redis)
         single = address.kind != "cluster"
-        data_link = open_link(address, cluster.redis_seconds, self.counters)
+        tracked = TrackedKeys()
+        data_link = open_link(address, cluster.redis_seconds, self.counters, tracked)
         lease_link = open_link(address, cluster.redis_seconds, self.counters)
         self._keeper = LeaseKeeper(
             lease_link, cluster.lease_seconds, cluster.renew_seconds, single, self._found_replaced
@@ -81,7 +83,9 @@ class RedisRegistry:
         )
         self._commands = SessionCommands(self._keeper, single)
         self._written = WrittenBuckets(self._keeper)
-        lookup = Lookup(self._pipeline, self._keeper, self._recovery, cluster.redis_seconds, dedupe_seconds)
+        lookup = Lookup(
+            self._pipeline, self._keeper, self._recovery, tracked, cluster.redis_seconds, dedupe_seconds
+        )
         self.find = lookup.find
         self.find_in_apps = lookup.find_in_apps
         self.find_and_claim = lookup.find_and_claim
