@@ -174,9 +174,7 @@ class Lookup:
         """
         if claim.state != "mine" or not claim.token:
             return
-        key = CLAIM_PREFIX + claim.key.encode(
-            "utf-8", "surrogatepass"
-        )  # encoded(): a call less for each push
+        key = CLAIM_PREFIX + claim.key.encode("utf-8", "surrogatepass")  # a call less than encoded()
         if accepted and result:
             seconds = min(RESULT_SECONDS, self._dedupe_seconds)
             self._pipeline.post(("SET", RESULT_PREFIX + encoded(claim.key), result, "EX", seconds))

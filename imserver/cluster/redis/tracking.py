@@ -1,7 +1,7 @@
-"""Keys whose next change Redis reports to this node (``CLIENT TRACKING``), so that they need not be read again.
+"""Keys whose next change Redis reports to this node (``CLIENT TRACKING``). They need not be read again.
 
-A report comes over the connection of the pipeline, before the replies to all commands that Redis executes after
-the change. So a value that was read once holds as of any later reply for which the key is still unchanged.
+A report comes over the connection of the pipeline, before the replies to all commands that Redis executes
+after the change. So a value holds as of a later reply if its key is still unchanged then.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class TrackedKey:
 class TrackedKeys:
     """The keys that were read with :data:`CACHING`. The link of the pipeline reports changes. Never switches.
 
-    ``enabled``: Redis reports them. It does not if it is older than 6.0, is a Redis Cluster, or if the user of
-    this node may not enable it.
+    ``enabled``: Redis reports them. It does not if it is older than 6.0, if it is a Redis Cluster, or if this
+    node's user in Redis may not enable it.
     """
 
     def __init__(self) -> None:
