@@ -165,22 +165,27 @@ _filled_here: ContextVar[int] = ContextVar("filled_here", default=0)
 MANY_CONNECTIONS = 64
 """Answers overtake the output of a turn to at least so many connections, which takes 0.2 ms or more."""
 BULK_CONNECTIONS = 1024
-"""A broadcast to more connections than this is written in batches, together with other output."""
+"""A broadcast to more connections than this is written in slices, together with other output."""
+SLICE_SECONDS = 0.002
+"""Limit of the time for which output is written before the loop serves its sockets."""
+PIECE_CONNECTIONS = 32
+"""So many connections are written between two looks at the clock."""
 
 
 class Flusher:
-    """Writes outboxes: those filled in one turn of the loop, in batches of a few hundred connections.
+    """Writes outboxes: those filled in one turn of the loop, in slices of at most :data:`SLICE_SECONDS` and
+    ``most`` connections.
 
     ``enqueue`` may be called from anywhere. The flush runs in the hub's greenlet and never blocks or
-    switches. Between two batches the loop serves its sockets. Broadcasts to very many connections get half of
-    each batch while other output waits, so they delay neither heartbeats nor pushes.
+    switches. Between two slices the loop serves its sockets. Broadcasts to very many connections get half of
+    each slice while other output waits, so they delay neither heartbeats nor pushes.
     """
 
     def __init__(
-        self, loop: Any, batch: int, outbox_bytes: int, outbox_seconds: float, budget: Budget
+        self, loop: Any, most: int, outbox_bytes: int, outbox_seconds: float, budget: Budget
     ) -> None:
         self._loop = loop
-        self._batch = batch
+        self._most = most
         self.limit_bytes = outbox_bytes
         """Limit of an outbox. Read-only for others."""
         self._limit_seconds = outbox_seconds
@@ -261,18 +266,27 @@ class Flusher:
                 for call in calls:
                     call()
         finally:
-            self._write_batch()
+            self._write_slice()
 
-    def _write_batch(self) -> None:
-        batch = self.dirty
-        if self.bulk or len(batch) > self._batch:
-            batch = self._next_batch()
-        else:
-            self.dirty = []
-        if self.dirty or self.bulk:
-            # A callback would run before the loop serves its sockets; a timer runs after.
-            self._scheduled = True
-            self._timer.start(self._flush)
+    def _write_slice(self) -> None:
+        if not self.bulk and len(self.dirty) <= PIECE_CONNECTIONS:
+            batch, self.dirty = self.dirty, []
+            self._write(batch)
+            return
+        end, left = monotonic() + SLICE_SECONDS, self._most
+        while True:
+            batch = self._next_batch(min(left, PIECE_CONNECTIONS))
+            left -= len(batch)
+            over = left <= 0 or monotonic() > end
+            if over and (self.dirty or self.bulk) and not self._scheduled:
+                # A callback would run before the loop serves its sockets; a timer runs after.
+                self._scheduled = True
+                self._timer.start(self._flush)
+            self._write(batch)
+            if over or not (self.dirty or self.bulk):
+                return
+
+    def _write(self, batch: list[Writer]) -> None:
         same: list[bytes] = []
         joined = b""
         for connection in batch:
@@ -303,10 +317,13 @@ class Flusher:
             elif connection.state > 0:
                 connection.flushed()
 
-    def _next_batch(self) -> list[Writer]:
-        size, dirty, bulk = self._batch, self.dirty, self.bulk
-        batch = dirty[:size]
-        del dirty[:size]
+    def _next_batch(self, size: int) -> list[Writer]:
+        batch, bulk = self.dirty, self.bulk
+        if len(batch) <= size:
+            self.dirty = []
+        else:
+            batch = batch[:size]
+            del self.dirty[:size]
         if bulk:
             end = self._begin + max(size - len(batch), size // 2)
             batch += bulk[self._begin : end]
