@@ -331,6 +331,10 @@ class Flusher:
             if end >= len(bulk):
                 bulk.clear()
                 self._begin = 0
+            elif end > len(bulk) // 2:
+                # Broadcasts that follow each other may never leave it empty.
+                del bulk[:end]
+                self._begin = 0
         return batch
 
     def _stall(self, connection: Writer, chunks: list[bytes], partial: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from itertools import count
 
 import gevent
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from imserver.transport import outbox
 from imserver.transport.connection import CLOSED, CLOSING, OPEN, Connection
-from imserver.transport.outbox import BULK_CONNECTIONS, SEND_BYTES, Backlog
+from imserver.transport.outbox import BULK_CONNECTIONS, PIECE_CONNECTIONS, SEND_BYTES, SLICE_SECONDS, Backlog
 from tests.transport.harness import MEBIBYTE, Client, Socket, SocketHarness, look, turn, until
 
 SMALL = 4096
@@ -187,6 +188,84 @@ def test_what_is_sent_to_one_goes_before_a_broadcast_that_waits_and_behind_it_in
             client.expect(1)
             assert client.payloads() == [b"to all"]
         assert not harness.flusher.bulk
+
+
+def two_pieces_a_slice(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Let the time of a slice end with its second piece. Returns the number of connections in both."""
+    times = count(1000.0, SLICE_SECONDS * 0.6)
+    monkeypatch.setattr("imserver.transport.outbox.monotonic", lambda: next(times))
+    return 2 * PIECE_CONNECTIONS
+
+
+def test_a_slice_ends_with_its_time_and_others_are_served_before_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = two_pieces_a_slice(monkeypatch)
+    with SocketHarness(batch=100_000) as harness:
+        crowd = [harness.connect() for _ in range(4 * size)]
+
+        def written() -> int:
+            return sum(len(sends(connection)) for connection, _ in crowd)
+
+        def answer(connection: Connection, payload: bytes, _text: bool) -> None:
+            seen.append(written())
+            connection.send(payload)
+
+        seen: list[int] = []
+        _, other = harness.connect(harness.encoding(answer))
+        broadcast(harness, [connection for connection, _ in crowd], b"to all")
+        other.sock.send(b"\x81\x80\0\0\0\0")
+        other.expect(1)
+        assert seen[0] in (size, 2 * size), "one slice, or one more before the loop looks at its sockets"
+        for _, client in crowd:
+            client.expect(1)
+
+
+def test_an_unfinished_broadcast_is_overtaken_by_nothing_and_skips_who_has_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = two_pieces_a_slice(monkeypatch)
+    with SocketHarness(batch=100_000) as harness:
+        crowd = [harness.connect() for _ in range(3 * size)]
+        everybody = [connection for connection, _ in crowd]
+        broadcast(harness, everybody, b"first")
+        turn()
+        assert harness.flusher.bulk, "most of it still waits"
+        (lost, gone), (closed, leaving), (pushed, receiver) = crowd[-3:]
+        lost.lost()
+        pushed.send(b"push")
+        closed.close(4000)
+        newcomer, late = harness.connect()
+        broadcast(harness, [*everybody[:-3], pushed, newcomer], b"second")
+        pushed.send(b"another")
+        until(lambda: not harness.flusher.bulk)
+        assert (gone.payloads(), gone.ended) == ([], True)
+        assert leaving.close_code() == 4000
+        assert leaving.payloads() == [b"first"]
+        assert receiver.payloads() == [b"first", b"push", b"second", b"another"]
+        assert late.payloads() == [b"second"]
+        for _, client in crowd[:-3]:
+            assert client.payloads() == [b"first", b"second"]
+
+
+def test_broadcasts_that_never_cease_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = two_pieces_a_slice(monkeypatch)
+    with SocketHarness(batch=100_000) as harness:
+        crowd = [harness.connect() for _ in range(3 * size)]
+        everybody = [connection for connection, _ in crowd]
+        lengths: list[int] = []
+
+        def once_more() -> None:
+            broadcast(harness, everybody, b"to all")
+            lengths.append(len(harness.flusher.bulk))
+            if len(lengths) < 30:
+                harness.flusher.call_before_flush(once_more)
+
+        once_more()
+        for _, client in crowd:
+            client.expect(30)
+        assert min(lengths) >= len(crowd), "some of the last one waits whenever the next one comes"
+        assert max(lengths) <= 2 * len(crowd) + size
 
 
 def test_a_broadcast_goes_on_while_single_ones_never_cease() -> None:
