@@ -66,6 +66,14 @@ def test_fanout(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
     assert report["parameters"]["receivers"] == 20
 
 
+@pytest.mark.full
+def test_pings_beside_a_fanout(server_options: tuple[str, ...]) -> None:
+    way = ("--receivers", "20", "--seconds", "0.3", "--rate", "50", "--bystanders", "5")
+    figures = found("fanout", *way, *server_options)["figures"]
+    assert figures["bystander_pings"] > 0
+    assert figures["bystanders_lost"] == figures["pings_unanswered"] == figures["lost"] == 0
+
+
 @pytest.mark.parametrize("way", [(), ("--rate", "50")])
 @pytest.mark.full
 def test_fanout_to_receivers_in_several_processes(
