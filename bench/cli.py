@@ -47,10 +47,16 @@ SERVER_OPTIONS: tuple[Option, ...] = (
     click.option("--config", default="", help="Configuration file of a server of our own."),
     click.option("--http", type=click.Choice(["front", "wsgi"]), help="HTTP server of a node of our own."),
 )
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-RUNS_OPTION = click.option(
-    "--runs", type=RUNS, default=1, show_default=True, help="Show the median of so many runs."
+JSON_OPTION: Option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead of tables."
 )
+
+
+def runs_option(text: str, default: int = 1) -> Option:
+    return click.option("--runs", type=RUNS, default=default, show_default=True, help=text)
+
+
+MEDIAN = runs_option("Show the median of so many runs.")
 
 
 @click.group()
@@ -69,7 +75,7 @@ def add(name: str, text: str, command: Command, *options: Option) -> None:
 
     guarded.__doc__ = text
     decorated: Command = guarded
-    for each in reversed([*options, RUNS_OPTION, JSON_OPTION]):
+    for each in reversed([*options, JSON_OPTION]):
         decorated = each(decorated)
     bench.add_command(click.command(name)(decorated))
 
@@ -122,7 +128,7 @@ def scenario_command(scenario: Scenario) -> None:
 
     where = SERVER_OPTIONS if scenario.server else (LOG,) if scenario.servers else ()
     text = (scenario.run.__doc__ or "").partition("\n\n")[0].replace("``", "")
-    add(scenario.name, text, command, *options(scenario.options), *where)
+    add(scenario.name, text, command, *options(scenario.options), *where, MEDIAN)
 
 
 def suite_command(name: str, text: str, *more: Option) -> None:
@@ -144,7 +150,7 @@ def suite_command(name: str, text: str, *more: Option) -> None:
         whole = {"suite": name, "machine": machine(), "reports": reports, "bars": bars}
         finish(whole, as_json, show, good and all(bar["met"] for bar in bars))
 
-    add(name, text, command, *more)
+    add(name, text, command, *more, MEDIAN)
 
 
 def chosen(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
@@ -154,6 +160,15 @@ def chosen(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
         title, command = "{0:,} users online", "million --connections {0}"
         rows |= {size: Row(title.format(size), command.format(size)) for size in only if size not in rows}
     return tuple(rows[each] for each in only or list(rows))
+
+
+def fill(page: Path, sections: dict[str, str]) -> None:
+    """Write sections into a page, each after its mark."""
+    try:
+        text = report.filled(page.read_text(encoding="utf-8"), sections)
+    except ValueError as error:
+        raise click.ClickException(f"{page}: {error}") from error
+    page.write_text(text, encoding="utf-8")
 
 
 @bench.command("table")
@@ -171,31 +186,24 @@ def chosen(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
     help="Draw the largest million as SVG into a file.",
 )
 def table(file: Path, into: Path | None, plot: Path | None) -> None:
-    """Turn the JSON of a suite or of peers into Markdown."""
+    """Turn the JSON of a suite into Markdown."""
     suite = json.loads(file.read_text(encoding="utf-8"))
     if plot is not None:
         drawn = [entry for entry in suite["reports"] if entry.get("series")]
         if not drawn:
             raise click.ClickException(f"{file} has nothing to plot")
         plot.write_text(svg(drawn[-1]["title"], drawn[-1]["series"]), encoding="utf-8")
-    mark, of_peers = report.begin_mark(suite), suite.get("suite") == "peers"
-    text = peers.tables(suite) if of_peers else report.markdown(suite)
+    mark = report.begin_mark(suite)
     if into is None:
-        click.echo(text)
+        click.echo(report.markdown(suite))
         return
-    sections = {mark: text}
-    if not of_peers:
-        sections[mark.replace(" -->", " bars -->")] = report.bars(suite)
-        sections[mark.replace(" -->", " details -->")] = report.details(suite)
-    document = into.read_text(encoding="utf-8")
-    found = [each for each in sections if each in document]
-    if not found or report.END_MARK not in document:
-        raise click.ClickException(f"{into} has no marks {mark} and {report.END_MARK}")
-    for each in found:
-        before, begin, rest = document.partition(each)
-        _old, end, after = rest.partition(report.END_MARK)
-        document = f"{before}{begin}\n{sections[each]}\n{end}{after}"
-    into.write_text(document, encoding="utf-8")
+    sections = {
+        mark: report.markdown(suite),
+        mark.replace(" -->", " bars -->"): report.bars(suite),
+        mark.replace(" -->", " details -->"): report.details(suite),
+    }
+    page = into.read_text(encoding="utf-8")
+    fill(into, {each: text for each, text in sections.items() if each in page} or {mark: sections[mark]})
 
 
 @bench.command("versus", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -219,18 +227,38 @@ def versus_command(pairs: int, as_json: bool, other: Path, command: tuple[str, .
     finish({"rows": found}, as_json, lambda: report.show_versus(found), good)
 
 
-def peers_command(runs: int, as_json: bool, only: tuple[str, ...], cache: str) -> None:
+def peers_command(
+    runs: int, as_json: bool, only: tuple[str, ...], cache: str, losses: bool, into: Path | None
+) -> None:
     with report.ProgressBar() as watcher:
-        found = peers.compare(only, Path(cache).expanduser(), runs, watcher)
-    finish(found, as_json, lambda: click.echo(peers.tables(found)), not found["missing"])
+        found = peers.compare(only or peers.USUAL, Path(cache).expanduser(), runs, losses, watcher)
+    sections = {peers.MARK: peers.tables(found)}
+    if losses:
+        sections[peers.LOSSES_MARK] = peers.losses_table(found)
+    if into is not None:
+        fill(into, sections)
+    finish(found, as_json, lambda: click.echo("\n\n".join(sections.values())), not found["missing"])
 
 
 add(
     "peers",
-    "Measure other servers beside this one. Builds them first, from packages of Debian, PyPI and npm.",
+    "Measure this server and others in alternating pairs. Builds them from packages of Debian, PyPI, npm.",
     peers_command,
-    click.option("--only", type=click.Choice(peers.NAMES), multiple=True, help="Only it (repeatable)."),
+    click.option(
+        "--only",
+        type=click.Choice(list(peers.PEERS)),
+        multiple=True,
+        help=f"Only it (repeatable) [default: {', '.join(peers.USUAL)}].",
+    ),
     click.option("--cache", default="~/.cache/imserver-bench", show_default=True, help="Folder of builds."),
+    click.option("--losses", is_flag=True, help="Count also what is lost when servers are killed."),
+    click.option(
+        "--into",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help=f"Replace the text of this document between {peers.MARK} ({peers.LOSSES_MARK}) "
+        f"and the next {report.END_MARK}.",
+    ),
+    runs_option("Pairs of runs with each peer.", 3),
 )
 for _scenario in SCENARIOS.values():
     if _scenario.name not in SUITES:

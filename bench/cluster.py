@@ -15,7 +15,7 @@ from bench.figures import Figures, with_faults_of
 from bench.generator import close_connections
 from bench.latency import Latency
 from bench.loop import BenchError
-from bench.push import FanoutOptions, PushOptions, Sending, measure, measure_warm
+from bench.push import WINDOW, FanoutOptions, PushOptions, Sending, measure, measure_warm
 from bench.servers import NodeProcess, RedisProcess, redis_facts
 from bench.session_scenarios import bystander_figures, echo, move, stand_by
 from bench.workers import Worker, WorkerPool
@@ -226,7 +226,7 @@ def broadcast(run: ClusterRun) -> Figures:
     # The pushing process receives on the last node: no other receiver gets a broadcast later.
     contexts = [run.context(number) for number in reversed(range(len(nodes.targets)))]
     spreads = {"alone": [alone] * len(contexts), "one": [contexts[-1]] * len(contexts), "many": contexts}
-    ways = {"paced": FanoutOptions(rate=PACE).sending, "flat": Sending("all", FLAT_CLIENTS)}
+    ways = {"paced": FanoutOptions(rate=PACE).sending, "flat": Sending("all", FLAT_CLIENTS, window=WINDOW)}
     figures: Figures = dict.fromkeys(FAULTS, 0)
     for spread, where in spreads.items():
         workers = open_on_all(where, options.receivers)  # as many processes receive everywhere

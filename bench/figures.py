@@ -95,6 +95,7 @@ FIGURES: dict[str, Figure] = {
     "seq_holes": Figure("places missing or doubled in conversations", fault=True),
     "unacknowledged": Figure("messages not acknowledged", fault=True),
     "frame_bytes": Figure("frame on the wire", "bytes"),
+    "messages_a_read": Figure("messages in one read of a client", "", 1),
     "lost": Figure("messages lost", fault=True),
     "doubled": Figure("messages doubled", fault=True),
     "unfinished": Figure("streams whose end has not the whole text", fault=True),

@@ -23,15 +23,15 @@ from bench.figures import Figures
 from bench.http_client import JSON, request_head
 from bench.loop import BenchError, Json
 from bench.proc import children, machine
-from bench.push import Sending, measure, measure_warm
+from bench.push import WINDOW_BESIDE_PEERS, Sending, measure, measure_warm
 from bench.report import ProgressBar, rows_table
 from bench.servers import NodeProcess, RedisProcess, ServerProcess, found_program, free_ports
 from bench.session_scenarios import HandshakeOptions, IdleOptions, handshake, idle
 from bench.workers import WorkerPool
 
 PROGRAMS: Final = Path(__file__).with_name("peer_servers")
-CONNECTIONS, LOGINS, RECEIVERS, USERS = 6000, 3000, 500, 1000
-FLAT_SECONDS, PACED_SECONDS, WARM_UP_SECONDS = 2.0, 5.0, 0.5
+CONNECTIONS, LOGINS, RECEIVERS, USERS = 2000, 1000, 500, 1000
+FLAT_SECONDS, PACED_SECONDS, WARM_UP_SECONDS = 1.0, 3.0, 0.3
 RATE: Final = 20.0
 #: Unpacks Debian packages into the folder. Of two versions of one Go package only one is taken.
 UNPACK: Final = """
@@ -167,7 +167,9 @@ PEERS: Final = {
     )
 }
 OWN: Final = "imserver"
-NAMES: Final = (OWN, *PEERS)
+#: Those that are measured by default.
+USUAL: Final = ("nchan", "centrifuge", "socket.io")
+MARK, LOSSES_MARK = "<!-- peers -->", "<!-- peers losses -->"
 
 
 class PeerProcess(ServerProcess):
@@ -218,11 +220,14 @@ def _broadcast(context: RunContext, dialect: str) -> Figures:
     workers = context.start_workers(1)
     context.open(workers, RECEIVERS, dialect=dialect)
     kind = "all" if dialect == "cmd" else "peer-all"
-    flat = measure_warm(context, workers, Sending(kind, 8, 8), FLAT_SECONDS, WARM_UP_SECONDS)
+    sending = Sending(kind, 8, 8, window=WINDOW_BESIDE_PEERS)
+    flat = measure_warm(context, workers, sending, FLAT_SECONDS, WARM_UP_SECONDS)
     paced = measure(context, workers, Sending(kind, 8, rate=RATE), PACED_SECONDS)
     return {
         "flat_us": flat["cpu_us"],
+        "joined": flat["messages_a_read"],
         "paced_us": paced["cpu_us"],
+        "paced_joined": paced["messages_a_read"],
         "p50_ms": paced["p50_ms"],
         "p99_ms": paced["p99_ms"],
         "lost": sum(found[name] or 0 for found in (flat, paced) for name in ("lost", "dropped", "refused")),
@@ -266,39 +271,48 @@ def _measured(name: str, home: Path, cores: Cores, watcher: ProgressBar) -> Figu
     return figures
 
 
-def compare(names: Sequence[str], cache: Path, runs: int, watcher: ProgressBar) -> Json:
-    """Build the peers ``names``, measure each ``runs`` times; return a row per server, and the losses.
+def compare(names: Sequence[str], cache: Path, runs: int, losses: bool, watcher: ProgressBar) -> Json:
+    """Build the peers ``names``; measure this server and each of them in alternation, ``runs`` times.
 
-    A peer that cannot be built here has ``missing`` with the reason.
+    Returns two rows per peer, and what each server loses if ``losses``. A peer that cannot be built or
+    measured here has no row; ``missing`` has the reason.
     """
-    cores, each, losses = Cores.divided(), dict[str, list[Figures]](), list[Json]()
-    versions, missing = {OWN: "this tree"}, dict[str, str]()
-    for name in names or NAMES:
+    cores, rows, versions, missing = Cores.divided(), list[Json](), {OWN: "this tree"}, dict[str, str]()
+    for name in names:
+        pairs: list[tuple[Figures, Figures]] = []
         try:
             watcher.begin(f"building {name}")
-            versions[name] = versions.get(name) or PEERS[name].build(cache / name)
-            each[name] = []
+            version = PEERS[name].build(cache / name)
+            for number in range(runs):
+                both = {}
+                for each in (OWN, name) if number % 2 == 0 else (name, OWN):
+                    both[each] = _measured(each, cache / each, cores, watcher)
+                pairs.append((both[OWN], both[name]))
         except (BenchError, OSError, subprocess.CalledProcessError) as error:
             missing[name] = str(error)
-    for _ in range(runs):
-        for name in each:
-            each[name].append(_measured(name, cache / name, cores, watcher))
-    for name in each:
-        if name in peer_losses.WIRES:
-            watcher.begin(f"{name}: losses")
-            losses.append({"server": name, **losses_of(name, cache / name)})
-    rows = []
-    for name, found in each.items():
-        median = {figure: statistics.median(run[figure] or 0 for run in found) for figure in found[0]}
-        rows.append({"server": name, "version": versions[name], **median})
+            continue
+        versions[name] = version
+        for each, found in zip((OWN, name), zip(*pairs, strict=True), strict=True):
+            ranges = {figure: _range([run[figure] or 0 for run in found]) for figure in found[0]}
+            rows.append({"peer": name, "server": each, "version": versions[each], **ranges})
+    lossy = [name for name in versions if name in peer_losses.WIRES] if losses else []
+    found_losses = []
+    for name in lossy:
+        watcher.begin(f"{name}: losses")
+        found_losses.append({"server": name, **losses_of(name, cache / name)})
     return {
         "suite": "peers",
         "machine": machine(),
         "runs": runs,
         "rows": rows,
-        "losses": losses,
+        "losses": found_losses,
         "missing": missing,
     }
+
+
+def _range(values: Sequence[float]) -> list[float]:
+    """Return the median, the least and the greatest of ``values``."""
+    return [statistics.median(values), min(values), max(values)]
 
 
 def losses_of(name: str, home: Path) -> Json:
@@ -310,29 +324,40 @@ def losses_of(name: str, home: Path) -> Json:
         pool.end()
 
 
-COLUMNS = "server|version|>bytes per idle connection|>login, µs|>delivery flat out, µs|>delivery at 20/s, µs"
-COLUMNS += "|>p50, ms|>p99, ms|>push, µs|>lost"
+COLUMNS = "server|version|>bytes per idle connection|>login, µs|>delivery flat out, µs|>messages a read"
+COLUMNS += "|>delivery at 20/s, µs|>messages a read|>p50, ms|>p99, ms|>push, µs|>lost"
 LOSS_COLUMNS = "server|fault|>acknowledged|>deliveries due|>missing|>of these announced|>repeated"
+NUMBERS: Final = (
+    *("memory_bytes", "login_us", "flat_us", "joined", "paced_us"),
+    *("paced_joined", "p50_ms", "p99_ms", "push_us", "lost"),
+)
+
+
+def _shown(values: Sequence[float]) -> str:
+    """Return a median with its range, if the runs differ."""
+    texts = [f"{value:,.{0 if value >= 100 or not value else 1 if value >= 10 else 2}f}" for value in values]
+    return texts[0] if len(set(texts)) == 1 else f"{texts[0]} ({texts[1]}–{texts[2]})"
 
 
 def tables(found: Json) -> str:
-    """Return the tables as Markdown."""
-    names = ("login_us", "flat_us", "paced_us", "p50_ms", "p99_ms", "push_us")
-    rows = []
-    for row in found["rows"]:
-        numbers = [f"{row[name]:.{1 if row[name] >= 10 else 2}f}" for name in names]
-        rows.append(
-            [row["server"], row["version"], f"{row['memory_bytes']:,.0f}", *numbers, f"{row['lost']:,.0f}"]
-        )
+    """Return the machine, the date and the table of the pairs as Markdown."""
+    rows = [
+        [row["server"], row["version"], *(_shown(row[name]) for name in NUMBERS)] for row in found["rows"]
+    ]
+    facts = found["machine"]
+    words = f"{facts['cores']} cores, {facts['processor'] or facts['architecture']}, {facts['kernel']}"
+    lines = [f"{words}, Python {facts['python']}, {time.strftime('%Y-%m-%d')}, pairs: {found['runs']}.", ""]
+    lines += rows_table(COLUMNS, rows, padded=True)
+    return "\n".join(
+        [*lines, *(f"\n{name} is not measured: {why}" for name, why in found["missing"].items())]
+    )
+
+
+def losses_table(found: Json) -> str:
+    """Return the date and the table of the losses as Markdown."""
     losses = [
         [row["server"], fault, *(f"{value:,}" for value in row[fault].values())]
         for row in found["losses"]
         for fault in ("kill", "cut")
     ]
-    facts, runs = found["machine"], found["runs"]
-    words = f"{facts['cores']} cores, {facts['processor'] or facts['architecture']}, {facts['kernel']}"
-    lines = [f"{words}, Python {facts['python']}, {time.strftime('%Y-%m-%d')}, runs: {runs}.", ""]
-    lines += [*rows_table(COLUMNS, rows, padded=True), "", *rows_table(LOSS_COLUMNS, losses, padded=True)]
-    return "\n".join(
-        [*lines, *(f"\n{name} is not measured: {why}" for name, why in found["missing"].items())]
-    )
+    return "\n".join([f"{time.strftime('%Y-%m-%d')}.", "", *rows_table(LOSS_COLUMNS, losses, padded=True)])

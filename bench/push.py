@@ -30,7 +30,7 @@ LAST_FRAMES_SECONDS = 10.0
 #: Time without any data after which the other processes have received everything.
 QUIET_SECONDS = 1.0
 #: Limit of the messages by which broadcasts may be ahead of the receivers; servers close slow receivers.
-WINDOWS = {"all": 512, "peer-all": 32}
+WINDOW, WINDOW_BESIDE_PEERS = 512, 32
 PADDING = b"." * (20 - STAMP_DIGITS)
 WARM_UP_SECONDS = 0.3
 PUSH_PATH, PUBLISHER_PATH = "/api/v1/push", "/api/v1/publisher"
@@ -269,8 +269,8 @@ def _send(generator: Generator, run: Messages, tally: Tally, seconds: float, how
             generator.loop.turn(min(due, end) - now)
         else:
             room = MOST_MESSAGES - run.pushed
-            if how.kind in WINDOWS:
-                room = min(room, WINDOWS[how.kind] - (run.pushed - tally.received // each))
+            if how.window:
+                room = min(room, how.window - (run.pushed - tally.received // each))
             for conn in http:
                 count = min(how.depth - len(conn.waiting), room)
                 if count >= run.least:
@@ -292,6 +292,8 @@ class Sending:
     rate: float = 0.0
     alone: bool = False
     """The next one is sent after all have received the last one."""
+    window: int = 0
+    """So many messages may be ahead of the receivers, at most; 0: as many as are in flight."""
 
 
 def send_and_receive(generator: Generator, tag: str, seconds: float, sending: Json) -> Json:
@@ -375,9 +377,8 @@ class FanoutOptions:
 
     @property
     def sending(self) -> Sending:
-        return Sending(
-            "channel" if self.channel else "all", clients=8, depth=8, rate=self.rate, alone=self.one_per_send
-        )
+        kind, window = ("channel", 0) if self.channel else ("all", WINDOW)
+        return Sending(kind, clients=8, depth=8, rate=self.rate, alone=self.one_per_send, window=window)
 
 
 @dataclass(frozen=True)
@@ -446,7 +447,10 @@ def measure(context: RunContext, workers: Sequence[Worker], how: Sending, second
         "refused": len(refused) + answer["unanswered"],
         "dropped": sum(part["lost"] for part in answers),
     }
-    return {**figures, "other_order": whole.other_order} if how.kind in TO_ALL else figures
+    if how.kind in TO_ALL:
+        figures["messages_a_read"] = whole.received / sum(part["reads"] for part in answers)
+        figures["other_order"] = whole.other_order
+    return figures
 
 
 def measure_warm(

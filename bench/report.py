@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Console
@@ -13,8 +14,22 @@ from bench.loop import Json
 
 #: A document contains the Markdown of a suite between the mark with its name and the next end mark.
 END_MARK = "<!-- end -->"
-MARKS = {"million": "<!-- million -->", "cluster": "<!-- cluster -->", "peers": "<!-- peers -->"}
+MARKS = {"million": "<!-- million -->", "cluster": "<!-- cluster -->"}
 USUAL_MARK = "<!-- figures -->"
+
+
+def filled(text: str, sections: Mapping[str, str]) -> str:
+    """Return a page with each section in place of what stood between its mark and the next end mark.
+
+    Raises ValueError unless the page has each mark once.
+    """
+    for mark, section in sections.items():
+        pattern = re.compile(f"{re.escape(mark)}\n.*?{re.escape(END_MARK)}", re.DOTALL)
+        block = f"{mark}\n{section}\n{END_MARK}"
+        text, count = pattern.subn(lambda _, block=block: block, text)  # type: ignore[misc]
+        if count != 1:
+            raise ValueError(f"the page has {count} blocks {mark}")
+    return text
 
 
 class ProgressBar:

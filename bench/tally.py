@@ -69,7 +69,7 @@ class Tally:
         self.every = every
         self.latency = Latency()
         self.received = 0
-        self.others = 0
+        self.others = self.reads = 0
         self.last_ns = time.monotonic_ns()
         self.layout: Layout | None = None
         self.witness: Connection | None = None
@@ -84,6 +84,7 @@ class Tally:
         self.connections.take = self.connections.skim
 
     def take(self, conn: Connection, end: int) -> None:
+        self.reads += 1
         layout = self.layout
         if layout is None or not self._equal(layout, end):
             self._scan(conn, end)
@@ -218,6 +219,7 @@ class Tally:
     def figures(self) -> Json:
         return {
             "received": self.received,
+            "reads": self.reads,
             "others": self.others,
             "frame_bytes": self.layout.length if self.layout else 0,
             "latency": self.latency.pack(),

@@ -7,13 +7,13 @@ one, from :class:`Load` and :class:`Site`. A *node* is a process on one core, a 
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from bench import report
 from bench.report import rows_table
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "scale.md"
@@ -473,13 +473,8 @@ TABLES: Final = {
 
 def filled(text: str) -> str:
     """A page with each table between its marks, ``<!-- scale costs -->`` and ``<!-- end -->``."""
-    for name, table in TABLES.items():
-        mark, block = f"<!-- scale {name} -->", "\n".join(table())
-        pattern = re.compile(f"{re.escape(mark)}\n.*?<!-- end -->", re.DOTALL)
-        text, count = pattern.subn(lambda _, new=f"{mark}\n{block}\n<!-- end -->": new, text)  # type: ignore[misc]
-        if count != 1:
-            raise ValueError(f"the page has {count} blocks {mark}")
-    return text
+    sections = {f"<!-- scale {name} -->": "\n".join(table()) for name, table in TABLES.items()}
+    return report.filled(text, sections)
 
 
 def main() -> None:

@@ -106,21 +106,31 @@ def test_pushes_name_the_user_in_the_path(monkeypatch: pytest.MonkeyPatch) -> No
         assert body.startswith(b'{"id":"tag0000007","msg":"0000000008')
 
 
-def test_the_tables_name_a_peer_that_cannot_be_built() -> None:
-    row = dict.fromkeys(("login_us", "flat_us", "paced_us", "p50_ms", "p99_ms", "push_us", "lost"), 12.3)
-    loss = losses([1], [[]], [0])
+def test_the_table_has_medians_with_ranges_and_names_a_peer_that_cannot_be_built() -> None:
     text = peers.tables(
         {
             "machine": {"cores": 2, "processor": "P", "kernel": "K", "python": "3"},
-            "runs": 1,
-            "rows": [{"server": "nchan", "version": "1", "memory_bytes": 11_000, **row}],
-            "losses": [{"server": "nchan", "kill": loss, "cut": loss}],
+            "runs": 3,
+            "rows": [
+                {
+                    "server": "nchan",
+                    "version": "1",
+                    **{name: [0, 0, 0] for name in peers.NUMBERS},
+                    "memory_bytes": [11_000, 10_900, 12_000],
+                    "flat_us": [3.25, 3.0, 12.3],
+                }
+            ],
             "missing": {"centrifuge": "no apt-get"},
         }
     )
     assert "| nchan  | 1 " in text
-    assert "11,000" in text
+    assert " 11,000 (10,900–12,000) |" in text
+    assert " 3.25 (3.00–12.3) |" in text
     assert "centrifuge is not measured: no apt-get" in text
+    loss = losses([1], [[]], [0])
+    assert "| nchan  | cut   |" in peers.losses_table(
+        {"losses": [{"server": "nchan", "kill": loss, "cut": loss}]}
+    )
 
 
 @pytest.mark.full
