@@ -19,7 +19,7 @@ import websocket
 from locust import FastHttpUser, constant, task
 
 APP = 101
-WEBSOCKET = os.environ.get("IMSERVER_WS", "ws://127.0.0.1:8089/acc")
+WEBSOCKET = os.environ.get("TARGET_WS", "ws://127.0.0.1:8089/acc")
 
 
 class SelfPusher(FastHttpUser):
