@@ -189,8 +189,8 @@ class FakeNode:
         self.pending = SimpleNamespace(reload=lambda *_: None)
         self.streams = SimpleNamespace(paths={})
         self.is_ready, self.started_at = True, 0.0
-        self.publishing = self.messaging = self.connections = self.channels = None
-        self.store = self.message_search = self.receipts = self.signals = self.streamed_messages = self.sender_rates = None
+        self.publishing = self.messaging = self.connections = self.channels = self.signals = None
+        self.store = self.message_search = self.receipts = self.streamed_messages = self.sender_rates = None
         self.attempt = None
         """Parts that no test of this folder uses."""
         self.silent: list[str] = []
