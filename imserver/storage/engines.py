@@ -3,6 +3,7 @@ their errors mean."""
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from inspect import signature
@@ -45,10 +46,19 @@ _MYSQL_DEADLOCK: Final = 1213
 
 def make_engine(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     """Make the engine of a database without connecting. Raises StartError for an invalid address."""
+    logging.getLogger("sqlalchemy.pool.impl.QueuePool").addFilter(_in_one_line)
     try:
         return _MAKERS[address.engine](address, settings)
     except (ArgumentError, ValueError, TypeError) as error:
         raise StartError(f"storage: {address.shown} is not a database address: {error}") from None
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Without a traceback: a connection that was lost may be noticed when the pool takes it back."""
+    if record.exc_info and (error := record.exc_info[1]):
+        record.msg = f"{record.msg}: {' '.join(str(error).split()) or type(error).__name__}"
+        record.exc_info = None
+    return True
 
 
 def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:

@@ -10,7 +10,9 @@ from pathlib import Path
 import psycopg
 import pymysql
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import QueuePool
 
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
@@ -39,6 +41,24 @@ def test_a_server_that_was_killed_is_a_temporary_error_and_is_found_again(
     assert store.add_app("after", {})
     assert store.healthy()
     assert not store.add_app("before", {})
+
+
+def test_a_connection_that_is_lost_on_its_way_back_is_one_line(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lose(_connection: object) -> None:
+        raise ConnectionResetError("reset by peer")
+
+    open_store().add_app("one", {})
+    engine = create_engine("sqlite://", poolclass=QueuePool)
+    connection = engine.raw_connection()
+    monkeypatch.setattr(engine.dialect, "do_rollback", lose)
+    connection.close()
+    (record,) = [each for each in caplog.records if each.name.startswith("sqlalchemy")]
+    assert (record.getMessage(), record.exc_info) == (
+        "Exception during reset or similar: reset by peer",
+        None,
+    )
 
 
 def test_a_database_that_only_reads_is_not_healthy_until_a_write_succeeds(
