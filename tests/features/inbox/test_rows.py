@@ -69,20 +69,21 @@ def test_pins_and_drafts_have_limits(rows: ArrangementRows) -> None:
     rows.change("shop", "ann", Arrange(3, pinned=1, draft=DRAFT), LIMITS)
 
 
-def test_changes_at_the_same_time_have_different_versions(rows: ArrangementRows) -> None:
-    together = Barrier(4)
+def test_changes_at_the_same_time_have_different_versions(url: str, open_store: OpenStore) -> None:
+    nodes = [ArrangementRows(open_store(url)) for _ in range(4)]
+    together = Barrier(len(nodes))
 
     def pin(conversation: int) -> bool:
         together.wait()
         try:
-            rows.change("shop", "ann", Arrange(conversation, pinned=1), LIMITS)
+            nodes[conversation - 1].change("shop", "ann", Arrange(conversation, pinned=1), LIMITS)
         except TooManyPins:
             return False
         return True
 
-    with ThreadPoolExecutor(4) as threads:
-        assert sum(threads.map(pin, range(1, 5))) == LIMITS.pins
-    assert len({each.version for each in since(rows)}) == LIMITS.pins
+    with ThreadPoolExecutor(len(nodes)) as threads:
+        assert sum(threads.map(pin, range(1, len(nodes) + 1))) == LIMITS.pins
+    assert len({each.version for each in since(nodes[0])}) == LIMITS.pins
 
 
 def test_those_of_a_user_are_erased(url: str, open_store: OpenStore) -> None:
