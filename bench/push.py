@@ -448,7 +448,7 @@ def measure(context: RunContext, workers: Sequence[Worker], how: Sending, second
         "dropped": sum(part["lost"] for part in answers),
     }
     if how.kind in TO_ALL:
-        figures["messages_a_read"] = whole.received / sum(part["reads"] for part in answers)
+        figures["messages_a_read"] = whole.received / max(sum(part["reads"] for part in answers), 1)
         figures["other_order"] = whole.other_order
     return figures
 

@@ -475,7 +475,7 @@ function match(all, name, nameOf) {
 /** @param {string} text */
 function note(text) {
   const made = make("li", "people-note", text);
-  made.setAttribute("role", "status");
+  made.setAttribute("aria-live", "polite"); // a list has no rows with the role "status"
   return made;
 }
 

@@ -34,7 +34,12 @@ const tags = {
   row: "[role=log] article",
 };
 const labels = (each) => [...(each.labels ?? [])].map((label) => label.textContent.trim()).join(" ");
-const nameOf = (each) => (each.getAttribute("aria-label") || labels(each) || each.textContent).trim();
+const textOf = (each) => {
+  const copy = each.cloneNode(true);
+  for (const hidden of copy.querySelectorAll("[aria-hidden=true]")) hidden.remove();
+  return copy.textContent;
+};
+const nameOf = (each) => (each.getAttribute("aria-label") || labels(each) || textOf(each)).trim();
 const roots = within ? document.querySelectorAll(within) : [document];
 for (const root of roots) {
   for (const each of root.querySelectorAll(tags[role])) {

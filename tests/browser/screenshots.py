@@ -230,6 +230,16 @@ def _guest(chat: Chat, story: Story) -> None:
 
 _profile = _panel("messages_profile", ".profile [data-key=password]")
 _settings = _panel("messages_settings", ".settings .segment")
+
+
+def _quiet_hours(chat: Chat, story: Story) -> None:
+    _settings(chat, story)
+    eventually(lambda: chat.page.shown("[data-key=notify-quiet]"), what="the settings of notifications")
+    if not chat.page.shown("[data-key=notify-begin]"):  # the story may have switched them on before
+        chat.page.click("[data-key=notify-quiet]")
+    eventually(lambda: chat.page.shown("[data-key=notify-begin]"), what="the hours")
+
+
 _contacts = _panel("messages_contacts", "#my-link")
 _bot_gallery = _inside(_contacts, "#bot-gallery", ".bots .person")
 _bots = _inside(_profile, "#bots", ".bots .person")
@@ -254,7 +264,7 @@ VIEWS: Final[dict[str, Callable[[Chat, Story], None]]] = {
     "notify-question": _question,
     "notify-blocked": _inside(_question, "#notify-question .wide", "#notify-question [role=alert]"),
     "settings": _settings,
-    "notify-settings": _inside(_settings, "[data-key=notify-quiet]", "[data-key=notify-begin]"),
+    "notify-settings": _quiet_hours,
     "notify-here": _inside(_open_group, "#notices-here", ".notice-level"),
     "bots": _bots,
     "bot": _inside(_bots, ".bots .person", "#bot-hook"),

@@ -331,6 +331,7 @@ def test_older_conversations_are_counted_and_found_by_their_names(pair: Pair, se
     assert len(conversations(page)) == 50
     choose(page, "Cat")
     act(page, "number 0", "Forward")
+    eventually(lambda: page.shown(".chooser .search-field"), what="the chooser")
     page.find(".chooser .search-field").send_keys("bob")
     eventually(lambda: page.texts(".choice bdi") == ["Bob"], what="the older conversation is offered")
     page.click("dialog[open] .close")
@@ -756,7 +757,7 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
         lambda: "Ann recalled a message" in second.notices, what="the recall, in the same conversation"
     )
     ann.post("groups/options", group=group, pin="member")
-    eventually(lambda: "Ann changed the group" in second.notices, what="the new rule")
+    eventually(lambda: "Ann lets all members pin messages" in second.notices, what="the new rule")
     send(first, "at six?")
     act(second, "at six?", "Pin")
     eventually(lambda: first.texts("#pinned-text") == ["Ann: at six?"], what="a member has pinned it")

@@ -29,7 +29,9 @@ return [...loaded, ...performance.getEntriesByType("navigation").filter((each) =
 """
 
 
-def test_a_reload_asks_for_nothing_but_the_worker_the_websocket_and_cards(pair: Pair, server: Server) -> None:
+def test_a_reload_asks_for_nothing_but_the_worker_the_websocket_cards_and_wishes(
+    pair: Pair, server: Server
+) -> None:
     """Browsers show neither the worker nor the WebSocket among these."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     bob.say(ann, "hello")
@@ -39,4 +41,5 @@ def test_a_reload_asks_for_nothing_but_the_worker_the_websocket_and_cards(pair: 
     chat.page.driver.refresh()
     chat.online()
     eventually(lambda: chat.page.texts("#conversations bdi") == ["Bob"], what="the name of Bob")
-    assert chat.page.run(_LOADED) == ["/api/v1/accounts/cards"]
+    wanted = ["/api/v1/accounts/cards", "/api/v1/notifications/conversations"]
+    eventually(lambda: sorted(chat.page.run(_LOADED)) == wanted, what="the requests")

@@ -683,10 +683,11 @@ def test_a_user_who_moves_is_found_by_the_next_push(
         assert address_of_push(here, "9") == []
 
 
+@pytest.mark.parametrize("limit", ["presence._MAX_KNOWN", "tracking._MAX_KEYS"])
 def test_a_full_table_of_known_users_begins_anew(
-    settled_node: RedisRegistry, monkeypatch: pytest.MonkeyPatch
+    settled_node: RedisRegistry, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr("imserver.cluster.redis.presence._MAX_KNOWN", 2)
+    monkeypatch.setattr(f"imserver.cluster.redis.{limit}", 2)
     sessions = {user: begin(settled_node, user) for user in ("ann", "bob", "eve")}
     for number in range(2):
         for user, session in sessions.items():

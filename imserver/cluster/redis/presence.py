@@ -147,8 +147,6 @@ class Lookup:
     def _learn(self, who: tuple[str, str], bucket: TrackedKey, refs: tuple[SessionRef, ...]) -> None:
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
-            self._tracked.forget()
-            return
         self._known[who] = bucket, refs
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:

@@ -13,6 +13,10 @@ CACHING: Final = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n"
 ENABLE: Final = (("HELLO", 3), ("CLIENT", "TRACKING", "ON", "OPTIN"))
 
 
+_MAX_KEYS: Final = 20_000
+"""Above it all are forgotten."""
+
+
 class TrackedKey:
     """One key, until its next change."""
 
@@ -35,6 +39,8 @@ class TrackedKeys:
 
     def key(self, name: bytes) -> TrackedKey:
         """The key ``name``, which the next command reads."""
+        if len(self._keys) >= _MAX_KEYS:
+            self.forget()
         return self._keys.setdefault(name, TrackedKey())
 
     def changed(self, report: list[object]) -> None:
@@ -48,7 +54,7 @@ class TrackedKeys:
                     key.unchanged = False
 
     def forget(self) -> None:
-        """Any key may have changed: the connection is new, or Redis was flushed."""
+        """Any key may have changed: the connection is new, Redis was flushed, or there are too many."""
         keys, self._keys = self._keys, {}
         for key in keys.values():
             key.unchanged = False
