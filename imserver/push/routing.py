@@ -17,6 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import gevent
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from imserver.cluster.nodes import NodeMessages, ToApp, ToUser
@@ -95,7 +96,7 @@ class ClusterReach:
     ) -> Outcome:
         outcome = Outcome.NOT_SENT
         try:
-            if len(refs) == 1:
+            if _are_together(refs):
                 seconds = self._routes.wait_seconds(app, user, refs[0].epoch, self._registry.lease.epoch)
                 if seconds:
                     gevent.sleep(seconds)
@@ -193,7 +194,7 @@ class ClusterReach:
         """
         seconds, own = 0.0, self._node_messages.own_epoch
         for user, refs in targets:
-            if len(refs) == 1:
+            if _are_together(refs):
                 seconds = max(seconds, self._routes.wait_seconds(app, user, refs[0].epoch, own))
         if seconds:
             gevent.sleep(seconds)
@@ -218,7 +219,8 @@ class ClusterReach:
             # Most pushes: one session, on this node.
             if not self._fanout.to_user(app, user, event):
                 return Outcome.NOT_SENT
-            self._reorder_guard.reached(app, user, self._origin, number)
+            if self._routes.may_be_elsewhere(app, user):
+                self._reorder_guard.reached(app, user, self._origin, number)
             self._metrics.pushes += 1
             return Outcome.SENT
         epochs = {ref.epoch for ref in refs or () if device is None or ref.device == device}
@@ -246,6 +248,11 @@ class ClusterReach:
             c.session is not None and not self._registry.registered(c.session)
             for c in known.sessions_of(user)
         )
+
+
+def _are_together(refs: tuple[SessionRef, ...]) -> bool:
+    """Whether a user's sessions are all on one node. Only then a push that misses them there follows them."""
+    return len(refs) == 1 or (len(refs) > 1 and all(ref.epoch == refs[0].epoch for ref in refs))
 
 
 log = logging.getLogger(__name__)
@@ -387,6 +394,17 @@ class ReorderDelay:
         self._routes[app, user] = (epoch, now, until)
         return max(until - now, 0.0)
 
+    def may_be_elsewhere(self, app: str, user: str) -> bool:
+        """Whether an earlier push of this node to the user may be on its way to another node."""
+        return (app, user) in self._routes or len(self._routes) >= MAX_ROUTES
+
+
+class _Guard(Struct, gc=False):
+    """Of a user who has logged in: its end, and the last number of each origin."""
+
+    until: float = 0.0
+    numbers: dict[int, int] = field(default_factory=dict)
+
 
 class ReorderGuard:
     """Recent logins on this node, and the pushes delivered to these users. Owner of that table.
@@ -397,34 +415,30 @@ class ReorderGuard:
     def __init__(self, hub: Hub, clock: Callable[[], float] = monotonic) -> None:
         self._hub = hub
         self._clock = clock
-        self._reached: dict[tuple[str, str], dict[int, int]] = {}
-        """User → the last number of each origin."""
+        self._guards: dict[tuple[str, str], _Guard] = {}
         self._ends: deque[tuple[float, tuple[str, str]]] = deque()
         """When the guard of each login ends."""
-        self._until: dict[tuple[str, str], float] = {}
 
     def logged_in(self, app: str, user: str) -> None:
         """A session of the user has begun here."""
         now, who = self._clock(), (app, user)
         while self._ends and self._ends[0][0] <= now:
             _, old = self._ends.popleft()
-            if self._until.get(old, now + 1) <= now:
-                del self._until[old]
-                self._reached.pop(old, None)
-        self._ends.append((now + GUARD_SECONDS, who))
-        self._until[who] = now + GUARD_SECONDS
+            if (guard := self._guards.get(old)) is not None and guard.until <= now:
+                del self._guards[old]
+        until = now + GUARD_SECONDS
+        self._ends.append((until, who))
+        self._guards.setdefault(who, _Guard()).until = until
 
     def reached(self, app: str, user: str, origin: int, number: int) -> None:
         """A push has reached the user here."""
-        who = app, user
-        if who in self._until:
-            self._reached.setdefault(who, {})[origin] = number
+        guard = self._guards.get((app, user))
+        if guard is not None:
+            guard.numbers[origin] = number
 
     def is_overtaken(self, app: str, user: str, origin: int, number: int) -> bool:
         """Whether a later push of the same origin has, or may have, reached the user here."""
         if not self._hub.is_online(app, user):
             return False
-        who = app, user
-        if self._until.get(who, 0.0) < self._clock():
-            return True
-        return self._reached.get(who, {}).get(origin, 0) >= number
+        guard = self._guards.get((app, user))
+        return guard is None or guard.until < self._clock() or guard.numbers.get(origin, 0) >= number

@@ -91,6 +91,17 @@ def test_the_routes_are_bounded_and_those_of_long_ago_leave_first() -> None:
     assert routes.wait_seconds(APP, "bob", 2) == 0, "forgotten"
 
 
+def test_a_push_may_be_elsewhere_only_if_an_earlier_one_went_to_another_node() -> None:
+    routes = ReorderDelay(Clock())
+    assert not routes.may_be_elsewhere(APP, "ann")
+    routes.wait_seconds(APP, "ann", 2, own=1)
+    assert routes.may_be_elsewhere(APP, "ann")
+    assert not routes.may_be_elsewhere(APP, "bob")
+    for number in range(MAX_ROUTES):
+        routes.wait_seconds(APP, f"u{number}", 2, own=1)
+    assert routes.may_be_elsewhere(APP, "ann"), "unknown, as it was forgotten"
+
+
 # --- the receiver -------------------------------------------------------------------------------------------
 
 
@@ -136,10 +147,10 @@ def test_after_a_while_everything_is_too_late_and_nothing_is_remembered() -> Non
     clock.now += GUARD_SECONDS + 1
     assert reorder_guard.is_overtaken(APP, "ann", C, 6)
     reorder_guard.logged_in(APP, "bob")
-    assert (len(reorder_guard._reached), len(reorder_guard._until), len(reorder_guard._ends)) == (0, 1, 1)
+    assert (len(reorder_guard._guards), len(reorder_guard._ends)) == (1, 1)
 
 
 def test_old_logins_cost_no_memory() -> None:
     reorder_guard = ReorderGuard(Hub("ann"), Clock())
     reorder_guard.reached(APP, "ann", C, 5)
-    assert not reorder_guard._reached
+    assert not reorder_guard._guards

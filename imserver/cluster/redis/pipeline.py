@@ -78,7 +78,7 @@ class Pipeline:
         self._may_send = may_send
         self._on_failure = on_failure
         self._requests: deque[tuple[Sequence[Command], Waiter[Any]]] = deque()
-        self._posted: deque[Command] = deque()
+        self._posted: list[Command] = []
         self._busy = False
         """A pipeline is under way, or will be sent at the end of this turn."""
         self._callers: list[tuple[int, int, Waiter[Any]]] = []
@@ -233,9 +233,7 @@ class Pipeline:
 
     def _gather(self) -> tuple[list[tuple[int, int, Waiter[Any]]], list[Command]]:
         """The commands of the next pipeline, and the callers that wait for them."""
-        commands: list[Command] = []
-        while self._posted and len(commands) < _PIPELINE_COMMANDS:
-            commands.append(self._posted.popleft())
+        commands, self._posted = self._posted[:_PIPELINE_COMMANDS], self._posted[_PIPELINE_COMMANDS:]
         self._post_due = self._timer_runs = bool(self._posted)
         self._timer.stop()
         callers = []
