@@ -212,13 +212,11 @@ def table(file: Path, into: Path | None, plot: Path | None) -> None:
 @JSON_OPTION
 @click.argument("other", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def versus_command(
-    pairs: int, one_tool: bool, as_json: bool, other: Path, command: tuple[str, ...]
-) -> None:
+def versus_command(pairs: int, one_tool: bool, as_json: bool, other: Path, command: tuple[str, ...]) -> None:
     """Compare this source tree with the one at OTHER.
 
     COMMAND is that of a scenario with its options, or a suite: `versus ../old push --v1 --keyed`. Each pair
-    runs it in this tree and in the other one, each with its own load tool. Exits with 1 when the median of the ratios of a cost, pair by
+    runs it in this tree and in the other one. Exits with 1 when the median of the ratios of a cost, pair by
     pair, is above 1.05.
     """
     try:

@@ -102,7 +102,7 @@ class ClusterOptions:
     nodes: int = parameter(2, "Nodes of the cluster.", least=2, most=32)
     users: int = parameter(1000, "Connected users that are pushed to in turn.", most=MOST_IN_PROCESS)
     logins: int = parameter(5000, "Logins whose Redis operations are counted.", most=MOST_IN_PROCESS)
-    receivers: int = parameter(500, "Connections that receive each broadcast or publication.", least=2, most=10_000)
+    receivers: int = parameter(500, "Receivers of each broadcast or publication.", least=2, most=10_000)
     rate: float = parameter(500.0, "Pushes a second to users on another node.", most=20_000)
     bulk: int = parameter(1000, "Messages of a bulk request.", most=10_000)
     clients: int = parameter(2000, "Connections on the node that is killed.", most=MOST_IN_PROCESS)

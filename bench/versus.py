@@ -52,8 +52,9 @@ def compare(
 ) -> list[Json]:
     """Run each row of ``command`` in this tree and in ``other``, ``pairs`` times; return a row a figure.
 
-    With ``one_tool`` the load tool of this tree measures both servers. ``ratio`` is the median of this tree's value divided by the other's, pair by pair; ``over``: it is a cost,
-    and above the limit, or this tree lost something in a run.
+    ``ratio`` is the median of this tree's value divided by the other's, pair by pair; ``over``: it is a cost,
+    and above the limit, or this tree lost something in a run. With ``one_tool`` the load tool of this tree
+    measures both servers.
     """
     found = []
     for row in rows_of(command):
