@@ -215,9 +215,9 @@ def table(file: Path, into: Path | None, plot: Path | None) -> None:
 def versus_command(pairs: int, one_tool: bool, as_json: bool, other: Path, command: tuple[str, ...]) -> None:
     """Compare this source tree with the one at OTHER.
 
-    COMMAND is that of a scenario with its options, or a suite: `versus ../old push --v1 --keyed`. Each pair
-    runs it in this tree and in the other one. Exits with 1 when the median of the ratios of a cost, pair by
-    pair, is above 1.05.
+    COMMAND is that of a scenario with its options, or a suite: `versus ../old push --v1 --keyed`,
+    `versus ../old cluster --part stored`. Each pair runs it in this tree and in the other one. Exits with 1
+    when the median of the ratios of a cost, pair by pair, is above 1.05.
     """
     try:
         with report.ProgressBar() as watcher:

@@ -53,6 +53,7 @@ def test_each_tree_has_its_tool_or_both_have_one(
 @pytest.mark.linux
 def test_the_tool_of_this_tree_starts_the_server_of_another(tmp_path: Any) -> None:
     (tmp_path / "imserver").mkdir()
+    (tmp_path / "imserver" / "__init__.py").touch()
     (tmp_path / "imserver" / "__main__.py").write_text("raise SystemExit('the server of another tree')")
     with pytest.raises(BenchError, match="the server of another tree"):
         versus.measure(tmp_path, "echo --connections 1", ROOT)
