@@ -208,19 +208,20 @@ def table(file: Path, into: Path | None, plot: Path | None) -> None:
 
 @bench.command("versus", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--pairs", type=RUNS, default=5, show_default=True, help="Pairs of runs.")
+@click.option("--one-tool", is_flag=True, help="Measure both servers with the load tool of this tree.")
 @JSON_OPTION
 @click.argument("other", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def versus_command(pairs: int, as_json: bool, other: Path, command: tuple[str, ...]) -> None:
+def versus_command(pairs: int, one_tool: bool, as_json: bool, other: Path, command: tuple[str, ...]) -> None:
     """Compare this source tree with the one at OTHER.
 
-    COMMAND is that of a scenario with its options, or a suite: `versus ../old push --v1 --keyed`. Each pair
-    runs it in this tree and in the other one. Exits with 1 when the median of the ratios of a cost, pair by
-    pair, is above 1.05.
+    COMMAND is that of a scenario with its options, or a suite: `versus ../old push --v1 --keyed`,
+    `versus ../old cluster --part stored`. Each pair runs it in this tree and in the other one. Exits with 1
+    when the median of the ratios of a cost, pair by pair, is above 1.05.
     """
     try:
         with report.ProgressBar() as watcher:
-            found = versus.compare(" ".join(command), other.resolve(), pairs, watcher)
+            found = versus.compare(" ".join(command), other.resolve(), pairs, watcher, one_tool=one_tool)
     except BenchError as error:
         raise click.ClickException(str(error)) from error
     good = not any(row["over"] for row in found)

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from urllib.request import urlopen
 
-from bench import backend
+from bench import backend, proc
 from bench.connections import Target
 from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter, shares, text_parameter
 from bench.figures import Figures, with_faults_of
 from bench.generator import close_connections
 from bench.latency import Latency
 from bench.loop import BenchError
-from bench.push import WINDOW, FanoutOptions, PushOptions, Sending, measure, measure_warm
+from bench.push import WINDOW, FanoutOptions, PushOptions, Sending, measure, measure_warm, subscribe_all
 from bench.servers import NodeProcess, RedisProcess, redis_facts
 from bench.session_scenarios import bystander_figures, echo, move, stand_by
 from bench.workers import Worker, WorkerPool
@@ -28,6 +28,7 @@ HERE = 0
 METRICS_SECONDS = 10.0
 JOIN_SECONDS = 30.0
 FAULTS = ("lost", "doubled", "refused", "dropped")
+ENDS = ("api_node_cpu_us", "socket_node_cpu_us", "redis_cpu_us")
 
 
 class Nodes:
@@ -101,7 +102,7 @@ class ClusterOptions:
     nodes: int = parameter(2, "Nodes of the cluster.", least=2, most=32)
     users: int = parameter(1000, "Connected users that are pushed to in turn.", most=MOST_IN_PROCESS)
     logins: int = parameter(5000, "Logins whose Redis operations are counted.", most=MOST_IN_PROCESS)
-    receivers: int = parameter(500, "Connections that receive each broadcast.", least=2, most=10_000)
+    receivers: int = parameter(500, "Receivers of each broadcast or publication.", least=2, most=10_000)
     rate: float = parameter(500.0, "Pushes a second to users on another node.", most=20_000)
     bulk: int = parameter(1000, "Messages of a bulk request.", most=10_000)
     clients: int = parameter(2000, "Connections on the node that is killed.", most=MOST_IN_PROCESS)
@@ -131,17 +132,33 @@ class ClusterRun:
         return PushOptions(users=self.options.users, bulk=bulk, rate=rate).sending
 
     def push_to(self, node: int, how: Sending) -> Figures:
-        """Push to users on ``node``, with the RPC of the nodes."""
+        """Push to users on ``node``, with the RPC of the nodes.
+
+        The CPU of the two nodes and of Redis is in µs per message.
+        """
         context = self.context(node)
         workers = context.start_workers(1)
-        context.open(workers, self.options.users)
+        dialect = "cmd-cursor" if how.kind == "stored" else "cmd"
+        count = self.options.receivers if how.kind == "channel" else self.options.users
+        context.open(workers, count, dialect=dialect)
+        if how.kind == "channel":
+            context.ask(workers, subscribe_all, count=count)
         warm_up = measure(context, workers, how, WARM_UP_SECONDS)
+        pids = {"api_node_cpu_us": self.nodes.pids[HERE], "socket_node_cpu_us": self.nodes.pids[node]}
         self.count()
+        redis = redis_facts(self.nodes.redis)
+        before = {name: proc.cpu((pid,)) for name, pid in pids.items()}
         found = with_faults_of(warm_up, measure(context, workers, how, self.options.seconds))
+        spent = {name: proc.cpu((pid,)).since(before[name]) for name, pid in pids.items()}
+        spent["redis_cpu_us"] = redis_facts(self.nodes.redis).cpu_us - redis.cpu_us
         counted = self.counted()
         context.ask(workers, close_connections)
         rpc = {"rpc_events": "imserver_rpc_sent_total", "rpc_batches": "imserver_rpc_batches_sent_total"}
-        return {**found, **{figure: counted.get(name, 0.0) for figure, name in rpc.items()}}
+        return {
+            **found,
+            **{figure: each / max(found["messages"] or 0, 1) for figure, each in spent.items()},
+            **{figure: counted.get(name, 0.0) for figure, name in rpc.items()},
+        }
 
 
 def open_on_all(contexts: list[RunContext], users: int) -> list[Worker]:
@@ -213,8 +230,26 @@ def forward(run: ClusterRun, bulk: int = 0) -> Figures:
         "rpc_events": events,
         "rpc_batches": batches,
         "events_a_batch": events / batches if batches else None,
-        **{name: there[name] for name in ("generator_cpu_us", "p50_ms", "p99_ms")},
+        **{name: there[name] for name in (*ENDS, "generator_cpu_us", "p50_ms", "p99_ms")},
         **{fault: (here[fault] or 0) + (there[fault] or 0) for fault in FAULTS},
+    }
+
+
+def across(run: ClusterRun, how: Sending) -> Figures:
+    """Messages at full speed: one node takes the requests, another has the receivers.
+
+    All figures are per message, also where each message has many receivers.
+    """
+    found = run.push_to(run.there, how)
+    receivers = run.options.receivers if how.kind == "channel" else 1
+    cpu_us, generator_cpu_us = found["cpu_us"], found["generator_cpu_us"]
+    return {
+        "messages": found["messages"],
+        "messages_per_second": (found["measured_per_second"] or 0) / receivers,
+        "cpu_us": (cpu_us or 0) * receivers,
+        **{name: found[name] for name in ENDS},
+        "generator_cpu_us": (generator_cpu_us or 0) * receivers,
+        **{name: found[name] for name in ("p50_ms", "p99_ms", "rpc_events", "rpc_batches", *FAULTS)},
     }
 
 
@@ -334,6 +369,8 @@ PARTS: dict[str, Callable[[ClusterRun], Figures]] = {
     "forward": forward,
     "bulk": lambda run: forward(run, run.options.bulk),
     "broadcast": broadcast,
+    "channel": lambda run: across(run, FanoutOptions(channel=True).sending),
+    "stored": lambda run: across(run, replace(run.pushes(), kind="stored")),
     "rpc": rpc_alone,
     "storm": kill_a_node,
 }

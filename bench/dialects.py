@@ -20,6 +20,11 @@ def _cmd_login(app: int, number: int) -> bytes:
     return login_frame(app, user_name(number))
 
 
+def _cmd_login_with_cursor(app: int, number: int) -> bytes:
+    user = user_name(number)
+    return request_frame("login", user, {"userID": user, "appID": app, "cursor": 0})
+
+
 def _cmd_login_with_token(app: int, number: int) -> bytes:
     user = user_name(number)
     claims = {"sub": user, "app": str(app), "exp": int(time.time()) + _LIVE_SECONDS}
@@ -57,6 +62,7 @@ def _library_login(_app: int, number: int) -> bytes:
 
 OPENERS = {
     "cmd": Opener(login=_cmd_login),
+    "cmd-cursor": Opener(login=_cmd_login_with_cursor),
     "cmd-token": Opener(login=_cmd_login_with_token),
     "client": Opener(f"/ws?systemId={SYSTEM}"),
     "action": Opener("/ws?uid=1", _action_login),

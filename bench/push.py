@@ -174,6 +174,16 @@ class V1Pushes(Messages):
         return target - target % self.size
 
 
+class StoredPushes(V1Pushes):
+    """To users by ``/api/v1/push`` with ``store``: messages of one sender, each stored before its answer."""
+
+    body = (
+        b'{"app":"%(app)d","user":"%(user)b","id":"%(tag)b%%07d","text":"%%010d%(padding)b",'
+        b'"sender":"bench","store":true}'
+    )
+    usual_end = b"}}]}"
+
+
 class PublisherConnections(HttpConnections):
     """Publisher connections: frames instead of requests."""
 
@@ -240,6 +250,7 @@ KINDS = {
     "channel": Publications,
     "users": Messages,
     "v1": V1Pushes,
+    "stored": StoredPushes,
     "publish": Publishes,
     "peer": PeerPushes,
     "peer-all": PeerBroadcasts,

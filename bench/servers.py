@@ -31,6 +31,8 @@ from bench.proc import children
 FIRST_PORT, LAST_PORT = 10_000, 32_768
 BLOCK_TRIES = 50
 ANSWER_SECONDS = 10.0
+#: Variable with the source tree whose server is started; without it, the server beside this tool.
+SERVER_TREE: Final = "BENCH_SERVER_TREE"
 OWN_CALLS: Final = ("info", "hello", "client|setinfo")
 DATABASE_NAME: Final = "imserver"
 _NOBODY: Final = 65534
@@ -100,6 +102,7 @@ class ServerProcess(ABC):
         self.console = self.folder / "console.log"
         self.environment = environment
         self.cores = cores
+        self.working_directory: str | None = None
         self.identity: dict[str, Any] = {}
         """User and groups of the process, where it is not to run as ours."""
 
@@ -120,6 +123,7 @@ class ServerProcess(ABC):
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
+                cwd=self.working_directory,
                 env={**inherited, **self.environment},
                 start_new_session=True,  # the interrupt of the terminal is for this process only
                 preexec_fn=partial(_end_with_parent, self.end_signal),
@@ -193,6 +197,9 @@ class NodeProcess(ServerProcess):
         super().__init__({}, folder, cores)
         file = os.devnull if log == "null" else str(self.folder / "server.log")
         self.environment = {"IMSERVER_APP_LOG_FILE": file, **(environment or {})}
+        if tree := os.environ.get(SERVER_TREE):
+            self.working_directory = tree
+            self.environment["PYTHONPATH"] = tree
         self.data_directory = data_directory or str(self.folder / "data")
         self.http_port, self.ws_port = free_ports(2)
         self.rpc_port = free_block(2 * processes)

@@ -130,6 +130,8 @@ pushes to users on another node, paced | cluster --part push | p99_ms<15 lost
 pushes flat out, here and to another node | cluster --part forward | lost
 bulk pushes, here and to another node | cluster --part bulk | lost
 a broadcast on one server and over the nodes | cluster --part broadcast | flat_ratio<1.3 paced_ratio<1.3 lost
+publications flat out, all subscribers on another node | cluster --part channel | lost
+stored pushes flat out, to users on another node | cluster --part stored | lost
 the RPC alone, encrypted: items of 150 bytes between two processes | cluster --part rpc
   | rpc_100_per_second>50000 rpc_1_cpu_us~40 rpc_100_cpu_us~1 p99_ms<15 lost
 a node is killed, its clients come back to another | cluster --part storm

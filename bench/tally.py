@@ -20,6 +20,8 @@ from bench.loop import Json
 
 NUMBER_DIGITS = 7
 TIMED_FRAMES = 8  # in a read with more frames than this, only the oldest is timed
+#: Before the text of a message: one that is live, one that is stored.
+TEXT_FIELDS = (b'"msg":"', b'"text":"')
 TEXT_FRAME = FINAL | TEXT
 
 
@@ -183,7 +185,7 @@ class Tally:
             self.others += 1
 
     def _count(self, conn: Connection, frame: bytes, head_bytes: int, number_at: int) -> None:
-        stamp_at = frame.find(b'"msg":"') + 7
+        stamp_at = max(frame.find(name) + len(name) for name in TEXT_FIELDS if name in frame)
         number = int(frame[number_at : number_at + NUMBER_DIGITS])
         self.received += 1
         conn.frames += 1

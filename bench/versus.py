@@ -1,5 +1,5 @@
 """Comparison of two source trees: the same command in both, in alternating pairs, each with its own load
-tool.
+tool or both with the tool of this tree.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from bench.figures import FAULTS
 from bench.loop import BenchError, Json
 from bench.report import ProgressBar
 from bench.runner import rows_of
+from bench.servers import SERVER_TREE
 from bench.workers import SOURCE
 
 MOST_RATIO = 1.05
@@ -27,32 +28,41 @@ def is_cost(name: str) -> bool:
     return name.endswith(COSTS) and "generator" not in name and "redis" not in name
 
 
-def measure(tree: Path, command: str) -> Json:
-    """Run ``imserver bench`` of a source tree; return its figures. Raises BenchError if it fails."""
+def measure(tree: Path, command: str, tool: Path) -> Json:
+    """Measure the server of the source tree ``tree`` with the load tool of the tree ``tool``.
+
+    Returns its figures. Raises BenchError if the tool fails.
+    """
     words = [sys.executable, "-m", "imserver", "bench", *command.split(), "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(tree)}
-    done = subprocess.run(words, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(tool)}
+    if tool != tree:
+        environment[SERVER_TREE] = str(tree)
+    done = subprocess.run(words, cwd=tool, env=environment, capture_output=True, text=True, check=False)
     try:
         found = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip() or done.stdout.strip())[-1000:]
-        raise BenchError(f"`imserver bench {command}` failed in {tree}:\n{last}") from None
+        raise BenchError(f"`imserver bench {command}` failed for {tree}:\n{last}") from None
     report: Json = found["reports"][0] if "reports" in found else found
     return report
 
 
-def compare(command: str, other: Path, pairs: int, watcher: ProgressBar) -> list[Json]:
+def compare(
+    command: str, other: Path, pairs: int, watcher: ProgressBar, *, one_tool: bool = False
+) -> list[Json]:
     """Run each row of ``command`` in this tree and in ``other``, ``pairs`` times; return a row a figure.
 
     ``ratio`` is the median of this tree's value divided by the other's, pair by pair; ``over``: it is a cost,
-    and above the limit, or this tree lost something in a run.
+    and above the limit, or this tree lost something in a run. With ``one_tool`` the load tool of this tree
+    measures both servers.
     """
     found = []
     for row in rows_of(command):
         runs: dict[str, list[tuple[float, float]]] = {}
         for number in range(pairs):
             watcher.begin(f"{row.title}, pair {number + 1} of {pairs}")
-            ours, theirs = measure(SOURCE, row.command), measure(other, row.command)
+            ours = measure(SOURCE, row.command, SOURCE)
+            theirs = measure(other, row.command, SOURCE if one_tool else other)
             for name, value in ours["figures"].items():
                 if (their := theirs["figures"].get(name)) is not None and value is not None:
                     runs.setdefault(name, []).append((value, their))

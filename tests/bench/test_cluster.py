@@ -38,6 +38,15 @@ def test_every_part_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reports["broadcast"]["figures"]["flat_ratio"] > 0
     paced = reports["broadcast"]["figures"]["paced_ratio"]
     assert paced is None or paced > 0  # None: one of them took too little CPU to be measured
+    for part in ("push", "forward", "channel", "stored"):
+        figures = reports[part]["figures"]
+        assert min(figures["api_node_cpu_us"], figures["socket_node_cpu_us"], figures["p50_ms"]) > 0
+        assert figures["redis_cpu_us"] >= 0
+        assert figures["rpc_events"] > 0
+    for part in ("channel", "stored"):
+        figures = reports[part]["figures"]
+        ends = figures["api_node_cpu_us"] + figures["socket_node_cpu_us"]
+        assert figures["cpu_us"] == pytest.approx(ends, rel=0.2)
     assert reports["rpc"]["figures"]["rpc_1_events_a_batch"] == 1
     storm = reports["storm"]["figures"]
     assert storm["returned"] == storm["shown_online"] == 50
