@@ -19,7 +19,7 @@ from bench.context import (
     shares,
 )
 from bench.figures import Figures, with_faults_of
-from bench.frames import frame_template
+from bench.frames import client_frame, frame_template
 from bench.generator import Generator
 from bench.latency import Latency, stamp_us
 from bench.loop import BenchError, Json
@@ -34,6 +34,9 @@ NAMESPACES = "own", "six"
 PADDING = b"." * 57
 """With it a publication is a frame of about 211 bytes, as in the published benchmark."""
 BODY = b'{"id":1,"publish":{"channel":"%b","data":{"id":"%b%%07d","msg":"%%010d%b"}}}'
+
+PING = b"{}"
+PONG = client_frame(PING)
 
 
 def channels_of(number: int) -> tuple[str, str]:
@@ -80,6 +83,9 @@ class RealtimeRun(Tally):
         return [(a + c, b + d) for (a, b), (c, d) in zip(sums[:count], six, strict=True)]
 
     def _count_line(self, conn: Connection, line: bytes) -> None:
+        if line == PING:
+            self.connections.send(conn, PONG)
+            return
         self.refused += b'"error":{' in line
         super()._count_line(conn, line)
 
