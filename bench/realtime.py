@@ -33,7 +33,7 @@ ANSWER_SECONDS = 30.0
 NAMESPACES = "own", "six"
 """Equally long, and so are all publications."""
 PADDING = b"." * 57
-"""With it a publication is a frame of about 211 bytes, as in the published benchmark."""
+"""With it a publication is a frame of 211 bytes, as in the published benchmark."""
 BODY = b'{"id":1,"publish":{"channel":"%b","data":{"id":"%b%%07d","msg":"%%010d%b"}}}'
 
 PING = b"{}"
