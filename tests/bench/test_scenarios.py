@@ -143,7 +143,7 @@ def test_streams(server_options: tuple[str, ...], way: tuple[str, ...]) -> None:
 
 
 @pytest.mark.full
-def test_realtime() -> None:
+def test_realtime(server_options: tuple[str, ...]) -> None:
     figures = found("realtime", "--connections", "20", "--seconds", "0.5")["figures"]
     assert figures["publications"] == 20
     assert figures["lost"] == figures["doubled"] == figures["refused"] == figures["dropped"] == 0
