@@ -130,7 +130,7 @@ class RealtimeOptions:
 
 
 def run(context: RunContext, options: RealtimeOptions) -> Figures:
-    """Measure users who publish to a channel of their own and to one of six."""
+    """Measure publications to channels of one and of six."""
     workers = context.start_workers(-(-options.connections // MOST_IN_PROCESS))
     for worker, first, count in shares(workers, -(-options.connections // MEMBERS)):
         first, count = first * MEMBERS, count * MEMBERS
