@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jwt
@@ -117,8 +118,19 @@ class Recoverer(SubscribeRun):
 
 def subscribe(generator: Generator, dialect: str = DIALECT, token: bool = False, crowd: bool = False) -> Json:
     """Task: subscribe all connections of this process; ``crowd``: only to the channel of all."""
-    run, conns = SubscribeRun(generator), list(generator.connections.by_fd.values())
+    conns = generator.connections.by_fd.values()
     names = [(EVERYBODY,) if crowd else channels_of(conn.number) for conn in conns]
+    return subscribe_each(generator, names, dialect, token)
+
+
+def subscribe_each(
+    generator: Generator, names: Sequence[tuple[str, ...]], dialect: str = DIALECT, token: bool = False
+) -> Json:
+    """Subscribe each connection of this process to its channels, ``names`` in the order of connections.
+
+    Returns the numbers of ``answers`` and ``errors``, and the ``seconds`` until the last of them.
+    """
+    run, conns = SubscribeRun(generator), list(generator.connections.by_fd.values())
     frames = [
         subscriptions(conn.number, each, dialect, token) for conn, each in zip(conns, names, strict=True)
     ]

@@ -26,6 +26,14 @@ def client_frame(payload: bytes, opcode: int = TEXT) -> bytes:
     return frame_head(size, opcode, MASKED) + MASK + masked.to_bytes(size, "big")
 
 
+def frame_template(body: bytes) -> bytes:
+    """Return a client frame with the placeholders of ``body``, for a number and a time (see
+    :mod:`bench.tally`); a mask of zeros leaves the bytes unchanged.
+    """
+    head = frame_head(len(body % (0, 0)), masked=MASKED)
+    return head.replace(b"%", b"%%") + bytes(4) + body
+
+
 def server_frame(payload: bytes, opcode: int = TEXT) -> bytes:
     return frame_head(len(payload), opcode) + payload
 

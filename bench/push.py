@@ -13,7 +13,7 @@ from bench.connections import OPEN_SECONDS, Target
 from bench.context import MOST_CONNECTIONS, MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
 from bench.figures import Figures, with_faults_of
 from bench.floor import FloorRun
-from bench.frames import MASKED, TEXT, UPGRADE_KEY, frame_head, scan, user_name
+from bench.frames import TEXT, UPGRADE_KEY, frame_template, scan, user_name
 from bench.generator import Generator
 from bench.http_client import FORM, JSON, HttpConnection, HttpConnections, get_request, post, request_head
 from bench.latency import STAMP_DIGITS, Latency, stamp_us
@@ -124,12 +124,7 @@ class Messages:
                 entry = wanted[target % users]
                 entry[0] += 1
                 entry[1] += self.number_of(target)
-        lost = wrong = 0
-        for conn, (frames, checksum) in zip(tally.receivers, wanted, strict=True):
-            lost += max(0, frames - conn.frames)
-            wrong += max(0, conn.frames - frames)
-            wrong += conn.frames == frames and conn.checksum != checksum
-        return Receipts(self.pushed, tally.received, lost, wrong, 0)
+        return tally.compare(wanted)
 
 
 class Broadcasts(Messages):
@@ -218,11 +213,8 @@ class Publishes(Messages):
         self.least = depth // 2 + 1
 
     def request(self, body: bytes) -> bytes:
-        """Return a frame with placeholders for number and time; a mask of zeros leaves the bytes
-        unchanged.
-        """
-        head = frame_head(len(body % (0, 0)), masked=MASKED)
-        return head.replace(b"%", b"%%") + bytes(4) + body
+        """Return a frame with placeholders for number and time."""
+        return frame_template(body)
 
 
 class PeerPushes(Messages):

@@ -20,6 +20,7 @@ from bench import (
     million,
     notify,
     push,
+    realtime,
     session_scenarios,
     streams,
 )
@@ -69,6 +70,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("events", events.EventOptions, events.run, False, "imserver serve"),
         Scenario("notify", notify.NotifyOptions, notify.run, False, "imserver serve"),
         Scenario("channels", channels.ChannelsOptions, channels.run, needs_pids=True),
+        Scenario("realtime", realtime.RealtimeOptions, realtime.run),
         Scenario("streams", streams.StreamsOptions, streams.run),
         Scenario("handshake", session_scenarios.HandshakeOptions, session_scenarios.handshake),
         Scenario("storm", session_scenarios.StormOptions, session_scenarios.storm),

@@ -9,7 +9,7 @@ the same digest has received exactly the same messages.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from zlib import crc32
 
@@ -217,6 +217,17 @@ class Tally:
                 doubled += max(0, conn.frames - wanted)
                 other_order += conn.frames == wanted
         return Receipts(wanted * len(self.receivers), received, lost, doubled, other_order)
+
+    def compare(self, wanted: Sequence[Sequence[int]]) -> Receipts:
+        """Compare the received messages of each receiver with what it must have: how many messages, and the
+        sum of their numbers (with ``every``).
+        """
+        lost = wrong = 0
+        for conn, (frames, checksum) in zip(self.receivers, wanted, strict=True):
+            lost += max(0, frames - conn.frames)
+            wrong += max(0, conn.frames - frames)
+            wrong += conn.frames == frames and conn.checksum != checksum
+        return Receipts(sum(frames for frames, _ in wanted), self.received, lost, wrong, 0)
 
     def figures(self) -> Json:
         return {
