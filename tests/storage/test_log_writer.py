@@ -136,6 +136,39 @@ def test_apps_share_a_transaction_and_one_with_much_to_store_does_not_hold_up_th
     assert connection.batches == [["busy"], ["busy"] * 4, ["busy"] * 2 + ["other"] * 2]
 
 
+@pytest.mark.parametrize(("senders", "come_back", "batches"), [(8, True, [8, 16]), (8, False, [8, 8])])
+def test_a_few_drafts_wait_a_little_for_the_next_ones_of_those_who_were_answered(
+    log: LogWriter, connection: Connection, senders: int, come_back: bool, batches: list[int]
+) -> None:
+    connection.gate.clear()
+    done: list[Stored] = []
+
+    def answered(result: Stored) -> None:
+        done.append(result)
+        if come_back:
+            gevent.spawn(send, log, "busy", done.append)
+
+    for _ in range(senders):
+        send(log, "busy", answered)
+    until(lambda: connection.batches)
+    for _ in range(senders):
+        send(log, "busy", done.append)
+    connection.gate.set()
+    until(lambda: len(done) == sum(batches))
+    assert [len(batch) for batch in connection.batches] == batches
+
+
+def test_two_senders_do_not_wait_for_each_other(log: LogWriter, connection: Connection) -> None:
+    connection.gate.clear()
+    done: list[Stored] = []
+    send(log, "busy", lambda _result: gevent.spawn(send, log, "busy", done.append))
+    until(lambda: connection.batches)
+    send(log, "busy", done.append)
+    connection.gate.set()
+    until(lambda: len(done) == 2)
+    assert connection.batches == [["busy"]] * 3
+
+
 def test_an_app_pauses_alone_and_changes_of_its_groups_do_not_wait(
     log: LogWriter, connection: Connection
 ) -> None:
