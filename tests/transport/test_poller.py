@@ -557,4 +557,4 @@ def test_clients_of_either_poller_are_served_side_by_side(kind: Any) -> None:
         for number, (_, client) in enumerate(pairs):
             client.expect(2)
             assert client.payloads() == [b"%d" % number, b"again"]
-        assert harness.poller.count == 1
+        assert harness.poller.count < len(pairs), "not a greenlet for each"
