@@ -20,8 +20,7 @@ from bench.loop import Json
 
 NUMBER_DIGITS = 7
 TIMED_FRAMES = 8  # in a read with more frames than this, only the oldest is timed
-#: Before the text of a message: one that is live, one that is stored.
-TEXT_FIELDS = (b'"msg":"', b'"text":"')
+LIVE_TEXT, STORED_TEXT = b'"msg":"', b'"text":"'
 TEXT_FRAME = FINAL | TEXT
 
 
@@ -185,7 +184,9 @@ class Tally:
             self.others += 1
 
     def _count(self, conn: Connection, frame: bytes, head_bytes: int, number_at: int) -> None:
-        stamp_at = max(frame.find(name) + len(name) for name in TEXT_FIELDS if name in frame)
+        stamp_at = frame.find(LIVE_TEXT) + len(LIVE_TEXT)
+        if stamp_at < len(LIVE_TEXT):
+            stamp_at = frame.find(STORED_TEXT) + len(STORED_TEXT)
         number = int(frame[number_at : number_at + NUMBER_DIGITS])
         self.received += 1
         conn.frames += 1

@@ -230,6 +230,9 @@ class ClusterReach:
             reached += 1
             self._reorder_guard.reached(app, user, self._origin, number)
         for epoch in epochs - {own}:
+            if device is not None:
+                # It follows the device, also if the user has others elsewhere. A later push must note itself.
+                self._routes.wait_seconds(app, user, epoch)
             item = ToUser(app, user, event, 0, len(epochs) == 1, self._origin, number, device)
             sent = self._node_messages.send(epoch, item)
             reached += sent
@@ -400,7 +403,7 @@ class ReorderDelay:
 
 
 class _Guard(Struct, gc=False):
-    """Of a user who has logged in: its end, and the last number of each origin."""
+    """The guard of a user who has logged in: when it ends, and the last number of each origin."""
 
     until: float = 0.0
     numbers: dict[int, int] = field(default_factory=dict)

@@ -195,6 +195,22 @@ def test_a_follower_is_overtaken_by_pushes_of_the_own_node_too(nodes: Several) -
     assert counts(nodes) == (1, 1)
 
 
+def test_a_push_to_one_of_several_devices_is_overtaken_as_well(nodes: Several) -> None:
+    phone, _ = nodes[1].login(MULTI, "ann", device="phone")
+    pad, _ = nodes[3].login(MULTI, "ann", device="pad")
+    nodes[2].rpc.holding = True
+    late = Event("msg", "ann", "late", "")
+    assert nodes[2].reach.to_user(MULTI, "ann", late, "phone") == Outcome.SENT
+    nodes[1].sessions.ended(phone, 1000)
+    nodes[3].sessions.ended(pad, 1000)
+    until(lambda: not nodes.addressed(MULTI, "ann"))
+    _, ann = nodes[2].login(MULTI, "ann", device="phone")
+    assert nodes[2].pushes.to_user(MULTI, UserPush("ann", "m2", "later")) == Outcome.SENT
+    nodes[2].rpc.release()
+    assert texts(nodes, ann) == [["later"]]
+    assert counts(nodes) == (1, 1)
+
+
 def test_an_old_session_gets_no_rerouted_pushes(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody knows any more what has reached them."""
     monkeypatch.setattr(routing, "GUARD_SECONDS", -1.0)

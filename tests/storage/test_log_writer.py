@@ -136,9 +136,9 @@ def test_apps_share_a_transaction_and_one_with_much_to_store_does_not_hold_up_th
     assert connection.batches == [["busy"], ["busy"] * 4, ["busy"] * 2 + ["other"] * 2]
 
 
-@pytest.mark.parametrize(("senders", "come_back", "batches"), [(8, True, [8, 16]), (8, False, [8, 8])])
+@pytest.mark.parametrize(("come_back", "batches"), [(True, [8, 16]), (False, [8, 8])])
 def test_a_few_drafts_wait_a_little_for_the_next_ones_of_those_who_were_answered(
-    log: LogWriter, connection: Connection, senders: int, come_back: bool, batches: list[int]
+    log: LogWriter, connection: Connection, come_back: bool, batches: list[int]
 ) -> None:
     connection.gate.clear()
     done: list[Stored] = []
@@ -148,14 +148,29 @@ def test_a_few_drafts_wait_a_little_for_the_next_ones_of_those_who_were_answered
         if come_back:
             gevent.spawn(send, log, "busy", done.append)
 
-    for _ in range(senders):
+    for _ in range(8):
         send(log, "busy", answered)
     until(lambda: connection.batches)
-    for _ in range(senders):
+    for _ in range(8):
         send(log, "busy", done.append)
     connection.gate.set()
     until(lambda: len(done) == sum(batches))
     assert [len(batch) for batch in connection.batches] == batches
+    until(lambda: not log.is_busy("busy"))
+
+
+def test_another_app_does_not_wait_with_them(log: LogWriter, connection: Connection) -> None:
+    connection.gate.clear()
+    done: list[Stored] = []
+    for _ in range(8):
+        send(log, "busy", done.append)
+    until(lambda: connection.batches)
+    for _ in range(8):
+        send(log, "busy", done.append)
+    send(log, "other", done.append)
+    connection.gate.set()
+    until(lambda: len(done) == 17)
+    assert connection.batches == [["busy"] * 8, ["other"], ["busy"] * 8]
 
 
 def test_two_senders_do_not_wait_for_each_other(log: LogWriter, connection: Connection) -> None:

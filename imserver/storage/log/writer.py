@@ -4,7 +4,7 @@ Drafts wait in the queue of their app. One greenlet takes the requests of all qu
 transaction, and answers after the commit. Meanwhile the queues fill again. The greenlet ends when the queues
 are empty.
 
-- A few drafts wait for the next ones of the senders who were just answered, at most as long as the last
+- A few drafts of an app wait for the next ones of its senders who were just answered, at most as long as the
   transaction took.
 - An app whose messages go to many connections pauses after a batch, so that more of its messages share a
   write to each socket.
@@ -80,12 +80,11 @@ _LOOK_SECONDS: Final = 0.5
 """Time between two lookups of the result of a COMMIT."""
 _CLOSE_SECONDS: Final = 5.0
 _GROUP: Final = 8
-"""With fewer senders at a time the next transaction begins at once."""
+"""Senders of an app at a time. With fewer, its next transaction begins at once."""
 _ENOUGH: Final = 12
 """So many drafts do not wait for others. Measured: 16 senders in a closed loop cost 0.81 of the CPU. 8,000
 drafts a second cost 0.62, and are answered after 3.1 instead of 1.5 ms; with 32, 0.54 and 4.8 ms."""
 _MOST_GATHER_SECONDS: Final = 0.004
-_NOBODY: Final = 1 << 60
 _LATE: Final = "the database does not answer: no answer in time"
 
 _random: Final = SystemRandom()
@@ -159,16 +158,17 @@ class _Queue:
     """Waiting requests, counted in ``total`` too.
 
     ``stale``: number of requests at the left end that have waited behind a transaction that does not end.
-    They fail next.
+    They fail next. ``enough``: number of requests at which a pause ends.
     """
 
-    __slots__ = ("bytes", "paused", "requests", "stale", "total")
+    __slots__ = ("bytes", "enough", "paused", "requests", "stale", "total")
 
     def __init__(self, total: _Total) -> None:
         self.requests: deque[Request] = deque()
         self.bytes = 0
         self.total = total
         self.paused = False
+        self.enough: float = inf
         self.stale = 0
 
     def push(self, request: Request) -> None:
@@ -220,9 +220,6 @@ class LogWriter:
         self._current: WriteTransaction | None = None
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._closed = False
-        self._wanted = _NOBODY
-        """The number of waiting drafts at which the greenlet stops waiting for more."""
-        self._gathered = Event()
         self._sessions = UplinkSessions()
 
     # --- queues ---------------------------------------------------------------------------------------------
@@ -256,9 +253,9 @@ class LogWriter:
             _answer(request, StorageUnavailable("the append queue of the app is full"))
             return
         queue.push(request)
-        if total.requests >= self._wanted:
-            self._gathered.set()
-        if self._greenlet is None and not queue.paused:
+        if queue.paused and len(queue.requests) >= queue.enough:
+            self._resume(app, queue)
+        elif self._greenlet is None and not queue.paused:
             self._wake()
 
     def append(self, app: str, drafts: Sequence[Draft]) -> list[Stored]:
@@ -362,25 +359,9 @@ class LogWriter:
     def _run(self) -> None:
         try:
             while apps := self._take():
-                transaction, began = WriteTransaction(apps, self._sessions), perf_counter()
-                self._store(transaction)
-                self._gather(len(transaction.requests), perf_counter() - began)
+                self._store(WriteTransaction(apps, self._sessions))
         finally:
             self._greenlet = None
-
-    def _gather(self, answered: int, seconds: float) -> None:
-        """Wait for the next drafts of the senders who were just answered, if a few others wait already.
-
-        Otherwise two groups of senders would take turns, with a transaction each. ``seconds``: how long the
-        last transaction took.
-        """
-        waiting = self._drafts.requests
-        if not waiting or waiting >= _ENOUGH or waiting + answered < _GROUP or self._closed:
-            return
-        self._wanted = waiting + answered
-        self._gathered.clear()
-        self._gathered.wait(min(seconds, _MOST_GATHER_SECONDS))
-        self._wanted = _NOBODY
 
     def _take(self) -> dict[str, list[Request]]:
         """The requests of the next transaction by app. Empty if nothing waits except in apps that pause."""
@@ -456,27 +437,35 @@ class LogWriter:
             for request in requests:
                 assert request.outcome is not None
                 _answer(request, request.outcome)
-            if self.listener is None:
-                continue
-            try:
-                if app in transaction.commits:
-                    self.listener.committed(app, *transaction.commits[app])
-                drafts = sum([isinstance(request, AppendRequest) for request in requests])
-                if drafts and (pause := self.listener.batch_stored(app, drafts, seconds)):
-                    self._pause(app, pause)
-            except Exception:  # the entries are stored nevertheless
-                log.exception("stored entries of %s could not be delivered", app)
+            drafts, pause = sum([isinstance(request, AppendRequest) for request in requests]), 0.0
+            if self.listener is not None:
+                try:
+                    if app in transaction.commits:
+                        self.listener.committed(app, *transaction.commits[app])
+                    if drafts:
+                        pause = self.listener.batch_stored(app, drafts, seconds)
+                except Exception:  # the entries are stored nevertheless
+                    log.exception("stored entries of %s could not be delivered", app)
+            queue = self._queues.get(app)
+            waiting = 0 if queue is None else len(queue.requests)
+            if pause:
+                self._pause(app, pause)
+            elif 0 < waiting < _ENOUGH and waiting + drafts >= _GROUP:
+                # Otherwise two groups of senders would take turns, with a transaction each.
+                self._pause(app, min(seconds, _MOST_GATHER_SECONDS), waiting + drafts)
 
-    def _pause(self, app: str, seconds: float) -> None:
+    def _pause(self, app: str, seconds: float, enough: float = inf) -> None:
+        """Let the drafts of an app wait, at most until there are ``enough``."""
         if self._closed:
             return
         queue = self._queues.get(app)
         if queue is None:
             queue = self._queues[app] = _Queue(self._drafts)
-        queue.paused = True
+        queue.paused, queue.enough = True, enough
         gevent.spawn_later(seconds, self._resume, app, queue)
 
     def _resume(self, app: str, queue: _Queue) -> None:
+        """End a pause. The timer of one that has ended before may end a later one early."""
         queue.paused = False
         if queue.requests:
             self._wake()
