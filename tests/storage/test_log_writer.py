@@ -206,6 +206,21 @@ def test_an_app_pauses_alone_and_changes_of_its_groups_do_not_wait(
     until(lambda: not log.is_busy("busy"))
 
 
+def test_a_change_does_not_shorten_the_pause_of_its_app(log: LogWriter, connection: Connection) -> None:
+    log.listener = Pauses(600)
+    done: list[Stored] = []
+    send(log, "busy", done.append)
+    until(lambda: done)
+    for _ in range(8):
+        send(log, "busy", done.append)
+    changed = gevent.spawn(log.change, "busy", lambda _transaction: REFUSED)
+    until(changed.ready)
+    send(log, "busy", done.append)
+    send(log, "other", done.append)
+    until(lambda: len(done) == 2)
+    assert connection.batches == [["busy"]] * 2 + [["other"]]
+
+
 def test_what_waits_for_the_end_of_a_pause_is_stored_when_the_writer_closes(
     log: LogWriter, connection: Connection
 ) -> None:

@@ -450,7 +450,7 @@ class LogWriter:
             waiting = 0 if queue is None else len(queue.requests)
             if pause:
                 self._pause(app, pause)
-            elif 0 < waiting < _ENOUGH and waiting + drafts >= _GROUP:
+            elif drafts and 0 < waiting < _ENOUGH and waiting + drafts >= _GROUP:
                 # Otherwise two groups of senders would take turns, with a transaction each.
                 self._pause(app, min(seconds, _MOST_GATHER_SECONDS), waiting + drafts)
 
