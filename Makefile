@@ -93,7 +93,7 @@ guide-check: wheel  ## follow docs/guides/your-product.md in a new environment a
 
 example: wheel  ## start the application of that guide; open http://127.0.0.1:5000
 	$(PYTHON) -m venv --clear examples/flask-product/.venv
-	examples/flask-product/.venv/bin/pip install -q --find-links dist flask aiosmtpd imserver imserver-client
+	examples/flask-product/.venv/bin/pip install -q flask aiosmtpd dist/imserver*.whl
 	PATH="$(abspath examples/flask-product/.venv/bin):$$PATH" sh examples/flask-product/start.sh
 
 lock: $(VENV)/dev  ## pin the newest allowed dependencies in requirements.lock and requirements-dev.lock

@@ -17,6 +17,8 @@ from bench.loop import READ, WRITE, Json, Loop
 DIALLING, UPGRADING, LOGGING_IN, OPEN, LEAVING = range(5)
 OPEN_WINDOW = 256
 OPEN_SECONDS = 60.0
+MOST_REFUSED = 100
+"""So many refusals, and no connection that was opened: the server admits nobody."""
 LOGIN_ANSWER = b'":"login"'
 """Occurs in the answer to a login in every dialect that has one, and nowhere else."""
 BUFFER_BYTES = 1 << 18
@@ -93,6 +95,7 @@ class Opening:
     opened: int = 0
     seconds: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
+    refused: int = 0
     latency: Latency = field(default_factory=Latency)
 
     def error(self, reason: str) -> None:
@@ -145,7 +148,7 @@ class ConnectionSet:
         """Open one connection for each of ``numbers``, at most ``window`` at the same time, in ``seconds``.
 
         With ``retry`` a connection that fails is tried again until the time is over (each failure is
-        counted).
+        counted), or until the server has refused the first :data:`MOST_REFUSED`.
         """
         target = self.target
         self._upgrade = upgrade_request(f"{target.ws_host}:{target.ws_port}", opener.path or target.ws_path)
@@ -159,6 +162,8 @@ class ConnectionSet:
             if not self._busy and not waiting:
                 break
             self.loop.turn(0.1)
+            if opening.refused >= MOST_REFUSED and not opening.opened:
+                break
             if time.monotonic() > begin + seconds:
                 opening.error("not open in time")
                 break
@@ -220,6 +225,7 @@ class ConnectionSet:
         if end < 0:
             conn.rest = data
         elif not data.startswith(b"HTTP/1.1 101") or UPGRADE_ACCEPT not in data:
+            self._opening.refused += data.startswith(b"HTTP/1.1 4")
             self._failed(conn, "upgrade refused: " + data[:40].split(b"\r")[0].decode("latin-1"))
         else:
             conn.rest = data[end + 4 :]
@@ -237,6 +243,7 @@ class ConnectionSet:
             answer = self._opener.answer
             login = payload.startswith(answer) if answer else LOGIN_ANSWER in payload
             if opcode == CLOSE or (login and not answer and b'"code":200' not in payload):
+                self._opening.refused += 1
                 self._failed(conn, f"login refused: {payload[:120]!r}")
                 return
             if login:

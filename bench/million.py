@@ -140,10 +140,20 @@ class UserWorkers:
                 self.unanswered += answer.get("unanswered", 0)
                 if worker.index in beating:
                     beating.remove(worker.index)
-                else:
-                    answers.append(answer)
+                    continue
+                answers.append(answer)
+                if do == user_tasks.come:
+                    self._came(answers)
             check_memory()
         return answers
+
+    def _came(self, answers: list[Json]) -> None:
+        """Show how many users are online. Raises BenchError if the server admits nobody."""
+        online = sum(answer["connections"] for answer in answers)
+        if not online:
+            reason = next((reason for answer in answers for reason in answer["errors"]), "no answer in time")
+            raise BenchError(f"nobody could log in: {reason}")
+        self.context.show_phase(f"{self.connections:,} users: log in, {online:,} are online")
 
     def _silent(self, working: list[Worker]) -> Worker | None:
         """Return the next idle process whose users have been silent for long."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
+import click
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
@@ -33,10 +35,11 @@ def filled(text: str, sections: Mapping[str, str]) -> str:
 
 
 class ProgressBar:
-    """The current phase and its duration, on standard error if that is a terminal."""
+    """The current phase and its duration, on standard error; a line for each phase if that is no terminal."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        self._console = console = Console(stderr=True)
+        self._begun = time.monotonic()
         columns = TextColumn("{task.description}"), TimeElapsedColumn()
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("", total=None)
@@ -49,6 +52,8 @@ class ProgressBar:
         self._bar.stop()
 
     def begin(self, text: str) -> None:
+        if not self._console.is_terminal:
+            click.echo(f"{time.monotonic() - self._begun:6.0f} s  {text}", err=True)
         self._bar.reset(self._task, description=text, total=None)
 
 

@@ -214,7 +214,7 @@ class NodeProcess(ServerProcess):
 
     def command(self) -> list[str]:
         ports = {"http": self.http_port, "ws": self.ws_port, "rpc": self.rpc_port}
-        words = [sys.executable, "-m", "imserver", "serve", "--host", "127.0.0.1"]
+        words = [sys.executable, "-m", "imserver", "serve", "-c", os.devnull, "--host", "127.0.0.1"]
         words += [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
         return [*words, "--data-dir", self.data_directory, *self.arguments]
 

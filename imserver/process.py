@@ -1,5 +1,6 @@
 """Resources of a process: data directory, the secret and its derived keys, limit of open files."""
 
+import errno
 import fcntl
 import hashlib
 import hmac
@@ -87,6 +88,29 @@ def cores() -> int:
     except (OSError, ValueError):  # no such file; or the quota is "max"
         pass
     return max(number, 1)
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> StartError:
+    """The error of an address that is not available; on Linux with the process that listens on the port, if
+    this user may see it."""
+    text = f"cannot listen on {host}:{port}: {error.strerror or error}"
+    pid = _listening_process(port) if error.errno == errno.EADDRINUSE else None
+    return StartError(f"{text}, by the process {pid}" if pid else text)
+
+
+def _listening_process(port: int) -> int | None:
+    sockets = set()
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            rows = [line.split() for line in Path("/proc/net", table).read_text("ascii").splitlines()[1:]]
+            # Fields 1, 3 and 9: address and port (hexadecimal), the state (0A: it listens), the inode.
+            ours = [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"]
+            sockets |= {f"socket:[{row[9]}]" for row in ours}
+    for file in Path("/proc").glob("[0-9]*/fd/*") if sockets else ():
+        with suppress(OSError):
+            if os.readlink(file) in sockets:
+                return int(file.parts[2])
+    return None
 
 
 def plan_processes(config: Config) -> tuple[Config, str]:

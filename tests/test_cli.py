@@ -193,7 +193,8 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path, taken: socket.socket, po
     log = tmp_path / "server.log"
     done = run_cli("serve", "--data-dir", str(tmp_path / "data"), *arguments, IMSERVER_APP_LOG_FILE=str(log))
     assert done.returncode == 1
-    assert done.stderr == f"imserver: cannot listen on 127.0.0.1:{number}: Address already in use\n"
+    where = f"imserver: cannot listen on 127.0.0.1:{number}: Address already in use"
+    assert done.stderr == f"{where}, by the process {os.getpid()}\n"
     assert "Traceback" not in log.read_text(encoding="utf-8")
 
 

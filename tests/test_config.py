@@ -27,6 +27,7 @@ from imserver.node.feature_list import (
     load_features,
     load_with_locations,
 )
+from imserver.process import DataDirectory
 from tests.features import DECLARED
 
 ORIGINAL_APP_YAML = """\
@@ -83,7 +84,8 @@ def complaint(load: Load, tmp_path: Path) -> Callable[..., str]:
 
 
 def test_the_manual_shows_the_defaults_of_the_code() -> None:
-    assert load_config(str(assets.DEFAULT_CONFIG), {}) == DEFAULTS
+    manual = load_config(str(assets.DEFAULT_CONFIG), {}, {"server.data_dir": DEFAULTS.server.data_dir})
+    assert manual == DEFAULTS
 
 
 def written_in(document: dict[str, Any]) -> list[str]:
@@ -203,7 +205,7 @@ def test_the_originals_other_spelling_of_min_idle_conns_is_accepted(load: Load) 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "app:\n", "---\n"])
 def test_a_file_that_sets_nothing_changes_nothing(load: Load, text: str) -> None:
-    assert load(text) == DEFAULTS
+    assert load(text, **{"server.data_dir": DEFAULTS.server.data_dir}) == DEFAULTS
 
 
 def test_a_setting_keeps_its_neighbours(load: Load) -> None:
@@ -414,7 +416,7 @@ def test_a_mistake_in_a_file_is_named_with_its_line(
 
 def test_a_short_key_of_account_tokens_is_a_warning() -> None:
     for key, is_short in (("", False), ("gooooIM", False), ("s" * 31, True), ("s" * 32, False)):
-        warnings = load_config(None, {}, {"jwt.sign_key": key}).warnings
+        warnings = load_config(os.devnull, {}, {"jwt.sign_key": key}).warnings
         assert any("jwt.sign_key: whoever has a token can guess" in text for text in warnings) == is_short
 
 
@@ -607,6 +609,31 @@ def test_a_variable_may_name_the_file(tmp_path: Path) -> None:
     assert load_config(None, {"IMSERVER_CONFIG": str(file)}).app.http_port == 5
 
 
+def test_the_data_folder_of_a_file_is_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "my.yaml").write_text("app: {http_port: 5}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = load_config("shop/my.yaml", {})
+    assert (found.server.data_dir, found.warnings) == ("shop/data", ())
+    assert load_config("shop/my.yaml", {"IMSERVER_SERVER_DATA_DIR": "here"}).server.data_dir == "here"
+    assert load_config("shop/my.yaml", {}, {"server.data_dir": "here"}).server.data_dir == "here"
+    monkeypatch.chdir("shop")
+    assert load_config("my.yaml", {}).server.data_dir == "data"
+
+
+def test_a_data_folder_in_the_current_folder_that_is_not_used_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "my.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    DataDirectory("data").start()
+    (warning,) = load_config("shop/my.yaml", {}).warnings
+    assert f"it is {tmp_path / 'shop' / 'data'}; the folder {tmp_path / 'data'} has the data of a" in warning
+    (tmp_path / "shop" / "data").mkdir()
+    assert load_config("shop/my.yaml", {}).warnings == ()
+
+
 @pytest.mark.parametrize(
     ("variable", "text", "output"),
     [
@@ -658,7 +685,7 @@ def test_a_mistake_on_the_command_line_is_named() -> None:
     with pytest.raises(
         ConfigError, match=r"^command line: app\.http_port: expected int <= 65535, got 99999$"
     ):
-        load_config(None, {}, {"app.http_port": 99999})
+        load_config(os.devnull, {}, {"app.http_port": 99999})
 
 
 def test_no_two_settings_share_a_variable_or_a_folded_name() -> None:

@@ -1,5 +1,6 @@
 """app.yaml of GoChat: it starts this server at GoChat's ports, and what has no equal here is told."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,8 @@ def test_what_it_leaves_out_has_the_default_of_the_original(file: Path, text: st
 @pytest.mark.parametrize("text", ["", "app:\n  httpPort: 8080\n  rpcPort: 9001\n", "log:\n  level: info\n"])
 def test_a_file_of_another_form_is_read_as_ever(file: Path, text: str) -> None:
     settings = load(file, text)
-    assert settings == load_config(None, {"IMSERVER_APP_RPC_PORT": "9001"})
+    given = {"IMSERVER_APP_RPC_PORT": "9001", "IMSERVER_SERVER_DATA_DIR": str(file.parent / "data")}
+    assert settings == load_config(os.devnull, given)
 
 
 def test_numbers_in_quotes_are_numbers_as_in_the_original(file: Path) -> None:

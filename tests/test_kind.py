@@ -11,6 +11,7 @@
 """
 
 import json
+import os
 import shlex
 import sys
 from configparser import RawConfigParser
@@ -84,7 +85,7 @@ def test_the_tree_has_its_folders_and_files() -> None:
     assert [name for name in FOLDERS if not (ROOT / name).is_dir()] == []
     assert [name for name in FILES if not (ROOT / name).is_file()] == []
     for name in ("front", "wsgi"):
-        assert load_config("", {"IMSERVER_SERVER_HTTP": name}).server.http == name
+        assert load_config(os.devnull, {"IMSERVER_SERVER_HTTP": name}).server.http == name
 
 
 def test_supervisor_runs_the_command_with_which_all_tests_start_a_server() -> None:

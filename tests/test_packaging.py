@@ -303,7 +303,7 @@ def test_pip_installs_what_a_stranger_needs(
         assert (folder / "data").is_dir()
         assert push(url)["results"][0]["status"] == "absent"
     run(imserver, "init", folder=folder)
-    (key,) = load_config(str(folder / "imserver.yaml"), {}).api.keys
+    key, _ = load_config(str(folder / "imserver.yaml"), {}).api.keys
     with serving(imserver, folder) as url:
         assert push(url, key.key, store=True)["results"][0]["status"] == "stored"
 

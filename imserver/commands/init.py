@@ -33,6 +33,8 @@ api:
   keys:
     # Your back end sends it as "Authorization: Bearer ...". Keep it out of browsers and phones.
     - {{key: "{key}", scopes: [push, read], apps: [{apps}]}}
+    # Yours: with it you change users, groups and apps by HTTP. No back end needs it.
+    - {{key: "{admin_key}", scopes: [admin, push, read]}}
   requests_per_second: 1000    # of one key or user; more get 429
 
 limits:
@@ -63,7 +65,7 @@ _CHAT: Final = """\
 _URL: Final = "  http_url: {url}    # where people open the server, for links\n"
 
 _NEXT: Final = """\
-Wrote {file}: app {app}, an API key, a secret for session tokens. Next:
+Wrote {file}: app {app}, an API key, one with the scope admin, a secret for session tokens. Next:
 
   imserver serve{option}
   imserver token create{option} --app {app} ann
@@ -76,7 +78,7 @@ _CHAT_APP: Final = "gochat"
 _GROUP: Final = "Everybody"
 _QUESTION: Final = "Is it for people who chat in the browser, with a chat page and accounts?"
 _NEXT_CHAT: Final = """\
-Wrote {file}: a chat, app {app}, an API key, a secret for session tokens. Next:
+Wrote {file}: a chat, app {app}, an API key, one with the scope admin, a secret for session tokens. Next:
 
   imserver serve{option}
 
@@ -142,6 +144,7 @@ def _settings(app: str, key: str, secret: str, url: str, chat: bool) -> str:
     is_open = parts.scheme == "http" and not is_loopback(parts.hostname or "")
     return _SETTINGS.format(
         key=key,
+        admin_key=token_hex(32),
         secret=secret,
         app=app,
         apps=", ".join(f'"{name}"' for name in names),

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 ENVIRONMENT_PREFIX: Final = "IMSERVER_"
 #: path of the configuration file if there is no command line (under gunicorn)
 ENVIRONMENT_FILE: Final = "IMSERVER_CONFIG"
+#: the setting whose value in a file is relative to the folder of the file
+DATA_DIR: Final = "server.data_dir"
 #: settings file in the current directory, as ``imserver init`` writes it
 DEFAULT_FILE: Final = "imserver.yaml"
 #: API key for the command line's requests to a server
@@ -111,6 +113,8 @@ def load_with_locations(
         locations.forget(name)
     values |= given
     warnings += locations.warnings
+    if DATA_DIR not in given and path is not None:
+        values[DATA_DIR] = _beside(path, values.get(DATA_DIR, Config().server.data_dir), warnings)
     config = _build(values, tuple(warnings), declared, locations)
     check_config(config, locations)
     if weak := short_sign_key(config):
@@ -146,6 +150,21 @@ def settings_file(environ: Mapping[str, str]) -> str | None:
     """The settings file if the command line names none: that of IMSERVER_CONFIG, else :data:`DEFAULT_FILE` if
     the current directory has it, else None."""
     return environ.get(ENVIRONMENT_FILE) or (DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else None)
+
+
+def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
+    """A data folder that the settings file names, as seen from the current folder. What is no regular file
+    (a pipe) has no folder."""
+    beside = Path(path).parent / data_dir
+    if not Path(path).is_file() or beside.absolute() == Path(data_dir).absolute():
+        return data_dir
+    if Path(data_dir, "lock").is_file() and not beside.exists():
+        warnings.append(
+            f"{path}: {DATA_DIR} is relative to this file, so it is {beside.absolute()}; the folder "
+            f"{Path(data_dir).absolute()} has the data of a server, too, and is not used: if they are this "
+            "server's, stop it and move the folder there"
+        )
+    return str(beside)
 
 
 def dump_config(config: Config) -> str:

@@ -476,8 +476,19 @@ class Core:
 
     def ready(self) -> bool:
         """Whether this node can serve clients."""
-        one = self.cluster is None or not self.cluster.database.wrong
-        return self.serving and self.registry.healthy() and self.store.healthy() and one
+        return not self.unready()
+
+    def unready(self) -> str:
+        """Why this node cannot serve clients; ``""``: it can."""
+        if not self.serving:
+            return "it starts or stops"
+        if not self.registry.healthy():
+            return "Redis is away, or the lease is lost"
+        if not self.store.healthy():
+            return "the database is away, or refuses writes"
+        if self.cluster is not None and self.cluster.database.wrong:
+            return "the database is not that of the cluster"
+        return ""
 
     def lease(self) -> Lease:
         """The current lease of this node. On a single node only operators see it."""

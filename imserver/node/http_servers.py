@@ -26,6 +26,7 @@ from imserver.errors import StartError
 from imserver.feature import Feature
 from imserver.http.call import Api, Route
 from imserver.http.operation import Operation
+from imserver.process import cannot_listen
 from imserver.protocol.dialect import Dialect, EchoDialect
 from imserver.storage.address import database_address
 from imserver.transport.connection import Connection, Serve
@@ -33,7 +34,7 @@ from imserver.transport.dispatch import serve_each
 from imserver.transport.gate import Admission, Choose, DialectPath, Head, Opened, adopt
 from imserver.transport.handover import HandOver, ListenerContext
 from imserver.transport.http import FrontServer
-from imserver.transport.listener import Listener, bind, text_of
+from imserver.transport.listener import Listener, bind, bind_raw, text_of
 from imserver.transport.stream import StreamEncoding, StreamPath, Streams
 
 if TYPE_CHECKING:
@@ -77,6 +78,16 @@ def listeners_of(config: Config) -> dict[str, ListenSettings]:
         **extra,
     }
     return {name: replace(row, host=row.host or server.host) for name, row in listeners.items()}
+
+
+def check_listeners(config: Config) -> None:
+    """Raise StartError if another process listens where a node with these settings would."""
+    for row in listeners_of(config).values():
+        try:
+            if row.port and not config.server.reuse_port:
+                bind_raw(row.host, row.port, False).close()
+        except OSError as error:
+            raise cannot_listen(row.host, row.port, error) from None
 
 
 def bind_all(config: Config) -> dict[str, socket.socket]:
@@ -305,7 +316,8 @@ def _answered(dialects: Iterable[Dialect], rows: Iterable[Route | Operation]) ->
         chosen = f" with the parameter {dialect.chosen_by}" if dialect.chosen_by else ""
         codec = f" with the subprotocol {dialect.subprotocol}" if dialect.subprotocol else ""
         yield f"the dialect {dialect.name}{codec}"
-        yield f"the WebSocket path {dialect.path}{chosen}{codec}"
+        if dialect.path:
+            yield f"the WebSocket path {dialect.path}{chosen}{codec}"
 
 
 def keys_may_be_stored(config: Config) -> bool:

@@ -17,7 +17,13 @@ from imserver.config.addresses import check
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.logging import Logs, log_greenlet_errors, open_logs
-from imserver.node.http_servers import Application, LateApplication, Servers, refuse_open_demo
+from imserver.node.http_servers import (
+    Application,
+    LateApplication,
+    Servers,
+    check_listeners,
+    refuse_open_demo,
+)
 from imserver.node.node import Node
 from imserver.process import hold_signals, take_signals
 from imserver.version import full_version
@@ -56,6 +62,8 @@ def serve(
     logs = open_logs(config, name)
     try:
         log_greenlet_errors(gevent.get_hub())
+        if listeners is None:
+            check_listeners(config)  # first, so that nothing stands above this error
         for warning in config.warnings:
             _log.warning("%s", warning)
         hold_signals()

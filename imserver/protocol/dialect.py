@@ -24,7 +24,7 @@ class Dialect:
     name: str = ""
     """The glossary's name of the dialect."""
     path: str = ""
-    """The WebSocket path of the dialect."""
+    """The WebSocket path of the dialect; ``""``: it has none, only streams over HTTP."""
     chosen_by: str = ""
     """On a path that several dialects share: the parameter of the query with which a client chooses this one.
     ``""``: the one for clients that choose none, unless their listener has another (``ws_dialect``).

@@ -15,6 +15,7 @@ from typing import Final
 from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.node.http_servers import listeners_of
+from imserver.process import cannot_listen
 from imserver.transport.listener import bind_raw
 
 _log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def listen(config: Config, count: int) -> list[Listeners]:
         except OSError as error:
             for listeners in shares:
                 close(listeners)
-            raise StartError(f"cannot listen on {row.host}:{port}: {error.strerror or error}") from None
+            raise cannot_listen(row.host, port, error) from None
     return shares
 
 

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from imserver.errors import StartError
 from imserver.metrics import Metrics
+from imserver.process import cannot_listen
 from imserver.transport.poller import Parked, Poller
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
         raw = bind_raw(host, port, reuse_port)
         raw.listen(backlog)
     except OSError as exc:
-        raise StartError(f"cannot listen on {host}:{port}: {exc.strerror or exc}") from exc
+        raise cannot_listen(host, port, exc) from exc
     sock = socket.socket(raw.family, raw.type, raw.proto, raw.detach())
     sock.setblocking(False)
     return sock

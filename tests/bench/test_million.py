@@ -1,17 +1,22 @@
 """The million in a tiny form: a few hundred users on two processes with a Redis."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from bench import million
+from bench.connections import MOST_REFUSED, ConnectionSet, Target
+from bench.dialects import OPENERS
 from bench.figures import FIGURES
-from bench.loop import BenchError
+from bench.loop import BenchError, Loop
 from bench.million import MillionOptions, check_machine, room
 from bench.suite import MILLION
 from tests.bench.play import run
+from tests.support import Server
 
 pytestmark = pytest.mark.linux
 
@@ -41,12 +46,24 @@ def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp
 
     file, plot, document = tmp_path / "million.json", tmp_path / "million.svg", tmp_path / "doc.md"
     file.write_text(result.stdout)
-    document.write_text("before <!-- million --> old <!-- end --> after")
+    document.write_text("before\n<!-- million -->\nold\n<!-- end -->\nafter")
     assert run("table", str(file), "--into", str(document), "--plot", str(plot)).exit_code == 0
     assert "| users online | 300 |" in document.read_text()
     assert "old" not in document.read_text()
     lines = ElementTree.parse(plot).getroot().findall("{http://www.w3.org/2000/svg}polyline")
     assert len(lines) >= 6
+
+
+def test_a_server_that_admits_nobody_is_not_asked_for_ever(start_server: Callable[..., Server]) -> None:
+    server = start_server(config={"apps": {"101": {"dialects": ["sse"]}}})
+    read_end, write_end = os.pipe()
+    connections = ConnectionSet(Loop(read_end), Target(server.ws.host, server.ws.port))
+    opening = connections.open(range(1000), OPENERS["cmd"], seconds=3600, retry=True)
+    os.close(read_end)
+    os.close(write_end)
+    assert opening.opened == 0
+    assert opening.refused >= MOST_REFUSED
+    assert next(iter(opening.errors)).startswith("login refused")
 
 
 @pytest.mark.full

@@ -25,8 +25,10 @@ def test_the_file_has_an_app_a_key_and_a_secret(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     config = load_config(str(file), {})
     assert not config.demo
-    (key,) = config.api.keys
+    key, admin_key = config.api.keys
     assert (key.scopes, key.apps) == (("push", "read"), ("default",))
+    assert (admin_key.scopes, admin_key.apps) == (("admin", "push", "read"), ())
+    assert admin_key.key not in output
     assert len(key.key) > MIN_KEY_CHARACTERS
     assert key.key in output
     (secret,) = config.apps["default"].jwt

@@ -56,11 +56,10 @@ def reading_seconds() -> float:
 
 
 def environment(wheels: Path, home: Path) -> dict[str, str]:
-    """The environment of a user who has Python and pip's settings, and nothing else."""
+    """The environment of a user who has Python, pip's settings and the wheels, and nothing else."""
     python = str(Path(sys.base_prefix) / "bin")
     environment = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
-    links = f"{wheels} {environment.get('PIP_FIND_LINKS', '')}".strip()
-    return {**environment, "PATH": f"{python}:/usr/bin:/bin", "HOME": str(home), "PIP_FIND_LINKS": links}
+    return {**environment, "PATH": f"{python}:/usr/bin:/bin", "HOME": str(home), "WHEELS": str(wheels)}
 
 
 def check(wheels: Path) -> str:

@@ -1,6 +1,7 @@
 """Listeners that share a port, and which of them new clients get."""
 
 import _socket
+import os
 import socket
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ COUNT = 5
 
 @pytest.fixture
 def all_listeners() -> Iterator[list[Listeners]]:
-    settings = load_config(None, {}, {"app.http_port": 0, "app.websocket_port": 0})
+    settings = load_config(os.devnull, {}, {"app.http_port": 0, "app.websocket_port": 0})
     result = listen(settings, COUNT)
     yield result
     for listeners in result:

@@ -1,5 +1,6 @@
 """Servers of several processes that cannot start: one clear line, and a status that says so."""
 
+import os
 import re
 import socket
 import sys
@@ -57,11 +58,18 @@ def test_private_ports_over_a_public_one_are_refused(tmp_path: Path) -> None:
     assert output == "app.rpc_port 9001: 2 nodes need the ports up to 9004, and app.http_port is 9004"
 
 
+def in_use(port: int) -> str:
+    where = f"cannot listen on 127.0.0.1:{port}"
+    return f"{where}: Address already in use, by the process {os.getpid()}"
+
+
 @pytest.mark.full
 def test_a_taken_port_is_refused(tmp_path: Path, taken: socket.socket) -> None:
     port = taken.getsockname()[1]
     output = refused(tmp_path, "--http-port", str(port))
-    assert output == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert (
+        output == f"cannot listen on 127.0.0.1:{port}: Address already in use, by the process {os.getpid()}"
+    )
     assert "cannot start: cannot listen" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
@@ -72,7 +80,9 @@ def test_a_port_that_another_server_would_share_is_refused(tmp_path: Path) -> No
         listener.listen()
         port = listener.getsockname()[1]
         output = refused(tmp_path, "--ws-port", str(port))
-    assert output == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert (
+        output == f"cannot listen on 127.0.0.1:{port}: Address already in use, by the process {os.getpid()}"
+    )
 
 
 @pytest.mark.full

@@ -1,6 +1,7 @@
 """Pauses between children, what a child tells its supervisor, settings of each."""
 
 import itertools
+import os
 
 import pytest
 
@@ -24,7 +25,7 @@ def settings(**given: object) -> Config:
         "redis.url": "redis://127.0.0.1",
         **{name.replace("__", "."): v for name, v in given.items()},
     }
-    return load_config(None, {}, overrides)
+    return load_config(os.devnull, {}, overrides)
 
 
 def failing(lives: list[float]) -> list[float]:

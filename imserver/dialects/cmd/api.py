@@ -436,20 +436,19 @@ def _apps(api: UserApi, call: Call) -> list[str]:
 
 HEALTHY = HttpResponse(200, b'{"status":"ok"}')
 READY = HttpResponse(200, b'{"status":"ready"}')
-NOT_READY = HttpResponse(503, b'{"status":"not ready"}')
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class StateApi(Struct, frozen=True):
     """The services of the routes about the node."""
 
-    ready: Callable[[], bool]
+    unready: Callable[[], str]
     state: Callable[[bool, bool], dict[str, Any]]
     overview: Overview
 
 
 def _state_api(core: Core, _: Api) -> StateApi:
-    return StateApi(core.ready, core.state, core.overview)
+    return StateApi(core.unready, core.state, core.overview)
 
 
 def health(_api: StateApi, _call: Call) -> HttpResponse:
@@ -459,7 +458,9 @@ def health(_api: StateApi, _call: Call) -> HttpResponse:
 
 def ready(api: StateApi, _call: Call) -> HttpResponse:
     """``GET /ready``: 200 if the node serves clients; 503 while it starts or stops."""
-    return READY if api.ready() else NOT_READY
+    if reason := api.unready():
+        return HttpResponse(503, msgspec.json.encode({"status": "not ready", "reason": reason}))
+    return READY
 
 
 def system_state(api: StateApi, call: Call) -> HttpResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from imserver.core.core import Core, FeatureParts
 from imserver.dialects.sse.api import PATH, Events, routes
 from imserver.dialects.sse.streams import EventStreams
-from imserver.dialects.sse.wire import NAME
+from imserver.dialects.sse.wire import NAME, SseDialect
 from imserver.feature import Feature
 from imserver.transport.stream import StreamPath
 
@@ -18,4 +18,5 @@ def _build(core: Core) -> FeatureParts:
     return FeatureParts(streams=lambda _: {PATH: StreamPath("GET", events.open, events.refuse)})
 
 
-FEATURE = Feature(NAME, _build, operations=tuple(routes.rows))
+# This row gives the dialect its name in settings. It has no WebSocket path, and a codec for each app.
+FEATURE = Feature(NAME, _build, dialects=(SseDialect(""),), operations=tuple(routes.rows))
