@@ -234,8 +234,8 @@ class FakeNode:
     def lease(self) -> Lease:
         return OWN_LEASE
 
-    def ready(self) -> bool:
-        return self.is_ready
+    def unready(self) -> str:
+        return "" if self.is_ready else "it starts or stops"
 
     @property
     def texts(self) -> list[tuple[str, str]]:
