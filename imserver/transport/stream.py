@@ -88,9 +88,10 @@ class Stream(Connection):
     __slots__ = ()
 
     def begin(self, encoding: StreamEncoding, head: bytes) -> None:
-        """Send the response head. From now on events are sent in ``encoding``."""
+        """Send the response head. From now on events are sent in ``encoding``, and the client is pinged."""
         self.dialect_state = None
         self.encoding = encoding
+        self.last_seen = 0.0
         self.send_frame(head)
 
     def on_readable(self) -> None:
@@ -202,6 +203,7 @@ class Streams:
         dialect = self._waiting.dialect
         guest = self._gate.look_at(head, dialect)
         stream = Stream(context, sock, guest.peer, self._waiting, monotonic())
+        stream.last_seen = monotonic()  # it is not pinged before its head
         stream.origin = guest.origin
         row = self._row(head.path)
         assert row is not None, "the server has asked serves()"

@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jwt
@@ -14,6 +15,7 @@ from tests.support import Server, eventually
 
 from .cmd import get, good, is_online, json_request, logged_in, post, send_message, send_to_all, users
 from .raw import PATIENCE_SECONDS, ask, request
+from .receiver import Answer, Post, Receiver
 from .setting import Launch
 from .sse import PATH, Listener, ask_for, end_of, listening
 
@@ -224,6 +226,80 @@ def test_idle_streams_get_comments(launch: Launch, http_server: str) -> None:
         eventually(lambda: _comments(ann) >= 3)
         send_message(server.http, 101, "ann", "still here")
         assert ann.message()["text"] == "still here"
+
+
+@pytest.fixture(scope="module")
+def back_end() -> Iterator[Receiver]:
+    """It answers no question about a login until it is told to."""
+    with Receiver() as one:
+        yield one
+
+
+@contextlib.contextmanager
+def undecided(back_end: Receiver) -> Iterator[threading.Event]:
+    """Logins wait until the event is set."""
+    answered = threading.Event()
+
+    def answer(_: Post) -> Answer:
+        answered.wait(PATIENCE_SECONDS)
+        return 200, b'{"allow":true}'
+
+    back_end.forget()
+    back_end.reply = answer
+    try:
+        yield answered
+    finally:
+        answered.set()
+
+
+def asking(launch: Launch, http_server: str, back_end: Receiver, **sections: Any) -> Server:
+    """A server that asks about the logins of app 101, and pings every stream many times meanwhile."""
+    pings = {"client_ping_seconds": 0.1, "client_silent_seconds": 60, "close_seconds": 0.5}
+    apps = {"101": {"webhook": back_end.authorising}, "102": {}}
+    return launch(http_server, apps=apps, websocket=pings, **sections)
+
+
+def wait_for_login(one: Listener, back_end: Receiver) -> None:
+    """."""
+    one.send(request(f"{PATH}?app=101&user=ann"))
+    eventually(lambda: back_end.posts)
+
+
+@pytest.mark.both_servers
+def test_nothing_precedes_the_head_of_a_stream_whose_login_waits(
+    launch: Launch, http_server: str, back_end: Receiver
+) -> None:
+    server = asking(launch, http_server, back_end)
+    with (
+        undecided(back_end) as answered,
+        listening(server.http, 102, "bob") as bob,
+        Listener(server.http) as ann,
+    ):
+        wait_for_login(ann, back_end)
+        eventually(lambda: _comments(bob) >= 2)
+        push = {"app": "101", "user": "ann", "text": "too early"}
+        assert ask(server.http, json_request("/api/v1/push", push)).json["sent"] == 0
+        assert _comments(ann) == 0
+        assert not ann.waiting
+        answered.set()
+        # 500: the machine was busy for the two seconds that a back end has.
+        assert ann.response(to_head=True).status in (200, 500)
+
+
+@pytest.mark.both_servers
+def test_a_drain_answers_a_stream_whose_login_waits(
+    launch: Launch, http_server: str, back_end: Receiver
+) -> None:
+    server = asking(launch, http_server, back_end, drain={"close_seconds": 0.1})
+    with undecided(back_end), listening(server.http, 102, "bob") as bob, Listener(server.http) as ann:
+        wait_for_login(ann, back_end)
+        eventually(lambda: _comments(bob) >= 2)
+        server.begin_to_stop()
+        refused = ann.response()
+        # 500: the server waited for the login, which the back end did not decide.
+        assert (refused.status, refused.json["code"]) in [(503, "not_ready"), (500, "internal_error")]
+        ann.ended()
+        assert end_of(bob) == {"code": 1001, "reason": "going away", "reconnect": True}
 
 
 def _comments(one: Listener) -> int:

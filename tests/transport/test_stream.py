@@ -10,6 +10,7 @@ import pytest
 
 from imserver import errors
 from imserver.dialects.sse.wire import SseDialect
+from imserver.hub.expiry import SLOTS, Pings
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.transport.connection import OPEN, Connection
@@ -89,6 +90,19 @@ def test_events_come_behind_the_head_and_what_was_waiting_before_it() -> None:
         assert stream.pinged_at == 0, "nobody has to answer"
         assert harness.metrics.streams == 1
         assert harness.gate.connections == 1
+
+
+def test_a_stream_is_pinged_only_after_its_head() -> None:
+    """What precedes the head of a response is no HTTP, and a proxy drops the whole stream."""
+    with StreamHarness() as harness:
+        pings = Pings(harness.context, harness.metrics, ping_seconds=50, silent_seconds=150)
+        harness.opener = lambda _stream, _head: None  # its login waits
+        stream, caller = harness.open()
+        pings.step(stream.fd % SLOTS)
+        turn()
+        stream.begin(harness.encoding_of, HEAD)
+        pings.step(stream.fd % SLOTS)
+        assert came(caller, b":\n\n") == HEAD + b":\n\n"
 
 
 def test_a_close_writes_what_waits_then_the_reason_then_ends() -> None:
