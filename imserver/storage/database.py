@@ -197,7 +197,7 @@ class Database:
             return migrations.step_of(connection)
 
     def _migrate(self) -> None:
-        self._write_long(migrations.migrate)
+        self._write_long(lambda connection: migrations.migrate(connection, self.address.shown))
 
     def _write_long(self, work: Callable[[Connection], T]) -> T:
         # A change of a large table may be slow.

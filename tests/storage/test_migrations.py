@@ -1,5 +1,6 @@
 """Migrations: by one node at a time; a newer release's are left alone."""
 
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,10 @@ import pytest
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from imserver.config.settings import StorageSettings
+from imserver.errors import StartError
 from imserver.features.accounts.rows import AccountStore
 from imserver.storage.address import database_address
 from imserver.storage.contract import Account
@@ -88,12 +90,73 @@ def test_a_step_that_was_begun_before_a_crash_is_finished(empty_url: str, open_s
     """MySQL keeps tables that an unfinished step has made; elsewhere nothing of it is left."""
     first = open_store(empty_url)
     with connected(empty_url) as connection:
-        connection.exec_driver_sql("DROP TABLE alembic_version")
+        connection.exec_driver_sql("DELETE FROM alembic_version")
         connection.exec_driver_sql("DROP TABLE api_key")
     first.close()
     again = open_store(empty_url)
     assert again.add_app("105", {})
     assert again.keys() == ()
+
+
+GOCHAT = (
+    "CREATE TABLE {0}user{0} (id BIGINT PRIMARY KEY, phone_number VARCHAR(20) UNIQUE, nickname VARCHAR(20))",
+    "CREATE TABLE {0}group{0} (id BIGINT PRIMARY KEY, name VARCHAR(50), owner_id BIGINT)",
+    "CREATE TABLE message (id BIGINT PRIMARY KEY, user_id BIGINT, sender_id BIGINT, seq BIGINT)",
+)
+"""Tables of GoChat, as its create_table.sql makes them."""
+
+
+def _make(url: str, *statements: str) -> None:
+    quote = "`" if url.startswith("mysql") else '"'
+    with connected(url) as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement.format(quote))
+
+
+def _tables(url: str) -> set[str]:
+    with connected(url) as connection:
+        return set(inspect(connection).get_table_names())
+
+
+def test_the_database_of_another_program_is_refused_and_left_alone(
+    empty_url: str, open_store: OpenStore
+) -> None:
+    _make(empty_url, *GOCHAT)
+    before = _tables(empty_url)
+    for _ in range(2):
+        with pytest.raises(
+            StartError, match=r"names of ours \(message\)\. Set storage\.url to an empty"
+        ) as error:
+            open_store(empty_url)
+    assert "imserver account import" in str(error.value)
+    assert _tables(empty_url) == before
+
+
+def test_the_steps_of_another_program_are_not_ours(empty_url: str, open_store: OpenStore) -> None:
+    _make(
+        empty_url,
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)",
+        "INSERT INTO alembic_version VALUES ('1975ea83b712')",
+        GOCHAT[2],
+    )
+    with pytest.raises(StartError, match=r"names of ours \(alembic_version, message\)"):
+        open_store(empty_url)
+
+
+def test_tables_with_other_names_may_stand_beside_ours(empty_url: str, open_store: OpenStore) -> None:
+    _make(empty_url, *GOCHAT[:2])
+    assert open_store(empty_url).add_app("105", {})
+
+
+def test_each_table_of_ours_is_known(empty_url: str, open_store: OpenStore) -> None:
+    open_store(empty_url).close()
+    own_tables = _tables(empty_url)
+    _make(empty_url, "DROP TABLE alembic_version")
+    with pytest.raises(StartError) as error:
+        open_store(empty_url)
+    names = re.search(r"\((.*)\)", str(error.value))
+    assert names
+    assert {*names[1].split(", "), "alembic_version"} == own_tables
 
 
 def test_a_new_database_is_created_and_an_old_one_migrated(

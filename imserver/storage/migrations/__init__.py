@@ -11,6 +11,7 @@ step may run twice there.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -32,6 +33,7 @@ _LOOK_SECONDS: Final = 0.1
 _LOCK: Final = 0x696D736572766572
 """Number of the advisory lock on PostgreSQL, chosen to be unique."""
 _VERSIONS: Final = "alembic_version"
+_table_names: Final = re.compile(r"create_table\(\s*\"(\w+)\"").findall
 
 
 def step_of(connection: Connection) -> str:
@@ -43,18 +45,37 @@ def step_of(connection: Connection) -> str:
 
 def is_current(step: str) -> bool:
     """Whether a database at this step is current, or newer than this release."""
-    own = {path.name.partition("_")[0] for path in (FOLDER / "versions").glob("[0-9]*.py")}
-    return step == HEAD or bool(step and step not in own)
+    return step.isdecimal() and step >= HEAD
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: Connection, shown: str) -> None:
     """Run the missing steps under a lock. Raises StartError.
 
     ``connection`` is in a transaction. On SQLite that is a writing transaction, which serves as the lock.
+    ``shown``: the address of the database, for messages.
     """
     with _LOCKS[connection.dialect.name](connection):
-        if not is_current(step_of(connection)):  # another node may have migrated meanwhile
-            _upgrade(connection)
+        if is_current(step_of(connection)):  # another node has migrated meanwhile
+            return
+        if tables := _foreign_tables(connection):
+            raise StartError(
+                f"storage: the database {shown} belongs to another program, whose tables have names of ours "
+                f"({', '.join(tables)}). Set storage.url to an empty database; 'imserver account import' "
+                "takes over the users of GoChat"
+            )
+        _upgrade(connection)
+
+
+def _foreign_tables(connection: Connection) -> list[str]:
+    """The tables of another program that have names of ours; empty if the database is ours, or free.
+
+    The version table is made before all others, and names a step when ``directory`` exists.
+    """
+    tables = set(inspect(connection).get_table_names())
+    if _VERSIONS in tables and ("directory" in tables or not step_of(connection)):
+        return []
+    steps = "".join(path.read_text(encoding="utf-8") for path in (FOLDER / "versions").glob("[0-9]*.py"))
+    return sorted(tables & {_VERSIONS, *_table_names(steps)})
 
 
 def _upgrade(connection: Connection) -> None:
