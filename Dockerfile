@@ -19,7 +19,8 @@ FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --home-dir /data imserver \
     && install --directory --owner imserver --mode 0700 /data
 COPY --from=build /opt/imserver /opt/imserver
-# A container is reached from outside, so it wants API keys (api.keys), or IMSERVER_SERVER_INSECURE=true.
+# A container is reached from outside, so it wants API keys (IMSERVER_API_KEYS). Without one it ends at once and says so, unless
+# IMSERVER_SERVER_INSECURE=true lets everybody who reaches its ports do everything.
 ENV PATH=/opt/imserver/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     IMSERVER_SERVER_HOST=0.0.0.0 \
@@ -27,8 +28,9 @@ ENV PATH=/opt/imserver/bin:$PATH \
 USER 10001
 WORKDIR /data
 VOLUME /data
-# HTTP, WebSocket, and the two RPC ports, which only other nodes need.
-EXPOSE 8080 8089 9001 9002
+# HTTP, WebSocket, the two RPC ports, which only other nodes need, and the port of go-websocket's own image, on which
+# IMSERVER_SERVER_EXTRA_LISTEN='[{port: 6000, ws_dialect: client}]' listens.
+EXPOSE 8080 8089 9001 9002 6000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.getenv('IMSERVER_APP_HTTP_PORT', '8080') + '/health', timeout=4)"]
 # Drains; give it longer than the drain takes (docker stop --time 60).

@@ -295,6 +295,7 @@ def test_beyond_loopback_a_server_starts_with_insecure_or_keys(
     config = {} if options else {"api": {"keys": [{"key": "k" * 20, "scopes": ["push"]}]}}
     server = start_server("--host", "0.0.0.0", *options, config=config)
     assert ("demo mode" in server.output) == bool(options)
+    assert ("so everybody who reaches these ports may do everything" in server.output) == bool(options)
 
 
 # --- a server that starts -----------------------------------------------------------------------------------

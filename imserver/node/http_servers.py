@@ -335,19 +335,36 @@ def refuse_open_demo(config: Config, closed: bool | None = None, *, listeners: b
     server = config.server
     if not config.demo or server.insecure or (keys_may_be_stored(config) if closed is None else closed):
         return
-    hosts = {}
-    if listeners:
-        hosts = {"server.host": server.host}
-        hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(server.extra_listen)}
+    hosts = _client_hosts(config) if listeners else {}
     if config.clustered:  # without an address, the nodes' ports listen on loopback
         cluster = config.cluster
         hosts["cluster.bind" if cluster.bind else "cluster.advertise"] = cluster.bind or cluster.advertise
-    for name, host in hosts.items():
-        if host and not _is_loopback(name, host):
-            raise StartError(
-                f"{name} {host} is not a loopback address and no API key exists, so strangers could push: "
-                "make one (imserver key create push), set api.keys, or start with --insecure"
-            )
+    for name, host in _reachable(hosts):
+        raise StartError(
+            f"{name} {host} is not a loopback address and no API key exists, so strangers could push: "
+            "make one (imserver key create push), set api.keys, or start with --insecure"
+        )
+
+
+def demo_note(config: Config) -> str:
+    """What demo mode means, for the banner: who may do everything."""
+    everybody = any(True for _ in _reachable(_client_hosts(config)))
+    who = "everybody who reaches these ports" if everybody else "every local program"
+    return f"demo mode: no API key exists, so {who} may do everything"
+
+
+def _client_hosts(config: Config) -> dict[str, str]:
+    """Setting → the address on which clients are served."""
+    rows = enumerate(config.server.extra_listen)
+    return {
+        "server.host": config.server.host,
+        **{f"server.extra_listen[{n}].host": row.host for n, row in rows},
+    }
+
+
+def _reachable(hosts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Those of these settings whose address other machines may reach."""
+    return ((name, host) for name, host in hosts.items() if host and not _is_loopback(name, host))
 
 
 def _is_loopback(name: str, host: str) -> bool:

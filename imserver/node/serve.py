@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import gevent
 from gevent.util import format_run_info
@@ -22,6 +22,7 @@ from imserver.node.http_servers import (
     LateApplication,
     Servers,
     check_listeners,
+    demo_note,
     refuse_open_demo,
 )
 from imserver.node.node import Node
@@ -29,8 +30,6 @@ from imserver.process import hold_signals, take_signals
 from imserver.version import full_version
 
 _log = logging.getLogger(__name__)
-
-_DEMO_NOTE: Final = "demo mode: no API key exists, so every local program may do everything"
 
 
 def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> None:
@@ -113,7 +112,8 @@ def _application(servers: Servers) -> Application:
 
 def banner_notes(node: Node) -> list[str]:
     """The notes of a node for the banner: demo mode, or the login rule of each app."""
-    return [_DEMO_NOTE] if node.core.keys.demo else node.core.logins.exposure()
+    core = node.core
+    return [demo_note(core.config)] if core.keys.demo else core.logins.exposure()
 
 
 def banner(config: Config, addresses: Mapping[str, str], notes: Sequence[str], **more: str) -> str:

@@ -78,7 +78,8 @@ def test_the_image_is_built_from_what_the_package_is_made_of() -> None:
 def test_the_image_opens_the_ports_of_the_defaults() -> None:
     app = DEFAULTS["app"]
     ports = (app["http_port"], app["websocket_port"], app["rpc_port"], app["rpc_port"] + 1)
-    assert tuple(map(int, last("EXPOSE").split())) == ports
+    of_go_websocket = 6000
+    assert tuple(map(int, last("EXPOSE").split())) == (*ports, of_go_websocket)
     assert f"os.getenv('IMSERVER_APP_HTTP_PORT', '{app['http_port']}')" in last("HEALTHCHECK")
 
 
