@@ -216,7 +216,10 @@ class Authority:
         """
         apps = self._allowed.apps_of(host)
         if apps and from_browser(headers):
-            apps = frozenset(app for app in apps if self._logins.lists_origin(app, headers.get("origin", "")))
+            origin = headers.get("origin", "")
+            apps = frozenset(app for app in apps if self._logins.lists_origin(app, origin))
+            if origin and not apps:
+                self._logins.log_page(origin, host)
         return (
             Principal("address", _BY_ADDRESS, frozenset(map(self._logins.resolve, apps))) if apps else NOBODY
         )

@@ -52,7 +52,7 @@ from imserver.logging import OncePerMinute
 from imserver.metrics import Metrics
 from imserver.model import ACTION_PREFIX, is_of_device
 from imserver.transport.connection import OPEN, Connection, Encoding
-from imserver.transport.gate import Origins, host_name
+from imserver.transport.gate import OPAQUE, Origins, host_name
 
 log = logging.getLogger(__name__)
 
@@ -353,6 +353,14 @@ class Logins:
         if rule.origins is not None:
             return name in rule.origins
         return self._origins.lists(name)
+
+    def log_page(self, origin: str, host: str) -> None:
+        """Log that no app accepts requests of a page from an address that it lists. Never switches.
+
+        ``origin``: the header. ``host``: the address.
+        """
+        setting = "server.origins, or to origins of an app"
+        self._origins.log_refused("request without a key", host_name(origin) or OPAQUE, setting, host)
 
     def _ask_back_end(
         self,

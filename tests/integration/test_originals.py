@@ -124,6 +124,41 @@ def test_another_machine_may_not_push_to_a_system(server: Server) -> None:
     assert client.refused(answer) == "未授权"
 
 
+def _page_request(host: str) -> bytes:
+    fields = {"appID": 101, "userID": "ann", "message": "hi"}
+    return cmd.form_request("/user/sendMessageAll", fields).replace(
+        b"\r\n", f"\r\nOrigin: http://{host}\r\n".encode(), 1
+    )
+
+
+def test_a_page_of_another_host_is_refused_and_one_line_says_what_to_set(server: Server) -> None:
+    for _ in range(3):
+        assert ask(server.http, _page_request("im.91vh.com")).json["code"] == 1003
+        with action.ActionClient(server.ws) as page:
+            page.upgrade("/ws?uid=1&to_uid=2", more=[("Origin", "http://ws.test")])
+            page.closed(4505)
+    lines = [line for line in server.log_text.splitlines() if "server.origins" in line]
+    assert len(lines) == 2
+    assert (
+        "request without a key refused: the page is of host im.91vh.com; to allow it, add the host to"
+        in lines[0]
+    )
+    assert "connection refused: the page is of host ws.test; to allow it, add the host to" in lines[1]
+
+
+def test_pages_of_the_hosts_in_its_comment_are_served(tmp_path: Path) -> None:
+    text = re.sub(r"^  # (origins:)", r"  \1", FILE.read_text(encoding="utf-8"), flags=re.M)
+    keys = json.dumps([{"key": KEY, "scopes": ["admin"]}])
+    one = Server(tmp_path, config=yaml.safe_load(text), environment={"IMSERVER_API_KEYS": keys})
+    try:
+        assert ask(one.http, _page_request("im.91vh.com")).json["code"] == 200
+        with action.ActionClient(one.ws) as page:
+            page.begin("/ws?uid=1&to_uid=2", more=[("Origin", "http://ws.test")])
+            assert page.ask_action("login", action.login_data("1", to="2"))[0] == 200
+    finally:
+        stop(one)
+
+
 def test_what_spans_all_apps_needs_a_key(server: Server) -> None:
     assert cmd.get(server.http, "/system/state").json["code"] == 1003
     assert cmd.get(server.http, "/metrics").status == 401
