@@ -10,7 +10,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
+from gevent import Greenlet
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
@@ -65,6 +67,10 @@ if TYPE_CHECKING:
     from imserver.metric_table import Metric
 
 log = logging.getLogger(__name__)
+
+_greenlets: WeakSet[Greenlet[..., Any]] = WeakSet()
+"""All greenlets of this process that have not been freed."""
+Greenlet.add_spawn_callback(_greenlets.add)
 
 
 OnEnded = Callable[[Connection, int], None]
@@ -529,7 +535,7 @@ class Core:
         state = {
             "managerInfo": manager,
             "numCPU": os.cpu_count() or 1,
-            "numGoroutine": self.poller.count + self.metrics.http_running,
+            "numGoroutine": sum(not greenlet.dead for greenlet in _greenlets),
         }
         if not detail:
             return state

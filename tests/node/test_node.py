@@ -309,6 +309,16 @@ def test_a_feature_learns_which_sessions_are_no_longer_addressed(harness: Harnes
 # --- being asked --------------------------------------------------------------------------------------------
 
 
+def test_the_state_counts_the_greenlets(harness: Harness) -> None:
+    node = harness.start()
+    before = node.core.state(False)["numGoroutine"]
+    waiting = [gevent.spawn(gevent.sleep, 60) for _ in range(50)]
+    gevent.sleep(0)
+    assert 40 < node.core.state(False)["numGoroutine"] - before < 60
+    gevent.killall(waiting)
+    assert node.core.state(False)["numGoroutine"] - before < 10
+
+
 def test_the_state_names_peers_and_users_only_when_asked_to(harness: Harness) -> None:
     node = harness.start()
     client, stranger = harness.join(node, "马远"), harness.call(node.core.ws_port).upgrade()
