@@ -126,7 +126,10 @@ class Rpc:
         try:
             return zmq_socket.bind(f"tcp://{address}:{port}")
         except zmq.ZMQError as error:
-            raise StartError(f"the RPC cannot listen on {address}:{port} ({name}): {error}") from None
+            raise StartError(
+                f"the RPC cannot listen on {address}:{port} ({name}): {error}. A node uses app.rpc_port and "
+                "the next port: nodes on one machine need numbers that are two apart"
+            ) from None
 
     def stop(self) -> None:
         """Send what is queued, then end. May switch; takes about three seconds at most."""
