@@ -1,5 +1,6 @@
 """conf/app.ini of go-websocket: it starts this server, and what has no equal here is told."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -137,4 +138,5 @@ def test_it_starts_the_server_with_and_without_a_command(file: Path, arguments: 
             IMSERVER_SERVER_DATA_DIR=str(file.parent / "data"),
         )
     assert done.returncode == 1
-    assert done.stderr == f"imserver: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    where = f"imserver: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert done.stderr == f"{where}, by the process {os.getpid()}\n"

@@ -194,7 +194,8 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path, taken: socket.socket, po
     done = run_cli("serve", "--data-dir", str(tmp_path / "data"), *arguments, IMSERVER_APP_LOG_FILE=str(log))
     assert done.returncode == 1
     where = f"imserver: cannot listen on 127.0.0.1:{number}: Address already in use"
-    assert done.stderr == f"{where}, by the process {os.getpid()}\n"
+    setting = {"--http-port": "http_port", "--ws-port": "websocket_port"}[port]
+    assert done.stderr == f"{where}, by the process {os.getpid()}. To use another port, set app.{setting}\n"
     assert "Traceback" not in log.read_text(encoding="utf-8")
 
 

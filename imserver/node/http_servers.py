@@ -82,12 +82,19 @@ def listeners_of(config: Config) -> dict[str, ListenSettings]:
 
 def check_listeners(config: Config) -> None:
     """Raise StartError if another process listens where a node with these settings would."""
-    for row in listeners_of(config).values():
+    for name, row in listeners_of(config).items():
         try:
             if row.port and not config.server.reuse_port:
                 bind_raw(row.host, row.port, False).close()
         except OSError as error:
-            raise cannot_listen(row.host, row.port, error) from None
+            refusal = cannot_listen(row.host, row.port, error)
+            if name in _PORTS:  # the files of some originals do not name these ports
+                refusal = StartError(f"{refusal}. To use another port, set app.{_PORTS[name]}")
+            raise refusal from None
+
+
+_PORTS: Final = {"http": "http_port", "websocket": "websocket_port"}
+"""Listener → its setting in the section ``app``."""
 
 
 def bind_all(config: Config) -> dict[str, socket.socket]:

@@ -99,7 +99,8 @@ def test_a_taken_port_is_one_clear_line(server: Server, tmp_path: Path) -> None:
         IMSERVER_SERVER_EXTRA_LISTEN=f"[{{port: {port}}}]",
     )
     assert result.returncode == 1
-    assert result.stderr == f"imserver: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    where = f"imserver: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert result.stderr == f"{where}, by the process {server.pid}\n"
 
 
 @pytest.mark.full
