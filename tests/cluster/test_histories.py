@@ -1,5 +1,8 @@
 """The histories of channels: one contract for that of a lone node and for the one in Redis."""
 
+from contextlib import ExitStack
+from pathlib import Path
+
 import pytest
 
 from imserver.cluster.history import (
@@ -10,13 +13,19 @@ from imserver.cluster.history import (
     Position,
     Retained,
 )
+from imserver.config.settings import ClusterSettings, RedisSettings
 from imserver.model import ChannelPart, Event
+from tests.faults.proxy import Proxy
+from tests.ports import free_ports
 from tests.support import until
 
 from .conftest import StartNode
 from .redis_server import RedisServer
 
 NEWS = "news"
+AT_ONCE = ("--repl-diskless-sync-delay", "0")
+RARELY = ClusterSettings(lease_seconds=60.0, renew_seconds=20.0, redis_seconds=10.0)
+"""Nodes that learn of another server by their next command, and not by the lease."""
 
 
 def retained(text: str, size: int = 3, seconds: float = 60, channel: str = NEWS) -> Retained:
@@ -269,6 +278,113 @@ def test_a_restarted_redis_begins_a_new_epoch(own_server: RedisServer, start_nod
 
     until(answers)
     assert append(node.history, "c") == [1]
+
+
+@pytest.mark.parametrize("persistence", [("--appendonly", "yes"), ()], ids=["append-only", "none"])
+def test_a_redis_that_is_back_at_once_gives_no_position_twice(
+    tmp_path: Path, start_node: StartNode, persistence: tuple[str, ...]
+) -> None:
+    server = RedisServer(tmp_path, *persistence)
+    try:
+        one, other = (start_node(server, number, RARELY).history for number in (1, 2))
+        append(one, "a", "b")
+        append(other, "c")
+        (before,) = one.positions("101", [NEWS]) or ()
+        server.kill()
+        server.start()
+        assert_new_epoch(one, other, before)
+    finally:
+        server.kill()
+
+
+def assert_new_epoch(one: ChannelHistory, other: ChannelHistory, before: Position) -> None:
+    """A new life of the data begins one epoch, which both nodes share."""
+    epochs = []
+    for history, text, offset in ((one, "d", 1), (other, "e", 2), (one, "f", 3), (other, "g", 4)):
+        assert append(history, text) == [offset]
+        (position,) = history.positions("101", [NEWS]) or ()
+        epochs.append(position.epoch)
+    assert len(set(epochs)) == 1
+    assert before.epoch not in epochs
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["once", "there and back"])
+def test_a_replica_that_lags_and_becomes_the_master_gives_no_position_twice(
+    tmp_path_factory: pytest.TempPathFactory, start_node: StartNode, back: bool
+) -> None:
+    with ExitStack() as stack:
+        master, replica = (RedisServer(tmp_path_factory.mktemp("redis"), *AT_ONCE) for _ in range(2))
+        route, replication = (
+            stack.enter_context(Proxy("127.0.0.1", "127.0.0.1", (free_ports(),))) for _ in range(2)
+        )
+        for proxy in (route, replication):
+            proxy.lead_to(master.port)
+        stack.callback(master.kill)
+        stack.callback(replica.kill)
+        follow(replica, replication.ports[0])
+        one, other = (
+            start_node(RedisSettings(addr=f"127.0.0.1:{route.ports[0]}"), number, RARELY).history
+            for number in (1, 2)
+        )
+        append(one, "a")
+        append(other, "b")
+        with master.client() as client:
+            client.set("last", 1)
+            assert client.wait(1, 10_000) == 1
+        replication.drop()
+        append(one, "c")
+        (before,) = other.positions("101", [NEWS]) or ()
+        assert before.offset == 3
+        promote(replica)
+        if back:  # before a node has used the other one
+            follow(master, replica.port)
+            promote(master)
+        route.lead_to((master if back else replica).port)
+        assert_new_epoch(one, other, before)
+
+
+def test_the_first_replica_of_a_server_begins_no_epoch(
+    tmp_path_factory: pytest.TempPathFactory, start_node: StartNode
+) -> None:
+    with ExitStack() as stack:
+        master, replica = (RedisServer(tmp_path_factory.mktemp("redis"), *AT_ONCE) for _ in range(2))
+        stack.callback(master.kill)
+        stack.callback(replica.kill)
+        one = start_node(master, 1).history
+        assert append(one, "a") == [1]
+        with master.client() as client:
+            id = client.info("replication")["master_replid"]
+            follow(replica, master.port)
+            assert client.info("replication")["master_replid"] != id
+        other = start_node(master, 2).history
+        assert append(other, "b") == [2]
+        assert append(one, "c") == [3]
+
+
+def test_a_flushed_history_begins_one_epoch(own_server: RedisServer, start_node: StartNode) -> None:
+    one = start_node(own_server, 1).history
+    append(one, "a")
+    (before,) = one.positions("101", [NEWS]) or ()
+    with own_server.client() as client:
+        client.flushall()
+    assert append(one, "b") == [1]
+    assert append(start_node(own_server, 2).history, "c") == [2]
+    assert append(one, "d") == [3]
+    (after,) = one.positions("101", [NEWS]) or ()
+    assert after.epoch != before.epoch
+
+
+def follow(replica: RedisServer, port: int) -> None:
+    """Make a server a replica of the one at a port, and wait until it has its data."""
+    with replica.client() as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", port)
+        until(lambda: client.info("replication").get("master_link_status") == "up")
+
+
+def promote(replica: RedisServer) -> None:
+    """Make a replica a master."""
+    with replica.client() as client:
+        client.execute_command("REPLICAOF", "NO", "ONE")
 
 
 def test_a_repeated_call_appends_nothing(server: RedisServer, start_node: StartNode) -> None:

@@ -12,8 +12,7 @@ import msgspec
 from imserver.cluster.history import EPOCH_SECONDS, HistoryPage, Position, Retained, numbered
 from imserver.cluster.redis.pipeline import Command, Pipeline
 from imserver.cluster.redis.records import encoded
-from imserver.cluster.redis.recovery import RegistryRecovery
-from imserver.cluster.redis.scripts import APPEND_HISTORY, HISTORY, READ_HISTORY
+from imserver.cluster.redis.scripts import APPEND_HISTORY, HISTORY, LIFE, READ_HISTORY
 from imserver.model import Event
 
 ID_SECONDS: Final = 60
@@ -27,15 +26,16 @@ _decode = msgspec.msgpack.Decoder(Event).decode
 class RedisHistory:
     """See :class:`imserver.cluster.history.ChannelHistory`. Every call switches.
 
-    If Redis was restarted or has failed over, publications may be lost, so every channel begins a new epoch.
-    A Redis Cluster has no run id: after a failover, channels go on in their epoch with what is left.
+    If Redis was restarted or has failed over, publications may be lost, so every channel begins a new epoch:
+    the scripts compare the life of its data with that of the channel. The data of a Redis Cluster
+    (``single``: it is none) have no life: after a failover, channels go on in their epoch with what is left.
     ``created``: when an app was created. The keys contain it: an app that is created anew does not read the
     history of the deleted one, which expires.
     """
 
-    def __init__(self, pipeline: Pipeline, recovery: RegistryRecovery, created: Callable[[str], int]) -> None:
+    def __init__(self, pipeline: Pipeline, single: bool, created: Callable[[str], int]) -> None:
         self._pipeline = pipeline
-        self._recovery = recovery
+        self._life = (LIFE,) if single else ()
         self._created = created
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event] | None:
@@ -49,10 +49,11 @@ class RedisHistory:
                 (
                     "EVALSHA",
                     APPEND_HISTORY,
-                    3,
+                    3 + len(self._life),
                     *(keys := self._keys(app, each.channel)),
                     _id_key(keys[0], each.id),
-                    *self._lives(),
+                    *self._life,
+                    secrets.token_urlsafe(4),
                     _encode(each.event),
                     each.size,
                     max(1, int(each.seconds * 1000)),
@@ -88,9 +89,10 @@ class RedisHistory:
         return (
             "EVALSHA",
             READ_HISTORY,
-            2,
+            2 + len(self._life),
             *self._keys(app, channel),
-            *self._lives(),
+            *self._life,
+            secrets.token_urlsafe(4),
             -1 if since is None else since.offset,
             limit,
             int(reverse),
@@ -101,9 +103,6 @@ class RedisHistory:
         # U+0000 is in no name of an app, a colon may be in both.
         key = b"%b%d:{%b\0%b}" % (HISTORY.encode(), self._created(app), encoded(app), encoded(channel))
         return key, key + b":list"
-
-    def _lives(self) -> tuple[bytes, str]:
-        return self._recovery.run_id, secrets.token_urlsafe(4)
 
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:

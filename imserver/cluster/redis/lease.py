@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -28,8 +27,6 @@ _SERVERS_SECONDS: Final = 7200
 
 _PAST_EPOCHS: Final = 16
 """How many earlier epochs each login names as dead. The data of older ones was cleaned up."""
-
-_RUN_ID: Final = re.compile(rb"run_id:(\w+)")
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -93,17 +90,13 @@ class LeaseTable:
 
 
 class LeaseKeeper:
-    """Joins, renews and leaves. Owner of this node's lease and connection; used by one greenlet at a time.
-
-    ``single``: the connection leads to one server, not to a Redis Cluster.
-    """
+    """Joins, renews and leaves. Owner of this node's lease and connection; used by one greenlet at a time."""
 
     def __init__(
         self,
         link: RedisLink,
         lease_seconds: float,
         renew_seconds: float,
-        single: bool,
         on_replaced: Callable[[Sequence[bytes]], None],
     ) -> None:
         self.link = link
@@ -115,7 +108,6 @@ class LeaseKeeper:
         """Whether this node does the dead-node cleanup."""
         self._lease_seconds = lease_seconds
         self._renew_seconds = renew_seconds
-        self._single = single
         self._on_replaced = on_replaced
         self._until = 0.0
         self._renewed_at = 0.0
@@ -145,7 +137,7 @@ class LeaseKeeper:
         known = max(table.last_epoch, past, *self.past_epochs, *table.live)
         identity = (lease.node, lease.host, lease.fingerprint)
         arguments = (*identity, milliseconds, data, database, known, lease.features)
-        reply = self._reply(("EVALSHA", JOIN, 7, *lease_keys(0), *arguments))
+        reply = self._reply(("EVALSHA", JOIN, 8, *lease_keys(0), *arguments))
         if reply[0] != b"ok":
             raise StartError(_refusal(reply[0], reply[1].decode("utf-8", "replace"), lease))
         self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
@@ -208,21 +200,12 @@ class LeaseKeeper:
         if epoch:
             self.link.exchange(
                 [
-                    ("EVALSHA", LEAVE, 7, *lease_keys(epoch), epoch, int(clean)),
+                    ("EVALSHA", LEAVE, 8, *lease_keys(epoch), epoch, int(clean)),
                     ("HDEL", SERVERS, node),
                     ("HDEL", ACTION_SERVERS, self.lease.clients),
                     *(("DEL", key) for key in written if clean),
                 ]
             )
-
-    def run_id(self) -> bytes:
-        """Identifies one run of a Redis server. ``b""``: unknown, as in a Redis Cluster, which has several.
-        Raises RedisUnavailable. Switches."""
-        if not self._single:
-            return b""
-        info = self.link.exchange([("INFO", "server")])[0]
-        found = _RUN_ID.search(info) if isinstance(info, bytes) else None
-        return found[1] if found else b""
 
     def _renewal(self, renews: bool) -> Command:
         lease = msgspec.structs.replace(self.lease, epoch=0)
@@ -243,7 +226,7 @@ class LeaseKeeper:
             lease.node,
             lease.birth,
         )
-        return ("EVALSHA", RENEW, 7, *lease_keys(self.lease.epoch), *arguments)
+        return ("EVALSHA", RENEW, 8, *lease_keys(self.lease.epoch), *arguments)
 
     def _listing(self, now: float) -> list[Command]:
         """Commands that renew the server lists of the original servers, once per minute."""

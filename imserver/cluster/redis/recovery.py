@@ -66,8 +66,8 @@ class RegistryRecovery:
         self._epoch = 0
         self._refusal = ""
         self._connects = 0
-        self.run_id = b""
-        """Identifies the life of the Redis server; ``b""``: not known."""
+        self._life = b""
+        """The life of the data in Redis; ``b""``: not known."""
         self._wake = Signal()
         self._ticked = Signal()
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -134,7 +134,10 @@ class RegistryRecovery:
         if not self.up:
             self.up = True
             log.info("Redis is available; this node has epoch %d", self._epoch)
-        if not self._pipeline.closed and not self._pipeline.probe():
+        data_link, lease_link = self._links
+        # An idle connection for the data may still lead to the server before.
+        needs_probe = not self._pipeline.closed or data_link.life != lease_link.life
+        if needs_probe and not self._pipeline.probe():
             return
         self._check_restart()
         if self.pending:
@@ -185,18 +188,17 @@ class RegistryRecovery:
     # --- recovery -------------------------------------------------------------------------------------------
 
     def _check_restart(self) -> None:
-        """After a new connection: compare run ids. Another server, or an unknown one, may have lost the last
-        writes."""
+        """After a new connection: compare the life of the data. Another one, or an unknown one, may have lost
+        the last writes."""
         connects = sum(link.connects for link in self._links)
         if connects == self._connects:
             return
-        run_id = self._keeper.run_id()
-        if self._connects and (not run_id or run_id != self.run_id):
+        life = self._links[0].life
+        if self._connects and (not life or life != self._life):
             log.warning("Redis was restarted or has failed over: registering all sessions again")
             self.generation += 1
             self.request(EVERYTHING)
-        self._connects = connects
-        self.run_id = run_id
+        self._connects, self._life = connects, life
 
     def _job(self, name: str, run: Callable[[], None]) -> None:
         """Run a job in a greenlet unless it is running."""

@@ -68,7 +68,7 @@ class RedisRegistry:
         data_link = open_link(address, cluster.redis_seconds, self.counters, tracked)
         lease_link = open_link(address, cluster.redis_seconds, self.counters)
         self._keeper = LeaseKeeper(
-            lease_link, cluster.lease_seconds, cluster.renew_seconds, single, self._found_replaced
+            lease_link, cluster.lease_seconds, cluster.renew_seconds, self._found_replaced
         )
         self._pipeline = Pipeline(data_link, self.counters, self._keeper.alive, self._pipeline_failed)
         self._recovery = RegistryRecovery(
@@ -102,7 +102,7 @@ class RedisRegistry:
         )
         self.report_channels = channels.report
         self.find_channels = channels.find
-        self.history = RedisHistory(self._pipeline, self._recovery, created)
+        self.history = RedisHistory(self._pipeline, single, created)
         self._extent: Extent = EVERYTHING
         self._unreported_ends: dict[int, Session] = {}
         self._recorder: gevent.Greenlet[..., None] | None = None

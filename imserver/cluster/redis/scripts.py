@@ -10,8 +10,8 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
     crc32 of the channel modulo 1024).
 ``imserver:history:created:{app\\0channel}``, ``imserver:history:created:{app\\0channel}:list``
     ``created``: when the app was created, 0 for an app of the configuration.
-    Hash: ``epoch`` and ``offset`` of the newest publication of a channel, ``life`` (the run id of the server
-    that began the epoch). List: the last publications (MessagePack).
+    Hash: ``epoch`` and ``offset`` of the newest publication of a channel, ``life`` (the life of the data in
+    which the epoch began). List: the last publications (MessagePack).
 ``imserver:attempts:digest``
     Hash: how many attempts there were under a name (``count``), as of a time (``since``).
 ``imserver:values:digest``
@@ -21,6 +21,9 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
     may have left data in the buckets.
 ``{imserver}:epoch``, ``{imserver}:version``
     The last epoch; a number that grows with every change of a lease.
+``{imserver}:life``
+    Hash: ``life`` of the data, a name that is never given twice; ``run`` and ``replication``, the ids of the
+    server that has it.
 ``{imserver}:cleaner``
     The epoch of the node that does the dead-node cleanup.
 ``{imserver}:written-buckets:epoch``
@@ -52,6 +55,7 @@ LEASE_DATA: Final = "{imserver}:lease-data"
 DEAD_EPOCHS: Final = "{imserver}:dead-epochs"
 EPOCH: Final = "{imserver}:epoch"
 VERSION: Final = "{imserver}:version"
+LIFE: Final = "{imserver}:life"
 CLEANER: Final = "{imserver}:cleaner"
 WRITTEN_BUCKETS: Final = "{imserver}:written-buckets:"
 WRITTEN_CHANNEL_BUCKETS: Final = "{imserver}:written-channel-buckets:"
@@ -348,7 +352,7 @@ RENEW: Final = script(
 -- ARGV: epoch, milliseconds of the lease (0: only look), lease ('': as it was), version known,
 --       how many of the replaced sessions are done, the first of them, node, its birth.
 -- Returns 0 (the lease is lost, or is that of another node) | 1, version, last epoch, dead epochs,
---         replaced, whether to clean up, lives or ''.
+--         replaced, whether to clean up, lives or ''. Two lives of the data may count to the same version.
 local epoch = ARGV[1]
 if not redis.call('ZSCORE', KEYS[1], epoch) then return {0} end
 if ARGV[2] ~= '0' then
@@ -371,7 +375,7 @@ if #dead > 0 then
     clean = 1
   end
 end
-local version = redis.call('GET', KEYS[4]) or '0'
+local version = (redis.call('HGET', KEYS[8], 'life') or '') .. ':' .. (redis.call('GET', KEYS[4]) or '0')
 local lives = version ~= ARGV[4] and redis.call('HGETALL', KEYS[2]) or ''
 local replaced = redis.call('LRANGE', KEYS[7], 0, 499)
 return {1, version, redis.call('GET', KEYS[5]) or '0', dead, replaced, clean, lives}
@@ -394,30 +398,71 @@ return 1
 )
 
 
+_LIFE: Final = """
+-- The life of the data of this server. Another one begins if the data may lack what was written before: the
+-- server was restarted, or it is a replica that has become the master, also one that was the master before.
+-- A server gets another replication id, too, when its first replica comes and an hour after its last one has
+-- gone. Then it has no second id, as a former replica has, and the life goes on. The first life has the name
+-- that nodes of the version before use. A replica fails here, because it takes no writes.
+local function life_of(key, name)
+  local server, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
+  local run = type(server) == 'string' and string.match(server, 'run_id:(%w+)')
+  if not run or type(replication) ~= 'string' then return '' end
+  local id = string.match(replication, 'master_replid:(%w+)') or ''
+  local found = redis.call('HMGET', key, 'life', 'run', 'replication')
+  local life = found[1]
+  if life and found[2] == run then
+    if found[3] == id then return life end
+    if string.match(replication, 'master_replid2:0*[1-9a-f]') then life = nil end
+  elseif life then
+    life = nil
+  else
+    life = run
+  end
+  life = life or run .. '.' .. name
+  redis.call('HSET', key, 'life', life, 'run', run, 'replication', id)
+  return life
+end
+"""
+
+BEGIN_LIFE: Final = script(
+    _LIFE
+    + """
+-- KEYS: of the life. ARGV: the name of a new one. Returns the life; '' if the server does not tell its ids.
+return life_of(KEYS[1], ARGV[1])
+""",
+    timed=False,
+)
+
+
 def lease_keys(epoch: int) -> tuple[str, ...]:
     """The KEYS of the lease scripts for an epoch (0: none yet). All are in one slot."""
-    return (LEASES, LEASE_DATA, DEAD_EPOCHS, VERSION, EPOCH, CLEANER, f"{REPLACED}{epoch}")
+    return (LEASES, LEASE_DATA, DEAD_EPOCHS, VERSION, EPOCH, CLEANER, f"{REPLACED}{epoch}", LIFE)
 
 
 # --- channels -----------------------------------------------------------------------------------------------
 
-_OPEN_HISTORY: Final = """
--- Another server, or one that was restarted, may have lost publications: a new epoch begins. A Redis Cluster
--- has no run id.
+_OPEN_HISTORY: Final = (
+    _LIFE
+    + """
+-- A new life of the data may lack publications, so a new epoch begins. A Redis Cluster has none.
+local life = life_key and (redis.call('HGET', life_key, 'life') or life_of(life_key, ARGV[1])) or ''
 local found = redis.call('HMGET', KEYS[1], 'epoch', 'offset', 'life')
 local epoch, offset = found[1], tonumber(found[2] or '0')
-if not epoch or (found[3] ~= ARGV[1] and ARGV[1] ~= '') then
+if not epoch or (found[3] ~= life and life ~= '') then
   redis.call('DEL', KEYS[1], KEYS[2])
-  redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'offset', 0, 'life', ARGV[1])
-  epoch, offset = ARGV[2], 0
+  redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'offset', 0, 'life', life)
+  epoch, offset = ARGV[1], 0
 end
 """
+)
 
 APPEND_HISTORY: Final = script(
-    _OPEN_HISTORY
+    "local life_key = KEYS[4]"
+    + _OPEN_HISTORY
     + """
--- KEYS: hash, list, id of the publication. ARGV: run id, epoch of a new life, bytes of the publication,
---       how many stay, milliseconds that they stay, that the position stays, that the id stays.
+-- KEYS: hash, list, id of the publication, life (not in a Redis Cluster). ARGV: a new epoch, bytes of the
+--       publication, how many stay, milliseconds that they stay, that the position stays, that the id stays.
 -- Returns the epoch and the offset of the publication. A repeated call appends nothing.
 local before = redis.call('GET', KEYS[3])
 if before then
@@ -425,30 +470,31 @@ if before then
   if its_epoch == epoch then return {epoch, tonumber(its_offset)} end
 end
 offset = offset + 1
-redis.call('RPUSH', KEYS[2], ARGV[3])
-redis.call('LTRIM', KEYS[2], -tonumber(ARGV[4]), -1)
-redis.call('PEXPIRE', KEYS[2], ARGV[5])
+redis.call('RPUSH', KEYS[2], ARGV[2])
+redis.call('LTRIM', KEYS[2], -tonumber(ARGV[3]), -1)
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
 redis.call('HSET', KEYS[1], 'offset', offset)
-redis.call('PEXPIRE', KEYS[1], ARGV[6])
-redis.call('SET', KEYS[3], epoch .. string.format(' %.0f', offset), 'PX', ARGV[7])
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('SET', KEYS[3], epoch .. string.format(' %.0f', offset), 'PX', ARGV[6])
 return {epoch, offset}
 """,
     timed=False,
 )
 
 READ_HISTORY: Final = script(
-    _OPEN_HISTORY
+    "local life_key = KEYS[3]"
+    + _OPEN_HISTORY
     + """
--- KEYS: hash, list. ARGV: run id, epoch of a new life, offset after which (-1: from the oldest), how many
---       (-1: all), 1: newest first, milliseconds that the position stays.
+-- KEYS: hash, list, life (not in a Redis Cluster). ARGV: a new epoch, offset after which (-1: from the
+--       oldest), how many (-1: all), 1: newest first, milliseconds that the position stays.
 -- Returns epoch, offset, offset of the first of the found ones (in their order), and these.
-redis.call('PEXPIRE', KEYS[1], ARGV[6])
-local since, limit = tonumber(ARGV[3]), tonumber(ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+local since, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local length = redis.call('LLEN', KEYS[2])
 local oldest = offset - length + 1
 if limit == 0 or length == 0 then return {epoch, offset, 0, {}} end
 local from, to = 0, length - 1
-if ARGV[5] == '1' then
+if ARGV[4] == '1' then
   if since >= 0 then to = math.min(to, since - oldest - 1) end
   if limit > 0 then from = math.max(0, to - limit + 1) end
 else
