@@ -704,6 +704,9 @@ class Outcome(IntEnum):
     """It is in the message log, from which sessions that use stored messages receive it."""
     REFUSED = 7
     """It can never be accepted: it is too long for its channel, for example."""
+    UNKNOWN = 8
+    """The user is not on this node, and the registry does not say whether on another one. The message id may
+    be used again."""
 
 
 ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.PENDING, Outcome.STORED})

@@ -32,6 +32,8 @@ from imserver.push.user_channels import UserChannels
 from imserver.storage.store import Store
 
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
+_UNKNOWN: Final = Outcome.UNKNOWN
+_NOT_REACHED: Final = (_NOT_SENT, _UNKNOWN)
 _SETTLED: Final = ACCEPTED | {_REPEATED}
 _YIELD_PUSHES: Final = 1024
 """Pushes between two looks at the sockets, 4 to 8 ms. With 256, `bench push --bulk 1000` cost 7 % more."""
@@ -65,7 +67,7 @@ class UserPush(Struct, forbid_unknown_fields=True, gc=False):
 class Reach(Protocol):
     """Delivers to users. Two implementations: this node, and all nodes. Every call may switch.
 
-    The pushes that were sent are counted here.
+    The pushes that were sent are counted here. UNKNOWN: the registry does not answer.
     """
 
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
@@ -215,6 +217,11 @@ def _paced(items: Iterable[_Item]) -> Iterator[_Item]:
         yield item
         if not number % YIELD_TARGETS:
             serve_others()
+
+
+def _failed_if_unknown(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The outcomes for a caller to whom a user who may be online is a temporary failure."""
+    return [Outcome.FAILED if each is _UNKNOWN else each for each in outcomes]
 
 
 def _id_of_user(user: str, msg_id: str) -> str:
@@ -509,13 +516,14 @@ class Publishing:
             outcomes = [self._reach.to_user(app, users[0], event, device)]
         else:
             outcomes = self._reach.to_each(app, users, repeat(event), device)
-        if _NOT_SENT in outcomes:
+        if _NOT_SENT in outcomes or _UNKNOWN in outcomes:
             self._report(app, users, [event] * len(users), outcomes)
             for index, outcome in enumerate(outcomes if ttl_seconds else ()):
-                if outcome is Outcome.NOT_SENT and self._pending.add(
+                if outcome in _NOT_REACHED and self._pending.add(
                     app, users[index], event, ttl_seconds, device
                 ):
                     outcomes[index] = Outcome.PENDING
+            outcomes = _failed_if_unknown(outcomes)
         return outcomes
 
     def to_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
@@ -530,8 +538,9 @@ class Publishing:
         if self._pending.count:
             self._deliver_pending(app, users)
         outcomes = self._reach.to_each(app, users, events)
-        if _NOT_SENT in outcomes:
+        if _NOT_SENT in outcomes or _UNKNOWN in outcomes:
             self._report(app, users, events, outcomes)
+            outcomes = _failed_if_unknown(outcomes)
         return outcomes
 
     def _to_channels_of_users(
@@ -554,14 +563,16 @@ class Publishing:
         if self._pending.count:
             self._deliver_pending(app, (user,))
         try:
-            published, is_absent = self._user_channels.publish(app, user, event, tags, key, with_history)
+            published, to_user = self._user_channels.publish(app, user, event, tags, key, with_history)
         except ChannelRefused as refused:
             return refused
-        if is_absent:
-            self._report(app, [user], [event], [_NOT_SENT])
+        if to_user in _NOT_REACHED:
+            self._report(app, [user], [event], [to_user])
             if ttl_seconds:  # for sessions that do not subscribe
                 event = replace(event, channel=ChannelPart(f"{USER_CHANNEL}{user}"))
                 self._pending.add(app, user, event, ttl_seconds)
+        if published.outcome is _UNKNOWN:
+            return ChannelRefused("unavailable", "the registry does not answer")
         return published
 
     def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
@@ -574,7 +585,7 @@ class Publishing:
         self, app: str, users: Sequence[str], events: Sequence[Event], outcomes: Sequence[Outcome]
     ) -> None:
         """Report the users who are not online."""
-        if self._on_absent is not None:
+        if self._on_absent is not None and _NOT_SENT in outcomes:
             pairs = zip(users, events, outcomes, strict=True)
             self._on_absent(
                 app, [(user, event) for user, event, outcome in pairs if outcome is Outcome.NOT_SENT]

@@ -42,7 +42,7 @@ _NOWHERE: tuple[SessionRef, ...] = ()
 class ClusterReach:
     """See :class:`imserver.push.push.Reach`; on all nodes. Finds users in the registry.
 
-    While the registry does not answer, only users of this node are reached.
+    While the registry does not answer, only users of this node are reached. The outcome of others is UNKNOWN.
     """
 
     def __init__(
@@ -240,6 +240,8 @@ class ClusterReach:
         if reached:
             self._metrics.pushes += 1
             return Outcome.SENT
+        if refs is None and (not own or self._node_messages.peers()):
+            return Outcome.UNKNOWN
         return Outcome.FAILED if failed else Outcome.NOT_SENT
 
     def _is_unregistered(self, app: str, user: str) -> bool:

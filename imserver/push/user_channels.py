@@ -39,8 +39,8 @@ class UserChannels:
         tags: bytes = b"",
         key: str = "",
         with_history: bool = True,
-    ) -> tuple[Published, bool]:
-        """Publish to the channel of a user: the result, and whether the user is known to be absent.
+    ) -> tuple[Published, Outcome]:
+        """Publish to the channel of a user: the result, and the outcome for the other sessions of the user.
 
         ``key``, ``with_history``: see :meth:`Channels.publish_event`. Raises :class:`ChannelRefused`; then
         nobody receives it.
@@ -48,15 +48,15 @@ class UserChannels:
         name = f"{USER_CHANNEL}{user}"
         if not has_channel(user):
             outcome = self._to_user(app, user, event)
-            return Published(outcome), outcome is Outcome.NOT_SENT
+            return Published(outcome), outcome
         event = replace(event, channel=ChannelPart(name, tags=tags))
         published = self._channels.publish_event(app, name, event, key=key, with_history=with_history)
         if published.outcome is Outcome.REPEATED:
-            return published, False
+            return published, Outcome.REPEATED
         outcome = self._to_user(app, user, event)
         if published.outcome is Outcome.NOT_SENT:  # it is in no history
             published = Published(outcome)
-        return published, outcome is Outcome.NOT_SENT
+        return published, outcome
 
     def push(self, app: str, user: str, event: Event, key: str = "") -> Outcome:
         """Do what :meth:`publish` does: the outcome. SENT: the history has it."""

@@ -40,6 +40,14 @@ class UserSessions(Struct, frozen=True):
     missing: tuple[str, ...] = ()
 
 
+class Online(Struct, frozen=True):
+    """Whether each of many users is online. ``missing`` names nodes that did not answer: users who are not
+    known to be online may be there."""
+
+    users: list[bool]
+    missing: tuple[str, ...] = ()
+
+
 class AppCount(Struct, frozen=True):
     """The counts of an app; a user with sessions on two nodes counts twice."""
 
@@ -119,8 +127,8 @@ class UserPage(Struct, frozen=True):
 
 
 class Presence:
-    """Which users are online, on all nodes. Stateless. While the registry does not answer, only users here
-    count.
+    """Which users are online, on all nodes. Stateless. While the registry does not answer, the nodes are
+    asked.
 
     ``others`` is None without a cluster; then nothing switches. The registry knows which users are online,
     and the nodes know their names. The registry does not know the users of the client dialect: the id of each
@@ -147,9 +155,10 @@ class Presence:
         return ({}, []) if self._others is None else self._others.query(kind, query, leases)
 
     def is_online(self, apps: Sequence[str], user: str) -> bool:
-        """Whether a user has a session in one of these apps anywhere. All of them are one question."""
+        """Whether a user has a session in one of these apps anywhere. All of them are one question: while the
+        registry does not answer, only users here count if there are several."""
         if len(apps) == 1:
-            return self.are_online(apps[0], [user])[0]
+            return self.online(apps[0], [user]).users[0]
         if any(self._hub.is_online(app, user) for app in apps):
             return True
         if self._others is None or not user or not apps:
@@ -157,17 +166,24 @@ class Presence:
         return any(self._others.registry.find_in_apps(apps, user) or ())
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
-        """Whether each of many users of one app has a session anywhere."""
+        """Whether each of many users of one app has a session anywhere, as far as nodes answer."""
+        return self.online(app, users).users
+
+    def online(self, app: str, users: Sequence[str]) -> Online:
+        """Whether each of many users of one app has a session anywhere, and which nodes did not answer."""
         here = [self._hub.is_online(app, user) for user in users]
         away = [user for user, known in zip(users, here, strict=True) if not known and user]
         if self._others is None or not away:
-            return here
-        if app.startswith(SYSTEM_PREFIX):
-            found: Sequence[object] | None = self.sessions(app, away).sessions
-        else:
+            return Online(here)
+        missing: tuple[str, ...] = ()
+        found: Sequence[object] | None = None
+        if not app.startswith(SYSTEM_PREFIX):
             found = self._others.registry.find(app, away)
-        elsewhere = {user for user, refs in zip(away, found or (), strict=False) if refs}
-        return [known or user in elsewhere for user, known in zip(users, here, strict=True)]
+        if found is None:
+            sessions = self.sessions(app, away)
+            found, missing = sessions.sessions, sessions.missing
+        elsewhere = {user for user, refs in zip(away, found, strict=False) if refs}
+        return Online([known or user in elsewhere for user, known in zip(users, here, strict=True)], missing)
 
     def page(self, app: str, after: str | None, limit: int) -> UserPage:
         """Users of an app: all of them, unsorted, if they are at most ``limit`` and ``after`` is None.

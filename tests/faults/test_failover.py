@@ -30,7 +30,7 @@ OPTIONS = {"subscribe": "anybody", "history_size": 1000, "history_seconds": 300}
 LAG_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
 
-Place = tuple[str, int]
+Position = tuple[str, int]
 """Epoch and offset."""
 
 
@@ -39,7 +39,7 @@ class Publisher(threading.Thread):
 
     def __init__(self, server: Server, name: str) -> None:
         super().__init__()
-        self.accepted: list[tuple[str, Place, str]] = []
+        self.accepted: list[tuple[str, Position, str]] = []
         self.is_over = False
         self._server = server
         self._name = name
@@ -64,7 +64,7 @@ class Subscriber(threading.Thread):
 
     def __init__(self, server: Server, channel: str) -> None:
         super().__init__()
-        self.received: dict[Place, str] = {}
+        self.received: dict[Position, str] = {}
         self.begins: dict[str, int] = {}
         """Epoch → the offset after which everything arrives."""
         self.reloads = 0
@@ -121,7 +121,7 @@ class Subscriber(threading.Thread):
         self.received[self._epoch, self._offset] = publication["data"]
 
 
-class World:
+class Cluster:
     """Two nodes whose Redis is behind a proxy, with its replica; publishers and subscribers on both."""
 
     def __init__(self, stack: ExitStack, folder: Path, *options: str) -> None:
@@ -198,50 +198,50 @@ class World:
                 "publications are accepted",
             )
 
-    def accepted(self) -> list[tuple[str, Place, str]]:
+    def accepted(self) -> list[tuple[str, Position, str]]:
         """What was acknowledged by both nodes."""
         return [each for publisher in self.publishers for each in [*publisher.accepted]]
 
-    def missing(self) -> list[tuple[str, Place]]:
+    def missing(self) -> list[tuple[str, Position]]:
         """What subscribers should have received in their present epoch, and have not."""
         by_channel = defaultdict(list)
-        for channel, place, _ in self.accepted():
-            by_channel[channel].append(place)
+        for channel, position, _ in self.accepted():
+            by_channel[channel].append(position)
         return [
-            (each.channel, place)
+            (each.channel, position)
             for each in self.subscribers
-            for place in by_channel[each.channel]
-            if place not in each.received and self._is_due(each, place)
+            for position in by_channel[each.channel]
+            if position not in each.received and self._is_due(each, position)
         ]
 
-    def _is_due(self, subscriber: Subscriber, place: Place) -> bool:
+    def _is_due(self, subscriber: Subscriber, position: Position) -> bool:
         *_, present = subscriber.begins
-        return place[0] == present and place[1] > subscriber.begins[present]
+        return position[0] == present and position[1] > subscriber.begins[present]
 
 
-Fault = Callable[[World], Callable[[], None]]
-"""Prepares a world, and returns what breaks it."""
+Fault = Callable[[Cluster], Callable[[], None]]
+"""Prepares a cluster, and returns what breaks it."""
 
 
-def promotion(world: World) -> Callable[[], None]:
+def promotion(cluster: Cluster) -> Callable[[], None]:
     """The master is killed, and its replica takes over, behind by a second."""
-    replica = world.replicate()
+    replica = cluster.replicate()
 
     def promote() -> None:
-        world.master.kill()
+        cluster.master.kill()
         with replica.client() as client:
             client.execute_command("REPLICAOF", "NO", "ONE")
-        world.route.lead_to(replica.port)
+        cluster.route.lead_to(replica.port)
 
     return promote
 
 
-def restart(world: World) -> Callable[[], None]:
+def restart(cluster: Cluster) -> Callable[[], None]:
     """Redis is killed, and is back at once."""
 
     def back() -> None:
-        world.master.kill()
-        world.master.start()
+        cluster.master.kill()
+        cluster.master.start()
 
     return back
 
@@ -254,27 +254,27 @@ def restart(world: World) -> Callable[[], None]:
         pytest.param(restart, (), id="restart empty"),
     ],
 )
-def test_no_position_is_given_twice_and_every_subscriber_is_told_once(
+def test_no_position_is_given_twice_and_every_subscriber_reloads_once(
     tmp_path: Path, report: Report, fault: Fault, options: tuple[str, ...]
 ) -> None:
     with ExitStack() as stack:
-        world = World(stack, tmp_path, *options)
-        breaks = fault(world)
-        with world.running():
+        cluster = Cluster(stack, tmp_path, *options)
+        breaks = fault(cluster)
+        with cluster.running():
             breaks()
-        accepted = world.accepted()
-        places = Counter((channel, place) for channel, place, _ in accepted)
-        epochs = {(channel, epoch) for channel, (epoch, _) in places}
-        reloads = [each.reloads for each in world.subscribers]
-        twice = [place for place, count in places.items() if count > 1]
+        accepted = cluster.accepted()
+        positions = Counter((channel, position) for channel, position, _ in accepted)
+        epochs = {(channel, epoch) for channel, (epoch, _) in positions}
+        reloads = [each.reloads for each in cluster.subscribers]
+        twice = [position for position, count in positions.items() if count > 1]
         report(
-            f"{len(accepted)} acknowledged, {len(twice)} positions twice, {len(world.missing())} missing, "
+            f"{len(accepted)} acknowledged, {len(twice)} positions twice, {len(cluster.missing())} missing, "
             f"{len(epochs)} epochs, {sum(reloads)} reloads"
         )
         assert not twice
         assert len(epochs) == 2 * len(CHANNELS)
-        assert reloads == [1] * len(world.subscribers)
-        data = {(channel, place): text for channel, place, text in accepted}
-        for subscriber in world.subscribers:
-            for place, received in subscriber.received.items():
-                assert data.get((subscriber.channel, place), received) == received
+        assert reloads == [1] * len(cluster.subscribers)
+        data = {(channel, position): text for channel, position, text in accepted}
+        for subscriber in cluster.subscribers:
+            for position, received in subscriber.received.items():
+                assert data.get((subscriber.channel, position), received) == received

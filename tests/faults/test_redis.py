@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 
 from tests.cluster.redis_server import RedisServer
 from tests.integration.clusters import Launch, Nodes, leases, name_of
-from tests.integration.cmd import CmdClient, get, good, is_online, post, users
+from tests.integration.cmd import CmdClient, get, good, is_online, logged_in, post, send_message, users
+from tests.integration.v1 import call
+from tests.integration.v1 import good as good_v1
+from tests.ports import free_ports
 from tests.support import Server, eventually
 
 from .conftest import Report
@@ -94,6 +98,44 @@ def test_redis_is_killed_and_comes_back_empty(cluster: Launch, traffic: Traffic,
         assert redis.hgetall("acc:hash:servers").keys() == {name_of(server) for server in nodes.servers}
     tally = traffic.finish(crossing(killed, settled))
     report(f"{tally}; Redis away for {back - killed:.1f} s, all true {settled - back:.1f} s after")
+
+
+def no_memory(redis: Any) -> None:
+    """Redis has no room for another key, and evicts none."""
+    redis.config_set("maxmemory", 1)
+
+
+def read_only(redis: Any) -> None:
+    """Redis is made the replica of a server that is not there."""
+    redis.execute_command("REPLICAOF", "127.0.0.1", free_ports())
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("fault", [no_memory, read_only])
+def test_nobody_is_called_absent_while_redis_takes_no_writes(
+    cluster: Launch, fault: Callable[[Any], None], report: Report
+) -> None:
+    nodes = cluster(2, cluster=QUICK)
+    one, two = nodes.servers
+    answers: Counter[str] = Counter()
+    with logged_in(two.ws, "bob", APP), nodes.redis.client() as redis:
+        assert is_online(one.http, "bob", APP)
+        fault(redis)
+        ends = time.monotonic() + 4
+        while time.monotonic() < ends:
+            push = {"app": str(APP), "user": "bob", "text": "x"}
+            for body in (push, {**push, "id": f"id{len(answers)}-{time.monotonic()}"}):
+                answer = call(one.http, "push", body)
+                is_good = answer.status == 200
+                answers[answer.json["results"][0]["status"] if is_good else answer.json["code"]] += 1
+            many = good_v1(one.http, "presence", {"app": str(APP), "users": ["bob", "nobody"]})
+            answers.update(f"bob {each['online']}" for each in many["users"] if each["user"] == "bob")
+            assert is_online(one.http, "bob", APP)
+            sent = send_message(one.http, APP, "bob", "x")
+            assert sent.keys() == {"sendResults"}
+    report(dict(answers))
+    assert answers.keys() <= {"sent", "not_accepted", "bob True"}
+    assert answers["not_accepted"]
 
 
 def test_redis_is_flushed(cluster: Launch, traffic: Traffic, report: Report) -> None:

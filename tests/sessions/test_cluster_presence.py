@@ -74,12 +74,16 @@ def test_many_apps_are_one_question(nodes: Several) -> None:
     assert not nodes[1].presence.is_online([], "bob")
 
 
-def test_while_the_registry_is_away_those_here_are_online(nodes: Several) -> None:
+def test_while_the_registry_is_away_the_nodes_are_asked_who_is_online(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
     nodes[2].login(NEWEST, "bob")
     nodes[1].registry.away = True
-    assert nodes[1].presence.are_online(NEWEST, ["ann", "bob"]) == [True, False]
+    assert nodes[1].presence.are_online(NEWEST, ["ann", "bob", "nobody"]) == [True, True, False]
+    assert nodes[1].presence.is_online([NEWEST], "bob")
     assert not nodes[1].presence.is_online([MULTI, NEWEST], "bob")
+    nodes[1].rpc.cut.add(2)
+    found = nodes[1].presence.online(NEWEST, ["ann", "bob"])
+    assert (found.users, found.missing) == ([True, False], ("127.0.0.1:9002",))
 
 
 def test_a_node_that_does_not_answer_is_named(nodes: Several) -> None:

@@ -173,9 +173,9 @@ def users_presence(api: PresenceApi, call: Call, request: PresenceRequest) -> Pr
         users = [_with_sessions(*each) for each in zip(request.users, found.sessions, strict=True)]
         missing = list(found.missing)
     else:
-        online = api.presence.are_online(app, request.users)
-        users = [UserPresence(*each) for each in zip(request.users, online, strict=True)]
-        missing = []
+        online = api.presence.online(app, request.users)
+        users = [UserPresence(*each) for each in zip(request.users, online.users, strict=True)]
+        missing = list(online.missing)
     return PresenceAnswer(sum(user.online for user in users), users, missing)
 
 

@@ -181,6 +181,7 @@ STATUSES: Final[tuple[Status, ...]] = (
     "held",
     "stored",
     "refused",
+    "failed",
 )
 """Outcome → status of a result."""
 Reason = Literal["unknown_conversation", "unknown_account", "not_member", "muted", "blocked", "invalid"]
@@ -203,7 +204,7 @@ class Result(Struct, gc=False):
         about(
             "`sent`: queued for a connection, or for the node that holds one. `absent`: the target is "
             "not online. `held`: the user is not online, the push is pending. `repeated`: another node "
-            "accepted it before. `failed`: a node or the database does not answer; other targets have "
+            "accepted it before. `failed`: a node, Redis or the database does not answer; other targets have "
             "accepted the push. `partly`: a node does not answer; the targets on other nodes received the "
             "push. `stored`: the message is stored. `refused`: it cannot be stored."
         ),

@@ -101,7 +101,7 @@ class ActionAcks:
         """Send an unstored message to a user; if the user is awaited, it waits. May switch."""
         if self._pending.waits_for(app, user):
             self._pending.deliver(app, user)
-        if self._reach.to_user(app, user, event) is Outcome.NOT_SENT:
+        if self._reach.to_user(app, user, event) in (Outcome.NOT_SENT, Outcome.UNKNOWN):
             self._hold(app, user, event)
 
     def unreached(self, push: ToUser) -> None:

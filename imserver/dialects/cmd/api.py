@@ -62,6 +62,7 @@ _ANSWERS: Final = {
     Outcome.REPEATED: REPEATED,
     Outcome.FAILED: FAILED,
     Outcome.PARTLY: PARTLY,
+    Outcome.UNKNOWN: NOT_SENT,  # as the original answers
 }
 
 _BLOCKED: Final = refusal(errors.REPLY_UNAUTHORIZED, {"refused": BLOCKED})

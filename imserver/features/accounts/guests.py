@@ -124,7 +124,8 @@ class Guests:
         while some := self._rows.unused_guests(int(now - self._unused_seconds), after, _AT_ONCE):
             after = some[-1].id
             for guest in some:
-                if not self._presence.are_online(guest.app, [guest.user])[0]:
+                online = self._presence.online(guest.app, [guest.user])
+                if not (online.users[0] or online.missing):
                     try:
                         self._accounts.remove(guest.app, guest.user)
                         deleted += 1
