@@ -361,6 +361,16 @@ def test_the_first_replica_of_a_server_begins_no_epoch(
         assert append(one, "c") == [3]
 
 
+def test_the_first_life_has_the_name_that_nodes_of_the_version_before_use(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    """Otherwise each would begin a new epoch after the other one."""
+    append(start_node(server).history, "a")
+    with server.client() as client:
+        life = client.hget(f"imserver:history:0:{{101\0{NEWS}}}", "life")
+        assert life == client.info("server")["run_id"]
+
+
 def test_a_flushed_history_begins_one_epoch(own_server: RedisServer, start_node: StartNode) -> None:
     one = start_node(own_server, 1).history
     append(one, "a")

@@ -14,7 +14,7 @@ from imserver.cluster.redis import registry
 from imserver.cluster.redis.lease import LeaseKeeper, LeaseLost
 from imserver.cluster.redis.pipeline import Command, RedisUnavailable
 from imserver.cluster.redis.registry import RedisRegistry
-from imserver.cluster.redis.scripts import EPOCH, LEASE_DATA, LEASES
+from imserver.cluster.redis.scripts import EPOCH, LEASE_DATA, LEASES, LIFE, VERSION
 from imserver.cluster.registry import Claim, Session, SessionRef
 from imserver.config.settings import ClusterSettings
 from imserver.errors import StartError
@@ -255,6 +255,23 @@ def test_a_node_that_says_itself_that_it_lives_is_believed_until_the_next_look(
     until(lambda: set(a.leases()) == {a.lease.epoch})
     a.add_lease(b.lease)
     assert set(a.leases()) == {a.lease.epoch}, "the dead do not come back"
+
+
+def test_leases_are_read_again_in_another_life_of_the_data(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    """Without a change of the version: two servers may have counted to the same one."""
+    node = start_node(server, 1)
+    own, other = node.lease.epoch, node.lease.epoch + 1000
+    with server.client() as client:
+        client.hset(LEASE_DATA, str(other), client.hget(LEASE_DATA, str(own)))
+        client.zadd(LEASES, {str(other): 1e15})
+        client.incr(VERSION)
+        until(lambda: set(node.leases()) == {own, other})
+        client.hdel(LEASE_DATA, str(other))
+        client.zrem(LEASES, str(other))
+        client.hset(LIFE, "life", "another")
+        until(lambda: set(node.leases()) == {own})
 
 
 def test_the_list_of_servers_is_the_one_that_operators_know(

@@ -29,6 +29,8 @@ class Harness:
         self.texts: list[str] = []
         """Texts of the pushes to users."""
         self.store = MemoryStore(MemoryLog())
+        self.is_blind = False
+        """Whether the registry does not answer."""
 
     def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
         return self.to_each(app, [user], [event], device)[0]
@@ -39,7 +41,8 @@ class Harness:
         self.received.append(("users", app, *users, *(() if device is None else (f"on {device}",))))
         pairs = list(zip(users, events, strict=False))
         self.texts += [event.text for _, event in pairs]
-        return [SENT if user in self.users else ABSENT for user, _ in pairs]
+        absent = Outcome.UNKNOWN if self.is_blind else ABSENT
+        return [SENT if user in self.users else absent for user, _ in pairs]
 
     def to_app(
         self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
@@ -154,6 +157,17 @@ def test_absent_users_are_reported_and_their_pushes_wait_on_request(harness: Har
     assert publishing.to_users("101", ["y", "bob"], HELLO, 60) == [PENDING, SENT]
     assert publishing.to_each("101", ["z", "bob"], [HELLO, HELLO]) == [ABSENT, SENT]
     assert absent == ["101 x hello", "101 y hello", "101 z hello"]
+
+
+def test_users_who_may_be_elsewhere_are_not_absent_and_their_pushes_wait_on_request(harness: Harness) -> None:
+    absent = Mock()
+    publishing = publishing_of(harness, absent)
+    harness.is_blind = True
+    assert publishing.to_users("101", ["ann", "x"], HELLO) == [SENT, Outcome.FAILED]
+    assert publishing.to_users("101", ["y"], HELLO) == [Outcome.FAILED]
+    assert publishing.to_users("101", ["y", "bob"], HELLO, 60) == [PENDING, SENT]
+    assert publishing.to_each("101", ["z", "bob"], [HELLO, HELLO]) == [Outcome.FAILED, SENT]
+    absent.assert_not_called()
 
 
 def test_pending_pushes_arrive_before_a_later_push(harness: Harness) -> None:
