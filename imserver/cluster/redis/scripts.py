@@ -23,7 +23,7 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
     The last epoch; a number that grows with every change of a lease.
 ``{imserver}:life``
     Hash: ``life`` of the data, a name that is never given twice; ``run`` and ``replication``, the ids of the
-    server that has it.
+    server that has it; a field for each id of a server that had it.
 ``{imserver}:cleaner``
     The epoch of the node that does the dead-node cleanup.
 ``{imserver}:written-buckets:epoch``
@@ -402,8 +402,8 @@ _LIFE: Final = """
 -- The life of the data of this server. Another one begins if the data may lack what was written before: the
 -- server was restarted, or it is a replica that has become the master, also one that was the master before.
 -- A server gets another replication id, too, when its first replica comes and an hour after its last one has
--- gone. Then it has no second id, as a former replica has, and the life goes on. The first life has the name
--- that nodes of the version before use. A replica fails here, because it takes no writes.
+-- gone. Then it has no second id, as a former replica has, and the life goes on. The first life of a server
+-- has its id as its name, as nodes of the version before expect. A replica fails here: it takes no writes.
 local function life_of(key, name)
   local server, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
   local run = type(server) == 'string' and string.match(server, 'run_id:(%w+)')
@@ -411,15 +411,11 @@ local function life_of(key, name)
   local id = string.match(replication, 'master_replid:(%w+)') or ''
   local found = redis.call('HMGET', key, 'life', 'run', 'replication')
   local life = found[1]
-  if life and found[2] == run then
-    if found[3] == id then return life end
-    if string.match(replication, 'master_replid2:0*[1-9a-f]') then life = nil end
-  elseif life then
-    life = nil
-  else
-    life = run
+  if found[2] ~= run or found[3] ~= id and string.match(replication, 'master_replid2:0*[1-9a-f]') then
+    life = redis.call('HSETNX', key, run, '') == 1 and run or run .. '.' .. name
+  elseif found[3] == id then
+    return life
   end
-  life = life or run .. '.' .. name
   redis.call('HSET', key, 'life', life, 'run', run, 'replication', id)
   return life
 end
