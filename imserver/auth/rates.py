@@ -26,7 +26,15 @@ _FULL_BUCKET_STAYS: Final = 10 * _SECOND
 """How long a full bucket stays, in nanoseconds. To make one for each message would cost more."""
 
 Payer = Literal[
-    "account", "account and address", "address", "bot", "connection", "device", "guest", "key", "user"
+    "account",
+    "account and address",
+    "address",
+    "bot",
+    "connection",
+    "device",
+    "guest",
+    "key, user or address",
+    "user",
 ]
 
 
@@ -81,7 +89,7 @@ SEARCH_TIME: Final = Rate(
     f"{SEARCH_MILLISECONDS} a minute",
     "1008, over HTTP 429",
 )
-REQUESTS: Final = Rate("requests", "requests", "key", "api.requests_per_second", "429")
+REQUESTS: Final = Rate("requests", "requests", "key, user or address", "api.requests_per_second", "429")
 
 RATES: Final = (
     MESSAGES,

@@ -208,8 +208,8 @@ class Route(Struct, frozen=True):
     request instead, sets ``call.input`` and ``call.app``. (Both None: parameters are read from query, form or
     JSON.) ``app_of``: the app that these parameters name, if it is not the number in ``appID``. ``style``:
     how the route refuses, and whether it is served on WebSocket listeners. ``limited``: requests count
-    against the rate of their key. ``user_in``: the parameter in which a user (of a page, or with a session
-    token) must name themselves. ``token_in``: the header with the token of a user if it is not
+    against the rate of their key, user or address. ``user_in``: the parameter in which a user (of a page, or
+    with a session token) must name themselves. ``token_in``: the header with the token of a user if it is not
     ``authorization``; ``?token``: the query may have it. ``key_in``: another header that may have the API
     key; ``authorization`` may then have it with the scheme ``apikey``. ``need_with``: a parameter that needs
     more if it is ``true``.
@@ -360,6 +360,11 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
     if need.scope in principal.scopes or may(principal, need):
         return principal
     problem, message = refusal(principal, need)
+    if route.limited:
+        try:
+            api.rates.require(NOBODY, request.host)
+        except ApiProblem as above:
+            return route.style.refuse(above.problem, request).with_headers(above.headers)
     return route.style.refuse(problem, request, message)
 
 

@@ -37,12 +37,13 @@ REQUEST_ID: Final = Header(
     example="7f3a-1",
 )
 RATE_HEADERS: Final = (
-    Header("RateLimit-Limit", "The requests per second that the key may make.", "integer", 1000),
+    Header("RateLimit-Limit", "The requests per second of the key, user or address.", "integer", 1000),
     Header("RateLimit-Remaining", "The number of requests left.", "integer", 999),
     Header("RateLimit-Reset", "Seconds until the full number is available again.", "integer", 1),
 )
 _ALWAYS: Final = (errors.HTTP_BAD_REQUEST, errors.HTTP_INTERNAL_ERROR, errors.HTTP_BUSY)
-_KEYED: Final = (errors.HTTP_UNAUTHORIZED, errors.HTTP_TOO_MANY_REQUESTS)
+_LIMITED: Final = (errors.HTTP_TOO_MANY_REQUESTS,)
+_KEYED: Final = (errors.HTTP_UNAUTHORIZED,)
 _SCOPED: Final = (errors.HTTP_FORBIDDEN,)
 _WITH_BODY: Final = (errors.HTTP_INVALID_REQUEST, errors.HTTP_BODY_TOO_LARGE, errors.HTTP_UNKNOWN_ENCODING)
 
@@ -251,13 +252,15 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _answer_headers(row: Operation) -> dict[str, Any]:
-    shared = (*RATE_HEADERS, REQUEST_ID) if row.scope else (REQUEST_ID,)
+    shared = (*RATE_HEADERS, REQUEST_ID) if row.limited else (REQUEST_ID,)
     return {header.name: _header(header) for header in (*row.answer_headers, *shared)}
 
 
 def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
     """All refusals of a route."""
     common = [*_ALWAYS, *(_WITH_BODY if row.body is not None else ())]
+    if row.limited:
+        common += _LIMITED
     if row.scope:
         common += [*_KEYED, *(() if row.need is ANY_KEY else _SCOPED)]
     users = row.need.users

@@ -118,6 +118,12 @@ class Operation(Struct, frozen=True):
         return "" if self.need.users else self.need.scope
 
     @property
+    def limited(self) -> bool:
+        """Whether requests count against the rate of whoever makes them. A route that is answered elsewhere
+        has limits of its own."""
+        return self.function is not None
+
+    @property
     def shape(self) -> type[Struct] | None:
         """The Struct that the request is read into."""
         return self.query or self.body
@@ -273,7 +279,7 @@ def route_of(row: Operation) -> Route:
         read=row.read,
         service=row.service,
         style=PROBLEM,
-        limited=row.scope != "",
+        limited=row.limited,
         token_in="?token" if row.query is not None and "token" in row.query.__struct_fields__ else "",
         status=row.status if row.returns else 0,
         refusals=row.refusals,

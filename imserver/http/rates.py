@@ -1,7 +1,8 @@
 """The rates of requests over HTTP, and their headers.
 
 Each key has a bucket of ``api.requests_per_second`` tokens. So has each user who proves who they are by a
-token, and each client address of other requests. A request takes one token, a batch one for each command.
+token, and each client address of other requests (for IPv6, its network). A request takes one
+token, a batch one for each command.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from imserver.auth.principal import Principal
-from imserver.auth.rates import HTTP_MESSAGES, REQUESTS, Buckets, TooManyRequests
+from imserver.auth.rates import HTTP_MESSAGES, REQUESTS, Buckets, TooManyRequests, network_of
 from imserver.errors import HTTP_TOO_MANY_REQUESTS
 from imserver.http.reply import ApiProblem
 from imserver.metrics import Metrics
@@ -80,4 +81,4 @@ def _payer(principal: Principal, host: str) -> str | tuple[str, str]:
     """Whose token a request takes."""
     if principal.user and principal.kind != "page":  # anybody gets a page token
         return principal.app, principal.user
-    return principal.key or host
+    return principal.key or network_of(host)

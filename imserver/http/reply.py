@@ -120,7 +120,7 @@ class _CmdStyle:
     def refuse(self, problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
         if problem.status in (401, 403):
             return UNAUTHORIZED
-        return SYSTEM_ERROR if problem.status >= 500 else BAD_PARAMETER
+        return SYSTEM_ERROR if problem.status >= 500 or problem.status == 429 else BAD_PARAMETER
 
 
 class _ProblemStyle:

@@ -3,10 +3,11 @@
 import pytest
 
 from imserver.auth import rates as module
-from imserver.auth.principal import DEMO, Principal
+from imserver.auth.principal import DEMO, NOBODY, Principal
 from imserver.http.rates import Rates
 from imserver.http.reply import ApiProblem
 from imserver.metrics import Metrics
+from tests.features import ROUTES
 from tests.support import Clock
 
 ONE, TWO = Principal(frozenset({"push"}), key="one"), Principal(frozenset({"push"}), key="two")
@@ -77,6 +78,21 @@ def test_each_user_with_a_token_has_their_own_wherever_they_are(clock: Clock) ->
     assert [takes(rates, page, "of pages") for page in pages] == [True, False], (
         "anybody gets as many as they want"
     )
+
+
+def test_strangers_of_one_network_pay_together(clock: Clock) -> None:
+    rates = rates_of(1)
+    hosts = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "::ffff:192.0.2.1", "192.0.2.1"]
+    assert [takes(rates, NOBODY, host) for host in hosts] == [True, False, True, True, False]
+
+
+def test_every_request_of_a_user_and_every_one_to_our_own_api_counts() -> None:
+    users = {"session", "account", "guest", "bot", "page"}
+    assert not [
+        f"{row.method} {row.path}"
+        for row in ROUTES
+        if (row.path.startswith("/api/v1/") or row.need.users & users) and not row.limited
+    ]
 
 
 def test_without_a_limit_there_are_no_headers() -> None:

@@ -6,12 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from time import time
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from tests.support import Server, eventually
 from tests.users import PASSWORD, User
 
+from . import gochat
 from .cmd import cmd_client, logged_in
 from .gochat import fresh_phone
 from .protobuf import chatting
@@ -523,6 +525,36 @@ def post_from(server: Server, address: str, path: str, body: str) -> Response:
     kind = "application/json" if body.startswith("{") else "application/x-www-form-urlencoded"
     headers = [("X-Forwarded-For", address), ("Content-Type", kind)]
     return ask(server.http, request(path, method="POST", headers=headers, body=body.encode()))
+
+
+def test_each_user_and_each_stranger_may_ask_so_often(launch: Launch, http_server: str) -> None:
+    forwarded = {"trusted_proxies": ["127.0.0.1"]}
+    api = {**KEYS, "requests_per_second": 0.01}
+    accounts = {"registration": True}
+    server = launch(http_server, api=api, accounts=accounts, server=forwarded)
+
+    def ask_as(address: str, path: str, token: str = "", **fields: str) -> Response:
+        headers = [("X-Forwarded-For", address), ("Authorization", f"Bearer {token}"), ("token", token)]
+        if fields:
+            headers.append(("Content-Type", "application/x-www-form-urlencoded"))
+        method = "POST" if fields else "GET"
+        return ask(
+            server.http, request(path, method=method, headers=headers, body=urlencode(fields).encode())
+        )
+
+    people = [gochat.register(server.http) for _ in range(3)]
+    tokens = [token for _, token in people]
+    above = [ask_as("192.0.2.1", "/api/v1/friends", tokens[0]) for _ in range(2)]
+    assert [each.status for each in above] == [200, 429]
+    assert 90 < int(above[1].header("Retry-After") or 0) <= 100
+    assert above[0].header("RateLimit-Remaining") == "0"
+    assert ask_as("192.0.2.1", "/api/v1/friends", tokens[1]).status == 200
+    add = [ask_as("192.0.2.1", "/friend/add", tokens[2], friend_id=people[n][0]).json["code"] for n in (0, 1)]
+    assert add == [200, -1], "in the form of GoChat's clients"
+    hosts = ("2001:db8::1", "2001:db8::2", "2001:db8:1::1")
+    assert [ask_as(host, "/api/v1/openapi.json").status for host in hosts] == [200, 429, 200]
+    wrong = [ask_as("192.0.2.9", "/api/v1/friends", "wrong").status for _ in range(2)]
+    assert wrong == [401, 429]
 
 
 @pytest.mark.full

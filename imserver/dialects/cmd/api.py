@@ -230,6 +230,7 @@ def send_message_batch(api: SendApi, call: Call) -> HttpResponse:
 
 def _read_batch(api: SendApi, call: Call) -> None:
     call.input = _batch_in(call)
+    call.cost = max(1, len(call.input.messages or ()))
     call.app = app_from_json(api.tenants, call.input.appID)
 
 
@@ -507,8 +508,8 @@ def metrics(api: StateApi, _call: Call) -> HttpResponse:
     return HttpResponse(200, merge(texts, missing).encode(), METRICS_TYPE)
 
 
-_OF_SENDING: Final[dict[str, Any]] = {"hot": True, "service": _send_api}
-_OF_USERS: Final[dict[str, Any]] = {"hot": True, "service": _user_api}
+_OF_SENDING: Final[dict[str, Any]] = {"hot": True, "limited": True, "service": _send_api}
+_OF_USERS: Final[dict[str, Any]] = {"hot": True, "limited": True, "service": _user_api}
 _OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": _state_api}
 
 ROUTES: Final = (

@@ -84,6 +84,8 @@ class _GoChatStyle:
     def refuse(self, problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
         if problem.status == 405:
             return HttpResponse(405, b"")
+        if problem.status == 429:
+            return TOO_MANY_FAILURES
         if problem.status < 500:
             return NO_TOKEN if problem.status in (401, 403) else BAD_PARAMETER
         return BUSY if problem.temporary and problem.status == 503 else FAILED
@@ -219,7 +221,7 @@ _ROW: Final[dict[str, Any]] = {
     "app_of": app_of,
     "service": lambda core, _: core.features[NAME].service,
 }
-_OF_ACCOUNTS: Final[dict[str, Any]] = {**_ROW, "token_in": "token"}
+_OF_ACCOUNTS: Final[dict[str, Any]] = {**_ROW, "limited": True, "token_in": "token"}
 
 ROUTES: Final = (
     Route("POST", "/register", ANYONE, register, **_ROW),

@@ -240,7 +240,6 @@ def list_uploads(api: UploadApi, call: Call, request: UploadsQuery) -> UploadsAn
 
     Needs an API key with the scope `read`, or the token of the user.
     """
-    api.rates.require(call.principal, call.request.host)
     uploads = api.uploads
     usage = uploads.usage(call.app, call.user)
     rows = uploads.page(call.app, call.user, _position_in(request.cursor), request.limit + 1)
@@ -276,7 +275,7 @@ def _read_delete(api: UploadApi, call: Call) -> None:
     principal, host = call.principal, call.request.host
     if request.token and not (principal.key or principal.user):
         call.principal = principal = api.authority.identify(ANYONE_OR_PUSH, {}, host, request.token)
-    api.rates.require(principal, host)
+        api.rates.require(principal, host)
     if principal.kind == "nobody":
         raise ApiProblem(*refusal(principal, ANYONE_OR_PUSH))
     row = api.uploads.find(request.id)
