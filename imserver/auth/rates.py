@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from ipaddress import IPv6Address, ip_network
 from itertools import islice
 from time import monotonic_ns
 from typing import Final, Literal
@@ -17,7 +16,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from imserver.errors import ImserverError
-from imserver.transport.proxies import address_of, is_loopback
+from imserver.transport.proxies import is_loopback, network_of
 
 MAX_PAYERS: Final = 100_000
 """Limit of the payers of one rate. Beyond it a node forgets the one that paid longest ago."""
@@ -257,17 +256,6 @@ class SenderRates:
         """Count one message of a user. False: there were too many."""
         buckets = self.known.get((app, user))
         return buckets is None or buckets.take((app, user))
-
-
-def network_of(address: str) -> str:
-    """The network of an address, for counting: for IPv6 the first 64 bits, which belong to one customer."""
-    try:
-        parsed = address_of(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address):
-        return str(ip_network((parsed, 64), strict=False).network_address)
-    return str(parsed)
 
 
 def by_address(app: str, address: str) -> tuple[str, str] | None:

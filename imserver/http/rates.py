@@ -1,8 +1,8 @@
 """The rates of requests over HTTP, and their headers.
 
 Each key has a bucket of ``api.requests_per_second`` tokens. So has each user who proves who they are by a
-token, and each client address of other requests (for IPv6, its network). A request takes one
-token, a batch one for each command.
+token, and each client address of other requests (for IPv6, its network). A
+request takes one token, a batch one for each command.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from imserver.auth.principal import Principal
-from imserver.auth.rates import HTTP_MESSAGES, REQUESTS, Buckets, TooManyRequests, network_of
+from imserver.auth.rates import HTTP_MESSAGES, REQUESTS, Buckets, TooManyRequests
 from imserver.errors import HTTP_TOO_MANY_REQUESTS
 from imserver.http.reply import ApiProblem
 from imserver.metrics import Metrics
+from imserver.transport.proxies import network_of
 
 
 def too_many(error: TooManyRequests) -> ApiProblem:

@@ -36,7 +36,7 @@ from imserver.transport.connection import (
     Serve,
 )
 from imserver.transport.exchange import pattern_of
-from imserver.transport.proxies import FORWARDING_HEADERS, TrustedProxies, is_address, is_loopback
+from imserver.transport.proxies import FORWARDING_HEADERS, TrustedProxies, is_address, is_loopback, network_of
 
 log = logging.getLogger(__name__)
 
@@ -370,6 +370,7 @@ class Gate:
         self.full = False
         """True while the node drains."""
         self.per_address: Counter[str] = Counter()
+        """Network of an address (:func:`network_of`) → its connections."""
         self.connections = 0
         self.limit = policy.limit
         self._limit_per_address = policy.limit_per_address
@@ -381,7 +382,7 @@ class Gate:
 
     def recount(self, hosts: Iterable[str]) -> None:
         """Count the connections per address again, when the limit is set while connections exist."""
-        self.per_address = Counter(hosts) if self._limit_per_address else Counter()
+        self.per_address = Counter(map(network_of, hosts)) if self._limit_per_address else Counter()
 
     def decide(self, head: Head, upgraded: bool = False) -> Admission | Refusal:
         """Decide whether and how to serve an upgrade request.
@@ -437,15 +438,15 @@ class Gate:
         """Count a new connection from ``peer`` (``"address:port"``)."""
         self.connections += 1
         if self._limit_per_address:
-            self.per_address[host_of(peer)] += 1
+            self.per_address[network_of(host_of(peer))] += 1
 
     def left(self, peer: str) -> None:
         """Stop counting a connection from ``peer``."""
         self.connections -= 1
-        if self.per_address and (host := host_of(peer)) in self.per_address:
-            self.per_address[host] -= 1
-            if self.per_address[host] <= 0:
-                del self.per_address[host]
+        if self.per_address and (network := network_of(host_of(peer))) in self.per_address:
+            self.per_address[network] -= 1
+            if self.per_address[network] <= 0:
+                del self.per_address[network]
 
     def _objection(self, dialect: Dialect, origin: str, host: str, peer: str) -> int:
         """The close code for a refused client; 0: accepted."""
@@ -455,7 +456,7 @@ class Gate:
             return errors.CLOSE_NODE_FULL
         if (
             self._limit_per_address
-            and self.per_address[host] >= self._limit_per_address
+            and self.per_address[network_of(host)] >= self._limit_per_address
             and not is_loopback(host)
         ):
             return errors.CLOSE_NODE_FULL

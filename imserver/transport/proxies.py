@@ -69,6 +69,20 @@ def _without_port(hop: str) -> str:
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
+def network_of(address: str) -> str:
+    """Whom an address stands for, in every rate and limit by address: for IPv6 the network of its first 64
+    bits, which belong to one customer."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = address_of(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        return str(ip_network((parsed, 64), strict=False).network_address)
+    return str(parsed)
+
+
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is an address of this machine's loopback network."""
     try:

@@ -3,7 +3,8 @@
 import pytest
 
 from imserver.auth import rates
-from imserver.auth.rates import Buckets, Rate, SenderRates, TooManyRequests, by_address, network_of
+from imserver.auth.rates import Buckets, Rate, SenderRates, TooManyRequests, by_address
+from imserver.transport.proxies import network_of
 from tests.support import Clock
 
 RATE = Rate("test", "things", "user", "3 in 30 seconds", "429")

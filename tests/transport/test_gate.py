@@ -190,9 +190,20 @@ def test_above_the_limit_of_an_address_its_clients_get_an_error_and_no_others(ho
     gate = make(limit_per_address=2)
     assert [enter(gate, head(address=host)) for _ in range(3)] == [0, 0, 4005]
     assert enter(gate, head(address="198.51.100.1")) == 0
-    assert enter(gate, head(address="2001:db8::8")) == 0
+    assert enter(gate, head(address="2001:db8:0:1::8")) == 0
     gate.left(f"[{host}]:4000" if ":" in host else f"{host}:4000")
     assert enter(gate, head(address=host)) == 0
+
+
+def test_a_network_of_ipv6_counts_as_one_address() -> None:
+    gate = make(limit_per_address=2)
+    networks = [head(address=f"2001:db8::{number}") for number in (1, 2, 3)]
+    assert [enter(gate, request) for request in networks] == [0, 0, 4005]
+    gate.recount(f"2001:db8::{number}" for number in (1, 2))
+    assert enter(gate, networks[2]) == 4005
+    for number in (1, 2):
+        gate.left(f"[2001:db8::{number}]:4000")
+    assert dict(gate.per_address) == {}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"])

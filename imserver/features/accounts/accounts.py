@@ -16,7 +16,7 @@ from typing import Any, Final
 from imserver.auth.accounts import AccountSession
 from imserver.auth.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
 from imserver.auth.observer import NoObserver, Observer
-from imserver.auth.rates import Buckets, Shared, TooManyRequests, by_address, network_of
+from imserver.auth.rates import Buckets, Shared, TooManyRequests, by_address
 from imserver.config.settings import Config, settings_of
 from imserver.errors import ImserverError, LoginRefusal, MediaUnavailable, StorageUnavailable
 from imserver.features.accounts.passwords import MAX_PASSWORD_BYTES, Overloaded, Passwords
@@ -44,6 +44,7 @@ from imserver.storage.contract import (
     RecordEvent,
     Taken,
 )
+from imserver.transport.proxies import network_of
 
 DEVICE_CHARACTERS: Final = 64
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final, Self
 import gevent
 
 from imserver import errors
-from imserver.auth.rates import network_of
 from imserver.errors import HttpProblem, ImserverError
 from imserver.features.uploads.settings import UploadSettings
+from imserver.transport.proxies import network_of
 
 if TYPE_CHECKING:
     from greenlet import greenlet

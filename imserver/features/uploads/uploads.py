@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.auth.rates import Buckets, network_of
+from imserver.auth.rates import Buckets
 from imserver.auth.reviews import Reviews
 from imserver.core.core import Core
 from imserver.errors import MediaUnavailable, StorageUnavailable
@@ -51,6 +51,7 @@ from imserver.storage import app_rows
 from imserver.storage.contract import Erasure
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
+from imserver.transport.proxies import network_of
 
 log = logging.getLogger(__name__)
 
