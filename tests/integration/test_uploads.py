@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from jwt.algorithms import OKPAlgorithm
 from PIL import Image
 
+from imserver.features.uploads.contract import FILE_BYTES
 from tests.browser.site import serve_folder
 from tests.conftest import StartServer
 from tests.features.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
@@ -33,7 +34,7 @@ SECRET = "a secret that is long enough to be one"
 ADMIN = "the key of an operator"
 LEAVE = b'{"password": "secret"}'
 KEY, READER, ELSEWHERE = "the key of a back end", "a key that only reads", "a key of another app"
-QUOTA = 3_000_000
+QUOTA = 3_000_000 + 2 * FILE_BYTES
 SMALL, LARGE = 200_000, 48_000_000
 SETTINGS: dict[str, Any] = {
     "api": {
@@ -260,7 +261,7 @@ def test_a_user_lists_and_removes_what_is_theirs(own_server: Server, user: str) 
     ids = [uploaded(own_server, b"%d" % number, key=token(user), app="")["id"] for number in range(3)]
     first = files(own_server, token(user), limit="2").json
     assert [each["id"] for each in first["files"]] == ids[:0:-1]
-    assert (first["total"], first["bytes"], first["quota"]) == (3, 3, QUOTA)
+    assert (first["total"], first["bytes"], first["quota"]) == (3, 3 + 3 * FILE_BYTES, QUOTA)
     rest = files(own_server, token(user), limit="2", cursor=first["next"]).json
     assert ([each["id"] for each in rest["files"]], rest["next"]) == (ids[:1], "")
     assert code(delete(own_server, token("somebody"), ids[0])) == (403, "not_allowed")

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from imserver.features.uploads import upload_rows
-from imserver.features.uploads.contract import Upload, Usage
+from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.storage.statements import PooledStatements
 from imserver.storage.store import Store
 from tests.support import clean_environment
@@ -29,7 +29,7 @@ from imserver.features.uploads import upload_rows
 from imserver.features.uploads.contract import Upload
 def add(number):
     row = Upload(f"{number:032}", "101", "ann", "file", "x/y", "", 100, "0" * 64, 1)
-    return store.write(lambda sql: upload_rows.add(sql, row, 500))
+    return store.write(lambda sql: upload_rows.add(sql, row, 500 + 5 * 4096))
 for number in range(int(before)):
     assert add(100 + number)
 crowd = [gevent.spawn(add, number) for number in range(12)]
@@ -76,17 +76,17 @@ def test_a_row_comes_back_as_it_was_stored(url: str, open_store: OpenStore) -> N
 
 def test_a_file_that_is_removed_gives_its_bytes_back(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
-    assert added(store, 1, quota=200)
-    assert added(store, 2, quota=200)
+    assert added(store, 1, quota=200 + 2 * FILE_BYTES)
+    assert added(store, 2, quota=200 + 2 * FILE_BYTES)
     assert usage(store) == Usage(200, 2)
-    assert not added(store, 3, quota=200)
-    assert added(store, 4, quota=200, user="Ann")  # another user
+    assert not added(store, 3, quota=200 + 2 * FILE_BYTES)
+    assert added(store, 4, quota=200 + 2 * FILE_BYTES, user="Ann")  # another user
     gone = store.write(lambda sql: upload_rows.remove(sql, f"{1:032}"))
     assert gone is not None
     assert store.write(lambda sql: upload_rows.remove(sql, f"{1:032}")) is None
     assert usage(store) == Usage(100, 1)
-    assert added(store, 3, quota=200)
-    assert not added(store, 5, quota=99, user="first")
+    assert added(store, 3, quota=200 + 2 * FILE_BYTES)
+    assert not added(store, 5, quota=99 + FILE_BYTES, user="first")
 
 
 @pytest.mark.full

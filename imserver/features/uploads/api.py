@@ -135,7 +135,12 @@ class File(Struct):
 class UploadsAnswer(Struct):
     """Files of a user, the newest first."""
 
-    bytes: Annotated[int, about("The bytes of all stored files, with thumbnails.")]
+    bytes: Annotated[
+        int,
+        about(
+            "What the files cost of the quota: their bytes, with thumbnails, and 4096 bytes for each file."
+        ),
+    ]
     quota: Annotated[int, about("The maximum number of bytes that the user may store; 0: no limit.")]
     total: Annotated[int, about("The number of stored files.")]
     limits: Annotated[dict[str, int], about("The maximum number of bytes of a file, by each accepted kind.")]
@@ -233,7 +238,7 @@ def problem_after(api: Api, call: Call, token: str) -> errors.HttpProblem | None
     user="required",
     problems=_OVER_RATE,
     example={"app": "default", "user": "u1"},
-    answer_example=UploadsAnswer(57333, 1073741824, 1, {"picture": 20971520}, [_EXAMPLE], ""),
+    answer_example=UploadsAnswer(61429, 1073741824, 1, {"picture": 20971520}, [_EXAMPLE], ""),
 )
 def list_uploads(api: UploadApi, call: Call, request: UploadsQuery) -> UploadsAnswer:
     """List the files of a user.
@@ -246,7 +251,7 @@ def list_uploads(api: UploadApi, call: Call, request: UploadsQuery) -> UploadsAn
     page, last = rows[: request.limit], rows[request.limit - 1] if len(rows) > request.limit else None
     following = cursor_of(f"{last.created} {last.id}") if last is not None else ""
     return UploadsAnswer(
-        usage.bytes,
+        usage.charged,
         uploads.settings.quota_bytes,
         usage.files,
         {kind: uploads.limit_of(kind) for kind in uploads.settings.kinds},

@@ -11,6 +11,10 @@ UPLOAD_USER_BYTES: Final = 500
 """Longest user id that may own a file, in bytes of UTF-8."""
 
 
+FILE_BYTES: Final = 4096
+"""What a file costs of a quota besides its bytes: its block on a disk, its row, its name in a folder."""
+
+
 class Upload(Struct, frozen=True):
     """An uploaded file: its properties, its owner and the place of its bytes."""
 
@@ -39,7 +43,7 @@ class Upload(Struct, frozen=True):
 
     @property
     def stored_bytes(self) -> int:
-        """The bytes that count against the quota."""
+        """The bytes of the file and its thumbnail, which count against the quota."""
         return self.bytes + self.thumbnail_bytes
 
 
@@ -48,6 +52,11 @@ class Usage(Struct, frozen=True):
 
     bytes: int = 0
     files: int = 0
+
+    @property
+    def charged(self) -> int:
+        """What they cost of the quota."""
+        return self.bytes + self.files * FILE_BYTES
 
 
 class Media(Protocol):

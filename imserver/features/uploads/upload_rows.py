@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec.structs import astuple
 
-from imserver.features.uploads.contract import Upload, Usage
+from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.storage.statements import PooledStatements, Row, marks_of, text_of
 
 TOTAL: Final = ""
@@ -64,12 +64,13 @@ def _charge(sql: PooledStatements, row: Upload, user: str, quota_bytes: int) -> 
     One statement checks and counts, so concurrent uploads cannot exceed the quota together.
     """
     size = row.stored_bytes
-    if quota_bytes and size > quota_bytes:
+    free = quota_bytes - size - FILE_BYTES
+    if quota_bytes and free < 0:
         return False
     count = 'UPDATE upload_usage SET bytes = bytes + %s, files = files + 1 WHERE app = %s AND "user" = %s'
     values: Sequence[Any] = (size, row.app, user)
     if quota_bytes:
-        count, values = f"{count} AND bytes <= %s", (*values, quota_bytes - size)
+        count, values = f"{count} AND bytes + files * {FILE_BYTES} <= %s", (*values, free)
     if sql.execute(count, values):
         return True
     if sql.query(_USAGE, (row.app, user)):

@@ -27,7 +27,7 @@ from imserver.auth.reviews import Reviews
 from imserver.core.core import Core
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.features.uploads import upload_rows
-from imserver.features.uploads.contract import UPLOAD_USER_BYTES, Media, Upload, Usage
+from imserver.features.uploads.contract import FILE_BYTES, UPLOAD_USER_BYTES, Media, Upload, Usage
 from imserver.features.uploads.directory import PIECE_BYTES, STATE, Directory, Files, folder_of, open_private
 from imserver.features.uploads.media import (
     HEAD_BYTES,
@@ -203,7 +203,7 @@ class Uploads:
         MediaUnavailable, StorageUnavailable, and the exceptions of ``read``; then nothing is stored.
         """
         with self.arriving(offer, offer.length) as transfer:
-            self.admit(offer, offer.length + sum(self.unfinished(offer)))
+            self.admit(offer, offer.length + FILE_BYTES + sum(self.unfinished(offer)))
             path = self.incoming() / new_id()
             try:
                 digest = hashlib.sha256()
@@ -259,20 +259,20 @@ class Uploads:
         return min(limits.get(kind, settings.max_bytes), settings.max_bytes)
 
     def unfinished(self, offer: Offer) -> list[int]:
-        """The lengths of the unfinished uploads of the user in the folder of this node."""
+        """What each unfinished upload of the user in the folder of this node will cost of the quota."""
         return self.on_disk(_lengths, self.incoming() / folder_of(offer.app, offer.user))
 
     def admit(self, offer: Offer, sizes: int) -> None:
         """Refuse a file for which there is no space, before it is sent. Count it for its address.
 
-        ``sizes``: bytes that the file and the user's other unfinished uploads will have.
+        ``sizes``: what the file and the user's other unfinished uploads will cost of the quota.
         """
         for user, quota in ((offer.user, self.settings.quota_bytes), ("", self.settings.quota_app_bytes)):
-            if quota and self.usage(offer.app, user).bytes + sizes > quota:
+            if quota and self.usage(offer.app, user).charged + sizes > quota:
                 raise TransferRefused(HTTP_QUOTA_EXCEEDED)
         self.incoming()
         self.check_disk()
-        if offer.address and not self._bytes.take(network_of(offer.address), offer.length):
+        if offer.address and not self._bytes.take(network_of(offer.address), offer.length + FILE_BYTES):
             raise TransferRefused(HTTP_QUOTA_EXCEEDED, "uploads.daily_address_bytes is reached")
 
     def check_disk(self) -> None:
@@ -537,13 +537,13 @@ _read_state: Final = msgspec.json.Decoder(_State).decode
 
 
 def _lengths(folder: Path) -> list[int]:
-    """The lengths of the unfinished uploads in the folder of a user. Runs in a thread."""
+    """What the unfinished uploads in the folder of a user will cost of the quota. Runs in a thread."""
     found = []
     with suppress(FileNotFoundError):
         for path in folder.glob(f"*{STATE}"):
             # It may have just ended, or be damaged by a full disk.
             with suppress(FileNotFoundError, ValueError):
-                found.append(_read_state(path.read_bytes()).length)
+                found.append(_read_state(path.read_bytes()).length + FILE_BYTES)
     return found
 
 

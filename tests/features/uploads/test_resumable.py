@@ -16,7 +16,7 @@ from imserver.auth.reviews import NoReviews
 from imserver.config.settings import StorageSettings
 from imserver.errors import HttpProblem, StorageUnavailable
 from imserver.features.uploads import resumable
-from imserver.features.uploads.contract import Upload
+from imserver.features.uploads.contract import FILE_BYTES, Upload
 from imserver.features.uploads.problems import (
     HTTP_CHECKSUM_MISMATCH,
     HTTP_FILE_TOO_LARGE,
@@ -222,7 +222,7 @@ def test_a_file_of_another_kind_is_refused_with_its_first_bytes(
 
 def test_unfinished_uploads_count_against_the_quota(parts: ResumableUploads) -> None:
     name = parts.create(replace(OFFER, length=600_000), "")
-    too_much = replace(OFFER, length=400_001)
+    too_much = replace(OFFER, length=400_000 - FILE_BYTES)
     assert refusal(lambda: parts.create(too_much, "")) is HTTP_QUOTA_EXCEEDED
     assert parts.create(replace(too_much, user="bob"), "")
     with parts.opened("101", "ann", name) as part:

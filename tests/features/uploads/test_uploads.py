@@ -15,6 +15,7 @@ from imserver import errors
 from imserver.auth.reviews import NoReviews
 from imserver.config.settings import StorageSettings
 from imserver.features.uploads import transfers, upload_rows
+from imserver.features.uploads.contract import FILE_BYTES
 from imserver.features.uploads.problems import HTTP_DISK_FULL, HTTP_QUOTA_EXCEEDED
 from imserver.features.uploads.settings import UploadSettings
 from imserver.features.uploads.transfers import GRACE_SECONDS, TransferRefused, Transfers
@@ -99,7 +100,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def uploads(tmp_path: Path, store: Store) -> Iterator[Uploads]:
     """Uploads with small quotas of an app and an address."""
     settings = UploadSettings(
-        min_free_bytes=0, quota_bytes=0, quota_app_bytes=1000, daily_address_bytes=700, thumbnail_pixels=1
+        min_free_bytes=0, quota_bytes=0, quota_app_bytes=10_000, daily_address_bytes=7000, thumbnail_pixels=1
     )
     one = Uploads(settings, str(tmp_path), store, NoReviews())
     yield one
@@ -123,6 +124,15 @@ def test_an_app_has_a_quota(uploads: Uploads) -> None:
     uploads.delete(first.id)
     assert uploads.usage("101", upload_rows.TOTAL).bytes == 400
     take(uploads, "cid", "192.0.2.4")
+
+
+def test_small_files_cost_a_block_each(uploads: Uploads) -> None:
+    for number in range(2):
+        take(uploads, "ann", f"192.0.2.{number}", b"x")
+    with pytest.raises(TransferRefused) as caught:
+        take(uploads, "ann", "192.0.2.2", b"x")
+    assert caught.value.problem is HTTP_QUOTA_EXCEEDED
+    assert uploads.usage("101", "ann").charged == 2 + 2 * FILE_BYTES
 
 
 def test_an_address_uploads_so_much_in_a_day(uploads: Uploads) -> None:
