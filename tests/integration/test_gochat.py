@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from tests.support import Server, eventually, run_cli
+from tests.users import User
 
 from .gochat import code_and_message, form, fresh_phone, register
 from .protobuf import acked, chatting
@@ -104,6 +105,17 @@ def test_any_phone_of_1_to_20_characters_is_taken_once(server: Server) -> None:
         again = form(server.http, "/register", {"phone_number": phone, "password": "y"})
         taken += code_and_message(again) == (-1, "账号已被注册")
     assert taken == 3
+
+
+def test_nicknames_and_groups_lose_what_nobody_sees(locked: Server) -> None:
+    user, token = register(locked.http, nickname="An\u202en\u200b")
+    assert User(locked, token, user).get("accounts/show")["nickname"] == "Ann"
+    asked = {"name": "te\u202ea", "ids": [user]}
+    assert form(locked.http, "/group/create", asked, token).json["code"] == 200
+    (group,) = User(locked, token, user).get("groups")["groups"]
+    assert group["name"] == "tea"
+    refused = form(locked.http, "/group/create", {**asked, "name": "\u200b"}, token)
+    assert code_and_message(refused) == BAD_PARAMETER
 
 
 def test_a_nickname_may_equal_somebodys_phone(server: Server) -> None:

@@ -99,6 +99,8 @@ def test_too_many_failures_are_answered_with_the_time_to_wait(launch: Launch, ht
         {"phone": "1", "password": "x" * 251},
         {"phone": "1", "password": PASSWORD, "nickname": "n" * 65},
         {"phone": "1", "password": PASSWORD, "nickname": "a\nb"},
+        {"phone": "1", "password": PASSWORD, "nickname": "\u202eann"},
+        {"phone": "1", "password": PASSWORD, "nickname": "\u200b"},
         {"phone": "1", "password": PASSWORD, "more": 1},
     ],
 )

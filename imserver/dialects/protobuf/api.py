@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from imserver.auth.accounts import GOCHAT
 from imserver.auth.identifiers import BadField
+from imserver.auth.names import cleaned
 from imserver.auth.principal import ACCOUNT, ANYONE
 from imserver.auth.rates import TooManyRequests
 from imserver.auth.relations import Relations
@@ -107,7 +108,7 @@ def register(api: GoChatApi, call: Call) -> HttpResponse:
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
-    accounts, nickname, host = api.accounts, call.params.get("nickname", ""), call.request.host
+    accounts, nickname, host = api.accounts, cleaned(call.params.get("nickname", "")), call.request.host
     try:
         account = accounts.register(call.app, phone, password, nickname, address=host)
         session = accounts.token(account)
@@ -176,7 +177,7 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     Users who do not exist, or have blocked the owner, are skipped.
     """
     app, user = call.app, call.principal.user
-    name, named = call.params.get("name", ""), call.texts("ids")
+    name, named = cleaned(call.params.get("name", "")), call.texts("ids")
     if not (name and named):
         return BAD_PARAMETER
     groups, wanted = api.groups, dict.fromkeys(map(_id, named))

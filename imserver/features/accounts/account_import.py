@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from imserver.auth.identifiers import BadField, checked
+from imserver.auth.names import cleaned
 from imserver.errors import ImserverError
 from imserver.features.accounts.accounts import check_shown
 from imserver.features.accounts.rows import AccountStore
@@ -140,6 +141,7 @@ def _account(row: Mapping[str, Any], app: str) -> Imported:
         raise BadField("phone, email or name: expected at least one")
     phone, email, name = (checked(kind, text) if text else "" for kind, text in given.items())
     nickname, avatar = _text(fields, "nickname"), _text(fields, "avatar")
+    nickname = cleaned(nickname)
     check_shown(nickname, avatar)
     id, created = _id(fields.get("id")), _time(fields.get("created"))
     return Imported(Account(id, app, phone, nickname, avatar, 0, created, email, name), password)

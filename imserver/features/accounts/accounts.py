@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from imserver.auth.accounts import AccountSession
 from imserver.auth.identifiers import LOGIN_CHARACTERS, BadField, candidates, checked, fits
+from imserver.auth.names import is_name
 from imserver.auth.observer import NoObserver, Observer
 from imserver.auth.rates import Buckets, Shared, TooManyRequests, by_address
 from imserver.config.settings import Config, settings_of
@@ -72,8 +73,10 @@ def may_be_login(login: str, password: str) -> bool:
 
 
 def _check(text: str, name: str, least: int, most: int) -> None:
-    if not fits(text, least, most):
-        raise BadField(f"{name}: expected {least} to {most} characters that can be shown")
+    if not is_name(text, least, most):
+        raise BadField(
+            f"{name}: expected {least} to {most} characters that are seen; no controls of direction"
+        )
 
 
 log: Final = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from typing import Any, Final
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.identifiers import BadField, checked, fits
+from imserver.auth.identifiers import BadField, checked
+from imserver.auth.names import is_name
 from imserver.auth.observer import Observer
 from imserver.auth.rates import Buckets, by_address
 from imserver.auth.relations import Relations
@@ -144,7 +145,7 @@ class Bots:
         commands, about, listed = (fields.pop(name, None) for name in ("commands", "description", "listed"))
         if commands is not None:
             check_commands(commands)
-        if about is not None and not fits(about.replace("\n", " "), 0, ABOUT_CHARACTERS):
+        if about is not None and not is_name(about.replace("\n", " "), 0, ABOUT_CHARACTERS):
             raise BadField(f"description: at most {ABOUT_CHARACTERS} characters that can be shown")
         id = self.get(app, by, bot).account.id
         if listed and not self._rows.set_listed(app, id, MOST_LISTED):
@@ -361,7 +362,7 @@ def check_commands(commands: Sequence[BotCommand]) -> None:
     for each in commands:
         if not _command.fullmatch(each.name):
             raise BadField("commands: a name has 1 to 32 lower case letters, digits or `_`")
-        if not fits(each.description, 0, DESCRIPTION_CHARACTERS):
+        if not is_name(each.description, 0, DESCRIPTION_CHARACTERS):
             raise BadField(
                 f"commands: a description has at most {DESCRIPTION_CHARACTERS} characters that can be shown"
             )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 
 from imserver import errors
-from imserver.auth.identifiers import fits
+from imserver.auth.names import is_name
 from imserver.auth.rates import Buckets, TooManyRequests
 from imserver.auth.relations import Relations
 from imserver.errors import ImserverError
@@ -421,8 +421,10 @@ def _check_texts(given: Mapping[GroupText, str]) -> None:
     for text, value in given.items():
         least, most = TEXT_CHARACTERS[text]
         line = value.replace("\n", " ") if text == "description" else value
-        if not fits(line, least, most):
-            raise BadGroup(f"{text}: expected {least} to {most} characters that can be shown")
+        if not is_name(line, least, most):
+            raise BadGroup(
+                f"{text}: expected {least} to {most} characters that are seen; no controls of direction"
+            )
 
 
 def _done(change: Change | Rejected) -> Change:

@@ -20,8 +20,8 @@ import gevent
 import msgspec
 from msgspec import Struct
 
-from imserver.auth.identifiers import UNSHOWABLE
 from imserver.auth.issuers import Issuer
+from imserver.auth.names import cleaned
 from imserver.auth.tokens import BadToken, bytes_of, unverified, verified_payload
 from imserver.config.values import ISSUER_URL
 from imserver.errors import ImserverError, IssuerUnavailable
@@ -92,7 +92,7 @@ def identity(subjects: tuple[object, ...], nickname: object, avatar: object) -> 
     names = tuple(str(each) for each in subjects if isinstance(each, str | int) and str(each))
     if not names or any(len(name.encode()) > SUBJECT_BYTES or not name.isprintable() for name in names):
         raise ProviderRefused("it sent no id of the user")
-    shown = UNSHOWABLE.sub("", nickname).strip()[:NICKNAME_CHARACTERS] if isinstance(nickname, str) else ""
+    shown = cleaned(cleaned(nickname).strip()[:NICKNAME_CHARACTERS]) if isinstance(nickname, str) else ""
     is_address = isinstance(avatar, str) and re.fullmatch(r"https?://[!-~]+", avatar)
     fits = is_address and len(str(avatar)) <= AVATAR_CHARACTERS
     return Identity(names, shown, str(avatar) if fits else "")

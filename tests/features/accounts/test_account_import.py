@@ -72,7 +72,7 @@ def test_a_file_that_is_no_table_is_refused(text: str) -> None:
         ({"name": "9ann"}, "name: "),
         ({"phone": "1" * 21}, "phone: "),
         ({"phone": 138}, "phone: expected a text"),
-        ({"nickname": "a\nb"}, "nickname: "),
+        ({"nickname": "n" * 65}, "nickname: "),
         ({"password": "secret"}, "password: expected a hash"),
         ({"password": None}, "password: expected a hash"),
         ({"created": "yesterday"}, "created: "),
@@ -86,6 +86,12 @@ def test_a_row_that_is_no_account_is_named_with_what_is_wrong(change: dict[str, 
     row = {"id": 1, "phone": "138", "password": ARGON, **change}
     with pytest.raises(BadImport, match=f"nothing was imported:\nrow 2: {words}"):
         accounts_of([{"id": 9, "phone": "9", "password": HASH}, row], "gochat")
+
+
+def test_nicknames_lose_what_nobody_sees() -> None:
+    row = {"id": 1, "phone": "138", "password": ARGON, "nickname": "An\u202en\n"}
+    (imported,) = accounts_of([row], "gochat")
+    assert imported.account.nickname == "Ann"
 
 
 def test_only_the_first_invalid_rows_are_reported() -> None:
