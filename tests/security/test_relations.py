@@ -245,6 +245,21 @@ def invited(pair: Pair) -> None:
     pair.before = pair.harness.call("POST", "/api/v1/invitations/create", body, pair.ann_token)[1]
 
 
+def programmed(pair: Pair) -> None:
+    """Ann has a bot with a command."""
+    body = {"app": pair.app, "name": f"weather{pair.ann}"}
+    pair.before = pair.harness.call("POST", "/api/v1/bots", body, pair.ann_token)[1]
+    body = {"app": pair.app, "commands": [{"name": "today"}]}
+    assert pair.harness.call("POST", "/api/v1/bots/commands", body, pair.before["token"])[0] == 200
+
+
+def ask_commands(pair: Pair) -> str:
+    query = {"app": pair.app, "bot": pair.before["id"]}
+    query |= {"user": pair.user} if pair.relation == "key" else {}
+    _, answer = pair.harness.call("GET", "/api/v1/bots/commands", query=query, token=pair.token)
+    return "+" if answer["commands"] else "-"
+
+
 def push(pair: Pair) -> str:
     answer = pair.form("POST", "/user/sendMessage", {"userID": pair.ann, "msgID": "1", "message": "x"})
     return "+" if answer["code"] == 200 else "-"
@@ -349,6 +364,7 @@ ROWS: Final[dict[str, Row]] = {
         kinds=MEMBER,
         prepare=own_group,
     ),
+    "GET /api/v1/bots/commands": Row(ask_commands, kinds=MEMBER, prepare=programmed),
     "POST /friend/add": Row(
         lambda p: "+" if p.gochat("/friend/add", {"friend_id": p.ann})["code"] == 200 else "-",
         kinds=frozenset({"account"}),
@@ -395,7 +411,7 @@ NO_ROW: Final[dict[str, str]] = {
                 "GET /api/v1/messages/search",
                 "GET /api/v1/messages/receipts",
             ),
-            *("GET /api/v1/messages/sync", "GET /api/v1/messages/marks", "GET /api/v1/bots/commands"),
+            *("GET /api/v1/messages/sync", "GET /api/v1/messages/marks"),
             *("GET /api/v1/groups/members", "POST /api/v1/groups/leave", "POST /api/v1/groups/remove"),
             *("POST /api/v1/groups/delete", "POST /api/v1/groups/rename", "POST /api/v1/groups/role"),
             *("POST /api/v1/groups/update", "UpdateGroup"),

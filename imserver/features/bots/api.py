@@ -374,12 +374,15 @@ def set_commands(bots: Bots, call: Call, request: CommandsSet) -> BotDone:
     user="optional",
 )
 def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
-    """List the slash commands in a conversation of the acting user, or those of a bot."""
+    """List the slash commands in a conversation of the acting user, or those of a bot.
+
+    A bot shows none to a user whom it or its owner has blocked. In a conversation of both they stay.
+    """
     conversation = request.conversation
     if (conversation is UNSET) == (not request.bot):
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `conversation` and `bot`")
     found = (
-        bots.named(call.app, [request.bot])
+        bots.unblocked(call.app, call.user, bots.named(call.app, [request.bot]))
         if conversation is UNSET
         else bots.in_conversation(call.app, call.user, conversation)
     )
