@@ -110,11 +110,11 @@ def test_any_phone_of_1_to_20_characters_is_taken_once(server: Server) -> None:
 def test_nicknames_and_groups_lose_what_nobody_sees(locked: Server) -> None:
     user, token = register(locked.http, nickname="An\u202en\u200b")
     assert User(locked, token, user).get("accounts/show")["nickname"] == "Ann"
-    asked = {"name": "te\u202ea", "ids": [user]}
-    assert form(locked.http, "/group/create", asked, token).json["code"] == 200
+    fields = {"name": "te\u202ea", "ids": [user]}
+    assert form(locked.http, "/group/create", fields, token).json["code"] == 200
     (group,) = User(locked, token, user).get("groups")["groups"]
     assert group["name"] == "tea"
-    refused = form(locked.http, "/group/create", {**asked, "name": "\u200b"}, token)
+    refused = form(locked.http, "/group/create", {**fields, "name": "\u200b"}, token)
     assert code_and_message(refused) == BAD_PARAMETER
 
 

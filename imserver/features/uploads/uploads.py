@@ -2,7 +2,8 @@
 
 A file is written to disk as it arrives. A complete file is moved to its final path, then its row is written,
 and the sender is answered after the commit. So every row has its bytes. A node that is killed in between may
-leave bytes without a row; they cannot be requested. Pictures are stored upright and without metadata.
+leave bytes without a row; they cannot be requested. Pictures are stored upright and without metadata, videos
+and HEIC without places.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from imserver.auth.reviews import Reviews
 from imserver.core.core import Core
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.features.uploads import upload_rows
+from imserver.features.uploads.boxes import clear_metadata
 from imserver.features.uploads.contract import FILE_BYTES, UPLOAD_USER_BYTES, Media, Upload, Usage
 from imserver.features.uploads.directory import PIECE_BYTES, STATE, Directory, Files, folder_of, open_private
 from imserver.features.uploads.media import (
@@ -297,6 +299,8 @@ class Uploads:
         """
         media = self._type_at(path)
         self._demand(media, offer)
+        if media.kind != "picture" and self.on_disk(clear_metadata, path):
+            sha256 = ""
         row = Upload(
             id=name,
             app=offer.app,

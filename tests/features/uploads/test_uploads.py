@@ -3,6 +3,7 @@
 import contextlib
 import stat
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from imserver.features.uploads.uploads import Offer, Uploads
 from imserver.storage.store import Store
 from tests.integration.raw import Raw, ask, request
 from tests.support import Server, eventually
+
+from .test_boxes import FILES, SPOT
 
 PNG = (
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU"
@@ -133,6 +136,15 @@ def test_small_files_cost_a_block_each(uploads: Uploads) -> None:
         take(uploads, "ann", "192.0.2.2", b"x")
     assert caught.value.problem is HTTP_QUOTA_EXCEEDED
     assert uploads.usage("101", "ann").charged == 2 + 2 * FILE_BYTES
+
+
+def test_an_uploaded_picture_of_a_phone_has_no_place(uploads: Uploads) -> None:
+    content = FILES["heic"]
+    row = take(uploads, "ann", "192.0.2.1", content)
+    stored = b"".join(uploads.open(row, False, 0, row.bytes - 1))
+    assert len(stored) == len(content)
+    assert SPOT not in stored
+    assert row.sha256 == sha256(stored).hexdigest()
 
 
 def test_an_address_uploads_so_much_in_a_day(uploads: Uploads) -> None:
