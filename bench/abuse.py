@@ -383,6 +383,14 @@ def _routes() -> Iterator[Attack]:
         yield Attack(f"{name}, of an account", build, build, mode="people", account=True, of=name)
 
 
+def _small_files() -> Iterator[Attack]:
+    """Files of one byte, until a read is full: each costs a row, a file, and 4096 bytes of the quota."""
+
+    build = _post("/api/v1/uploads", "application/octet-stream", b"x")
+    name = "64 KB of POST /api/v1/uploads, small files"
+    yield Attack(name, _as_many(build), build, mode="people", account=True, of=name)
+
+
 def operation_attacks(document: Json) -> Iterator[Attack]:
     """Each operation of the OpenAPI document: in demo mode, of an account and of a bot."""
     for name, requests in operation_requests(document):
@@ -395,7 +403,15 @@ def operation_attacks(document: Json) -> Iterator[Attack]:
 
 ATTACKS = {
     attack.name: attack
-    for attacks in (_requests(), _messages(), _people(), _commands(), _publisher(), _routes())
+    for attacks in (
+        _requests(),
+        _messages(),
+        _people(),
+        _commands(),
+        _publisher(),
+        _routes(),
+        _small_files(),
+    )
     for attack in attacks
 }
 """All but those of the operations of the API."""
