@@ -31,6 +31,9 @@ class Relations(Protocol):
     def may_gather(self, app: str, by: str) -> bool:
         """Whether ``by`` may make groups, add people to groups, and join groups without an invitation."""
 
+    def to_be_asked(self, app: str, by: str, users: Collection[str]) -> set[str]:
+        """The users among ``users`` whom ``by`` may not add to a group: they join by an invitation."""
+
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
         """Users who have blocked ``by``, at most ``limit``."""
 
@@ -64,6 +67,10 @@ class NoRelations:
     def may_gather(self, app: str, by: str) -> bool:
         """Yes."""
         return True
+
+    def to_be_asked(self, app: str, by: str, users: Collection[str]) -> set[str]:
+        """Nobody."""
+        return set()
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
         """Nobody."""

@@ -59,8 +59,8 @@ apps:
 _CHAT: Final = """\
   gochat:
     # The chat for people, /home/messages. They log in to accounts. New people come by invitations; guests
-    # need no account.
-    accounts: {guests: true}
+    # need no account. Nobody is put into a group of strangers: they get an invitation.
+    accounts: {guests: true, ask_strangers: true}
 """
 _URL: Final = "  http_url: {url}    # where people open the server, for links\n"
 

@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
         "search": False,
         "passwords": True,
         "guests": False,
+        "ask_strangers": False,
         "reset_url": "",
     },
     "oauth": {},

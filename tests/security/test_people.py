@@ -1,6 +1,7 @@
 """Who finds an account, who sees when somebody is online, and who is invited."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from imserver.features.accounts import cards
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings
+from imserver.model import CreateGroup, InviteToGroup
 from tests.features import sections
 from tests.users import PASSWORD, User
 
 from .node_harness import ADMIN, ALL, APPS, RULED, Harness, config
+from .test_relations import Session
 
 RULES = AppAccountSettings(("email",), find=False)
 FINDS = 5
@@ -26,12 +29,14 @@ GROUPS = 8
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """A node with keys. The accounts of 202 have e-mail addresses only and do not find each other; those
-    of 205 are searched by their names."""
+    of 205 are searched by their names; those of the app ``asking`` do not add strangers to groups."""
     searched = AccountsOfApp(AppAccountSettings(search=True))
+    asking = AccountsOfApp(AppAccountSettings(ask_strangers=True))
     apps = {
         **APPS,
         "202": replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(RULES),)),
         "205": replace(RULED, api_allow_from=(), of_features=(searched,)),
+        "asking": replace(RULED, api_allow_from=(), of_features=(asking,)),
     }
     of_features = sections(
         accounts={
@@ -430,3 +435,44 @@ def test_invitations_of_one_app_lead_nowhere_in_another(node: Harness) -> None:
     assert one.refused("invitations/accept", code="x" * 22) == UNKNOWN
     assert one.refused("invitations/accept", code="x' OR 1=1 --")[0] == 400
     assert one.refused("invitations/create", seconds=367 * 86400)[0] == 400
+
+
+# --- whom nobody adds to groups without asking --------------------------------------------------------------
+
+
+def test_strangers_join_a_group_by_an_invitation_and_whom_one_knows_is_added(node: Harness) -> None:
+    ann, bob, friend, met = (User.register(node, "asking") for _ in range(4))
+    ann.befriend(friend)
+    ann.post("messages/send", to=met.user, text="hello")
+    known = [friend.user, met.user]
+    for route, fields in (("groups/create", {"name": "tea"}), ("groups/invite", {"group": ann.group()})):
+        refused = ann.refused(route, **fields, members=[*known, bob.user])
+        assert refused == (403, "not_allowed")
+        assert ann.post(route, **fields, members=known)["group"]
+    group = ann.group(friend)
+    code = ann.post("invitations/create", group=group)["code"]
+    assert bob.user not in ann.roles(group)
+    bob.post("invitations/accept", code=code)
+    assert ann.roles(group)[bob.user] == "member"
+    other = ann.group(bob)
+    assert ann.roles(other)[bob.user] == "member", "they have a group in common now"
+
+
+def test_back_ends_and_bots_are_added_without_asking(node: Harness) -> None:
+    ann, bob = (User.register(node, "asking") for _ in range(2))
+    group, bot = ann.group(), ann.bot(f"tea{ann.user}")
+    ann.post("groups/invite", group=group, members=[bot.user])
+    assert bot.refused("groups/invite", group=group, members=[bob.user]) == (403, "not_allowed")
+    User(node, ALL.key, app="asking").post("groups/invite", user=ann.user, group=group, members=[bob.user])
+    assert set(ann.roles(group)) == {ann.user, bob.user, bot.user}
+
+
+def test_commands_of_clients_ask_as_well(node: Harness) -> None:
+    ann, bob, friend = (User.register(node, "asking") for _ in range(3))
+    ann.befriend(friend)
+    group = int(ann.group())
+    with closing(Session(node, "asking", ann.user)) as session:
+        assert session.run(CreateGroup("tea", (bob.user,))) == "-"
+        assert session.run(InviteToGroup(group, (bob.user,))) == "-"
+        assert session.run(CreateGroup("tea", (friend.user,))) == "+"
+        assert session.run(InviteToGroup(group, (friend.user,))) == "+"

@@ -50,7 +50,13 @@ def build_tokens(core: Core) -> AccountTokens:
 
 def build_relations(core: Core) -> AccountRelations:
     """Build what answers the core whom a user may reach and see."""
-    return AccountRelations(AccountStore(core.store), core.store, _tokens_of(core).wanted_in)
+    tokens = _tokens_of(core)
+    return AccountRelations(
+        AccountStore(core.store),
+        core.store,
+        tokens.wanted_in,
+        lambda app: tokens.rules_of(app).ask_strangers,
+    )
 
 
 def _tokens_of(core: Core) -> AccountTokens:

@@ -19,6 +19,8 @@ _AT_ONCE: Final = 1000
 class AccountRelations:
     """The answers to :class:`imserver.auth.relations.Relations` where users are accounts. Stateless.
 
+    ``asks_strangers``: whether people of an app join the groups of strangers by an invitation only.
+
     Only accounts block others and hide their presence. So in an app without accounts (``wanted_in``)
     everybody may do everything, and no question switches.
 
@@ -29,10 +31,17 @@ class AccountRelations:
     this user has begun.
     """
 
-    def __init__(self, rows: AccountStore, store: Store, wanted_in: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        rows: AccountStore,
+        store: Store,
+        wanted_in: Callable[[str], bool],
+        asks_strangers: Callable[[str], bool] = lambda _app: False,
+    ) -> None:
         self._rows = rows
         self._store = store
         self._wanted_in = wanted_in
+        self._asks_strangers = asks_strangers
 
     def limits(self, app: str, by: str) -> bool:
         """Whether anything in this app can be hidden from ``by``. Never switches."""
@@ -68,6 +77,19 @@ class AccountRelations:
     def may_gather(self, app: str, by: str) -> bool:
         """Whether ``by`` may make groups, add people to groups, and join groups without an invitation."""
         return not self._is_guest(app, by)
+
+    def to_be_asked(self, app: str, by: str, users: Collection[str]) -> set[str]:
+        """The users among ``users`` whom ``by`` may not add to a group: people who do not know ``by``, where
+        the app asks strangers. Bots are not asked.
+        """
+        if not (self.limits(app, by) and self._asks_strangers(app)):
+            return set()
+        found, ids = set[str](), sorted({id for user in users if user != by and (id := id_of(user))})
+        for some in chunks(ids, _AT_ONCE):
+            people = [account for account in self._rows.by_ids(app, some) if not account.bot]
+            found |= {account.user for account in people}
+            found -= self.known(app, by, people, self.states(by, people))
+        return found
 
     def _is_guest(self, app: str, by: str) -> bool:
         id = id_of(by) if self.limits(app, by) else 0

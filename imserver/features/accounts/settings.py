@@ -110,6 +110,13 @@ class AppAccountSettings(Struct, frozen=True):
     guests: Annotated[
         bool, about("Whether members make invitations to groups that let people without an account in.")
     ] = False
+    ask_strangers: Annotated[
+        bool,
+        about(
+            "Whether users add only friends, and people of common conversations, to groups. All others join "
+            "by an invitation."
+        ),
+    ] = False
     reset_url: Annotated[
         str,
         about(

@@ -261,7 +261,8 @@ routes = Resource(
 def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> None:
     """Check that users may become members of a group. Raises :class:`ApiProblem`.
 
-    In an app with accounts they have to exist. They must not have blocked the user who asks.
+    In an app with accounts they have to exist. They must not have blocked the user who asks, and
+    know them where the app asks strangers.
     """
     tenant = api.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
@@ -274,6 +275,10 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> None:
     if call.user and users and (blocked := api.relations.blocked_by(call.app, call.user, users)):
         named = ", ".join(f"`{user}`" for user in blocked[:_NAMED_UNKNOWN])
         raise ApiProblem(errors.HTTP_NOT_ALLOWED, f"`members`: not allowed for {named}")
+    if not call.is_back_end and (strangers := api.relations.to_be_asked(call.app, call.user, users)):
+        named = ", ".join(f"`{user}`" for user in sorted(strangers)[:_NAMED_UNKNOWN])
+        text = f"`members`: strangers join by an invitation (`/api/v1/invitations/create`): {named}"
+        raise ApiProblem(errors.HTTP_NOT_ALLOWED, text)
 
 
 @routes.post(

@@ -485,7 +485,7 @@ class ChangedMembersView(Struct):
 
 
 class _Stranger(ImserverError):
-    """A user who has no account, or has blocked the user who asks."""
+    """A user who has no account, has blocked the user who asks, or joins by an invitation only."""
 
 
 GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
@@ -569,10 +569,12 @@ class GroupCommands:
         return Reply(errors.REPLY_OK)
 
     def _check(self, app: str, user: str, members: Sequence[str]) -> None:
-        """Raise :class:`_Stranger` unless all have accounts, and none of the members has blocked the user."""
+        """Raise :class:`_Stranger` unless all have accounts, and the user may add the members."""
         users = {user, *members}
         known = self._groups.accounts_among(app, tuple(users))
         if users - known or self._relations.blocked_by(app, user, members):
+            raise _Stranger(user)
+        if self._relations.to_be_asked(app, user, members):
             raise _Stranger(user)
 
 
