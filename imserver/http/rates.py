@@ -1,8 +1,8 @@
 """The rates of requests over HTTP, and their headers.
 
 Each key has a bucket of ``api.requests_per_second`` tokens. So has each user who proves who they are by a
-token, and each client address of other requests (for IPv6, its network). A
-request takes one token, a batch one for each command.
+token, and each client address of other requests (for IPv6, its network). A request takes one token, a batch
+one for each command.
 """
 
 from __future__ import annotations
