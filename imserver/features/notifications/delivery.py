@@ -1,6 +1,7 @@
 """Deliveries: hands what waits in the database to the push services.
 
-Each host with something to send has a consumer, so one that hangs or fails delays no other. Results are
+Each host with something to send has a consumer. Hosts that answer quickly never wait for others: users may
+name hosts that hang, or that answer late. Results are
 stored together, several times a second: a node that is killed leaves few notifications to be sent again, and
 their topics replace the first ones.
 """
@@ -11,8 +12,9 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
+from math import inf
 from time import monotonic, time
-from typing import Final
+from typing import Final, Literal
 
 import gevent
 import msgspec
@@ -32,10 +34,16 @@ log = logging.getLogger(__name__)
 
 PAGE: Final = 100
 """Deliveries to a host that are read together."""
-MOST_HOSTS: Final = 16
-"""Hosts to which is sent at a time, of those that have answered lately."""
-MOST_TRIALS: Final = 32
-"""Of all others, which get one request at a time: users may name hosts that hang."""
+MOST_FAST: Final = 16
+"""Fast hosts to which is sent at a time."""
+MOST_OTHERS: Final = 64
+"""Of all others, which get one request at a time."""
+MOST_SLOW: Final = 32
+"""Slow hosts among them that begin a turn at a time: the rest is for new ones."""
+SLICE_SECONDS: Final = 2.0
+"""How long a turn lasts while others wait, and within which a fast host answers."""
+SLOW_SECONDS: Final = 30.0
+"""How long a host counts as slow after a late answer."""
 MOST_REMEMBERED: Final = 1000
 """Hosts of which is known whether they answer."""
 SETTLE_SECONDS: Final = 0.1
@@ -58,6 +66,9 @@ AHEAD: Final = 15
 """Deliveries that are encrypted with another one."""
 URGENCY: Final[Mapping[Kind, str]] = {"message": "high", "push": "high", "test": "high", "close": "normal"}
 
+Pace = Literal["fast", "new", "slow"]
+"""How a host answers. ``new``: its last request has failed, or it has had none."""
+PACES: Final[tuple[Pace, ...]] = ("fast", "new", "slow")
 Read = tuple[str, int, int]
 """User, conversation, entry."""
 _encode: Final = msgspec.json.Encoder().encode
@@ -104,9 +115,8 @@ class Deliveries:
         self.counts: Counter[tuple[Kind, str]] = Counter()
         """Kind of notification and result → their number."""
         self._hosts: dict[str, Host] = {}
-        self._queues: dict[bool, dict[str, None]] = {True: {}, False: {}}
-        """Hosts with something to send, in the order of their turns: those that have answered lately, and all
-        others."""
+        self._queues: dict[Pace, dict[str, None]] = {pace: {} for pace in PACES}
+        """Hosts with something to send, by their pace when they were added, in the order of their turns."""
         self._news = Signal()
         self._looked_at = 0.0
         self._looks_at = 0.0
@@ -118,9 +128,9 @@ class Deliveries:
         """Whether this node may send."""
         return not self._has_ended and self.lease.is_owned
 
-    def has_others(self, is_known: bool) -> bool:
-        """Whether hosts that answer, or others, wait for their turn."""
-        return bool(self._queues[is_known])
+    def has_others(self, pace: Pace) -> bool:
+        """Whether hosts of a pace wait for their turn."""
+        return bool(self._queues[pace])
 
     def wake(self, hosts: Iterable[str] = ()) -> None:
         """Deliveries were added; ``hosts``: to these, if that is known. Never switches."""
@@ -132,7 +142,7 @@ class Deliveries:
         self._news.set()
 
     def freed(self) -> None:
-        """A host needs its turn no longer, or not that of a trial. Never switches."""
+        """A host needs its turn no longer, or has another pace. Never switches."""
         self._news.set()
 
     def give_way(self, name: str) -> None:
@@ -143,7 +153,7 @@ class Deliveries:
     def restart(self) -> None:
         """Another node may have sent: read anew what waits. Never switches."""
         hosts, self._hosts = self._hosts, {}
-        self._queues = {True: {}, False: {}}
+        self._queues = {pace: {} for pace in PACES}
         for host in hosts.values():
             gevent.spawn(host.finish, STOP_SECONDS)
         self.wake()
@@ -175,13 +185,21 @@ class Deliveries:
         """Start consumers; returns the seconds until the next look. Switches. Raises StorageUnavailable."""
         if monotonic() >= self._looks_at:
             self._look()
-        for is_known, most in ((True, MOST_HOSTS), (False, MOST_TRIALS)):
-            queue = self._queues[is_known]
-            busy = [host.is_known for host in self._hosts.values() if host.consumer.is_busy]
-            for name in list(islice(queue, max(0, most - busy.count(is_known)))):
+        for pace, queue in self._queues.items():
+            for name in list(islice(queue, max(0, self._free(pace)))):
                 del queue[name]
                 self._host(name).begin()
-        return max(self._looks_at - monotonic(), 0.0)
+        until_look = max(self._looks_at - monotonic(), 0.0)
+        # A host whose slice has ended makes room without saying so.
+        return min(until_look, SLICE_SECONDS / 2) if any(self._queues.values()) else until_look
+
+    def _free(self, pace: Pace) -> int:
+        """How many hosts of a pace may begin a turn."""
+        busy = Counter(host.pace for host in self._hosts.values() if host.consumer.is_busy)
+        if pace == "fast":
+            return MOST_FAST - busy["fast"]
+        others = MOST_OTHERS - busy["new"] - busy["slow"]
+        return others if pace == "new" else min(others, MOST_SLOW - busy["slow"])
 
     def _look(self) -> None:
         self._looked_at = monotonic()
@@ -201,10 +219,9 @@ class Deliveries:
 
     def _add(self, name: str) -> None:
         """Put a host at the end of the queue, unless it is in one."""
-        host = self._hosts.get(name)
-        is_known = host is not None and host.is_known
-        if name not in self._queues[not is_known]:
-            self._queues[is_known].setdefault(name)
+        if not any(name in queue for queue in self._queues.values()):
+            host = self._hosts.get(name)
+            self._queues["new" if host is None else host.pace][name] = None
 
     def _host(self, name: str) -> Host:
         host = self._hosts.pop(name, None) or Host(name, self)
@@ -220,8 +237,14 @@ class Host:
     """One push service: whether it answers, and what became of the deliveries to it."""
 
     def __init__(self, name: str, owner: Deliveries) -> None:
-        self.is_known = False
-        """Whether its last answer was one of a service that works."""
+        self._is_fast = False
+        """Whether its last answer was quick, and one of a service that works."""
+        self._slow_until = 0.0
+        """Until when it counts as slow (monotonic)."""
+        self._quick_at = 0.0
+        """When its last quick answer came (monotonic)."""
+        self._slice_ends = inf
+        """When the slice of its turn ends (monotonic); ``inf``: it has none."""
         self._name = name
         self._owner = owner
         self._results = Results()
@@ -243,6 +266,14 @@ class Host:
         self._has_ended = False
         self._workers: list[gevent.Greenlet[..., None]] = []
         self.consumer = Consumer(f"the push service {name}", owner.lease, self._read, self._deliver)
+
+    @property
+    def pace(self) -> Pace:
+        """How it answers. One whose slice has ended is slow, too: others need not wait for its answers."""
+        now = monotonic()
+        if now < self._slow_until or now > self._slice_ends:
+            return "slow"
+        return "fast" if self._is_fast else "new"
 
     @property
     def is_paused(self) -> bool:
@@ -279,15 +310,17 @@ class Host:
     def _read(self) -> deque[Delivery] | None:
         """What is sent next; None: nothing, or others have their turn."""
         owner = self._owner
+        self._slice_ends = inf
         if self._has_ended:
             return None
-        if self._has_read and owner.has_others(self.is_known):
+        if self._has_read and owner.has_others(self.pace):
             owner.give_way(self._name)
             return None
         if not self.is_paused:
             found = owner.rows.deliveries(self._name, int(time() * 1000), PAGE)
             self._has_read = True
             if found:
+                self._slice_ends = monotonic() + SLICE_SECONDS
                 return deque(found)
         owner.freed()
         return None
@@ -300,6 +333,8 @@ class Host:
         while waiting and self._may_send:
             endpoints = self._sort_out(waiting)
             self._send(waiting, endpoints)
+            if monotonic() > self._slice_ends and self._owner.has_others(self.pace):
+                break
         self._settle()
         return None
 
@@ -347,16 +382,16 @@ class Host:
 
     def _send(self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]) -> None:
         """Send what waits. Switches."""
-        width = min(self._owner.requests_per_host, len(waiting)) if self.is_known else 1
+        width = min(self._owner.requests_per_host, len(waiting)) if self._is_fast else 1
         self._workers = [gevent.spawn(self._work, waiting, endpoints) for _ in range(width)]
         gevent.joinall(self._workers)
         self._workers = []
 
     def _work(self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]) -> None:
         """Send one after the other, until something else has to be done first. Switches."""
-        hand_over, was_known = self._owner.webpush.hand_over, self.is_known
+        hand_over, was_fast = self._owner.webpush.hand_over, self._is_fast
         until = self._looked_at + LOOK_SECONDS
-        while waiting and self._may_send and monotonic() < until and self.is_known == was_known:
+        while waiting and self._may_send and monotonic() < until and self._is_fast == was_fast:
             while is_long_turn():
                 serve_others()
             if not waiting:
@@ -368,15 +403,18 @@ class Host:
                 continue
             try:
                 if one.id not in self._contents:
-                    self._encrypt([one, *islice(waiting, AHEAD if was_known else 0)], endpoints)
+                    self._encrypt([one, *islice(waiting, AHEAD if was_fast else 0)], endpoints)
                 content = self._contents.pop(one.id)
                 ttl = max(0, one.created + one.ttl - int(time()))
+                began = monotonic()
                 result = hand_over(endpoint, content, ttl, URGENCY[one.kind], one.topic)
             except Exception:
+                began = monotonic()
                 log.exception("a notification could not be sent to %s", self._name)
                 result = PushResult("later", problem="see the line before")
             if result.outcome == "gone":
                 endpoints.pop(one.endpoint, None)
+            self._note_time(monotonic() - began)
             self._note(one, result)
             if monotonic() - self._settled_at > SETTLE_SECONDS:
                 try:
@@ -392,6 +430,14 @@ class Host:
             if one.id not in self._contents and (endpoint := endpoints.get(one.endpoint)) is not None:
                 self._contents[one.id] = encrypt(endpoint, one.body)
 
+    def _note_time(self, seconds: float) -> None:
+        """Note how long a request took. A late answer among quick ones says nothing. Never switches."""
+        now = monotonic()
+        if seconds <= SLICE_SECONDS:
+            self._quick_at = now
+        elif self._quick_at < now - SLICE_SECONDS:
+            self._is_fast, self._slow_until = False, now + SLOW_SECONDS
+
     def _note(self, one: Delivery, result: PushResult) -> None:
         """Note the result of a request. Never switches."""
         outcome, results = result.outcome, self._results
@@ -399,8 +445,8 @@ class Host:
             self._failed(one, result)
             return
         self._failures = self._pauses = 0
-        if not self.is_known:
-            self.is_known = True
+        if not self._is_fast and monotonic() >= self._slow_until:
+            self._is_fast = True
             self._owner.freed()
         self._drop(one, outcome)
         if outcome == "taken":
@@ -430,13 +476,13 @@ class Host:
             self._owner.counts[one.kind, "later"] += 1
             self._results.retry.append((one.id, int((time() + pause) * 1000)))
         self._failures += 1
-        if self._failures >= (self._owner.requests_per_host if self.is_known else 1):
+        if self._failures >= (self._owner.requests_per_host if self._is_fast else 1):
             # No other request has succeeded meanwhile: it is the host. One request will show when it works.
             self._pauses += 1
             usual = retry_pause(self._pauses, FIRST_RETRY_SECONDS, LONGEST_PAUSE_SECONDS)
             pause = max(usual, min(wanted, LONGEST_WANTED_SECONDS))
             self._paused_until = max(self._paused_until, monotonic() + pause)
-            self.is_known = False
+            self._is_fast = False
             _silence(self._name, result.problem)
 
     def _drop(self, one: Delivery, outcome: str) -> None:

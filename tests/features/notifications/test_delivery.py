@@ -349,7 +349,7 @@ class TestFailures:
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Those that have not answered lately share some slots; those that have do not need them."""
-        monkeypatch.setattr(delivery, "MOST_TRIALS", 3)
+        monkeypatch.setattr(delivery, "MOST_OTHERS", 3)
         never = Signal()
         bench.push.answer = lambda endpoint: never.wait() and FAILED if "bad" in endpoint.url else TAKEN
         bench.rows.add(URL)
@@ -365,9 +365,65 @@ class TestFailures:
         assert sum("bad" in url for url in bench.push.urls) == 3
         never.set()
 
+    def test_many_hosts_that_answer_late_delay_neither_fast_nor_new_ones(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(delivery, "SLICE_SECONDS", 0.05)
+        late = Signal()
+
+        def answer(endpoint: PushEndpoint) -> PushResult:
+            if "slow" in endpoint.url:
+                late.wait()
+            return TAKEN
+
+        def add_slow() -> None:
+            for number in range(80):
+                for device in range(3):
+                    bench.rows.add(f"https://slow{number}.example/{device}")
+            bench.deliveries.wake()
+
+        bench.push.answer = answer
+        bench.rows.add(URL)
+        bench.all_gone()
+        add_slow()
+        bench.until(lambda: sum("slow" in url for url in bench.push.urls) >= delivery.MOST_OTHERS)
+        gevent.sleep(0.1)  # so long that the answers are late
+        late.set()
+        bench.all_gone()
+        late.clear()
+        add_slow()
+        bench.until(
+            lambda: len({url for url in bench.push.urls[241:] if "slow" in url}) >= delivery.MOST_SLOW
+        )
+        bench.rows.add(f"{URL}known")
+        bench.rows.add("https://new.example/")
+        bench.deliveries.wake()
+        bench.until(lambda: bench.count("taken") == 243, 5)
+        late.set()
+        bench.all_gone()
+
+    def test_a_fast_host_that_hangs_leaves_its_place_to_others(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(delivery, "SLICE_SECONDS", 0.05)
+        monkeypatch.setattr(delivery, "MOST_FAST", 1)
+        late = Signal()
+        for host in ("push", "bad"):
+            bench.rows.add(f"https://{host}.example/")
+        bench.all_gone()
+        bench.push.answer = lambda endpoint: TAKEN if "bad" not in endpoint.url or late.wait() else FAILED
+        bench.rows.add("https://bad.example/")
+        bench.deliveries.wake()
+        bench.until(lambda: len(bench.push.sent) == 3)
+        bench.rows.add(URL)
+        bench.deliveries.wake()
+        bench.until(lambda: bench.count("taken") == 3, 5)
+        late.set()
+        bench.all_gone()
+
     def test_hosts_take_turns(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(delivery, "MOST_TRIALS", 1)
-        monkeypatch.setattr(delivery, "MOST_HOSTS", 1)
+        monkeypatch.setattr(delivery, "MOST_OTHERS", 1)
+        monkeypatch.setattr(delivery, "MOST_FAST", 1)
         monkeypatch.setattr(delivery, "PAGE", 10)
         for number in range(100):
             bench.rows.add(f"https://busy.example/{number}")
@@ -381,10 +437,11 @@ class TestFailures:
 
     def test_hosts_are_forgotten(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(delivery, "MOST_REMEMBERED", 10)
+        monkeypatch.setattr(delivery, "MOST_OTHERS", 20)
         for number in range(100):
             bench.rows.add(f"https://{number}.example/")
         bench.all_gone()
-        assert len(bench.deliveries._hosts) <= 10 + delivery.MOST_HOSTS + delivery.MOST_TRIALS
+        assert len(bench.deliveries._hosts) <= 10 + delivery.MOST_FAST + delivery.MOST_OTHERS
         assert len(bench.push.sent) == 100
 
 
