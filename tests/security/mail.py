@@ -15,14 +15,16 @@ from aiosmtpd.smtp import SMTP, AuthResult
 class Sink:
     """A mail server for the user ``im`` with the password ``secret``.
 
-    ``mails`` has senders, receivers and texts, ``messages`` the whole mails. ``answers``: what the next mails
-    are answered with. aiosmtpd warns of passwords without TLS when a client connects. ``tls``: for STARTTLS.
+    ``mails`` has senders, receivers and texts, ``messages`` the whole mails, ``contents`` their bytes.
+    ``answers``: what the next mails are answered with. aiosmtpd warns of passwords without TLS when a client
+    connects. ``tls``: for STARTTLS.
     """
 
     def __init__(self, tls: SSLContext | None = None) -> None:
         self._tls = tls
         self.mails: list[tuple[str, list[str], str]] = []
         self.messages: list[EmailMessage] = []
+        self.contents: list[bytes] = []
         self.answers: list[str] = []
         self.tries = 0
         self._loop = asyncio.new_event_loop()
@@ -50,6 +52,7 @@ class Sink:
             mail = message_from_bytes(envelope.content, _class=EmailMessage, policy=default)
             text = mail.get_body(("plain",))
             assert text is not None
+            self.contents.append(envelope.content)
             self.messages.append(mail)
             self.mails.append((envelope.mail_from, envelope.rcpt_tos, text.get_content()))
         return answer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 from msgspec import Struct
@@ -15,6 +15,7 @@ from imserver.features.accounts.settings import SmtpSettings
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
+    from email.policy import EmailPolicy
     from smtplib import SMTP
     from ssl import SSLContext
 
@@ -98,13 +99,28 @@ def _connect(settings: SmtpSettings) -> SMTP:
     return smtplib.SMTP(settings.host, settings.port, timeout=TRY_SECONDS)
 
 
+@cache
+def _policy() -> EmailPolicy[Any]:
+    """The usual policy of mails, except that headers of lists stay plain and in one line. The usual one folds
+    a long address into encoded words, which RFC 2369 does not allow in ``List-Unsubscribe``."""
+    from email.policy import EmailPolicy
+
+    class Policy(EmailPolicy):
+        def fold_binary(self, name: str, value: str) -> bytes:
+            if name.startswith("List-"):
+                return f"{name}: {value}{self.linesep}".encode("ascii")
+            return super().fold_binary(name, value)
+
+    return Policy()
+
+
 def _message(sender: str, mail: Mail) -> EmailMessage:
     """Raises ValueError: the receiver is no address, or a header cannot be written."""
     from email.headerregistry import Address
     from email.message import EmailMessage
     from email.utils import formatdate, make_msgid
 
-    message = EmailMessage()
+    message = EmailMessage(_policy())
     message["Subject"] = mail.subject
     message["From"] = sender
     try:

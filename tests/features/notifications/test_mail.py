@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from email import message_from_bytes
 from email.message import EmailMessage
 from math import inf
 from pathlib import Path
@@ -485,6 +486,8 @@ def test_a_node_sends_mails_which_one_click_ends(
         until(lambda: len(sink.messages) > before)
         (mail,) = sink.messages[before:]
         assert f"{PAGE}#c/{conversation}" in parts_of(mail)[0]
+        plain = message_from_bytes(sink.contents[-1])  # the header as it stands in the mail
+        assert plain["List-Unsubscribe"] == mail["List-Unsubscribe"]
         path, _, token = mail["List-Unsubscribe"].strip("<>").partition("?token=")
         path = path.removeprefix("https://im.example.com")
         assert node.call("POST", path, query={"token": token})[0] == 200
