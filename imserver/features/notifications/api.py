@@ -26,6 +26,7 @@ from imserver.features.notifications.contract import (
     ENDPOINT_BYTES,
     MUTED_FOR_GOOD,
     ConversationWish,
+    EndpointTaken,
     Level,
     PushEndpoint,
     QuietHours,
@@ -47,7 +48,7 @@ from imserver.features.notifications.settings import (
 from imserver.http import field
 from imserver.http.call import Api, Call
 from imserver.http.field import Acting, about
-from imserver.http.operation import Resource
+from imserver.http.operation import Resource, refuse
 from imserver.http.rates import too_many
 from imserver.http.reply import ApiProblem
 from imserver.messages.receipts import Signals
@@ -292,7 +293,12 @@ routes = Resource(
     chapter=CHAPTER,
     hot=False,
     examples=(_ENDPOINT, _DONE, _WISHES, _WISH),
-    refusals={TooManyRequests: too_many},
+    refusals={
+        TooManyRequests: too_many,
+        EndpointTaken: refuse(
+            errors.HTTP_INVALID_REQUEST, "`endpoint`: another user has it, with other `keys`"
+        ),
+    },
 )
 
 
@@ -331,8 +337,9 @@ def add_endpoint(api: NotificationApi, call: Call, request: EndpointAdd) -> Endp
     """Add an endpoint.
 
     From now on the device is notified of messages that its user has not read. The same URL replaces an
-    earlier endpoint, also that of another user. A user has at most `notifications.endpoints` (20); a new one
-    replaces the oldest.
+    earlier endpoint. It moves from another user only with the same `keys`: the device has a new user, and
+    what waits for the earlier one is not sent. A user has at most `notifications.endpoints` (20) on 8 hosts;
+    a new one replaces the oldest.
     """
     api.require_enabled(call.app)
     if not call.is_back_end:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from imserver.errors import ImserverError
 from imserver.notify import Action as Action
 from imserver.notify import Notify as Notify
 
@@ -45,6 +46,10 @@ class PushEndpoint(Struct, frozen=True):
     enabled: bool = True
     created: int = 0
     login: int = 0
+
+
+class EndpointTaken(ImserverError):
+    """Another user has this endpoint, with other keys."""
 
 
 class QuietHours(Struct, frozen=True):

@@ -15,11 +15,13 @@ from typing import Any, Final
 from msgspec import json
 from msgspec.structs import replace
 
+from imserver.features.notifications.content import host_of
 from imserver.features.notifications.contract import (
     LEVELS,
     ConversationWish,
     Delivery,
     Due,
+    EndpointTaken,
     MailDue,
     PushEndpoint,
     Wishes,
@@ -32,6 +34,8 @@ from imserver.streams.consumer import NotOwner
 LEASE: Final = " notifications"
 """The name of the lease in the table of feeds, in place of an app. No app has it."""
 
+HOSTS_OF_USER: Final = 8
+"""Most push services of a user: hosts that answer late cost everybody."""
 _AT_ONCE: Final = 200
 """Rows in one statement."""
 _USERS_AT_ONCE: Final = 1000
@@ -117,8 +121,9 @@ class NotificationRows:
     def add_endpoint(self, new: PushEndpoint, most: int) -> PushEndpoint:
         """Store an endpoint, and follow its app; returns it with its id.
 
-        One with the same URL is replaced, also of another user of the app. The oldest ones of the user beyond
-        ``most`` are removed.
+        One with the same URL is replaced, also of another user of the app if it has the same keys: the device
+        has a new user. Raises EndpointTaken if it has others. The oldest ones of the user beyond
+        ``most`` are removed, and those beyond :data:`HOSTS_OF_USER` hosts.
         """
         digest = sha256(new.url.encode()).hexdigest()
         new = replace(new, created=new.created or int(time()))
@@ -135,19 +140,27 @@ class NotificationRows:
 
         def work(sql: PooledStatements) -> int:
             _follow(sql, new.app)
-            statement = "SELECT id, member FROM notify_endpoint WHERE app = %s AND digest = %s"
+            statement = "SELECT id, member, p256dh, auth FROM notify_endpoint WHERE app = %s AND digest = %s"
             rows = sql.query(f"{statement}{sql.for_update}", (new.app, digest))
             if rows and text_of(rows[0][1]) == new.user:
                 changes = ", ".join(f"{name} = %s" for name in fields)
                 values = (*fields.values(), rows[0][0])
                 sql.execute(f"UPDATE notify_endpoint SET {changes} WHERE id = %s", values)
                 return int(rows[0][0])
+            if any((text_of(p256dh), text_of(auth)) != (new.p256dh, new.auth) for _, _, p256dh, auth in rows):
+                raise EndpointTaken
             _remove(sql, [row[0] for row in rows])
             statement = f"INSERT INTO notify_endpoint ({', '.join(row)}) VALUES {marks_of(len(row))}"
             id = sql.insert(statement, tuple(row.values()))
-            mine = "SELECT id FROM notify_endpoint WHERE app = %s AND member = %s ORDER BY id"
-            ids = [row[0] for row in sql.query(mine, (new.app, new.user))]
-            _remove(sql, ids[:-most] if most else ids)
+            mine = "SELECT id, url FROM notify_endpoint WHERE app = %s AND member = %s ORDER BY id DESC"
+            hosts: set[str] = set()
+            beyond: list[int] = []
+            for number, (own, url) in enumerate(sql.query(mine, (new.app, new.user))):
+                hosts.add(host := host_of(text_of(url)))
+                if number >= most or len(hosts) > HOSTS_OF_USER:
+                    hosts.discard(host)
+                    beyond.append(own)
+            _remove(sql, beyond)
             return id
 
         return replace(new, id=self._store.write(work))

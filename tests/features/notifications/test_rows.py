@@ -8,18 +8,20 @@ from typing import Any
 
 import gevent
 import pytest
+from msgspec.structs import replace
 
 from imserver.config.settings import StorageSettings
 from imserver.features.notifications.contract import (
     ConversationWish,
     Delivery,
     Due,
+    EndpointTaken,
     MailDue,
     PushEndpoint,
     QuietHours,
     Wishes,
 )
-from imserver.features.notifications.rows import LEASE, NotificationRows
+from imserver.features.notifications.rows import HOSTS_OF_USER, LEASE, NotificationRows
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.storage.app_rows import TABLES
 from imserver.storage.log.contract import Draft
@@ -81,13 +83,27 @@ def test_an_endpoint_with_the_same_url_is_replaced_and_the_oldest_goes(rows: Not
     assert again.id == first.id
     assert rows.endpoints(APP, ["b", "x", "b"]) == {"b": [again]}
     assert len(rows.deliveries("push.test", 1, 9)) == 1, "what waits is sent with the new keys"
-    of_ann = rows.add_endpoint(endpoint("ann", "https://push.test/1"), 2)
+    with pytest.raises(EndpointTaken):
+        rows.add_endpoint(endpoint("ann", "https://push.test/1"), 2)
+    assert rows.endpoints(APP, ["b", "ann"]) == {"b": [again]}, "whoever knows the URL only takes nothing"
+    of_ann = rows.add_endpoint(replace(again, user="ann"), 2)
     assert rows.endpoints(APP, ["b", "ann"]) == {"ann": [of_ann]}
     assert rows.deliveries("push.test", 1, 9) == []
     assert rows.add_endpoint(endpoint("b", "https://push.test/1", "other"), 2).id != of_ann.id
     some = [rows.add_endpoint(endpoint("b", f"https://push.test/Ä/{number}"), 2) for number in range(4)]
     assert rows.endpoints(APP, ["b"]) == {"b": some[2:]}
     assert rows.endpoints_by_id([some[0].id, some[3].id, 10**6]) == {some[3].id: some[3]}
+
+
+def test_the_endpoints_of_a_user_are_on_a_few_hosts(rows: NotificationRows) -> None:
+    first = [rows.add_endpoint(endpoint("b", f"https://push.test/{number}"), 99) for number in range(3)]
+    some = [
+        rows.add_endpoint(endpoint("b", f"https://{number}.test/"), 99) for number in range(HOSTS_OF_USER)
+    ]
+    assert rows.endpoints(APP, ["b"]) == {"b": some}, "the oldest host went with all of its endpoints"
+    again = rows.add_endpoint(endpoint("b", f"https://{HOSTS_OF_USER - 1}.test/another"), 99)
+    assert rows.endpoints(APP, ["b"]) == {"b": [*some, again]}
+    assert not rows.endpoints_by_id([one.id for one in first])
 
 
 ADD_AT_ONCE = """
