@@ -98,6 +98,18 @@ def decode_notify(notify: bytes) -> Notify | None:
     return None if notify in (b"", NO_NOTIFICATION) else _decode(notify)
 
 
+def is_path(address: str) -> bool:
+    """Whether an address is a path of the page that shows it, and of no other host."""
+    return address.startswith("/") and not address.startswith(("//", "/\\"))
+
+
+def may_be_of_bot(notify: Notify) -> bool:
+    """Whether a bot may ask for this notification. Anybody makes a bot: what it shows names the bot as its
+    sender, and leads to no other site."""
+    addresses = (notify.url, notify.icon, *(action.url for action in notify.actions))
+    return not notify.title and all(not address or is_path(address) for address in addresses)
+
+
 def in_meta(notify: bytes) -> bytes:
     """The ``meta`` of a stored message with this field; ``b""`` without one."""
     return b'{"notify":%b}' % notify if notify else b""

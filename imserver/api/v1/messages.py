@@ -40,7 +40,7 @@ from imserver.model import (
     buttons_objection,
     mentions_objection,
 )
-from imserver.notify import NotifyField
+from imserver.notify import Notify, NotifyField, may_be_of_bot
 from imserver.storage.log.annotations import emoji_objection
 from imserver.storage.log.contract import (
     BLOCKED,
@@ -295,8 +295,14 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `to` and `conversation`")
     if request.to == call.user:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`to`: the receiver is the sender")
-    if request.notify is not UNSET and not (call.is_back_end or call.principal.kind == "bot"):
-        raise ApiProblem(errors.HTTP_NOT_ALLOWED, "`notify`: only bots and back ends may set it")
+    if request.notify is not UNSET and not call.is_back_end:
+        if call.principal.kind != "bot":
+            raise ApiProblem(errors.HTTP_NOT_ALLOWED, "`notify`: only bots and back ends may set it")
+        if isinstance(request.notify, Notify) and not may_be_of_bot(request.notify):
+            raise ApiProblem(
+                errors.HTTP_NOT_ALLOWED,
+                "`notify`: only back ends may set a `title`, and addresses that are no path of your page",
+            )
     if request.forward is not UNSET:
         return _forward(api, call, request, request.forward)
     kind, body = _content(api, call, request)

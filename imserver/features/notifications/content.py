@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from imserver import assets
 from imserver.features.notifications.contract import Notify, Shown
+from imserver.notify import is_path
 from imserver.storage.log.contract import Conversation, Entry
 from imserver.storage.log.rows import decode_meta
 
@@ -38,7 +39,8 @@ _HOST: Final = re.compile(r"\w+://(?:[^/?#@]*@)?([^/?#]*)")
 
 
 class Author(Struct, frozen=True):
-    """The sender of a message as others see them. ``avatar``: URL of a picture, ``""``: none."""
+    """The sender of a message as others see them. ``avatar``: address of a picture, ``""``: none. Only one on
+    this server is shown."""
 
     name: str
     avatar: str = ""
@@ -119,7 +121,8 @@ def shown_of(
         tag_of(app, conversation.id),
         _cut(title, TITLE_CHARACTERS),
         _cut(text, TEXT_CHARACTERS),
-        author.avatar,
+        # Browsers load it when they show the notification: another host would learn the reader's address.
+        author.avatar if is_path(author.avatar) else "",
         conversation=conversation.id,
         group=is_group,
         id=entry.id,

@@ -47,6 +47,22 @@ def lines(
 
 
 @pytest.mark.parametrize(
+    ("avatar", "icon"),
+    [
+        ("/upload/a", "/upload/a"),
+        ("https://evil.example/pixel.png", ""),
+        ("//evil.example/pixel.png", ""),
+        ("/\\evil.example/pixel.png", ""),
+        ("", ""),
+    ],
+)
+def test_a_picture_of_another_host_is_not_shown(avatar: str, icon: str) -> None:
+    """Its host would learn the address of the reader."""
+    shown = shown_of("shop", message(), PAIR, Author("Eve", avatar), 1, "en", True)
+    assert shown.icon == icon
+
+
+@pytest.mark.parametrize(
     ("entry", "about", "language", "more", "expected"),
     [
         (message(), PAIR, "en", {}, ("Ann", "hi")),

@@ -66,6 +66,12 @@ ORDER: dict[str, Any] = {
     "tag": "17",
     "ttl": 600,
 }
+OF_BOT: dict[str, Any] = {
+    "text": "It has left",
+    "url": "/orders/17",
+    "icon": "/upload/box",
+    "actions": [{"action": "track", "title": "Track", "url": "/track/17"}],
+}
 
 
 def test_a_push_that_is_not_stored_notifies_who_is_offline(node: Harness, back_end: User, ann: User) -> None:
@@ -126,13 +132,34 @@ def test_the_log_keeps_it_with_a_stored_push(back_end: User, ann: User, notify: 
 def test_bots_and_back_ends_set_it_and_people_do_not(node: Harness, admin: User, ann: User) -> None:
     bob = User.register(node, "201")
     bot = bob.bot(f"shop{next(_numbers)}")
-    for sender, named in ((bot, {}), (admin, {"user": bob.user})):
-        sent = sender.post("messages/send", to=ann.user, text="left", notify=ORDER, **named)
+    for sender, notify, named in ((bot, OF_BOT, {}), (admin, ORDER, {"user": bob.user})):
+        sent = sender.post("messages/send", to=ann.user, text="left", notify=notify, **named)
         (entry,) = ann.get("messages", conversation=sent["conversation"])["messages"][-1:]
-        assert entry["meta"]["notify"] == ORDER
+        assert entry["meta"]["notify"] == notify
     assert bob.refused("messages/send", to=ann.user, text="left", notify=ORDER) == (403, "not_allowed")
     assert bob.refused("messages/send", to=ann.user, text="left", notify=False) == (403, "not_allowed")
     assert bot.refused("messages/send", to=ann.user, forward=sent["id"], notify=False)[0] == 400
+
+
+@pytest.mark.parametrize(
+    "notify",
+    [
+        {"title": "Your bank"},
+        {"url": "https://evil.example/"},
+        {"url": "//evil.example/"},
+        {"url": "/\\evil.example/"},
+        {"icon": "https://evil.example/pixel.png"},
+        {"actions": [{"action": "a", "title": "A", "url": "http://evil.example/"}]},
+    ],
+    ids=["title", "url", "host", "backslash", "icon", "action"],
+)
+def test_a_bot_shows_no_other_name_and_leads_nowhere_else(
+    node: Harness, ann: User, notify: dict[str, Any]
+) -> None:
+    """Anybody makes a bot: a notification must not be that of somebody else."""
+    bot = User.register(node, "201").bot(f"shop{next(_numbers)}")
+    assert bot.refused("messages/send", to=ann.user, text="left", notify=notify) == (403, "not_allowed")
+    bot.post("messages/send", to=ann.user, text="left", notify={**OF_BOT, "title": ""})
 
 
 def test_it_stands_beside_mentions_and_buttons(node: Harness, ann: User) -> None:
