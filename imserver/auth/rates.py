@@ -31,6 +31,7 @@ Payer = Literal[
     "bot",
     "connection",
     "device",
+    "e-mail address",
     "guest",
     "key, user or address",
     "user",

@@ -120,6 +120,8 @@ class Account(Struct, frozen=True):
     """Whether it is the account of a :class:`Bot`."""
     guest: bool = False
     """Whether its user came by an invitation, without a password."""
+    email_confirmed: bool = False
+    """Whether its owner has confirmed that mails to ``email`` reach them."""
 
     @property
     def user(self) -> str:

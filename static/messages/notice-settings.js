@@ -19,6 +19,7 @@ import { playSound } from "./sound.js";
  * @property {"never" | "soon" | "daily"} mail
  * @property {{ begin: string, end: string, zone: string }} quiet  equal times: none
  * @property {boolean} mail_possible
+ * @property {boolean} mail_confirmed
  */
 
 const HOUR = 3_600;
@@ -44,7 +45,7 @@ class NoticeSettings {
   /** Id of the endpoint of this device; 0: it has none. */
   #here = 0;
   /** @type {Shown} */
-  #wishes = { preview: true, mail: "never", quiet: { begin: "00:00", end: "00:00", zone: "" }, mail_possible: false };
+  #wishes = { preview: true, mail: "never", quiet: { begin: "00:00", end: "00:00", zone: "" }, mail_possible: false, mail_confirmed: false };
   #body = make("div", "notice-settings");
 
   /** @param {Session} session */
@@ -139,7 +140,25 @@ class NoticeSettings {
       const mail = /** @type {Shown["mail"]} */ (box.value);
       if (!(await attempt(box, null, words, () => this.#change({ mail, language: this.session.language })))) box.value = this.#wishes.mail;
     });
-    return [field(words.messages_notify_mail, box)];
+    return [field(words.messages_notify_mail, box), ...this.#confirmation()];
+  }
+
+  /**
+   * Mails come only to an address that its owner has confirmed.
+   *
+   * @returns {HTMLElement[]}
+   */
+  #confirmation() {
+    const { words, session } = this;
+    if (this.#wishes.mail === "never" || this.#wishes.mail_confirmed) return [];
+    const ask = button(words.messages_notify_mail_confirm);
+    ask.dataset.key = "notify-mail-confirm";
+    ask.addEventListener("click", () => attempt(ask, null, words, async () => {
+      const { confirmed } = await session.api("POST", "accounts/email/request", {});
+      if (confirmed) return this.load();
+      toast(words.messages_notify_mail_asked);
+    }));
+    return [make("p", "muted", words.messages_notify_mail_unconfirmed), make("p", "panel-buttons", ask)];
   }
 
   /** @returns {HTMLElement[]} */

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.config.settings import AppSettings, TenantSettings
-from imserver.features.accounts import resets
+from imserver.features.accounts import link_mails, resets
 from imserver.features.accounts.mailing import Mail, NotSent, send
 from imserver.features.accounts.parts import accounts_of
 from imserver.features.accounts.settings import AccountsOfApp, AppAccountSettings, SmtpSettings
@@ -97,7 +97,7 @@ def log_in(node: Harness, name: str, password: str) -> int:
 
 def idle(node: Harness) -> None:
     """Wait until nothing is sent any more."""
-    until(lambda: not accounts_of(node.node.core).resets._sending)
+    until(lambda: not accounts_of(node.node.core).link_mails.waiting)
 
 
 def test_a_code_sets_a_new_password_once_and_ends_all_sessions(node: Harness, sink: Sink) -> None:
@@ -131,7 +131,7 @@ def test_codes_end_with_their_time_with_the_next_one_and_with_changes_to_the_acc
     monkeypatch.undo()
     assert node.call("POST", ASK, {"login": "bob"})[0] == 202
     idle(node)
-    assert len([to for _, to, _ in sink.mails if to[0].startswith("bob")]) == resets.MAILS_PER_ACCOUNT
+    assert len([to for _, to, _ in sink.mails if to[0].startswith("bob")]) == link_mails.MAILS
     assert log_in(node, "bob", PASSWORD) == 200
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from imserver.core.core import Answers
 from imserver.feature import Feature
-from imserver.features.accounts import api, cards_api, friends_api, guests_api, parts, resets_api
+from imserver.features.accounts import (
+    api,
+    cards_api,
+    confirmations_api,
+    friends_api,
+    guests_api,
+    parts,
+    resets_api,
+)
 from imserver.features.accounts.problems import PROBLEMS
 from imserver.features.accounts.settings import (
     AccountSettings,
@@ -23,6 +31,7 @@ FEATURE = Feature(
         *api.routes.rows,
         *guests_api.routes.rows,
         *resets_api.routes.rows,
+        *confirmations_api.routes.rows,
         *cards_api.routes.rows,
         *friends_api.routes.rows,
     ),

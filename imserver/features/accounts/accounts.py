@@ -196,13 +196,15 @@ class Accounts:
         email: str = "",
         name: str = "",
         invited: bool = False,
+        email_confirmed: bool = False,
         address: str = "",
     ) -> Account:
         """Make an account. It has at least one of ``phone``, ``email`` and ``name``.
 
-        ``invited``: a back end makes it, which is allowed even if registration is closed. ``address``: that
-        of the client; the number of registrations per address is limited. Raises NoAccounts, BadField,
-        PasswordsOff, Closed, Taken, TooManyRequests and Overloaded.
+        ``invited``: a back end makes it, which is allowed even if registration is closed.
+        ``email_confirmed``: the back end has confirmed the e-mail address. ``address``: that of the client;
+        the number of registrations per address is limited. Raises NoAccounts, BadField, PasswordsOff, Closed,
+        Taken, TooManyRequests and Overloaded.
         """
         self._require_passwords(app)
         if not (self.registration_is_open or invited):
@@ -210,7 +212,16 @@ class Accounts:
         check_shown(nickname, avatar)
         wanted: dict[Identifier, str] = {"phone": phone, "email": email, "name": name}
         given, hashed = self.checked_registration(app, wanted, password, "" if invited else address)
-        new = Account(0, app, given["phone"], nickname, avatar, email=given["email"], name=given["name"])
+        new = Account(
+            0,
+            app,
+            given["phone"],
+            nickname,
+            avatar,
+            email=given["email"],
+            name=given["name"],
+            email_confirmed=email_confirmed,
+        )
         return self._accounts.add(new, hashed, self.recorder(app))
 
     def checked_registration(
@@ -451,9 +462,11 @@ class Accounts:
         password: str | None,
         address: str,
         token: str = "",
+        email_confirmed: bool = False,
     ) -> Account:
         """Change identifiers of an account; ``""`` removes one, and one has to remain. ``password`` None: a
-        back end changes them. An account that logs in without a password needs none.
+        back end changes them. An account that logs in without a password needs none. ``email_confirmed``: the
+        back end has confirmed the e-mail address.
 
         Counts as a registration from ``address``, because the result says which identifiers are taken.
         Raises BadField, UnknownAccount, WrongLogin, Taken, TooManyRequests and Overloaded.
@@ -466,7 +479,8 @@ class Accounts:
             self._registrations.require(by_address(app, address))
             self.confirmed(app, user, password, address, token)
         self.require_free(app, fields, account.id)
-        changed = self._accounts.change(app, account.id, fields, self.recorder(app))
+        changes: dict[Any, Any] = {**fields, "email_confirmed": email_confirmed}
+        changed = self._accounts.change(app, account.id, changes, self.recorder(app))
         if changed is None:
             raise UnknownAccount(user)
         return changed

@@ -57,7 +57,7 @@ Phone = Annotated[
 Email = Annotated[
     str,
     about(
-        "The e-mail address. It is not verified.",
+        "The e-mail address. Messages are mailed to it when its owner has confirmed it.",
         max_length=EMAIL_BYTES,
         pattern=r"^[^\s\x00-\x1f\x7f-\x9f@]{1,64}@[^\s\x00-\x1f\x7f-\x9f@]+$",
     ),
@@ -92,6 +92,10 @@ Avatar = Annotated[str, about("The address of the picture of the account.", max_
 UserId = Annotated[str, about("The id of the account, which is the id of the user.")]
 
 
+EmailConfirmed = Annotated[
+    bool,
+    about("Whether the e-mail address is confirmed: the user does it by a mail, or a back end has done it."),
+]
 Guest = Annotated[
     bool, about("Whether it is a guest: somebody who came by an invitation, without a password.")
 ]
@@ -108,6 +112,7 @@ class Registration(Struct, forbid_unknown_fields=True, kw_only=True):
     phone: Phone | UnsetType = UNSET
     email: Email | UnsetType = UNSET
     name: UserName | UnsetType = UNSET
+    email_confirmed: EmailConfirmed = False
     password: NewPassword
     app: field.AccountApp = GOCHAT
     nickname: Nickname = ""
@@ -140,6 +145,7 @@ class IdentifiersSet(Acting):
     phone: Annotated[str, about("The phone number.", max_length=20, pattern=_SHOWN)] | UnsetType = UNSET
     email: Annotated[str, about("The e-mail address.", max_length=EMAIL_BYTES)] | UnsetType = UNSET
     name: Annotated[str, about("The user name.", max_length=32)] | UnsetType = UNSET
+    email_confirmed: EmailConfirmed = False
     password: CurrentPassword = ""
 
 
@@ -177,6 +183,7 @@ class AccountShown(Struct, kw_only=True):
     guest: Guest
     findable: Findable | UnsetType = UNSET
     show_presence: ShowPresence | UnsetType = UNSET
+    email_confirmed: EmailConfirmed | UnsetType = UNSET
 
 
 class RulesQuery(Struct, forbid_unknown_fields=True):
@@ -251,6 +258,7 @@ _ACCOUNT: Final = AccountShown(
     guest=False,
     findable=True,
     show_presence=True,
+    email_confirmed=False,
 )
 _SESSION: Final = SessionAnswer("eyJ…", 1797747801, _ACCOUNT)
 _ACTING: Final = {"app": "gochat", "user": "1"}
@@ -338,6 +346,7 @@ def register(api: AccountApi, call: Call, request: Registration) -> SessionAnswe
         email=given.get("email", ""),
         name=given.get("name", ""),
         invited=call.principal.kind != "nobody",
+        email_confirmed=_confirmed(request.email_confirmed, call.principal.kind != "nobody"),
         address=call.request.host,
     )
     session = accounts.token(account, request.device)
@@ -447,7 +456,13 @@ def set_identifiers(api: AccountApi, call: Call, request: IdentifiersSet) -> Acc
     password = None if call.is_back_end else request.password
     accounts = api.accounts
     changed = accounts.change_identifiers(
-        call.app, call.user, given_identifiers(request), password, call.request.host, token_of(call)
+        call.app,
+        call.user,
+        given_identifiers(request),
+        password,
+        call.request.host,
+        token_of(call),
+        _confirmed(request.email_confirmed, call.is_back_end),
     )
     return _shown(changed, True)
 
@@ -531,7 +546,15 @@ def _shown(account: Account, whole: bool) -> AccountShown:
         guest=account.guest,
         findable=account.findable if whole else UNSET,
         show_presence=account.show_presence if whole else UNSET,
+        email_confirmed=account.email_confirmed if whole else UNSET,
     )
+
+
+def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:
+    """Whether a back end has confirmed an e-mail address. Raises ApiProblem."""
+    if is_wanted and not is_back_end:
+        raise ApiProblem(errors.HTTP_NOT_ALLOWED, "`email_confirmed`: only back ends may set it")
+    return is_wanted
 
 
 def session_answer(session: AccountSession) -> SessionAnswer:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import gevent
 from msgspec import Struct
 
+from imserver import assets
 from imserver.errors import ImserverError
 from imserver.features.accounts.settings import SmtpSettings
 
@@ -19,8 +20,21 @@ if TYPE_CHECKING:
     from smtplib import SMTP
     from ssl import SSLContext
 
+    from jinja2 import Template
+
 TRY_SECONDS: Final = 30.0
 """How long one attempt may take."""
+PAGE_HEADERS: Final = (
+    ("Cache-Control", "no-store"),
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; "
+        "base-uri 'none'",
+    ),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+"""Headers of the page behind a link of a mail."""
 
 
 class Mail(Struct, frozen=True):
@@ -48,6 +62,24 @@ class NotSent(ImserverError):
         super().__init__(f"{type(error).__name__}: {error}")
         self.is_temporary = is_temporary
         self.is_of_mail = is_of_mail
+
+
+def button_page(language: str, title: str, text: str, button: str) -> str:
+    """The page, HTML, behind a link of a mail. Its button, if there is one (not ``""``), posts to the same
+    address."""
+    return _button_template().render(language=language, title=title, text=text, button=button)
+
+
+@cache
+def _button_template() -> Template:
+    # Imported at the first page: nodes that send no mail save the memory.
+    from jinja2 import Environment, FileSystemLoader
+
+    loader = FileSystemLoader(assets.TEMPLATES)
+    environment = Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+    )
+    return environment.get_template("button.html")
 
 
 def send(settings: SmtpSettings, mail: Mail) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from msgspec import Struct
 
 from imserver.config.settings import settings_of
 from imserver.core.core import Core, FeatureParts
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.accounts.cards import Cards, LastSeen
+from imserver.features.accounts.confirmations import Confirmations
 from imserver.features.accounts.friends import Friends
 from imserver.features.accounts.guests import Guests
+from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.relations import AccountRelations
 from imserver.features.accounts.resets import Resets
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import AccountSettings
+from imserver.features.accounts.settings import AccountSettings, SmtpSettings
 from imserver.features.accounts.tokens import AccountTokens
 
 
@@ -26,7 +30,9 @@ class AccountParts(Struct, frozen=True):
     friends: Friends
     guests: Guests
     cards: Cards
+    link_mails: LinkMails
     resets: Resets
+    confirmations: Confirmations
     last_seen: LastSeen
 
 
@@ -84,16 +90,20 @@ def build(core: Core) -> FeatureParts:
     friends = Friends(rows, settings_of(config, AccountSettings).friends, core.signals.send)
     cards = Cards(config, accounts, rows, relations, core.presence, attempt)
     guests = Guests(config, accounts, rows, core.presence, attempt)
-    resets = Resets(config, accounts, rows, attempt, lambda: core.chat_page)
+    smtp, server = settings_of(config, SmtpSettings), config.app.http_url.rstrip("/")
+    mails = LinkMails(smtp, config.accounts.rate_seconds, attempt)
+    resets = Resets(accounts, rows, mails, lambda: core.chat_page)
+    key = core.key_for("e-mail confirmations")
+    confirmations = Confirmations(key, accounts, rows, mails, server, urlsplit(server).netloc)
     last_seen = LastSeen(rows, tokens.wanted_in)
 
     def stop() -> None:
         last_seen.flush()
-        resets.stop()
+        mails.stop()
         accounts.close()
 
     return FeatureParts(
-        AccountParts(rows, tokens, accounts, friends, guests, cards, resets, last_seen),
+        AccountParts(rows, tokens, accounts, friends, guests, cards, mails, resets, confirmations, last_seen),
         ended=(last_seen.ended,),
         run=(guests.run,),
         stop=stop,

@@ -19,6 +19,9 @@ HTTP_UNKNOWN_DEVICE: Final = HttpProblem(
 HTTP_UNKNOWN_RESET: Final = HttpProblem(
     404, "unknown_reset", "No such code to reset a password, or it has expired or was used."
 )
+HTTP_UNKNOWN_CONFIRMATION: Final = HttpProblem(
+    404, "unknown_confirmation", "No such link to confirm an e-mail address, or it has expired."
+)
 HTTP_NO_GUEST: Final = HttpProblem(409, "no_guest", "The account is not that of a guest.")
 HTTP_LOGIN_TAKEN: Final = HttpProblem(
     409, "login_taken", "An account with this phone number, e-mail address or user name already exists."
@@ -33,6 +36,7 @@ PROBLEMS: Final = (
     HTTP_PASSWORDS_OFF,
     HTTP_UNKNOWN_DEVICE,
     HTTP_UNKNOWN_RESET,
+    HTTP_UNKNOWN_CONFIRMATION,
     HTTP_NO_GUEST,
     HTTP_LOGIN_TAKEN,
     HTTP_TOO_MANY_FRIENDS,

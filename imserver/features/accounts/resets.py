@@ -9,40 +9,23 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from itertools import count
 from secrets import token_urlsafe
-from time import monotonic, time
+from time import time
 from typing import Final
 
-import gevent
-from gevent.lock import BoundedSemaphore
-from gevent.pool import Group
-
 from imserver.auth.accounts import GOCHAT
-from imserver.auth.rates import Buckets, Shared, TooManyRequests
-from imserver.clock import retry_pause
-from imserver.config.settings import Config, settings_of
+from imserver.auth.rates import TooManyRequests
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.features.accounts.accounts import Accounts, may_be_login
-from imserver.features.accounts.mailing import Mail, NotSent, send
+from imserver.features.accounts.link_mails import LinkMails
 from imserver.features.accounts.rows import AccountStore
-from imserver.features.accounts.settings import RESET_MAILS, SmtpSettings
-from imserver.logging import RateLimitedLog
+from imserver.features.accounts.settings import RESET_MAILS
 from imserver.storage.contract import Account
 
 log: Final = logging.getLogger(__name__)
 
 CODE_SECONDS: Final = 1800
 """For how long a code is valid."""
-MAILS_PER_ACCOUNT: Final = 3
-"""Mails to one account within ``accounts.rate_seconds``."""
-MAX_SENDING: Final = 1000
-"""Mails that wait for the mail server; beyond it requests have no effect."""
-_AT_ONCE: Final = 4
-_FIRST_PAUSE_SECONDS: Final = 1.0
-_LONGEST_PAUSE_SECONDS: Final = 60.0
-_MAIL_SECONDS: Final = 600.0
-"""How long a mail is repeated."""
 
 _SUBJECT: Final = "Reset your password · 重置密码"
 _TEXT: Final = """\
@@ -63,34 +46,29 @@ class NoResets(ImserverError):
 
 
 class Resets:
-    """Owner of the mails that are being sent.
+    """Asks for resets by mail, and carries them out.
 
     ``own_page``: the address of this server's own page for links of the app of GoChat; ``""``: it has none.
     """
 
     def __init__(
         self,
-        config: Config,
         accounts: Accounts,
         rows: AccountStore,
-        attempt: Shared | None,
+        mails: LinkMails,
         own_page: Callable[[], str],
     ) -> None:
-        self._smtp = settings_of(config, SmtpSettings)
         self._own_page = own_page
         self._accounts = accounts
         self._rows = rows
-        self._mails = Buckets(RESET_MAILS, MAILS_PER_ACCOUNT, config.accounts.rate_seconds, attempt)
-        self._turns = BoundedSemaphore(_AT_ONCE)
-        self._sending = Group()
-        self._full = RateLimitedLog(log, "%d mails wait for the mail server: further requests have no effect")
+        self._mails = mails
+        self._of_account = mails.buckets(RESET_MAILS)
 
     def offered_in(self, app: str) -> bool:
         """Whether users of an app may reset their password by e-mail. Raises NoAccounts."""
         rules = self._accounts.rules_of(app)
-        return bool(
-            self._smtp.host and rules.passwords and (rules.reset_url or (self._own_page() and app == GOCHAT))
-        )
+        has_page = rules.reset_url or (self._own_page() and app == GOCHAT)
+        return bool(self._mails.has_server and rules.passwords and has_page)
 
     def request(self, app: str, login: str, address: str) -> None:
         """Send a mail to the account with this identifier, if it exists and has an e-mail address.
@@ -101,10 +79,8 @@ class Resets:
         self._accounts.charge_reset(app, address)
         if not self.offered_in(app):
             raise NoResets(app)
-        if len(self._sending) >= MAX_SENDING:
-            self._full(len(self._sending))
-        elif may_be_login(login, ""):
-            self._sending.start(gevent.Greenlet(self._run, app, login))
+        if may_be_login(login, ""):
+            self._mails.start(lambda: self._mail(app, login))
 
     def finish(self, app: str, code: str, password: str, address: str) -> None:
         """Set a new password with the code of a mail. All sessions and tokens of the account end.
@@ -113,50 +89,29 @@ class Resets:
         """
         self._accounts.reset_password(app, hash_of(code), password, address)
 
-    def stop(self) -> None:
-        """End the sending of mails."""
-        self._sending.kill()
-
     # --- in the background ----------------------------------------------------------------------------------
 
-    def _run(self, app: str, login: str) -> None:
+    def _mail(self, app: str, login: str) -> tuple[Account, str, str] | None:
+        """Make a code: to whom it goes, subject and text; None: nothing is sent."""
         try:
             account = self._accounts.may_reset(app, login)
             if account is None:
-                return
+                return None
             try:
-                self._mails.require((app, account.id))
+                self._of_account.require((app, account.id))
+                self._mails.charge(account)
             except TooManyRequests:
                 log.info("app %s: account %d has reached its limit of reset mails", app, account.id)
-                return
+                return None
             code, now = token_urlsafe(32), int(time())
             if not self._rows.add_reset(account.id, account.email, hash_of(code), now, now + CODE_SECONDS):
-                return  # the address has changed meanwhile
+                return None  # the address has changed meanwhile
         except StorageUnavailable as error:
             log.warning("app %s: a password cannot be reset: %s", app, error)
-            return
+            return None
         page = self._accounts.rules_of(app).reset_url or self._own_page()
-        self._deliver(account, f"{page}#reset={code}")
-
-    def _deliver(self, account: Account, link: str) -> None:
-        """Send a mail. Repeat it if the mail server refuses it for now, or does not answer."""
-        mail = Mail(account.email, _SUBJECT, _TEXT.format(link=link, minutes=CODE_SECONDS // 60))
-        deadline = monotonic() + _MAIL_SECONDS
-        for failures in count(1):
-            try:
-                with self._turns:
-                    send(self._smtp, mail)
-            except NotSent as error:
-                if not error.is_temporary or monotonic() > deadline:
-                    log.error("app %s: no mail to the account %d: %s", account.app, account.id, error)
-                    return
-                log.warning(
-                    "app %s: mail to the account %d: %s; trying again", account.app, account.id, error
-                )
-            else:
-                log.info("app %s: the account %d was sent a mail", account.app, account.id)
-                return
-            gevent.sleep(retry_pause(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
+        text = _TEXT.format(link=f"{page}#reset={code}", minutes=CODE_SECONDS // 60)
+        return account, _SUBJECT, text
 
 
 def hash_of(code: str) -> str:

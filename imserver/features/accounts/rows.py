@@ -34,10 +34,12 @@ Relating = Callable[[States], tuple[States, str]]
 _NO_PHONE: Final = "\x01"
 """First character of ``phone`` in the row of an account without a phone number. The column is unique and not
 NULL; a random text follows."""
-_STORED: Final = "app, phone, nickname, avatar, password, version, created, email, name, bot, guest"
+_STORED: Final = (
+    "app, phone, nickname, avatar, password, version, created, email, name, bot, guest, confirmed_email"
+)
 _ACCOUNTS: Final = (
     "SELECT id, app, phone, nickname, avatar, version, created, password, email, name, findable, "
-    "show_presence, last_seen, bot, guest FROM account"
+    "show_presence, last_seen, bot, guest, confirmed_email FROM account"
 )
 _LINKED: Final = (
     f"{_ACCOUNTS} WHERE id = "
@@ -185,6 +187,9 @@ class AccountStore:
                         sql.execute(
                             f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s", (value, id, app)
                         )
+            if fields.get("email_confirmed"):
+                statement = "UPDATE account SET confirmed_email = email WHERE id = %s AND app = %s"
+                sql.execute(statement, (id, app))
             if "email" in fields:  # a code in the mailbox of the old address is worth nothing
                 _forget_resets(sql, id)
             found = _by_id(sql, app, id)
@@ -259,8 +264,10 @@ class AccountStore:
             if not rows or sql.execute("DELETE FROM password_reset WHERE code = %s", (code,)) != 1:
                 return False
             id = rows[0][0]
+            # The code was in a mail to this address, or the operator has made it.
             sql.execute(
-                "UPDATE account SET password = %s, guest = 0, version = version + 1 WHERE id = %s",
+                "UPDATE account SET password = %s, guest = 0, version = version + 1, confirmed_email = email "
+                "WHERE id = %s",
                 (password, id),
             )
             _forget_devices(sql, id)
@@ -270,6 +277,24 @@ class AccountStore:
             return True
 
         return self._store.write_or(False, work)
+
+    def confirm_email(self, id: int, is_meant: Callable[[Account], bool]) -> bool:
+        """Note that the e-mail address of an account is confirmed; False: the account does not exist, or
+        ``is_meant`` denies that it is this address."""
+
+        def work(sql: PooledStatements) -> bool:
+            found = _found(sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,)))
+            if found is None or not found[0].email or not is_meant(found[0]):
+                return False
+            sql.execute("UPDATE account SET confirmed_email = email WHERE id = %s", (id,))
+            return True
+
+        return self._store.write_or(False, work)
+
+    def note_question(self, id: int) -> bool:
+        """Note that an account is asked by itself to confirm its e-mail address; False: it was before."""
+        statement = "UPDATE account SET confirmed_email = '' WHERE id = %s AND confirmed_email IS NULL"
+        return self._store.write_or(False, lambda sql: sql.execute(statement, (id,)) == 1)
 
     def end_sessions(self, app: str, id: int, record: RecordEvent | None = None) -> bool:
         """Invalidate all tokens of an account; False if it does not exist."""
@@ -437,7 +462,7 @@ class AccountStore:
         """
 
         def work(sql: PooledStatements) -> None:
-            statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(12)}"
+            statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(13)}"
             with _taken():
                 sql.execute_many(
                     statement, [(each.account.id, *_row(each.account, each.password)) for each in some]
@@ -543,7 +568,7 @@ class AccountStore:
 def add_account(sql: PooledStatements, new: Account, password: str, record: RecordEvent | None) -> Account:
     """Store an account, and return it with its id. Raises Taken."""
     with _taken():
-        id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(11)}", _row(new, password))
+        id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(12)}", _row(new, password))
     added = replace(new, id=id)
     _report(sql, record, "registered", added)
     return added
@@ -556,9 +581,8 @@ def accounts_in(sql: PooledStatements, app: str, ids: Sequence[int]) -> list[Acc
 
 
 def _account(row: Row) -> Account:
-    id, app, phone, nickname, avatar, version, created, _, email, name, findable, shown, seen, bot, guest = (
-        row
-    )
+    (id, app, phone, nickname, avatar, version, created, _, *more) = row
+    email, name, findable, shown, seen, bot, guest, confirmed = more
     phone = text_of(phone)
     return Account(
         id,
@@ -575,6 +599,7 @@ def _account(row: Row) -> Account:
         seen,
         bool(bot),
         bool(guest),
+        email is not None and email == confirmed,
     )
 
 
@@ -629,7 +654,9 @@ def _row(new: Account, password: str) -> Row:
     """The values of :data:`_STORED`."""
     identifiers = [_identifier(kind, getattr(new, kind)) for kind in IDENTIFIERS]
     shown = new.nickname, new.avatar, password, new.version, new.created
-    return new.app, identifiers[0], *shown, identifiers[1], identifiers[2], int(new.bot), int(new.guest)
+    kinds = int(new.bot), int(new.guest)
+    confirmed = identifiers[1] if new.email_confirmed else None
+    return new.app, identifiers[0], *shown, identifiers[1], identifiers[2], *kinds, confirmed
 
 
 @contextmanager

@@ -59,6 +59,16 @@ SEARCHES: Final = Rate(
     "search", "searches for people", "account", f"accounts.searches_per_account {_AN_HOUR}", "429"
 )
 RESET_MAILS: Final = Rate("reset", "mails for a forgotten password", "account", f"3 {_AN_HOUR}", "no mail")
+CONFIRM_MAILS: Final = Rate(
+    "confirm", "mails that confirm an e-mail address", "account", f"3 {_AN_HOUR}", "429"
+)
+ADDRESS_MAILS: Final = Rate(
+    "mail_address",
+    "mails of both kinds",
+    "e-mail address",
+    f"3 {_AN_HOUR}",
+    "429; for a forgotten password no mail",
+)
 
 
 class AccountSettings(Struct, frozen=True):

@@ -53,6 +53,7 @@ from imserver.http.rates import too_many
 from imserver.http.reply import ApiProblem
 from imserver.messages.receipts import Signals
 from imserver.model import MAX_ID, Signal
+from imserver.storage.contract import Account
 from imserver.storage.store import Store
 from imserver.transport.public_requests import BadUrl
 
@@ -90,6 +91,11 @@ MuteUntil = Annotated[
 MailPossible = Annotated[
     bool,
     about("Whether users of the app can get mail: `smtp` is set, and they have accounts."),
+]
+
+
+MailConfirmed = Annotated[
+    bool, about("Whether the e-mail address of the user is confirmed. Mails come only then.")
 ]
 
 
@@ -194,6 +200,7 @@ class WishesShown(Struct):
     quiet: QuietShape
     language: Language
     mail_possible: MailPossible
+    mail_confirmed: MailConfirmed
 
 
 class ConversationWishesQuery(Acting, kw_only=True):
@@ -248,6 +255,7 @@ class NotificationApi(Struct, frozen=True):
     store: Store
     signals: Signals
     wants_accounts: Callable[[str], bool]
+    account_of: Callable[[str, str], Account | None]
     has_smtp: bool
     most: int
     subscriptions: Buckets
@@ -272,6 +280,7 @@ def _service(core: Core, _api: Api) -> NotificationApi:
         core.store,
         core.signals,
         accounts_of(core).tokens.wanted_in,
+        accounts_of(core).accounts.get,
         bool(settings_of(config, SmtpSettings).host),
         settings_of(config, NotificationSettings).endpoints,
         Buckets(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, core.attempt),
@@ -283,7 +292,7 @@ _KEY: Final = "BP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6
 _ENDPOINT: Final = EndpointShown(7, "push.example.com", "Firefox on Ann's laptop", "en", True, 1795155801)
 _DONE: Final = EndpointDone(7)
 _QUIET: Final = QuietShape("22:00", "07:30", "Asia/Tokyo")
-_WISHES: Final = WishesShown(True, "soon", _QUIET, "en", True)
+_WISHES: Final = WishesShown(True, "soon", _QUIET, "en", True, True)
 _WISH: Final = ConversationWishShown(1, "mentions", 0)
 _ANN: Final = {"app": "default", "user": "ann"}
 
@@ -432,7 +441,7 @@ def test(api: NotificationApi, call: Call, request: Acting) -> NotificationTestA
 @routes.get("/notifications/wishes", ADMIN_OR_USER, example=_ANN)
 def wishes(api: NotificationApi, call: Call, request: Acting) -> WishesShown:
     """Get what a user wishes for all conversations and devices."""
-    return _wishes_shown(api, call.app, _wishes_of(api, call))
+    return _wishes_shown(api, call, _wishes_of(api, call))
 
 
 @routes.post(
@@ -456,7 +465,7 @@ def update_wishes(api: NotificationApi, call: Call, request: WishesUpdate) -> Wi
     api.parts.rows.set_wishes(call.app, call.user, wished)
     if wished.mail != "never":
         api.parts.notifier.work.changed()
-    return _wishes_shown(api, call.app, wished)
+    return _wishes_shown(api, call, wished)
 
 
 @routes.get(
@@ -530,9 +539,12 @@ def _wishes_of(api: NotificationApi, call: Call) -> Wishes:
     return wished
 
 
-def _wishes_shown(api: NotificationApi, app: str, wished: Wishes) -> WishesShown:
+def _wishes_shown(api: NotificationApi, call: Call, wished: Wishes) -> WishesShown:
+    possible = api.mail_possible(call.app)
+    account = api.account_of(call.app, call.user) if possible else None
+    confirmed = account is not None and account.email_confirmed
     quiet = QuietShape(_time_of(wished.quiet.begin), _time_of(wished.quiet.end), wished.quiet.zone)
-    return WishesShown(wished.preview, wished.mail, quiet, wished.language, api.mail_possible(app))
+    return WishesShown(wished.preview, wished.mail, quiet, wished.language, possible, confirmed)
 
 
 def _wish_shown(wish: ConversationWish) -> ConversationWishShown:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from imserver import assets
 from imserver.auth.identifiers import UNSHOWABLE
-from imserver.features.accounts.mailing import Mail
+from imserver.features.accounts.mailing import Mail, button_page
 from imserver.features.accounts.rows import AccountStore
 from imserver.features.notifications.content import language_of, notify_in, text_in
 from imserver.features.notifications.contract import ConversationWish, Level, Wishes
@@ -207,7 +207,8 @@ def stop_page(language: str, is_done: bool) -> str:
     ended. ``language``: of the user."""
     language = language_of(language)
     words = _words(language)
-    return _template("stop.html").render(language=language, words=words, is_done=is_done)
+    text = words["stop_done" if is_done else "stop_question"]
+    return button_page(language, words["stop_title"], text, "" if is_done else words["stop_button"])
 
 
 def _subject(digest: Digest, titles: Sequence[str], total: int, words: Mapping[str, str]) -> str:

@@ -57,7 +57,8 @@ class Mails:
 
     ``apps``: those in which users can be notified. ``page_of``: app → the address of its page for chats;
     ``""``: it has none. ``stop_url``: (app, user) → the address that ends the mails. ``site``: the name of
-    this server in mails. ``wants``: whether the back end of an app wants events of a kind.
+    this server in mails. ``wants``: whether the back end of an app wants events of a kind. ``ask_once`` asks
+    an account to confirm its address; may switch, raises StorageUnavailable.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Mails:
         stop_url: Callable[[str, str], str],
         site: str,
         wants: Callable[[str, str], bool],
+        ask_once: Callable[[Account], object],
     ) -> None:
         self._rows = rows
         self._store = store
@@ -85,6 +87,7 @@ class Mails:
         self._stop_url = stop_url
         self._site = site
         self._wants = wants
+        self._ask_once = ask_once
         self.counts: Counter[tuple[str, str]] = Counter()
         """(``mail``, result) → mails since the start."""
         self._next: dict[str, float] = {}
@@ -185,7 +188,9 @@ class Mails:
         now = int(time() * 1000)
         wishes = self._rows.wishes(app, [due.user]).get(due.user, Wishes())
         account = self._account(app, due.user)
-        if account is None or wishes.mail == "never":
+        if account is None or wishes.mail == "never" or not account.email_confirmed:
+            if account is not None and wishes.mail != "never":
+                self._ask_once(account)
             self._settle(app, due, replace(due, due=0), 0)
             return
         later = self._not_before(app, due, wishes, now)

@@ -72,6 +72,7 @@ def build_mails(
         stop_url,
         urlsplit(server).netloc,
         webhooks_of(core).feeds.wants,
+        accounts_of(core).confirmations.ask_once,
     )
 
 

@@ -15,6 +15,7 @@ from imserver.api.v1.messages import MessageApi, SendRequest, message_api
 from imserver.auth.principal import ANYONE, Principal
 from imserver.auth.tenants import Tenants
 from imserver.core.core import Core
+from imserver.features.accounts.mailing import PAGE_HEADERS
 from imserver.features.notifications.api import CHAPTER
 from imserver.features.notifications.contract import Wishes
 from imserver.features.notifications.parts import NotificationParts, notifications_of
@@ -166,17 +167,6 @@ def _name_of(token: ActionToken) -> str:
 
 # --- the end of mails ---------------------------------------------------------------------------------------
 
-_PAGE_HEADERS: Final = (
-    ("Cache-Control", "no-store"),
-    (
-        "Content-Security-Policy",
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; "
-        "base-uri 'none'",
-    ),
-    ("Referrer-Policy", "no-referrer"),
-    ("X-Content-Type-Options", "nosniff"),
-)
-
 
 @routes.get(
     "/notifications/unsubscribe",
@@ -236,5 +226,5 @@ def _page(call: Call, wished: Wishes, content: Literal["question", "done"]) -> H
     from imserver.features.notifications.digests import stop_page
 
     page = stop_page(wished.language, content == "done")
-    headers = (*_PAGE_HEADERS, ("X-Request-Id", call.request.id))
+    headers = (*PAGE_HEADERS, ("X-Request-Id", call.request.id))
     return HttpResponse(200, page.encode(), _HTML, headers, page=True)

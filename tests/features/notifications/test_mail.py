@@ -98,6 +98,7 @@ class Post:
             lambda _app, _user: STOP,
             "im.example.com",
             lambda app, kind: (app, kind) == ("gochat", "notified"),
+            accounts_of(core).confirmations.ask_once,
         )
 
     def wants(self, user: User, wishes: Wishes = SOON) -> None:
@@ -145,10 +146,13 @@ def post(node: Harness, sink: Sink) -> Iterator[Post]:
     post.mails.stop()
 
 
-def person(node: Harness, name: str, mail: bool = True) -> User:
+def person(node: Harness, name: str, mail: bool = True, is_confirmed: bool = True) -> User:
     """Somebody with an account. Each test has its own people."""
     email = {"email": f"{name}@example.com"} if mail else {}
-    return User.register(node, "gochat", name=name, nickname=name.title(), **email)
+    user = User.register(node, "gochat", name=name, nickname=name.title(), **email)
+    if is_confirmed:
+        accounts_of(node.node.core).rows.confirm_email(int(user.user), lambda _: True)
+    return user
 
 
 def say(sender: User, to: User, *texts: str) -> int:
@@ -254,6 +258,7 @@ def test_an_app_can_hide_texts_and_has_no_link_without_a_page(node: Harness, pos
         rows.add(Account(0, "202", "", name.title(), email=f"{name}@example.org", name=name), "")
         for name in ("ann", "bob")
     )
+    rows.confirm_email(ann.id, lambda _: True)
     token = accounts_of(node.node.core).accounts.token(bob).token
     user = User(node, "", ann.user, "202")
     post.wants(user)
@@ -324,6 +329,26 @@ def test_nothing_is_sent_to_whom_it_is_not_for(node: Harness, post: Post) -> Non
     stranger = User(node, "", "no account", "gochat")
     post.wants(stranger)
     assert post.send(stranger) == []
+
+
+def test_an_address_that_nobody_has_confirmed_gets_no_words_of_users(node: Harness, post: Post) -> None:
+    """It is asked for a confirmation instead, once in the life of the account."""
+    eve, mal = person(node, "eve", is_confirmed=False), person(node, "mal")
+    mails = accounts_of(node.node.core).link_mails
+    post.wants(eve)
+    before = len(post.sink.mails)
+    for _ in range(3):
+        say(mal, eve, "Your account is in danger: https://evil.example")
+        post.send(eve)
+        until(lambda: not mails.waiting)
+    ((_, (to,), text),) = post.sink.mails[before:]
+    assert to == "eve@example.com"
+    assert "/api/v1/accounts/email/confirm?token=" in text
+    assert not any(word in text for word in ("evil", "Mal", "Eve"))
+    accounts_of(node.node.core).rows.confirm_email(int(eve.user), lambda _: True)
+    say(mal, eve, "hi")
+    (mail,) = post.send(eve)
+    assert mail["Subject"] == "4 unread messages from Mal"
 
 
 def test_there_is_one_mail_for_an_absence(node: Harness, post: Post) -> None:

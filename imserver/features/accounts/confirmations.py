@@ -1,0 +1,151 @@
+"""Confirmed e-mail addresses: until its owner confirms an address, only mails of fixed words go there.
+
+The link of a mail leads to a page of this server, whose button confirms: programs that look for viruses open
+links, too. Its token is signed and names account, address and time, so nothing is stored for it.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from contextlib import suppress
+from hashlib import sha256
+from struct import Struct as Layout
+from time import time
+from typing import Final
+
+from imserver.auth.identifiers import BadField
+from imserver.auth.rates import TooManyRequests
+from imserver.errors import ImserverError
+from imserver.features.accounts.accounts import Accounts
+from imserver.features.accounts.link_mails import LinkMails
+from imserver.features.accounts.rows import AccountStore
+from imserver.features.accounts.settings import CONFIRM_MAILS
+from imserver.storage.contract import Account
+
+LINK_SECONDS: Final = 86_400
+"""For how long a link is valid."""
+_LAYOUT: Final = Layout(">QQ16s16s")
+"""Id of the account, end in Unix seconds, hash of the address, signature of the others."""
+_SIGNATURE_BYTES: Final = 16
+
+_SUBJECT: Final = "Confirm your e-mail address · 确认您的邮箱"
+_TEXT: Final = """\
+An account at {site} names this e-mail address. If the account is yours, open this address within {hours} \
+hours, and confirm:
+
+    {link}
+
+If it is not yours, you need not do anything: you get no other mails from it.
+
+{site} 上的一个账号填写了此邮箱。如果是您的账号，请在 {hours} 小时内打开上面的地址并确认。
+如果不是，请忽略这封邮件：您不会因此收到其他邮件。
+"""
+
+
+class UnknownConfirmation(ImserverError):
+    """The token was not made here, has expired, or the account has another address now."""
+
+
+class Confirmations:
+    """Asks for confirmations by mail, and notes them.
+
+    ``key`` signs the links. ``server``: the address of this server, with which links begin. ``site``: its
+    name in mails.
+    """
+
+    def __init__(
+        self, key: bytes, accounts: Accounts, rows: AccountStore, mails: LinkMails, server: str, site: str
+    ) -> None:
+        self._key = key
+        self._accounts = accounts
+        self._rows = rows
+        self._mails = mails
+        self._server = server
+        self._site = site
+        self._of_account = mails.buckets(CONFIRM_MAILS)
+
+    @property
+    def are_offered(self) -> bool:
+        """Whether this server sends mail."""
+        return self._mails.has_server
+
+    def request(self, app: str, user: str) -> bool:
+        """Send a mail with a link to the address of an account; False: it is confirmed already.
+
+        Switches. Raises BadField (there is no address), NoAccounts, UnknownAccount and TooManyRequests.
+        """
+        account = self._accounts.known(app, user)
+        if not account.email:
+            raise BadField("the account has no e-mail address")
+        if not account.email_confirmed:
+            self._send(account)
+        return not account.email_confirmed
+
+    def ask_once(self, account: Account) -> None:
+        """Send such a mail by itself, but only once in the life of an account. Switches. Raises
+        StorageUnavailable."""
+        if self._rows.note_question(account.id):
+            with suppress(TooManyRequests):  # the user has just had one
+                self._send(account)
+
+    def _send(self, account: Account) -> None:
+        self._of_account.require((account.app, account.id))
+        self._mails.charge(account)
+        link = f"{self._server}/api/v1/accounts/email/confirm?token={self._token(account)}"
+        text = _TEXT.format(link=link, site=self._site, hours=LINK_SECONDS // 3600)
+        self._mails.start(lambda: (account, _SUBJECT, text))
+
+    def confirm(self, token: str) -> None:
+        """The owner of a mailbox has confirmed. Switches. Raises UnknownConfirmation and
+        StorageUnavailable."""
+        id, digest = self.read(token)
+        if not self._rows.confirm_email(id, lambda account: hmac.compare_digest(digest, _digest(account))):
+            raise UnknownConfirmation("the account has another address now")
+
+    def read(self, token: str) -> tuple[int, bytes]:
+        """The account and the hash of the address that a token names. Raises UnknownConfirmation."""
+        try:
+            content = urlsafe_b64decode(token.encode("ascii"))
+        except ValueError:
+            content = b""
+        if len(content) != _LAYOUT.size or not hmac.compare_digest(
+            content[-_SIGNATURE_BYTES:], self._signature(content[:-_SIGNATURE_BYTES])
+        ):
+            raise UnknownConfirmation("this is no token of this server")
+        id, end, digest, _ = _LAYOUT.unpack(content)
+        if end <= time():
+            raise UnknownConfirmation("the token has expired")
+        return id, digest
+
+    def _token(self, account: Account) -> str:
+        content = _LAYOUT.pack(account.id, int(time()) + LINK_SECONDS, _digest(account), b"")[
+            :-_SIGNATURE_BYTES
+        ]
+        return urlsafe_b64encode(content + self._signature(content)).decode()
+
+    def _signature(self, content: bytes) -> bytes:
+        return hmac.digest(self._key, content, "sha256")[:_SIGNATURE_BYTES]
+
+
+def _digest(account: Account) -> bytes:
+    return sha256(f"{account.app}\0{account.email}".encode()).digest()[:16]
+
+
+WORDS: Final = {
+    "en": {
+        "title": "Your e-mail address",
+        "question": "Is this the address of your account here? Then this server may send mails to it.",
+        "button": "Confirm",
+        "done": "Your e-mail address is confirmed.",
+        "gone": "This link has expired, or your account has another address now. Ask for a new one.",
+    },
+    "zh": {
+        "title": "您的邮箱",
+        "question": "此邮箱属于您在这里的账号吗？确认后，本服务器可以向它发送邮件。",
+        "button": "确认",
+        "done": "您的邮箱已确认。",
+        "gone": "链接已过期，或您的账号已更换邮箱。请重新申请。",
+    },
+}
+"""Language → words of the page."""

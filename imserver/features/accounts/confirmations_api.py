@@ -1,0 +1,123 @@
+"""E-mail addresses: ask for the mail that confirms one, and confirm it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE
+from imserver.features.accounts.api import CHAPTER, REFUSALS
+from imserver.features.accounts.confirmations import LINK_SECONDS, WORDS, Confirmations, UnknownConfirmation
+from imserver.features.accounts.mailing import PAGE_HEADERS, button_page
+from imserver.features.accounts.parts import accounts_of
+from imserver.features.accounts.problems import HTTP_UNKNOWN_CONFIRMATION
+from imserver.http.call import Call, reply
+from imserver.http.field import Acting, about
+from imserver.http.operation import Resource
+from imserver.http.reply import ApiProblem
+from imserver.transport.exchange import HttpResponse
+
+_HTML = "text/html; charset=utf-8"
+
+
+class ConfirmationRequested(Struct):
+    """A mail with a link is on its way, unless the address is confirmed already."""
+
+    confirmed: Annotated[bool, about("Whether the address is confirmed already. Then no mail is sent.")]
+    seconds: Annotated[int, about("For how long the link in the mail is valid.")]
+
+
+class ConfirmationQuery(Struct, forbid_unknown_fields=True):
+    """The token of a mail."""
+
+    token: Annotated[str, about("The token in the link of the mail.", min_length=1, max_length=100)]
+
+
+class EmailConfirmed(Struct):
+    """The e-mail address is confirmed."""
+
+    confirmed: bool
+
+
+routes = Resource(
+    "accounts",
+    service=lambda core, _: accounts_of(core).confirmations,
+    hot=True,
+    chapter=CHAPTER,
+    refusals=REFUSALS,
+)
+
+
+@routes.post(
+    "/accounts/email/request",
+    ADMIN_OR_ACCOUNT,
+    problems=(errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_NOT_IMPLEMENTED, errors.HTTP_TOO_MANY_REQUESTS),
+    example={"user": "1"},
+    answer_example=ConfirmationRequested(False, LINK_SECONDS),
+)
+def ask(confirmations: Confirmations, call: Call, _request: Acting) -> ConfirmationRequested:
+    """Ask for a mail that confirms the e-mail address of an account.
+
+    Until the address is confirmed, only this mail and that for a forgotten password go to it. Both have fixed
+    words. An account and an address get at most three within `accounts.rate_seconds`.
+    """
+    if not confirmations.are_offered:
+        raise ApiProblem(errors.HTTP_NOT_IMPLEMENTED, "This server sends no mail")
+    is_sent = confirmations.request(call.app, call.user)
+    return ConfirmationRequested(not is_sent, LINK_SECONDS)
+
+
+@routes.get(
+    "/accounts/email/confirm",
+    ANYONE,
+    query=ConfirmationQuery,
+    content_type="text/html",
+    problems=(HTTP_UNKNOWN_CONFIRMATION,),
+    example={"token": "c2lnbmF0dXJl…"},
+)
+def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
+    """Show the page that confirms an e-mail address.
+
+    The link in a mail leads here. Nothing changes, because programs that look for viruses open links, too.
+    """
+    try:
+        confirmations.read(call.input.token)
+    except UnknownConfirmation:
+        return _page(call, "gone", 404)
+    return _page(call, "question")
+
+
+@routes.post(
+    "/accounts/email/confirm",
+    ANYONE,
+    query=ConfirmationQuery,
+    answer=EmailConfirmed,
+    problems=(HTTP_UNKNOWN_CONFIRMATION, errors.HTTP_STORAGE_UNAVAILABLE),
+    example={"token": "c2lnbmF0dXJl…"},
+    answer_example=EmailConfirmed(True),
+)
+def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
+    """Confirm an e-mail address.
+
+    The token proves who reads the mails to it, so the request needs no other credential. A browser gets a
+    page.
+    """
+    wants_page = "text/html" in call.request.headers.get("accept", "")
+    try:
+        confirmations.confirm(call.input.token)
+    except UnknownConfirmation:
+        if not wants_page:
+            raise ApiProblem(HTTP_UNKNOWN_CONFIRMATION) from None
+        return _page(call, "gone", 404)
+    return _page(call, "done") if wants_page else reply(call, EmailConfirmed(True))
+
+
+def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
+    language = "zh" if call.request.headers.get("accept-language", "").lower().startswith("zh") else "en"
+    words = WORDS[language]
+    button = words["button"] if content == "question" else ""
+    page = button_page(language, words["title"], words[content], button)
+    headers = (*PAGE_HEADERS, ("X-Request-Id", call.request.id))
+    return HttpResponse(status, page.encode(), _HTML, headers, page=True)

@@ -1,0 +1,99 @@
+"""Mails with a link, of fixed words: sent in the background, and repeated while the mail server does not take
+them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import count
+from time import monotonic
+from typing import Final
+
+import gevent
+from gevent.lock import BoundedSemaphore
+from gevent.pool import Group
+
+from imserver.auth.rates import Buckets, Rate, Shared
+from imserver.clock import retry_pause
+from imserver.features.accounts.mailing import Mail, NotSent, send
+from imserver.features.accounts.settings import ADDRESS_MAILS, SmtpSettings
+from imserver.logging import RateLimitedLog
+from imserver.storage.contract import Account
+
+log: Final = logging.getLogger(__name__)
+
+MAILS: Final = 3
+"""Mails of one kind to one account, and of all kinds to one address, within ``accounts.rate_seconds``."""
+MAX_SENDING: Final = 1000
+"""Mails that wait for the mail server; beyond it requests have no effect."""
+_AT_ONCE: Final = 4
+_FIRST_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 60.0
+_MAIL_SECONDS: Final = 600.0
+"""How long a mail is repeated."""
+
+
+class LinkMails:
+    """Owner of the mails that are being sent, and of the count of those to one address."""
+
+    def __init__(self, smtp: SmtpSettings, rate_seconds: float, attempt: Shared | None) -> None:
+        self._smtp = smtp
+        self._rate_seconds = rate_seconds
+        self._attempt = attempt
+        self._to_address = self.buckets(ADDRESS_MAILS)
+        self._turns = BoundedSemaphore(_AT_ONCE)
+        self._sending = Group()
+        self._full = RateLimitedLog(log, "%d mails wait for the mail server: further requests have no effect")
+
+    @property
+    def has_server(self) -> bool:
+        """Whether mail can be sent."""
+        return bool(self._smtp.host)
+
+    @property
+    def waiting(self) -> int:
+        """How many mails are being made or sent."""
+        return len(self._sending)
+
+    def buckets(self, rate: Rate) -> Buckets:
+        """What counts the mails of one kind."""
+        return Buckets(rate, MAILS, self._rate_seconds, self._attempt)
+
+    def charge(self, account: Account) -> None:
+        """Count a mail to the address of an account. Raises TooManyRequests."""
+        self._to_address.require((account.app, account.email))
+
+    def start(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
+        """Call ``make`` in the background, and send what it returns: to whom, subject and text."""
+        if self.waiting >= MAX_SENDING:
+            self._full(self.waiting)
+        else:
+            self._sending.start(gevent.Greenlet(self._run, make))
+
+    def stop(self) -> None:
+        """End the sending of mails."""
+        self._sending.kill()
+
+    def _run(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
+        if (mail := make()) is not None:
+            account, subject, text = mail
+            self._deliver(account, Mail(account.email, subject, text))
+
+    def _deliver(self, account: Account, mail: Mail) -> None:
+        """Send a mail. Repeat it if the mail server refuses it for now, or does not answer."""
+        deadline = monotonic() + _MAIL_SECONDS
+        for failures in count(1):
+            try:
+                with self._turns:
+                    send(self._smtp, mail)
+            except NotSent as error:
+                if not error.is_temporary or monotonic() > deadline:
+                    log.error("app %s: no mail to the account %d: %s", account.app, account.id, error)
+                    return
+                log.warning(
+                    "app %s: mail to the account %d: %s; trying again", account.app, account.id, error
+                )
+            else:
+                log.info("app %s: the account %d was sent a mail", account.app, account.id)
+                return
+            gevent.sleep(retry_pause(failures, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS))
