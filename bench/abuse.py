@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench import abuse_hosts
 from bench.abuse_answers import ACCEPTED, command_answers, http_answers
 from bench.abuse_rows import (
     BOTS,
@@ -522,6 +523,19 @@ class Probe:
             pass
 
 
+def probe(generator: Generator, pid: int, seconds: float) -> Json:
+    """Task: how long the loop of the server is held at most, until it is stopped."""
+    watcher = Probe(generator, pid)
+    watcher.watch(0.2)
+    watcher.worst_us = 0
+    end = time.monotonic() + seconds
+    while not generator.loop.stopped and watcher.turn() < end:
+        pass
+    watcher.watch(0.0)
+    watcher.http.close()
+    return {"worst_us": watcher.worst_us}
+
+
 def learn(generator: Generator) -> Json:
     """Task: read the server's OpenAPI document, for the attacks on its operations. Return their names."""
     document = fetch(generator.target, "/api/v1/openapi.json")
@@ -719,6 +733,9 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
                 context.show_phase(f"attack {len(rows) + 1}: {name}")
                 rows.append(_attacked(context, worker, own.pids[0], mode, name, of, options.tries, lost))
         own.control("stop")
+    if options.match in abuse_hosts.NAME:
+        context.show_phase(f"attack {len(rows) + 1}: slow hosts")
+        rows.append(abuse_hosts.slow_hosts(context, probe))
     if not rows:
         raise BenchError(f"no attack has {options.match!r} in its name")
     unproved = unproved_in(rows)

@@ -302,6 +302,11 @@ REFUSED: Final[Mapping[str, str]] = {
         "a provider makes the state, which works once",
     ),
     "POST /api/v1/accounts/reset/finish": "the code comes by mail",
+    "POST /api/v1/accounts/email/request": "the account has no e-mail address",
+    **dict.fromkeys(
+        ("GET /api/v1/accounts/email/confirm", "POST /api/v1/accounts/email/confirm"),
+        "the token comes by mail",
+    ),
     "GET /api/v1/publisher": "only as a WebSocket, whose commands have rows of their own",
     "GET /api/v1/events/log": "the app has no back end that reads events",
     "POST /api/v1/events/replay": "the app has no back end that reads events",

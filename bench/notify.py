@@ -23,7 +23,7 @@ from typing import Final
 import http_ece
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
-from bench.abuse import Probe
+from bench.abuse import probe
 from bench.connections import Target
 from bench.context import RunContext, parameter
 from bench.figures import Figures
@@ -174,19 +174,6 @@ def encrypt(generator: Generator, size: int) -> Json:
 
     run(ALONE // 10)
     return {"cpu_us": run(ALONE)}
-
-
-def probe(generator: Generator, pid: int, seconds: float) -> Json:
-    """Task: how long the loop of the server is held at most, until it is stopped."""
-    watcher = Probe(generator, pid)
-    watcher.watch(0.2)
-    watcher.worst_us = 0
-    end = time.monotonic() + seconds
-    while not generator.loop.stopped and watcher.turn() < end:
-        pass
-    watcher.watch(0.0)
-    watcher.http.close()
-    return {"worst_us": watcher.worst_us}
 
 
 class NotifyRun:
