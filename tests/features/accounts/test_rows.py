@@ -368,3 +368,21 @@ def test_guests_who_were_not_here_for_long_are_found_in_all_apps(url: str, open_
     assert accounts.unused_guests(other.created + 5, 0, 10) == [one, other]
     assert accounts.unused_guests(other.created + 5, one.id, 10) == [other]
     assert accounts.unused_guests(other.created + 5, 0, 1) == [one]
+
+
+def test_an_address_is_confirmed_until_it_changes(url: str, open_store: OpenStore) -> None:
+    rows = account_store(open_store(url))
+    ann = rows.add(Account(0, "gochat", "", email="ann@example.com"), "hash")
+    assert not ann.email_confirmed
+    assert [rows.note_question(ann.id) for _ in range(2)] == [True, False]
+    assert not rows.confirm_email(ann.id, lambda _: False)
+    assert not rows.confirm_email(ann.id + 1, lambda _: True)
+    assert rows.confirm_email(ann.id, lambda account: account.email == "ann@example.com")
+    assert not rows.note_question(ann.id)
+    assert [each.email_confirmed for each in rows.by_ids("gochat", [ann.id])] == [True]
+    changed = rows.change("gochat", ann.id, {"email": "other@example.com"})
+    assert changed is not None
+    assert not changed.email_confirmed
+    changed = rows.change("gochat", ann.id, {"email": "third@example.com", "email_confirmed": True})
+    assert changed is not None
+    assert changed.email_confirmed
