@@ -108,11 +108,11 @@ def slow_hosts(context: RunContext, probe: Task) -> Json:
             prober.ask(probe, pid=pid, seconds=WAIT_SECONDS)
             delay_s = attack.run()
             prober.stop()
-            (held,) = context.gather([prober])
+            (longest,) = context.gather([prober])
         peak_kb = int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0])
     finally:
         node.control("stop")
-    growth_mb, hold_ms = max(0, peak_kb * 1024 - before) / 1e6, held["worst_us"] / 1000
+    growth_mb, hold_ms = max(0, peak_kb * 1024 - before) / 1e6, longest["worst_us"] / 1000
     over = delay_s > MOST_DELAY_S or hold_ms > MOST_HOLD_MS or growth_mb > MOST_GROWTH_MB
     return {
         "name": NAME,

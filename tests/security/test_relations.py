@@ -443,6 +443,7 @@ NO_ROW: Final[dict[str, str]] = {
             *(
                 "POST /api/v1/accounts/set",
                 "POST /api/v1/accounts/identifiers",
+                "POST /api/v1/accounts/email/request",
                 "POST /api/v1/accounts/password",
             ),
             *("POST /api/v1/accounts/logout", "POST /api/v1/accounts/delete", "GET /api/v1/accounts/devices"),
@@ -499,6 +500,7 @@ NO_ROW: Final[dict[str, str]] = {
                 "POST /api/v1/invitations/join",
             ),
             *("POST /api/v1/accounts/reset", "POST /api/v1/accounts/reset/finish"),
+            *("GET /api/v1/accounts/email/confirm", "POST /api/v1/accounts/email/confirm"),
             *("POST /api/v1/accounts/oauth/finish", "POST /api/v1/accounts/login", "POST /login"),
             *("POST /api/v1/notifications/act", "GET /api/v1/notifications/unsubscribe"),
             "POST /api/v1/notifications/unsubscribe",
