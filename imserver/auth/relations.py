@@ -31,7 +31,7 @@ class Relations(Protocol):
     def may_gather(self, app: str, by: str) -> bool:
         """Whether ``by`` may make groups, add people to groups, and join groups without an invitation."""
 
-    def to_be_asked(self, app: str, by: str, users: Collection[str]) -> set[str]:
+    def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
         """The users among ``users`` whom ``by`` may not add to a group: they join by an invitation."""
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ class NoRelations:
         """Yes."""
         return True
 
-    def to_be_asked(self, app: str, by: str, users: Collection[str]) -> set[str]:
+    def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
         """Nobody."""
         return set()
 

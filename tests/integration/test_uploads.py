@@ -300,7 +300,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_comes(own_server: Server,
     assert uploaded(own_server, bytes(SMALL + 1), user=user)["kind"] == "file"
 
 
-def test_who_waits_to_be_asked_is_asked_or_refused(own_server: Server, user: str) -> None:
+def test_who_waits_strangers_among_is_asked_or_refused(own_server: Server, user: str) -> None:
     with Raw(own_server.http) as raw:
         raw.send(head(5, "Expect: 100-continue", app="101", user=user))
         assert raw.response().status == 100

@@ -78,7 +78,7 @@ class AccountRelations:
         """Whether ``by`` may make groups, add people to groups, and join groups without an invitation."""
         return not self._is_guest(app, by)
 
-    def to_be_asked(self, app: str, by: str, users: Collection[str]) -> set[str]:
+    def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
         """The users among ``users`` whom ``by`` may not add to a group: people who do not know ``by``, where
         the app asks strangers. Bots are not asked.
         """

@@ -275,7 +275,7 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> None:
     if call.user and users and (blocked := api.relations.blocked_by(call.app, call.user, users)):
         named = ", ".join(f"`{user}`" for user in blocked[:_NAMED_UNKNOWN])
         raise ApiProblem(errors.HTTP_NOT_ALLOWED, f"`members`: not allowed for {named}")
-    if not call.is_back_end and (strangers := api.relations.to_be_asked(call.app, call.user, users)):
+    if not call.is_back_end and (strangers := api.relations.strangers_among(call.app, call.user, users)):
         named = ", ".join(f"`{user}`" for user in sorted(strangers)[:_NAMED_UNKNOWN])
         text = f"`members`: strangers join by an invitation (`/api/v1/invitations/create`): {named}"
         raise ApiProblem(errors.HTTP_NOT_ALLOWED, text)

@@ -574,7 +574,7 @@ class GroupCommands:
         known = self._groups.accounts_among(app, tuple(users))
         if users - known or self._relations.blocked_by(app, user, members):
             raise _Stranger(user)
-        if self._relations.to_be_asked(app, user, members):
+        if self._relations.strangers_among(app, user, members):
             raise _Stranger(user)
 
 

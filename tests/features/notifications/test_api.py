@@ -243,6 +243,7 @@ def test_wishes_are_changed_one_by_one(node: Harness) -> None:
         "quiet": {"begin": "00:00", "end": "00:00", "zone": "UTC"},
         "language": "en",
         "mail_possible": False,
+        "mail_confirmed": False,
     }
     assert ann.get("notifications/wishes") == usual
     quiet = {"begin": "22:00", "end": "07:05", "zone": "Asia/Tokyo"}
