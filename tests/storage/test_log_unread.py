@@ -66,7 +66,8 @@ def test_of_several_conversations_and_of_none(log: MessageLog) -> None:
     assert found[1].reads.keys() == {"b"}
     assert (found[2].count("b"), found[3].reads) == (1, {})
     users = {1: ["a", "b"], 2: ["b", "c"]}
-    assert log.conversations.read_positions(APP, users) == {("b", 2): 2, ("c", 2): 0}
+    found = {("a", 1): 0, ("b", 1): 0, ("b", 2): 2, ("c", 2): 1}
+    assert log.conversations.read_positions(APP, users) == found
     assert log.conversations.read_positions("none", users) == {}
 
 

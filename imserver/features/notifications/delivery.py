@@ -92,7 +92,8 @@ class Results(Struct):
 class Deliveries:
     """Owner of the consumers.
 
-    ``is_read``: which of some messages of an app were read; may switch, raises StorageUnavailable.
+    ``is_read``: of which messages and pushes of an app users need not, or may not, be notified any more; may
+    switch, raises StorageUnavailable.
     ``lease``: another part renews it, and calls :meth:`wake` when this node has it, :meth:`restart` when it
     had ended. ``wants``: whether the back end of an app wants events of a kind.
     """
@@ -339,8 +340,9 @@ class Host:
         return None
 
     def _sort_out(self, waiting: deque[Delivery]) -> dict[int, PushEndpoint]:
-        """Leave out what shall not be sent: what is too late, was replaced or read, and what is for endpoints
-        that do not exist. Returns the endpoints of the others. Switches. Raises StorageUnavailable."""
+        """Leave out what shall not be sent: what is too late, was replaced or read, or is not for the user
+        any more, and what is for endpoints that do not exist. Returns the endpoints of the others. Switches.
+        Raises StorageUnavailable."""
         owner, now = self._owner, time()
         self._looked_at = monotonic()
         endpoints = owner.rows.endpoints_by_id(list({one.endpoint for one in waiting}))
@@ -359,7 +361,7 @@ class Host:
             else:
                 sound.append(one)
         waiting.clear()
-        read = self._read_among([one for one in sound if one.kind == "message"])
+        read = self._read_among([one for one in sound if one.kind != "close"])
         for one in sound:
             if one.id in read:
                 self._drop(one, "read")
@@ -367,10 +369,11 @@ class Host:
                 waiting.append(one)
         return endpoints
 
-    def _read_among(self, messages: Iterable[Delivery]) -> set[int]:
-        """The ids of deliveries whose messages were read. Switches. Raises StorageUnavailable."""
+    def _read_among(self, deliveries: Iterable[Delivery]) -> set[int]:
+        """The ids of deliveries that were read, or are not for the user any more. Switches. Raises
+        StorageUnavailable."""
         by_app: dict[str, list[Delivery]] = {}
-        for one in messages:
+        for one in deliveries:
             by_app.setdefault(one.app, []).append(one)
         read: set[int] = set()
         for app, some in by_app.items():

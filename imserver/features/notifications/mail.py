@@ -58,7 +58,7 @@ class Mails:
     ``apps``: those in which users can be notified. ``page_of``: app → the address of its page for chats;
     ``""``: it has none. ``stop_url``: (app, user) → the address that ends the mails. ``site``: the name of
     this server in mails. ``wants``: whether the back end of an app wants events of a kind. ``ask_once`` asks
-    an account to confirm its address; may switch, raises StorageUnavailable.
+    an account to confirm its address; may switch, raises StorageUnavailable. ``is_banned``: (app, user).
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Mails:
         site: str,
         wants: Callable[[str, str], bool],
         ask_once: Callable[[Account], object],
+        is_banned: Callable[[str, str], bool],
     ) -> None:
         self._rows = rows
         self._store = store
@@ -88,6 +89,7 @@ class Mails:
         self._site = site
         self._wants = wants
         self._ask_once = ask_once
+        self._is_banned = is_banned
         self.counts: Counter[tuple[str, str]] = Counter()
         """(``mail``, result) → mails since the start."""
         self._next: dict[str, float] = {}
@@ -238,9 +240,10 @@ class Mails:
         return [NewEvent(app, user, "notified", _encode(facts))]
 
     def _account(self, app: str, user: str) -> Account | None:
-        """The account of a user; None: there is none with an address, or the app notifies nobody."""
+        """The account of a user; None: there is none with an address, it is banned, or the app notifies
+        nobody."""
         tenant, id = self._tenants.find(app), id_of(user)
-        if tenant is None or not rules_of(tenant).enabled or not id:
+        if tenant is None or not rules_of(tenant).enabled or not id or self._is_banned(app, user):
             return None
         found = self._accounts.by_id(app, id)
         return found[0] if found is not None and found[0].email and not found[0].bot else None

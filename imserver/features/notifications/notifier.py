@@ -17,7 +17,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.auth.accounts import AccountLookup
-from imserver.auth.relations import Relations
 from imserver.clock import serve_others, until_beat
 from imserver.errors import StorageUnavailable
 from imserver.features.notifications.content import (
@@ -43,6 +42,7 @@ from imserver.features.notifications.contract import (
     Wishes,
 )
 from imserver.features.notifications.decisions import decide, mail_due, nothing_new
+from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import LEASE, NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.event_rows import EventStore
@@ -143,7 +143,7 @@ class Notifier:
         node: Callable[[], str],
         rules_of: RulesOf,
         accounts: AccountLookup,
-        relations: Relations,
+        recipients: Recipients,
         lease: DeliveryLease,
         wake: Callable[[Collection[str]], object],
         make_token: MakeToken = no_token,
@@ -156,7 +156,7 @@ class Notifier:
         self.node = node
         self._rules_of = rules_of
         self._accounts = accounts
-        self._relations = relations
+        self._recipients = recipients
         self.lease = lease
         self._wake = wake
         self.on_lease: list[Callable[[], object]] = []
@@ -186,21 +186,6 @@ class Notifier:
         self._reads_count += len(reads) - before
         if self._reader is None and not self.work.has_ended:
             self._reader = gevent.spawn(self._look_at_reads)
-
-    def is_read(self, app: str, items: Sequence[tuple[str, int, int]]) -> list[bool]:
-        """Whether (user, conversation, entry) was read, was recalled, or has expired, so that the user need
-        not be notified of it any more. Switches. Raises StorageUnavailable."""
-        stored = self._store.log()
-        users: dict[int, list[str]] = {}
-        for user, conversation, _ in items:
-            users.setdefault(conversation, []).append(user)
-        positions = stored.conversations.read_positions(app, users)
-        ids = list({entry for _, _, entry in items})
-        there = {entry.id for entry in stored.entries.find(app, ids) if entry.kind == "message"}
-        return [
-            entry not in there or positions.get((user, conversation), 0) >= entry
-            for user, conversation, entry in items
-        ]
 
     def _look_at_reads(self) -> None:
         """Greenlet: have notifications closed whose conversation was read, as long as there are any."""
@@ -293,7 +278,8 @@ class Notifier:
         chosen: list[Due] = []
         for number, due in enumerate(dues, 1):
             unread, wishes = facts.unread.get(due.conversation), facts.wishes.get(due.user, _NO_WISHES)
-            is_reachable = due.user in facts.endpoints or wishes.mail != "never"
+            has_way = due.user in facts.endpoints or wishes.mail != "never"
+            is_reachable = has_way and not self._recipients.is_banned(app, due.user)
             decision = decide(due, unread, facts.rules, wishes, facts.wish(due), is_reachable, facts.now)
             if decision.outcome == "notify":
                 chosen.append(due)
@@ -375,7 +361,9 @@ class Notifier:
                     if not is_silent and not blocked.get((key[0], unread.senders[index])):
                         candidates[key] = (entry, unread.senders[index])
                         break
-            self._learn_blocks(app, candidates, blocked)
+            pairs = {(key[0], sender) for key, (_, sender) in candidates.items()} - blocked.keys()
+            blocked |= dict.fromkeys(pairs, False)
+            blocked |= dict.fromkeys(self._recipients.blocks(app, pairs), True)
             new = list({entry for entry, _ in candidates.values()} - entries.keys())
             entries |= {entry.id: entry for entry in self._store.log().entries.find(app, new)}
             waiting = {}
@@ -390,20 +378,6 @@ class Notifier:
     def _newest(self, due: Due, facts: _Facts) -> Iterable[int]:
         is_mention = facts.wish(due).level == "mentions"
         return facts.unread[due.conversation].among(due.user, due.notified, is_mention, newest_first=True)
-
-    def _learn_blocks(
-        self,
-        app: str,
-        candidates: Mapping[tuple[str, int], tuple[int, str]],
-        blocked: dict[tuple[str, str], bool],
-    ) -> None:
-        by_sender: dict[str, list[str]] = {}
-        for (user, _), (_, sender) in candidates.items():
-            if (user, sender) not in blocked:
-                by_sender.setdefault(sender, []).append(user)
-        for sender, users in by_sender.items():
-            blockers = set(self._relations.blocked_by(app, sender, users)) if sender else set()
-            blocked.update({(user, sender): user in blockers for user in users})
 
 
 class _FollowedLog:

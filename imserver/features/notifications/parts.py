@@ -17,6 +17,7 @@ from imserver.features.notifications.delivery import Deliveries
 from imserver.features.notifications.mail import Mails
 from imserver.features.notifications.notifier import Notifier
 from imserver.features.notifications.pushes import PushNotifications
+from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import VAPID, NotificationSettings, rules_in
 from imserver.features.notifications.tokens import ActionTokens
@@ -73,6 +74,7 @@ def build_mails(
         urlsplit(server).netloc,
         webhooks_of(core).feeds.wants,
         accounts_of(core).confirmations.ask_once,
+        core.sessions.is_banned,
     )
 
 
@@ -88,6 +90,7 @@ def build(core: Core) -> FeatureParts:
     webpush = WebPush(requests, settings, core.key_for(VAPID), core.config.app.http_url)
     tokens = ActionTokens(core.key_for("notification tokens"))
     rules = partial(rules_in, core.tenants)
+    recipients = Recipients(core.store, core.relations, core.sessions.is_banned)
 
     def wake(hosts: Collection[str]) -> None:
         deliveries.wake(hosts)
@@ -100,14 +103,16 @@ def build(core: Core) -> FeatureParts:
         lambda: core.registry.lease.node,
         rules,
         core.accounts,
-        core.relations,
+        recipients,
         lease,
         wake,
         tokens.make,
         lambda app, at: mails.is_due(app, at),
     )
     mails = build_mails(core, rows, lease, tokens, lambda: notifier.apps)
-    deliveries = Deliveries(rows, webpush, notifier.is_read, lease, feeds.wants, settings.requests_per_host)
+    deliveries = Deliveries(
+        rows, webpush, recipients.are_over, lease, feeds.wants, settings.requests_per_host
+    )
     notifier.on_lease += [deliveries.restart, mails.restart]
     core.receipts.on_read.append(notifier.read)
     accounts_of(core).accounts.on_logout.append(rows.remove_endpoints)

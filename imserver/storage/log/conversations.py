@@ -148,8 +148,7 @@ class ConversationReader:
         return self._tables.read_log(app, lambda sql, head: read_unread(sql, head, users), {})
 
     def read_positions(self, app: str, users: Mapping[int, Sequence[str]]) -> dict[tuple[str, int], int]:
-        """(user, conversation) → read position, of these users of each conversation who have read any of
-        it."""
+        """(user, conversation) → read position, of these users of each conversation who are its members."""
         return self._tables.read_log(app, lambda sql, head: read_positions(sql, head, users), {})
 
 

@@ -77,7 +77,19 @@ def read_unread(
     return {id: _unread(sql, head, id, users) for id, users in conversations.items()}
 
 
-def _unread(sql: Statements, head: LogHead, conversation: int, users: Sequence[str]) -> UnreadMessages:
+def read_positions(
+    sql: Statements, head: LogHead, conversations: Mapping[int, Sequence[str]]
+) -> dict[tuple[str, int], int]:
+    """(user, conversation) → read position of the members; without bots. What was written before a user has
+    joined counts as read."""
+    return {
+        (user, id): read
+        for id, users in conversations.items()
+        for user, read in _positions(sql, head, id, users).items()
+    }
+
+
+def _positions(sql: Statements, head: LogHead, conversation: int, users: Sequence[str]) -> dict[str, int]:
     statement = (
         "SELECT s.member, s.joined_id, coalesce(r.read_id, 0), s.bot FROM membership s "
         "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member "
@@ -85,7 +97,11 @@ def _unread(sql: Statements, head: LogHead, conversation: int, users: Sequence[s
         "WHERE s.log = %s AND s.conversation = %s AND s.left_id IS NULL AND s.member IN {}"
     )
     rows = sql.query_in(statement, (head.number, conversation), list(dict.fromkeys(users)))
-    reads = {text_of(user): max(joined, read) for user, joined, read, bot in rows if not bot}
+    return {text_of(user): max(joined, read) for user, joined, read, bot in rows if not bot}
+
+
+def _unread(sql: Statements, head: LogHead, conversation: int, users: Sequence[str]) -> UnreadMessages:
+    reads = _positions(sql, head, conversation, users)
     if not reads:
         return UnreadMessages({}, ())
     hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
@@ -114,17 +130,3 @@ def _unread(sql: Statements, head: LogHead, conversation: int, users: Sequence[s
         [(text_of(user), id) for user, id in mentions],
         [(text_of(user), id) for user, id in hidden],
     )
-
-
-def read_positions(
-    sql: Statements, head: LogHead, conversations: Mapping[int, Sequence[str]]
-) -> dict[tuple[str, int], int]:
-    """(user, conversation) → read position; without those who have read nothing."""
-    statement = (
-        "SELECT member, read_id FROM read_position WHERE log = %s AND conversation = %s AND member IN {}"
-    )
-    return {
-        (text_of(user), id): read
-        for id, users in conversations.items()
-        for user, read in sql.query_in(statement, (head.number, id), list(dict.fromkeys(users)))
-    }

@@ -13,6 +13,7 @@ from msgspec import json
 from imserver.config.settings import StorageSettings
 from imserver.features.notifications.contract import Delivery, PushEndpoint, Shown, Wishes
 from imserver.features.notifications.notifier import Notifier
+from imserver.features.notifications.recipients import Recipients
 from imserver.features.notifications.rows import NotificationRows
 from imserver.features.notifications.settings import AppNotifySettings
 from imserver.features.webhooks.event_rows import EventStore
@@ -46,12 +47,19 @@ class _Listener:
 
 
 class People:
-    """Accounts, and who has blocked whom, of all nodes."""
+    """Accounts, who is banned, and who has blocked whom, of all nodes."""
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
         self.blocks: set[tuple[str, str]] = set()
         """(user, whom they have blocked)."""
+        self.banned: set[str] = set()
+
+    def limits(self, _app: str, by: str) -> bool:
+        return by != ""
+
+    def is_banned(self, _app: str, user: str) -> bool:
+        return user in self.banned
 
     def those_of(self, _app: str, users: Sequence[str]) -> list[Account]:
         return [self.accounts[user] for user in users if user in self.accounts]
@@ -103,6 +111,7 @@ class NotifyingNode:
         listener.follower = self.follower
         self.rows = NotificationRows(self.store)
         self.lease = DeliveryLease()
+        self.recipients = Recipients(self.store, self.people, self.people.is_banned)  # type: ignore[arg-type]
         self.notifier = Notifier(
             self.store,
             self.rows,
@@ -111,7 +120,7 @@ class NotifyingNode:
             lambda: name,
             lambda _app: self.rules,
             self.people,  # type: ignore[arg-type]
-            self.people,  # type: ignore[arg-type]
+            self.recipients,
             self.lease,
             self._send,
             lambda app, user, endpoint, conversation, entry: f"{user}-{endpoint}-{conversation}-{entry}",
@@ -175,7 +184,7 @@ class NotifyingNode:
         found = self.rows.deliveries(HOST, int(time() * 1000), 10_000)
         messages = [one for one in found if one.kind == "message"]
         items = [(one.user, one.conversation, one.entry) for one in messages]
-        was_read = dict(zip([one.id for one in messages], self.notifier.is_read(APP, items), strict=True))
+        was_read = dict(zip([one.id for one in messages], self.recipients.are_over(APP, items), strict=True))
         self.service.taken += [one for one in found if not was_read.get(one.id)]
         self.rows.settle([one.id for one in found], [], [], [])
 

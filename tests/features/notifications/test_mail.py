@@ -99,6 +99,7 @@ class Post:
             "im.example.com",
             lambda app, kind: (app, kind) == ("gochat", "notified"),
             accounts_of(core).confirmations.ask_once,
+            core.sessions.is_banned,
         )
 
     def wants(self, user: User, wishes: Wishes = SOON) -> None:
@@ -349,6 +350,17 @@ def test_an_address_that_nobody_has_confirmed_gets_no_words_of_users(node: Harne
     say(mal, eve, "hi")
     (mail,) = post.send(eve)
     assert mail["Subject"] == "4 unread messages from Mal"
+
+
+def test_a_banned_user_gets_no_mail(node: Harness, post: Post) -> None:
+    ian, jan = person(node, "ian"), person(node, "jan")
+    post.wants(ian)
+    say(jan, ian, "secret")
+    sessions = node.node.core.sessions
+    sessions.close(ian.app, [ian.user], ban_seconds=60)
+    assert post.send(ian) == []
+    sessions.unban(ian.app, [ian.user])
+    assert len(post.send(ian)) == 1
 
 
 def test_there_is_one_mail_for_an_absence(node: Harness, post: Post) -> None:

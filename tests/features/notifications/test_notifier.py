@@ -13,7 +13,7 @@ from imserver.features.notifications.settings import AppNotifySettings
 from imserver.storage.log.contract import Draft
 from tests.support import until
 
-from .notifying import APP, NotifyingNode, PushService, StartNode
+from .notifying import APP, HOST, NotifyingNode, PushService, StartNode
 
 
 def test_a_receiver_is_notified_on_each_device_with_what_it_needs_to_answer(node: NotifyingNode) -> None:
@@ -107,6 +107,46 @@ def test_what_is_read_before_it_is_sent_is_not_sent(node: NotifyingNode) -> None
     node.read("zoe", 1)
     node.deliver()
     assert node.service.texts() == []
+
+
+@pytest.mark.parametrize("change", ["banned", "left", "blocked", "recalled"])
+def test_what_is_not_for_the_user_any_more_is_not_sent(node: NotifyingNode, change: str) -> None:
+    node.is_sending = False
+    group = node.store.log().groups.create(APP, "ann", "tea", ["zoe", "kim"]).conversation
+    node.subscribe("zoe", "kim")
+    ids = node.send("ann", group, "secret")
+    until(lambda: len(node.rows.deliveries(HOST, int(time() * 1000), 9)) == 2)
+    if change == "banned":
+        node.people.banned.add("zoe")
+    elif change == "left":
+        node.store.log().groups.leave(APP, group, ["zoe"], "ann")
+    elif change == "blocked":
+        node.people.blocks.add(("zoe", "ann"))
+    else:
+        recall = Draft(sender="ann", conversation=group, kind="recall", about=ids[0], time_ms=1)
+        node.store.log().writer.append(APP, [recall])
+    node.deliver()
+    assert node.service.texts("zoe") == []
+    assert node.service.texts("kim") == ([] if change == "recalled" else ["ann: secret"])
+
+
+def test_nobody_is_notified_while_they_are_banned(node: NotifyingNode) -> None:
+    node.subscribe("zoe", "kim")
+    node.people.banned.add("zoe")
+    node.send("ann", "zoe", "secret")
+    node.send("ann", "kim", "hi")
+    until(lambda: node.service.texts("kim"))
+    until(node.settled)
+    assert [user for user, _, _ in node.dues()] == ["kim"]
+    node.people.banned.clear()
+    node.send("ann", "zoe", "back again")
+    until(lambda: node.service.texts("zoe") == ["back again"])
+
+
+def test_a_banned_user_gets_no_push_that_is_not_stored(node: NotifyingNode) -> None:
+    node.people.banned.add("zoe")
+    items = [("zoe", 0, 0), ("kim", 0, 0)]
+    assert node.recipients.are_over(APP, items) == [True, False]
 
 
 def test_a_conversation_that_is_read_elsewhere_is_closed_on_all_devices(node: NotifyingNode) -> None:

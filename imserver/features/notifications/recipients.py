@@ -1,0 +1,67 @@
+"""Whom a notification may still reach: asked when it is decided, and again right before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from imserver.auth.relations import Relations
+from imserver.clock import serve_others
+from imserver.storage.store import Store
+
+_YIELD: Final = 16
+"""After the blocks of so many senders the loop serves others."""
+
+
+class Recipients:
+    """Answers whether users may be notified. ``is_banned``: (app, user); never switches."""
+
+    def __init__(self, store: Store, relations: Relations, is_banned: Callable[[str, str], bool]) -> None:
+        self._store = store
+        self._relations = relations
+        self.is_banned = is_banned
+
+    def blocks(self, app: str, pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those of these (user, sender) where the user has blocked the sender. Switches. Raises
+        StorageUnavailable."""
+        by_sender: dict[str, list[str]] = {}
+        for user, sender in pairs:
+            if self._relations.limits(app, sender):
+                by_sender.setdefault(sender, []).append(user)
+        found: set[tuple[str, str]] = set()
+        for number, (sender, users) in enumerate(by_sender.items(), 1):
+            found.update((user, sender) for user in self._relations.blocked_by(app, sender, users))
+            if not number % _YIELD:
+                serve_others()
+        return found
+
+    def are_over(self, app: str, items: Sequence[tuple[str, int, int]]) -> list[bool]:
+        """Whether users need not, or may not, be notified any more of (user, conversation, entry).
+
+        They have read it, were banned, have left the conversation, or have blocked the sender; or the message
+        was recalled, or has expired. Of what is not stored (conversation 0) only the ban counts. Switches.
+        Raises StorageUnavailable.
+        """
+        stored = self._store.log()
+        users: dict[int, list[str]] = {}
+        for user, conversation, _ in items:
+            if conversation:
+                users.setdefault(conversation, []).append(user)
+        if not users:
+            return [self.is_banned(app, user) for user, _, _ in items]
+        positions = stored.conversations.read_positions(app, users)
+        ids = list({entry for _, conversation, entry in items if conversation})
+        senders = {each.id: each.sender for each in stored.entries.find(app, ids) if each.kind == "message"}
+        blocks = self.blocks(app, {(user, senders[entry]) for user, _, entry in items if entry in senders})
+        return [
+            self.is_banned(app, user)
+            or (
+                conversation != 0
+                and (
+                    entry not in senders
+                    or positions.get((user, conversation), entry) >= entry
+                    or (user, senders[entry]) in blocks
+                )
+            )
+            for user, conversation, entry in items
+        ]
