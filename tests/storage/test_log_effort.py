@@ -162,7 +162,7 @@ QUESTIONS: dict[str, Callable[[MessageLog, int], Any]] = {
     "marks": lambda log, end: log.marks.since(APP, "me", 0),
     "receipts": lambda log, end: log.marks.receipts(APP, "me", 1, "", 50),
     "counts": lambda log, end: log.marks.count_receipts(APP, "me", 1, range(1, 100)),
-    "unread": lambda log, end: log.conversations.unread(APP, {1: FRIENDS, 2: ["me"]}),
+    "unread": lambda log, end: log.conversations.unread(APP, {1: FRIENDS, 2: ["me"]}, {1: FRIENDS}),
     "read_positions": lambda log, end: log.conversations.read_positions(APP, {1: FRIENDS, 2: ["me"]}),
     "expire": lambda log, end: log.expire(APP, older_than_seconds=1000),
 }

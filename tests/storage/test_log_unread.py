@@ -1,10 +1,13 @@
 """What many users have not read, on every engine: the same as the list of conversations counts for each."""
 
+import tracemalloc
+
 import pytest
+from msgspec import json
 
 from imserver.storage.log.contract import MOST_UNREAD, Draft
 from imserver.storage.log.message_log import MessageLog
-from imserver.storage.log.unread import UnreadMessages
+from imserver.storage.log.unread import MOST_MENTIONS, UnreadMessages
 
 from .conftest import OpenStore
 from .test_log import APP, say, stored
@@ -17,7 +20,7 @@ def log(url: str, open_store: OpenStore) -> MessageLog:
 
 
 def unread(log: MessageLog, conversation: int, *users: str) -> UnreadMessages:
-    return log.conversations.unread(APP, {conversation: users})[conversation]
+    return log.conversations.unread(APP, {conversation: users}, {conversation: users})[conversation]
 
 
 def among(found: UnreadMessages, user: str, after: int = 0, mentions: bool = False) -> list[int]:
@@ -57,11 +60,11 @@ def test_unread_messages_of_members_of_a_group(log: MessageLog) -> None:
 
 
 def test_of_several_conversations_and_of_none(log: MessageLog) -> None:
-    assert log.conversations.unread(APP, {1: ["a"]}) == {}
+    assert log.conversations.unread(APP, {1: ["a"]}, {}) == {}
     stored(log, say("a", "b"), say("c", "b"), say("c", "b"))
     log.marks.note(APP, "b", 2, read=2)
     log.marks.note(APP, "c", 2, received=3)
-    found = log.conversations.unread(APP, {1: ["b", "c"], 2: ["b"], 3: ["b"]})
+    found = log.conversations.unread(APP, {1: ["b", "c"], 2: ["b"], 3: ["b"]}, {})
     assert [each.ids for each in found.values()] == [[1], [3], []]
     assert found[1].reads.keys() == {"b"}
     assert (found[2].count("b"), found[3].reads) == (1, {})
@@ -90,6 +93,36 @@ def test_only_the_newest_are_read(log: MessageLog) -> None:
     stored(log, *(say("ann", group) for _ in range(MOST_UNREAD + 5)))
     found = unread(log, group, "bob")
     assert (found.count("bob"), found.ids[-1]) == (MOST_UNREAD, MOST_UNREAD + 6)
+    assert found.has_older("bob")
+
+
+def test_of_each_user_only_the_newest_mentions_are_read(log: MessageLog) -> None:
+    users = [f"u{number}" for number in range(100)]
+    group = log.groups.create(APP, "ann", "tea", ["bob", *users]).conversation
+    (first,) = stored(log, say("ann", group, meta=b'{"mentions":["bob"]}'))
+    meta = json.encode({"mentions": users})
+    later = stored(log, *(say("ann", group, meta=meta) for _ in range(MOST_MENTIONS + 20)))
+    tracemalloc.start()
+    found = unread(log, group, "bob", *users)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert among(found, "bob", mentions=True) == [first.id]
+    newest = [entry.id for entry in later[20:]]
+    assert all(among(found, user, mentions=True) == newest for user in users)
+    assert (found.has_older("u1", mentions=True), found.has_older("bob", mentions=True)) == (True, False)
+    assert not found.has_older("u1")
+    assert peak < 8_000_000
+    without = log.conversations.unread(APP, {group: ["bob", *users]}, {group: ["bob"]})[group]
+    assert among(without, "bob", mentions=True) == [first.id]
+    assert among(without, "u1", mentions=True) == []
+
+
+def test_what_is_hidden_elsewhere_does_not_matter(log: MessageLog) -> None:
+    one, other, last = stored(log, say("a", "b"), say("c", "b"), say("a", "b"))
+    log.marks.hide(APP, "b", [one.id, other.id])
+    found = unread(log, one.conversation, "b")
+    assert among(found, "b") == [last.id]
+    assert (found.is_unread("b", one.id), found.is_unread("b", last.id)) == (False, True)
 
 
 def test_a_thousand_members_at_once(log: MessageLog) -> None:

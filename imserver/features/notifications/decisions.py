@@ -64,11 +64,13 @@ def decide(
         return nothing_new(due, unread)
     if wish.level == "nothing" or wish.muted_until * 1000 > now or not is_reachable:
         return nothing_new(due, unread)
-    oldest = next(unread.among(due.user, due.notified, wish.level == "mentions"), None)
+    mentions = wish.level == "mentions"
+    oldest = next(unread.among(due.user, due.notified, mentions), None)
     if oldest is None:
         return nothing_new(due, unread)
     entry = unread.ids[oldest]
-    if due.entry < entry:
+    is_unread = due.entry > unread.reads[due.user] and unread.has_older(due.user, mentions)
+    if due.entry < entry and not is_unread:
         # What the due was for has been read: the first message since then has a time of its own.
         ready = _ready(due, unread.times[oldest], rules, now)
         if ready > now:

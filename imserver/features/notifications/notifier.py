@@ -304,13 +304,18 @@ class Notifier:
         for due in dues:
             by_conversation.setdefault(due.conversation, []).append(due.user)
         users = list(dict.fromkeys(due.user for due in dues))
+        wished = self.rows.all_conversation_wishes(app, by_conversation)
+        mentioned: dict[int, list[str]] = {}
+        for (user, conversation), wish in wished.items():
+            if wish.level == "mentions":
+                mentioned.setdefault(conversation, []).append(user)
         found = self.rows.endpoints(app, users)
         enabled = {user: [one for one in some if one.enabled] for user, some in found.items()}
         return _Facts(
             self._rules_of(app),
-            self._store.log().conversations.unread(app, by_conversation),
+            self._store.log().conversations.unread(app, by_conversation, mentioned),
             self.rows.wishes(app, users),
-            self.rows.all_conversation_wishes(app, by_conversation),
+            wished,
             {user: some for user, some in enabled.items() if some},
             int(time() * 1000),
         )

@@ -142,10 +142,12 @@ class ConversationReader:
 
         return self._tables.read_log(app, work, nothing)
 
-    def unread(self, app: str, users: Mapping[int, Sequence[str]]) -> dict[int, UnreadMessages]:
-        """What these users of each conversation have not read. The number of queries does not grow with
-        them, up to some hundreds."""
-        return self._tables.read_log(app, lambda sql, head: read_unread(sql, head, users), {})
+    def unread(
+        self, app: str, users: Mapping[int, Sequence[str]], mentioned: Mapping[int, Sequence[str]]
+    ) -> dict[int, UnreadMessages]:
+        """What these users of each conversation have not read. ``mentioned``: conversation → those of them
+        whose mentions are wanted. The number of queries does not grow with them, up to some dozens."""
+        return self._tables.read_log(app, lambda sql, head: read_unread(sql, head, users, mentioned), {})
 
     def read_positions(self, app: str, users: Mapping[int, Sequence[str]]) -> dict[tuple[str, int], int]:
         """(user, conversation) → read position, of these users of each conversation who are its members."""

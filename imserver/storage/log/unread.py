@@ -6,13 +6,19 @@ The list of a user's conversations (:meth:`ConversationReader.page`) counts the 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Final
 
 from imserver.storage.log.contract import MOST_UNREAD
 from imserver.storage.log.rows import ANNOTATIONS, NUMBERS, SQLITE_BY_CONVERSATION, LogHead
-from imserver.storage.statements import Statements, text_of
+from imserver.storage.statements import Statements, chunks, marks_of, padded, text_of
 
-_MESSAGE = NUMBERS["message"]
+MOST_MENTIONS: Final = 100
+"""The newest messages that mention a user, or everybody, and are looked at."""
+_MESSAGE: Final = NUMBERS["message"]
+_USERS_AT_ONCE: Final = 32
+"""Users in one query for hidden messages, who may have hidden all."""
 
 
 class UnreadMessages:
@@ -20,7 +26,8 @@ class UnreadMessages:
     it.
 
     ``reads``: user → position; without users who are no members, and without bots. ``ids``: of the messages,
-    in order, with their ``senders`` and ``times`` (Unix milliseconds).
+    in order, with their ``senders`` and ``times`` (Unix milliseconds). ``mentions``: (user, message), the
+    user is ``""`` for everybody. ``is_cut``: there may be older messages.
     """
 
     def __init__(
@@ -28,22 +35,33 @@ class UnreadMessages:
         reads: dict[str, int],
         messages: Sequence[tuple[int, str, int]],
         mentions: Collection[tuple[str, int]] = (),
-        hidden: Collection[tuple[str, int]] = (),
+        hidden: Iterable[tuple[str, int]] = (),
+        is_cut: bool = False,
     ) -> None:
         self.reads = reads
         self.ids = [id for id, _, _ in messages]
         self.senders = [sender for _, sender, _ in messages]
         self.times = [time for _, _, time in messages]
-        self._hidden = frozenset(hidden)
+        self._is_cut = is_cut
         self._by_sender: dict[str, list[int]] = {}
         for id, sender, _ in messages:
             self._by_sender.setdefault(sender, []).append(id)
         self._indexes = {id: index for index, id in enumerate(self.ids)}
+        self._hidden: dict[str, set[int]] = {}
+        """User → indexes of the messages that they have hidden."""
+        for user, id in hidden:
+            if id in self._indexes:
+                self._hidden.setdefault(user, set()).add(self._indexes[id])
         self._mentions: dict[str, list[int]] = {}
         """User (``""``: everybody) → indexes of the messages that mention them."""
         for user, id in sorted(mentions):
             if id in self._indexes:
                 self._mentions.setdefault(user, []).append(self._indexes[id])
+
+    def has_older(self, user: str, mentions: bool = False) -> bool:
+        """Whether there may be messages before the first of :meth:`among`."""
+        named = (self._mentions.get(each, ()) for each in (user, "")) if mentions else ()
+        return self._is_cut or any(len(each) >= MOST_MENTIONS for each in named)
 
     def count(self, user: str) -> int:
         """The number of messages of others that a user has not read."""
@@ -53,7 +71,8 @@ class UnreadMessages:
 
     def is_unread(self, user: str, id: int) -> bool:
         """Whether this is a message that a user has not read or hidden."""
-        return id > self.reads[user] and id in self._indexes and (user, id) not in self._hidden
+        index = self._indexes.get(id)
+        return index is not None and id > self.reads[user] and index not in self._hidden.get(user, ())
 
     def among(
         self, user: str, after: int, mentions: bool = False, newest_first: bool = False
@@ -62,19 +81,24 @@ class UnreadMessages:
         order. ``mentions``: only of those that mention the user or everybody."""
         first = bisect_right(self.ids, max(after, self.reads[user]))
         indexes: Sequence[int] = range(first, len(self.ids))
+        hidden = self._hidden.get(user, ())
         if mentions:
             named = {*self._mentions.get(user, ()), *self._mentions.get("", ())}
             indexes = sorted(index for index in named if index >= first)
         for index in reversed(indexes) if newest_first else indexes:
-            if self.senders[index] != user and (user, self.ids[index]) not in self._hidden:
+            if self.senders[index] != user and index not in hidden:
                 yield index
 
 
 def read_unread(
-    sql: Statements, head: LogHead, conversations: Mapping[int, Sequence[str]]
+    sql: Statements,
+    head: LogHead,
+    conversations: Mapping[int, Sequence[str]],
+    mentioned: Mapping[int, Sequence[str]],
 ) -> dict[int, UnreadMessages]:
-    """Conversation → its messages that one of its users has not read. See :class:`UnreadMessages`."""
-    return {id: _unread(sql, head, id, users) for id, users in conversations.items()}
+    """Conversation → its messages that one of its users has not read. See :class:`UnreadMessages`.
+    ``mentioned``: conversation → the users whose mentions are wanted."""
+    return {id: _unread(sql, head, id, users, mentioned.get(id, ())) for id, users in conversations.items()}
 
 
 def read_positions(
@@ -100,7 +124,9 @@ def _positions(sql: Statements, head: LogHead, conversation: int, users: Sequenc
     return {text_of(user): max(joined, read) for user, joined, read, bot in rows if not bot}
 
 
-def _unread(sql: Statements, head: LogHead, conversation: int, users: Sequence[str]) -> UnreadMessages:
+def _unread(
+    sql: Statements, head: LogHead, conversation: int, users: Sequence[str], mentioned: Sequence[str]
+) -> UnreadMessages:
     reads = _positions(sql, head, conversation, users)
     if not reads:
         return UnreadMessages({}, ())
@@ -114,19 +140,46 @@ def _unread(sql: Statements, head: LogHead, conversation: int, users: Sequence[s
     messages = [(id, text_of(sender), time) for id, sender, time, kind in reversed(found) if kind == _MESSAGE]
     if not messages:
         return UnreadMessages(reads, ())
-    ids = [id for id, _, _ in messages]
-    mentions = sql.query_in(
-        "SELECT n.member, n.id FROM mention n WHERE n.log = %s AND n.id IN {}", (head.number,), ids, many=True
-    )
-    hidden = sql.query_in(
-        "SELECT h.member, h.id FROM hidden h WHERE h.log = %s AND h.id >= %s AND h.member IN {}",
-        (head.number, ids[0]),
-        list(reads),
-        many=True,
-    )
+    first, last = messages[0][0], messages[-1][0]
     return UnreadMessages(
         reads,
         messages,
-        [(text_of(user), id) for user, id in mentions],
-        [(text_of(user), id) for user, id in hidden],
+        _mentions(sql, head, conversation, first, mentioned) if mentioned else (),
+        _hidden(sql, head, conversation, first, last, list(reads)),
+        len(found) == MOST_UNREAD,
     )
+
+
+def _mentions(
+    sql: Statements, head: LogHead, conversation: int, first: int, users: Sequence[str]
+) -> list[tuple[str, int]]:
+    """(user, message) of the newest messages from ``first`` on that mention these users, or everybody."""
+    mentions = "FROM mention n WHERE n.log = %s AND n.conversation = %s AND n.id >= %s AND n.member IN {}"
+    names, which = ["", *dict.fromkeys(users)], (head.number, conversation, first)
+    if sql.engine == "postgresql":  # it has a limit for each user
+        newest = f"SELECT n.member, n.id {mentions} ORDER BY n.id DESC LIMIT {MOST_MENTIONS}"
+        rows = sql.query_in(newest, which, names, many=True)
+    else:
+        place = "row_number() OVER (PARTITION BY n.member ORDER BY n.id DESC) AS place"
+        newest = (
+            f"SELECT q.member, q.id FROM (SELECT n.member, n.id, {place} {mentions}) q WHERE q.place <= %s"
+        )
+        rows = [
+            row
+            for some in map(partial(padded, filler=""), chunks(names))
+            for row in sql.query(newest.replace("{}", marks_of(len(some))), (*which, *some, MOST_MENTIONS))
+        ]
+    return [(text_of(user), id) for user, id in rows]
+
+
+def _hidden(
+    sql: Statements, head: LogHead, conversation: int, first: int, last: int, users: Sequence[str]
+) -> Iterator[tuple[str, int]]:
+    """(user, message) of the messages that these users have hidden."""
+    statement = (
+        "SELECT h.member, h.id FROM hidden h CROSS JOIN message m WHERE h.log = %s AND h.id >= %s "
+        "AND h.id <= %s AND m.log = h.log AND m.id = h.id AND m.conversation = %s AND h.member IN {}"
+    )
+    for some in chunks(users, _USERS_AT_ONCE):
+        for user, id in sql.query_in(statement, (head.number, first, last, conversation), some, many=True):
+            yield text_of(user), id

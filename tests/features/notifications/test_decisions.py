@@ -72,6 +72,14 @@ def test_what_is_unread_decides(row: Due, unread: UnreadMessages | None, decisio
     assert decide(row, unread, RULES, Wishes(), ConversationWish(1), True, NOW) == decision
 
 
+def test_newer_messages_do_not_put_off_what_is_still_unread() -> None:
+    """Only the newest messages are known: these are newer than the one that the user waits for."""
+    cut = messages(50, 51, ago=0, is_cut=True)
+    assert decide(due(5), cut, RULES, Wishes(), ConversationWish(1), True, NOW) == NOTIFY
+    read = messages(50, 51, ago=0, read=5, is_cut=True)
+    assert decide(due(5), read, RULES, Wishes(), ConversationWish(1), True, NOW) == wait(NOW + AFTER, 50)
+
+
 MENTIONED = {"mentions": [("zoe", 5)]}
 
 
