@@ -8,7 +8,7 @@ become deliveries in the transaction that stores the decision.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from time import monotonic, time
 from typing import Final
 
@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.auth.accounts import AccountLookup
-from imserver.clock import serve_others, until_beat
+from imserver.clock import is_long_turn, serve_others, until_beat
 from imserver.errors import StorageUnavailable
 from imserver.features.notifications.content import (
     TTL_SECONDS,
@@ -51,6 +51,7 @@ from imserver.messages.log_follower import LogFollower
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Conversation, Entry
 from imserver.storage.log.unread import UnreadMessages
+from imserver.storage.statements import chunks
 from imserver.storage.store import Store
 from imserver.streams.consumer import LEASE_SECONDS, Consumer, DeliveryLease, stop_all
 from imserver.streams.leased import LeasedWork
@@ -62,6 +63,14 @@ READ_SECONDS: Final = 1.0
 """How often it is looked which of the conversations that were read had a notification."""
 MIN_PAUSE_SECONDS: Final = 0.01
 DUE_AT_ONCE: Final = 250
+CONVERSATIONS_AT_ONCE: Final = 16
+"""Conversations whose unread messages are read together."""
+MESSAGES_AT_ONCE: Final = 5000
+"""After so many unread messages the rest of the dues is left for later."""
+AHEAD: Final = 64
+"""Older messages that are looked at together, if a newer one is silent."""
+MAX_SILENT: Final = 20_000
+"""Messages without notifications that are remembered in an app."""
 MEMBERS_AT_ONCE: Final = 1000
 MAX_CACHED_MEMBERS: Final = 100_000
 """Members of groups that are remembered, of all groups of an app together."""
@@ -115,6 +124,7 @@ class _Facts(Struct):
 
 _NO_WISH: Final = ConversationWish(0)
 _NO_WISHES: Final = Wishes()
+_NOTHING: Final = UnreadMessages({}, ())
 
 
 class _Decided(Struct):
@@ -270,10 +280,15 @@ class Notifier:
 
     # --- deciding -------------------------------------------------------------------------------------------
 
-    def decide(self, app: str, dues: Sequence[Due]) -> None:
-        """Decide about dues, and store it with the deliveries. Switches. Raises StorageUnavailable and
-        NotOwner."""
+    def decide(self, app: str, dues: Sequence[Due], silent: set[int]) -> None:
+        """Decide about dues, and store it with the deliveries. Of dues whose conversations have many unread
+        messages, only the first ones are decided; the others stay.
+
+        ``silent``: ids of messages of which nobody is notified. What is learned is added. Switches. Raises
+        StorageUnavailable and NotOwner.
+        """
         facts = self._facts(app, dues)
+        dues = [due for due in dues if due.conversation in facts.unread]
         decided = _Decided()
         chosen: list[Due] = []
         for number, due in enumerate(dues, 1):
@@ -290,7 +305,7 @@ class Notifier:
             if not number % _YIELD:
                 serve_others()
         if chosen:
-            self._notify(app, chosen, facts, decided)
+            self._notify(app, chosen, facts, silent, decided)
         self.rows.decide(
             app, decided.ended, decided.changed, decided.deliveries, decided.mail, owner=self.node()
         )
@@ -313,16 +328,33 @@ class Notifier:
         enabled = {user: [one for one in some if one.enabled] for user, some in found.items()}
         return _Facts(
             self._rules_of(app),
-            self._store.log().conversations.unread(app, by_conversation, mentioned),
+            self._unread(app, by_conversation, mentioned),
             self.rows.wishes(app, users),
             wished,
             {user: some for user, some in enabled.items() if some},
             int(time() * 1000),
         )
 
-    def _notify(self, app: str, dues: Sequence[Due], facts: _Facts, decided: _Decided) -> None:
+    def _unread(
+        self, app: str, users: Mapping[int, Sequence[str]], mentioned: Mapping[int, Sequence[str]]
+    ) -> dict[int, UnreadMessages]:
+        """The unread messages of the first of these conversations, of as many as are looked at together."""
+        conversations = self._store.log().conversations
+        found: dict[int, UnreadMessages] = {}
+        messages = 0
+        for some in chunks(list(users), CONVERSATIONS_AT_ONCE):
+            unread = conversations.unread(app, {id: users[id] for id in some}, mentioned)
+            found |= {id: unread.get(id, _NOTHING) for id in some}
+            messages += sum(len(each.ids) for each in unread.values())
+            if messages >= MESSAGES_AT_ONCE:
+                break
+        return found
+
+    def _notify(
+        self, app: str, dues: Sequence[Due], facts: _Facts, silent: set[int], decided: _Decided
+    ) -> None:
         """Make the deliveries for users who are to be notified."""
-        chosen, entries = self._choose(app, dues, facts)
+        chosen, entries = self._choose(app, dues, facts, silent)
         senders = {entries[entry].sender for entry in chosen.values()} - {""}
         receivers = {due.user for due in dues}
         accounts = {each.user: each for each in self._accounts.those_of(app, sorted(senders | receivers))}
@@ -344,45 +376,57 @@ class Notifier:
                 serve_others()
 
     def _choose(
-        self, app: str, dues: Sequence[Due], facts: _Facts
+        self, app: str, dues: Sequence[Due], facts: _Facts, silent: set[int]
     ) -> tuple[dict[tuple[str, int], int], dict[int, Entry]]:
         """(user, conversation) → the newest message of which the user may be notified; and these messages.
 
         Nobody is notified of a message of somebody whom they have blocked, or whose sender does not want it.
+        Each user's messages are passed once, the newest first.
         """
         entries: dict[int, Entry] = {}
         chosen: dict[tuple[str, int], int] = {}
         blocked: dict[tuple[str, str], bool] = {}
         """(user, sender) → whether the user has blocked the sender."""
-        by_key = {(due.user, due.conversation): due for due in dues}
-        waiting = {key: self._newest(due, facts) for key, due in by_key.items()}
+        waiting = {(due.user, due.conversation): self._newest(due, facts) for due in dues}
+        ahead = 0
         while waiting:
-            candidates = {}
+            candidates: dict[tuple[str, int], tuple[int, str]] = {}
+            older: set[int] = set()
             for key, indexes in waiting.items():
                 unread = facts.unread[key[1]]
                 for index in indexes:
-                    entry = unread.ids[index]
-                    is_silent = entry in entries and notify_in(entries[entry]) is False
-                    if not is_silent and not blocked.get((key[0], unread.senders[index])):
-                        candidates[key] = (entry, unread.senders[index])
+                    entry, sender = unread.ids[index], unread.senders[index]
+                    if entry not in silent and not blocked.get((key[0], sender)):
+                        candidates[key] = entry, sender
+                        if len(older) < ahead:
+                            older.update(unread.ids[max(0, index - ahead) : index])
                         break
+                if is_long_turn():
+                    serve_others()
             pairs = {(key[0], sender) for key, (_, sender) in candidates.items()} - blocked.keys()
             blocked |= dict.fromkeys(pairs, False)
             blocked |= dict.fromkeys(self._recipients.blocks(app, pairs), True)
-            new = list({entry for entry, _ in candidates.values()} - entries.keys())
-            entries |= {entry.id: entry for entry in self._store.log().entries.find(app, new)}
-            waiting = {}
-            for key, (entry, sender) in candidates.items():
-                if blocked[key[0], sender] or entry not in entries or notify_in(entries[entry]) is False:
-                    if entry in entries:
-                        waiting[key] = self._newest(by_key[key], facts)
-                else:
-                    chosen[key] = entry
+            new = {entry for key, (entry, sender) in candidates.items() if not blocked[key[0], sender]}
+            for each in self._store.log().entries.find(app, list((new | older - silent) - entries.keys())):
+                if notify_in(each) is False:
+                    silent.add(each.id)
+                elif each.id in new:
+                    entries[each.id] = each
+            chosen |= {
+                key: entry
+                for key, (entry, sender) in candidates.items()
+                if entry in entries and not blocked[key[0], sender]
+            }
+            waiting = {key: waiting[key] for key in candidates.keys() - chosen.keys()}
+            ahead = AHEAD
         return chosen, entries
 
-    def _newest(self, due: Due, facts: _Facts) -> Iterable[int]:
+    def _newest(self, due: Due, facts: _Facts) -> Iterator[int]:
+        """The messages of which a user may have to be notified. Those before the one for which they became
+        due were decided before."""
         is_mention = facts.wish(due).level == "mentions"
-        return facts.unread[due.conversation].among(due.user, due.notified, is_mention, newest_first=True)
+        after = max(due.notified, due.entry - 1)
+        return facts.unread[due.conversation].among(due.user, after, is_mention, newest_first=True)
 
 
 class _FollowedLog:
@@ -398,6 +442,8 @@ class _FollowedLog:
         self._members: dict[int, tuple[str, ...]] = {}
         """Groups whose members are known, as of the entries that were looked at."""
         self._cached = 0
+        self._silent: set[int] = set()
+        """Messages of which nobody is notified, as far as they are known."""
         self.consumer = Consumer(
             f"the notifications of {app}",
             notifier.lease,
@@ -451,8 +497,10 @@ class _FollowedLog:
     def _look_at(self, work: _Work) -> None:
         """Store who may have to be notified of entries, or decide. Switches. Raises StorageUnavailable."""
         notifier = self._notifier
+        if len(self._silent) > MAX_SILENT:
+            self._silent.clear()
         if work.dues:
-            notifier.decide(self._app, work.dues)
+            notifier.decide(self._app, work.dues, self._silent)
             return
         rules = notifier._rules_of(self._app)
         if rules is not None and rules.enabled:
@@ -481,7 +529,8 @@ class _FollowedLog:
         """(receiver, conversation) → the first of these entries; and those with a message that was
         recalled."""
         found: dict[tuple[str, int], int] = {}
-        recalled: set[tuple[str, int]] = set()
+        recalled: dict[int, tuple[str, ...]] = {}
+        """Conversation → its users."""
         first_senders: dict[int, str] = {}
         """Conversation → the sender of the first entry, for whom only entries of others count."""
         for entry in entries:
@@ -492,17 +541,19 @@ class _FollowedLog:
             elif entry.room or entry.kind not in ("message", "recall"):
                 continue
             elif entry.kind == "recall":
-                recalled.update((user, conversation) for user in self._users_of(entry))
+                recalled[conversation] = self._users_of(entry)
             elif notify_in(entry) is False:
-                continue
+                self._silent.add(entry.id)
             elif conversation not in first_senders:
                 first_senders[conversation] = entry.sender
                 self._add_receivers(entry, found)
             elif first_senders[conversation] != entry.sender:
-                sender = first_senders[conversation]
-                if sender in self._users_of(entry):
-                    found.setdefault((sender, conversation), entry.id)
-        return found, recalled
+                key = first_senders[conversation], conversation
+                if key not in found and key[0] in self._users_of(entry):
+                    found[key] = entry.id
+            if is_long_turn():
+                serve_others()
+        return found, {(user, conversation) for conversation, users in recalled.items() for user in users}
 
     def _add_receivers(self, entry: Entry, found: dict[tuple[str, int], int]) -> None:
         """The receivers of an entry, as far as there is none before it. Switches."""

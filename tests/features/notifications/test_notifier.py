@@ -1,6 +1,6 @@
 """Who is notified of what, once, on a real database; what is sent is taken by a fake push service."""
 
-from time import time
+from time import process_time, time
 
 import gevent
 import pytest
@@ -296,6 +296,33 @@ def test_a_message_may_say_what_is_shown_or_that_nothing_is(node: NotifyingNode)
     until(lambda: node.service.taken)
     shown = node.service.shown()[0]
     assert (shown.title, shown.body, shown.url, node.service.taken[0].ttl) == ("Shop", "Sent", "/o/17", 60)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["at once", "after a restart"])
+def test_many_messages_without_notifications_stop_nobody(start: StartNode, again: bool) -> None:
+    node = start(rules=AppNotifySettings(after_seconds=1.0 if again else 0.5))
+    users = [f"u{number}" for number in range(150)]
+    log = node.store.log()
+    group = log.groups.create(APP, "ann", "tea", users).conversation
+    node.subscribe(*users, "zoe")
+    until(lambda: node.lease.is_owned)
+    node.send("ann", group, "hi")
+    node.send("ann", group, *["nothing"] * 600, meta=b'{"notify":false}')
+    node.send("ann", "zoe", "you")
+    until(lambda: node.rows.apps().get(APP) == log.entries.head(APP))
+    if again:
+        node.kill()
+        node = start(service=node.service, rules=AppNotifySettings(after_seconds=0.0))
+        until(lambda: node.lease.is_owned)
+    began, longest = process_time(), 0.0
+    while len(node.service.taken) < 151:
+        turn = process_time()
+        gevent.sleep(0.001)
+        longest = max(longest, process_time() - turn)
+        assert process_time() - began < 5, "CPU seconds"
+    assert longest < 1
+    assert node.service.texts("zoe") == ["you"]
+    assert node.service.texts("u149") == ["ann: hi"]
 
 
 def test_an_app_that_does_not_notify_tells_nobody(node: NotifyingNode) -> None:
