@@ -121,6 +121,14 @@ def test_events_that_are_added_to_an_abandoned_feed_are_the_first_of_the_next_ow
     assert (row.entry_id, row.event_id, row.last_id, row.owner) == (2, 1, 3, "two")
 
 
+def test_a_lease_of_a_clock_that_was_ahead_has_ended(store: Store, events: EventStore) -> None:
+    assert APP in events.claim({APP: 0}, "one", 10)
+    assert APP not in events.claim({APP: 0}, "two", 10)
+    store.write(lambda sql: sql.execute("UPDATE event_feed SET lease_until = lease_until + 3600"))
+    assert APP in events.claim({APP: 0}, "two", 10)
+    assert APP not in events.claim({APP: 0}, "one", 10)
+
+
 def test_the_first_waiting_event_of_each_user_is_tried(store: Store, events: EventStore) -> None:
     events.claim({APP: None}, "one", 10)
     aside = [
@@ -132,23 +140,24 @@ def test_the_first_waiting_event_of_each_user_is_tried(store: Store, events: Eve
     events.advance(APP, "one", 4, 0, [*aside[:1], RetryRow(0, "log-4", "bob", 0, 0, b"4")])
     assert events.waiting_users(APP) == {"ann", "bob"}
     assert events.heads([APP])[APP].has_retries
-    assert [row.event for row in events.due_retries(APP, 200, 10)] == ["log-1"]
-    first, second = events.due_retries(APP, 600, 10)
+    assert [row.event for row in events.due_retries(APP, 200, 900, 10)] == ["log-1"]
+    first, second = events.due_retries(APP, 600, 900, 10)
+    assert events.due_retries(APP, 0, 300, 10)[0].event == "log-3", "the clock was set back"
     assert (first.event, second.event) == ("log-1", "log-3")
     events.end_retry(first)
     assert not events.put_off(second, 600, 50)
-    assert [row.event for row in events.due_retries(APP, 600, 10)] == ["log-2"]
-    later = events.due_retries(APP, 700, 10)[1]
+    assert [row.event for row in events.due_retries(APP, 600, 900, 10)] == ["log-2"]
+    later = events.due_retries(APP, 700, 1000, 10)[1]
     assert (later.event, later.attempts, later.first_failed) == ("log-3", 2, 500)
     assert events.put_off(later, 500 + 3 * 86400, 50), "it is dead"
-    assert [row.event for row in events.due_retries(APP, 2**40, 10)] == ["log-2", "log-4"]
+    assert [row.event for row in events.due_retries(APP, 2**40, 2**41, 10)] == ["log-2", "log-4"]
     (dead,) = list_retries(store, APP, True, 0, 10)
     assert (dead.event, dead.body) == ("log-3", b"3")
     assert list_retries(store, APP, True, dead.number, 10) == []
     assert replay(store, APP, "log-2") == 0, "it is not dead"
     assert replay(store, "other") == 0
     assert replay(store, APP, "log-3") == 1
-    assert [row.event for row in events.due_retries(APP, 1, 10)] == ["log-2", "log-3"]
+    assert [row.event for row in events.due_retries(APP, 1, 900, 10)] == ["log-2", "log-3"]
 
 
 def test_only_the_newest_dead_events_are_kept(
@@ -210,9 +219,9 @@ def test_a_refused_user_loses_nothing_young_and_waits_for_three_days_in_all(even
     aside = [RetryRow(0, "log-1", "ann", 1, 100, b"1"), RetryRow(0, "log-2", "ann", 0, 100, b"2")]
     events.advance(APP, "one", 3, 0, aside)
     later = 100 + 3 * 86400
-    (first,) = events.due_retries(APP, later, 10)
+    (first,) = events.due_retries(APP, later, later + 900, 10)
     assert events.put_off(first, later, 50)
-    (second,) = events.due_retries(APP, later, 10)
+    (second,) = events.due_retries(APP, later, later + 900, 10)
     assert second.event == "log-2"
     assert events.put_off(second, later, 50)
 

@@ -56,10 +56,12 @@ def decide(
     wish: ConversationWish,
     is_reachable: bool,
     now: int,
+    offset: int = 0,
 ) -> Decision:
     """Decide about a due. ``unread``: of its conversation (None: there is none any more). ``rules``: of the
     app (None: it is gone). ``is_reachable``: whether the user has an endpoint that is on, or gets mail.
-    ``now``: Unix milliseconds."""
+    ``now``: Unix milliseconds. ``offset``: those of dues minus those of the clock
+    (:func:`imserver.clock.steady_time`)."""
     if rules is None or not rules.enabled or unread is None or due.user not in unread.reads:
         return nothing_new(due, unread)
     if wish.level == "nothing" or wish.muted_until * 1000 > now or not is_reachable:
@@ -72,18 +74,19 @@ def decide(
     is_unread = due.entry > unread.reads[due.user] and unread.has_older(due.user, mentions)
     if due.entry < entry and not is_unread:
         # What the due was for has been read: the first message since then has a time of its own.
-        ready = _ready(due, unread.times[oldest], rules, now)
-        if ready > now:
+        ready = _ready(due, unread.times[oldest], rules, now, offset)
+        if ready > now + offset:
             return Decision("wait", ready, entry)
     quiet = quiet_until(wishes.quiet, now)
-    return Decision("wait", quiet, entry) if quiet > now else _NOTIFY
+    return Decision("wait", quiet + offset, entry) if quiet > now else _NOTIFY
 
 
-def _ready(due: Due, sent: int, rules: AppNotifySettings, now: int) -> int:
-    """When the user may be notified of a message that was sent at ``sent``."""
+def _ready(due: Due, sent: int, rules: AppNotifySettings, now: int, offset: int) -> int:
+    """When the user may be notified of a message that was sent at ``sent``. Clocks of nodes differ, and are
+    set: neither time lies ahead."""
     after, again = int(rules.after_seconds * 1000), int(rules.again_seconds * 1000)
-    ready = min(sent, now) + after  # the clocks of nodes differ
-    return max(ready, due.notified_at + again) if due.notified else ready
+    ready = min(sent, now) + offset + after
+    return max(ready, min(due.notified_at, now + offset) + again) if due.notified else ready
 
 
 def quiet_until(quiet: QuietHours, now: int) -> int:

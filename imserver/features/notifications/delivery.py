@@ -21,7 +21,7 @@ import msgspec
 from gevent.event import Event as Signal
 from msgspec import Struct, field
 
-from imserver.clock import is_long_turn, retry_pause, serve_others
+from imserver.clock import is_long_turn, retry_pause, serve_others, steady_time
 from imserver.errors import StorageUnavailable
 from imserver.features.notifications.contract import Delivery, Kind, PushEndpoint
 from imserver.features.notifications.rows import NotificationRows
@@ -206,7 +206,7 @@ class Deliveries:
         self._looked_at = monotonic()
         # At once again if something is added during the look.
         self._looks_at = self._looked_at + RENEW_SECONDS
-        now_ms = int(time() * 1000)
+        now_ms = int(steady_time() * 1000)
         for name, next_try in self.rows.hosts(now_ms).items():
             if next_try <= now_ms:
                 self._enqueue(name)
@@ -318,7 +318,7 @@ class Host:
             owner.give_way(self._name)
             return None
         if not self.is_paused:
-            found = owner.rows.deliveries(self._name, int(time() * 1000), PAGE)
+            found = owner.rows.deliveries(self._name, int(steady_time() * 1000), PAGE)
             self._has_read = True
             if found:
                 self._slice_ends = monotonic() + SLICE_SECONDS
@@ -477,7 +477,7 @@ class Host:
             self._drop(one, "expired")
         else:
             self._owner.counts[one.kind, "later"] += 1
-            self._results.retry.append((one.id, int((time() + pause) * 1000)))
+            self._results.retry.append((one.id, int((steady_time() + pause) * 1000)))
         self._failures += 1
         if self._failures >= (self._owner.requests_per_host if self._is_fast else 1):
             # No other request has succeeded meanwhile: it is the host. One request will show when it works.

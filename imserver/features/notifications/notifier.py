@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.auth.accounts import AccountLookup
-from imserver.clock import is_long_turn, serve_others, until_beat
+from imserver.clock import is_long_turn, serve_others, steady_time, until_beat
 from imserver.errors import StorageUnavailable
 from imserver.features.notifications.content import (
     TTL_SECONDS,
@@ -113,6 +113,9 @@ class _Facts(Struct):
     conversation_wishes: Mapping[tuple[str, int], ConversationWish]
     endpoints: Mapping[str, list[PushEndpoint]]
     now: int
+    """Unix milliseconds."""
+    offset: int
+    """What is added to them for dues."""
 
     def wish(self, due: Due) -> ConversationWish:
         return self.conversation_wishes.get((due.user, due.conversation), _NO_WISH)
@@ -295,7 +298,8 @@ class Notifier:
             unread, wishes = facts.unread.get(due.conversation), facts.wishes.get(due.user, _NO_WISHES)
             has_way = due.user in facts.endpoints or wishes.mail != "never"
             is_reachable = has_way and not self._recipients.is_banned(app, due.user)
-            decision = decide(due, unread, facts.rules, wishes, facts.wish(due), is_reachable, facts.now)
+            wish, now = facts.wish(due), facts.now
+            decision = decide(due, unread, facts.rules, wishes, wish, is_reachable, now, facts.offset)
             if decision.outcome == "notify":
                 chosen.append(due)
             elif decision.outcome == "wait":
@@ -325,6 +329,7 @@ class Notifier:
             if wish.level == "mentions":
                 mentioned.setdefault(conversation, []).append(user)
         found = self.rows.endpoints(app, users)
+        now, steady = int(time() * 1000), int(steady_time() * 1000)
         enabled = {user: [one for one in some if one.enabled] for user, some in found.items()}
         return _Facts(
             self._rules_of(app),
@@ -332,7 +337,8 @@ class Notifier:
             self.rows.wishes(app, users),
             wished,
             {user: some for user, some in enabled.items() if some},
-            int(time() * 1000),
+            now,
+            steady - now,
         )
 
     def _unread(
@@ -370,7 +376,8 @@ class Notifier:
                 decided.deliveries += writer.deliveries(due, entry)
                 if mail := mail_due(facts.wishes.get(due.user, _NO_WISHES), facts.now):
                     decided.mail[due.user] = min(mail, decided.mail.get(due.user, mail))
-                changed = replace(due, due=0, entry=entry, notified=entry, notified_at=facts.now)
+                notified_at = facts.now + facts.offset
+                changed = replace(due, due=0, entry=entry, notified=entry, notified_at=notified_at)
                 decided.changed.append((due, changed))
             if not number % _YIELD:
                 serve_others()
@@ -438,7 +445,10 @@ class _FollowedLog:
         stored = notifier._store.log()
         self.window = LogWindow(lambda after, limit: stored.entries.read(app, after, limit), position)
         self._next_due: int | None = 0
-        """When something is to be decided, Unix milliseconds; 0: now, or not known; None: never."""
+        """When something is to be decided, in milliseconds of :func:`steady_time`; 0: now, or not known;
+        None: never."""
+        self._are_bounded = False
+        """Whether dues of another process were bounded."""
         self._members: dict[int, tuple[str, ...]] = {}
         """Groups whose members are known, as of the entries that were looked at."""
         self._cached = 0
@@ -462,13 +472,15 @@ class _FollowedLog:
             self.consumer.wake()
 
     def is_due(self, at: int) -> None:
-        """Something is to be decided at ``at``, Unix milliseconds. Never switches."""
+        """Something is to be decided at ``at``, in milliseconds of :func:`steady_time`. Never switches."""
         if self._next_due is None or at < self._next_due:
             self._next_due = at
             self.consumer.wake()
 
     def _until_due(self) -> float | None:
-        return None if self._next_due is None else max(self._next_due / 1000 - time(), MIN_PAUSE_SECONDS)
+        return (
+            None if self._next_due is None else max(self._next_due / 1000 - steady_time(), MIN_PAUSE_SECONDS)
+        )
 
     def _save(self) -> None:
         notifier = self._notifier
@@ -479,10 +491,11 @@ class _FollowedLog:
         if self.window.count:
             entries = self.window.first(PAGE)
             return _Work(entries, self.window.after(len(entries)))
-        now = int(time() * 1000)
+        now = int(steady_time() * 1000)
         if self._next_due is not None and self._next_due <= now:
             self._next_due = None  # what comes meanwhile sets it again
             try:
+                self._bound(now)
                 dues, next_due = self._notifier.rows.due(self._app, now, DUE_AT_ONCE)
             except BaseException:
                 self._next_due = 0
@@ -493,6 +506,15 @@ class _FollowedLog:
             if next_due is not None:
                 self.is_due(next_due)
         return None
+
+    def _bound(self, now: int) -> None:
+        """Bound the dues of the process before this one, once: its clock may have been ahead. Those that wait
+        for the end of quiet hours are decided again."""
+        rules = self._notifier._rules_of(self._app)
+        if not self._are_bounded and rules is not None:
+            first, again = int(rules.after_seconds * 1000), int(rules.again_seconds * 1000)
+            self._notifier.rows.bound(self._app, now + first, now + max(first, again))
+            self._are_bounded = True
 
     def _look_at(self, work: _Work) -> None:
         """Store who may have to be notified of entries, or decide. Switches. Raises StorageUnavailable."""
@@ -511,7 +533,7 @@ class _FollowedLog:
         rows = self._notifier.rows
         found, recalled = self._receivers(work.entries)
         reachable = rows.reachable(self._app, list({user for user, _ in found})) if found else set()
-        due = int((time() + rules.after_seconds) * 1000)
+        due = int((steady_time() + rules.after_seconds) * 1000)
         dues = []
         for number, ((user, conversation), entry) in enumerate(found.items(), 1):
             if user in reachable:
@@ -685,7 +707,7 @@ def _delivery(
         entry,
         topic_of(app, conversation),
         ttl,
-        now,
+        0,
         0,
         now // 1000,
         body_of(shown),

@@ -12,6 +12,7 @@ from typing import Final
 
 from msgspec import Raw
 
+from imserver.clock import steady_time
 from imserver.errors import StorageUnavailable
 from imserver.features.notifications.content import (
     TEXT_CHARACTERS,
@@ -93,11 +94,12 @@ class PushNotifications:
             topic = topic_of_tag(app, notify.tag)
             tag = notify.tag or event.id or topic
             quiet = quiet_until(wished.quiet, int(now * 1000))
+            next_try = quiet + int((steady_time() - now) * 1000) if quiet else 0
             for endpoint in endpoints.get(user, ()):
                 if endpoint.enabled:
                     preview = rules.preview and wished.preview
                     shown = shown_of_push(event, notify, tag, endpoint.language, preview, now)
-                    found.append(_delivery(endpoint, topic, ttl_of(notify), shown, now, quiet))
+                    found.append(_delivery(endpoint, topic, ttl_of(notify), shown, now, next_try))
         return found
 
 
@@ -145,7 +147,7 @@ def _delivery(
         0,
         topic,
         ttl,
-        next_try or int(now * 1000),
+        next_try,
         0,
         int(now),
         body_of(shown),

@@ -46,6 +46,8 @@ _DELIVERY: Final = (
     "app, member, endpoint, host, kind, conversation, entry_id, topic, ttl, next_try, attempts, created, body"
 )
 _ROW: Final = "WHERE app = %s AND member = %s AND conversation = %s"
+_AT_ONCE_AGAIN: Final = "CASE WHEN due BETWEEN 1 AND 999999 THEN due + 1 ELSE 1 END"
+"""Due at once by any clock, and not as it was: :meth:`NotificationRows.decide` sees the change."""
 _encode: Final = json.Encoder().encode
 _decode_wishes: Final = json.Decoder(Wishes).decode
 
@@ -109,7 +111,7 @@ class NotificationRows:
                 if row is None:
                     new.append((app, one.user, one.conversation, one.entry, one.due, 0, 0))
                 elif not row.due:
-                    due = max(one.due, row.notified_at + again_ms)
+                    due = max(one.due, min(row.notified_at, one.due) + again_ms)
                     again.append((one.entry, due, app, one.user, one.conversation))
             sql.insert_new("notify_due", f"app, {_DUE}", new)
             sql.execute_many(f"UPDATE notify_due SET entry_id = %s, due = %s {_ROW}", again)
@@ -315,6 +317,13 @@ class NotificationRows:
         due = [one for one in found[:limit] if one.due <= now_ms]
         return due, found[len(due)].due if len(found) > len(due) else None
 
+    def bound(self, app: str, first_ms: int, again_ms: int) -> None:
+        """Nothing is due later than ``first_ms``, and what is of users who were notified before, than
+        ``again_ms``."""
+        statement = "UPDATE notify_due SET due = %s WHERE app = %s AND due > %s AND notified_id {}"
+        self._store.execute(statement.format("= 0"), (first_ms, app, first_ms))
+        self._store.execute(statement.format("> 0"), (again_ms, app, again_ms))
+
     def read_elsewhere(self, app: str, pairs: Iterable[tuple[str, int]]) -> int:
         """These (user, conversation) were read, at least in part. Those of which the user was notified are
         decided anew, at once. Returns their number."""
@@ -337,11 +346,10 @@ class NotificationRows:
         found = self._store.read_or(nothing, find)
         if not found:
             return 0
-        now = int(time() * 1000)
         keys = sorted((text_of(user), conversation) for user, conversation in found)
         # ``entry_id`` 0: the time of newer messages has not come by this.
-        statement = f"UPDATE notify_due SET entry_id = 0, due = %s {_ROW} AND notified_id > 0"
-        self._store.write(lambda sql: sql.execute_many(statement, [(now, app, *key) for key in keys]))
+        statement = f"UPDATE notify_due SET entry_id = 0, due = {_AT_ONCE_AGAIN} {_ROW} AND notified_id > 0"
+        self._store.write(lambda sql: sql.execute_many(statement, [(app, *key) for key in keys]))
         return len(keys)
 
     def decide(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
@@ -12,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.auth.accounts import AccountLookup
+from imserver.clock import steady_time
 from imserver.cluster.registry import Registry
 from imserver.features.webhooks.event_rows import Absence, NewEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
@@ -80,7 +80,7 @@ class Absences:
         """Seconds until the next absence is due; None: there is none."""
         if feed.next_due == _NEVER or not self._feeds.wants(feed.app, "absent"):
             return None
-        return max(feed.next_due / 1000 - time(), MIN_PAUSE_SECONDS)
+        return max(feed.next_due / 1000 - steady_time(), MIN_PAUSE_SECONDS)
 
     def _next(self, feed: Feed) -> _Work | None:
         """New entries, or else absences that are due. Switches."""
@@ -95,8 +95,11 @@ class Absences:
                 gevent.sleep(GATHER_SECONDS)
             entries = window.first(PAGE)
             return _Work(entries, window.after(len(entries)))
-        now = int(time() * 1000)
+        now = int(steady_time() * 1000)
         if feed.next_due <= now and self._registry.healthy():
+            if not feed.next_due:  # the clock of the process before this one may have been ahead
+                latest = now + int(feed.receiver.absent_seconds * 1000)
+                self._feeds.events.bound_absences(feed.app, latest)
             due, next_due = self._feeds.events.due_absences(feed.app, now, DUE_AT_ONCE)
             if due:  # until there are none it stays due, also if the following fails
                 return _Work(due=due)
@@ -136,7 +139,7 @@ class Absences:
             return []
         online = self._presence.are_online(app, users)
         offline = {user for user, here in zip(users, online, strict=True) if not here}
-        due = int((time() + feed.receiver.absent_seconds) * 1000)
+        due = int((steady_time() + feed.receiver.absent_seconds) * 1000)
         return [
             Absence(user, conversation, entry, due)
             for (user, conversation), entry in found.items()

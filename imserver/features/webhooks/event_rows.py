@@ -85,7 +85,8 @@ class FeedHead(Struct, frozen=True):
 
 
 class Absence(Struct, frozen=True):
-    """A user who was offline when ``entry`` was stored. ``due``: when to notify, Unix milliseconds."""
+    """A user who was offline when ``entry`` was stored. ``due``: when to notify, in milliseconds of
+    :func:`imserver.clock.steady_time`."""
 
     user: str
     conversation: int
@@ -204,13 +205,13 @@ class EventStore:
                     (seconds, owner, *some),
                 )
             for app in sorted(begins.keys() - set(mine)):
-                if until.get(app, 0) <= 0:
+                if not 0 < until.get(app, 0) <= seconds:  # longer: the clock was set back
                     _make_feed(sql, app)
                     _begin(sql, app, begins[app])
                     sql.execute(
                         f"UPDATE event_feed SET owner = %s, lease_until = {now} + %s WHERE app = %s "
-                        f"AND lease_until <= {now}",
-                        (owner, seconds, app),
+                        f"AND (lease_until <= {now} OR lease_until > {now} + %s)",
+                        (owner, seconds, app, seconds),
                     )
             rows = sql.query_in(f"SELECT app, {_FEED} FROM event_feed WHERE app IN {{}}", (), sorted(begins))
             found = {text_of(row[0]): _feed_row(row[1:]) for row in rows}
@@ -299,14 +300,15 @@ class EventStore:
         rows = self._store.rows(statement, (app,))
         return {text_of(row[0]) for row in rows}
 
-    def due_retries(self, app: str, now: int, limit: int) -> list[RetryRow]:
-        """The first waiting event of each user, as far as it is to be tried now."""
+    def due_retries(self, app: str, now: int, latest: int, limit: int) -> list[RetryRow]:
+        """The first waiting event of each user, as far as it is to be tried now, or was to be tried after
+        ``latest``: then the clock was set back."""
         first = "SELECT min(number) AS n FROM event_retry WHERE app = %s AND dead = 0 GROUP BY member"
         statement = (
             f"SELECT {RETRY_COLUMNS} FROM event_retry JOIN ({first}) f ON f.n = number "
-            "WHERE next_try <= %s ORDER BY number LIMIT %s"
+            "WHERE next_try <= %s OR next_try > %s ORDER BY number LIMIT %s"
         )
-        rows = self._store.rows(statement, (app, now, limit))
+        rows = self._store.rows(statement, (app, now, latest, limit))
         return list(map(retry_of, rows))
 
     def end_retry(self, row: RetryRow) -> None:
@@ -336,6 +338,11 @@ class EventStore:
             sql.insert_new("absence", "app, member, conversation, entry_id, due", rows)
 
         self._store.write(work)
+
+    def bound_absences(self, app: str, latest_ms: int) -> None:
+        """Nobody is notified later than at ``latest_ms``."""
+        statement = "UPDATE absence SET due = %s WHERE app = %s AND due > %s"
+        self._store.execute(statement, (latest_ms, app, latest_ms))
 
     def due_absences(self, app: str, now_ms: int, limit: int) -> tuple[list[Absence], int]:
         """Absences whose time has come, and when (Unix milliseconds, 0: never) the next one's comes."""

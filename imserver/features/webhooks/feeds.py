@@ -106,7 +106,8 @@ class Feed:
         """Whether there are events that were put aside, as far as it is known."""
         self.retried_at = 0.0
         self.next_due = 0
-        """When the next user is to be notified, Unix milliseconds; 0: now, or not known."""
+        """When the next user is to be notified, in milliseconds of :func:`imserver.clock.steady_time`; 0:
+        now, or not known."""
         self.members: dict[int, tuple[str, ...]] = {}
         """Groups whose members are known, as of the entries that the notifications have looked at."""
         self.saved = (0, 0, 0)
@@ -491,7 +492,7 @@ class Feeds:
         feed.waiting = self.events.waiting_users(feed.app)
         now, deadline = int(time()), monotonic() + RETRY_SECONDS
         while feed.waiting and not sender.failures:
-            rows = self.events.due_retries(feed.app, now, RETRIES_AT_ONCE)
+            rows = self.events.due_retries(feed.app, now, now + MAX_RETRY_SECONDS, RETRIES_AT_ONCE)
             if not rows:
                 break
             for row in rows:

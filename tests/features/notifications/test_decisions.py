@@ -17,6 +17,7 @@ from imserver.features.notifications.settings import AppNotifySettings
 from imserver.storage.log.unread import UnreadMessages
 
 NOW = 1_000_000_000
+ORDINARY = Wishes()
 AFTER, AGAIN = 10_000, 60_000
 RULES = AppNotifySettings(after_seconds=AFTER / 1000, again_seconds=AGAIN / 1000)
 NOTIFY, STAY, CLOSE, END = (Decision(each) for each in ("notify", "stay", "close", "end"))  # type: ignore[arg-type]
@@ -78,6 +79,22 @@ def test_newer_messages_do_not_put_off_what_is_still_unread() -> None:
     assert decide(due(5), cut, RULES, Wishes(), ConversationWish(1), True, NOW) == NOTIFY
     read = messages(50, 51, ago=0, read=5, is_cut=True)
     assert decide(due(5), read, RULES, Wishes(), ConversationWish(1), True, NOW) == wait(NOW + AFTER, 50)
+
+
+@pytest.mark.parametrize("step", [-3600_000, 3600_000])
+def test_a_clock_that_was_set_puts_nothing_off(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dues go on evenly; times of messages and of the day are those of the clock."""
+
+    def decided(row: Due, unread: UnreadMessages, wishes: Wishes = ORDINARY) -> Decision:
+        return decide(row, unread, RULES, wishes, ConversationWish(1), True, NOW + step, -step)
+
+    assert decided(due(5), messages(5)) == NOTIFY
+    assert decided(due(6, 5, ago=20_000), messages(5, 7, ago=-step)) == wait(NOW + 40_000, 7)
+    assert decided(due(6, 5, ago=-3600_000), messages(5, 7, ago=-step)) == wait(NOW + AGAIN, 7)
+    sent_before = decided(due(5), messages(5, 6, read=5)).due
+    assert NOW <= max(sent_before, NOW) <= NOW + AFTER
+    monkeypatch.setattr(decisions, "quiet_until", lambda _hours, now: now + 5)
+    assert decided(due(5), messages(5), Wishes(quiet=QuietHours(0, 60))) == wait(NOW + 5, 5)
 
 
 MENTIONED = {"mentions": [("zoe", 5)]}

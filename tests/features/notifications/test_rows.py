@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gevent
 import pytest
 from msgspec.structs import replace
 
@@ -214,14 +213,10 @@ def test_what_was_read_meanwhile_stays_to_be_decided(rows: NotificationRows) -> 
     rows.advance(APP, 5, [Due("a", 1, 5, 50), never])
     rows.decide(APP, [], [(Due("a", 1, 5, 50), first)], [], {})
     assert rows.read_elsewhere(APP, [("a", 1), ("b", 1), ("a", 2), ("x", 1)]) == 1
-    (due,), next_due = rows.due(APP, 2000, 1)
-    assert next_due is not None
+    read, due = rows.due(APP, 2000, 2)[0]
+    assert (read.user, read.entry, read.notified) == ("a", 0, 5), "at once, by any clock"
     assert (due.user, due.entry, due.notified) == ("b", 5, 0)
-    (again, _), _ = rows.due(APP, 1 << 50, 9), None
-    read = next(one for one in again if one.user == "a")
-    assert (read.entry, read.notified) == (0, 5)
     assert rows.read_elsewhere("other", [("a", 1)]) == 0
-    gevent.sleep(0.002)
     assert rows.read_elsewhere(APP, [("a", 1)]) == 1, "while it is decided"
     rows.decide(APP, [], [(read, Due("a", 1, 5, 0, 6, 200))], [], {})
     found = {one.user: one for one in rows.due(APP, 1 << 50, 9)[0]}
@@ -231,6 +226,29 @@ def test_what_was_read_meanwhile_stays_to_be_decided(rows: NotificationRows) -> 
     assert len(all_dues(rows)) == 2, "it was changed"
     rows.decide(APP, [found["a"]], [], [], {})
     assert all_dues(rows) == [never]
+
+
+def test_dues_of_a_clock_that_was_ahead_are_bounded(rows: NotificationRows) -> None:
+    dues = [Due("a", 1, 5, 0, 4, 100), Due("b", 1, 5, 9000), Due("c", 1, 5, 1100), Due("d", 1, 5, 9000)]
+    rows.advance(APP, 5, [replace(one, due=one.due or 9000, notified=0) for one in dues])
+    rows.decide(APP, [], [(replace(dues[0], due=9000, notified=0), replace(dues[0], due=9000))], [], {})
+    rows.bound(APP, 2000, 3000)
+    assert {one.user: one.due for one in rows.due(APP, 9000, 9)[0]} == {
+        "a": 3000,
+        "b": 2000,
+        "c": 1100,
+        "d": 2000,
+    }
+
+
+def test_a_user_waits_no_longer_than_is_usual_after_a_notification_of_a_clock_ahead(
+    rows: NotificationRows,
+) -> None:
+    first = Due("a", 1, 5, 1000)
+    rows.advance(APP, 5, [first])
+    rows.decide(APP, [], [(first, replace(first, due=0, notified=5, notified_at=9_000_000))], [], {})
+    rows.advance(APP, 6, [Due("a", 1, 6, 2000)], 500)
+    assert [one.due for one in rows.due(APP, 1 << 50, 9)[0]] == [2500]
 
 
 def test_a_node_that_has_lost_the_lease_decides_nothing(store: Store, rows: NotificationRows) -> None:
