@@ -19,9 +19,9 @@ from typing import Final
 from bench.context import RunContext
 from bench.http_client import post
 from bench.loop import BenchError, Json
+from bench.probe import probe
 from bench.proc import quick_rss_bytes
 from bench.servers import NodeProcess
-from bench.workers import Task
 
 NAME: Final = "demo: slow hosts"
 APP: Final = "101"
@@ -88,8 +88,8 @@ def _push_services() -> Iterator[_PushServices]:
         thread.join()
 
 
-def slow_hosts(context: RunContext, probe: Task) -> Json:
-    """The row of the attack. ``probe``: the task that measures how long a server holds its loop."""
+def slow_hosts(context: RunContext) -> Json:
+    """The row of the attack."""
     rules = {"open": True, "notify": {"after_seconds": 0, "again_seconds": 0}}
     settings = {
         "IMSERVER_APPS": json.dumps({APP: rules}),
