@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import abuse_hosts
+from bench import abuse_hosts, abuse_notify
 from bench.abuse_answers import ACCEPTED, command_answers, http_answers
 from bench.abuse_rows import (
     BOTS,
@@ -75,9 +75,10 @@ MODES = {
         "IMSERVER_SMTP_PORT": "9",
         "IMSERVER_SMTP_SENDER": "im@example.com",
     },
+    abuse_notify.MODE: abuse_notify.ENVIRONMENT,
 }
 """Servers under attack by their settings. ``people``: with a login provider, and a mail server that is not
-there.
+there. ``notify``: only for attacks on notifications, which last until somebody else was notified.
 """
 HOOK, OWN_HOOK = "/hooks/" + "x" * 43, "/hooks/" + "o" * 43
 """An incoming webhook that does not exist, and one whose URL the attacker knows (:data:`OWN_HOOK` stands for
@@ -399,6 +400,14 @@ def operation_attacks(document: Json) -> Iterator[Attack]:
             yield Attack(f"{name}, of a bot", build, build, mode="people", bot=True, of=name)
 
 
+def _notifications() -> Iterator[Attack]:
+    """Many messages to a group whose members have devices."""
+    mode = abuse_notify.MODE
+    silent, mentions = abuse_notify.messages(notify=False), abuse_notify.messages(mentions=True)
+    yield Attack("silent messages: 800 to 150 members", silent, silent, mode=mode)
+    yield Attack("mentions: 800 messages that mention 100 of 150 members", mentions, mentions, mode=mode)
+
+
 ATTACKS = {
     attack.name: attack
     for attacks in (
@@ -409,6 +418,7 @@ ATTACKS = {
         _publisher(),
         _routes(),
         _small_files(),
+        _notifications(),
     )
     for attack in attacks
 }
@@ -553,6 +563,8 @@ _HISTORY = "history", "subscribe", "batch", "emulation"
 
 def _attacker(generator: Generator, wanted: Attack) -> Attacker:
     target = generator.target
+    if wanted.mode == abuse_notify.MODE:
+        return abuse_notify.group_of(generator)
     if not wanted.of:
         return Attacker(**vars(target))
     if wanted.mode == "demo":
@@ -595,18 +607,21 @@ def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
         if wanted.command[0] == "pusher":
             then = partial(_pusher_frames, wanted.command[1])
         attacker = AttackConnection(generator.loop, address, data, then, MOST_READ_BYTES)
-        while (now := probe.turn()) < begin + ANSWER_SECONDS:
+        until = begin + ANSWER_SECONDS
+        while (now := probe.turn()) < until:
+            if wanted.mode == abuse_notify.MODE:  # many requests: so long after the last answer
+                until = max(begin, attacker.heard_at) + ANSWER_SECONDS
             silent = now - max(attacker.heard_at, begin)
             first = FIRST_ANSWER_SECONDS if wanted.of else SILENCE_SECONDS
             over = attacker.ended or silent > (CALM_SECONDS if attacker.heard_at else first)
-            if over and not probe.conn.waiting:
+            if over and not probe.conn.waiting and not _waits(generator, wanted, target):
                 break
         closed = attacker.ended
         attacker.close()
         answer = b"".join(attacker.answers)
     probe.watch(CALM_SECONDS)
     probe.http.close()
-    lost = stands_by and bystander.ended
+    lost = (stands_by and bystander.ended) or _waits(generator, wanted, target)
     bystander.close()
     status = Path(f"/proc/{pid}/status").read_text()
     peak_bytes = int(status.partition("VmHWM:")[2].split()[0]) * 1024
@@ -620,6 +635,14 @@ def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
         "lost": lost,
         "answer": answer.split(b"\r\n")[0].decode("latin-1")[:60],
     }
+
+
+def _waits(generator: Generator, wanted: Attack, attacker: Attacker) -> bool:
+    """Whether somebody else is still to be notified."""
+    if wanted.mode != abuse_notify.MODE:
+        return False
+    before: int = attacker.known["before"]
+    return abuse_notify.notified(generator) <= before
 
 
 def _pusher_frames(name: str, first: bytes) -> bytes:
@@ -671,7 +694,7 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
                 return int(context.pool.ask(others, count_lost)["lost"])
 
         for name, (only, of) in modes.items():
-            if (only == mode if only else mode != "people") and options.match in f"{mode}: {name}":
+            if (only == mode if only else mode in ("demo", "keys")) and options.match in f"{mode}: {name}":
                 context.show_phase(f"attack {len(rows) + 1}: {name}")
                 rows.append(_attacked(context, worker, own.pids[0], mode, name, of, options.tries, lost))
         own.control("stop")
