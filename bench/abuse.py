@@ -402,10 +402,11 @@ def operation_attacks(document: Json) -> Iterator[Attack]:
 
 def _notifications() -> Iterator[Attack]:
     """Many messages to a group whose members have devices."""
-    mode = abuse_notify.MODE
-    silent, mentions = abuse_notify.messages(notify=False), abuse_notify.messages(mentions=True)
-    yield Attack("silent messages: 800 to 150 members", silent, silent, mode=mode)
-    yield Attack("mentions: 800 messages that mention 100 of 150 members", mentions, mentions, mode=mode)
+    silent = "silent messages: 800 to 150 members", 800, {"notify": False}
+    mentions = "mentions: 400 messages that mention 100 of 150 members", 400, {"mentions": True}
+    for name, count, fields in (silent, mentions):
+        build, first = (abuse_notify.messages(each, **fields) for each in (count, 2))
+        yield Attack(name, build, first, mode=abuse_notify.MODE)
 
 
 ATTACKS = {

@@ -20,7 +20,6 @@ ENVIRONMENT: Final = {
 }
 APP: Final = "default"
 MEMBERS: Final = 150
-MESSAGES: Final = 800
 MENTIONED: Final = 100
 """The most users whom a message may mention."""
 STRANGER: Final = "stranger"
@@ -61,8 +60,8 @@ def notified(generator: Generator) -> int:
     return _services(generator).requests[f"/{GOOD}/{STRANGER}"]
 
 
-def messages(**fields: Any) -> Callable[[Attacker], bytes]:
-    """A message that mentions all members, many that say ``fields``, and one to the stranger."""
+def messages(count: int, **fields: Any) -> Callable[[Attacker], bytes]:
+    """A message that mentions all members, ``count`` that say ``fields``, and one to the stranger."""
 
     def build(attacker: Attacker) -> bytes:
         own = {"app": APP, "user": "owner", "conversation": attacker.known["conversation"], "text": "x"}
@@ -70,7 +69,7 @@ def messages(**fields: Any) -> Callable[[Attacker], bytes]:
         many = _request(attacker, {**own, **fields, **named})
         everybody = _request(attacker, {**own, "mentions": ["all"]})
         other = _request(attacker, {"app": APP, "user": "owner", "to": STRANGER, "text": "x"})
-        return everybody + many * MESSAGES + other
+        return everybody + many * count + other
 
     return build
 

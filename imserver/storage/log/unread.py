@@ -160,9 +160,9 @@ def _mentions(
         newest = f"SELECT n.member, n.id {mentions} ORDER BY n.id DESC LIMIT {MOST_MENTIONS}"
         rows = sql.query_in(newest, which, names, many=True)
     else:
-        place = "row_number() OVER (PARTITION BY n.member ORDER BY n.id DESC) AS place"
+        numbered = "row_number() OVER (PARTITION BY n.member ORDER BY n.id DESC) AS k"
         newest = (
-            f"SELECT q.member, q.id FROM (SELECT n.member, n.id, {place} {mentions}) q WHERE q.place <= %s"
+            f"SELECT q.member, q.id FROM (SELECT n.member, n.id, {numbered} {mentions}) q WHERE q.k <= %s"
         )
         rows = [
             row
