@@ -46,10 +46,9 @@ class FakeRows:
         self.known[endpoint.id] = endpoint
         self._last += 1
         host = url.split("/")[2]
-        now = time()
         one = Delivery(
-            self._last, "shop", user, endpoint.id, host, "message", 7, 9, "topic", 600, int(now * 1000), 0,
-            int(now), b"{}",
+            self._last, "shop", user, endpoint.id, host, "message", 7, 9, "topic", 600, 0, 0,
+            int(time()), b"{}",
         )  # fmt: skip
         one = replace(one, **fields)
         for old in tuple(self.waiting.values()):

@@ -353,14 +353,14 @@ def test_an_address_that_nobody_has_confirmed_gets_no_words_of_users(node: Harne
 
 
 def test_a_banned_user_gets_no_mail(node: Harness, post: Post) -> None:
-    ian, jan = person(node, "ian"), person(node, "jan")
-    post.wants(ian)
-    say(jan, ian, "secret")
+    ivo, jil = person(node, "ivo"), person(node, "jil")
+    post.wants(ivo)
+    say(jil, ivo, "secret")
     sessions = node.node.core.sessions
-    sessions.close(ian.app, [ian.user], ban_seconds=60)
-    assert post.send(ian) == []
-    sessions.unban(ian.app, [ian.user])
-    assert len(post.send(ian)) == 1
+    sessions.close(ivo.app, [ivo.user], ban_seconds=60)
+    assert post.send(ivo) == []
+    sessions.unban(ivo.app, [ivo.user])
+    assert len(post.send(ivo)) == 1
 
 
 def test_there_is_one_mail_for_an_absence(node: Harness, post: Post) -> None:
