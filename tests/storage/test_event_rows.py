@@ -41,6 +41,11 @@ def absent_event(user: str) -> NewEvent:
     return NewEvent(APP, user, "absent", b'{"user":"%b"}' % user.encode())
 
 
+def week_later(store: Store) -> None:
+    """Let a week pass by the clock of the database, as far as leases tell."""
+    store.write(lambda sql: sql.execute("UPDATE event_feed SET lease_until = lease_until - 604800"))
+
+
 def test_events_are_numbered_per_app_in_the_order_of_their_commits(events: EventStore) -> None:
     assert events.append([absent_event("a"), NewEvent("other", "x", "account", b"{}")]) == {
         APP: 1,
@@ -87,11 +92,33 @@ def test_a_feed_begins_at_the_end_of_the_log_or_at_a_given_position(store: Store
     assert events.undelivered("none") is None
 
 
-def test_a_feed_that_nobody_delivered_for_three_days_starts_again(store: Store, events: EventStore) -> None:
+def test_a_feed_continues_however_long_all_nodes_were_off(store: Store, events: EventStore) -> None:
+    """The same as after a clock of the database that jumps forward."""
     assert events.claim({APP: None}, "one", 10)[APP].entry_id == 0
     events.append([absent_event("a")])
     store.log().writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 2)
-    store.write(lambda sql: sql.execute("UPDATE event_feed SET lease_until = lease_until - 300000"))
+    week_later(store)
+    assert events.undelivered(APP) == 0, "retention deletes nothing of it"
+    events.append([absent_event("b")])
+    events.expire([APP])
+    row = events.claim({APP: None}, "two", 10)[APP]
+    assert (row.entry_id, row.noted_id, row.event_id, row.last_id, row.owner) == (0, 0, 0, 2, "two")
+    week_later(store)
+    row = events.claim({APP: None}, "two", 10)[APP]
+    assert (row.entry_id, row.event_id, row.owner) == (0, 0, "two"), "its owner goes on as well"
+
+
+def test_the_feed_of_a_removed_webhook_ends_after_three_days(
+    store: Store, events: EventStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    events.claim({APP: None}, "one", 10)
+    events.append([absent_event("a")])
+    store.log().writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 2)
+    events.expire([])
+    assert events.undelivered(APP) == 0, "it may come back"
+    week_later(store)
+    events.expire([])
+    assert "with 2 entries and 1 events that were not delivered" in caplog.text
     assert events.undelivered(APP) is None
     row = events.claim({APP: None}, "two", 10)[APP]
     assert (row.entry_id, row.noted_id, row.event_id, row.last_id) == (2, 2, 1, 1)
@@ -108,13 +135,14 @@ def test_events_that_are_added_first_leave_the_beginning_of_a_feed_to_the_node_t
     assert events.claim({APP: 0}, "one", 10)[APP].entry_id == 1
 
 
-def test_events_that_are_added_to_an_abandoned_feed_are_the_first_of_the_next_owner(
+def test_events_that_are_added_to_an_ended_feed_are_the_first_of_the_next_owner(
     store: Store, events: EventStore
 ) -> None:
     store.log().writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)] * 3)
     events.claim({APP: 0}, "one", 10)
     events.append([absent_event("a")])
-    store.write(lambda sql: sql.execute("UPDATE event_feed SET lease_until = lease_until - 300000"))
+    week_later(store)
+    events.expire([])
     events.append([absent_event("b")])
     events.append([absent_event("c")])
     row = events.claim({APP: 2}, "two", 10)[APP]
@@ -203,13 +231,15 @@ def test_events_expire_after_all_attempts(store: Store, events: EventStore) -> N
     events.claim({APP: None}, "one", 10)
     events.append([absent_event("a"), absent_event("b"), absent_event("c")])
     store.write(lambda sql: sql.execute("UPDATE event SET time = time - 400000 WHERE id < 3"))
-    events.expire()
+    events.expire([APP])
     assert len(events.read(APP, 0, 10)) == 3, "they were not delivered"
     events.advance(APP, "one", 0, 1)
-    events.expire()
+    events.expire([APP])
     assert [event.id for event in events.read(APP, 0, 10)] == [2, 3]
-    store.write(lambda sql: sql.execute("UPDATE event_feed SET lease_until = lease_until - 300000"))
-    events.expire()
+    week_later(store)
+    events.expire([APP])
+    assert [event.id for event in events.read(APP, 0, 10)] == [2, 3], "all nodes were off"
+    events.expire([])
     assert [event.id for event in events.read(APP, 0, 10)] == [3], "nobody delivers them"
 
 
@@ -288,7 +318,7 @@ def test_without_a_database_nothing_is_made(open_store: OpenStore) -> None:
     assert events.read(APP, 0, 10) == []
     assert events.heads([APP]) == {}
     assert events.undelivered(APP) is None
-    events.expire()
+    events.expire([])
     events.came_online([(APP, "ann")])
     events.release([APP], "one")
     assert not store.has_database

@@ -7,7 +7,8 @@ the database), and up to which positions its receiver has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from time import time
 from typing import Final
@@ -22,6 +23,8 @@ from imserver.storage.dead_events import RETRY_COLUMNS, RetryRow, retry_of
 from imserver.storage.statements import CLOCK, Row, Statements, chunks, marks_of, text_of
 from imserver.storage.store import Store
 from imserver.streams.consumer import NotOwner
+
+log = logging.getLogger(__name__)
 
 TRY_SECONDS: Final = 3 * 86400
 """How long an event is tried; afterwards it is dead."""
@@ -158,14 +161,26 @@ class EventStore:
             for id, user, kind, time, body in rows
         ]
 
-    def expire(self) -> None:
+    def expire(self, apps: Collection[str]) -> None:
         """Delete events that are older than any attempt. Those that a feed has not delivered stay as long as
-        a node delivers it."""
+        its app has a webhook.
+
+        ``apps``: those with a webhook. The feed of another app ends when nobody has delivered it for three
+        days.
+        """
+        nothing: list[tuple[str, int, int]] = []
+        for app, entries, events in self._store.write_or(nothing, partial(_end_feeds, apps)):
+            log.warning(
+                "the webhook of %s was removed three days ago: its feed has ended, with %d entries and %d "
+                "events that were not delivered",
+                app,
+                entries,
+                events,
+            )
         before = int(time()) - TRY_SECONDS - _EVENT_SLACK_SECONDS
 
         def work(sql: Statements) -> int:
-            is_served = f"f.lease_until > {NOW[sql.engine]} - {TRY_SECONDS}"
-            last = f"CASE WHEN {is_served} THEN f.event_id ELSE f.last_id END"
+            last = "CASE WHEN f.lease_until > 0 THEN f.event_id ELSE f.last_id END"
             oldest = (
                 f"SELECT e.app, e.id, {last} FROM event_feed f JOIN event e ON e.app = f.app AND e.id = "
                 f"(SELECT min(o.id) FROM event o WHERE o.app = f.app) WHERE e.time < %s AND e.id <= {last}"
@@ -185,7 +200,8 @@ class EventStore:
         """Take or renew the leases of apps; the feeds that ``owner`` has now.
 
         ``begins``: app → the position in the log at which a new feed begins (None: the end of the log). A
-        feed that nobody has delivered for three days begins there, too.
+        feed that has ended (:meth:`expire`) begins there, too. Any other one continues at its positions,
+        however old its lease is.
         """
 
         def work(sql: Statements) -> dict[str, FeedRow]:
@@ -196,7 +212,7 @@ class EventStore:
             for name, owned_by, lease, at in sql.query_in(statement, (), sorted(begins)):
                 app = text_of(name)
                 until[app] = lease - at
-                if text_of(owned_by) == owner and until[app] > -TRY_SECONDS:
+                if text_of(owned_by) == owner and lease > 0:
                     mine.append(app)
             for some in chunks(sorted(mine), _AT_ONCE):
                 sql.execute(
@@ -251,14 +267,10 @@ class EventStore:
         return self._store.read_or({}, work)
 
     def undelivered(self, app: str) -> int | None:
-        """The position in the log up to which an app's receiver has everything; None: it has no receiver, or
-        none that a node has served for three days."""
+        """The position in the log up to which an app's receiver has everything; None: it has no receiver."""
 
         def work(sql: Statements) -> int | None:
-            statement = (
-                "SELECT entry_id, noted_id FROM event_feed "
-                f"WHERE app = %s AND lease_until > {NOW[sql.engine]} - {TRY_SECONDS}"
-            )
+            statement = "SELECT entry_id, noted_id FROM event_feed WHERE app = %s AND lease_until > 0"
             rows = sql.query(statement, (app,))
             return min(rows[0]) if rows else None
 
@@ -449,17 +461,33 @@ def _feed_row(row: Row) -> FeedRow:
 
 
 def _make_feed(sql: Statements, app: str) -> None:
-    """Make the row of a feed if there is none; let it begin anew if nobody has delivered it for three days.
+    """Make the row of a feed if there is none.
 
     Until :func:`_begin` it has no position in the log, and ``lease_until`` is 0.
     """
     if _feed(sql, app) is None:
         sql.insert_new("event_feed", f"app, {_FEED}, lease_until", [(app, 0, 0, 0, 0, "", 0)])
-    sql.execute(
-        "UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 "
-        f"WHERE app = %s AND lease_until > 0 AND lease_until <= {NOW[sql.engine]} - {TRY_SECONDS}",
-        (app,),
+
+
+def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, int]]:
+    """End the feeds of all other apps that nobody has delivered for three days: they have no position from
+    now on. Returns (app, entries, events): what was not delivered."""
+    is_old = f"lease_until > 0 AND lease_until <= {NOW[sql.engine]} - {TRY_SECONDS}"
+    rows = sql.query(
+        "SELECT f.app, coalesce(l.last_id, 0) - f.entry_id, f.last_id - f.event_id FROM event_feed f "
+        f"LEFT JOIN log l ON l.app = f.app AND l.part = 0 WHERE {is_old} ORDER BY f.app"
     )
+    ended = [(text_of(app), max(0, entries), events) for app, entries, events in rows]
+    return [
+        each
+        for each in ended
+        if each[0] not in apps
+        and sql.execute(
+            "UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 "
+            f"WHERE app = %s AND {is_old}",
+            (each[0],),
+        )
+    ]
 
 
 def _begin(sql: Statements, app: str, begin: int | None) -> None:

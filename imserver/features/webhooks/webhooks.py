@@ -175,13 +175,14 @@ class Webhooks:
         return record
 
     def undelivered(self, app: str) -> int | None:
-        """The position in the log up to which the receiver of an app has everything. It gets the rest within
-        three days; then all may expire (None). Switches. Raises StorageUnavailable."""
+        """The position in the log up to which the receiver of an app has everything; None: it has no
+        receiver. Switches. Raises StorageUnavailable."""
         return self.feeds.events.undelivered(app)
 
     def expire(self) -> None:
-        """Delete events that are older than any attempt. Switches. Raises StorageUnavailable."""
-        self.feeds.events.expire()
+        """Delete events that are older than any attempt, and end the feeds of removed webhooks. Switches.
+        Raises StorageUnavailable."""
+        self.feeds.events.expire(self.feeds.feeds)
 
     def _facts(self, connection: Connection) -> dict[str, Any]:
         return {

@@ -334,6 +334,22 @@ def test_entries_that_the_receiver_has_not_got_do_not_expire(start: StartNode) -
     assert node.store.log().expire(APP, more_than=5, upto=20) == 15
 
 
+def test_what_was_stored_before_all_nodes_were_off_for_a_week_is_delivered(start: StartNode) -> None:
+    one = start(BackEnd(lambda _: "away"))
+    one.send("ann", *map(str, range(40)))
+    until(lambda: one.feed.owned and one.feeds.backlog == 40)
+    one.store.write(lambda sql: sql.execute("UPDATE event_feed SET lease_until = lease_until - 604800"))
+    one.store.write(lambda sql: sql.execute("UPDATE message SET stored_at = stored_at - 604800"))
+    one.kill()
+    back_end = BackEnd()
+    two = start(back_end, name="two")
+    until(lambda: two.tally.delivered == 40)
+    assert texts(back_end) == list(map(str, range(40)))
+    assert not list_retries(two.store, APP, True, 0, 10), (
+        "the age of an event does not count before it is tried"
+    )
+
+
 def test_a_feed_that_begins_behind_stored_messages_begins_at_their_end(start: StartNode) -> None:
     back_end = BackEnd()
     quiet = start(BackEnd(), name="quiet")
