@@ -476,6 +476,15 @@ class Channels:
             event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
             self._fanout.to_connection(connection, event)
 
+    def lose_stored(self, app: str) -> None:
+        """The log of an app has lost entries: end the subscriptions to its stored channels, so that clients
+        learn it when they recover. Never switches."""
+        for channel in tuple(self.log_channels.get(app, ())):
+            local = self._hub.channel(app, channel)
+            if local is not None and self.is_stored(app, channel):
+                for connection in tuple(local.members):
+                    self.expel(connection, channel, INSUFFICIENT_STATE)
+
     def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
         """End the subscriptions of users who are members of a group no longer. Never switches."""
         known = self._hub.apps.get(app)

@@ -132,8 +132,9 @@ class ChannelLog:
         whole = (
             since is not None
             and since.epoch in ("", position.epoch)
-            and since.offset <= page.head
-            and (since.offset >= page.floor or since.offset >= page.last)
+            and since.offset <= page.extent.head
+            and (since.offset >= page.extent.floor or since.offset >= page.last)
+            and not page.extent.is_lost(since.offset)
             and not page.more
         )
         return HistoryPage([self.publication_of(each).event for each in page.entries], position, whole)

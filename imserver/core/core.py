@@ -393,6 +393,7 @@ class Core:
             AckTracker(self.metrics, self.config.limits.node_outbox_bytes),
         )
         self.messaging, self.signals, self.receipts = stored.messaging, stored.signals, stored.receipts
+        self.messaging.add_to(self.queries)
         self.message_search, self.retention = stored.search, stored.retention
 
     def _make_publishing(self) -> None:

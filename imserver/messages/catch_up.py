@@ -21,7 +21,7 @@ from imserver.messages.log_subscriptions import LogSubscriptions, PendingLogSubs
 from imserver.metrics import Metrics
 from imserver.model import LogSubscription, Message
 from imserver.storage.action_positions import ActionPositions
-from imserver.storage.log.contract import Entry
+from imserver.storage.log.contract import Entry, LogExtent
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection, app_and_user
 
@@ -48,7 +48,7 @@ Resumed = Callable[[bool, bool], None]
 
 
 class CatchUp:
-    """Owner of ``Connection.log_subscription``, and of the reads of log floors under way."""
+    """Owner of ``Connection.log_subscription``, and of the reads of the extents of logs under way."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class CatchUp:
         self._follower = follower
         self._deliverer = deliverer
         self._positions = positions
-        self._floors: dict[str, AsyncResult[int]] = {}
-        """Reads of floors that have not begun; callers that come meanwhile share the result."""
+        self._extents: dict[str, AsyncResult[LogExtent]] = {}
+        """Reads of extents that have not begun; callers that come meanwhile share the result."""
         self._turns: dict[str, Lock] = {}
 
     # --- log subscriptions ----------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class CatchUp:
             anew = checks and not is_stored
             if not anew:
                 entries, more = oldest_page(*self.page(app, user, after, limit, rooms))
-                # The floor is read after the page, which may lack what has expired meanwhile.
+                # The extent is read after the page, which may lack what has expired meanwhile.
                 anew = checks and self.must_begin_anew(connection, after)
         except BaseException:
             if log_subscription.backlog is backlog:  # else a later sync owns it, or it was answered
@@ -293,15 +293,11 @@ class CatchUp:
         return self._store.answers()
 
     def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
-        """Whether entries after the cursor have expired, or the cursor is not of this log. Switches; raises
-        StorageUnavailable."""
+        """Whether entries after the cursor have expired, or the cursor is not of this log, or its entry is
+        lost. Switches; raises StorageUnavailable."""
         app = connection.app
         assert app is not None
-        if not cursor:
-            return False
-        if cursor < self._floor(app):
-            return True
-        return cursor > self._follower.position(app) and cursor > self._store.log().entries.head(app)
+        return cursor != 0 and not self._extent(app).continues(cursor)
 
     def reach(self, app: str, id: int) -> bool:
         """Wait until this node has delivered an entry that another node has delivered. False: the log has no
@@ -319,28 +315,28 @@ class CatchUp:
             pause = min(pause * 2, _MOST_LOOK_SECONDS)  # many clients may wait
         return True
 
-    def _floor(self, app: str) -> int:
-        """The current floor. Clients that return at the same time share a query."""
-        shared = self._floors.get(app)
+    def _extent(self, app: str) -> LogExtent:
+        """The current extent. Clients that return at the same time share a query."""
+        shared = self._extents.get(app)
         if shared is not None:
-            floor = shared.get()
-            assert floor is not None
-            return floor
-        shared = self._floors[app] = AsyncResult()
+            extent = shared.get()
+            assert extent is not None
+            return extent
+        shared = self._extents[app] = AsyncResult()
         try:
             with self._turns.setdefault(app, Lock()):
                 # Later callers need a newer result.
-                del self._floors[app]
-                floor = self._store.log().entries.floor(app)
+                del self._extents[app]
+                extent = self._store.log().entries.extent(app)
         except BaseException as error:
-            if self._floors.get(app) is shared:
-                del self._floors[app]
+            if self._extents.get(app) is shared:
+                del self._extents[app]
             # An exception that ends this greenlet must not end those that share its query.
             ours = isinstance(error, Exception)
             shared.set_exception(error if ours else StorageUnavailable("the log was not read"))
             raise
-        shared.set(floor)
-        return floor
+        shared.set(extent)
+        return extent
 
     # --- acknowledgements -----------------------------------------------------------------------------------
 

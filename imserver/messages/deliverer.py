@@ -37,6 +37,8 @@ MAX_RUN: Final = 50
 """Most messages in one frame, where the dialect can batch."""
 MAX_RUN_BYTES: Final = 65_536
 """Most bytes of their bodies, if there are several."""
+_CLOSED_AT_ONCE: Final = 1000
+"""Connections that are closed in one turn of the loop."""
 _LOOK_SECONDS: Final = 0.05
 _OF_MEMBERS: Final = ("join", "leave", "group")
 """Kinds of entries that change who receives the next ones."""
@@ -263,6 +265,18 @@ class Deliverer:
             self._log_subscriptions.memberships_changed(app, user)
             for each in self._subscribed(app, user):
                 self._followers.enter(app, each, entry.conversation, user in bots)
+
+    def lose(self, app: str) -> None:
+        """The database has lost entries that were delivered here. Let clients come back with their cursors,
+        which say whether they begin anew; end subscriptions to stored channels. May switch."""
+        self._channels.lose_stored(app)
+        known = self._hub.apps.get(app)
+        sessions = [] if known is None else [each for user in known.users for each in known.sessions_of(user)]
+        for index, connection in enumerate(sessions):
+            if index % _CLOSED_AT_ONCE == _CLOSED_AT_ONCE - 1:
+                gevent.sleep(0)
+            if connection.log_subscription is not None:
+                connection.close(errors.CLOSE_GOING_AWAY)
 
     def _subscribed(self, app: str, user: str) -> list[Connection]:
         known = self._hub.apps.get(app)

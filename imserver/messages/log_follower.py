@@ -76,7 +76,9 @@ class LogFollower:
             followed = self._apps[app] = _Followed()
             self._follows_any.set()
             try:
-                followed.position = self._store.log().entries.head(app)
+                stored = self._store.log()
+                followed.position = stored.entries.head(app)
+                stored.writer.learn(app, followed.position)
             except BaseException:
                 del self._apps[app]
                 raise
@@ -137,12 +139,14 @@ class LogFollower:
         """
         for news in self._watched.get(app, ()):
             news.set()
+        if (stored := self._store.opened_log) is not None:
+            stored.writer.learn(app, last)
         followed = self._apps.get(app)
         if followed is None:
             return
-        followed.heard_at = monotonic()
         if last <= followed.position:
-            return
+            return  # nothing is known by it of the end of the log
+        followed.heard_at = monotonic()
         if len(followed.waiting) < MAX_WAITING:
             heappush(followed.waiting, (first, next(self._numbers), last, entries))
         if followed.known is None:
@@ -206,11 +210,16 @@ class LogFollower:
             log.exception("reading the log of %s failed", app)
             gevent.sleep(RETRY_SECONDS)
             return True
+        if head < after:
+            return False  # the database has lost entries: check() finds it
+        stored.writer.learn(app, head)
         # Of senders whose drafts are being stored here nothing is delivered yet: results may belong to it.
         ready = entries[: _before_any_of(entries, self._senders(app))]
         whole = len(entries) < PAGE and len(ready) == len(entries)
         # Expired entries leave holes at the beginning of the log, so its end is asked for.
         last = max(head, ready[-1].id if ready else 0) if whole else ready[-1].id if ready else after
+        if (ready[0].id if ready else last) > after + 1 and not self._continues(app, after):
+            return True
         heappush(followed.waiting, (after + 1, next(self._numbers), last, ready))
         self._advance(app, followed)
         if len(ready) < len(entries):
@@ -218,6 +227,18 @@ class LogFollower:
             return True
         # Entries that were announced during the read may be missing in it.
         return not whole or bool(followed.waiting) or followed.expected > max(expected, last)
+
+    def _continues(self, app: str, position: int) -> bool:
+        """If the database has lost the entry at the position, let clients come back, before anything is
+        delivered to them. False: it is not known. May switch."""
+        try:
+            is_lost = self._store.log().entries.extent(app).is_lost(position)
+        except StorageUnavailable:
+            gevent.sleep(RETRY_SECONDS)
+            return False
+        if is_lost:
+            self._deliverer.lose(app)
+        return True
 
     def _senders(self, app: str) -> Collection[str]:
         """The senders of the drafts of an app that this node is storing. Never switches."""
@@ -240,8 +261,8 @@ class LogFollower:
                 self._follows_any.clear()
 
     def check(self) -> None:
-        """Read on in apps without news whose log has grown; forget apps without subscriptions. It may
-        switch."""
+        """Read on in apps without news whose log has grown, or has lost entries; forget apps without
+        subscriptions. It may switch."""
         before = monotonic() - QUIET_SECONDS
         quiet = [app for app, followed in self._apps.items() if _is_quiet(followed, before)]
         for app in quiet:
@@ -249,8 +270,13 @@ class LogFollower:
         quiet = [app for app in quiet if app in self._apps]
         if not quiet:
             return
+        positions = {app: self._apps[app].position for app in quiet}
         try:
             heads = self._store.log().entries.heads(quiet)
+            for app, position in positions.items():
+                if heads.get(app, 0) < position:
+                    self._store.log().writer.learn(app, position)
+                    heads[app] = self._store.log().writer.check(app)
         except StorageUnavailable:
             return
         except Exception:

@@ -20,7 +20,7 @@ from imserver.auth.rates import SEARCH_MILLISECONDS, SEARCH_TIME, Buckets, Sende
 from imserver.auth.reviews import ReviewDecision, Reviews, facts_of
 from imserver.channels.channels import Channels
 from imserver.channels.open_streams import OpenStreams
-from imserver.cluster.nodes import NodeMessages
+from imserver.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, read
 from imserver.errors import ReviewUnavailable, StorageUnavailable, TooManyMessages
 from imserver.hub.acks import AckingLogSubscription, AckTracker
 from imserver.hub.fanout import Fanout
@@ -86,11 +86,16 @@ SEARCHES_WAITING: Final = 40
 """How many wait; further ones are refused at once. A search may take half a second, so more would wait in
 vain, and over HTTP each of them takes one of ``limits.http_requests``."""
 
+_KNOWN_IDS: Final = "known_ids"
 _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
 _REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
 _OK: Final = Reply(errors.REPLY_OK)
 _TOO_MANY: Final[dict[type[Exception], int]] = {TooManyRequests: errors.REPLY_NOT_STORED}
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class KnownIds(Struct, frozen=True):
+    """A query of a node that starts: the greatest ids of logs that the others know."""
 
 
 class Messaging:
@@ -134,6 +139,26 @@ class Messaging:
         self.catch_up = CatchUp(
             hub, metrics, store, self.log_subscriptions, ack_tracker, self.follower, self.deliverer, positions
         )
+
+    # --- other nodes ----------------------------------------------------------------------------------------
+
+    def add_to(self, queries: NodeQueries) -> None:
+        """Answer the queries of other nodes."""
+        queries.add(_KNOWN_IDS, KnownIds, lambda _: self._known_ids())
+
+    def _known_ids(self) -> dict[str, int]:
+        stored = self._store.opened_log
+        return {} if stored is None else dict(stored.writer.known)
+
+    def learn(self, others: OtherNodes) -> None:
+        """Learn from the other nodes which ids are stored, so that none is given again if the database has
+        lost them. Switches."""
+        if not self._store.has_database:
+            return
+        answers, _ = others.query(_KNOWN_IDS, KnownIds())
+        for known in read(answers, dict[str, int]).values():
+            for app, id in known.items():
+                self._store.log().writer.learn(app, id)
 
     # --- sending --------------------------------------------------------------------------------------------
 

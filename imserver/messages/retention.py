@@ -68,7 +68,7 @@ class Retention:
                 self._metrics.expired += some
                 deleted += some
         for app in sorted(self._positions.written):
-            self._positions.expire(app, stored.entries.floor(app))
+            self._positions.expire(app, stored.entries.extent(app).floor)
         self._observer.expire()
         return deleted
 

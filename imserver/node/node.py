@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 _GC_THRESHOLDS = (50_000, 20, 100)
 _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
+_LEARN_SECONDS = 1.0
+"""Time for the other nodes to say what they know of the logs."""
 _KILL_SECONDS = 5.0
 """Time limit for ending the periodic work."""
 _IDLE_SECONDS = 1.0
@@ -260,6 +262,8 @@ class Node:
             only_local = core.keys.demo and not config.server.insecure
             core.cluster.start(config.server.public_ws_url, core.http_port, only_local, self._names)
             self._only_local = only_local and not config.cluster.advertise
+            # A dead node that still has a lease must not hold up the start.
+            gevent.spawn(core.messaging.learn, core.cluster.others).join(_LEARN_SECONDS)
             return
         assert isinstance(core.registry, SoloRegistry)
         core.registry.start(

@@ -17,11 +17,10 @@ from imserver.errors import StartError, StorageUnavailable
 from imserver.process import open_private
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.database import Database
+from imserver.storage.log.lost import far_number, move_accounts_on, raised
 from imserver.storage.statements import PooledStatements
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
-_MANY = 1 << 32
-"""Upper bound for the numbers of one kind given since a backup."""
 _OPEN_SECONDS = 2.0
 """How long a connection that was just closed may be listed."""
 
@@ -121,35 +120,17 @@ _OTHER_CONNECTIONS = {
 
 
 def _move_server_on(sql: PooledStatements) -> None:
-    far = _high_number()
-    if sql.engine == "postgresql":
-        sequence = "pg_get_serial_sequence('account', 'id')"
-        sql.query(f"SELECT setval({sequence}, greatest({far}, nextval({sequence}) + {_MANY}))")
-    else:  # first, because MySQL commits with it
-        (last,) = sql.query("SELECT coalesce(max(id), 0) FROM account")[0]
-        sql.execute(f"ALTER TABLE account AUTO_INCREMENT = {max(far, last + _MANY)}")
+    far = far_number()
+    move_accounts_on(sql, far)  # first, because MySQL commits with it
     for statement in (*_log_statements(far), *_event_statements(far)):
         sql.execute(statement)
 
 
-def _high_number() -> int:
-    """A number beyond all that were given, and small enough for JavaScript.
-
-    It grows by 65,536 per second, so it is also beyond those given after an earlier restore of the same copy.
-    """
-    return int(time.time() * 65_536)
-
-
-def _raised(column: str, far: int) -> str:
-    """An assignment that makes a number continue far beyond its own, in the SQL of all engines."""
-    return f"{column} = CASE WHEN {column} + {_MANY} < {far} THEN {far} ELSE {column} + {_MANY} END"
-
-
 def _log_statements(far: int) -> tuple[str, ...]:
     return (
-        f"UPDATE log SET {_raised('last_id', far)}, {_raised('last_conversation', far)}",
-        f"UPDATE conversation SET {_raised('last_seq', far)}",
-        f"UPDATE mark_version SET {_raised('version', far)}",
+        f"UPDATE log SET {raised('last_id', far)}, {raised('last_conversation', far)}",
+        f"UPDATE conversation SET {raised('last_seq', far)}",
+        f"UPDATE mark_version SET {raised('version', far)}",
         f"INSERT INTO mark_version (log, member, version) SELECT DISTINCT s.log, s.member, {far} "
         "FROM membership s LEFT JOIN mark_version v ON v.log = s.log AND v.member = s.member "
         "WHERE v.log IS NULL",
@@ -157,7 +138,7 @@ def _log_statements(far: int) -> tuple[str, ...]:
 
 
 def _event_statements(far: int) -> tuple[str, ...]:
-    return (f"UPDATE event_feed SET {_raised('last_id', far)}",)
+    return (f"UPDATE event_feed SET {raised('last_id', far)}",)
 
 
 def check(copy: Path) -> None:
@@ -216,14 +197,14 @@ def _move_on(copy: sqlite3.Connection, given: _Given | None) -> None:
     if not {"log", "mark_version", "account"} <= tables:  # made before the log existed
         return
     if given is None:
-        far = _high_number()
+        far = far_number()
         for statement in _log_statements(far):
             copy.execute(statement)
         copy.execute(
             "INSERT INTO sqlite_sequence SELECT 'account', 0 WHERE NOT EXISTS "
             "(SELECT 1 FROM sqlite_sequence WHERE name = 'account')"
         )
-        copy.execute(f"UPDATE sqlite_sequence SET {_raised('seq', far)} WHERE name = 'account'")
+        copy.execute(f"UPDATE sqlite_sequence SET {raised('seq', far)} WHERE name = 'account'")
     else:
         for (app, part), (last_id, conversation) in given.logs.items():
             copy.execute(
@@ -255,7 +236,7 @@ def _move_on(copy: sqlite3.Connection, given: _Given | None) -> None:
 
 def _move_events_on(copy: sqlite3.Connection, given: _Given | None) -> None:
     if given is None:
-        for statement in _event_statements(_high_number()):
+        for statement in _event_statements(far_number()):
             copy.execute(statement)
         return
     # A feed without a lease begins at the end of the log.

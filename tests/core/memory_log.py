@@ -22,6 +22,7 @@ from imserver.storage.log.contract import (
     ConversationKind,
     Draft,
     Entry,
+    LogExtent,
     Membership,
     PublicationPage,
     Rejected,
@@ -182,6 +183,8 @@ class MemoryLog:
         self.writer = self.groups = self.entries = self.conversations = self.marks = self
         self.is_busy = self._writer.is_busy
         self.senders = self._writer.senders
+        self.learn = self._writer.learn
+        self.check = self._writer.check
 
     @property
     def late(self) -> list[Callable[[bool], None]] | None:
@@ -349,8 +352,8 @@ class MemoryLog:
         self._answer()
         return sum(entry.time_ms < 1000 * time for entry in self.shelf.entries.get(app, ()))
 
-    def floor(self, app: str) -> int:
-        return self._floor
+    def extent(self, app: str) -> LogExtent:
+        return LogExtent(self._floor, len(self.shelf.entries.get(app, ())))
 
     def read(self, app: str, after: int, limit: int) -> list[Entry]:
         self._check()
@@ -371,7 +374,7 @@ class MemoryLog:
         if reverse:
             found.reverse()
         self._answer()
-        return PublicationPage(found[:limit], len(found) > limit, last, len(entries), 0)
+        return PublicationPage(found[:limit], len(found) > limit, last, LogExtent(0, len(entries)))
 
     def find(self, app: str, ids: Sequence[int]) -> list[Entry]:
         self._answer()

@@ -202,6 +202,42 @@ class Postgres(DatabaseServer):
             return cursor.fetchall() if cursor.description else []
 
 
+class Replica(Postgres):
+    """A PostgreSQL that follows another one without delay, and may take its place."""
+
+    def __init__(self, primary: Postgres) -> None:
+        self._primary = primary
+        super().__init__()
+
+    def prepare(self) -> None:
+        program = (_postgres_bin() / "initdb").resolve().with_name("pg_basebackup")
+        source = f"postgresql://imserver@127.0.0.1:{self._primary.port}/postgres"
+        options = ("--no-sync", "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf")
+        self.run(str(program), "-D", str(self.folder / "data"), "-d", source, *options)
+
+    def fall_behind(self) -> None:
+        """Have all that the primary has now, and receive nothing more."""
+        ((end,),) = self._primary.execute("SELECT pg_current_wal_lsn()::text")
+        self._until(f"SELECT pg_last_wal_replay_lsn() >= '{end}'::pg_lsn")
+        self.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        self.execute("SELECT pg_reload_conf()")
+        self._until("SELECT NOT EXISTS (SELECT 1 FROM pg_stat_wal_receiver)")
+
+    def promote(self) -> None:
+        """Take the place of the primary, which has ended, at its address."""
+        self.execute("SELECT pg_promote()")
+        self._until("SELECT NOT pg_is_in_recovery()")
+        self.kill()
+        self.port = self._primary.port
+        self.start()
+
+    def _until(self, question: str) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while self.execute(question) != [(True,)]:
+            assert time.monotonic() < deadline, question
+            time.sleep(0.02)
+
+
 @cache
 def _postgres_bin() -> Path:
     given = os.environ.get("POSTGRES_BIN")

@@ -497,7 +497,7 @@ def test_the_oldest_expire_by_number(log: MessageLog) -> None:
     stored(log, *(say("a", "b", str(number), client_msg_id=str(number)) for number in range(2500)))
     assert log.expire(APP, more_than=100) == 2400
     assert log.expire(APP, more_than=100) == 0
-    assert (log.entries.floor(APP), log.entries.head(APP)) == (2400, 2500)
+    assert (log.entries.extent(APP).floor, log.entries.head(APP)) == (2400, 2500)
     assert ids(log.entries.read(APP, 0, 3)) == [2401, 2402, 2403]
     assert ids(log.entries.sync(APP, "b", 0, 2)[0]) == [2401, 2402]
     (entry,) = stored(log, say("a", "b", client_msg_id="0"))

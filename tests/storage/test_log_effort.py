@@ -155,7 +155,7 @@ QUESTIONS: dict[str, Callable[[MessageLog, int], Any]] = {
     "entries": lambda log, end: log.entries.find(APP, range(1, 20)),
     "read": lambda log, end: log.entries.read(APP, end, 50),
     "head": lambda log, end: log.entries.head(APP),
-    "floor": lambda log, end: log.entries.floor(APP),
+    "extent": lambda log, end: log.entries.extent(APP),
     "stored_at": lambda log, end: log.entries.stored_at(APP, range(1, 20)),
     "note": lambda log, end: log.marks.note(APP, "me", 1, read=log.entries.head(APP)),
     "hide": lambda log, end: log.marks.hide(APP, "me", range(1, 20)),

@@ -11,6 +11,7 @@ from imserver.storage.log.contract import (
     Appended,
     Draft,
     Entry,
+    LogExtent,
     PublicationPage,
     Rejected,
 )
@@ -129,7 +130,7 @@ def test_the_messages_of_a_channel_are_read_from_both_ends(
 
     def page(since: int | None, limit: int, reverse: bool = False) -> tuple[list[int], bool]:
         found = log.entries.channel_page(APP, "r", since, limit, reverse)
-        assert (found.last, found.head) == (9, 10)
+        assert (found.last, found.extent.head) == (9, 10)
         return [entry.id for entry in found.entries], found.more
 
     assert log.entries.channel_page(APP, "r", None, 9).entries == of_r
@@ -145,9 +146,9 @@ def test_the_messages_of_a_channel_are_read_from_both_ends(
     assert page(None, 9, True) == ([9, 7], True)
     log.expire(APP, more_than=4)
     found = log.entries.channel_page(APP, "r", 1, 9)
-    assert ([entry.id for entry in found.entries], found.floor) == ([7, 9], 6)
-    assert log.entries.channel_page(APP, "t", None, 9) == PublicationPage([], False, 0, 10, 6)
-    assert log.entries.channel_page("other", "r", None, 9) == PublicationPage([], False, 0, 0, 0)
+    assert ([entry.id for entry in found.entries], found.extent.floor) == ([7, 9], 6)
+    assert log.entries.channel_page(APP, "t", None, 9) == PublicationPage([], False, 0, LogExtent(6, 10))
+    assert log.entries.channel_page("other", "r", None, 9) == PublicationPage([], False, 0, LogExtent(0, 0))
 
 
 def test_a_recalled_message_is_no_publication_and_its_recall_is_read_with_the_revisions(

@@ -453,8 +453,8 @@ def sync(api: ConversationApi, call: Call, request: SyncQuery) -> SyncAnswer:
     """
     log, after_ = api.store.log(), request.after
     entries, more = oldest_page(*log.entries.sync(call.app, call.user, after_, request.limit))
-    # The floor is read after the page, which may lack what has expired meanwhile.
-    if after_ and not log.entries.floor(call.app) <= after_ <= log.entries.head(call.app):
+    # The extent is read after the page, which may lack what has expired meanwhile.
+    if after_ and not log.entries.extent(call.app).continues(after_):
         return SyncAnswer([], 0, True, True)
     following = entries[-1].id if entries else after_
     return SyncAnswer([shown_entry(entry) for entry in entries], following, more, False)

@@ -146,16 +146,16 @@ class EventStreams:
         """
         stored, cursor = self._store.log(), request.cursor
         try:
-            head = stored.entries.head(request.app)
+            extent = stored.entries.extent(request.app)
             if cursor is None:
-                return _Start(head, False)
-            if stored.entries.floor(request.app) <= cursor <= head:
+                return _Start(extent.head, False)
+            if extent.continues(cursor):
                 first, more = oldest_page(*self._catch_up.page(request.app, user, cursor, PAGE))
                 is_all = not more or self._is_all(request.app, user, first)
-                # The pages may lack what expires while they are read, so the floor is read again.
-                if is_all and stored.entries.floor(request.app) <= cursor:
+                # The pages may lack what expires while they are read, so the extent is read again.
+                if is_all and stored.entries.extent(request.app).continues(cursor):
                     return _Start(cursor, True, first)
-            return _Start(head, False)
+            return _Start(extent.head, False)
         except StorageUnavailable:
             if cursor is not None:
                 raise

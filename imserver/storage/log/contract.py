@@ -223,17 +223,37 @@ class Change(Struct, frozen=True):
     users: tuple[str, ...] = ()
 
 
+class LogExtent(Struct, frozen=True):
+    """Which entries a log has: those after ``floor`` up to ``head``, but none in the ranges (first, last) of
+    ``lost``."""
+
+    floor: int
+    head: int
+    lost: tuple[tuple[int, int], ...] = ()
+
+    def continues(self, cursor: int) -> bool:
+        """Whether a client with this cursor can go on: the log has every entry after it, and none before it
+        was lost that the client has seen."""
+        return self.floor <= cursor <= self.head and not self.is_lost(cursor)
+
+    def is_lost(self, cursor: int) -> bool:
+        """Whether the database has lost the entry at this cursor."""
+        return any(first <= cursor <= last for first, last in self.lost)
+
+
+NO_LOG: Final = LogExtent(0, 0)
+
+
 class PublicationPage(Struct, frozen=True):
     """Messages of a channel in the requested order. ``more``: further ones follow in this order.
 
-    ``last``: id of the newest entry of the channel, 0 without one. ``head``, ``floor``: of the log.
+    ``last``: id of the newest entry of the channel, 0 without one. ``extent``: of the log.
     """
 
     entries: list[Entry]
     more: bool
     last: int
-    head: int
-    floor: int
+    extent: LogExtent
 
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -13,6 +13,7 @@ from typing import Final
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.model import MAX_ID
 from imserver.storage.log.contract import MOST_RECEIPTED, MarkResult, Marks, Receipt, ReceiptCount
+from imserver.storage.log.lost import next_after_loss
 from imserver.storage.log.read import VISIBLE, shown
 from imserver.storage.log.rows import (
     ANNOTATIONS,
@@ -296,11 +297,15 @@ def _version(sql: Statements, head: LogHead, user: str) -> int:
 
 
 def _raise(sql: Statements, head: LogHead, user: str) -> int:
-    """Raise the version for a new change. Locks the user's marks until the transaction ends."""
+    """Raise the version for a new change. Locks the user's marks until the transaction ends.
+
+    After a loss of entries it continues beyond the versions that may have been lost.
+    """
+    first = next_after_loss(head.lost) or 1
     conflict = "DUPLICATE KEY UPDATE" if sql.engine == "mysql" else "CONFLICT (log, member) DO UPDATE SET"
     sql.execute(
-        f"INSERT INTO mark_version (log, member, version) VALUES (%s, %s, 1) ON {conflict} "
-        "version = mark_version.version + 1",
-        (head.number, user),
+        f"INSERT INTO mark_version (log, member, version) VALUES (%s, %s, %s) ON {conflict} version = "
+        "CASE WHEN mark_version.version < %s THEN %s ELSE mark_version.version + 1 END",
+        (head.number, user, first, first, first),
     )
     return _version(sql, head, user)

@@ -13,7 +13,8 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from imserver.model import MAX_ID
-from imserver.storage.log.contract import Entry, PublicationPage, fitting
+from imserver.storage.log.contract import NO_LOG, Entry, LogExtent, PublicationPage, fitting
+from imserver.storage.log.lost import ranges_of
 from imserver.storage.log.rows import (
     ENTRY_COLUMNS,
     FROM_MESSAGES,
@@ -72,9 +73,9 @@ class EntryReader:
         rows: list[Row] = self._tables.read(lambda sql: sql.query_in(statement, (), apps), [])
         return {text_of(app): last_id for app, last_id in rows}
 
-    def floor(self, app: str) -> int:
-        """Entries up to this id have expired. A client with a cursor below it must start again."""
-        return self._tables.read_log(app, lambda _, head: head.floor, 0)
+    def extent(self, app: str) -> LogExtent:
+        """Which entries the log has. A client whose cursor does not continue it must start again."""
+        return self._tables.read_log(app, lambda _, head: _extent_of(head), NO_LOG)
 
     def read(self, app: str, after: int, limit: int) -> list[Entry]:
         """All entries after an id."""
@@ -177,7 +178,7 @@ class EntryReader:
             statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
             rows = sql.query(statement, (head.number, pair_of_room(channel)))
             if not rows:
-                return PublicationPage([], False, 0, head.last_id, head.floor)
+                return PublicationPage([], False, 0, _extent_of(head))
             conversation, last = rows[0]
             after, upto = head.floor, head.last_id
             if since is not None and reverse:
@@ -192,9 +193,9 @@ class EntryReader:
                 entries.reverse()
             count = fitting(len(entry.body) for entry in entries)
             more = len(ids) > limit or count < len(entries)
-            return PublicationPage(entries[:count], more, last, head.last_id, head.floor)
+            return PublicationPage(entries[:count], more, last, _extent_of(head))
 
-        return self._tables.read_log(app, work, PublicationPage([], False, 0, 0, 0))
+        return self._tables.read_log(app, work, PublicationPage([], False, 0, NO_LOG))
 
     def stored_before(self, app: str, time: int) -> int:
         """The greatest id stored before this Unix second that has not expired."""
@@ -404,3 +405,8 @@ _IDS: Final[dict[str, Callable[[Statements, LogHead, str, int, int], Sequence[in
     "postgresql": _postgresql,
     "mysql": _mysql,
 }
+
+
+def _extent_of(head: LogHead) -> LogExtent:
+    lost = tuple((each.first, each.last) for each in ranges_of(head.lost))
+    return LogExtent(head.floor, head.last_id, lost)

@@ -68,7 +68,9 @@ ENTRY_COLUMNS: Final = (
 """The order that :func:`entry_of` expects, of a message ``m`` and its conversation ``c``."""
 
 
-SELECT_HEAD: Final = "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0"
+SELECT_HEAD: Final = (
+    "SELECT number, last_id, last_conversation, floor, lost FROM log WHERE app = %s AND part = 0"
+)
 """Selects the fields of :class:`LogHead`."""
 
 SELECT_STATE: Final = (
@@ -82,12 +84,13 @@ FROM_MESSAGES: Final = (
 
 
 class LogHead(Struct):
-    """The row of a log, locked until the transaction ends."""
+    """The row of a log, locked until the transaction ends. ``lost``: :mod:`imserver.storage.log.lost`."""
 
     number: int
     last_id: int
     last_conversation: int
     floor: int
+    lost: Any = None
 
 
 class ConversationState(Struct):

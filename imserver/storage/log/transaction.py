@@ -36,6 +36,7 @@ from imserver.storage.log.contract import (
     StorageUnsure,
     Stored,
 )
+from imserver.storage.log.lost import beyond, next_after_loss
 from imserver.storage.log.revisions import MOST_EDITS, count_edits, recalled_among, revise
 from imserver.storage.log.rows import (
     ENTRY_COLUMNS,
@@ -207,6 +208,9 @@ class AppTransaction:
         """Recalled messages among those that drafts edit."""
         self._edits: dict[int, int] = {}
         """The number of edits of the messages that drafts edit."""
+        self._after_loss = next_after_loss(self.head.lost)
+        """The first seq of a conversation that had entries before the database lost some; 0: none were
+        lost."""
         self._revises = False
         """Whether an entry recalls, edits or mentions."""
         self._sessions = sessions
@@ -262,6 +266,8 @@ class AppTransaction:
                 self._bots = BotReaders(self.sql, self.head, self.before, self.entries)
             draft = self._bots.name(state, draft)
         self.head.last_id += 1
+        if state.last_id < self._after_loss and state.last_seq:
+            state.last_seq = beyond(state.last_seq, self._after_loss)
         state.last_seq += 1
         state.last_id = self.head.last_id
         entry = Entry(

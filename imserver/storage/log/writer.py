@@ -13,6 +13,8 @@ are empty.
   ``seconds`` more, and later the final result. Requests that wait behind such a transaction fail after twice
   ``seconds``.
 - If the answer to COMMIT is lost, the writer looks up the ids before it writes anything else.
+- If the database has lost entries that this node knows, the logs continue beyond them before anything else
+  is written (:mod:`imserver.storage.log.lost`).
 - If the database refuses a row, the requests of that transaction are stored one by one.
 """
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from math import inf
 from random import SystemRandom
 from time import perf_counter, time
@@ -40,6 +43,7 @@ from imserver.storage.log.contract import (
     StorageUnsure,
     Stored,
 )
+from imserver.storage.log.lost import EntriesLost, move_on
 from imserver.storage.log.rows import objection, resend_of
 from imserver.storage.log.transaction import (
     AppendRequest,
@@ -85,6 +89,10 @@ _ENOUGH: Final = 12
 """So many drafts do not wait for others. Measured: 16 senders in a closed loop cost 0.84 of the CPU. 8,000
 drafts a second cost 0.73, and are answered after 2.1 instead of 1.6 ms."""
 _MOST_GATHER_SECONDS: Final = 0.004
+_LOST: Final = (
+    "the database has lost entries of %s: its log ends with %d, but %d was stored. Ids continue after %d; "
+    "clients that have lost entries begin anew"
+)
 _LATE: Final = "the database does not answer: no answer in time"
 
 _random: Final = SystemRandom()
@@ -109,9 +117,11 @@ class LogListener(Protocol):
 
 class WriteTransaction:
     """The content of one transaction: requests by app. It can be run again from the start on another
-    connection."""
+    connection. ``known``: app → an id that its log has. Without it the transaction raises EntriesLost."""
 
-    def __init__(self, apps: Mapping[str, list[Request]], sessions: UplinkSessions) -> None:
+    def __init__(
+        self, apps: Mapping[str, list[Request]], sessions: UplinkSessions, known: Mapping[str, int]
+    ) -> None:
         self.batch = _random.getrandbits(62) + 1
         self.guard = CommitGuard()
         self.given_up = False
@@ -125,11 +135,14 @@ class WriteTransaction:
         """Whether an uplink session begins."""
         self._now = int(time())
         self._sessions = sessions
+        self._known = {app: known.get(app, 0) for app in self.apps}
 
     def __call__(self, sql: DirectStatements) -> None:
         self.commits = {}
         for app, requests in self.apps.items():
             part = AppTransaction(sql, app, self.batch, self._now, self._sessions)
+            if part.before < self._known[app]:
+                raise EntriesLost(app)
             drafts = []
             for request in requests:
                 if isinstance(request, ChangeRequest):
@@ -221,6 +234,10 @@ class LogWriter:
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._closed = False
         self._sessions = UplinkSessions()
+        self.known: dict[str, int] = {}
+        """App → the greatest id that is known to be stored, by any node. Read-only for others."""
+        self.losses = 0
+        """How often this node has found that the database had lost entries."""
 
     # --- queues ---------------------------------------------------------------------------------------------
 
@@ -314,6 +331,24 @@ class LogWriter:
         self.change(app, work)
         return last
 
+    def learn(self, app: str, id: int) -> None:
+        """An id of an app's log is known to be stored. Never switches."""
+        if id > self.known.get(app, 0):
+            self.known[app] = id
+
+    def check(self, app: str) -> int:
+        """Let the log of an app continue beyond what is known, if the database has lost that. Returns the
+        last id. Switches. Raises the same errors as :meth:`append`."""
+        last = 0
+
+        def work(transaction: AppTransaction) -> Change:
+            nonlocal last
+            last = transaction.before
+            return Change(0)
+
+        self.change(app, work)
+        return last
+
     def is_busy(self, app: str) -> bool:
         """Whether drafts of an app are waiting or being stored. Never switches."""
         return app in self._queues or any(True for _ in self._underway(app))
@@ -359,7 +394,7 @@ class LogWriter:
     def _run(self) -> None:
         try:
             while apps := self._take():
-                self._store(WriteTransaction(apps, self._sessions))
+                self._store(WriteTransaction(apps, self._sessions, self.known))
         finally:
             self._greenlet = None
 
@@ -415,7 +450,7 @@ class LogWriter:
                 return
             connection = self._connection
             try:
-                connection.transact(transaction, transaction.guard, self.seconds)
+                self._transact(connection, transaction)
             except NotStored as error:
                 self._fail(transaction, connection.failed(str(error), error.__cause__))
                 return
@@ -431,8 +466,28 @@ class LogWriter:
             connection.answered(wrote=bool(transaction.commits))
         self._finish(transaction, perf_counter() - began)
 
+    def _transact(self, connection: WriterConnection, transaction: WriteTransaction) -> None:
+        """Run a transaction, beyond what the database has lost. Raises NotStored, Unsure or RowRefused."""
+        while True:
+            try:
+                connection.transact(transaction, transaction.guard, self.seconds)
+                return
+            except EntriesLost:
+                try:
+                    lost = connection.transact(
+                        partial(move_on, dict(self.known)), CommitGuard(), self.seconds
+                    )
+                except (Unsure, RowRefused) as error:
+                    raise NotStored(str(error)) from error
+            for app, gap in lost.items():
+                if gap.first <= self.known.get(app, 0):
+                    log.error(_LOST, app, gap.first - 1, self.known[app], gap.last + 1)
+            self.losses += bool(lost)
+
     def _finish(self, transaction: WriteTransaction, seconds: float) -> None:
         """Answer the requests, and deliver the stored entries. Never switches."""
+        for app, (_, last, _) in transaction.commits.items():
+            self.learn(app, last)
         for app, requests in transaction.apps.items():
             for request in requests:
                 assert request.outcome is not None

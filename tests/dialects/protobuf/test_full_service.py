@@ -9,6 +9,7 @@ from imserver.errors import StorageUnavailable
 from imserver.hub import acks
 from imserver.hub.acks import AckingLogSubscription
 from imserver.messages.catch_up import RECOVERED
+from imserver.storage.log.contract import LogExtent
 from imserver.transport.connection import CLOSING, OPEN
 from tests.dialects.protobuf.test_service import APP, Harness, ProtobufClient, missed
 from tests.integration import protobuf
@@ -88,7 +89,7 @@ def test_a_cursor_that_has_expired_or_is_none_of_this_log_has_to_start_again(
     harness: Harness, cursor: int, floor: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missed(harness, 5)
-    monkeypatch.setattr(harness.log, "floor", lambda app: floor)
+    monkeypatch.setattr(harness.log, "extent", lambda app: LogExtent(floor, 3))
     ann = resumed(harness, 266, cursor)
     assert recovered(ann.outputs()[0]) == (False, True)
     ann.send_payload(protobuf.sync(cursor))
@@ -99,19 +100,19 @@ def test_a_cursor_that_has_expired_or_is_none_of_this_log_has_to_start_again(
     assert 3 not in dict(protobuf.fields(ann.outputs()[2].data))
 
 
-def test_when_many_come_back_at_once_the_floor_is_not_asked_for_each(
+def test_when_many_come_back_at_once_the_extent_is_not_asked_for_each(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missed(harness, 3)
     reads = []
-    floor = harness.log.floor
+    extent = harness.log.extent
 
-    def slow_floor(app: str) -> int:
+    def slow_extent(app: str) -> LogExtent:
         reads.append(app)
         gevent.sleep(0.01)
-        return floor(app)
+        return extent(app)
 
-    monkeypatch.setattr(harness.log, "floor", slow_floor)
+    monkeypatch.setattr(harness.log, "extent", slow_extent)
     many = [harness.visitor() for _ in range(20)]
     for id, each in enumerate(many, 266):
         each.send_payload(protobuf.login(str(id), "", 1))
@@ -131,7 +132,7 @@ def test_all_logins_that_share_a_query_learn_that_it_failed(
         gevent.sleep(0.01)
         raise StorageUnavailable("away")
 
-    monkeypatch.setattr(harness.log, "floor", away)
+    monkeypatch.setattr(harness.log, "extent", away)
     many = [harness.visitor() for _ in range(5)]
     for id, each in enumerate(many, 266):
         each.send_payload(protobuf.login(str(id), "", 1))

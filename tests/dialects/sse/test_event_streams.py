@@ -14,7 +14,7 @@ from imserver.messages import catch_up
 from imserver.messages.catch_up import CatchUp
 from imserver.model import LogSubscription, Message
 from imserver.storage.log import contract
-from imserver.storage.log.contract import Entry
+from imserver.storage.log.contract import Entry, LogExtent
 from imserver.transport.connection import OPEN
 from tests.core.messaging_harness import APP, Node
 from tests.messages.test_messaging import two
@@ -40,11 +40,8 @@ class FakeLog:
     def log(self) -> "FakeLog":
         return self
 
-    def head(self, app: str) -> int:
-        return LOG[-1].id
-
-    def floor(self, app: str) -> int:
-        return 0
+    def extent(self, app: str) -> LogExtent:
+        return LogExtent(0, LOG[-1].id)
 
     def page(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
         found = LOG[after : after + limit]

@@ -1,0 +1,117 @@
+"""Entries that the database has lost: it is a replica that lacked the newest commits of its primary, or a
+crash took commits that were not on the disk.
+
+Clients have seen the ids of these entries. A node that knows a greater id than the head of a log lets the
+logs continue far beyond, as ``imserver restore`` does, so no id is given twice. The head keeps the range
+between: a client whose cursor is in it has entries that the log does not have, and begins anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import time
+from typing import Any, Final
+
+from msgspec import Struct
+
+from imserver.storage.statements import Statements, text_of
+
+MANY: Final = 1 << 32
+"""Upper bound for the numbers of one kind that are given between two copies of a database."""
+_MOST_RANGES: Final = 20
+"""Beyond it the oldest ones become one, with what is between them."""
+
+
+class EntriesLost(Exception):
+    """The head of a log is before an entry that is known to be stored. Nothing may be written."""
+
+
+class LostRange(Struct, frozen=True):
+    """The ids from ``first`` to ``last`` have no entries. ``found``: when it was found out, Unix seconds."""
+
+    first: int
+    last: int
+    found: int
+
+
+def far_number() -> int:
+    """A number beyond all that were given, and small enough for JavaScript.
+
+    It grows by 65,536 per second, so it is also beyond those given after an earlier loss.
+    """
+    return int(time() * 65_536)
+
+
+def beyond(number: int, far: int) -> int:
+    """A number far beyond this one. In SQL: :func:`raised`."""
+    return max(far, number + MANY)
+
+
+def raised(column: str, far: int) -> str:
+    """An assignment that makes a number continue far beyond its own, in the SQL of all engines."""
+    return f"{column} = CASE WHEN {column} + {MANY} < {far} THEN {far} ELSE {column} + {MANY} END"
+
+
+def ranges_of(column: Any) -> tuple[LostRange, ...]:
+    """The ranges in the column ``log.lost``, in order."""
+    if not column:
+        return ()
+    return tuple([LostRange(*map(int, each.split(":"))) for each in text_of(column).split(",")])
+
+
+def _column_of(ranges: list[LostRange]) -> str:
+    while len(ranges) > _MOST_RANGES:
+        oldest, second, *rest = ranges
+        ranges = [LostRange(oldest.first, second.last, second.found), *rest]
+    return ",".join([f"{each.first}:{each.last}:{each.found}" for each in ranges])
+
+
+def next_after_loss(column: Any) -> int:
+    """The number from which on seqs and versions continue that may have been lost; 0: nothing was lost."""
+    ranges = ranges_of(column)
+    return ranges[-1].last + 1 if ranges else 0
+
+
+def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
+    """Let all logs continue beyond what was lost, if the log of an app ends before the id that is ``known``.
+    Returns app → what was lost; nothing if another node was quicker.
+
+    With them the ids of events and accounts. Seqs and versions of marks follow when they are used.
+    """
+    far = far_number()
+    move_accounts_on(sql, far)  # first, because MySQL commits with it
+    for app in sorted(known):
+        sql.insert_new("log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)])
+    rows = sql.query(
+        "SELECT app, number, last_id, last_conversation, lost FROM log WHERE part = 0 "
+        f"ORDER BY app{sql.for_update}"
+    )
+    if not any(last_id < known.get(text_of(app), 0) for app, _, last_id, _, _ in rows):
+        return {}
+    found: dict[str, LostRange] = {}
+    for name, number, last_id, last_conversation, lost in rows:
+        app = text_of(name)
+        head = beyond(max(last_id, known.get(app, 0)), far)
+        found[app] = LostRange(last_id + 1, head - 1, int(time()))
+        sql.execute(
+            "UPDATE log SET last_id = %s, last_conversation = %s, lost = %s WHERE number = %s",
+            (head, beyond(last_conversation, far), _column_of([*ranges_of(lost), found[app]]), number),
+        )
+    sql.execute(f"UPDATE event_feed SET {raised('last_id', far)}")
+    return found
+
+
+def move_accounts_on(sql: Statements, far: int) -> None:
+    """Let the ids of accounts continue far beyond."""
+    if sql.engine == "postgresql":
+        sequence = "pg_get_serial_sequence('account', 'id')"
+        sql.query(f"SELECT setval({sequence}, greatest({far}, nextval({sequence}) + {MANY}))")
+    elif sql.engine == "mysql":
+        (last,) = sql.query("SELECT coalesce(max(id), 0) FROM account")[0]
+        sql.execute(f"ALTER TABLE account AUTO_INCREMENT = {beyond(last, far)}")
+    else:
+        sql.execute(
+            "INSERT INTO sqlite_sequence SELECT 'account', 0 WHERE NOT EXISTS "
+            "(SELECT 1 FROM sqlite_sequence WHERE name = 'account')"
+        )
+        sql.execute(f"UPDATE sqlite_sequence SET {raised('seq', far)} WHERE name = 'account'")
