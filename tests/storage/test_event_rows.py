@@ -118,7 +118,7 @@ def test_the_feed_of_a_removed_webhook_ends_after_three_days(
     assert events.undelivered(APP) == 0, "it may come back"
     week_later(store)
     events.expire([])
-    assert "with 2 entries and 1 events that were not delivered" in caplog.text
+    assert "Nothing after entry 0 and event 0 was delivered" in caplog.text
     assert events.undelivered(APP) is None
     row = events.claim({APP: None}, "two", 10)[APP]
     assert (row.entry_id, row.noted_id, row.event_id, row.last_id) == (2, 2, 1, 1)
@@ -284,6 +284,16 @@ def test_leases_of_many_apps_are_renewed_by_few_statements(store: Store, events:
     statements = 0
     assert events.claim(apps, "two", 10) == {}
     assert statements < 10
+
+
+def test_ids_of_events_that_the_database_has_lost_are_not_given_again(
+    store: Store, events: EventStore
+) -> None:
+    events.known.update(events.append([absent_event("a"), absent_event("b")]))
+    store.write(lambda sql: sql.execute("DELETE FROM event WHERE id = 2"))
+    store.write(lambda sql: sql.execute("UPDATE event_feed SET last_id = 1"))
+    assert events.append([absent_event("c")]) == {APP: 3}
+    assert [event.id for event in events.read(APP, 0, 10)] == [1, 3]
 
 
 def test_events_that_wait_are_bounded_in_bytes(events: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:

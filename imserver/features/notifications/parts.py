@@ -84,7 +84,7 @@ def build(core: Core) -> FeatureParts:
     feeds = webhooks.feeds
     settings = settings_of(core.config, NotificationSettings)
     rows = NotificationRows(core.store)
-    rows.added = feeds.added
+    rows.added, rows.known = feeds.added, feeds.events.known
     lease = DeliveryLease()
     requests = PublicRequests(settings.allow_loopback, connections=settings.requests_per_host)
     webpush = WebPush(requests, settings, core.key_for(VAPID), core.config.app.http_url)

@@ -56,11 +56,13 @@ class NotificationRows:
     """The rows of notifications in a store.
 
     ``added`` is called with what :meth:`settle` has added to feeds: app → the id of its last event.
+    ``known``: see :attr:`imserver.features.webhooks.event_rows.EventStore.known`.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.added: Callable[[Mapping[str, int]], object] = lambda _heads: None
+        self.known: Mapping[str, int] = {}
 
     def _in(
         self, statement: str, first: Sequence[Any], values: Iterable[Any], many: bool = False
@@ -443,7 +445,7 @@ class NotificationRows:
                 [(next_try, id) for id, next_try in retry],
             )
             _remove(sql, sorted(set(gone)))
-            return add_events(sql, events)
+            return add_events(sql, events, self.known)
 
         nothing: dict[str, int] = {}
         if heads := self._store.write_or(nothing, work):
@@ -483,7 +485,7 @@ class NotificationRows:
 
         def work(sql: PooledStatements) -> dict[str, int]:
             sql.execute(statement, values)
-            return add_events(sql, events)
+            return add_events(sql, events, self.known)
 
         nothing: dict[str, int] = {}
         if heads := self._store.write_or(nothing, work):

@@ -116,6 +116,9 @@ class EventStore:
         self._store = store
         self._batch = _Batch()
         self._writer: gevent.Greenlet[[], None] | None = None
+        self.known: dict[str, int] = {}
+        """App → the greatest id of an event that this node knows. It is not given again if the database has
+        lost it."""
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -144,7 +147,9 @@ class EventStore:
             while self._batch.events:
                 batch, self._batch = self._batch, _Batch()
                 try:
-                    batch.stored.set(self._store.write(partial(add_events, events=batch.events)))
+                    batch.stored.set(
+                        self._store.write(partial(add_events, events=batch.events, known=self.known))
+                    )
                 except Exception as error:
                     batch.stored.set_exception(error)
         finally:
@@ -169,13 +174,13 @@ class EventStore:
         days.
         """
         nothing: list[tuple[str, int, int]] = []
-        for app, entries, events in self._store.write_or(nothing, partial(_end_feeds, apps)):
+        for app, entry, event in self._store.write_or(nothing, partial(_end_feeds, apps)):
             log.warning(
-                "the webhook of %s was removed three days ago: its feed has ended, with %d entries and %d "
-                "events that were not delivered",
+                "the webhook of %s was removed three days ago: its feed has ended. Nothing after entry %d "
+                "and event %d was delivered",
                 app,
-                entries,
-                events,
+                entry,
+                event,
             )
         before = int(time()) - TRY_SECONDS - _EVENT_SLACK_SECONDS
 
@@ -397,7 +402,7 @@ class EventStore:
                     new.append(event)
             for one in over:
                 sql.execute(f"DELETE FROM absence {where}", (app, one.user, one.conversation))
-            return add_events(sql, new)
+            return add_events(sql, new, self.known)
 
         return self._store.write(work)
 
@@ -421,8 +426,9 @@ class EventStore:
         self._store.write_or(None, work)
 
 
-def add_events(sql: Statements, events: Sequence[NewEvent]) -> dict[str, int]:
-    """Store events in the caller's transaction; app → the id of its last event."""
+def add_events(sql: Statements, events: Sequence[NewEvent], known: Mapping[str, int]) -> dict[str, int]:
+    """Store events in the caller's transaction, after those that are ``known``; app → the id of its last
+    event."""
     by_app: dict[str, list[NewEvent]] = {}
     for event in events:
         by_app.setdefault(event.app, []).append(event)
@@ -432,12 +438,13 @@ def add_events(sql: Statements, events: Sequence[NewEvent]) -> dict[str, int]:
         _make_feed(sql, app)
         feed = _feed(sql, app, lock=True)
         assert feed is not None
+        before = max(feed.last_id, known.get(app, 0))
         rows = [
-            (app, feed.last_id + number, _member(event.user), event.kind, now, event.body)
+            (app, before + number, _member(event.user), event.kind, now, event.body)
             for number, event in enumerate(by_app[app], 1)
         ]
         sql.execute_many(f"INSERT INTO event (app, id, member, kind, time, body) VALUES {marks_of(6)}", rows)
-        last[app] = feed.last_id + len(rows)
+        last[app] = before + len(rows)
         sql.execute("UPDATE event_feed SET last_id = %s WHERE app = %s", (last[app], app))
     return last
 
@@ -471,22 +478,18 @@ def _make_feed(sql: Statements, app: str) -> None:
 
 def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, int]]:
     """End the feeds of all other apps that nobody has delivered for three days: they have no position from
-    now on. Returns (app, entries, events): what was not delivered."""
+    now on. Returns (app, entry, event) of those with more to deliver: what was delivered last."""
     is_old = f"lease_until > 0 AND lease_until <= {NOW[sql.engine]} - {TRY_SECONDS}"
     rows = sql.query(
-        "SELECT f.app, coalesce(l.last_id, 0) - f.entry_id, f.last_id - f.event_id FROM event_feed f "
+        "SELECT f.app, f.entry_id, f.event_id, coalesce(l.last_id, 0), f.last_id FROM event_feed f "
         f"LEFT JOIN log l ON l.app = f.app AND l.part = 0 WHERE {is_old} ORDER BY f.app"
     )
-    ended = [(text_of(app), max(0, entries), events) for app, entries, events in rows]
+    end = f"UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 WHERE app = %s AND {is_old}"
+    ended = [row for row in rows if text_of(row[0]) not in apps and sql.execute(end, (row[0],))]
     return [
-        each
-        for each in ended
-        if each[0] not in apps
-        and sql.execute(
-            "UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 "
-            f"WHERE app = %s AND {is_old}",
-            (each[0],),
-        )
+        (text_of(app), entry, event)
+        for app, entry, event, last_entry, last_event in ended
+        if entry < last_entry or event < last_event
     ]
 
 

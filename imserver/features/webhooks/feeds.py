@@ -223,6 +223,7 @@ class Feeds:
     def added(self, heads: Mapping[str, int]) -> None:
         """Events were stored: app → the last id. Never switches."""
         for app, head in heads.items():
+            self.events.known[app] = max(head, self.events.known.get(app, 0))
             feed = self.feeds.get(app)
             if feed is not None:
                 feed.event_head = max(feed.event_head, head)
@@ -331,6 +332,7 @@ class Feeds:
             feed.entries.head = max(feed.entries.head, head.entries)
             feed.noting.head = max(feed.noting.head, head.entries)
             feed.event_head = max(feed.event_head, head.events)
+            self.events.known[app] = max(head.events, self.events.known.get(app, 0))
             feed.has_retries = head.has_retries or bool(feed.waiting)
             if feed.count or feed.has_retries:
                 feed.sender.wake()

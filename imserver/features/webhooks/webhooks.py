@@ -170,7 +170,7 @@ class Webhooks:
             return None
 
         def record(sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]) -> None:
-            add_events(sql, [NewEvent(app, user, kind, _encode(facts))])
+            add_events(sql, [NewEvent(app, user, kind, _encode(facts))], self.feeds.events.known)
 
         return record
 
