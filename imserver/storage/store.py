@@ -226,7 +226,8 @@ class Store:
 
         def numbered(sql: Statements) -> T:
             # Other writers wait until this transaction ends.
-            version = int(sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0]) + 1
+            version = int(sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0])
+            version = max(version, self._version) + 1  # the database may have lost the newest changes
             if value := work(sql, version):
                 sql.execute("UPDATE directory SET version = %s", (version,))
             return value
@@ -463,10 +464,12 @@ _KEYS: Final = "SELECT id, digest, scopes, apps, note, created, revoked FROM api
 
 
 def _read_changes(known: int, sql: Statements) -> Changes:
-    """Rows newer than version ``known`` (-1: all)."""
+    """Rows newer than version ``known`` (-1: all). All, too, if the database has lost that version."""
     version = int(sql.query("SELECT version FROM directory")[0][0])
     if version == known:
         return Changes(version)
+    if version < known:
+        known = _NEVER
     # Only up to the version that was read. The next read gets later changes.
     newer = "WHERE version > %s AND version <= %s"
     apps = sql.query(f"SELECT name, settings, created FROM app {newer}", (known, version))

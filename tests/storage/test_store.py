@@ -13,7 +13,7 @@ from imserver.errors import StartError, StorageUnavailable
 from imserver.features.webhooks.event_rows import NOW
 from imserver.storage.contract import Changes, KeyRow
 from imserver.storage.log.contract import Draft
-from imserver.storage.statements import CLOCK, PooledStatements, Row
+from imserver.storage.statements import CLOCK, PooledStatements, Row, Statements
 from imserver.storage.store import Store
 
 from .conftest import OpenStore
@@ -138,6 +138,28 @@ def test_changes_are_merged_and_seen_elsewhere(url: str, open_store: OpenStore) 
     other.refresh()
     other.refresh()
     assert news.apps == [("105", {"max_channels": 1, "max_connections": 2}), ("105", {"max_channels": 5})]
+
+
+def test_nodes_learn_what_is_stored_after_the_database_has_lost_changes(
+    url: str, open_store: OpenStore
+) -> None:
+    one = open_store(url)
+    one.add_app("kept", {})
+    one.add_app("lost", {})
+    two = open_store(url)
+    news = News(two)
+
+    def lose(sql: Statements) -> None:
+        sql.execute("DELETE FROM app WHERE name = 'lost'")
+        sql.execute("UPDATE directory SET version = version - 1")
+
+    one.write(lose)
+    one.add_app("new", {})
+    two.refresh()
+    assert ("new", {}) in news.apps
+    one.write(lose)
+    two.refresh()
+    assert ("kept", {}) in news.apps, "all is read again"
 
 
 def test_a_key_is_stored_and_revoked_once(url: str, open_store: OpenStore) -> None:
