@@ -309,6 +309,11 @@ METRICS: Final = (
     *_PROCESS,
     *_CONNECTIONS,
     *counters("imserver", "metrics", _OWN),
+    counter(
+        "imserver_log_losses_total",
+        "Times that this node found that the database had lost entries of the log",
+        lambda node: 0 if (stored := node.store.opened_log) is None else stored.writer.losses,
+    ),
     *_LOGINS,
     *counters("imserver_message_id", "idempotency", _MESSAGE_IDS),
     *CLUSTER_METRICS,

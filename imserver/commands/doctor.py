@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryFile
-from time import perf_counter, time
+from time import gmtime, perf_counter, strftime, time
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -55,6 +55,8 @@ _TIMEX_BYTES: Final = 512
 _TIME_ERROR: Final = 5
 """The result of adjtimex while no service steers the clock."""
 _DAY: Final = 86_400
+_LOSS_DAYS: Final = 30
+"""For so long a loss of entries is named."""
 
 
 class Finding(Struct, frozen=True):
@@ -338,6 +340,18 @@ def _database(config: Config) -> Findings:
             state.laxness,
             "a message that was acknowledged may be lost when the database's machine fails",
             "set it back to its default in the database's configuration",
+        )
+    lost = sorted(app for app, found in state.losses.items() if found > time() - _LOSS_DAYS * _DAY)
+    if lost:
+        when = strftime("%Y-%m-%d %H:%M", gmtime(max(state.losses[app] for app in lost)))
+        yield Finding(
+            "warn",
+            "lost entries",
+            f"at {when} UTC the database had lost its newest commits: {', '.join(lost)}",
+            "a replica that was behind took the place of its primary, or a crash took commits; messages that "
+            "were acknowledged are gone",
+            "replicate synchronously (docs/operations.md, Replication), and set the database to flush each "
+            "commit",
         )
     if state.clock_difference is not None:
         yield _clock("clock and database", state.clock_difference)

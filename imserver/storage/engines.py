@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from inspect import signature
 from statistics import median
 from time import perf_counter, time
@@ -20,12 +21,14 @@ from sqlalchemy.pool import StaticPool
 from imserver.config.settings import StorageSettings
 from imserver.errors import StartError
 from imserver.storage.address import DatabaseAddress
+from imserver.storage.log.lost import ranges_of
 from imserver.storage.statements import (
     CLOCK,
     DirectStatements,
     MysqlStatements,
     PostgresqlStatements,
     SqliteStatements,
+    text_of,
 )
 
 WRITES: Final = "imserver_writes"
@@ -263,13 +266,15 @@ _DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 
 class DatabaseState(Struct, frozen=True):
     """State of a reachable database: product, version, median round trip in seconds, the setting that makes
-    it less durable (``""``: none), and the seconds by which its clock is ahead (None: it has no clock)."""
+    it less durable (``""``: none), the seconds by which its clock is ahead (None: it has no clock), and when
+    nodes have found that it had lost entries of an app, in Unix seconds."""
 
     name: str
     version: str
     round_trip: float
     laxness: str
     clock_difference: float | None
+    losses: dict[str, int]
 
 
 def probe(address: DatabaseAddress, settings: StorageSettings, tries: int) -> DatabaseState:
@@ -287,9 +292,12 @@ def probe(address: DatabaseAddress, settings: StorageSettings, tries: int) -> Da
                 clock = connection.execute(text(f"SELECT {CLOCK[address.engine]}")).scalar_one()
                 difference = float(clock) - time()
             version = ".".join(str(part) for part in engine.dialect.server_version_info or ())
-            return DatabaseState(
-                engine.dialect.name, version, median(times), laxness_of(connection), difference
-            )
+            laxness = laxness_of(connection)
+            losses: dict[str, int] = {}
+            with suppress(DBAPIError):  # the tables are those of a release before
+                rows = connection.execute(text("SELECT app, lost FROM log WHERE lost IS NOT NULL"))
+                losses = {text_of(app): ranges_of(lost)[-1].found for app, lost in rows}
+            return DatabaseState(engine.dialect.name, version, median(times), laxness, difference, losses)
     finally:
         engine.dispose()
 

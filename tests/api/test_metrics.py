@@ -51,7 +51,7 @@ class AnyNode:
         self.metrics.http_over_rate = 6
         membership = SimpleNamespace(channels=2, members=3)
         self.channels = SimpleNamespace(members=SimpleNamespace(membership=membership))
-        self.store = SimpleNamespace(id="d1", healthy=lambda: True)
+        self.store = SimpleNamespace(id="d1", healthy=lambda: True, opened_log=None)
         self.tenants = SimpleNamespace(names=lambda: ["101", "105"])
         registry = SimpleNamespace(
             counters=RegistryCounters(), healthy=lambda: True, leases=lambda: {1: 1, 2: 2}

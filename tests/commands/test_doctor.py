@@ -30,6 +30,8 @@ from imserver.config.settings import (
 )
 from imserver.dialects.pusher.settings import PusherOfApp, PusherSettings
 from imserver.features.oauth.settings import OAuthOfApp, ProviderSettings
+from imserver.storage.log.contract import Draft
+from imserver.storage.store import Store
 from tests.features import sections
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
@@ -236,6 +238,21 @@ def test_a_database_that_is_there_is_measured_and_one_that_is_not_fails(tmp_path
     gone = by_name(config(tmp_path, storage=away))["database"]
     assert gone.level == "fail"
     assert "secret" not in gone.found
+
+
+def test_a_database_that_had_lost_entries_is_named_for_a_month(tmp_path: Path) -> None:
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    assert "lost entries" not in by_name(config(tmp_path))
+    writer = store.log().writer
+    writer.append("shop", [Draft(sender="ann", to_user="bob", body=b"x", time_ms=1)])
+    assert "lost entries" not in by_name(config(tmp_path))
+    writer.learn("shop", 7)
+    writer.check("shop")
+    found = by_name(config(tmp_path))["lost entries"]
+    assert (found.level, found.found.endswith(": shop")) == ("warn", True)
+    store.write(lambda sql: sql.execute("UPDATE log SET lost = '2:9:1700000000'"))
+    assert "lost entries" not in by_name(config(tmp_path))
+    store.close()
 
 
 @contextmanager
