@@ -57,6 +57,34 @@ def test_a_client_that_has_lost_entries_begins_anew_and_misses_nothing(
         assert ids(bob, 1) == [new], "it has lost nothing"
 
 
+def test_subscribers_of_a_stored_channel_learn_that_publications_are_lost(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    past = {"subscribe": "anybody", "publish": "subscribers", "history": "log"}
+    server = start_server(config={"apps": {APP: {"open": True, "channels": {"past": past}}}})
+    database, copy = server.folder / "data" / "imserver.db", tmp_path / "copy.db"
+    channel = {"channel": "past:news"}
+    with logged_in(server.ws, "ann", APP) as ann, logged_in(server.ws, "bob", APP) as bob:
+        for one in (ann, bob):
+            assert one.ask_cmd("subscribe", channel)[0] == 200
+        positions = []
+        for number in range(4):
+            if number == 2:
+                copied(database, copy)
+            assert ann.ask_cmd("publish", {**channel, "text": str(number)})[0] == 200
+            positions.append(bob.push("publication").json["response"]["data"])
+        copied(copy, database)
+        assert ann.ask_cmd("publish", {**channel, "text": "new"})[0] == 200
+        ended = bob.push().json
+        assert (ended["cmd"], ended["response"]["data"]["code"]) == ("unsubscribed", 2500)
+        for position, recovered in ((positions[3], False), (positions[1], True)):
+            since = {"epoch": position["epoch"], "offset": position["offset"]}
+            code, _, data = bob.ask_cmd("subscribe", {**channel, **since})
+            assert (code, data["recovered"]) == (200, recovered)
+            bob.ask_cmd("unsubscribe", channel)
+        assert [each["text"] for each in data["publications"]] == ["new"]
+
+
 @pytest.mark.full
 @pytest.mark.linux
 def test_a_node_that_starts_learns_from_the_others_what_was_lost(cluster: Launch, tmp_path: Path) -> None:
