@@ -24,7 +24,7 @@ from sqlalchemy.types import TypeEngine
 
 from imserver.errors import StartError
 
-HEAD: Final = "0021"
+HEAD: Final = "0022"
 """The newest step. A database at this step needs no migration, so Alembic is not loaded."""
 FOLDER: Final = Path(__file__).parent
 

@@ -7,8 +7,8 @@ from alembic import op
 
 from imserver.storage.migrations import name
 
-revision: Final = "0021"
-down_revision: Final = "0020"
+revision: Final = "0022"
+down_revision: Final = "0021"
 
 
 def upgrade() -> None:
