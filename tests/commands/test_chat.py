@@ -55,7 +55,7 @@ def test_init_makes_a_chat_with_an_owner_a_group_and_an_invitation_for_guests(tm
     assert printed.keys() == {"owner", "invite"}
     name, code, group = printed["owner"].split(".")
     config = load_config(str(tmp_path / "imserver.yaml"))
-    assert [key.apps for key in config.api.keys] == [("default", "gochat")]
+    assert [key.apps for key in config.api.keys] == [("default", "gochat"), ()]
     with Stored(tmp_path) as stored:
         (owner,) = stored.accounts
         assert (owner.name, owner.guest, name) == ("owner", False, "owner")

@@ -3,7 +3,7 @@
 from sqlalchemy import inspect
 
 from imserver.features.uploads import upload_rows
-from imserver.features.uploads.contract import Upload, Usage
+from imserver.features.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.features.webhooks.event_rows import EventStore, NewEvent
 from imserver.storage.app_rows import TABLES
 from imserver.storage.log.contract import Draft
@@ -69,14 +69,15 @@ def test_rows_of_files_are_erased_unless_a_feature_erases_them(url: str, open_st
     store.add_app("shop", {})
     for user in ("ann", "bob"):
         row = Upload(user, "shop", user, "file", "text/plain", "a", 5, "", 1)
-        assert store.write(lambda sql, row=row: upload_rows.add(sql, row, 100, 100))
+        assert store.write(lambda sql, row=row: upload_rows.add(sql, row, 10_000, 10_000))
     store.delete_rows_of_user("shop", "ann", {"upload"})
     assert store.contents("shop").uploads == 2
     store.delete_rows_of_user("shop", "ann")
     assert store.contents("shop").uploads == 1
     assert store.read(lambda sql: upload_rows.usage(sql, "shop", "ann")) == Usage()
     again = Upload("new", "shop", "ann", "file", "text/plain", "a", 5, "", 1)
-    assert store.write(lambda sql: upload_rows.add(sql, again, 100, 10)), "the total is counted anew"
+    quota = 2 * (5 + FILE_BYTES)
+    assert store.write(lambda sql: upload_rows.add(sql, again, quota, quota)), "the total is counted anew"
     assert store.read(lambda sql: upload_rows.usage(sql, "shop", upload_rows.TOTAL)) == Usage(10, 2)
     store.delete_app("shop")
     store.delete_rows("shop", {"upload"})
