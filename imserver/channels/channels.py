@@ -322,7 +322,8 @@ class Channels:
             self.announce("join", connection, channel)
 
     def send_streams(self, connection: Connection, channel: str) -> None:
-        """Send a new subscriber each open streamed message so far. Never switches.
+        """Send a new subscriber each open streamed message so far, as its outbox becomes empty. Never
+        switches.
 
         The first one on this node waits for the next piece, if another node owns the message.
         """
@@ -332,8 +333,26 @@ class Channels:
             return
         if len(local.members) == 1:
             self.streams.drop_copies(app, channel)  # they may lack what came while nobody was subscribed
+        send = partial(self._send_so_far, app, channel)
         for stream in self.streams.of(app, channel).values():
-            self._ordered.send(local, [connection], stream.so_far())
+            self.streams.late.add((connection,), stream, send)
+
+    def deliver_so_far(self, app: str, event: Event) -> None:
+        """The owner of a streamed message has told this node, which lacks pieces, the text so far: send it to
+        the subscribers here, as their outboxes become empty. Never switches."""
+        part = event.channel
+        assert part is not None
+        assert part.stream is not None
+        local = self._hub.channel(app, part.name)
+        if local is not None and self.streams.accept(app, part, part.stream, event):
+            stream = self.streams.of(app, part.name)[part.stream.id]
+            self.streams.late.add(local.members, stream, partial(self._send_so_far, app, part.name))
+
+    def _send_so_far(self, app: str, channel: str, id: str, connections: list[Connection]) -> None:
+        local, stream = self._hub.channel(app, channel), self.streams.of(app, channel).get(id)
+        members = [] if local is None else [each for each in connections if each in local.members]
+        if local is not None and stream is not None and members:
+            self._ordered.send(local, members, stream.so_far())
 
     def _join(
         self,

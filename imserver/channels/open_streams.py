@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Collection, Mapping
 from time import monotonic
 from typing import Final
 
+import gevent
 from gevent.event import Event as Signal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from imserver.clock import is_long_turn, serve_others
 from imserver.model import ChannelPart, Event, StreamPart
+from imserver.transport.connection import OPEN, Connection
+from imserver.transport.outbox import Backlog
+
+log = logging.getLogger(__name__)
 
 
 class OpenStream(Struct):
     """A streamed message that is open. ``head``: an event with its sender, type, time and tags.
 
-    ``pieces``: its text so far, up to the piece number ``piece``. ``heard``: monotonic time of the last piece
-    or sign of life. ``owned``: this node publishes it; otherwise the text is a copy for late subscribers.
+    ``text``: its text so far in UTF-8, because Python stores up to four bytes for each letter of a string.
+    ``piece``: number of the last event with text. ``heard``: monotonic time of the last piece or sign of
+    life. ``owned``: this node publishes it; otherwise the text is a copy for late subscribers.
     """
 
     id: str
     app: str
     channel: str
     head: Event
-    pieces: list[str]
+    text: bytearray
     piece: int
     heard: float
     owned: bool = False
@@ -38,12 +46,86 @@ class OpenStream(Struct):
 
     def so_far(self) -> Event:
         """The whole message so far."""
-        return self.event("".join(self.pieces), whole=True)
+        return self.event(self.text.decode(), whole=True)
 
     def end(self, incomplete: bool) -> Event:
         """The end: an ordinary message with the whole text. A message without text is no message."""
-        event = self.event("".join(self.pieces), whole=True, done=True, incomplete=incomplete)
+        event = self.event(self.text.decode(), whole=True, done=True, incomplete=incomplete)
         return replace(event, kind="msg", id=self.id) if event.text else event
+
+
+SendSoFar = Callable[[str, list[Connection]], object]
+"""Sends connections the stream with this id, if it is open and they still receive it. Must not switch."""
+SOON_BYTES: Final = 65_536
+"""Texts so far are sent at once if the outbox has at most so many bytes with them."""
+_SOON_FRAMES: Final = 32
+_LOOK_SECONDS: Final = 0.05
+
+
+class LateReceivers:
+    """Sends the texts so far of open streams to connections that have come late: at once while their outbox
+    has little, then one stream each time the outbox is empty. So many streams never fill an outbox.
+
+    Clients ignore the pieces of a stream that come before its text so far. Owner of what waits to be sent.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Connection, dict[str, SendSoFar]] = {}
+        self._running = False
+
+    def add(self, connections: Collection[Connection], stream: OpenStream, send: SendSoFar) -> None:
+        """Send a stream to these connections, now or later. Never switches."""
+        soon = []
+        for connection in connections:
+            if connection not in self._waiting and _is_little(connection.outbox, len(stream.text)):
+                soon.append(connection)
+            else:
+                self._waiting.setdefault(connection, {})[stream.id] = send
+        if soon:
+            send(stream.id, soon)
+        if self._waiting and not self._running:
+            self._running = True
+            gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        """Greenlet: it ends when nothing waits."""
+        sent = True
+        while self._waiting:
+            if sent:
+                serve_others()  # the loop writes the outboxes
+            else:
+                gevent.sleep(_LOOK_SECONDS)
+            sent = self._send_to_ready()
+        self._running = False
+
+    def _send_to_ready(self) -> bool:
+        """Send a stream to each connection with an empty outbox; False: there is none. Connections that wait
+        for the same stream share its encoding. May switch."""
+        ready: dict[str, tuple[SendSoFar, list[Connection]]] = {}
+        for connection, streams in tuple(self._waiting.items()):
+            if connection.state == OPEN:
+                if connection.outbox is not None:
+                    continue
+                id = next(iter(streams))
+                ready.setdefault(id, (streams.pop(id), []))[1].append(connection)
+            if connection.state != OPEN or not streams:
+                del self._waiting[connection]
+        for id, (send, connections) in ready.items():
+            try:
+                send(id, connections)
+            except Exception:
+                log.exception("an open stream could not be sent")
+            if is_long_turn():
+                serve_others()
+        return bool(ready)
+
+
+def _is_little(outbox: list[bytes] | Backlog | None, more: int) -> bool:
+    if outbox is None:
+        return more <= SOON_BYTES
+    if type(outbox) is not list or len(outbox) > _SOON_FRAMES:
+        return False
+    return sum(map(len, outbox)) + more <= SOON_BYTES
 
 
 MOST_OVER: Final = 10_000
@@ -56,6 +138,7 @@ class OpenStreams:
     """
 
     def __init__(self) -> None:
+        self.late = LateReceivers()
         self.gaps: dict[str, tuple[str, str]] = {}
         """Streams of which this node lacks pieces, with their app and channel."""
         self.news = Signal()
@@ -124,8 +207,8 @@ class OpenStreams:
         if stream.whole:
             if known is None or known.piece < stream.piece:
                 head = replace(event, text="", channel=replace(part, stream=None))
-                copy = OpenStream(stream.id, app, part.name, head, [event.text], stream.piece, monotonic())
-                self.add(copy)
+                text = bytearray(event.text.encode())
+                self.add(OpenStream(stream.id, app, part.name, head, text, stream.piece, monotonic()))
                 return True
             return False
         if known is None or stream.piece > known.piece + 1:
@@ -135,6 +218,6 @@ class OpenStreams:
         known.heard = monotonic()
         if stream.piece <= known.piece:
             return False
-        known.pieces.append(event.text)
+        known.text += event.text.encode()
         known.piece = stream.piece
         return True

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from time import monotonic
 from typing import Final, Literal
@@ -25,7 +25,7 @@ from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelRefused, Publication, check_name
 from imserver.channels.open_streams import OpenStream, OpenStreams
 from imserver.channels.stored import draft_of
-from imserver.clock import until_beat
+from imserver.clock import is_long_turn, serve_others, until_beat
 from imserver.cluster.history import Position
 from imserver.cluster.nodes import NodeQueries, OtherNodes
 from imserver.cluster.registry import Lease
@@ -51,6 +51,12 @@ CLOSED_SECONDS: Final = 60.0
 MOST_CLOSED: Final = 20_000
 CLOSE_ALL_SECONDS: Final = 3.0
 """How long a node that stops closes its streams."""
+MOST_CHECKED: Final = 100
+"""How many senders and conversations are checked at a time."""
+MOST_APP_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of the texts of the open streams of an app on a node."""
+MOST_OWNER_BYTES: Final = 16 * 1024 * 1024
+"""Of these, bytes of one owner, in conversations."""
 MOST_BYTES: Final = 512 * 1024
 """Limit of the text of any message, and of the pieces in a query: they must fit into those between nodes."""
 
@@ -139,15 +145,18 @@ class _OwnStream(Struct):
     """A stream that this node owns. ``ended``: it takes no more pieces. ``closing``: a greenlet publishes its
     end.
 
-    ``touched``: monotonic time of its last piece. ``checked``: of the last check whether its sender may go
-    on.
+    ``owner``: who pays for its bytes (``""``: the app alone). ``touched``: monotonic time of its last piece.
+    ``checked``: of the last check whether its sender may go on. ``piece``: the number of its last piece, for
+    its publisher. Pieces of one request are one event, and the events have numbers of their own.
     """
 
     stream: OpenStream
+    owner: str
     limit: int
     left: int
     touched: float
     checked: float
+    piece: int = 0
     ended: bool = False
     closing: bool = False
     incomplete: bool = False
@@ -156,10 +165,14 @@ class _OwnStream(Struct):
 class StreamTarget(ABC):
     """The target of streamed messages: channels, or conversations.
 
-    ``name``: of the queries of its nodes. ``streams``: the texts so far.
+    ``name``: of the queries of its nodes. ``streams``: the texts so far. ``together``: how many events are
+    published together; other work has its turn between. ``of_users``: senders are users, who may lose the
+    right to write.
     """
 
     name: str
+    together: int
+    of_users: bool
     streams: OpenStreams
 
     @abstractmethod
@@ -190,6 +203,11 @@ class StreamTarget(ABC):
         """Send a piece to the receivers of this node. Never switches."""
 
     @abstractmethod
+    def deliver_so_far(self, app: str, event: Event) -> None:
+        """Take the text so far of a stream of another node, and send it to the receivers of this one as their
+        outboxes become empty. Never switches."""
+
+    @abstractmethod
     def has_receivers(self, stream: OpenStream) -> bool:
         """Whether a stream has receivers here. Never switches."""
 
@@ -204,6 +222,8 @@ class ChannelStreams(StreamTarget):
     its subscription before it receives a stream."""
 
     name = ""
+    together = YIELD_TARGETS
+    of_users = False
 
     def __init__(self, channels: Channels, hub: Hub, connections: Connections) -> None:
         self._channels = channels
@@ -241,6 +261,9 @@ class ChannelStreams(StreamTarget):
     def deliver(self, app: str, event: Event) -> None:
         assert event.channel is not None
         self._channels.deliver(app, Publication(event.channel.name, event))
+
+    def deliver_so_far(self, app: str, event: Event) -> None:
+        self._channels.deliver_so_far(app, event)
 
     def has_receivers(self, stream: OpenStream) -> bool:
         return self._hub.member_count(stream.app, stream.channel) > 0
@@ -281,6 +304,8 @@ class StreamedMessages:
         self._own: dict[str, _OwnStream] = {}
         self._counts: dict[str, int] = {}
         """App → number of its streams in ``_own``."""
+        self._sizes: dict[tuple[str, str], int] = {}
+        """(app, owner) → bytes of the texts of its streams in ``_own``; ``""``: of all owners."""
         self._closed: dict[str, tuple[float, str, str, ClosedStream]] = {}
         """Streams that were closed lately → monotonic time, app, sender and result. In the order of time."""
         self._append_query, self._close_query, self._state_query = (
@@ -292,12 +317,12 @@ class StreamedMessages:
 
     # --- publishers -----------------------------------------------------------------------------------------
 
-    def open(self, app: str, head: Event, text: str) -> str:
+    def open(self, app: str, head: Event, text: str, owner: str = "") -> str:
         """Open a stream, and return its id. May switch.
 
         ``head``: sender, type and time of the message; its ``channel`` names the channel. ``text``: its
-        beginning. Raises :class:`ChannelRefused`: ``name``, ``unknown``, ``full`` (the app has too many),
-        ``limit``.
+        beginning. ``owner``: who pays for its bytes, besides the app. Raises :class:`ChannelRefused`:
+        ``name``, ``unknown``, ``full`` (the app or owner has too many), ``limit``.
         """
         part = head.channel
         assert part is not None
@@ -305,17 +330,37 @@ class StreamedMessages:
         if count >= self._max_streams:
             raise ChannelRefused("full", f"the app has {count} open streams on this node, which is its limit")
         limit = min(self._max_bytes, self._target.limit(app, part.name) or self._max_bytes)
-        size = len(text.encode()) + len(part.tags)
+        begin = bytearray(text.encode())
+        size = len(begin) + len(part.tags)
         if size > limit:
             raise ChannelRefused("limit", f"a message of the channel has at most {limit} bytes")
+        if not self._has_room(app, owner, len(begin)):
+            raise ChannelRefused("full", "the open streams on this node have too many bytes")
         id, now = self._table.ids.id_of(self._table.ids.next_number()), monotonic()
-        stream = OpenStream(id, app, part.name, head, [text], 0, now, owned=True)
+        stream = OpenStream(id, app, part.name, head, begin, 0, now, owned=True)
         self._target.check(stream)
-        self._own[id] = _OwnStream(stream, limit, limit - size, now, now)
+        self._own[id] = _OwnStream(stream, owner, limit, limit - size, now, now)
         self._counts[app] = count + 1
+        self._hold(app, owner, len(begin))
         self._streams.add(stream)
         self._target.publish(app, [stream.so_far()])
         return id
+
+    def _has_room(self, app: str, owner: str, size: int) -> bool:
+        """Whether the open streams of an app and an owner may have so many more bytes."""
+        sizes = self._sizes
+        if sizes.get((app, ""), 0) + size > MOST_APP_BYTES:
+            return False
+        return not owner or sizes.get((app, owner), 0) + size <= MOST_OWNER_BYTES
+
+    def _hold(self, app: str, owner: str, size: int) -> None:
+        """Count bytes of texts; ``size`` below 0: they are gone."""
+        for key in ((app, ""), (app, owner)) if owner else ((app, ""),):
+            left = self._sizes.get(key, 0) + size
+            if left > 0:
+                self._sizes[key] = left
+            else:
+                self._sizes.pop(key, None)
 
     def count_of(self, app: str, sender: str) -> int:
         """The number of open streams of a sender that this node knows. Never switches."""
@@ -358,35 +403,59 @@ class StreamedMessages:
 
     def _append_here(self, query: AppendPieces) -> list[AppendedPiece]:
         """Check the senders, then append the pieces. May switch."""
+        self._check(query.app, dict.fromkeys([piece.stream for piece in query.pieces]), query.sender)
+        found = [AppendedPiece(AppendStatus.UNKNOWN)] * len(query.pieces)
+        indexes: dict[str, list[int]] = {}
+        for index, piece in enumerate(query.pieces):
+            indexes.setdefault(piece.stream, []).append(index)
+        ids = list(indexes)
+        for first in range(0, len(ids), self._target.together):
+            # Does not switch before the pieces have their place among the publications, so that those of
+            # another query do not overtake them.
+            events = []
+            for id in ids[first : first + self._target.together]:
+                event = self._append_to(query, id, indexes[id], found)
+                if event is not None:
+                    events.append(event)
+            if events:
+                self._target.publish(query.app, events)
+            if is_long_turn():
+                serve_others()
+        return found
+
+    def _check(self, app: str, ids: Iterable[str], sender: str) -> None:
+        """End those of these streams whose sender may not go on. May switch."""
         now = monotonic()
-        for piece in query.pieces:
-            own = self._find(query.app, piece.stream, query.sender)
+        for id in ids:
+            own = self._find(app, id, sender)
             if own is not None and not own.ended and own.checked + CHECK_SECONDS <= now:
                 own.checked = now
                 if not self._target.may_continue(own.stream):
-                    self._end(piece.stream, own, True)
-        found: list[AppendedPiece] = []
-        for first in range(0, len(query.pieces), YIELD_TARGETS):
-            found += self._append_some(query, query.pieces[first : first + YIELD_TARGETS])
-        return found
+                    self._end(id, own, True)
 
-    def _append_some(self, query: AppendPieces, pieces: Sequence[Piece]) -> list[AppendedPiece]:
-        """Append at most :data:`YIELD_TARGETS` pieces. Does not switch before they have their place among the
-        publications, so that pieces of another query do not overtake them."""
-        found, events, now = [], [], monotonic()
-        for piece in pieces:
-            own = self._find(query.app, piece.stream, query.sender)
-            if own is None:
-                closed = self._find_closed(query.app, piece.stream, query.sender)
-                found.append(AppendedPiece(AppendStatus.UNKNOWN if closed is None else AppendStatus.CLOSED))
-                continue
+    def _append_to(
+        self, query: AppendPieces, id: str, indexes: list[int], found: list[AppendedPiece]
+    ) -> Event | None:
+        """Append the pieces at these places of a query to their stream, and put the results into ``found``.
+        Returns the event that has their text."""
+        own = self._find(query.app, id, query.sender)
+        if own is None:
+            closed = self._find_closed(query.app, id, query.sender)
+            result = AppendedPiece(AppendStatus.UNKNOWN if closed is None else AppendStatus.CLOSED)
+            for index in indexes:
+                found[index] = result
+            return None
+        now, texts = monotonic(), []
+        for index in indexes:
+            piece = query.pieces[index]
             status = self._take(own, piece, now)
-            found.append(AppendedPiece(status, own.stream.piece))
+            found[index] = AppendedPiece(status, own.piece)
             if status is AppendStatus.APPENDED:
-                events.append(own.stream.event(piece.text))
-        if events:
-            self._target.publish(query.app, events)
-        return found
+                texts.append(piece.text)
+        if not texts:
+            return None
+        own.stream.piece += 1
+        return own.stream.event("".join(texts))
 
     def _find(self, app: str, id: str, sender: str = "") -> _OwnStream | None:
         """An own stream of an app, and of a sender (``""``: of any)."""
@@ -404,17 +473,19 @@ class StreamedMessages:
         stream = own.stream
         if own.ended:
             return AppendStatus.CLOSED
-        if piece.number <= stream.piece:
+        if piece.number <= own.piece:
             return AppendStatus.REPEATED
-        if piece.number > stream.piece + 1:
+        if piece.number > own.piece + 1:
             return AppendStatus.GAP
-        size = len(piece.text.encode())
-        if size > own.left:
+        text = piece.text.encode()
+        size = len(text)
+        if size > own.left or not self._has_room(stream.app, own.owner, size):
             return AppendStatus.TOO_LONG
         own.left -= size
+        self._hold(stream.app, own.owner, size)
         own.touched = stream.heard = now
-        stream.piece = piece.number
-        stream.pieces.append(piece.text)
+        own.piece = piece.number
+        stream.text += text
         return AppendStatus.APPENDED
 
     def close(self, app: str, stream: str, incomplete: bool = False, sender: str = "") -> ClosedStream:
@@ -456,6 +527,7 @@ class StreamedMessages:
             own.closing = False
         if self._own.pop(id, None) is not None:  # unless its app was deleted meanwhile
             self._counts[stream.app] -= 1
+            self._hold(stream.app, own.owner, -len(stream.text))
         closed = ClosedStream("closed", stream.channel)
         if isinstance(position, Rejected):
             closed = ClosedStream("closed", stream.channel, rejected=position)
@@ -509,6 +581,8 @@ class StreamedMessages:
         for id in [id for id, own in self._own.items() if own.stream.app == app]:
             del self._own[id]
         self._counts.pop(app, None)
+        for key in [key for key in self._sizes if key[0] == app]:
+            del self._sizes[key]
 
     # --- time-outs and gaps ---------------------------------------------------------------------------------
 
@@ -544,6 +618,8 @@ class StreamedMessages:
                 self._end_incomplete(id, own, failed)
             elif own.stream.heard + LOOK_SECONDS <= now:
                 quiet.setdefault(own.stream.app, []).append(own.stream.event(""))
+        if self._target.of_users:
+            self._check_silent(now)
         if self._others is None:
             return
         for app, events in quiet.items():
@@ -556,6 +632,24 @@ class StreamedMessages:
             elif copy.heard + SILENT_SECONDS <= now:
                 copy.heard = now
                 gevent.spawn(self._fill, copy.app, copy.channel, copy.id)
+
+    def _check_silent(self, now: float) -> None:
+        """End streams without new pieces whose senders may not go on. Those of one sender in one conversation
+        share a check. May switch."""
+        may: dict[tuple[str, str, str], bool] = {}
+        due = [(own.checked, id) for id, own in self._own.items() if own.checked + CHECK_SECONDS <= now]
+        for _, id in sorted(due):
+            own = self._own.get(id)
+            if own is None or own.ended:
+                continue
+            key = own.stream.app, own.stream.head.sender, own.stream.channel
+            if key not in may:
+                if len(may) >= MOST_CHECKED:
+                    return
+                may[key] = self._target.may_continue(own.stream)
+            own.checked = now
+            if not may[key]:
+                self._end(id, own, True)
 
     def _state_here(self, query: StreamQuery) -> StreamState:
         own = self._find(query.app, query.stream)
@@ -575,7 +669,7 @@ class StreamedMessages:
         if state is None:
             return  # asked again after the next sign of life, or silence
         if state.so_far is not None:
-            self._target.deliver(app, state.so_far)
+            self._target.deliver_so_far(app, state.so_far)
         elif state.over and copy is not None:
             self._lose(copy, owner_is_dead=lease is None)
 

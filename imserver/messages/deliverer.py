@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import gevent
 
 from imserver import errors
 from imserver.channels.channels import Channels
-from imserver.channels.open_streams import OpenStreams
+from imserver.channels.open_streams import OpenStream, OpenStreams
 from imserver.errors import StorageUnavailable
 from imserver.hub.acks import AckingLogSubscription, AckTracker, PongLogSubscription
 from imserver.hub.fanout import Fanout, Part, Run
@@ -290,7 +291,8 @@ class Deliverer:
             self._push(connection.app or "", (connection,), Run(messages), range(len(messages)))
 
     def send_streams(self, connection: Connection) -> None:
-        """Send a connection that has caught up each streamed answer so far of its conversations."""
+        """Send a connection that has caught up each streamed answer so far of its conversations, as its
+        outbox becomes empty."""
         if not self._streams.by_channel:
             return
         app, user, log_subscription = connection.app or "", connection.user or "", connection.log_subscription
@@ -300,7 +302,27 @@ class Deliverer:
             if connection not in self._followers.bots.get((app, group), ()):
                 found.update(self._streams.of(app, f"group:{group}"))
         for stream in found.values():
-            self._fanout.to_some(self._hub.apps[app], (connection,), stream.so_far())
+            self.send_stream(stream, (connection,))
+
+    def send_stream(self, stream: OpenStream, connections: Collection[Connection]) -> None:
+        """Send connections a streamed answer so far, as their outboxes become empty."""
+        self._streams.late.add(connections, stream, partial(self._send_so_far, stream.app, stream.channel))
+
+    def _send_so_far(self, app: str, channel: str, id: str, connections: list[Connection]) -> None:
+        stream, known = self._streams.of(app, channel).get(id), self._hub.apps.get(app)
+        if stream is None or known is None:
+            return
+        kind, _, name = channel.partition(":")
+        users, group = (stream.head.sender, name), int(name) if kind == "group" else 0
+        receivers = [
+            each
+            for each in connections
+            if each.app == app
+            and each.log_subscription is not None
+            and each.log_subscription.live
+            and (group in each.log_subscription.groups if group else each.user in users)
+        ]
+        self._fanout.to_some(known, receivers, stream.so_far())
 
     def _push(self, app: str, connections: Collection[Connection], run: Run, indexes: Sequence[int]) -> None:
         for some in _frames(run.messages, indexes) if len(indexes) > 1 else (indexes,):

@@ -107,7 +107,7 @@ class Signals:
         part = message.signal.channel
         assert part is not None
         assert part.stream is not None
-        receivers = self._readers_of(message)
+        receivers = self.readers_of(message)
         if not (receivers or part.stream.done):
             return  # whoever comes receives the text so far
         accepted = self._streams.accept(message.app, part, part.stream, message.signal)
@@ -116,9 +116,10 @@ class Signals:
 
     def has_receivers(self, message: ToFollowers) -> bool:
         """Whether connections of this node receive the pieces of a streamed answer. Never switches."""
-        return bool(self._readers_of(message))
+        return bool(self.readers_of(message))
 
-    def _readers_of(self, message: ToFollowers) -> list[Connection]:
+    def readers_of(self, message: ToFollowers) -> list[Connection]:
+        """The connections of this node that receive the pieces of a streamed answer. Never switches."""
         known, sender = self._hub.apps.get(message.app), message.signal.sender
         if known is None:
             return []

@@ -15,6 +15,7 @@ from imserver.channels import streamed_messages as module
 from imserver.channels.members import ChannelRefused
 from imserver.channels.open_streams import OpenStream
 from imserver.channels.streamed_messages import (
+    CHECK_SECONDS,
     LOOK_SECONDS,
     MOST_BYTES,
     SILENT_SECONDS,
@@ -189,7 +190,7 @@ def test_repeated_pieces_are_ignored_and_missing_ones_asked_for(
     assert streams.close(MULTI, id).status == "closed"
     assert append(streams, id, 4, "e") == ("closed", 0)
     assert streams.close(MULTI, id).status == "repeated"
-    assert reader.seen() == [(0, "a", "whole"), (1, "b"), (2, "c"), (3, "d"), ("end", "abcd", 0)]
+    assert reader.seen() == [(0, "a", "whole"), (1, "b"), (2, "cd"), ("end", "abcd", 0)]
 
 
 def test_streams_of_other_apps_and_invented_ones_are_unknown(
@@ -373,13 +374,13 @@ def test_pieces_do_not_overtake_those_that_wait_for_a_check(
 def test_pieces_do_not_overtake_those_of_a_long_request(harness: Harness) -> None:
     streams = streams_of(harness, LimitSettings())
     reader = Reader(harness, PLAIN)
-    id = streams.open(MULTI, head(PLAIN), "")
-    count = 2 * YIELD_TARGETS + 1
-    waiting = gevent.spawn(streams.append, MULTI, [Piece(id, number + 1, "a") for number in range(count)])
-    while append(streams, id, count + 1, "b")[0] == "gap":
+    count = YIELD_TARGETS + 1
+    ids = [streams.open(MULTI, head(PLAIN), "") for _ in range(count)]
+    waiting = gevent.spawn(streams.append, MULTI, [Piece(id, 1, "a") for id in ids])
+    while append(streams, ids[-1], 2, "b")[0] == "gap":
         gevent.sleep(0)
     waiting.join()
-    assert [piece for piece, *_ in reader.seen()] == list(range(count + 2))
+    assert [piece for piece, *_ in reader.seen()] == [0] * count + [1] * count + [2]
 
 
 def test_a_sender_that_may_not_go_on_ends_a_stream_once(
@@ -396,6 +397,35 @@ def test_a_sender_that_may_not_go_on_ends_a_stream_once(
     monkeypatch.setattr(streams._target, "may_continue", may_continue)
     assert append(streams, id, 1, "b") == ("closed", 0)
     assert reader.seen() == [(0, "a", "whole"), ("end", "a", 0)]
+
+
+def test_silent_streams_of_a_sender_who_may_not_go_on_end_with_one_check(
+    harness: Harness, streams: StreamedMessages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(harness, PLAIN)
+    for _ in range(2):
+        streams.open(MULTI, head(PLAIN), "a")
+    checks: list[str] = []
+    monkeypatch.setattr(streams._target, "of_users", True)
+    monkeypatch.setattr(streams._target, "may_continue", lambda stream: checks.append(stream.id))
+    streams.look(monotonic())
+    assert checks == []
+    streams.look(monotonic() + CHECK_SECONDS)
+    assert len(checks) == 1
+    assert reader.seen() == [(0, "a", "whole")] * 2 + [("end", "a", 0, "incomplete")] * 2
+
+
+LONG = "😀" * 25_000
+
+
+def test_a_late_subscriber_receives_many_long_streams_one_after_another(harness: Harness) -> None:
+    streams = streams_of(harness, LimitSettings())
+    for number in range(100):
+        streams.open(MULTI, head(PLAIN), f"{number} {LONG}")
+    reader = Reader(harness, PLAIN)
+    until(lambda: len(reader.client.payloads()) >= 100 or reader.client.ended)
+    assert [each[1].split()[0] for each in reader.seen()] == [str(number) for number in range(100)]
+    assert reader.connection.outbox is None
 
 
 def test_nothing_is_looked_at_while_no_message_is_streamed(
@@ -432,7 +462,7 @@ class Cluster:
     def copy(self, epoch: int, channel: str) -> str | None:
         """The text that a node has of the open stream of a channel."""
         found = self.nodes[epoch].channels.streams.of(MULTI, channel)
-        return next(("".join(each.pieces) for each in found.values()), None)
+        return next((each.text.decode() for each in found.values()), None)
 
     def kill(self, epoch: int) -> None:
         """A node ends without a word."""
@@ -524,6 +554,18 @@ def test_the_first_subscriber_of_a_node_gets_the_message_with_the_next_piece(clu
     append(cluster.streams[1], id, 3, "d")
     assert reader.seen() == [(2, "abc", "whole"), (3, "d")]
     assert late.seen() == [(2, "abc", "whole"), (3, "d")]
+
+
+def test_the_first_subscriber_of_a_node_receives_many_long_streams_one_after_another(
+    cluster: Cluster,
+) -> None:
+    owner = streams_of(cluster.nodes[1], LimitSettings())
+    for number in range(100):
+        owner.open(MULTI, head(PLAIN), f"{number} {LONG}")
+    reader = Reader(cluster.nodes[2], PLAIN)
+    owner.look(monotonic() + LOOK_SECONDS)
+    until(lambda: len(reader.client.payloads()) >= 100 or reader.client.ended)
+    assert {each[1].split()[0] for each in reader.seen()} == {str(number) for number in range(100)}
 
 
 def test_a_silent_publisher_is_heard_of_by_its_signs_of_life(cluster: Cluster) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from imserver.channels.streamed_messages import MOST_OWNER_BYTES
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.features.bots.answers import MOST_STREAMS
 from imserver.model import MAX_TYPE_BYTES
@@ -200,6 +201,72 @@ def test_a_bot_has_a_limited_number_of_open_streams(server: Server) -> None:
     assert bots[1].post("messages/stream/open", to=hal.user)
     back_end = User(server, KEY, app=APP)
     assert back_end.post("messages/stream/open", user=bots[0].user, to=hal.user)
+
+
+LONG = "😀" * (131_072 // 4)
+"""As long as the text of a stream may be."""
+
+
+def open_many(bots: list[User], person: User, count: int) -> set[str]:
+    """Open as many long streams to somebody as the outbox of a connection has no room for."""
+    return {
+        bots[number % len(bots)].post("messages/stream/open", to=person.user, text=LONG)["stream"]
+        for number in range(count)
+    }
+
+
+def streams_so_far(person: User, address: Address, count: int) -> set[str]:
+    """The streams that a connection receives when it comes."""
+    found = set()
+    with online(person, address) as one:
+        for _ in range(count):
+            seen = piece(one)
+            assert (seen["text"], seen["whole"]) == (LONG, True)
+            found.add(seen["stream"])
+        good(one, "ping")
+    return found
+
+
+def test_a_connection_receives_many_long_streams_one_after_another(server: Server) -> None:
+    ann, bob = person(server, "ivy"), person(server, "joe")
+    streams = open_many([ann.bot("long")], bob, 40)
+    for _ in range(2):
+        assert streams_so_far(bob, server.ws, 40) == streams
+
+
+@pytest.mark.full
+def test_a_stream_of_a_blocked_bot_ends_without_another_piece(server: Server) -> None:
+    kay, lee = person(server, "kay"), person(server, "lee")
+    bot = kay.bot("quiet")
+    with online(lee, server.ws) as one:
+        bot.post("messages/stream/open", to=lee.user, text="still there?")
+        assert piece(one)["text"] == "still there?"
+        lee.post("friends/block", friend=bot.user)
+        assert one.push("piece", seconds=30).json["response"]["data"]["done"]
+    with online(lee, server.ws) as one:
+        one.no_push("piece")
+
+
+def test_the_bots_of_an_owner_share_bytes(server: Server) -> None:
+    max, ned = person(server, "max"), person(server, "ned")
+    bots = [max.bot(f"wide{number}") for number in range(2)]
+    first = bots[0].post("messages/stream/open", to=ned.user)["stream"]
+    open_many(bots, ned, MOST_OWNER_BYTES // len(LONG.encode()))
+    assert bots[1].refused("messages/stream/open", to=ned.user, text="x") == (409, "too_many_streams")
+    last = {"stream": first, "piece": 1, "text": "x"}
+    (result,) = bots[0].post("messages/stream/append", pieces=[last])["results"]
+    assert result["status"] == "too_long"
+    other = person(server, "oli").bot("narrow").post("messages/stream/open", to=ned.user, text="x")
+    assert other["stream"]
+
+
+@pytest.mark.full
+def test_a_connection_to_another_node_receives_many_long_streams(tmp_path: Path) -> None:
+    with nodes_of(tmp_path, 2, **CONFIG) as nodes:
+        ann, bob = person(nodes.servers[0], "ann"), person(nodes.servers[0], "bob")
+        streams = open_many([ann.bot("long")], bob, 40)
+        for _ in range(2):
+            assert streams_so_far(bob, nodes.ws[1], 40) == streams
 
 
 @pytest.mark.full

@@ -65,6 +65,8 @@ class ConversationStreams(StreamTarget):
     ``group:`` and its number."""
 
     name = "answers: "
+    together = 1
+    of_users = True
 
     def __init__(self, messaging: Messaging, signals: Signals, store: Store, relations: Relations) -> None:
         self._messaging = messaging
@@ -110,6 +112,14 @@ class ConversationStreams(StreamTarget):
 
     def deliver(self, app: str, event: Event) -> None:
         self._signals.deliver(_to_followers(app, event))
+
+    def deliver_so_far(self, app: str, event: Event) -> None:
+        message, part = _to_followers(app, event), event.channel
+        assert part is not None
+        assert part.stream is not None
+        readers = self._signals.readers_of(message)
+        if readers and self.streams.accept(app, part, part.stream, message.signal):
+            self._messaging.deliverer.send_stream(self.streams.of(app, part.name)[part.stream.id], readers)
 
     def has_receivers(self, stream: OpenStream) -> bool:
         return self._signals.has_receivers(_to_followers(stream.app, stream.event("")))
@@ -195,7 +205,8 @@ class StreamedAnswers:
         """
         if to == user or bool(to) == bool(conversation):
             return Rejected(INVALID, "`to`, `conversation`: expected one of them, not the sender")
-        if not self._bots.get(app, [id_of(user)]):
+        owner = self._owner_of(app, user)
+        if not owner:
             return Rejected(NOT_BOT, "only bots stream answers")
         if not is_back_end and app in self._reviews.apps:
             return Rejected(REJECTED, "messages are reviewed here, so only a back end streams them")
@@ -212,7 +223,13 @@ class StreamedAnswers:
             if not self._rates.take(app, user):
                 raise TooManyMessages("the bot has sent too many messages")
         part = ChannelPart(f"{_USER}{found}" if found else f"{_GROUP}{conversation}")
-        return self._streams.open(app, _signal(Event("piece", user, "", type=type, channel=part)), text)
+        head = _signal(Event("piece", user, "", type=type, channel=part))
+        return self._streams.open(app, head, text, owner)
+
+    def _owner_of(self, app: str, bot: str) -> str:
+        """Who pays for the streams of a bot (``""``: it is no bot). """
+        rows = self._bots.get(app, [id_of(bot)])
+        return (str(rows[0].owner) if rows[0].owner else bot) if rows else ""
 
     def _is_refused_as_first(self, app: str, user: str, to: str) -> bool:
         """Whether a message would be refused as the first one to somebody who is no account."""
