@@ -28,6 +28,7 @@ Payer = Literal[
     "account",
     "account and address",
     "address",
+    "app",
     "bot",
     "connection",
     "device",
@@ -63,6 +64,9 @@ BOT_MESSAGES: Final = Rate(
 GUEST_MESSAGES: Final = Rate(
     "guest_messages", "messages", "guest", "limits.guest_rate per second", "1008, over HTTP 429", burst=5
 )
+PIECES: Final = Rate(
+    "pieces", "pieces of streamed messages", "app", "limits.pieces_per_second", "1008, over HTTP 429"
+)
 PUBLICATIONS: Final = Rate(
     "publications", "publications to a namespace", "connection", "its publications_per_second", "1008"
 )
@@ -96,6 +100,7 @@ RATES: Final = (
     HTTP_MESSAGES,
     BOT_MESSAGES,
     GUEST_MESSAGES,
+    PIECES,
     PUBLICATIONS,
     NOTICES,
     LOGIN_NOTICES,
@@ -178,6 +183,13 @@ class Buckets:
             each, capacity = self._measured(number or self.number)
             missing = self._debt(payer) + tokens * each - capacity
             raise TooManyRequests(max(math.ceil(missing / _SECOND), 1))
+
+    def require_one(self, payer: Hashable, tokens: int) -> None:
+        """Take tokens if there is one, even if there are too few: for what is as many as its caller likes.
+        Raises TooManyRequests."""
+        if self.number:
+            self.require(payer)
+            self.charge(payer, tokens - 1)
 
     def charge(self, payer: Hashable, tokens: int = 1) -> None:
         """Take tokens even if there are too few. The missing ones are paid before the next request."""

@@ -20,6 +20,7 @@ import gevent
 import msgspec
 from msgspec import Struct
 
+from imserver.auth.rates import PIECES, Buckets
 from imserver.channels.channels import Channels, check_known
 from imserver.channels.connections import Connections
 from imserver.channels.members import ChannelRefused, Publication, check_name
@@ -300,6 +301,7 @@ class StreamedMessages:
         # In JSON a byte of text may take six.
         self._max_bytes = min(limits.stream_bytes, limits.outbox_bytes // 8, MOST_BYTES)
         self._idle_seconds = limits.stream_seconds
+        self._rate = Buckets(PIECES, limits.pieces_per_second)
         self._others = others
         self._own: dict[str, _OwnStream] = {}
         self._counts: dict[str, int] = {}
@@ -368,7 +370,8 @@ class StreamedMessages:
 
     def append(self, app: str, pieces: Sequence[Piece], sender: str = "") -> list[AppendedPiece]:
         """Append pieces to streams of any nodes, in their order. ``sender``: only to streams of this one. May
-        switch."""
+        switch. Raises TooManyRequests."""
+        self._rate.require_one(app, len(pieces))
         elsewhere: dict[int, list[int]] = {}
         leases: dict[int, Lease] = {}
         here: list[int] = []

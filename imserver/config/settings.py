@@ -92,6 +92,7 @@ class LimitSettings(Struct, frozen=True):
     messages_per_second: Seconds = 0.0
     bot_rate: Seconds = 20.0
     guest_rate: Seconds = 1.0
+    pieces_per_second: Seconds = 0.0
     outbox_bytes: Amount = 1048576
     outbox_seconds: Duration = 30.0
     node_outbox_bytes: Amount = 268435456

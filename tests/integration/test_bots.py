@@ -12,7 +12,7 @@ from imserver.config.settings import MAX_USER_BYTES
 from imserver.features.bots.answers import MOST_STREAMS
 from imserver.model import MAX_TYPE_BYTES
 from tests.conftest import StartServer
-from tests.support import Address, Server
+from tests.support import Address, Server, eventually
 from tests.users import User
 
 from . import v1
@@ -247,7 +247,7 @@ def test_a_stream_of_a_blocked_bot_ends_without_another_piece(server: Server) ->
         one.no_push("piece")
 
 
-def test_the_bots_of_an_owner_share_bytes(server: Server) -> None:
+def test_the_bots_of_an_owner_share_bytes_and_pieces(server: Server) -> None:
     max, ned = person(server, "max"), person(server, "ned")
     bots = [max.bot(f"wide{number}") for number in range(2)]
     first = bots[0].post("messages/stream/open", to=ned.user)["stream"]
@@ -258,6 +258,13 @@ def test_the_bots_of_an_owner_share_bytes(server: Server) -> None:
     assert result["status"] == "too_long"
     other = person(server, "oli").bot("narrow").post("messages/stream/open", to=ned.user, text="x")
     assert other["stream"]
+    many = [{"stream": first, "piece": number, "text": "x"} for number in range(1, 1001)]
+    eventually(lambda: bots[0].ask("POST", "messages/stream/append", {"pieces": many})[0] == 429)
+    assert bots[1].refused("messages/stream/append", pieces=many) == (429, "too_many_requests")
+    back_end = User(server, KEY, app=APP)
+    assert back_end.post("messages/stream/append", user=bots[0].user, pieces=many)
+    with online(bots[0], server.ws) as one:
+        assert one.ask_cmd("streamAppend", {"pieces": many[:500]})[0] == 1008
 
 
 @pytest.mark.full

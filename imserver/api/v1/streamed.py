@@ -12,6 +12,7 @@ from imserver import errors
 from imserver.api.v1.channels import Epoch, Offset, Tags
 from imserver.api.v1.push_request import Kind
 from imserver.auth.principal import PUSH
+from imserver.auth.rates import TooManyRequests
 from imserver.channels.members import ChannelRefused, encode_tags
 from imserver.channels.streamed_messages import (
     AppendedPiece,
@@ -23,6 +24,7 @@ from imserver.channels.streamed_messages import (
 from imserver.http.call import Call
 from imserver.http.field import App, ChannelName, about
 from imserver.http.operation import Refusals, Resource
+from imserver.http.rates import too_many
 from imserver.http.reply import ApiProblem
 from imserver.model import ChannelPart, Event
 
@@ -128,7 +130,7 @@ def _refused(error: Exception) -> ApiProblem:
     return ApiProblem(problem, str(error))
 
 
-REFUSALS: Final[Refusals] = {ChannelRefused: _refused}
+REFUSALS: Final[Refusals] = {ChannelRefused: _refused, TooManyRequests: too_many}
 """Exceptions of streams → refusals."""
 
 _SAMPLE: Final = "wqvyR2Tg5cMSnBIl0xcmpgxC0bOVqhe9ZcUxMA"
@@ -180,7 +182,7 @@ def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenReques
 @routes.post(
     "/channels/stream/append",
     PUSH,
-    problems=(errors.HTTP_NOT_ACCEPTED,),
+    problems=(errors.HTTP_NOT_ACCEPTED, errors.HTTP_TOO_MANY_REQUESTS),
     example={"app": "default", "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )

@@ -14,7 +14,7 @@ import msgspec
 
 from imserver import errors
 from imserver.auth.login import Logins
-from imserver.auth.rates import SenderRates
+from imserver.auth.rates import Buckets, SenderRates, TooManyRequests
 from imserver.auth.relations import Relations
 from imserver.auth.reviews import Reviews
 from imserver.channels.members import ChannelRefused
@@ -33,6 +33,7 @@ from imserver.cluster.nodes import ToFollowers
 from imserver.errors import StorageUnavailable, TooManyMessages
 from imserver.features.accounts.accounts import Accounts
 from imserver.features.bots.rows import BotStore
+from imserver.features.bots.settings import BOT_PIECES, PIECES_PER_SECOND
 from imserver.messages.annotations import RefusedView, code_of
 from imserver.messages.messaging import Messaging
 from imserver.messages.receipts import Signals
@@ -55,6 +56,7 @@ from imserver.transport.dispatch import CommandRow, CommandTable
 
 MOST_STREAMS: Final = 100
 """Open streams of one bot on a node."""
+_MOST_OWNERS: Final = 10_000
 _USER: Final = "user:"
 _GROUP: Final = "group:"
 _INCOMPLETE: Final = b'{"incomplete":true}'
@@ -186,6 +188,9 @@ class StreamedAnswers:
         self._relations = relations
         self._rates = rates
         self._reviews = reviews
+        self._pieces = Buckets(BOT_PIECES, PIECES_PER_SECOND)
+        self._owners: dict[tuple[str, str], str] = {}
+        """App and bot → who pays for its streams: its owner, without one the bot itself."""
 
     def open(
         self,
@@ -227,9 +232,13 @@ class StreamedAnswers:
         return self._streams.open(app, head, text, owner)
 
     def _owner_of(self, app: str, bot: str) -> str:
-        """Who pays for the streams of a bot (``""``: it is no bot). """
+        """Who pays for the streams of a bot (``""``: it is no bot). It never changes, and is remembered."""
         rows = self._bots.get(app, [id_of(bot)])
-        return (str(rows[0].owner) if rows[0].owner else bot) if rows else ""
+        owner = (str(rows[0].owner) if rows[0].owner else bot) if rows else ""
+        if len(self._owners) >= _MOST_OWNERS:
+            del self._owners[next(iter(self._owners))]
+        self._owners[app, bot] = owner
+        return owner
 
     def _is_refused_as_first(self, app: str, user: str, to: str) -> bool:
         """Whether a message would be refused as the first one to somebody who is no account."""
@@ -250,8 +259,17 @@ class StreamedAnswers:
             return Rejected(MUTED)
         return next((each for each in found.members if each != user), "")
 
-    def append(self, app: str, user: str, pieces: Sequence[Piece]) -> list[AppendedPiece]:
-        """Append pieces to streams of a bot, in their order."""
+    def append(
+        self, app: str, user: str, pieces: Sequence[Piece], is_back_end: bool = False
+    ) -> list[AppendedPiece]:
+        """Append pieces to streams of a bot, in their order. Unless a back end does, the owner pays.
+
+        Raises TooManyRequests.
+        """
+        if not is_back_end:
+            owner = self._owners.get((app, user))
+            owner = self._owner_of(app, user) if owner is None else owner
+            self._pieces.require_one((app, owner or user), len(pieces))
         return self._streams.append(app, pieces, user)
 
     def close(self, app: str, user: str, stream: str, incomplete: bool = False) -> ClosedStream | Rejected:
@@ -310,7 +328,7 @@ class AnswerCommands:
         """The commands that this service runs."""
         return {
             OpenAnswer: CommandRow(self.open),
-            AppendAnswer: CommandRow(self.append),
+            AppendAnswer: CommandRow(self.append, refusals={TooManyRequests: errors.REPLY_NOT_STORED}),
             CloseAnswer: CommandRow(self.close),
         }
 

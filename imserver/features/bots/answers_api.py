@@ -130,7 +130,7 @@ def open_stream(answers: StreamedAnswers, call: Call, request: AnswerOpenRequest
 @routes.post(
     "/messages/stream/append",
     ADMIN_OR_BOT,
-    problems=(errors.HTTP_NOT_ACCEPTED,),
+    problems=(errors.HTTP_NOT_ACCEPTED, errors.HTTP_TOO_MANY_REQUESTS),
     example={**_BOT, "pieces": [{"stream": _SAMPLE, "piece": 1, "text": "The answer"}]},
     answer_example=StreamAppended([PieceResult(_SAMPLE, 1, "appended")]),
 )
@@ -141,7 +141,7 @@ def append(answers: StreamedAnswers, call: Call, request: AnswerAppendRequest) -
     ignored, so you may repeat a request.
     """
     pieces = pieces_of(request.pieces)
-    return appended(pieces, answers.append(call.app, call.user, pieces))
+    return appended(pieces, answers.append(call.app, call.user, pieces, call.is_back_end))
 
 
 @routes.post(

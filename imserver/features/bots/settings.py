@@ -11,6 +11,16 @@ from imserver.auth.rates import Rate
 from imserver.config.settings import Amount, Config, Finding, settings_of
 
 HOOK_REQUESTS: Final = Rate("hook", "requests to incoming webhooks", "address", "600 a minute", "429")
+PIECES_PER_SECOND: Final = 1000
+"""Of all bots of an owner. Five seconds' worth at once is one full request five times."""
+BOT_PIECES: Final = Rate(
+    "bot_pieces",
+    "pieces of streamed messages of all bots",
+    "account",
+    f"{PIECES_PER_SECOND} per second",
+    "1008, over HTTP 429",
+    burst=5,
+)
 
 
 class BotSettings(Struct, frozen=True):
