@@ -42,11 +42,23 @@ from bench.abuse_rows import (
     USER,
     Request,
     frames_of,
+    frames_of_pieces,
+    login_frame,
+    login_of_friend,
     operation_requests,
     publisher_frames,
     requests_of,
 )
-from bench.abuse_setup import Attacker, account_of, crowd_of, png, stranger, upload
+from bench.abuse_setup import (
+    Attacker,
+    account_of,
+    crowd_of,
+    open_long_streams,
+    open_streams_to_group,
+    png,
+    stranger,
+    upload,
+)
 from bench.connections import Target, error_name
 from bench.context import RunContext, parameter, text_parameter
 from bench.figures import Figures
@@ -108,6 +120,9 @@ class Attack:
     ``mode``: it is sent to the server of this mode only; ``""``: to those without people. ``account``: with
     the token of an account; ``bot``: of a bot. ``command``: dialect and name of the command that it repeats.
     ``of``: the name of the operation or route. Of the attacks with the same one, some must be accepted.
+    ``prepare`` runs right before, and what it returns afterwards; the memory that it costs counts.
+    ``crowd``: the members of the attacker's group are connected. ``victim``: the connection is that of a
+    victim, and must stay open.
     """
 
     name: str
@@ -120,6 +135,9 @@ class Attack:
     bot: bool = False
     command: tuple[str, str] = ("", "")
     of: str = ""
+    prepare: Callable[[Attacker], Callable[[], None]] | None = None
+    crowd: bool = False
+    victim: bool = False
 
 
 def _get(path: str, *fields: str) -> Build:
@@ -409,6 +427,37 @@ def _notifications() -> Iterator[Attack]:
         yield Attack(name, build, first, mode=abuse_notify.MODE)
 
 
+def _pieces(attacker: Attacker) -> bytes:
+    streams = open_streams_to_group(attacker)
+    known = {**attacker.known, "streams": streams, "token": attacker.key}
+    return _upgrade(PATHS["cmd"], frames_of_pieces(known))(attacker)
+
+
+def _streams() -> Iterator[Attack]:
+    """What bots of the attacker make others receive of streamed messages."""
+    yield Attack(
+        "cmd: a login with 100 open streams of 128 KB",
+        lambda attacker: _upgrade(PATHS["cmd"], login_of_friend(attacker.known))(attacker),
+        ws=True,
+        mode="people",
+        bot=True,
+        command=("cmd", "login"),
+        of="cmd: login with streams",
+        prepare=open_long_streams,
+        victim=True,
+    )
+    yield Attack(
+        "cmd: 31,500 pieces to 200 members",
+        _pieces,
+        ws=True,
+        mode="people",
+        bot=True,
+        command=("cmd", "streamAppend"),
+        of="cmd: streamAppend to members",
+        crowd=True,
+    )
+
+
 ATTACKS = {
     attack.name: attack
     for attacks in (
@@ -420,6 +469,7 @@ ATTACKS = {
         _routes(),
         _small_files(),
         _notifications(),
+        _streams(),
     )
     for attack in attacks
 }
@@ -542,7 +592,7 @@ def count_lost(generator: Generator) -> Json:
 def make_crowd(generator: Generator) -> Json:
     """Task: register the accounts whom attackers may name, and make an incoming webhook."""
     generator.state["crowd"] = crowd_of(generator.target)
-    known = account_of(generator.target, generator.state["crowd"]).known
+    known = account_of(generator.target, [*generator.state["crowd"]]).known
     generator.state["hook"] = known["hook_url"].encode()
     return {}
 
@@ -574,7 +624,7 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
         if wanted.of in ("POST /emulation", "GET /api/v1/connections/show"):
             known.update(_open_stream(generator))
         return replace(attacker, known=known)
-    attacker = account_of(target, generator.state["crowd"])
+    attacker = account_of(target, [*generator.state["crowd"]])
     if wanted.bot:
         bot, token = attacker.known["bot"], attacker.known["bot_token"]
         return replace(attacker, key=token, known={**attacker.known, "user": bot})
@@ -587,6 +637,22 @@ def _bystander(target: Target) -> bytes:
     return _upgrade(PATHS["centrifuge"], client_frame(begin))(target)
 
 
+def _has_logged_in(one: AttackConnection) -> bool:
+    return one.ended or b'"cmd":"login"' in b"".join(one.answers)
+
+
+def _connected(generator: Generator, cursor: int) -> list[AttackConnection]:
+    """Connections of the accounts of the crowd, which have all messages up to ``cursor``."""
+    target = generator.target
+    found = []
+    for user, token in generator.state["crowd"].items():
+        data = _upgrade(PATHS["cmd"], login_frame(user, token, cursor))(target)
+        found.append(AttackConnection(generator.loop, (target.ws_host, target.ws_port), data))
+    for one in found:
+        generator.loop.until(partial(_has_logged_in, one), ANSWER_SECONDS)
+    return found
+
+
 def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
     """Task: send one attack (or its warm-up), and measure its effect on the server ``pid``."""
     wanted = ATTACKS.get(name) or generator.state["attacks"][name]
@@ -594,6 +660,7 @@ def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
     data = (wanted.warm_up or wanted.build)(target) if warm_up else wanted.build(target)
     data = data.replace(OWN_HOOK.encode(), generator.state.get("hook", b""))
     address = (target.ws_host, target.ws_port) if wanted.ws else (target.http_host, target.http_port)
+    crowd = _connected(generator, target.known["id"]) if wanted.crowd else []
     bystander = AttackConnection(generator.loop, (target.ws_host, target.ws_port), _bystander(target))
     probe = Probe(generator, pid)
     probe.watch(0.05)
@@ -602,6 +669,7 @@ def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
     before = quick_rss_bytes((pid,))
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak
     answer, closed = b"", False
+    undo = None if wanted.prepare is None else wanted.prepare(target)
     begin = time.monotonic()
     if data:
         then = None
@@ -622,9 +690,13 @@ def attack(generator: Generator, name: str, pid: int, warm_up: bool) -> Json:
         answer = b"".join(attacker.answers)
     probe.watch(CALM_SECONDS)
     probe.http.close()
-    lost = (stands_by and bystander.ended) or _waits(generator, wanted, target)
-    bystander.close()
+    lost = (stands_by and bystander.ended) or (wanted.victim and closed) or any(each.ended for each in crowd)
+    lost = lost or _waits(generator, wanted, target)
+    for each in (bystander, *crowd):
+        each.close()
     status = Path(f"/proc/{pid}/status").read_text()
+    if undo is not None:
+        undo()
     peak_bytes = int(status.partition("VmHWM:")[2].split()[0]) * 1024
     counts = _counted(wanted, answer)
     return {

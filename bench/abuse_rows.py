@@ -609,3 +609,28 @@ def _distinct(value: object, number: int) -> object:
         names = {"name": f"x{number}", "piece": number + 1}
         return {name: names.get(name, each) for name, each in value.items()}
     return value
+
+
+def login_frame(user: str, token: str, cursor: int = 0) -> bytes:
+    """A login that receives stored messages and streams."""
+    login = {"userID": user, "app": "gochat", "serviceToken": token, "cursor": cursor}
+    return client_frame(_cmd("login", login))
+
+
+def login_of_friend(known: Mapping[str, Any]) -> bytes:
+    """The login of a friend of the attacker, who then waits."""
+    return login_frame(known["friend"], known["friend_token"])
+
+
+def frames_of_pieces(known: Mapping[str, Any]) -> bytes:
+    """A bot appends 31,500 pieces to the streams of its owner's group, with full messages."""
+    streams, commands, pieces = known["streams"], 45, 700
+    each, frames = pieces // len(streams), []
+    for command in range(commands):
+        some = [
+            {"stream": stream, "piece": command * each + number, "text": "x"}
+            for number in range(1, each + 1)
+            for stream in streams
+        ]
+        frames.append(client_frame(_cmd("streamAppend", {"pieces": some})))
+    return login_frame(known["user"], known["token"]) + b"".join(frames)

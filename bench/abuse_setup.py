@@ -9,17 +9,19 @@ import struct
 import time
 import zlib
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any, Final
 
 from bench.abuse_rows import CHANNEL, OTHER, SYSTEM, USER
 from bench.connections import Target
-from bench.http_client import fetch, post
+from bench.http_client import JSON, fetch, post
 from bench.loop import Json
 
 PASSWORD: Final = "correct horse battery"
+STREAMS, LONG_BYTES = 100, 131_072
+"""The most open streams of a bot, and the most bytes of each."""
 CROWD: Final = 200
 """Accounts that the attacker may name as members of a group."""
 
@@ -46,9 +48,9 @@ def token_of(user: str) -> str:
     )
 
 
-def crowd_of(target: Target) -> list[str]:
-    """Make the accounts whom each attacker may name."""
-    return [register(target)["user"] for _ in range(CROWD)]
+def crowd_of(target: Target) -> dict[str, str]:
+    """Make the accounts whom each attacker may name; return their tokens."""
+    return {each["user"]: each["token"] for each in (register(target) for _ in range(CROWD))}
 
 
 def stranger(target: Target, reads_history: bool) -> Attacker:
@@ -144,6 +146,7 @@ def account_of(target: Target, crowd: list[str]) -> Attacker:
         "password": PASSWORD,
         "old_password": PASSWORD,
         "friend": friend["user"],
+        "friend_token": friend["token"],
         "friend_login": friend["phone"],
         "member": friend["user"],
         "to": friend["user"],
@@ -167,3 +170,30 @@ def account_of(target: Target, crowd: list[str]) -> Attacker:
         "finished": _tus(account, "", b"x" * 1_000),
     }
     return Attacker(**{**vars(account), "known": known})
+
+
+def open_long_streams(attacker: Attacker) -> Callable[[], None]:
+    """The bot of an attacker opens as many streams to a friend as it may, of letters of four bytes. Returns
+    what ends them."""
+    known = attacker.known
+    streams = _open_streams(attacker, {"to": known["friend"], "text": "\U0001f600" * (LONG_BYTES // 4)})
+
+    def end() -> None:
+        post(replace(attacker, key=known["friend_token"]), "/api/v1/friends/block", {"friend": known["bot"]})
+        for stream in streams:
+            # Refused, because of the block: nothing is stored.
+            body = json.dumps({"stream": stream}).encode()
+            _request(attacker, "POST", "/api/v1/messages/stream/close", body, **{"Content-Type": JSON}).read()
+
+    return end
+
+
+def open_streams_to_group(attacker: Attacker) -> list[str]:
+    """The bot of an attacker opens as many streams in its group as it may; return them."""
+    opened = _open_streams(attacker, {"conversation": attacker.known["conversation"]})
+    return [attacker.known["stream"], *opened]
+
+
+def _open_streams(attacker: Attacker, fields: Json) -> list[str]:
+    path = "/api/v1/messages/stream/open"
+    return [post(attacker, path, fields)["stream"] for _ in range(STREAMS - 1)]  # the bot has one

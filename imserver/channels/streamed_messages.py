@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from time import monotonic
 from typing import Final, Literal
+from weakref import WeakValueDictionary
 
 import gevent
 import msgspec
@@ -106,6 +107,10 @@ class AppendedPiece(Struct, frozen=True, array_like=True, gc=False):
     piece: int = 0
 
 
+_UNKNOWN: Final = AppendedPiece(AppendStatus.UNKNOWN)
+_CLOSED: Final = AppendedPiece(AppendStatus.CLOSED)
+
+
 class CloseStream(Struct, frozen=True, array_like=True):
     """Close a stream of the queried node. The answer is a :class:`ClosedStream`."""
 
@@ -142,17 +147,24 @@ class StreamState(Struct, frozen=True, array_like=True):
     over: bool = False
 
 
+class _Size(Struct, weakref=True):
+    """The bytes of the texts of some open streams, and the most that they may have."""
+
+    most: int
+    size: int = 0
+
+
 class _OwnStream(Struct):
     """A stream that this node owns. ``ended``: it takes no more pieces. ``closing``: a greenlet publishes its
     end.
 
-    ``owner``: who pays for its bytes (``""``: the app alone). ``touched``: monotonic time of its last piece.
-    ``checked``: of the last check whether its sender may go on. ``piece``: the number of its last piece, for
-    its publisher. Pieces of one request are one event, and the events have numbers of their own.
+    ``sizes``: those of the app and the owner. ``touched``: monotonic time of its last piece. ``checked``: of
+    the last check whether its sender may go on. ``piece``: the number of its last piece, for its publisher.
+    Pieces of one request are one event, and the events have numbers of their own.
     """
 
     stream: OpenStream
-    owner: str
+    sizes: tuple[_Size, ...]
     limit: int
     left: int
     touched: float
@@ -306,8 +318,8 @@ class StreamedMessages:
         self._own: dict[str, _OwnStream] = {}
         self._counts: dict[str, int] = {}
         """App → number of its streams in ``_own``."""
-        self._sizes: dict[tuple[str, str], int] = {}
-        """(app, owner) → bytes of the texts of its streams in ``_own``; ``""``: of all owners."""
+        self._sizes = WeakValueDictionary[tuple[str, str], _Size]()
+        """(app, owner) → size of its streams in ``_own``, which hold it; ``""``: of all owners."""
         self._closed: dict[str, tuple[float, str, str, ClosedStream]] = {}
         """Streams that were closed lately → monotonic time, app, sender and result. In the order of time."""
         self._append_query, self._close_query, self._state_query = (
@@ -336,33 +348,26 @@ class StreamedMessages:
         size = len(begin) + len(part.tags)
         if size > limit:
             raise ChannelRefused("limit", f"a message of the channel has at most {limit} bytes")
-        if not self._has_room(app, owner, len(begin)):
+        sizes = self._sizes_of(app, owner)
+        if any(each.size + len(begin) > each.most for each in sizes):
             raise ChannelRefused("full", "the open streams on this node have too many bytes")
         id, now = self._table.ids.id_of(self._table.ids.next_number()), monotonic()
         stream = OpenStream(id, app, part.name, head, begin, 0, now, owned=True)
         self._target.check(stream)
-        self._own[id] = _OwnStream(stream, owner, limit, limit - size, now, now)
+        self._own[id] = _OwnStream(stream, sizes, limit, limit - size, now, now)
         self._counts[app] = count + 1
-        self._hold(app, owner, len(begin))
+        for each in sizes:
+            each.size += len(begin)
         self._streams.add(stream)
         self._target.publish(app, [stream.so_far()])
         return id
 
-    def _has_room(self, app: str, owner: str, size: int) -> bool:
-        """Whether the open streams of an app and an owner may have so many more bytes."""
-        sizes = self._sizes
-        if sizes.get((app, ""), 0) + size > MOST_APP_BYTES:
-            return False
-        return not owner or sizes.get((app, owner), 0) + size <= MOST_OWNER_BYTES
-
-    def _hold(self, app: str, owner: str, size: int) -> None:
-        """Count bytes of texts; ``size`` below 0: they are gone."""
-        for key in ((app, ""), (app, owner)) if owner else ((app, ""),):
-            left = self._sizes.get(key, 0) + size
-            if left > 0:
-                self._sizes[key] = left
-            else:
-                self._sizes.pop(key, None)
+    def _sizes_of(self, app: str, owner: str) -> tuple[_Size, ...]:
+        """The sizes that count the texts of an owner; ``""``: only that of the app."""
+        of_app = self._sizes.setdefault((app, ""), _Size(MOST_APP_BYTES))
+        if not owner:
+            return (of_app,)
+        return of_app, self._sizes.setdefault((app, owner), _Size(MOST_OWNER_BYTES))
 
     def count_of(self, app: str, sender: str) -> int:
         """The number of open streams of a sender that this node knows. Never switches."""
@@ -406,20 +411,34 @@ class StreamedMessages:
 
     def _append_here(self, query: AppendPieces) -> list[AppendedPiece]:
         """Check the senders, then append the pieces. May switch."""
-        self._check(query.app, dict.fromkeys([piece.stream for piece in query.pieces]), query.sender)
-        found = [AppendedPiece(AppendStatus.UNKNOWN)] * len(query.pieces)
+        found = [_UNKNOWN] * len(query.pieces)
         indexes: dict[str, list[int]] = {}
         for index, piece in enumerate(query.pieces):
             indexes.setdefault(piece.stream, []).append(index)
         ids = list(indexes)
+        if self._target.of_users:
+            self._check(query.app, ids, query.sender)
         for first in range(0, len(ids), self._target.together):
             # Does not switch before the pieces have their place among the publications, so that those of
             # another query do not overtake them.
-            events = []
+            events, now = [], monotonic()
             for id in ids[first : first + self._target.together]:
-                event = self._append_to(query, id, indexes[id], found)
-                if event is not None:
-                    events.append(event)
+                own = self._find(query.app, id, query.sender)
+                if own is None:
+                    closed = self._find_closed(query.app, id, query.sender)
+                    for index in indexes[id]:
+                        found[index] = _UNKNOWN if closed is None else _CLOSED
+                    continue
+                text = ""
+                for index in indexes[id]:
+                    piece = query.pieces[index]
+                    status = self._take(own, piece, now)
+                    found[index] = AppendedPiece(status, own.piece)
+                    if status is AppendStatus.APPENDED:
+                        text += piece.text
+                if text:
+                    own.stream.piece += 1
+                    events.append(own.stream.event(text))
             if events:
                 self._target.publish(query.app, events)
             if is_long_turn():
@@ -435,30 +454,6 @@ class StreamedMessages:
                 own.checked = now
                 if not self._target.may_continue(own.stream):
                     self._end(id, own, True)
-
-    def _append_to(
-        self, query: AppendPieces, id: str, indexes: list[int], found: list[AppendedPiece]
-    ) -> Event | None:
-        """Append the pieces at these places of a query to their stream, and put the results into ``found``.
-        Returns the event that has their text."""
-        own = self._find(query.app, id, query.sender)
-        if own is None:
-            closed = self._find_closed(query.app, id, query.sender)
-            result = AppendedPiece(AppendStatus.UNKNOWN if closed is None else AppendStatus.CLOSED)
-            for index in indexes:
-                found[index] = result
-            return None
-        now, texts = monotonic(), []
-        for index in indexes:
-            piece = query.pieces[index]
-            status = self._take(own, piece, now)
-            found[index] = AppendedPiece(status, own.piece)
-            if status is AppendStatus.APPENDED:
-                texts.append(piece.text)
-        if not texts:
-            return None
-        own.stream.piece += 1
-        return own.stream.event("".join(texts))
 
     def _find(self, app: str, id: str, sender: str = "") -> _OwnStream | None:
         """An own stream of an app, and of a sender (``""``: of any)."""
@@ -482,10 +477,14 @@ class StreamedMessages:
             return AppendStatus.GAP
         text = piece.text.encode()
         size = len(text)
-        if size > own.left or not self._has_room(stream.app, own.owner, size):
+        if size > own.left:
             return AppendStatus.TOO_LONG
+        for each in own.sizes:
+            if each.size + size > each.most:
+                return AppendStatus.TOO_LONG
+        for each in own.sizes:
+            each.size += size
         own.left -= size
-        self._hold(stream.app, own.owner, size)
         own.touched = stream.heard = now
         own.piece = piece.number
         stream.text += text
@@ -530,7 +529,8 @@ class StreamedMessages:
             own.closing = False
         if self._own.pop(id, None) is not None:  # unless its app was deleted meanwhile
             self._counts[stream.app] -= 1
-            self._hold(stream.app, own.owner, -len(stream.text))
+            for each in own.sizes:
+                each.size -= len(stream.text)
         closed = ClosedStream("closed", stream.channel)
         if isinstance(position, Rejected):
             closed = ClosedStream("closed", stream.channel, rejected=position)
@@ -584,8 +584,6 @@ class StreamedMessages:
         for id in [id for id, own in self._own.items() if own.stream.app == app]:
             del self._own[id]
         self._counts.pop(app, None)
-        for key in [key for key in self._sizes if key[0] == app]:
-            del self._sizes[key]
 
     # --- time-outs and gaps ---------------------------------------------------------------------------------
 

@@ -361,6 +361,7 @@ def test_pieces_do_not_overtake_those_that_wait_for_a_check(
 
     id, other = (streams.open(MULTI, head(channel), "") for channel in (PLAIN, PAST))
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(streams._target, "of_users", True)
     monkeypatch.setattr(streams._target, "may_continue", may_continue)
     waiting = gevent.spawn(streams.append, MULTI, [Piece(id, 1, "a"), Piece(other, 1, "x")])
     checking.wait()
@@ -394,6 +395,7 @@ def test_a_sender_that_may_not_go_on_ends_a_stream_once(
         return False
 
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(streams._target, "of_users", True)
     monkeypatch.setattr(streams._target, "may_continue", may_continue)
     assert append(streams, id, 1, "b") == ("closed", 0)
     assert reader.seen() == [(0, "a", "whole"), ("end", "a", 0)]
