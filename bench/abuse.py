@@ -52,6 +52,7 @@ from bench.abuse_rows import (
 from bench.abuse_setup import (
     Attacker,
     account_of,
+    close_streams,
     crowd_of,
     open_long_streams,
     open_streams_to_group,
@@ -427,12 +428,6 @@ def _notifications() -> Iterator[Attack]:
         yield Attack(name, build, first, mode=abuse_notify.MODE)
 
 
-def _pieces(attacker: Attacker) -> bytes:
-    streams = open_streams_to_group(attacker)
-    known = {**attacker.known, "streams": streams, "token": attacker.key}
-    return _upgrade(PATHS["cmd"], frames_of_pieces(known))(attacker)
-
-
 def _streams() -> Iterator[Attack]:
     """What bots of the attacker make others receive of streamed messages."""
     yield Attack(
@@ -448,12 +443,13 @@ def _streams() -> Iterator[Attack]:
     )
     yield Attack(
         "cmd: 31,500 pieces to 200 members",
-        _pieces,
+        lambda attacker: _upgrade(PATHS["cmd"], frames_of_pieces(attacker.known, attacker.key))(attacker),
         ws=True,
         mode="people",
         bot=True,
         command=("cmd", "streamAppend"),
         of="cmd: streamAppend to members",
+        prepare=lambda attacker: partial(close_streams, attacker),
         crowd=True,
     )
 
@@ -627,7 +623,9 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
     attacker = account_of(target, [*generator.state["crowd"]])
     if wanted.bot:
         bot, token = attacker.known["bot"], attacker.known["bot_token"]
-        return replace(attacker, key=token, known={**attacker.known, "user": bot})
+        attacker = replace(attacker, key=token, known={**attacker.known, "user": bot})
+    if wanted.crowd:
+        attacker = replace(attacker, known={**attacker.known, "streams": open_streams_to_group(attacker)})
     return attacker
 
 

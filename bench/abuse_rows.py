@@ -622,7 +622,7 @@ def login_of_friend(known: Mapping[str, Any]) -> bytes:
     return login_frame(known["friend"], known["friend_token"])
 
 
-def frames_of_pieces(known: Mapping[str, Any]) -> bytes:
+def frames_of_pieces(known: Mapping[str, Any], token: str) -> bytes:
     """A bot appends 31,500 pieces to the streams of its owner's group, with full messages."""
     streams, commands, pieces = known["streams"], 45, 700
     each, frames = pieces // len(streams), []
@@ -633,4 +633,4 @@ def frames_of_pieces(known: Mapping[str, Any]) -> bytes:
             for stream in streams
         ]
         frames.append(client_frame(_cmd("streamAppend", {"pieces": some})))
-    return login_frame(known["user"], known["token"]) + b"".join(frames)
+    return login_frame(known["user"], token) + b"".join(frames)

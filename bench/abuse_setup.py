@@ -180,12 +180,17 @@ def open_long_streams(attacker: Attacker) -> Callable[[], None]:
 
     def end() -> None:
         post(replace(attacker, key=known["friend_token"]), "/api/v1/friends/block", {"friend": known["bot"]})
-        for stream in streams:
-            # Refused, because of the block: nothing is stored.
-            body = json.dumps({"stream": stream}).encode()
-            _request(attacker, "POST", "/api/v1/messages/stream/close", body, **{"Content-Type": JSON}).read()
+        # Refused, because of the block: nothing is stored.
+        close_streams(replace(attacker, known={"streams": streams}))
 
     return end
+
+
+def close_streams(attacker: Attacker) -> None:
+    """The bot of an attacker closes its streams."""
+    for stream in attacker.known["streams"]:
+        body = json.dumps({"stream": stream}).encode()
+        _request(attacker, "POST", "/api/v1/messages/stream/close", body, **{"Content-Type": JSON}).read()
 
 
 def open_streams_to_group(attacker: Attacker) -> list[str]:
