@@ -77,7 +77,8 @@ def test_clients_of_the_cmd_dialect_receive_pieces_and_then_the_publication(serv
     with cmd_client(server.ws) as ann, cmd_client(server.ws) as bob:
         log_in(ann, "ann", channel)
         stream = open_stream(server.http, channel, sender="bot", type="answer", tags={"lang": "de"})
-        assert append(server.http, (stream, 1, "Hal"), (stream, 2, "lo")) == ["appended"] * 2
+        assert append(server.http, (stream, 1, "H"), (stream, 2, "al")) == ["appended"] * 2
+        assert append(server.http, (stream, 3, "lo")) == ["appended"]
         head = {"channel": channel, "from": "bot", "type": "answer", "tags": {"lang": "de"}}
         begun = {"stream": stream, "piece": 0, "text": "", "whole": True, **head}
         assert pushed(ann, "stream") == begun
