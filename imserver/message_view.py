@@ -3,7 +3,7 @@ those of other servers' clients, in webhooks and in the HTTP API."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -11,6 +11,11 @@ from msgspec import Raw, Struct
 from imserver.model import EntryKind, Event, Message, Reaction, Signal, StreamPart
 
 _encode = msgspec.json.Encoder().encode
+
+NESTED: Final = 400
+"""JSON that is nested less deeply is shown as ``data``. Deeper JSON may be shown as text: Python clients read
+at most 1,000 levels, those of the frame and of their own calls among them.
+"""
 
 
 class EntryView(msgspec.Struct, omit_defaults=True):
@@ -75,7 +80,10 @@ def _show_text(entry: EntryView, body: bytes) -> None:
 
 def _show_data(entry: EntryView, body: bytes) -> None:
     try:
-        msgspec.json.decode(body)
+        if body.count(b"[") + body.count(b"{") > NESTED:
+            msgspec.json.decode(b"[" * NESTED + body + b"]" * NESTED)
+        else:
+            msgspec.json.decode(body)
     except (ValueError, RecursionError):
         _show_text(entry, body)
     else:

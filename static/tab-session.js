@@ -146,7 +146,7 @@ export class TabSession {
       } else if (saved.user !== this.user) {
         return;
       }
-      this.lines = saved.lines;
+      this.lines = saved.lines.filter((line) => [line?.from, line?.text].every((each) => typeof each === "string") && !Number.isNaN(new Date(line.at).getTime()));
       this.resumed = true;
     } catch {
       // not written by this page

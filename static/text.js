@@ -1,7 +1,11 @@
 // @ts-check
-/** Texts and elements of a page. The server sends the table of texts with the page. */
+/**
+ * Texts and elements of a page; the server sends the table of texts with the page. Readers of JSON that others have written, or an earlier
+ * version of the page: a value of another type counts as missing.
+ */
 
 const HUES = 10; // the number of hues in chat.css
+/** In the year 9999, in milliseconds since 1970: a later time cannot be shown. */
 
 /**
  * The data that the server put into the page.
@@ -97,4 +101,75 @@ export function showNote(id, text) {
   const note = element(id, HTMLElement);
   note.textContent = text;
   note.hidden = !text;
+}
+const LATEST = 253_402_300_799_000;
+
+/**
+ * @param {unknown} value
+ * @returns {string}
+ */
+export function textOf(value) {
+  return typeof value === "string" ? value : "";
+}
+
+/**
+ * @param {unknown} value
+ * @returns {number}
+ */
+export function numberOf(value) {
+  return typeof value === "number" && Number.isFinite(value) ? value : 0;
+}
+
+/**
+ * @param {unknown} seconds  since 1970
+ * @returns {number} milliseconds since 1970, of a time that can be shown
+ */
+export function timeOf(seconds) {
+  return Math.max(0, Math.min(numberOf(seconds) * 1000, LATEST));
+}
+
+/**
+ * @param {unknown} value
+ * @returns {any[]}
+ */
+export function listOf(value) {
+  return Array.isArray(value) ? value : [];
+}
+
+/**
+ * @param {unknown} value
+ * @returns {Record<string, any>}
+ */
+export function recordOf(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? value : {};
+}
+
+/**
+ * The fields of a record that have the types of a pattern's fields. Others are left out.
+ *
+ * @template {Record<string, any>} T
+ * @param {unknown} value
+ * @param {T} pattern
+ * @returns {Partial<T>}
+ */
+export function fieldsLike(value, pattern) {
+  const fits = (/** @type {[string, any]} */ [name, each]) => Object.hasOwn(pattern, name) && typeof each === typeof pattern[name] && each !== null;
+  return /** @type {Partial<T>} */ (Object.fromEntries(Object.entries(recordOf(value)).filter(fits)));
+}
+
+/**
+ * Draws what somebody has written.
+ *
+ * @template T
+ * @param {() => T} draw
+ * @param {() => T} instead  draws something plain, if it throws
+ * @returns {T}
+ */
+export function drawn(draw, instead) {
+  try {
+    return draw();
+  } catch (error) {
+    console.warn(error); // a defect of a view: the rest of the page goes on
+    return instead();
+  }
 }

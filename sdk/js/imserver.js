@@ -48,6 +48,8 @@ const TURN_MS = 1_000;
 /** Time between two of them after the first {@link RATE_LIMIT}. It doubles with each further one. */
 const SPACING_MS = 50;
 const MAX_SPACING_MS = 1_000;
+/** In the year 9999, in seconds since 1970: a later time cannot be shown. */
+const MOST_SECONDS = 253_402_300_799;
 
 /**
  * The events of the `action` dialect: `action` of the frame → name of the event.
@@ -1010,7 +1012,7 @@ export class ImClient extends ReconnectingClient {
     if (CHANNEL_EVENTS.includes(frame?.cmd)) return this.#channelEvent(frame.cmd, frame.response?.data ?? {});
     if (!CMD_EVENTS.includes(frame?.cmd)) return null;
     const { from = "", msg = "" } = frame.response?.data ?? {};
-    return [frame.cmd, { from: String(from), text: String(msg), id: String(frame.seq) }];
+    return [frame.cmd, { from: textOf(from), text: textOf(msg), id: textOf(frame.seq) }];
   }
 
   /**
@@ -1025,7 +1027,7 @@ export class ImClient extends ReconnectingClient {
     if (subscription) subscription.receive(kind, data);
     if (subscription || kind !== "publication") return null;
     const text = data.data === undefined ? data.text : JSON.stringify(data.data);
-    return ["msg", { from: data.from ?? "", text, id: data.id ?? "" }];
+    return ["msg", { from: textOf(data.from), text: textOf(text), id: textOf(data.id) }];
   }
 
   /**
@@ -1216,10 +1218,11 @@ export class TalkClient extends ReconnectingClient {
     if (!frame || frame.response || typeof frame.code !== "number") return null;
     const { action, msgId, msgType, content, from, to, msgTimestamp } = frame.data ?? {};
     const failed = frame.code !== CODE.OK;
+    const seconds = Number(textOf(msgTimestamp));
     const text = failed ? reasonOf({ code: frame.code, codeMsg: frame.msg }) : content ?? frame.msg;
     const said = {
-      from: String(from ?? ""), to: String(to ?? ""), type: String(msgType ?? ""), text: String(text ?? ""),
-      id: String(msgId ?? ""), at: Number(msgTimestamp) * 1000 || Date.now(),
+      from: textOf(from), to: textOf(to), type: textOf(msgType), text: textOf(text), id: textOf(msgId),
+      at: Math.abs(seconds) <= MOST_SECONDS ? seconds * 1000 || Date.now() : Date.now(),
     };
     return [failed ? "failed" : ACTION_EVENTS[action] ?? "other", said];
   }
@@ -1292,6 +1295,14 @@ function call(listener, detail) {
   } catch (error) {
     setTimeout(() => { throw error; }, 0);
   }
+}
+
+/**
+ * @param {any} value  of JSON
+ * @returns {string} empty: it is missing, or an object
+ */
+function textOf(value) {
+  return value === undefined || typeof value === "object" ? "" : String(value);
 }
 
 /** @returns {Deferred} */

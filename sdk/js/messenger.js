@@ -27,8 +27,48 @@ const RETRY_MS = 500;
 const NAMED_USERS = 10;
 /** Code in `state` when the catch-up fails. It is local: no server sends it. */
 const CATCH_UP_FAILED = 3000;
-/** Events that are not stored. */
-const SIGNALS = ["typing", "receipt", "hidden", "contact", "piece", "arrangement", "wish"];
+/** A time that every reader can show: it is before the year 10000, on either side of 1970. */
+const MOST_TIME = 253_402_300_799_999;
+
+const isText = /** @type {(value: any) => boolean} */ ((value) => typeof value === "string");
+const isCount = /** @type {(value: any) => boolean} */ ((value) => Number.isSafeInteger(value) && value >= 0);
+const isTrueOrFalse = /** @type {(value: any) => boolean} */ ((value) => typeof value === "boolean");
+const isTime = /** @type {(value: any) => boolean} */ ((value) => Number.isFinite(value) && Math.abs(value) <= MOST_TIME);
+const isRecord = /** @type {(value: any) => boolean} */ ((value) => typeof value === "object" && value !== null && !Array.isArray(value));
+/** @type {(check: (value: any) => boolean) => (value: any) => boolean} */
+const listOf = (check) => (value) => Array.isArray(value) && value.every(check);
+/** A record that has all of these fields. @type {(fields: Record<string, (value: any) => boolean>) => (value: any) => boolean} */
+const recordOf = (fields) => (value) => isRecord(value) && Object.keys(fields).every((name) => fields[name](value[name]));
+/** @type {(check: (value: any) => boolean) => (value: any) => boolean} */
+const optional = (check) => (value) => value === undefined || check(value);
+
+const isFromText = { from: isText };
+/** Events that are not stored, with the fields without which one is ignored. */
+const SIGNALS = new Map(Object.entries({
+  typing: recordOf({ ...isFromText, conversation: optional(isCount) }),
+  receipt: recordOf({ ...isFromText, conversation: isCount, read: optional(isCount), received: optional(isCount) }),
+  hidden: recordOf({ ids: listOf(isCount) }),
+  contact: recordOf(isFromText),
+  piece: recordOf({ ...isFromText, stream: isText, piece: isCount, text: isText, conversation: optional(isCount) }),
+  arrangement: isArrangement,
+  wish: recordOf({ conversation: isCount, level: isText, muteUntil: isCount }),
+}));
+/** The types of the fields of a conversation. */
+const CONVERSATION = new Map(Object.entries({
+  kind: isText, peer: isText, name: isText, avatar: isText, role: isText, unread: isTime, read: isTime, mentions: isCount, place: isCount,
+}));
+/** The types of the fields of an entry that may be missing. */
+const FIELDS = new Map(Object.entries({
+  to: isText, type: isText, text: isText, base64: isText, clientMsgID: isText, about: isCount, meta: isRecord,
+  reactions: listOf(recordOf({ emoji: isText, count: isCount, users: listOf(isText), mine: isTrueOrFalse })),
+}));
+/** The types of what `meta` may have. Other keys are left as they are. */
+const META = new Map(Object.entries({
+  mentions: listOf(isText), users: listOf(isText), bots: listOf(isText), edited: isCount, reacted: isCount, count: isCount, members: isCount,
+  incomplete: isTrueOrFalse, forwarded: recordOf({ from: isText, id: isCount }), buttons: listOf(listOf(recordOf({ text: isText, value: isText }))),
+  command: recordOf({ bot: isText, name: isText }), muted_until: isCount, change: isText, name: isText, avatar: isText, description: isText, role: isText,
+  pin: isText, invited_by: isText,
+}));
 /** Close code after a message that is larger than the server allows. */
 const TOO_LARGE = 1009;
 /** Answer code when the database does not answer. The request is retried. */
@@ -249,7 +289,7 @@ export class Messenger extends ImClient {
 
   /** @param {MessengerOptions} options */
   constructor(options) {
-    super(options, ["entry", "anew", ...SIGNALS]);
+    super(options, ["entry", "anew", ...SIGNALS.keys()]);
     /** @type {number | null} the last position that has arrived */
     this.cursor = options.cursor === undefined ? 0 : options.cursor;
     this.#carryMs = options.carryMs ?? 30_000;
@@ -363,7 +403,7 @@ export class Messenger extends ImClient {
    * @returns {Promise<{ messages: Entry[] }>}
    */
   pins(conversation) {
-    return this.#sendUntilAnswered("pins", { conversation });
+    return this.#pageOf("pins", { conversation });
   }
 
   /**
@@ -520,8 +560,9 @@ export class Messenger extends ImClient {
    * @param {{ before?: number, limit?: number }} [page]  `before`: `place` of the last known conversation, or the id of its `last`
    * @returns {Promise<{ conversations: Conversation[], hasMore: boolean }>}
    */
-  conversations(page = {}) {
-    return this.#sendUntilAnswered("conversations", page);
+  async conversations(page = {}) {
+    const answer = await this.#sendUntilAnswered("conversations", page);
+    return { ...answer, conversations: conversationsOf(answer.conversations) };
   }
 
   /**
@@ -532,7 +573,7 @@ export class Messenger extends ImClient {
    * @returns {Promise<{ messages: Entry[], hasMore: boolean, before?: number }>}
    */
   history(conversation, page = {}) {
-    return this.#sendUntilAnswered("history", { conversation, ...page });
+    return this.#pageOf("history", { conversation, ...page });
   }
 
   /**
@@ -543,7 +584,7 @@ export class Messenger extends ImClient {
    * @returns {Promise<{ messages: Entry[], hasMore: boolean, before: number }>}
    */
   search(text, page = {}) {
-    return this.#sendUntilAnswered("search", { text, ...page });
+    return this.#pageOf("search", { text, ...page });
   }
 
   /** @override */
@@ -560,9 +601,11 @@ export class Messenger extends ImClient {
   eventIn(frame) {
     const data = frame?.response?.data;
     // `typing` is also a command; its answer has no data.
-    if (SIGNALS.includes(frame?.cmd) && data) return [frame.cmd, data];
+    const isSignal = data && SIGNALS.get(frame?.cmd);
+    if (isSignal) return isSignal(data) ? [frame.cmd, data] : null;
     if (frame?.cmd !== "message" || !data) return super.eventIn(frame);
-    return !this.#catchingUp && this.#isNew(data) ? ["entry", data] : null;
+    const entry = entryOf(data);
+    return entry && !this.#catchingUp && this.#isNew(entry) ? ["entry", entry] : null;
   }
 
   /**
@@ -595,13 +638,14 @@ export class Messenger extends ImClient {
    * @param {{ messages: Entry[], hasMore: boolean, beginAnew?: boolean }} page
    */
   #onPage(connection, page) {
+    const messages = entriesOf(page.messages);
     if (page.beginAnew && this.cursor) {
       this.cursor = 0;
       this.emit("anew", {});
       return this.#catchUp(connection);
     }
-    if (!page.hasMore || !page.messages.length) this.#catchingUp = false;
-    for (const entry of page.messages) {
+    if (!page.hasMore || !messages.length) this.#catchingUp = false;
+    for (const entry of messages) {
       if (connection !== this.#connection) return; // a listener has closed the client
       if (this.#isNew(entry)) this.emit("entry", entry);
     }
@@ -664,6 +708,16 @@ export class Messenger extends ImClient {
   }
 
   /**
+   * @param {string} cmd
+   * @param {object} data
+   * @returns {Promise<any>} the answer, whose `messages` are entries
+   */
+  async #pageOf(cmd, data) {
+    const page = await this.#sendUntilAnswered(cmd, data);
+    return { ...page, messages: entriesOf(page.messages) };
+  }
+
+  /**
    * Sends a request, again after a reconnect or a temporary error, until its answer or the timeout.
    *
    * @param {string} cmd
@@ -723,4 +777,64 @@ export class Messenger extends ImClient {
       setTimeout(() => this.state.state === "online" && this.#sendInTurn(request), RETRY_MS);
     }
   }
+}
+
+/**
+ * An entry as its type promises it, from JSON that anybody may have written: a field of another type is left out, and a time that no
+ * reader can show is 0. The content, `data`, is not checked: products choose it.
+ *
+ * @param {any} value
+ * @returns {Entry | null} null: it has no position in the log
+ */
+export function entryOf(value) {
+  if (!isRecord(value) || !isCount(value.id) || !value.id || !isCount(value.conversation)) return null;
+  const { seq, kind, from, time, meta } = value;
+  const entry = fitting(value, FIELDS);
+  const fittingMeta = isRecord(meta) ? fitting(meta, META) : meta;
+  if (entry === value && fittingMeta === meta && isCount(seq) && isText(kind) && isText(from) && isTime(time)) return value;
+  return {
+    ...entry, seq: isCount(seq) ? seq : 0, kind: isText(kind) ? kind : "", from: isText(from) ? from : "", time: isTime(time) ? time : 0,
+    ...(entry.meta && { meta: fittingMeta }),
+  };
+}
+
+/**
+ * @param {any} values
+ * @returns {Entry[]}
+ */
+function entriesOf(values) {
+  return /** @type {Entry[]} */ (Array.isArray(values) ? values.map(entryOf).filter((each) => each !== null) : []);
+}
+
+/**
+ * @param {Record<string, any>} record
+ * @param {Map<string, (value: any) => boolean>} checks
+ * @returns {any} the record itself, or a copy without the fields of another type
+ */
+function fitting(record, checks) {
+  const wrong = Object.keys(record).filter((name) => record[name] !== undefined && !(checks.get(name)?.(record[name]) ?? true));
+  if (!wrong.length) return record;
+  const copy = { ...record };
+  for (const name of wrong) delete copy[name];
+  return copy;
+}
+
+/** @param {any} value */
+function isArrangement(value) {
+  const isMention = recordOf({ name: isText, user: isText });
+  const isDraft = recordOf({ text: optional(isText), replyTo: optional(isCount), mentions: optional(listOf(isMention)) });
+  return recordOf({ conversation: isCount, version: isCount, pinned: isCount, archived: isCount, marked: isCount, draft: optional(isDraft) })(value);
+}
+
+/**
+ * @param {any} values
+ * @returns {Conversation[]}
+ */
+function conversationsOf(values) {
+  const known = /** @type {any[]} */ (Array.isArray(values) ? values.filter((each) => isRecord(each) && isCount(each.id)) : []);
+  return known.map((each) => {
+    const { last, ...rest } = fitting(each, CONVERSATION);
+    const entry = entryOf(last);
+    return { kind: "", unread: 0, read: 0, ...rest, ...(entry && { last: entry }) };
+  });
 }

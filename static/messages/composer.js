@@ -1,7 +1,7 @@
 // @ts-check
 /** The text box: drafts, replies, edits, mentions and emoji. It never loses a text: what cannot be sent waits in the outbox. */
 
-import { element, fill, make } from "../text.js";
+import { element, fill, make, timeOf } from "../text.js";
 import { rowsOf } from "./api.js";
 import { ALL_NAMES, mentionable } from "./entries.js";
 import { withModule } from "./form.js";
@@ -126,7 +126,7 @@ export class Composer {
     if (left) return words.messages_fault_unknown_group;
     if (mutedUntil * 1000 <= Date.now()) return "";
     const date = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
-    return fill(words.messages_muted_until, { when: date.format(mutedUntil * 1000) });
+    return fill(words.messages_muted_until, { when: date.format(timeOf(mutedUntil)) });
   }
 
   /** Shows the text box, or why one cannot write. */

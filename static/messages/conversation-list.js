@@ -1,7 +1,7 @@
 // @ts-check
 /** The list of conversations. */
 
-import { cut, element, fill } from "../text.js";
+import { cut, drawn, element, fill } from "../text.js";
 import { reasonOf } from "./api.js";
 import { MOST_STORED, archiveRow, conversationRow, shortTimes } from "./first-view.js";
 import { withModule } from "./form.js";
@@ -131,7 +131,7 @@ export class ConversationList {
     this.#inArchive &&= archived.length > 0;
     const shown = this.#inArchive ? archived : listed;
     this.#shown = Math.max(this.#shown, shown.findIndex((each) => each === open) + 1);
-    const rows = shown.slice(0, this.#shown).map((each) => this.#cached(each, each === open));
+    const rows = shown.slice(0, this.#shown).map((each) => drawn(() => this.#cached(each, each === open), () => this.#plain(each)));
     if (archived.length) rows.unshift(this.#archiveRow(archived));
     if (rows.length !== this.#list.childElementCount || rows.some((row, index) => row !== this.#list.children[index])) {
       const focused = [...this.#list.children].findIndex((each) => each.contains(document.activeElement));
@@ -147,6 +147,17 @@ export class ConversationList {
     this.#find.hidden = !isEmpty || !store.isLoaded;
     showUnread(store.unread);
     document.title = store.unread ? `(${store.unread}) ${this.#title}` : this.#title;
+  }
+
+  /**
+   * @param {Conversation} conversation  that cannot be shown as the others
+   * @returns {HTMLElement}
+   */
+  #plain({ id, group, unread, mentions }) {
+    const { words } = this.session;
+    /** @type {Row} */
+    const row = { id, isOpen: false, isPinned: false, isMarked: false, isQuiet: false, isGroup: group, unread, mentions, name: words.messages_custom, avatar: "", mark: "", time: 0, preview: words.messages_unshown, draft: "" };
+    return conversationRow(row, words, this.when, () => this.session.open({ conversation: id }));
   }
 
   /**

@@ -1,7 +1,7 @@
 // @ts-check
 /** The open conversation: its head, pinned messages, messages, typing notices and text box. */
 
-import { element, fill, make } from "../text.js";
+import { drawn, element, fill, make } from "../text.js";
 import { MessageActions } from "./actions.js";
 import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
@@ -355,7 +355,7 @@ export class ConversationView {
     const entries = open.entries ?? [];
     const addStream = (/** @type {Streamed} */ each) => {
       const follows = previous !== null && isNext(previous, each);
-      items.push({ key: `stream ${each.stream}`, version: `${this.#faceOf(each.from)} ${follows}`, make: () => this.view.streamed(each, follows) });
+      items.push({ key: `stream ${each.stream}`, version: `${this.#faceOf(each.from)} ${follows}`, make: () => this.#drawn(() => this.view.streamed(each, follows)) });
       previous = /** @type {Entry} */ ({ ...each, id: each.after, seq: 0, kind: "message" });
     };
     for (const [index, entry] of entries.entries()) {
@@ -377,11 +377,11 @@ export class ConversationView {
       return {
         key: each.id,
         version: `${each.state} ${each.reason} ${Math.round(each.share * 50)} ${index} ${isStranded && isLast}`,
-        make: () => {
+        make: () => this.#drawn(() => {
           const row = this.view.pending(each, { follows: index > 0 || Boolean(previous && previous.kind === "message" && previous.from === session.user), isLast });
           animate(row, "arrives", each.time);
           return row;
-        },
+        }),
       };
     });
     return [...items, ...(open.hasNewer ? [] : pending)];
@@ -397,7 +397,7 @@ export class ConversationView {
   #item(open, entry, follows, timed) {
     const key = String(entry.id);
     const names = [entry.from, ...usersIn(entry)].map((user) => this.#faceOf(user));
-    if (entry.kind !== "message") return { key, version: `${entry.kind} ${names}`, make: () => this.view.notice(entry) };
+    if (entry.kind !== "message") return { key, version: `${entry.kind} ${names}`, make: () => this.#drawn(() => this.view.notice(entry)) };
     const receipt = this.#receiptOf(open, entry);
     const quoted = entry.about ? this.#find(entry.about) : null;
     const edit = this.session.outbox.editOf(entry.id);
@@ -405,14 +405,22 @@ export class ConversationView {
       edit && `${edit.id} ${edit.state} ${edit.reason}`,
       entry.kind, entry.meta?.edited ?? 0, follows, timed, receipt.state, receipt.read, receipt.members, names, JSON.stringify(entry.reactions ?? 0), this.session.store.pressedOf(entry), quoted && `${quoted.kind} ${quoted.meta?.edited} ${this.session.people.nameOf(quoted.from)}`,
     ].join(" ");
-    return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => {
+    return { key, version, replaces: `stream ${entry.clientMsgID}`, make: () => this.#drawn(() => {
       const row = this.view.row(entry, { follows, timed, receipt, edit });
       const flight = this.#stranded.get(entry.clientMsgID ?? "");
       if (flight !== undefined) animate(row, "flies", flight || Date.now());
       if (flight === 0) this.#stranded.set(entry.clientMsgID ?? "", Date.now());
       if (flight === undefined) animate(row, "arrives", this.#fresh.get(entry.id));
       return row;
-    } };
+    }) };
+  }
+
+  /**
+   * @param {() => HTMLElement} draw
+   * @returns {HTMLElement} a row; one that says so, if the message cannot be shown
+   */
+  #drawn(draw) {
+    return drawn(draw, () => make("p", "notice", this.session.words.messages_unshown));
   }
 
   /**

@@ -1,6 +1,8 @@
 // @ts-check
 /** What the browser stores of one login in IndexedDB. Without IndexedDB everything works, but nothing is there when offline. */
 
+import { entryOf } from "../../sdk/messenger.js";
+
 const VERSION = 1;
 /** If the browser does not open the database within this time, the page works without it until it is open. */
 const OPEN_MS = 10_000;
@@ -35,6 +37,16 @@ export class Database {
    */
   async all(table) {
     return (await this.#run(table, "readonly", (rows) => rows.getAll())) ?? [];
+  }
+
+  /**
+   * A stored entry. An earlier version of the page may have stored it.
+   *
+   * @param {number} id
+   * @returns {Promise<import("../../sdk/messenger.js").Entry | null>} null: there is none
+   */
+  async entry(id) {
+    return entryOf(await this.get("entries", id));
   }
 
   /**
@@ -91,7 +103,8 @@ export class Database {
       cursors.onsuccess = () => {
         const cursor = cursors.result;
         if (!cursor || found.length === limit) return resolve(after === undefined ? found.reverse() : found);
-        found.push(cursor.value);
+        const entry = entryOf(cursor.value);
+        if (entry) found.push(entry);
         cursor.continue();
       };
     });

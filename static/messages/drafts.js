@@ -4,6 +4,9 @@
  * shares them with other devices.
  */
 
+
+import { listOf, numberOf, recordOf, textOf } from "../text.js";
+
 /** @typedef {{ text: string, replyTo?: number, mentions?: [name: string, user: string][] }} Draft */
 
 const SAVE_AFTER_MS = 300;
@@ -114,7 +117,8 @@ export class Drafts {
   /** @returns {Map<string, Draft & { unsent?: true }>} */
   #stored() {
     try {
-      return new Map(Object.entries(JSON.parse(localStorage.getItem(this.key) ?? "{}")));
+      const stored = Object.entries(recordOf(JSON.parse(localStorage.getItem(this.key) ?? "{}")));
+      return new Map(stored.map(([conversation, draft]) => [conversation, draftOf(draft)]));
     } catch {
       return new Map(this.#drafts); // no storage, or not written by this page
     }
@@ -130,6 +134,16 @@ export class Drafts {
       // no storage
     }
   }
+}
+
+/**
+ * @param {any} stored  by this version of the page or an earlier one
+ * @returns {Draft & { unsent?: true }}
+ */
+function draftOf(stored) {
+  const { text: typed, replyTo, mentions, unsent } = recordOf(stored);
+  const pairs = listOf(mentions).filter((each) => Array.isArray(each) && each.length === 2 && each.every((part) => typeof part === "string"));
+  return { text: textOf(typed), ...(numberOf(replyTo) && { replyTo }), ...(pairs.length && { mentions: pairs }), ...(unsent === true && { unsent }) };
 }
 
 /**

@@ -4,7 +4,7 @@
  * palette share.
  */
 
-import { cut, fill, make } from "../text.js";
+import { cut, drawn, fill, make } from "../text.js";
 import { loadRules } from "./account-fields.js";
 import { reasonOf } from "./api.js";
 import { shortTimes } from "./first-view.js";
@@ -351,7 +351,7 @@ export class Finder {
     const { messages, hasMore, before: next } = page;
     await people.load(messages.map(({ from }) => from));
     if (run !== this.#run) return;
-    const rows = messages.reverse().map((entry) => this.#hit(entry, text));
+    const rows = messages.reverse().map((entry) => drawn(() => this.#hit(entry, text), () => note(words.messages_unshown)));
     const list = /** @type {HTMLElement} */ (section.querySelector("ul"));
     list.append(...rows);
     section.hidden = !list.childElementCount && !hasMore;

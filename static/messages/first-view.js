@@ -1,7 +1,7 @@
 // @ts-check
 /** What the page shows first: the login or the list of conversations, with its rows as they were at the last visit. */
 
-import { element, fill, make } from "../text.js";
+import { drawn, element, fill, make } from "../text.js";
 import { icon } from "./media/file.js";
 import { avatarOf } from "./people.js";
 
@@ -77,17 +77,25 @@ export class StoredRows {
  * @returns {boolean} false: there are none
  */
 export function showStored(page, user) {
-  const shown = new StoredRows(page.app, user).get();
+  const stored = new StoredRows(page.app, user);
+  const shown = stored.get();
   if (shown?.language !== page.language) return false; // previews have words of the page
   const { me, archive, rows } = shown;
   const when = shortTimes(page.language);
-  showView("list");
-  showMe(me.name, avatarOf(me.name, me.avatar), me.isGuest);
-  element("conversations", HTMLElement).replaceChildren(
-    ...(archive.count ? [archiveRow(archive, page.text, false, () => {})] : []),
-    ...rows.map((row) => conversationRow(row, page.text, when, () => { location.hash = `#c/${row.id}`; })), // the page reads the address when it starts
-  );
-  return true;
+  const draw = () => {
+    const all = [
+      ...(archive.count ? [archiveRow(archive, page.text, false, () => {})] : []),
+      ...rows.map((row) => conversationRow(row, page.text, when, () => { location.hash = `#c/${row.id}`; })), // the page reads the address when it starts
+    ];
+    showMe(me.name, avatarOf(me.name, me.avatar), me.isGuest);
+    element("conversations", HTMLElement).replaceChildren(...all);
+    showView("list");
+    return true;
+  };
+  return drawn(draw, () => {
+    stored.forget(); // an earlier version of the page has stored something else
+    return false;
+  });
 }
 
 /**

@@ -2,6 +2,7 @@
 /** What the user keeps about conversations, for themselves on all devices: pins, archived ones, marks as unread, drafts. */
 
 import { CommandRefused } from "../../sdk/errors.js";
+import { fieldsLike, listOf, numberOf, recordOf, textOf } from "../text.js";
 import { keyOf } from "./store.js";
 
 /** @typedef {import("../../sdk/messenger.js").Arrangement} Arrangement */
@@ -33,9 +34,9 @@ export class Inbox {
   constructor(session) {
     this.session = session;
     this.key = `imserver:inbox:${session.app}:${session.user}`;
-    const { version = 0, rows = [] } = this.#read();
-    this.#version = version;
-    this.#rows = new Map(rows.map((/** @type {Arrangement} */ row) => [row.conversation, row]));
+    const { version, rows } = recordOf(this.#read());
+    this.#version = numberOf(version);
+    this.#rows = new Map(listOf(rows).map((/** @type {any} */ row) => [numberOf(row?.conversation), { ...row, conversation: numberOf(row?.conversation), ...NONE, ...fieldsLike(row, NONE) }]));
     session.drafts.onUnsent = (now) => this.#sendDraftsLater(now);
   }
 
@@ -199,9 +200,11 @@ export class Inbox {
  * @param {UnsentDraft | undefined} unsent  of the server
  * @returns {Draft}
  */
-function draftOf({ text = "", replyTo = 0, mentions = [] } = {}) {
+function draftOf(unsent) {
+  const { text: typed, replyTo: id, mentions } = recordOf(unsent);
+  const [text, replyTo] = [textOf(typed), numberOf(id)];
   /** @type {[string, string][]} */
-  const pairs = mentions.map(({ name, user }) => [name, user]);
+  const pairs = listOf(mentions).map((each) => [textOf(each?.name), textOf(each?.user)]);
   return { text, ...(replyTo && { replyTo }), ...(pairs.length && { mentions: pairs }) };
 }
 

@@ -1,9 +1,10 @@
 // @ts-check
 /** The pictures, videos and files of a conversation. */
 
-import { make } from "../text.js";
+import { drawn, make } from "../text.js";
 import { attempt, noteLine } from "./form.js";
 import { partsOf } from "./media/album.js";
+import { mediaOf } from "./media/file.js";
 import { tile } from "./media/viewer.js";
 import { button, openPanel } from "./panel.js";
 import { contentOf } from "./summary.js";
@@ -90,7 +91,7 @@ class MediaPages {
       const entries = parts.filter(({ type = "" }) => this.types.includes(type));
       this.#before = page.messages.at(-1)?.id ?? 0;
       await session.people.load(entries.map(({ from }) => from));
-      this.#list.append(...entries.flatMap((entry) => this.#item(entry) ?? []));
+      this.#list.append(...entries.flatMap((entry) => drawn(() => this.#item(entry), () => make("li", "muted", session.words.messages_unshown)) ?? []));
       this.more.hidden = !page.hasMore;
       this.state.textContent = session.words.messages_no_media;
       this.state.hidden = this.#list.childElementCount > 0;
@@ -101,7 +102,7 @@ class MediaPages {
   #item(entry) {
     const { session } = this;
     const isPicture = this.types.includes("picture");
-    const content = isPicture && entry.data?.url ? tile({ ...entry.data, type: entry.type }, session.words) : contentOf(entry, session);
+    const content = isPicture && entry.data?.url ? tile({ ...mediaOf(entry.data), type: entry.type }, session.words) : contentOf(entry, session);
     if (!content) return null;
     if (isPicture) return make("li", "", content);
     const when = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" }).format(entry.time);

@@ -74,6 +74,7 @@ export class Outbox {
   /** Takes the messages that an earlier load of the page has left. */
   async restore() {
     for (const item of await this.session.database.all("outbox")) {
+      if (![item.id, item.key, item.peer].every((each) => typeof each === "string") || ![item.time, item.conversation].every(Number.isSafeInteger)) continue; // of an earlier version
       if (item.file) this.#takeFile(item.id);
       else this.#take(item);
     }
@@ -306,7 +307,7 @@ export class Outbox {
     const { upload, ...row } = item;
     if (row.file && (!hasLocks() || sizeOf(row.file) > MOST_SAVED_BYTES)) return;
     const bare = (/** @type {any} */ data) => (data?.preview ? { ...data, preview: null } : data); // a canvas cannot be stored
-    row.data = bare(row.data?.items ? { ...row.data, items: row.data.items.map(bare) } : row.data);
+    row.data = bare(Array.isArray(row.data?.items) ? { ...row.data, items: row.data.items.map(bare) } : row.data);
     item.isSaved = await this.session.database.put("outbox", [row]);
     if (upload) this.session.changed(); // `isUnsaved` may have changed
   }

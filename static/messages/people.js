@@ -1,7 +1,7 @@
 // @ts-check
 /** Cards of people: names, avatars, presence, and what they are to us. Nobody sees the number of a user. */
 
-import { fill, hashOf, make } from "../text.js";
+import { fieldsLike, fill, hashOf, make, textOf, timeOf } from "../text.js";
 import { ownAddress } from "./media/file.js";
 import { seal } from "./seal.js";
 
@@ -176,9 +176,10 @@ export class People {
   add(cards) {
     let changed = false;
     for (const card of cards) {
-      const user = String(card.user);
+      const user = textOf(card.user);
       const before = this.#cards.get(user) ?? emptyCard(user);
-      const after = { ...before, ...card, name: card.name || before.name }; // a name that we have found stays known
+      const fields = fieldsLike(card, PATTERN);
+      const after = { ...before, ...fields, name: fields.name || before.name }; // a name that we have found stays known
       if (JSON.stringify(before) === JSON.stringify(after) && this.#cards.has(user)) continue;
       this.#cards.set(user, after);
       changed = true;
@@ -240,13 +241,17 @@ export class People {
   #restore() {
     try {
       for (const card of JSON.parse(localStorage.getItem(this.#key) ?? "[]")) {
-        this.#cards.set(String(card.user), { ...emptyCard(String(card.user)), ...card });
+        const user = textOf(card.user);
+        this.#cards.set(user, { ...emptyCard(user), ...fieldsLike(card, PATTERN) });
       }
     } catch {
       // not written by this page
     }
   }
 }
+
+/** The types of the fields of a card. */
+const PATTERN = { ...emptyCard(""), bot: false, guest: false };
 
 /**
  * @param {string} user
@@ -308,11 +313,11 @@ export function personRow(session, user, onOpen, { below, marks = [], actions = 
  * @returns {string} "3 minutes ago", or a date
  */
 function ago(time, language) {
-  const seconds = Math.max(0, Date.now() / 1000 - time);
+  const seconds = Math.max(0, (Date.now() - timeOf(time)) / 1000);
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
   if (seconds < MINUTE) return relative.format(0, "second");
   if (seconds < HOUR) return relative.format(-Math.floor(seconds / MINUTE), "minute");
   if (seconds < DAY) return relative.format(-Math.floor(seconds / HOUR), "hour");
   if (seconds < 7 * DAY) return relative.format(-Math.floor(seconds / DAY), "day");
-  return new Intl.DateTimeFormat(language, { dateStyle: "medium" }).format(time * 1000);
+  return new Intl.DateTimeFormat(language, { dateStyle: "medium" }).format(timeOf(time));
 }

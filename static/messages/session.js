@@ -81,7 +81,7 @@ export class Session {
 
   /** Shows what the browser has stored, then connects. */
   async start() {
-    const restore = () => Promise.all([this.store.restore(), this.outbox.restore()]);
+    const restore = () => Promise.allSettled([this.store.restore(), this.outbox.restore()]); // what an earlier version has stored must not keep the page from connecting
     await restore();
     if (this.#isOver) return;
     this.#listen();
@@ -233,6 +233,12 @@ export class Session {
    */
   #emit(event, detail) {
     if (this.#isOver) return;
-    for (const listener of [...(this.#listeners.get(event) ?? [])]) listener(detail);
+    for (const listener of [...(this.#listeners.get(event) ?? [])]) {
+      try {
+        listener(detail);
+      } catch (error) {
+        reportError(error); // the others must hear of it
+      }
+    }
   }
 }

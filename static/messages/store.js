@@ -2,6 +2,8 @@
 /** The conversations of a login and their entries, as far as the page has loaded them. It draws nothing. */
 
 import { CommandRefused, NotConnected } from "../../sdk/errors.js";
+import { entryOf } from "../../sdk/messenger.js";
+import { fieldsLike, listOf, numberOf, textOf } from "../text.js";
 import { insert, isRevision, isSilent, mentions, revised, usersIn } from "./entries.js";
 
 /** @typedef {import("./entries.js").Entry} Entry */
@@ -162,10 +164,11 @@ export class Store {
 
   /** Shows the conversations that the browser has stored. */
   async restore() {
-    for (const { unsent, counts = [], ...saved } of await this.session.database.all("conversations")) {
-      const known = this.conversations.get(saved.id);
-      if (unsent > (known?.read ?? 0)) this.#note("read", saved.id, unsent);
-      if (!known) this.conversations.set(saved.id, { ...emptyConversation(saved.id, saved.group, saved.peer), ...saved, counts: new Map(counts) });
+    for (const saved of await this.session.database.all("conversations")) {
+      const id = numberOf(saved.id);
+      const known = this.conversations.get(id);
+      if (numberOf(saved.unsent) > (known?.read ?? 0)) this.#note("read", id, saved.unsent);
+      if (id && !known) this.conversations.set(id, restored(saved));
     }
     this.#changed();
   }
@@ -353,7 +356,7 @@ export class Store {
       entries[index] = revised(entries[index], revision, user);
       return database.put("entries", [entries[index]]);
     }
-    const stored = await database.get("entries", revision.about ?? 0);
+    const stored = await database.entry(revision.about ?? 0);
     if (stored) await database.put("entries", [revised(stored, revision, user)]);
   }
 
@@ -447,7 +450,7 @@ export class Store {
       return entry;
     } catch (error) {
       if (!(error instanceof NotConnected)) throw error;
-      return (await database.get("entries", id)) ?? null;
+      return await database.entry(id);
     }
   }
 
@@ -835,4 +838,15 @@ function emptyConversation(id, group, peer) {
     id, group, peer, name: "", avatar: "", role: "", members: 0, left: false, membership: 0, changed: 0, mutedUntil: 0, unread: 0, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
     hasNewer: false, oldest: 0, newest: 0, cached: false, pending: null, loading: null, peerRead: 0, peerReceived: 0, counts: new Map(),
   };
+}
+
+/**
+ * @param {any} saved  by this version of the page or an earlier one
+ * @returns {Conversation}
+ */
+function restored(saved) {
+  const empty = emptyConversation(numberOf(saved.id), saved.group === true, textOf(saved.peer));
+  const { name, avatar, role, left, mutedUntil, unread, mentions, read, position, peerRead, peerReceived } = { ...empty, ...fieldsLike(saved, empty) };
+  const counts = listOf(saved.counts).filter((each) => Array.isArray(each) && each.length === 2 && typeof each[1]?.members === "number");
+  return { ...empty, name, avatar, role, left, mutedUntil, unread, mentions, read, position, last: entryOf(saved.last), peerRead, peerReceived, counts: new Map(counts) };
 }

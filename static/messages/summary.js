@@ -1,7 +1,7 @@
 // @ts-check
 /** What a message says in one line, in lists and quotes, and the views of the types of messages. */
 
-import { cut, fill } from "../text.js";
+import { cut, drawn, fill, make, textOf } from "../text.js";
 import { unformatted } from "./format.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -34,7 +34,7 @@ export function registerView(type, view) {
  * @returns {HTMLElement | null | undefined} what the view of its type draws; undefined: the type has no view
  */
 export function contentOf(entry, session) {
-  return views.get(entry.type ?? "text")?.draw(entry, session);
+  return drawn(() => views.get(entry.type ?? "text")?.draw(entry, session), () => make("span", "text unknown", session.words.messages_unshown));
 }
 
 /**
@@ -44,10 +44,12 @@ export function contentOf(entry, session) {
  * @returns {string} a message in one line
  */
 export function summaryOf(entry, words, most = 200) {
-  const view = views.get(entry.type ?? "text");
-  const plain = entry.text === undefined ? undefined : unformatted(cut(entry.text, 5 * most));
-  const text = view?.summary?.(entry, words) ?? plain ?? words[`messages_${entry.type}`] ?? words.messages_custom;
-  return cut(text.replace(/\s+/g, " "), most);
+  return drawn(() => {
+    const view = views.get(entry.type ?? "text");
+    const plain = entry.text === undefined ? undefined : unformatted(cut(entry.text, 5 * most));
+    const text = view?.summary?.(entry, words) ?? plain ?? words[`messages_${entry.type}`] ?? words.messages_custom;
+    return cut(text.replace(/\s+/g, " "), most);
+  }, () => words.messages_unshown);
 }
 
 /** What a change of a group may be of, besides its name, picture and description. */
@@ -58,7 +60,16 @@ const CHANGES = ["open", "history", "invite", "rename", "pin", "bots"];
  * @param {Session} session
  * @returns {string}
  */
-export function noticeText(entry, { words, people, user, language }) {
+export function noticeText(entry, session) {
+  return drawn(() => noticeOf(entry, session), () => session.words.messages_unshown);
+}
+
+/**
+ * @param {Entry} entry
+ * @param {Session} session
+ * @returns {string}
+ */
+function noticeOf(entry, { words, people, user, language }) {
   const { kind, from, meta = {} } = entry;
   const say = (/** @type {string} */ template, /** @type {Record<string, string>} */ values) => {
     const own = language.startsWith("zh") ? Object.keys(values).filter((key) => values[key] === words.messages_you) : []; // names have spaces around them, 你 has none
@@ -79,7 +90,7 @@ export function noticeText(entry, { words, people, user, language }) {
   if (meta.change === "avatar") return say(meta.avatar ? words.messages_avatar_changed : words.messages_avatar_gone, { name: by });
   if (meta.change === "description") return say(meta.description ? words.messages_described : words.messages_description_gone, { name: by });
   if (meta.change === "open" || meta.change === "options") {
-    const texts = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${meta[option]}`] ?? "", { name: by }));
+    const texts = CHANGES.filter((option) => option in meta).map((option) => say(words[`messages_now_${option}_${textOf(meta[option]) || meta[option] === true}`] ?? "", { name: by }));
     if (texts.some(Boolean)) return texts.filter(Boolean).join(" · ");
   }
   if (meta.change === "mute") return say(meta.muted_until > entry.time / 1000 ? words.messages_muted : words.messages_unmuted, { name: by, names });
@@ -87,5 +98,5 @@ export function noticeText(entry, { words, people, user, language }) {
     const [who] = meta.users;
     return say(words[`messages_role_${meta.role}${who === user ? "_you" : ""}`] ?? words.messages_group_changed, { name: by, names: nameOf(who) });
   }
-  return say(words.messages_group_changed, { name: by });
+  return kind === "group" ? say(words.messages_group_changed, { name: by }) : words.messages_unshown;
 }

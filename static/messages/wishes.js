@@ -1,6 +1,9 @@
 // @ts-check
 /** What the user wishes to be notified of: of each conversation, as the server said last, and on this device. */
 
+
+import { fieldsLike, listOf, numberOf, recordOf, textOf } from "../text.js";
+
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {"all" | "mentions" | "nothing"} Level */
 /** @typedef {{ level: Level, until: number }} Wish  `until`: no notifications until then, in Unix seconds; 0: not muted */
@@ -26,9 +29,10 @@ export class Wishes {
   constructor(session) {
     this.session = session;
     this.key = `imserver:wishes:${session.app}:${session.user}`;
-    const { conversations = [], device = {} } = this.#read();
-    this.#conversations = new Map(conversations);
-    this.#device = { on: false, question: 0, sound: true, ...device };
+    const { conversations, device } = recordOf(this.#read());
+    this.#conversations = new Map(listOf(conversations).map((each) => [numberOf(each?.[0]), { level: /** @type {Level} */ (textOf(each?.[1]?.level) || "all"), until: numberOf(each?.[1]?.until) }]));
+    const none = { on: false, question: 0, sound: true };
+    this.#device = { ...none, ...fieldsLike(device, none) };
   }
 
   /**

@@ -54,7 +54,13 @@ def test_an_answer_says_why_the_command_is_refused(code: int, data: object, refu
     assert Reply("1", "streamOpen", code, data=data).refused == refused
 
 
-@pytest.mark.parametrize("frame", ["数据不合法", "", "[]", '{"seq":1}'])
+def test_a_frame_that_is_nested_too_deeply_is_ignored() -> None:
+    data = "[" * 2_000 + "]" * 2_000
+    frame = f'{{"seq":"1","cmd":"message","response":{{"code":200,"codeMsg":"","data":{{"data":{data}}}}}}}'
+    assert CmdCodec().read(frame) is None
+
+
+@pytest.mark.parametrize("frame", ["数据不合法", "", "[]", '{"seq":1}', "[" * 100_000])
 def test_unknown_frames_are_ignored(frame: str) -> None:
     assert CmdCodec().read(frame) is None
 

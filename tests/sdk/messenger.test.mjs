@@ -501,3 +501,41 @@ it("an unknown event is refused, and the error lists the known ones", async () =
     name: "TypeError", message: 'unknown event "message"; known events: state, enter, exit, msg, entry, anew, typing, receipt, hidden, contact, piece, arrangement, wish',
   });
 });
+
+it("a malformed entry loses the fields of other types, and malformed signals are ignored", async () => {
+  const values = [null, true, -1, 0.5, 2 ** 53, 1e308, 8_640_000_000_000_001, "x", [], [null], [["x"]], {}, { toString: 1 }, { length: 2 }];
+  const fields = ["seq", "kind", "from", "to", "type", "text", "data", "base64", "clientMsgID", "about", "time", "meta", "reactions"];
+  const metas = ["mentions", "users", "bots", "edited", "reacted", "count", "members", "forwarded", "buttons", "command", "change", "__proto__"];
+  const { messenger } = await logIn({ cursor: 0 });
+  const entries = [];
+  messenger.on("entry", (each) => entries.push(each));
+  let id = 0;
+  const hear = (cmd, data) => last().hear({ seq: "1", cmd, response: { code: 200, codeMsg: "Ok", data } });
+  for (const value of values) {
+    for (const name of fields) hear("message", { ...entry(++id), [name]: value });
+    for (const name of metas) hear("message", { ...entry(++id), meta: JSON.parse(`{ "${name}": ${JSON.stringify(value)}, "more": 1 }`) });
+    if (typeof value !== "number") for (const data of [value, { ...entry(1), id: value }, { ...entry(1), conversation: value }]) hear("message", data);
+    for (const cmd of ["receipt", "hidden", "contact", "piece", "arrangement", "wish", "publication", "msg"]) hear(cmd, value);
+    hear("msg", { from: value, msg: value });
+    hear("publication", { channel: value, data: value, from: value });
+    for (const name of ["ids", "conversation", "stream"]) for (const cmd of ["hidden", "receipt", "piece", "wish"]) hear(cmd, { [name]: value });
+  }
+  hear("message", entry(++id));
+  await settled();
+  const isText = (each) => each === undefined || typeof each === "string";
+  assert.deepEqual(entries.at(-1), entry(id));
+  assert.ok(entries.length >= values.length * (fields.length + metas.length));
+  for (const { time, from, kind, to, type, text, about = 0, meta = {}, reactions = [] } of entries) {
+    assert.ok([from, kind, to, type, text].every(isText));
+    assert.ok(new Date(time).toISOString() && Number.isSafeInteger(about));
+    assert.ok([...(meta.mentions ?? []), ...(meta.users ?? [])].every(isText) && (meta.buttons ?? []).every(Array.isArray) && Array.isArray(reactions));
+  }
+});
+
+it("pages of malformed entries end the catch-up", async () => {
+  const { heard } = await logIn({ cursor: 0 }, {});
+  await last().answer("sync", { messages: [null, { id: "1" }, { ...entry(2), time: {} }], hasMore: true });
+  await last().answer("sync", { messages: [{ id: 3 }], hasMore: true });
+  await last().tell(4);
+  assert.deepEqual(heard, [2, 4]);
+});

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from random import SystemRandom
+from time import time
 from typing import Final
 
 import gevent
@@ -28,7 +29,7 @@ from imserver.errors import StorageUnavailable
 from imserver.messages.annotations import code_of
 from imserver.messages.deliverer import Result
 from imserver.messages.messaging import Messaging, may_be_revised
-from imserver.model import MAX_ID, MAX_MENTIONS, DialectState
+from imserver.model import MAX_ID, MAX_MENTIONS, MAX_TIME_MS, MIN_TIME_MS, DialectState
 from imserver.storage.log.contract import (
     BLOCKED,
     INVALID,
@@ -294,7 +295,7 @@ def draft_of(
         type="text" if recall else type_name(command.type),
         body=b"" if recall else command.content,
         client_msg_id=command.client_msg_id,
-        time_ms=command.sent_ms,
+        time_ms=_time(command.sent_ms),
         about=command.about,
         meta=b"" if recall else meta,
         to_user=receiver[0],
@@ -303,6 +304,13 @@ def draft_of(
         group=receiver[1] != 0,
         uplink_session=session,
     )
+
+
+def _time(sent_ms: int) -> int:
+    """The sender's time, which the receivers see unchanged. The server's in place of one that no page could
+    show.
+    """
+    return sent_ms if MIN_TIME_MS <= sent_ms <= MAX_TIME_MS else int(time() * 1000)
 
 
 def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | None:

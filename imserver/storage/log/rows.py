@@ -16,7 +16,9 @@ from imserver.model import (
     MAX_CLIENT_MSG_ID_BYTES,
     MAX_ID,
     MAX_ROOM_BYTES,
+    MAX_TIME_MS,
     MAX_TYPE_BYTES,
+    MIN_TIME_MS,
     EntryKind,
     Reaction,
 )
@@ -244,8 +246,10 @@ def objection(draft: Draft) -> str:
         return "kind: unknown"
     if len(draft.body) > MOST_BYTES or len(draft.meta) > MOST_BYTES:
         return f"at most {MOST_BYTES} bytes"
-    if not (-MAX_ID <= draft.time_ms <= MAX_ID and 0 <= draft.about <= MAX_ID):
-        return "time_ms, about: not a 64-bit number"
+    if not MIN_TIME_MS <= draft.time_ms <= MAX_TIME_MS:
+        return "time_ms: not in the years 1 to 9999"
+    if not 0 <= draft.about <= MAX_ID:
+        return "about: not a 64-bit number"
     return "" if 0 <= draft.conversation <= MAX_ID else "conversation: not a 64-bit number"
 
 

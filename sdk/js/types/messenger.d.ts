@@ -879,3 +879,11 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      */
     loggedIn(answer: import("./imserver.js").Answer): void;
 }
+/**
+ * An entry as its type promises it, from JSON that anybody may have written: a field of another type is left out, and a time that no
+ * reader can show is 0. The content, `data`, is not checked: products choose it.
+ *
+ * @param {any} value
+ * @returns {Entry | null} null: it has no position in the log
+ */
+export declare function entryOf(value: any): Entry | null;

@@ -1,9 +1,9 @@
 // @ts-check
 /** Messages with several pictures, videos and files, and captions. */
 
-import { cut, fill, make } from "../../text.js";
+import { cut, fill, listOf, make } from "../../text.js";
 import { formatted, unformatted } from "../format.js";
-import { fileView } from "./file.js";
+import { fileView, mediaOf } from "./file.js";
 import { tile } from "./viewer.js";
 
 /** @typedef {import("./viewer.js").Item} Item */
@@ -25,8 +25,8 @@ const LEAST_ROW = 1.25;
  * @returns {Item[]} the parts of an album that this page can show
  */
 export function itemsOf({ data }) {
-  const items = Array.isArray(data?.items) ? data.items : [];
-  return items.filter((/** @type {any} */ each) => each && typeof each === "object").slice(0, MOST_IN_ALBUM);
+  const items = listOf(data?.items).filter((each) => each && typeof each === "object");
+  return items.slice(0, MOST_IN_ALBUM).map(mediaOf);
 }
 
 /**
@@ -44,7 +44,7 @@ export function captionOf({ data }) {
  * @returns {Entry[]}
  */
 export function partsOf(entry) {
-  if (entry.type === "album") return itemsOf(entry).map((data) => ({ ...entry, type: data.type ?? "file", data }));
+  if (entry.type === "album") return itemsOf(entry).map((data) => ({ ...entry, type: data.type || "file", data }));
   return [captionOf(entry) ? { ...entry, data: { ...entry.data, caption: "" } } : entry];
 }
 

@@ -1,7 +1,7 @@
 // @ts-check
 /** Messages with files that are not shown: a link with name and size. Helpers for all media. */
 
-import { make } from "../../text.js";
+import { listOf, make, numberOf, recordOf, textOf } from "../../text.js";
 
 /**
  * The content of a message with media.
@@ -17,6 +17,20 @@ import { make } from "../../text.js";
  * @property {string} [thumbnail]  an address
  * @property {HTMLCanvasElement | null} [preview]  while it is uploaded
  */
+
+/**
+ * The content of a message with media, or of a part of an album, as somebody has sent it.
+ *
+ * @param {unknown} value
+ * @returns {MediaData & { type: string }}
+ */
+export function mediaOf(value) {
+  const { url, name, bytes, width, height, seconds, wave, thumbnail, preview, type } = recordOf(value);
+  return {
+    ...(url !== undefined && { url: textOf(url) }), name: textOf(name), bytes: numberOf(bytes), width: numberOf(width), height: numberOf(height),
+    seconds: numberOf(seconds), wave: listOf(wave).map(numberOf), thumbnail: textOf(thumbnail), preview: preview instanceof HTMLCanvasElement ? preview : null, type: textOf(type),
+  };
+}
 
 /** The longer side of a picture or video in the list, in pixels. */
 const SHOWN_PIXELS = 280;
@@ -123,12 +137,12 @@ export function fileIcon(name) {
  * @returns {HTMLElement | null} null: it has no address that may be linked
  */
 export function fileView(data, word) {
-  const name = String(data.name || word);
+  const name = data.name || word;
   const sign = fileIcon(name);
   const about = make("span", "file-about", make("bdi", "", name));
-  if (Number(data.bytes) > 0) about.append(make("small", "", sizeText(Number(data.bytes))));
+  if (data.bytes && data.bytes > 0) about.append(make("small", "", sizeText(data.bytes)));
   if (data.url === undefined) return make("span", "file", sign, about);
-  if (typeof data.url !== "string" || !URL.canParse(data.url, location.href)) return null;
+  if (!data.url || !URL.canParse(data.url, location.href)) return null;
   const url = new URL(data.url, location.href);
   if (!/^https?:$/.test(url.protocol)) return null;
   if (url.origin !== location.origin) about.append(make("small", "", url.host));

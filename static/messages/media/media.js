@@ -7,7 +7,7 @@ import { withModule } from "../form.js";
 import { button, toast } from "../panel.js";
 import { registerView } from "../summary.js";
 import { albumSummary, albumView, captioned, captionOf, captionSummary } from "./album.js";
-import { fileView, icon, timeText } from "./file.js";
+import { fileView, icon, mediaOf, timeText } from "./file.js";
 import { chooseFiles, listenForFiles } from "./pick.js";
 import { videoView } from "./video.js";
 import { pictureView } from "./viewer.js";
@@ -26,15 +26,15 @@ for (const [type, draw] of Object.entries(DRAW)) {
   registerView(type, {
     draw: (entry, { words }) => {
       const { data, text } = entry;
-      const content = draw(data && typeof data === "object" ? data : { url: text ?? "" }, words);
+      const content = draw(mediaOf(data && typeof data === "object" ? data : { url: text ?? "" }), words);
       return content && captioned(content, captionOf(entry));
     },
     summary: (entry, words) => {
-      const { data } = entry;
+      const { name, seconds } = mediaOf(entry.data);
       const word = words[`messages_${type}`];
       if (captionOf(entry)) return captionSummary(entry);
-      if (type === "file") return cut(String(data?.name || word), 200);
-      return data?.seconds ? `${word} ${timeText(Number(data.seconds))}` : word;
+      if (type === "file") return cut(name || word, 200);
+      return seconds ? `${word} ${timeText(seconds)}` : word;
     },
   });
 }

@@ -30,7 +30,7 @@ export function videoView(data, words) {
 
 /** @param {MediaData} data */
 function waiting(data) {
-  const box = make("span", "media-waiting", data.preview ?? fileIcon(String(data.name ?? "")));
+  const box = make("span", "media-waiting", data.preview ?? fileIcon(data.name ?? ""));
   reserve(box, data);
   return box;
 }

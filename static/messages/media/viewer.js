@@ -41,7 +41,7 @@ export function tile(data, words) {
   const isVideo = data.type === "video";
   const word = isVideo ? words.messages_video : words.messages_picture;
   const address = ownAddress(data.url);
-  if (!address && data.url === undefined) return make("span", "media-waiting", data.preview ?? fileIcon(String(data.name ?? "")));
+  if (!address && data.url === undefined) return make("span", "media-waiting", data.preview ?? fileIcon(data.name ?? ""));
   if (!address) return fileView(data, word);
   const made = button("", "media-picture");
   made.setAttribute("aria-label", `${isVideo ? words.messages_media_play : words.messages_media_open}, ${data.name ?? ""}`);

@@ -138,7 +138,7 @@ function waveform(bars) {
   picture.setAttribute("aria-hidden", "true");
   const lines = document.createElementNS(SVG, "path");
   const parts = bars.map((bar, index) => {
-    const half = Math.max(1, Math.min(LOUDEST, Number(bar) || 0) / 2);
+    const half = Math.max(1, Math.min(LOUDEST, bar) / 2);
     return `M${index * 3 + 1.5} ${16 - half}V${16 + half}`;
   });
   lines.setAttribute("d", parts.join(""));
@@ -160,8 +160,8 @@ let chosenSpeed = 0;
 export function voiceView(data, words) {
   const address = ownAddress(data.url);
   if (!address && data.url !== undefined) return fileView(data, words.messages_voice);
-  const seconds = Number(data.seconds) || 0;
-  const bars = Array.isArray(data.wave) && data.wave.length ? data.wave.slice(0, BARS) : Array.from({ length: 32 }, () => 4);
+  const { seconds = 0 } = data;
+  const bars = data.wave?.length ? data.wave.slice(0, BARS) : Array.from({ length: 32 }, () => 4);
   const play = button("", "round voice-play");
   const time = make("span", "voice-time", timeText(seconds));
   const done = make("span", "voice-done", waveform(bars));

@@ -91,6 +91,8 @@ def test_half_a_character_is_replaced_everywhere() -> None:
         ("picture", b"no json", {"text": "no json"}),
         ("voice", b"\xff\x00", {"base64": "/wA="}),
         ("custom", b"[" * 100_000, {"text": "[" * 100_000}),
+        ("custom", b"[" * 900 + b"]" * 900, {"text": "[" * 900 + "]" * 900}),
+        ("custom", b"[" + b"[],".join([b""] * 900) + b"{}]", {"data": [*[[]] * 899, {}]}),
     ],
 )
 def test_a_body_is_shown_in_its_type(type: str, body: bytes, wanted: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import time
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from imserver.dialects.protobuf.wire import NAME, ProtobufDialect
 from imserver.errors import StorageUnavailable
 from imserver.hub.expiry import Sweep
 from imserver.messages.deliverer import Result
+from imserver.model import MAX_TIME_MS, MIN_TIME_MS
 from imserver.storage.log.contract import Appended, Entry
 from imserver.transport.connection import CLOSING, OPEN, Connection
 from tests.core.memory_log import Shelf
@@ -308,7 +310,8 @@ def test_a_message_is_stored_pushed_and_acknowledged_with_one_position(harness: 
     "sent",
     [
         SentMessage(SINGLE, 267, 266, 0, b"", 0, 0),
-        SentMessage(SINGLE, 267, 266, 3, b"\xff\x00", 0, 2**63 - 1),
+        SentMessage(SINGLE, 267, 266, 3, b"\xff\x00", 0, MAX_TIME_MS),
+        SentMessage(SINGLE, 267, 266, 3, b"x", 0, MIN_TIME_MS % 2**64),
         SentMessage(SINGLE, 2**63 - 1, 266, 9, b"x", 0, 1),
     ],
 )
@@ -319,6 +322,16 @@ def test_all_fields_of_a_message_come_back_as_they_were_sent(harness: Harness, s
     assert bob.pushes() == [sent._replace(seq=1)]
     bob.send_payload(protobuf.sync(0))
     assert synced(bob.expect(2)[1]) == ([sent._replace(seq=1)], False)
+
+
+@pytest.mark.parametrize("sent_ms", [MAX_TIME_MS + 1, MIN_TIME_MS - 1, 2**63 - 1, -(2**63)])
+def test_a_time_that_no_page_can_show_is_replaced_by_the_servers(harness: Harness, sent_ms: int) -> None:
+    ann, bob = harness.live(266), harness.live(267)
+    before = int(time() * 1000)
+    ann.send_payload(protobuf.message(1, SentMessage(SINGLE, 267, 266, 1, b"hi", 0, sent_ms % 2**64)))
+    ann.expect(1)
+    (push,) = bob.pushes()
+    assert before <= push.time <= int(time() * 1000)
 
 
 def test_a_position_in_a_clients_message_is_ignored(harness: Harness) -> None:
