@@ -8,7 +8,7 @@ import { ConnectionView } from "./connection-view.js";
 import { MessageList } from "./message-list.js";
 import { OnlineUsers } from "./online-users.js";
 import { followTab, TabSession, tabStorage } from "./tab-session.js";
-import { avatar, element, fill, make, pageData } from "./text.js";
+import { avatar, copyText, element, fill, make, pageData } from "./text.js";
 
 /**
  * @typedef {object} Page  data from the server
@@ -49,20 +49,6 @@ function show(line) {
   list.add(line);
   session.add(line);
   if (line.kind === "msg") countUnread();
-}
-
-/** @param {string} text */
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    const field = make("textarea", "skip"); // without https, browsers have no other clipboard
-    field.textContent = text;
-    document.body.append(field);
-    /** @type {HTMLTextAreaElement} */ (field).select();
-    document.execCommand("copy");
-    field.remove();
-  }
 }
 
 function reload() {
@@ -157,8 +143,8 @@ if (matchMedia("(hover: hover)").matches) composer.focus(); // on a phone this w
 setInterval(renewToken, TOKEN_CHECK_MS);
 element("invite", HTMLButtonElement).addEventListener("click", async (event) => {
   const button = /** @type {HTMLElement} */ (event.currentTarget);
-  await copy(new URL(`?appID=${page.app}`, location.href).href);
-  button.textContent = words.invited;
+  const isCopied = await copyText(new URL(`?appID=${page.app}`, location.href).href);
+  button.textContent = isCopied ? words.invited : words.copy_failed;
   button.focus();
 });
 element("new-name", HTMLButtonElement).addEventListener("click", reload);

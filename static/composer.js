@@ -3,9 +3,8 @@
 
 import { makeEmojiGrid } from "./emoji.js";
 import { CommandRefused, ImError, newId, NotConnected } from "../sdk/imserver.js";
-import { element, fill } from "./text.js";
+import { element, fill, leftOf, leftText } from "./text.js";
 
-const WARN_LEFT = 400;
 
 /** @typedef {import("../sdk/imserver.js").ImClient} ImClient */
 
@@ -53,7 +52,7 @@ export class Composer {
 
   /** The state of the connection has changed. */
   refresh() {
-    this.#send.setAttribute("aria-disabled", String(!this.isOnline() || this.#busy || !this.#field.value.trim()));
+    this.#send.setAttribute("aria-disabled", String(!this.isOnline() || this.#busy || !this.#field.value.trim() || leftOf(this.#field) < 0));
     if (this.isOnline() && this.#note.dataset.why === "offline") this.#showNote("");
   }
 
@@ -71,7 +70,7 @@ export class Composer {
 
   async #submit() {
     const text = this.#field.value.trim();
-    if (!text || this.#busy) return this.#field.focus();
+    if (!text || this.#busy || leftOf(this.#field) < 0) return this.#field.focus();
     if (!this.isOnline()) return this.#showNote(this.words.send_offline, "offline");
     const target = this.target();
     const id = this.#failed.text === text && this.#failed.target === target ? this.#failed.id : newId();
@@ -116,8 +115,7 @@ export class Composer {
     this.#field.style.height = "auto";
     const { scrollHeight } = this.#field;
     if (scrollHeight) this.#field.style.height = `${scrollHeight}px`; // 0: it is hidden, and has the height of one row
-    const left = this.#field.maxLength - this.#field.value.length;
-    this.#left.textContent = left <= WARN_LEFT ? fill(this.words.too_long, { count: left }) : "";
+    this.#left.textContent = leftText(this.#field, this.words);
     this.refresh();
   }
 
@@ -139,8 +137,7 @@ export class Composer {
 
   /** @param {string} emoji */
   #insert(emoji) {
-    const { selectionStart, selectionEnd, value, maxLength } = this.#field;
-    if (value.length - (selectionEnd - selectionStart) + emoji.length > maxLength) return;
+    const { selectionStart, selectionEnd } = this.#field;
     this.#field.setRangeText(emoji, selectionStart, selectionEnd, "end");
     this.#changed();
   }

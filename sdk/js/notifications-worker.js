@@ -78,12 +78,26 @@
   const show = async (shown) => {
     const { kind, tag, title = "", body = "", icon, time, count = 0, token } = shown;
     const known = await record();
+    const picture = addressOf(icon, known?.url ?? location.origin);
     const { reply, read } = wordsOf(known);
     const actions = shown.actions ?? (kind === "message" && token ? [{ action: "reply", title: reply, type: "text", placeholder: reply }, { action: "read", title: read }] : []);
     await scope.registration.showNotification(title, {
       body, tag, actions, renotify: true, timestamp: time || Date.now(), dir: "auto", lang: known?.language ?? "",
-      ...(icon && { icon: new URL(icon, known?.url ?? location.origin).href }), data: { imserver: shown, count },
+      ...(picture && { icon: picture.href }), data: { imserver: shown, count },
     });
+  };
+
+  /**
+   * @param {unknown} address  that somebody has chosen
+   * @param {string} base
+   * @returns {URL | null} null: it is none, and the notification goes without it
+   */
+  const addressOf = (address, base) => {
+    try {
+      return typeof address === "string" && address ? new URL(address, base) : null;
+    } catch {
+      return null;
+    }
   };
 
   /** @param {NotificationRecord | null} known */
@@ -152,7 +166,7 @@
     const { conversation = 0, id = 0 } = shown;
     const { page = scope.registration.scope } = (await record()) ?? {};
     const wanted = url || shown.url || page.replace("{conversation}", String(conversation)).replace("{id}", String(id));
-    const { href: address, origin } = new URL(wanted, scope.registration.scope);
+    const { href: address, origin } = addressOf(wanted, scope.registration.scope) ?? new URL(scope.registration.scope);
     const [first] = origin === location.origin ? await pages() : [];
     if (!first) return scope.clients.openWindow(address);
     await first.focus().catch(() => {}); // the browser may not allow it

@@ -1,7 +1,7 @@
 // @ts-check
 /** What the user can do with a message: the menu of a row, and the functions behind it. */
 
-import { element, make } from "../text.js";
+import { copyText, element, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { attempt, withModule } from "./form.js";
 import { button, confirm, openDialog, toast } from "./panel.js";
@@ -112,10 +112,8 @@ export class MessageActions {
 
   /** @param {Entry} entry */
   async copy(entry) {
-    await this.#try(async () => {
-      await navigator.clipboard.writeText(textOf(entry));
-      toast(this.session.words.messages_copied);
-    });
+    const { words } = this.session;
+    toast((await copyText(textOf(entry))) ? words.messages_copied : words.messages_copy_failed);
   }
 
   /** @param {Entry} entry */

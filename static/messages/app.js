@@ -55,7 +55,7 @@ class App {
     this.words = page.text;
     this.saved = new SavedLogin(page.app);
     const [, came, code] = /^#(oauth|reset|owner)=(.+)$/.exec(location.hash) ?? [];
-    if (came) history.replaceState(null, "", location.pathname + location.search); // a code is not for the history
+    if (came === "oauth") history.replaceState(null, "", location.pathname + location.search); // the others stay in the address until they are used: a reload needs them
     startPanels(page.text);
     this.connection = new ConnectionView({ ...page.text, refused_4503: page.text.messages_fault_banned }, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload() });
     this.#listen();

@@ -1,7 +1,7 @@
 // @ts-check
 /** The text box: drafts, replies, edits, mentions and emoji. It never loses a text: what cannot be sent waits in the outbox. */
 
-import { element, fill, make, timeOf } from "../text.js";
+import { element, fill, leftOf, leftText, make, timeOf } from "../text.js";
 import { rowsOf } from "./api.js";
 import { ALL_NAMES, mentionable } from "./entries.js";
 import { withModule } from "./form.js";
@@ -13,7 +13,8 @@ import { summaryOf } from "./summary.js";
 /** @typedef {import("./store.js").Conversation} Conversation */
 /** @typedef {import("./entries.js").Entry} Entry */
 
-const WARN_LEFT = 400;
+/** Name of the file with a text that is too long for a message. */
+const FILE_NAME = "text.txt";
 const TYPING_EACH_MS = 3_000;
 const MOST_NAMES = 8;
 const MEMBERS_PAGE = 500;
@@ -56,6 +57,7 @@ export class Composer {
   #field = element("message", HTMLTextAreaElement);
   #send = element("send", HTMLButtonElement);
   #left = element("left", HTMLElement);
+  #asFile = element("as-file", HTMLButtonElement);
   #grid = element("emoji", HTMLElement);
   /** @type {Promise<import("./emoji-picker.js").Picker> | null} */
   #picker = null;
@@ -87,6 +89,7 @@ export class Composer {
       this.#changed();
       this.#sendTyping();
     }, { signal });
+    this.#asFile.addEventListener("click", () => this.#sendAsFile(), { signal });
     this.#field.addEventListener("blur", () => setTimeout(() => this.#closeNames(), 150), { signal });
     this.#opener.addEventListener("click", () => (this.#grid.hidden ? this.#openEmoji() : this.#toggleEmoji(false)), { signal });
     this.#form.addEventListener("keydown", (event) => {
@@ -231,8 +234,7 @@ export class Composer {
 
   /** @param {string} text  inserted at the cursor */
   insert(text) {
-    const { selectionStart, selectionEnd, value, maxLength } = this.#field;
-    if (value.length - (selectionEnd - selectionStart) + text.length > maxLength) return;
+    const { selectionStart, selectionEnd } = this.#field;
     this.#field.setRangeText(text, selectionStart, selectionEnd, "end");
     this.#changed();
   }
@@ -242,7 +244,7 @@ export class Composer {
   #submit() {
     const text = this.#field.value.trim();
     const conversation = this.#conversation;
-    if (!text || !conversation) return this.#field.focus();
+    if (!text || !conversation || leftOf(this.#field) < 0) return this.#field.focus();
     const named = [...new Set([...this.#mentioned].filter(([name]) => text.includes(`@${name}`)).map(([, user]) => user))];
     const mentions = named.includes("all") ? ["all"] : named;
     if (this.#editing) {
@@ -250,6 +252,17 @@ export class Composer {
       return this.#clearBar();
     }
     this.session.outbox.add(conversation, { text, replyTo: this.#replyTo || undefined, mentions });
+    this.#clear();
+    this.events.sent();
+  }
+
+  /** Sends a text that is too long for a message. */
+  #sendAsFile() {
+    const conversation = this.#conversation;
+    if (!conversation) return;
+    const file = new File([this.#field.value], FILE_NAME, { type: "text/plain" });
+    const data = { name: file.name, bytes: file.size };
+    this.session.outbox.add(conversation, { type: "file", data, replyTo: this.#replyTo || undefined }, { content: file, options: { name: file.name }, more: {} });
     this.#clear();
     this.events.sent();
   }
@@ -318,9 +331,11 @@ export class Composer {
     this.#field.style.height = "auto";
     const { scrollHeight } = this.#field;
     if (scrollHeight) this.#field.style.height = `${scrollHeight}px`; // 0: it is hidden, and has the height of one row
-    const left = this.#field.maxLength - this.#field.value.length;
-    this.#left.textContent = left <= WARN_LEFT ? fill(this.session.words.too_long, { count: left }) : "";
-    this.#send.setAttribute("aria-disabled", String(!this.#field.value.trim()));
+    const isOver = leftOf(this.#field) < 0;
+    const text = leftText(this.#field, this.session.words);
+    if (this.#left.textContent !== text) this.#left.textContent = text;
+    this.#asFile.hidden = !isOver || this.#editing !== null;
+    this.#send.setAttribute("aria-disabled", String(!this.#field.value.trim() || isOver));
     this.#form.dataset.empty = String(!this.#field.value.trim());
     if (this.#conversation && !this.#editing) this.#saveDraft(this.#conversation);
     this.#complete();

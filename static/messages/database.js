@@ -40,16 +40,6 @@ export class Database {
   }
 
   /**
-   * A stored entry. An earlier version of the page may have stored it.
-   *
-   * @param {number} id
-   * @returns {Promise<import("../../sdk/messenger.js").Entry | null>} null: there is none
-   */
-  async entry(id) {
-    return entryOf(await this.get("entries", id));
-  }
-
-  /**
    * @param {Table} table
    * @param {string | number} key
    * @returns {Promise<any>} undefined: there is none

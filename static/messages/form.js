@@ -1,7 +1,7 @@
 // @ts-check
 /** Parts of forms and lists in the panels. */
 
-import { make } from "../text.js";
+import { copyText, make } from "../text.js";
 import { noAnswer, reasonOf } from "./api.js";
 import { button, toast } from "./panel.js";
 
@@ -18,8 +18,7 @@ export function copyButton(shown, label, words) {
   shown.addEventListener("focus", () => shown.select());
   copy.addEventListener("click", async () => {
     shown.select();
-    const done = await navigator.clipboard?.writeText(shown.value).then(() => true, () => false);
-    toast(done || document.execCommand("copy") ? words.messages_copied : words.messages_copy_failed);
+    toast((await copyText(shown.value)) ? words.messages_copied : words.messages_copy_failed);
   });
   return copy;
 }

@@ -6,7 +6,7 @@ import { PASSWORD_LENGTH, deviceName, identifierInput, loadRules } from "./accou
 import { ApiError, callApi } from "./api.js";
 import { attempt, field, input, namedList, noteLine, section, show } from "./form.js";
 import { icon } from "./media/file.js";
-import { button, openDialog, toast } from "./panel.js";
+import { button, navigate, openDialog, toast } from "./panel.js";
 
 /** @typedef {import("./session.js").Login} Login */
 /** @typedef {import("./session.js").Page} Page */
@@ -186,6 +186,7 @@ export function openReset({ app, text: words }, code) {
     words.messages_password_new, words.messages_save, usernameInput(),
     field(words.messages_password_new, password, words.messages_password_hint), make("p", "muted", words.messages_reset_ends),
   );
+  layer.closed.then(() => navigate("", true)); // the code is in the address
   password.focus();
   form.addEventListener("submit", async (event) => {
     event.preventDefault();

@@ -74,7 +74,7 @@ export class Outbox {
   /** Takes the messages that an earlier load of the page has left. */
   async restore() {
     for (const item of await this.session.database.all("outbox")) {
-      if (![item.id, item.key, item.peer].every((each) => typeof each === "string") || ![item.time, item.conversation].every(Number.isSafeInteger)) continue; // of an earlier version
+      if (typeof item.id !== "string" || typeof item.key !== "string" || !Number.isSafeInteger(item.time)) continue; // of an earlier version
       if (item.file) this.#takeFile(item.id);
       else this.#take(item);
     }

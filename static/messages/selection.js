@@ -1,7 +1,7 @@
 // @ts-check
 /** Several messages of a conversation are chosen, to forward, copy or delete them. */
 
-import { fill, make } from "../text.js";
+import { copyText, fill, make } from "../text.js";
 import { reasonOf } from "./api.js";
 import { loadStyle, switchBox } from "./form.js";
 import { openForward } from "./forward.js";
@@ -183,11 +183,9 @@ export class Selection {
 
   async #copy() {
     const { session } = this;
-    await this.#try(async () => {
-      await navigator.clipboard.writeText(copied(this.#entries, session));
-      toast(session.words.messages_copied);
-      this.end();
-    });
+    if (!(await copyText(copied(this.#entries, session)))) return toast(session.words.messages_copy_failed);
+    toast(session.words.messages_copied);
+    this.end();
   }
 
   async #forward() {

@@ -356,7 +356,7 @@ export class Store {
       entries[index] = revised(entries[index], revision, user);
       return database.put("entries", [entries[index]]);
     }
-    const stored = await database.entry(revision.about ?? 0);
+    const stored = entryOf(await database.get("entries", revision.about ?? 0));
     if (stored) await database.put("entries", [revised(stored, revision, user)]);
   }
 
@@ -450,7 +450,7 @@ export class Store {
       return entry;
     } catch (error) {
       if (!(error instanceof NotConnected)) throw error;
-      return await database.entry(id);
+      return entryOf(await database.get("entries", id));
     }
   }
 

@@ -1,7 +1,7 @@
 // @ts-check
 /** What a message says in one line, in lists and quotes, and the views of the types of messages. */
 
-import { cut, drawn, fill, make, textOf } from "../text.js";
+import { cut, drawn, fill, textOf } from "../text.js";
 import { unformatted } from "./format.js";
 
 /** @typedef {import("./session.js").Session} Session */
@@ -31,10 +31,10 @@ export function registerView(type, view) {
 /**
  * @param {Entry} entry
  * @param {Session} session
- * @returns {HTMLElement | null | undefined} what the view of its type draws; undefined: the type has no view
+ * @returns {HTMLElement | null | undefined} what the view of its type draws; null: it cannot; undefined: the type has no view
  */
 export function contentOf(entry, session) {
-  return drawn(() => views.get(entry.type ?? "text")?.draw(entry, session), () => make("span", "text unknown", session.words.messages_unshown));
+  return drawn(() => views.get(entry.type ?? "text")?.draw(entry, session), () => null);
 }
 
 /**

@@ -63,7 +63,7 @@ export function ownerForm({ app, text: words }, link, onLogin) {
     await callApi(app, "", "POST", "accounts/reset/finish", { code, password: password.value });
     const { token, account } = await callApi(app, "", "POST", "accounts/login", { login, password: password.value, device });
     await callApi(app, token, "POST", "accounts/set", { nickname });
-    if (group) history.replaceState(null, "", `#c/${group}`);
+    history.replaceState(null, "", group ? `#c/${group}` : location.pathname + location.search);
     onLogin({ token, user: account.user, nickname, device });
   });
 }

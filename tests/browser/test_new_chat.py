@@ -59,9 +59,12 @@ def test_owner_and_guest_talk_within_a_minute_and_the_guest_becomes_a_member(
     ann = pair[0].open(first["owner"], size=(1280, 800))
     seen(ann, "#welcome-form")
     assert violations(ann) == []
+    ann.driver.refresh()
+    seen(ann, "#welcome-form")
     ann.press(Keys.TAB)
     ann.find("#nickname").send_keys("Ann" + Keys.TAB + Keys.TAB + PASSWORD + Keys.ENTER)
     seen(ann, "#message")
+    assert "owner" not in ann.driver.current_url, "the code is used"
     say(ann, "Who is there?")
     gil = pair[1].open(first["invite"], size=(390, 844), dark=True)
     seen(gil, "#guest-form")

@@ -242,6 +242,16 @@ it("a push is shown, and a later one of the conversation replaces it", async () 
   assert.equal(worker.badge, 3);
 });
 
+it("an address that is none keeps no push from being shown and clicked", async () => {
+  for (const address of ["//[", "https://[x", 7, {}, { toString: 1 }]) {
+    const worker = startWorker();
+    await worker.push({ ...MESSAGE, icon: address, url: address });
+    assert.deepEqual(worker.shown.map(({ title, icon }) => [title, icon]), [["Bob", undefined]]);
+    await worker.click();
+    assert.deepEqual(worker.opened, [["window", SCOPE]]);
+  }
+});
+
 it("actions have the words of the page", async () => {
   const words = { reply: "Répondre", read: "Lu", notSent: "{text}" };
   const cases = [[{ language: "zh-CN" }, "回复 标为已读"], [{ language: "fr" }, "Reply Mark as read"], [{ language: "fr", words }, "Répondre Lu"], [null, "Reply Mark as read"]];

@@ -128,7 +128,7 @@ _CONNECTION_TEXTS: Final = ("state_", "banner_", "refused_")
 _CONVERSATION_TEXTS: Final = (
     *("you", "earlier", "reconnected", "more", "less", "unread", "to_latest", "code", "enter_again"),
     *("retry_now", "no_answer", "send_failed", "send_rejected", "no_reason"),
-    *("send_offline", "too_long"),
+    *("send_offline", "too_long", "over_limit"),
 )
 """Keys of the texts that all conversation pages need."""
 _DEMO_CHANNEL: Final = "demo:lobby"

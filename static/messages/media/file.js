@@ -28,8 +28,16 @@ export function mediaOf(value) {
   const { url, name, bytes, width, height, seconds, wave, thumbnail, preview, type } = recordOf(value);
   return {
     ...(url !== undefined && { url: textOf(url) }), name: textOf(name), bytes: numberOf(bytes), width: numberOf(width), height: numberOf(height),
-    seconds: numberOf(seconds), wave: listOf(wave).map(numberOf), thumbnail: textOf(thumbnail), preview: preview instanceof HTMLCanvasElement ? preview : null, type: textOf(type),
+    seconds: numberOf(seconds), wave: listOf(wave).map(numberOf), thumbnail: textOf(thumbnail), preview: isCanvas(preview) ? preview : null, type: textOf(type),
   };
+}
+
+/**
+ * @param {unknown} value
+ * @returns {value is HTMLCanvasElement}
+ */
+function isCanvas(value) {
+  return typeof HTMLCanvasElement === "function" && value instanceof HTMLCanvasElement;
 }
 
 /** The longer side of a picture or video in the list, in pixels. */

@@ -51,7 +51,7 @@ registerView("album", {
  *
  * @param {Session} session
  * @param {{ place: HTMLElement, before: HTMLElement, after: HTMLElement, form: HTMLElement, conversation: () => Conversation | null, draft: () => { text: string, replyTo?: number }, sent: (target: Conversation | null) => void }} parts
- * `draft`: what is typed, which becomes the caption; `sent`: a draft in this conversation is used up; `place`: takes files; `before` and `after`: for the buttons; `form`: holds the bar of a recording
+ * `draft`: what is typed, which becomes the caption; `sent`: a draft in this conversation is used up (null: it is not); `place`: takes files; `before` and `after`: for the buttons; `form`: holds the bar of a recording
  * @param {AbortSignal} signal  ends it
  */
 export function startMedia(session, { place, before, after, form, conversation, draft, sent }, signal) {
@@ -70,12 +70,13 @@ export function startMedia(session, { place, before, after, form, conversation, 
     const target = conversation();
     if (!target || !files.length) return;
     const given = await limits();
-    await withModule(import("./preview.js"), words, async ({ confirmFiles, sendFiles }) => {
+    await withModule(import("./preview.js"), words, async ({ MOST_CAPTION, confirmFiles, sendFiles }) => {
       const { text, replyTo } = draft();
-      const confirmed = await confirmFiles(files, words, { limits: given, caption: text });
+      const isCaption = text.length <= MOST_CAPTION; // a longer text stays where it is
+      const confirmed = await confirmFiles(files, words, { limits: given, caption: isCaption ? text : "" });
       if (!confirmed) return;
       sendFiles(session, target, confirmed, replyTo);
-      sent(target);
+      sent(isCaption ? target : null);
     });
   };
   const attach = tool("attach", words.messages_media_attach, async () => offer(await chooseFiles()));

@@ -1,7 +1,7 @@
 // @ts-check
 /** Files before they are sent: what the browser can say about them, their order, a caption, and the messages that they become. */
 
-import { fill, make } from "../../text.js";
+import { fill, leftOf, leftText, make } from "../../text.js";
 import { loadStyle } from "../form.js";
 import { button, openDialog } from "../panel.js";
 import { MOST_IN_ALBUM } from "./album.js";
@@ -26,7 +26,7 @@ const PREVIEW_PIXELS = 320;
 const MEASURE_MS = 5_000;
 const MOST_FILES = 50;
 /** Characters. */
-const MOST_CAPTION = 1000;
+export const MOST_CAPTION = 1000;
 
 /**
  * What the browser can say about a file.
@@ -127,13 +127,18 @@ export async function confirmFiles(files, words, { limits = {}, caption = "" } =
   const send = button(words.messages_media_send, "wide");
   const no = button(words.messages_cancel);
   const field = /** @type {HTMLTextAreaElement} */ (make("textarea", "picked-caption"));
-  Object.assign(field, { rows: 1, maxLength: MOST_CAPTION, placeholder: words.messages_media_caption, ariaLabel: words.messages_media_caption, value: caption.slice(0, MOST_CAPTION) });
+  Object.assign(field, { rows: 1, placeholder: words.messages_media_caption, ariaLabel: words.messages_media_caption, value: caption });
+  field.dataset.limit = String(MOST_CAPTION);
+  const left = make("p", "reason");
+  left.setAttribute("role", "status");
+  field.addEventListener("input", () => { left.textContent = leftOf(field) < 0 ? leftText(field, words) : ""; });
   /** @type {HTMLElement[]} */
-  const parts = picked.length ? [field] : [];
+  const parts = picked.length ? [field, left] : [];
   if (files.length > MOST_FILES) parts.unshift(make("p", "reason", fill(words.messages_media_most, { count: MOST_FILES })));
   const layer = openDialog("", make("div", "question picked-files", list, ...parts, make("p", "card-row", no, ...(picked.length ? [send] : []))));
   const heading = layer.dialog.querySelector("h2");
   const agree = () => {
+    if (leftOf(field) < 0) return field.focus();
     agreed = true;
     layer.close();
   };

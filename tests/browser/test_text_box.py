@@ -1,0 +1,100 @@
+"""What the text box takes, and what is copied: no text is lost. And links with codes survive a reload."""
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.chromium import Page
+from tests.browser.conftest import Pair
+from tests.browser.messenger import Account, Chat
+from tests.conftest import StartServer
+from tests.support import Server, eventually
+
+LONG = "0123456789" * 450
+PLAIN_HTTP = """
+Object.defineProperty(navigator, "clipboard", { value: undefined });
+addEventListener("copy", () => {
+  const { activeElement: field } = document;
+  window.copied = field.value.slice(field.selectionStart, field.selectionEnd);
+});
+"""
+"""Pages of plain http have no clipboard."""
+
+PASTE = """
+document.querySelector(arguments[0]).focus();
+document.execCommand("insertText", false, arguments[1]);
+"""
+"""As browsers do when a user pastes: a `maxlength` cuts it."""
+
+
+@pytest.fixture(scope="module")
+def server(start_shared_server: StartServer) -> Server:
+    config = {"accounts": {"registrations_per_address": 0}, "uploads": {"min_free_bytes": 0}}
+    return start_shared_server(config=config)
+
+
+def open_conversation(pair: Pair, server: Server, script: str = "") -> Chat:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.say(ann, "hello")
+    chat = Chat(pair[0], ann, script=script)
+    chat.open(ann.get("conversations")["conversations"][0]["conversation"])
+    return chat
+
+
+def value(page: Page, selector: str = "#message") -> str:
+    return str(page.run("return document.querySelector(arguments[0]).value", selector))
+
+
+@pytest.mark.full
+def test_a_pasted_text_over_the_limit_stays_and_goes_as_a_file(pair: Pair, server: Server) -> None:
+    chat = open_conversation(pair, server)
+    page = chat.page
+    page.run(PASTE, "#message", LONG)
+    assert value(page) == LONG
+    assert page.texts("#left") == ["500 characters too many, the limit is 4000"]
+    page.press(Keys.ENTER)
+    assert value(page) == LONG, "Enter sends nothing, and loses nothing"
+    page.driver.refresh()
+    chat.online()
+    eventually(lambda: value(page) == LONG, what="the draft")
+    page.click("#as-file")
+    assert value(page) == ""
+    assert page.texts("#left") == [""]
+    eventually(lambda: page.texts("[role=log] .file bdi") == ["text.txt"], what="the file is sent")
+    link = "const done = arguments[0]; fetch(document.querySelector('[role=log] a.file').href)"
+    eventually(lambda: page.shown("[role=log] a.file"), what="it is stored")
+    sent = page.driver.execute_async_script(f"{link}.then((answer) => answer.text()).then(done)")
+    assert sent == LONG
+
+
+@pytest.mark.full
+def test_texts_are_copied_without_https_and_a_failure_is_said(pair: Pair, server: Server) -> None:
+    chat = open_conversation(pair, server, script=PLAIN_HTTP)
+    toasts = chat.page.texts
+
+    def copy() -> None:
+        """By a click of a person: browsers copy for no script."""
+        chat.menu("hello")
+        chat.named("button", chat.word("messages_copy"), "[role=menu]").click()
+
+    copy()
+    eventually(lambda: toasts(".toast") == [chat.word("messages_copied")], what="it says so")
+    assert chat.page.run("return window.copied") == "hello"
+    chat.page.run("document.execCommand = () => false")
+    copy()
+    eventually(lambda: chat.word("messages_copy_failed") in toasts(".toast"), what="it says so")
+
+
+@pytest.mark.full
+def test_the_time_covers_no_more_of_a_video_than_its_line(pair: Pair, server: Server) -> None:
+    chat = open_conversation(pair, server)
+    high = """
+      const video = document.createElement("video"), time = document.createElement("span");
+      [video.className, time.className, time.textContent] = ["media-video", "when", "12:00"];
+      Object.assign(video.style, { width: "160px", height: "280px", display: "block" });
+      const bubble = document.createElement("div");
+      bubble.className = "bubble holds bare";
+      bubble.append(video, time);
+      document.querySelector("[role=log] .bubble-row").append(bubble);
+      return time.getBoundingClientRect().height;
+    """
+    assert 0 < chat.page.run(high) < 30
