@@ -96,7 +96,7 @@ class Room:
 def test_the_page_draws_malformed_entries_and_starts_again(pair: Pair, server: Server) -> None:
     pair.expects("accounts/cards")  # the server refuses users whom it cannot have
     room = Room(pair, server)
-    page, chat, malformed = room.page, room.chat, room.malformed
+    page, malformed = room.page, room.malformed
     page.driver.set_script_timeout(120)
     room.feed(malformed.entries(ENTRIES))
     room.lives("still here", FIRST_ID * 2)
@@ -107,17 +107,14 @@ def test_the_page_draws_malformed_entries_and_starts_again(pair: Pair, server: S
     )
     room.reload()
     room.lives("started again", FIRST_ID * 3)
-    page.find("#search").send_keys("text")
-    eventually(lambda: page.texts("[data-section=messages] .hit"), what="the malformed hits")
-    page.press(Keys.ESCAPE)
-    chat.open(room.conversation)
     page.press(Keys.CONTROL + "k" + Keys.NULL)
     eventually(lambda: page.focused == "palette-field", what="the palette")
     page.press("media")
     eventually(lambda: any("media" in each.lower() for each in page.texts(".palette .hit.first b")))
     page.press(Keys.ENTER)
     eventually(lambda: page.texts(".media-list li"), what="the list of media")
-    page.press(Keys.ESCAPE)
+    page.find("#search").send_keys("text")
+    eventually(lambda: page.texts("[data-section=messages] .hit"), what="the malformed hits")
     assert page.run("return window.faults") == []
 
 

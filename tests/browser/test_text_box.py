@@ -87,6 +87,7 @@ def test_texts_are_copied_without_https_and_a_failure_is_said(pair: Pair, server
 @pytest.mark.full
 def test_the_time_covers_no_more_of_a_video_than_its_line(pair: Pair, server: Server) -> None:
     chat = open_conversation(pair, server)
+    eventually(lambda: chat.texts == ["hello"], what="a bubble")
     high = """
       const video = document.createElement("video"), time = document.createElement("span");
       [video.className, time.className, time.textContent] = ["media-video", "when", "12:00"];
