@@ -175,3 +175,16 @@ def _stored_again(texts: dict[str, str]) -> str:
     return (
         f"for (const [key, value] of Object.entries({json.dumps(texts)})) localStorage.setItem(key, value);"
     )
+
+
+@pytest.mark.full
+def test_a_mute_that_ends_after_all_calendars_keeps_the_page_going(pair: Pair, server: Server) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    group = bob.create_group("Tea", ann)
+    bob.post("groups/mute", app=APP, group=str(group), member=ann.user, until=2**53)
+    chat = Chat(pair[0], ann, script=SCRIPT)
+    chat.page.run("location.hash = arguments[0]", f"#c/{group}")
+    eventually(lambda: "9999" in "".join(chat.page.texts("#read-only")), what="the end of the mute")
+    bob.say(group, "tea?")
+    eventually(lambda: "tea?" in chat.texts, what="the next message")
+    assert chat.page.run("return window.faults") == []
