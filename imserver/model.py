@@ -18,10 +18,10 @@ SYSTEM_PREFIX: Final = "system:"
 ACTION_PREFIX: Final = "action:"
 """Prefix of the apps of the action dialect, before an ``appId``."""
 MAX_ID: Final = 2**63 - 1
+"""The greatest id or number that can be stored."""
 MIN_TIME_MS: Final = -62_135_596_800_000
 MAX_TIME_MS: Final = 253_402_300_799_999
 """The years 1 to 9999, in Unix milliseconds: a time outside cannot be shown everywhere."""
-"""The greatest id or number that can be stored."""
 MAX_CLIENT_MSG_ID_BYTES: Final = 64
 MAX_TYPE_BYTES: Final = 32
 MAX_EMOJI_BYTES: Final = 32
