@@ -5,7 +5,6 @@ import { makeEmojiGrid } from "./emoji.js";
 import { CommandRefused, ImError, newId, NotConnected } from "../sdk/imserver.js";
 import { element, fill, leftOf, leftText } from "./text.js";
 
-
 /** @typedef {import("../sdk/imserver.js").ImClient} ImClient */
 
 export class Composer {

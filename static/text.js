@@ -6,6 +6,7 @@
 
 const HUES = 10; // the number of hues in chat.css
 /** In the year 9999, in milliseconds since 1970: a later time cannot be shown. */
+const LATEST = 253_402_300_799_000;
 
 /**
  * The data that the server put into the page.
@@ -143,7 +144,6 @@ export function showNote(id, text) {
   note.textContent = text;
   note.hidden = !text;
 }
-const LATEST = 253_402_300_799_000;
 
 /**
  * @param {unknown} value

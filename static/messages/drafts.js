@@ -4,7 +4,6 @@
  * shares them with other devices.
  */
 
-
 import { listOf, numberOf, recordOf, textOf } from "../text.js";
 
 /** @typedef {{ text: string, replyTo?: number, mentions?: [name: string, user: string][] }} Draft */

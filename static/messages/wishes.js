@@ -1,7 +1,6 @@
 // @ts-check
 /** What the user wishes to be notified of: of each conversation, as the server said last, and on this device. */
 
-
 import { fieldsLike, listOf, numberOf, recordOf, textOf } from "../text.js";
 
 /** @typedef {import("./session.js").Session} Session */
