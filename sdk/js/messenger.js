@@ -55,7 +55,7 @@ const SIGNALS = new Map(Object.entries({
 }));
 /** The types of the fields of a conversation. */
 const CONVERSATION = new Map(Object.entries({
-  kind: isText, peer: isText, name: isText, avatar: isText, role: isText, unread: isTime, read: isTime, mentions: isCount, place: isCount,
+  kind: isText, peer: isText, name: isText, avatar: isText, role: isText, unread: isCount, read: isCount, mentions: isCount, place: isCount,
 }));
 /** The types of the fields of an entry that may be missing. */
 const FIELDS = new Map(Object.entries({

@@ -532,6 +532,16 @@ it("a malformed entry loses the fields of other types, and malformed signals are
   }
 });
 
+it("a malformed conversation has the counts 0", async () => {
+  const { messenger } = await logIn({ cursor: 0 }, {});
+  const conversations = [-1, 0.5, "x", {}].map((value, index) => ({ id: index + 1, kind: "user", peer: value, unread: value, read: value, last: value }));
+  const page = messenger.conversations();
+  await last().answer("conversations", { conversations: [null, { id: "1" }, ...conversations], hasMore: false });
+  const rows = (await page).conversations;
+  assert.deepEqual(rows.map(({ id, unread, read }) => [id, unread, read]), [1, 2, 3, 4].map((id) => [id, 0, 0]));
+  assert.ok(rows.every(({ peer, last: newest }) => (peer === undefined || peer === "x") && newest === undefined));
+});
+
 it("pages of malformed entries end the catch-up", async () => {
   const { heard } = await logIn({ cursor: 0 }, {});
   await last().answer("sync", { messages: [null, { id: "1" }, { ...entry(2), time: {} }], hasMore: true });
