@@ -260,7 +260,7 @@ def asking(launch: Launch, http_server: str, back_end: Receiver, **sections: Any
 
 
 def wait_for_login(one: Listener, back_end: Receiver) -> None:
-    """."""
+    """Begin a stream, and wait until the back end is asked about its login."""
     one.send(request(f"{PATH}?app=101&user=ann"))
     eventually(lambda: back_end.posts)
 
