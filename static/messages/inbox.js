@@ -13,6 +13,8 @@ import { keyOf } from "./store.js";
 /** @typedef {{ pinned?: number, archived?: number, marked?: number }} Change */
 
 const DRAFT_AFTER_MS = 1_500;
+/** The server refuses longer drafts, and closes the connection of a much longer one. Bytes of JSON. */
+const MOST_DRAFT_BYTES = 16_384;
 /** Answer code of a server that does not know the command. */
 const UNKNOWN_COMMAND = 1010;
 const NONE = { version: 0, pinned: 0, archived: 0, marked: 0 };
@@ -154,8 +156,10 @@ export class Inbox {
     if (!conversation?.id) return; // it begins with its first message
     const draft = drafts.get(key);
     const known = this.of(conversation.id).draft;
+    const unsent = unsentOf(draft);
+    if (new Blob([JSON.stringify(unsent)]).size > MOST_DRAFT_BYTES) return; // it stays on this device, and no other draft replaces it
     try {
-      if (known || draft.text || draft.replyTo) this.receive(await messenger.arrange(conversation.id, { draft: unsentOf(draft) }));
+      if (known || draft.text || draft.replyTo) this.receive(await messenger.arrange(conversation.id, { draft: unsent }));
     } catch (error) {
       if (!(error instanceof CommandRefused)) return;
     }

@@ -19,6 +19,24 @@ addEventListener("copy", () => {
 """
 """Pages of plain http have no clipboard."""
 
+CLOSED = """
+window.closeCodes = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...options) {
+    super(...options);
+    this.addEventListener("close", ({ code }) => window.closeCodes.push(code));
+  }
+};
+"""
+"""The close codes of the page's connections."""
+
+HIDE = """
+Object.defineProperty(document, "hidden", { value: true, configurable: true });
+document.dispatchEvent(new Event("visibilitychange"));
+delete document.hidden;
+"""
+"""A page that is hidden sends drafts at once."""
+
 PASTE = """
 document.querySelector(arguments[0]).focus();
 document.execCommand("insertText", false, arguments[1]);
@@ -64,6 +82,27 @@ def test_a_pasted_text_over_the_limit_stays_and_goes_as_a_file(pair: Pair, serve
     eventually(lambda: page.shown("[role=log] a.file"), what="it is stored")
     sent = page.driver.execute_async_script(f"{link}.then((answer) => answer.text()).then(done)")
     assert sent == LONG
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("text", ["字" * 6_000, LONG * 20], ids=["of a draft", "of a frame"])
+def test_a_text_over_the_limits_of_the_server_stays_and_closes_no_connection(
+    pair: Pair, server: Server, text: str
+) -> None:
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    bob.say(ann, "hello")
+    conversation = ann.get("conversations")["conversations"][0]["conversation"]
+    chat = Chat(pair[0], ann, script=CLOSED)
+    page = chat.page
+    chat.open(conversation)
+    page.run(PASTE, "#message", text)
+    page.run(HIDE)
+    bob.say(ann, "are you there?")
+    eventually(lambda: "are you there?" in chat.texts, what="the next message")
+    ann.post("inbox", conversation=conversation, pinned=1)
+    eventually(lambda: page.shown("#conversations .pin-mark"), what="an arrangement of another device")
+    assert value(page) == text
+    assert page.run("return window.closeCodes") == []
 
 
 @pytest.mark.full
