@@ -16,6 +16,7 @@ from imserver.dialects.centrifuge import wire as centrifuge
 from imserver.dialects.centrifuge.api import METHODS
 from imserver.dialects.cmd.wire import COMMANDS
 from imserver.dialects.pusher import wire as pusher
+from imserver.dialects.pusher.api import ROUTES as PUSHER_ROUTES
 from imserver.dialects.pusher.settings import PusherSettings
 from imserver.node.feature_list import CORE, FEATURES
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
@@ -82,7 +83,7 @@ def test_the_routes_are_those_of_the_code() -> None:
             ", ".join([row.need.scope] * bool(row.need.scope) + sorted(row.need.users & {"page", "session"})),
         )
         for row in ROUTES
-        if not f"{row.path}/".startswith(("/api/", "/apps/", "/emulation/", "/hooks/", "/oauth/"))
+        if not f"{row.path}/".startswith(("/api/", "/apps/", "/emulation/", "/hooks/", "/oauth/", "/up/"))
     }
 
 
@@ -106,7 +107,7 @@ def test_the_methods_for_back_ends_of_centrifugo_are_those_of_the_code() -> None
 def test_the_routes_of_pushers_api_are_those_of_the_code() -> None:
     rows = table_with(PUSHER, "route", "answer")
     listed = {re.sub(r"\{\w+\}", "*", row["route"]) for row in rows}
-    assert listed == {f"{row.method} {row.path}" for row in ROUTES if row.path.startswith("/apps/")}
+    assert listed == {f"{row.method} {row.path}" for row in PUSHER_ROUTES}
 
 
 def test_the_options_of_pushers_protocol_are_those_of_the_code() -> None:

@@ -27,8 +27,9 @@ def _build(core: Core) -> FeatureParts:
         apps,
         hooks,
     )
+    counts = api.ConnectionCounts(core.hub, core.queries, core.others)
     return FeatureParts(
-        api.PusherApi(apps, service, core.channels, core.sessions),
+        api.PusherApi(apps, service, core.channels, core.sessions, counts),
         service.rows(),
         {NAME: service.opened},
         prepare=apps.secrets.prepare,

@@ -1,6 +1,7 @@
 """Pusher's HTTP API: events, channels and users of an app, for the libraries of its back ends.
 
 Requests are signed (:mod:`imserver.dialects.pusher.apps`). Errors are texts, as the libraries show them.
+Where the tests of Pusher's libraries name a text, it is Pusher's.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
-from imserver.auth.principal import SIGNED, Principal
+from imserver.auth.principal import ANYONE, SIGNED, Principal
 from imserver.channels.channels import Channels
 from imserver.channels.members import MAX_NAME_BYTES, ChannelRefused
+from imserver.cluster.nodes import NodeQueries, OtherNodes, read
 from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
 from imserver.dialects.pusher.service import NAME, PusherService, connection_id_of
 from imserver.dialects.pusher.wire import (
@@ -30,7 +32,7 @@ from imserver.dialects.pusher.wire import (
 )
 from imserver.http.call import Call, Route
 from imserver.http.reply import PREFLIGHT, ApiProblem
-from imserver.hub.hub import RESERVED
+from imserver.hub.hub import RESERVED, Hub
 from imserver.model import YIELD_TARGETS
 from imserver.sessions.sessions import Sessions
 from imserver.transport.exchange import HttpRequest, HttpResponse
@@ -42,7 +44,32 @@ MAX_BATCH: Final = 10
 _PAGE: Final = 1000
 _CHANNEL: Final = re.compile(r"[-A-Za-z0-9_=@,.;:#$]+")
 """Names of channels: Pusher's characters, and those with a meaning in other dialects."""
+_MISSING: Final = re.compile("Object missing required field `([^`]*)`")
+"""What msgspec says of a field that is missing."""
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class ConnectionCounts:
+    """The connections of an app, on all nodes. Stateless. ``others`` is None without a cluster."""
+
+    def __init__(self, hub: Hub, queries: NodeQueries, others: OtherNodes | None) -> None:
+        self._hub = hub
+        self._others = others
+        queries.add("app_connections", str, self._count_here)
+
+    def count(self, app: str) -> int:
+        """The connections of an app in every dialect. Nodes that do not answer count as none. May switch."""
+        answers = {} if self._others is None else self._others.query("app_connections", app)[0]
+        others: dict[str, int] = read(answers, int)
+        return self._count_here(app) + sum(others.values())
+
+    def _count_here(self, app: str) -> int:
+        count = 0
+        for number, each in enumerate(tuple(self._hub.connections()), 1):
+            count += each.app == app
+            if not number % YIELD_TARGETS:
+                gevent.sleep(0)
+        return count
 
 
 class PusherApi(Struct, frozen=True):
@@ -52,6 +79,7 @@ class PusherApi(Struct, frozen=True):
     service: PusherService
     channels: Channels
     sessions: Sessions
+    counts: ConnectionCounts
 
 
 class _Style:
@@ -111,7 +139,9 @@ def _read(api: PusherApi, call: Call) -> None:
     try:
         body = None if kind is None else msgspec.json.decode(call.body, type=kind)
     except (ValueError, RecursionError) as error:
-        raise _invalid(f"The body does not fit this route: {error}") from None
+        missing = _MISSING.match(str(error))
+        text = f"Missing required parameter: {missing[1]}" if missing else f"The body does not fit: {error}"
+        raise _invalid(text) from None
     call.input = _PusherRequest(pusher, segments, body)
 
 
@@ -138,9 +168,13 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/batch_events``: send several events."""
     request: _PusherRequest = call.input
     events: list[_Event] = request.body.batch
-    if not 1 <= len(events) <= MAX_BATCH:
-        raise _invalid(f"A request has 1 to {MAX_BATCH} events")
+    if not events:
+        raise _invalid("A batch has at least one event")
+    if len(events) > MAX_BATCH:
+        raise _invalid(f"Batch too large ({len(events)} > {MAX_BATCH})")
     for each in events:
+        if not each.channel:
+            raise _invalid("Missing required parameter: channel")
         _check(request.pusher, each, [each.channel])
     for each in events:
         _publish(api, request.pusher, each.channel, each)
@@ -157,12 +191,13 @@ def _check(pusher: PusherApp, event: _Event, channels: list[str]) -> None:
         raise _invalid("name: events of this name are those of the protocol")
     limit = pusher.settings.event_bytes
     if len(event.data.encode("utf-8", "surrogatepass")) > limit:
-        raise ApiProblem(errors.HTTP_BODY_TOO_LARGE, f"data: expected at most {limit} bytes")
+        text = f"The data content of this event exceeds the allowed maximum ({limit} bytes)"
+        raise ApiProblem(errors.HTTP_BODY_TOO_LARGE, text)
     if event.socket_id and not connection_id_of(event.socket_id):
-        raise _invalid("socket_id: expected two numbers with a dot between them")
+        raise _invalid(f"Invalid socket id: '{event.socket_id}'")
     for channel in channels:
         if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES:
-            raise _invalid(f"The name of a channel has 1 to {MAX_NAME_BYTES} bytes")
+            raise _invalid(f"Invalid channel name: it has 1 to {MAX_NAME_BYTES} bytes")
         # The ids of users have any characters.
         is_own = channel.startswith((USER_CHANNEL, *RESERVED))
         if not is_own and (channel.startswith("#") or not _CHANNEL.fullmatch(channel)):
@@ -191,7 +226,11 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels``: the channels with subscribers."""
     prefix, info = call.params.get("filter_by_prefix", ""), call.params.get("info", "")
     if "user_count" in info.split(",") and not prefix.startswith(PRESENCE):
-        raise _invalid("info: user_count needs a filter_by_prefix that begins with presence-")
+        # "begining" is how Pusher writes it.
+        raise _invalid(
+            "user_count may only be requested for presence channels - "
+            "please supply filter_by_prefix begining with presence-"
+        )
     found: dict[str, Any] = {}
     channels, after, more = api.channels, "", True
     while more:
@@ -210,7 +249,7 @@ def channel(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}``: one channel."""
     name, info = _channel_of(call), call.params.get("info", "")
     if "user_count" in info.split(",") and not name.startswith(PRESENCE):
-        raise _invalid("info: only presence channels have a user_count")
+        raise _invalid("Cannot retrieve the user count unless the channel is a presence channel")
     count = _subscribers(api, call.app, name)
     return _answer({"occupied": count > 0, **_attributes(api, call.app, name, info, count)})
 
@@ -219,9 +258,19 @@ def users(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}/users``: the users in a presence channel."""
     name = _channel_of(call)
     if not name.startswith(PRESENCE):
-        raise _invalid("Only presence channels have users")
+        raise _invalid("Users can only be retrieved for presence channels")
     found = api.service.users(call.app, name)
     return _answer({"users": [{"id": each} for each in found]})
+
+
+def connections(api: PusherApi, call: Call) -> HttpResponse:
+    """``GET /apps/{app_id}/connections`` of Laravel Reverb: the number of connections."""
+    return _answer({"connections": api.counts.count(call.app)})
+
+
+def up(_service: None, _call: Call) -> HttpResponse:
+    """``GET /up`` of Laravel Reverb: the loop runs and requests are answered."""
+    return _UP
 
 
 def terminate(api: PusherApi, call: Call) -> HttpResponse:
@@ -283,11 +332,15 @@ _ROW: Final[dict[str, Any]] = {
     "signer": _signer,
 }
 
+_UP: Final = HttpResponse(200, b'{"health":"OK"}')
+
 ROUTES: Final = (
     Route("POST", "/apps/*/events", SIGNED, trigger, **_ROW),
     Route("POST", "/apps/*/batch_events", SIGNED, trigger_batch, **_ROW),
     Route("GET", "/apps/*/channels", SIGNED, channels, **_ROW),
     Route("GET", "/apps/*/channels/*", SIGNED, channel, **_ROW),
     Route("GET", "/apps/*/channels/*/users", SIGNED, users, **_ROW),
+    Route("GET", "/apps/*/connections", SIGNED, connections, **_ROW),
     Route("POST", "/apps/*/users/*/terminate_connections", SIGNED, terminate, **_ROW),
+    Route("GET", "/up", ANYONE, up, hot=True, style=_Style()),
 )

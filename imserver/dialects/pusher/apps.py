@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from json import dumps
+from time import gmtime, strftime
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -191,20 +193,25 @@ class PusherApps:
         """The back end that has signed a request at most :data:`WINDOW_SECONDS` ago.
 
         The signature covers the method, the path and the query. The query holds the MD5 of the body; who
-        reads the body compares it. Raises :class:`BadSignature`.
+        reads the body compares it. Raises :class:`BadSignature` with the texts of Pusher.
         """
         params = read_query(query)
-        pusher = self.with_key(params.get("auth_key", ""))
+        key, version, timestamp = (
+            params.get(each, "") for each in ("auth_key", "auth_version", "auth_timestamp")
+        )
+        if not key:
+            raise BadSignature("Missing parameter: auth_key")
+        pusher = self.with_key(key)
         if pusher is None:
-            raise BadSignature("auth_key: no app has this key")
-        if params.get("auth_version") != "1.0":
-            raise BadSignature("auth_version: expected 1.0")
-        timestamp = params.get("auth_timestamp", "")
-        if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) < 20):
-            raise BadSignature("auth_timestamp: expected Unix seconds")
+            raise BadSignature("Unknown auth_key")
+        if version != "1.0":
+            raise BadSignature("Version not supported" if version else "Version required")
+        if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) < 15):
+            raise BadSignature("Timestamp required")
         if abs(now - int(timestamp)) > WINDOW_SECONDS:
             raise BadSignature(
-                f"auth_timestamp: {timestamp} is not within {WINDOW_SECONDS} s of the server's time {now:.0f}"
+                f"Timestamp expired: Given timestamp ({_iso(int(timestamp))}) not within {WINDOW_SECONDS}s "
+                f"of server time ({_iso(now)})"
             )
         signature = params.pop("auth_signature", "")
         signed = "&".join(f"{name}={params[name]}" for name in sorted(params))
@@ -212,8 +219,18 @@ class PusherApps:
         # Under WSGI the path is decoded already.
         paths = dict.fromkeys((path, unquote(path), quote(unquote(path))))
         if not any(pusher.has_signed(f"{method}\n{each}\n{signed}", signature) for each in paths):
-            raise BadSignature("auth_signature: does not match this request and the secret of the app")
+            expected, sent = (
+                dumps(each, ensure_ascii=False) for each in (f"{method}\n{path}\n{signed}", signature)
+            )
+            raise BadSignature(
+                f"Invalid signature: you should have sent HmacSHA256Hex({expected}, your_secret_key), "
+                f"but you sent {sent}"
+            )
         return Principal("signature", apps=frozenset({pusher.app}), key=pusher.settings.key)
+
+
+def _iso(seconds: float) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(seconds))
 
 
 def read_query(query: bytes) -> dict[str, str]:
