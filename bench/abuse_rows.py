@@ -351,6 +351,8 @@ ROUTES: Final[Mapping[str, Json | None]] = {
             "GET /apps/*/channels",
             "GET /apps/*/channels/*",
             "GET /apps/*/channels/*/users",
+            "GET /apps/*/connections",
+            "GET /up",
             "GET /oauth/callback/*",
         )
     ),
