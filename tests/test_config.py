@@ -53,8 +53,9 @@ DEFAULTS = load_config(os.devnull, {})
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Load:
-    """``load(text, environ={}, **overrides)`` of a file named my.yaml."""
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """``load(text, environ={}, **overrides)`` of a file named my.yaml, in the current folder."""
+    monkeypatch.chdir(tmp_path)  # a data folder beside the tests would be warned of
 
     def load(text: str, environ: dict[str, str] | None = None, **overrides: Any) -> Config:
         file = tmp_path / "my.yaml"
