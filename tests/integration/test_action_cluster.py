@@ -22,6 +22,7 @@ APPS = {
     "action:3": {"login_policy": "single"},
     "action:4": {"login_policy": "refuse"},
     "action:5": {"login_policy": "multi"},
+    "action:6": {**_STORED, "store_conversations": True},
 }
 KEYS = [
     *("accIp", "accPort", "appId", "userId", "clientIp", "clientPort", "loginTime"),
@@ -234,9 +235,9 @@ def test_a_node_that_stops_announces_everybody_to_the_room(tmp_path_factory: pyt
 # --- acknowledged delivery ----------------------------------------------------------------------------------
 
 
-def acked_login(one: ActionClient, user: str, room: str = "0") -> ActionClient:
+def acked_login(one: ActionClient, user: str, room: str = "0", app: int = 1) -> ActionClient:
     """Log in as a client that acknowledges."""
-    one.send(command("login", {**login_data(user, room=room), "acks": True}))
+    one.send(command("login", {**login_data(user, app, room=room), "acks": True}))
     assert one.answer().json["response"]["data"] == {"acks": True}
     return one
 
@@ -263,6 +264,24 @@ def test_what_a_client_did_not_acknowledge_follows_it_to_another_node(nodes: Nod
             assert one.ask_action("ack", {"ackId": 3}) == (200, "Success")
             sender.say("5")
             one.receives(peer, "5", me)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("me", "acks"), [("1", False), ("2", True)])
+def test_a_permanent_member_who_never_entered_the_room_misses_nothing(
+    nodes: Nodes, room: str, me: str, acks: bool
+) -> None:
+    """Neither away nor online, on any node, with a login to another room."""
+    with action_session(nodes.ws[0], fresh("sender"), 6, room="1") as sender:
+        for number, node in enumerate((1, 0, 2)):
+            sender.say(f"away {number} of {me}")
+            with ActionClient(nodes.ws[node]) as one:
+                one.begin()
+                acked_login(one, me, room, 6) if acks else one.login(me, 6, room=room)
+                sender.say(f"online {number} of {me}")
+                for wanted in (f"away {number} of {me}", f"online {number} of {me}"):
+                    while one.received()["content"] != wanted:  # the last ones may come again
+                        pass
 
 
 @pytest.mark.full
