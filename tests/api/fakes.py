@@ -107,6 +107,7 @@ class FakeNode:
             "accounts": SimpleNamespace(
                 service=SimpleNamespace(
                     accounts=SimpleNamespace(
+                        get=lambda _app, _user: None,
                         registration_is_open=False,
                         rules_of=lambda _app: _ACCOUNT_RULES,
                     ),
@@ -115,6 +116,7 @@ class FakeNode:
                     resets=SimpleNamespace(offered_in=lambda _app: False),
                     cards=None,
                     friends=None,
+                    confirmations=None,
                 )
             ),
             **dict.fromkeys(("groups", "invitations", "inbox"), SimpleNamespace(service=None)),
