@@ -97,7 +97,10 @@ CENTRIFUGE: Final[Mapping[str, Json]] = {
     "sub_refresh": {"channel": CHANNEL, "token": "x.y.z"},
     "ping": {},
     "send": {"data": _LONG},
-    **{f"rpc {name}": {"method": name, "data": data} for name, data in {**STORED, **GROUPS}.items()},
+    **{
+        f"rpc {name}": {"method": f"imserver:{name}", "data": data}
+        for name, data in {**STORED, **GROUPS}.items()
+    },
 }
 ACTION: Final[Mapping[str, Json]] = {
     "login": {"userId": USER, "appId": 1, "toUid": USER, "acks": True},

@@ -12,7 +12,7 @@ from msgspec import Struct
 from imserver import errors
 from imserver.errors import StartError, StorageUnavailable
 from imserver.metrics import Metrics
-from imserver.model import BadFrame, Reply, Request
+from imserver.model import BadFrame, Command, Reply, Request
 from imserver.transport.connection import Connection, Serve
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,22 @@ class Dispatcher:
                     reply = _FAILED if code is None else Reply(code)
         if reply is not None:
             _reply(connection, request, reply)
+
+    def run(self, connection: Connection, command: Command, answer: Callable[[Reply], None]) -> Reply | None:
+        """Run a command that the row of another command stands for. Its arguments and result are those of
+        :attr:`CommandRow.run` with ``answers``. Refusals are replies; other exceptions are raised."""
+        row = self.table.get(type(command))
+        if row is None:
+            return _NO_ROUTE
+        if row.needs_session and not (connection.user or (row.without_user and connection.app)):
+            return _NOT_LOGGED_IN
+        try:
+            return row.run(connection, command, answer) if row.answers else row.run(connection, command)
+        except Exception as error:
+            code = row.refusals.get(type(error))
+            if code is None:
+                raise
+            return Reply(code)
 
 
 def serve_each(serve: Serve) -> Serve:

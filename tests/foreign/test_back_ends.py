@@ -186,7 +186,7 @@ def test_a_back_end_says_who_a_client_is(consenting: Server, back_end: BackEnd, 
                 "encoding": "json",
                 "data": {"room": 7},
             }
-            assert await ann.rpc("conversations") == {"conversations": [], "hasMore": False}
+            assert await ann.rpc("imserver:conversations") == {"conversations": [], "hasMore": False}
             await ann.client.rpc("own", ann.written({}))
             assert back_end.requests_of("rpc")[0]["meta"] == {"plan": "gold"}
             assert back_end.posts[-1].headers["cookie"] == "session=5"
@@ -232,7 +232,7 @@ def test_a_back_end_may_let_in_a_client_without_a_user(consenting: Server, back_
     async def scenario() -> None:
         async with person(consenting, False, path=PATH) as guest:
             await guest.subscribe("open:1")
-            assert (await fails(guest.client.rpc("conversations", {}))).code == 101  # type: ignore[attr-defined]
+            assert (await fails(guest.client.rpc("imserver:conversations", {}))).code == 101  # type: ignore[attr-defined]
 
     run(scenario())
 
@@ -474,7 +474,7 @@ def test_a_line_feed_in_json_breaks_no_frame(consenting: Server, back_end: BackE
 
 
 @both
-def test_other_methods_go_to_the_back_end(consenting: Server, back_end: BackEnd, protobuf: bool) -> None:
+def test_methods_go_to_the_back_end(consenting: Server, back_end: BackEnd, protobuf: bool) -> None:
     back_end.answers["/rpc"] = lambda post: answer(result={"data": {"you": post.json["data"]}})
 
     async def scenario() -> None:
@@ -482,6 +482,15 @@ def test_other_methods_go_to_the_back_end(consenting: Server, back_end: BackEnd,
             assert await ann.rpc("price", of="tea") == {"you": {"of": "tea"}}
             (posted,) = back_end.requests_of("rpc")
             assert (posted["user"], posted["method"]) == ("ann", "price")
+            for method in ("send", "history"):
+                assert await ann.rpc(method, of=1) == {"you": {"of": 1}}
+                assert back_end.requests_of("rpc")[-1]["method"] == method
+            back_end.forget()
+            assert await ann.rpc("imserver:conversations") == {"conversations": [], "hasMore": False}
+            failed = await fails(ann.client.rpc("imserver:price", ann.written({})))
+            assert isinstance(failed, ReplyError)
+            assert failed.code == 104
+            assert back_end.requests_of("rpc") == []
             back_end.answers["/rpc"] = lambda _: answer(
                 error={"code": 1400, "message": "?", "temporary": True}
             )
@@ -532,13 +541,13 @@ def test_a_slow_back_end_delays_only_who_asks_it_and_keeps_the_order(
             person(consenting, False, "ann", path=PATH) as ann,
             person(consenting, False, "bob", path=PATH) as bob,
         ):
-            waiting = [asyncio.create_task(ask(ann, each)) for each in ("price", "conversations")]
+            waiting = [asyncio.create_task(ask(ann, each)) for each in ("price", "imserver:conversations")]
             await asyncio.to_thread(eventually, lambda: back_end.requests_of("rpc"))
-            await ask(bob, "conversations")
-            assert order == ["conversations"]
+            await ask(bob, "imserver:conversations")
+            assert order == ["imserver:conversations"]
             open_again.set()
             await asyncio.gather(*waiting)
-            assert order == ["conversations", "price", "conversations"]
+            assert order == ["imserver:conversations", "price", "imserver:conversations"]
 
     run(scenario())
 

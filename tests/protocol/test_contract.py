@@ -99,7 +99,7 @@ class TestCentrifuge(RequestContract):
         CentrifugeLogin: b'{"id":1,"connect":{"token":"a.b.c"}}',
         Subscribe: b'{"id":2,"subscribe":{"channel":"news","recover":true,"offset":7}}',
         Publish: b'{"id":3,"publish":{"channel":"news","data":{}}}',
-        Send: b'{"id":4,"rpc":{"method":"send","data":{"to":"bob","text":"hi"}}}',
+        Send: b'{"id":4,"rpc":{"method":"imserver:send","data":{"to":"bob","text":"hi"}}}',
     }
 
     def received(self, event: Event, user: str = "ann") -> bytes | None:

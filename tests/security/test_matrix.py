@@ -443,7 +443,7 @@ COMMANDS: Final = {
             *("React", "Pin", "AskPins"),
             # a session without a user may use these
             *("RefreshLogin", "Subscribe", "RefreshSubscription", "Unsubscribe", "Publish"),
-            *("AskPresence", "AskPresenceStats", "AskHistory", "AskBackEnd"),
+            *("AskPresence", "AskPresenceStats", "AskHistory", "CallMethod"),
             *("OpenAnswer", "AppendAnswer", "CloseAnswer", "AskBotCommands"),
             *("CreateGroup", "AskGroups", "AskGroupMembers", "InviteToGroup", "JoinGroup", "LeaveGroup"),
             "UpdateGroup",

@@ -472,7 +472,7 @@ NO_ROW: Final[dict[str, str]] = {
     **dict.fromkeys(
         (
             *("Subscribe", "Unsubscribe", "Publish", "AskPresence", "AskPresenceStats", "AskHistory"),
-            *("RefreshSubscription", "AskBackEnd", "PusherSubscribe", "PusherUnsubscribe", "ClientEvent"),
+            *("RefreshSubscription", "CallMethod", "PusherSubscribe", "PusherUnsubscribe", "ClientEvent"),
         ),
         _CHANNEL,
     ),

@@ -31,6 +31,7 @@ def _build(core: Core) -> FeatureParts:
         core.tenants.get,
         settings.app,
         core.config.websocket.client_ping_seconds,
+        core.dispatcher.run,
     )
     return FeatureParts(
         Emulation(core.table, core.queries, core.others),

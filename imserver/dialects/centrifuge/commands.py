@@ -42,8 +42,9 @@ class AskPresenceStats(Command, frozen=True, gc=False):
     channel: str
 
 
-class AskBackEnd(Command, frozen=True, gc=False):
-    """Call a method of the app's back end. ``data``: JSON (``b""``: none)."""
+class CallMethod(Command, frozen=True, gc=False):
+    """Call a method of the app's back end; in an app without one, a method of this server. ``data``: JSON
+    (``b""``: none)."""
 
     method: str
     data: bytes = b""

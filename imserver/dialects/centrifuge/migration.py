@@ -324,6 +324,10 @@ class Migration:
             if row.get("proxy_enabled"):
                 name = str(row.get("proxy_name", "default"))
                 self._use(f"rpc namespace {row['name']}", "rpc", "rpc.proxy", name)
+        if "rpc" in self._back_ends:
+            self.notes.append(
+                "back_ends.rpc: methods of this server, such as send, have the prefix imserver:"
+            )
         if "headers" in self._back_ends:
             self.notes.append("back_ends.headers: those that an SDK sets belong in emulated_headers")
         self._options.drop_proxies()

@@ -48,8 +48,8 @@ from imserver.dialects.centrifuge.claims import (
     connection_request,
 )
 from imserver.dialects.centrifuge.commands import (
-    AskBackEnd,
     AskPresenceStats,
+    CallMethod,
     CentrifugeLogin,
     RefreshLogin,
     RefreshSubscription,
@@ -68,6 +68,7 @@ from imserver.dialects.centrifuge.wire import (
     RefreshResult,
     SubRefreshResult,
     SubscribeResult,
+    own_method,
     publication_of,
 )
 from imserver.errors import StorageUnavailable
@@ -78,12 +79,14 @@ from imserver.model import (
     AskHistory,
     AskPresence,
     ChannelPart,
+    Command,
     Event,
     Login,
     Reply,
     Subscribe,
 )
 from imserver.protocol.dialect import Dialect
+from imserver.protocol.forgiving import Refused
 from imserver.protocol.fossil import compressed
 from imserver.push.user_channels import has_channel
 from imserver.sessions.sessions import Sessions
@@ -288,7 +291,7 @@ class CentrifugeService:
 
     ``answers``: those to commands on channels. ``queries``: answers queries of other nodes. ``settings``:
     app → its settings. ``default_app``: the app of clients whose path names none. ``ping_seconds``: how often
-    clients are pinged.
+    clients are pinged. ``run``: carries out a command of this server.
     """
 
     def __init__(
@@ -306,6 +309,7 @@ class CentrifugeService:
         settings: Callable[[str], TenantSettings | None],
         default_app: str,
         ping_seconds: float,
+        run: Callable[[Connection, Command, Callable[[Reply], None]], Reply | None],
     ) -> None:
         self._sessions = sessions
         self._logins = logins
@@ -319,6 +323,7 @@ class CentrifugeService:
         self._settings = settings
         self._default_app = default_app
         self._ping = max(1, ceil(ping_seconds))
+        self._run = run
         connections.on_join.append(self._joined)
         channels.members.on_parted.append(_parted)
         queries.add("refresh", RefreshConnection, self._refresh_here)
@@ -329,7 +334,7 @@ class CentrifugeService:
             CentrifugeLogin: CommandRow(self.login, needs_session=False, answers=True),
             RefreshLogin: CommandRow(self.refresh, without_user=True),
             RefreshSubscription: CommandRow(self.refresh_subscription, without_user=True),
-            AskBackEnd: CommandRow(self.ask_back_end, without_user=True),
+            CallMethod: CommandRow(self.call_method, answers=True, without_user=True),
             AskPresenceStats: CommandRow(self.presence_stats, without_user=True),
         }
 
@@ -578,11 +583,17 @@ class CentrifugeService:
         self._logins.began(connection, decision)
         return True
 
-    def ask_back_end(self, connection: Connection, command: AskBackEnd) -> Reply | None:
-        """Call a method of the app's back end. Switches."""
+    def call_method(
+        self, connection: Connection, command: CallMethod, answer: Callable[[Reply], None]
+    ) -> Reply | None:
+        """Call a method of the app's back end, or one of this server. May switch."""
         app = connection.app or ""
         if not self._back_ends.has(app, "rpc"):
-            return Reply(codes.NOT_AVAILABLE)
+            try:
+                own = own_method(command.method, command.data)
+            except Refused as refused:
+                return Reply(refused.code)
+            return Reply(codes.NOT_AVAILABLE) if own is None else self._run(connection, own, answer)
         facts: dict[str, Any] = {"method": command.method}
         if command.data:
             facts["data"] = Raw(command.data)

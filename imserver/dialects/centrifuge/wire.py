@@ -23,8 +23,8 @@ from imserver import errors
 from imserver.config.settings import MAX_USER_BYTES
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.commands import (
-    AskBackEnd,
     AskPresenceStats,
+    CallMethod,
     CentrifugeLogin,
     RefreshLogin,
     RefreshSubscription,
@@ -306,14 +306,28 @@ RPC_METHODS: Final = {**STORED_COMMANDS, **SIGNAL_COMMANDS, **BOT_COMMANDS, **_G
 dialect."""
 
 
+OWN: Final = "imserver:"
+"""Before a method of ``rpc``: one of this server, whether or not the app has a back end for ``rpc``."""
+
+
 def _rpc(request: _Rpc) -> Command:
-    read = RPC_METHODS.get(request.method)
+    method, data = request.method, _json_or_none(request.data)
+    if not method.startswith(OWN):
+        return CallMethod(method, data)
+    command = own_method(method.removeprefix(OWN), data)
+    if command is None:
+        raise Refused(codes.METHOD_NOT_FOUND)
+    return command
+
+
+def own_method(method: str, data: bytes) -> Command | None:
+    """The command of a method of this server; None: there is no such method. Raises Refused."""
+    read = RPC_METHODS.get(method)
     if read is None:
-        return AskBackEnd(request.method, _json_or_none(request.data))
-    data = bytes(request.data) or b"{}"
+        return None
     if has_nul(data):
         raise Refused(codes.BAD_DATA)
-    return read(data)
+    return read(data or b"{}")
 
 
 _READERS: Final[dict[str, Callable[[Any], Command]]] = {

@@ -154,6 +154,7 @@ NOTES = {
     "client.token: if your back end signs with 384 or 512 bits, add an entry for that algorithm",
     "namespace chat.channel_regex: no equivalent",
     "back_ends.headers: those that an SDK sets belong in emulated_headers",
+    "back_ends.rpc: methods of this server, such as send, have the prefix imserver:",
     "webhook.secret: choose a secret; it signs the requests to your back end",
     "http_server.tls: TLS belongs to the proxy in front (docs/guides/deploy.md)",
     "engine.redis.prefix: see section redis",

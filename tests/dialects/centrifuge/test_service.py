@@ -7,12 +7,14 @@ from unittest.mock import Mock
 
 import pytest
 
+from imserver import errors
 from imserver.auth.rules import ALLOWED
 from imserver.channels.client_commands import ChannelCommands
 from imserver.channels.consent import ChannelConsent
 from imserver.channels.members import ChannelRefused
 from imserver.cluster.nodes import NodeQueries
-from imserver.dialects.centrifuge.commands import CentrifugeLogin
+from imserver.dialects.centrifuge import codes
+from imserver.dialects.centrifuge.commands import CallMethod, CentrifugeLogin
 from imserver.dialects.centrifuge.service import (
     GRACE_SECONDS,
     CentrifugeAnswers,
@@ -23,8 +25,9 @@ from imserver.dialects.centrifuge.service import (
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, SubscribeResult
 from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.back_ends import BackEndRequests
-from imserver.model import Reply
+from imserver.model import Login, Reply, Send
 from imserver.transport.connection import CLOSING, OPEN, Connection
+from imserver.transport.dispatch import CommandRow
 from imserver.transport.gate import Head
 from tests.hub.harness import Harness
 from tests.transport.harness import Client
@@ -57,7 +60,9 @@ class CentrifugeHarness(Harness):
             lambda _app: None,
             "101",
             25,
+            self.dispatcher.run,
         )
+        self.dispatcher.add(self.centrifuge.rows())
 
     def subscriber(self, channel: str, **ends: int) -> tuple[Connection, Client]:
         connection, client = self.connect(dialect=CentrifugeDialect())
@@ -159,3 +164,32 @@ def test_a_client_that_logged_in_without_the_log_begins_again_when_it_is_back() 
         harness.catch_up.answers.return_value = True
         harness.centrifuge.check_ends(connection)
         assert client.close_code() == 3010
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "reply"),
+    [
+        ("send", b'{"to":"bob","text":"hi"}', Reply(200)),
+        ("send", b"", Reply(errors.REPLY_BAD_PARAMETER)),
+        ("react", b'{"id":7,"emoji":"+1"}', Reply(errors.REPLY_NO_ROUTE)),
+        ("price", b"", Reply(codes.NOT_AVAILABLE)),
+    ],
+)
+def test_an_app_without_a_back_end_has_the_methods_of_this_server(
+    method: str, data: bytes, reply: Reply
+) -> None:
+    sent: list[Send] = []
+
+    def send(_: Connection, command: Send, answer: Any) -> None:
+        sent.append(command)
+        answer(Reply(200))
+
+    with CentrifugeHarness() as harness:
+        harness.dispatcher.add({Send: CommandRow(send, answers=True)})
+        connection, _ = harness.subscriber("news")
+        harness.sessions.login(connection, Login("101", "ann"))
+        answers: list[Reply] = []
+        command = CallMethod(method, data)
+        answer = harness.dispatcher.run(connection, command, answers.append)
+        assert [*answers, *filter(None, [answer])] == [reply]
+        assert sent == ([Send("bob", body=b"hi")] if reply.code == 200 else [])

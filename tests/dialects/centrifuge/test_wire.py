@@ -11,6 +11,7 @@ from imserver import errors
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.commands import (
     AskPresenceStats,
+    CallMethod,
     CentrifugeLogin,
     RefreshLogin,
     RefreshSubscription,
@@ -72,7 +73,7 @@ READ: dict[str, Command] = {
     "presence_stats": AskPresenceStats("news"),
     "history": AskHistory("news", 10, ("Zm9v", 3), True),
     "position": AskHistory("news"),
-    "rpc": Send("bob", body=b"hi"),
+    "rpc": CallMethod("send", b'{"to":"bob","text":"hi"}'),
     "refresh": RefreshLogin("a.b.c"),
     "sub_refresh": RefreshSubscription("news", "a.b.c"),
 }
@@ -160,9 +161,10 @@ def test_a_command_means_the_same_in_both_forms(name: str) -> None:
         assert request.name in row["json"]
 
 
-def test_clients_react_and_pin_by_rpc() -> None:
-    frame = b'{"id":1,"rpc":{"method":"%b","data":%b}}'
+def test_methods_of_this_server_have_a_prefix() -> None:
+    frame = b'{"id":1,"rpc":{"method":"imserver:%b","data":%b}}'
     for method, data, command in (
+        (b"send", b'{"to":"bob","text":"hi"}', Send("bob", body=b"hi")),
         (b"react", b'{"id":7,"emoji":"+1","remove":true}', React(7, "+1", True)),
         (b"pin", b'{"id":7}', Pin(7)),
         (b"pins", b'{"conversation":3}', AskPins(3)),
@@ -260,10 +262,14 @@ def test_a_protobuf_frame_whose_length_has_more_than_five_bytes_ends_the_connect
 @pytest.mark.parametrize(
     ("payload", "code"),
     [
-        (b'{"id":1,"rpc":{"method":"send"}}', errors.REPLY_BAD_PARAMETER),
-        (b'{"id":1,"rpc":{"method":"send","data":[]}}', errors.REPLY_BAD_PARAMETER),
-        (b'{"id":1,"rpc":{"method":"search","data":{"text":"a\\u0000"}}}', errors.REPLY_BAD_PARAMETER),
-        (b'{"id":1,"rpc":{"method":"read","data":{"id":"\\u0000"}}}', codes.BAD_DATA),
+        (b'{"id":1,"rpc":{"method":"imserver:send"}}', errors.REPLY_BAD_PARAMETER),
+        (b'{"id":1,"rpc":{"method":"imserver:send","data":[]}}', errors.REPLY_BAD_PARAMETER),
+        (
+            b'{"id":1,"rpc":{"method":"imserver:search","data":{"text":"a\\u0000"}}}',
+            errors.REPLY_BAD_PARAMETER,
+        ),
+        (b'{"id":1,"rpc":{"method":"imserver:read","data":{"id":"\\u0000"}}}', codes.BAD_DATA),
+        (b'{"id":1,"rpc":{"method":"imserver:dance"}}', codes.METHOD_NOT_FOUND),
         (b'{"id":1,"publish":{"channel":"news"}}', codes.BAD_DATA),
         (b'{"id":1,"subscribe":{"channel":"news","offset":-1}}', codes.BAD_DATA),
         (b'{"id":1,"history":{"channel":"x","since":{"offset":-1}}}', codes.BAD_DATA),
