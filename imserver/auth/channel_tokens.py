@@ -6,9 +6,10 @@ They are JSON Web Tokens that a key of the app has signed, like session tokens. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
 from imserver.auth.tokens import (
@@ -22,9 +23,10 @@ from imserver.auth.tokens import (
     verified_payload,
 )
 from imserver.config.settings import JwtSettings
+from imserver.protocol.partial import NotSupported, PartialAnswer
 
 
-class ChannelClaims(Struct, frozen=True):
+class ChannelClaims(PartialAnswer, frozen=True):
     """The verified content of a subscription token, or the consent of a back end.
 
     ``info``: JSON about the client for others. ``data``: JSON for the client. ``expire_at``: see
@@ -40,6 +42,13 @@ class ChannelClaims(Struct, frozen=True):
     channel: str = ""
     app: str | int = ""
     client: str = ""
+    b64info: str = ""
+    override: NotSupported = UNSET
+    allow: NotSupported = UNSET
+    server_tags_filter: NotSupported = UNSET
+
+    not_supported: ClassVar[tuple[str, ...]] = ("override", "allow", "server_tags_filter")
+    in_base64: ClassVar[tuple[str, ...]] = ("info",)
 
     @property
     def expires_at(self) -> int:

@@ -3,10 +3,10 @@ decides who subscribes."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, UnsetType, field
 from msgspec.structs import replace
 
 from imserver import errors
@@ -20,25 +20,42 @@ from imserver.auth.back_ends import (
 from imserver.auth.channel_tokens import ChannelClaims
 from imserver.auth.reviews import Reviews
 from imserver.channels.channels import INSUFFICIENT_STATE, SERVER_UNSUBSCRIBE, Channels
-from imserver.channels.members import ChannelRefused, check_name, group_in
+from imserver.channels.members import ChannelRefused, check_name, encode_tags, group_in
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import USER_CHANNEL
-from imserver.model import Event
+from imserver.model import ChannelPart, Event
+from imserver.protocol.partial import NotSupported, PartialAnswer
 from imserver.storage.store import Store
 from imserver.transport.connection import OPEN, Connection
 
 T = TypeVar("T")
 
 
-class _Subscription(Struct):
+class _Subscription(PartialAnswer, frozen=True):
     expire_at: int | float = 0
     info: Raw | UnsetType = UNSET
+    b64info: str = ""
     data: Raw | UnsetType = UNSET
+    b64data: str = ""
+    override: NotSupported = UNSET
+    allow: NotSupported = UNSET
+    server_tags_filter: NotSupported = UNSET
+
+    not_supported: ClassVar[tuple[str, ...]] = ("override", "allow", "server_tags_filter")
+    in_base64: ClassVar[tuple[str, ...]] = ("info", "data")
 
 
-class _Publication(Struct):
+class _Publication(PartialAnswer, frozen=True):
     data: Raw | UnsetType = UNSET
+    b64data: str = ""
     skip_history: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+    idempotency_key: NotSupported = UNSET
+    version: NotSupported = UNSET
+    version_epoch: NotSupported = UNSET
+
+    not_supported: ClassVar[tuple[str, ...]] = ("idempotency_key", "version", "version_epoch")
+    in_base64: ClassVar[tuple[str, ...]] = ("data",)
 
 
 class ChannelConsent:
@@ -105,6 +122,9 @@ class ChannelConsent:
         found = self._ask("publish", connection, channel, facts, _Publication)
         if found.data is not UNSET:
             event = _replaced(event, bytes(found.data))
+        if found.tags:
+            part = event.channel or ChannelPart(channel)
+            event = replace(event, channel=replace(part, tags=encode_tags(found.tags)))
         return event, not found.skip_history
 
     def review(self, connection: Connection, channel: str, event: Event) -> Event:

@@ -161,6 +161,7 @@ def test_a_back_end_says_who_a_client_is(consenting: Server, back_end: BackEnd, 
             "data": {"hello": 1},
             "meta": {"plan": "gold"},
             "channels": ["asked:1"],
+            "subs": {"asked:2": {"b64data": "eyJzZWF0Ijo3fQ==", "expire_at": int(time.time()) + 3600}},
         }
     )
 
@@ -170,8 +171,9 @@ def test_a_back_end_says_who_a_client_is(consenting: Server, back_end: BackEnd, 
         async with person(consenting, protobuf, path=PATH, headers=headers, data=data) as ann:
             connected = await ann.events.next("on_connected")
             assert ann.read(connected.data) == {"hello": 1}
-            channels = {(await ann.events.next("on_subscribed")).channel for _ in range(2)}
-            assert channels == {"#ann", "asked:1"}
+            subscribed = [await ann.events.next("on_subscribed") for _ in range(3)]
+            assert {each.channel for each in subscribed} == {"#ann", "asked:1", "asked:2"}
+            assert [ann.read(each.data) for each in subscribed if each.data] == [{"seat": 7}]
             (post,) = back_end.posts
             assert post.headers["cookie"] == "session=5"
             signed = post.headers["imserver-signature"]
@@ -268,7 +270,16 @@ def test_a_back_end_need_not_name_a_reason(consenting: Server, back_end: BackEnd
 
 
 @pytest.mark.parametrize(
-    "given", [None, (500, b""), (200, b""), (200, b"[]"), (200, b"no"), (200, b'{"disconnect": {"code": 1}}')]
+    "given",
+    [
+        None,
+        (500, b""),
+        (200, b""),
+        (200, b"[]"),
+        (200, b"no"),
+        (200, b'{"disconnect": {"code": 1}}'),
+        (200, b'{"result": {"user": "ann", "caps": [{"channels": ["asked:1"], "allow": ["sub"]}]}}'),
+    ],
 )
 def test_a_client_comes_back_after_a_failure(consenting: Server, back_end: BackEnd, given: Any) -> None:
     answers = iter([given])
@@ -429,6 +440,9 @@ def test_a_back_end_decides_about_publications(consenting: Server, back_end: Bac
         2: {"result": {"data": {"n": 20}}},
         3: {"result": {"skip_history": True}},
         4: {"error": {"code": 1403, "message": "no"}},
+        5: {"result": {"b64data": "eyJuIjo1MH0=", "tags": {"kind": "masked"}}},
+        6: {"result": {"b64data": "bm8=", "data": {"n": 60}}},
+        7: {"result": {"version": 3}},
     }
     back_end.answers["/publish"] = lambda post: answer(**decided[post.json["data"]["n"]])
 
@@ -445,14 +459,20 @@ def test_a_back_end_decides_about_publications(consenting: Server, back_end: Bac
             failed = await fails(ann.client.publish(name, ann.written({"n": 4})))
             assert isinstance(failed, ReplyError)
             assert (failed.code, failed.message) == (1403, "no")
-            found = [(await heard.next("on_publication")).pub for _ in range(3)]
-            assert [(each.data["n"], each.offset) for each in found] == [(1, 1), (20, 2), (3, 0)]
-            assert found[0].info.user == "ann"
+            for number in (6, 7):  # such an answer is invalid, so nothing is published
+                failed = await fails(ann.client.publish(name, ann.written({"n": number})))
+                assert isinstance(failed, ReplyError)
+                assert failed.code == 100
+            await ann.client.publish(name, ann.written({"n": 5}))
+            found = [(await heard.next("on_publication")).pub for _ in range(4)]
+            assert [(each.data["n"], each.offset) for each in found] == [(1, 1), (20, 2), (3, 0), (50, 3)]
+            assert {each.info.user for each in found} == {"ann"}
+            assert [each.tags for each in found[-2:]] == [{}, {"kind": "masked"}]
             for channel in ("user:bob", "group:1", "#bob", "open:1"):
                 failed = await fails(ann.client.publish(channel, ann.written({"n": 1})))
                 assert isinstance(failed, ReplyError)
                 assert failed.code == 103, channel
-        assert len(back_end.requests_of("publish")) == 4
+        assert len(back_end.requests_of("publish")) == 7
 
     run(scenario())
 

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import logging
 import re
-from base64 import b64decode
-from binascii import Error as BadBase64
 from collections.abc import Callable, Mapping
 from fnmatch import translate
 from functools import partial
 from time import time
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from imserver import __version__, errors
 from imserver.auth.principal import ADMIN, ANY_KEY, PUSH, READ, Need, may
@@ -54,6 +52,7 @@ from imserver.http.reply import PROBLEM, BatchAnswers
 from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event
 from imserver.protocol.forgiving import without_nulls
+from imserver.protocol.partial import NotSupported, Partial
 from imserver.push.idempotency import IdReused, digest_of
 from imserver.push.push import Publishing
 from imserver.sessions.presence import Presence
@@ -117,37 +116,50 @@ class _Position(Struct):
     epoch: str = ""
 
 
-class _Message(Struct):
+class _Message(Partial, frozen=True):
     data: Raw = Raw()
     b64data: str = ""
     skip_history: bool = False
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = field(default_factory=dict)
     idempotency_key: str = ""
+    version: NotSupported = UNSET
+    version_epoch: NotSupported = UNSET
+
+    not_supported: ClassVar[tuple[str, ...]] = ("version", "version_epoch")
+    in_base64: ClassVar[tuple[str, ...]] = ("data",)
 
 
-class _Publish(_Message):
+class _Publish(_Message, frozen=True):
     channel: str = ""
 
 
-class _Broadcast(_Message):
-    channels: list[str] = []
+class _Broadcast(_Message, frozen=True):
+    channels: list[str] = field(default_factory=list)
 
 
-class _OfUser(Struct):
+class _OfUser(Partial, frozen=True):
     user: str = ""
     client: str = ""
-    session: str = ""
+    session: NotSupported = UNSET
+
+    not_supported: ClassVar[tuple[str, ...]] = ("session",)
 
 
-class _Subscribe(_OfUser):
+class _Subscribe(_OfUser, frozen=True):
     channel: str = ""
     info: Raw | UnsetType = UNSET
+    b64info: str = ""
     data: Raw | UnsetType = UNSET
+    b64data: str = ""
     expire_at: int = 0
     recover_since: _Position | None = None
+    override: NotSupported = UNSET
+
+    not_supported: ClassVar[tuple[str, ...]] = ("session", "override")
+    in_base64: ClassVar[tuple[str, ...]] = ("info", "data")
 
 
-class _Unsubscribe(_OfUser):
+class _Unsubscribe(_OfUser, frozen=True):
     channel: str = ""
 
 
@@ -156,32 +168,35 @@ class _CloseCode(Struct):
     reason: str = ""
 
 
-class _Disconnect(_OfUser):
-    whitelist: list[str] = []
+class _Disconnect(_OfUser, frozen=True):
+    whitelist: list[str] = field(default_factory=list)
     disconnect: _CloseCode | None = None
 
 
-class _Refresh(_OfUser):
+class _Refresh(_OfUser, frozen=True):
     expired: bool = False
     expire_at: int = 0
     info: Raw | UnsetType = UNSET
+    b64info: str = ""
+
+    in_base64: ClassVar[tuple[str, ...]] = ("info",)
 
 
-class _OfChannel(Struct):
+class _OfChannel(Partial, frozen=True):
     channel: str = ""
 
 
-class _History(_OfChannel):
+class _History(_OfChannel, frozen=True):
     limit: int = 0
     since: _Position | None = None
     reverse: bool = False
 
 
-class _Channels(Struct):
+class _Channels(Partial, frozen=True):
     pattern: str = ""
 
 
-class _Info(Struct):
+class _Info(Partial, frozen=True):
     pass
 
 
@@ -202,10 +217,10 @@ class _Command(Struct):
 
 def _json_in(request: _Message) -> bytes:
     """The payload, which must be JSON."""
+    data = bytes(request.data)
     try:
-        data = b64decode(request.b64data, validate=True) if request.b64data else bytes(request.data)
         msgspec.json.decode(data)
-    except (BadBase64, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         raise MethodFailed(codes.BAD_DATA) from None
     return data
 
@@ -263,8 +278,6 @@ def _publish_result(found: Published | ChannelRefused | IdReused) -> dict[str, A
 
 def _connections_of(api: CentrifugeApi, app: str, request: _OfUser) -> list[str]:
     """The ids of a user's connections of this dialect, or the named one if it is that user's. May switch."""
-    if request.session:  # it would narrow the request, so it cannot be ignored
-        raise MethodFailed(codes.BAD_DATA, "session is not supported")
     if request.client:
         (found,) = api.connections.about(app, [request.client])
         mine = found is not None and found.user == request.user and found.dialect == NAME
@@ -307,7 +320,7 @@ def unsubscribe(api: CentrifugeApi, app: str, request: _Unsubscribe) -> dict[str
 def disconnect(api: CentrifugeApi, app: str, request: _Disconnect) -> dict[str, Any]:
     """Close connections of a user: all of them, in every dialect, unless some are named. May switch."""
     given = request.disconnect
-    if given is None and not (request.client or request.session or request.whitelist):
+    if given is None and not (request.client or request.whitelist):
         if not request.user:
             raise MethodFailed(codes.BAD_DATA)
         api.sessions.close(app, [request.user])
@@ -442,7 +455,7 @@ class Method(Struct, frozen=True):
     """One method: what its principal must have proved, its request, and its function."""
 
     need: Need
-    request: type[Struct]
+    request: type[Partial]
     function: Callable[[CentrifugeApi, str, Any], Any]
 
 
@@ -516,8 +529,12 @@ def _read_commands(decode: Callable[[bytes], list[Any]], api: CentrifugeApi, cal
     call.cost = max(1, len(call.input))
 
 
-def _run(method: Method, api: CentrifugeApi, app: str, request: Any) -> dict[str, Any]:
+def _run(method: Method, api: CentrifugeApi, app: str, request: Partial) -> dict[str, Any]:
     """The reply of a method. May switch."""
+    try:
+        request.check()
+    except ValueError as error:
+        return _error(codes.BAD_DATA, str(error))
     try:
         return {"result": method.function(api, app, request)}
     except MethodFailed as failed:

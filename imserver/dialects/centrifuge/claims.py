@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, UnsetType, field
 
 from imserver.auth.tokens import UnverifiedClaims, VerifiedPayload, decode_claims, decode_unverified
+from imserver.protocol.partial import NotSupported, PartialAnswer
 
 
-class SubscriptionClaims(Struct, frozen=True):
+class SubscriptionClaims(PartialAnswer, frozen=True):
     """The claims of a connection token about a channel to which the server subscribes the client.
 
-    ``info``: JSON about the client for others in the channel. ``data``: JSON for the client.
+    ``info``: JSON about the client for others in the channel. ``data``: JSON for the client. ``expire_at``:
+    when the subscription ends (0: never).
     """
 
     info: Raw | UnsetType = UNSET
+    b64info: str = ""
     data: Raw | UnsetType = UNSET
+    b64data: str = ""
+    expire_at: int = 0
+    override: NotSupported = UNSET
+    server_tags_filter: NotSupported = UNSET
+    cache_recover: NotSupported = UNSET
+
+    not_supported: ClassVar[tuple[str, ...]] = ("override", "server_tags_filter", "cache_recover")
+    in_base64: ClassVar[tuple[str, ...]] = ("info", "data")
 
 
-class ConnectionClaims(Struct, frozen=True):
+class ConnectionClaims(PartialAnswer, frozen=True):
     """The facts about a client besides user and end, from a verified connection token or a back end.
 
     ``info``: JSON about the client for others. ``data``: JSON for the client. ``channels``, ``subs``: the
@@ -28,10 +40,17 @@ class ConnectionClaims(Struct, frozen=True):
     """
 
     info: Raw | UnsetType = UNSET
+    b64info: str = ""
     data: Raw | UnsetType = UNSET
+    b64data: str = ""
     channels: tuple[str, ...] = ()
-    subs: dict[str, SubscriptionClaims] = {}
+    subs: dict[str, SubscriptionClaims] = field(default_factory=dict)
     meta: Raw | UnsetType = UNSET
+    caps: NotSupported = UNSET
+    labels: NotSupported = UNSET
+
+    not_supported: ClassVar[tuple[str, ...]] = ("caps", "labels")
+    in_base64: ClassVar[tuple[str, ...]] = ("info", "data")
 
     @property
     def subscriptions(self) -> dict[str, SubscriptionClaims]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from math import ceil
 from sys import intern
 from time import monotonic, time
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import unquote
 
 import gevent
@@ -88,6 +88,7 @@ from imserver.model import (
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.forgiving import Refused
 from imserver.protocol.fossil import compressed
+from imserver.protocol.partial import NotSupported, PartialAnswer
 from imserver.push.user_channels import has_channel
 from imserver.sessions.sessions import Sessions
 from imserver.transport.connection import OPEN, Connection
@@ -146,17 +147,25 @@ class _Admission(Struct, frozen=True):
     requested: frozenset[str] = frozenset()
 
 
-class _Renewed(Struct):
+class _Renewed(PartialAnswer, frozen=True):
     """The answer of a back end about a session or a subscription that ends."""
 
     expired: bool = False
     expire_at: int = 0
     info: Raw | UnsetType = UNSET
+    b64info: str = ""
     meta: Raw | UnsetType = UNSET
+    caps: NotSupported = UNSET
+
+    not_supported: ClassVar[tuple[str, ...]] = ("caps",)
+    in_base64: ClassVar[tuple[str, ...]] = ("info",)
 
 
-class _RpcResult(Struct):
+class _RpcResult(PartialAnswer, frozen=True):
     data: Raw | UnsetType = UNSET
+    b64data: str = ""
+
+    in_base64: ClassVar[tuple[str, ...]] = ("data",)
 
 
 class SubscriptionAbout(Struct, frozen=True, array_like=True):
@@ -495,6 +504,7 @@ class CentrifugeService:
                 self._commands.permit(connection, channel, "")
             for channel, about in wanted.items():
                 set_info(state, channel, _bytes_of(about.info))
+                _set_end(state, channel, about.expire_at)
             may = {channel: self._channels.options(app, channel).may_recover for channel in wanted}
             since = {channel: positions.get(channel) if may[channel] else None for channel in wanted}
             found = self._channels.subscribe_each(connection, since)

@@ -79,7 +79,9 @@ def test_an_error_has_a_status_of_its_own_if_the_client_wants_it(
 
     def answered(mode: str) -> HttpResponse:
         request = replace(REQUEST, headers={"x-centrifugo-error-mode": mode})
-        return centrifugo._answer(method, Mock(), Call({}, "shop", READER, request))
+        call = Call({}, "shop", READER, request)
+        call.input = centrifugo._History()
+        return centrifugo._answer(method, Mock(), call)
 
     error = json.loads(answered("transport").body)
     assert (answered("transport").status, error["code"]) == (status, code)
