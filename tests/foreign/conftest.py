@@ -12,6 +12,7 @@ from tests.support import Server
 SECRET = "the-secret-of-the-shop-that-nobody-guesses-because-it-is-so-very-long"
 KEY, OTHER_KEY = "key-of-the-shop-0123456789", "key-of-all-apps-0123456789"
 WHOLE_KEY = "key-of-the-whole-0123456789"
+SHUT_KEY = "key-of-the-shut-0123456789"
 READ_KEY = "read-key-of-the-shop-0123456789"
 CONFIG: dict[str, Any] = {
     "apps": {
@@ -52,6 +53,11 @@ CONFIG: dict[str, Any] = {
             "jwt": [{"algorithm": "HS256", "key": SECRET}],
             "channels": {"*": {"presence": True, "history_size": 5, "history_seconds": 60}},
         },
+        "shut": {
+            "jwt": [{"algorithm": "HS256", "key": SECRET}],
+            "known_channels_only": True,
+            "channels": {"talk": {}, "user": {"publish": "subscribers"}},
+        },
         "club": {"account_tokens": "required"},
         "slow": {"open": True, "messages_per_second": 5},
         "bank": {"jwt": [{"algorithm": "HS256", "key": f"{SECRET}-of-the-bank"}]},
@@ -61,6 +67,7 @@ CONFIG: dict[str, Any] = {
             {"key": OTHER_KEY, "scopes": ["admin"]},
             {"key": KEY, "scopes": ["admin"], "apps": ["shop"]},
             {"key": WHOLE_KEY, "scopes": ["admin"], "apps": ["whole"]},
+            {"key": SHUT_KEY, "scopes": ["admin"], "apps": ["shut"]},
             {"key": READ_KEY, "scopes": ["read"], "apps": ["shop"]},
         ]
     },

@@ -235,6 +235,9 @@ def test_a_back_end_may_let_in_a_client_without_a_user(consenting: Server, back_
         async with person(consenting, False, path=PATH) as guest:
             await guest.subscribe("open:1")
             assert (await fails(guest.client.rpc("imserver:conversations", {}))).code == 101  # type: ignore[attr-defined]
+            back_end.answers["/rpc"] = lambda _: answer(result={"data": 1})
+            await guest.client.rpc("price", {})
+            assert back_end.requests_of("rpc")[0]["user"] == ""
 
     run(scenario())
 

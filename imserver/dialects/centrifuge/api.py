@@ -53,7 +53,7 @@ from imserver.hub.hub import USER_CHANNEL
 from imserver.model import ChannelPart, Event
 from imserver.protocol.forgiving import without_nulls
 from imserver.protocol.partial import NotSupported, Partial
-from imserver.push.idempotency import IdReused, digest_of
+from imserver.push.idempotency import IdReused
 from imserver.push.push import Publishing
 from imserver.sessions.presence import Presence
 from imserver.sessions.sessions import Sessions
@@ -65,7 +65,10 @@ MAX_CHANNELS: Final = 1000
 """The most channels of one broadcast, and commands of one batch."""
 MAX_LISTED: Final = 100_000
 """The most channels in the answer to ``channels``."""
+MAX_ALTERNATIVES: Final = 64
+"""The most patterns that one with ``{a,b}`` stands for."""
 _PAGE: Final = 1000
+_BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _MIN_CODE, _MAX_CODE = 3000, 4999
 
 _encode = msgspec.json.Encoder().encode
@@ -257,7 +260,6 @@ def _publish_each(
         tags=tags,
         with_history=not request.skip_history,
         key=request.idempotency_key,
-        digest=digest_of(data + b"\0" + tags),
     )
     return list(map(_publish_result, found))
 
@@ -265,6 +267,11 @@ def _publish_each(
 def _channel_of(name: str) -> str:
     """The channel that back ends of Centrifugo call ``name``."""
     return f"{USER_CHANNEL}{name[1:]}" if name.startswith(ALIAS) and len(name) > 1 else name
+
+
+def _name_of(channel: str) -> str:
+    """The reverse of :func:`_channel_of`."""
+    return f"{ALIAS}{channel.removeprefix(USER_CHANNEL)}" if channel.startswith(USER_CHANNEL) else channel
 
 
 def _publish_result(found: Published | ChannelRefused | IdReused) -> dict[str, Any]:
@@ -293,6 +300,7 @@ def subscribe(api: CentrifugeApi, app: str, request: _Subscribe) -> dict[str, An
     about = SubscriptionAbout(_bytes_of(request.info), _bytes_of(request.data), _end(request.expire_at))
     if request.channel.startswith("#"):
         raise MethodFailed(codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it")
+    check_known(api.channels.options(app, request.channel))
     ids, since = _connections_of(api, app, request), request.recover_since
     position = None if since is None else Position(since.epoch, _bounded(since.offset))
     api.connections.join_each(app, ids, request.channel, msgspec.msgpack.encode(about), position)
@@ -302,6 +310,8 @@ def subscribe(api: CentrifugeApi, app: str, request: _Subscribe) -> dict[str, An
 def unsubscribe(api: CentrifugeApi, app: str, request: _Unsubscribe) -> dict[str, Any]:
     """End the subscriptions of a user to a channel; ``""``: to all channels. May switch."""
     connections = api.connections
+    if request.channel and not request.channel.startswith(ALIAS):
+        check_known(api.channels.options(app, request.channel))
     ids = _connections_of(api, app, request)
     channels = {_channel_of(request.channel): None}
     if not request.channel:
@@ -415,20 +425,37 @@ def list_channels(api: CentrifugeApi, app: str, request: _Channels) -> dict[str,
     """The channels with subscribers, all or those that fit a pattern. May switch."""
     if len(request.pattern.encode()) > MAX_NAME_BYTES:
         raise MethodFailed(codes.BAD_DATA, f"a pattern has at most {MAX_NAME_BYTES} bytes")
-    fits = re.compile(translate(request.pattern)).match if request.pattern else None
+    fits = re.compile("|".join(map(translate, _alternatives(request.pattern)))).match
     found: dict[str, dict[str, int]] = {}
     after = ""
     while len(found) < MAX_LISTED:
         page = api.channels.members.channels(app, after, _PAGE)
         for each in page.channels:
-            if fits is None or fits(each.channel):
-                found[each.channel] = {"num_clients": each.members}
+            name = _name_of(each.channel)
+            if not request.pattern or fits(name):
+                found[name] = {"num_clients": each.members}
         if is_long_turn():
             serve_others()
         if not page.more:
             break
         after = page.channels[-1].channel
     return {"channels": found}
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """The patterns without ``{a,b}`` that together mean the same. Raises :class:`MethodFailed`."""
+    patterns, plain = [pattern], list[str]()
+    while patterns:
+        one = patterns.pop()
+        braces = _BRACES.search(one)
+        if braces is None:
+            plain.append(one)
+        else:
+            before, after = one[: braces.start()], one[braces.end() :]
+            patterns += [f"{before}{each}{after}" for each in braces[1].split(",")]
+        if len(patterns) + len(plain) > MAX_ALTERNATIVES:
+            raise MethodFailed(codes.LIMIT_EXCEEDED, f"a pattern has at most {MAX_ALTERNATIVES} alternatives")
+    return plain
 
 
 def info(api: CentrifugeApi, app: str, _request: _Info) -> dict[str, Any]:
@@ -488,6 +515,8 @@ def _error(code: int, detail: str = "") -> dict[str, Any]:
 
 _STATUSES: Final = {
     codes.INTERNAL: 500,
+    codes.UNKNOWN_CHANNEL: 404,
+    codes.METHOD_NOT_FOUND: 404,
     codes.PERMISSION_DENIED: 403,
     codes.ALREADY_SUBSCRIBED: 409,
     codes.TOO_MANY_REQUESTS: 429,

@@ -23,7 +23,7 @@ MIN_KEY_CHARACTERS: Final = 20
 MAX_HISTORY: Final = 100_000
 _RESERVED: Final = ("user", "group")
 """Namespaces with a meaning of their own."""
-_OF_OTHERS: Final = ("subscribe", "publish", "anonymous")
+_OF_OTHERS: Final = ("subscribe", "anonymous")
 """Options without a meaning for the channel of a user."""
 
 
@@ -211,6 +211,9 @@ class Migration:
         if namespace:
             self._note(f"{where}.personal_channel_namespace", "the channel of a user is #<user>")
         row = {name: value for name, value in rows.get(namespace, {}).items() if name not in _OF_OTHERS}
+        if row.get("publish") == "back_end":
+            self._note(where, "back ends are not asked about publications to the channel of a user")
+            del row["publish"]
         if row:
             rows["user"] = row
 

@@ -198,7 +198,10 @@ class BackEndRequests:
     ) -> tuple[_Answer, T | None]:
         """Raises :class:`Unreachable`, also for an answer with another status or form."""
         settings, known = hook.settings, _facts_of(connection)
-        body = _encode({**self._client(connection), **facts})
+        client = self._client(connection)
+        if call != "connect":
+            client["user"] = connection.user or ""
+        body = _encode({**client, **facts})
         status, content = asking.post(
             hook.app, settings.urls[call], hook.secret, lambda: body, settings.seconds, headers=known.headers
         )
@@ -230,8 +233,6 @@ class BackEndRequests:
             "protocol": protocol,
             "encoding": "json",
         }
-        if connection.user:
-            client["user"] = connection.user
         if known.meta:
             client["meta"] = Raw(known.meta)
         return client

@@ -58,6 +58,26 @@ def test_the_replies_of_a_batch_have_a_limit(monkeypatch: pytest.MonkeyPatch, pa
     assert [each.get("error", {}).get("code", 0) for each in replies] == [0, 0, 106, 0]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "alternatives"),
+    [
+        ("a*", {"a*"}),
+        ("{a,b}:*", {"a:*", "b:*"}),
+        ("a{b,c{d,e}}", {"ab", "acd", "ace"}),
+        ("{a", {"{a"}),
+        ("{}a", {"a"}),
+    ],
+)
+def test_a_pattern_may_have_alternatives(pattern: str, alternatives: set[str]) -> None:
+    assert {*centrifugo._alternatives(pattern)} == alternatives
+
+
+def test_a_pattern_has_few_alternatives() -> None:
+    assert len(centrifugo._alternatives("{a,b}" * 6)) == centrifugo.MAX_ALTERNATIVES
+    with pytest.raises(centrifugo.MethodFailed):
+        centrifugo._alternatives("{a,b}" * 50)
+
+
 def test_a_pattern_is_not_longer_than_a_name() -> None:
     (route,) = [each for each in centrifugo.ROUTES if each.path == "/api/channels"]
     assert route.function is not None
@@ -67,7 +87,8 @@ def test_a_pattern_is_not_longer_than_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refused", "code", "status"), [("not_available", 108, 400), ("unrecoverable", 112, 416)]
+    ("refused", "code", "status"),
+    [("not_available", 108, 400), ("unrecoverable", 112, 416), ("unknown", 102, 404), ("denied", 103, 403)],
 )
 def test_an_error_has_a_status_of_its_own_if_the_client_wants_it(
     monkeypatch: pytest.MonkeyPatch, refused: str, code: int, status: int

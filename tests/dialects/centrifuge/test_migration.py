@@ -333,12 +333,13 @@ def test_keys_of_tokens(token: dict[str, str], rows: list[dict[str, str]] | None
 @pytest.mark.parametrize("namespace", ["", "own"])
 def test_channels_of_users_have_the_options_of_their_namespace(namespace: str) -> None:
     personal = {"user_subscribe_to_personal": True, "user_personal_channel_namespace": namespace}
-    options = {**HISTORY, "force_recovery": True, "allow_subscribe_for_client": True}
+    allowed = {"allow_subscribe_for_client": True, "allow_publish_for_subscriber": True}
+    options = {**HISTORY, "force_recovery": True, **allowed}
     rows = {} if namespace else options
     migration = Migration({**personal, **rows, "namespaces": [{"name": "own", **options}]}, "shop")
     app = migration.settings["apps"]["shop"]
     assert app["subscribe_to_own_channel"] is True
-    assert app["channels"]["user"] == {**CLOSED, "recovery": True}
+    assert app["channels"]["user"] == {**CLOSED, "recovery": True, "publish": "subscribers"}
     assert any("personal_channel_namespace" in note for note in migration.notes) is bool(namespace)
 
 
