@@ -16,7 +16,7 @@ from imserver.auth.rules import Rule
 from imserver.auth.tokens import BadToken, TokenExpired
 from imserver.channels.channels import Channels, Subscribed, check_known
 from imserver.channels.consent import ChannelConsent
-from imserver.channels.members import ChannelRefused, MemberPage, check_name, needs_token
+from imserver.channels.members import ChannelRefused, MemberPage, check_name, is_limited_to, needs_token
 from imserver.cluster.history import HistoryPage, Position
 from imserver.config.settings import ChannelSettings
 from imserver.errors import IssuerUnavailable
@@ -145,6 +145,9 @@ class ChannelCommands:
         rule = self._logins.rule_of(app)
         if token and rule is not None and (rule.keys or rule.issuers):
             return self._proven(connection, channel, rule, token)
+        user = connection.user
+        if options.user_limited and user and is_limited_to(channel, user):
+            return _NO_CLAIMS
         if wanted == "back_end" and (token or not needs_token(channel)):
             return self._consent.subscribe(connection, channel, token, data)
         is_open = wanted == "anybody" or (not wanted and rule is not None and rule.open)

@@ -119,8 +119,15 @@ def needs_token(channel: str) -> bool:
     """Whether the name is one of Centrifugo's private (``$…``) or user-limited (``news#1,2``) channels.
 
     Clients of all dialects need a token for them, also if anybody may subscribe to others of the namespace.
+    Of user-limited ones, see also :func:`is_limited_to`.
     """
     return channel.startswith(PRIVATE_PREFIX) or _USER_BOUNDARY in channel
+
+
+def is_limited_to(channel: str, user: str) -> bool:
+    """Whether the name of a channel that is not private lists this user."""
+    _, boundary, users = channel.rpartition(_USER_BOUNDARY)
+    return boundary != "" and user in users.split(",") and not channel.startswith(PRIVATE_PREFIX)
 
 
 def group_in(channel: str) -> int:

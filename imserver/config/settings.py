@@ -271,6 +271,13 @@ class ChannelSettings(Struct, frozen=True):
             description="Which clients may publish. Empty: none. `back_end`: any, if the back end consents."
         ),
     ] = ""
+    user_limited: Annotated[
+        bool,
+        Meta(
+            description="Whether the users whose ids follow the last `#` of a name, as in `news#1,2`, may "
+            "subscribe without a token."
+        ),
+    ] = False
     anonymous: Annotated[
         bool,
         Meta(

@@ -201,3 +201,27 @@ def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(harness: 
     publishing._reach.to_each.return_value = [Outcome.SENT]  # type: ignore[attr-defined]
     (published,) = publishing.to_channels(APP, ["user:ann"], event)
     assert not isinstance(published, ChannelRefused), "users and groups are always known"
+
+
+@pytest.mark.parametrize(
+    ("user", "channel", "code"),
+    [
+        ("ann", "news#ann", OK),
+        ("ann", "news#bob,ann", OK),
+        ("ann", "news#1#ann", OK),
+        ("ann", "news#bob", DENIED),
+        ("ann", "news#annie", DENIED),
+        ("ann", "news#ann#bob", DENIED),
+        ("ann", "news#", DENIED),
+        ("", "news#", DENIED),
+        ("ann", "$news#ann", DENIED),
+        ("ann", "#ann", DENIED),
+        ("ann", "shut:1#ann", DENIED),
+        ("ann", "other:1#ann", DENIED),
+    ],
+)
+def test_the_users_in_the_name_of_a_channel_may_subscribe(user: str, channel: str, code: int) -> None:
+    limited = ChannelSettings(subscribe="token", user_limited=True)
+    rows = {"": limited, "shut": replace(limited, subscribe="nobody"), "other": ChannelSettings()}
+    with OptionsHarness(rows) as harness:
+        assert harness.subscribe(harness.client(user), channel) == code

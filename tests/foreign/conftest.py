@@ -44,6 +44,7 @@ CONFIG: dict[str, Any] = {
                 },
                 "kept": {"subscribe": "anybody", "publish": "subscribers", "history": "log"},
                 "open": {"subscribe": "anybody"},
+                "few": {"user_limited": True},
                 "club": {"subscribe": "members", "history_size": 5, "history_seconds": 60},
                 "shut": {"subscribe": "nobody"},
             },

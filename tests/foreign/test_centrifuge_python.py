@@ -159,6 +159,7 @@ def test_who_may_subscribe_depends_on_the_channel_and_its_token(server: Server, 
     async def scenario() -> None:
         async with person(server, protobuf, "ann") as ann:
             await ann.subscribe("open:1")
+            await ann.subscribe("few:1#bob,ann")
             for channel in ("talk:1", "$open:1", "open:1#ann,bob"):
                 own = token("ann", channel=channel, client=ann.client.client_id)
                 await ann.subscribe(channel, token=own)
@@ -169,6 +170,8 @@ def test_who_may_subscribe_depends_on_the_channel_and_its_token(server: Server, 
                 "$open:3": token("bob", channel="$open:3"),
                 "open:2#ann": "",
                 "open:2#1,2": "",
+                "few:2#bob": "",
+                "few:3": "",
                 "talk:2": "",
                 "talk:3": token("bob", channel="talk:3"),
                 "talk:4": token("ann", channel="talk:1"),

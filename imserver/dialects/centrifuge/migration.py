@@ -23,7 +23,7 @@ MIN_KEY_CHARACTERS: Final = 20
 MAX_HISTORY: Final = 100_000
 _RESERVED: Final = ("user", "group")
 """Namespaces with a meaning of their own."""
-_OF_OTHERS: Final = ("subscribe", "anonymous")
+_OF_OTHERS: Final = ("subscribe", "user_limited", "anonymous")
 """Options without a meaning for the channel of a user."""
 
 
@@ -235,6 +235,8 @@ class Migration:
                 row["publish"] = who["publish"]
         if self._asks(where, options, "sub_refresh") and row["subscribe"] != "back_end":
             self._note(f"{where}.sub_refresh_proxy_enabled", "it needs subscribe: back_end")
+        if take("allow_user_limited_channels", bool, False):
+            row["user_limited"] = True
         if take("presence", bool, False):
             row |= {"presence": True, "read_presence": who["presence"]}
         forced = take("force_push_join_leave", bool, False)

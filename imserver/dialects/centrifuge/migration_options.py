@@ -71,7 +71,6 @@ NO_EQUIVALENT: Final[Mapping[str, str]] = {
 """Option, or section → why it is not carried over, or what to use (``""``: it has no equivalent)."""
 NAMESPACE_NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "allow_tags_filter": "tags filters are ignored",
-    "allow_user_limited_channels": "a channel with # in its name needs a subscription token",
     "auto_cache_recovery": "there is no cache recovery",
     "channel_regex": "",
     "force_recovery_mode": "there is no cache recovery",

@@ -343,6 +343,12 @@ def test_channels_of_users_have_the_options_of_their_namespace(namespace: str) -
     assert any("personal_channel_namespace" in note for note in migration.notes) is bool(namespace)
 
 
+def test_user_limited_channels_are_carried_over() -> None:
+    migration = Migration({"namespaces": [{"name": "few", "allow_user_limited_channels": True}]}, "shop")
+    row = migration.settings["apps"]["shop"]["channels"]["few"]
+    assert (row, migration.notes) == ({"subscribe": "token", "user_limited": True}, [])
+
+
 def test_a_namespace_of_users_is_not_carried_over() -> None:
     migration = Migration({"namespaces": [{"name": "user", "presence": True}]}, "shop")
     assert migration.settings["apps"]["shop"]["channels"] == {"": {"subscribe": "token"}}
