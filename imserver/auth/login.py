@@ -122,9 +122,17 @@ class Logins:
         return len(user.encode()) <= limit
 
     def check(
-        self, app: str, user: str, token: str, dialect: str, request: LoginRequest, device: str = ""
+        self,
+        app: str,
+        user: str,
+        token: str,
+        dialect: str,
+        request: LoginRequest,
+        device: str = "",
+        may_lack_user: bool = False,
     ) -> LoginDecision:
         """Decide whether ``user`` may log in to ``app``. ``user`` ``""``: the user that the token names.
+        ``may_lack_user``: a token of a key of the app need not name one.
 
         Waits at most two seconds for the back end if the app has an ``authorise_url``, and for the database
         if it accepts account tokens. Switches nowhere else. Call :meth:`began` when the session exists.
@@ -136,10 +144,17 @@ class Logins:
             if not token or self._pages.fits(app, user, token):
                 return ALLOWED
             return self._denied("token", BAD_TOKEN, app, user, request)
-        return self._check_all(rule, user, token, dialect, request, device)
+        return self._check_all(rule, user, token, dialect, request, device, may_lack_user)
 
     def _check_all(
-        self, rule: Rule, user: str, token: str, dialect: str, request: LoginRequest, device: str
+        self,
+        rule: Rule,
+        user: str,
+        token: str,
+        dialect: str,
+        request: LoginRequest,
+        device: str,
+        may_lack_user: bool,
     ) -> LoginDecision:
         app = rule.name
         if rule.closed:
@@ -151,7 +166,7 @@ class Logins:
         if request.origin and not self._is_allowed(rule, request.origin, dialect):
             return self._bad_origin(rule, request)
         try:
-            decision = self._read(rule, user, token, dialect in self.bare_dialects, device)
+            decision = self._read(rule, user, token, dialect in self.bare_dialects, device, may_lack_user)
         except BadToken as bad:
             self.refused("token", app, user, request.peer, f"{bad}; imserver token check explains more")
             return TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN
@@ -186,7 +201,9 @@ class Logins:
             return self._denied("limit", APP_FULL, app, "", connection)
         return ALLOWED
 
-    def _read(self, rule: Rule, user: str, token: str, bare: bool, device: str) -> LoginDecision:
+    def _read(
+        self, rule: Rule, user: str, token: str, bare: bool, device: str, may_lack_user: bool
+    ) -> LoginDecision:
         """Verify the token. ``user`` ``""``: take the user from the token. May switch.
 
         ``bare``: a token of the app's own keys needs neither ``app`` nor ``exp``. ``device``: what the client
@@ -196,9 +213,9 @@ class Logins:
         refused if the app has a login rule, because opening a page proves nothing.
         """
         if rule.accounts:
-            return self._proven(rule, user, self._read_either(rule, token, bare, device))
+            return self._proven(rule, user, self._read_either(rule, token, bare, device), may_lack_user)
         if rule.keys or rule.issuers:
-            return self._proven(rule, user, self._read_session_token(rule, token, bare))
+            return self._proven(rule, user, self._read_session_token(rule, token, bare), may_lack_user)
         if token.startswith(PAGE_TOKEN_PREFIX) and not (
             rule.open and self._pages.fits(rule.name, user, token)
         ):
@@ -243,8 +260,8 @@ class Logins:
         claims = self._issuers.channel_claims(rule.issuers, token, time()) if rule.issuers else None
         return claims or read_channel_token(token, rule.keys, time())
 
-    def _proven(self, rule: Rule, user: str, claims: Claims) -> LoginDecision:
-        if not claims.user or "\0" in claims.user:
+    def _proven(self, rule: Rule, user: str, claims: Claims, may_lack_user: bool = False) -> LoginDecision:
+        if not (claims.user or may_lack_user) or "\0" in claims.user:
             raise BadToken("the token names no user, or one with U+0000")
         if user and claims.user != user:
             raise BadToken("the token is for another user")

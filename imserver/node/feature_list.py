@@ -65,7 +65,7 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "groups": ("accounts.groups_per_user", "accounts.group_members"),
     "invitations": ("accounts.invitations",),
     "protobuf": ("websocket.protobuf_silent_seconds",),
-    "centrifuge": ("centrifuge", "apps.*.subscribe_to_own_channel"),
+    "centrifuge": ("centrifuge", "apps.*.subscribe_to_own_channel", "apps.*.anonymous_tokens"),
     "pusher": ("apps.*.pusher",),
     "bots": ("bots", "accounts.bots"),
     "oauth": ("apps.*.oauth",),

@@ -59,6 +59,14 @@ CONFIG: dict[str, Any] = {
             "known_channels_only": True,
             "channels": {"talk": {}, "user": {"publish": "subscribers"}},
         },
+        "nameless": {
+            "jwt": [{"algorithm": "HS256", "key": SECRET}],
+            "anonymous_tokens": True,
+            "channels": {
+                "open": {"subscribe": "anybody"},
+                "users": {"subscribe": "anybody", "anonymous": False},
+            },
+        },
         "club": {"account_tokens": "required"},
         "slow": {"open": True, "messages_per_second": 5},
         "bank": {"jwt": [{"algorithm": "HS256", "key": f"{SECRET}-of-the-bank"}]},

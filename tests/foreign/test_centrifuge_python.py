@@ -138,6 +138,35 @@ def test_a_token_is_renewed_at_its_end(server: Server, protobuf: bool) -> None:
     run(scenario())
 
 
+@both
+def test_a_token_may_lack_a_user_where_the_app_says_so(server: Server, protobuf: bool) -> None:
+    nobody = {"sub": None}  # as if it were missing
+    renewed = asyncio.Event()
+
+    async def fresh() -> str:
+        renewed.set()
+        return token("", seconds=300)
+
+    async def scenario() -> None:
+        for proof in (token(""), token("", **nobody)):
+            assert await refused(server, token=proof) == 3500
+        path = "/connection/nameless/websocket"
+        proof = token("", seconds=4)
+        async with person(server, protobuf, path=path, token=proof, get_token=fresh) as one:
+            await one.subscribe("open:1")
+            await one.subscribe("$open:1", token=token("", channel="$open:1"))
+            events = Events()
+            closed = one.client.new_subscription("users:1", events)  # type: ignore[arg-type]
+            await closed.subscribe()
+            assert (await events.next("on_unsubscribed")).code == 103
+            await asyncio.wait_for(renewed.wait(), SECONDS)
+            await one.subscribe("open:2")
+        async with person(server, protobuf, "ann", path=path) as ann:
+            await ann.subscribe("users:1")
+
+    run(scenario())
+
+
 @pytest.mark.full
 @json_first
 def test_pings_keep_a_silent_client_connected(impatient: Server, protobuf: bool) -> None:

@@ -41,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "notify": {"enabled": True, "after_seconds": 10.0, "again_seconds": 60.0, "preview": True},
     "known_channels_only": False,
     "subscribe_to_own_channel": True,
+    "anonymous_tokens": False,
     "login_policy": "multi",
     "same_as": "",
     "open": False,

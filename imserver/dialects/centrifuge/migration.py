@@ -148,7 +148,9 @@ class Migration:
                 self._note("client.allowed_origins", "patterns have no equivalent: list each host")
             if plain:
                 self._app["origins"] = plain
-        take("client.disallow_anonymous_connection_tokens", bool, True)  # every token names a user
+        disallowed = take("client.disallow_anonymous_connection_tokens", bool, False)
+        if rows and not disallowed:
+            self._app["anonymous_tokens"] = True
         if take("client.allow_anonymous_connect_without_token", bool, False):
             if rows:
                 option = "client.allow_anonymous_connect_without_token"

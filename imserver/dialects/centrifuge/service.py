@@ -54,7 +54,7 @@ from imserver.dialects.centrifuge.commands import (
     RefreshLogin,
     RefreshSubscription,
 )
-from imserver.dialects.centrifuge.settings import subscribes_to_own_channel
+from imserver.dialects.centrifuge.settings import subscribes_to_own_channel, takes_anonymous_tokens
 from imserver.dialects.centrifuge.wire import (
     ALIAS,
     BY_ALIAS,
@@ -445,10 +445,12 @@ class CentrifugeService:
             if decision.ok and "\0" in request.sub:
                 raise BadToken("the token names a user with U+0000")
             return _Admission(replace(decision, user=request.sub), requested=request.names)
-        decision = self._logins.check(app, "", token, NAME, connection)
+        may_lack_user = takes_anonymous_tokens(self._settings(app))
+        decision = self._logins.check(app, "", token, NAME, connection, may_lack_user=may_lack_user)
         if not decision.ok:
             return _Admission(decision)
-        if not decision.user or "\0" in decision.user:
+        is_anonymous = may_lack_user and decision.claims is not None
+        if not (decision.user or is_anonymous) or "\0" in decision.user:
             raise BadToken("the login has no user, or one with U+0000")
         if decision.expires_at:
             decision = replace(decision, expires_at=decision.expires_at + GRACE_SECONDS)

@@ -29,8 +29,17 @@ class CentrifugeOfApp(Struct, frozen=True):
             "login."
         ),
     ] = True
+    anonymous_tokens: Annotated[
+        bool,
+        about("Whether connection tokens of clients of Centrifugo may name no user (no `sub`)."),
+    ] = False
 
 
 def subscribes_to_own_channel(tenant: TenantSettings | None) -> bool:
     """Whether clients of an app have the channel of their user without asking for it."""
     return tenant is None or app_settings_of(tenant, CentrifugeOfApp).subscribe_to_own_channel
+
+
+def takes_anonymous_tokens(tenant: TenantSettings | None) -> bool:
+    """Whether the connection tokens of an app may name no user."""
+    return tenant is not None and app_settings_of(tenant, CentrifugeOfApp).anonymous_tokens

@@ -114,6 +114,7 @@ EXPECTED = {
         "shop": {
             "jwt": [{"algorithm": "HS256", "key": SECRET}],
             "origins": ["https://shop.example.org"],
+            "anonymous_tokens": True,
             "known_channels_only": True,
             "subscribe_to_own_channel": False,
             "channels": {
@@ -353,6 +354,14 @@ def test_a_namespace_of_users_is_not_carried_over() -> None:
     migration = Migration({"namespaces": [{"name": "user", "presence": True}]}, "shop")
     assert migration.settings["apps"]["shop"]["channels"] == {"": {"subscribe": "token"}}
     assert migration.notes == ["namespace user: user:<id> is the channel of a user; rename the namespace"]
+
+
+@pytest.mark.parametrize("disallowed", [False, True])
+def test_tokens_without_a_user_are_carried_over(disallowed: bool) -> None:
+    client = {"disallow_anonymous_connection_tokens": disallowed, "token": {"hmac_secret_key": SECRET}}
+    migration = Migration({"client": client}, "shop")
+    assert ("anonymous_tokens" in migration.settings["apps"]["shop"]) is not disallowed
+    assert not any("disallow" in note for note in migration.notes)
 
 
 def test_an_app_with_keys_is_not_opened() -> None:
