@@ -390,11 +390,13 @@ class Channels:
         local = found or self._not_joined(connection, channel)
         try:
             limit, delivered = 0 if since is None else -1, -1
+            newest_only = options.recovery_mode == "cache" and since is not None
+            what = (None, 1, True) if newest_only else (since, limit, False)
             if options.history:
-                page = self._log.read(app, channel, since, limit)
+                page = self._log.read(app, channel, *what)
                 delivered = self._log.follow(app)
             else:
-                page = self._retained_page(app, channel, since, limit)
+                page = self._retained_page(app, channel, *what)
         except BaseException:
             self.members.leave(app, channel, connection)
             raise
@@ -402,7 +404,9 @@ class Channels:
             raise ChannelRefused("ended")
         local.position.offset = max(local.position.offset, delivered)
         recovered, missed = page.whole, page.publications
-        if not options.history:
+        if newest_only:
+            recovered, missed = _newest(page, since)
+        elif not options.history:
             recovered = _is_recovered(page, since)
             if len(_fitting(missed)) < len(missed):
                 recovered, missed = False, missed[-1:]  # the client reads the history, page by page
@@ -841,3 +845,12 @@ def _is_recovered(page: HistoryPage, since: Position | None) -> bool:
     if since is None or (since.epoch and since.epoch != page.position.epoch):
         return False
     return page.position.offset - since.offset == len(page.publications)
+
+
+def _newest(page: HistoryPage, since: Position | None) -> tuple[bool, list[Event]]:
+    """Whether a subscriber has the newest publication of a channel after the answer, and that publication,
+    unless the subscriber has it already. ``page``: only that publication."""
+    if since is not None and since.offset > 0 and since == page.position:
+        return True, []
+    offsets = [each.channel.offset for each in page.publications if each.channel is not None]
+    return (True, page.publications) if offsets == [page.position.offset] else (False, [])

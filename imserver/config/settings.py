@@ -317,6 +317,13 @@ class ChannelSettings(Struct, frozen=True):
     recovery: Annotated[
         bool, Meta(description="Whether clients receive what they missed even if they did not ask for it.")
     ] = False
+    recovery_mode: Annotated[
+        Literal["stream", "cache"],
+        Meta(
+            description="What clients receive that come back: all that they missed, or (`cache`) the newest "
+            "publication."
+        ),
+    ] = "stream"
     delta: Annotated[
         bool,
         Meta(

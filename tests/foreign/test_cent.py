@@ -235,6 +235,40 @@ def test_info_describes_the_app(server: Server, cent: Client) -> None:
     eventually(lambda: users() == 0, what="nobody is left")
 
 
+@pytest.mark.parametrize("namespace", ["last", "latest"])
+def test_a_client_of_a_cache_recovers_the_newest_publication(
+    server: Server, cent: Client, namespace: str
+) -> None:
+    channel = f"{namespace}:1"
+
+    def recovered(client: Raw, **since: Any) -> tuple[bool, list[Any]]:
+        number = 2 + len(asked)
+        asked.append(since)
+        command = {"id": number, "subscribe": {"channel": channel, "recover": True, **since}}
+        client.send(text(json.dumps(command)))
+        while (reply := client.message().json).get("id") != number:
+            pass
+        result = reply["subscribe"]
+        position.update(epoch=result["epoch"], offset=result.get("offset", 0))
+        client.send(text(json.dumps({"id": 100 + number, "unsubscribe": {"channel": channel}})))
+        while client.message().json.get("id") != 100 + number:
+            pass
+        assert result["was_recovering"]
+        return result.get("recovered", False), [each["data"] for each in result.get("publications", ())]
+
+    asked: list[dict[str, Any]] = []
+    position: dict[str, Any] = {}
+    with logged_in(server, f"cache-{namespace}") as client:
+        assert recovered(client) == (False, [])
+        for number in (1, 2, 3):
+            cent.publish(PublishRequest(channel=channel, data=number))
+        assert recovered(client) == (True, [3])
+        assert recovered(client, **position) == (True, [])
+        assert recovered(client, epoch="another", offset=position["offset"]) == (True, [3])
+        cent.publish(PublishRequest(channel=channel, data=4))
+        assert recovered(client, **position) == (True, [4])
+
+
 @pytest.mark.parametrize("offset", [2**63 - 1, 2**63, 2**64 - 1, 10**23])
 def test_a_position_beyond_all_publications_is_none_that_can_be_recovered(
     server: Server, cent: Client, offset: int

@@ -267,6 +267,7 @@ class Migration:
         positions = take("force_positioning", bool, False) | take("allow_positioning", bool, False)
         deltas = take("allowed_delta_types", list, [])
         take("delta_publish", bool, False)
+        mode = take("force_recovery_mode", str, "")
         if not (size > 0 and ttl > 0):
             return {}
         if size > MAX_HISTORY:
@@ -276,6 +277,8 @@ class Migration:
             "history_seconds": ttl,
             "read_history": readers,
         }
+        if mode == "cache":
+            row["recovery_mode"] = mode
         if recovery:
             row["recovery"] = True
         elif positions:

@@ -71,9 +71,8 @@ NO_EQUIVALENT: Final[Mapping[str, str]] = {
 """Option, or section → why it is not carried over, or what to use (``""``: it has no equivalent)."""
 NAMESPACE_NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "allow_tags_filter": "tags filters are ignored",
-    "auto_cache_recovery": "there is no cache recovery",
+    "auto_cache_recovery": "a client recovers if it asks for it",
     "channel_regex": "",
-    "force_recovery_mode": "there is no cache recovery",
     "history_meta_ttl": "positions live as long as the history",
     "map": "there are no map subscriptions",
     "map_clients_presence_channel_prefix": "there are no map subscriptions",

@@ -344,6 +344,13 @@ def test_channels_of_users_have_the_options_of_their_namespace(namespace: str) -
     assert any("personal_channel_namespace" in note for note in migration.notes) is bool(namespace)
 
 
+def test_cache_recovery_is_carried_over() -> None:
+    options = {**HISTORY, "force_recovery": True, "force_recovery_mode": "cache"}
+    migration = Migration({"namespaces": [{"name": "last", **options}]}, "shop")
+    row = migration.settings["apps"]["shop"]["channels"]["last"]
+    assert (row["recovery"], row["recovery_mode"], migration.notes) == (True, "cache", [])
+
+
 def test_user_limited_channels_are_carried_over() -> None:
     migration = Migration({"namespaces": [{"name": "few", "allow_user_limited_channels": True}]}, "shop")
     row = migration.settings["apps"]["shop"]["channels"]["few"]
