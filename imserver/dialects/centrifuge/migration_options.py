@@ -70,7 +70,7 @@ NO_EQUIVALENT: Final[Mapping[str, str]] = {
 }
 """Option, or section → why it is not carried over, or what to use (``""``: it has no equivalent)."""
 NAMESPACE_NO_EQUIVALENT: Final[Mapping[str, str]] = {
-    "allow_tags_filter": "tags filters are ignored",
+    "allow_tags_filter": "a subscription with a tags filter is refused",
     "auto_cache_recovery": "a client recovers if it asks for it",
     "channel_regex": "",
     "history_meta_ttl": "positions live as long as the history",

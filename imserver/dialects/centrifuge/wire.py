@@ -142,6 +142,8 @@ class _Subscribe(Struct):
     flag: int = 0
     type: int = 0
     """0: a stream. There are no others here."""
+    tf: Raw = Raw()
+    """A filter of tags. There are none here."""
 
 
 class _Connect(Struct):
@@ -241,6 +243,8 @@ def _login(request: _Connect) -> Command:
 def _subscribe(request: _Subscribe) -> Command:
     if request.type != 0:
         raise Refused(codes.NOT_AVAILABLE)
+    if bytes(request.tf) not in (b"", b"null"):
+        raise Refused(codes.BAD_DATA)  # as in Centrifugo, where the namespace has none
     return Subscribe(
         request.channel,
         request.token,
@@ -825,6 +829,7 @@ def _subscribe_of(given: pb.SubscribeRequest) -> _Subscribe:
         Raw(given.data),
         given.flag,
         given.type,
+        Raw(given.tf),
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from msgspec import Raw
 
 from imserver import errors
+from imserver.dialects.centrifuge import centrifuge_pb2 as pb
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.commands import (
     AskPresenceStats,
@@ -172,6 +173,12 @@ def test_methods_of_this_server_have_a_prefix() -> None:
         assert as_json.decode(frame % (method, data)).command == command
 
 
+def test_a_tags_filter_is_refused_in_protobuf_too() -> None:
+    filtered = pb.Command(id=1, subscribe=pb.SubscribeRequest(channel="news", tf=b"\x12\x01a"))
+    request = as_protobuf.decode(filtered.SerializeToString())
+    assert (request.command, request.code) == (None, codes.BAD_DATA)
+
+
 def test_a_frame_has_many_commands() -> None:
     rows = list(COMMANDS.values())
     lines = as_json.split("\n".join(row["json"] for row in rows).encode() + b"\n")
@@ -273,6 +280,7 @@ def test_a_protobuf_frame_whose_length_has_more_than_five_bytes_ends_the_connect
         (b'{"id":1,"publish":{"channel":"news"}}', codes.BAD_DATA),
         (b'{"id":1,"subscribe":{"channel":"news","offset":-1}}', codes.BAD_DATA),
         (b'{"id":1,"history":{"channel":"x","since":{"offset":-1}}}', codes.BAD_DATA),
+        (b'{"id":1,"subscribe":{"channel":"news","tf":{"key":"a","cmp":"ex"}}}', codes.BAD_DATA),
     ],
 )
 def test_bad_data_is_answered_with_an_error(payload: bytes, code: int) -> None:
