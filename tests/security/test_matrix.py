@@ -349,7 +349,12 @@ ANYBODY_MAY: Final = frozenset(
     {
         "/api/v1/events",  # the login of the stream decides, see "login sse"
         # the same, see "login centrifuge"
-        *(f"/connection/{app}{kind}" for app in ("", "<segment>/") for kind in ("sse", "http_stream")),
+        *(
+            f"/connection/{app}{way}{kind}"
+            for app in ("", "<segment>/")
+            for way in ("", "uni_")
+            for kind in ("sse", "http_stream")
+        ),
         "/api/v1/uploads/{id}",
         "/api/v1/uploads/{id}/thumbnail",
         *(

@@ -9,6 +9,7 @@ from imserver.dialects.centrifuge.emulation import Emulation
 from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
 from imserver.dialects.centrifuge.settings import CentrifugeOfApp, CentrifugeSettings
 from imserver.dialects.centrifuge.streams import FallbackStreams
+from imserver.dialects.centrifuge.uni import UniStreams
 from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
 from imserver.feature import Feature
 
@@ -33,12 +34,15 @@ def _build(core: Core) -> FeatureParts:
         core.config.websocket.client_ping_seconds,
         core.dispatcher.run,
     )
+    limit = core.config.limits.message_bytes
+    both_ways = FallbackStreams(core.request_log, service, limit)
+    one_way = UniStreams(core.request_log, service, limit)
     return FeatureParts(
         Emulation(core.table, core.queries, core.others),
         service.rows(),
         {NAME: service.opened},
         checks={NAME: service.check_ends},
-        streams=FallbackStreams(core.request_log, service, core.config.limits.message_bytes).paths,
+        streams=lambda serve: {**both_ways.paths(serve), **one_way.paths()},
     )
 
 

@@ -61,10 +61,10 @@ NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "rpc.proxy": "of proxies only addresses, timeouts and http_headers are carried over",
     "sse": "see section limits",
     "shutdown.timeout": "see section drain",
-    "uni_grpc": "clients that only receive use /api/v1/events",
-    "uni_http_stream": "clients that only receive use /api/v1/events",
-    "uni_sse": "clients that only receive use /api/v1/events",
-    "uni_websocket": "clients that only receive use /api/v1/events",
+    "uni_grpc": "clients that only receive use /connection/uni_sse",
+    "uni_http_stream": "see section limits",
+    "uni_sse": "see section limits",
+    "uni_websocket": "clients that only receive use /connection/uni_sse",
     "websocket": "see sections limits and websocket",
     "webtransport": "there is no WebTransport",
 }
@@ -99,6 +99,8 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "http_stream.handler_prefix": "/connection/http_stream",
     "rpc.namespace_boundary": ":",
     "sse.handler_prefix": "/connection/sse",
+    "uni_http_stream.handler_prefix": "/connection/uni_http_stream",
+    "uni_sse.handler_prefix": "/connection/uni_sse",
     "websocket.handler_prefix": "/connection/websocket",
 }
 """Values of Centrifugo that need no note, because this server has the same."""
@@ -116,6 +118,8 @@ _IGNORED: Final = frozenset(
         "pid_file",
         "prometheus",
         "sse.enabled",
+        "uni_http_stream.enabled",
+        "uni_sse.enabled",
         "swagger",
         "usage_stats",
     ]

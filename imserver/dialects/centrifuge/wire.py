@@ -155,6 +155,9 @@ class _Connect(Struct):
     headers: dict[str, str] | None = None
 
 
+_decode_connect = msgspec.json.Decoder(_Connect).decode
+
+
 class _Channel(Struct):
     channel: str = ""
 
@@ -233,7 +236,15 @@ def _json_or_none(data: Raw) -> bytes:
     return _json(data) if data and bytes(data) != b"null" else b""
 
 
-def _login(request: _Connect) -> Command:
+def read_login(payload: bytes) -> CentrifugeLogin:
+    """The login of a client that only receives. Raises ValueError, RecursionError and Refused."""
+    try:
+        return _login(_decode_connect(payload))
+    except msgspec.ValidationError:
+        return _login(_decode_connect(without_nulls(payload, _COMMAND_DEPTH - 1)))
+
+
+def _login(request: _Connect) -> CentrifugeLogin:
     subs = {} if request.subs is None else request.subs
     recover = {name: (each.epoch, _offset(each.offset)) for name, each in subs.items() if each.recover}
     data = _json_or_none(request.data)
