@@ -21,11 +21,11 @@ from bench.http_client import post
 from bench.loop import BenchError, Json
 from bench.probe import probe
 from bench.proc import quick_rss_bytes
+from bench.push_services import AUTH, GOOD, P256DH
 from bench.servers import NodeProcess
 
 NAME: Final = "demo: slow hosts"
 APP: Final = "101"
-GOOD: Final = "127.0.0.1"
 USERS, HOSTS_EACH, DEVICES_EACH = 10, 8, 16
 """Attackers. Each has so many hosts and endpoints as a user may have, or nearly."""
 ROUNDS: Final = 5
@@ -37,11 +37,7 @@ PUSH_SECONDS: Final = 2.0
 """Time between two of them."""
 WAIT_SECONDS: Final = 120.0
 MOST_DELAY_S, MOST_HOLD_MS, MOST_GROWTH_MB = 5.0, 50, 32
-# Of RFC 8291, appendix A.
-_KEYS: Final = {
-    "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
-    "auth": "BTBZMqHH6r4Tts7J_aSIgg",
-}
+_KEYS: Final = {"p256dh": P256DH, "auth": AUTH}
 
 
 class _PushServices(ThreadingHTTPServer):

@@ -103,9 +103,9 @@ def is_path(address: str) -> bool:
     return address.startswith("/") and not address.startswith(("//", "/\\"))
 
 
-def may_be_of_bot(notify: Notify) -> bool:
-    """Whether a bot may ask for this notification. Anybody makes a bot: what it shows names the bot as its
-    sender, and leads to no other site."""
+def leads_nowhere_else(notify: Notify) -> bool:
+    """Whether a notification names no sender of its own, and leads to no other site: then nobody is misled by
+    who asks for it."""
     addresses = (notify.url, notify.icon, *(action.url for action in notify.actions))
     return not notify.title and all(not address or is_path(address) for address in addresses)
 

@@ -619,12 +619,14 @@ class StreamedMessages:
                 self._end_incomplete(id, own, failed)
             elif own.stream.heard + LOOK_SECONDS <= now:
                 quiet.setdefault(own.stream.app, []).append(own.stream.event(""))
-        if self._target.of_users:
+        if self._others is not None:
+            for app, events in quiet.items():
+                self._target.publish(app, events)
+            self._look_at_copies(now)
+        if self._target.of_users:  # last, because it waits for the database
             self._check_silent(now)
-        if self._others is None:
-            return
-        for app, events in quiet.items():
-            self._target.publish(app, events)
+
+    def _look_at_copies(self, now: float) -> None:
         for copy in self._streams.all():
             if copy.owned:
                 continue

@@ -211,6 +211,7 @@ class LogFollower:
             gevent.sleep(RETRY_SECONDS)
             return True
         if head < after:
+            followed.waiting.clear()  # lost, or read later
             return False  # the database has lost entries: check() finds it
         stored.writer.learn(app, head)
         # Of senders whose drafts are being stored here nothing is delivered yet: results may belong to it.

@@ -5,6 +5,8 @@ import pytest
 from imserver.features.accounts.rows import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Appended, Draft, LogExtent
+from imserver.storage.log.lost import EntriesLost
+from imserver.storage.log.writer import UplinkSessions, WriteTransaction
 from imserver.storage.statements import Statements
 from imserver.storage.store import Store
 
@@ -54,6 +56,14 @@ def test_the_ids_of_lost_entries_are_not_given_again(store: Store, caplog: pytes
     assert (store.log().writer.losses, extent(store).head) == (1, second.entry.id)
     assert f"its log ends with 6, but 10 was stored. Ids continue after {first.entry.id - 1}" in caplog.text
     assert [entry.id for entry in store.log().entries.read(APP, 5, 9)] == [6, first.entry.id, second.entry.id]
+
+
+def test_what_is_learned_while_a_transaction_waits_for_the_log_counts(store: Store) -> None:
+    known: dict[str, int] = {}
+    transaction = WriteTransaction({APP: []}, UplinkSessions(), known)
+    known[APP] = 5
+    with pytest.raises(EntriesLost):
+        store.write(transaction)  # type: ignore[arg-type]
 
 
 def test_clients_that_have_lost_entries_begin_anew_and_no_others(store: Store) -> None:

@@ -40,7 +40,7 @@ from imserver.model import (
     buttons_objection,
     mentions_objection,
 )
-from imserver.notify import Notify, NotifyField, may_be_of_bot
+from imserver.notify import Notify, NotifyField, leads_nowhere_else
 from imserver.storage.log.annotations import emoji_objection
 from imserver.storage.log.contract import (
     BLOCKED,
@@ -298,7 +298,7 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
     if request.notify is not UNSET and not call.is_back_end:
         if call.principal.kind != "bot":
             raise ApiProblem(errors.HTTP_NOT_ALLOWED, "`notify`: only bots and back ends may set it")
-        if isinstance(request.notify, Notify) and not may_be_of_bot(request.notify):
+        if isinstance(request.notify, Notify) and not leads_nowhere_else(request.notify):
             raise ApiProblem(
                 errors.HTTP_NOT_ALLOWED,
                 "`notify`: only back ends may set a `title`, and addresses that are no path of your page",

@@ -174,7 +174,7 @@ def add_friend(api: GoChatApi, call: Call) -> HttpResponse:
 def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /group/create``: make a group of the owner and the named users.
 
-    Users who do not exist, or have blocked the owner, are skipped.
+    Users who do not exist, have blocked the owner, or join by an invitation only, are skipped.
     """
     app, user = call.app, call.principal.user
     name, named = cleaned(call.params.get("name", "")), call.texts("ids")
@@ -184,9 +184,12 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     if len(wanted) > groups.limit:
         return TOO_MANY_MEMBERS
     found = [each.user for each in api.accounts.those_of(app, list(wanted))]
-    blocked = api.relations.blocked_by(app, user, found)
+    skipped = {
+        *api.relations.blocked_by(app, user, found),
+        *api.relations.strangers_among(app, user, found),
+    }
     try:
-        group = groups.create(app, user, name, [each for each in found if each not in blocked])
+        group = groups.create(app, user, name, [each for each in found if each not in skipped])
     except BadGroup:
         return BAD_PARAMETER
     except TooManyRequests:

@@ -50,7 +50,7 @@ def clear_metadata(path: Path) -> bool:
         if data[4:8] != b"ftyp":
             return False
         cleaner = _Cleaner(data)
-        with suppress(_Broken, TooShort, IndexError):
+        with suppress(_Broken, TooShort, IndexError, RecursionError):
             cleaner.clean(0, len(data))
         return cleaner.has_cleared
 
@@ -118,6 +118,7 @@ class _Cleaner:
 
         wide = 2 if version < 2 else 4
         for _ in range(number(wide)):
+            self._count()  # an item without pieces, too
             item = number(wide)
             in_idat = bool(version) and number(2) & 15 == 1
             number(2)

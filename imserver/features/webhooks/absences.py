@@ -13,6 +13,7 @@ from msgspec import Struct
 from imserver.auth.accounts import AccountLookup
 from imserver.clock import steady_time
 from imserver.cluster.registry import Registry
+from imserver.errors import StorageUnavailable
 from imserver.features.webhooks.event_rows import Absence, NewEvent
 from imserver.features.webhooks.feeds import Feed, Feeds
 from imserver.message_view import entry_view
@@ -172,14 +173,16 @@ class Absences:
         self, app: str, due: Sequence[Absence]
     ) -> tuple[list[tuple[Absence, NewEvent]], list[Absence]]:
         users = [each.user for each in due]
-        online = self._presence.are_online(app, users)
+        online = self._presence.online(app, users)
+        if online.missing:  # tried again: nobody is reported who may be online
+            raise StorageUnavailable(f"nodes do not answer: {', '.join(online.missing)}")
         bots = {account.user for account in self._accounts.those_of(app, users) if account.bot}
         stored = self._store.log()
         entries = {entry.id: entry for entry in stored.entries.find(app, list({each.entry for each in due}))}
         found = stored.conversations.find(app, list({each.conversation for each in due}))
         conversations = {conversation.id: conversation for conversation in found}
         reported, over = [], []
-        for absence, here in zip(due, online, strict=True):
+        for absence, here in zip(due, online.users, strict=True):
             entry = entries.get(absence.entry)
             if here or entry is None or absence.user in bots:
                 over.append(absence)

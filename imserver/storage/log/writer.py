@@ -117,7 +117,10 @@ class LogListener(Protocol):
 
 class WriteTransaction:
     """The content of one transaction: requests by app. It can be run again from the start on another
-    connection. ``known``: app → an id that its log has. Without it the transaction raises EntriesLost."""
+    connection.
+
+    ``known``: app → an id that its log has, as of now. Without it the transaction raises EntriesLost.
+    """
 
     def __init__(
         self, apps: Mapping[str, list[Request]], sessions: UplinkSessions, known: Mapping[str, int]
@@ -135,13 +138,13 @@ class WriteTransaction:
         """Whether an uplink session begins."""
         self._now = int(time())
         self._sessions = sessions
-        self._known = {app: known.get(app, 0) for app in self.apps}
+        self._known = known
 
     def __call__(self, sql: DirectStatements) -> None:
         self.commits = {}
         for app, requests in self.apps.items():
             part = AppTransaction(sql, app, self.batch, self._now, self._sessions)
-            if part.before < self._known[app]:
+            if part.before < self._known.get(app, 0):  # also what was learned since this was begun
                 raise EntriesLost(app)
             drafts = []
             for request in requests:

@@ -97,3 +97,22 @@ def test_broken_boxes_raise_nothing_and_many_end(tmp_path: Path) -> None:
         clear_metadata(path)
     path.write_bytes(quicktime(*[box(b"udta")] * (2 * MAX_BOXES), box(b"\xa9xyz", SPOT)))
     assert not clear_metadata(path)
+    nested = box(b"moov")
+    for _ in range(2000):
+        nested = box(b"moov", nested)
+    path.write_bytes(quicktime(nested))
+    assert not clear_metadata(path)
+
+
+def test_items_without_pieces_count_too(tmp_path: Path) -> None:
+    path, content = tmp_path / "file", heic(b"heic", b"Exif")
+    places = content[content.index(b"iloc") - 4 : content.index(b"mdat") - 4]
+    empty = pack(">IHHH", 9, 0, 0, 0) * MAX_BOXES
+    many = (
+        pack(">I", len(places) + len(empty)) + places[4:14] + pack(">I", MAX_BOXES + 2) + empty + places[18:]
+    )
+    changed = content.replace(places, many)
+    meta = content.index(b"meta") - 4
+    size = int.from_bytes(content[meta : meta + 4], "big") + len(empty)
+    path.write_bytes(changed[:meta] + pack(">I", size) + changed[meta + 4 :])
+    assert not clear_metadata(path)
