@@ -39,6 +39,7 @@ def test_a_registered_user_can_read_and_change_their_account(ann: User) -> None:
         "findable": True,
         "show_presence": True,
         "guest": False,
+        "email_confirmed": False,
     }
     assert ann.post("accounts/set", nickname="Anne")["avatar"] == "https://example.org/a.png"
 

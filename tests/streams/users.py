@@ -10,6 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from time import time
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -150,7 +151,7 @@ class Node(ABC):
 
     def expire_leases(self, owner: str = "") -> None:
         """Let all leases end in the database, or be those of another node."""
-        until = "1 + 0 * lease_until" if not owner else "2000000000"
+        until = "1 + 0 * lease_until" if not owner else str(int(time()) + 9)
         self.store.write(
             lambda sql: sql.execute(
                 f"UPDATE event_feed SET owner = %s, lease_until = {until} WHERE app {self.lease_rows}",
