@@ -444,6 +444,8 @@ def test_strangers_join_a_group_by_an_invitation_and_whom_one_knows_is_added(nod
     ann, bob, friend, met = (User.register(node, "asking") for _ in range(4))
     ann.befriend(friend)
     ann.post("messages/send", to=met.user, text="hello")
+    assert ann.refused("groups/create", name="tea", members=[met.user]) == (403, "not_allowed")
+    met.post("messages/send", to=ann.user, text="hello")
     known = [friend.user, met.user]
     for route, fields in (("groups/create", {"name": "tea"}), ("groups/invite", {"group": ann.group()})):
         refused = ann.refused(route, **fields, members=[*known, bob.user])

@@ -246,6 +246,21 @@ def test_only_members_speak_in_a_group(log: MessageLog) -> None:
     assert [one.entry.seq for one in outcomes if isinstance(one, Appended)] == [2, 3, 4]
 
 
+def test_whom_a_user_knows_by_groups_and_by_what_they_have_written(log: MessageLog) -> None:
+    others = ["bob", "dan", "eve", "fay", "gus"]
+    group = log.groups.create(APP, "ann", "tea", ["bob", "gus"])
+    assert isinstance(group, Change)
+    log.groups.leave(APP, group.conversation, ["gus"], "ann")
+    stored(log, say("ann", "cid"), say("dan", "ann"), say("ann", "eve"), say("ann", "eve"), say("eve", "cid"))
+    stored(log, say("ann", "bob"), say("ann", "gus"), say("fay", "ann"), say("ann", "fay"))
+    assert log.conversations.acquainted(APP, "ann", [*others, "cid"]) == {"bob", "dan", "fay"}
+    assert log.conversations.acquainted(APP, "cid", [*others, "ann"]) == {"ann", "eve"}
+    assert log.conversations.acquainted("103", "ann", others) == set()
+    assert log.conversations.acquainted(APP, "ann", []) == set()
+    stored(log, say("eve", "ann"))
+    assert log.conversations.acquainted(APP, "ann", others * 2) == {"bob", "dan", "eve", "fay"}
+
+
 def test_a_draft_for_a_group_is_stored_in_no_conversation_of_another_kind(log: MessageLog) -> None:
     (pair,) = stored(log, say("a", "b"))
     (room,) = stored(log, Draft(sender="a", room="r"))

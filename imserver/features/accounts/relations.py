@@ -79,17 +79,22 @@ class AccountRelations:
         return not self._is_guest(app, by)
 
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """The users among ``users`` whom ``by`` may not add to a group: people who do not know ``by``, where
-        the app asks strangers. Bots are not asked.
+        """The users among ``users`` whom ``by`` may not add to a group, where the app asks strangers: people
+        who are no friends of ``by``, are in no group with them, and have not written to them. Bots are not
+        asked.
         """
         if not (self.limits(app, by) and self._asks_strangers(app)):
             return set()
         found, ids = set[str](), sorted({id for user in users if user != by and (id := id_of(user))})
         for some in chunks(ids, _AT_ONCE):
             people = [account for account in self._rows.by_ids(app, some) if not account.bot]
-            found |= {account.user for account in people}
-            found -= self.known(app, by, people, self.states(by, people))
+            found |= self._strangers(app, by, people)
         return found
+
+    def _strangers(self, app: str, by: str, people: Sequence[Account]) -> set[str]:
+        states = self.states(by, people)
+        rest = {each.user for each in people if states.get(each.id, STRANGERS)[0] != FRIEND}
+        return rest - self._store.log().conversations.acquainted(app, by, sorted(rest)) if rest else rest
 
     def _is_guest(self, app: str, by: str) -> bool:
         id = id_of(by) if self.limits(app, by) else 0

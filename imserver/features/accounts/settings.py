@@ -123,8 +123,8 @@ class AppAccountSettings(Struct, frozen=True):
     ask_strangers: Annotated[
         bool,
         about(
-            "Whether users add only friends, and people of common conversations, to groups. All others join "
-            "by an invitation."
+            "Whether users add only friends, members of common groups, and people who have written to them, "
+            "to groups. All others join by an invitation."
         ),
     ] = False
     reset_url: Annotated[

@@ -42,6 +42,18 @@ _MEMBERS: Final = (
     "WHERE s.log = %s AND "
 )
 """``{}``: place of an index hint."""
+_IN_GROUPS: Final = (
+    "SELECT o.member FROM membership o WHERE o.log = %s AND o.left_id IS NULL AND EXISTS "
+    "(SELECT 1 FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+    "WHERE s.log = o.log AND s.member = %s AND s.conversation = o.conversation AND s.left_id IS NULL "
+    f"AND c.kind = {CONVERSATION_KINDS.index('group')}) AND o.member IN {{}}"
+)
+_HAVE_WRITTEN: Final = (
+    "SELECT c.pair FROM conversation c WHERE c.log = %s AND EXISTS (SELECT 1 FROM message m {} "
+    "WHERE m.log = c.log AND m.conversation = c.id AND m.sender <> %s "
+    f"AND m.kind = {NUMBERS['message']}) AND c.pair IN {{{{}}}}"
+)
+"""``{}``: place of an index hint. Each conversation is read up to the first message of the other."""
 
 
 class ConversationReader:
@@ -112,6 +124,21 @@ class ConversationReader:
         def work(sql: Statements, head: LogHead) -> set[str]:
             rows = sql.query_in(statement, (head.number, user), list(dict.fromkeys(others)))
             return {text_of(row[0]) for row in rows}
+
+        nothing: set[str] = set()
+        return self._tables.read_log(app, work, nothing)
+
+    def acquainted(self, app: str, user: str, others: Sequence[str]) -> set[str]:
+        """The users among ``others`` who are in a group with a user, at present, or have written to them."""
+
+        def work(sql: Statements, head: LogHead) -> set[str]:
+            rows = sql.query_in(_IN_GROUPS, (head.number, user), list(dict.fromkeys(others)))
+            found = {text_of(row[0]) for row in rows}
+            pairs = {pair_of(user, other): other for other in others if other not in found}
+            statement = _HAVE_WRITTEN.format(sql.on_sqlite(SQLITE_BY_CONVERSATION))
+            return found | {
+                pairs[bytes(row[0])] for row in sql.query_in(statement, (head.number, user), list(pairs))
+            }
 
         nothing: set[str] = set()
         return self._tables.read_log(app, work, nothing)
