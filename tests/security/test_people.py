@@ -24,6 +24,7 @@ RULES = AppAccountSettings(("email",), find=False)
 FINDS = 5
 SEARCHES = 6
 GROUPS = 8
+INVITATIONS = 3
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
             "finds_per_account": FINDS,
             "searches_per_account": SEARCHES,
             "registrations_per_address": 0,
-            "invitations": 3,
+            "invitations": INVITATIONS,
             "groups_per_user": GROUPS,
             "group_members": 3,
         }
@@ -440,31 +441,75 @@ def test_invitations_of_one_app_lead_nowhere_in_another(node: Harness) -> None:
 # --- whom nobody adds to groups without asking --------------------------------------------------------------
 
 
-def test_strangers_join_a_group_by_an_invitation_and_whom_one_knows_is_added(node: Harness) -> None:
+def invitation_between(user: User, other: User) -> dict[str, Any]:
+    """The newest invitation between two users that was sent, as one of them reads it."""
+    (row,) = [each for each in user.get("conversations")["conversations"] if each.get("peer") == other.user]
+    found = user.get("messages", conversation=row["conversation"], limit=200)["messages"]
+    invitations = [each for each in found if each.get("type") == "invitation" and each["kind"] == "message"]
+    return dict(max(invitations, key=lambda each: int(each["id"]))["data"])
+
+
+def test_strangers_are_invited_and_whom_one_knows_is_added(node: Harness) -> None:
     ann, bob, friend, met = (User.register(node, "asking") for _ in range(4))
     ann.befriend(friend)
     ann.post("messages/send", to=met.user, text="hello")
-    assert ann.refused("groups/create", name="tea", members=[met.user]) == (403, "not_allowed")
+    assert ann.post("groups/create", name="tea", members=[met.user])["users"] == []
     met.post("messages/send", to=ann.user, text="hello")
-    known = [friend.user, met.user]
+    assert ann.roles(ann.group(met))[met.user] == "member"
     for route, fields in (("groups/create", {"name": "tea"}), ("groups/invite", {"group": ann.group()})):
-        refused = ann.refused(route, **fields, members=[*known, bob.user])
-        assert refused == (403, "not_allowed")
-        assert ann.post(route, **fields, members=known)["group"]
-    group = ann.group(friend)
-    code = ann.post("invitations/create", group=group)["code"]
-    assert bob.user not in ann.roles(group)
-    bob.post("invitations/accept", code=code)
-    assert ann.roles(group)[bob.user] == "member"
-    other = ann.group(bob)
-    assert ann.roles(other)[bob.user] == "member", "they have a group in common now"
+        done = ann.post(route, **fields, members=[friend.user, bob.user])
+        assert (done["users"], done["invited"]) == ([friend.user], [bob.user])
+        assert set(ann.roles(done["group"])) == {ann.user, friend.user}
+    content = invitation_between(bob, ann)
+    assert (content["group"], content["name"]) == (done["group"], "tea")
+    assert friend.refused("invitations/accept", code=content["code"]) == UNKNOWN, "it is for one user"
+    assert friend.refused("invitations/revoke", code=content["code"]) == UNKNOWN
+    bob.post("invitations/accept", code=content["code"])
+    assert ann.roles(done["group"])[bob.user] == "member"
+    for user, other in ((bob, ann), (ann, bob)):
+        settled = invitation_between(user, other)
+        assert settled == {"group": done["group"], "name": "tea", "status": "accepted"}
+    assert ann.roles(ann.group(bob))[bob.user] == "member", "they have a group in common now"
+
+
+def test_an_invitation_is_declined_or_revoked_and_both_see_it(node: Harness) -> None:
+    ann, bob = (User.register(node, "asking") for _ in range(2))
+    group = ann.group(bob)
+    for user, status in ((bob, "declined"), (ann, "revoked")):
+        code = invitation_between(bob, ann)["code"]
+        user.post("invitations/revoke", code=code)
+        for one, other in ((bob, ann), (ann, bob)):
+            assert invitation_between(one, other) == {"group": group, "name": "tea", "status": status}
+        assert bob.refused("invitations/accept", code=code) == UNKNOWN
+        assert ann.post("groups/invite", group=group, members=[bob.user])["invited"] == [bob.user]
+    assert ann.group(bob), "a stranger who was asked does not become somebody whom one knows"
+    assert set(ann.roles(group)) == {ann.user}
+
+
+def test_who_has_blocked_a_user_is_not_asked_by_them(node: Harness) -> None:
+    ann, bob = (User.register(node, "asking") for _ in range(2))
+    group = ann.group(bob)
+    bob.post("friends/block", friend=ann.user)
+    assert ann.refused("groups/invite", group=group, members=[bob.user]) == (403, "not_allowed")
+    bob.post("invitations/revoke", code=invitation_between(bob, ann)["code"])
+    assert invitation_between(bob, ann)["status"] == "declined"
+
+
+def test_a_user_asks_as_many_as_may_have_an_invitation(node: Harness) -> None:
+    ann = User.register(node, "asking")
+    group, people = ann.group(), [User.register(node, "asking") for _ in range(INVITATIONS + 1)]
+    done = ann.post("groups/invite", group=group, members=[each.user for each in people])
+    assert (done["users"], len(done["invited"])) == ([], INVITATIONS)
+    listed = [bool(each.get("conversations")["conversations"]) for each in people]
+    assert listed == [True] * INVITATIONS + [False]
 
 
 def test_back_ends_and_bots_are_added_without_asking(node: Harness) -> None:
     ann, bob = (User.register(node, "asking") for _ in range(2))
     group, bot = ann.group(), ann.bot(f"tea{ann.user}")
     ann.post("groups/invite", group=group, members=[bot.user])
-    assert bot.refused("groups/invite", group=group, members=[bob.user]) == (403, "not_allowed")
+    assert bot.post("groups/invite", group=group, members=[bob.user])["invited"] == [bob.user]
+    assert bob.user not in ann.roles(group)
     User(node, ALL.key, app="asking").post("groups/invite", user=ann.user, group=group, members=[bob.user])
     assert set(ann.roles(group)) == {ann.user, bob.user, bot.user}
 
@@ -474,7 +519,7 @@ def test_commands_of_clients_ask_as_well(node: Harness) -> None:
     ann.befriend(friend)
     group = int(ann.group())
     with closing(Session(node, "asking", ann.user)) as session:
-        assert session.run(CreateGroup("tea", (bob.user,))) == "-"
-        assert session.run(InviteToGroup(group, (bob.user,))) == "-"
-        assert session.run(CreateGroup("tea", (friend.user,))) == "+"
-        assert session.run(InviteToGroup(group, (friend.user,))) == "+"
+        assert session.run(CreateGroup("tea", (bob.user, friend.user))) == "+"
+        assert session.run(InviteToGroup(group, (bob.user, friend.user))) == "+"
+    assert set(ann.roles(str(group))) == {ann.user, friend.user}
+    assert invitation_between(bob, ann)["group"] == str(group)

@@ -178,6 +178,13 @@ def test_a_client_msg_id_is_the_senders_own(log: MessageLog) -> None:
     stored(log, say("a", "b", client_msg_id=one), app="other")
 
 
+def test_an_entry_is_found_by_its_sender_and_client_msg_id(log: MessageLog) -> None:
+    (entry,) = stored(log, say("ann", "bob", client_msg_id="c"))
+    assert log.entries.sent(APP, "ann", "c") == entry
+    others = (("gochat2", "ann", "c"), (APP, "bob", "c"), (APP, "ann", "C"), (APP, "ann", ""))
+    assert [log.entries.sent(*each) for each in others] == [None] * 4
+
+
 def test_many_who_resend_at_once_are_stored_once(log: MessageLog) -> None:
     drafts = [say("a", "b", str(number % 10), client_msg_id=str(number % 10)) for number in range(100)]
     greenlets = [gevent.spawn(log.writer.append, APP, [draft]) for draft in drafts]

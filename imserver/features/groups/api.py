@@ -16,12 +16,14 @@ from imserver.auth.rates import TooManyRequests
 from imserver.auth.relations import Relations
 from imserver.auth.tenants import Tenants
 from imserver.features.groups.groups import (
+    MOST_NAMED,
     TEXT_CHARACTERS,
     BadGroup,
     Group,
     Groups,
     NoMember,
     NotAllowed,
+    Strangers,
     TooManyMembers,
     UnknownGroup,
 )
@@ -58,6 +60,10 @@ GroupDescription = Annotated[
 MemberId = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
 MemberIds = Annotated[
     list[MemberId], about("Ids of users. With a user's token they must be accounts.", max_length=_MAX_NAMED)
+]
+Invited = Annotated[
+    list[MemberId],
+    about("Users who were sent an invitation: strangers, where the app has `accounts.ask_strangers`."),
 ]
 Role = Annotated[Literal["owner", "admin", "member"], about("The role of the user in the group.")]
 OwnRole = Annotated[
@@ -210,15 +216,24 @@ class GroupAnswer(Struct):
     users: list[MemberId]
 
 
+class GroupCreated(GroupShown):
+    """A new group, with its members besides the owner, and who was invited."""
+
+    users: Annotated[list[MemberId], about("The members besides the owner.")] = []
+    invited: Invited = []
+
+
+class GroupInvited(GroupAnswer):
+    """The new members, and who was invited."""
+
+    invited: Invited = []
+
+
 class DeletedGroup(Struct):
     """The deleted group."""
 
     group: GroupId
     members: Annotated[int, about("The number of removed members.")]
-
-
-_NAMED_UNKNOWN: Final = 10
-"""The most users that a refusal names."""
 
 
 _NOT_CREATED: Final = (HTTP_TOO_MANY_MEMBERS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_NOT_ALLOWED)
@@ -233,6 +248,7 @@ REFUSALS: Final[Refusals] = {
     BadGroup: refuse(errors.HTTP_INVALID_REQUEST, "{}"),
     UnknownGroup: refuse(HTTP_UNKNOWN_GROUP),
     NotAllowed: refuse(errors.HTTP_ROLE_TOO_LOW, "{}"),
+    Strangers: refuse(errors.HTTP_NOT_ALLOWED, "`members`: strangers join by an invitation: {}"),
     NoMember: refuse(HTTP_UNKNOWN_MEMBER),
     TooManyRequests: too_many,
     TooManyMembers: refuse(HTTP_TOO_MANY_MEMBERS),
@@ -258,11 +274,11 @@ routes = Resource(
 )
 
 
-def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> None:
-    """Check that users may become members of a group. Raises :class:`ApiProblem`.
+def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> set[str]:
+    """Check that users may become members of a group. Returns those whom the user only invites.
 
-    In an app with accounts they have to exist. They must not have blocked the user who asks, and
-    know them where the app asks strangers.
+    In an app with accounts they have to exist. They must not have blocked the user who asks. Raises
+    :class:`ApiProblem` and Strangers.
     """
     tenant = api.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
@@ -270,15 +286,12 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> None:
         wanted = dict.fromkeys([*users, call.user] if call.is_back_end and call.user else users)
         known = api.groups.accounts_among(call.app, list(wanted))
         if unknown := [user for user in wanted if user not in known and user != call.principal.user]:
-            named = ", ".join(f"`{user}`" for user in unknown[:_NAMED_UNKNOWN])
+            named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
             raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT, f"There is no account {named}")
     if call.user and users and (blocked := api.relations.blocked_by(call.app, call.user, users)):
-        named = ", ".join(f"`{user}`" for user in blocked[:_NAMED_UNKNOWN])
+        named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
         raise ApiProblem(errors.HTTP_NOT_ALLOWED, f"`members`: not allowed for {named}")
-    if not call.is_back_end and (strangers := api.relations.strangers_among(call.app, call.user, users)):
-        named = ", ".join(f"`{user}`" for user in sorted(strangers)[:_NAMED_UNKNOWN])
-        text = f"`members`: strangers join by an invitation (`/api/v1/invitations/create`): {named}"
-        raise ApiProblem(errors.HTTP_NOT_ALLOWED, text)
+    return set() if call.is_back_end else api.groups.strangers_among(call.app, call.user, users)
 
 
 @routes.post(
@@ -287,14 +300,18 @@ def _check_members(api: GroupApi, call: Call, users: Sequence[str]) -> None:
     status=201,
     problems=(*_NOT_CREATED, errors.HTTP_TOO_MANY_REQUESTS),
     example={"user": "1", "name": "tea", "members": ["2"]},
+    answer_example=GroupCreated("1", "tea", 1795155803, "owner", 0, users=["2"]),
 )
-def create(api: GroupApi, call: Call, request: GroupCreate) -> GroupShown:
-    """Create a group."""
-    _check_members(api, call, request.members)
-    group = api.groups.create(
-        call.app, call.user, request.name, request.members, by_user=not call.is_back_end
+def create(api: GroupApi, call: Call, request: GroupCreate) -> GroupCreated:
+    """Create a group.
+
+    With `accounts.ask_strangers` of the app, strangers are not added. Each gets an invitation as a message.
+    """
+    strangers = _check_members(api, call, request.members)
+    group, added = api.groups.create_with(
+        call.app, call.user, request.name, request.members, strangers, by_user=not call.is_back_end
     )
-    return _shown(group)
+    return GroupCreated(**asdict(_shown(group)), users=list(added.users), invited=list(added.invited))
 
 
 @routes.get("/groups", ADMIN_OR_MEMBER, example={"user": "1"}, answer_example=GroupsAnswer(1, [_GROUP], ""))
@@ -346,17 +363,19 @@ def members(api: GroupApi, call: Call, request: GroupMembersQuery) -> GroupMembe
     ADMIN_OR_MEMBER,
     problems=(*_NOT_PERMITTED, *_NOT_CREATED),
     example=_MEMBERS,
+    answer_example=GroupInvited("1", ["2"]),
     user="optional",
 )
-def invite(api: GroupApi, call: Call, request: GroupMembers) -> GroupAnswer:
+def invite(api: GroupApi, call: Call, request: GroupMembers) -> GroupInvited:
     """Add users to a group.
 
     For members, unless the group lets only admins invite. New members read earlier messages only where the
-    group's option `history` is `all`.
+    group's option `history` is `all`. With `accounts.ask_strangers` of the app, strangers are not added. Each
+    gets an invitation as a message.
     """
-    _check_members(api, call, request.members)
-    new = api.groups.invite(call.app, id_of(request.group), call.user, request.members)
-    return GroupAnswer(request.group, list(new))
+    strangers = _check_members(api, call, request.members)
+    added = api.groups.add(call.app, id_of(request.group), call.user, request.members, strangers)
+    return GroupInvited(request.group, list(added.users), list(added.invited))
 
 
 @routes.post("/groups/leave", ADMIN_OR_MEMBER, problems=_UNKNOWN, example={"user": "2", "group": "1"})

@@ -7,11 +7,12 @@ and mutes admins, and gives roles. Options say who may invite, rename and pin, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.auth.names import is_name
@@ -58,6 +59,8 @@ TEXT_CHARACTERS: Final[dict[GroupText, tuple[int, int]]] = {
     "description": (0, 500),
 }
 """The fewest and most characters of the texts of a group. The picture is a URL."""
+MOST_NAMED: Final = 10
+"""The most users that a refusal names."""
 OWNER: Final = "owner"
 ADMIN: Final = "admin"
 MEMBER: Final = "member"
@@ -81,6 +84,10 @@ class NotAllowed(ImserverError):
 
 class NoMember(ImserverError):
     """A named user is no member of the group."""
+
+
+class Strangers(ImserverError):
+    """Users whom the caller may not add, and whom nobody invites on this node."""
 
 
 class TooManyMembers(ImserverError):
@@ -110,6 +117,18 @@ AccountsAmong = Callable[[str, Sequence[str]], set[str]]
 """Answers which of these users of an app have accounts. May switch and raise StorageUnavailable."""
 
 
+InviteStrangers = Callable[[str, int, str, Sequence[str]], Sequence[str]]
+"""Invites users to a group of an app in the name of a member. Returns those to whom it has sent an
+invitation. May switch, and raise StorageUnavailable, UnknownGroup and NotAllowed."""
+
+
+class Added(Struct, frozen=True):
+    """``users``: the new members; ``invited``: those who were sent an invitation."""
+
+    users: Sequence[str]
+    invited: Sequence[str]
+
+
 class Groups:
     """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
 
@@ -130,6 +149,8 @@ class Groups:
         self.limit = limit
         self._creations = creations
         self.accounts_among = accounts_among
+        self.invite_strangers: InviteStrangers | None = None
+        """Set by a feature with invitations."""
 
     # --- asking ---------------------------------------------------------------------------------------------
 
@@ -188,6 +209,42 @@ class Groups:
         self._check_gathering(app, by)
         right = _permitted(by, "invite", _INVITING)
         return _done(log.groups.join(app, group, users, by, most=self.limit, right=right)).users
+
+    def strangers_among(self, app: str, by: str, users: Sequence[str]) -> set[str]:
+        """The users among ``users`` whom a user only invites. Raises Strangers if nobody invites."""
+        strangers = self._relations.strangers_among(app, by, users)
+        if strangers and self.invite_strangers is None:
+            raise Strangers(", ".join(sorted(strangers)[:MOST_NAMED]))
+        return strangers
+
+    def create_with(
+        self,
+        app: str,
+        owner: str,
+        name: str,
+        users: Sequence[str],
+        strangers: Collection[str],
+        by_user: bool = True,
+    ) -> tuple[Group, Added]:
+        """As :meth:`create`; those of the users who are ``strangers`` are invited."""
+        known = [user for user in dict.fromkeys(users) if user not in strangers and user != owner]
+        group = self.create(app, owner, name, known, by_user)
+        return group, Added(known, self._invite_strangers(app, group.id, owner, users, strangers))
+
+    def add(self, app: str, group: int, by: str, users: Sequence[str], strangers: Collection[str]) -> Added:
+        """As :meth:`invite`; those of the users who are ``strangers`` are invited."""
+        known = [user for user in users if user not in strangers]
+        new = self.invite(app, group, by, known) if known or not strangers else ()
+        return Added(new, self._invite_strangers(app, group, by, users, strangers))
+
+    def _invite_strangers(
+        self, app: str, group: int, by: str, users: Sequence[str], strangers: Collection[str]
+    ) -> Sequence[str]:
+        if self.invite_strangers is None or not strangers:
+            return ()
+        return self.invite_strangers(
+            app, group, by, [user for user in dict.fromkeys(users) if user in strangers]
+        )
 
     def check_inviting(self, app: str, group: int, by: str) -> Group:
         """The group, if a member or a back end may invite to it. Raises UnknownGroup and NotAllowed."""
@@ -454,6 +511,8 @@ class GroupView(Struct, omit_defaults=True):
     open: bool
     avatar: str = ""
     description: str = ""
+    invited: Sequence[str] = ()
+    """The answer to ``createGroup`` alone has them."""
 
 
 class GroupPage(Struct):
@@ -477,15 +536,16 @@ class GroupMemberPage(Struct):
     more: bool = field(name="hasMore")
 
 
-class ChangedMembersView(Struct):
-    """The users who are new in a group."""
+class ChangedMembersView(Struct, omit_defaults=True):
+    """The users who are new in a group, and those who were sent an invitation."""
 
     group: int
-    users: tuple[str, ...]
+    users: Sequence[str]
+    invited: Sequence[str] = ()
 
 
 class _Stranger(ImserverError):
-    """A user who has no account, has blocked the user who asks, or joins by an invitation only."""
+    """A user who has no account, or has blocked the user who asks."""
 
 
 GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
@@ -493,6 +553,7 @@ GROUP_REFUSALS: Final[dict[type[Exception], int]] = {
     UnknownGroup: errors.REPLY_NO_DATA,
     NotAllowed: errors.REPLY_UNAUTHORIZED,
     _Stranger: errors.REPLY_UNAUTHORIZED,
+    Strangers: errors.REPLY_UNAUTHORIZED,
     TooManyRequests: errors.CODE_LIMIT,
     TooManyMembers: errors.CODE_LIMIT,
 }
@@ -524,9 +585,9 @@ class GroupCommands:
     def create(self, connection: Connection, command: CreateGroup) -> Reply:
         """Create a group of the user and others."""
         app, user = app_and_user(connection)
-        self._check(app, user, command.members)
-        group = self._groups.create(app, user, command.name, command.members)
-        return Reply(errors.REPLY_OK, _view(group))
+        strangers = self._check(app, user, command.members)
+        group, added = self._groups.create_with(app, user, command.name, command.members, strangers)
+        return Reply(errors.REPLY_OK, replace(_view(group), invited=added.invited))
 
     def ask(self, connection: Connection, command: AskGroups) -> Reply:
         """A page of the user's groups."""
@@ -553,9 +614,9 @@ class GroupCommands:
     def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
         """Add members to one of the user's groups."""
         app, user = app_and_user(connection)
-        self._check(app, user, command.members)
-        users = self._groups.invite(app, command.group, user, command.members)
-        return Reply(errors.REPLY_OK, ChangedMembersView(command.group, users))
+        strangers = self._check(app, user, command.members)
+        added = self._groups.add(app, command.group, user, command.members, strangers)
+        return Reply(errors.REPLY_OK, ChangedMembersView(command.group, added.users, added.invited))
 
     def join(self, connection: Connection, command: JoinGroup) -> Reply:
         """Let the user join an open group."""
@@ -568,14 +629,15 @@ class GroupCommands:
         self._groups.leave(app, command.group, user)
         return Reply(errors.REPLY_OK)
 
-    def _check(self, app: str, user: str, members: Sequence[str]) -> None:
-        """Raise :class:`_Stranger` unless all have accounts, and the user may add the members."""
+    def _check(self, app: str, user: str, members: Sequence[str]) -> set[str]:
+        """The members whom the user only invites. Raises Strangers, and :class:`_Stranger` unless all have
+        accounts and have not blocked the user.
+        """
         users = {user, *members}
         known = self._groups.accounts_among(app, tuple(users))
         if users - known or self._relations.blocked_by(app, user, members):
             raise _Stranger(user)
-        if self._relations.strangers_among(app, user, members):
-            raise _Stranger(user)
+        return self._groups.strangers_among(app, user, members)
 
 
 def _view(group: Group) -> GroupView:

@@ -17,6 +17,7 @@ from imserver.features.accounts.problems import HTTP_TOO_MANY_FRIENDS
 from imserver.features.groups import api as groups
 from imserver.features.groups.problems import HTTP_TOO_MANY_MEMBERS, HTTP_UNKNOWN_GROUP
 from imserver.features.invitations.invitations import (
+    SECONDS,
     Blocked,
     Invitations,
     TooManyInvitations,
@@ -34,7 +35,6 @@ from imserver.http.wire import after, page_and_cursor
 from imserver.model import id_of
 
 _LONGEST: Final = 366 * 86400
-_WEEK: Final = 7 * 86400
 
 Code = Annotated[str, about("The code of the invitation. Put it into a link.", pattern="^[A-Za-z0-9_-]{22}$")]
 OfGroup = Annotated[
@@ -53,7 +53,7 @@ class InvitationCreate(Acting, kw_only=True):
     group: OfGroup = ""
     seconds: Annotated[
         int, about("How long it is valid, at most 366 days; 0: without end.", ge=0, le=_LONGEST)
-    ] = _WEEK
+    ] = SECONDS
     uses: Annotated[int, about("How often it may be accepted; 0: any number.", ge=0, le=1_000_000)] = 0
     guests: ForGuests = False
 
@@ -224,7 +224,7 @@ def invitations(invitations: Invitations, call: Call, request: InvitationsQuery)
 
 @routes.post(
     "/invitations/revoke",
-    ADMIN_OR_ACCOUNT,
+    ADMIN_OR_PERSON,
     problems=_UNKNOWN,
     example={"user": "1", "code": _CODE},
     answer_example=InvitationRevoked(_CODE),
@@ -233,7 +233,7 @@ def invitations(invitations: Invitations, call: Call, request: InvitationsQuery)
 def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> InvitationRevoked:
     """Revoke an invitation.
 
-    For its maker, and for the owner and admins of its group.
+    For its maker, for whoever was sent it and declines, and for the owner and admins of its group.
     """
     invitations.revoke(call.app, call.user, request.code)
     return InvitationRevoked(request.code)
@@ -312,7 +312,7 @@ def accept(invitations: Invitations, call: Call, request: InvitationChange) -> I
     """Accept an invitation.
 
     The user joins the group, or becomes a friend of its maker without a request. A user whom the maker has
-    blocked gets the answer `unknown_invitation`.
+    blocked, or who uses an invitation that was sent to somebody else, gets the answer `unknown_invitation`.
     """
     done = invitations.accept(call.app, call.user, request.code, by_user=not call.is_back_end)
     return InvitationAccepted(done.status, _group(done.invitation), done.invitation.user)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from secrets import token_urlsafe
 from time import time
 from typing import Final, Literal
 
+import msgspec
 from msgspec import Struct
 
 from imserver.auth.accounts import AccountSession
@@ -19,12 +21,21 @@ from imserver.features.accounts.guests import Guests
 from imserver.features.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
 from imserver.features.invitations.rows import Invitation, InvitationStore, use
 from imserver.features.invitations.settings import InvitationLimits
+from imserver.messages.messaging import Messaging
 from imserver.model import id_of
 from imserver.storage.contract import Account
+from imserver.storage.log.contract import Appended, Draft, Entry
 from imserver.storage.statements import Condition, Statements
+from imserver.storage.store import Store
 
 CODE_BYTES: Final = 16
 """Random bytes of a code."""
+SECONDS: Final = 7 * 86400
+"""How long an invitation is valid unless its maker says something else."""
+MESSAGE_TYPE: Final = "invitation"
+"""The type of the messages with which invitations are sent."""
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class UnknownInvitation(ImserverError):
@@ -58,10 +69,25 @@ class Accepted(Struct, frozen=True):
     invitation: Invitation
 
 
+class InvitationContent(Struct, frozen=True, omit_defaults=True):
+    """The content of a message of the type :data:`MESSAGE_TYPE`. Once the invitation has ended, it has a
+    ``status`` and no code."""
+
+    group: str
+    name: str
+    code: str = ""
+    expires_at: int = 0
+    """Unix seconds."""
+    status: Literal["", "accepted", "declined", "revoked"] = ""
+
+
 class Invitations:
     """Makes and accepts invitations. Every method may switch and raise StorageUnavailable.
 
     ``by`` ``""``: a back end, which may invite to all groups. ``addresses`` limits previews.
+
+    An invitation that was sent to one user is valid for that user only. Its message has the code as its
+    ``client_msg_id``, by which it is found.
     """
 
     def __init__(
@@ -74,6 +100,8 @@ class Invitations:
         relations: Relations,
         groups: Groups,
         addresses: Buckets,
+        store: Store,
+        messaging: Messaging,
     ) -> None:
         self._most = limits.invitations
         self._rows = rows
@@ -83,6 +111,8 @@ class Invitations:
         self._relations = relations
         self._groups = groups
         self._addresses = addresses
+        self._store = store
+        self._messaging = messaging
 
     def create(
         self, app: str, by: str, group: int, seconds: int, uses: int, guests: bool = False
@@ -105,6 +135,33 @@ class Invitations:
             raise TooManyInvitations(f"accounts.invitations {self._most}")
         return invitation
 
+    def send(self, app: str, group: int, by: str, users: Sequence[str]) -> list[str]:
+        """Send each user an invitation to a group, as a message of ``by``. Returns who was sent one.
+
+        None is sent above ``accounts.invitations``, or where the message is refused. Raises UnknownGroup and
+        NotAllowed.
+        """
+        name = self._groups.check_inviting(app, group, by).name
+        invited: list[str] = []
+        for user in users:
+            try:
+                new = self.create(app, by, group, SECONDS, 1)
+            except TooManyInvitations:
+                break
+            draft = Draft(
+                sender=by,
+                type=MESSAGE_TYPE,
+                body=_encode(InvitationContent(str(group), name, new.code, new.expires_at)),
+                client_msg_id=new.code,
+                time_ms=int(time() * 1000),
+                to_user=user,
+            )
+            if isinstance(self._messaging.store(app, draft, by_user=True), Appended):
+                invited.append(user)
+            else:
+                self._rows.remove(app, new.code)
+        return invited
+
     def page(self, app: str, by: str, group: int, after: str, limit: int) -> list[Invitation]:
         """Invitations of a user. With ``group`` those to it; the owner, admins and back ends see all of it.
 
@@ -114,14 +171,21 @@ class Invitations:
         return self._rows.page(app, user, group or None, int(time()), after, limit)
 
     def revoke(self, app: str, by: str, code: str) -> None:
-        """End an invitation: one's own, or one to a group of which one is the owner or an admin.
+        """End an invitation: one's own, one to a group of which one is the owner or an admin, or decline one
+        that one was sent.
 
         Raises UnknownInvitation.
         """
         found = self._rows.get(app, code)
-        if found is None or not (by in ("", found.user) or self._may_end(app, by, found.group)):
+        if found is None:
+            raise UnknownInvitation(code)
+        message = self._message(found)
+        is_own = by in ("", found.user)
+        is_sent = not is_own and message is not None and by in message.members
+        if not (is_own or is_sent or self._may_end(app, by, found.group)):
             raise UnknownInvitation(code)
         self._rows.remove(app, code)
+        self._settle(found, message, "declined" if is_sent else "revoked")
 
     def preview(self, app: str, code: str, address: str) -> Preview:
         """The target of an invitation. Raises UnknownInvitation and TooManyRequests."""
@@ -145,6 +209,9 @@ class Invitations:
         """
         self._accounts.known(app, user)
         found = self._valid(app, code)
+        message = self._message(found)
+        if message is not None and (user not in message.members or user == found.user):
+            raise UnknownInvitation(code)
         if self._relations.blocked_by(app, user, (found.user,)):
             raise UnknownInvitation(code)
         if not (found.group or self._relations.may_gather(app, user)):
@@ -159,6 +226,7 @@ class Invitations:
             is_new = self._groups.accept(app, found.group, user, found.user, is_used, by_user)
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
+        self._settle(found, message, "accepted")
         return Accepted("joined" if is_new else "already", found)
 
     def join(
@@ -198,6 +266,34 @@ class Invitations:
         if found is None or 0 < found.expires_at <= time() or 0 < found.max_uses <= found.uses:
             raise UnknownInvitation(code)
         return found
+
+    def _message(self, found: Invitation) -> Entry | None:
+        """The message with which an invitation was sent to one user; None: it was not sent."""
+        if found.max_uses != 1:
+            return None
+        message = self._store.log().entries.sent(found.app, found.user, found.code)
+        return message if message is not None and message.type == MESSAGE_TYPE else None
+
+    def _settle(
+        self, found: Invitation, message: Entry | None, status: Literal["accepted", "declined", "revoked"]
+    ) -> None:
+        """Show both users how a sent invitation has ended, by an edit of its message."""
+        if message is None:
+            return
+        try:
+            name = self._groups.show(found.app, found.group, "").name
+        except UnknownGroup:
+            name = ""
+        draft = Draft(
+            sender="",
+            kind="edit",
+            type=MESSAGE_TYPE,
+            body=_encode(InvitationContent(str(found.group), name, status=status)),
+            time_ms=int(time() * 1000),
+            about=message.id,
+            conversation=message.conversation,
+        )
+        self._messaging.store(found.app, draft, by_user=False)
 
     def _may_end(self, app: str, by: str, group: int) -> bool:
         try:

@@ -18,17 +18,19 @@ def invitations_of(core: Core) -> Invitations:
 
 
 def build(core: Core) -> FeatureParts:
-    """Build them."""
-    people = accounts_of(core)
-    return FeatureParts(
-        Invitations(
-            settings_of(core.config, InvitationLimits),
-            InvitationStore(core.store),
-            people.accounts,
-            people.friends,
-            people.guests,
-            core.relations,
-            groups_of(core),
-            people.cards.addresses,
-        )
+    """Build them, and join them to groups."""
+    people, groups = accounts_of(core), groups_of(core)
+    invitations = Invitations(
+        settings_of(core.config, InvitationLimits),
+        InvitationStore(core.store),
+        people.accounts,
+        people.friends,
+        people.guests,
+        core.relations,
+        groups,
+        people.cards.addresses,
+        core.store,
+        core.messaging,
     )
+    groups.invite_strangers = invitations.send
+    return FeatureParts(invitations)

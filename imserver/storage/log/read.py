@@ -24,6 +24,7 @@ from imserver.storage.log.rows import (
     LogTables,
     entry_of,
     pair_of_room,
+    resend_of,
     room_of,
 )
 from imserver.storage.statements import Row, Statements, text_of
@@ -34,6 +35,7 @@ EntryPage = tuple[list[Entry], bool]
 _AGES: Final = 5000
 """Number of entries whose age one query reads."""
 _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
+_SENT: Final = f"{_ENTRIES} m.resend = %s"
 
 
 def reads(member: str) -> str:
@@ -90,6 +92,15 @@ class EntryReader:
     def find(self, app: str, ids: Sequence[int]) -> list[Entry]:
         """The existing entries with these ids, ordered by id."""
         return self._tables.read_log(app, lambda sql, head: fetch(sql, head.number, ids), [])
+
+    def sent(self, app: str, sender: str, client_msg_id: str) -> Entry | None:
+        """The entry that a user has sent with this ``client_msg_id``."""
+
+        def work(sql: Statements, head: LogHead) -> Entry | None:
+            rows = sql.query(_SENT, (head.number, resend_of(sender, client_msg_id)))
+            return entry_of(rows[0]) if rows else None
+
+        return self._tables.read_log(app, work, None)
 
     def sync(self, app: str, user: str, after: int, limit: int) -> EntryPage:
         """The entries after an id that the user may read."""
