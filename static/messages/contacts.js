@@ -4,7 +4,7 @@
 import { fill, make } from "../text.js";
 import { rowsOf } from "./api.js";
 import { attempt, field, input, load, namedList, newId, noteLine, redraw, section, show, withModule } from "./form.js";
-import { openInvitations } from "./invitations.js";
+import { openInvitations, tellInvited } from "./invitations.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { personRow } from "./people.js";
 
@@ -290,10 +290,11 @@ export function openNewGroup(session, known) {
       return name.focus();
     }
     attempt(go, note, words, async () => {
-      const { group } = await session.api("POST", "groups/create", { name: title, members: picker.chosen });
+      const created = await session.api("POST", "groups/create", { name: title, members: picker.chosen });
       await session.store.load();
       layer.close();
-      session.open({ conversation: Number(group) });
+      session.open({ conversation: Number(created.group) });
+      tellInvited(session, created);
     });
   });
 }

@@ -7,6 +7,7 @@ import { ApiError, noAnswer, reasonOf } from "./api.js";
 import { Composer } from "./composer.js";
 import { isRevision, revised, usersIn } from "./entries.js";
 import { withModule } from "./form.js";
+import "./invitation-message.js";
 import { onLongPress } from "./long-press.js";
 import { startMedia } from "./media/media.js";
 import { MessageView, animate } from "./message-view.js";

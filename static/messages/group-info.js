@@ -7,7 +7,7 @@ import { pictureButtons } from "./avatar-crop.js";
 import { HooksView } from "./bots.js";
 import { openCard, openPicker } from "./contacts.js";
 import { attempt, field, input, load, namedList, noteLine, redraw, section, select, show, switchBox } from "./form.js";
-import { membersText, openInvitations } from "./invitations.js";
+import { membersText, openInvitations, tellInvited } from "./invitations.js";
 import { openMedia } from "./media-list.js";
 import { button, confirm, openDialog, openPanel, toast } from "./panel.js";
 import { avatarOf, personRow } from "./people.js";
@@ -230,7 +230,7 @@ class GroupView {
     const { words } = session;
     const present = new Set(this.#members.map(({ user }) => user));
     openPicker(session, words.messages_add_members, words.messages_add, present, async (users) => {
-      await session.api("POST", "groups/invite", { group: id, members: users });
+      tellInvited(session, await session.api("POST", "groups/invite", { group: id, members: users }));
       await this.#load();
     });
   }

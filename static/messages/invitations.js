@@ -85,6 +85,16 @@ export function showInvitation(app, code) {
 }
 
 /**
+ * Says who was not added to a group, but was sent an invitation.
+ *
+ * @param {Session} session
+ * @param {{ invited?: string[] }} answer  of the server
+ */
+export function tellInvited({ words, people }, { invited = [] }) {
+  if (invited.length) toast(fill(words.messages_invitations_sent, { names: invited.map((user) => people.nameOf(user)).join(words.messages_and) }));
+}
+
+/**
  * Shows an invitation, which the user may accept.
  *
  * @param {Session} session

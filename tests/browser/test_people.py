@@ -104,6 +104,34 @@ def test_a_link_leads_a_new_user_into_a_group(pair: Pair, server: Server) -> Non
     eventually(lambda: "Bob" in first.texts(".group-info .person-name bdi"), what="the new member")
 
 
+def test_a_stranger_accepts_or_declines_to_join_a_group(pair: Pair, start_server: StartServer) -> None:
+    apps = {"gochat": {"accounts": {"ask_strangers": True}}}
+    server = start_server(config={"apps": apps, "accounts": {"registrations_per_address": 0}})
+    ann, bob = Account(server, "Ann"), Account(server, "Bob")
+    first, second = ann.log_in(open_page(pair[0], server)), bob.log_in(open_page(pair[1], server))
+    group = ann.create_group("Tea", bob)
+    choose(first, "Bob")
+    choose(second, "Ann")
+    invited = "Ann invites you to the group “Tea”"
+    eventually(lambda: second.texts(".invitation-message .text") == [invited], what="the invitation")
+    assert first.texts(".invitation-message .outcome") == ["Not answered yet"]
+    second.click(".invitation-message .key:last-of-type")
+    for page in (first, second):
+        eventually(
+            lambda page=page: page.texts(".invitation-message .outcome") == ["Declined"], what="the end"
+        )
+    assert second.texts(".invitation-message .key") == []
+    ann.post("groups/invite", group=str(group), members=[bob.user])
+    eventually(lambda: second.shown(".invitation-message .key"), what="the second invitation")
+    second.click(".invitation-message .key")
+    eventually(lambda: second.texts("#conversation-name") == ["Tea"], what="the group is open")
+    ends = ["Declined", "Accepted"]
+    eventually(
+        lambda: first.texts(".invitation-message .outcome") == ends, what="Ann sees that Bob has accepted"
+    )
+    assert ann.roles(str(group)).keys() == {ann.user, bob.user}
+
+
 def test_a_group_is_made_and_managed(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     ann.befriend(bob)
