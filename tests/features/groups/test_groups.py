@@ -1,7 +1,7 @@
 """What several do to one group at once: its rules hold in the order of the log, on each engine."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +22,7 @@ from imserver.features.groups.groups import (
     Groups,
     NoMember,
     NotAllowed,
+    Strangers,
     TooManyMembers,
     UnknownGroup,
 )
@@ -62,6 +63,29 @@ def group(groups: Groups) -> int:
     group = groups.create(APP, "ann", "tea", ["bob", "cid", "dan"])
     groups.set_role(APP, group.id, "ann", "bob", ADMIN)
     return group.id
+
+
+class Asking(NoRelations):
+    """Eve is a stranger to everybody."""
+
+    def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
+        return {"eve"} & set(users)
+
+
+@pytest.mark.sqlite_first
+def test_strangers_are_invited_or_refused_where_nobody_invites(store: Store) -> None:
+    creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
+    groups = Groups(store, LIMIT, creations, lambda app, users: set(users), Asking())
+    with pytest.raises(Strangers, match="eve"):
+        groups.strangers_among(APP, "ann", ["bob", "eve"])
+    sent: list[Any] = []
+    groups.invite_strangers = lambda app, group, by, users: sent.append((app, group, by, users)) or users
+    group, added = groups.create_with(APP, "ann", "tea", ["eve", "bob", "eve", "ann"], {"eve"})
+    assert (added.users, added.invited) == (["bob"], ["eve"])
+    added = groups.add(APP, group.id, "bob", ["eve"], groups.strangers_among(APP, "bob", ["eve"]))
+    assert (added.users, added.invited) == ((), ["eve"])
+    assert sent == [(APP, group.id, by, ["eve"]) for by in ("ann", "bob")]
+    assert roles(groups, group.id) == {"ann": OWNER, "bob": MEMBER}
 
 
 def roles(groups: Groups, group: int) -> dict[str, str]:
