@@ -21,7 +21,18 @@ KINDS: Final = (
     *("edit", "recall", "reaction", "pin", "press", "group", "join", "leave"),
     *("", "constructor", "later"),
 )
-CONTENT_TYPES: Final = ("text", "picture", "video", "voice", "file", "album", "card", "__proto__", "toString")
+CONTENT_TYPES: Final = (
+    "text",
+    "picture",
+    "video",
+    "voice",
+    "file",
+    "album",
+    "invitation",
+    "card",
+    "__proto__",
+    "toString",
+)
 VALUES: Final[tuple[Any, ...]] = (
     *(None, True, False, 0, -1, 0.5, 7, 2**53, -(2**63), 1e308),
     *(8_640_000_000_000_001, -8_640_000_000_000_001, 9_223_372_036_854_775_807),
