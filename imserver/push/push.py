@@ -566,14 +566,14 @@ class Publishing:
             published, to_user = self._user_channels.publish(app, user, event, tags, key, with_history)
         except ChannelRefused as refused:
             return refused
-        is_held = False
+        waits = False
         if to_user in _NOT_REACHED:
             self._report(app, [user], [event], [to_user])
             if ttl_seconds:  # for sessions that do not subscribe
                 event = replace(event, channel=ChannelPart(f"{USER_CHANNEL}{user}"))
-                is_held = self._pending.add(app, user, event, ttl_seconds)
+                waits = self._pending.add(app, user, event, ttl_seconds)
         if published.outcome is _UNKNOWN:
-            if is_held:
+            if waits:
                 return Published(Outcome.PENDING)
             return ChannelRefused("unavailable", "the registry does not answer")
         return published

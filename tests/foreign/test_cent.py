@@ -242,8 +242,8 @@ def test_a_client_of_a_cache_recovers_the_newest_publication(
     channel = f"{namespace}:1"
 
     def recovered(client: Raw, **since: Any) -> tuple[bool, list[Any]]:
-        number = 2 + len(asked)
-        asked.append(since)
+        number = 2 + len(questions)
+        questions.append(since)
         command = {"id": number, "subscribe": {"channel": channel, "recover": True, **since}}
         client.send(text(json.dumps(command)))
         while (reply := client.message().json).get("id") != number:
@@ -256,7 +256,7 @@ def test_a_client_of_a_cache_recovers_the_newest_publication(
         assert result["was_recovering"]
         return result.get("recovered", False), [each["data"] for each in result.get("publications", ())]
 
-    asked: list[dict[str, Any]] = []
+    questions: list[dict[str, Any]] = []
     position: dict[str, Any] = {}
     with logged_in(server, f"cache-{namespace}") as client:
         assert recovered(client) == (False, [])

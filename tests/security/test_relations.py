@@ -515,7 +515,7 @@ NO_ROW: Final[dict[str, str]] = {
                 "GET /api/v1/openapi.json",
             ),
             "GET /api/v1/notifications/key",
-            *("GET /health", "GET /ready", "POST /api/v1/accounts/register", "POST /register"),
+            *("GET /health", "GET /ready", "GET /up", "POST /api/v1/accounts/register", "POST /register"),
         ),
         _NOBODY,
     ),

@@ -106,12 +106,10 @@ def test_broken_boxes_raise_nothing_and_many_end(tmp_path: Path) -> None:
 
 def test_items_without_pieces_count_too(tmp_path: Path) -> None:
     path, content = tmp_path / "file", heic(b"heic", b"Exif")
-    places = content[content.index(b"iloc") - 4 : content.index(b"mdat") - 4]
+    iloc = content[content.index(b"iloc") - 4 : content.index(b"mdat") - 4]
     empty = pack(">IHHH", 9, 0, 0, 0) * MAX_BOXES
-    many = (
-        pack(">I", len(places) + len(empty)) + places[4:14] + pack(">I", MAX_BOXES + 2) + empty + places[18:]
-    )
-    changed = content.replace(places, many)
+    many = pack(">I", len(iloc) + len(empty)) + iloc[4:14] + pack(">I", MAX_BOXES + 2) + empty + iloc[18:]
+    changed = content.replace(iloc, many)
     meta = content.index(b"meta") - 4
     size = int.from_bytes(content[meta : meta + 4], "big") + len(empty)
     path.write_bytes(changed[:meta] + pack(">I", size) + changed[meta + 4 :])

@@ -17,6 +17,7 @@ from imserver.features.webhooks import feeds
 from imserver.features.webhooks.absences import Absences
 from imserver.features.webhooks.requests import Receiver
 from imserver.model import id_of
+from imserver.sessions.presence import Online
 from imserver.storage.contract import Account
 from imserver.storage.log.contract import Draft
 from imserver.streams import consumer
@@ -39,10 +40,13 @@ class Harness(Node):
         self.registry = SimpleNamespace(healthy=lambda: True)
         rows = AccountStore(self.store)
         accounts = SimpleNamespace(those_of=lambda app, users: rows.by_ids(app, [*map(id_of, users)]))
-        Absences(self.feeds, self, self.registry, self.store, accounts)  # type: ignore[arg-type]
+        presence = SimpleNamespace(
+            online=self._presence, are_online=lambda *which: self._presence(*which).users
+        )
+        Absences(self.feeds, presence, self.registry, self.store, accounts)  # type: ignore[arg-type]
 
-    def are_online(self, _app: str, users: Sequence[str]) -> list[bool]:
-        return [user in self.online for user in users]
+    def _presence(self, _app: str, users: Sequence[str]) -> Online:
+        return Online([user in self.online for user in users])
 
     def login(self, user: str) -> None:
         self.online.add(user)
