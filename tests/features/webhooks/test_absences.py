@@ -45,6 +45,9 @@ class Harness(Node):
         )
         Absences(self.feeds, presence, self.registry, self.store, accounts)  # type: ignore[arg-type]
 
+    def _are_online(self, app: str, users: Sequence[str]) -> list[bool]:
+        return self._presence(app, users).users
+
     def _presence(self, _app: str, users: Sequence[str]) -> Online:
         return Online([user in self.online for user in users])
 
